@@ -1,0 +1,22 @@
+"""From CT files to training shards, and phantoms that need no files.
+
+This room turns CTs into people that a trainer or the evaluation can project and resample; it may use torch (augmentation), but
+opening shards does not. Nothing on the inference side comes in here.
+"""
+
+from x2ct.data.body import Body
+from x2ct.data.prepare import PrepareOptions, PrepareResult, prepare, read_body
+from x2ct.data.shards import Grid, Person, ShardSet, resample, resample_array
+
+__all__ = [
+    "Body",
+    "Grid",
+    "Person",
+    "PrepareOptions",
+    "PrepareResult",
+    "ShardSet",
+    "prepare",
+    "read_body",
+    "resample",
+    "resample_array",
+]

@@ -1,0 +1,185 @@
+"""What of a CT is the person: the body without table and padding, and where the lungs lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.data.shards import AIR_HU, FloatArray
+
+BoolArray = npt.NDArray[np.bool_]
+
+TISSUE_HU = -500
+"""Between lung (about -800) or foam, and fat (about -100)."""
+
+OPENING_MM = 6.0
+"""Radius of the opening: table tops, tubes and clothes are thinner than 12 mm, a limb is not."""
+
+LUNG_LITRES = 1.0
+"""Less air than this inside a body is bowel gas or the lungs' bases."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """One person, ready to be projected and resampled.
+
+    Attributes:
+        hu: int16 HU (x, y, z) in [-1000, 3000]; everything but the body is -1000.
+        index_to_mm: 4x4 float64, voxel index -> patient mm of the grid, whose origin is the anatomy's centre.
+        region: "chest" if lungs were found, else "other".
+        lungs_mm: (2, 3) bounding box of the lungs in patient mm, or None.
+        body_mm: (2, 3) bounding box of the body in patient mm.
+        origin: 4x4 float64, patient mm -> the source's world mm (a translation).
+    """
+
+    hu: npt.NDArray[np.int16]
+    index_to_mm: FloatArray
+    region: str
+    lungs_mm: FloatArray | None
+    body_mm: FloatArray
+    origin: FloatArray
+
+
+def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> BoolArray:
+    """The body in a CT, with its lungs, airways and bowel gas inside, without the table.
+
+    Threshold; an opening with a disc in each slice, which cuts the table's thin shells off; the largest connected piece;
+    grown back to the tissue that the opening shaved off; then the holes of each slice filled.
+
+    Args:
+        hu: HU (x, y, z), z along the body.
+        spacing_mm: voxel pitch.
+
+    Returns:
+        bool, the shape of `hu`; empty if there is no tissue thick enough to be a body.
+    """
+    from scipy import ndimage
+
+    tissue = np.asarray(hu) > TISSUE_HU
+    core = np.stack([_erode(tissue[:, :, k], spacing_mm, OPENING_MM) for k in range(tissue.shape[2])], axis=2)
+    labels, count = ndimage.label(core)
+    if count == 0:
+        return np.zeros(tissue.shape, np.bool_)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    core = labels == int(np.argmax(sizes))
+    body = np.empty(tissue.shape, np.bool_)
+    for k in range(tissue.shape[2]):
+        # A pixel more than was eroded: the skin's own blurred edge belongs to the body.
+        grown = _dilate(core[:, :, k], spacing_mm, OPENING_MM + max(spacing_mm[:2]))
+        body[:, :, k] = ndimage.binary_fill_holes(grown & tissue[:, :, k])
+    return body
+
+
+def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, float, float]) -> BoolArray | None:
+    """The lungs: the one or two largest pieces of lung-like air in the body, or None if they are too small to be lungs."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(body & (np.asarray(hu) < TISSUE_HU))
+    if count == 0:
+        return None
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    litres = sizes * float(np.prod(spacing_mm)) * 1e-6
+    found = np.zeros(body.shape, np.bool_)
+    for label in np.argsort(litres)[::-1][:2]:
+        piece = labels == label
+        # Outside air that a folded arm encloses is -1000; lungs keep some blood and walls in every voxel.
+        if litres[label] >= 0.2 * LUNG_LITRES and -970 < float(np.median(hu[piece])) < -600:
+            found |= piece
+    return found if float(found.sum()) * float(np.prod(spacing_mm)) * 1e-6 >= LUNG_LITRES else None
+
+
+def extract_body(hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lungs") -> Body | None:
+    """A CT's person, centred for the grid; None if no body is found.
+
+    The grid's axes are the world's (RAS+), so that an oblique or sheared scan keeps its true shape. x and y: the median over the
+    slices of the middle of the body's extent, which an arm or a cut edge in a few slices does not move. z: the middle of
+    the lungs (`centre` "lungs", where there are some), else of the body.
+
+    Args:
+        hu: HU (x, y, z), RAS+ order.
+        affine: 4x4, voxel index -> world mm, RAS+.
+        centre: "lungs" or "body".
+    """
+    matrix = np.asarray(affine, np.float64)
+    x, y, z = (float(s) for s in np.linalg.norm(matrix[:3, :3], axis=0))
+    body = body_mask(hu, (x, y, z))
+    if not body.any():
+        return None
+    lungs = lung_mask(hu, body, (x, y, z))
+    focus = np.flatnonzero((lungs if lungs is not None and centre == "lungs" else body).any(axis=(0, 1)))
+    low, high = int(focus[0]), int(focus[-1])
+    middles = [_middle(body[:, :, k]) for k in range(low, high + 1) if body[:, :, k].any()]
+    middle = np.array([*np.median(np.array(middles), axis=0), (low + high) / 2, 1.0])
+    origin = np.eye(4)
+    origin[:3, 3] = (matrix @ middle)[:3]
+    index_to_mm = np.linalg.inv(origin) @ matrix
+    clean = np.where(body, np.clip(hu, AIR_HU, 3000), AIR_HU)
+    return Body(
+        hu=np.ascontiguousarray(np.round(clean).astype(np.int16)),
+        index_to_mm=index_to_mm,
+        region="other" if lungs is None else "chest",
+        lungs_mm=None if lungs is None else _box_mm(lungs, index_to_mm),
+        body_mm=_box_mm(body, index_to_mm),
+        origin=origin,
+    )
+
+
+def coarsen(hu: npt.NDArray[Any], affine: npt.ArrayLike, finest_mm: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
+    """Bring the axes that are finer than `finest_mm` there (smoothed as in `resample_array`); leave the others alone.
+
+    Returns:
+        float32 HU and its affine. The outer faces of the volume stay where they were.
+    """
+    from scipy import ndimage
+
+    matrix = np.array(affine, np.float64)
+    volume = np.asarray(hu, np.float32)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    for axis in range(3):
+        ratio = finest_mm / float(spacing[axis])
+        count = int(volume.shape[axis] / ratio)
+        if ratio <= 1.0 + 1e-3 or count < 1:
+            continue
+        sigma = ((ratio**2 - 1.0) / 12.0) ** 0.5
+        smooth = ndimage.gaussian_filter1d(volume, sigma, axis=axis, mode="nearest", truncate=3.0)
+        first = (volume.shape[axis] - 1 - (count - 1) * ratio) / 2
+        scale, offset, shape = np.ones(3), np.zeros(3), list(volume.shape)
+        scale[axis], offset[axis], shape[axis] = ratio, first, count
+        volume = ndimage.affine_transform(smooth, scale, offset, tuple(shape), np.float32, order=1, mode="nearest")
+        matrix[:3, 3] += matrix[:3, axis] * first
+        matrix[:3, axis] *= ratio
+    return volume, matrix
+
+
+def _erode(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:
+    # The array's border is no edge of the body: a cut field of view must not lose a rim.
+    from scipy import ndimage
+
+    if mask.all():
+        return mask
+    return np.asarray(ndimage.distance_transform_edt(mask, spacing_mm[:2]) > radius_mm)
+
+
+def _dilate(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:
+    from scipy import ndimage
+
+    if not mask.any():
+        return mask
+    return np.asarray(ndimage.distance_transform_edt(~mask, spacing_mm[:2]) <= radius_mm)
+
+
+def _middle(plane: BoolArray) -> tuple[float, float]:
+    columns, rows = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
+    return float(columns[0] + columns[-1]) / 2, float(rows[0] + rows[-1]) / 2
+
+
+def _box_mm(mask: BoolArray, index_to_mm: FloatArray) -> FloatArray:
+    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[[0, -1]] for axis in range(3)]
+    corners = np.array(np.meshgrid(*spans, indexing="ij")).reshape(3, -1)
+    points = index_to_mm[:3, :3] @ corners + index_to_mm[:3, 3:]
+    return np.stack([points.min(axis=1), points.max(axis=1)])

@@ -1,0 +1,296 @@
+"""CT files -> training shards: find the CTs of a folder, take the person out of each, write `ID.npy` and the index."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.data.body import Body, coarsen, extract_body
+from x2ct.data.shards import INDEX, FloatArray, Grid, read_index, sha256_of, write_index
+from x2ct.errors import InputError, X2CTError
+
+SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+METHOD = 1
+"""Raised when the same source would give another shard, so that old shards are made again."""
+
+Progress = Callable[[int, int, str], None]
+"""Called with (people done, people in all, what is being worked on)."""
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How a CT becomes a shard; part of the index, so that a change makes the shard again.
+
+    Attributes:
+        centre: what the grid is centred on along the body: "lungs" (where there are some) or "body".
+        finest_mm: axes finer than this are brought there.
+
+    Raises:
+        InputError: an unknown centre, or a spacing that is not positive.
+    """
+
+    centre: str = "lungs"
+    finest_mm: float = 1.25
+
+    def __post_init__(self) -> None:
+        if self.centre not in ("lungs", "body"):
+            raise InputError.of("prepare", "centre", found=self.centre, expected="lungs or body")
+        if not 0 < self.finest_mm < float("inf"):
+            raise InputError.of("prepare", "finest_mm", found=self.finest_mm, expected="a positive length in mm")
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What a run did.
+
+    Attributes:
+        people: ids in the index, sorted.
+        kept: those of them that an earlier run had already made.
+        failures: (source, one line that says what is wrong) of each CT that could not be used.
+        validation: ids of the validation split.
+    """
+
+    people: tuple[str, ...]
+    kept: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...]
+    validation: tuple[str, ...]
+
+
+def prepare(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    grid: Grid | None = None,
+    options: PrepareOptions | None = None,
+    validation: Iterable[str] | None = None,
+    validation_share: float = 0.1,
+    progress: Progress | None = None,
+) -> PrepareResult:
+    """Make training shards from a folder of CTs (one file or DICOM folder is one person).
+
+    Continues an interrupted run: people whose source and options are unchanged are kept, and the index is written after
+    each new one. A CT that can't be used is one entry of `failures`; the others go on.
+
+    Args:
+        source: a folder with NIfTI, NRRD or MetaImage files and DICOM folders, at any depth; or one such CT.
+        output: the shard folder, made if need be.
+        grid: the grid that the index suggests to trainers (default 128^3 at 2.5 mm).
+        options: see `PrepareOptions`.
+        validation: ids of the people set aside for validation; default: a stable hash of the id chooses `validation_share`
+            of them, and at least one where there are two or more.
+        validation_share: see `validation`.
+        progress: called before each person and once at the end.
+
+    Raises:
+        InputError: nothing to prepare, a validation id that is not there, or an output that can't be written.
+    """
+    root, folder = Path(source), Path(output)
+    grid, options = grid or Grid(), options or PrepareOptions()
+    sources = find_cts(root)
+    unknown = sorted(set(validation or ()) - sources.keys())
+    if unknown:
+        raise InputError.of("prepare", "validation", found=", ".join(unknown), expected=f"ids among {', '.join(sources)}")
+    _make_folder(folder)
+    entries = _finished(folder)
+    done: dict[str, dict[str, Any]] = {}
+    kept: list[str] = []
+    failures: list[tuple[str, str]] = []
+    chosen = set(choose_validation(sources, validation_share) if validation is None else validation)
+    for count, (name, path) in enumerate(sources.items()):
+        if progress is not None:
+            progress(count, len(sources), name)
+        try:
+            state = _state(path, options)
+            entry = entries.get(name)
+            if entry is not None and entry.get("made_from") == state and _is_whole(folder, entry):
+                kept.append(name)
+            else:
+                entry = _write(folder, name, path, options, state)
+        except X2CTError as error:
+            failures.append((str(path), " ".join(str(error).split())))
+            continue
+        done[name] = {**entry, "split": "validation" if name in chosen else "train"}
+        # Entries that this run has not come to yet stay in the index, for the run that continues this one.
+        write_index(folder, grid, list((entries | done).values()))
+    if not done:
+        first = f", first: {failures[0][1]}" if failures else ""
+        raise InputError.of(root, "CTs", found=f"none usable of {len(sources)}{first}", expected="at least one CT")
+    chosen = _settle(chosen & done.keys(), sorted(done), explicit=validation is not None)
+    for name, entry in done.items():
+        entry["split"] = "validation" if name in chosen else "train"
+    write_index(folder, grid, list(done.values()))
+    if progress is not None:
+        progress(len(sources), len(sources), "")
+    return PrepareResult(tuple(sorted(done)), tuple(kept), tuple(failures), tuple(sorted(chosen)))
+
+
+def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = None) -> Body:
+    """Read one CT and take the person out of it, exactly as `prepare` does (the evaluation uses it too).
+
+    Raises:
+        InputError: it can't be read, is not a CT in HU, or holds no body.
+    """
+    options = options or PrepareOptions()
+    hu, affine = _read(Path(path))
+    if min(hu.shape) < 2:
+        raise InputError.of(path, "shape", found=hu.shape, expected="at least 2 voxels along each axis")
+    if not np.all(np.isfinite(hu)):
+        raise InputError.of(path, "HU", found="NaN or infinite values", expected="finite HU")
+    hu, affine = coarsen(hu, affine, options.finest_mm)
+    body = extract_body(hu, affine, options.centre)
+    if body is None:
+        found = f"no body (values {float(hu.min()):.0f} to {float(hu.max()):.0f})"
+        raise InputError.of(path, "HU", found=found, expected="a person in HU, tissue above -500")
+    return body
+
+
+def find_cts(root: Path) -> dict[str, Path]:
+    """The CTs at or below a path: id -> file or DICOM folder, sorted. Ids come from the path below `root`.
+
+    Raises:
+        InputError: the path is missing, holds no CT, or two CTs would have the same id.
+    """
+    if not root.exists():
+        raise InputError.of(root, "path", found="nothing there", expected="a folder with CTs, or one CT")
+    found: dict[str, Path] = {}
+    for path in [root] if root.is_file() else sorted(_walk(root)):
+        parts = path.relative_to(root).parts or (path.name or path.resolve().name,)
+        name = _identifier("_".join(parts), path.is_dir())
+        if name in found:
+            raise InputError.of(path, "id", found=f"{name}, as {found[name]}", expected="one CT a name", hint="rename one")
+        found[name] = path
+    if not found:
+        expected = f"files ending in {', '.join(SUFFIXES)}, or DICOM folders"
+        raise InputError.of(root, "CTs", found="none", expected=expected)
+    return found
+
+
+def choose_validation(names: Iterable[str], share: float) -> tuple[str, ...]:
+    """The names whose SHA-256, read as a fraction of its range, lies below `share`: stable when others come or go."""
+    return tuple(name for name in names if _fraction(name) < share)
+
+
+def _settle(chosen: set[str], names: list[str], *, explicit: bool) -> set[str]:
+    # Few people: the hash may choose none or all of them. One is set aside, and one is left to train on.
+    if explicit:
+        return chosen
+    if not chosen and len(names) > 1:
+        return {min(names, key=_fraction)}
+    if len(chosen) == len(names):
+        return chosen - {max(names, key=_fraction)}
+    return chosen
+
+
+def _fraction(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2.0**64
+
+
+def _identifier(text: str, is_folder: bool) -> str:
+    lower = text.lower()
+    if not is_folder:
+        suffix = max((s for s in SUFFIXES if lower.endswith(s)), key=len, default="")
+        text = text[: len(text) - len(suffix)] if suffix else text
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip("._-") or "ct"
+
+
+def _walk(root: Path) -> Iterable[Path]:
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        here = Path(folder)
+        dicom = False
+        for name in sorted(names):
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(SUFFIXES):
+                yield here / name
+            elif not dicom and _is_dicom(here / name):
+                dicom = True
+                yield here
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() == ".dcm":
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _read(path: Path) -> tuple[npt.NDArray[Any], FloatArray]:
+    import nibabel
+
+    try:
+        image = nibabel.as_closest_canonical(nibabel.load(path))
+        return np.asanyarray(image.dataobj), np.asarray(image.affine, np.float64)
+    except Exception as error:
+        raise InputError.of(path, "file", found=error, expected="a CT") from None
+
+
+def _state(path: Path, options: PrepareOptions) -> dict[str, Any]:
+    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
+    try:
+        stats = [file.stat() for file in files]
+    except OSError as error:
+        raise InputError.of(path, "file", found=error.strerror, expected="a readable CT") from None
+    return {
+        "files": len(files),
+        "bytes": sum(s.st_size for s in stats),
+        "modified_ns": max((s.st_mtime_ns for s in stats), default=0),
+        "method": METHOD,
+        **asdict(options),
+    }
+
+
+def _write(folder: Path, name: str, path: Path, options: PrepareOptions, state: dict[str, Any]) -> dict[str, Any]:
+    body = read_body(path, options)
+    target = folder / f"{name}.npy"
+    beside = folder / f".{name}.{os.getpid()}.npy"
+    try:
+        np.save(beside, body.hu, allow_pickle=False)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+    return {
+        "id": name,
+        "split": "train",
+        "source": path.name,
+        "file": target.name,
+        "shape": list(body.hu.shape),
+        "index_to_mm": body.index_to_mm.tolist(),
+        "region": body.region,
+        "lungs_mm": None if body.lungs_mm is None else body.lungs_mm.tolist(),
+        "body_mm": body.body_mm.tolist(),
+        "bytes": target.stat().st_size,
+        "sha256": sha256_of(target),
+        "made_from": state,
+    }
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError.of(folder, "output", found=error.strerror, expected="a folder that can be written") from None
+    if not os.access(folder, os.W_OK):
+        raise InputError.of(folder, "output", found="not writable", expected="a folder that can be written")
+
+
+def _finished(folder: Path) -> dict[str, dict[str, Any]]:
+    if not (folder / INDEX).exists():
+        return {}
+    return {str(entry["id"]): entry for entry in read_index(folder)["people"] if isinstance(entry, dict) and "id" in entry}
+
+
+def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:
+    file = folder / str(entry.get("file"))
+    return file.is_file() and file.stat().st_size == entry.get("bytes") and sha256_of(file) == entry.get("sha256")

@@ -1,0 +1,279 @@
+"""Training shards: a folder of memory-mapped CTs and the JSON index that says who they are.
+
+`index.json` lists the people; `ID.npy` holds one whole body each, int16 HU (x, y, z), at its own spacing. Each person's
+`index_to_mm` places the body in the grid's patient mm, so that any grid, pose and X-ray can be computed from it later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+
+SCHEMA = 1
+INDEX = "index.json"
+AIR_HU = -1000
+SPLITS = ("train", "validation")
+
+FloatArray = npt.NDArray[np.float64]
+VolumeArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxel grid that a model fills; its patient mm have their origin at index (N - 1) / 2.
+
+    Attributes:
+        shape: voxels along x, y, z.
+        spacing_mm: voxel pitch along x, y, z.
+
+    Raises:
+        InputError: a size is below 1, or a spacing is not positive and finite.
+    """
+
+    shape: tuple[int, int, int] = (128, 128, 128)
+    spacing_mm: tuple[float, float, float] = (2.5, 2.5, 2.5)
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or any(n < 1 for n in self.shape):
+            raise InputError.of("grid", "shape", found=self.shape, expected="three sizes of at least 1")
+        if len(self.spacing_mm) != 3 or not all(0 < s < float("inf") for s in self.spacing_mm):
+            raise InputError.of("grid", "spacing_mm", found=self.spacing_mm, expected="three positive lengths in mm")
+
+    @property
+    def index_to_mm(self) -> FloatArray:
+        """4x4, voxel index -> patient mm."""
+        affine = np.diag([*self.spacing_mm, 1.0]).astype(np.float64)
+        affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(self.shape, self.spacing_mm, strict=True)]
+        return affine
+
+    @property
+    def half_extent_mm(self) -> tuple[float, float, float]:
+        """Half the grid's size along x, y, z, up to the outer faces of its voxels."""
+        x, y, z = (n * s / 2 for n, s in zip(self.shape, self.spacing_mm, strict=True))
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person's CT in a shard folder.
+
+    Attributes:
+        id: the person's name in this folder (never a patient identifier).
+        split: "train" or "validation".
+        file: the `.npy` with int16 HU (x, y, z), RAS+; table and padding are -1000.
+        shape: voxels along x, y, z.
+        index_to_mm: 4x4 float64, voxel index -> patient mm of the grid (origin at the grid's centre).
+        region: "chest" if both or one lung of plausible size were found, else "other".
+        lungs_mm: the lungs' bounding box in patient mm, ((x, y, z) low, (x, y, z) high), or None.
+        body_mm: the body's bounding box in patient mm, likewise.
+        sha256: checksum of `file`.
+        details: the whole index entry, with the source and the options that it was made with.
+    """
+
+    id: str
+    split: str
+    file: Path
+    shape: tuple[int, int, int]
+    index_to_mm: FloatArray
+    region: str
+    lungs_mm: FloatArray | None
+    body_mm: FloatArray | None
+    sha256: str
+    details: Mapping[str, Any]
+
+    def hu(self) -> npt.NDArray[np.int16]:
+        """The whole body, int16 HU (x, y, z), as a read-only memory map.
+
+        Raises:
+            InputError: the file is missing, or its shape or type contradicts the index.
+        """
+        try:
+            volume = np.load(self.file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError.of(self.file, "shard", found=error, expected="an int16 .npy array") from None
+        if volume.dtype != np.int16 or volume.shape != self.shape:
+            found = f"{volume.dtype} {volume.shape}"
+            raise InputError.of(self.file, "shard", found=found, expected=f"int16 {self.shape} as the index says")
+        return volume  # type: ignore[no-any-return]
+
+    def verify(self) -> None:
+        """Compare the file with the index's checksum.
+
+        Raises:
+            InputError: the file is missing or has changed since `prepare` wrote it.
+        """
+        found = sha256_of(self.file)
+        if found != self.sha256:
+            raise InputError.of(self.file, "sha256", found=found, expected=self.sha256, hint="prepare it again")
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel pitch along the array's axes."""
+        x, y, z = (float(s) for s in np.linalg.norm(self.index_to_mm[:3, :3], axis=0))
+        return x, y, z
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """An opened shard folder: its grid and its people."""
+
+    path: Path
+    grid: Grid
+    people: tuple[Person, ...]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> ShardSet:
+        """Read and check a folder's index; the volumes stay on disk until asked for.
+
+        Raises:
+            InputError: no index, a schema that this version doesn't know, a field of the wrong kind, or a missing file.
+        """
+        folder = Path(path)
+        index = read_index(folder)
+        grid = Grid(*(tuple(_field(index["grid"], key, list, folder / INDEX)) for key in ("shape", "spacing_mm")))
+        people = tuple(_person(folder, entry) for entry in index["people"])
+        if not people:
+            raise InputError.of(folder, "people", found="none", expected="at least one", hint="run x2ct prepare")
+        return cls(folder, grid, people)
+
+    def select(self, split: str, region: str | None = None) -> tuple[Person, ...]:
+        """The people of a split ("train" or "validation"), in a region ("chest", "other") if one is named."""
+        if split not in SPLITS:
+            raise InputError.of("shards", "split", found=split, expected=" or ".join(SPLITS))
+        return tuple(p for p in self.people if p.split == split and region in (None, p.region))
+
+
+def resample(
+    person: Person, grid: Grid | tuple[tuple[int, int, int], tuple[float, float, float]] | None = None
+) -> VolumeArray:
+    """A person's CT on a grid, float32 HU (X, Y, Z); see `resample_array`. `grid` may be (shape, spacing_mm)."""
+    chosen = grid if isinstance(grid, Grid) else Grid() if grid is None else Grid(*grid)
+    return resample_array(person.hu(), person.index_to_mm, chosen)
+
+
+def resample_array(hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike, grid: Grid) -> VolumeArray:
+    """A volume on a grid: trilinear, smoothed first along the axes that the grid samples more coarsely.
+
+    The smoothing is a Gaussian with the variance by which the grid voxel's box exceeds the source voxel's, (w^2 - s^2) /
+    12, so that a coarse voxel is close to the mean over what it covers and an equal or finer grid is left sharp.
+
+    Args:
+        hu: HU (x, y, z).
+        index_to_mm: 4x4, voxel index -> patient mm of the grid.
+        grid: where to sample.
+
+    Returns:
+        float32 HU of the grid's shape; outside the volume is air, -1000.
+    """
+    from scipy import ndimage
+
+    mm_to_index = np.linalg.inv(np.asarray(index_to_mm, np.float64))
+    step = mm_to_index @ grid.index_to_mm
+    # How far one grid step reaches along each source axis, in source voxels.
+    width = np.linalg.norm(step[:3, :3], axis=1)
+    sigma = np.sqrt(np.maximum(width**2 - 1.0, 0.0) / 12.0)
+    volume = np.asarray(hu, np.float32)
+    if np.any(sigma > 0.1):
+        volume = ndimage.gaussian_filter(volume, np.where(sigma > 0.1, sigma, 0.0), mode="nearest", truncate=3.0)
+    sampled = ndimage.affine_transform(
+        volume, step[:3, :3], step[:3, 3], grid.shape, np.float32, order=1, mode="grid-constant", cval=AIR_HU
+    )
+    return np.asarray(sampled, np.float32)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        InputError: it can't be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError.of(path, "file", found=error.strerror, expected="a readable file") from None
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index as JSON, its schema checked.
+
+    Raises:
+        InputError: missing, not JSON, of another schema, or without grid and people.
+    """
+    path = folder / INDEX
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        hint = "make it with x2ct prepare"
+        raise InputError.of(folder, "shards", found=f"no {INDEX}", expected="a shard folder", hint=hint) from None
+    except (OSError, ValueError) as error:
+        raise InputError.of(path, "index", found=error, expected="a JSON file") from None
+    if not isinstance(index, dict) or index.get("schema") != SCHEMA:
+        found = index.get("schema") if isinstance(index, dict) else type(index).__name__
+        raise InputError.of(path, "schema", found=found, expected=SCHEMA)
+    _field(index, "grid", dict, path)
+    _field(index, "people", list, path)
+    return index
+
+
+def write_index(folder: Path, grid: Grid, people: list[dict[str, Any]]) -> None:
+    """Write the index whole or not at all: beside, then over the old one."""
+    text = json.dumps(
+        {
+            "schema": SCHEMA,
+            "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
+            "people": sorted(people, key=lambda entry: str(entry["id"])),
+        },
+        indent=1,
+    )
+    beside = folder / f".{INDEX}.{os.getpid()}"
+    beside.write_text(text + "\n", encoding="utf-8")
+    os.replace(beside, folder / INDEX)
+
+
+def _field(entry: Any, key: str, kind: type, source: Path) -> Any:
+    if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
+        found = type(entry.get(key)).__name__ if isinstance(entry, dict) else type(entry).__name__
+        raise InputError.of(source, key, found=found, expected=kind.__name__)
+    return entry[key]
+
+
+def _person(folder: Path, entry: Any) -> Person:
+    source = folder / INDEX
+    name = str(_field(entry, "id", str, source))
+    file = str(_field(entry, "file", str, source))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.npy", file):
+        raise InputError.of(source, f"{name}.file", found=file, expected="a .npy file in the folder itself")
+    split = str(_field(entry, "split", str, source))
+    if split not in SPLITS:
+        raise InputError.of(source, f"{name}.split", found=split, expected=" or ".join(SPLITS))
+    if not (folder / file).is_file():
+        raise InputError.of(folder / file, "file", found="missing", expected="a shard", hint="run x2ct prepare again")
+    affine = np.asarray(_field(entry, "index_to_mm", list, source), np.float64)
+    if affine.shape != (4, 4) or not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine)) < 1e-9:
+        raise InputError.of(source, f"{name}.index_to_mm", found=affine.tolist(), expected="an invertible 4x4 matrix")
+    x, y, z = (int(n) for n in _field(entry, "shape", list, source))
+    boxes = {key: None if entry.get(key) is None else np.asarray(entry[key], np.float64) for key in ("lungs_mm", "body_mm")}
+    return Person(
+        id=name,
+        split=split,
+        file=folder / file,
+        shape=(x, y, z),
+        index_to_mm=affine,
+        region=str(entry.get("region", "other")),
+        lungs_mm=boxes["lungs_mm"],
+        body_mm=boxes["body_mm"],
+        sha256=str(_field(entry, "sha256", str, source)),
+        details=entry,
+    )
