@@ -1,0 +1,6 @@
+"""The network: 2D encoder, lift, 3D denoiser, EDM preconditioning. PyTorch lives here and in the rooms beside it only."""
+
+from x2ct.model.config import ModelConfig
+from x2ct.model.network import X2CTModel
+
+__all__ = ["ModelConfig", "X2CTModel"]

@@ -1,0 +1,93 @@
+"""The 3D denoiser: EDM preconditioning around a U-Net that depends on nothing but x, sigma and the condition."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from x2ct.model.config import ModelConfig
+from x2ct.model.layers import MPConv, mp_silu, mp_sum, stage
+
+
+class NoiseEmbedding(nn.Module):
+    """Fourier features of c_noise = ln(sigma) / 4, mixed once (Karras et al. 2024, section B.3)."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 2 * math.pi * torch.linspace(0.1, 2.0, features))
+        self.register_buffer("phases", 2 * math.pi * torch.linspace(0.0, 1.0, features + 1)[:-1])
+        self.mix = MPConv(features, 2 * features, ())
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        """[N] float32 to [N, 2 * features] float32."""
+        noise = sigma.log() / 4
+        waves = torch.cos(noise[:, None] * self.frequencies + self.phases) * math.sqrt(2.0)  # type: ignore[operator]
+        return mp_silu(self.mix(waves))
+
+
+class UNet(nn.Module):
+    """Stem 2^3 stride 2, residual blocks at each stride, added skips and added conditions, and the transposed stem."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        widths, counts = config.channels, config.blocks
+        emb = 2 * config.embedding
+        self.embed = NoiseEmbedding(config.embedding)
+        self.stem = MPConv(2, widths[0], (2, 2, 2), stride=2)
+        self.enter = nn.ModuleList(
+            stage(w, 3, n, embedding=emb, norm=config.norm) for w, n in zip(widths, counts, strict=True)
+        )
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(MPConv(a, b, (2, 2, 2), stride=2) for a, b in pairs)
+        self.up = nn.ModuleList(MPConv(b, a, (2, 2, 2), stride=2, transposed=True) for a, b in pairs)
+        self.leave = nn.ModuleList(
+            stage(w, 3, n, embedding=emb, norm=config.norm) for w, n in zip(widths[:-1], counts[:-1], strict=True)
+        )
+        self.out = MPConv(widths[0], 1, (2, 2, 2), stride=2, transposed=True, gain=0.0)
+
+    def forward(self, x: Tensor, sigma: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
+        embedding = self.embed(sigma)
+        h = self.stem(torch.cat([x, torch.ones_like(x)], 1))
+        skips = []
+        for level, blocks in enumerate(self.enter):
+            if level:
+                skips.append(h)
+                h = self.down[level - 1](h)
+            if level < len(conditions):
+                h = mp_sum(h, conditions[level], 0.5)
+            for block in blocks:  # type: ignore[attr-defined]
+                h = block(h, embedding)
+        for level in reversed(range(len(self.up))):
+            h = mp_sum(skips[level], self.up[level](h), 0.5)
+            for block in self.leave[level]:  # type: ignore[union-attr]
+                h = block(h, embedding)
+        return self.out(mp_silu(h))  # type: ignore[no-any-return]
+
+
+class Denoiser(nn.Module):
+    """D(x; sigma, c) with EDM's preconditioning (Karras et al. 2022, equation 7 and Table 1)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.sigma_data = config.sigma_data
+        self.net = UNet(config)
+
+    def forward(self, x: Tensor, sigma: Tensor, *conditions: Tensor) -> Tensor:
+        """The denoised volume.
+
+        Args:
+            x: noisy volume in the network's unit, [N, 1, X, Y, Z] float32; X, Y, Z multiples of the stride.
+            sigma: noise level in the same unit, [N] float32.
+            conditions: c0, c1, ... from the lift.
+
+        Returns:
+            [N, 1, X, Y, Z] float32.
+        """
+        variance = self.sigma_data**2
+        s = sigma.reshape(-1, 1, 1, 1, 1)
+        total = s.square() + variance
+        c_skip = variance / total
+        c_out = s * self.sigma_data * total.rsqrt()
+        return c_skip * x + c_out * self.net(x * total.rsqrt(), sigma, conditions).float()

@@ -1,0 +1,54 @@
+"""Exponential moving averages with the power-function profile (Karras et al. 2024, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def power_gamma(relative_width: float) -> float:
+    """The exponent gamma of the profile whose standard deviation is `relative_width` of the training so far.
+
+    Solves sigma_rel = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))) for its one positive root (their equation 123).
+    """
+    s = relative_width**-2
+    return float(max(root.real for root in np.roots([1, 7, 16 - s, 12 - s]) if abs(root.imag) < 1e-9))
+
+
+class PowerEMA:
+    """An average of a model's parameters whose memory grows with the training.
+
+    Args:
+        model: the model whose parameters are averaged.
+        relative_width: the profile's relative standard deviation, in (0, 0.28).
+    """
+
+    def __init__(self, model: nn.Module, relative_width: float) -> None:
+        self.relative_width = relative_width
+        self.gamma = power_gamma(relative_width)
+        self.shadow = {name: value.detach().clone() for name, value in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the parameters after step `step` (1 for the first): beta = (1 - 1/step)^(gamma + 1)."""
+        beta = math.pow(1 - 1 / step, self.gamma + 1)
+        for name, value in model.named_parameters():
+            self.shadow[name].lerp_(value.detach(), 1 - beta)
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Give the averaged parameters to a model of the same shape."""
+        for name, value in model.named_parameters():
+            value.copy_(self.shadow[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """The averaged parameters by name (references, not copies)."""
+        return self.shadow
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take averaged parameters that `state` gave."""
+        for name, value in self.shadow.items():
+            value.copy_(state[name])

@@ -1,0 +1,75 @@
+"""The 2D encoder: once per study, X-rays to image features. It sees the whole image, so the 3D side need not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from x2ct.model.config import ModelConfig
+from x2ct.model.layers import Block, MPConv, mp_silu, mp_sum
+
+
+class Up2D(nn.Module):
+    """Nearest-neighbour doubling and a 3^2 convolution: no checkerboard, and one resize node in the graph."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = MPConv(inputs, outputs, (3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """A 2D U-Net over each view, shared between the slots but for an input channel that names the slot."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.features == "pixels":
+            return
+        widths = config.encoder_channels
+        # Image, its square (a soft log/contrast stretch for the stem), the slot, and a constant in place of biases.
+        self.stem = MPConv(4, widths[0], (2, 2), stride=2)
+        self.enter = nn.ModuleList(Block(width, 2) for width in widths)
+        self.down = nn.ModuleList(
+            MPConv(a, b, (2, 2), stride=2) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.up = nn.ModuleList(Up2D(b, a) for a, b in zip(widths, widths[1:], strict=False))
+        self.leave = nn.ModuleList(Block(width, 2) for width in widths[:-1])
+        self.out = MPConv(widths[0], widths[0], (1, 1))
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the features of one view."""
+        return 1 if self.config.features == "pixels" else self.config.encoder_channels[0]
+
+    def forward(self, views: Tensor, valid: Tensor) -> Tensor:
+        """Features of each view.
+
+        Args:
+            views: line integrals, [1, V, 1, H, W] float32.
+            valid: 1 where a view is given and 0 where it is missing, [1, V] float32.
+
+        Returns:
+            [1, V, C, H/2, W/2] (or [1, V, 1, H, W] for "pixels"), zero for a missing view.
+        """
+        v = self.config.views
+        height, width = self.config.detector
+        image = views.reshape(v, 1, height, width) * (2.0 / self.config.reference_p99) - 1.0
+        mask = valid.reshape(v, 1, 1, 1)
+        if self.config.features == "pixels":
+            return (image * mask).unsqueeze(0)
+        slot = torch.linspace(-1.0, 1.0, v, dtype=image.dtype).reshape(v, 1, 1, 1).expand(v, 1, height, width)
+        x = self.stem(torch.cat([image, image.square() - 0.5, slot, torch.ones_like(slot)], 1))
+        skips = []
+        for level, block in enumerate(self.enter):
+            x = block(x)
+            if level < len(self.down):
+                skips.append(x)
+                x = self.down[level](x)
+        for level in reversed(range(len(self.up))):
+            x = mp_sum(skips[level], self.up[level](x), 0.5)
+            x = self.leave[level](x)
+        x = self.out(mp_silu(x)) * mask
+        return x.unsqueeze(0)

@@ -1,0 +1,45 @@
+"""The three networks together, as the trainer, the exporter and the tests use them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from x2ct.model.config import ModelConfig
+from x2ct.model.denoiser import Denoiser
+from x2ct.model.encoder import Encoder
+from x2ct.model.layers import MPConv
+from x2ct.model.lift import Lift
+
+
+class X2CTModel(nn.Module):
+    """Encoder, lift and denoiser with the signatures of the bundle's three graphs.
+
+    Raises:
+        InputError: from `ModelConfig`, when the numbers do not describe a network.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.lift = Lift(config, self.encoder.out_channels)
+        self.denoiser = Denoiser(config)
+        self.to(memory_format=torch.preserve_format)
+
+    def normalize(self) -> None:
+        """Forced weight normalisation of every layer; call after each optimiser step."""
+        for module in self.modules():
+            if isinstance(module, MPConv):
+                module.normalize()
+
+    def fold(self) -> X2CTModel:
+        """Turn every layer into a plain convolution, in place; returns self, in evaluation mode."""
+        for module in self.modules():
+            if isinstance(module, MPConv):
+                module.fold()
+        return self.eval()
+
+    def condition(self, views: Tensor, valid: Tensor, P: Tensor, coords: Tensor) -> tuple[Tensor, ...]:  # noqa: N803
+        """Encoder and lift in one: see their `forward` for shapes and units."""
+        return tuple(self.lift(self.encoder(views, valid), P, coords, valid))
