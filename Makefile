@@ -1,0 +1,127 @@
+# One way to do each thing, the same here and in CI. Needs python3 (3.11 or newer, with venv and headers), g++ and make.
+#
+#   make demo         set up what inference needs, then the main job on the bundled X-ray pair
+#   make test         set up everything, lint, build, C++ tests, Python tests
+#   make setup        everything that developing needs, in .venv; done once
+#   make build        the C++ core, its tests and the backends, into x2ct/ and build/dev
+#   make lint         ruff, mypy --strict, import contracts, clang-format, clang-tidy
+#   make format       apply ruff and clang-format
+#   make wheel        dist/x2ct-*.whl
+#   make test-wheel   build the wheel, install it in a fresh environment outside the checkout, use it
+#   make clean        remove what the builds made; .venv stays
+
+PYTHON ?= python3
+# Named, because a looser requirement would bring the newest build with its CUDA packages along.
+TORCH ?= torch==2.13.0
+JOBS ?= $(shell nproc)
+# In CI a warning is an error; elsewhere a newer compiler's new warning must not stop anybody.
+WERROR ?= $(if $(CI),ON,OFF)
+DEMO ?= demo
+
+BIN := .venv/bin
+BUILD := build/dev
+RUN_STAMP := .venv/.x2ct-run
+DEV_STAMP := .venv/.x2ct-dev
+CONFIGURE = $(BIN)/cmake -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
+	-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DX2CT_INPLACE=ON -DX2CT_WERROR=$(WERROR)
+CPP_SOURCES = $(shell find csrc -name '*.cpp' | sort)
+CPP_HEADERS = $(shell find csrc -name '*.h' | sort)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The environment's own tools go first, for cmake calls ninja and pip calls cmake.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo build test ctest pytest lint lint-python lint-imports lint-cpp tidy format wheel test-wheel clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+# ------------------------------------------------------------------------------------------------ environments
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {v[0]}.{v[1]}; name one: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import ensurepip' || { echo "python3 lacks venv: install python3-venv, or make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# What inference needs and the package itself, editable; no torch.
+$(RUN_STAMP): pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' > .venv/build-requirements.txt
+	$(BIN)/python -m pip install --quiet -r .venv/build-requirements.txt
+	$(CONFIGURE)
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+# Training, export, tests and linters on top.
+$(DEV_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[train,dev]'
+	@touch $@
+
+setup: $(DEV_STAMP)
+
+# ------------------------------------------------------------------------------------------------ build
+
+build: $(RUN_STAMP)
+	$(CONFIGURE) -DX2CT_TESTS=ON
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
+
+# The core alone, when only that is needed.
+$(BUILD)/.core: $(RUN_STAMP) CMakeLists.txt $(CPP_SOURCES) $(CPP_HEADERS)
+	$(CONFIGURE)
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
+	@touch $@
+
+wheel: $(RUN_STAMP)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls -l dist/*.whl
+
+# ------------------------------------------------------------------------------------------------ demo
+
+demo: $(RUN_STAMP) $(BUILD)/.core
+	$(BIN)/x2ct demo -o $(DEMO)
+
+# ------------------------------------------------------------------------------------------------ checks
+
+lint: lint-python lint-imports lint-cpp tidy
+
+lint-python: $(DEV_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lint-imports: $(DEV_STAMP)
+	$(BIN)/lint-imports
+
+lint-cpp: $(DEV_STAMP)
+	$(BIN)/clang-format --dry-run -Werror $(CPP_SOURCES) $(CPP_HEADERS)
+
+# One mark a source, so that only what changed is looked at again.
+tidy: $(CPP_SOURCES:%=$(BUILD)/tidy/%.ok)
+
+$(BUILD)/tidy/%.cpp.ok: %.cpp $(CPP_HEADERS) .clang-tidy $(BUILD)/compile_commands.json | $(DEV_STAMP)
+	$(BIN)/clang-tidy --quiet -p $(BUILD) $<
+	@mkdir -p $(@D) && touch $@
+
+$(BUILD)/compile_commands.json: CMakeLists.txt | $(RUN_STAMP)
+	$(CONFIGURE) -DX2CT_TESTS=ON
+
+format: $(DEV_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_SOURCES) $(CPP_HEADERS)
+
+test: setup lint build ctest pytest
+
+ctest: build
+	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure
+
+pytest: setup build
+	$(BIN)/python -m pytest
+
+test-wheel: setup
+	$(BIN)/python -m pytest -m wheel tests/test_packaging.py
+
+clean:
+	rm -rf build dist demo *.egg-info x2ct/lib x2ct/_core*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
