@@ -18,6 +18,9 @@ TISSUE_HU = -500
 OPENING_MM = 6.0
 """Radius of the opening: table tops, tubes and clothes are thinner than 12 mm, a limb is not."""
 
+SMALLEST_LUNG_MM2 = 400.0
+"""A slice through a lung is larger; air pockets under a back or a blanket are mostly smaller."""
+
 LUNG_LITRES = 1.0
 """Less air than this inside a body is bowel gas or the lungs' bases."""
 
@@ -47,7 +50,8 @@ def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> B
     """The body in a CT, with its lungs, airways and bowel gas inside, without the table.
 
     Threshold; an opening with a disc in each slice, which cuts the table's thin shells off; the largest connected piece;
-    grown back to the tissue that the opening shaved off; then the holes of each slice filled.
+    grown back to the tissue that the opening shaved off, and to the lungs where their wall is as thin as a shell; then the holes
+    of each slice filled.
 
     Args:
         hu: HU (x, y, z), z along the body.
@@ -69,8 +73,13 @@ def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> B
     body = np.empty(tissue.shape, np.bool_)
     for k in range(tissue.shape[2]):
         # A pixel more than was eroded: the skin's own blurred edge belongs to the body.
-        grown = _dilate(core[:, :, k], spacing_mm, OPENING_MM + max(spacing_mm[:2]))
-        body[:, :, k] = ndimage.binary_fill_holes(grown & tissue[:, :, k])
+        grown = tissue[:, :, k] & _dilate(core[:, :, k], spacing_mm, OPENING_MM + max(spacing_mm[:2]))
+        whole = ndimage.binary_fill_holes(grown)
+        lungs = _thin_walled_lungs(np.asarray(hu[:, :, k]), tissue[:, :, k], whole, spacing_mm)
+        if lungs.any():
+            wall = tissue[:, :, k] & _dilate(lungs, spacing_mm, 2 * OPENING_MM)
+            whole = ndimage.binary_fill_holes(whole | lungs | wall)
+        body[:, :, k] = whole
     return body
 
 
@@ -87,8 +96,7 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
     found = np.zeros(body.shape, np.bool_)
     for label in np.argsort(litres)[::-1][:2]:
         piece = labels == label
-        # Outside air that a folded arm encloses is -1000; lungs keep some blood and walls in every voxel.
-        if litres[label] >= 0.2 * LUNG_LITRES and -970 < float(np.median(hu[piece])) < -600:
+        if litres[label] >= 0.2 * LUNG_LITRES and _is_lung(hu[piece]):
             found |= piece
     return found if float(found.sum()) * float(np.prod(spacing_mm)) * 1e-6 >= LUNG_LITRES else None
 
@@ -154,6 +162,34 @@ def coarsen(hu: npt.NDArray[Any], affine: npt.ArrayLike, finest_mm: float) -> tu
         matrix[:3, 3] += matrix[:3, axis] * first
         matrix[:3, axis] *= ratio
     return volume, matrix
+
+
+def _thin_walled_lungs(
+    hu: npt.NDArray[Any], tissue: BoolArray, body: BoolArray, spacing_mm: tuple[float, float, float]
+) -> BoolArray:
+    # In thin people the chest wall beside a lung is thinner than the opening, which then leaves the lung outside. What the tissue
+    # encloses, is lung by its HU and lies within the body's convex hull (unlike a table's hollow) comes back.
+    from scipy import ndimage, spatial
+
+    missing = ndimage.binary_fill_holes(tissue) & ~tissue & ~body
+    found = np.zeros(body.shape, np.bool_)
+    points = np.argwhere(body)
+    if not missing.any() or len(points) < 3 or np.any(np.ptp(points, axis=0) == 0):
+        return found
+    hull = spatial.ConvexHull(points).equations
+    labels, count = ndimage.label(missing)
+    for label in range(1, count + 1):
+        hole = np.argwhere(labels == label)
+        inside = np.all(hole @ hull[:, :2].T + hull[:, 2] <= 0, axis=1)
+        area = len(hole) * spacing_mm[0] * spacing_mm[1]
+        if area >= SMALLEST_LUNG_MM2 and inside.mean() > 0.5 and _is_lung(hu[labels == label]):
+            found |= labels == label
+    return found
+
+
+def _is_lung(hu: npt.NDArray[Any]) -> bool:
+    # Air outside is -1000; lungs keep some blood and walls in every voxel.
+    return -970 < float(np.median(hu)) < -600
 
 
 def _erode(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:
