@@ -18,8 +18,8 @@ TISSUE_HU = -500
 OPENING_MM = 6.0
 """Radius of the opening: table tops, tubes and clothes are thinner than 12 mm, a limb is not."""
 
-SMALLEST_LUNG_MM2 = 400.0
-"""A slice through a lung is larger; air pockets under a back or a blanket are mostly smaller."""
+SMALLEST_LUNG_MM2 = 1500.0
+"""A slice through a lung is larger; a pocket of air and cloth under a back is smaller."""
 
 LUNG_LITRES = 1.0
 """Less air than this inside a body is bowel gas or the lungs' bases."""
@@ -182,7 +182,7 @@ def _thin_walled_lungs(
         hole = np.argwhere(labels == label)
         inside = np.all(hole @ hull[:, :2].T + hull[:, 2] <= 0, axis=1)
         area = len(hole) * spacing_mm[0] * spacing_mm[1]
-        if area >= SMALLEST_LUNG_MM2 and inside.mean() > 0.5 and _is_lung(hu[labels == label]):
+        if area >= SMALLEST_LUNG_MM2 and inside.mean() > 0.8 and _is_lung(hu[labels == label]):
             found |= labels == label
     return found
 

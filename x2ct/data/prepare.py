@@ -18,7 +18,7 @@ from x2ct.data.shards import INDEX, FloatArray, Grid, read_index, sha256_of, wri
 from x2ct.errors import InputError, X2CTError
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
-METHOD = 2
+METHOD = 3
 """Raised when the same source would give another shard, so that old shards are made again."""
 
 Progress = Callable[[int, int, str], None]
