@@ -1,0 +1,248 @@
+"""The laws of the house (docs/architecture.md) that a linter can't state, each with the offence that it catches.
+
+The import contracts themselves stand in pyproject.toml; `lint-imports` checks them, lazily imported modules included.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY_ROOMS = ("x2ct.data", "x2ct.model", "x2ct.training", "x2ct.export")
+HEAVY_MODULES = ("torch", "openvino", "onnxruntime", "onnx", "tensorrt", "tensorboard")
+
+Law = Callable[[str], list[str]]
+
+
+def library_sources() -> list[Path]:
+    """Every Python file that is installed: the package, `export/` and `cli.py`, each once."""
+    links = {ROOT / "x2ct" / "cli.py", ROOT / "x2ct" / "export"}
+    own = (p for p in (ROOT / "x2ct").rglob("*.py") if p not in links and links.isdisjoint(p.parents))
+    return sorted({*own, *(ROOT / "export").rglob("*.py"), ROOT / "cli.py"})
+
+
+def module_of(path: Path) -> str:
+    relative = path.relative_to(ROOT).with_suffix("")
+    parts = relative.parts if relative.parts[0] == "x2ct" else ("x2ct", *relative.parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    paths = (ROOT / name for name in listed.split("\0") if name)
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def dotted(node: ast.expr) -> str:
+    """The dotted name that an expression spells, or the last parts of it that are names."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield dotted(node.func), node
+
+
+# ------------------------------------------------------------------------------------------------ laws on Python text
+
+
+def law_no_print(source: str) -> list[str]:
+    return [f"line {call.lineno}: {name}" for name, call in calls(ast.parse(source)) if name in {"print", "pprint"}]
+
+
+def law_no_exit(source: str) -> list[str]:
+    tree = ast.parse(source)
+    found = [
+        f"line {call.lineno}: {name}"
+        for name, call in calls(tree)
+        if name in {"exit", "quit", "sys.exit", "os._exit", "os.abort"}
+    ]
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "SystemExit")
+    return found + [f"line {node.lineno}: SystemExit" for node in names]
+
+
+def law_no_global_seed(source: str) -> list[str]:
+    seeds = re.compile(r"^(np|numpy)\.random\.(seed|set_state|rand|randn|randint|normal|uniform|shuffle|permutation)$")
+    others = {"random.seed", "torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all"}
+    return [f"line {c.lineno}: {name}" for name, c in calls(ast.parse(source)) if seeds.match(name) or name in others]
+
+
+def law_files_never_execute(source: str) -> list[str]:
+    """No pickle in any form: bundles, shards and checkpoints are data."""
+    tree = ast.parse(source)
+    found = []
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        offences = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+        found += [f"line {node.lineno}: import {name}" for name in names if name.split(".")[0] in offences]  # type: ignore[attr-defined]
+    for name, call in calls(tree):
+        arguments = {k.arg: getattr(k.value, "value", None) for k in call.keywords}
+        if name == "torch.load" and arguments.get("weights_only") is not True:
+            found.append(f"line {call.lineno}: torch.load without weights_only=True")
+        if arguments.get("allow_pickle", False) is not False:
+            found.append(f"line {call.lineno}: allow_pickle")
+        if name in {"eval", "exec", "torch.jit.load", "torch.package.PackageImporter"}:
+            found.append(f"line {call.lineno}: {name}")
+    return found
+
+
+LIBRARY_LAWS: dict[str, tuple[Law, str]] = {
+    "no print": (law_no_print, "def f():\n    print('x')\n"),
+    "no exit": (law_no_exit, "import sys\ndef f():\n    sys.exit(1)\n"),
+    "no SystemExit": (law_no_exit, "def f():\n    raise SystemExit(2)\n"),
+    "no global seed": (law_no_global_seed, "import numpy as np\nnp.random.seed(0)\n"),
+    "no global torch seed": (law_no_global_seed, "import torch\ntorch.manual_seed(0)\n"),
+    "no pickle": (law_files_never_execute, "import pickle\n"),
+    "no pickle in torch.load": (law_files_never_execute, "import torch\ntorch.load('x', weights_only=False)\n"),
+    "no pickle in numpy.load": (law_files_never_execute, "import numpy as np\nnp.load('x', allow_pickle=True)\n"),
+}
+
+
+@pytest.mark.parametrize("law", LIBRARY_LAWS)
+def test_library_keeps_the_law(law: str) -> None:
+    check, offence = LIBRARY_LAWS[law]
+    assert check(offence), "the law does not catch its own offence"
+    # The command line alone turns an error into an exit code.
+    sources = [
+        p for p in library_sources() if not (check is law_no_exit and module_of(p) in {"x2ct.cli", "x2ct.__main__"})
+    ]
+    found = {str(path.relative_to(ROOT)): offences for path in sources if (offences := check(path.read_text()))}
+    assert not found
+
+
+# ------------------------------------------------------------------------------------------------ who may import what
+
+
+def contracts() -> list[dict[str, object]]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return list(settings["tool"]["importlinter"]["contracts"])
+
+
+def test_every_inference_module_is_under_the_import_contract() -> None:
+    """A new module of the inference side can't be forgotten in pyproject's list."""
+    modules = {module_of(path) for path in library_sources()}
+    inference = {m for m in modules if not any(m == room or m.startswith(f"{room}.") for room in HEAVY_ROOMS)}
+    inference -= {"x2ct.cli", "x2ct.__main__"}  # the doors to every room; a contract of their own
+    listed = next(c["source_modules"] for c in contracts() if c["id"] == "inference-is-light")
+    assert isinstance(listed, list)
+    missing = {m for m in inference if not any(m == s or (s != "x2ct" and m.startswith(f"{s}.")) for s in listed)}
+    assert not missing
+    assert not {s for s in listed if s not in modules}, "the contract names modules that are gone"
+
+
+REFUSE = """
+import importlib.abc, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in {heavy!r}:
+            raise ImportError("the inference side imports " + name)
+sys.meta_path.insert(0, Refuse())
+import {modules}
+"""
+
+
+def refused_imports(modules: list[str]) -> str:
+    code = REFUSE.format(heavy=set(HEAVY_MODULES), modules=", ".join(modules))
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    return run.stderr
+
+
+def test_inference_modules_load_where_no_heavy_package_is_installed() -> None:
+    modules = [module_of(path) for path in library_sources()]
+    light = [m for m in modules if not m.startswith(HEAVY_ROOMS) and m != "x2ct.__main__"]
+    assert "x2ct.sampler" in light
+    assert "x2ct.cli" in light
+    assert refused_imports(light) == ""
+
+
+def test_the_refusal_catches_a_heavy_import() -> None:
+    assert "the inference side imports torch" in refused_imports(["x2ct.model"])
+
+
+# ------------------------------------------------------------------------------------------------ the C++ rooms
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+FOREIGN = re.compile(r"^(pybind11/|Python\.h|openvino/|onnxruntime|NvInfer|torch/|ATen/|c10/|cuda)")
+
+
+def offending_includes(text: str, room: str) -> list[str]:
+    """What a file of `room` (core, devices/cpu, include/x2ct, backends/openvino...) must not include."""
+    found = []
+    for header in INCLUDE.findall(text):
+        foreign = FOREIGN.match(header) is not None
+        if room.startswith(("core", "include")):
+            bad = foreign or re.search(r"(^|/)(backends|devices)/", header) is not None
+        elif room.startswith("devices/cpu"):
+            bad = foreign or re.search(r"(^|/)backends/", header) is not None
+        else:
+            bad = re.match(r"pybind11/|Python\.h", header) is not None and not room.startswith("python")
+        found += [header] if bad else []
+    return found
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        ("core", '#include "backends/openvino/network.h"'),
+        ("core", '#include "../devices/cpu/kernels.h"'),
+        ("core", "#include <pybind11/pybind11.h>"),
+        ("include/x2ct", "#include <openvino/openvino.hpp>"),
+        ("devices/cpu", '#include "backends/loader.h"'),
+        ("backends/openvino", "#include <Python.h>"),
+    ],
+)
+def test_include_law_catches(room: str, line: str) -> None:
+    assert offending_includes(line + "\n", room)
+
+
+def test_core_knows_backends_and_devices_only_by_their_interfaces() -> None:
+    files = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".h", ".cpp"}]
+    assert any(p.parent.name == "core" for p in files)
+    found = {
+        str(path.relative_to(ROOT)): offences
+        for path in files
+        if (offences := offending_includes(path.read_text(), path.relative_to(ROOT / "csrc").parent.as_posix()))
+    }
+    assert not found
+
+
+# ------------------------------------------------------------------------------------------------ the whole checkout
+
+# Spelled in pieces, so that this file keeps its own law.
+MACHINE = re.compile(
+    "|".join(["/wo" + r"rk\b", r"\.\./sha" + r"red\b", r"\.libr" + r"ary/", "/ro" + "ot/", "/home/" + r"\w"])
+)
+UNFINISHED = re.compile("|".join([r"\bTO" + r"DO\b", r"\bFIX" + r"ME\b", r"\bXX" + r"X\b", "NotImplemented" + "Error"]))
+TEXT = {".py", ".pyi", ".cpp", ".h", ".cu", ".md", ".toml", ".txt", ".yaml", ".yml", ".json", ".in", ".sh", ""}
+
+
+def offending_lines(pattern: re.Pattern[str], text: str) -> list[str]:
+    return [f"line {n}: {line.strip()[:80]}" for n, line in enumerate(text.splitlines(), 1) if pattern.search(line)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "offence"),
+    [(MACHINE, "open('/wo" + "rk/x')"), (MACHINE, "see ../sha" + "red/x"), (UNFINISHED, "# TO" + "DO: later")],
+    ids=["absolute path", "outside path", "unfinished"],
+)
+def test_checkout_keeps_the_law(pattern: re.Pattern[str], offence: str) -> None:
+    assert offending_lines(pattern, offence)
+    found = {}
+    for path in tracked_files():
+        if path.suffix in TEXT and path.name != "LICENSE" and path.stat().st_size < 1_000_000:
+            offences = offending_lines(pattern, path.read_text(encoding="utf-8"))
+            found.update({str(path.relative_to(ROOT)): offences} if offences else {})
+    assert not found

@@ -1,0 +1,178 @@
+"""What is installed: one package, without torch, complete, and working outside the checkout.
+
+The tests marked `wheel` build and install for real, which takes minutes: `make test-wheel`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+MODELS = ROOT / "x2ct" / "models"
+
+
+def run(*command: str | Path, cwd: Path, expect: int = 0) -> str:
+    """Run a command far from the checkout's settings; returns its standard output."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "X2CT"))}
+    done = subprocess.run([str(c) for c in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False)
+    assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def tracked(pattern: str) -> set[str]:
+    listed = subprocess.run(["git", "ls-files", pattern], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return set(listed.split())
+
+
+def package_files() -> set[str]:
+    """The files that an installed package must have, as paths from site-packages, but for what is compiled."""
+    own = {name for name in tracked("x2ct") if name not in {"x2ct/cli.py", "x2ct/export"}}
+    linked = {f"x2ct/{name}" for name in tracked("export/*.py")} | {"x2ct/cli.py"}
+    return own | linked
+
+
+# ------------------------------------------------------------------------------------------------ what the files say
+
+
+def requirement(specifiers: list[str], package: str) -> str:
+    return next(s for s in specifiers if re.match(rf"{package}\b", s))
+
+
+def test_the_openvino_that_is_built_against_is_the_one_that_is_required() -> None:
+    built = requirement(PROJECT["build-system"]["requires"], "openvino")
+    needed = requirement(PROJECT["project"]["dependencies"], "openvino")
+    assert built == needed
+    assert re.fullmatch(r"openvino==\d+\.\d+\.\d+", built), "the SONAME changes with every release: pin one exactly"
+
+
+def test_inference_requires_no_training_package() -> None:
+    names = {re.split(r"[<>=~! \[;]", s)[0].lower() for s in PROJECT["project"]["dependencies"]}
+    assert names.isdisjoint(
+        {"torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorboard", "safetensors"}
+    )
+    assert set(PROJECT["project"]["optional-dependencies"]) == {"train", "onnxruntime-gpu", "tensorrt", "dev"}
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" not in PROJECT["project"]
+    tree = ast.parse((ROOT / "x2ct" / "__init__.py").read_text())
+    [version] = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__version__"
+    ]
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_links_are_committed_as_links() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-s", "x2ct/cli.py", "x2ct/export"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["120000", "120000"]
+
+
+# ------------------------------------------------------------------------------------------------ the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`pip wheel .` in its own build environment, as a user would."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT, cwd=folder)
+    [built] = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` folder of a fresh environment with the wheel and what it requires."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", folder, cwd=folder)
+    run(folder / "bin" / "python", "-m", "pip", "install", "--quiet", wheel, cwd=folder)
+    return folder / "bin"
+
+
+@pytest.mark.wheel
+def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"x2ct"}
+    own = {name for name in names if name.startswith("x2ct/")}
+    compiled = {name for name in own if name.endswith(".so")}
+    assert own - compiled == package_files()
+    assert [name for name in compiled if name.startswith("x2ct/_core.")]
+    assert "x2ct/lib/libx2ct_openvino.so" in compiled
+    licences = {name.split("/")[-1] for name in names if "/licenses/" in name}
+    assert {"LICENSE", "NOTICE"} <= licences
+
+
+@pytest.mark.wheel
+def test_compiled_files_name_no_folder_of_the_build(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    libraries = sorted(tmp_path.rglob("*.so"))
+    assert libraries
+    for library in libraries:
+        dynamic = run("readelf", "-d", library, cwd=tmp_path)
+        assert "RPATH" not in dynamic, library.name
+        assert "RUNPATH" not in dynamic, library.name
+        # The core finds OpenVINO at run time; only the backend's own library is linked to it.
+        assert ("libopenvino" in dynamic) == (library.name == "libx2ct_openvino.so")
+
+
+@pytest.mark.wheel
+def test_source_distribution_is_complete(tmp_path: Path) -> None:
+    code = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})"
+    run(sys.executable, "-c", code, cwd=ROOT)
+    [archive] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        members = {m.name.split("/", 1)[1]: m for m in opened.getmembers() if "/" in m.name}
+    assert not [name for name, member in members.items() if member.issym() or member.islnk()]
+    needed = package_files() | tracked("csrc") | {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "NOTICE"}
+    assert needed <= set(members)
+    assert not [name for name in members if name.endswith(".so")]
+
+
+@pytest.mark.wheel
+def test_installed_command_runs_without_torch(installed: Path, tmp_path: Path) -> None:
+    for package in ("torch", "onnx", "onnxruntime"):
+        run(installed / "python", "-c", f"import {package}", cwd=tmp_path, expect=1)
+    where = run(installed / "python", "-c", "import x2ct; print(x2ct.__file__)", cwd=tmp_path).strip()
+    assert Path(where).is_relative_to(installed.parent)
+    told = json.loads(run(installed / "x2ct", "info", "--json", cwd=tmp_path))
+    assert "openvino" in json.dumps(told)
+
+
+@pytest.mark.wheel
+def test_installed_command_samples_the_demo_pair(installed: Path, tmp_path: Path) -> None:
+    run(
+        installed / "x2ct",
+        "sample",
+        "--ap",
+        MODELS / "demo" / "ap.npy",
+        "--lateral",
+        MODELS / "demo" / "lateral.npy",
+        "-o",
+        tmp_path / "ct.nii.gz",
+        "--report",
+        tmp_path / "run.json",
+        "--steps",
+        "2",
+        cwd=tmp_path,
+    )
+    assert (tmp_path / "ct.nii.gz").stat().st_size > 10_000
+    report = json.loads((tmp_path / "run.json").read_text())
+    assert report
