@@ -1,7 +1,7 @@
 """From CT files to training shards, and phantoms that need no files.
 
-This room turns CTs into people that a trainer or the evaluation can project and resample; it may use torch (augmentation), but
-opening shards does not. Nothing on the inference side comes in here.
+This room turns CTs into people that a trainer or the evaluation can project and resample. Augmentation uses torch;
+what is imported here does not.
 """
 
 from x2ct.data.body import Body

@@ -49,9 +49,9 @@ class Body:
 def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> BoolArray:
     """The body in a CT, with its lungs, airways and bowel gas inside, without the table.
 
-    Threshold; an opening with a disc in each slice, which cuts the table's thin shells off; the largest connected piece;
-    grown back to the tissue that the opening shaved off, and to the lungs where their wall is as thin as a shell; then the holes
-    of each slice filled.
+    Threshold; an opening with a disc in each slice, which cuts the table's thin shells off; the largest connected
+    piece; grown back to the tissue that the opening shaved off, and to the lungs where their wall is as thin as a
+    shell; then the holes of each slice filled.
 
     Args:
         hu: HU (x, y, z), z along the body.
@@ -84,7 +84,7 @@ def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> B
 
 
 def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, float, float]) -> BoolArray | None:
-    """The lungs: the one or two largest pieces of lung-like air in the body, or None if they are too small to be lungs."""
+    """The one or two largest pieces of lung-like air in the body, or None if they are too small to be lungs."""
     from scipy import ndimage
 
     labels, count = ndimage.label(body & (np.asarray(hu) < TISSUE_HU))
@@ -104,9 +104,9 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
 def extract_body(hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lungs") -> Body | None:
     """A CT's person, centred for the grid; None if no body is found.
 
-    The grid's axes are the world's (RAS+), so that an oblique or sheared scan keeps its true shape. x and y: the median over the
-    slices of the middle of the body's extent, which an arm or a cut edge in a few slices does not move. z: the middle of
-    the lungs (`centre` "lungs", where there are some), else of the body.
+    The grid's axes are the world's (RAS+), so that an oblique or sheared scan keeps its true shape. x and y: the
+    median over the slices of the middle of the body's extent, which an arm or a cut edge in a few slices does not
+    move. z: the middle of the lungs (`centre` "lungs", where there are some), else of the body.
 
     Args:
         hu: HU (x, y, z), RAS+ order.
@@ -137,7 +137,9 @@ def extract_body(hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lun
     )
 
 
-def coarsen(hu: npt.NDArray[Any], affine: npt.ArrayLike, finest_mm: float) -> tuple[npt.NDArray[np.float32], FloatArray]:
+def coarsen(
+    hu: npt.NDArray[Any], affine: npt.ArrayLike, finest_mm: float
+) -> tuple[npt.NDArray[np.float32], FloatArray]:
     """Bring the axes that are finer than `finest_mm` there (smoothed as in `resample_array`); leave the others alone.
 
     Returns:
@@ -167,8 +169,8 @@ def coarsen(hu: npt.NDArray[Any], affine: npt.ArrayLike, finest_mm: float) -> tu
 def _thin_walled_lungs(
     hu: npt.NDArray[Any], tissue: BoolArray, body: BoolArray, spacing_mm: tuple[float, float, float]
 ) -> BoolArray:
-    # In thin people the chest wall beside a lung is thinner than the opening, which then leaves the lung outside. What the tissue
-    # encloses, is lung by its HU and lies within the body's convex hull (unlike a table's hollow) comes back.
+    # In thin people the chest wall beside a lung is thinner than the opening, which then leaves the lung outside. What
+    # the tissue encloses, is lung by its HU and lies in the body's convex hull (unlike a table's hollow) comes back.
     from scipy import ndimage, spatial
 
     missing = ndimage.binary_fill_holes(tissue) & ~tissue & ~body

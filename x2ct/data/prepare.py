@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from x2ct import output
 from x2ct.data.body import Body, coarsen, extract_body
-from x2ct.data.shards import INDEX, FloatArray, Grid, read_index, sha256_of, write_index
+from x2ct.data.shards import INDEX, Grid, read_index, sha256_of, write_index
 from x2ct.errors import InputError, X2CTError
+from x2ct.volume import ITK_SUFFIXES, NIFTI_SUFFIXES, Volume
 
-SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 METHOD = 3
 """Raised when the same source would give another shard, so that old shards are made again."""
 
@@ -66,7 +67,7 @@ class PrepareResult:
 
 def prepare(
     source: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+    shards: str | os.PathLike[str],
     *,
     grid: Grid | None = None,
     options: PrepareOptions | None = None,
@@ -81,23 +82,24 @@ def prepare(
 
     Args:
         source: a folder with NIfTI, NRRD or MetaImage files and DICOM folders, at any depth; or one such CT.
-        output: the shard folder, made if need be.
+        shards: the shard folder, made if need be.
         grid: the grid that the index suggests to trainers (default 128^3 at 2.5 mm).
         options: see `PrepareOptions`.
-        validation: ids of the people set aside for validation; default: a stable hash of the id chooses `validation_share`
-            of them, and at least one where there are two or more.
+        validation: ids of the people set aside for validation; default: a stable hash of the id chooses
+            `validation_share` of them, and at least one where there are two or more.
         validation_share: see `validation`.
         progress: called before each person and once at the end.
 
     Raises:
         InputError: nothing to prepare, a validation id that is not there, or an output that can't be written.
     """
-    root, folder = Path(source), Path(output)
+    root, folder = Path(source), Path(shards)
     grid, options = grid or Grid(), options or PrepareOptions()
     sources = find_cts(root)
     unknown = sorted(set(validation or ()) - sources.keys())
     if unknown:
-        raise InputError.of("prepare", "validation", found=", ".join(unknown), expected=f"ids among {', '.join(sources)}")
+        expected = f"ids among {', '.join(sources)}"
+        raise InputError.of("prepare", "validation", found=", ".join(unknown), expected=expected)
     _make_folder(folder)
     entries = _finished(folder)
     done: dict[str, dict[str, Any]] = {}
@@ -139,12 +141,8 @@ def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = Non
         InputError: it can't be read, is not a CT in HU, or holds no body.
     """
     options = options or PrepareOptions()
-    hu, affine = _read(Path(path))
-    if min(hu.shape) < 2:
-        raise InputError.of(path, "shape", found=hu.shape, expected="at least 2 voxels along each axis")
-    if not np.all(np.isfinite(hu)):
-        raise InputError.of(path, "HU", found="NaN or infinite values", expected="finite HU")
-    hu, affine = coarsen(hu, affine, options.finest_mm)
+    volume = Volume.load(path)
+    hu, affine = coarsen(volume.hu, volume.affine, options.finest_mm)
     body = extract_body(hu, affine, options.centre)
     if body is None:
         found = f"no body (values {float(hu.min()):.0f} to {float(hu.max()):.0f})"
@@ -165,7 +163,8 @@ def find_cts(root: Path) -> dict[str, Path]:
         parts = path.relative_to(root).parts or (path.name or path.resolve().name,)
         name = _identifier("_".join(parts), path.is_dir())
         if name in found:
-            raise InputError.of(path, "id", found=f"{name}, as {found[name]}", expected="one CT a name", hint="rename one")
+            taken = f"{name}, as for {found[name]}"
+            raise InputError.of(path, "id", found=taken, expected="one CT a name", hint="rename one")
         found[name] = path
     if not found:
         expected = f"files ending in {', '.join(SUFFIXES)}, or DICOM folders"
@@ -226,16 +225,6 @@ def _is_dicom(path: Path) -> bool:
         return False
 
 
-def _read(path: Path) -> tuple[npt.NDArray[Any], FloatArray]:
-    import nibabel
-
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
-        return np.asanyarray(image.dataobj), np.asarray(image.affine, np.float64)
-    except Exception as error:
-        raise InputError.of(path, "file", found=error, expected="a CT") from None
-
-
 def _state(path: Path, options: PrepareOptions) -> dict[str, Any]:
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.is_file())
     try:
@@ -258,6 +247,8 @@ def _write(folder: Path, name: str, path: Path, options: PrepareOptions, state: 
     try:
         np.save(beside, body.hu, allow_pickle=False)
         os.replace(beside, target)
+    except OSError as error:
+        raise X2CTError(f"{target}: output: not written: {error.strerror or error}") from error
     finally:
         beside.unlink(missing_ok=True)
     return {
@@ -281,14 +272,14 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError.of(folder, "output", found=error.strerror, expected="a folder that can be written") from None
-    if not os.access(folder, os.W_OK):
-        raise InputError.of(folder, "output", found="not writable", expected="a folder that can be written")
+    output.check_writable(folder / INDEX)
 
 
 def _finished(folder: Path) -> dict[str, dict[str, Any]]:
     if not (folder / INDEX).exists():
         return {}
-    return {str(entry["id"]): entry for entry in read_index(folder)["people"] if isinstance(entry, dict) and "id" in entry}
+    people = read_index(folder)["people"]
+    return {str(entry["id"]): entry for entry in people if isinstance(entry, dict) and "id" in entry}
 
 
 def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:

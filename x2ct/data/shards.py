@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import output
 from x2ct.errors import InputError
 
 SCHEMA = 1
@@ -45,9 +46,9 @@ class Grid:
     spacing_mm: tuple[float, float, float] = (2.5, 2.5, 2.5)
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or any(n < 1 for n in self.shape):
+        if any(n < 1 for n in self.shape):
             raise InputError.of("grid", "shape", found=self.shape, expected="three sizes of at least 1")
-        if len(self.spacing_mm) != 3 or not all(0 < s < float("inf") for s in self.spacing_mm):
+        if not all(0 < s < float("inf") for s in self.spacing_mm):
             raise InputError.of("grid", "spacing_mm", found=self.spacing_mm, expected="three positive lengths in mm")
 
     @property
@@ -141,7 +142,8 @@ class ShardSet:
         """
         folder = Path(path)
         index = read_index(folder)
-        grid = Grid(*(tuple(_field(index["grid"], key, list, folder / INDEX)) for key in ("shape", "spacing_mm")))
+        x, y, z = _triple(index["grid"], "shape", folder / INDEX)
+        grid = Grid((int(x), int(y), int(z)), _triple(index["grid"], "spacing_mm", folder / INDEX))
         people = tuple(_person(folder, entry) for entry in index["people"])
         if not people:
             raise InputError.of(folder, "people", found="none", expected="at least one", hint="run x2ct prepare")
@@ -165,8 +167,9 @@ def resample(
 def resample_array(hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike, grid: Grid) -> VolumeArray:
     """A volume on a grid: trilinear, smoothed first along the axes that the grid samples more coarsely.
 
-    The smoothing is a Gaussian with the variance by which the grid voxel's box exceeds the source voxel's, (w^2 - s^2) /
-    12, so that a coarse voxel is close to the mean over what it covers and an equal or finer grid is left sharp.
+    The smoothing is a Gaussian with the variance by which the grid voxel's box exceeds the source voxel's,
+    (w^2 - s^2) / 12, so that a coarse voxel is close to the mean over what it covers and an equal or finer grid is
+    left sharp.
 
     Args:
         hu: HU (x, y, z).
@@ -237,9 +240,7 @@ def write_index(folder: Path, grid: Grid, people: list[dict[str, Any]]) -> None:
         },
         indent=1,
     )
-    beside = folder / f".{INDEX}.{os.getpid()}"
-    beside.write_text(text + "\n", encoding="utf-8")
-    os.replace(beside, folder / INDEX)
+    output.write_atomically(folder / INDEX, f"{text}\n".encode())
 
 
 def _field(entry: Any, key: str, kind: type, source: Path) -> Any:
@@ -247,6 +248,22 @@ def _field(entry: Any, key: str, kind: type, source: Path) -> Any:
         found = type(entry.get(key)).__name__ if isinstance(entry, dict) else type(entry).__name__
         raise InputError.of(source, key, found=found, expected=kind.__name__)
     return entry[key]
+
+
+def _triple(entry: Any, key: str, source: Path) -> tuple[float, float, float]:
+    values = _field(entry, key, list, source)
+    if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+        raise InputError.of(source, key, found=values, expected="three numbers")
+    return values[0], values[1], values[2]
+
+
+def _box(entry: Any, key: str, source: Path) -> FloatArray | None:
+    if entry.get(key) is None:
+        return None
+    box = np.asarray(entry[key], np.float64)
+    if box.shape != (2, 3):
+        raise InputError.of(source, key, found=entry[key], expected="a lowest and a highest corner, or null")
+    return box
 
 
 def _person(folder: Path, entry: Any) -> Person:
@@ -263,17 +280,16 @@ def _person(folder: Path, entry: Any) -> Person:
     affine = np.asarray(_field(entry, "index_to_mm", list, source), np.float64)
     if affine.shape != (4, 4) or not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine)) < 1e-9:
         raise InputError.of(source, f"{name}.index_to_mm", found=affine.tolist(), expected="an invertible 4x4 matrix")
-    x, y, z = (int(n) for n in _field(entry, "shape", list, source))
-    boxes = {key: None if entry.get(key) is None else np.asarray(entry[key], np.float64) for key in ("lungs_mm", "body_mm")}
+    x, y, z = _triple(entry, "shape", source)
     return Person(
         id=name,
         split=split,
         file=folder / file,
-        shape=(x, y, z),
+        shape=(int(x), int(y), int(z)),
         index_to_mm=affine,
         region=str(entry.get("region", "other")),
-        lungs_mm=boxes["lungs_mm"],
-        body_mm=boxes["body_mm"],
+        lungs_mm=_box(entry, "lungs_mm", source),
+        body_mm=_box(entry, "body_mm", source),
         sha256=str(_field(entry, "sha256", str, source)),
         details=entry,
     )
