@@ -1,0 +1,292 @@
+"""The `x2ct` command line: options, one call into the library, printing. No logic.
+
+Follow `sample` to see how X-rays become a CT: `x2ct.tasks.sample_files` reads and writes the files, `x2ct.sampler` runs
+the networks, and the core's loop (csrc/core) takes the steps. Heavy modules are imported in the commands that use them, so that
+`x2ct --help` answers at once and sampling needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from x2ct import __version__, terminal
+
+app = typer.Typer(
+    cls=terminal.Commands,
+    name="x2ct",
+    help="A CT volume from one or two X-rays.",
+    epilog=terminal.EPILOG,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        terminal.show(f"x2ct {__version__}")
+        raise typer.Exit
+
+
+def _pitch(text: str) -> tuple[float, float]:
+    """One pixel pitch in mm for both directions, or ROW,COLUMN."""
+    try:
+        row, *column = (float(part) for part in text.split(","))
+        (across,) = column or [row]
+    except ValueError:
+        raise typer.BadParameter(f"found {text!r}, expected MM or ROW,COLUMN in mm") from None
+    if not (0 < row < 100 and 0 < across < 100):
+        raise typer.BadParameter(f"found {text!r}, expected a pitch above 0 and below 100 mm")
+    return row, across
+
+
+@app.callback()
+def x2ct(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Comes first.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A CT volume from one or two X-rays."""
+
+
+@app.command()
+def sample(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The CT to write: .nii.gz or .nii, int16 HU.", rich_help_panel="Output"),
+    ],
+    ap: Annotated[
+        Path | None,
+        typer.Option(help="Frontal X-ray, source in front: PNG, TIFF, DICOM or .npy.", rich_help_panel="Input"),
+    ] = None,
+    pa: Annotated[
+        Path | None, typer.Option(help="Frontal X-ray, source behind, in place of --ap.", rich_help_panel="Input")
+    ] = None,
+    lateral: Annotated[
+        Path | None, typer.Option(help="Lateral X-ray. One view alone is enough.", rich_help_panel="Input")
+    ] = None,
+    geometry: Annotated[
+        Path | None, typer.Option(help="JSON that says where the X-rays were taken from.", rich_help_panel="Input")
+    ] = None,
+    spacing: Annotated[
+        Any,
+        typer.Option(
+            parser=_pitch, metavar="MM", help="The X-rays' pixel pitch: MM, or ROW,COLUMN.", rich_help_panel="Input"
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="A bundle's folder, or a bundled model's name.", rich_help_panel="Sampling"),
+    ] = "chest",
+    preview: Annotated[
+        Path | None, typer.Option(help="Also write a picture of the result: .png.", rich_help_panel="Output")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write what was done, from what, and how fast: .json.", rich_help_panel="Output"),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the noise: the same seed gives the same bytes.", rich_help_panel="Sampling")
+    ] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Network evaluations along the schedule.", rich_help_panel="Sampling")
+    ] = None,
+    solver: Annotated[
+        str | None, typer.Option(help="One of those that `x2ct info` lists.", rich_help_panel="Sampling")
+    ] = None,
+    mean: Annotated[
+        bool,
+        typer.Option(
+            "--mean", help="The posterior mean, one evaluation, in place of a sample.", rich_help_panel="Sampling"
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto or openvino.", rich_help_panel="Runtime")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, f32, bf16 or f16; what can't be had is refused.", rich_help_panel="Runtime")
+    ] = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Synthesise a CT from an X-ray or two."""
+    from x2ct import report as reports
+    from x2ct.tasks import SampleJob, sample_files
+
+    job = SampleJob(
+        output=output,
+        ap=ap,
+        pa=pa,
+        lateral=lateral,
+        geometry=geometry,
+        spacing_mm=spacing,
+        model=model,
+        preview=preview,
+        report=report,
+        seed=seed,
+        steps=steps,
+        solver=solver,
+        mean=mean,
+        device=device,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+    )
+    with terminal.progress("evaluations", quiet) as display:
+        done = sample_files(job, stage=display.stage, progress=display.step)
+    if json:
+        terminal.show(reports.to_json(done).rstrip())
+        return
+    terminal.show(reports.summary(done), quiet)
+    for line in done["assumptions"]:
+        terminal.note("note", line, quiet)
+    for line in done["warnings"]:
+        terminal.note("warning", line, quiet)
+
+
+@app.command()
+def drr(
+    ct: Annotated[Path, typer.Argument(help="A CT: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write PNG, .npy and geometry.json to.")],
+    geometry: Annotated[str, typer.Option(help="parallel, cone, or a geometry file.")] = "parallel",
+    view: Annotated[
+        list[str] | None, typer.Option(help="ap, pa, lateral or degrees; may be repeated. By default ap and lateral.")
+    ] = None,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Project a CT to X-rays."""
+
+
+@app.command()
+def prepare(
+    cts: Annotated[Path, typer.Argument(help="A folder of CT files and DICOM folders; each is one person.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The shard folder; an interrupted run goes on.")],
+    shape: Annotated[tuple[int, int, int], typer.Option(help="The grid's voxels along x, y and z.")] = (128, 128, 128),
+    spacing: Annotated[tuple[float, float, float], typer.Option(help="The grid's voxel size in mm.")] = (2.5, 2.5, 2.5),
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(help="A person (by file name) to set aside; may be repeated. By default one in ten."),
+    ] = None,
+    centre: Annotated[str, typer.Option(help="What the grid is centred on: lungs or body.")] = "lungs",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Make training shards from CTs."""
+    from x2ct import report as reports
+
+    with terminal.training_packages(), terminal.progress("people", quiet) as display:
+        from x2ct.data.prepare import PrepareOptions
+        from x2ct.data.prepare import prepare as run
+        from x2ct.data.shards import Grid
+
+        display.stage("preparing")
+        done = run(
+            cts,
+            output,
+            grid=Grid(shape, spacing),
+            options=PrepareOptions(centre),
+            validation=validation,
+            progress=display.step,
+        )
+    for source, reason in done.failures:
+        terminal.note("warning", f"{source} left out: {reason}", quiet)
+    if json:
+        terminal.show(reports.to_json(vars(done)).rstrip())
+        return
+    told = f"{output}: {len(done.people)} people ({len(done.kept)} from before), {len(done.validation)} for validation"
+    terminal.show(told, quiet)
+
+
+@app.command()
+def train(
+    shards: Annotated[Path, typer.Argument(help="A folder that `x2ct prepare` wrote.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The run's folder: config, checkpoint, logs, pictures.")
+    ],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    config: Annotated[Path | None, typer.Option(help="The configuration of a new run: JSON, or another run.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a new run.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in a new run.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop by then, with a checkpoint to go on from.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].")] = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train a model on shards."""
+    from x2ct import report as reports
+
+    changes = {key: value for key, value in (("name", name), ("steps", steps), ("seed", seed)) if value is not None}
+    if resume and (changes or config):
+        raise typer.BadParameter(
+            "a resumed run keeps its own configuration: leave out --config, --name, --steps and --seed."
+        )
+    with terminal.training_packages(), terminal.progress("steps", quiet) as display:
+        from x2ct.training import TrainConfig
+        from x2ct.training import train as run
+
+        settings = None if resume else TrainConfig.load(config) if config else TrainConfig()
+        display.stage("training")
+        done = run(
+            shards,
+            output,
+            settings and settings.with_changes(**changes),
+            resume=resume,
+            minutes=minutes,
+            device=device,
+            threads=threads,
+            progress=display.step,
+        )
+    if json:
+        terminal.show(reports.to_json(vars(done)).rstrip())
+        return
+    state = "finished" if done.finished else "to be resumed"
+    terminal.show(f"{output}: {done.steps} steps in {done.seconds:.0f} s, {state}", quiet)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A folder that `x2ct train` wrote.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write: NAME.x2ct.")],
+    name: Annotated[str | None, typer.Option(help="The model's name; by default the run's.")] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Turn a trained run into a bundle, if it computes the same."""
+
+
+@app.command()
+def info(
+    bundle: Annotated[str | None, typer.Argument(help="A bundle's folder, or a bundled model's name.")] = None,
+    json: Json = False,
+) -> None:
+    """Show versions, backends, devices and solvers; or what a bundle holds."""
+    from x2ct import report as reports
+    from x2ct.about import about
+
+    facts = about(bundle)
+    if json:
+        terminal.show(reports.to_json(facts).rstrip())
+        return
+    for title, rows in reports.sections(facts):
+        terminal.table(title, rows)
+
+
+def main() -> None:
+    """The entry point of the `x2ct` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""From X-rays to what the networks read: pictures on the encoder's grid, and the matrices that say where they look.
+
+The encoder was trained on pictures of one size whose pixels measure the same at the isocentre. An X-ray from any other
+detector is resampled onto such a picture, and its projection matrix is composed with the same change of pixels, so that
+every voxel still finds its own ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.bundle import Bundle
+from x2ct.errors import InputError
+from x2ct.geometry import Geometry, View
+from x2ct.radiograph import XRay
+
+FloatArray = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.float64]
+
+SLOT_OF = {"ap": 0, "pa": 0, "lateral": 1}
+_COORDINATE_UNIT_MM = 100.0
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The inputs of encoder and lift, float32 and C-contiguous, and what had to be assumed to make them.
+
+    Attributes:
+        views: [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray.
+        valid: [1, V]; 1 where there is an X-ray.
+        matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
+        coords: [1, 3, X, Y, Z]; each voxel centre in patient mm, divided by 100.
+        assumptions: what the inputs did not say and was taken for granted, one line each.
+        warnings: what makes the result less trustworthy, one line each.
+    """
+
+    views: FloatArray
+    valid: FloatArray
+    matrices: FloatArray
+    coords: FloatArray
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> Conditions:
+    """Bring X-rays onto the encoder's grid.
+
+    Args:
+        bundle: says the grid, the encoder's picture and the views that it takes when no geometry is given.
+        xrays: by view name: "ap" or "pa", and "lateral"; at least one.
+        geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
+
+    Raises:
+        InputError: no X-ray, both "ap" and "pa", a view that the geometry lacks, or a size that contradicts it.
+    """
+    _check_names(xrays)
+    shape = bundle.xray.shape
+    slots = len(bundle.geometry.views)
+    views = np.zeros((1, slots, 1, *shape), np.float32)
+    valid = np.zeros((1, slots), np.float32)
+    matrices = np.stack([view.matrix for view in bundle.geometry.views])[None].astype(np.float64)
+    assumptions: list[str] = []
+    warnings: list[str] = []
+    for name, xray in xrays.items():
+        slot = SLOT_OF[name]
+        view = _view_of(name, bundle.geometry.views[slot], xray, geometry)
+        image, assumed = xray.to_detector(view, bundle.xray.reference_p99)
+        views[0, slot, 0], matrices[0, slot] = onto_grid(image, view.matrix, shape, bundle.xray.spacing_mm)
+        valid[0, slot] = 1.0
+        assumptions += [f"{name}: {line}" for line in assumed]
+        warnings += _doubts(name, xray)
+    if geometry is None:
+        assumptions.append(
+            "geometry: none given, so the views are taken to be the model's own (" + _summary(bundle) + ")"
+        )
+    if len(xrays) == 1 and slots > 1:
+        warnings.append(f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data")
+    return Conditions(
+        views,
+        valid,
+        matrices.astype(np.float32),
+        coordinates(bundle.grid.shape, bundle.grid.spacing_mm),
+        tuple(assumptions),
+        tuple(warnings),
+    )
+
+
+def coordinates(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> FloatArray:
+    """Each voxel centre of a grid in patient mm (origin at index (N - 1) / 2), divided by 100: [1, 3, X, Y, Z]."""
+    axes = [
+        (np.arange(n) - (n - 1) / 2) * step / _COORDINATE_UNIT_MM for n, step in zip(shape, spacing_mm, strict=True)
+    ]
+    return np.ascontiguousarray(np.stack(np.meshgrid(*axes, indexing="ij"))[None], np.float32)
+
+
+def onto_grid(
+    image: FloatArray, matrix: Matrix, shape: tuple[int, int], spacing_mm: tuple[float, float]
+) -> tuple[FloatArray, Matrix]:
+    """Resample a picture so that it is centred on the isocentre with a stated pixel there, and move its matrix with it.
+
+    Args:
+        image: (rows, columns) line integrals; beyond its edge lies air (0).
+        matrix: 3x4, patient mm to the picture's pixels.
+        shape: rows and columns wanted.
+        spacing_mm: row and column pitch wanted, measured at the isocentre, in mm.
+
+    Returns:
+        The picture (float32) and the 3x4 matrix from patient mm to its pixels. A picture that already lies there is
+        returned as it is.
+    """
+    centre, pixels_per_mm = _at_isocentre(matrix)
+    step = pixels_per_mm * spacing_mm  # source pixels per wanted pixel, rows first
+    middle = (np.asarray(shape) - 1) / 2
+    if image.shape == tuple(shape) and np.allclose(step, 1.0, atol=1e-6) and np.allclose(centre, middle, atol=1e-4):
+        return image, matrix
+    by_row = _weights(shape[0], image.shape[0], centre[0], step[0])
+    by_column = _weights(shape[1], image.shape[1], centre[1], step[1])
+    pixels = np.array(
+        [
+            [1 / step[1], 0.0, middle[1] - centre[1] / step[1]],
+            [0.0, 1 / step[0], middle[0] - centre[0] / step[0]],
+            [0.0, 0.0, 1.0],
+        ]
+    )
+    return (by_row @ image @ by_column.T).astype(np.float32), pixels @ matrix
+
+
+def _at_isocentre(matrix: Matrix) -> tuple[Matrix, Matrix]:
+    """Where patient mm (0, 0, 0) falls, and how many pixels a millimetre there spans, both as (row, column)."""
+    u_w, v_w, w = matrix[:, 3]
+    centre = np.array([v_w, u_w]) / w
+    gradient = (matrix[[1, 0], :3] - centre[:, None] * matrix[2, :3]) / w
+    return centre, np.linalg.norm(gradient, axis=1)
+
+
+def _weights(wanted: int, given: int, centre: float, step: float) -> Matrix:
+    """Rows of a linear resampling: wanted pixel i reads the given pixels around centre + (i - (wanted - 1) / 2) step.
+
+    A triangle as wide as the coarser of the two pixels: interpolation when refining, an average when coarsening.
+    """
+    width = max(1.0, step)
+    margin = int(np.ceil(width))
+    at = centre + (np.arange(wanted) - (wanted - 1) / 2) * step
+    lattice = np.arange(-margin, given + margin)  # beyond the edge too: air there must keep its share
+    weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - lattice) / width)
+    total = weights.sum(axis=1, keepdims=True)
+    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)[:, margin : margin + given]
+
+
+def _check_names(xrays: Mapping[str, XRay]) -> None:
+    if not xrays:
+        raise InputError.of("X-rays", "views", found="none", expected="at least one of ap, pa, lateral")
+    unknown = sorted(set(xrays) - set(SLOT_OF))
+    if unknown:
+        raise InputError.of("X-rays", "views", found=", ".join(unknown), expected="ap, pa or lateral")
+    if {"ap", "pa"} <= set(xrays):
+        raise InputError.of("X-rays", "views", found="both ap and pa", expected="one frontal view")
+
+
+def _view_of(name: str, usual: View, xray: XRay, geometry: Geometry | None) -> View:
+    """The view that an X-ray of this name was taken from."""
+    if geometry is None:
+        return _from_behind(usual) if name == "pa" else usual
+    views = {view.name: view for view in geometry.views}
+    other = views.get({"ap": "pa", "pa": "ap"}.get(name, ""))
+    if name in views:
+        view = views[name]
+    elif other is not None and other.kind == "parallel":
+        view = other  # parallel rays are the same from both sides
+    else:
+        raise InputError.of("--geometry", "views", found=", ".join(views), expected=f"one named {name}")
+    if tuple(xray.image.shape) != tuple(view.shape):
+        found, expected = ("x".join(map(str, size)) for size in (xray.image.shape, view.shape))
+        raise InputError.of(
+            f"{name} {xray.source}", "size (rows x columns)", found=found, expected=f"{expected} as the geometry says"
+        )
+    return view
+
+
+def _from_behind(view: View) -> View:
+    """The PA view that shows the same side to the same edge of the picture as this AP view does.
+
+    Parallel rays are the same from both sides. A cone's source moves to the other side: the patient is turned by half
+    a turn about z, and the picture is mirrored back.
+    """
+    if view.kind == "parallel":
+        return view
+    half_turn = np.diag([-1.0, -1.0, 1.0, 1.0])
+    mirror = np.array([[-1.0, 0.0, view.shape[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return View("pa", mirror @ view.matrix @ half_turn, view.shape, view.spacing_mm)
+
+
+def _doubts(name: str, xray: XRay) -> list[str]:
+    doubts = []
+    if not xray.calibrated:
+        doubts.append(f"{name}: intensities are not calibrated line integrals; HU are approximate")
+    if xray.view and xray.view != name:
+        doubts.append(f"{name}: the file calls itself {xray.view}")
+    return doubts
+
+
+def _summary(bundle: Bundle) -> str:
+    return ", ".join(f"{view.name} {view.kind}" for view in bundle.geometry.views)

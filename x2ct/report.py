@@ -1,0 +1,74 @@
+"""The written record of a run: what computed it, from what, how long it took, and what was assumed.
+
+A report holds file names, checksums and figures, never pixels and never a DICOM field that names a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from x2ct.output import write_atomically
+
+SCHEMA = 1
+NOTICE = "Research tool, not a medical device: a synthesised CT is an estimate and must not be used for diagnosis or treatment."
+
+_REPORTED_PACKAGES = ("numpy", "openvino", "nibabel", "pydicom", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a result: x2ct, Python, the platform, and the installed packages that inference uses."""
+    from x2ct import __version__
+
+    found = {"x2ct": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for package in _REPORTED_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size that this process has had, in bytes; 0 where the system doesn't tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def sha256(path: str | PathLike[str]) -> str:
+    """A file's SHA-256 in hexadecimal. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_record(path: str | PathLike[str]) -> dict[str, Any]:
+    """A file by its base name, size in bytes and checksum; a folder (a DICOM series) by its files' joint checksum."""
+    path = Path(path)
+    if not path.is_dir():
+        return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    digest, size = hashlib.sha256(), 0
+    for member in sorted(item for item in path.rglob("*") if item.is_file()):
+        digest.update(bytes.fromhex(sha256(member)))
+        size += member.stat().st_size
+    return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """A report as indented JSON. Non-finite numbers are an error, since JSON has none (ValueError)."""
+    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(report: Mapping[str, Any], path: str | PathLike[str]) -> Path:
+    """Write a report, whole or not at all. Raises X2CTError."""
+    return write_atomically(path, to_json(report).encode())

@@ -1,0 +1,97 @@
+"""Where inference runtimes are installed, found without importing them.
+
+The core opens a runtime's shared libraries itself, so all it needs is the folder of the installed wheel. Looking it up by
+`find_spec` runs none of the runtime's Python code and leaves `sys.modules` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+
+from x2ct.errors import InputError, MissingRuntimeError
+
+DEVICES = ("auto", "cpu", "cuda")
+BACKENDS = ("auto", "openvino")
+PRECISIONS = ("auto", "f32", "bf16", "f16")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One inference runtime as pip installed it.
+
+    Attributes:
+        name: the backend's name and the runtime's import name.
+        distribution: what to `pip install`.
+        version: the installed distribution's version, or "" where it is missing.
+        folder: the installed package's folder, or None where it is missing.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    folder: Path | None
+
+    @property
+    def reason(self) -> str:
+        """Why it can't be used and what to do; "" where it can."""
+        return "" if self.folder else f"{self.name} is not installed: pip install {self.distribution}"
+
+
+def find_runtime(name: str = "openvino") -> Runtime:
+    """Look for an installed runtime by its import name; never raises and never imports it."""
+    try:
+        spec = util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        version = ""
+    return Runtime(name, name, version, Path(folders[0]) if folders else None)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run will use, after "auto" has been decided.
+
+    Attributes:
+        device: "cpu".
+        backend: "openvino".
+        precision: "auto", "f32", "bf16" or "f16", for the core to grant or refuse.
+        runtime_dir: the runtime's folder, for the core to open.
+    """
+
+    device: str
+    backend: str
+    precision: str
+    runtime_dir: str
+
+
+def choose(device: str = "auto", backend: str = "auto", precision: str = "auto") -> Choice:
+    """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        backend: "auto" or "openvino".
+        precision: "auto", "f32", "bf16" or "f16".
+
+    Raises:
+        InputError: a name that no version of x2ct knows.
+        MissingRuntimeError: a device or runtime that is known and not here.
+    """
+    kind, _, index = device.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
+        raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
+    if backend not in BACKENDS:
+        raise InputError.of("--backend", "name", found=repr(backend), expected=" or ".join(BACKENDS))
+    if precision not in PRECISIONS:
+        raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
+    if kind == "cuda":
+        raise MissingRuntimeError("device cuda: this version of x2ct runs on the CPU only; use --device cpu or auto")
+    runtime = find_runtime("openvino")
+    if runtime.folder is None:
+        raise MissingRuntimeError(f"backend openvino: {runtime.reason}")
+    return Choice("cpu", "openvino", precision, str(runtime.folder))

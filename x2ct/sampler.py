@@ -1,0 +1,307 @@
+"""The Python face of the C++ sampler: X-rays in, a CT volume and a report out.
+
+`Sampler` compiles a bundle's three networks once. A run brings the X-rays onto the encoder's grid (`x2ct.conditioning`),
+runs encoder and lift once, compiles schedule and solver to the core's coefficient table, and hands both to the core's
+loop, which evaluates the denoiser once per row. What comes back is in the network's unit; the bundle's intensity map
+turns it to HU.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct import _core, report
+from x2ct.bundle import Bundle
+from x2ct.conditioning import Conditions, conditions
+from x2ct.errors import InputError, MemoryLimitError
+from x2ct.geometry import Geometry
+from x2ct.radiograph import XRay
+from x2ct.runtimes import choose
+from x2ct.volume import Volume
+
+FloatArray = npt.NDArray[np.float32]
+Progress = Callable[[int, int, float], None]
+MAX_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gives.
+
+    Attributes:
+        volume: the synthesised CT, in HU, RAS+, its origin at the grid's centre.
+        report: the written record (see `x2ct.report`), ready for JSON.
+    """
+
+    volume: Volume
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Study:
+    """The X-rays of the last run and what encoder and lift made of them, to be used again for other seeds."""
+
+    given: tuple[object, ...]
+    conditions: Conditions
+    lifted: dict[str, FloatArray]
+    seconds: float
+
+    def is_of(self, given: tuple[object, ...]) -> bool:
+        return all(mine is other for mine, other in zip(self.given, given, strict=True))
+
+
+class Sampler:
+    """Turns X-rays into CT volumes with one model on one device. Thread-safe: runs of one sampler wait for each other.
+
+    Args:
+        bundle: a model folder, the name of a bundled model, or a loaded `Bundle`.
+        device: "auto" or "cpu" ("cuda" and "cuda:N" are refused by this version).
+        backend: "auto" or "openvino".
+        precision: "auto", "f32", "bf16" or "f16": of the denoiser. Encoder and lift, which run once and place pixels,
+            always compute in f32.
+        threads: of the runtime; 0 leaves it to the runtime.
+
+    Raises:
+        InputError: the bundle or an argument is wrong.
+        MissingRuntimeError: what was asked for can't be had here; nothing falls back silently.
+        MemoryLimitError: the networks don't fit.
+    """
+
+    def __init__(
+        self,
+        bundle: str | PathLike[str] | Bundle = "chest",
+        *,
+        device: str = "auto",
+        backend: str = "auto",
+        precision: str = "auto",
+        threads: int = 0,
+    ) -> None:
+        if threads < 0:
+            raise InputError.of("--threads", "value", found=threads, expected="0 (the runtime decides) or more")
+        self._lock = threading.Lock()
+        self._study: _Study | None = None
+        self._asked = {"device": device, "backend": backend, "precision": precision, "threads": threads}
+        self.choice = choose(device, backend, precision)
+        started = time.perf_counter()
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
+        loaded = time.perf_counter()
+        with _memory_limit("compiling the networks"):
+            self._compile(threads)
+        self._load_s, self._compile_s = loaded - started, time.perf_counter() - loaded
+
+    def sample(
+        self,
+        *,
+        ap: XRay | None = None,
+        pa: XRay | None = None,
+        lateral: XRay | None = None,
+        geometry: Geometry | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        solver: str | None = None,
+        mean: bool = False,
+        progress: Progress | None = None,
+    ) -> Volume:
+        """One CT volume; see `run`, which also returns the report."""
+        return self.run(
+            ap=ap,
+            pa=pa,
+            lateral=lateral,
+            geometry=geometry,
+            seed=seed,
+            steps=steps,
+            solver=solver,
+            mean=mean,
+            progress=progress,
+        ).volume
+
+    def run(
+        self,
+        *,
+        ap: XRay | None = None,
+        pa: XRay | None = None,
+        lateral: XRay | None = None,
+        geometry: Geometry | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        solver: str | None = None,
+        mean: bool = False,
+        progress: Progress | None = None,
+    ) -> Result:
+        """One CT volume and its report. The same inputs and seed give the same bytes.
+
+        Args:
+            ap, pa: the frontal X-ray, by the side that the source was not on; at most one of them.
+            lateral: the lateral X-ray. Any one view is enough.
+            geometry: where the X-rays were taken from; by default the model's own views.
+            seed: of the noise, 0 to 2**64 - 1. Runs with the same X-ray objects reuse what encoder and lift made of them.
+            steps: network evaluations along the schedule; by default the bundle's.
+            solver: one of the core's solvers; by default the bundle's.
+            mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
+            progress: called with (evaluations done, of how many, sigma) after each; an exception from it ends the run.
+
+        Raises:
+            InputError: an argument is wrong or contradicts another.
+            MemoryLimitError: out of memory.
+            Cancelled: cancelled between two evaluations.
+        """
+        started = time.perf_counter()
+        _check_seed(seed)
+        table, plan = self._table(steps, solver, mean)
+        xrays = {name: xray for name, xray in (("ap", ap), ("pa", pa), ("lateral", lateral)) if xray is not None}
+        with self._lock, _memory_limit("sampling"):
+            study, reused = self._study_of(xrays, (ap, pa, lateral, geometry), geometry)
+            looping = time.perf_counter()
+            x = self._sampler.run(table, seed=seed, progress=progress)
+            loop_s = time.perf_counter() - looping
+            timings = self._timings(study, reused, loop_s, table.evaluations)
+        hu = self.bundle.intensity.to_hu(x)
+        volume = Volume(hu, self.bundle.grid.affine, source=f"x2ct {self.bundle.name}")
+        timings["total_s"] = time.perf_counter() - started
+        return Result(volume, self._report(xrays, study.conditions, {"seed": seed, **plan}, timings))
+
+    def _compile(self, threads: int) -> None:
+        bundle = self.bundle
+        slots = len(bundle.geometry.views)
+        common = {
+            "backend": self.choice.backend,
+            "device": self.choice.device,
+            "threads": threads,
+            "runtime_dir": self.choice.runtime_dir,
+        }
+
+        def network(name: str, precision: str, shapes: Mapping[str, list[int]]) -> _core.Network:
+            return _core.Network(
+                str(bundle.file_of(getattr(bundle.networks, name))), precision=precision, shapes=dict(shapes), **common
+            )
+
+        valid = [1, slots]
+        self._encoder = network("encoder", "f32", {"views": [1, slots, 1, *bundle.xray.shape], "valid": valid})
+        features = list(self._encoder.outputs["features"])
+        grid = list(bundle.grid.shape)
+        self._lift = network(
+            "lift",
+            "f32",
+            {"features": features, "P": [1, slots, 3, 4], "coords": [1, 3, *grid], "valid": valid},
+        )
+        self._denoiser = network(
+            "denoiser",
+            self.choice.precision,
+            {"x": [1, 1, *grid], "sigma": [1], **{name: list(shape) for name, shape in self._lift.outputs.items()}},
+        )
+        self._sampler = _core.Sampler(self._denoiser, grid)
+
+    def _study_of(
+        self, xrays: Mapping[str, XRay], given: tuple[object, ...], geometry: Geometry | None
+    ) -> tuple[_Study, bool]:
+        """Encoder and lift on these X-rays, or what they gave last time for the very same objects."""
+        if self._study is not None and self._study.is_of(given):
+            return self._study, True
+        started = time.perf_counter()
+        ready = conditions(self.bundle, xrays, geometry)
+        features = self._encoder({"views": ready.views, "valid": ready.valid})["features"]
+        lifted = self._lift({"features": features, "P": ready.matrices, "coords": ready.coords, "valid": ready.valid})
+        self._study = None  # set_condition may fail half-way
+        self._sampler.set_condition(lifted)
+        self._study = _Study(given, ready, lifted, time.perf_counter() - started)
+        return self._study, False
+
+    def _table(self, steps: int | None, solver: str | None, mean: bool) -> tuple[_core.Table, dict[str, Any]]:
+        """The core's coefficient table, and what the report says about it."""
+        diffusion = self.bundle.diffusion
+        if mean:
+            if steps is not None or solver is not None:
+                raise InputError.of(
+                    "--mean", "options", found="steps or a solver", expected="neither, it is one evaluation"
+                )
+            # One Euler step from sigma_max to 0 is D(sigma_max n, sigma_max), exactly: its weight on x is 0.
+            solver, schedule, sigmas = "euler", "posterior mean", [diffusion.sigma_max]
+        else:
+            solver, schedule = solver or diffusion.solver, diffusion.schedule
+            steps = diffusion.steps if steps is None else steps
+            known = [entry["name"] for entry in _core.solvers()]
+            if solver not in known:
+                raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(known))
+            if not 1 <= steps <= MAX_STEPS:
+                raise InputError.of("--steps", "value", found=steps, expected=f"1 to {MAX_STEPS}")
+            sigmas = _core.schedule(schedule, steps, diffusion.sigma_min, diffusion.sigma_max)
+        table = _core.Table.make(solver, sigmas)
+        return table, {
+            "mean": mean,
+            "solver": solver,
+            "schedule": schedule,
+            "steps": len(sigmas),
+            "evaluations": table.evaluations,
+            "sigmas": [float(sigma) for sigma in sigmas],
+        }
+
+    def _timings(self, study: _Study, reused: bool, loop_s: float, evaluations: int) -> dict[str, Any]:
+        network_s = float(self._sampler.timings["network_s"])
+        return {
+            "load_s": self._load_s,
+            "compile_s": self._compile_s,
+            "condition_s": 0.0 if reused else study.seconds,
+            "condition_reused": reused,
+            "loop_s": loop_s,
+            "per_evaluation_s": network_s / evaluations,
+            "outside_network_share": max(0.0, 1.0 - network_s / loop_s) if loop_s else 0.0,
+        }
+
+    def _report(
+        self, xrays: Mapping[str, XRay], ready: Conditions, plan: dict[str, Any], timings: dict[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            "schema": report.SCHEMA,
+            "notice": report.NOTICE,
+            "versions": report.versions(),
+            "device": self.choice.device,
+            "backend": self.choice.backend,
+            "runtime": self._denoiser.runtime_version,
+            "precision": {
+                "encoder": self._encoder.precision,
+                "lift": self._lift.precision,
+                "denoiser": self._denoiser.precision,
+            },
+            "asked": self._asked,
+            "model": {"name": self.bundle.name, "sha256": self.bundle.checksum},
+            "inputs": [
+                {
+                    "view": name,
+                    "source": Path(xray.source).name,
+                    "calibrated": xray.calibrated,
+                    "shape": list(xray.image.shape),
+                }
+                for name, xray in xrays.items()
+            ],
+            **plan,
+            "grid": {"shape": list(self.bundle.grid.shape), "spacing_mm": list(self.bundle.grid.spacing_mm)},
+            "timings": {key: round(value, 6) if isinstance(value, float) else value for key, value in timings.items()},
+            "peak_memory_bytes": report.peak_memory_bytes(),
+            "assumptions": list(ready.assumptions),
+            "warnings": [*ready.warnings, report.NOTICE],
+            "outputs": [],
+        }
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**64:
+        raise InputError.of("--seed", "value", found=seed, expected="0 to 2^64 - 1")
+
+
+@contextmanager
+def _memory_limit(doing: str) -> Iterator[None]:
+    """A failed allocation, in Python or in the core, as the error that has its own exit code."""
+    try:
+        yield
+    except MemoryError as error:
+        raise MemoryLimitError(f"out of memory while {doing}: close other programs or use a smaller grid") from error

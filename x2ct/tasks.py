@@ -1,0 +1,190 @@
+"""Files in, files out: one function per command, each usable from Python as from the command line.
+
+Every output is checked before the long run and moved into place after it: a run that fails or is cancelled leaves no new
+file, and never half of one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from x2ct.errors import InputError, X2CTError
+from x2ct.output import check_writable
+
+AnyPath = str | PathLike[str]
+StepProgress = Callable[[int, int, float], None]
+StageProgress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """What `x2ct sample` is asked to do.
+
+    Attributes:
+        output: the CT, .nii or .nii.gz.
+        ap, pa, lateral: X-ray files; at least one, and not both ap and pa.
+        geometry: a geometry file (JSON) that says where the X-rays were taken from.
+        spacing_mm: the X-rays' pixel pitch (row, column), where their files don't say it or say it wrong.
+        model: a bundle's folder, or the name of a bundled model.
+        preview: a PNG of the CT and the X-rays.
+        report: the report as JSON.
+        seed, steps, solver, mean: see `x2ct.Sampler.run`.
+        device, backend, precision, threads: see `x2ct.Sampler`.
+    """
+
+    output: Path
+    ap: Path | None = None
+    pa: Path | None = None
+    lateral: Path | None = None
+    geometry: Path | None = None
+    spacing_mm: tuple[float, float] | None = None
+    model: str = "chest"
+    preview: Path | None = None
+    report: Path | None = None
+    seed: int = 0
+    steps: int | None = None
+    solver: str | None = None
+    mean: bool = False
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The X-ray files by view."""
+        views = {"ap": self.ap, "pa": self.pa, "lateral": self.lateral}
+        return {name: path for name, path in views.items() if path is not None}
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The files to write, the CT first."""
+        return tuple(path for path in (self.output, self.preview, self.report) if path is not None)
+
+
+def sample_files(
+    job: SampleJob, *, stage: StageProgress | None = None, progress: StepProgress | None = None
+) -> dict[str, Any]:
+    """X-ray files to a CT file; returns the report.
+
+    Args:
+        job: what to do.
+        stage: told what is being done now, in a few words.
+        progress: called with (evaluations done, of how many, sigma).
+
+    Raises:
+        X2CTError: any of the family; nothing has been written.
+    """
+    say = stage or _silent
+    _check_job(job)
+    say("reading the X-rays")
+    from x2ct.geometry import Geometry
+    from x2ct.radiograph import XRay
+
+    geometry = Geometry.load(job.geometry) if job.geometry else None
+    xrays = {name: XRay.load(path, spacing=job.spacing_mm) for name, path in job.inputs.items()}
+    say("loading the model")
+    from x2ct.sampler import Sampler
+
+    sampler = Sampler(job.model, device=job.device, backend=job.backend, precision=job.precision, threads=job.threads)
+    say("sampling")
+    result = sampler.run(
+        **xrays,
+        geometry=geometry,
+        seed=job.seed,
+        steps=job.steps,
+        solver=job.solver,
+        mean=job.mean,
+        progress=progress,
+    )
+    say("writing")
+    from x2ct import report as reports
+
+    report = result.report
+    report["inputs"] = [entry | reports.file_record(job.inputs[entry["view"]]) for entry in report["inputs"]]
+    if job.geometry:
+        report["geometry"] = reports.file_record(job.geometry)
+    with staged(job.outputs) as place:
+        result.volume.save(place(job.output), synthetic=True)
+        report["outputs"] = [reports.file_record(place(job.output))]
+        if job.preview:
+            from x2ct import preview
+
+            preview.save(place(job.preview), result.volume, xrays)
+            report["outputs"].append(reports.file_record(place(job.preview)))
+        if job.report:
+            reports.write_json(report, place(job.report))
+    return report
+
+
+def _check_job(job: SampleJob) -> None:
+    """What can be known to be wrong before anything heavy is loaded."""
+    from x2ct import volume
+
+    if not job.inputs:
+        raise InputError("X-rays: found none, expected --ap or --pa, --lateral, or a frontal view and --lateral")
+    if job.ap and job.pa:
+        raise InputError("X-rays: found both --ap and --pa, expected one frontal view")
+    if job.geometry and job.spacing_mm:
+        raise InputError("--spacing: found it beside --geometry, expected one of them; the geometry states the spacing")
+    for path in (*job.inputs.values(), *((job.geometry,) if job.geometry else ())):
+        if not path.exists():
+            raise InputError.of(path, "file", found="nothing there", expected="a file that can be read")
+    check_outputs(job.outputs, (*job.inputs.values(), *((job.geometry,) if job.geometry else ())))
+    volume.check_writable(job.output)
+    if job.preview:
+        check_writable(job.preview, (".png",))
+    if job.report:
+        check_writable(job.report, (".json",))
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """No output may be an input, or another output. Raises InputError."""
+    read = {path.resolve() for path in inputs}
+    written: set[Path] = set()
+    for path in outputs:
+        place = path.resolve()
+        if place in read or place in written:
+            found = "an input of the same run" if place in read else "the name of another output"
+            raise InputError.of(path, "output", found=found, expected="a name of its own")
+        written.add(place)
+
+
+@contextmanager
+def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
+    """Write several files so that all of them appear, or none.
+
+    Yields a function from each output to the path to write it to, in a hidden folder beside it. When the block ends well
+    they are moved into place; when it raises, for whatever reason, the hidden folders go with what is in them.
+
+    Raises:
+        X2CTError: a hidden folder can't be made, or a file can't be moved.
+    """
+    folders: dict[Path, Path] = {}
+
+    def place(output: Path) -> Path:
+        return folders[output.parent] / output.name
+
+    try:
+        for parent in {output.parent for output in outputs}:
+            folders[parent] = Path(tempfile.mkdtemp(prefix=".x2ct-", dir=parent))
+        yield place
+        for output in outputs:
+            os.replace(place(output), output)
+    except OSError as error:
+        raise X2CTError(f"{error.filename or 'output'}: not written: {error.strerror or error}") from error
+    finally:
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""

@@ -1,0 +1,229 @@
+"""What the command line shows while it works and when it fails: progress on stderr, one line per error, exit codes.
+
+Only `x2ct.cli` uses this. Results go to stdout, everything else to stderr. Rich is imported when something is drawn.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from x2ct.errors import MemoryLimitError, MissingRuntimeError, X2CTError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, Task
+
+_EXIT_CODES = {
+    0: "done",
+    1: "failed while running",
+    2: "wrong use or bad input",
+    3: "a runtime, device or package is missing",
+    4: "out of memory",
+    130: "cancelled by Ctrl-C",
+    143: "cancelled by SIGTERM",
+}
+EPILOG = "\n".join(
+    [
+        "Exit codes:",
+        *(f"{code:>5}  {meaning}" for code, meaning in _EXIT_CODES.items()),
+        "A run that fails or is cancelled writes nothing. Research tool, not a medical device.",
+    ]
+)
+
+_TRAINING_PACKAGES = {
+    "torch",
+    "safetensors",
+    "tensorboard",
+    "scipy",
+    "skimage",
+    "SimpleITK",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+}
+_QUIET_LINE_S = 15.0
+
+
+class Terminated(BaseException):
+    """SIGTERM, as an exception: outputs in the making are cleaned up on its way out."""
+
+
+class Commands(TyperGroup):
+    """The command group, with one way out for whatever ends a command: a line on stderr and the right exit code."""
+
+    def main(self, args: Sequence[str] | None = None, *positional: Any, **extra: Any) -> NoReturn:
+        """Run the command line; always raises SystemExit with a documented code."""
+        given = list(sys.argv[1:] if args is None else args) or ["--help"]
+        debug = given[0] == "--debug"
+        with _sigterm_raises():
+            try:
+                # Not standalone: usage errors come here too, and look like all the others.
+                code = super().main(given, *positional, **{**extra, "standalone_mode": False})
+                if code == signal.SIGINT + 128:
+                    _line("cancelled")
+                sys.exit(code if isinstance(code, int) else 0)
+            except (Exception, KeyboardInterrupt, Terminated) as error:
+                if debug:
+                    traceback.print_exception(error)
+                sys.exit(_explain(error, debug))
+
+
+def _explain(error: BaseException, debug: bool) -> int:
+    """Say in one line what went wrong, and return its exit code."""
+    if isinstance(error, Terminated):
+        _line("terminated")
+        return 143
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        _line("cancelled")
+        return 130
+    if isinstance(error, X2CTError):
+        _line(f"error: {error}")
+        return error.exit_code
+    if isinstance(error, MemoryError):
+        _line(f"error: out of memory{f' ({error})' if str(error) else ''}")
+        return MemoryLimitError.exit_code
+    usage = getattr(error, "format_message", None)
+    if usage is not None:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "x2ct"
+        _line(f"error: {usage().rstrip('.')}; try '{where} --help'")
+        return 2
+    hint = "" if debug else "; run 'x2ct --debug ...' for the traceback"
+    _line(f"error: unexpected {type(error).__name__}: {error}{hint}")
+    return 1
+
+
+def _line(text: str) -> None:
+    """One line on stderr, whatever the text holds."""
+    try:
+        sys.stderr.write(f"x2ct: {' '.join(text.split())}\n")
+        sys.stderr.flush()
+    except OSError:
+        pass  # nobody reads it
+
+
+def note(kind: str, text: str, quiet: bool = False) -> None:
+    """A remark on stderr: "warning" or "note"."""
+    if not quiet:
+        _line(f"{kind}: {text}")
+
+
+def show(text: str, quiet: bool = False) -> None:
+    """A result on stdout."""
+    if not quiet:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def training_packages() -> Iterator[None]:
+    """A package of the extra `train` that isn't there, as an error that says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _TRAINING_PACKAGES:
+            raise
+        raise MissingRuntimeError(f"{package} is not installed: pip install 'x2ct[train]'") from error
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Within the block, SIGTERM raises `Terminated` in the main thread; other threads can't set handlers."""
+
+    def terminate(_: int, __: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Display:
+    """Progress on stderr: a live bar on a terminal, a line now and then elsewhere, nothing when quiet."""
+
+    def __init__(self, unit: str, bar: Progress | None, quiet: bool) -> None:
+        self._unit, self._bar, self._quiet = unit, bar, quiet
+        self._task = bar.add_task("starting", total=None) if bar else None
+        self._stage, self._started, self._said = "", time.monotonic(), time.monotonic()
+
+    def stage(self, text: str) -> None:
+        """Say what is being done now."""
+        self._stage, self._started = text, time.monotonic()
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=text)
+
+    def step(self, done: int, total: int, detail: object = "") -> None:
+        """Say how far it is."""
+        if self._bar is not None and self._task is not None:
+            if done == 0 or self._bar.tasks[0].total != total:
+                self._bar.reset(self._task, total=total)
+            shown = detail if isinstance(detail, str) else ""
+            self._bar.update(self._task, completed=done, description=f"{self._stage} {shown}".strip())
+        elif not self._quiet and time.monotonic() - self._said > _QUIET_LINE_S:
+            self._said = time.monotonic()
+            pace = (self._said - self._started) / max(done, 1)
+            left = time.strftime("%H:%M:%S", time.gmtime(pace * (total - done)))
+            _line(f"{self._stage}: {done}/{total} {self._unit}, {_pace(1 / pace, self._unit)}, {left} left")
+
+
+@contextmanager
+def progress(unit: str, quiet: bool) -> Iterator[Display]:
+    """A `Display` for the length of a block; `unit` is what is counted, in the plural."""
+    if quiet or not (sys.stderr.isatty() or os.environ.get("FORCE_COLOR")):
+        yield Display(unit, None, quiet)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
+    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Pace(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(_pace(task.speed, unit) if task.speed else "", style="progress.data.speed")
+
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Pace(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield Display(unit, bar, quiet)
+
+
+def _pace(per_second: float, unit: str) -> str:
+    return f"{per_second:.1f} {unit}/s" if per_second >= 1 else f"{1 / per_second:.2f} s/{unit.removesuffix('s')}"
+
+
+def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Two columns on stdout under a title."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(name, value)
+    Console(markup=False, highlight=False).print(grid)
