@@ -221,7 +221,7 @@ class View:
     @property
     def angle_deg(self) -> float:
         """The source's angle about z in (-180, 180]; for a parallel beam, whose sides look the same, in [-45, 135]."""
-        x, y, _ = -self.axis
+        x, y, _ = 0.0 - self.axis  # not the minus sign, which would make -0 and an angle of -180
         return math.degrees(math.atan2(x, y))
 
     def to_pixels(self, points_mm: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:

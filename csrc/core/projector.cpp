@@ -8,9 +8,9 @@
 #include <cstddef>
 #include <limits>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "core/parallel.h"
 #include "x2ct/error.h"
 
 namespace x2ct {
@@ -99,12 +99,12 @@ class RayFan {
         }
         inverse(to_mm_, "index_to_mm");  // only to refuse a singular affine
 
-        Mat3 m{};   // the left 3x3 of P * index_to_mm
-        Vec3 t{};   // its last column
+        Mat3 m{};  // the left 3x3 of P * index_to_mm
+        Vec3 t{};  // its last column
         for (int row = 0; row < 3; ++row) {
             for (int col = 0; col < 3; ++col) {
-                m[row][col] = p[4 * row] * affine[col] + p[4 * row + 1] * affine[4 + col] +
-                              p[4 * row + 2] * affine[8 + col];
+                m[row][col] =
+                    p[4 * row] * affine[col] + p[4 * row + 1] * affine[4 + col] + p[4 * row + 2] * affine[8 + col];
             }
             t[row] = p[4 * row] * affine[3] + p[4 * row + 1] * affine[7] + p[4 * row + 2] * affine[11] + p[4 * row + 3];
         }
@@ -286,27 +286,33 @@ struct Interior {
     }
 };
 
+// Calls visit(offset, weight) for each corner of the crossing at slice k that is a voxel.
+template <typename Visit>
+inline void visit_corners(const Ray& ray, const Layout& layout, std::int64_t k, const Visit& visit) {
+    const Crossing x = crossing_anywhere(ray, k);
+    for (int j = 0; j < 2; ++j) {
+        for (int i = 0; i < 2; ++i) {
+            const std::int64_t b = x.b + j;
+            const std::int64_t c = x.c + i;
+            if (b >= 0 && b < layout.size_b && c >= 0 && c < layout.size_c) {
+                const float weight_b = j == 0 ? 1.0F - x.fraction_b : x.fraction_b;
+                const float weight_c = i == 0 ? 1.0F - x.fraction_c : x.fraction_c;
+                visit(k * layout.stride_a + b * layout.stride_b + c * layout.stride_c, weight_b * weight_c);
+            }
+        }
+    }
+}
+
 // The sum over the slices [from, to) of the interpolated volume, in voxels of step length.
 double integrate(const float* volume, const Layout& layout, const Ray& ray, std::int64_t from, std::int64_t to) {
     const Interior interior(ray, layout, from, to);
     double sum = 0.0;
-    const auto edge = [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t k = begin; k < end; ++k) {
-            const Crossing x = crossing_anywhere(ray, k);
-            for (int j = 0; j < 2; ++j) {
-                for (int i = 0; i < 2; ++i) {
-                    const std::int64_t b = x.b + j;
-                    const std::int64_t c = x.c + i;
-                    if (b >= 0 && b < layout.size_b && c >= 0 && c < layout.size_c) {
-                        const float weight = (j == 0 ? 1.0F - x.fraction_b : x.fraction_b) *
-                                             (i == 0 ? 1.0F - x.fraction_c : x.fraction_c);
-                        sum += weight * volume[k * layout.stride_a + b * layout.stride_b + c * layout.stride_c];
-                    }
-                }
-            }
-        }
+    const auto edge = [&](std::int64_t k) {
+        visit_corners(ray, layout, k, [&](std::int64_t offset, float weight) { sum += weight * volume[offset]; });
     };
-    edge(from, interior.first);
+    for (std::int64_t k = from; k < interior.first; ++k) {
+        edge(k);
+    }
     for (std::int64_t k = interior.first; k < interior.last; ++k) {
         const Crossing x = crossing_inside(ray, k);
         const float* corner = volume + k * layout.stride_a + x.b * layout.stride_b + x.c * layout.stride_c;
@@ -315,30 +321,21 @@ double integrate(const float* volume, const Layout& layout, const Ray& ray, std:
         const float far = next[0] + x.fraction_c * (next[layout.stride_c] - next[0]);
         sum += near + x.fraction_b * (far - near);
     }
-    edge(interior.last, to);
+    for (std::int64_t k = interior.last; k < to; ++k) {
+        edge(k);
+    }
     return sum;
 }
 
 // The transpose of `integrate`: adds `value` times the same weights to the slices [from, to).
 void spread(float* volume, const Layout& layout, const Ray& ray, std::int64_t from, std::int64_t to, float value) {
     const Interior interior(ray, layout, from, to);
-    const auto edge = [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t k = begin; k < end; ++k) {
-            const Crossing x = crossing_anywhere(ray, k);
-            for (int j = 0; j < 2; ++j) {
-                for (int i = 0; i < 2; ++i) {
-                    const std::int64_t b = x.b + j;
-                    const std::int64_t c = x.c + i;
-                    if (b >= 0 && b < layout.size_b && c >= 0 && c < layout.size_c) {
-                        const float weight = (j == 0 ? 1.0F - x.fraction_b : x.fraction_b) *
-                                             (i == 0 ? 1.0F - x.fraction_c : x.fraction_c);
-                        volume[k * layout.stride_a + b * layout.stride_b + c * layout.stride_c] += weight * value;
-                    }
-                }
-            }
-        }
+    const auto edge = [&](std::int64_t k) {
+        visit_corners(ray, layout, k, [&](std::int64_t offset, float weight) { volume[offset] += weight * value; });
     };
-    edge(from, interior.first);
+    for (std::int64_t k = from; k < interior.first; ++k) {
+        edge(k);
+    }
     for (std::int64_t k = interior.first; k < interior.last; ++k) {
         const Crossing x = crossing_inside(ray, k);
         float* corner = volume + k * layout.stride_a + x.b * layout.stride_b + x.c * layout.stride_c;
@@ -352,29 +349,24 @@ void spread(float* volume, const Layout& layout, const Ray& ray, std::int64_t fr
         next[0] += far - far_right;
         next[layout.stride_c] += far_right;
     }
-    edge(interior.last, to);
+    for (std::int64_t k = interior.last; k < to; ++k) {
+        edge(k);
+    }
 }
 
-// Calls work(i) for every i in [0, count), each once, on up to `threads` threads (0: every processor).
+// Calls work(i) for every i in [0, count), each once, by whichever thread is free: lines through the body cost more
+// than lines beside it.
 template <typename Work>
-void parallel_for(std::int64_t count, int threads, const Work& work) {
+void for_each_index(std::int64_t count, int threads, const Work& work) {
     if (threads < 0) {
         throw InputError("threads: found " + std::to_string(threads) + ", expected 0 (every processor) or more");
     }
-    const std::int64_t available = threads > 0 ? threads : std::max(1U, std::thread::hardware_concurrency());
-    const std::int64_t workers = std::min(available, count);
     std::atomic<std::int64_t> next{0};
-    const auto loop = [&] {
+    parallel_for(std::min<std::int64_t>(count, thread_count(threads)), 1, 1, threads, [&](std::int64_t, std::int64_t) {
         for (std::int64_t i = next++; i < count; i = next++) {
             work(i);
         }
-    };
-    std::vector<std::jthread> helpers;  // joined on leaving, also when starting one of them throws
-    helpers.reserve(static_cast<std::size_t>(workers));
-    for (std::int64_t i = 1; i < workers; ++i) {
-        helpers.emplace_back(loop);
-    }
-    loop();
+    });
 }
 
 // The detector as lines of pixels whose rays lie next to each other in memory.
@@ -390,6 +382,11 @@ struct Lines {
         pixel_stride = along_rows ? view.cols : 1;
     }
 
+    // Where a pixel lies in the image's memory.
+    std::int64_t offset(std::int64_t line, std::int64_t pixel) const {
+        return line * line_stride + pixel * pixel_stride;
+    }
+
     Ray ray(const RayFan& fan, std::int64_t line, std::int64_t pixel) const {
         const auto major = static_cast<double>(line);
         const auto minor = static_cast<double>(pixel);
@@ -403,14 +400,14 @@ void project(const float* volume, const VolumeGrid& grid, const DetectorView& vi
     const RayFan fan(grid, view);
     const Lines lines(fan, view);
     const std::array<Layout, 3> layouts = {Layout(grid.shape, 0), Layout(grid.shape, 1), Layout(grid.shape, 2)};
-    parallel_for(lines.count, threads, [&](std::int64_t line) {
+    for_each_index(lines.count, threads, [&](std::int64_t line) {
         for (std::int64_t pixel = 0; pixel < lines.length; ++pixel) {
             const Ray ray = lines.ray(fan, line, pixel);
             double sum = 0.0;
             if (ray.first < ray.last) {
                 sum = integrate(volume, layouts[static_cast<std::size_t>(ray.axis)], ray, ray.first, ray.last);
             }
-            image[line * lines.line_stride + pixel * lines.pixel_stride] = static_cast<float>(sum * ray.step_mm);
+            image[lines.offset(line, pixel)] = static_cast<float>(sum * ray.step_mm);
         }
     });
 }
@@ -423,28 +420,40 @@ void backproject(const float* image, const VolumeGrid& grid, const DetectorView&
         std::fill_n(volume, grid.shape[0] * grid.shape[1] * grid.shape[2], 0.0F);
     }
     // Rays of a cone may follow different axes. Each axis is a pass; within a pass a chunk of slices has one writer,
-    // which takes the rays in a fixed order, so that every voxel's sum is formed in the same order for any thread count.
+    // which takes the rays in a fixed order, so that every voxel's sum is formed in the same order for any thread
+    // count.
+    constexpr std::uint8_t kNone = 3;
+    std::vector<std::uint8_t> axes(static_cast<std::size_t>(lines.count * lines.length), kNone);
+    for_each_index(lines.count, threads, [&](std::int64_t line) {
+        for (std::int64_t pixel = 0; pixel < lines.length; ++pixel) {
+            if (image[lines.offset(line, pixel)] != 0.0F) {
+                const Ray ray = lines.ray(fan, line, pixel);
+                if (ray.first < ray.last) {
+                    axes[static_cast<std::size_t>(line * lines.length + pixel)] = static_cast<std::uint8_t>(ray.axis);
+                }
+            }
+        }
+    });
     constexpr std::int64_t kChunk = 32;
-    for (int axis = 0; axis < 3; ++axis) {
+    for (std::uint8_t axis = 0; axis < kNone; ++axis) {
+        if (std::find(axes.begin(), axes.end(), axis) == axes.end()) {
+            continue;
+        }
         const Layout layout(grid.shape, axis);
-        const std::int64_t slices = grid.shape[static_cast<std::size_t>(axis)];
-        parallel_for((slices + kChunk - 1) / kChunk, threads, [&](std::int64_t chunk) {
+        const std::int64_t slices = grid.shape[axis];
+        for_each_index((slices + kChunk - 1) / kChunk, threads, [&](std::int64_t chunk) {
             const std::int64_t begin = chunk * kChunk;
             const std::int64_t end = std::min(slices, begin + kChunk);
             for (std::int64_t line = 0; line < lines.count; ++line) {
                 for (std::int64_t pixel = 0; pixel < lines.length; ++pixel) {
-                    const float value = image[line * lines.line_stride + pixel * lines.pixel_stride];
-                    if (value == 0.0F) {
+                    if (axes[static_cast<std::size_t>(line * lines.length + pixel)] != axis) {
                         continue;
                     }
                     const Ray ray = lines.ray(fan, line, pixel);
-                    if (ray.axis != axis) {
-                        continue;
-                    }
                     const std::int64_t from = std::max(begin, ray.first);
                     const std::int64_t to = std::min(end, ray.last);
                     if (from < to) {
-                        spread(volume, layout, ray, from, to, value * ray.step_mm);
+                        spread(volume, layout, ray, from, to, image[lines.offset(line, pixel)] * ray.step_mm);
                     }
                 }
             }

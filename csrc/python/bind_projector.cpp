@@ -19,9 +19,7 @@ namespace {
 using FloatArray = py::array_t<float, py::array::c_style | py::array::forcecast>;
 using DoubleArray = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
-std::string shape_of(const py::array& array) {
-    return py::str(py::tuple(array.attr("shape"))).cast<std::string>();
-}
+std::string shape_of(const py::array& array) { return py::str(py::tuple(array.attr("shape"))).cast<std::string>(); }
 
 template <std::size_t Count>
 std::array<double, Count> matrix(const DoubleArray& array, py::ssize_t rows, const char* name) {
@@ -83,5 +81,6 @@ void bind_projector(py::module_& module) {
                py::arg("cols"), py::arg("threads") = 0,
                "Line integrals (rows, cols) float32 of a volume (x, y, z) float32 per mm; Joseph's method.");
     module.def("backproject", &backproject, py::arg("image"), py::arg("shape"), py::arg("index_to_mm"), py::arg("P"),
-               py::arg("threads") = 0, "The exact transpose of `project`: image (rows, cols) to volume (x, y, z) float32.");
+               py::arg("threads") = 0,
+               "The exact transpose of `project`: image (rows, cols) to volume (x, y, z) float32.");
 }
