@@ -1,0 +1,189 @@
+"""One X-ray picture as a file holds it: PNG, TIFF, NumPy. Sizes are checked in the header, before decoding."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+
+MAX_PIXELS = 100_000_000
+MIN_SIDE = 8
+
+COLOUR_SHARE = 1e-3  # of the pixels, that may be coloured (a stamp, an annotation) in a grey picture
+COLOUR_SPREAD = 8 / 255  # between the channels, from which on a pixel is coloured: JPEG leaves less in a grey one
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a file says about an X-ray, before any intensity is judged.
+
+    Attributes:
+        values: (rows, columns) float32, as stored, after a rescale if the file has one.
+        calibrated: whether the values are line integrals.
+        dense_is_high: whether a higher value means more attenuation.
+        linear: whether the values are linear in X-ray intensity, so that a log is due.
+        spacing_mm: of (rows, columns), where the file gives one that can be used.
+        view: "ap", "pa" or "lateral", where the file says so.
+        notes: what was assumed, one sentence each.
+    """
+
+    values: npt.NDArray[np.float32]
+    calibrated: bool = False
+    dense_is_high: bool = True
+    linear: bool = False
+    spacing_mm: tuple[float, float] | None = None
+    view: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+UPRIGHT = "The file does not say how the picture lies: head up, patient's right (front, in a lateral) at column 0."
+DISPLAY = "The file does not say what its values mean: dense tissue was taken to be bright, as radiographs are shown."
+
+
+def check_size(source: str | Path, rows: int, columns: int) -> None:
+    """Raises InputError where a picture is too small to be an X-ray or has more than MAX_PIXELS."""
+    if rows * columns > MAX_PIXELS:
+        raise InputError.of(
+            source, "size", found=f"{columns} x {rows} pixels", expected=f"at most {MAX_PIXELS // 1_000_000} million"
+        )
+    if min(rows, columns) < MIN_SIDE:
+        raise InputError.of(
+            source, "size", found=f"{columns} x {rows} pixels", expected=f"{MIN_SIDE} or more along each side"
+        )
+
+
+def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
+    """(rows, columns) out of (rows, columns, 1 to 4) unsigned integers; a grey picture stored as RGB(A) is fine.
+
+    Raises:
+        InputError: colour, or transparency.
+    """
+    full = np.iinfo(values.dtype).max
+    channels = values.shape[2]
+    if channels in (2, 4):
+        if values[..., -1].min() < full:
+            raise InputError.of(source, "alpha channel", found="transparency", expected="an opaque picture")
+        values = values[..., :-1]
+    if values.shape[2] == 1:
+        return values[..., 0]
+    spread = values.max(axis=2).astype(np.int64) - values.min(axis=2)
+    share = float(np.mean(spread > COLOUR_SPREAD * full))
+    if share > COLOUR_SHARE:
+        found = f"colour in {100 * share:.2g}% of the pixels"
+        raise InputError.of(source, "colour", found=found, expected="a grey picture", hint="is this a photo?")
+    return values[..., 1]
+
+
+def read_png(source: Path) -> Picture:
+    """An 8- or 16-bit PNG: display values, not calibrated.
+
+    Raises:
+        InputError: damaged, animated, colour, bilevel, or past MAX_PIXELS.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit speaks below
+        try:
+            with Image.open(source, formats=["PNG"]) as image:
+                check_size(source, image.height, image.width)
+                if getattr(image, "n_frames", 1) != 1:
+                    raise InputError.of(source, "frames", found="an animation", expected="one picture")
+                if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
+                    raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
+                values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+        except Image.DecompressionBombError as error:
+            raise InputError.of(source, "size", found="a picture past every limit", expected="100 million") from error
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+            raise unreadable(source, error) from error
+    if values.ndim == 3:
+        values = grey(values, source)
+    return Picture(values.astype(np.float32), notes=(DISPLAY, UPRIGHT))
+
+
+def read_tiff(source: Path) -> Picture:
+    """A one-page TIFF: 8 or 16 bit are display values, float ones line integrals.
+
+    Raises:
+        InputError: damaged, several pages, colour, another kind of number, or past MAX_PIXELS.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(source) as tiff:
+            pages = len(tiff.pages)
+            shape = tiff.series[0].shape if pages == 1 else (pages,)
+            page = tiff.pages.first
+            kind, photometric, samples = page.dtype, page.photometric, int(page.samplesperpixel)
+            if pages != 1 or len(shape) > (2 if samples == 1 else 3):
+                found = f"{pages} pages" if pages != 1 else f"{len(shape)} axes {shape}"
+                raise InputError.of(source, "pages", found=found, expected="one picture")
+            check_size(source, int(page.imagelength), int(page.imagewidth))
+            name = getattr(photometric, "name", str(photometric))
+            if name not in ("MINISBLACK", "MINISWHITE", "RGB"):
+                raise InputError.of(source, "photometric interpretation", found=name, expected="grey")
+            if kind is None or not (kind.kind == "f" or (kind.kind == "u" and kind.itemsize <= 2)):
+                raise InputError.of(source, "data type", found=kind, expected="8- or 16-bit unsigned, or float")
+            values = page.asarray()
+    except InputError:
+        raise
+    except Exception as error:  # its decoders raise many kinds on damaged data, and none of them is our failure
+        raise unreadable(source, error) from error
+    if values.ndim == 3 and kind.kind == "f":
+        raise InputError.of(source, "shape", found=values.shape, expected="one channel of line integrals")
+    if values.ndim == 3:
+        values = grey(values, source)
+    calibrated = kind.kind == "f"
+    notes = (UPRIGHT,) if calibrated else (DISPLAY, UPRIGHT)
+    return Picture(values.astype(np.float32), calibrated, name != "MINISWHITE", notes=notes)
+
+
+def read_npy(source: Path) -> Picture:
+    """A 2-D .npy: floats are line integrals, integers display values.
+
+    Raises:
+        InputError: damaged, objects (never unpickled), another kind of number, not 2-D, or past MAX_PIXELS.
+    """
+    try:
+        values = np.lib.format.open_memmap(source, mode="r") if not _holds_objects(source) else None
+    except (ValueError, OSError, EOFError, TypeError) as error:
+        raise unreadable(source, error) from error
+    if values is None:
+        raise InputError.of(
+            source, "data type", found="Python objects", expected="numbers", hint="these are not loaded"
+        )
+    return from_array(values, source)
+
+
+def from_array(values: npt.NDArray[Any], source: str | Path) -> Picture:
+    """A 2-D array as a picture; see `read_npy`."""
+    if values.dtype.kind not in "iuf":
+        raise InputError.of(source, "data type", found=values.dtype, expected="float line integrals or integers")
+    if values.ndim != 2:
+        found = f"{values.ndim} axes {values.shape}"
+        raise InputError.of(source, "shape", found=found, expected="2 axes (rows, columns)", hint="one view a file")
+    check_size(source, *values.shape)
+    if values.dtype.kind == "f":
+        return Picture(np.array(values, np.float32), calibrated=True)
+    return Picture(np.array(values, np.float32), notes=(DISPLAY, UPRIGHT))
+
+
+def _holds_objects(source: Path) -> bool:
+    with source.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        reader = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
+        _, _, dtype = reader(stream)
+    return bool(dtype.hasobject)
+
+
+def unreadable(source: Path, error: Exception) -> InputError:
+    """The one line for a file that claims to be of a kind and can't be decoded as such."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = lines[0].replace(str(source), "").strip(" :")[:160]
+    return InputError.of(source, "file", found=f"what can't be read ({reason})", expected="a whole picture")
