@@ -1,0 +1,172 @@
+"""What can be had without a network: the mean volume, the nearest patient, a voxel-wise linear regression.
+
+All three are fitted on training people at the grid's resolution, on X-rays projected from their whole CT in the same
+geometry as the test's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.data.shards import Grid, Person, resample
+from x2ct.errors import InputError
+from x2ct.evaluation.metrics import WINDOW_HU, Window
+from x2ct.geometry import Geometry, View, attenuation, project
+
+FloatArray = npt.NDArray[np.float32]
+
+PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+"""Tikhonov weights to choose from, per person and relative to the mean variance of the back-projected views."""
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """The fitted baselines.
+
+    Attributes:
+        ids: the training people.
+        volumes: (people, X, Y, Z) float32 HU, clipped to the window.
+        xrays: (people, pixels of all views) float32 line integrals.
+        geometry: the views, in the order of `xrays`.
+        grid: the grid of `volumes`.
+        window: lowest and highest HU.
+        penalty: the regression's Tikhonov weight, chosen by leaving out one training person at a time.
+    """
+
+    ids: tuple[str, ...]
+    volumes: FloatArray
+    xrays: FloatArray
+    geometry: Geometry
+    grid: Grid
+    window: Window
+    penalty: float
+
+    @classmethod
+    def fit(
+        cls,
+        people: Sequence[Person],
+        grid: Grid,
+        geometry: Geometry,
+        window: Window = WINDOW_HU,
+        *,
+        threads: int = 0,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> Baselines:
+        """Resample and project each training person, and choose the regression's penalty.
+
+        Raises:
+            InputError: fewer than three people.
+        """
+        if len(people) < 3:
+            raise InputError.of("baselines", "people", found=len(people), expected="at least 3 to train on")
+        volumes = np.empty((len(people), *grid.shape), np.float32)
+        images = []
+        for index, person in enumerate(people):
+            if progress is not None:
+                progress(index, len(people), person.id)
+            volumes[index] = np.clip(resample(person, grid), *window)
+            mu = attenuation(person.hu())
+            views = [project(mu, person.index_to_mm, view, threads).ravel() for view in geometry.views]
+            images.append(np.concatenate(views))
+        xrays = np.stack(images).astype(np.float32)
+        ids = tuple(person.id for person in people)
+        penalty = _best_penalty(volumes, _features(xrays, geometry, grid))
+        return cls(ids, volumes, xrays, geometry, grid, window, penalty)
+
+    def mean(self) -> FloatArray:
+        """The mean training volume, float32 HU (X, Y, Z)."""
+        return np.asarray(self.volumes.mean(axis=0), np.float32)
+
+    def nearest(self, xrays: Sequence[FloatArray]) -> FloatArray:
+        """The volume of the training person whose X-rays are closest in the root mean square sense."""
+        return np.asarray(self.volumes[self._nearest(xrays)])
+
+    def nearest_id(self, xrays: Sequence[FloatArray]) -> str:
+        """Who that is."""
+        return self.ids[self._nearest(xrays)]
+
+    def linear(self, xrays: Sequence[FloatArray]) -> FloatArray:
+        """Per voxel: an intercept and one weight a view on the line integral that the voxel lies on, with Tikhonov."""
+        train = _features(self.xrays, self.geometry, self.grid)
+        test = _features(self._flat(xrays)[None], self.geometry, self.grid)[0]
+        scale = _scale(train)
+        volume = _predict(self.volumes, train / scale, test / scale, self.penalty)
+        return np.clip(volume, *self.window).astype(np.float32)
+
+    def _nearest(self, xrays: Sequence[FloatArray]) -> int:
+        distance = np.mean((self.xrays - self._flat(xrays)) ** 2, axis=1, dtype=np.float64)
+        return int(np.argmin(distance))
+
+    def _flat(self, xrays: Sequence[FloatArray]) -> FloatArray:
+        shapes = [view.shape for view in self.geometry.views]
+        if [image.shape for image in xrays] != shapes:
+            found = [image.shape for image in xrays]
+            raise InputError.of("baselines", "X-rays", found=found, expected=f"{shapes}, as the geometry says")
+        return np.concatenate([np.asarray(image, np.float32).ravel() for image in xrays])
+
+
+def back_projected(image: FloatArray, view: View, grid: Grid) -> FloatArray:
+    """At each voxel the (bilinear) pixel that it is projected on; 0 off the detector. float32 (X, Y, Z)."""
+    from scipy import ndimage
+
+    affine = grid.index_to_mm
+    axes = [np.arange(n) * affine[a, a] + affine[a, 3] for a, n in enumerate(grid.shape)]
+    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    u, v, w = (row[0] * x + row[1] * y + row[2] * z + row[3] for row in view.matrix)
+    w = np.broadcast_to(w, grid.shape)
+    at = np.stack([np.broadcast_to(v, grid.shape) / w, np.broadcast_to(u, grid.shape) / w])
+    return np.asarray(ndimage.map_coordinates(image, at, np.float32, order=1, mode="constant", cval=0.0), np.float32)
+
+
+def _features(xrays: FloatArray, geometry: Geometry, grid: Grid) -> FloatArray:
+    """(people, views, X, Y, Z)."""
+    ends = np.cumsum([view.shape[0] * view.shape[1] for view in geometry.views])[:-1]
+    people = []
+    for row in xrays:
+        images = [part.reshape(view.shape) for part, view in zip(np.split(row, ends), geometry.views, strict=True)]
+        people.append([back_projected(image, view, grid) for image, view in zip(images, geometry.views, strict=True)])
+    return np.asarray(people, np.float32)
+
+
+def _scale(features: FloatArray) -> float:
+    """The features' spread between people, so that a penalty means the same for any X-ray unit."""
+    return max(float(np.sqrt(features.var(axis=0).mean(dtype=np.float64))), 1e-6)
+
+
+def _predict(volumes: FloatArray, train: FloatArray, test: FloatArray, penalty: float) -> FloatArray:
+    """Ridge regression at each voxel, the intercept unpenalised.
+
+    Args:
+        volumes: (people, X, Y, Z).
+        train: (people, views, X, Y, Z).
+        test: (views, X, Y, Z).
+        penalty: Tikhonov weight per person.
+    """
+    count = len(volumes)
+    centre = train.mean(axis=0)
+    mean = volumes.mean(axis=0)
+    x = train - centre
+    moment = np.einsum("pvxyz,pwxyz->xyzvw", x, x, optimize=True)
+    right = np.einsum("pvxyz,pxyz->xyzv", x, volumes - mean, optimize=True)
+    moment += penalty * count * np.eye(x.shape[1], dtype=np.float32)
+    weights = np.linalg.solve(moment, right[..., None])[..., 0]
+    return np.asarray(mean + np.einsum("vxyz,xyzv->xyz", test - centre, weights), np.float32)
+
+
+def _best_penalty(volumes: FloatArray, features: FloatArray) -> float:
+    """The penalty with the least squared error on people left out one at a time; every other voxel is enough for it."""
+    sparse, thin = volumes[:, ::2, ::2, ::2], features[:, :, ::2, ::2, ::2]
+    scaled = thin / _scale(features)
+    errors = []
+    for penalty in PENALTIES:
+        total = 0.0
+        for out in range(len(volumes)):
+            keep = [k for k in range(len(volumes)) if k != out]
+            guess = _predict(sparse[keep], scaled[keep], scaled[out], penalty)
+            total += float(np.mean((guess - sparse[out]) ** 2, dtype=np.float64))
+        errors.append(total)
+    return PENALTIES[int(np.argmin(errors))]
