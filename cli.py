@@ -1,21 +1,36 @@
 """The `x2ct` command line: options, one call into the library, printing. No logic.
 
-Follow `sample` to see how X-rays become a CT: `x2ct.tasks.sample_files` reads and writes the files, `x2ct.sampler` runs
-the networks, and the core's loop (csrc/core) takes the steps. Heavy modules are imported in the commands that use them, so that
-`x2ct --help` answers at once and sampling needs no PyTorch.
+Follow `sample` to see how X-rays become a CT: `x2ct.tasks.sample_files` reads and writes the files, `x2ct.sampler`
+runs the networks, and the core's loop (csrc/core) takes the steps. Heavy modules are imported in the commands that use
+them, so that `x2ct --help` answers at once and sampling needs no PyTorch.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from x2ct import __version__, terminal
 
+
+class Commands(TyperGroup):
+    """The commands, with one way out for whatever ends one: a line on stderr and a documented exit code."""
+
+    def main(self, args: Sequence[str] | None = None, *positional: Any, **named: Any) -> NoReturn:
+        """Run the command line and exit."""
+        given = list(sys.argv[1:] if args is None else args) or ["--help"]
+        named["standalone_mode"] = False  # usage errors come here too, and look like all the others
+        run = super().main
+        raise SystemExit(terminal.exit_code_of(lambda: run(given, *positional, **named), debug=given[0] == "--debug"))
+
+
 app = typer.Typer(
-    cls=terminal.Commands,
+    cls=Commands,
     name="x2ct",
     help="A CT volume from one or two X-rays.",
     epilog=terminal.EPILOG,
@@ -26,7 +41,9 @@ app = typer.Typer(
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Threads = Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")]
+Threads = Annotated[
+    int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")
+]
 
 
 def _version(wanted: bool) -> None:

@@ -72,7 +72,7 @@ def encoder() -> onnx.ModelProto:
 
 
 def lift() -> onnx.ModelProto:
-    """features, P [1, V, 3, 4], coords [1, 3, X, Y, Z], valid -> c0 [1, 1, X/2, Y/2, Z/2]: the views' mean at each voxel."""
+    """features, P [1, V, 3, 4], coords [1, 3, X, Y, Z], valid -> c0 [1, 1, X/2, Y/2, Z/2]: the valid views' mean."""
     node = helper.make_node
     rows, columns = DETECTOR
     nodes = [

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
-from x2ct.radiograph import XRay
+from x2ct.radiograph import XRay, resample
 
 FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
@@ -55,7 +55,8 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
 
     Raises:
-        InputError: no X-ray, both "ap" and "pa", a view that the geometry lacks, or a size that contradicts it.
+        InputError: no X-ray, both "ap" and "pa", a view that the geometry lacks, or a size or spacing that contradicts
+            it.
     """
     _check_names(xrays)
     shape = bundle.xray.shape
@@ -67,8 +68,8 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
     warnings: list[str] = []
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
-        view = _view_of(name, bundle.geometry.views[slot], xray, geometry)
-        image, assumed = xray.to_detector(view, bundle.xray.reference_p99)
+        view = _view_of(name, bundle.geometry.views[slot], geometry)
+        image, assumed = xray.to_detector(view, bundle.xray.reference_p99, exact=geometry is not None)
         views[0, slot, 0], matrices[0, slot] = onto_grid(image, view.matrix, shape, bundle.xray.spacing_mm)
         valid[0, slot] = 1.0
         assumptions += [f"{name}: {line}" for line in assumed]
@@ -100,7 +101,7 @@ def coordinates(shape: tuple[int, int, int], spacing_mm: tuple[float, float, flo
 def onto_grid(
     image: FloatArray, matrix: Matrix, shape: tuple[int, int], spacing_mm: tuple[float, float]
 ) -> tuple[FloatArray, Matrix]:
-    """Resample a picture so that it is centred on the isocentre with a stated pixel there, and move its matrix with it.
+    """Resample a picture about its middle so that its pixel measures what is wanted, and move its matrix with it.
 
     Args:
         image: (rows, columns) line integrals; beyond its edge lies air (0).
@@ -109,46 +110,34 @@ def onto_grid(
         spacing_mm: row and column pitch wanted, measured at the isocentre, in mm.
 
     Returns:
-        The picture (float32) and the 3x4 matrix from patient mm to its pixels. A picture that already lies there is
-        returned as it is.
+        The picture (float32) and the 3x4 matrix from patient mm to its pixels. A picture that is as wanted is returned
+        as it is.
     """
-    centre, pixels_per_mm = _at_isocentre(matrix)
-    step = pixels_per_mm * spacing_mm  # source pixels per wanted pixel, rows first
-    middle = (np.asarray(shape) - 1) / 2
-    if image.shape == tuple(shape) and np.allclose(step, 1.0, atol=1e-6) and np.allclose(centre, middle, atol=1e-4):
+    rows, columns = pixel_at_isocentre(matrix)
+    scale_v, scale_u = rows / spacing_mm[0], columns / spacing_mm[1]
+    if image.shape == tuple(shape) and np.allclose((scale_u, scale_v), 1.0, atol=1e-6):
         return image, matrix
-    by_row = _weights(shape[0], image.shape[0], centre[0], step[0])
-    by_column = _weights(shape[1], image.shape[1], centre[1], step[1])
+    (old_v, old_u), (new_v, new_u) = ((np.asarray(size) - 1) / 2 for size in (image.shape, shape))
     pixels = np.array(
-        [
-            [1 / step[1], 0.0, middle[1] - centre[1] / step[1]],
-            [0.0, 1 / step[0], middle[0] - centre[0] / step[0]],
-            [0.0, 0.0, 1.0],
-        ]
+        [[scale_u, 0.0, new_u - scale_u * old_u], [0.0, scale_v, new_v - scale_v * old_v], [0.0, 0.0, 1.0]]
     )
-    return (by_row @ image @ by_column.T).astype(np.float32), pixels @ matrix
+    return resample(image, (rows, columns), shape, spacing_mm), pixels @ matrix
 
 
-def _at_isocentre(matrix: Matrix) -> tuple[Matrix, Matrix]:
-    """Where patient mm (0, 0, 0) falls, and how many pixels a millimetre there spans, both as (row, column)."""
-    u_w, v_w, w = matrix[:, 3]
-    centre = np.array([v_w, u_w]) / w
-    gradient = (matrix[[1, 0], :3] - centre[:, None] * matrix[2, :3]) / w
-    return centre, np.linalg.norm(gradient, axis=1)
+def pixel_at_isocentre(matrix: Matrix) -> tuple[float, float]:
+    """How many mm a pixel's row and column pitch spans where patient mm are (0, 0, 0).
 
-
-def _weights(wanted: int, given: int, centre: float, step: float) -> Matrix:
-    """Rows of a linear resampling: wanted pixel i reads the given pixels around centre + (i - (wanted - 1) / 2) step.
-
-    A triangle as wide as the coarser of the two pixels: interpolation when refining, an average when coarsening.
+    Raises:
+        InputError: the view does not see the isocentre.
     """
-    width = max(1.0, step)
-    margin = int(np.ceil(width))
-    at = centre + (np.arange(wanted) - (wanted - 1) / 2) * step
-    lattice = np.arange(-margin, given + margin)  # beyond the edge too: air there must keep its share
-    weights = np.maximum(0.0, 1.0 - np.abs(at[:, None] - lattice) / width)
-    total = weights.sum(axis=1, keepdims=True)
-    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)[:, margin : margin + given]
+    u_w, v_w, w = matrix[:, 3]
+    if w <= 0:
+        raise InputError.of(
+            "geometry", "matrix", found=f"w = {w:g} at the isocentre", expected="w > 0, in front of the source"
+        )
+    by_row = (matrix[1, :3] - v_w / w * matrix[2, :3]) / w
+    by_column = (matrix[0, :3] - u_w / w * matrix[2, :3]) / w
+    return float(1 / np.linalg.norm(by_row)), float(1 / np.linalg.norm(by_column))
 
 
 def _check_names(xrays: Mapping[str, XRay]) -> None:
@@ -161,7 +150,7 @@ def _check_names(xrays: Mapping[str, XRay]) -> None:
         raise InputError.of("X-rays", "views", found="both ap and pa", expected="one frontal view")
 
 
-def _view_of(name: str, usual: View, xray: XRay, geometry: Geometry | None) -> View:
+def _view_of(name: str, usual: View, geometry: Geometry | None) -> View:
     """The view that an X-ray of this name was taken from."""
     if geometry is None:
         return _from_behind(usual) if name == "pa" else usual
@@ -173,11 +162,6 @@ def _view_of(name: str, usual: View, xray: XRay, geometry: Geometry | None) -> V
         view = other  # parallel rays are the same from both sides
     else:
         raise InputError.of("--geometry", "views", found=", ".join(views), expected=f"one named {name}")
-    if tuple(xray.image.shape) != tuple(view.shape):
-        found, expected = ("x".join(map(str, size)) for size in (xray.image.shape, view.shape))
-        raise InputError.of(
-            f"{name} {xray.source}", "size (rows x columns)", found=found, expected=f"{expected} as the geometry says"
-        )
     return view
 
 

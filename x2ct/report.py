@@ -18,7 +18,7 @@ from typing import Any
 from x2ct.output import write_atomically
 
 SCHEMA = 1
-NOTICE = "Research tool, not a medical device: a synthesised CT is an estimate and must not be used for diagnosis or treatment."
+NOTICE = "Research tool, not a medical device: a synthesised CT is an estimate, not for diagnosis or treatment."
 
 _REPORTED_PACKAGES = ("numpy", "openvino", "nibabel", "pydicom", "pillow")
 
@@ -72,3 +72,14 @@ def to_json(report: Mapping[str, Any]) -> str:
 def write_json(report: Mapping[str, Any], path: str | PathLike[str]) -> Path:
     """Write a report, whole or not at all. Raises X2CTError."""
     return write_atomically(path, to_json(report).encode())
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """A sampling run in one line."""
+    output = report["outputs"][0]["file"] if report["outputs"] else "no file"
+    shape = " x ".join(map(str, report["grid"]["shape"]))
+    spacing = " x ".join(f"{step:g}" for step in report["grid"]["spacing_mm"])
+    kind = "posterior mean" if report["mean"] else f"{report['solver']}, {report['evaluations']} evaluations"
+    where = f"{report['device']}, {report['backend']} {report['precision']['denoiser']}"
+    seconds = report["timings"]["total_s"]
+    return f"{output}: {shape} voxels of {spacing} mm; {kind}, seed {report['seed']}; {seconds:.1f} s on {where}"

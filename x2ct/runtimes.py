@@ -1,7 +1,7 @@
 """Where inference runtimes are installed, found without importing them.
 
-The core opens a runtime's shared libraries itself, so all it needs is the folder of the installed wheel. Looking it up by
-`find_spec` runs none of the runtime's Python code and leaves `sys.modules` alone.
+The core opens a runtime's shared libraries itself, so all it needs is the folder of the installed wheel. Looking it up
+by `find_spec` runs none of the runtime's Python code and leaves `sys.modules` alone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The Python face of the C++ sampler: X-rays in, a CT volume and a report out.
 
-`Sampler` compiles a bundle's three networks once. A run brings the X-rays onto the encoder's grid (`x2ct.conditioning`),
-runs encoder and lift once, compiles schedule and solver to the core's coefficient table, and hands both to the core's
-loop, which evaluates the denoiser once per row. What comes back is in the network's unit; the bundle's intensity map
-turns it to HU.
+`Sampler` compiles a bundle's three networks once. A run brings the X-rays onto the encoder's grid
+(`x2ct.conditioning`), runs encoder and lift once, compiles schedule and solver to the core's coefficient table, and
+hands both to the core's loop, which evaluates the denoiser once per row. What comes back is in the network's unit; the
+bundle's intensity map turns it to HU.
 """
 
 from __future__ import annotations
@@ -141,10 +141,12 @@ class Sampler:
         """One CT volume and its report. The same inputs and seed give the same bytes.
 
         Args:
-            ap, pa: the frontal X-ray, by the side that the source was not on; at most one of them.
+            ap: the frontal X-ray, taken with the source in front of the patient.
+            pa: the frontal X-ray, taken with the source behind the patient, in place of `ap`.
             lateral: the lateral X-ray. Any one view is enough.
             geometry: where the X-rays were taken from; by default the model's own views.
-            seed: of the noise, 0 to 2**64 - 1. Runs with the same X-ray objects reuse what encoder and lift made of them.
+            seed: of the noise, 0 to 2**64 - 1. Runs with the same X-ray objects reuse what encoder and lift made of
+                them.
             steps: network evaluations along the schedule; by default the bundle's.
             solver: one of the core's solvers; by default the bundle's.
             mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.

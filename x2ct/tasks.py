@@ -1,7 +1,7 @@
 """Files in, files out: one function per command, each usable from Python as from the command line.
 
-Every output is checked before the long run and moved into place after it: a run that fails or is cancelled leaves no new
-file, and never half of one.
+Every output is checked before the long run and moved into place after it: a run that fails or is cancelled leaves no
+new file, and never half of one.
 """
 
 from __future__ import annotations
@@ -133,8 +133,6 @@ def _check_job(job: SampleJob) -> None:
         raise InputError("X-rays: found none, expected --ap or --pa, --lateral, or a frontal view and --lateral")
     if job.ap and job.pa:
         raise InputError("X-rays: found both --ap and --pa, expected one frontal view")
-    if job.geometry and job.spacing_mm:
-        raise InputError("--spacing: found it beside --geometry, expected one of them; the geometry states the spacing")
     for path in (*job.inputs.values(), *((job.geometry,) if job.geometry else ())):
         if not path.exists():
             raise InputError.of(path, "file", found="nothing there", expected="a file that can be read")
@@ -162,8 +160,8 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
 def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
     """Write several files so that all of them appear, or none.
 
-    Yields a function from each output to the path to write it to, in a hidden folder beside it. When the block ends well
-    they are moved into place; when it raises, for whatever reason, the hidden folders go with what is in them.
+    Yields a function from each output to the path to write it to, in a hidden folder beside it. When the block ends
+    well they are moved into place; when it raises, for whatever reason, the hidden folders go with what is in them.
 
     Raises:
         X2CTError: a hidden folder can't be made, or a file can't be moved.

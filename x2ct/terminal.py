@@ -10,13 +10,12 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from x2ct.errors import MemoryLimitError, MissingRuntimeError, X2CTError
 
@@ -58,24 +57,23 @@ class Terminated(BaseException):
     """SIGTERM, as an exception: outputs in the making are cleaned up on its way out."""
 
 
-class Commands(TyperGroup):
-    """The command group, with one way out for whatever ends a command: a line on stderr and the right exit code."""
+def exit_code_of(command: Callable[[], object], debug: bool = False) -> int:
+    """Run a command line and return its exit code; whatever ends it is one line on stderr.
 
-    def main(self, args: Sequence[str] | None = None, *positional: Any, **extra: Any) -> NoReturn:
-        """Run the command line; always raises SystemExit with a documented code."""
-        given = list(sys.argv[1:] if args is None else args) or ["--help"]
-        debug = given[0] == "--debug"
-        with _sigterm_raises():
-            try:
-                # Not standalone: usage errors come here too, and look like all the others.
-                code = super().main(given, *positional, **{**extra, "standalone_mode": False})
-                if code == signal.SIGINT + 128:
-                    _line("cancelled")
-                sys.exit(code if isinstance(code, int) else 0)
-            except (Exception, KeyboardInterrupt, Terminated) as error:
-                if debug:
-                    traceback.print_exception(error)
-                sys.exit(_explain(error, debug))
+    Args:
+        command: runs it, and returns None or an exit code.
+        debug: whether an error's traceback is shown too.
+    """
+    with _sigterm_raises():
+        try:
+            code = command()
+        except (Exception, KeyboardInterrupt, Terminated) as error:
+            if debug:
+                traceback.print_exception(error)
+            return _explain(error, debug)
+    if code == 130:  # Typer has turned Ctrl-C into its exit code
+        _line("cancelled")
+    return code if isinstance(code, int) else 0
 
 
 def _explain(error: BaseException, debug: bool) -> int:
@@ -190,8 +188,16 @@ def progress(unit: str, quiet: bool) -> Iterator[Display]:
         yield Display(unit, None, quiet)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
-    from rich.progress import TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Pace(ProgressColumn):
