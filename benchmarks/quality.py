@@ -20,12 +20,12 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from x2ct.data import Grid, ShardSet  # noqa: E402
-from x2ct.data.prepare import find_cts  # noqa: E402
-from x2ct.errors import X2CTError  # noqa: E402
-from x2ct.evaluation import metrics, pictures, protocol  # noqa: E402
-from x2ct.evaluation.baselines import Baselines  # noqa: E402
-from x2ct.geometry import Geometry  # noqa: E402
+from x2ct.data import Grid, ShardSet
+from x2ct.data.prepare import find_cts
+from x2ct.errors import X2CTError
+from x2ct.evaluation import metrics, pictures, protocol
+from x2ct.evaluation.baselines import Baselines
+from x2ct.geometry import Geometry
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -43,6 +43,7 @@ class Model:
         self.window: metrics.Window = self.bundle.intensity.window_hu
 
     def run(self, case: protocol.Case, geometry: Geometry, samples: int) -> tuple[FloatArray, list[FloatArray]]:
+        """The mean estimate and the samples, HU on the case's grid."""
         from x2ct.radiograph import XRay
 
         def given(image: FloatArray, name: str, spacing: tuple[float, float]) -> XRay:

@@ -50,8 +50,8 @@ def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_
     if min(a.shape) < 11:
         raise InputError.of("ssim", "shape", found=a.shape, expected="at least 11 voxels along each axis")
     width = window[1] - window[0]
-    value: float = structural_similarity(  # type: ignore[no-untyped-call]a, b, data_range=width, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
-    return float(value)
+    options = {"data_range": width, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return float(structural_similarity(a, b, **options))  # type: ignore[no-untyped-call]
 
 
 def mae_hu(

@@ -25,7 +25,7 @@ HEIGHT = 256
 def save(case: Case, methods: Mapping[str, FloatArray], path: str | os.PathLike[str]) -> Path:
     """Write a PNG: truth first, then each method; axial, coronal and sagittal middle slices, bone, and X-ray.
 
-    The bone columns are maximum-intensity projections from the front and the side, where missing ribs and vertebrae show.
+    The bone columns are maximum-intensity projections from the front and the side: missing ribs and vertebrae show.
 
     Args:
         case: the test person.
