@@ -49,7 +49,8 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
         embedding = self.embed(sigma)
-        h = self.stem(torch.cat([x, torch.ones_like(x)], 1))
+        joined = torch.cat([x, torch.ones_like(x)], 1)
+        h = self.stem(joined.contiguous(memory_format=torch.channels_last_3d))
         skips = []
         for level, blocks in enumerate(self.enter):
             if level:

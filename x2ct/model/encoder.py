@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from x2ct.model.config import ModelConfig
 from x2ct.model.layers import Block, MPConv, mp_silu, mp_sum
+
+DETAIL_GAIN = 6.0
+"""Brings the X-ray's fine detail to the range of the X-ray itself."""
 
 
 class Up2D(nn.Module):
@@ -17,7 +21,7 @@ class Up2D(nn.Module):
         self.conv = MPConv(inputs, outputs, (3, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(nn.functional.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+        return self.conv(functional.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):
@@ -29,7 +33,7 @@ class Encoder(nn.Module):
         if config.features == "pixels":
             return
         widths = config.encoder_channels
-        # Image, its square (a soft log/contrast stretch for the stem), the slot, and a constant in place of biases.
+        # The image, its fine detail, the slot, and a constant in place of biases.
         self.stem = MPConv(4, widths[0], (2, 2), stride=2)
         self.enter = nn.ModuleList(Block(width, 2) for width in widths)
         self.down = nn.ModuleList(
@@ -48,20 +52,25 @@ class Encoder(nn.Module):
         """Features of each view.
 
         Args:
-            views: line integrals, [1, V, 1, H, W] float32.
-            valid: 1 where a view is given and 0 where it is missing, [1, V] float32.
+            views: line integrals, [N, V, 1, H, W] float32; N is 1 in the bundle.
+            valid: 1 where a view is given and 0 where it is missing, [N, V] float32.
 
         Returns:
-            [1, V, C, H/2, W/2] (or [1, V, 1, H, W] for "pixels"), zero for a missing view.
+            [N, V, C, H/2, W/2] (or [N, V, 1, H, W] for "pixels"), zero for a missing view.
         """
         v = self.config.views
         height, width = self.config.detector
-        image = views.reshape(v, 1, height, width) * (2.0 / self.config.reference_p99) - 1.0
-        mask = valid.reshape(v, 1, 1, 1)
+        image = views.reshape(-1, 1, height, width) * (2.0 / self.config.reference_p99) - 1.0
+        mask = valid.reshape(-1, 1, 1, 1)
         if self.config.features == "pixels":
-            return (image * mask).unsqueeze(0)
-        slot = torch.linspace(-1.0, 1.0, v, dtype=image.dtype).reshape(v, 1, 1, 1).expand(v, 1, height, width)
-        x = self.stem(torch.cat([image, image.square() - 0.5, slot, torch.ones_like(slot)], 1))
+            return (image * mask).reshape(-1, v, 1, height, width)
+        number = torch.linspace(-1.0, 1.0, v, dtype=image.dtype).reshape(1, v) + 0.0 * valid
+        slot = number.reshape(-1, 1, 1, 1) + 0.0 * image
+        # Ribs are a few per cent of a line integral: shown apart from what lies around them, they are seen at once.
+        surroundings = functional.avg_pool2d(image, 15, 1, 7, count_include_pad=False)
+        detail = (image - surroundings) * DETAIL_GAIN
+        joined = torch.cat([image, detail, slot, torch.ones_like(slot)], 1)
+        x = self.stem(joined.contiguous(memory_format=torch.channels_last))
         skips = []
         for level, block in enumerate(self.enter):
             x = block(x)
@@ -72,4 +81,4 @@ class Encoder(nn.Module):
             x = mp_sum(skips[level], self.up[level](x), 0.5)
             x = self.leave[level](x)
         x = self.out(mp_silu(x)) * mask
-        return x.unsqueeze(0)
+        return x.reshape(-1, v, *x.shape[1:])

@@ -36,20 +36,20 @@ class Lift(nn.Module):
         """The condition of one patch.
 
         Args:
-            features: [1, V, C, h, w] from the encoder.
-            P: [1, V, 3, 4] float32, patient mm to pixels of the encoder's input image.
-            coords: [1, 3, X, Y, Z] float32, patient mm of each voxel's centre, divided by 100.
-            valid: [1, V] float32, 1 where the view is given.
+            features: [N, V, C, h, w] from the encoder; N is 1 in the bundle.
+            P: [N, V, 3, 4] float32, patient mm to pixels of the encoder's input image.
+            coords: [N, 3, X, Y, Z] float32, patient mm of each voxel's centre, divided by 100.
+            valid: [N, V] float32, 1 where the view is given.
 
         Returns:
-            c0 [1, C0, X/2, Y/2, Z/2], c1 [1, C1, X/4, Y/4, Z/4], ... with the denoiser's widths.
+            c0 [N, C0, X/2, Y/2, Z/2], c1 [N, C1, X/4, Y/4, Z/4], ... with the denoiser's widths.
         """
         half = functional.avg_pool3d(coords, 2)
         points = torch.cat([half * 100.0, torch.ones_like(half[:, :1])], 1)
         parts = []
         for view in range(self.config.views):
             sampled, seen = self._sample(features[:, view], P[:, view], points)
-            mask = seen * valid[:, view].reshape(1, 1, 1, 1, 1)
+            mask = seen * valid[:, view].reshape(-1, 1, 1, 1, 1)
             parts += [sampled * mask, mask]
         parts += [half, torch.ones_like(half[:, :1])]
         joined = torch.cat(parts, 1).contiguous(memory_format=torch.channels_last_3d)
@@ -64,17 +64,17 @@ class Lift(nn.Module):
         return tuple(outputs)
 
     def _sample(self, features: Tensor, projection: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Bilinear samples [1, C, x, y, z] of one view's features, and 1 where the voxel falls on the detector."""
-        flat = points.reshape(1, 4, -1)
+        """Bilinear samples [N, C, x, y, z] of one view's features, and 1 where the voxel falls on the detector."""
+        flat = points.flatten(2)
         projected = torch.matmul(projection, flat)
         pixels = projected[:, :2] / projected[:, 2:]
         # Pixel centres are integers; grid_sample's -1 and 1 are the image's outer edges (align_corners=False).
         sides = torch.tensor([self.config.detector[1], self.config.detector[0]], dtype=pixels.dtype).reshape(1, 2, 1)
         grid = (pixels + 0.5) * (2.0 / sides) - 1.0
-        seen = (grid.abs().amax(1, keepdim=True) <= 1.0).to(features.dtype)
+        seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
         # GridSample is two-dimensional at opset 18: the voxels become one row of an image.
         sampled = functional.grid_sample(
-            features, grid.transpose(1, 2).unsqueeze(1), mode="bilinear", padding_mode="border", align_corners=False
+            features.float(), grid.transpose(1, 2).unsqueeze(1), mode="bilinear", padding_mode="border", align_corners=False
         )
         size = points.shape[2:]
-        return sampled.reshape(1, -1, *size), seen.reshape(1, 1, *size)
+        return sampled.reshape(-1, features.shape[1], *size), seen.reshape(-1, 1, *size)

@@ -1,0 +1,123 @@
+"""Checkpoints: safetensors with the complete state, written beside and renamed. No pickle anywhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from x2ct.errors import InputError
+from x2ct.model import X2CTModel
+from x2ct.model.ema import PowerEMA
+from x2ct.training.config import TrainConfig
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+@dataclass
+class State:
+    """What a run is, between two steps; the random numbers depend on the step alone."""
+
+    config: TrainConfig
+    model: X2CTModel
+    optimizer: torch.optim.AdamW
+    averages: list[PowerEMA]
+    step: int = 0
+    seconds: float = 0.0
+
+
+def save(state: State, folder: Path) -> None:
+    """Write the whole state; a kill at any moment leaves the old checkpoint or the new one."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.model.named_parameters():
+        tensors[f"model.{name}"] = value.detach()
+        for key, moment in state.optimizer.state.get(value, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = moment
+    for average in state.averages:
+        for name, value in average.state().items():
+            tensors[f"ema{average.relative_width:g}.{name}"] = value
+    metadata = {"step": str(state.step), "seconds": repr(state.seconds), "config": json.dumps(state.config.to_json())}
+    partial = folder / f"{CHECKPOINT_FILE}.partial"
+    save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, partial, metadata)
+    partial.replace(folder / CHECKPOINT_FILE)
+
+
+def restore(state: State, folder: Path) -> None:
+    """Load the whole state into freshly built objects of the same configuration.
+
+    Raises:
+        InputError: the checkpoint is missing, damaged, or of another network.
+    """
+    tensors, metadata = _read(folder / CHECKPOINT_FILE)
+    _copy(tensors, "model.", dict(state.model.named_parameters()), folder)
+    for average in state.averages:
+        _copy(tensors, f"ema{average.relative_width:g}.", average.state(), folder)
+    for name, value in state.model.named_parameters():
+        moments = {
+            key: tensors[f"optimizer.{key}.{name}"]
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if f"optimizer.{key}.{name}" in tensors
+        }
+        state.optimizer.state[value] = {
+            key: moment if key == "step" else moment.to(value.device) for key, moment in moments.items()
+        }
+    state.step = int(metadata["step"])
+    state.seconds = float(metadata["seconds"])
+
+
+def load_run(folder: str | Path, *, ema: float | None = None, raw: bool = False) -> tuple[TrainConfig, X2CTModel]:
+    """A run's configuration and its model, with averaged weights.
+
+    Args:
+        folder: the run's folder.
+        ema: relative width of the average; the configuration's first by default.
+        raw: the last weights themselves instead of an average.
+
+    Raises:
+        InputError: there is no run in the folder, it is damaged, or it has no such average.
+    """
+    folder = Path(folder)
+    config = TrainConfig.load(folder)
+    tensors, _ = _read(folder / CHECKPOINT_FILE)
+    width = config.optim.ema[0] if ema is None else ema
+    prefix = "model." if raw else f"ema{width:g}."
+    model = X2CTModel(config.model)
+    _copy(tensors, prefix, dict(model.named_parameters()), folder)
+    return config, model.eval()
+
+
+def read_progress(folder: str | Path) -> tuple[int, float]:
+    """Steps done and seconds spent, as the run's checkpoint says.
+
+    Raises:
+        InputError: there is no readable checkpoint in the folder.
+    """
+    _, metadata = _read(Path(folder) / CHECKPOINT_FILE)
+    return int(metadata["step"]), float(metadata["seconds"])
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise InputError.of(path, "file", found="nothing", expected="a checkpoint of x2ct train")
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError.of(path, "file", found=error, expected="a whole safetensors file") from error
+
+
+@torch.no_grad()
+def _copy(tensors: dict[str, Tensor], prefix: str, targets: dict[str, Tensor], folder: Path) -> None:
+    for name, target in targets.items():
+        source = tensors.get(prefix + name)
+        if source is None or source.shape != target.shape:
+            found = "nothing" if source is None else tuple(source.shape)
+            raise InputError.of(
+                folder / CHECKPOINT_FILE, prefix + name, found=found, expected=tuple(target.shape), hint="another network?"
+            )
+        target.copy_(source)

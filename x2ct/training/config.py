@@ -1,0 +1,208 @@
+"""The training's configuration: one frozen, typed object, saved as config.json with the run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from x2ct.data.augment import AugmentConfig
+from x2ct.errors import InputError
+from x2ct.intensity import Intensity
+from x2ct.model import ModelConfig
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """EDM's training distribution and the sampler's defaults (Karras et al. 2022, section 5).
+
+    Attributes:
+        sigma_min: lowest noise level of the sampler, in the network's unit.
+        sigma_max: highest noise level; at it, the denoised volume is the posterior mean.
+        mean_share: share of patches trained at sigma_max itself.
+        log_mean: mean of ln sigma for the others.
+        log_std: standard deviation of ln sigma for the others.
+        schedule: the sampler's default noise schedule.
+        solver: the sampler's default solver.
+        steps: the sampler's default number of evaluations.
+    """
+
+    sigma_min: float = 0.03
+    sigma_max: float = 20.0
+    mean_share: float = 0.2
+    log_mean: float = -0.2
+    log_std: float = 1.6
+    schedule: str = "log-snr"
+    solver: str = "dpmpp-2m"
+    steps: int = 6
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """Patch Diffusion's size schedule (Wang et al. 2023, section 3.2), in three dimensions.
+
+    Attributes:
+        sizes: cube sides in voxels, multiples of the network's stride; sides beyond the grid mean the whole volume.
+        probabilities: how often each size is drawn.
+        voxels: voxels per step that a draw is filled up to with patches of its size (at least one patch).
+    """
+
+    sizes: tuple[int, ...] = (32, 64, 128)
+    probabilities: tuple[float, ...] = (0.2, 0.75, 0.05)
+    voxels: int = 2 * 64**3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        object.__setattr__(self, "probabilities", tuple(self.probabilities))
+        if len(self.sizes) != len(self.probabilities) or abs(sum(self.probabilities) - 1) > 1e-6:
+            raise InputError.of(
+                "train config", "patch", found=(self.sizes, self.probabilities), expected="one probability per size, sum 1"
+            )
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, its schedule, and the averages of the weights.
+
+    Attributes:
+        rate: learning rate after warm-up (weights are kept at unit norm, so it is a relative step).
+        warmup: steps of linear warm-up.
+        flat: steps after which the rate decays as the inverse square root.
+        cooldown: share of the run, at its end, over which the rate falls to zero linearly.
+        betas: AdamW's betas.
+        weight_decay: AdamW's decay; unit-norm weights need none.
+        clip: largest gradient norm.
+        accumulate: studies per optimiser step.
+        ema: relative widths of the power-function averages; the first is the one that is exported.
+        bone_weight: extra weight of bone voxels in the loss.
+        bone_hu: what counts as bone in the loss.
+    """
+
+    rate: float = 0.005
+    warmup: int = 100
+    flat: int = 2000
+    cooldown: float = 0.3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    accumulate: int = 1
+    ema: tuple[float, ...] = (0.05, 0.1)
+    bone_weight: float = 2.0
+    bone_hu: float = 150.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        object.__setattr__(self, "ema", tuple(self.ema))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that a run depends on, but for the shards.
+
+    Attributes:
+        name: the model's name.
+        steps: optimiser steps of the whole run.
+        seed: of everything random in the run.
+        model: the network.
+        intensity: the map between HU and x.
+        diffusion: noise levels and sampler defaults.
+        patch: patch sizes.
+        optim: optimiser, schedule and averages.
+        augment: how studies vary.
+        detector_spacing_mm: pixel pitch of the encoder's input images (rows, columns).
+        regions: which people of the shards are used, by region; empty for all.
+        pool: studies kept at hand, of which each step draws one.
+        refresh: steps after which the oldest study of the pool is replaced.
+        autocast: bf16 autocast.
+        compile: torch.compile the three networks (GPU only pays).
+        checkpoint_every: steps between checkpoints.
+        validate_every: steps between validations.
+    """
+
+    name: str = "model"
+    steps: int = 5000
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    intensity: Intensity = field(default_factory=Intensity)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    patch: PatchConfig = field(default_factory=PatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    detector_spacing_mm: tuple[float, float] = (1.25, 1.25)
+    regions: tuple[str, ...] = ("chest",)
+    pool: int = 8
+    refresh: int = 4
+    autocast: bool = True
+    compile: bool = False
+    checkpoint_every: int = 250
+    validate_every: int = 500
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detector_spacing_mm", tuple(self.detector_spacing_mm))
+        object.__setattr__(self, "regions", tuple(self.regions))
+        if any(size % self.model.stride for size in self.patch.sizes):
+            raise InputError.of(
+                "train config", "patch sizes", found=self.patch.sizes, expected=f"multiples of {self.model.stride}"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], source: str = "train config") -> TrainConfig:
+        """The configuration out of JSON values; fields that are not given keep their defaults.
+
+        Raises:
+            InputError: a field is unknown or has the wrong type; it is named.
+        """
+        return _build(cls, values, source)
+
+    def save(self, folder: Path) -> None:
+        """Write config.json into the run's folder."""
+        partial = folder / f"{CONFIG_FILE}.partial"
+        partial.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / CONFIG_FILE)
+
+    @classmethod
+    def load(cls, path: Path) -> TrainConfig:
+        """Read a configuration from a file, or from a run's folder.
+
+        Raises:
+            InputError: it is missing, not JSON, or has unknown fields.
+        """
+        file = path / CONFIG_FILE if path.is_dir() else path
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError.of(file, "file", found=error, expected="a JSON training configuration") from error
+        return cls.from_json(values, str(file))
+
+
+def _build(cls: Any, values: Any, source: str) -> Any:
+    """A frozen dataclass, nested ones too, out of JSON values, each field checked against its type."""
+    if not isinstance(values, dict):
+        raise InputError.of(source, cls.__name__, found=type(values).__name__, expected="an object")
+    hints = typing.get_type_hints(cls)
+    unknown = set(values) - set(hints)
+    if unknown:
+        raise InputError.of(source, cls.__name__, found=f"unknown {sorted(unknown)}", expected=sorted(hints))
+    arguments = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            arguments[name] = _build(hint, value, source)
+        elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+            arguments[name] = tuple(value)
+        elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+            arguments[name] = float(value)
+        elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+            arguments[name] = value
+        else:
+            raise InputError.of(source, name, found=repr(value), expected=hint)
+    return cls(**arguments)

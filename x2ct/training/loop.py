@@ -1,0 +1,242 @@
+"""The training loop, top to bottom: draw a study, cut patches, add noise, denoise, step, average.
+
+Everything random depends on (seed, step) alone, so a run that was killed and resumed is the run that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from x2ct.data.augment import Study, plain_study
+from x2ct.data.shards import Grid, ShardSet
+from x2ct.errors import InputError
+from x2ct.geometry import Geometry
+from x2ct.model import X2CTModel
+from x2ct.model.ema import PowerEMA
+from x2ct.training import checkpoint
+from x2ct.training.config import CONFIG_FILE, TrainConfig
+from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
+from x2ct.training.monitor import Monitor
+from x2ct.training.patches import Patch, coordinates, draw_patches
+from x2ct.training.studies import StudyPool
+from x2ct.training.validate import study_tensors, validate
+
+log = logging.getLogger(__name__)
+
+ProgressCallback = Callable[[int, int, float], None]
+"""Called with (steps done, steps in all, loss of the last step)."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a call of `train` did: steps done in the run so far, whether that is all of them, seconds in all."""
+
+    steps: int
+    finished: bool
+    seconds: float
+
+
+def train(
+    shards: str | Path,
+    run_dir: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    progress: ProgressCallback | None = None,
+) -> TrainResult:
+    """Train a model on shards, or go on with a run.
+
+    Args:
+        shards: a folder that `x2ct prepare` wrote.
+        run_dir: the run's folder: config.json, checkpoint.safetensors, TensorBoard logs, previews.
+        config: the configuration of a new run; the run's own when resuming.
+        resume: go on from the run's checkpoint.
+        minutes: stop after this many minutes with a checkpoint to resume from.
+        device: "auto", "cpu" or "cuda[:N]".
+        threads: PyTorch's CPU threads; 0 leaves its default.
+        progress: called after each step; an exception in it stops the run, its last checkpoint stays.
+
+    Raises:
+        InputError: the shards or the run's folder can't be used.
+    """
+    run_dir = Path(run_dir)
+    config = _open_run(run_dir, config, resume)
+    if threads:
+        torch.set_num_threads(threads)
+    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    shard_set = ShardSet.open(shards)
+    geometry = training_geometry(config)
+    people = _people(shard_set, config, "train")
+    held_out = _people(shard_set, config, "validation", needed=False)
+
+    state = new_state(config, target)
+    if resume:
+        checkpoint.restore(state, run_dir)
+    elif not (run_dir / checkpoint.CHECKPOINT_FILE).exists():
+        checkpoint.save(state, run_dir)
+    coords = coordinates(shard_set.grid).to(target)
+    validation = [plain_study(person, shard_set.grid, geometry) for person in held_out]
+    pool = StudyPool(
+        people, shard_set.grid, geometry, config.augment, size=config.pool, refresh=config.refresh, seed=config.seed
+    )
+    started, before = time.monotonic(), state.seconds
+    with pool, Monitor(run_dir, state.step) as monitor:
+        while state.step < config.steps:
+            loss = train_step(state, pool, shard_set.grid, coords)
+            state.seconds = before + time.monotonic() - started
+            monitor.step(state, loss)
+            if progress is not None:
+                progress(state.step, config.steps, loss)
+            if validation and (state.step % config.validate_every == 0 or state.step == config.steps):
+                _validate(state, validation, coords, monitor)
+            out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
+            if state.step % config.checkpoint_every == 0 or state.step == config.steps or out_of_time:
+                checkpoint.save(state, run_dir)
+            if out_of_time:
+                break
+    return TrainResult(state.step, state.step >= config.steps, state.seconds)
+
+
+def new_state(config: TrainConfig, device: torch.device) -> checkpoint.State:
+    """A freshly initialised run; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(config.seed)
+        model = X2CTModel(config.model)
+    model.normalize()
+    model.to(device)
+    optim = config.optim
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=optim.rate, betas=optim.betas, eps=1e-8, weight_decay=optim.weight_decay
+    )
+    return checkpoint.State(config, model, optimizer, [PowerEMA(model, width) for width in optim.ema])
+
+
+def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Tensor) -> float:
+    """One optimiser step; returns the loss per voxel."""
+    config = state.config
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(config, state.step)
+    state.optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for turn in range(config.optim.accumulate):
+        study, rng = pool.draw(state.step * config.optim.accumulate + turn)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        patches = draw_patches(grid, config.patch, config.model.stride, rng)
+        loss = study_loss(state.model, study, patches, config, coords, generator) / config.optim.accumulate
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optim.clip)
+    state.optimizer.step()
+    state.model.normalize()
+    state.step += 1
+    for average in state.averages:
+        average.update(state.model, state.step)
+    return total
+
+
+def study_loss(
+    model: X2CTModel,
+    study: Study,
+    patches: list[Patch],
+    config: TrainConfig,
+    coords: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """EDM's weighted loss over patches of one study; the X-rays are encoded once for all of them."""
+    device = coords.device
+    count = len(patches)
+    x = torch.from_numpy(config.intensity.to_x(study.hu)).to(device)
+    truth = torch.stack([x[patch.slices] for patch in patches])[:, None]
+    places = torch.stack([coords[(slice(None), *patch.slices)] for patch in patches])
+    sigma = draw_sigmas(count, config.diffusion, generator).to(device)
+    noise = torch.randn(truth.shape, generator=generator).to(device)
+    views, valid, projections = study_tensors([study], device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+        features = model.encoder(views, valid)
+        conditions = model.lift(
+            features.expand(count, *features.shape[1:]),
+            projections.expand(count, *projections.shape[1:]),
+            places,
+            valid.expand(count, -1),
+        )
+        denoised = model.denoiser(truth + noise * sigma.reshape(-1, 1, 1, 1, 1), sigma, *conditions)
+    threshold = float(config.intensity.to_x(config.optim.bone_hu))
+    weight = bone_weights(truth, threshold, config.optim.bone_weight)
+    error = (weight * (denoised.float() - truth).square()).mean((1, 2, 3, 4))
+    return (edm_weight(sigma, config.model.sigma_data) * error).mean()
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, flat, inverse square root (Karras et al. 2024, equation 67), and linear to zero at the end."""
+    optim = config.optim
+    rate = optim.rate / math.sqrt(max(step / optim.flat, 1.0))
+    warm = min(1.0, (step + 1) / max(optim.warmup, 1))
+    left = (config.steps - step) / max(optim.cooldown * config.steps, 1.0)
+    return rate * warm * min(1.0, left)
+
+
+def training_geometry(config: TrainConfig) -> Geometry:
+    """The bundle's own views: parallel, AP and lateral, on the encoder's detector."""
+    return Geometry.parallel(("ap", "lateral"), shape=config.model.detector, spacing_mm=config.detector_spacing_mm)
+
+
+def _open_run(run_dir: Path, config: TrainConfig | None, resume: bool) -> TrainConfig:
+    saved = run_dir / CONFIG_FILE
+    if resume:
+        if not saved.exists():
+            raise InputError.of(run_dir, "run", found="no config.json", expected="a run to resume", hint="leave out --resume")
+        own = TrainConfig.load(run_dir)
+        if config is None or config == own:
+            return own
+        if dataclasses.replace(config, steps=own.steps) != own:
+            raise InputError.of(
+                run_dir, "config", found="another configuration", expected="the run's own when resuming (steps may differ)"
+            )
+        config.save(run_dir)
+        return config
+    if saved.exists():
+        raise InputError.of(
+            run_dir, "run", found="a run", expected="an empty or new folder", hint="use --resume, or choose another folder"
+        )
+    config = config or TrainConfig()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    config.save(run_dir)
+    return config
+
+
+def _people(shards: ShardSet, config: TrainConfig, split: str, *, needed: bool = True):  # type: ignore[no-untyped-def]
+    people = [p for p in shards.select(split) if not config.regions or p.region in config.regions]
+    if needed and not people:
+        raise InputError.of(
+            "shards", f"{split} people", found=f"none of region {config.regions}", expected="at least one", hint="see index.json"
+        )
+    return people
+
+
+def _validate(state: checkpoint.State, studies: list[Study], coords: Tensor, monitor: Monitor) -> None:
+    """Validate with the first average's weights, and put the training's own back."""
+    average = state.averages[0]
+    own = [value.detach().clone() for value in state.model.parameters()]
+    average.copy_to(state.model)
+    try:
+        result = validate(
+            state.model, studies, coords, state.config.intensity, state.config.diffusion.sigma_max, autocast=state.config.autocast
+        )
+    finally:
+        with torch.no_grad():
+            for value, kept in zip(state.model.parameters(), own, strict=True):
+                value.copy_(kept)
+    monitor.validation(state, result, np.clip(studies[0].hu, *state.config.intensity.window_hu))

@@ -1,0 +1,78 @@
+"""What a run leaves to look at: TensorBoard scalars, preview pictures, and one JSON line per validation."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+
+from x2ct.training.checkpoint import State
+from x2ct.training.validate import Validation
+
+log = logging.getLogger(__name__)
+
+HISTORY_FILE = "validation.jsonl"
+
+
+class Monitor:
+    """Writes a run's scalars and pictures; a context manager that closes its files."""
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        self._folder = run_dir
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._recent: list[float] = []
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()  # type: ignore[no-untyped-call]
+
+    def step(self, state: State, loss: float) -> None:
+        """After each optimiser step; a scalar every 20, since single losses are noise."""
+        self._recent.append(loss)
+        if state.step % 20 == 0:
+            self._scalar("train/loss", float(np.mean(self._recent)), state.step)
+            self._scalar("train/rate", state.optimizer.param_groups[0]["lr"], state.step)
+            self._recent.clear()
+
+    def validation(self, state: State, result: Validation, truth: npt.NDArray[np.float32]) -> None:
+        """After each validation: scalars, a picture of truth and posterior mean, a line in validation.jsonl."""
+        row = {
+            "step": state.step,
+            "seconds": round(state.seconds, 1),
+            "loss": result.loss,
+            "losses": result.losses,
+            "mean_psnr": result.mean_psnr,
+            "mean_bone_dice": result.mean_bone_dice,
+            "low_bone_dice": result.low_bone_dice,
+        }
+        with (self._folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        for name in ("loss", "mean_psnr", "mean_bone_dice", "low_bone_dice"):
+            self._scalar(f"validation/{name}", float(row[name]), state.step)  # type: ignore[arg-type]
+        picture = np.vstack([middle_slices(truth), middle_slices(result.mean_hu), middle_slices(result.low_hu)])
+        Image.fromarray(picture).save(self._folder / f"preview_{state.step:06d}.png")
+        self._writer.add_image("truth, posterior mean, denoised", picture, state.step, dataformats="HW")  # type: ignore[no-untyped-call]
+        log.info("step %d: mean %.2f dB, bone Dice %.3f", state.step, result.mean_psnr, result.mean_bone_dice)
+
+    def _scalar(self, name: str, value: float, step: int) -> None:
+        self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+
+
+def middle_slices(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Coronal, sagittal and axial slices through the middle, side by side, as grey values of [-1000, 1000] HU."""
+    x, y, z = (n // 2 for n in hu.shape)
+    side = max(hu.shape)
+    # Seen from the front, head up: columns run from the patient's right, so x is turned round.
+    planes = [hu[::-1, y, ::-1].T, hu[x, ::-1, ::-1].T, hu[::-1, ::-1, z].T]
+    canvas = np.zeros((side, side * 3), np.uint8)
+    for number, plane in enumerate(planes):
+        grey = np.clip((plane + 1000) / 2000, 0, 1) * 255
+        canvas[: plane.shape[0], number * side : number * side + plane.shape[1]] = grey.astype(np.uint8)
+    return canvas

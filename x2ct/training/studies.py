@@ -1,0 +1,60 @@
+"""A rolling pool of augmented studies: made ahead by a thread, and the same for the same step after any restart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from x2ct.data.augment import AugmentConfig, Study, augmented_study
+from x2ct.data.shards import Grid, Person
+from x2ct.geometry import Geometry
+
+
+class StudyPool:
+    """Study k depends on (seed, k) alone; step s draws from studies s // refresh ... s // refresh + size - 1.
+
+    Making a study costs about as much as a training step, so each is drawn from several times while it is in the pool.
+    """
+
+    def __init__(
+        self,
+        people: Sequence[Person],
+        grid: Grid,
+        geometry: Geometry,
+        config: AugmentConfig,
+        *,
+        size: int,
+        refresh: int,
+        seed: int,
+    ) -> None:
+        self._people = people
+        self._grid, self._geometry, self._config = grid, geometry, config
+        self._size, self._refresh, self._seed = size, refresh, seed
+        self._studies: dict[int, Future[Study]] = {}
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="x2ct-studies")
+
+    def __enter__(self) -> StudyPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def draw(self, step: int) -> tuple[Study, np.random.Generator]:
+        """The study of a step, and the step's own random generator."""
+        first = step // self._refresh
+        for index in [k for k in self._studies if k < first]:
+            del self._studies[index]
+        for index in range(first, first + self._size + 2):  # two ahead of the pool
+            if index not in self._studies:
+                self._studies[index] = self._worker.submit(self._make, index)
+        rng = np.random.default_rng([self._seed, 1, step])
+        return self._studies[first + int(rng.integers(self._size))].result(), rng
+
+    def _make(self, index: int) -> Study:
+        rng = np.random.default_rng([self._seed, 0, index])
+        # Everybody once in a shuffled round, so that short runs see all people equally.
+        turn, place = divmod(index, len(self._people))
+        order = np.random.default_rng([self._seed, 2, turn]).permutation(len(self._people))
+        return augmented_study(self._people[int(order[place])], self._grid, self._geometry, self._config, rng)
