@@ -1,0 +1,285 @@
+"""PNG pictures of volumes and X-rays, drawn as a radiologist expects them, with Pillow alone.
+
+Convention, written into each picture: the patient's right is on the left of coronal and axial pictures and of frontal
+X-rays, the front on the left of sagittal pictures and lateral X-rays; the head, or the front in axial ones, is up.
+A millimetre is as long in every panel of a volume, along both of its sides.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct import output
+from x2ct.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from x2ct.radiograph import XRay
+    from x2ct.volume import Volume
+
+HuArray = npt.NDArray[np.floating[Any]]
+Window = tuple[float, float]
+
+WIDE: Window = (-1000.0, 600.0)  # lungs, soft tissue and bone in one picture
+BONE: Window = (0.0, 1200.0)  # of maximum intensity projections
+DIFFERENCE: Window = (-500.0, 500.0)
+WARNING = "synthetic, not for diagnosis"
+CONVENTION = "R: patient's right, A: front; head up, in axial slices the front"
+PLANES = ("coronal", "sagittal", "axial")
+SUFFIXES = (".png",)
+
+_ENDS = {"coronal": "RL", "sagittal": "AP", "axial": "RL"}
+_VIEW_ENDS = {"ap": "RL", "pa": "RL", "lateral": "AP"}
+_ACROSS = {"coronal": 1, "sagittal": 0, "axial": 2}  # the axis that a plane's slices and projections run along
+_GAP = 8
+_TITLE = 20
+_GREY = (150, 150, 150)
+_INK = (235, 235, 235)
+_MARK = (255, 214, 80)
+
+
+def preview(
+    volume: Volume, xrays: Mapping[str, XRay] | None = None, *, synthetic: bool = True, panel_px: int = 320
+) -> Image:
+    """Centre slices above, bone (maximum intensity) below, the X-rays beside them.
+
+    Args:
+        volume: the CT.
+        xrays: by view name.
+        synthetic: whether the picture says that this is no scan of a person.
+        panel_px: the longest side of the volume, in pixels.
+
+    Returns:
+        An RGB picture.
+    """
+    spacing = volume.spacing_mm
+    slices = _slices(volume.hu, spacing, panel_px, "")
+    bone = [_projection(volume.hu, spacing, plane, panel_px) for plane in PLANES]
+    height = slices[0].image.height
+    pictures = _xray_panels(xrays or {}, height)
+    rows = [[*slices, *pictures[:1]], [*bone, *pictures[1:2]]]
+    return _page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION)
+
+
+def comparison(
+    truth: Volume, synthesis: Volume, xrays: Mapping[str, XRay] | None = None, *, panel_px: int = 300
+) -> Image:
+    """Truth, synthesis and their difference in rows; three planes and the bone in columns; the X-rays at the right.
+
+    Raises:
+        InputError: the volumes' grids differ.
+    """
+    if truth.shape != synthesis.shape or not np.allclose(truth.spacing_mm, synthesis.spacing_mm, rtol=1e-3):
+        found = f"{synthesis.shape} voxels of {synthesis.spacing_mm} mm"
+        expected = f"{truth.shape} of {truth.spacing_mm} as the truth has"
+        raise InputError.of(synthesis.source, "grid", found=found, expected=expected)
+    spacing = truth.spacing_mm
+    rows = []
+    for name, volume in (("truth", truth), ("synthesis", synthesis)):
+        rows.append(
+            [*_slices(volume.hu, spacing, panel_px, name), _projection(volume.hu, spacing, "coronal", panel_px)]
+        )
+    rows.append(_differences(truth.hu, synthesis.hu, spacing, panel_px))
+    for row, picture in zip(rows, _xray_panels(xrays or {}, rows[0][0].image.height), strict=False):
+        row.append(picture)
+    return _page(rows, f"{WARNING}; {CONVENTION}; difference: red where the synthesis is higher, blue where lower")
+
+
+def training_progress(
+    truth: HuArray,
+    denoised: HuArray,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    *,
+    names: tuple[str, str] = ("truth", "denoised"),
+    panel_px: int = 200,
+) -> Image:
+    """Truth above what the network makes of it, for a glance while it trains: centre slices and bone.
+
+    Args:
+        truth: HU (x, y, z), RAS+.
+        denoised: the same shape.
+        spacing_mm: of both.
+        names: of the two rows.
+        panel_px: the longest side of the volume, in pixels.
+    """
+    if truth.shape != denoised.shape:
+        raise InputError.of("preview", "shape", found=denoised.shape, expected=truth.shape)
+    rows = [
+        [*_slices(hu, spacing_mm, panel_px, name), _projection(hu, spacing_mm, "coronal", panel_px)]
+        for name, hu in zip(names, (truth, denoised), strict=True)
+    ]
+    return _page(rows, f"{WARNING}; {CONVENTION}")
+
+
+def save(
+    path: str | PathLike[str],
+    volume: Volume,
+    xrays: Mapping[str, XRay] | None = None,
+    *,
+    truth: Volume | None = None,
+    synthetic: bool = True,
+) -> Path:
+    """Writes `preview`, or with a truth `comparison`, as a PNG.
+
+    Raises:
+        InputError: a path that doesn't end with .png or can't be written; grids that differ.
+        X2CTError: the write failed on the way.
+    """
+    target = output.check_writable(path, SUFFIXES)
+    picture = comparison(truth, volume, xrays) if truth is not None else preview(volume, xrays, synthetic=synthetic)
+    return output.write_atomically(target, png(picture))
+
+
+def png(picture: Image) -> bytes:
+    """A picture's PNG file."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def plane_of(hu: HuArray, plane: str) -> HuArray:
+    """The centre slice of a RAS+ volume as it is looked at: (rows, columns), see the module's convention.
+
+    Args:
+        hu: (x, y, z).
+        plane: "coronal", "sagittal" or "axial".
+    """
+    axis = _ACROSS[plane]
+    return _facing(np.take(hu, hu.shape[axis] // 2, axis))
+
+
+def _facing(slab: HuArray) -> HuArray:
+    """(first, second) axes in RAS+ order, turned so that the second runs up and the first to the left."""
+    return slab.T[::-1, ::-1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Panel:
+    image: Image
+    title: str
+    ends: str = ""
+
+
+def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str) -> list[_Panel]:
+    lead = f"{name}: " if name else ""
+    text = f"{WIDE[0]:g} to {WIDE[1]:g} HU"
+    return [
+        _Panel(
+            _scaled(_window(plane_of(hu, plane), WIDE), hu.shape, spacing, plane, panel_px),
+            f"{lead}{plane}" + (f", {text}" if plane == "coronal" else ""),
+            _ENDS[plane],
+        )
+        for plane in PLANES
+    ]
+
+
+def _projection(hu: HuArray, spacing: Sequence[float], plane: str, panel_px: int) -> _Panel:
+    brightest = _facing(hu.max(axis=_ACROSS[plane]))
+    title = "bone (MIP)" + (f", {BONE[0]:g} to {BONE[1]:g} HU" if plane == "coronal" else "")
+    return _Panel(_scaled(_window(brightest, BONE), hu.shape, spacing, plane, panel_px), title, _ENDS[plane])
+
+
+def _differences(truth: HuArray, synthesis: HuArray, spacing: Sequence[float], panel_px: int) -> list[_Panel]:
+    panels = []
+    for plane in PLANES:
+        error = plane_of(synthesis, plane).astype(np.float32) - plane_of(truth, plane)
+        image = _scaled(_diverging(error), truth.shape, spacing, plane, panel_px)
+        title = "difference" + (f", {DIFFERENCE[0]:g} to {DIFFERENCE[1]:g} HU" if plane == "coronal" else "")
+        panels.append(_Panel(image, title, _ENDS[plane]))
+    bone = _facing(synthesis.max(axis=1).astype(np.float32) - truth.max(axis=1))
+    panels.append(_Panel(_scaled(_diverging(bone), truth.shape, spacing, "coronal", panel_px), "bone (MIP)", "RL"))
+    return panels
+
+
+def _window(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
+    low, high = window
+    return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
+
+
+def _diverging(error: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Black where nothing differs, towards red above and blue below, white-hot at the ends of the window."""
+    level = np.clip(error / DIFFERENCE[1], -1, 1)
+    above, below = np.maximum(level, 0), np.maximum(-level, 0)
+    red, blue = np.minimum(1, 1.6 * above), np.minimum(1, 1.6 * below)
+    green = 0.45 * above + 0.55 * below
+    colour = np.stack([red + 0.3 * below, green, blue + 0.2 * above], -1)
+    return np.asarray(np.rint(colour.clip(0, 1) * 255), np.uint8)
+
+
+def _scaled(
+    pixels: npt.NDArray[np.uint8], shape: Sequence[int], spacing: Sequence[float], plane: str, panel_px: int
+) -> Image:
+    from PIL import Image as images
+
+    sides = [size * step for size, step in zip(shape, spacing, strict=True)]
+    across = _ACROSS[plane]
+    width, height = (side for axis, side in enumerate(sides) if axis != across)
+    scale = panel_px / max(sides)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return images.fromarray(np.ascontiguousarray(pixels)).resize(size, images.Resampling.BICUBIC).convert("RGB")
+
+
+def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[_Panel]:
+    from PIL import Image as images
+
+    panels = []
+    for name, xray in xrays.items():
+        low, high = np.percentile(xray.image, (0.5, 99.5))
+        pixels = _window(xray.image, (float(low), float(high) if high > low else float(low) + 1))
+        row, column = xray.spacing_mm or (1.0, 1.0)
+        rows, columns = xray.image.shape
+        width = min(2 * height, max(1, round(height * columns * column / (rows * row))))
+        picture = images.fromarray(pixels).resize((width, height), images.Resampling.LANCZOS).convert("RGB")
+        panels.append(_Panel(picture, f"X-ray, {name}", _VIEW_ENDS.get(name, "")))
+    return panels
+
+
+def _page(rows: Sequence[Sequence[_Panel]], footer: str) -> Image:
+    """Panels in columns as wide as their widest, each with its title and the letters at its sides; one line below."""
+    from PIL import Image as images
+    from PIL import ImageDraw
+
+    columns = max(len(row) for row in rows)
+    widths = [max((row[i].image.width for row in rows if i < len(row)), default=0) for i in range(columns)]
+    heights = [max(panel.image.height for panel in row) + _TITLE for row in rows]
+    font, small = _font(13), _font(12)
+    width = max(sum(widths) + _GAP * (columns + 1), 2 * _GAP + round(font.getlength(footer)))
+    page = images.new("RGB", (width, sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
+    draw = ImageDraw.Draw(page)
+    y = _GAP // 2
+    for row, height in zip(rows, heights, strict=True):
+        x = _GAP
+        for panel, column in zip(row, widths, strict=False):
+            draw.text((x, y + 2), _fitting(panel.title, column, small), fill=_GREY, font=small)
+            left, top = x + (column - panel.image.width) // 2, y + _TITLE + (height - _TITLE - panel.image.height) // 2
+            page.paste(panel.image, (left, top))
+            if panel.ends:
+                middle = top + panel.image.height // 2
+                shadow: dict[str, Any] = {"fill": _MARK, "font": font, "stroke_width": 2, "stroke_fill": (0, 0, 0)}
+                draw.text((left + 4, middle), panel.ends[0], anchor="lm", **shadow)
+                draw.text((left + panel.image.width - 4, middle), panel.ends[1], anchor="rm", **shadow)
+            x += column + _GAP
+        y += height + _GAP
+    draw.text((_GAP, y), footer, fill=_INK, font=font)
+    return page
+
+
+def _fitting(text: str, width: int, font: Any) -> str:
+    while len(text) > 4 and font.getlength(text) > width:
+        text = text[:-2].rstrip(" .") + "."
+    return text
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
