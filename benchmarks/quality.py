@@ -54,8 +54,13 @@ class Model:
             view.name: given(image, view.name, view.spacing_mm)
             for view, image in zip(case.geometry.views, case.xrays, strict=True)
         }
-        mean = self.sampler.sample(**xrays, geometry=geometry, seed=0, mean=True).hu
-        return mean, [self.sampler.sample(**xrays, geometry=geometry, seed=seed).hu for seed in range(samples)]
+        ap, pa, lateral = (xrays.get(name) for name in ("ap", "pa", "lateral"))
+
+        def volume(seed: int, mean: bool = False) -> FloatArray:
+            sampler = self.sampler
+            return sampler.sample(ap=ap, pa=pa, lateral=lateral, geometry=geometry, seed=seed, mean=mean).hu
+
+        return volume(0, mean=True), [volume(seed) for seed in range(samples)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +84,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     sources = find_cts(options.test)
     baselines = Baselines.fit(people, grid, geometry, window, threads=options.threads, progress=_say)
     _say(0, 0, f"the regression's penalty, chosen on training people: {baselines.penalty:g}")
-    results, notes = [], {}
+    results: list[dict[str, Any]] = []
+    notes: dict[str, str] = {}
     facts = {
         "bundle": options.bundle,
         "window_hu": list(window),

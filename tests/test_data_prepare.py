@@ -1,0 +1,309 @@
+"""Preparing: table and padding go, lungs stay, any orientation gives the same shard, interrupted runs go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from x2ct.data import phantom
+from x2ct.data.body import body_mask, coarsen, extract_body, lung_mask
+from x2ct.data.prepare import PrepareOptions, choose_validation, find_cts, prepare, read_body
+from x2ct.data.shards import Grid, ShardSet, resample
+from x2ct.errors import InputError
+from x2ct.volume import Volume
+
+CHEST = Grid((90, 70, 50), (5.0, 5.0, 7.0))
+LIMB = Grid((32, 32, 24), (4.0, 4.0, 8.0))
+
+
+def chest(seed: int = 0) -> np.ndarray:
+    return phantom.chest(CHEST, seed, marker=False)
+
+
+def with_table(hu: np.ndarray, gap: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The CT with a hollow table that touches the back (or leaves a gap), and where the table is."""
+    back = int(np.argwhere(hu > -500)[:, 1].min()) - gap
+    table = np.zeros(hu.shape, bool)
+    table[10:-10, back - 1, :] = table[10:-10, back - 6, :] = True
+    table[10, back - 6 : back, :] = table[-11, back - 6 : back, :] = True
+    table &= hu < -900
+    return np.where(table, 300.0, hu).astype(np.float32), table
+
+
+def save(path: Path, hu: np.ndarray, grid: Grid = CHEST) -> Path:
+    Volume(hu, grid.index_to_mm).save(path)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ the body
+
+
+@pytest.mark.parametrize("gap", [0, 3])
+def test_the_table_goes_and_the_person_stays(gap: int) -> None:
+    hu = chest()
+    person = body_mask(hu, CHEST.spacing_mm)
+    scan, table = with_table(hu, gap)
+    found = body_mask(scan, CHEST.spacing_mm)
+    assert person[hu > -400].mean() > 0.999
+    assert found[person].mean() > 0.999
+    # Where the table lies on the skin, the skin's own thickness of it can't be told from the body.
+    assert found[table].mean() < (0.12 if gap == 0 else 0.001)
+    body = extract_body(scan, CHEST.index_to_mm)
+    assert body is not None
+    assert np.all(body.hu[~found] == -1000)
+    assert np.array_equal(body.hu[found], np.rint(scan[found]).astype(np.int16))
+
+
+def test_lungs_belong_to_the_body_even_behind_a_thin_wall() -> None:
+    hu = chest()
+    lungs = lung_mask(hu, body_mask(hu, CHEST.spacing_mm), CHEST.spacing_mm)
+    assert lungs is not None
+    # A chest wall of 10 mm: thinner than the opening, which would leave the right lung outside.
+    thin = hu.copy()
+    edge = np.argwhere(lungs)[:, 0].max()
+    thin[edge + 3 :] = -1000.0
+    thin[edge + 1 : edge + 3][thin[edge + 1 : edge + 3] > -500] = 40.0
+    found = body_mask(thin, CHEST.spacing_mm)
+    assert found[lungs].mean() > 0.999
+
+
+def test_a_cut_field_of_view_loses_no_rim() -> None:
+    hu = chest()[20:-20]
+    found = body_mask(hu, CHEST.spacing_mm)
+    assert found[hu > -400].mean() > 0.999
+
+
+def test_lungs_are_found_in_a_chest_and_not_in_a_limb() -> None:
+    hu = chest()
+    lungs = lung_mask(hu, body_mask(hu, CHEST.spacing_mm), CHEST.spacing_mm)
+    assert lungs is not None
+    truth = np.abs(hu + 820) < 50
+    assert 2 * (lungs & truth).sum() / (lungs.sum() + truth.sum()) > 0.9
+    leg = phantom.limb(LIMB)
+    assert lung_mask(leg, body_mask(leg, LIMB.spacing_mm), LIMB.spacing_mm) is None
+
+
+def trunk() -> tuple[np.ndarray, np.ndarray]:
+    """A chest above as much lungless trunk, off-centre in its file; HU and affine."""
+    hu = chest()
+    belly = np.where(np.abs(hu + 820) < 400, 50.0, hu).astype(np.float32)
+    affine = CHEST.index_to_mm.copy()
+    affine[:3, 3] += [40.0, -25.0, 300.0]
+    return np.concatenate([belly, hu], axis=2), affine
+
+
+def test_a_trunk_is_centred_on_its_lungs_or_on_its_body() -> None:
+    hu, affine = trunk()
+    by_lungs, by_body = (extract_body(hu, affine, centre) for centre in ("lungs", "body"))
+    assert by_lungs is not None
+    assert by_body is not None
+    assert by_lungs.region == "chest"
+    assert by_lungs.lungs_mm is not None
+    low, high = by_lungs.lungs_mm
+    assert (low + high)[2] == pytest.approx(0, abs=1e-6)
+    assert high[2] - low[2] == pytest.approx(250, abs=40)
+    assert by_body.body_mm.sum(axis=0)[2] == pytest.approx(0, abs=1e-6)
+    assert by_lungs.index_to_mm[2, 3] < by_body.index_to_mm[2, 3] - 100
+    # x and y: the middle of the trunk, wherever the file's origin is.
+    assert np.allclose((by_lungs.body_mm.sum(axis=0) / 2)[:2], 0, atol=CHEST.spacing_mm[0])
+    assert np.allclose(by_lungs.origin @ by_lungs.index_to_mm, affine)
+
+
+def test_coarsening_keeps_extent_place_and_mean() -> None:
+    fine = Grid((80, 64, 40), (0.6, 0.8, 2.0))
+    hu = phantom.sphere(fine, 18.0, hu=0.0, centre_mm=(2.0, -1.0, 3.0))
+    out, affine = coarsen(hu, fine.index_to_mm, 1.25)
+    assert np.allclose(np.linalg.norm(affine[:3, :3], axis=0), (1.25, 1.25, 2.0))
+    assert out.shape[2] == 40
+    assert abs(out.shape[0] * 1.25 - 48) < 1.25
+    middle = affine[:3, :3] @ ((np.array(out.shape) - 1) / 2) + affine[:3, 3]
+    assert np.allclose(middle, 0, atol=1e-9)
+    mass = float((out + 1000).sum()) * 1.25 * 1.25 * 2.0
+    assert mass == pytest.approx(float((hu + 1000).sum()) * 0.6 * 0.8 * 2.0, rel=3e-3)
+    same, _ = coarsen(hu, fine.index_to_mm, 0.5)
+    assert np.array_equal(same, hu)
+
+
+# ------------------------------------------------------------------------------------------------ files to shards
+
+
+@pytest.fixture
+def cts(tmp_path: Path) -> Path:
+    """Three limbs in NIfTI files, one of them in a subfolder."""
+    folder = tmp_path / "cts"
+    (folder / "more").mkdir(parents=True)
+    for seed, name in enumerate(("a.nii.gz", "b.nii", "more/c.nii")):
+        save(folder / name, phantom.limb(LIMB, seed), LIMB)
+    return folder
+
+
+def test_the_file_orientation_does_not_matter(tmp_path: Path) -> None:
+    import nibabel as nib
+    from nibabel import orientations
+
+    hu, affine = trunk()
+    hu = hu[::2, ::2, ::2]
+    affine = affine @ np.diag([2.0, 2.0, 2.0, 1.0])
+    ras = nib.Nifti1Image(np.rint(hu).astype(np.int16), affine)
+    bodies = []
+    for codes in ("RAS", "LPS", "LAI", "SPR", "ALS"):
+        turn = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), orientations.axcodes2ornt(codes))
+        path = tmp_path / f"{codes}.nii"
+        ras.as_reoriented(turn).to_filename(path)
+        bodies.append(read_body(path))
+    for body in bodies[1:]:
+        assert np.array_equal(body.hu, bodies[0].hu)
+        assert np.allclose(body.index_to_mm, bodies[0].index_to_mm)
+
+
+def test_people_come_out_as_they_went_in(cts: Path, tmp_path: Path) -> None:
+    steps = []
+    result = prepare(cts, tmp_path / "shards", grid=LIMB, validation=["b"], progress=lambda *step: steps.append(step))
+    assert result.people == ("a", "b", "more_c")
+    assert result.validation == ("b",)
+    assert result.kept == result.failures == ()
+    assert steps == [(0, 3, "a"), (1, 3, "b"), (2, 3, "more_c"), (3, 3, "")]
+    shards = ShardSet.open(tmp_path / "shards")
+    assert shards.grid == LIMB
+    for seed, person in enumerate(shards.people):
+        person.verify()
+        assert person.split == ("validation" if person.id == "b" else "train")
+        assert person.region == "other"
+        truth = phantom.limb(LIMB, seed)
+        # The limb reaches over the whole height and its trunk is centred, to half a voxel.
+        moved = person.index_to_mm[:3, 3] - LIMB.index_to_mm[:3, 3]
+        assert np.abs(moved).max() <= LIMB.spacing_mm[0]
+        assert np.abs(person.hu()[truth > -400] - truth[truth > -400]).max() <= 0.5
+        assert np.all(person.hu()[truth < -999] == -1000)
+        assert resample(person, LIMB).shape == LIMB.shape
+    assert str(tmp_path) not in (tmp_path / "shards" / "index.json").read_text()
+
+
+def test_a_second_run_keeps_what_is_done_and_redoes_what_changed(cts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    prepare(cts, out, validation=[])
+    stamps = {p.name: p.stat().st_mtime_ns for p in out.glob("*.npy")}
+    assert prepare(cts, out, validation=["a"]).kept == ("a", "b", "more_c")
+    assert {p.name: p.stat().st_mtime_ns for p in out.glob("*.npy")} == stamps
+    assert [p.id for p in ShardSet.open(out).select("validation")] == ["a"]
+
+    save(cts / "b.nii", phantom.limb(LIMB, 9), LIMB)
+    damaged = out / "a.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-2])
+    assert prepare(cts, out, validation=[]).kept == ("more_c",)
+    assert prepare(cts, out, options=PrepareOptions("body"), validation=[]).kept == ()
+    for person in ShardSet.open(out).people:
+        person.verify()
+
+    (cts / "b.nii").unlink()
+    assert prepare(cts, out, options=PrepareOptions("body"), validation=[]).people == ("a", "more_c")
+
+
+def test_an_interrupted_run_goes_on(cts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+
+    def stop(done: int, total: int, name: str) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(cts, out, progress=stop)
+    assert [p.id for p in ShardSet.open(out).people] == ["a", "b"]
+    assert prepare(cts, out).kept == ("a", "b")
+    assert sorted(p.name for p in out.iterdir()) == ["a.npy", "b.npy", "index.json", "more_c.npy"]
+
+
+def test_a_bad_ct_is_one_line_and_the_rest_goes_on(cts: Path, tmp_path: Path) -> None:
+    (cts / "text.nii").write_text("not a CT")
+    (cts / "cut.nii.gz").write_bytes((cts / "a.nii.gz").read_bytes()[:400])
+    save(cts / "air.nii", np.where(np.arange(LIMB.shape[2]) > 3, -1000.0, -700.0) * np.ones(LIMB.shape), LIMB)
+    result = prepare(cts, tmp_path / "shards", validation=[])
+    assert result.people == ("a", "b", "more_c")
+    assert sorted(Path(source).name for source, _ in result.failures) == ["air.nii", "cut.nii.gz", "text.nii"]
+    assert all("\n" not in line and line for _, line in result.failures)
+    assert any("no body" in line for _, line in result.failures)
+
+
+def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "cts"
+    with pytest.raises(InputError, match="nothing there"):
+        prepare(folder, tmp_path / "out")
+    folder.mkdir()
+    with pytest.raises(InputError, match="none"):
+        prepare(folder, tmp_path / "out")
+    (folder / "x.nii").write_text("no")
+    with pytest.raises(InputError, match="none usable of 1"):
+        prepare(folder, tmp_path / "out")
+    assert not (tmp_path / "out" / "index.json").exists()
+
+
+def test_options_are_checked(cts: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="centre"):
+        PrepareOptions("heart")
+    with pytest.raises(InputError, match="finest_mm"):
+        PrepareOptions(finest_mm=0)
+    with pytest.raises(InputError, match="nobody"):
+        prepare(cts, tmp_path / "out", validation=["nobody"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="output"):
+        prepare(cts, tmp_path / "file")
+
+
+def test_two_files_of_one_name_are_refused(cts: Path) -> None:
+    shutil.copy(cts / "b.nii", cts / "b.nii.gz")
+    with pytest.raises(InputError, match="one CT a name"):
+        find_cts(cts)
+
+
+def test_validation_people_stay_when_others_join(cts: Path, tmp_path: Path) -> None:
+    names = [f"person{k}" for k in range(400)]
+    few, all_ = choose_validation(names[:200], 0.1), choose_validation(names, 0.1)
+    assert set(few) == set(all_) & set(names[:200])
+    assert 20 <= len(all_) <= 60
+    # Of a few people one is set aside, never all.
+    assert len(prepare(cts, tmp_path / "out").validation) == 1
+    only = tmp_path / "only"
+    only.mkdir()
+    shutil.copy(cts / "b.nii", only)
+    assert prepare(only, tmp_path / "out1").validation == ()
+
+
+def test_a_dicom_folder_is_one_person(cts: Path, tmp_path: Path) -> None:
+    import pydicom
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    hu = np.rint(phantom.limb(LIMB, 0)).astype(np.int16)
+    series, study, frame = generate_uid(), generate_uid(), generate_uid()
+    folder = cts / "scan"
+    folder.mkdir()
+    for k in range(hu.shape[2]):
+        data = pydicom.Dataset()
+        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, generate_uid()
+        data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, study, frame
+        data.Modality, data.InstanceNumber, data.PatientID = "CT", k + 1, "x"
+        data.Rows, data.Columns = hu.shape[1], hu.shape[0]
+        data.PixelSpacing, data.SliceThickness = [LIMB.spacing_mm[1], LIMB.spacing_mm[0]], LIMB.spacing_mm[2]
+        # DICOM is LPS+: columns run to the patient's left, rows to the back.
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        x, y, z = LIMB.index_to_mm[:3, 3]
+        data.ImagePositionPatient = [float(x), float(y), float(z + k * LIMB.spacing_mm[2])]
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+        data.RescaleSlope, data.RescaleIntercept = 1, 0
+        data.PixelData = np.ascontiguousarray(hu[::-1, ::-1, k].T).tobytes()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = CTImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+        data.save_as(folder / f"slice{k:03d}", enforce_file_format=True)  # no .dcm: found by its magic
+    assert list(find_cts(cts)) == ["a", "b", "more_c", "scan"]
+    result = prepare(cts, tmp_path / "out", validation=[])
+    assert result.failures == ()
+    people = {p.id: p for p in ShardSet.open(tmp_path / "out").people}
+    assert np.array_equal(people["scan"].hu(), people["a"].hu())
+    assert np.allclose(people["scan"].index_to_mm, people["a"].index_to_mm)
+    assert json.loads((tmp_path / "out" / "index.json").read_text())["people"][3]["made_from"]["files"] == hu.shape[2]
