@@ -33,11 +33,11 @@ class ModelConfig:
 
     views: int = 2
     detector: tuple[int, int] = (352, 352)
-    encoder_channels: tuple[int, ...] = (32, 64, 96, 128, 128)
+    encoder_channels: tuple[int, ...] = (32, 64, 96, 96, 96)
     features: str = "encoded"
     lift_hidden: int = 96
     lift_blocks: tuple[int, ...] = (1, 1)
-    channels: tuple[int, ...] = (32, 96, 128)
+    channels: tuple[int, ...] = (32, 80, 128)
     blocks: tuple[int, ...] = (1, 1, 1)
     embedding: int = 32
     norm: str = "mp"
