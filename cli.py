@@ -290,13 +290,13 @@ def info(
 ) -> None:
     """Show versions, backends, devices and solvers; or what a bundle holds."""
     from x2ct import report as reports
-    from x2ct.about import about
+    from x2ct.about import about, sections
 
     facts = about(bundle)
     if json:
         terminal.show(reports.to_json(facts).rstrip())
         return
-    for title, rows in reports.sections(facts):
+    for title, rows in sections(facts):
         terminal.table(title, rows)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests import tiny_bundle
 
+from tests import tiny_bundle
 from x2ct.bundle import Bundle
 from x2ct.conditioning import conditions, coordinates, onto_grid
 from x2ct.errors import InputError

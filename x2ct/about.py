@@ -38,7 +38,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         facts["core"] = f"can't be loaded: {error}; build it with 'pip install .' or 'make build'"
     else:
         facts["core"] = "ready"
-        facts["backends"] = _backends()
+        facts["backends"] = [dict(backend) for backend in _core.backends()]
         facts["solvers"] = [dict(solver) for solver in _core.solvers()]
     if bundle is not None:
         facts["bundle"] = Bundle.load(bundle).summary()
@@ -51,3 +51,45 @@ def _version(package: str) -> str:
         return metadata.version(package) if util.find_spec(package) else ""
     except (metadata.PackageNotFoundError, ImportError, ValueError):
         return ""
+
+
+def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What `about` found, as titled rows of name and text for a person; the bundle alone when there is one."""
+    if "bundle" in facts:
+        return _bundle_sections(facts["bundle"])
+    training = [(name, version or "missing: pip install 'x2ct[train]'") for name, version in facts["training"].items()]
+    return [
+        ("Versions", list(facts["versions"].items())),
+        ("Backends", [("core", facts["core"]), *((backend["name"], _backend(backend)) for backend in facts["backends"])]),
+        ("Solvers", [(solver["name"], f"order {solver['order']}") for solver in facts["solvers"]]),
+        ("Training and export", training),
+        ("Bundled models", [(name, "") for name in facts["models"]] or [("none", "")]),
+    ]
+
+
+def _backend(backend: dict[str, Any]) -> str:
+    if not backend["available"]:
+        return f"missing: {backend['reason']}"
+    devices, precisions = (", ".join(backend[key]) for key in ("devices", "precisions"))
+    return f"{backend['version']}; devices {devices}; precisions {precisions}"
+
+
+def _bundle_sections(bundle: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """A bundle's summary; parity's rows and long provenance stay for --json."""
+    plain = {key: value for key, value in bundle.items() if key not in ("networks", "parity", "provenance")}
+    networks = bundle["networks"].items()
+    return [
+        (f"Model {bundle['name']}", [(key, _text(value)) for key, value in plain.items() if key != "name"]),
+        ("Networks", [(name, f"{_text(spec['inputs'])} -> {_text(spec['outputs'])}") for name, spec in networks]),
+        ("Provenance", [(key, _text(value)) for key, value in bundle["provenance"].items()]),
+    ]
+
+
+def _text(value: object) -> str:
+    """Numbers of a shape as 32 x 32 x 32, texts in a row, and pairs as name value."""
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        numbers = all(isinstance(item, int | float) for item in value)
+        return (" x " if numbers else ", ").join(_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,6 +1,6 @@
 """The Python face of the C++ sampler: X-rays in, a CT volume and a report out.
 
-`Sampler` compiles a bundle's three networks once. A run brings the X-rays onto the encoder's grid
+`Sampler` compiles a bundle's three networks once, at the first run. A run brings the X-rays onto the encoder's grid
 (`x2ct.conditioning`), runs encoder and lift once, compiles schedule and solver to the core's coefficient table, and
 hands both to the core's loop, which evaluates the denoiser once per row. What comes back is in the network's unit; the
 bundle's intensity map turns it to HU.
@@ -12,24 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from x2ct import _core, report
 from x2ct.bundle import Bundle
+from x2ct.bundle import Network as NetworkSpec
 from x2ct.conditioning import Conditions, conditions
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry
 from x2ct.radiograph import XRay
-from x2ct.runtimes import choose
+from x2ct.runtimes import Choice, choose
 from x2ct.volume import Volume
 
-FloatArray = npt.NDArray[np.float32]
 Progress = Callable[[int, int, float], None]
 MAX_STEPS = 1000
 
@@ -51,13 +48,54 @@ class Result:
 class _Study:
     """The X-rays of the last run and what encoder and lift made of them, to be used again for other seeds."""
 
-    given: tuple[object, ...]
+    given: tuple[tuple[str, object], ...]
     conditions: Conditions
-    lifted: dict[str, FloatArray]
     seconds: float
+    reused: bool = False
 
-    def is_of(self, given: tuple[object, ...]) -> bool:
-        return all(mine is other for mine, other in zip(self.given, given, strict=True))
+    def is_of(self, given: tuple[tuple[str, object], ...]) -> bool:
+        """Whether these are the very same objects under the same names."""
+        mine, theirs = ([(name, id(item)) for name, item in items] for items in (self.given, given))
+        return mine == theirs
+
+
+class _Compiled:
+    """A bundle's three networks, compiled for one grid, and the core's sampler around the denoiser.
+
+    Encoder and lift always compute in f32: they run once, and bf16 can't even tell one pixel of 352 from the next.
+    """
+
+    def __init__(self, bundle: Bundle, choice: Choice, threads: int) -> None:
+        started = time.perf_counter()
+        slots, grid = len(bundle.geometry.views), list(bundle.grid.shape)
+
+        def network(spec: NetworkSpec, precision: str, shapes: Mapping[str, list[int]]) -> _core.Network:
+            return _core.Network(
+                str(bundle.file_of(spec)),
+                backend=choice.backend,
+                device=choice.device,
+                precision=precision,
+                threads=threads,
+                shapes=dict(shapes),
+                runtime_dir=choice.runtime_dir,
+            )
+
+        views, valid = [1, slots, 1, *bundle.xray.shape], [1, slots]
+        self.encoder = network(bundle.networks.encoder, "f32", {"views": views, "valid": valid})
+        features = list(self.encoder.outputs["features"])
+        lift = {"features": features, "P": [1, slots, 3, 4], "coords": [1, 3, *grid], "valid": valid}
+        self.lift = network(bundle.networks.lift, "f32", lift)
+        conditions = {name: list(shape) for name, shape in self.lift.outputs.items()}
+        denoiser = {"x": [1, 1, *grid], "sigma": [1], **conditions}
+        self.denoiser = network(bundle.networks.denoiser, choice.precision, denoiser)
+        self.sampler = _core.Sampler(self.denoiser, grid)
+        self.seconds = time.perf_counter() - started
+
+    def condition_on(self, ready: Conditions) -> None:
+        """Run encoder and lift, and hand what they say to the denoiser."""
+        features = self.encoder({"views": ready.views, "valid": ready.valid})["features"]
+        lifted = {"features": features, "P": ready.matrices, "coords": ready.coords, "valid": ready.valid}
+        self.sampler.set_condition(self.lift(lifted))
 
 
 class Sampler:
@@ -90,14 +128,13 @@ class Sampler:
             raise InputError.of("--threads", "value", found=threads, expected="0 (the runtime decides) or more")
         self._lock = threading.Lock()
         self._study: _Study | None = None
+        self._threads = threads
         self._asked = {"device": device, "backend": backend, "precision": precision, "threads": threads}
         self.choice = choose(device, backend, precision)
         started = time.perf_counter()
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
-        loaded = time.perf_counter()
-        with _memory_limit("compiling the networks"):
-            self._compile(threads)
-        self._load_s, self._compile_s = loaded - started, time.perf_counter() - loaded
+        self._load_s = time.perf_counter() - started
+        self._compiled: _Compiled | None = None
 
     def sample(
         self,
@@ -162,61 +199,50 @@ class Sampler:
         table, plan = self._table(steps, solver, mean)
         xrays = {name: xray for name, xray in (("ap", ap), ("pa", pa), ("lateral", lateral)) if xray is not None}
         with self._lock, _memory_limit("sampling"):
-            study, reused = self._study_of(xrays, (ap, pa, lateral, geometry), geometry)
+            networks = self._networks()
+            study = self._study_of(networks, xrays, geometry)
             looping = time.perf_counter()
-            x = self._sampler.run(table, seed=seed, progress=progress)
+            x = networks.sampler.run(table, seed=seed, progress=progress)
             loop_s = time.perf_counter() - looping
-            timings = self._timings(study, reused, loop_s, table.evaluations)
-        hu = self.bundle.intensity.to_hu(x)
-        volume = Volume(hu, self.bundle.grid.affine, source=f"x2ct {self.bundle.name}")
-        timings["total_s"] = time.perf_counter() - started
-        return Result(volume, self._report(xrays, study.conditions, {"seed": seed, **plan}, timings))
-
-    def _compile(self, threads: int) -> None:
-        bundle = self.bundle
-        slots = len(bundle.geometry.views)
-        common = {
-            "backend": self.choice.backend,
-            "device": self.choice.device,
-            "threads": threads,
-            "runtime_dir": self.choice.runtime_dir,
+            network_s = float(networks.sampler.timings["network_s"])
+        volume = Volume(self.bundle.intensity.to_hu(x), self.bundle.grid.affine, source=f"x2ct {self.bundle.name}")
+        timings = {
+            "load_s": self._load_s,
+            "compile_s": networks.seconds,
+            "condition_s": 0.0 if study.reused else study.seconds,
+            "loop_s": loop_s,
+            "per_evaluation_s": network_s / table.evaluations,
+            "outside_network_share": max(0.0, 1.0 - network_s / loop_s),
+            "total_s": time.perf_counter() - started,
         }
+        return Result(volume, self._report(networks, xrays, study, {"seed": seed, **plan}, timings))
 
-        def network(name: str, precision: str, shapes: Mapping[str, list[int]]) -> _core.Network:
-            return _core.Network(
-                str(bundle.file_of(getattr(bundle.networks, name))), precision=precision, shapes=dict(shapes), **common
-            )
+    def compile(self) -> None:
+        """Compile the networks now; otherwise the first run does.
 
-        valid = [1, slots]
-        self._encoder = network("encoder", "f32", {"views": [1, slots, 1, *bundle.xray.shape], "valid": valid})
-        features = list(self._encoder.outputs["features"])
-        grid = list(bundle.grid.shape)
-        self._lift = network(
-            "lift",
-            "f32",
-            {"features": features, "P": [1, slots, 3, 4], "coords": [1, 3, *grid], "valid": valid},
-        )
-        self._denoiser = network(
-            "denoiser",
-            self.choice.precision,
-            {"x": [1, 1, *grid], "sigma": [1], **{name: list(shape) for name, shape in self._lift.outputs.items()}},
-        )
-        self._sampler = _core.Sampler(self._denoiser, grid)
+        Raises:
+            MissingRuntimeError: the runtime can't be opened, or refuses the precision.
+            MemoryLimitError: the networks don't fit.
+        """
+        with self._lock, _memory_limit("compiling the networks"):
+            self._networks()
 
-    def _study_of(
-        self, xrays: Mapping[str, XRay], given: tuple[object, ...], geometry: Geometry | None
-    ) -> tuple[_Study, bool]:
-        """Encoder and lift on these X-rays, or what they gave last time for the very same objects."""
+    def _networks(self) -> _Compiled:
+        if self._compiled is None:
+            self._compiled = _Compiled(self.bundle, self.choice, self._threads)
+        return self._compiled
+
+    def _study_of(self, networks: _Compiled, xrays: Mapping[str, XRay], geometry: Geometry | None) -> _Study:
+        """Encoder and lift on these X-rays, unless they were the last ones already."""
+        given = (*xrays.items(), ("geometry", geometry))
         if self._study is not None and self._study.is_of(given):
-            return self._study, True
+            return replace(self._study, reused=True)
         started = time.perf_counter()
+        self._study = None  # what follows may fail half-way
         ready = conditions(self.bundle, xrays, geometry)
-        features = self._encoder({"views": ready.views, "valid": ready.valid})["features"]
-        lifted = self._lift({"features": features, "P": ready.matrices, "coords": ready.coords, "valid": ready.valid})
-        self._study = None  # set_condition may fail half-way
-        self._sampler.set_condition(lifted)
-        self._study = _Study(given, ready, lifted, time.perf_counter() - started)
-        return self._study, False
+        networks.condition_on(ready)
+        self._study = _Study(given, ready, time.perf_counter() - started)
+        return self._study
 
     def _table(self, steps: int | None, solver: str | None, mean: bool) -> tuple[_core.Table, dict[str, Any]]:
         """The core's coefficient table, and what the report says about it."""
@@ -247,50 +273,45 @@ class Sampler:
             "sigmas": [float(sigma) for sigma in sigmas],
         }
 
-    def _timings(self, study: _Study, reused: bool, loop_s: float, evaluations: int) -> dict[str, Any]:
-        network_s = float(self._sampler.timings["network_s"])
-        return {
-            "load_s": self._load_s,
-            "compile_s": self._compile_s,
-            "condition_s": 0.0 if reused else study.seconds,
-            "condition_reused": reused,
-            "loop_s": loop_s,
-            "per_evaluation_s": network_s / evaluations,
-            "outside_network_share": max(0.0, 1.0 - network_s / loop_s) if loop_s else 0.0,
-        }
-
     def _report(
-        self, xrays: Mapping[str, XRay], ready: Conditions, plan: dict[str, Any], timings: dict[str, Any]
+        self,
+        networks: _Compiled,
+        xrays: Mapping[str, XRay],
+        study: _Study,
+        plan: Mapping[str, Any],
+        timings: Mapping[str, float],
     ) -> dict[str, Any]:
+        grid = self.bundle.grid
         return {
             "schema": report.SCHEMA,
             "notice": report.NOTICE,
             "versions": report.versions(),
             "device": self.choice.device,
             "backend": self.choice.backend,
-            "runtime": self._denoiser.runtime_version,
+            "runtime": networks.denoiser.runtime_version,
             "precision": {
-                "encoder": self._encoder.precision,
-                "lift": self._lift.precision,
-                "denoiser": self._denoiser.precision,
+                "encoder": networks.encoder.precision,
+                "lift": networks.lift.precision,
+                "denoiser": networks.denoiser.precision,
             },
             "asked": self._asked,
             "model": {"name": self.bundle.name, "sha256": self.bundle.checksum},
             "inputs": [
                 {
                     "view": name,
-                    "source": Path(xray.source).name,
+                    "file": Path(xray.source).name,
                     "calibrated": xray.calibrated,
                     "shape": list(xray.image.shape),
                 }
                 for name, xray in xrays.items()
             ],
             **plan,
-            "grid": {"shape": list(self.bundle.grid.shape), "spacing_mm": list(self.bundle.grid.spacing_mm)},
-            "timings": {key: round(value, 6) if isinstance(value, float) else value for key, value in timings.items()},
+            "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
+            "condition_reused": study.reused,
+            "timings": {key: round(value, 6) for key, value in timings.items()},
             "peak_memory_bytes": report.peak_memory_bytes(),
-            "assumptions": list(ready.assumptions),
-            "warnings": [*ready.warnings, report.NOTICE],
+            "assumptions": list(study.conditions.assumptions),
+            "warnings": [*study.conditions.warnings, report.NOTICE],
             "outputs": [],
         }
 

@@ -94,8 +94,13 @@ def sample_files(
     say("loading the model")
     from x2ct.sampler import Sampler
 
+    def first_steps(done: int, total: int, sigma: float) -> None:
+        say("sampling")
+        if progress is not None:
+            progress(done, total, sigma)
+
     sampler = Sampler(job.model, device=job.device, backend=job.backend, precision=job.precision, threads=job.threads)
-    say("sampling")
+    say("compiling the networks")
     result = sampler.run(
         **xrays,
         geometry=geometry,
@@ -103,7 +108,7 @@ def sample_files(
         steps=job.steps,
         solver=job.solver,
         mean=job.mean,
-        progress=progress,
+        progress=first_steps,
     )
     say("writing")
     from x2ct import report as reports

@@ -227,9 +227,11 @@ def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
-    grid.add_column(no_wrap=True)
+    grid = Table(show_header=False, box=None, pad_edge=False)
+    grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
     for name, value in rows:
         grid.add_row(name, value)
-    Console(markup=False, highlight=False).print(grid)
+    console = Console(markup=False, highlight=False)
+    console.print(title, style="bold")
+    console.print(grid)

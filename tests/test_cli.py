@@ -1,0 +1,313 @@
+"""The command line on real files with the tiny bundle: what it writes, what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from tests import tiny_bundle
+from x2ct.cli import app
+from x2ct.geometry import Geometry, centred_affine
+from x2ct.volume import Volume
+
+
+@dataclass(frozen=True)
+class Study:
+    """A folder with a model, X-rays and a geometry, and where outputs may go."""
+
+    folder: Path
+
+    def __truediv__(self, name: str) -> str:
+        return str(self.folder / name)
+
+    def files(self) -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in sorted(self.folder.rglob("*")) if path.is_file()}
+
+    def sample(self, *options: str, frontal: str | None = "ap.npy", model: str = "tiny.x2ct") -> Result:
+        views = ["--ap", self / frontal, "--lateral", self / "lateral.npy"] if frontal else []
+        return run("sample", *views, "-m", self / model, "--threads", "1", "-o", self / "ct.nii.gz", *options)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def body() -> Volume:
+    """An asymmetric phantom, off centre: an ellipsoid of water with a rod of bone on the patient's right."""
+    x, y, z = (np.indices(tiny_bundle.GRID).astype(np.float32) - 15.5) * 10.0
+    hu = np.full(tiny_bundle.GRID, -1000.0, np.float32)
+    hu[(x / 120) ** 2 + (y / 80) ** 2 + (z / 140) ** 2 < 1] = 0.0
+    hu[(x > 40) & (x < 70) & (abs(y) < 25) & (z > -40) & (z < 90)] = 900.0
+    return Volume(hu, centred_affine(tiny_bundle.GRID, tiny_bundle.SPACING_MM))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `study` copies: made once."""
+    from x2ct.geometry import attenuation, project
+
+    folder = tmp_path_factory.mktemp("study")
+    tiny_bundle.write(folder / "tiny.x2ct")
+    geometry = Geometry.parallel(("ap", "lateral"), shape=tiny_bundle.DETECTOR, spacing_mm=tiny_bundle.DETECTOR_MM)
+    geometry.save(folder / "geometry.json")
+    volume = body()
+    volume.save(folder / "truth.nii.gz")
+    for view in geometry.views:
+        np.save(folder / f"{view.name}.npy", project(attenuation(volume.hu), volume.affine, view, threads=1))
+    return folder
+
+
+@pytest.fixture
+def study(made: Path, tmp_path: Path) -> Study:
+    import shutil
+
+    shutil.copytree(made, tmp_path / "study")
+    return Study(tmp_path / "study")
+
+
+# ------------------------------------------------------------------------------------------------ the main job
+
+
+def test_sample_writes_a_ct_that_shows_what_the_xrays_show(study: Study) -> None:
+    result = study.sample("--mean", "--geometry", study / "geometry.json", "--precision", "f32")
+    assert result.exit_code == 0, result.stderr
+    image = nib.load(study / "ct.nii.gz")
+    assert image.get_data_dtype() == np.int16
+    np.testing.assert_allclose(image.affine, centred_affine(tiny_bundle.GRID, tiny_bundle.SPACING_MM))
+    ct = np.asarray(image.dataobj, np.float32)
+    truth = body().hu
+    assert np.corrcoef(ct.ravel(), truth.ravel())[0, 1] > 0.5
+    assert ct[22:25, 16, 18].mean() > ct[7:10, 16, 18].mean() + 20  # the bone is on the patient's right
+    assert "ct.nii.gz" in result.stdout
+
+
+def test_same_seed_gives_the_same_bytes_and_another_does_not(study: Study) -> None:
+    outputs = []
+    for seed in ("7", "7", "8"):
+        assert study.sample("--seed", seed, "--quiet").exit_code == 0
+        outputs.append((study.folder / "ct.nii.gz").read_bytes())
+    assert outputs[0] == outputs[1]
+    assert outputs[0] != outputs[2]
+
+
+def test_report_says_what_was_done(study: Study) -> None:
+    result = study.sample(
+        "--report", study / "run.json", "--preview", study / "ct.png", "--seed", "3", "--steps", "4", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((study.folder / "run.json").read_text())
+    assert json.loads(result.stdout) == report
+    assert report["seed"] == 3
+    assert report["solver"] == "dpmpp-2m"
+    assert report["steps"] == report["evaluations"] == 4
+    assert report["sigmas"][0] == pytest.approx(20.0)
+    assert report["sigmas"][-1] == pytest.approx(0.03)
+    assert (report["device"], report["backend"]) == ("cpu", "openvino")
+    assert report["precision"]["lift"] == "f32"
+    assert report["precision"]["denoiser"] in ("f32", "bf16")
+    assert report["asked"]["precision"] == "auto"
+    assert len(report["model"]["sha256"]) == 64
+    assert {entry["view"]: entry["file"] for entry in report["inputs"]} == {"ap": "ap.npy", "lateral": "lateral.npy"}
+    assert all(len(entry["sha256"]) == 64 for entry in report["inputs"] + report["outputs"])
+    assert {entry["file"] for entry in report["outputs"]} == {"ct.nii.gz", "ct.png"}
+    assert report["timings"]["total_s"] > report["timings"]["loop_s"] > 0
+    assert report["peak_memory_bytes"] > 1e6
+    assert any("geometry: none given" in line for line in report["assumptions"])
+    assert any("not a medical device" in line for line in report["warnings"])
+    assert str(study.folder) not in (study.folder / "run.json").read_text()  # a path may name a person
+    with Image.open(study / "ct.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_one_view_alone_is_enough_and_is_warned_about(study: Study) -> None:
+    result = run("sample", "--lateral", study / "lateral.npy", "-m", study / "tiny.x2ct", "-o", study / "ct.nii")
+    assert result.exit_code == 0, result.stderr
+    assert "warning: one view only (lateral)" in result.stderr
+
+
+def test_quiet_prints_nothing_and_json_one_object(study: Study) -> None:
+    quiet = study.sample("--quiet")
+    assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, "", "")
+    assert isinstance(json.loads(study.sample("--json", "--quiet").stdout), dict)
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+def png_header_of(rows: int, columns: int) -> bytes:
+    """A PNG that says it is this large and holds nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", columns, rows, 16, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def flip_a_byte(study: Study) -> None:
+    path = study.folder / "tiny.x2ct" / "denoiser.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def unknown_schema(study: Study) -> None:
+    path = study.folder / "tiny.x2ct" / "model.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 99', 1))
+
+
+def no_schema_in_geometry(study: Study) -> None:
+    (study.folder / "geometry.json").write_text("{}")
+
+
+def save_ap(values: np.ndarray) -> Callable[[Study], None]:
+    return lambda study: np.save(study.folder / "ap.npy", values, allow_pickle=True)
+
+
+def write_ap(name: str, content: bytes) -> Callable[[Study], None]:
+    return lambda study: (study.folder / name).write_bytes(content) and None
+
+
+def colour_photo(study: Study) -> None:
+    photo = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(photo).save(study.folder / "ap.png")
+
+
+def nothing(study: Study) -> None:
+    pass
+
+
+NOISE = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+SPOILT = NOISE.copy()
+SPOILT[3, 4] = np.nan
+
+# what is done to the study, the frontal X-ray's name, more options, exit code, a word of the complaint
+REFUSED: dict[str, tuple[Callable[[Study], None], str | None, list[str], int, str]] = {
+    "missing file": (nothing, "nowhere.png", [], 2, "nowhere.png"),
+    "text called .dcm": (write_ap("ap.dcm", b"this is no DICOM file\n" * 9), "ap.dcm", [], 2, "ap.dcm"),
+    "colour photo": (colour_photo, "ap.png", [], 2, "colour"),
+    "all-zero image": (save_ap(np.zeros((64, 64), np.float32)), "ap.npy", [], 2, "everywhere"),
+    "NaN": (save_ap(SPOILT), "ap.npy", [], 2, "NaN"),
+    "3-D array": (save_ap(np.stack([NOISE, NOISE])), "ap.npy", [], 2, "ap.npy"),
+    "object array": (save_ap(np.array([[{}, {}], [{}, {}]], object)), "ap.npy", [], 2, "ap.npy"),
+    "a folder": (nothing, "tiny.x2ct", [], 2, "folder"),
+    "empty file": (write_ap("ap.png", b""), "ap.png", [], 2, "empty"),
+    "past the size limit": (write_ap("ap.png", png_header_of(60_000, 60_000)), "ap.png", [], 2, "ap.png"),
+    "size against geometry": (save_ap(NOISE[:40]), "ap.npy", ["--geometry", "geometry.json"], 2, "geometry"),
+    "geometry without schema": (no_schema_in_geometry, "ap.npy", ["--geometry", "geometry.json"], 2, "schema"),
+    "missing geometry": (nothing, "ap.npy", ["--geometry", "nowhere.json"], 2, "nowhere.json"),
+    "bundle with a flipped byte": (flip_a_byte, "ap.npy", [], 2, "denoiser.onnx"),
+    "unknown schema version": (unknown_schema, "ap.npy", [], 2, "schema"),
+    "no such model": (nothing, "ap.npy", ["-m", "nobody"], 2, "nobody"),
+    "no X-ray": (nothing, None, [], 2, "--lateral"),
+    "both frontal views": (nothing, "ap.npy", ["--pa", "ap.npy"], 2, "one frontal view"),
+    "output in no folder": (nothing, "ap.npy", ["-o", "nowhere/ct.nii.gz"], 2, "no such folder"),
+    "output is a folder": (nothing, "ap.npy", ["-o", "tiny.x2ct"], 2, "tiny.x2ct"),
+    "output of unknown kind": (nothing, "ap.npy", ["-o", "ct.jpg"], 2, ".nii"),
+    "preview of unknown kind": (nothing, "ap.npy", ["--preview", "ct.bmp"], 2, ".png"),
+    "output over an input": (
+        nothing,
+        "ap.npy",
+        ["--report", "geometry.json", "--geometry", "geometry.json"],
+        2,
+        "input",
+    ),
+    "two outputs of one name": (nothing, "ap.npy", ["-o", "a.nii", "--preview", "a.nii"], 2, "another output"),
+    "unknown solver": (nothing, "ap.npy", ["--solver", "magic"], 2, "magic"),
+    "no steps": (nothing, "ap.npy", ["--steps", "0"], 2, "--steps"),
+    "negative seed": (nothing, "ap.npy", ["--seed", "-1"], 2, "--seed"),
+    "seed past 64 bits": (nothing, "ap.npy", ["--seed", str(2**64)], 2, "seed"),
+    "mean with steps": (nothing, "ap.npy", ["--mean", "--steps", "3"], 2, "--mean"),
+    "senseless spacing": (nothing, "ap.npy", ["--spacing", "0"], 2, "--spacing"),
+    "unknown device": (nothing, "ap.npy", ["--device", "abacus"], 2, "abacus"),
+    "cuda": (nothing, "ap.npy", ["--device", "cuda:0"], 3, "cuda"),
+    "unknown precision": (nothing, "ap.npy", ["--precision", "f8"], 2, "f8"),
+    "unknown option": (nothing, "ap.npy", ["--colour"], 2, "--colour"),
+}
+PATH_OPTIONS = {"--geometry", "--pa", "-o", "--preview", "--report"}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_bad_input_is_one_line_with_its_code_and_nothing_written(study: Study, fault: str) -> None:
+    spoil, frontal, options, code, word = REFUSED[fault]
+    spoil(study)
+    for index, option in enumerate(options[:-1]):
+        if option in PATH_OPTIONS:
+            options = [*options[: index + 1], study / options[index + 1], *options[index + 2 :]]
+    before = study.files()
+    result = study.sample(*options, frontal=frontal)
+    assert result.exit_code == code, result.stderr
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stderr.startswith("x2ct: error: ")
+    assert word in result.stderr
+    assert study.files() == before
+
+
+def test_memory_is_its_own_code(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from x2ct import sampler
+
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(sampler, "conditions", exhausted)
+    before = study.files()
+    result = study.sample()
+    assert (result.exit_code, study.files()) == (4, before)
+    assert "out of memory" in result.stderr
+
+
+def test_nothing_is_written_when_the_last_output_fails(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from x2ct import report
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report, "write_json", full)
+    before = study.files()
+    result = study.sample("--report", study / "run.json")
+    assert (result.exit_code, study.files()) == (1, before)
+    assert "No space left" in result.stderr
+
+
+# ------------------------------------------------------------------------------------------------ the other commands
+
+
+def test_info_lists_what_is_here() -> None:
+    plain, machine = run("info"), run("info", "--json")
+    assert plain.exit_code == machine.exit_code == 0
+    facts = json.loads(machine.stdout)
+    assert facts["versions"]["x2ct"]
+    assert {solver["name"] for solver in facts["solvers"]} >= {"euler", "heun", "dpmpp-2m"}
+    assert any(backend["name"] == "openvino" for backend in facts["backends"])
+    assert "openvino" in plain.stdout
+
+
+def test_info_describes_a_bundle(study: Study) -> None:
+    facts = json.loads(run("info", study / "tiny.x2ct", "--json").stdout)
+    assert facts["bundle"]["grid"]["shape"] == [32, 32, 32]
+    assert "32 x 32 x 32" in run("info", study / "tiny.x2ct").stdout
+
+
+def test_info_refuses_a_damaged_bundle(study: Study) -> None:
+    flip_a_byte(study)
+    result = run("info", study / "tiny.x2ct")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+
+
+def test_help_names_every_exit_code_and_command() -> None:
+    text = run("--help").stdout
+    assert all(code in text for code in ("130", "143", "out of memory"))
+    assert all(command in text for command in ("sample", "drr", "prepare", "train", "export", "info"))
+    assert run().stdout == text
+    assert run("--version").stdout.startswith("x2ct 0.")
