@@ -178,7 +178,7 @@ def _network(file: str, model: onnx.ModelProto) -> Network:
     return Network(file, tensors(list(model.graph.input)), tensors(list(model.graph.output)))
 
 
-def manifest(geometry: Geometry | None = None) -> tuple[Manifest, dict[str, bytes]]:
+def manifest(geometry: Geometry | None = None, shape: tuple[int, int, int] = GRID) -> tuple[Manifest, dict[str, bytes]]:
     """The tiny bundle's manifest and graphs."""
     models = {"encoder": encoder(), "lift": lift(), "denoiser": denoiser()}
     networks = {name: _network(f"{name}.onnx", model) for name, model in models.items()}
@@ -186,12 +186,12 @@ def manifest(geometry: Geometry | None = None) -> tuple[Manifest, dict[str, byte
         name="tiny",
         version="0.1.0",
         created="2026-01-01T00:00:00Z",
-        grid=Grid(GRID, SPACING_MM),
+        grid=Grid(shape, SPACING_MM),
         intensity=Intensity(),
         xray=XRaySpec(DETECTOR, DETECTOR_MM, 6.0),
         geometry=geometry or Geometry.parallel(("ap", "lateral"), shape=DETECTOR, spacing_mm=DETECTOR_MM),
         diffusion=Diffusion(SIGMA_DATA, 0.03, 20.0, "log-snr", "dpmpp-2m", 6),
-        patch=Patch((GRID,), (1.0,), 8),
+        patch=Patch((shape,), (1.0,), 8),
         networks=Networks(**networks, receptive_radius=1),
         parity={},
         provenance={"data": "none"},
@@ -199,6 +199,6 @@ def manifest(geometry: Geometry | None = None) -> tuple[Manifest, dict[str, byte
     return content, {f"{name}.onnx": model.SerializeToString() for name, model in models.items()}
 
 
-def write(target: str | Path, geometry: Geometry | None = None) -> Bundle:
+def write(target: str | Path, geometry: Geometry | None = None, shape: tuple[int, int, int] = GRID) -> Bundle:
     """Write the tiny bundle as a folder, by custom NAME.x2ct, and open it."""
-    return Bundle.write(target, *manifest(geometry))
+    return Bundle.write(target, *manifest(geometry, shape))
