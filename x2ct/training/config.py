@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from x2ct.data.augment import AugmentConfig
+from x2ct.data.shards import Grid
 from x2ct.errors import InputError
 from x2ct.intensity import Intensity
 from x2ct.model import ModelConfig
@@ -53,7 +54,7 @@ class PatchConfig:
     """
 
     sizes: tuple[int, ...] = (32, 64, 128)
-    probabilities: tuple[float, ...] = (0.2, 0.75, 0.05)
+    probabilities: tuple[float, ...] = (0.1, 0.88, 0.02)
     voxels: int = 2 * 64**3
 
     def __post_init__(self) -> None:
@@ -108,6 +109,7 @@ class TrainConfig:
         name: the model's name.
         steps: optimiser steps of the whole run.
         seed: of everything random in the run.
+        grid: the voxels that the model fills; a new run takes its shards'.
         model: the network.
         intensity: the map between HU and x.
         diffusion: noise levels and sampler defaults.
@@ -127,6 +129,7 @@ class TrainConfig:
     name: str = "model"
     steps: int = 5000
     seed: int = 0
+    grid: Grid = field(default_factory=Grid)
     model: ModelConfig = field(default_factory=ModelConfig)
     intensity: Intensity = field(default_factory=Intensity)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)

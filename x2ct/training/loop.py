@@ -73,11 +73,11 @@ def train(
         InputError: the shards or the run's folder can't be used.
     """
     run_dir = Path(run_dir)
-    config = _open_run(run_dir, config, resume)
+    shard_set = ShardSet.open(shards)
+    config = _open_run(run_dir, config, shard_set.grid, resume)
     if threads:
         torch.set_num_threads(threads)
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    shard_set = ShardSet.open(shards)
     geometry = training_geometry(config)
     people = _people(shard_set, config, "train")
     held_out = _people(shard_set, config, "validation", needed=False)
@@ -193,12 +193,15 @@ def training_geometry(config: TrainConfig) -> Geometry:
     return Geometry.parallel(("ap", "lateral"), shape=config.model.detector, spacing_mm=config.detector_spacing_mm)
 
 
-def _open_run(run_dir: Path, config: TrainConfig | None, resume: bool) -> TrainConfig:
+def _open_run(run_dir: Path, config: TrainConfig | None, grid: Grid, resume: bool) -> TrainConfig:
     saved = run_dir / CONFIG_FILE
+    config = None if config is None else dataclasses.replace(config, grid=grid)
     if resume:
         if not saved.exists():
             raise InputError.of(run_dir, "run", found="no config.json", expected="a run to resume", hint="leave out --resume")
         own = TrainConfig.load(run_dir)
+        if own.grid != grid:
+            raise InputError.of("shards", "grid", found=grid, expected=f"the run's, {own.grid}", hint="prepare them again")
         if config is None or config == own:
             return own
         if dataclasses.replace(config, steps=own.steps) != own:
@@ -211,7 +214,7 @@ def _open_run(run_dir: Path, config: TrainConfig | None, resume: bool) -> TrainC
         raise InputError.of(
             run_dir, "run", found="a run", expected="an empty or new folder", hint="use --resume, or choose another folder"
         )
-    config = config or TrainConfig()
+    config = config or TrainConfig(grid=grid)
     run_dir.mkdir(parents=True, exist_ok=True)
     config.save(run_dir)
     return config

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -33,7 +36,7 @@ class StudyPool:
         self._grid, self._geometry, self._config = grid, geometry, config
         self._size, self._refresh, self._seed = size, refresh, seed
         self._studies: dict[int, Future[Study]] = {}
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="x2ct-studies")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="x2ct-studies", initializer=_yield_to_training)
 
     def __enter__(self) -> StudyPool:
         return self
@@ -58,3 +61,9 @@ class StudyPool:
         turn, place = divmod(index, len(self._people))
         order = np.random.default_rng([self._seed, 2, turn]).permutation(len(self._people))
         return augmented_study(self._people[int(order[place])], self._grid, self._geometry, self._config, rng)
+
+
+def _yield_to_training() -> None:
+    """Let the training's threads go first: each of their steps waits for the slowest (Linux has priorities by thread)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
