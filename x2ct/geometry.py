@@ -487,7 +487,12 @@ def _angle(name: str, angle_deg: float | None) -> float:
 
 
 def _named(view: str | float) -> tuple[str, float | None]:
-    return (view, None) if isinstance(view, str) else (f"angle{view:g}", float(view))
+    """A view's name and angle out of a name that knows its angle, or an angle ("30" too)."""
+    try:
+        angle = float(view)
+    except ValueError:
+        return str(view), None
+    return f"angle{angle:g}", angle
 
 
 def _frame(angle_deg: float) -> tuple[FloatArray, FloatArray]:
