@@ -71,6 +71,12 @@ def test_lungs_belong_to_the_body_even_behind_a_thin_wall() -> None:
     assert found[lungs].mean() > 0.999
 
 
+def test_gas_in_the_body_belongs_to_it() -> None:
+    hu = chest()
+    hu[40:46, 30:36] = -1000.0  # a windpipe through all slices
+    assert body_mask(hu, CHEST.spacing_mm)[40:46, 30:36].all()
+
+
 def test_a_cut_field_of_view_loses_no_rim() -> None:
     hu = chest()[20:-20]
     found = body_mask(hu, CHEST.spacing_mm)
@@ -215,6 +221,11 @@ def test_an_interrupted_run_goes_on(cts: Path, tmp_path: Path) -> None:
     assert [p.id for p in ShardSet.open(out).people] == ["a", "b"]
     assert prepare(cts, out).kept == ("a", "b")
     assert sorted(p.name for p in out.iterdir()) == ["a.npy", "b.npy", "index.json", "more_c.npy"]
+    # Stopped while making one again: the others, not come to yet, are not forgotten.
+    save(cts / "a.nii.gz", phantom.limb(LIMB, 7), LIMB)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(cts, out, progress=lambda done, total, name: stop(done + 1, total, name))
+    assert prepare(cts, out).kept == ("a", "b", "more_c")
 
 
 def test_a_bad_ct_is_one_line_and_the_rest_goes_on(cts: Path, tmp_path: Path) -> None:
