@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -62,6 +63,14 @@ def _pitch(text: str) -> tuple[float, float]:
     if not (0 < row < 100 and 0 < across < 100):
         raise typer.BadParameter(f"found {text!r}, expected a pitch above 0 and below 100 mm")
     return row, across
+
+
+def _view(text: str) -> str | float:
+    """A view's name, or an angle in degrees."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 @app.callback()
@@ -175,13 +184,25 @@ def drr(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write PNG, .npy and geometry.json to.")],
     geometry: Annotated[str, typer.Option(help="parallel, cone, or a geometry file.")] = "parallel",
     view: Annotated[
-        list[str] | None, typer.Option(help="ap, pa, lateral or degrees; may be repeated. By default ap and lateral.")
+        list[Any] | None,
+        typer.Option(parser=_view, metavar="VIEW", help="ap, pa, lateral or degrees; may be repeated."),
     ] = None,
+    mu_water: Annotated[float, typer.Option(help="Attenuation of water per mm; 0.02 is that of 70 keV.")] = 0.02,
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Project a CT to X-rays."""
+    from x2ct import report as reports
+    from x2ct.drr import drr as run
+
+    with terminal.progress("views", quiet) as display:
+        display.stage("projecting")
+        written = run(ct, output, geometry, view, mu_water=mu_water, threads=threads, progress=display.step)
+    if json:
+        terminal.show(reports.to_json({"outputs": [reports.file_record(path) for path in written]}).rstrip())
+        return
+    terminal.show("\n".join(map(str, written)), quiet)
 
 
 @app.command()
@@ -258,7 +279,7 @@ def train(
         done = run(
             shards,
             output,
-            settings and settings.with_changes(**changes),
+            settings and replace(settings, **changes),
             resume=resume,
             minutes=minutes,
             device=device,

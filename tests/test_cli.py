@@ -311,3 +311,34 @@ def test_help_names_every_exit_code_and_command() -> None:
     assert all(command in text for command in ("sample", "drr", "prepare", "train", "export", "info"))
     assert run().stdout == text
     assert run("--version").stdout.startswith("x2ct 0.")
+
+
+def test_drr_writes_what_sample_reads(study: Study) -> None:
+    """CT -> X-rays of a cone -> CT, with the geometry file that came with them."""
+    made = run("drr", study / "truth.nii.gz", "-o", study / "xray", "--geometry", "cone", "--threads", "1", "--json")
+    assert made.exit_code == 0, made.stderr
+    names = {entry["file"] for entry in json.loads(made.stdout)["outputs"]}
+    assert names == {"ap.npy", "ap.png", "lateral.npy", "lateral.png", "geometry.json"}
+    views = ["--ap", study / "xray/ap.npy", "--lateral", study / "xray/lateral.npy"]
+    options = ["--geometry", study / "xray/geometry.json", "-m", study / "tiny.x2ct", "--mean", "--precision", "f32"]
+    result = run("sample", *views, *options, "-o", study / "ct.nii.gz")
+    assert result.exit_code == 0, result.stderr
+    ct = np.asarray(nib.load(study / "ct.nii.gz").dataobj, np.float32)
+    assert np.corrcoef(ct.ravel(), body().hu.ravel())[0, 1] > 0.5
+    assert ct[22:25, 16, 18].mean() > ct[7:10, 16, 18].mean() + 20
+
+
+def test_drr_takes_names_and_angles(study: Study) -> None:
+    result = run("drr", study / "truth.nii.gz", "-o", study / "xray", "--view", "pa", "--view", "30", "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert [view.name for view in Geometry.load(study / "xray/geometry.json").views] == ["pa", "angle30"]
+
+
+def test_drr_of_a_truncated_ct_is_one_line(study: Study) -> None:
+    path = study.folder / "truth.nii.gz"
+    path.write_bytes(path.read_bytes()[:300])
+    before = study.files()
+    result = run("drr", study / "truth.nii.gz", "-o", study / "xray")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert study.files() == before
+    assert not (study.folder / "xray").exists()
