@@ -47,15 +47,15 @@ $(BIN)/python:
 # What inference needs and the package itself, editable; no torch.
 $(RUN_STAMP): pyproject.toml setup.py | $(BIN)/python
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' > .venv/build-requirements.txt
-	$(BIN)/python -m pip install --quiet -r .venv/build-requirements.txt
+	$(BIN)/python -m pip install -qq -r .venv/build-requirements.txt
 	$(CONFIGURE)
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable .
 	@touch $@
 
 # Training, export, tests and linters on top.
 $(DEV_STAMP): $(RUN_STAMP)
-	$(BIN)/python -m pip install --quiet '$(TORCH)'
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[train,dev]'
+	$(BIN)/python -m pip install -qq '$(TORCH)'
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,dev]'
 	@touch $@
 
 setup: $(DEV_STAMP)
@@ -73,7 +73,7 @@ $(BUILD)/.core: $(RUN_STAMP) CMakeLists.txt $(CPP_SOURCES) $(CPP_HEADERS)
 	@touch $@
 
 wheel: $(RUN_STAMP)
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
 	@ls -l dist/*.whl
 
 # ------------------------------------------------------------------------------------------------ demo
