@@ -10,6 +10,16 @@ radiograph to a common scale without judging tissue, each stage one function:
 5. `scaled`: the field's 99th percentile meets the bundle's reference, the same percentile of its training X-rays.
 
 Outside the field is air (0), as everything outside a picture is.
+
+What real pictures showed (pydicom-data's chest RG1 and ankle RG3, MONOCHROME1 without PixelIntensityRelationship):
+
+- The chest has air only in the corners beside the neck, a black shutter over 20 rows at the top and 16 columns at the
+  right, and half of its pixels above 85% of its 99th percentile, like trunks projected from CTs that show as much of
+  the abdomen. A log would push its lungs down to a quarter of the mediastinum; projections have about 40%. So: no log.
+- The ankle has shutters over half of its width, with soft and slightly slanted edges: hence the margin beside an edge.
+  As stored it is mirrored, which PatientOrientation says and the reversed letter R confirms.
+- Lateral projections reach higher line integrals than frontal ones (99th percentile 5 to 9 against 4 to 7 in adult
+  trunks): a reference for each view serves better than one for both.
 """
 
 from __future__ import annotations

@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
@@ -118,30 +121,55 @@ def read_tiff(source: Path) -> Picture:
     try:
         with tifffile.TiffFile(source) as tiff:
             pages = len(tiff.pages)
-            shape = tiff.series[0].shape if pages == 1 else (pages,)
-            page = tiff.pages.first
-            kind, photometric, samples = page.dtype, page.photometric, int(page.samplesperpixel)
-            if pages != 1 or len(shape) > (2 if samples == 1 else 3):
-                found = f"{pages} pages" if pages != 1 else f"{len(shape)} axes {shape}"
+            if pages != 1 or len(tiff.series[0].shape) > 3:
+                found = f"{pages} pages" if pages != 1 else f"{len(tiff.series[0].shape)} axes"
                 raise InputError.of(source, "pages", found=found, expected="one picture")
-            check_size(source, int(page.imagelength), int(page.imagewidth))
-            name = getattr(photometric, "name", str(photometric))
-            if name not in ("MINISBLACK", "MINISWHITE", "RGB"):
-                raise InputError.of(source, "photometric interpretation", found=name, expected="grey")
-            if kind is None or not (kind.kind == "f" or (kind.kind == "u" and kind.itemsize <= 2)):
-                raise InputError.of(source, "data type", found=kind, expected="8- or 16-bit unsigned, or float")
-            values = page.asarray()
+            page = tiff.pages.first
+            photometric = _checked_tiff(page, source)
+            values = _tiff_values(page, source)
     except InputError:
         raise
     except Exception as error:  # its decoders raise many kinds on damaged data, and none of them is our failure
         raise unreadable(source, error) from error
-    if values.ndim == 3 and kind.kind == "f":
+    calibrated = values.dtype.kind == "f"
+    if values.ndim == 3 and calibrated:
         raise InputError.of(source, "shape", found=values.shape, expected="one channel of line integrals")
     if values.ndim == 3:
         values = grey(values, source)
-    calibrated = kind.kind == "f"
     notes = (UPRIGHT,) if calibrated else (DISPLAY, UPRIGHT)
-    return Picture(values.astype(np.float32), calibrated, name != "MINISWHITE", notes=notes)
+    return Picture(values.astype(np.float32), calibrated, photometric != "MINISWHITE", notes=notes)
+
+
+def _checked_tiff(page: TiffPage, source: Path) -> str:
+    """The photometric interpretation's name, once size and kind of number are such that decoding makes sense."""
+    check_size(source, int(page.imagelength), int(page.imagewidth))
+    name = str(getattr(page.photometric, "name", page.photometric))
+    if name not in ("MINISBLACK", "MINISWHITE", "RGB"):
+        raise InputError.of(source, "photometric interpretation", found=name, expected="grey")
+    kind = page.dtype
+    if kind is None or not (kind.kind == "f" or (kind.kind == "u" and kind.itemsize <= 2)):
+        raise InputError.of(source, "data type", found=kind, expected="8- or 16-bit unsigned, or float")
+    if int(page.imagedepth) != 1 or int(page.samplesperpixel) > 4:
+        found = f"{page.imagedepth} x {page.samplesperpixel}"
+        raise InputError.of(source, "depth x channels", found=found, expected="one grey picture")
+    return name
+
+
+def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
+    """(rows, columns) or (rows, columns, channels)."""
+    from PIL import Image
+
+    try:
+        values = page.asarray()
+    except ValueError as error:
+        # LZW and JPEG need a package that tifffile does not bring; Pillow decodes them, but inverts MINISWHITE.
+        if "imagecodecs" not in str(error) or getattr(page.photometric, "name", "") == "MINISWHITE":
+            raise
+        with Image.open(source, formats=["TIFF"]) as image:
+            values = np.asarray(image)
+        if values.dtype != page.dtype:
+            raise
+    return np.moveaxis(values, 0, -1) if values.ndim == 3 and values.shape[-1] > 4 else values
 
 
 def read_npy(source: Path) -> Picture:

@@ -1,0 +1,490 @@
+"""An X-ray means the same whatever file it comes in and lands where it belongs; a bad one is refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import Dataset
+
+from x2ct import exposure
+from x2ct.errors import InputError
+from x2ct.geometry import View
+from x2ct.radiograph import ASSUMED_SIDE_MM, MAX_PIXELS, XRay, resample
+
+CHEST = Path(__file__).parent / "data" / "chest_pa_cr.dcm"
+VIEW = View.parallel("ap")  # 352 x 352 of 1.25 mm
+P99 = 6.0
+
+
+def some_picture(rows: int = 40, columns: int = 30, kind: type = np.uint16) -> np.ndarray:
+    top = 255 if kind is np.uint8 else 4000
+    return np.random.default_rng(1).integers(0, top, (rows, columns)).astype(kind)
+
+
+def refused(path: Path, *words: str) -> None:
+    """Loading is an InputError of one line that names the file and says the words."""
+    with pytest.raises(InputError) as caught:
+        XRay.load(path)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert str(path) in line
+    for word in words:
+        assert word in line, line
+
+
+def save_dicom(path: Path, change: Callable[[Dataset], None] | None = None) -> Path:
+    dataset = pydicom.dcmread(CHEST)
+    if change:
+        change(dataset)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", ["png", "tif", "npy"])
+def test_integer_pictures_are_display_values(tmp_path: Path, kind: type, suffix: str) -> None:
+    picture = some_picture(kind=kind)
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "npy":
+        np.save(path, picture)
+    elif suffix == "tif":
+        tifffile.imwrite(path, picture)
+    else:
+        Image.fromarray(picture).save(path)
+    xray = XRay.load(path)
+    assert not xray.calibrated
+    assert xray.spacing_mm is None
+    assert xray.image.dtype == np.float32
+    assert np.array_equal(xray.image, picture)
+    assert any("dense tissue was taken to be bright" in note for note in xray.notes)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("suffix", ["tif", "npy"])
+def test_float_pictures_are_line_integrals(tmp_path: Path, kind: type, suffix: str) -> None:
+    picture = np.random.default_rng(0).uniform(0, 8, (20, 30)).astype(kind)
+    path = tmp_path / f"x.{suffix}"
+    np.save(path, picture) if suffix == "npy" else tifffile.imwrite(path, picture)
+    xray = XRay.load(path)
+    assert xray.calibrated
+    assert np.array_equal(xray.image, picture.astype(np.float32))
+
+
+def test_what_a_file_is_its_bytes_say(tmp_path: Path) -> None:
+    Image.fromarray(some_picture()).save(tmp_path / "x.png")
+    (tmp_path / "x.png").rename(tmp_path / "x")
+    assert XRay.load(tmp_path / "x").image.shape == (40, 30)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
+def test_grey_stored_as_colour_is_fine(tmp_path: Path, mode: str) -> None:
+    picture = some_picture(kind=np.uint8)
+    Image.fromarray(picture).convert(mode).save(tmp_path / "x.png")
+    assert np.array_equal(XRay.load(tmp_path / "x.png").image, picture)
+
+
+def test_tiff_whose_white_is_zero_is_inverted(tmp_path: Path) -> None:
+    picture = some_picture()
+    tifffile.imwrite(tmp_path / "x.tif", picture, photometric="miniswhite")
+    assert np.array_equal(XRay.load(tmp_path / "x.tif").image, picture.max() - picture.astype(np.float32))
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_compressed_tiff(tmp_path: Path, compression: str) -> None:
+    picture = some_picture()
+    Image.fromarray(picture).save(tmp_path / "x.tif", compression=compression)
+    assert np.array_equal(XRay.load(tmp_path / "x.tif").image, picture)
+
+
+def test_tiff_with_separate_planes(tmp_path: Path) -> None:
+    picture = some_picture()
+    tifffile.imwrite(tmp_path / "x.tif", np.stack([picture] * 3), photometric="rgb", planarconfig="separate")
+    assert np.array_equal(XRay.load(tmp_path / "x.tif").image, picture)
+
+
+def test_given_spacing_wins() -> None:
+    assert XRay.load(CHEST, spacing=0.9).spacing_mm == (0.9, 0.9)
+    assert XRay.load(CHEST, spacing=(0.9, 0.8)).spacing_mm == (0.9, 0.8)
+    for bad in (0.0, -1.0, float("nan"), 500.0, (1.0, 2.0, 3.0)):
+        with pytest.raises(InputError, match="pixel spacing"):
+            XRay.load(CHEST, spacing=bad)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------------- DICOM
+
+
+def test_the_real_radiograph() -> None:
+    xray = XRay.load(CHEST)
+    stored = pydicom.dcmread(CHEST).pixel_array.astype(np.float32)
+    assert xray.view == "pa"
+    assert not xray.calibrated
+    assert xray.spacing_mm is None
+    assert any("PixelSpacing is 0 x 0 mm" in note for note in xray.notes)
+    assert np.array_equal(xray.image, stored.max() - stored)  # MONOCHROME1, and the patient's right is at column 0
+    image, notes = xray.to_detector(VIEW, P99)
+    assert image.shape == VIEW.shape
+    assert np.isfinite(image).all()
+    assert image.min() >= 0
+    middle = image[170:180, 165:185].mean()  # heart and spine
+    lung = np.percentile(image[110:180, 230:260], 20)
+    assert 4.0 < middle < 7.0
+    assert lung < 0.75 * middle
+    assert image[:12].max() == 0  # the shutter at the top is air
+    assert image[22:30, 25:35].mean() < 1.0  # beside the neck
+    assert any("430 mm" in note for note in notes)
+    assert any("Shutters" in note for note in notes)
+    assert not any("CompressedSamples" in note or "9RG1" in note for note in notes)
+
+
+def test_monochrome2_of_inverted_values_is_the_same(tmp_path: Path) -> None:
+    def invert(dataset: Dataset) -> None:
+        stored = dataset.pixel_array
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.PixelData = (stored.max() - stored).astype("<u2").tobytes()
+
+    assert np.array_equal(XRay.load(save_dicom(tmp_path / "x.dcm", invert)).image, XRay.load(CHEST).image)
+
+
+def test_windows_change_nothing_and_rescale_does(tmp_path: Path) -> None:
+    def window(dataset: Dataset) -> None:
+        dataset.WindowCenter, dataset.WindowWidth = 3, 2
+
+    def rescale(dataset: Dataset) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 2, 100, "US"
+
+    plain = XRay.load(CHEST).image
+    assert np.array_equal(XRay.load(save_dicom(tmp_path / "w.dcm", window)).image, plain)
+    assert np.array_equal(XRay.load(save_dicom(tmp_path / "r.dcm", rescale)).image, 2 * plain)
+
+
+def test_linear_values_get_their_log(tmp_path: Path) -> None:
+    truth = np.linspace(0, 6, 488 * 460).reshape(488, 460)
+
+    def linear(dataset: Dataset) -> None:
+        dataset.PixelIntensityRelationship, dataset.PixelIntensityRelationshipSign = "LIN", 1
+        dataset.PhotometricInterpretation, dataset.BitsStored, dataset.HighBit = "MONOCHROME1", 16, 15
+        dataset.PixelData = np.rint(60000 * np.exp(-truth)).astype("<u2").tobytes()
+
+    xray = XRay.load(save_dicom(tmp_path / "x.dcm", linear))
+    np.testing.assert_allclose(xray.image - xray.image[0, 0], truth, atol=0.02)
+    assert any("their log was taken" in note for note in xray.notes)
+
+
+@pytest.mark.parametrize(
+    ("given", "turn"),
+    [
+        (["L", "F"], lambda a: a),
+        (["R", "F"], lambda a: a[:, ::-1]),
+        (["L", "H"], lambda a: a[::-1]),
+        (["P", "F"], lambda a: a),
+        (["A", "F"], lambda a: a[:, ::-1]),
+        (["F", "L"], lambda a: a.T),
+        (["F", "R"], lambda a: a.T[:, ::-1]),
+    ],
+)
+def test_pictures_are_set_upright(tmp_path: Path, given: list[str], turn: Callable[[np.ndarray], np.ndarray]) -> None:
+    def lie(dataset: Dataset) -> None:
+        dataset.PatientOrientation = given
+        dataset.PixelSpacing = [0.8, 0.9]
+
+    xray = XRay.load(save_dicom(tmp_path / "x.dcm", lie))
+    assert np.array_equal(xray.image, turn(XRay.load(CHEST).image))
+    assert xray.spacing_mm == ((0.9, 0.8) if given[0] == "F" else (0.8, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({"PixelSpacing": [0.8, 0.9]}, (0.8, 0.9)),
+        ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.7, 0.7]}, (0.7, 0.7)),
+        ({"PixelSpacing": [100, 100]}, None),
+        ({"PixelSpacing": [0.03, 0.03]}, None),  # a chest of 14 mm
+        ({"PixelSpacing": None}, None),
+    ],
+)
+def test_only_a_possible_spacing_is_used(
+    tmp_path: Path, tags: dict[str, object], expected: tuple[float, float] | None
+) -> None:
+    def set_tags(dataset: Dataset) -> None:
+        for name, value in tags.items():
+            setattr(dataset, name, value)
+
+    assert XRay.load(save_dicom(tmp_path / "x.dcm", set_tags)).spacing_mm == expected
+
+
+def test_padding_is_air(tmp_path: Path) -> None:
+    def pad(dataset: Dataset) -> None:
+        pixels = dataset.pixel_array.copy()
+        pixels[:50] = 0  # MONOCHROME1: would be the densest
+        dataset.add_new("PixelPaddingValue", "US", 0)
+        dataset.PixelData = pixels.tobytes()
+
+    assert XRay.load(save_dicom(tmp_path / "x.dcm", pad)).image[:50].max() == 0
+
+
+def test_dicom_that_is_no_radiograph(tmp_path: Path) -> None:
+    def setting(**tags: object) -> Callable[[Dataset], None]:
+        return lambda dataset: [setattr(dataset, name, value) for name, value in tags.items()] and None
+
+    def cut(dataset: Dataset) -> None:
+        dataset.PixelData = dataset.PixelData[:1000]
+
+    def headless(dataset: Dataset) -> None:
+        del dataset.PixelData
+
+    (tmp_path / "text.dcm").write_text("This is a letter to the referring physician.\n" * 20)
+    refused(tmp_path / "text.dcm", "no DICOM file")
+    refused(save_dicom(tmp_path / "ct.dcm", setting(Modality="CT")), "Modality", "a slice")
+    refused(save_dicom(tmp_path / "frames.dcm", setting(NumberOfFrames=12)), "NumberOfFrames", "12")
+    refused(save_dicom(tmp_path / "cut.dcm", cut), "pixel data")
+    refused(save_dicom(tmp_path / "none.dcm", headless), "pixel data")
+    refused(save_dicom(tmp_path / "huge.dcm", setting(Rows=60000, Columns=60000)), "size", "60000 x 60000")
+    (tmp_path / "truncated.dcm").write_bytes(CHEST.read_bytes()[:100_000])
+    refused(tmp_path / "truncated.dcm", "pixel data")
+
+
+# ---------------------------------------------------------------------------------------------- bad pictures
+
+
+def test_no_file_a_folder_an_empty_file_and_other_kinds(tmp_path: Path) -> None:
+    refused(tmp_path / "none.png", "no such file")
+    refused(tmp_path, "a folder")
+    for name in ("empty.png", "empty.dcm", "empty.npy"):
+        (tmp_path / name).touch()
+        refused(tmp_path / name, "empty file")
+    (tmp_path / "text.png").write_text("not a picture")
+    refused(tmp_path / "text.png", "another kind of file")
+    Image.fromarray(some_picture(kind=np.uint8)).save(tmp_path / "x.jpg")
+    refused(tmp_path / "x.jpg", "a JPEG", "PNG")
+
+
+def test_damaged_pictures(tmp_path: Path) -> None:
+    Image.fromarray(some_picture(400, 300)).save(tmp_path / "x.png")
+    tifffile.imwrite(tmp_path / "x.tif", some_picture(400, 300), rowsperstrip=40)
+    np.save(tmp_path / "x.npy", some_picture(400, 300))
+    for name in ("x.png", "x.tif", "x.npy"):
+        whole = (tmp_path / name).read_bytes()
+        for length in (20, len(whole) // 2, len(whole) - 200):
+            (tmp_path / name).write_bytes(whole[:length])
+            refused(tmp_path / name, "can't be read")
+
+
+def test_colour_is_refused(tmp_path: Path) -> None:
+    photo = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    tifffile.imwrite(tmp_path / "photo.tif", photo, photometric="rgb")
+    refused(tmp_path / "photo.png", "colour", "photo")
+    refused(tmp_path / "photo.tif", "colour")
+
+
+def test_transparency_animation_and_bits_are_refused(tmp_path: Path) -> None:
+    picture = Image.fromarray(some_picture(kind=np.uint8))
+    see_through = picture.convert("LA")
+    see_through.putalpha(128)
+    see_through.save(tmp_path / "a.png")
+    refused(tmp_path / "a.png", "transparency")
+    picture.save(tmp_path / "b.png", save_all=True, append_images=[picture.transpose(Image.Transpose.ROTATE_180)])
+    refused(tmp_path / "b.png", "animation")
+    picture.convert("1").save(tmp_path / "c.png")
+    refused(tmp_path / "c.png", "mode")
+    tifffile.imwrite(tmp_path / "d.tif", np.stack([some_picture()] * 3), photometric="minisblack")
+    refused(tmp_path / "d.tif", "pages")
+
+
+def test_values_that_are_no_xray(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((40, 30), np.uint8)).save(tmp_path / "black.png")
+    refused(tmp_path / "black.png", "0 everywhere")
+    line = np.random.default_rng(0).uniform(0, 5, (20, 20))
+    for name, value, words in (
+        ("nan", np.nan, "1 pixels NaN"),
+        ("inf", np.inf, "infinite"),
+        ("raw", 4095, "line integ"),
+    ):
+        line[3, 4] = value
+        np.save(tmp_path / f"{name}.npy", line)
+        refused(tmp_path / f"{name}.npy", words)
+
+
+def test_arrays_that_are_no_picture(tmp_path: Path) -> None:
+    np.save(tmp_path / "3d.npy", np.zeros((3, 20, 20)))
+    refused(tmp_path / "3d.npy", "3 axes")
+    np.save(tmp_path / "object.npy", np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
+    refused(tmp_path / "object.npy", "objects")
+    np.save(tmp_path / "complex.npy", np.zeros((20, 20), complex))
+    refused(tmp_path / "complex.npy", "data type")
+    np.save(tmp_path / "bool.npy", np.zeros((20, 20), bool))
+    refused(tmp_path / "bool.npy", "data type")
+    np.save(tmp_path / "small.npy", np.zeros((3, 20)))
+    refused(tmp_path / "small.npy", "size")
+
+
+def test_size_is_judged_by_the_header_alone(tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    for side in (10_001, 60_000):  # past our limit, and past Pillow's own
+        assert side * side > MAX_PIXELS
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+        (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"0")))
+        refused(tmp_path / "bomb.png", "size", "100 million")
+    with (tmp_path / "bomb.npy").open("wb") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": "<f4", "fortran_order": False, "shape": (100_000, 100_000)}
+        )
+        stream.truncate(128 + 4 * 100_000**2)
+    refused(tmp_path / "bomb.npy", "size", "100000 x 100000")
+
+
+# ---------------------------------------------------------------------------------------------- onto the detector
+
+
+def disc(rows: int, columns: int, spacing: tuple[float, float], centre_mm: tuple[float, float]) -> np.ndarray:
+    """A Gaussian of 25 mm around a point given in mm from the picture's centre, (row, column)."""
+    r = (np.arange(rows) - (rows - 1) / 2) * spacing[0] - centre_mm[0]
+    c = (np.arange(columns) - (columns - 1) / 2) * spacing[1] - centre_mm[1]
+    return (5 * np.exp(-(r[:, None] ** 2 + c**2) / (2 * 25**2))).astype(np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.2, 4.0), st.floats(0.2, 4.0), st.tuples(st.floats(-50, 50), st.floats(-50, 50)), st.integers(0, 1))
+def test_millimetres_stay_where_they_are(
+    row_mm: float, column_mm: float, centre: tuple[float, float], odd: int
+) -> None:
+    shape = (round(380 / row_mm) + odd, round(360 / column_mm))
+    xray = XRay.of(disc(*shape, (row_mm, column_mm), centre), (row_mm, column_mm))
+    image, _ = xray.to_detector(VIEW, P99)
+    expected = disc(*VIEW.shape, (1.25, 1.25), centre)
+    assert np.abs(image - expected).max() < 0.05  # of 5
+    row, column = np.unravel_index(int(image.argmax()), image.shape)
+    assert abs((row - 175.5) * 1.25 - centre[0]) <= max(1.3, row_mm)
+    assert abs((column - 175.5) * 1.25 - centre[1]) <= max(1.3, column_mm)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(8, 90), st.integers(8, 90), st.floats(0.3, 3.0))
+def test_resampling_keeps_constants_and_ramps(size: int, target: int, spacing: float) -> None:
+    ramp = np.add.outer(np.arange(size), 2.0 * np.arange(size)).astype(np.float32)
+    moved = resample(ramp, (1.0, 1.0), (target, target), (spacing, spacing))
+    at = (np.arange(target) - (target - 1) / 2) * spacing + (size - 1) / 2
+    reach = max(1.0, spacing)
+    inner = (at >= reach) & (at <= size - 1 - reach)
+    expected = np.add.outer(at, 2.0 * at)[np.ix_(inner, inner)]
+    # A triangle that is not a whole number of pixels wide is not quite centred: a twentieth of a pixel at most.
+    np.testing.assert_allclose(moved[np.ix_(inner, inner)], expected, atol=0.35 if spacing > 1 else 1e-3)
+    ones = resample(np.ones((size, size), np.float32), (1.0, 1.0), (target, target), (spacing, spacing))
+    assert np.allclose(ones[np.ix_(inner, inner)], 1, atol=1e-5)
+    assert (ones[np.abs(at - (size - 1) / 2) > (size - 1) / 2 + reach] == 0).all()
+
+
+def test_coarsening_is_antialiased() -> None:
+    stripes = np.zeros((1408, 1408), np.float32)
+    stripes[:, ::2] = 2.0
+    image = resample(stripes, (0.3125, 0.3125), VIEW.shape, VIEW.spacing_mm)
+    np.testing.assert_allclose(image[5:-5, 5:-5], 1.0, atol=1e-5)
+
+
+def test_an_array_of_the_detectors_shape_is_the_detector() -> None:
+    line = np.random.default_rng(0).uniform(0, 7, VIEW.shape).astype(np.float32)
+    image, notes = XRay.of(line).to_detector(VIEW, P99)
+    assert np.array_equal(image, line)
+    assert any("pixel for pixel" in note for note in notes)
+
+
+def test_an_array_of_the_detectors_aspect_fills_it() -> None:
+    image, notes = XRay.of(np.full((176, 176), 3.0, np.float32) + np.eye(176, dtype=np.float32)).to_detector(VIEW, P99)
+    assert (image[3:-3, 3:-3] >= 2.99).all()
+    assert any("fill the detector" in note for note in notes)
+
+
+def test_an_array_of_another_aspect_keeps_it() -> None:
+    line = np.full((176, 88), 3.0, np.float32) + np.eye(176, 88, dtype=np.float32)
+    image, notes = XRay.of(line).to_detector(VIEW, P99)
+    assert (image[3:-3, 92:-92] >= 2.99).all()
+    assert (image[:, :85] == 0).all()
+    assert any("another aspect" in note for note in notes)
+
+
+def test_a_radiograph_without_spacing_is_430_mm_long() -> None:
+    image, notes = XRay.of(some_picture(400, 200) + np.uint16(2000)).to_detector(VIEW, P99)
+    rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
+    assert rows.size * 1.25 == pytest.approx(ASSUMED_SIDE_MM, abs=4)
+    assert columns.size * 1.25 == pytest.approx(ASSUMED_SIDE_MM / 2, abs=4)
+    assert any("430 mm" in note for note in notes)
+
+
+def test_a_picture_larger_than_the_detector_is_cut_and_says_so() -> None:
+    _, notes = XRay.of(np.random.default_rng(0).uniform(0, 5, (500, 352)), 1.25).to_detector(VIEW, P99)
+    assert any("the outer 185 mm were cut" in note for note in notes)
+
+
+def test_a_users_geometry_is_taken_at_its_word() -> None:
+    line = np.random.default_rng(0).uniform(0, 7, (60, 50)).astype(np.float32)
+    view = View.parallel("ap", shape=(60, 50), spacing_mm=(4.0, 5.0))
+    image, notes = XRay.of(line).to_detector(view, P99, exact=True)
+    assert np.array_equal(image, line)
+    assert notes == ()
+    with pytest.raises(InputError, match="size: found 50 x 60 pixels, expected 352 x 352"):
+        XRay.of(line).to_detector(VIEW, P99, exact=True)
+    with pytest.raises(InputError, match="pixel spacing"):
+        XRay.of(line, 1.0).to_detector(view, P99, exact=True)
+
+
+# ---------------------------------------------------------------------------------------------- the chain
+
+
+def body() -> np.ndarray:
+    """A smooth trunk with air around it, line integrals up to 6."""
+    r, c = np.mgrid[-1:1:300j, -1:1:260j]
+    return (
+        6 * np.clip(1.2 - (c / 0.8) ** 2 - 0.1 * r**2 - 0.4 * np.exp(-((abs(c) - 0.35) ** 2 + r**2) / 0.05), 0, 1)
+    ).astype(np.float32)
+
+
+def test_offset_and_gain_of_display_values_do_not_matter() -> None:
+    plain, _ = exposure.line_integrals(body(), P99)
+    moved, _ = exposure.line_integrals(1000 + 173 * body(), P99)
+    np.testing.assert_allclose(moved, plain, atol=2e-3)
+    assert np.percentile(plain, 99) == pytest.approx(P99, rel=0.01)
+    assert plain[:, 0].max() == 0
+
+
+def test_calibrated_values_are_not_scaled() -> None:
+    view = View.parallel("ap", shape=(300, 260), spacing_mm=(1.0, 1.0))
+    image, _ = XRay.of(body()).to_detector(view, 99.0)
+    assert np.array_equal(image, body())
+
+
+@pytest.mark.parametrize("side", ["top", "bottom", "left", "right"])
+@pytest.mark.parametrize("depth", [0.04, 0.2])
+def test_a_shutter_is_found_and_becomes_air(side: str, depth: float) -> None:
+    picture = body()
+    turned = {"top": picture, "bottom": picture[::-1], "left": picture.T, "right": picture.T[::-1]}[side]
+    lines = round(depth * len(turned))
+    turned[:lines] = 8.0
+    rows, columns = exposure.exposed_field(picture)
+    field = {"top": rows.start, "bottom": 300 - rows.stop, "left": columns.start, "right": 260 - columns.stop}
+    assert lines - 1 <= field.pop(side) <= lines + 12
+    assert set(field.values()) == {0}
+    image, notes = exposure.line_integrals(picture, P99)
+    assert {"top": image, "bottom": image[::-1], "left": image.T, "right": image.T[::-1]}[side][:lines].max() == 0
+    assert "Shutters" in notes[1]
+
+
+def test_a_body_without_shutters_keeps_all_of_its_field() -> None:
+    for picture in (body(), body()[:, 60:-60], body()[100:, 30:], body().T.copy()):
+        rows, columns = exposure.exposed_field(picture)
+        assert (rows.stop - rows.start, columns.stop - columns.start) == picture.shape
