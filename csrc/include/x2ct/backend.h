@@ -1,0 +1,57 @@
+// Backends: each is one shared library, opened when it is asked for and never closed.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "x2ct/network.h"
+
+namespace x2ct {
+
+/// Grows whenever anything in network.h or backend.h changes: a library of another version is refused.
+inline constexpr std::uint32_t kBackendAbi = 1;
+
+/// A runtime that compiles and evaluates networks.
+class Backend {
+  public:
+    virtual ~Backend() = default;
+
+    virtual std::string version() const = 0;               ///< of the runtime
+    virtual std::vector<std::string> devices() const = 0;  ///< "cpu", ...
+    /// What the device computes natively, fastest first; the first is what "auto" means.
+    virtual std::vector<std::string> precisions(const std::string& device) const = 0;
+    /// Throws InputError for a file or an option that is wrong, MissingRuntime for a device or precision that isn't here.
+    virtual std::unique_ptr<Network> load(const NetworkOptions& options) = 0;
+};
+
+// What a backend's library exports, with C linkage.
+extern "C" {
+using BackendAbi = std::uint32_t();  ///< x2ct_backend_abi: the kBackendAbi it was built with
+using BackendOpen = Backend*();      ///< x2ct_backend_open: the backend, which lives as long as the process
+}
+
+/// Where a backend's library and its runtime's libraries are.
+struct BackendPlace {
+    std::string library_dir;  ///< the folder of libx2ct_NAME.so
+    std::string runtime_dir;  ///< the installed runtime's package folder, or its folder of shared libraries
+};
+
+struct BackendStatus {
+    std::string name;
+    bool available = false;
+    std::string reason;   ///< why it isn't available and what to install
+    std::string version;  ///< of the runtime: what is there, or what is wanted
+    std::vector<std::string> devices;
+    std::map<std::string, std::vector<std::string>> precisions;  ///< by device
+};
+
+/// The backend `name`. Throws InputError for a name that no version knows, MissingRuntime for what can't be opened here.
+Backend& open_backend(const std::string& name, const BackendPlace& place);
+
+/// All backends that there may be, and what each can do here. What is missing is a line, not an exception.
+std::vector<BackendStatus> backend_status(const BackendPlace& place);
+
+}  // namespace x2ct

@@ -1,0 +1,92 @@
+// What the sampling loop needs of a device: memory, copies and one fused element-wise kernel.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "x2ct/noise.h"
+
+namespace x2ct {
+
+/// One row of the table as a device runs it, with float coefficients and the registers' addresses in the device's memory.
+/// A register with coefficient 0 is not read and may be null; an output that is null is not written. Outputs may be
+/// registers that the row reads: an element is read before it is written, and no element depends on another.
+struct RowKernel {
+    struct Weights {
+        float x = 0;
+        float y = 0;
+        std::array<float, 4> h{};
+        float noise = 0;
+    };
+
+    std::int64_t count = 0;
+    const float* x = nullptr;
+    const float* y = nullptr;
+    const float* denoised = nullptr;
+    std::array<const float*, 4> h{};  ///< h[0] is not used: H0 = a y + b D is made here
+    float a = 0;
+    float b = 0;
+    Weights to_x;
+    Weights to_y;
+    NoiseKey noise;
+    float* new_x = nullptr;
+    float* new_y = nullptr;
+    float* new_h = nullptr;  ///< where H0 is kept for later rows
+};
+
+/// A device. Its methods may be called from one thread at a time for each sampler.
+class Device {
+  public:
+    virtual ~Device() = default;
+
+    /// "cpu", "cuda:0"; a network says by this name where it wants its tensors.
+    virtual std::string name() const = 0;
+
+    /// Memory for `count` floats, aligned to 64 bytes. Throws OutOfMemory.
+    virtual float* allocate(std::size_t count) = 0;
+    virtual void release(float* memory) noexcept = 0;
+
+    virtual void upload(float* to, const float* from_host, std::size_t count) = 0;
+    virtual void download(float* to_host, const float* from, std::size_t count) = 0;
+
+    virtual void run(const RowKernel& kernel) = 0;
+};
+
+/// The host's CPU; `threads` for its kernels, 0 for all. The result doesn't depend on it.
+std::shared_ptr<Device> cpu_device(int threads = 0);
+
+/// A device's memory, released when it goes.
+class Buffer {
+  public:
+    Buffer() = default;
+    Buffer(std::shared_ptr<Device> device, std::size_t count)
+        : device_(std::move(device)), data_(device_->allocate(count)), count_(count) {}
+    Buffer(Buffer&& other) noexcept { swap(other); }
+    Buffer& operator=(Buffer&& other) noexcept {
+        swap(other);
+        return *this;
+    }
+    ~Buffer() {
+        if (data_ != nullptr) device_->release(data_);
+    }
+
+    float* data() const { return data_; }
+    std::size_t count() const { return count_; }
+
+  private:
+    void swap(Buffer& other) noexcept {
+        std::swap(device_, other.device_);
+        std::swap(data_, other.data_);
+        std::swap(count_, other.count_);
+    }
+
+    std::shared_ptr<Device> device_;
+    float* data_ = nullptr;
+    std::size_t count_ = 0;
+};
+
+}  // namespace x2ct

@@ -1,0 +1,75 @@
+// A network as the core sees it: named float tensors in, named float tensors out.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace x2ct {
+
+using Shape = std::vector<std::int64_t>;
+
+/// A graph's input or output: float32, C-contiguous; an axis of -1 is free.
+struct TensorInfo {
+    std::string name;
+    Shape shape;
+};
+
+/// A tensor in the memory of the network's device.
+struct TensorView {
+    const float* data = nullptr;
+    Shape shape;
+};
+
+inline std::int64_t volume_of(const Shape& shape) {
+    std::int64_t count = 1;
+    for (const std::int64_t axis : shape) count *= axis;
+    return count;
+}
+
+/// "[1, 2, 352, 352]"
+inline std::string to_string(const Shape& shape) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+    return text + "]";
+}
+
+/// One use of a network: its own inputs, outputs and scratch memory. Used by one thread at a time.
+class Session {
+  public:
+    virtual ~Session() = default;
+
+    /// Binds an input to memory of the caller's, read at each evaluation. The caller keeps it alive.
+    virtual void set_input(const std::string& name, const float* data, const Shape& shape) = 0;
+    /// Binds an output to memory of the caller's, written at each evaluation.
+    virtual void set_output(const std::string& name, float* data, const Shape& shape) = 0;
+    /// Evaluates once and returns when the outputs are written. Throws Error.
+    virtual void evaluate() = 0;
+    /// An output after an evaluation; where it wasn't bound, the session's own memory, good until the next.
+    virtual TensorView output(const std::string& name) = 0;
+};
+
+/// One compiled network. Its methods may be called from any thread.
+class Network {
+  public:
+    virtual ~Network() = default;
+
+    virtual const std::vector<TensorInfo>& inputs() const = 0;
+    virtual const std::vector<TensorInfo>& outputs() const = 0;
+    virtual std::string device() const = 0;           ///< where its tensors lie: a Device's name
+    virtual std::string precision() const = 0;        ///< what it computes in, read back from the compiled model
+    virtual std::string runtime_version() const = 0;  ///< of the runtime that evaluates it
+    virtual std::unique_ptr<Session> session() = 0;
+};
+
+struct NetworkOptions {
+    std::string path;                     ///< the .onnx file
+    std::string device = "cpu";
+    std::string precision = "auto";       ///< "f32", "bf16", "f16"; "auto": the fastest that the device computes natively
+    int threads = 0;                      ///< 0 leaves it to the runtime
+    std::map<std::string, Shape> shapes;  ///< of inputs, fixed before compiling
+};
+
+}  // namespace x2ct
