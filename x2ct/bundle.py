@@ -52,6 +52,7 @@ __all__ = [
     "Tensor",
     "XRaySpec",
     "bundled",
+    "check_target",
 ]
 
 SUFFIX = ".x2ct"
@@ -117,7 +118,7 @@ class Bundle(Manifest):
                 files.
         """
         target = Path(target)
-        _check_target(target)
+        check_target(target)
         listed = {name: File(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
         content: dict[str, Json] = manifest.to_json() | {
             "files": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in listed.items()}
@@ -271,8 +272,12 @@ def _check_graph(path: Path, data: bytes, network: Network) -> None:
             raise InputError.of(path, field, found=told[0], expected=f"{told[1]}, as {MANIFEST} says")
 
 
-def _check_target(target: Path) -> None:
-    """A target may be absent, an empty folder, or a bundle and nothing else."""
+def check_target(target: Path) -> None:
+    """Say before a long run that a bundle can't be written: a target is absent, an empty folder, or a bundle alone.
+
+    Raises:
+        InputError: it is something else, or has no folder to be in.
+    """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         what = "a symbolic link" if target.is_symlink() else "a file"
         raise InputError.of(target, "output", found=what, expected="a new folder, or a bundle to replace")

@@ -1,0 +1,266 @@
+"""Parity: what a graph computes in ONNX Runtime and in OpenVINO, beside PyTorch in float32 on the same inputs.
+
+The error is the root mean square of the difference over the root mean square of PyTorch's output. At a low sigma the
+denoised volume is nearly x and hides what the network does; at a high one it is all network: so three sigmas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.conditioning import coordinates
+from x2ct.errors import MissingRuntimeError, X2CTError
+from x2ct.fields import Json
+
+if TYPE_CHECKING:
+    import torch
+
+    from x2ct.export.run import ModelSpec
+    from x2ct.model import X2CTModel
+
+Array = npt.NDArray[np.float32]
+
+F32_TOLERANCE = 1e-4
+"""For float32 weights. The runtimes differ from PyTorch by the order of their sums and by Winograd's transforms, which
+gives 3e-8 to 5e-6; a wrong weight, axis or padding gives more than 1e-3."""
+
+F16_WEIGHTS_TOLERANCE = 2e-3
+"""For float16 weights, against the unrounded network: rounding changes a weight by some 2e-4 (RMS, relative), and the
+layers' errors add up as a random walk, to 5e-4 where the network is all of the output."""
+
+LARGEST_PATCH = 64
+"""Parity does not depend on the patch's size beyond its divisions, and PyTorch in float32 is slow: sides stop here."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One evaluation: a graph's inputs and PyTorch's outputs, by name; sigma and patch where the graph has them."""
+
+    graph: str
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+    sigma: float | None = None
+    patch: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the parity table.
+
+    Attributes:
+        graph: "encoder", "lift" or "denoiser".
+        runtime: the runtime with its version.
+        weights: "f32" or "f16", how the graph stores them.
+        sigma: noise level, for the denoiser.
+        patch: patch size (X, Y, Z), for lift and denoiser.
+        error: RMS of the difference over RMS of PyTorch's output, the largest over the graph's outputs.
+        tolerance: what it may be at most.
+    """
+
+    graph: str
+    runtime: str
+    weights: str
+    sigma: float | None
+    patch: tuple[int, int, int] | None
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within the tolerance; NaN is not."""
+        return self.error <= self.tolerance
+
+    def to_json(self) -> dict[str, Json]:
+        """The row as model.json has it."""
+        return {
+            "graph": self.graph,
+            "runtime": self.runtime,
+            "weights": self.weights,
+            "sigma": self.sigma,
+            "patch": None if self.patch is None else list(self.patch),
+            "error": self.error,
+            "tolerance": self.tolerance,
+        }
+
+    def __str__(self) -> str:
+        where = "" if self.sigma is None else f" at sigma {self.sigma:g}"
+        where += "" if self.patch is None else f" on {' x '.join(str(side) for side in self.patch)}"
+        return f"{self.graph} ({self.weights} weights) in {self.runtime}{where}: {self.error:.2g}"
+
+
+def cases(model: X2CTModel, spec: ModelSpec) -> Iterator[Case]:
+    """Inputs like those of a study, drawn with a fixed seed, and what PyTorch makes of them.
+
+    Encoder and lift with both views and with the frontal one alone; lift and denoiser on two patches, one of three
+    different sides; the denoiser at the lowest, the geometric middle and the highest sigma, and once with two samples
+    of different sigma.
+    """
+    import torch
+
+    rng = np.random.default_rng(20_260_101)
+    views, matrices = (
+        _xrays(spec, rng),
+        np.stack([view.matrix for view in spec.geometry.views])[None].astype(np.float32),
+    )
+    slots = len(spec.geometry.views)
+    low, high = spec.diffusion.sigma_min, spec.diffusion.sigma_max
+    sigmas = (low, float(np.sqrt(low * high)), high)
+    both, frontal = np.ones((1, slots), np.float32), np.eye(1, slots, dtype=np.float32)
+
+    def torched(module: torch.nn.Module, inputs: Mapping[str, Array], names: Iterable[str]) -> dict[str, Array]:
+        with torch.no_grad():
+            found = module(*(torch.from_numpy(value) for value in inputs.values()))
+        found = (found,) if isinstance(found, torch.Tensor) else found
+        return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+
+    for (patch, origin), valid in zip(patches(spec), (both, frontal), strict=True):
+        seen = views * valid[:, :, None, None, None]
+        given = {"views": seen, "valid": valid}
+        features = torched(model.encoder, given, ("features",))
+        yield Case("encoder", given, features)
+
+        (i, j, k), (x, y, z) = origin, patch
+        whole = coordinates(spec.grid.shape, spec.grid.spacing_mm)
+        coords = np.ascontiguousarray(whole[..., i : i + x, j : j + y, k : k + z])
+        given = {**features, "P": matrices, "coords": coords, "valid": valid}
+        conditions = torched(model.lift, given, condition_names(model))
+        yield Case("lift", given, conditions, patch=patch)
+
+        clean = _smooth(patch, rng)
+        for sigma in sigmas:
+            noisy = clean + np.float32(sigma) * rng.standard_normal(clean.shape, np.float32)
+            given = {"x": noisy, "sigma": np.array([sigma], np.float32), **conditions}
+            yield Case("denoiser", given, torched(model.denoiser, given, ("denoised",)), sigma=sigma, patch=patch)
+    two = {name: np.concatenate([value, value]) for name, value in given.items()}
+    two["sigma"] = np.array(sigmas[:2], np.float32)
+    yield Case("denoiser", two, torched(model.denoiser, two, ("denoised",)), sigma=sigmas[1], patch=patch)
+
+
+def condition_names(model: X2CTModel) -> tuple[str, ...]:
+    """c0, c1, ...: as many as the lift gives."""
+    return tuple(f"c{level}" for level in range(len(model.config.lift_blocks)))
+
+
+def patches(spec: ModelSpec) -> tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]:
+    """Two patches as (size, origin): the one most trained on, bounded, in the grid's middle; one of three sides."""
+    stride, grid = spec.patch.stride, spec.grid.shape
+    largest = max(stride, LARGEST_PATCH // stride * stride)
+    often = spec.patch.sizes[int(np.argmax(spec.patch.probabilities))]
+    usual = tuple(min(side, largest) for side in often)
+    middle = tuple((whole - side) // 2 // stride * stride for whole, side in zip(grid, usual, strict=True))
+    uneven = tuple(min(times * stride, whole) for times, whole in zip((4, 3, 2), grid, strict=True))
+    return ((usual[0], usual[1], usual[2]), (middle[0], middle[1], middle[2])), (
+        (uneven[0], uneven[1], uneven[2]),
+        (0, 0, 0),
+    )
+
+
+def measure(graphs: Mapping[str, bytes], references: Iterable[Case], weights: str, tolerance: float) -> tuple[Row, ...]:
+    """Run every case in both runtimes.
+
+    Args:
+        graphs: the ONNX files' content, by graph.
+        references: from `cases`.
+        weights: how the graphs store their weights, for the table.
+        tolerance: the largest error.
+
+    Raises:
+        MissingRuntimeError: ONNX Runtime or OpenVINO is not installed.
+    """
+    rows = []
+    for open_runtime in (_onnxruntime, _openvino):
+        runtime, load = open_runtime()
+        networks = {name: load(data) for name, data in graphs.items()}
+        for case in references:
+            found = networks[case.graph](case.inputs)
+            error = max(relative_error(found[name], wanted) for name, wanted in case.outputs.items())
+            rows.append(Row(case.graph, runtime, weights, case.sigma, case.patch, error, tolerance))
+    return tuple(rows)
+
+
+def require(rows: Iterable[Row]) -> None:
+    """Refuse an export whose graphs compute something else than the network.
+
+    Raises:
+        X2CTError: naming the worst row that failed.
+    """
+    failed = sorted((row for row in rows if not row.passed), key=lambda row: -np.nan_to_num(row.error, nan=np.inf))
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise X2CTError(
+            f"parity failed, nothing written: {failed[0]}, at most {failed[0].tolerance:g} is allowed{more}"
+        )
+
+
+def relative_error(found: Array, wanted: Array) -> float:
+    """RMS of the difference over RMS of what is wanted, in float64; infinite where the shapes differ."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    reference = wanted.astype(np.float64)
+    power = float(np.mean(reference**2)) or np.finfo(np.float64).tiny
+    return float(np.sqrt(np.mean((found - reference) ** 2) / power))
+
+
+_Network = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+def _onnxruntime() -> tuple[str, Callable[[bytes], _Network]]:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingRuntimeError("export needs ONNX Runtime to prove parity: pip install 'x2ct[train]'") from None
+
+    def load(data: bytes) -> _Network:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+
+        def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+        return run
+
+    return f"onnxruntime {onnxruntime.__version__}", load
+
+
+def _openvino() -> tuple[str, Callable[[bytes], _Network]]:
+    try:
+        import openvino  # type: ignore[import-untyped]
+    except ImportError:
+        raise MissingRuntimeError("export needs OpenVINO to prove parity: pip install x2ct") from None
+    core = openvino.Core()
+    # By itself OpenVINO computes in bfloat16 where the processor can.
+    f32: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+
+    def load(data: bytes) -> _Network:
+        compiled = core.compile_model(core.read_model(data, b""), "CPU", f32)
+
+        def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+            found = compiled(dict(inputs))
+            return {output.get_any_name(): np.array(found[output]) for output in compiled.outputs}
+
+        return run
+
+    return f"openvino {openvino.__version__.partition('-')[0]}", load
+
+
+def _xrays(spec: ModelSpec, rng: np.random.Generator) -> Array:
+    """Line integrals of something body-like, [1, V, 1, H, W]: a smooth hump, with texture and a border of air."""
+    rows, columns = (np.linspace(-1.2, 1.2, n, dtype=np.float32) for n in spec.xray.shape)
+    hump = np.clip(1 - rows[:, None] ** 2 - columns[None, :] ** 2, 0, 1)
+    slots = len(spec.geometry.views)
+    texture = 1 + 0.1 * rng.standard_normal((1, slots, 1, *spec.xray.shape), np.float32)
+    return np.ascontiguousarray(spec.xray.reference_p99 * hump * texture, np.float32)
+
+
+def _smooth(shape: tuple[int, int, int], rng: np.random.Generator) -> Array:
+    """A volume in [-1, 1], [1, 1, X, Y, Z]: waves along each axis."""
+    waves = [np.sin(np.linspace(0, 6, side) + rng.uniform(0, 6)) for side in shape]
+    volume = waves[0][:, None, None] * waves[1][:, None] * waves[2]
+    return np.ascontiguousarray(volume[None, None], np.float32)

@@ -1,0 +1,274 @@
+"""The way from a trained run to a bundle: fold, trace, measure, write; or say why not, and write nothing."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from x2ct import __version__
+from x2ct.bundle import SUFFIX, Bundle, Diffusion, Grid, Manifest, Networks, Patch, XRaySpec, check_target
+from x2ct.errors import InputError, MissingRuntimeError
+from x2ct.export.parity import (
+    F16_WEIGHTS_TOLERANCE,
+    F32_TOLERANCE,
+    Case,
+    Row,
+    cases,
+    measure,
+    require,
+)
+from x2ct.fields import Json
+from x2ct.geometry import Geometry
+from x2ct.intensity import Intensity
+from x2ct.manifest import SCHEMA
+
+if TYPE_CHECKING:
+    from x2ct.export.graphs import Graph
+    from x2ct.model import X2CTModel
+    from x2ct.training import TrainConfig
+
+Progress = Callable[[str], None]
+"""Called with one line before each stage."""
+
+WEIGHT_TYPES = ("f16", "f32")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a bundle says about a model beside its graphs: see the table in `x2ct.manifest`."""
+
+    name: str
+    grid: Grid
+    intensity: Intensity
+    xray: XRaySpec
+    geometry: Geometry
+    diffusion: Diffusion
+    patch: Patch
+    receptive_radius: int
+    provenance: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export did.
+
+    Attributes:
+        bundle: the bundle, as opened again after writing.
+        rows: the parity table.
+        nodes: for each graph, how many nodes of each type.
+    """
+
+    bundle: Bundle
+    rows: tuple[Row, ...]
+    nodes: Mapping[str, Mapping[str, int]]
+
+    def to_json(self) -> dict[str, Json]:
+        """The report as plain data."""
+        return {
+            "path": str(self.bundle.path),
+            "checksum": self.bundle.checksum,
+            "bytes": self.bundle.size_bytes,
+            "nodes": {graph: dict(counts) for graph, counts in self.nodes.items()},
+            "parity": dict(self.bundle.parity),
+        }
+
+
+def export_run(
+    run_dir: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    dtype: str = "f16",
+    ema: float | None = None,
+    provenance: Mapping[str, Json] | None = None,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Turn a training run into a bundle.
+
+    Args:
+        run_dir: a folder that `x2ct train` wrote.
+        output: the bundle's folder, by custom NAME.x2ct; a bundle that is there is replaced whole.
+        name: the model's name; by default the run's.
+        dtype: how large weights are stored, "f16" or "f32"; the graphs compute in f32 either way.
+        ema: relative width of the weights' average to export; by default the run's first.
+        provenance: what to say about data, compute, date and figures, beside the training's configuration.
+        progress: called with one line before each stage.
+
+    Raises:
+        InputError: the run can't be read, or the output can't be written.
+        MissingRuntimeError: PyTorch, onnx, ONNX Runtime or OpenVINO is not installed.
+        X2CTError: a graph computes something else than PyTorch; nothing is written.
+    """
+    check_target(Path(output))
+    _require_packages()
+    from x2ct.training import load_run
+
+    say = progress or _silent
+    say("reading the run")
+    config, model = load_run(Path(run_dir), ema=ema)
+    said: dict[str, Json] = {**(provenance or {}), "training": config.to_json()}
+    return export_model(model, _spec(config, name or config.name, said), output, dtype=dtype, progress=progress)
+
+
+def export_model(
+    model: X2CTModel,
+    spec: ModelSpec,
+    output: str | os.PathLike[str],
+    *,
+    dtype: str = "f16",
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Turn a model into a bundle.
+
+    Args:
+        model: the network, folded or not; it is not changed.
+        spec: all that the bundle says beside the graphs.
+        output: the bundle's folder; see `export_run`.
+        dtype: "f16" or "f32", how large weights are stored.
+        progress: called with one line before each stage.
+
+    Raises:
+        InputError: the output can't be written, or dtype is unknown.
+        MissingRuntimeError: onnx, ONNX Runtime or OpenVINO is not installed.
+        X2CTError: a graph can't be made, or computes something else than PyTorch; nothing is written.
+    """
+    if dtype not in WEIGHT_TYPES:
+        raise InputError.of("export", "dtype", found=dtype, expected=" or ".join(WEIGHT_TYPES))
+    check_target(Path(output))
+    _require_packages()
+    say = progress or _silent
+
+    say("evaluating PyTorch in float32")
+    references = tuple(cases(model.eval(), spec))
+    say("tracing three ONNX graphs")
+    graphs = trace_networks(copy.deepcopy(model).fold(), references, spec)
+    say("measuring parity in ONNX Runtime and OpenVINO")
+    files = {graph.name: graph.model.SerializeToString(deterministic=True) for graph in graphs}
+    rows = measure(files, references, "f32", F32_TOLERANCE)
+    require(rows)
+    if dtype == "f16":
+        say("measuring parity with float16 weights")
+        files = {graph.name: _with_f16_weights(graph) for graph in graphs}
+        rows += measure(files, references, "f16", F16_WEIGHTS_TOLERANCE)
+        require(rows)
+
+    say("writing the bundle")
+    encoder, lift, denoiser = graphs
+    manifest = Manifest(
+        name=spec.name,
+        version=__version__,
+        created=_now(),
+        grid=spec.grid,
+        intensity=spec.intensity,
+        xray=spec.xray,
+        geometry=spec.geometry,
+        diffusion=spec.diffusion,
+        patch=spec.patch,
+        networks=Networks(encoder.network, lift.network, denoiser.network, spec.receptive_radius),
+        parity=_parity_json(dtype, rows),
+        provenance=spec.provenance,
+    )
+    bundle = Bundle.write(output, manifest, {graph.network.file: files[graph.name] for graph in graphs})
+    return ExportReport(bundle, rows, {graph.name: graph.nodes for graph in graphs})
+
+
+def trace_networks(model: X2CTModel, references: tuple[Case, ...], spec: ModelSpec) -> tuple[Graph, Graph, Graph]:
+    """Encoder, lift and denoiser as ONNX graphs, with float32 weights and stamped with what they are.
+
+    Args:
+        model: folded, in evaluation mode.
+        references: from `parity.cases`; the uneven patch, by which axes can't be confused, is the example to trace.
+        spec: the model's name goes into the files.
+
+    Raises:
+        X2CTError: a network can't be expressed, or the denoiser has nodes that it should not.
+    """
+    import torch
+
+    from x2ct.export.graphs import check_nodes, stamp, trace
+
+    def example(graph: str) -> tuple[Case, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        case = next(case for case in reversed(references) if case.graph == graph)
+        both = ({name: torch.from_numpy(value) for name, value in part.items()} for part in (case.inputs, case.outputs))
+        inputs, outputs = both
+        return case, inputs, outputs
+
+    _, inputs, outputs = example("encoder")
+    encoder = trace("encoder", model.encoder, inputs, outputs)
+    case, inputs, outputs = example("lift")
+    lift = trace("lift", model.lift, inputs, outputs, patch=case.patch)
+    case, inputs, outputs = example("denoiser")
+    denoiser = trace("denoiser", model.denoiser, inputs, outputs, batch=True, patch=case.patch)
+    check_nodes(denoiser)
+    for graph in (encoder, lift, denoiser):
+        stamp(graph, {"x2ct.name": spec.name, "x2ct.version": __version__, "x2ct.schema": str(SCHEMA)})
+    return encoder, lift, denoiser
+
+
+def _with_f16_weights(graph: Graph) -> bytes:
+    from x2ct.export.weights import to_f16
+
+    data: bytes = to_f16(graph.model).SerializeToString(deterministic=True)
+    return data
+
+
+def _spec(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> ModelSpec:
+    from x2ct.training.loop import training_geometry
+
+    grid = Grid(config.grid.shape, config.grid.spacing_mm)
+    x, y, z = grid.shape
+    sizes = tuple((min(side, x), min(side, y), min(side, z)) for side in config.patch.sizes)
+    diffusion = config.diffusion
+    return ModelSpec(
+        name=name.removesuffix(SUFFIX),
+        grid=grid,
+        intensity=config.intensity,
+        xray=XRaySpec(config.model.detector, config.detector_spacing_mm, config.model.reference_p99),
+        geometry=training_geometry(config),
+        diffusion=Diffusion(
+            config.model.sigma_data,
+            diffusion.sigma_min,
+            diffusion.sigma_max,
+            diffusion.schedule,
+            diffusion.solver,
+            diffusion.steps,
+        ),
+        patch=Patch(sizes, config.patch.probabilities, config.model.stride),
+        receptive_radius=config.model.receptive_radius,
+        provenance=provenance,
+    )
+
+
+def _parity_json(dtype: str, rows: tuple[Row, ...]) -> dict[str, Json]:
+    return {
+        "weights": dtype,
+        "measure": "RMS of the difference to PyTorch in float32, over the RMS of PyTorch's output",
+        "tolerances": {"f32": F32_TOLERANCE, "f16": F16_WEIGHTS_TOLERANCE},
+        "worst": {
+            kind: max(row.error for row in rows if row.weights == kind) for kind in sorted({r.weights for r in rows})
+        },
+        "rows": [row.to_json() for row in rows],
+    }
+
+
+def _now() -> str:
+    """The time, or SOURCE_DATE_EPOCH (reproducible-builds.org) where it is set: the same run, the same bytes."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _require_packages() -> None:
+    for package in ("torch", "onnx", "onnxruntime", "openvino"):
+        if find_spec(package) is None:
+            raise MissingRuntimeError(f"export needs {package}, which is not installed: pip install 'x2ct[train]'")
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
