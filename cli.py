@@ -123,7 +123,8 @@ def sample(
         int, typer.Option(min=0, help="Of the noise: the same seed gives the same bytes.", rich_help_panel="Sampling")
     ] = 0,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Network evaluations along the schedule.", rich_help_panel="Sampling")
+        int | None,
+        typer.Option(min=1, help="Steps along the noise schedule; by default the model's.", rich_help_panel="Sampling"),
     ] = None,
     solver: Annotated[
         str | None, typer.Option(help="One of those that `x2ct info` lists.", rich_help_panel="Sampling")

@@ -95,7 +95,7 @@ def test_progress_elsewhere_than_on_a_terminal_is_a_line_now_and_then(
             display.step(5, 10)
         out, err = capsys.readouterr()
         assert out == ""
-        assert ("training: 5/10 steps" in err) is not quiet
+        assert ("training: 5/10" in err) is not quiet
 
 
 def test_progress_on_a_terminal_shows_rate_and_remaining_time(

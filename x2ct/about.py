@@ -6,6 +6,7 @@ from importlib import metadata, util
 from typing import Any
 
 from x2ct import report
+from x2ct.runtimes import find_runtime
 
 _TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")
 
@@ -38,11 +39,23 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         facts["core"] = f"can't be loaded: {error}; build it with 'pip install .' or 'make build'"
     else:
         facts["core"] = "ready"
-        facts["backends"] = [dict(backend) for backend in _core.backends()]
+        facts["backends"] = _backends()
         facts["solvers"] = [dict(solver) for solver in _core.solvers()]
     if bundle is not None:
         facts["bundle"] = Bundle.load(bundle).summary()
     return facts
+
+
+def _backends() -> list[dict[str, Any]]:
+    """What the core says of each backend; where its runtime is not installed, what to install."""
+    from x2ct import _core
+
+    runtime = find_runtime("openvino")
+    found = [dict(backend) for backend in _core.backends(str(runtime.folder or ""))]
+    for backend in found:
+        if backend["name"] == runtime.name and runtime.reason:
+            backend.update(available=False, reason=runtime.reason)
+    return found
 
 
 def _version(package: str) -> str:
@@ -60,7 +73,10 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     training = [(name, version or "missing: pip install 'x2ct[train]'") for name, version in facts["training"].items()]
     return [
         ("Versions", list(facts["versions"].items())),
-        ("Backends", [("core", facts["core"]), *((backend["name"], _backend(backend)) for backend in facts["backends"])]),
+        (
+            "Backends",
+            [("core", facts["core"]), *((backend["name"], _backend(backend)) for backend in facts["backends"])],
+        ),
         ("Solvers", [(solver["name"], f"order {solver['order']}") for solver in facts["solvers"]]),
         ("Training and export", training),
         ("Bundled models", [(name, "") for name in facts["models"]] or [("none", "")]),

@@ -184,7 +184,7 @@ class Sampler:
             geometry: where the X-rays were taken from; by default the model's own views.
             seed: of the noise, 0 to 2**64 - 1. Runs with the same X-ray objects reuse what encoder and lift made of
                 them.
-            steps: network evaluations along the schedule; by default the bundle's.
+            steps: along the noise schedule; by default the bundle's. Solvers of order 2 evaluate more than once a step.
             solver: one of the core's solvers; by default the bundle's.
             mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
             progress: called with (evaluations done, of how many, sigma) after each; an exception from it ends the run.

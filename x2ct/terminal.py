@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -176,9 +177,9 @@ class Display:
             self._bar.update(self._task, completed=done, description=f"{self._stage} {shown}".strip())
         elif not self._quiet and time.monotonic() - self._said > _QUIET_LINE_S:
             self._said = time.monotonic()
-            pace = (self._said - self._started) / max(done, 1)
-            left = time.strftime("%H:%M:%S", time.gmtime(pace * (total - done)))
-            _line(f"{self._stage}: {done}/{total} {self._unit}, {_pace(1 / pace, self._unit)}, {left} left")
+            per_second = done / (self._said - self._started)
+            left_s = (total - done) / per_second if done else None
+            _line(f"{self._stage}: {_state(done, total, per_second, left_s, self._unit)}")
 
 
 @contextmanager
@@ -188,34 +189,28 @@ def progress(unit: str, quiet: bool) -> Iterator[Display]:
         yield Display(unit, None, quiet)
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
     from rich.text import Text
 
-    class Pace(ProgressColumn):
+    class State(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(_pace(task.speed, unit) if task.speed else "", style="progress.data.speed")
+            return Text(_state(task.completed, task.total, task.speed, task.time_remaining, unit), no_wrap=True)
 
-    columns = [
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Pace(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    ]
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), State()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield Display(unit, bar, quiet)
+
+
+def _state(done: float, total: float | None, per_second: float | None, left_s: float | None, unit: str) -> str:
+    """How far, how fast, how long: "3/6  0.41 s/evaluation  0:00:01 left", as far as it is known."""
+    if total is None:
+        return ""
+    parts = [f"{done:g}/{total:g}"]
+    if per_second:
+        parts.append(_pace(per_second, unit))
+    if left_s is not None:
+        parts.append(f"{timedelta(seconds=round(left_s))} left")
+    return "  ".join(parts)
 
 
 def _pace(per_second: float, unit: str) -> str:
