@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from x2ct.errors import InputError
 from x2ct.output import write_atomically
 
 SCHEMA = 1
@@ -72,6 +73,21 @@ def to_json(report: Mapping[str, Any]) -> str:
 def write_json(report: Mapping[str, Any], path: str | PathLike[str]) -> Path:
     """Write a report, whole or not at all. Raises X2CTError."""
     return write_atomically(path, to_json(report).encode())
+
+
+def read_json(path: str | PathLike[str]) -> dict[str, Any]:
+    """A JSON object out of a file.
+
+    Raises:
+        InputError: the file can't be read, or is something else.
+    """
+    try:
+        found = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError.of(path, "file", found=error, expected="a JSON object") from error
+    if not isinstance(found, dict):
+        raise InputError.of(path, "content", found=type(found).__name__, expected="a JSON object")
+    return found
 
 
 def summary(report: Mapping[str, Any]) -> str:

@@ -1,0 +1,91 @@
+"""From CT files to a CT out of X-rays, all by commands: prepare, train, resume, export, info, sample."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests import tiny_run
+from x2ct.cli import app
+from x2ct.data import phantom
+from x2ct.data.shards import Grid
+from x2ct.volume import Volume
+
+CT_GRID = Grid((45, 35, 40), (9.0, 9.0, 8.0))
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three phantom people as NIfTI, one of them cut short, and a small configuration."""
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "cts").mkdir()
+    for seed in range(3):
+        hu = phantom.chest(CT_GRID, seed, marker=False)
+        Volume(hu, CT_GRID.index_to_mm).save(folder / f"cts/person{seed}.nii.gz")
+    whole = (folder / "cts/person0.nii.gz").read_bytes()
+    (folder / "cts/damaged.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (folder / "config.json").write_text(json.dumps(tiny_run.CONFIG))
+    return folder
+
+
+def test_the_whole_way_by_commands(folder: Path) -> None:
+    shape, spacing = map(list, zip(*[(32, 10.0)] * 3, strict=True))
+    grid = ["--shape", *shape, "--spacing", *spacing, "--validation", "person2"]
+    prepared = run("prepare", folder / "cts", "-o", folder / "shards", *grid, "--json")
+    assert prepared.exit_code == 0, prepared.stderr
+    assert json.loads(prepared.stdout)["people"] == ["person0", "person1", "person2"]
+    assert "damaged.nii.gz left out" in prepared.stderr
+
+    new = ["train", folder / "shards", "-o", folder / "run", "--threads", 1]
+    first = run(*new, "--config", folder / "config.json", "--steps", 3, "--name", "thorax", "--json")
+    assert first.exit_code == 0, first.stderr
+    assert json.loads(first.stdout)["finished"]
+    again = run(*new, "--config", folder / "config.json")
+    assert again.exit_code == 2
+    assert "--resume" in again.stderr
+    resumed = run(*new, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "3 steps" in resumed.stdout
+
+    (folder / "card.json").write_text(json.dumps({"data": "phantoms"}))
+    exported = run("export", folder / "run", "-o", folder / "t.x2ct", "--provenance", folder / "card.json")
+    assert exported.exit_code == 0, exported.stderr
+    facts = json.loads(run("info", folder / "t.x2ct", "--json").stdout)
+    assert facts["bundle"]["name"] == "thorax"
+    assert facts["bundle"]["provenance"]["data"] == "phantoms"
+
+    np.save(folder / "ap.npy", np.random.default_rng(0).random((64, 64), np.float32))
+    sampled = run("sample", "--ap", folder / "ap.npy", "-m", folder / "t.x2ct", "-o", folder / "ct.nii.gz")
+    assert sampled.exit_code == 0, sampled.stderr
+    assert Volume.load(folder / "ct.nii.gz").shape == (32, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["train", "nowhere", "-o", "run"], "nowhere"),
+        (["train", "nowhere", "-o", "run", "--config", "nowhere.json"], "nowhere.json"),
+        (["train", "nowhere", "-o", "run", "--resume", "--steps", "3"], "--steps"),
+        (["prepare", "nowhere", "-o", "shards"], "nowhere"),
+        (["prepare", ".", "-o", "shards", "--centre", "mind"], "mind"),
+        (["export", "nowhere", "-o", "a.x2ct"], "nowhere"),
+        (["export", "nowhere", "-o", "a.x2ct", "--provenance", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_bad_use_is_one_line_with_its_code(
+    arguments: list[str], word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert word in result.stderr
+    assert not list(tmp_path.iterdir())
