@@ -395,6 +395,8 @@ def test_coarsening_is_antialiased() -> None:
     stripes[:, ::2] = 2.0
     image = resample(stripes, (0.3125, 0.3125), VIEW.shape, VIEW.spacing_mm)
     np.testing.assert_allclose(image[5:-5, 5:-5], 1.0, atol=1e-5)
+    noise = np.random.default_rng(0).normal(size=(1408, 1408)).astype(np.float32)
+    assert resample(noise, (0.3125, 0.3125), VIEW.shape, VIEW.spacing_mm).std() < 0.2  # 1/6 for a triangle of 4 pixels
 
 
 def test_an_array_of_the_detectors_shape_is_the_detector() -> None:
