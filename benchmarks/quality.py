@@ -3,7 +3,7 @@
     python benchmarks/quality.py chest --train shards/ --test cts/test/ -o report/
     python benchmarks/quality.py --train shards/ --test cts/test/ -o report/       # the baselines alone
 
-X-rays are projected from the whole CT at its own resolution. Test people must not be among those of the shards.
+X-rays are projected from the whole CT at its own resolution. A test person who is among those of the shards is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 from x2ct.data import Grid, ShardSet
 from x2ct.data.prepare import find_cts
-from x2ct.errors import X2CTError
+from x2ct.errors import InputError, X2CTError
 from x2ct.evaluation import metrics, pictures, protocol
 from x2ct.evaluation.baselines import Baselines
 from x2ct.geometry import Geometry
@@ -80,6 +80,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     grid = model.grid if model else shards.grid
     window = model.window if model else metrics.WINDOW_HU
     geometry = _geometry(options.geometry, model)
+    ids = {person.id for person in shards.people}
     people = [p for p in shards.select("train") if options.region in ("any", p.region)]
     sources = find_cts(options.test)
     baselines = Baselines.fit(people, grid, geometry, window, threads=options.threads, progress=_say)
@@ -102,6 +103,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             continue
         _say(index, len(sources), name)
         case = protocol.make_case(path, grid, geometry, threads=options.threads)
+        if name in ids or baselines.includes(case.xrays):
+            raise InputError.of(path, "test person", found="one of the training people", expected="another person")
         predictions = {
             "mean volume": baselines.mean(),
             "nearest patient": baselines.nearest(case.xrays),
