@@ -266,7 +266,9 @@ def train(
     """Train a model on shards."""
     from x2ct import report as reports
 
-    changes = {key: value for key, value in (("name", name), ("steps", steps), ("seed", seed)) if value is not None}
+    changes: dict[str, Any] = {
+        key: value for key, value in (("name", name), ("steps", steps), ("seed", seed)) if value is not None
+    }
     if resume and (changes or config):
         raise typer.BadParameter(
             "a resumed run keeps its own configuration: leave out --config, --name, --steps and --seed."

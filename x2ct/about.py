@@ -86,8 +86,8 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
 def _backend(backend: dict[str, Any]) -> str:
     if not backend["available"]:
         return f"missing: {backend['reason']}"
-    devices, precisions = (", ".join(backend[key]) for key in ("devices", "precisions"))
-    return f"{backend['version']}; devices {devices}; precisions {precisions}"
+    devices = (f"{device} ({', '.join(backend['precisions'][device])})" for device in backend["devices"])
+    return f"{backend['version']}; {', '.join(devices)}"
 
 
 def _bundle_sections(bundle: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
