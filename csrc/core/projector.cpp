@@ -36,7 +36,7 @@ Mat3 inverse(const Mat3& m, const std::string& what) {
     const double determinant = dot(m[0], cofactor[0]);
     const double size = norm(m[0]) * norm(m[1]) * norm(m[2]);
     if (!(std::abs(determinant) > 1e-12 * size)) {
-        throw InputError(what + ": found a singular or non-finite matrix, expected one that can be inverted");
+        throw InputError(what + ": found a singular matrix, expected one that can be inverted");
     }
     Mat3 result{};
     for (int row = 0; row < 3; ++row) {
@@ -45,6 +45,13 @@ Mat3 inverse(const Mat3& m, const std::string& what) {
         }
     }
     return result;
+}
+
+template <std::size_t Count>
+void require_finite(const std::array<double, Count>& matrix, const std::string& what) {
+    if (!std::all_of(matrix.begin(), matrix.end(), [](double value) { return std::isfinite(value); })) {
+        throw InputError(what + ": values: found NaN or infinity, expected finite numbers");
+    }
 }
 
 // One ray as Joseph walks it: at slice k of `axis` it is at base + k * slope in the two other axes.
@@ -92,6 +99,11 @@ class RayFan {
         }
         const auto& affine = grid.index_to_mm;
         const auto& p = view.matrix;
+        require_finite(affine, "index_to_mm");
+        require_finite(p, "P");
+        if (affine[12] != 0.0 || affine[13] != 0.0 || affine[14] != 0.0 || affine[15] != 1.0) {
+            throw InputError("index_to_mm: last row: found other numbers, expected 0 0 0 1");
+        }
         for (int row = 0; row < 3; ++row) {
             for (int col = 0; col < 3; ++col) {
                 to_mm_[row][col] = affine[4 * row + col];

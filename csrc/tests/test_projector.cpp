@@ -100,6 +100,9 @@ void what_has_no_rays_is_refused() {
     VolumeGrid squashed = oblique_grid();
     squashed.index_to_mm[10] = 0;
     CHECK_THROWS(x2ct::InputError, (x2ct::project(a.data(), squashed, along_y(), image.data(), 1), 0));
+    DetectorView nowhere = along_y();
+    nowhere.matrix[3] = std::nan("");
+    CHECK_THROWS(x2ct::InputError, (x2ct::project(a.data(), oblique_grid(), nowhere, image.data(), 1), 0));
     CHECK_THROWS(x2ct::InputError, (x2ct::project(a.data(), oblique_grid(), along_y(), image.data(), -1), 0));
 }
 
