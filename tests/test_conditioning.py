@@ -129,6 +129,12 @@ def test_geometry_that_contradicts_is_refused(bundle: Bundle) -> None:
         conditions(bundle, {"ap": xray}, Geometry((View.cone("ap", shape=(40, 50)),)))
 
 
+def test_a_path_or_an_array_in_place_of_an_xray_says_how(bundle: Bundle) -> None:
+    for thing in ("ap.png", np.zeros((4, 4))):
+        with pytest.raises(InputError, match=r"XRay\.load reads a file"):
+            conditions(bundle, {"ap": thing})  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize(("names", "said"), [((), "none"), (("ap", "pa"), "both ap and pa"), (("top",), "top")])
 def test_views_that_make_no_study_are_refused(bundle: Bundle, names: tuple[str, ...], said: str) -> None:
     xray = XRay.of(np.random.default_rng(0).random((50, 40), np.float32))

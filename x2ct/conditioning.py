@@ -58,7 +58,7 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         InputError: no X-ray, both "ap" and "pa", a view that the geometry lacks, or a size or spacing that contradicts
             it.
     """
-    _check_names(xrays)
+    _check_study(xrays)
     shape = bundle.xray.shape
     slots = len(bundle.geometry.views)
     views = np.zeros((1, slots, 1, *shape), np.float32)
@@ -140,12 +140,16 @@ def pixel_at_isocentre(matrix: Matrix) -> tuple[float, float]:
     return float(1 / np.linalg.norm(by_row)), float(1 / np.linalg.norm(by_column))
 
 
-def _check_names(xrays: Mapping[str, XRay]) -> None:
+def _check_study(xrays: Mapping[str, XRay]) -> None:
     if not xrays:
         raise InputError.of("X-rays", "views", found="none", expected="at least one of ap, pa, lateral")
     unknown = sorted(set(xrays) - set(SLOT_OF))
     if unknown:
         raise InputError.of("X-rays", "views", found=", ".join(unknown), expected="ap, pa or lateral")
+    for name, xray in xrays.items():
+        if not isinstance(xray, XRay):
+            hint = "x2ct.XRay.load reads a file, x2ct.XRay.of takes an array"
+            raise InputError.of(name, "type", found=type(xray).__name__, expected="an x2ct.XRay", hint=hint)
     if {"ap", "pa"} <= set(xrays):
         raise InputError.of("X-rays", "views", found="both ap and pa", expected="one frontal view")
 

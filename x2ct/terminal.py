@@ -164,6 +164,8 @@ class Display:
 
     def stage(self, text: str) -> None:
         """Say what is being done now."""
+        if text == self._stage:
+            return
         self._stage, self._started = text, time.monotonic()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
