@@ -1,0 +1,455 @@
+"""A bundle is opened whole or refused in one line naming file and field; it is replaced whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from tests import tiny_bundle
+from x2ct.bundle import Bundle
+from x2ct.errors import InputError
+from x2ct.onnxfile import GraphFacts, read_facts
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct").path
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(original, tmp_path / "tiny.x2ct"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((folder / "model.json").read_text())
+    change(content)
+    (folder / "model.json").write_text(json.dumps(content))
+
+
+def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
+    """Set (or, with ..., delete) the field at a dotted path."""
+
+    def change(content: dict[str, Any]) -> None:
+        *parents, last = [int(key) if key.isdigit() else key for key in path.split("/")]
+        for key in parents:
+            content = content[key]
+        if value is ...:
+            del content[last]
+        else:
+            content[last] = value
+
+    return change
+
+
+def refusal(folder: Path | str) -> str:
+    with pytest.raises(InputError) as caught:
+        Bundle.load(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+def attempt(action: Callable[[], Any]) -> Any:
+    """What an action gives, or what its InputError says."""
+    try:
+        return action()
+    except InputError as error:
+        return str(error)
+
+
+def replace_graph(folder: Path, model: onnx.ModelProto, file: str = "denoiser.onnx") -> None:
+    """Put another graph in place, with the right size and checksum."""
+    data = model.SerializeToString()
+    (folder / file).write_bytes(data)
+    edit(folder, put(f"files/{file}", {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}))
+
+
+# ---------------------------------------------------------------------------------------------- what is kept
+
+
+def test_round_trip(original: Path) -> None:
+    manifest, _ = tiny_bundle.manifest()
+    bundle = Bundle.load(original)
+    for field in ("name", "version", "grid", "intensity", "xray", "geometry", "diffusion", "patch", "networks"):
+        assert getattr(bundle, field) == getattr(manifest, field), field
+    assert bundle.to_json() == manifest.to_json()
+
+
+def test_writing_what_was_read_gives_the_same_bytes(original: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(original)
+    again = Bundle.write(
+        tmp_path / "again.x2ct", bundle, {name: (original / name).read_bytes() for name in bundle.files}
+    )
+    assert again.checksum == bundle.checksum
+    assert sorted(os.listdir(again.path)) == sorted(os.listdir(original))
+
+
+def test_grid_has_its_origin_in_the_middle(original: Path) -> None:
+    grid = Bundle.load(original).grid
+    middle = (np.array(grid.shape) - 1) / 2
+    np.testing.assert_allclose(grid.affine @ [*middle, 1], [0, 0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(grid.size_mm, np.multiply(grid.shape, grid.spacing_mm))
+
+
+def test_summary_is_plain_data(original: Path) -> None:
+    bundle = Bundle.load(original)
+    summary = json.loads(json.dumps(bundle.summary()))
+    assert summary["checksum"] == bundle.checksum
+    assert summary["bytes"] == sum(path.stat().st_size for path in original.glob("*.onnx"))
+    assert summary["networks"]["denoiser"]["inputs"][0] == "x float32 [N, 1, X, Y, Z]"
+
+
+def test_opening_needs_no_runtime(original: Path) -> None:
+    code = (
+        "import sys; from x2ct.bundle import Bundle; Bundle.load(sys.argv[1]);"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(original)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+FIELD_FAULTS: list[tuple[str, object, str]] = [
+    ("schema", 2, "schema: found 2, expected 1"),
+    ("schema", "1", "schema"),
+    ("schema", True, "schema"),
+    ("schema", ..., "schema: found nothing"),
+    ("name", "../evil", "name"),
+    ("name", "", "name"),
+    ("created", "a\nb", "created"),
+    ("grid", [], "grid"),
+    ("grid/shape", [32, 32], "grid.shape"),
+    ("grid/shape", [32, 32, 32.0], "grid.shape"),
+    ("grid/shape", [32, 32, 36], "grid.shape"),
+    ("grid/shape", [4096, 4096, 4096], "grid.shape"),
+    ("grid/shape", [10**400, 8, 8], "grid.shape"),
+    ("grid/spacing_mm", [10.0, 10.0, 0.0], "grid.spacing_mm"),
+    ("grid/spacing_mm", [10.0, 10.0, True], "grid.spacing_mm"),
+    ("grid/spacing_mm", [10.0, 10.0, "10"], "grid.spacing_mm"),
+    ("intensity/hu", [1500, -1000], "intensity"),
+    ("intensity/x", [-1, 0, 1], "intensity"),
+    ("xray/shape", [64, 63], "geometry.views[0].shape"),
+    ("xray/reference_p99", -1, "xray.reference_p99"),
+    ("geometry/views", [], "geometry.views"),
+    ("geometry/views/0/matrix/0/0", None, "geometry.views[0]"),
+    ("diffusion/sigma_max", 0.01, "diffusion.sigma_max"),
+    ("diffusion/steps", 0, "diffusion.steps"),
+    ("diffusion/solver", "rm -rf", "diffusion.solver"),
+    ("diffusion/slover", "euler", "diffusion.slover"),
+    ("patch/sizes", [[32, 32, 64]], "patch.sizes"),
+    ("patch/sizes", [[32, 32]], "patch.sizes"),
+    ("patch/probabilities", [0.5], "patch.probabilities"),
+    ("patch/probabilities", [0.5, 0.5], "patch.probabilities"),
+    ("networks/lift", ..., "networks.lift"),
+    ("networks/upsampler", {}, "networks.upsampler"),
+    ("networks/lift/file", "/etc/passwd", "networks.lift.file"),
+    ("networks/lift/file", "../lift.onnx", "networks.lift.file"),
+    ("networks/lift/file", "..", "networks.lift.file"),
+    ("networks/lift/file", "other.onnx", "networks.lift.file"),
+    ("networks/lift/inputs/0/name", "F", "networks.lift.inputs"),
+    ("networks/lift/inputs/0/dtype", "float64", "networks.lift.inputs[0].dtype"),
+    ("networks/lift/inputs/0/shape", [1, -2], "networks.lift.inputs[0].shape"),
+    ("networks/lift/inputs/0/shape", [1, 2, 3, 32, 32], "lift.onnx: inputs"),
+    ("networks/encoder/inputs/0/shape", [1, 1, 1, 64, 64], "networks.encoder.inputs.views.shape"),
+    ("networks/denoiser/receptive_radius", ..., "networks.denoiser.receptive_radius"),
+    ("parity", "fine", "parity"),
+    ("provenance", None, "provenance"),
+    ("files/..", {"sha256": "0" * 64, "bytes": 1}, "files"),
+    ("files/lift.onnx", ..., "networks.lift.file"),
+    ("files/lift.onnx/sha256", "f" * 63, "files.lift.onnx.sha256"),
+    ("files/lift.onnx/bytes", 10**18, "files.lift.onnx.bytes"),
+    ("files/lift.onnx/bytes", 17, "lift.onnx: size"),
+    ("extra", 1, "extra"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "named"), FIELD_FAULTS)
+def test_a_wrong_field_is_named(folder: Path, path: str, value: object, named: str) -> None:
+    edit(folder, put(path, value))
+    message = refusal(folder)
+    assert named in message
+    assert str(folder) in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "null",
+        '{"schema": NaN}',
+        '{"schema": 1e999}',
+        '{"schema": 1, "schema": 1}',
+        "[" * 100_000,
+        "\x00",
+    ],
+)
+def test_what_is_not_json_is_refused(folder: Path, text: str) -> None:
+    (folder / "model.json").write_text(text)
+    assert "model.json" in refusal(folder)
+
+
+def test_nan_in_a_field_is_refused(folder: Path) -> None:
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text.replace('"sigma_max": 20.0', '"sigma_max": NaN'))
+    assert "NaN" in refusal(folder)
+
+
+def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
+    (folder / "model.json").write_bytes(b"\xff\xfe\x00" * 20)
+    assert "model.json" in refusal(folder)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_flipped_bit_is_noticed(original: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """In a graph by its checksum; in model.json by its schema, or the bundle is another one by its own checksum."""
+    name = data.draw(st.sampled_from(["model.json", "encoder.onnx", "lift.onnx", "denoiser.onnx"]))
+    target = tmp_path / "flipped.x2ct"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(original, target)
+    content = bytearray((target / name).read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    (target / name).write_bytes(content)
+    outcome = attempt(lambda: Bundle.load(target))
+    if isinstance(outcome, Bundle):
+        assert name == "model.json"
+        assert outcome.checksum != Bundle.load(original).checksum
+    else:
+        assert "\n" not in outcome
+        assert name == "model.json" or (name in outcome and "SHA-256" in outcome)
+
+
+@pytest.mark.parametrize("name", ["model.json", "encoder.onnx", "lift.onnx", "denoiser.onnx"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    message = refusal(folder)
+    assert name in message
+    assert "nothing there" in message
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100])
+def test_a_truncated_graph_is_refused(folder: Path, cut: int) -> None:
+    data = (folder / "lift.onnx").read_bytes()
+    (folder / "lift.onnx").write_bytes(data[:cut])
+    assert "lift.onnx: size" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["model.json", "denoiser.onnx"])
+def test_links_are_refused(folder: Path, name: str, tmp_path: Path) -> None:
+    (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(tmp_path / name)
+    assert "symbolic link" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["model.json", "denoiser.onnx"])
+def test_a_pipe_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert "not a regular file" in refusal(folder)
+
+
+def test_an_absurdly_large_manifest_is_not_read(folder: Path) -> None:
+    with (folder / "model.json").open("r+b") as stream:
+        stream.truncate(1 << 33)  # sparse
+    assert "model.json: size" in refusal(folder)
+
+
+@pytest.mark.parametrize("model", ["no-such-model", "no-such-model.x2ct", "", ".", ".."])
+def test_an_unknown_name_is_refused(model: str) -> None:
+    assert "bundle" in refusal(model)
+
+
+def test_a_file_is_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "ct.nii").write_text("x")
+    assert "found a file" in refusal(tmp_path / "ct.nii")
+    assert "model.json" in refusal(tmp_path)
+    assert "nothing there" in refusal(tmp_path / "absent.x2ct")
+
+
+# ---------------------------------------------------------------------------------------------- graphs that reach out
+
+
+def _denoiser_with(change: Callable[[onnx.ModelProto], object]) -> onnx.ModelProto:
+    model = tiny_bundle.denoiser()
+    change(model)
+    return model
+
+
+def _external(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    tensor.ClearField("raw_data")
+
+
+def _external_in_attribute(model: onnx.ModelProto) -> None:
+    tensor = numpy_helper.from_array(np.ones(4, np.float32), "inner")
+    tensor.data_location = TensorProto.EXTERNAL
+    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=tensor))
+
+
+def _external_in_subgraph(model: onnx.ModelProto) -> None:
+    tensor = numpy_helper.from_array(np.ones(4, np.float32), "inner")
+    tensor.external_data.add(key="location", value="weights.bin")
+    branch = helper.make_graph([], "branch", [], [], [tensor])
+    model.graph.node.append(helper.make_node("If", ["x"], ["unused"], then_branch=branch, else_branch=branch))
+
+
+def _custom_operator(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Run", ["x"], ["unused"], domain="com.example"))
+
+
+def _function(model: onnx.ModelProto) -> None:
+    model.functions.append(
+        helper.make_function("local", "F", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], model.opset_import)
+    )
+
+
+def _opset(model: onnx.ModelProto) -> None:
+    model.opset_import[0].version = 22
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_external, "external data"),
+        (_external_in_attribute, "external data"),
+        (_external_in_subgraph, "external data"),
+        (_custom_operator, "com.example"),
+        (_function, "functions"),
+        (_opset, "opset: found 22, expected 18"),
+    ],
+)
+def test_a_graph_that_does_not_stand_alone_is_refused(
+    folder: Path, change: Callable[[onnx.ModelProto], object], said: str
+) -> None:
+    replace_graph(folder, _denoiser_with(change))
+    message = refusal(folder)
+    assert "denoiser.onnx" in message
+    assert said in message
+
+
+def test_a_graph_with_other_ports_is_refused(folder: Path) -> None:
+    replace_graph(folder, tiny_bundle.encoder())
+    assert "denoiser.onnx: inputs" in refusal(folder)
+
+
+def test_facts_agree_with_onnx() -> None:
+    for model in (tiny_bundle.encoder(), tiny_bundle.lift(), tiny_bundle.denoiser()):
+        facts = read_facts(Path("graph.onnx"), model.SerializeToString())
+        assert facts.opset == model.opset_import[0].version
+        assert [tensor.name for tensor in facts.inputs] == [info.name for info in model.graph.input]
+        shape = [dim.dim_param or dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
+        assert list(facts.outputs[0].shape) == shape
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 400))
+def test_rubbish_is_no_graph(noise: bytes, place: int) -> None:
+    """Whatever the bytes, the answer is facts or an InputError, at once."""
+    data = tiny_bundle.denoiser().SerializeToString()
+    for content in (noise, data[:place], data[:place] + noise + data[place:]):
+        outcome = attempt(lambda content=content: read_facts(Path("graph.onnx"), content))
+        assert isinstance(outcome, GraphFacts) or "graph.onnx" in outcome
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+def _state(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_a_bundle_is_replaced_whole(folder: Path) -> None:
+    manifest, files = tiny_bundle.manifest()
+    before = Bundle.load(folder).checksum
+    (folder / "lift.onnx").write_bytes(b"damaged")
+    bundle = Bundle.write(folder, manifest, files)
+    assert Bundle.load(folder).checksum == bundle.checksum == before
+    assert os.listdir(folder.parent) == [folder.name]
+
+
+def test_a_write_that_fails_leaves_the_old_bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, files = tiny_bundle.manifest()
+    before = _state(folder)
+
+    # the manifest contradicts its files: noticed before anything is moved
+    with pytest.raises(InputError, match=r"encoder\.onnx: inputs"):
+        Bundle.write(folder, manifest, files | {"encoder.onnx": files["lift.onnx"]})
+    assert _state(folder) == before
+
+    # the disk is full while the files are written
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match="No space left"):
+            Bundle.write(folder, manifest, files)
+    assert _state(folder) == before
+
+    # the second rename fails: the old bundle comes back
+    rename = Path.rename
+
+    def fails_for_new(self: Path, target: Path) -> Path:
+        if self.suffix == ".new":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails_for_new)
+        with pytest.raises(InputError, match="Input/output error"):
+            Bundle.write(folder, manifest, files)
+    assert _state(folder) == before
+    assert os.listdir(folder.parent) == [folder.name]
+
+
+@pytest.mark.parametrize("kind", ["file", "other folder", "link", "no parent", "bundle and more"])
+def test_only_a_bundle_is_replaced(folder: Path, tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "target"
+    if kind == "file":
+        target.write_text("precious")
+    elif kind == "other folder":
+        target.mkdir()
+        (target / "notes.txt").write_text("precious")
+    elif kind == "link":
+        target.symlink_to(folder)
+    elif kind == "no parent":
+        target = tmp_path / "absent" / "target"
+    else:
+        target = folder
+        (target / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match="output") as caught:
+        Bundle.write(target, *tiny_bundle.manifest())
+    assert "\n" not in str(caught.value)
+    if kind == "file":
+        assert target.read_text() == "precious"
+    assert Bundle.load(folder)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "new.x2ct").mkdir()
+    assert Bundle.write(tmp_path / "new.x2ct", *tiny_bundle.manifest()).path == tmp_path / "new.x2ct"
