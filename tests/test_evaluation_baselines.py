@@ -12,7 +12,7 @@ from x2ct.data.shards import Grid, ShardSet, sha256_of, write_index
 from x2ct.errors import InputError
 from x2ct.evaluation import baselines
 from x2ct.evaluation.baselines import Baselines, back_projected
-from x2ct.geometry import Geometry, attenuation, project
+from x2ct.geometry import Geometry, View, attenuation, project
 
 GRID = Grid((16, 14, 18), (8.0, 8.0, 8.0))
 GEOMETRY = Geometry.parallel(shape=(24, 20), spacing_mm=(8.0, 8.0))
@@ -75,16 +75,20 @@ def test_regression_is_the_normal_equations(tmp_path: Path) -> None:
         assert found[voxel] == pytest.approx(weights @ [1, *test[(slice(None), *voxel)]], abs=1e-4)
 
 
-def test_a_voxel_sees_the_pixel_that_it_is_projected_on() -> None:
-    view = GEOMETRY.view("ap")
+@pytest.mark.parametrize("view", [*GEOMETRY.views, *Geometry.cone(shape=(80, 90), spacing_mm=(4.0, 4.0)).views])
+def test_a_voxel_sees_the_pixel_that_it_is_projected_on(view: View) -> None:
+    points = np.stack(np.meshgrid(*(np.arange(n) for n in GRID.shape), indexing="ij"), axis=-1)
+    pixels, _ = view.to_pixels(points @ GRID.index_to_mm[:3, :3].T + GRID.index_to_mm[:3, 3])
     rows, cols = np.indices(view.shape).astype(np.float32)
-    for image, which in ((cols, 0), (rows, 1)):
-        found = back_projected(image, view, GRID)
-        points = np.stack(np.meshgrid(*(np.arange(n) for n in GRID.shape), indexing="ij"), axis=-1)
-        mm = points @ GRID.index_to_mm[:3, :3].T + GRID.index_to_mm[:3, 3]
-        assert np.allclose(found, view.to_pixels(mm)[0][..., which], atol=1e-4)
-    cone = Geometry.cone(shape=(24, 20)).view("lateral")
-    assert np.ptp(back_projected(np.ones(cone.shape, np.float32), cone, GRID)) <= 1.0
+    assert np.allclose(back_projected(cols, view, GRID), pixels[..., 0], atol=1e-3)
+    assert np.allclose(back_projected(rows, view, GRID), pixels[..., 1], atol=1e-3)
+
+
+def test_off_the_detector_there_is_nothing() -> None:
+    view = View.parallel("ap", shape=(4, 4), spacing_mm=(8.0, 8.0))
+    found = back_projected(np.ones(view.shape, np.float32), view, GRID)
+    assert found[8, 7, 9] == 1.0
+    assert found[0, 7, 0] == 0.0
 
 
 def test_three_people_are_the_least(tmp_path: Path) -> None:
