@@ -1,0 +1,170 @@
+"""Laws of the network: unit variance, folding, locality, the contract between lift and denoiser, EDM's limits."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from tests.tiny_run import CONFIG, GRID
+
+from x2ct.errors import InputError
+from x2ct.geometry import Geometry
+from x2ct.model import ModelConfig, X2CTModel
+from x2ct.model.ema import PowerEMA, power_gamma
+from x2ct.model.layers import MPConv, mp_silu, mp_sum
+from x2ct.training.config import TrainConfig
+from x2ct.training.patches import coordinates
+
+MODEL = TrainConfig.from_json(CONFIG).model
+
+
+@pytest.fixture
+def model() -> X2CTModel:
+    """A network whose every weight matters: gains that start at zero are set."""
+    torch.manual_seed(0)
+    network = X2CTModel(MODEL)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, MPConv) and module.gain is not None:
+                module.gain.fill_(0.7)
+    return network.eval()
+
+
+def study(valid: tuple[float, float] = (1.0, 1.0)) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Random X-rays with their matrices and the whole grid's coordinates."""
+    generator = torch.Generator().manual_seed(1)
+    geometry = Geometry.parallel(("ap", "lateral"), shape=MODEL.detector, spacing_mm=(6.0, 6.0))
+    matrices = torch.stack([torch.from_numpy(view.matrix).float() for view in geometry.views])[None]
+    views = torch.rand(1, 2, 1, *MODEL.detector, generator=generator) * 6
+    return views, torch.tensor([valid]), matrices, coordinates(GRID)[None]
+
+
+@pytest.mark.parametrize("kernel", [(), (3, 3), (3, 3, 3)])
+def test_convolutions_keep_unit_variance(kernel: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer = MPConv(64, 256, kernel)
+    out = layer(torch.randn(64, 64, *(12,) * len(kernel)))
+    inner = out[(..., *(slice(1, -1),) * len(kernel))]
+    assert inner.std().item() == pytest.approx(1.0, abs=0.05)
+
+
+def test_activation_and_sum_keep_unit_variance() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 1_000_000)
+    assert mp_silu(a).square().mean().sqrt().item() == pytest.approx(1.0, abs=0.01)
+    assert mp_sum(a, b, 0.3).std().item() == pytest.approx(1.0, abs=0.01)
+
+
+@torch.no_grad()
+def test_folding_changes_nothing_but_the_layers(model: X2CTModel) -> None:
+    x, sigma = torch.randn(1, 1, 32, 32, 32), torch.tensor([0.7])
+    before = model.denoiser(x, sigma, *model.condition(*study()))
+    model.fold()
+    after = model.denoiser(x, sigma, *model.condition(*study()))
+    assert torch.allclose(before, after, atol=1e-5)
+    assert all(m.gain is None for m in model.modules() if isinstance(m, MPConv))
+
+
+@torch.no_grad()
+def test_the_denoiser_looks_no_further_than_its_receptive_radius() -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(0, 0))
+    network = X2CTModel(config).eval()
+    network.denoiser.net.out.gain.fill_(1.0)  # type: ignore[union-attr, operator]
+    radius = config.receptive_radius
+    x, sigma = torch.randn(1, 1, 64, 16, 16), torch.tensor([0.7])
+    conditions = (torch.zeros(1, 8, 32, 8, 8), torch.zeros(1, 16, 16, 4, 4))
+    base = network.denoiser(x, sigma, *conditions)
+    for place in range(16, 24):
+        moved = x.clone()
+        moved[..., place, 8, 8] += 10
+        touched = (network.denoiser(moved, sigma, *conditions) - base).abs().amax((0, 1, 3, 4)).nonzero().flatten()
+        assert place - radius <= touched.min() and touched.max() <= place + radius
+        assert touched.max() - touched.min() > 4
+
+
+@torch.no_grad()
+def test_a_tile_with_its_halo_equals_the_whole() -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(0, 0))
+    network = X2CTModel(config).eval()
+    network.denoiser.net.out.gain.fill_(1.0)  # type: ignore[union-attr, operator]
+    views, valid, matrices, _ = study()
+    coords = coordinates(dataclasses.replace(GRID, shape=(64, 32, 32)))[None]
+    features = network.encoder(views, valid)
+    x, sigma = torch.randn(1, 1, 64, 32, 32), torch.tensor([0.7])
+    whole = network.denoiser(x, sigma, *network.lift(features, matrices, coords, valid))
+    halo = -(-config.receptive_radius // config.stride) * config.stride
+    tile = slice(24 - halo, 40 + halo)
+    conditions = network.lift(features, matrices, coords[:, :, tile], valid)
+    part = network.denoiser(x[:, :, tile], sigma, *conditions)
+    assert torch.allclose(part[:, :, halo:-halo], whole[:, :, 24:40], atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_missing_view_can_hold_anything(model: X2CTModel) -> None:
+    views, valid, matrices, coords = study((1.0, 0.0))
+    base = model.condition(views, valid, matrices, coords)
+    views[:, 1] = 99.0
+    for a, b in zip(base, model.condition(views, valid, matrices, coords), strict=True):
+        assert torch.equal(a, b)
+
+
+@torch.no_grad()
+def test_the_lift_puts_a_pixel_on_its_ray() -> None:
+    """A bright pixel reaches the voxels that project onto it and no others: the 'pixels' network shows it bare."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(MODEL, features="pixels", lift_blocks=(0, 0))
+    network = X2CTModel(config).eval()
+    views, valid, matrices, coords = study()
+    base = network.condition(views, valid, matrices, coords)[0]
+    views[0, 0, 0, 20, 40] += 50.0  # AP: row 20 from the head, column 40 from the patient's right
+    changed = (network.condition(views, valid, matrices, coords)[0] - base).abs().amax((0, 1)) > 1e-6
+    x, y, z = changed.nonzero(as_tuple=True)
+    assert len(x) > 0
+    assert set(y.tolist()) == set(range(16))  # all depths along the ray
+    mm_x = (x.float() + 0.5) * 20 - 160
+    mm_z = (z.float() + 0.5) * 20 - 160
+    assert (mm_x - (31.5 - 40) * 6).abs().max() < 20
+    assert (mm_z - (31.5 - 20) * 6).abs().max() < 20
+
+
+@torch.no_grad()
+def test_preconditioning_has_edms_limits(model: X2CTModel) -> None:
+    x = torch.randn(1, 1, 32, 32, 32) * 0.4
+    conditions = model.condition(*study())
+    assert torch.allclose(model.denoiser(x, torch.tensor([1e-4]), *conditions), x, atol=1e-2)
+    far = model.denoiser(x * 1000, torch.tensor([400.0]), *conditions)
+    assert far.abs().max() < 20  # x itself is a thousand times its usual size
+
+
+def test_power_profile_has_the_papers_exponents() -> None:
+    """Section 3.1: widths of 0.05 and 0.10 are gamma = 16.97 and 6.94."""
+    assert power_gamma(0.05) == pytest.approx(16.97, abs=0.01)
+    assert power_gamma(0.10) == pytest.approx(6.94, abs=0.01)
+
+
+def test_power_average_has_the_stated_width() -> None:
+    """Averaging the step number itself gives the profile's mean: t (gamma + 1) / (gamma + 2)."""
+    holder = torch.nn.Linear(1, 1, bias=False)
+    average = PowerEMA(holder, 0.1)
+    for step in range(1, 2001):
+        with torch.no_grad():
+            holder.weight.fill_(step)
+        average.update(holder, step)
+    gamma = power_gamma(0.1)
+    assert average.state()["weight"].item() == pytest.approx(2000 * (gamma + 1) / (gamma + 2), rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "change", [{"features": "magic"}, {"norm": "batch"}, {"blocks": (1,)}, {"detector": (65, 64)}, {"lift_blocks": ()}]
+)
+def test_impossible_networks_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="model config"):
+        dataclasses.replace(MODEL, **change)  # type: ignore[arg-type]
+
+
+def test_the_bundled_configuration_fits_its_bundle() -> None:
+    """8 MB at two bytes a weight."""
+    assert sum(p.numel() for p in X2CTModel(ModelConfig()).parameters()) * 2 < 7.7e6

@@ -1,0 +1,212 @@
+"""Laws of the trainer: what is drawn, what is refused, and that a killed run is the run that was not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.tiny_run import CONFIG, GRID, write_shards
+
+from x2ct.data import ShardSet
+from x2ct.data.augment import AugmentConfig, augmented_study, plain_study
+from x2ct.errors import InputError
+from x2ct.training import TrainConfig, load_run, train
+from x2ct.training.checkpoint import CHECKPOINT_FILE
+from x2ct.training.config import DiffusionConfig, PatchConfig
+from x2ct.training.loop import learning_rate, training_geometry
+from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
+from x2ct.training.patches import coordinates, draw_patches
+
+TINY = TrainConfig.from_json(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shards(tmp_path_factory.mktemp("shards") / "phantoms")
+
+
+def test_sigmas_are_log_normal_but_for_the_mean_share() -> None:
+    config = DiffusionConfig()
+    sigmas = draw_sigmas(200_000, config, torch.Generator().manual_seed(0))
+    assert sigmas.max() == config.sigma_max
+    top = (sigmas == config.sigma_max).float().mean().item()
+    logs = sigmas[sigmas < config.sigma_max].log()
+    assert top == pytest.approx(config.mean_share, abs=0.025)  # and what the cut at sigma_max adds
+    assert logs.median().item() == pytest.approx(config.log_mean, abs=0.1)
+
+
+def test_edm_weight_makes_the_loss_of_an_untrained_network_one() -> None:
+    """D = c_skip x misses by c_out, and lambda = 1 / c_out^2 (Karras et al. 2022, Table 1)."""
+    sigma = torch.tensor([0.01, 0.4, 20.0])
+    c_out = sigma * 0.4 / (sigma.square() + 0.16).sqrt()
+    assert torch.allclose(edm_weight(sigma, 0.4) * c_out.square(), torch.ones(3), rtol=1e-5)
+
+
+def test_bone_weighs_more() -> None:
+    assert bone_weights(torch.tensor([-1.0, 0.5]), 0.0, 2.0).tolist() == [1.0, 3.0]
+
+
+def test_patches_lie_on_the_stride_inside_the_grid() -> None:
+    rng = np.random.default_rng(0)
+    config = PatchConfig((8, 16, 64), (0.4, 0.4, 0.2), 16384)
+    sizes = set()
+    for _ in range(200):
+        for patch in draw_patches(GRID, config, 4, rng):
+            assert all(o % 4 == 0 and 0 <= o <= n - s for o, s, n in zip(patch.origin, patch.shape, GRID.shape, strict=True))
+            sizes.add(patch.shape[0])
+    assert sizes == {8, 16, 32}  # 64 means the whole of a 32^3 grid
+
+
+def test_coordinates_are_patient_millimetres() -> None:
+    coords = coordinates(GRID) * 100
+    mm = GRID.index_to_mm @ [3, 7, 30, 1]
+    assert coords[:, 3, 7, 30].tolist() == pytest.approx(mm[:3].tolist())
+
+
+def test_without_augmentation_a_study_is_the_person(shards: Path) -> None:
+    person = ShardSet.open(shards).people[0]
+    nothing = AugmentConfig(
+        margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=0, density=0, crop=0, cone=0,
+        view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0),
+    )  # fmt: skip
+    geometry = training_geometry(TINY)
+    study = augmented_study(person, GRID, geometry, nothing, np.random.default_rng(0))
+    plain = plain_study(person, GRID, geometry)
+    assert np.abs(study.hu - plain.hu).max() < 0.1
+    assert np.abs(study.views - plain.views).max() < 1e-3
+    assert np.array_equal(study.projections, plain.projections)
+
+
+def test_studies_depend_on_their_generator_alone(shards: Path) -> None:
+    person = ShardSet.open(shards).people[0]
+    geometry = training_geometry(TINY)
+    a, b, c = (augmented_study(person, GRID, geometry, TINY.augment, np.random.default_rng(k)) for k in (1, 1, 2))
+    assert np.array_equal(a.views, b.views) and np.array_equal(a.hu, b.hu)
+    assert not np.array_equal(a.hu, c.hu)
+
+
+def test_a_flipped_body_has_flipped_x_rays(shards: Path) -> None:
+    """Pose acts on the body before both grid and X-rays, so they stay one anatomy."""
+    person = ShardSet.open(shards).people[0]
+    config = dataclasses.replace(
+        TINY.augment, margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=1, density=0, crop=0,
+        cone=0, view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0),
+    )  # fmt: skip
+    geometry = training_geometry(TINY)
+    study = augmented_study(person, GRID, geometry, config, np.random.default_rng(0))
+    plain = plain_study(person, GRID, geometry)
+    assert np.abs(study.hu - plain.hu[::-1]).max() < 0.1
+    assert np.abs(study.views[0] - plain.views[0][:, ::-1]).max() < 1e-2
+
+
+def test_learning_rate_warms_up_stays_and_ends_at_zero() -> None:
+    config = dataclasses.replace(TrainConfig(), steps=10_000)
+    rate = config.optim.rate
+    assert learning_rate(config, 0) == pytest.approx(rate / config.optim.warmup)
+    assert learning_rate(config, config.optim.flat) == pytest.approx(rate)
+    assert learning_rate(config, 4 * config.optim.flat - 1) < 0.51 * rate
+    assert learning_rate(config, 9_999) < 1e-3 * rate
+
+
+def test_configuration_survives_its_file(tmp_path: Path) -> None:
+    TINY.save(tmp_path)
+    assert TrainConfig.load(tmp_path) == TINY
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stepz": 3}, "stepz"),
+        ({"steps": "many"}, "steps"),
+        ({"model": {"norm": "batch"}}, "norm"),
+        ({"patch": {"sizes": [10], "probabilities": [1.0]}}, "multiples"),
+        ({"patch": {"sizes": [16], "probabilities": [0.5]}}, "probability"),
+    ],
+)
+def test_wrong_configurations_are_one_line(change: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        TrainConfig.from_json({**CONFIG, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_training_lowers_the_loss_and_leaves_what_it_promises(shards: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, steps=40, validate_every=4, checkpoint_every=40)
+    seen: list[int] = []
+    result = train(shards, tmp_path / "run", config, progress=lambda step, total, loss: seen.append(step))
+    assert result.finished and result.steps == 40 and seen == list(range(1, 41))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names >= {"config.json", CHECKPOINT_FILE, "tensorboard", "validation.jsonl", "preview_000040.png"}
+    rows = [json.loads(line) for line in (tmp_path / "run" / "validation.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(4, 41, 4))
+    # On somebody the training never saw, on fixed noise.
+    assert rows[-1]["mean_psnr"] > rows[0]["mean_psnr"] + 1
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+    loaded, model = load_run(tmp_path / "run")
+    assert loaded == dataclasses.replace(config, grid=GRID) and not model.training
+
+
+def test_a_run_is_not_trained_over(shards: Path, tmp_path: Path) -> None:
+    train(shards, tmp_path, dataclasses.replace(TINY, steps=1))
+    with pytest.raises(InputError, match="--resume"):
+        train(shards, tmp_path, TINY)
+    with pytest.raises(InputError, match="another configuration"):
+        train(shards, tmp_path, dataclasses.replace(TINY, seed=9), resume=True)
+    with pytest.raises(InputError, match="run to resume"):
+        train(shards, tmp_path / "nowhere", resume=True)
+
+
+def test_a_damaged_checkpoint_is_one_line(shards: Path, tmp_path: Path) -> None:
+    train(shards, tmp_path, dataclasses.replace(TINY, steps=1))
+    whole = (tmp_path / CHECKPOINT_FILE).read_bytes()
+    (tmp_path / CHECKPOINT_FILE).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=CHECKPOINT_FILE) as caught:
+        load_run(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+PROGRAM = """
+import sys, torch
+torch.set_num_threads(1)
+from pathlib import Path
+from x2ct.training import TrainConfig, train
+shards, run, config, resume = sys.argv[1:]
+train(shards, run, None if resume == "yes" else TrainConfig.load(Path(config)), resume=resume == "yes",
+      progress=lambda step, total, loss: print(step, flush=True))
+"""
+
+
+def test_killed_and_resumed_is_uninterrupted(shards: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle, resume: the same weights, averages and moments to the bit."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(CONFIG))
+
+    def start(run: Path, resume: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PROGRAM, str(shards), str(run), str(config), resume]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    whole = start(tmp_path / "whole", "no")
+    killed = start(tmp_path / "killed", "no")
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if int(line) >= 3:
+            time.sleep(0.02)
+            break
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    resumed = start(tmp_path / "killed", "yes")
+    assert resumed.wait(100) == 0 and whole.wait(100) == 0
+    for process in (whole, resumed):
+        process.communicate()
+    a, b = (load_file(tmp_path / name / CHECKPOINT_FILE) for name in ("whole", "killed"))
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
