@@ -254,6 +254,28 @@ def test_dicom_that_is_no_radiograph(tmp_path: Path) -> None:
     refused(tmp_path / "truncated.dcm", "pixel data")
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "npy", "dcm"])
+def test_flipped_bytes_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "dcm":
+        save_dicom(path)
+    elif suffix == "npy":
+        np.save(path, some_picture() / 1000)
+    elif suffix == "tif":
+        tifffile.imwrite(path, some_picture(), compression="zlib")
+    else:
+        Image.fromarray(some_picture()).save(path)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[random.integers(min(len(whole), 1500))] = random.integers(256)
+        path.write_bytes(bytes(damaged))
+        try:
+            XRay.load(path)
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
 # ---------------------------------------------------------------------------------------------- bad pictures
 
 

@@ -207,7 +207,7 @@ def test_metres_are_turned_to_mm(tmp_path: Path) -> None:
     nib.save(image, tmp_path / "ct.nii")
     volume = Volume.load(tmp_path / "ct.nii")
     np.testing.assert_allclose(volume.affine, AFFINE, rtol=1e-5)
-    assert "meter" in volume.notes[0]
+    assert "metres" in volume.notes[0]
 
 
 def test_a_header_without_orientation_is_noted(tmp_path: Path) -> None:

@@ -93,7 +93,6 @@ def read_series(folder: Path) -> tuple[npt.NDArray[np.float32], FloatArray, tupl
 
 def _scan(folder: Path) -> tuple[list[_Slice], int]:
     import pydicom
-    from pydicom.errors import InvalidDicomError
 
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if len(files) > MAX_FILES:
@@ -103,11 +102,11 @@ def _scan(folder: Path) -> tuple[list[_Slice], int]:
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
             scout = "LOCALIZER" in (header.get("ImageType") or ())
-        except (InvalidDicomError, OSError, ValueError, EOFError, AttributeError, TypeError, KeyError):
+            modality, rows, columns = str(header.get("Modality", "")), header.get("Rows"), header.get("Columns")
+        except Exception:  # no DICOM, or a damaged one: pydicom raises many kinds
             skipped += 1
             continue
-        modality = str(header.get("Modality", ""))
-        if modality != "CT" or scout or "Rows" not in header:
+        if modality != "CT" or scout or not isinstance(rows, int) or not isinstance(columns, int):
             skipped += 1
             refused = modality if modality != "CT" else refused
             continue
@@ -119,11 +118,9 @@ def _scan(folder: Path) -> tuple[list[_Slice], int]:
 
 
 def _slice(path: Path, header: Dataset) -> _Slice:
-    frames = header.get("NumberOfFrames") or 1
-    if int(frames) > 1:
-        raise InputError.of(path, "NumberOfFrames", found=frames, expected="1: one slice a file")
-    if int(header.get("SamplesPerPixel", 1)) != 1:
-        raise InputError.of(path, "SamplesPerPixel", found=header.SamplesPerPixel, expected=1)
+    for name in ("NumberOfFrames", "SamplesPerPixel"):
+        if (header.get(name) or 1) != 1:
+            raise InputError.of(path, name, found=header.get(name), expected="1: one grey slice a file")
     return _Slice(
         path,
         str(header.get("SeriesInstanceUID", "")),

@@ -44,6 +44,14 @@ def read_dicom(source: Path) -> Picture:
         raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
     except Exception as error:  # parsing damaged data raises many kinds
         raise unreadable(source, error) from error
+    try:
+        return _picture(source, dataset)
+    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError, OverflowError) as error:
+        # pydicom converts an element when it is first touched, so a damaged one may speak up anywhere.
+        raise unreadable(source, error) from error
+
+
+def _picture(source: Path, dataset: Dataset) -> Picture:
     _check_kind(source, dataset)
     values, padding = _values(source, dataset)
     dense_is_high, linear, notes = _meaning(dataset)

@@ -137,7 +137,7 @@ def read_tiff(source: Path) -> Picture:
     if values.ndim == 3:
         values = grey(values, source)
     notes = (UPRIGHT,) if calibrated else (DISPLAY, UPRIGHT)
-    return Picture(values.astype(np.float32), calibrated, photometric != "MINISWHITE", notes=notes)
+    return Picture(_single(values), calibrated, photometric != "MINISWHITE", notes=notes)
 
 
 def _checked_tiff(page: TiffPage, source: Path) -> str:
@@ -180,7 +180,7 @@ def read_npy(source: Path) -> Picture:
     """
     try:
         values = np.lib.format.open_memmap(source, mode="r") if not _holds_objects(source) else None
-    except (ValueError, OSError, EOFError, TypeError) as error:
+    except Exception as error:  # NumPy parses the header as Python, and damage there raises many kinds
         raise unreadable(source, error) from error
     if values is None:
         raise InputError.of(
@@ -198,8 +198,14 @@ def from_array(values: npt.NDArray[Any], source: str | Path) -> Picture:
         raise InputError.of(source, "shape", found=found, expected="2 axes (rows, columns)", hint="one view a file")
     check_size(source, *values.shape)
     if values.dtype.kind == "f":
-        return Picture(np.array(values, np.float32), calibrated=True)
-    return Picture(np.array(values, np.float32), notes=(DISPLAY, UPRIGHT))
+        return Picture(_single(values), calibrated=True)
+    return Picture(_single(values), notes=(DISPLAY, UPRIGHT))
+
+
+def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """A float32 copy; what float32 can't hold becomes infinite, and is refused as such where values are judged."""
+    with np.errstate(over="ignore"):
+        return np.array(values, np.float32)
 
 
 def _holds_objects(source: Path) -> bool:

@@ -285,10 +285,10 @@ def _nifti_affine(image: nib.Nifti1Image) -> tuple[FloatArray, tuple[str, ...]]:
     notes = []
     if not int(header["sform_code"]) and not int(header["qform_code"]):
         notes.append("The header has neither sform nor qform: the patient's left was taken where x indices grow.")
-    scale = {"meter": 1000.0, "micron": 0.001}.get(header.get_xyzt_units()[0], 1.0)
-    if scale != 1.0:
-        affine[:3] *= scale
-        notes.append(f"The header gives lengths in {header.get_xyzt_units()[0]}s; they were turned to mm.")
+    unit, millimetres = {1: ("metres", 1000.0), 3: ("microns", 0.001)}.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
+    if unit != "mm":
+        affine[:3] *= millimetres
+        notes.append(f"The header gives lengths in {unit}; they were turned to mm.")
     return affine, tuple(notes)
 
 
