@@ -41,6 +41,13 @@ def test_the_lateral_shows_the_front_first_and_the_head_above(make) -> None:  # 
     assert seen(view, RIGHT) == pytest.approx((0, 0))
 
 
+def test_spacing_is_rows_first() -> None:
+    detector = {"shape": (31, 21), "spacing_mm": (2.0, 5.0)}
+    for view in (View.parallel("ap", **detector), View.cone("ap", sod_mm=1e3, sdd_mm=1e3, **detector)):  # type: ignore[arg-type]
+        assert seen(view, RIGHT) == pytest.approx((-8, 0))
+        assert seen(view, HEAD) == pytest.approx((0, -20))
+
+
 def test_the_source_goes_round_by_the_right() -> None:
     for angle, place in ((0, (0, 1000, 0)), (90, (1000, 0, 0)), (180, (0, -1000, 0)), (-90, (-1000, 0, 0))):
         view = View.cone("any", angle, sod_mm=1000, sdd_mm=1500)
@@ -169,6 +176,7 @@ GOOD = {"name": "ap", "shape": [3, 4], "spacing_mm": [1.0, 1.0], "matrix": [[1, 
         ({"spacing_mm": [0, 1]}, r"views\[0\]\.spacing_mm"),
         ({"matrix": [[1, 0, 0], [0, 0, 1], [0, 0, 0]]}, r"views\[0\]\.matrix"),
         ({"matrix": [["1", 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, r"views\[0\]\.matrix"),
+        ({"matrix": [[True, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, r"views\[0\]\.matrix"),
         ({"matrix": [[1, 0, 0, 0], [1, 0, 0, 9], [0, 0, 0, 1]]}, r"views\[0\].*matrix"),
         ({"matrix": [[1e300, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, r"views\[0\]\.matrix"),
         ({"beam": "cone"}, r"views\[0\]\.beam"),
