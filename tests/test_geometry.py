@@ -108,7 +108,7 @@ def test_another_detector_looks_from_the_same_place() -> None:
 def test_a_view_is_a_value() -> None:
     assert View.cone("ap") == View.cone("ap")
     assert hash(View.cone("ap")) == hash(View.cone("ap"))
-    assert View.cone("ap") != View.cone("ap", sdd_mm=1801)
+    assert View.cone("ap") != View.cone("ap", 1.0)
     with pytest.raises(ValueError, match="read-only"):
         View.cone("ap").matrix[0, 0] = 1
     assert View.parallel("ap").kind == "parallel"
