@@ -178,7 +178,8 @@ def measure(graphs: Mapping[str, bytes], references: Iterable[Case], weights: st
         networks = {name: load(data) for name, data in graphs.items()}
         for case in references:
             found = networks[case.graph](case.inputs)
-            error = max(relative_error(found[name], wanted) for name, wanted in case.outputs.items())
+            # Not Python's max, which passes over NaN.
+            error = float(np.max([relative_error(found[name], wanted) for name, wanted in case.outputs.items()]))
             rows.append(Row(case.graph, runtime, weights, case.sigma, case.patch, error, tolerance))
     return tuple(rows)
 
