@@ -112,7 +112,8 @@ std::vector<double> Table::matrix() const {
 }
 
 std::string Table::describe() const {
-    std::string text = solver_ + ", " + std::to_string(evaluations()) + " evaluations, registers";
+    std::string text = solver_ + ", " + std::to_string(evaluations()) + (evaluations() == 1 ? " evaluation" : " evaluations");
+    text += ", registers";
     for (const auto& name : registers()) text += " " + name;
     text += "\nstart: y = " + terms({{start_scale_, "n0"}, {start_noise_, "n1"}}) + "\n";
     for (std::size_t i = 0; i < rows_.size(); ++i) {

@@ -5,9 +5,48 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "x2ct/network.h"
+
 namespace x2ct::python {
 
 void bind_errors(pybind11::module_& module);
+void bind_schedule(pybind11::module_& module);
+void bind_table(pybind11::module_& module);
+void bind_noise(pybind11::module_& module);
+void bind_network(pybind11::module_& module);
+void bind_sampler(pybind11::module_& module);
+
+/// Throws InputError unless `value` is a NumPy array.
+pybind11::array as_array(pybind11::handle value, const std::string& name);
+
+/// An array that goes to the core as it is: float32, C-contiguous, aligned. Throws InputError that names it, else.
+const float* checked(const pybind11::array& array, const std::string& name);
+
+Shape shape_of(const pybind11::array& array);
+
+/// Sizes of at least 1. Throws InputError.
+Shape checked_shape(const std::vector<std::int64_t>& shape, const std::string& name);
+
+/// A new float32 array.
+pybind11::array_t<float> new_array(const Shape& shape);
+
+/// Owns what takes its time to go (a compiled network, its scratch memory): other threads of Python run meanwhile.
+template <typename Thing>
+std::shared_ptr<Thing> released_without_gil(std::unique_ptr<Thing> thing) {
+    return std::shared_ptr<Thing>(thing.release(), [](Thing* last) {
+        if (PyGILState_Check()) {
+            const pybind11::gil_scoped_release release;
+            delete last;
+        } else {
+            delete last;
+        }
+    });
+}
 
 }  // namespace x2ct::python
 

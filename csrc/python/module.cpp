@@ -4,7 +4,10 @@
 PYBIND11_MODULE(_core, module) {
     module.doc() = "The C++ core of x2ct: schedules, solvers, noise, the sampling loop, networks and the projector.";
     x2ct::python::bind_errors(module);
-#ifdef X2CT_PROJECTOR
+    x2ct::python::bind_schedule(module);
+    x2ct::python::bind_table(module);
+    x2ct::python::bind_noise(module);
+    x2ct::python::bind_network(module);
+    x2ct::python::bind_sampler(module);
     bind_projector(module);
-#endif
 }

@@ -127,6 +127,9 @@ class Cpu : public Device {
 
 }  // namespace
 
-std::shared_ptr<Device> cpu_device(int threads) { return std::make_shared<Cpu>(threads); }
+std::shared_ptr<Device> cpu_device(int threads) {
+    if (threads < 0) throw InputError("threads: found " + std::to_string(threads) + ", expected 0 or more");
+    return std::make_shared<Cpu>(threads);
+}
 
 }  // namespace x2ct

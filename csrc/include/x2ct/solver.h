@@ -28,7 +28,7 @@ std::vector<SolverInfo> solvers();
 
 /// The table of `solver` for strictly falling `sigmas` (the last may be 0 already).
 ///
-/// One sigma makes the posterior mean, D(sigma n, sigma), whatever the solver. Throws InputError.
+/// One sigma makes the posterior mean, D(sigma n, sigma), whatever the solver (without churn). Throws InputError.
 Table make_table(const std::string& solver, std::vector<double> sigmas, const SolverOptions& options = {});
 
 }  // namespace x2ct

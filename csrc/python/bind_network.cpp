@@ -1,0 +1,113 @@
+// Networks and the backends that load them.
+#include <dlfcn.h>
+#include <pybind11/stl.h>
+
+#include <filesystem>
+#include <memory>
+#include <mutex>
+
+#include "bind.h"
+#include "bind_network.h"
+#include "x2ct/backend.h"
+#include "x2ct/error.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace x2ct::python {
+namespace {
+
+// lib/ beside this module, wherever it is installed.
+std::string library_dir() {
+    Dl_info info{};
+    if (dladdr(reinterpret_cast<const void*>(&library_dir), &info) == 0 || info.dli_fname == nullptr) {
+        throw Error("core: can't find out where it is installed");
+    }
+    return (std::filesystem::absolute(info.dli_fname).parent_path() / "lib").string();
+}
+
+std::shared_ptr<PyNetwork> load(const std::string& path, const std::string& backend, const std::string& device,
+                                const std::string& precision, int threads,
+                                const std::map<std::string, std::vector<std::int64_t>>& shapes,
+                                const std::string& runtime_dir) {
+    const py::gil_scoped_release release;
+    Backend& opened = open_backend(backend, {library_dir(), runtime_dir});
+    auto network = released_without_gil(opened.load({path, device, precision, threads, shapes}));
+    return released_without_gil(std::make_unique<PyNetwork>(std::move(network), threads));
+}
+
+py::dict tensors(const std::vector<TensorInfo>& infos) {
+    py::dict dict;
+    for (const TensorInfo& info : infos) dict[py::str(info.name)] = py::tuple(py::cast(info.shape));
+    return dict;
+}
+
+// Checks the names and hands over each array's pointer.
+py::dict call(PyNetwork& self, const py::dict& arrays) {
+    struct Input {
+        std::string name;
+        py::array held;  // the GIL is let go of below, and the dict may change
+        const float* data;
+        Shape shape;
+    };
+    std::vector<Input> inputs;
+    for (const TensorInfo& info : self.network->inputs()) {
+        if (!arrays.contains(info.name)) {
+            throw InputError("network: " + info.name + ": found none, expected an array of shape " + to_string(info.shape));
+        }
+        const py::array array = as_array(arrays[py::str(info.name)], "network: " + info.name);
+        inputs.push_back({info.name, array, checked(array, "network: " + info.name), shape_of(array)});
+    }
+    if (arrays.size() != inputs.size()) {
+        throw InputError("network: inputs: found " + std::to_string(arrays.size()) + " arrays, expected " +
+                         std::to_string(inputs.size()) + ", by the names in .inputs");
+    }
+    std::unique_lock lock(self.mutex, std::defer_lock);
+    {
+        const py::gil_scoped_release release;
+        lock.lock();
+        if (!self.session) self.session = self.network->session();
+        for (const Input& input : inputs) self.session->set_input(input.name, input.data, input.shape);
+        self.session->evaluate();
+    }
+    py::dict results;
+    for (const TensorInfo& info : self.network->outputs()) {
+        const TensorView view = self.session->output(info.name);
+        py::array_t<float> array = new_array(view.shape);
+        std::copy_n(view.data, array.size(), array.mutable_data());
+        results[py::str(info.name)] = array;
+    }
+    return results;
+}
+
+py::list backends(const std::string& runtime_dir) {
+    std::vector<BackendStatus> all;
+    {
+        const py::gil_scoped_release release;
+        all = backend_status({library_dir(), runtime_dir});
+    }
+    py::list list;
+    for (const BackendStatus& one : all) {
+        list.append(py::dict("name"_a = one.name, "available"_a = one.available, "reason"_a = one.reason,
+                             "version"_a = one.version, "devices"_a = one.devices, "precisions"_a = one.precisions));
+    }
+    return list;
+}
+
+}  // namespace
+
+void bind_network(py::module_& module) {
+    py::class_<PyNetwork, std::shared_ptr<PyNetwork>>(module, "Network", "One network, compiled for one device.")
+        .def(py::init(&load), "path"_a, "backend"_a = "openvino", "device"_a = "cpu", "precision"_a = "auto",
+             "threads"_a = 0, "shapes"_a = py::dict(), "runtime_dir"_a = "")
+        .def("__call__", &call, "inputs"_a, "Evaluates once: float32 arrays by name in, new arrays by name out.")
+        .def_property_readonly("inputs", [](const PyNetwork& self) { return tensors(self.network->inputs()); })
+        .def_property_readonly("outputs", [](const PyNetwork& self) { return tensors(self.network->outputs()); })
+        .def_property_readonly("device", [](const PyNetwork& self) { return self.network->device(); })
+        .def_property_readonly("precision", [](const PyNetwork& self) { return self.network->precision(); })
+        .def_property_readonly("runtime_version", [](const PyNetwork& self) { return self.network->runtime_version(); });
+    module.def("backends", &backends, "runtime_dir"_a = "",
+               "Each backend and what it can do here; what is missing is a reason in the answer, never an exception.");
+}
+
+}  // namespace x2ct::python

@@ -1,0 +1,120 @@
+// The sampling loop.
+#include "x2ct/sampler.h"
+
+#include <pybind11/stl.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+
+#include "bind.h"
+#include "bind_network.h"
+#include "callable.h"
+#include "x2ct/error.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace x2ct::python {
+namespace {
+
+struct CancelToken {
+    std::atomic<bool> cancelled{false};
+};
+
+// Between evaluations: signals first, so that Ctrl-C ends a run, then the caller's progress.
+std::function<void(const Progress&)> between_evaluations(const py::object& progress) {
+    return [&progress](const Progress& now) {
+        const py::gil_scoped_acquire acquire;
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        if (!progress.is_none()) progress(now.step, now.total, now.sigma);
+    };
+}
+
+// Runs and returns x with `shape`, which may leave out axes of 1 that the network's x has.
+py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table, std::uint64_t seed, std::uint32_t sample,
+                       const py::object& progress, const std::shared_ptr<CancelToken>& cancel) {
+    py::array_t<float> volume = new_array(shape);
+    float* const to = volume.mutable_data();
+    RunOptions options;
+    options.seed = seed;
+    options.sample = sample;
+    options.progress = between_evaluations(progress);
+    if (cancel) options.cancel = &cancel->cancelled;
+    const py::gil_scoped_release release;
+    sampler.run(table, options, to);
+    return volume;
+}
+
+// A sampler of the bundled networks: one volume [X, Y, Z], x of shape [1, 1, X, Y, Z].
+class PySampler {
+  public:
+    PySampler(std::shared_ptr<Network> denoiser, const Shape& shape, int threads) : shape_(shape) {
+        Shape whole = {1, 1};
+        whole.insert(whole.end(), shape.begin(), shape.end());
+        sampler_ = released_without_gil(std::make_unique<Sampler>(std::move(denoiser), cpu_device(threads), whole));
+    }
+
+    void set_condition(const py::dict& arrays) {
+        const py::dict held = arrays.attr("copy")();  // the GIL is let go of below
+        for (const auto& [key, value] : held) {
+            const auto name = py::str(key).cast<std::string>();
+            const py::array array = as_array(value, "condition " + name);
+            const float* const data = checked(array, "condition " + name);
+            const Shape shape = shape_of(array);
+            const py::gil_scoped_release release;
+            sampler_->set_condition(name, data, shape);
+        }
+    }
+
+    py::array_t<float> run(const Table& table, std::uint64_t seed, std::uint32_t sample, const py::object& progress,
+                           const std::shared_ptr<CancelToken>& cancel) {
+        return python::run(*sampler_, shape_, table, seed, sample, progress, cancel);
+    }
+
+    const Shape& shape() const { return shape_; }
+    Timings timings() const { return sampler_->timings(); }
+
+  private:
+    Shape shape_;
+    std::shared_ptr<Sampler> sampler_;
+};
+
+py::dict timings(const PySampler& sampler) {
+    const Timings t = sampler.timings();
+    return py::dict("evaluations"_a = t.evaluations, "network_s"_a = t.network_s, "kernel_s"_a = t.kernel_s,
+                    "total_s"_a = t.total_s);
+}
+
+py::array_t<float> run_callable(const py::function& denoiser, const Table& table, const std::vector<std::int64_t>& shape,
+                                std::uint64_t seed, std::uint32_t sample, const py::object& progress,
+                                const std::shared_ptr<CancelToken>& cancel, int threads) {
+    const Shape checked = checked_shape(shape, "run");
+    Sampler sampler(callable_network(denoiser, checked), cpu_device(threads), checked);
+    return run(sampler, checked, table, seed, sample, progress, cancel);
+}
+
+}  // namespace
+
+void bind_sampler(py::module_& module) {
+    py::class_<CancelToken, std::shared_ptr<CancelToken>>(module, "CancelToken", "Ends a run from another thread.")
+        .def(py::init())
+        .def("cancel", [](CancelToken& self) { self.cancelled = true; })
+        .def_property_readonly("cancelled", [](const CancelToken& self) { return self.cancelled.load(); });
+    py::class_<PySampler>(module, "Sampler", "The sampling loop over one denoiser, for volumes of one shape.")
+        .def(py::init([](const PyNetwork& denoiser, const std::vector<std::int64_t>& shape, int threads) {
+                 return std::make_unique<PySampler>(denoiser.network, checked_shape(shape, "sampler"),
+                                                    threads > 0 ? threads : denoiser.threads);
+             }),
+             "denoiser"_a, "shape"_a, "threads"_a = 0)
+        .def("set_condition", &PySampler::set_condition, "arrays"_a)
+        .def("run", &PySampler::run, "table"_a, "seed"_a, "sample"_a = 0, "progress"_a = py::none(),
+             "cancel"_a = py::none())
+        .def_property_readonly("shape", [](const PySampler& self) { return py::tuple(py::cast(self.shape())); })
+        .def_property_readonly("timings", &timings);
+    module.def("run", &run_callable, "denoiser"_a, "table"_a, "shape"_a, "seed"_a, "sample"_a = 0,
+               "progress"_a = py::none(), "cancel"_a = py::none(), "threads"_a = 0,
+               "The same loop with a Python function (x, sigma) -> denoised as the network.");
+}
+
+}  // namespace x2ct::python

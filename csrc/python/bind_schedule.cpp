@@ -1,0 +1,17 @@
+#include <pybind11/stl.h>
+
+#include "bind.h"
+#include "x2ct/schedule.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace x2ct::python {
+
+void bind_schedule(py::module_& module) {
+    module.def("schedule", &schedule, "name"_a, "steps"_a, "sigma_min"_a, "sigma_max"_a, "rho"_a = 7.0,
+               "Noise levels from sigma_max down to sigma_min: \"edm\" (Karras et al. 2022, eq. 5) or \"log-snr\".");
+    module.def("schedules", &schedules, "The names that schedule() knows.");
+}
+
+}  // namespace x2ct::python
