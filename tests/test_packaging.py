@@ -113,6 +113,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     own = {name for name in names if name.startswith("x2ct/")}
     compiled = {name for name in own if name.endswith(".so")}
     assert own - compiled == package_files()
+    assert "x2ct/py.typed" in own
     assert [name for name in compiled if name.startswith("x2ct/_core.")]
     assert "x2ct/lib/libx2ct_openvino.so" in compiled
     licences = {name.split("/")[-1] for name in names if "/licenses/" in name}
