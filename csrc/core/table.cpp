@@ -29,6 +29,13 @@ std::string number(double value) {
     return text;
 }
 
+// "H2"
+std::string numbered(const char* name, std::uint32_t index) {
+    std::string text = name;
+    text += std::to_string(index);
+    return text;
+}
+
 // "0.25 y + 0.75 H0 - 0.1 H1"
 std::string terms(const std::vector<std::pair<double, std::string>>& parts) {
     std::string text;
@@ -52,7 +59,7 @@ std::string terms(const Combination& c, std::uint32_t draw) {
                   {c.h[1], "H1"},
                   {c.h[2], "H2"},
                   {c.h[3], "H3"},
-                  {c.noise, "n" + std::to_string(draw)}});
+                  {c.noise, numbered("n", draw)}});
 }
 
 }  // namespace
@@ -69,7 +76,7 @@ Table::Table(std::string solver, std::vector<double> sigmas, double start_scale,
         const bool last = i + 1 == rows_.size();
         const int depth = std::max(deepest(row.x), last ? 0 : deepest(row.y));
         if (depth > static_cast<int>(i)) {
-            throw InputError("table: row " + std::to_string(i) + ": found H" + std::to_string(depth) +
+            throw InputError("table: row " + std::to_string(i) + ": found " + numbered("H", depth) +
                              ", expected no more history than there are rows before it");
         }
         history_ = std::max(history_, depth);
@@ -87,7 +94,7 @@ std::vector<std::string> Table::registers() const {
     if (uses_x_) names.push_back("x");
     names.push_back("y");
     names.push_back("D");
-    for (int k = 1; k <= history_; ++k) names.push_back("H" + std::to_string(k));
+    for (int k = 1; k <= history_; ++k) names.push_back(numbered("H", k));
     return names;
 }
 

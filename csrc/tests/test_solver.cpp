@@ -1,0 +1,160 @@
+// Solvers as tables: exact where they must be, of their order elsewhere, with no register too many.
+#include "check.h"
+#include "reference.h"
+#include "x2ct/error.h"
+#include "x2ct/schedule.h"
+#include "x2ct/solver.h"
+
+namespace {
+
+using reference::Gaussian;
+using x2ct::make_table;
+using x2ct::schedule;
+using x2ct::SolverOptions;
+
+const std::vector<std::string> kNames = {"euler", "heun", "dpmpp-2m"};
+
+double unit_noise(std::uint32_t) { return 1; }
+
+// Data in one point: every path ends there, whatever the steps.
+void constant_denoiser_is_exact() {
+    for (const auto& name : kNames) {
+        for (const int steps : {1, 2, 3, 7}) {
+            const auto table = make_table(name, schedule("edm", steps, 0.03, 20));
+            CHECK_CLOSE(reference::run(table, [](double, double) { return 0.7; }, unit_noise), 0.7, 1e-12);
+        }
+    }
+}
+
+// The same down to a level above 0: x - D falls in proportion to sigma, which is a straight line for all three.
+void constant_denoiser_is_exact_on_the_way() {
+    SolverOptions options;
+    options.to_zero = false;
+    for (const auto& name : kNames) {
+        const auto table = make_table(name, schedule("log-snr", 5, 0.1, 20), options);
+        const double x = reference::run(table, [](double, double) { return 0.7; }, unit_noise);
+        CHECK_CLOSE(x, 0.7 + (20 - 0.7) * 0.1 / 20, 1e-12);
+    }
+}
+
+void order_of_convergence() {
+    const Gaussian data{0.3, 0.5};
+    SolverOptions options;
+    options.to_zero = false;
+    for (const auto& info : x2ct::solvers()) {
+        const auto error = [&](int steps) {
+            const auto table = make_table(info.name, schedule("log-snr", steps + 1, 0.05, 20), options);
+            return std::abs(reference::run(table, data, unit_noise) - data.flow(20, 20, 0.05));
+        };
+        for (const int steps : {128, 256, 512}) CHECK_CLOSE(std::log2(error(steps) / error(2 * steps)), info.order, 0.15);
+    }
+}
+
+// One sigma: the posterior mean in one evaluation.
+void one_sigma_is_the_posterior_mean() {
+    const Gaussian data{0.3, 0.5};
+    for (const auto& name : kNames) {
+        const auto table = make_table(name, {20});
+        CHECK(table.evaluations() == 1);
+        CHECK_CLOSE(reference::run(table, data, unit_noise), data(20, 20), 1e-15);
+        CHECK((table.registers() == std::vector<std::string>{"y", "D"}));
+    }
+}
+
+void evaluations_and_registers() {
+    const auto sigmas = schedule("edm", 6, 0.03, 20);
+    CHECK(make_table("euler", sigmas).evaluations() == 6);
+    CHECK(make_table("heun", sigmas).evaluations() == 11);
+    CHECK(make_table("dpmpp-2m", sigmas).evaluations() == 6);
+    for (const auto& info : x2ct::solvers()) CHECK(make_table(info.name, sigmas).registers() == info.registers);
+}
+
+// Karras et al. 2022, Algorithm 2, written out for one voxel.
+double algorithm_2(const std::vector<double>& t, const SolverOptions& o, const reference::Denoiser& denoiser,
+                   const std::function<double(std::uint32_t)>& noise) {
+    const std::size_t n = t.size() - 1;
+    double x = t[0] * noise(0);
+    for (std::size_t i = 0; i < n; ++i) {
+        const bool churns = t[i] >= o.s_min && t[i] <= o.s_max;
+        const double gamma = churns ? std::min(o.s_churn / static_cast<double>(n), std::sqrt(2.0) - 1) : 0;
+        const double t_hat = t[i] + gamma * t[i];
+        const double epsilon = o.s_noise * noise(static_cast<std::uint32_t>(i + 1));
+        x += std::sqrt(t_hat * t_hat - t[i] * t[i]) * epsilon;
+        const double d = (x - denoiser(x, t_hat)) / t_hat;
+        double next = x + (t[i + 1] - t_hat) * d;
+        if (t[i + 1] != 0) {
+            const double d2 = (next - denoiser(next, t[i + 1])) / t[i + 1];
+            next = x + (t[i + 1] - t_hat) * 0.5 * (d + d2);
+        }
+        x = next;
+    }
+    return x;
+}
+
+void heun_is_algorithm_2() {
+    const auto denoiser = [](double y, double sigma) { return std::tanh(y / (0.1 + sigma)); };
+    const auto noise = [](std::uint32_t draw) { return std::sin(3.7 * draw + 1); };
+    for (const double churn : {0.0, 2.0, 40.0}) {
+        const SolverOptions options{.s_churn = churn, .s_min = 0.05, .s_max = 10, .s_noise = 1.003, .to_zero = true};
+        auto sigmas = schedule("edm", 8, 0.03, 20);
+        const auto table = make_table("heun", sigmas, options);
+        sigmas.push_back(0);
+        CHECK_CLOSE(reference::run(table, denoiser, noise), algorithm_2(sigmas, options, denoiser, noise), 1e-11);
+    }
+}
+
+// The first step may churn too: then the run starts from two noises.
+void churn_at_the_start() {
+    const SolverOptions options{.s_churn = 8, .s_min = 0, .s_max = 100, .s_noise = 1, .to_zero = true};
+    const auto table = make_table("heun", {20.0, 1.0}, options);
+    CHECK(table.start_noise() > 0);
+    const auto noise = [](std::uint32_t draw) { return std::cos(2.1 * draw); };
+    const Gaussian data{0.3, 0.5};
+    CHECK_CLOSE(reference::run(table, data, noise), algorithm_2({20, 1, 0}, options, data, noise), 1e-12);
+}
+
+// Lu et al. 2022, Algorithm 2 in lambda = -ln sigma, for one voxel.
+void dpmpp_2m_is_algorithm_2() {
+    const auto denoiser = [](double y, double sigma) { return std::tanh(y / (0.1 + sigma)); };
+    auto sigmas = schedule("edm", 9, 0.03, 20);
+    double x = 20, before = 0, h_before = 0;
+    for (std::size_t i = 0; i < sigmas.size(); ++i) {
+        const double next = i + 1 < sigmas.size() ? sigmas[i + 1] : 0;
+        const double denoised = denoiser(x, sigmas[i]), h = std::log(sigmas[i] / next);
+        double prediction = denoised;
+        if (i > 0 && next > 0) {
+            const double r = h_before / h;
+            prediction = (1 + 1 / (2 * r)) * denoised - 1 / (2 * r) * before;
+        }
+        x = next / sigmas[i] * x - std::expm1(-h) * prediction;
+        before = denoised, h_before = h;
+    }
+    CHECK_CLOSE(reference::run(make_table("dpmpp-2m", sigmas), denoiser, unit_noise), x, 1e-12);
+}
+
+void refusals() {
+    CHECK_THROWS(x2ct::InputError, make_table("rk4", {20, 1}));
+    CHECK_THROWS(x2ct::InputError, make_table("euler", {}));
+    CHECK_THROWS(x2ct::InputError, make_table("euler", {1, 20}));
+    CHECK_THROWS(x2ct::InputError, make_table("euler", {20, 20}));
+    CHECK_THROWS(x2ct::InputError, make_table("euler", {20, 0, 0}));
+    CHECK_THROWS(x2ct::InputError, make_table("euler", {20, -1}));
+    CHECK_THROWS(x2ct::InputError, make_table("euler", {NAN}));
+    CHECK_THROWS(x2ct::InputError, make_table("euler", {0}));
+    CHECK_THROWS(x2ct::InputError, make_table("dpmpp-2m", {20, 1}, {.s_churn = 1}));
+    CHECK_THROWS(x2ct::InputError, make_table("heun", {20, 1}, {.s_churn = -1}));
+    CHECK_THROWS(x2ct::InputError, make_table("euler", {20}, {.to_zero = false}));
+}
+
+void describe_names_every_row() {
+    const std::string text = make_table("dpmpp-2m", schedule("log-snr", 4, 0.03, 20)).describe();
+    CHECK(text.find("dpmpp-2m, 4 evaluations, registers y D H1") == 0);
+    CHECK(text.find("start: y = 20 n0") != std::string::npos);
+    CHECK(text.find("3: sigma 0.03: H0 = D; x' = H0") != std::string::npos);
+}
+
+}  // namespace
+
+TESTS(constant_denoiser_is_exact, constant_denoiser_is_exact_on_the_way, order_of_convergence,
+      one_sigma_is_the_posterior_mean, evaluations_and_registers, heun_is_algorithm_2, churn_at_the_start,
+      dpmpp_2m_is_algorithm_2, refusals, describe_names_every_row)
