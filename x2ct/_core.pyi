@@ -1,0 +1,247 @@
+"""The C++ core (csrc/): schedules, solvers, noise, the sampling loop, networks and the projector.
+
+Arrays are float32, C-contiguous unless said otherwise. Errors are those of `x2ct.errors`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
+Progress = Callable[[int, int, float], object]
+
+class SolverInfo(TypedDict):
+    """One solver: its order of convergence and the volumes it keeps ("x", "y", "D", "H1"...)."""
+
+    name: str
+    order: int
+    registers: list[str]
+
+class BackendInfo(TypedDict):
+    """One backend: what it can do here, or the reason why it can't. `precisions` is by device, fastest first."""
+
+    name: str
+    available: bool
+    reason: str
+    version: str
+    devices: list[str]
+    precisions: dict[str, list[str]]
+
+class TimingInfo(TypedDict):
+    """Where the latest run's time went, in seconds: `kernel_s` is all element-wise work, noise included."""
+
+    evaluations: int
+    network_s: float
+    kernel_s: float
+    total_s: float
+
+def schedule(name: str, steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> list[float]:
+    """Noise levels from sigma_max down to sigma_min, in units of x; the table adds the final 0.
+
+    "edm" is Karras et al. 2022, eq. 5; "log-snr" falls in equal steps of ln sigma.
+
+    Raises:
+        InputError: an unknown name, or values that make no schedule.
+    """
+
+def schedules() -> list[str]:
+    """The names that `schedule` knows."""
+
+def solvers() -> list[SolverInfo]:
+    """The solvers that `Table.make` knows."""
+
+class Table:
+    """A schedule and a solver, compiled to rows of coefficients: one row, one network evaluation.
+
+    Row by row: D = net(y, sigma); H0 = a y + b D; x and y become linear combinations of x, y, H0..H3 and a fresh noise;
+    the history moves on by one. The start is y = x = start_scale n(draw 0) + start_noise n(draw 1).
+    """
+
+    columns: ClassVar[list[str]]
+    @staticmethod
+    def make(
+        solver: str,
+        sigmas: Sequence[float],
+        *,
+        churn: float = 0.0,
+        s_min: float = 0.0,
+        s_max: float = ...,
+        s_noise: float = 1.0,
+        to_zero: bool = True,
+    ) -> Table:
+        """The table of a solver: "euler", "heun" (Karras et al. 2022, Algorithm 2) or "dpmpp-2m" (Lu et al. 2022).
+
+        Args:
+            solver: its name.
+            sigmas: strictly falling noise levels. One alone makes the posterior mean, D(sigma n, sigma).
+            churn: S_churn of Heun; `s_min`, `s_max` and `s_noise` are its S_min, S_max and S_noise.
+            to_zero: end at sigma 0; otherwise at the last sigma given.
+
+        Raises:
+            InputError: an unknown solver, sigmas that don't fall, or churn for a solver that has none.
+        """
+
+    @property
+    def solver(self) -> str: ...
+    @property
+    def sigmas(self) -> list[float]:
+        """The noise levels visited, the end included."""
+
+    @property
+    def start_scale(self) -> float: ...
+    @property
+    def start_noise(self) -> float: ...
+    @property
+    def rows(self) -> DoubleArray:
+        """The coefficients, float64 [evaluations, len(columns)]."""
+
+    @property
+    def registers(self) -> list[str]:
+        """The volumes that a run of it keeps."""
+
+    @property
+    def evaluations(self) -> int: ...
+    def describe(self) -> str:
+        """The table in words, one line a row."""
+
+def normal(shape: Sequence[int], seed: int, draw: int = 0, sample: int = 0, threads: int = 0) -> FloatArray:
+    """Standard normals by counter: Philox 4x32-10, key = seed, counter = (voxel, draw, sample).
+
+    The same bits whatever the threads, and on every machine. `seed` is 0 to 2**64 - 1.
+    """
+
+class CancelToken:
+    """Ends a run between two evaluations, from any thread."""
+
+    def __init__(self) -> None: ...
+    def cancel(self) -> None: ...
+    @property
+    def cancelled(self) -> bool: ...
+
+class Network:
+    """One network, read from ONNX and compiled for one device. Calls from several threads wait for each other.
+
+    Args:
+        path: the .onnx file.
+        backend: "openvino".
+        device: "cpu".
+        precision: "f32", "bf16", "f16", or "auto", the fastest that the device computes natively.
+        threads: of the runtime; 0 leaves it to the runtime.
+        shapes: sizes of inputs by name, fixed before compiling.
+        runtime_dir: the installed runtime's folder; "" is wherever the system's loader looks.
+
+    Raises:
+        InputError: a file or an argument is wrong.
+        MissingRuntimeError: the runtime, device or precision can't be had here.
+        MemoryLimitError: out of memory.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        backend: str = "openvino",
+        device: str = "cpu",
+        precision: str = "auto",
+        threads: int = 0,
+        shapes: Mapping[str, Sequence[int]] = ...,
+        runtime_dir: str = "",
+    ) -> None: ...
+    def __call__(self, inputs: dict[str, FloatArray]) -> dict[str, FloatArray]:
+        """Evaluates once: arrays by name in, new arrays by name out.
+
+        Raises:
+            InputError: a missing or an unknown name, another dtype, shape or layout.
+        """
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """Shapes by name; -1 is a free axis."""
+
+    @property
+    def outputs(self) -> dict[str, tuple[int, ...]]: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> str:
+        """What it computes in, read back from the compiled network."""
+
+    @property
+    def runtime_version(self) -> str: ...
+
+class Sampler:
+    """The sampling loop over one denoiser (inputs x, sigma and conditions; output denoised), one volume at a time.
+
+    Args:
+        denoiser: its x is [1, 1, *shape].
+        shape: (X, Y, Z).
+        threads: of the loop's own element-wise work; 0 takes the network's.
+
+    Raises:
+        InputError: the network's names or shapes don't fit.
+    """
+
+    def __init__(self, denoiser: Network, shape: Sequence[int], threads: int = 0) -> None: ...
+    def set_condition(self, arrays: dict[str, FloatArray]) -> None:
+        """Copies what the denoiser is conditioned on, by input name; kept until set again."""
+
+    def run(
+        self,
+        table: Table,
+        seed: int,
+        sample: int = 0,
+        progress: Progress | None = None,
+        cancel: CancelToken | None = None,
+    ) -> FloatArray:
+        """Runs the table: float32 [X, Y, Z] in the network's unit. The GIL is free meanwhile.
+
+        Args:
+            table: what to run.
+            seed: of the noise, 0 to 2**64 - 1.
+            sample: another number is another noise of the same seed.
+            progress: called with (evaluations done, of how many, sigma) after each; what it raises ends the run.
+            cancel: looked at before each evaluation.
+
+        Raises:
+            Cancelled: by `cancel`. KeyboardInterrupt comes out after the evaluation that was going on.
+            X2CTError: the network failed, or the sampler is running already. It can be used again after any error.
+        """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def timings(self) -> TimingInfo: ...
+
+def run(
+    denoiser: Callable[[FloatArray, float], npt.ArrayLike],
+    table: Table,
+    shape: Sequence[int],
+    seed: int,
+    sample: int = 0,
+    progress: Progress | None = None,
+    cancel: CancelToken | None = None,
+    threads: int = 0,
+) -> FloatArray:
+    """The same loop with a Python function as the network: x of `shape` and sigma in, the denoised x out."""
+
+def backends(runtime_dir: str = "") -> list[BackendInfo]:
+    """Each backend and what it can do with the runtime in that folder. Never raises."""
+
+def project(
+    volume: npt.ArrayLike, index_to_mm: npt.ArrayLike, P: npt.ArrayLike, rows: int, cols: int, threads: int = 0
+) -> FloatArray:
+    """Line integrals [rows, cols] of a volume [X, Y, Z] (per mm) seen through the 3x4 matrix P (patient mm to pixels).
+
+    `index_to_mm` is the 4x4 affine from voxel index to patient mm. Joseph's method; outside is air.
+    """
+
+def backproject(
+    image: npt.ArrayLike,
+    shape: Sequence[int],
+    index_to_mm: npt.ArrayLike,
+    P: npt.ArrayLike,
+    threads: int = 0,
+) -> FloatArray:
+    """The exact adjoint of `project`: [X, Y, Z] of `shape` from an image [rows, cols]."""
