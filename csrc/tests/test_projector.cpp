@@ -98,7 +98,8 @@ void what_has_no_rays_is_refused() {
     flat.matrix[6] = 0;  // the second row sees nothing
     CHECK_THROWS(x2ct::InputError, (x2ct::project(a.data(), oblique_grid(), flat, image.data(), 1), 0));
     VolumeGrid squashed = oblique_grid();
-    squashed.index_to_mm[10] = 0;
+    squashed.index_to_mm[4] = squashed.index_to_mm[5] =
+        0;  // flat along the rays, which the view alone would not notice
     CHECK_THROWS(x2ct::InputError, (x2ct::project(a.data(), squashed, along_y(), image.data(), 1), 0));
     DetectorView nowhere = along_y();
     nowhere.matrix[3] = std::nan("");
