@@ -1,8 +1,8 @@
 """x2ct: a CT volume from one or two X-rays, by a patch-wise trained diffusion model.
 
-The main path: `x2ct.cli` reads the command line, `x2ct.sampler` turns X-rays into the networks' inputs, and the C++ core
-(`x2ct._core`, csrc/) runs the networks and the sampling loop. Importing this package loads nothing heavy: each public
-name is imported when it is first used.
+The main path: `x2ct.cli` reads the command line, `x2ct.sampler` turns X-rays into the networks' inputs, and the C++
+core (`x2ct._core`, csrc/) runs the networks and the sampling loop. Importing this package loads nothing heavy: each
+public name is imported when it is first used.
 
     >>> import x2ct
     >>> ct = x2ct.Sampler("chest").sample(ap=x2ct.XRay.load("ap.png"), lateral=x2ct.XRay.load("lateral.png"), seed=0)
@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from x2ct import _core as _core  # or __getattr__ below would be taken for it
     from x2ct.bundle import Bundle
     from x2ct.errors import Cancelled, InputError, MemoryLimitError, MissingRuntimeError, X2CTError
     from x2ct.geometry import Geometry, View
