@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,7 @@ def trace(
     *,
     batch: bool = False,
     patch: tuple[int, int, int] | None = None,
+    fixed: Collection[str] = (),
 ) -> Graph:
     """A module as an ONNX graph.
 
@@ -75,6 +76,7 @@ def trace(
         batch: leave the first axis of all tensors free.
         patch: the example's patch size (X, Y, Z): the last three axes of 5-axis tensors are left free, named "X" or by
             their ratio to the patch, "X/2".
+        fixed: tensors none of whose axes is free.
 
     Raises:
         X2CTError: the module can't be expressed, or the graph fails ONNX's checker or shape inference.
@@ -82,7 +84,8 @@ def trace(
     import onnx
     import torch
 
-    axes = {key: _free_axes(value, batch, patch) for key, value in {**inputs, **outputs}.items()}
+    tensors = {**inputs, **outputs}
+    axes = {key: {} if key in fixed else _free_axes(value, batch, patch) for key, value in tensors.items()}
     stream = io.BytesIO()
     try:
         with warnings.catch_warnings(), _layout_free(), torch.no_grad():
@@ -99,7 +102,7 @@ def trace(
             )
         model = onnx.load_from_string(stream.getvalue())
         tidy(model)
-        declared = _declare(model, {**inputs, **outputs}, axes)
+        declared = _declare(model, tensors, axes)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model, full_check=True)
     except (
@@ -147,8 +150,7 @@ def _free_axes(value: torch.Tensor, batch: bool, patch: tuple[int, int, int] | N
     if patch is not None and value.ndim == 5:
         for axis, (letter, size) in enumerate(zip(PATCH_AXES, patch, strict=True), start=2):
             factor = size // value.shape[axis]
-            if factor * value.shape[axis] == size:
-                free[axis] = letter if factor == 1 else f"{letter}/{factor}"
+            free[axis] = letter if factor == 1 else f"{letter}/{factor}"
     return free
 
 

@@ -202,7 +202,7 @@ def trace_networks(model: X2CTModel, references: tuple[Case, ...], spec: ModelSp
     _, inputs, outputs = example("encoder")
     encoder = trace("encoder", model.encoder, inputs, outputs)
     case, inputs, outputs = example("lift")
-    lift = trace("lift", model.lift, inputs, outputs, patch=case.patch)
+    lift = trace("lift", model.lift, inputs, outputs, patch=case.patch, fixed=("features", "P", "valid"))
     case, inputs, outputs = example("denoiser")
     denoiser = trace("denoiser", model.denoiser, inputs, outputs, batch=True, patch=case.patch)
     check_nodes(denoiser)

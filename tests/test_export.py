@@ -167,7 +167,17 @@ def test_free_axes(report: ExportReport) -> None:
         "c1 float32 [N, 16, X/4, Y/4, Z/4]",
     ]
     assert str(networks.denoiser.outputs[0]) == "denoised float32 [N, 1, X, Y, Z]"
-    assert str(networks.lift.inputs[2]) == "coords float32 [1, 3, X, Y, Z]"
+    assert [str(tensor) for tensor in networks.lift.inputs] == [
+        "features float32 [1, 2, 8, 32, 32]",
+        "P float32 [1, 2, 3, 4]",
+        "coords float32 [1, 3, X, Y, Z]",
+        "valid float32 [1, 2]",
+    ]
+    assert [str(tensor) for tensor in networks.lift.outputs] == [
+        "c0 float32 [1, 8, X/2, Y/2, Z/2]",
+        "c1 float32 [1, 16, X/4, Y/4, Z/4]",
+    ]
+    assert networks.encoder.outputs[0].shape == networks.lift.inputs[0].shape
     assert str(networks.encoder.inputs[0]) == "views float32 [1, 2, 1, 64, 64]"
 
 

@@ -336,6 +336,12 @@ def _check_contract(fields: Fields, networks: Networks, views: int, detector: tu
         for tensor in tensors:
             if tensor.dtype != "float32":
                 fields.fail(f"networks.{where}.{tensor.name}.dtype", found=tensor.dtype, expected="float32")
+    for before, after, first in ((networks.encoder, networks.lift, 0), (networks.lift, networks.denoiser, 2)):
+        for given, taken in zip(before.outputs, after.inputs[first:], strict=False):
+            # The first axis is the batch, which only the denoiser may leave free.
+            if given.shape[1:] != taken.shape[1:]:
+                where = f"networks.{'lift' if after is networks.lift else 'denoiser'}.inputs.{taken.name}.shape"
+                fields.fail(where, found=list(taken.shape), expected=f"what comes before gives, {list(given.shape)}")
     shape = networks.encoder.inputs[0].shape
     if shape != (1, views, 1, *detector):
         wanted = f"{[1, views, 1, *detector]}, from geometry and xray"
