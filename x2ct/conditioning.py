@@ -140,7 +140,7 @@ def pixel_at_isocentre(matrix: Matrix) -> tuple[float, float]:
     return float(1 / np.linalg.norm(by_row)), float(1 / np.linalg.norm(by_column))
 
 
-def _check_study(xrays: Mapping[str, XRay]) -> None:
+def _check_study(xrays: Mapping[str, object]) -> None:
     if not xrays:
         raise InputError.of("X-rays", "views", found="none", expected="at least one of ap, pa, lateral")
     unknown = sorted(set(xrays) - set(SLOT_OF))
