@@ -30,9 +30,10 @@ Shape checked_shape(const std::vector<std::int64_t>& shape, const std::string& n
     constexpr std::int64_t kMost = std::int64_t{1} << 40;  // far past any memory, far below any overflow
     std::int64_t count = 1;
     for (const std::int64_t axis : shape) {
-        if (axis < 1 || axis > kMost || (count *= axis) > kMost) {
+        if (axis < 1 || axis > kMost / count) {
             throw InputError(name + ": shape: found " + to_string(shape) + ", expected sizes of at least 1 that fit into memory");
         }
+        count *= axis;
     }
     if (shape.empty()) throw InputError(name + ": shape: found [], expected at least one axis");
     return shape;
