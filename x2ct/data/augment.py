@@ -206,11 +206,13 @@ def _posed_views(
     if cone and name == "ap" and rng.random() < 0.5:
         name, angle = "pa", angle + 180.0
 
+    # Some detectors are as large as the parallel one, some see as much of the body.
+    larger = rng.uniform(1, sdd / sod)
+    spacing = (view.spacing_mm[0] * larger, view.spacing_mm[1] * larger)
+
     def at(degrees: float) -> View:
         if cone:
-            return View.cone(
-                name, degrees, sod_mm=sod, sdd_mm=sdd, shape=view.shape, spacing_mm=view.spacing_mm
-            )
+            return View.cone(name, degrees, sod_mm=sod, sdd_mm=sdd, shape=view.shape, spacing_mm=spacing)
         return View.parallel(name, degrees, shape=view.shape, spacing_mm=view.spacing_mm)
 
     return at(angle + error), at(angle)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from x2ct.model.config import ModelConfig
-from x2ct.model.layers import MPConv, mp_silu, mp_sum, stage
+from x2ct.model.layers import MPConv, modulate, mp_silu, mp_sum, stage
 
 
 class NoiseEmbedding(nn.Module):
@@ -34,7 +34,9 @@ class UNet(nn.Module):
         super().__init__()
         widths, counts = config.channels, config.blocks
         emb = 2 * config.embedding
-        self.embed = NoiseEmbedding(config.embedding)
+        # How much of the noisy input, and of each feature of the output, a noise level wants: at sigma_max next to none.
+        self.gate_in = MPConv(emb, widths[0], (), gain=0.5)
+        self.gate_out = MPConv(emb, widths[0], (), gain=0.5)
         self.stem = MPConv(2, widths[0], (2, 2, 2), stride=2)
         self.enter = nn.ModuleList(
             stage(w, 3, n, embedding=emb, norm=config.norm) for w, n in zip(widths, counts, strict=True)
@@ -45,12 +47,11 @@ class UNet(nn.Module):
         self.leave = nn.ModuleList(
             stage(w, 3, n, embedding=emb, norm=config.norm) for w, n in zip(widths[:-1], counts[:-1], strict=True)
         )
-        self.out = MPConv(widths[0], 1, (2, 2, 2), stride=2, transposed=True, gain=0.0)
+        self.out = MPConv(widths[0], 1, (2, 2, 2), stride=2, transposed=True, gain=1.0)
 
-    def forward(self, x: Tensor, sigma: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
-        embedding = self.embed(sigma)
+    def forward(self, x: Tensor, embedding: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
         joined = torch.cat([x, torch.ones_like(x)], 1)
-        h = self.stem(joined.contiguous(memory_format=torch.channels_last_3d))
+        h = modulate(self.stem(joined.contiguous(memory_format=torch.channels_last_3d)), self.gate_in(embedding))
         skips = []
         for level, blocks in enumerate(self.enter):
             if level:
@@ -64,7 +65,7 @@ class UNet(nn.Module):
             h = mp_sum(skips[level], self.up[level](h), 0.5)
             for block in self.leave[level]:  # type: ignore[union-attr]
                 h = block(h, embedding)
-        return self.out(mp_silu(h))  # type: ignore[no-any-return]
+        return self.out(mp_silu(modulate(h, self.gate_out(embedding))))  # type: ignore[no-any-return]
 
 
 class Denoiser(nn.Module):
@@ -73,6 +74,10 @@ class Denoiser(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.sigma_data = config.sigma_data
+        self.embed = NoiseEmbedding(config.embedding)
+        # Per noise level, how much of the input the network's output holds beside what it computes, and its size:
+        # CTs are smooth, so that at middle levels the clean volume is easier to say than the noise.
+        self.mixing = MPConv(2 * config.embedding, 2, (), gain=0.3)
         self.net = UNet(config)
 
     def forward(self, x: Tensor, sigma: Tensor, *conditions: Tensor) -> Tensor:
@@ -91,4 +96,8 @@ class Denoiser(nn.Module):
         total = s.square() + variance
         c_skip = variance / total
         c_out = s * self.sigma_data * total.rsqrt()
-        return c_skip * x + c_out * self.net(x * total.rsqrt(), sigma, conditions).float()
+        c_in = total.rsqrt()
+        embedding = self.embed(sigma)
+        share, size = self.mixing(embedding).float().reshape(-1, 2, 1, 1, 1, 1).unbind(1)
+        output = self.net(x * c_in, embedding, conditions).float()
+        return (c_skip + c_out * c_in * share) * x + c_out * size.exp() * output

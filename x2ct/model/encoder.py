@@ -81,4 +81,4 @@ class Encoder(nn.Module):
             x = mp_sum(skips[level], self.up[level](x), 0.5)
             x = self.leave[level](x)
         x = self.out(mp_silu(x)) * mask
-        return x.reshape(-1, v, *x.shape[1:])
+        return cast(Tensor, x.reshape(-1, v, *x.shape[1:]))

@@ -35,6 +35,11 @@ def mp_sum(a: Tensor, b: Tensor, share: float) -> Tensor:
     return a * ((1 - share) * scale) + b * (share * scale)
 
 
+def modulate(x: Tensor, scale: Tensor) -> Tensor:
+    """x [N, C, ...] times 1 + scale [N, C]."""
+    return x * (scale + 1).to(x.dtype)[(...,) + (None,) * (x.ndim - 2)]
+
+
 class MPConv(nn.Module):
     """A convolution without bias whose output has unit variance when its input has (their section 2.3).
 
@@ -131,14 +136,13 @@ class Block(nn.Module):
         self.between = GroupNormed(channels) if norm == "group" else nn.Identity()
         self.first = MPConv(channels, channels, kernel)
         self.second = MPConv(channels, channels, kernel)
-        self.modulation = MPConv(embedding, channels, (), gain=0.0) if embedding else None
+        self.modulation = MPConv(embedding, channels, (), gain=0.3) if embedding else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         h = self.first(mp_silu(self.before(x)))
         h = self.between(h)
         if self.modulation is not None and embedding is not None:
-            scale = self.modulation(embedding) + 1
-            h = h * scale.to(h.dtype)[(...,) + (None,) * (h.ndim - 2)]
+            h = modulate(h, self.modulation(embedding))
         return mp_sum(x, self.second(mp_silu(h)), self.share)
 
 
