@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -36,9 +38,7 @@ class Encoder(nn.Module):
         # The image, its fine detail, the slot, and a constant in place of biases.
         self.stem = MPConv(4, widths[0], (2, 2), stride=2)
         self.enter = nn.ModuleList(Block(width, 2) for width in widths)
-        self.down = nn.ModuleList(
-            MPConv(a, b, (2, 2), stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.down = nn.ModuleList(MPConv(a, b, (2, 2), stride=2) for a, b in zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(Up2D(b, a) for a, b in zip(widths, widths[1:], strict=False))
         self.leave = nn.ModuleList(Block(width, 2) for width in widths[:-1])
         self.out = MPConv(widths[0], widths[0], (1, 1))
