@@ -226,7 +226,7 @@ def prepare(
     with terminal.training_packages(), terminal.progress("people", quiet) as display:
         from x2ct.data.prepare import PrepareOptions
         from x2ct.data.prepare import prepare as run
-        from x2ct.data.shards import Grid
+        from x2ct.grid import Grid
 
         display.stage("preparing")
         done = run(

@@ -75,7 +75,7 @@ def run(folder: Path, model: str) -> int:
 def score(truth: Volume, made: dict[str, Volume], model: str) -> dict[str, dict[str, float]]:
     """PSNR, SSIM, MAE and bone Dice of each volume, by the project's one protocol."""
     bundle = Bundle.load(model)
-    grid = protocol.Grid(bundle.grid.shape, bundle.grid.spacing_mm)
+    grid = bundle.grid
     case = protocol.case_of("demo", truth.hu, grid.index_to_mm, grid, Geometry.load(PAIR / "geometry.json"))
     rows = {}
     for name, volume in made.items():

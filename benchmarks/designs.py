@@ -2,9 +2,8 @@
 
     python benchmarks/designs.py SHARDS -o benchmarks/results/designs --minutes 5
 
-The training time is spent by count, not by clock: each design's step is timed on a quiet machine's terms (the fastest of
-several, designs taken in turn), and it gets as many steps as fit the minutes at that speed. So other load on the machine
-does not decide. Choices are made on the shards' validation people.
+The training time is spent by count, not by clock: each design's step is timed (the fastest of several, designs taken
+in turn), and it gets as many steps as fit the minutes at that speed. So other load on the machine does not decide. Choices are made on the shards' validation people.
 """
 
 from __future__ import annotations
@@ -32,8 +31,9 @@ from x2ct.export import export_model
 from x2ct.export.run import _spec
 from x2ct.model import ModelConfig, X2CTModel
 from x2ct.training import TrainConfig, load_run, train
-from x2ct.training.loop import new_state, study_loss, training_geometry
-from x2ct.training.patches import Patch, coordinates
+from x2ct.training.loop import new_state, study_loss
+from x2ct.training.patches import Patch
+from x2ct.training.runs import training_geometry
 
 BASE = json.loads(Path(__file__).with_name("chest.json").read_text())
 
@@ -67,7 +67,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows[-1] |= trained(args.shards, Path(folder) / "run", config)
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    table = {"minutes": args.minutes, "machine": f"{platform.machine()}, {torch.get_num_threads()} threads", "rows": rows}
+    table = {
+        "minutes": args.minutes,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "rows": rows,
+    }
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.with_suffix(".json").write_text(json.dumps(table, indent=1) + "\n")
     args.output.with_suffix(".md").write_text(markdown(rows))
@@ -85,7 +89,8 @@ def facts(model: ModelConfig) -> dict[str, Any]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         x = torch.zeros(1, 1, 64, 64, 64)
         conditions = [
-            torch.zeros(1, model.channels[level], *(64 // 2 ** (level + 1),) * 3) for level in range(len(model.lift_blocks))
+            torch.zeros(1, model.channels[level], *(64 // 2 ** (level + 1),) * 3)
+            for level in range(len(model.lift_blocks))
         ]
         network.denoiser(x, torch.ones(1), *conditions)
     return {
@@ -98,7 +103,7 @@ def facts(model: ModelConfig) -> dict[str, Any]:
 def step_seconds(shards: ShardSet, configs: dict[str, TrainConfig], rounds: int = 4) -> dict[str, float]:
     """Fastest forward and backward pass of two 64^3 patches of one study, designs taken in turn."""
     person = shards.select("train")[0]
-    coords = coordinates(shards.grid)
+    coords = torch.from_numpy(shards.grid.coordinates())
     patches = [Patch((0, 0, 0), (64, 64, 64)), Patch((64, 64, 64), (64, 64, 64))]
     states = {name: new_state(config, torch.device("cpu")) for name, config in configs.items()}
     study = plain_study(person, shards.grid, training_geometry(next(iter(configs.values()))))
@@ -115,7 +120,7 @@ def trained(shards: Path, run: Path, config: TrainConfig) -> dict[str, Any]:
     """Train, validate, export; the validation's figures and the denoiser's milliseconds in OpenVINO."""
     train(shards, run, config)
     last = json.loads((run / "validation.jsonl").read_text().splitlines()[-1])
-    _, model = load_run(run)
+    config, model = load_run(run)
     bundle = export_model(model, _spec(config, config.name, {}), run.with_suffix(".x2ct")).bundle
     milliseconds, precision = evaluation_ms(bundle.path / "denoiser.onnx", config.model)
     figures = {key: round(last[key], 4) for key in ("loss", "mean_psnr", "mean_bone_dice", "low_bone_dice")}

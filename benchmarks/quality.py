@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from x2ct.data import Grid, ShardSet
+from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts
 from x2ct.errors import InputError, X2CTError
 from x2ct.evaluation import metrics, pictures, protocol
@@ -38,7 +38,7 @@ class Model:
 
         self.sampler = x2ct.Sampler(bundle, precision=precision, threads=threads)
         self.bundle = self.sampler.bundle
-        self.grid = Grid(self.bundle.grid.shape, self.bundle.grid.spacing_mm)
+        self.grid = self.bundle.grid
         self.geometry: Geometry = self.bundle.geometry
         self.window: metrics.Window = self.bundle.intensity.window_hu
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.conditioning import coordinates
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.fields import Json
 
@@ -125,7 +124,7 @@ def cases(model: X2CTModel, spec: ModelSpec) -> Iterator[Case]:
         yield Case("encoder", given, features)
 
         (i, j, k), (x, y, z) = origin, patch
-        whole = coordinates(spec.grid.shape, spec.grid.spacing_mm)
+        whole = spec.grid.coordinates()[None]
         coords = np.ascontiguousarray(whole[..., i : i + x, j : j + y, k : k + z])
         given = {**features, "P": matrices, "coords": coords, "valid": valid}
         conditions = torched(model.lift, given, condition_names(model))
@@ -257,7 +256,8 @@ def _xrays(spec: ModelSpec, rng: np.random.Generator) -> Array:
     hump = np.clip(1 - rows[:, None] ** 2 - columns[None, :] ** 2, 0, 1)
     slots = len(spec.geometry.views)
     texture = 1 + 0.1 * rng.standard_normal((1, slots, 1, *spec.xray.shape), np.float32)
-    return np.ascontiguousarray(spec.xray.reference_p99 * hump * texture, np.float32)
+    tops = np.asarray(spec.xray.reference_p99, np.float32).reshape(1, slots, 1, 1, 1)
+    return np.ascontiguousarray(tops * hump * texture, np.float32)
 
 
 def _smooth(shape: tuple[int, int, int], rng: np.random.Generator) -> Array:

@@ -219,9 +219,9 @@ def _with_f16_weights(graph: Graph) -> bytes:
 
 
 def _spec(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> ModelSpec:
-    from x2ct.training.loop import training_geometry
+    from x2ct.training.runs import training_geometry
 
-    grid = Grid(config.grid.shape, config.grid.spacing_mm)
+    grid = config.grid
     x, y, z = grid.shape
     sizes = tuple((min(side, x), min(side, y), min(side, z)) for side in config.patch.sizes)
     diffusion = config.diffusion
@@ -229,7 +229,7 @@ def _spec(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> Mod
         name=name.removesuffix(SUFFIX),
         grid=grid,
         intensity=config.intensity,
-        xray=XRaySpec(config.model.detector, config.detector_spacing_mm, config.model.reference_p99),
+        xray=XRaySpec(config.model.detector, config.detector_spacing_mm, config.display_p99),
         geometry=training_geometry(config),
         diffusion=Diffusion(
             config.model.sigma_data,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from tests import tiny_run
 from x2ct.cli import app
 from x2ct.data import phantom
-from x2ct.data.shards import Grid
+from x2ct.grid import Grid
 from x2ct.volume import Volume
 
 CT_GRID = Grid((45, 35, 40), (9.0, 9.0, 8.0))

@@ -9,9 +9,10 @@ import pytest
 
 from tests import tiny_bundle
 from x2ct.bundle import Bundle
-from x2ct.conditioning import conditions, coordinates, onto_grid
+from x2ct.conditioning import conditions, onto_grid
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
+from x2ct.grid import Grid
 from x2ct.radiograph import XRay
 
 POINTS_MM = np.array([[0.0, 0.0, 0.0], [60.0, -30.0, 90.0], [-85.0, 40.0, -70.0]])
@@ -104,7 +105,7 @@ SPACED = (SHAPE, (SPACING_MM[0] * 1.2, SPACING_MM[1] * 1.2))
 
 
 def test_coordinates_are_voxel_centres_about_the_origin() -> None:
-    coords = coordinates((4, 6, 8), (10.0, 5.0, 2.5))
+    coords = Grid((4, 6, 8), (10.0, 5.0, 2.5)).coordinates()[None]
     assert coords.shape == (1, 3, 4, 6, 8)
     assert coords.dtype == np.float32
     np.testing.assert_allclose(coords[0, :, 0, 0, 0] * 100, [-15.0, -12.5, -8.75], rtol=1e-6)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from x2ct.data import phantom
-from x2ct.data.shards import Grid
 from x2ct.errors import InputError
+from x2ct.grid import Grid
 
 GRID = Grid((40, 36, 44), (6.0, 6.0, 6.0))
 

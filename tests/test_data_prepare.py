@@ -12,8 +12,9 @@ import pytest
 from x2ct.data import phantom
 from x2ct.data.body import body_mask, coarsen, extract_body, lung_mask
 from x2ct.data.prepare import PrepareOptions, choose_validation, find_cts, prepare, read_body
-from x2ct.data.shards import Grid, ShardSet, resample
+from x2ct.data.shards import ShardSet, resample
 from x2ct.errors import InputError
+from x2ct.grid import Grid
 from x2ct.volume import Volume
 
 CHEST = Grid((90, 70, 50), (5.0, 5.0, 7.0))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from x2ct.data import phantom
-from x2ct.data.shards import Grid, ShardSet, resample, resample_array, sha256_of, write_index
+from x2ct.data.shards import ShardSet, resample, resample_array, sha256_of, write_index
 from x2ct.errors import InputError
+from x2ct.grid import Grid
 
 GRID = Grid((24, 20, 28), (4.0, 4.0, 4.0))
 

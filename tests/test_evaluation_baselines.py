@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from x2ct.data import phantom
-from x2ct.data.shards import Grid, ShardSet, sha256_of, write_index
+from x2ct.data.shards import ShardSet, sha256_of, write_index
 from x2ct.errors import InputError
 from x2ct.evaluation import baselines
 from x2ct.evaluation.baselines import Baselines, back_projected
 from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.grid import Grid
 
 GRID = Grid((16, 14, 18), (8.0, 8.0, 8.0))
 GEOMETRY = Geometry.parallel(shape=(24, 20), spacing_mm=(8.0, 8.0))

@@ -12,7 +12,7 @@ import pytest
 from tests import tiny_bundle
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
-from x2ct.data.shards import Grid
+from x2ct.grid import Grid
 from x2ct.volume import Volume
 
 SOURCE = Grid((44, 40, 36), (9.0, 9.0, 9.0))

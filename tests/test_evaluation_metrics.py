@@ -11,9 +11,9 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from x2ct.data import phantom
 from x2ct.data.body import body_mask
-from x2ct.data.shards import Grid
 from x2ct.errors import InputError
 from x2ct.evaluation import metrics
+from x2ct.grid import Grid
 
 GRID = Grid((32, 32, 32), (8.0, 8.0, 8.0))
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
-from x2ct.data.shards import Grid, ShardSet, resample
+from x2ct.data.shards import ShardSet, resample
 from x2ct.evaluation import pictures, protocol
 from x2ct.geometry import Geometry, attenuation, project
+from x2ct.grid import Grid
 from x2ct.volume import Volume
 
 SOURCE = Grid((60, 56, 48), (7.0, 7.0, 7.0))

@@ -15,7 +15,6 @@ from onnx import TensorProto, helper, numpy_helper
 torch = pytest.importorskip("torch")
 
 from x2ct.bundle import OPSET, Bundle, Diffusion, Grid, Patch, XRaySpec  # noqa: E402
-from x2ct.data.shards import Grid as ShardGrid  # noqa: E402
 from x2ct.errors import InputError, X2CTError  # noqa: E402
 from x2ct.export import ExportReport, ModelSpec, export_model, export_run, graphs, parity, run  # noqa: E402
 from x2ct.export.parity import F16_WEIGHTS_TOLERANCE, F32_TOLERANCE, relative_error  # noqa: E402
@@ -41,7 +40,7 @@ SPEC = ModelSpec(
     name="tiny",
     grid=Grid((32, 32, 32), (10.0, 10.0, 10.0)),
     intensity=Intensity(),
-    xray=XRaySpec((64, 64), (6.0, 6.0), CONFIG.reference_p99),
+    xray=XRaySpec((64, 64), (6.0, 6.0), (5.0, 7.0)),
     geometry=Geometry.parallel(("ap", "lateral"), shape=(64, 64), spacing_mm=(6.0, 6.0)),
     diffusion=Diffusion(CONFIG.sigma_data, 0.03, 20.0, "log-snr", "dpmpp-2m", 6),
     patch=Patch(((16, 16, 16), (32, 32, 32)), (0.75, 0.25), CONFIG.stride),
@@ -380,11 +379,12 @@ def test_a_run_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     config = TrainConfig(
         name="limb",
-        grid=ShardGrid((32, 32, 16), (5.0, 5.0, 6.0)),
+        grid=Grid((32, 32, 16), (5.0, 5.0, 6.0)),
         model=CONFIG,
         patch=PatchConfig((16, 32), (0.5, 0.5)),
         intensity=Intensity((-1000.0, 200.0, 1500.0), (-1.0, 0.2, 1.0)),
         detector_spacing_mm=(6.0, 6.0),
+        display_p99=(5.0, 7.0),
     )
     (tmp_path / "run").mkdir()
     config.save(tmp_path / "run")
@@ -400,7 +400,7 @@ def test_a_run_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (bundle.grid.shape, bundle.grid.spacing_mm) == ((32, 32, 16), (5.0, 5.0, 6.0))
     assert bundle.patch.sizes == ((16, 16, 16), (32, 32, 16))
     assert bundle.intensity == config.intensity
-    assert bundle.xray == XRaySpec((64, 64), (6.0, 6.0), config.model.reference_p99)
+    assert bundle.xray == XRaySpec((64, 64), (6.0, 6.0), config.display_p99)
     assert bundle.created == "1970-01-01T00:00:00Z"
     assert bundle.provenance["data"] == "none"
     assert TrainConfig.from_json(dict(bundle.provenance["training"])) == config  # type: ignore[arg-type]

@@ -6,15 +6,14 @@ import dataclasses
 
 import pytest
 import torch
-from tests.tiny_run import CONFIG, GRID
 
+from tests.tiny_run import CONFIG, GRID
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry
 from x2ct.model import ModelConfig, X2CTModel
 from x2ct.model.ema import PowerEMA, power_gamma
 from x2ct.model.layers import MPConv, mp_silu, mp_sum
 from x2ct.training.config import TrainConfig
-from x2ct.training.patches import coordinates
 
 MODEL = TrainConfig.from_json(CONFIG).model
 
@@ -37,7 +36,7 @@ def study(valid: tuple[float, float] = (1.0, 1.0)) -> tuple[torch.Tensor, torch.
     geometry = Geometry.parallel(("ap", "lateral"), shape=MODEL.detector, spacing_mm=(6.0, 6.0))
     matrices = torch.stack([torch.from_numpy(view.matrix).float() for view in geometry.views])[None]
     views = torch.rand(1, 2, 1, *MODEL.detector, generator=generator) * 6
-    return views, torch.tensor([valid]), matrices, coordinates(GRID)[None]
+    return views, torch.tensor([valid]), matrices, torch.from_numpy(GRID.coordinates())[None]
 
 
 @pytest.mark.parametrize("kernel", [(), (3, 3), (3, 3, 3)])
@@ -91,7 +90,7 @@ def test_a_tile_with_its_halo_equals_the_whole() -> None:
     network = X2CTModel(config).eval()
     network.denoiser.net.out.gain.fill_(1.0)  # type: ignore[union-attr, operator]
     views, valid, matrices, _ = study()
-    coords = coordinates(dataclasses.replace(GRID, shape=(64, 32, 32)))[None]
+    coords = torch.from_numpy(dataclasses.replace(GRID, shape=(64, 32, 32)).coordinates())[None]
     features = network.encoder(views, valid)
     x, sigma = torch.randn(1, 1, 64, 32, 32), torch.tensor([0.7])
     whole = network.denoiser(x, sigma, *network.lift(features, matrices, coords, valid))

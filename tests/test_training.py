@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.tiny_run import CONFIG, GRID, write_shards
 
+from tests.tiny_run import CONFIG, GRID, write_shards
 from x2ct.data import ShardSet
 from x2ct.data.augment import AugmentConfig, augmented_study, plain_study
 from x2ct.errors import InputError
 from x2ct.training import TrainConfig, load_run, train
 from x2ct.training.checkpoint import CHECKPOINT_FILE
 from x2ct.training.config import DiffusionConfig, PatchConfig
-from x2ct.training.loop import learning_rate, training_geometry
+from x2ct.training.loop import learning_rate
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
-from x2ct.training.patches import coordinates, draw_patches
+from x2ct.training.patches import draw_patches
+from x2ct.training.runs import training_geometry
 
 TINY = TrainConfig.from_json(CONFIG)
 
@@ -62,13 +63,15 @@ def test_patches_lie_on_the_stride_inside_the_grid() -> None:
     sizes = set()
     for _ in range(200):
         for patch in draw_patches(GRID, config, 4, rng):
-            assert all(o % 4 == 0 and 0 <= o <= n - s for o, s, n in zip(patch.origin, patch.shape, GRID.shape, strict=True))
+            assert all(
+                o % 4 == 0 and 0 <= o <= n - s for o, s, n in zip(patch.origin, patch.shape, GRID.shape, strict=True)
+            )
             sizes.add(patch.shape[0])
     assert sizes == {8, 16, 32}  # 64 means the whole of a 32^3 grid
 
 
 def test_coordinates_are_patient_millimetres() -> None:
-    coords = coordinates(GRID) * 100
+    coords = GRID.coordinates() * 100
     mm = GRID.index_to_mm @ [3, 7, 30, 1]
     assert coords[:, 3, 7, 30].tolist() == pytest.approx(mm[:3].tolist())
 

@@ -188,7 +188,7 @@ def manifest(geometry: Geometry | None = None, shape: tuple[int, int, int] = GRI
         created="2026-01-01T00:00:00Z",
         grid=Grid(shape, SPACING_MM),
         intensity=Intensity(),
-        xray=XRaySpec(DETECTOR, DETECTOR_MM, 6.0),
+        xray=XRaySpec(DETECTOR, DETECTOR_MM, (6.0, 6.0)),
         geometry=geometry or Geometry.parallel(("ap", "lateral"), shape=DETECTOR, spacing_mm=DETECTOR_MM),
         diffusion=Diffusion(SIGMA_DATA, 0.03, 20.0, "log-snr", "dpmpp-2m", 6),
         patch=Patch((shape,), (1.0,), 8),

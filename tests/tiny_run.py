@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from x2ct.data import phantom
-from x2ct.data.shards import Grid, sha256_of, write_index
+from x2ct.data.shards import sha256_of, write_index
+from x2ct.grid import Grid
 
 GRID = Grid((32, 32, 32), (10.0, 10.0, 10.0))
 

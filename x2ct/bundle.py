@@ -20,13 +20,13 @@ from pathlib import Path
 
 from x2ct.errors import InputError
 from x2ct.fields import Json, parse
+from x2ct.grid import Grid
 from x2ct.manifest import (
     MANIFEST,
     MAX_FILE_BYTES,
     SCHEMA,
     Diffusion,
     File,
-    Grid,
     Manifest,
     Network,
     Networks,

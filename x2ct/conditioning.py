@@ -22,7 +22,6 @@ FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
 SLOT_OF = {"ap": 0, "pa": 0, "lateral": 1}
-_COORDINATE_UNIT_MM = 100.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
         view = _view_of(name, bundle.geometry.views[slot], geometry)
-        image, assumed = xray.to_detector(view, bundle.xray.reference_p99, exact=geometry is not None)
+        image, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=geometry is not None)
         views[0, slot, 0], matrices[0, slot] = onto_grid(image, view.matrix, shape, bundle.xray.spacing_mm)
         valid[0, slot] = 1.0
         assumptions += [f"{name}: {line}" for line in assumed]
@@ -84,18 +83,10 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         views,
         valid,
         matrices.astype(np.float32),
-        coordinates(bundle.grid.shape, bundle.grid.spacing_mm),
+        bundle.grid.coordinates()[None],
         tuple(assumptions),
         tuple(warnings),
     )
-
-
-def coordinates(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> FloatArray:
-    """Each voxel centre of a grid in patient mm (origin at index (N - 1) / 2), divided by 100: [1, 3, X, Y, Z]."""
-    axes = [
-        (np.arange(n) - (n - 1) / 2) * step / _COORDINATE_UNIT_MM for n, step in zip(shape, spacing_mm, strict=True)
-    ]
-    return np.ascontiguousarray(np.stack(np.meshgrid(*axes, indexing="ij"))[None], np.float32)
 
 
 def onto_grid(

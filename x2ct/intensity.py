@@ -27,7 +27,8 @@ class Intensity:
 
     def __post_init__(self) -> None:
         if len(self.hu) != len(self.x) or len(self.hu) < 2:
-            raise InputError.of("intensity", "knots", found=f"{len(self.hu)} HU and {len(self.x)} x", expected="2+ pairs")
+            found = f"{len(self.hu)} HU and {len(self.x)} x"
+            raise InputError.of("intensity", "knots", found=found, expected="two pairs or more")
         for name, knots in (("hu", self.hu), ("x", self.x)):
             if not all(a < b for a, b in zip(knots, knots[1:], strict=False)):
                 raise InputError.of("intensity", name, found=knots, expected="strictly increasing knots")

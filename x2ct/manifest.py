@@ -31,7 +31,8 @@ from pathlib import Path
 
 from x2ct.errors import InputError
 from x2ct.fields import Fields, Json, shown
-from x2ct.geometry import FloatArray, Geometry, centred_affine
+from x2ct.geometry import Geometry
+from x2ct.grid import Grid
 from x2ct.intensity import Intensity
 from x2ct.onnxfile import Tensor
 
@@ -48,31 +49,12 @@ _DTYPES = "float32|float16|bfloat16|int64"
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The voxel grid of a volume: shape (X, Y, Z) in voxels, spacing_mm (x, y, z)."""
-
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-
-    @property
-    def size_mm(self) -> tuple[float, float, float]:
-        """Its extent along x, y and z."""
-        x, y, z = (n * s for n, s in zip(self.shape, self.spacing_mm, strict=True))
-        return x, y, z
-
-    @property
-    def affine(self) -> FloatArray:
-        """Voxel index to patient mm, 4x4 float64: the origin lies at index (N - 1) / 2."""
-        return centred_affine(self.shape, self.spacing_mm)
-
-
-@dataclass(frozen=True)
 class XRaySpec:
-    """The encoder's images: shape (rows, columns), spacing_mm (row, column), and their median 99th percentile."""
+    """The encoder's images: shape (rows, columns), spacing_mm (row, column), and each view's median 99th percentile."""
 
     shape: tuple[int, int]
     spacing_mm: tuple[float, float]
-    reference_p99: float
+    reference_p99: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -165,7 +147,7 @@ class Manifest:
             "xray": {
                 "shape": list(self.xray.shape),
                 "spacing_mm": list(self.xray.spacing_mm),
-                "reference_p99": self.xray.reference_p99,
+                "reference_p99": list(self.xray.reference_p99),
             },
             "geometry": self.geometry.to_json(),
             "diffusion": {
@@ -246,13 +228,19 @@ def _read_intensity(fields: Fields) -> Intensity:
 def _read_xray(fields: Fields) -> XRaySpec:
     rows, columns = fields.integers("shape", 2, 8, 8192)
     down, across = fields.numbers("spacing_mm", 2, 2, 0.01, 100)
-    reference = fields.number("reference_p99", 0.01, 1000)
+    reference = fields.numbers("reference_p99", 1, 16, 0.01, 1000)
     fields.close()
     return XRaySpec((rows, columns), (down, across), reference)
 
 
 def _read_geometry(fields: Fields, xray: XRaySpec) -> Geometry:
     geometry = Geometry.from_json(fields.section("geometry"))
+    if len(xray.reference_p99) != len(geometry.views):
+        fields.fail(
+            "xray.reference_p99",
+            found=list(xray.reference_p99),
+            expected=f"one for each of {len(geometry.views)} views",
+        )
     for i, view in enumerate(geometry.views):
         if tuple(view.shape) != xray.shape:
             fields.fail(f"geometry.views[{i}].shape", found=list(view.shape), expected=f"xray.shape {list(xray.shape)}")

@@ -205,7 +205,7 @@ class Sampler:
             x = networks.sampler.run(table, seed=seed, progress=progress)
             loop_s = time.perf_counter() - looping
             network_s = float(networks.sampler.timings["network_s"])
-        volume = Volume(self.bundle.intensity.to_hu(x), self.bundle.grid.affine, source=f"x2ct {self.bundle.name}")
+        volume = Volume(self.bundle.intensity.to_hu(x), self.bundle.grid.index_to_mm, source=f"x2ct {self.bundle.name}")
         timings = {
             "load_s": self._load_s,
             "compile_s": networks.seconds,

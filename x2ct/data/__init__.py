@@ -6,7 +6,8 @@ what is imported here does not.
 
 from x2ct.data.body import Body
 from x2ct.data.prepare import PrepareOptions, PrepareResult, prepare, read_body
-from x2ct.data.shards import Grid, Person, ShardSet, resample, resample_array
+from x2ct.data.shards import Person, ShardSet, resample, resample_array
+from x2ct.grid import Grid
 
 __all__ = [
     "Body",

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from x2ct.data.shards import Grid, Person
+from x2ct.data.shards import Person
 from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.grid import Grid
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -178,7 +179,7 @@ def _change_density(hu: FloatArray, config: AugmentConfig, rng: np.random.Genera
     bone, lung = 1 + rng.uniform(-1, 1, 2) * config.density
     knots = np.asarray([-1000.0, -850.0, -400.0, 150.0, 3000.0])
     values = np.asarray([-1000.0, -1000.0 + 150.0 * lung, -400.0, 150.0, 150.0 + 2850.0 * bone])
-    return np.interp(hu, knots, values).astype(np.float32)
+    return np.asarray(np.interp(hu, knots, values), np.float32)
 
 
 def _cut_field_of_view(hu: FloatArray, spacing: FloatArray, rng: np.random.Generator) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.data.shards import AIR_HU, Grid
+from x2ct.data.shards import AIR_HU
 from x2ct.errors import InputError
+from x2ct.grid import Grid
 
 AIR, LUNG, FAT, SOFT, TRABECULAR, CORTICAL, MARKER = float(AIR_HU), -820.0, -90.0, 50.0, 300.0, 1200.0, 2500.0
 

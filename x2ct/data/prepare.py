@@ -14,8 +14,9 @@ import numpy as np
 
 from x2ct import output
 from x2ct.data.body import Body, coarsen, extract_body
-from x2ct.data.shards import INDEX, Grid, read_index, sha256_of, write_index
+from x2ct.data.shards import INDEX, read_index, sha256_of, write_index
 from x2ct.errors import InputError, X2CTError
+from x2ct.grid import Grid
 from x2ct.volume import ITK_SUFFIXES, NIFTI_SUFFIXES, Volume
 
 SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)

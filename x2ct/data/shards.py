@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError
+from x2ct.grid import Grid
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -28,41 +29,6 @@ SPLITS = ("train", "validation")
 
 FloatArray = npt.NDArray[np.float64]
 VolumeArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The voxel grid that a model fills; its patient mm have their origin at index (N - 1) / 2.
-
-    Attributes:
-        shape: voxels along x, y, z.
-        spacing_mm: voxel pitch along x, y, z.
-
-    Raises:
-        InputError: a size is below 1, or a spacing is not positive and finite.
-    """
-
-    shape: tuple[int, int, int] = (128, 128, 128)
-    spacing_mm: tuple[float, float, float] = (2.5, 2.5, 2.5)
-
-    def __post_init__(self) -> None:
-        if any(n < 1 for n in self.shape):
-            raise InputError.of("grid", "shape", found=self.shape, expected="three sizes of at least 1")
-        if not all(0 < s < float("inf") for s in self.spacing_mm):
-            raise InputError.of("grid", "spacing_mm", found=self.spacing_mm, expected="three positive lengths in mm")
-
-    @property
-    def index_to_mm(self) -> FloatArray:
-        """4x4, voxel index -> patient mm."""
-        affine = np.diag([*self.spacing_mm, 1.0]).astype(np.float64)
-        affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(self.shape, self.spacing_mm, strict=True)]
-        return affine
-
-    @property
-    def half_extent_mm(self) -> tuple[float, float, float]:
-        """Half the grid's size along x, y, z, up to the outer faces of its voxels."""
-        x, y, z = (n * s / 2 for n, s in zip(self.shape, self.spacing_mm, strict=True))
-        return x, y, z
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.data.shards import Grid, Person, resample
+from x2ct.data.shards import Person, resample
 from x2ct.errors import InputError
 from x2ct.evaluation.metrics import WINDOW_HU, Window
 from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.grid import Grid
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from x2ct import output
 from x2ct.data.body import body_mask
 from x2ct.data.prepare import PrepareOptions, read_body
-from x2ct.data.shards import Grid, resample_array
+from x2ct.data.shards import resample_array
 from x2ct.evaluation import metrics
 from x2ct.geometry import Geometry, attenuation, project
+from x2ct.grid import Grid
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]

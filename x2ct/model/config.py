@@ -25,7 +25,7 @@ class ModelConfig:
         embedding: number of Fourier features of the noise level.
         norm: "mp" for magnitude-preserving weights that fold into plain convolutions, "group" for GroupNorm.
         sigma_data: standard deviation of the data in the network's unit x.
-        reference_p99: the training X-rays' median 99th percentile (line integrals), used to scale the input.
+        reference_p99: a line integral near the top of the training X-rays, used to scale the encoder's input.
 
     Raises:
         InputError: the numbers do not describe a network.
@@ -36,7 +36,7 @@ class ModelConfig:
     encoder_channels: tuple[int, ...] = (32, 64, 96, 96, 96)
     features: str = "encoded"
     lift_hidden: int = 96
-    lift_blocks: tuple[int, ...] = (1, 1)
+    lift_blocks: tuple[int, ...] = (0, 1)
     channels: tuple[int, ...] = (32, 80, 128)
     blocks: tuple[int, ...] = (1, 1, 1)
     embedding: int = 32

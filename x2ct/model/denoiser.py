@@ -34,7 +34,7 @@ class UNet(nn.Module):
         super().__init__()
         widths, counts = config.channels, config.blocks
         emb = 2 * config.embedding
-        # How much of the noisy input, and of each feature of the output, a noise level wants: at sigma_max next to none.
+        # How much of the input, and of each feature of the output, a noise level wants: at sigma_max next to none.
         self.gate_in = MPConv(emb, widths[0], (), gain=0.5)
         self.gate_out = MPConv(emb, widths[0], (), gain=0.5)
         self.stem = MPConv(2, widths[0], (2, 2, 2), stride=2)
@@ -63,7 +63,7 @@ class UNet(nn.Module):
                 h = block(h, embedding)
         for level in reversed(range(len(self.up))):
             h = mp_sum(skips[level], self.up[level](h), 0.5)
-            for block in self.leave[level]:  # type: ignore[union-attr]
+            for block in self.leave[level]:  # type: ignore[attr-defined]
                 h = block(h, embedding)
         return self.out(mp_silu(modulate(h, self.gate_out(embedding))))  # type: ignore[no-any-return]
 
@@ -100,4 +100,5 @@ class Denoiser(nn.Module):
         embedding = self.embed(sigma)
         share, size = self.mixing(embedding).float().reshape(-1, 2, 1, 1, 1, 1).unbind(1)
         output = self.net(x * c_in, embedding, conditions).float()
-        return (c_skip + c_out * c_in * share) * x + c_out * size.exp() * output
+        denoised: Tensor = (c_skip + c_out * c_in * share) * x + c_out * size.exp() * output
+        return denoised

@@ -1,4 +1,5 @@
-"""Magnitude-preserving layers (Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion models").
+"""Magnitude-preserving layers (Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion
+models").
 
 Weights are kept at unit norm per output channel, activations at unit variance by construction, so that no layer
 needs a norm at inference: `fold()` turns every convolution into a plain one.

@@ -24,15 +24,13 @@ class Lift(nn.Module):
         widths = config.channels[: len(config.lift_blocks)]
         self.mix = MPConv(inputs, config.lift_hidden, (1, 1, 1))
         self.enter = MPConv(config.lift_hidden, widths[0], (1, 1, 1))
-        self.down = nn.ModuleList(
-            MPConv(a, b, (2, 2, 2), stride=2) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.down = nn.ModuleList(MPConv(a, b, (2, 2, 2), stride=2) for a, b in zip(widths, widths[1:], strict=False))
         self.blocks = nn.ModuleList(
             stage(width, 3, count) for width, count in zip(widths, config.lift_blocks, strict=True)
         )
         self.out = nn.ModuleList(MPConv(width, width, (1, 1, 1)) for width in widths)
 
-    def forward(self, features: Tensor, P: Tensor, coords: Tensor, valid: Tensor) -> tuple[Tensor, ...]:  # noqa: N803
+    def forward(self, features: Tensor, P: Tensor, coords: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
         """The condition of one patch.
 
         Args:
@@ -74,7 +72,11 @@ class Lift(nn.Module):
         seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
         # GridSample is two-dimensional at opset 18: the voxels become one row of an image.
         sampled = functional.grid_sample(
-            features.float(), grid.transpose(1, 2).unsqueeze(1), mode="bilinear", padding_mode="border", align_corners=False
+            features.float(),
+            grid.transpose(1, 2).unsqueeze(1),
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
         )
         size = points.shape[2:]
         return sampled.reshape(-1, features.shape[1], *size), seen.reshape(-1, 1, *size)

@@ -34,9 +34,9 @@ class State:
 def save(state: State, folder: Path) -> None:
     """Write the whole state; a kill at any moment leaves the old checkpoint or the new one."""
     tensors: dict[str, Tensor] = {}
-    for name, value in state.model.named_parameters():
-        tensors[f"model.{name}"] = value.detach()
-        for key, moment in state.optimizer.state.get(value, {}).items():
+    for name, parameter in state.model.named_parameters():
+        tensors[f"model.{name}"] = parameter.detach()
+        for key, moment in state.optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = moment
     for average in state.averages:
         for name, value in average.state().items():
@@ -105,7 +105,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise InputError.of(path, "file", found="nothing", expected="a checkpoint of x2ct train")
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError.of(path, "file", found=error, expected="a whole safetensors file") from error
@@ -118,6 +118,10 @@ def _copy(tensors: dict[str, Tensor], prefix: str, targets: dict[str, Tensor], f
         if source is None or source.shape != target.shape:
             found = "nothing" if source is None else tuple(source.shape)
             raise InputError.of(
-                folder / CHECKPOINT_FILE, prefix + name, found=found, expected=tuple(target.shape), hint="another network?"
+                folder / CHECKPOINT_FILE,
+                prefix + name,
+                found=found,
+                expected=tuple(target.shape),
+                hint="another network?",
             )
         target.copy_(source)

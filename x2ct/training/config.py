@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from x2ct.data.augment import AugmentConfig
-from x2ct.data.shards import Grid
 from x2ct.errors import InputError
+from x2ct.grid import Grid
 from x2ct.intensity import Intensity
 from x2ct.model import ModelConfig
 
@@ -62,7 +62,10 @@ class PatchConfig:
         object.__setattr__(self, "probabilities", tuple(self.probabilities))
         if len(self.sizes) != len(self.probabilities) or abs(sum(self.probabilities) - 1) > 1e-6:
             raise InputError.of(
-                "train config", "patch", found=(self.sizes, self.probabilities), expected="one probability per size, sum 1"
+                "train config",
+                "patch",
+                found=(self.sizes, self.probabilities),
+                expected="one probability per size, sum 1",
             )
 
 
@@ -82,6 +85,7 @@ class OptimConfig:
         ema: relative widths of the power-function averages; the first is the one that is exported.
         bone_weight: extra weight of bone voxels in the loss.
         bone_hu: what counts as bone in the loss.
+        sketch_weight: weight of the whole volume as the condition alone tells it (see `X2CTModel.sketch`).
     """
 
     rate: float = 0.005
@@ -95,6 +99,7 @@ class OptimConfig:
     ema: tuple[float, ...] = (0.05, 0.1)
     bone_weight: float = 2.0
     bone_hu: float = 150.0
+    sketch_weight: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
@@ -110,6 +115,8 @@ class TrainConfig:
         steps: optimiser steps of the whole run.
         seed: of everything random in the run.
         grid: the voxels that the model fills; a new run takes its shards'.
+        display_p99: per view, the median over the training people of their X-ray's 99th percentile (a line integral),
+            to which the sampler scales display images; measured by `train`.
         model: the network.
         intensity: the map between HU and x.
         diffusion: noise levels and sampler defaults.
@@ -130,6 +137,7 @@ class TrainConfig:
     steps: int = 5000
     seed: int = 0
     grid: Grid = field(default_factory=Grid)
+    display_p99: tuple[float, ...] = ()
     model: ModelConfig = field(default_factory=ModelConfig)
     intensity: Intensity = field(default_factory=Intensity)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -148,6 +156,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "detector_spacing_mm", tuple(self.detector_spacing_mm))
         object.__setattr__(self, "regions", tuple(self.regions))
+        object.__setattr__(self, "display_p99", tuple(self.display_p99))
         if any(size % self.model.stride for size in self.patch.sizes):
             raise InputError.of(
                 "train config", "patch sizes", found=self.patch.sizes, expected=f"multiples of {self.model.stride}"
@@ -164,7 +173,8 @@ class TrainConfig:
         Raises:
             InputError: a field is unknown or has the wrong type; it is named.
         """
-        return _build(cls, values, source)
+        config: TrainConfig = _build(cls, values, source)
+        return config
 
     def save(self, folder: Path) -> None:
         """Write config.json into the run's folder."""

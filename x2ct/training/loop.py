@@ -5,8 +5,6 @@ Everything random depends on (seed, step) alone, so a run that was killed and re
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -18,20 +16,18 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import Study, plain_study
-from x2ct.data.shards import Grid, ShardSet
-from x2ct.errors import InputError
-from x2ct.geometry import Geometry
+from x2ct.data.shards import ShardSet
+from x2ct.grid import Grid
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
 from x2ct.training import checkpoint
-from x2ct.training.config import CONFIG_FILE, TrainConfig
+from x2ct.training.config import TrainConfig
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.monitor import Monitor
-from x2ct.training.patches import Patch, coordinates, draw_patches
+from x2ct.training.patches import Patch, draw_patches
+from x2ct.training.runs import open_run, people_of, training_geometry
 from x2ct.training.studies import StudyPool
 from x2ct.training.validate import study_tensors, validate
-
-log = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, loss of the last step)."""
@@ -74,20 +70,20 @@ def train(
     """
     run_dir = Path(run_dir)
     shard_set = ShardSet.open(shards)
-    config = _open_run(run_dir, config, shard_set.grid, resume)
+    config = open_run(run_dir, config, shard_set, resume)
     if threads:
         torch.set_num_threads(threads)
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     geometry = training_geometry(config)
-    people = _people(shard_set, config, "train")
-    held_out = _people(shard_set, config, "validation", needed=False)
+    people = people_of(shard_set, config, "train")
+    held_out = people_of(shard_set, config, "validation")
 
     state = new_state(config, target)
     if resume:
         checkpoint.restore(state, run_dir)
     elif not (run_dir / checkpoint.CHECKPOINT_FILE).exists():
         checkpoint.save(state, run_dir)
-    coords = coordinates(shard_set.grid).to(target)
+    coords = torch.from_numpy(shard_set.grid.coordinates()).to(target)
     validation = [plain_study(person, shard_set.grid, geometry) for person in held_out]
     pool = StudyPool(
         people, shard_set.grid, geometry, config.augment, size=config.pool, refresh=config.refresh, seed=config.seed
@@ -113,7 +109,7 @@ def train(
 def new_state(config: TrainConfig, device: torch.device) -> checkpoint.State:
     """A freshly initialised run; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(config.seed)
+        torch.random.default_generator.manual_seed(config.seed)  # type: ignore[attr-defined]
         model = X2CTModel(config.model)
     model.normalize()
     model.to(device)
@@ -155,28 +151,34 @@ def study_loss(
     coords: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """EDM's weighted loss over patches of one study; the X-rays are encoded once for all of them."""
+    """EDM's weighted loss over patches of one study, and the condition's own over all of it.
+
+    The X-rays are encoded and lifted once, for the whole volume; each patch gets its part of the condition.
+    """
     device = coords.device
-    count = len(patches)
+    views, valid, projections = study_tensors([study], device)
     x = torch.from_numpy(config.intensity.to_x(study.hu)).to(device)
     truth = torch.stack([x[patch.slices] for patch in patches])[:, None]
-    places = torch.stack([coords[(slice(None), *patch.slices)] for patch in patches])
-    sigma = draw_sigmas(count, config.diffusion, generator).to(device)
+    sigma = draw_sigmas(len(patches), config.diffusion, generator).to(device)
     noise = torch.randn(truth.shape, generator=generator).to(device)
-    views, valid, projections = study_tensors([study], device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
-        features = model.encoder(views, valid)
-        conditions = model.lift(
-            features.expand(count, *features.shape[1:]),
-            projections.expand(count, *projections.shape[1:]),
-            places,
-            valid.expand(count, -1),
-        )
-        denoised = model.denoiser(truth + noise * sigma.reshape(-1, 1, 1, 1, 1), sigma, *conditions)
+        whole = model.condition(views, valid, projections, coords[None])
+        sketch = model.sketch(whole)
+        parts = [
+            torch.cat([c[(..., *patch.cells(2 ** (level + 1)))] for patch in patches]) for level, c in enumerate(whole)
+        ]
+        denoised = model.denoiser(truth + noise * sigma.reshape(-1, 1, 1, 1, 1), sigma, *parts)
+    loss = (edm_weight(sigma, config.model.sigma_data) * squared_error(denoised, truth, config)).mean()
+    # EDM's weight where sigma goes to infinity, where the posterior mean is all that can be said.
+    guide = squared_error(sketch, x[None, None], config).mean() / config.model.sigma_data**2
+    return loss + config.optim.sketch_weight * guide
+
+
+def squared_error(result: Tensor, truth: Tensor, config: TrainConfig) -> Tensor:
+    """Mean squared error of each of N volumes, bone weighing more; [N]."""
     threshold = float(config.intensity.to_x(config.optim.bone_hu))
     weight = bone_weights(truth, threshold, config.optim.bone_weight)
-    error = (weight * (denoised.float() - truth).square()).mean((1, 2, 3, 4))
-    return (edm_weight(sigma, config.model.sigma_data) * error).mean()
+    return (weight * (result.float() - truth).square()).mean((1, 2, 3, 4))
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -188,47 +190,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return rate * warm * min(1.0, left)
 
 
-def training_geometry(config: TrainConfig) -> Geometry:
-    """The bundle's own views: parallel, AP and lateral, on the encoder's detector."""
-    return Geometry.parallel(("ap", "lateral"), shape=config.model.detector, spacing_mm=config.detector_spacing_mm)
-
-
-def _open_run(run_dir: Path, config: TrainConfig | None, grid: Grid, resume: bool) -> TrainConfig:
-    saved = run_dir / CONFIG_FILE
-    config = None if config is None else dataclasses.replace(config, grid=grid)
-    if resume:
-        if not saved.exists():
-            raise InputError.of(run_dir, "run", found="no config.json", expected="a run to resume", hint="leave out --resume")
-        own = TrainConfig.load(run_dir)
-        if own.grid != grid:
-            raise InputError.of("shards", "grid", found=grid, expected=f"the run's, {own.grid}", hint="prepare them again")
-        if config is None or config == own:
-            return own
-        if dataclasses.replace(config, steps=own.steps) != own:
-            raise InputError.of(
-                run_dir, "config", found="another configuration", expected="the run's own when resuming (steps may differ)"
-            )
-        config.save(run_dir)
-        return config
-    if saved.exists():
-        raise InputError.of(
-            run_dir, "run", found="a run", expected="an empty or new folder", hint="use --resume, or choose another folder"
-        )
-    config = config or TrainConfig(grid=grid)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    config.save(run_dir)
-    return config
-
-
-def _people(shards: ShardSet, config: TrainConfig, split: str, *, needed: bool = True):  # type: ignore[no-untyped-def]
-    people = [p for p in shards.select(split) if not config.regions or p.region in config.regions]
-    if needed and not people:
-        raise InputError.of(
-            "shards", f"{split} people", found=f"none of region {config.regions}", expected="at least one", hint="see index.json"
-        )
-    return people
-
-
 def _validate(state: checkpoint.State, studies: list[Study], coords: Tensor, monitor: Monitor) -> None:
     """Validate with the first average's weights, and put the training's own back."""
     average = state.averages[0]
@@ -236,7 +197,12 @@ def _validate(state: checkpoint.State, studies: list[Study], coords: Tensor, mon
     average.copy_to(state.model)
     try:
         result = validate(
-            state.model, studies, coords, state.config.intensity, state.config.diffusion.sigma_max, autocast=state.config.autocast
+            state.model,
+            studies,
+            coords,
+            state.config.intensity,
+            state.config.diffusion.sigma_max,
+            autocast=state.config.autocast,
         )
     finally:
         with torch.no_grad():

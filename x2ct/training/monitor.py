@@ -24,14 +24,14 @@ class Monitor:
 
     def __init__(self, run_dir: Path, step: int) -> None:
         self._folder = run_dir
-        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
         self._recent: list[float] = []
 
     def __enter__(self) -> Monitor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()
 
     def step(self, state: State, loss: float) -> None:
         """After each optimiser step; a scalar every 20, since single losses are noise."""
@@ -58,11 +58,11 @@ class Monitor:
             self._scalar(f"validation/{name}", float(row[name]), state.step)  # type: ignore[arg-type]
         picture = np.vstack([middle_slices(truth), middle_slices(result.mean_hu), middle_slices(result.low_hu)])
         Image.fromarray(picture).save(self._folder / f"preview_{state.step:06d}.png")
-        self._writer.add_image("truth, posterior mean, denoised", picture, state.step, dataformats="HW")  # type: ignore[no-untyped-call]
+        self._writer.add_image("truth, posterior mean, denoised", picture, state.step, dataformats="HW")
         log.info("step %d: mean %.2f dB, bone Dice %.3f", state.step, result.mean_psnr, result.mean_bone_dice)
 
     def _scalar(self, name: str, value: float, step: int) -> None:
-        self._writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+        self._writer.add_scalar(name, value, step)
 
 
 def middle_slices(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from x2ct.data.shards import Grid
+from x2ct.grid import Grid
 from x2ct.training.config import PatchConfig
-
-COORDINATE_SCALE = 100.0
-"""The networks take patient mm divided by this."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +20,11 @@ class Patch:
     @property
     def slices(self) -> tuple[slice, slice, slice]:
         """The box as an index into a volume [X, Y, Z]."""
-        x, y, z = (slice(o, o + n) for o, n in zip(self.origin, self.shape, strict=True))
+        return self.cells(1)
+
+    def cells(self, stride: int) -> tuple[slice, slice, slice]:
+        """The box as an index into a volume at a stride that divides the patch's own."""
+        x, y, z = (slice(o // stride, (o + n) // stride) for o, n in zip(self.origin, self.shape, strict=True))
         return x, y, z
 
 
@@ -36,15 +35,8 @@ def draw_patches(grid: Grid, config: PatchConfig, stride: int, rng: np.random.Ge
     count = max(1, config.voxels // int(np.prod(shape)))
     patches = []
     for _ in range(count):
-        origin = tuple(int(rng.integers(0, (n - s) // stride + 1)) * stride for n, s in zip(grid.shape, shape, strict=True))
+        origin = tuple(
+            int(rng.integers(0, (n - s) // stride + 1)) * stride for n, s in zip(grid.shape, shape, strict=True)
+        )
         patches.append(Patch(origin, shape))  # type: ignore[arg-type]
     return patches
-
-
-def coordinates(grid: Grid) -> Tensor:
-    """The networks' coordinates of every voxel: patient mm / 100, float32 [3, X, Y, Z]."""
-    axes = [
-        torch.arange(n, dtype=torch.float32) * s - (n - 1) / 2 * s
-        for n, s in zip(grid.shape, grid.spacing_mm, strict=True)
-    ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij")) / COORDINATE_SCALE

@@ -11,8 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from x2ct.data.augment import AugmentConfig, Study, augmented_study
-from x2ct.data.shards import Grid, Person
+from x2ct.data.shards import Person
 from x2ct.geometry import Geometry
+from x2ct.grid import Grid
 
 
 class StudyPool:
@@ -64,6 +65,6 @@ class StudyPool:
 
 
 def _yield_to_training() -> None:
-    """Let the training's threads go first: each of their steps waits for the slowest (Linux has priorities by thread)."""
+    """Let the training's threads go first, as each step waits for the slowest (Linux has priorities by thread)."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

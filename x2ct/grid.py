@@ -1,0 +1,65 @@
+"""The voxel grid that a model fills, and its patient mm: the one definition that data, networks and sampler share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+
+COORDINATE_UNIT_MM = 100.0
+"""The networks take patient mm divided by this."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A voxel grid; its patient mm have their origin at index (N - 1) / 2.
+
+    Attributes:
+        shape: voxels along x, y, z.
+        spacing_mm: voxel pitch along x, y, z.
+
+    Raises:
+        InputError: a size is below 1, or a spacing is not positive and finite.
+    """
+
+    shape: tuple[int, int, int] = (128, 128, 128)
+    spacing_mm: tuple[float, float, float] = (2.5, 2.5, 2.5)
+
+    def __post_init__(self) -> None:
+        shape, spacing = tuple(self.shape), tuple(self.spacing_mm)
+        if np.shape(shape) != (3,) or any(n < 1 for n in shape):
+            raise InputError.of("grid", "shape", found=shape, expected="three sizes of at least 1")
+        if np.shape(spacing) != (3,) or not all(0 < s < float("inf") for s in spacing):
+            raise InputError.of("grid", "spacing_mm", found=spacing, expected="three positive lengths in mm")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "spacing_mm", spacing)
+
+    @property
+    def size_mm(self) -> tuple[float, float, float]:
+        """The grid's extent along x, y, z, between the outer faces of its voxels."""
+        x, y, z = (n * s for n, s in zip(self.shape, self.spacing_mm, strict=True))
+        return x, y, z
+
+    @property
+    def half_extent_mm(self) -> tuple[float, float, float]:
+        """Half of `size_mm`."""
+        x, y, z = self.size_mm
+        return x / 2, y / 2, z / 2
+
+    @property
+    def index_to_mm(self) -> npt.NDArray[np.float64]:
+        """4x4, voxel index -> patient mm."""
+        affine = np.diag([*self.spacing_mm, 1.0])
+        affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(self.shape, self.spacing_mm, strict=True)]
+        return affine
+
+    def coordinates(self) -> npt.NDArray[np.float32]:
+        """What the lift reads: each voxel centre in patient mm / 100, float32 [3, X, Y, Z], C-contiguous."""
+        axes = [
+            (np.arange(n) - (n - 1) / 2) * s / COORDINATE_UNIT_MM
+            for n, s in zip(self.shape, self.spacing_mm, strict=True)
+        ]
+        return np.ascontiguousarray(np.stack(np.meshgrid(*axes, indexing="ij")), np.float32)

@@ -1,0 +1,75 @@
+"""Opening a run's folder: a new one, or one to go on with; and what a configuration takes from its shards."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from x2ct.data.augment import plain_study
+from x2ct.data.shards import Person, ShardSet
+from x2ct.errors import InputError
+from x2ct.geometry import Geometry
+from x2ct.training.config import CONFIG_FILE, TrainConfig
+
+
+def open_run(run_dir: Path, config: TrainConfig | None, shards: ShardSet, resume: bool) -> TrainConfig:
+    """The configuration of a new run, saved in its folder, or that of the run to go on with.
+
+    Raises:
+        InputError: a new run where there is one, none where one is to go on, or one that these shards or this
+            configuration do not belong to. The number of steps may change on the way.
+    """
+    if not resume:
+        if (run_dir / CONFIG_FILE).exists():
+            hint = "use --resume, or choose another folder"
+            raise InputError.of(run_dir, "run", found="a run", expected="an empty or new folder", hint=hint)
+        chosen = measured(config or TrainConfig(), shards)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        chosen.save(run_dir)
+        return chosen
+    if not (run_dir / CONFIG_FILE).exists():
+        raise InputError.of(
+            run_dir, "run", found="no config.json", expected="a run to resume", hint="leave out --resume"
+        )
+    own = TrainConfig.load(run_dir)
+    if own.grid != shards.grid:
+        expected = f"the run's, {own.grid}"
+        raise InputError.of("shards", "grid", found=shards.grid, expected=expected, hint="prepare them again")
+    chosen = measured(own if config is None else config, shards)
+    if dataclasses.replace(chosen, steps=own.steps) != measured(own, shards):
+        expected = "the run's own when resuming (steps may differ)"
+        raise InputError.of(run_dir, "config", found="another configuration", expected=expected)
+    if chosen != own:
+        chosen.save(run_dir)
+    return chosen
+
+
+def measured(config: TrainConfig, shards: ShardSet) -> TrainConfig:
+    """The configuration with the shards' grid, and with the usual brightness of the training people's X-rays."""
+    config = dataclasses.replace(config, grid=shards.grid)
+    if config.display_p99:
+        return config
+    geometry = training_geometry(config)
+    studies = [plain_study(person, shards.grid, geometry) for person in people_of(shards, config, "train")]
+    tops = np.median([[np.percentile(view, 99) for view in study.views] for study in studies], axis=0)
+    return dataclasses.replace(config, display_p99=tuple(round(float(top), 3) for top in tops))
+
+
+def people_of(shards: ShardSet, config: TrainConfig, split: str) -> tuple[Person, ...]:
+    """The people of a split whose region the configuration asks for.
+
+    Raises:
+        InputError: there is nobody to train on.
+    """
+    people = tuple(p for p in shards.select(split) if not config.regions or p.region in config.regions)
+    if split == "train" and not people:
+        found = f"none of region {' or '.join(config.regions)}"
+        raise InputError.of("shards", "people to train on", found=found, expected="at least one", hint="see index.json")
+    return people
+
+
+def training_geometry(config: TrainConfig) -> Geometry:
+    """The bundle's own views: parallel, AP and lateral, on the encoder's detector."""
+    return Geometry.parallel(("ap", "lateral"), shape=config.model.detector, spacing_mm=config.detector_spacing_mm)
