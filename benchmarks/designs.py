@@ -3,7 +3,8 @@
     python benchmarks/designs.py SHARDS -o benchmarks/results/designs --minutes 5
 
 The training time is spent by count, not by clock: each design's step is timed (the fastest of several, designs taken
-in turn), and it gets as many steps as fit the minutes at that speed. So other load on the machine does not decide. Choices are made on the shards' validation people.
+in turn), and it gets as many steps as fit the minutes at that speed. So other load on the machine does not decide.
+Choices are made on the shards' validation people.
 """
 
 from __future__ import annotations

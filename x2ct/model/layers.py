@@ -1,7 +1,6 @@
-"""Magnitude-preserving layers (Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion
-models").
+"""Magnitude-preserving layers, after Karras et al. 2024.
 
-Weights are kept at unit norm per output channel, activations at unit variance by construction, so that no layer
+The paper is "Analyzing and improving the training dynamics of diffusion models", called EDM2. Weights are kept at unit norm per output channel, activations at unit variance by construction, so that no layer
 needs a norm at inference: `fold()` turns every convolution into a plain one.
 """
 
