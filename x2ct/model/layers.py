@@ -1,6 +1,6 @@
-"""Magnitude-preserving layers, after Karras et al. 2024.
+"""Magnitude-preserving layers, as in EDM2 (Karras et al. 2024, "Analyzing and improving the training dynamics ...").
 
-The paper is "Analyzing and improving the training dynamics of diffusion models", called EDM2. Weights are kept at unit norm per output channel, activations at unit variance by construction, so that no layer
+Weights are kept at unit norm per output channel, activations at unit variance by construction, so that no layer
 needs a norm at inference: `fold()` turns every convolution into a plain one.
 """
 
