@@ -1,0 +1,90 @@
+"""The bundled model is what it says: small, whole, solved exactly, and better than guessing on the demo pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import x2ct
+from tests.test_core_solver import REFERENCES, Array
+from x2ct import _core
+from x2ct.conditioning import conditions
+from x2ct.evaluation.metrics import psnr
+from x2ct.runtimes import choose
+
+DEMO = Path(x2ct.__file__).parent / "models" / "demo"
+MAX_BYTES = 8_000_000
+CUBE = 48
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def bundle() -> x2ct.Bundle:
+    return x2ct.Bundle.load("chest")
+
+
+@pytest.fixture(scope="module")
+def xrays() -> dict[str, x2ct.XRay]:
+    return {name: x2ct.XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
+
+
+def test_it_fits_the_package_and_says_where_it_comes_from(bundle: x2ct.Bundle) -> None:
+    assert bundle.size_bytes <= MAX_BYTES
+    assert set(bundle.provenance) >= {"data", "compute", "date", "recipe", "training"}
+    people = bundle.provenance["data"]
+    assert isinstance(people, dict)
+    assert not any("LIDC" in name or "lung2" in name or "s0015" in name for split in people.values() for name in split)
+
+
+@pytest.mark.parametrize("solver", sorted(REFERENCES))
+def test_solvers_agree_with_float64_on_the_real_denoiser(
+    bundle: x2ct.Bundle, xrays: dict[str, x2ct.XRay], solver: str
+) -> None:
+    """The core's float32 loop against the papers' algorithms in float64, the same f32 network, the same noise."""
+    shape = (1, 1, CUBE, CUBE, CUBE)
+    ready = conditions(bundle, xrays)
+    part = (slice(40, 40 + CUBE),) * 3
+    choice = choose("cpu", "openvino", "f32")
+
+    def network(name: str, shapes: dict[str, list[int]]) -> _core.Network:
+        file = str(bundle.file_of(getattr(bundle.networks, name)))
+        return _core.Network(file, precision="f32", threads=1, shapes=shapes, runtime_dir=choice.runtime_dir)
+
+    encoder = network("encoder", {"views": list(ready.views.shape), "valid": [1, 2]})
+    features = encoder({"views": ready.views, "valid": ready.valid})["features"]
+    coords = np.ascontiguousarray(ready.coords[(slice(None), slice(None), *part)])
+    inputs = {"features": features, "P": ready.matrices, "coords": coords, "valid": ready.valid}
+    lifted = network("lift", {name: list(value.shape) for name, value in inputs.items()})(inputs)
+    denoiser = network(
+        "denoiser", {"x": list(shape), "sigma": [1], **{name: list(value.shape) for name, value in lifted.items()}}
+    )
+
+    def denoise(x: npt.NDArray[np.floating], sigma: float) -> Array:
+        x32 = np.ascontiguousarray(x, np.float32).reshape(shape)
+        out = denoiser({"x": x32, "sigma": np.asarray([sigma], np.float32), **lifted})["denoised"]
+        return out.reshape(x.shape).astype(np.float64)
+
+    def noise(draw: int) -> Array:
+        return _core.normal((CUBE,) * 3, SEED, draw).astype(np.float64)
+
+    sigmas = _core.schedule("log-snr", 4, bundle.diffusion.sigma_min, bundle.diffusion.sigma_max)
+    found = _core.run(denoise, _core.Table.make(solver, sigmas), (CUBE,) * 3, SEED)
+    wanted = REFERENCES[solver]([*sigmas, 0.0], denoise, noise)
+    assert np.abs(found - wanted).max() / np.abs(wanted).max() < 1e-4
+
+
+def test_the_posterior_mean_of_the_demo_pair_is_a_chest(xrays: dict[str, x2ct.XRay]) -> None:
+    """Closer to the truth than the best constant volume by far, with air, lung, soft tissue and bone in it."""
+    truth = x2ct.Volume.load(DEMO / "truth.nii.gz").hu
+    sampler = x2ct.Sampler("chest", precision="f32")
+    mean = sampler.sample(**xrays, mean=True)
+    constant = np.full_like(truth, np.clip(truth, -1000, 1500).mean())
+    assert psnr(truth, mean.hu) > psnr(truth, constant) + 6
+    found = mean.hu
+    assert (found < -900).mean() > 0.2
+    assert 0.03 < ((found > -900) & (found < -500)).mean() < 0.5
+    assert 0.1 < ((found > -150) & (found < 150)).mean() < 0.6
+    assert (found > 200).mean() > 0.001
