@@ -1,6 +1,6 @@
-// backends/ holds one folder a backend, each built into a shared library of its own that alone knows its runtime's headers.
-// This file opens them: first the runtime's library where the installed wheel has it, then ours, which names that library
-// by its SONAME only (no path of the build environment is in it) and so finds it loaded.
+// backends/ holds one folder a backend, each built into a shared library of its own that alone knows its runtime's
+// headers. This file opens them: first the runtime's library where the installed wheel has it, then ours, which names
+// that library by its SONAME only (no path of the build environment is in it) and so finds it loaded.
 #include <dlfcn.h>
 
 #include <filesystem>
@@ -54,8 +54,10 @@ std::string runtime_library(const Recipe& recipe, const std::string& folder) {
             if (file.starts_with(stem)) others += (others.empty() ? "" : ", ") + file;
         }
     }
-    const std::string what = others.empty() ? "is not installed in " + folder : "is another version there (" + others + ")";
-    throw MissingRuntime(std::string("backend ") + recipe.name + ": " + recipe.runtime + " " + what + "; " + recipe.install);
+    const std::string what =
+        others.empty() ? "is not installed in " + folder : "is another version there (" + others + ")";
+    throw MissingRuntime(std::string("backend ") + recipe.name + ": " + recipe.runtime + " " + what + "; " +
+                         recipe.install);
 }
 
 std::string load_error() {
@@ -67,7 +69,8 @@ void* load(const std::string& path, const Recipe& recipe, const std::string& hin
     // Never closed: a runtime with threads and static objects of its own does not survive it.
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {
-        throw MissingRuntime(std::string("backend ") + recipe.name + ": can't be opened: " + load_error() + "; " + hint);
+        throw MissingRuntime(std::string("backend ") + recipe.name + ": can't be opened: " + load_error() + "; " +
+                             hint);
     }
     return library;
 }
@@ -76,7 +79,8 @@ template <typename Function>
 Function* symbol(void* library, const char* name, const Recipe& recipe) {
     auto* function = reinterpret_cast<Function*>(dlsym(library, name));
     if (function == nullptr) {
-        throw MissingRuntime(std::string("backend ") + recipe.name + ": its library has no " + name + "; reinstall x2ct");
+        throw MissingRuntime(std::string("backend ") + recipe.name + ": its library has no " + name +
+                             "; reinstall x2ct");
     }
     return function;
 }
@@ -92,8 +96,8 @@ Backend* open(const Recipe& recipe, const BackendPlace& place) {
     void* library = load(ours.string(), recipe, "reinstall x2ct");
     const std::uint32_t abi = symbol<BackendAbi>(library, "x2ct_backend_abi", recipe)();
     if (abi != kBackendAbi) {
-        throw MissingRuntime(std::string("backend ") + recipe.name + ": interface version: found " + std::to_string(abi) +
-                             ", expected " + std::to_string(kBackendAbi) + "; reinstall x2ct");
+        throw MissingRuntime(std::string("backend ") + recipe.name + ": interface version: found " +
+                             std::to_string(abi) + ", expected " + std::to_string(kBackendAbi) + "; reinstall x2ct");
     }
     return symbol<BackendOpen>(library, "x2ct_backend_open", recipe)();
 }

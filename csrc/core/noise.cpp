@@ -42,7 +42,7 @@ X2CT_INLINE float radius(Word w) {
 
 // Cosine and sine of 2 pi (w + 1/2) 2^-32: the quarter turn from the upper two bits, the rest by Taylor's series.
 X2CT_INLINE void direction(Word w, float& cosine, float& sine) {
-    const std::int32_t rest = static_cast<std::int32_t>(w & 0x3fffffffu) - 0x20000000;  // an eighth of a turn either way
+    const auto rest = static_cast<std::int32_t>(w & 0x3fffffffu) - 0x20000000;  // an eighth of a turn either way
     const float angle = std::fma(static_cast<float>(rest), 0x1p-30f, 0x1p-31f) * 0x1.921fb6p+0f;
     const float t = angle * angle;
     float s = std::fma(t, 1.0f / 362880, -1.0f / 5040);

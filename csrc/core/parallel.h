@@ -14,13 +14,14 @@ inline int thread_count(int requested) {
     return requested > 0 ? requested : std::max(1u, std::thread::hardware_concurrency());
 }
 
-/// Calls body(begin, end) on contiguous pieces of [0, count), each at least `grain` long and starting at a multiple of `align`.
+/// Calls body(begin, end) on pieces of [0, count), each at least `grain` long and starting at a multiple of `align`.
 ///
 /// `body` must not throw. Threads are started for the call: tens of microseconds, against the milliseconds that a pass
 /// over a volume takes, and nothing is left idling beside the network's own threads.
 template <typename Body>
 void parallel_for(std::int64_t count, std::int64_t grain, std::int64_t align, int threads, const Body& body) {
-    const std::int64_t pieces = std::clamp<std::int64_t>(count / std::max<std::int64_t>(grain, 1), 1, thread_count(threads));
+    const std::int64_t pieces =
+        std::clamp<std::int64_t>(count / std::max<std::int64_t>(grain, 1), 1, thread_count(threads));
     const std::int64_t units = (count + align - 1) / align;
     const auto edge = [&](std::int64_t piece) { return std::min(count, units * piece / pieces * align); };
     std::vector<std::jthread> others;

@@ -33,10 +33,12 @@ bool fits(const Shape& shape, const Shape& declared) {
     return std::ranges::equal(shape, declared, [](std::int64_t a, std::int64_t b) { return b < 0 || a == b; });
 }
 
-void check_tensor(const std::vector<TensorInfo>& tensors, const char* kind, const std::string& name, const Shape& shape) {
+void check_tensor(const std::vector<TensorInfo>& tensors, const char* kind, const std::string& name,
+                  const Shape& shape) {
     const TensorInfo* tensor = find(tensors, name);
     if (tensor == nullptr) {
-        throw InputError(std::string("denoiser: ") + kind + ": found " + names(tensors) + ", expected one named " + name);
+        throw InputError(std::string("denoiser: ") + kind + ": found " + names(tensors) + ", expected one named " +
+                         name);
     }
     if (!fits(shape, tensor->shape)) {
         throw InputError("denoiser: " + name + ": found shape " + to_string(shape) + ", expected " +
@@ -89,7 +91,8 @@ Sampler::Sampler(std::shared_ptr<Network> denoiser, std::shared_ptr<Device> devi
         throw InputError("sampler: shape: found " + to_string(shape_) + ", expected sizes of at least 1");
     }
     if (denoiser_->device() != device_->name()) {
-        throw InputError("sampler: device: found a network on " + denoiser_->device() + ", expected one on " + device_->name());
+        throw InputError("sampler: device: found a network on " + denoiser_->device() + ", expected one on " +
+                         device_->name());
     }
     sigma_shape_ = {shape_.front()};
     check_tensor(denoiser_->inputs(), "inputs", "x", shape_);
@@ -110,7 +113,8 @@ Session& Sampler::session() {
 
 void Sampler::set_condition(const std::string& name, const float* data, const Shape& shape) {
     const auto lock = enter();
-    if (name == "x" || name == "sigma") throw InputError("condition: found " + name + ", which the sampler sets itself");
+    if (name == "x" || name == "sigma")
+        throw InputError("condition: found " + name + ", which the sampler sets itself");
     check_tensor(denoiser_->inputs(), "inputs", name, shape);
     const auto count = static_cast<std::size_t>(volume_of(shape));
     Condition& condition = conditions_[name];

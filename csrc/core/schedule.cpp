@@ -35,7 +35,8 @@ std::vector<double> schedule(const std::string& name, int steps, double sigma_mi
         throw InputError("schedule: sigma_max: found " + std::to_string(sigma_max) + ", expected a number > 0");
     }
     if (!(sigma_min > 0 && sigma_min < sigma_max)) {
-        throw InputError("schedule: sigma_min: found " + std::to_string(sigma_min) + ", expected a number between 0 and sigma_max");
+        throw InputError("schedule: sigma_min: found " + std::to_string(sigma_min) +
+                         ", expected a number between 0 and sigma_max");
     }
     if (!(rho >= 1) || !std::isfinite(rho)) {
         throw InputError("schedule: rho: found " + std::to_string(rho) + ", expected a number >= 1");

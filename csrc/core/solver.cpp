@@ -21,12 +21,14 @@ void check(const std::vector<double>& sigmas) {
 }
 
 void check(const std::string& solver, const SolverOptions& options) {
-    if (!(options.s_churn >= 0) || !std::isfinite(options.s_churn)) throw InputError("churn: found a number that is not >= 0");
+    if (!(options.s_churn >= 0) || !std::isfinite(options.s_churn))
+        throw InputError("churn: found a number that is not >= 0");
     if (options.s_churn > 0 && solver != "heun") {
         throw InputError("churn: found " + std::to_string(options.s_churn) + " for " + solver +
                          ", expected 0; only heun churns");
     }
-    if (!(options.s_noise > 0) || !std::isfinite(options.s_noise)) throw InputError("s_noise: found a number that is not > 0");
+    if (!(options.s_noise > 0) || !std::isfinite(options.s_noise))
+        throw InputError("s_noise: found a number that is not > 0");
     if (!(options.s_min <= options.s_max)) throw InputError("s_min: found more than s_max");
 }
 

@@ -14,8 +14,8 @@ Table dpmpp_2m(const std::vector<double>& sigmas) {
         Row row;
         row.sigma = sigma;
         row.x.y = ratio;
-        row.x.h = {1 - ratio};  // x' = e^-h x + (1 - e^-h) D: first order, for want of a history
-        if (i > 0 && next > 0) {                 // D -> (1 + 1/(2r)) D - 1/(2r) D_before, r = h_before / h
+        row.x.h = {1 - ratio};    // x' = e^-h x + (1 - e^-h) D: first order, for want of a history
+        if (i > 0 && next > 0) {  // D -> (1 + 1/(2r)) D - 1/(2r) D_before, r = h_before / h
             const double r = std::log(sigmas[i - 1] / sigma) / std::log(sigma / next);
             row.x.h = {(1 - ratio) * (1 + 1 / (2 * r)), -(1 - ratio) / (2 * r)};
         }

@@ -64,7 +64,8 @@ std::string terms(const Combination& c, std::uint32_t draw) {
 
 }  // namespace
 
-Table::Table(std::string solver, std::vector<double> sigmas, double start_scale, double start_noise, std::vector<Row> rows)
+Table::Table(std::string solver, std::vector<double> sigmas, double start_scale, double start_noise,
+             std::vector<Row> rows)
     : solver_(std::move(solver)),
       sigmas_(std::move(sigmas)),
       start_scale_(start_scale),
@@ -85,7 +86,8 @@ Table::Table(std::string solver, std::vector<double> sigmas, double start_scale,
     const std::vector<double> numbers = matrix();
     if (!std::ranges::all_of(numbers, [](double v) { return std::isfinite(v); }) || !std::isfinite(start_scale_) ||
         !std::isfinite(start_noise_)) {
-        throw InputError("table: found a coefficient that is not finite, expected finite numbers; are two sigmas too close?");
+        throw InputError(
+            "table: found a coefficient that is not finite, expected finite numbers; are two sigmas too close?");
     }
 }
 
@@ -99,10 +101,9 @@ std::vector<std::string> Table::registers() const {
 }
 
 const std::vector<std::string>& Table::columns() {
-    static const std::vector<std::string> names = {"sigma", "input_scale", "a",    "b",    "x.x",  "x.y",
-                                                   "x.H0",  "x.H1",        "x.H2", "x.H3", "x.n",  "y.x",
-                                                   "y.y",   "y.H0",        "y.H1", "y.H2", "y.H3", "y.n",
-                                                   "draw"};
+    static const std::vector<std::string> names = {"sigma", "input_scale", "a",    "b",   "x.x", "x.y", "x.H0",
+                                                   "x.H1",  "x.H2",        "x.H3", "x.n", "y.x", "y.y", "y.H0",
+                                                   "y.H1",  "y.H2",        "y.H3", "y.n", "draw"};
     return names;
 }
 
@@ -119,7 +120,8 @@ std::vector<double> Table::matrix() const {
 }
 
 std::string Table::describe() const {
-    std::string text = solver_ + ", " + std::to_string(evaluations()) + (evaluations() == 1 ? " evaluation" : " evaluations");
+    std::string text =
+        solver_ + ", " + std::to_string(evaluations()) + (evaluations() == 1 ? " evaluation" : " evaluations");
     text += ", registers";
     for (const auto& name : registers()) text += " " + name;
     text += "\nstart: y = " + terms({{start_scale_, "n0"}, {start_noise_, "n1"}}) + "\n";

@@ -19,7 +19,8 @@ const float* checked(const py::array& array, const std::string& name) {
     }
     const auto address = reinterpret_cast<std::uintptr_t>(array.data());
     if (!(array.flags() & py::array::c_style) || address % alignof(float) != 0) {
-        throw InputError(name + ": layout: found strides that aren't C's, expected C-contiguous; use numpy.ascontiguousarray");
+        throw InputError(name +
+                         ": layout: found strides that aren't C's, expected C-contiguous; use numpy.ascontiguousarray");
     }
     return static_cast<const float*>(array.data());
 }
@@ -31,7 +32,8 @@ Shape checked_shape(const std::vector<std::int64_t>& shape, const std::string& n
     std::int64_t count = 1;
     for (const std::int64_t axis : shape) {
         if (axis < 1 || axis > kMost / count) {
-            throw InputError(name + ": shape: found " + to_string(shape) + ", expected sizes of at least 1 that fit into memory");
+            throw InputError(name + ": shape: found " + to_string(shape) +
+                             ", expected sizes of at least 1 that fit into memory");
         }
         count *= axis;
     }
@@ -39,6 +41,8 @@ Shape checked_shape(const std::vector<std::int64_t>& shape, const std::string& n
     return shape;
 }
 
-py::array_t<float> new_array(const Shape& shape) { return py::array_t<float>(std::vector<py::ssize_t>(shape.begin(), shape.end())); }
+py::array_t<float> new_array(const Shape& shape) {
+    return py::array_t<float>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
+}
 
 }  // namespace x2ct::python

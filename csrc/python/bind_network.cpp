@@ -53,7 +53,8 @@ py::dict call(PyNetwork& self, const py::dict& arrays) {
     std::vector<Input> inputs;
     for (const TensorInfo& info : self.network->inputs()) {
         if (!arrays.contains(info.name)) {
-            throw InputError("network: " + info.name + ": found none, expected an array of shape " + to_string(info.shape));
+            throw InputError("network: " + info.name + ": found none, expected an array of shape " +
+                             to_string(info.shape));
         }
         const py::array array = as_array(arrays[py::str(info.name)], "network: " + info.name);
         inputs.push_back({info.name, array, checked(array, "network: " + info.name), shape_of(array)});
@@ -105,7 +106,8 @@ void bind_network(py::module_& module) {
         .def_property_readonly("outputs", [](const PyNetwork& self) { return tensors(self.network->outputs()); })
         .def_property_readonly("device", [](const PyNetwork& self) { return self.network->device(); })
         .def_property_readonly("precision", [](const PyNetwork& self) { return self.network->precision(); })
-        .def_property_readonly("runtime_version", [](const PyNetwork& self) { return self.network->runtime_version(); });
+        .def_property_readonly("runtime_version",
+                               [](const PyNetwork& self) { return self.network->runtime_version(); });
     module.def("backends", &backends, "runtime_dir"_a = "",
                "Each backend and what it can do here; what is missing is a reason in the answer, never an exception.");
 }

@@ -10,7 +10,8 @@ namespace x2ct::python {
 
 /// A network with one session of its own for calls. Samplers make their own from `network`, and outlive this object.
 struct PyNetwork {
-    PyNetwork(std::shared_ptr<Network> loaded, int threads_asked) : network(std::move(loaded)), threads(threads_asked) {}
+    PyNetwork(std::shared_ptr<Network> loaded, int threads_asked)
+        : network(std::move(loaded)), threads(threads_asked) {}
 
     std::shared_ptr<Network> network;
     int threads;

@@ -32,8 +32,8 @@ std::function<void(const Progress&)> between_evaluations(const py::object& progr
 }
 
 // Runs and returns x with `shape`, which may leave out axes of 1 that the network's x has.
-py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table, std::uint64_t seed, std::uint32_t sample,
-                       const py::object& progress, const std::shared_ptr<CancelToken>& cancel) {
+py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table, std::uint64_t seed,
+                       std::uint32_t sample, const py::object& progress, const std::shared_ptr<CancelToken>& cancel) {
     py::array_t<float> volume = new_array(shape);
     float* const to = volume.mutable_data();
     RunOptions options;
@@ -86,9 +86,9 @@ py::dict timings(const PySampler& sampler) {
                     "total_s"_a = t.total_s);
 }
 
-py::array_t<float> run_callable(const py::function& denoiser, const Table& table, const std::vector<std::int64_t>& shape,
-                                std::uint64_t seed, std::uint32_t sample, const py::object& progress,
-                                const std::shared_ptr<CancelToken>& cancel, int threads) {
+py::array_t<float> run_callable(const py::function& denoiser, const Table& table,
+                                const std::vector<std::int64_t>& shape, std::uint64_t seed, std::uint32_t sample,
+                                const py::object& progress, const std::shared_ptr<CancelToken>& cancel, int threads) {
     const Shape checked = checked_shape(shape, "run");
     Sampler sampler(callable_network(denoiser, checked), cpu_device(threads), checked);
     return run(sampler, checked, table, seed, sample, progress, cancel);

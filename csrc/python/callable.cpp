@@ -28,7 +28,8 @@ class CallableSession : public Session {
         const auto array = py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(result);
         if (!array) throw py::error_already_set();
         if (shape_of(array) != shape_) {
-            throw InputError("denoiser: shape: found " + to_string(shape_of(array)) + ", expected " + to_string(shape_));
+            throw InputError("denoiser: shape: found " + to_string(shape_of(array)) + ", expected " +
+                             to_string(shape_));
         }
         std::copy_n(array.data(), count, denoised_);
     }
@@ -51,8 +52,9 @@ class CallableNetwork : public Network {
           inputs_{{"x", shape}, {"sigma", {-1}}},
           outputs_{{"denoised", shape}} {}
     ~CallableNetwork() override {
-        const py::gil_scoped_acquire acquire;
-        function_ = py::function();
+        const PyGILState_STATE state = PyGILState_Ensure();  // its last owner may hold no GIL; nothing here can throw
+        Py_XDECREF(function_.release().ptr());
+        PyGILState_Release(state);
     }
 
     const std::vector<TensorInfo>& inputs() const override { return inputs_; }

@@ -21,7 +21,8 @@ inline void report(bool good, const char* file, int line, const char* text) {
 inline void report_close(double found, double wanted, double tolerance, const char* file, int line, const char* text) {
     if (std::abs(found - wanted) <= tolerance) return;
     ++failures;
-    std::fprintf(stderr, "%s:%d: failed: %s: found %.17g, wanted %.17g within %g\n", file, line, text, found, wanted, tolerance);
+    std::fprintf(stderr, "%s:%d: failed: %s: found %.17g, wanted %.17g within %g\n", file, line, text, found, wanted,
+                 tolerance);
 }
 
 inline int run(std::initializer_list<void (*)()> tests) {
@@ -41,14 +42,14 @@ inline int run(std::initializer_list<void (*)()> tests) {
 #define CHECK(condition) ::check::report(static_cast<bool>(condition), __FILE__, __LINE__, #condition)
 #define CHECK_CLOSE(found, wanted, tolerance) \
     ::check::report_close((found), (wanted), (tolerance), __FILE__, __LINE__, #found)
-#define CHECK_THROWS(type, expression)                                   \
-    do {                                                                 \
-        bool thrown = false;                                             \
-        try {                                                            \
-            (void)(expression);                                          \
-        } catch (const type&) {                                          \
-            thrown = true;                                               \
-        }                                                                \
+#define CHECK_THROWS(type, expression)                                             \
+    do {                                                                           \
+        bool thrown = false;                                                       \
+        try {                                                                      \
+            (void)(expression);                                                    \
+        } catch (const type&) {                                                    \
+            thrown = true;                                                         \
+        }                                                                          \
         ::check::report(thrown, __FILE__, __LINE__, #expression " throws " #type); \
     } while (false)
 #define TESTS(...) \

@@ -15,7 +15,8 @@ namespace reference {
 using Denoiser = std::function<double(double y, double sigma)>;
 
 /// Runs the table on one voxel, straight from its definition. `noise` gives the voxel's normal of a draw.
-inline double run(const x2ct::Table& table, const Denoiser& denoiser, const std::function<double(std::uint32_t)>& noise) {
+inline double run(const x2ct::Table& table, const Denoiser& denoiser,
+                  const std::function<double(std::uint32_t)>& noise) {
     const auto& rows = table.rows();
     double x = table.start_scale() * noise(0);
     if (table.start_noise() != 0) x += table.start_noise() * noise(1);
@@ -75,7 +76,8 @@ class FunctionNetwork : public x2ct::Network {
         void set_output(const std::string&, float* data, const x2ct::Shape&) override { denoised_ = data; }
         void evaluate() override {
             const auto count = x2ct::volume_of(network_.outputs_[0].shape);
-            for (std::int64_t i = 0; i < count; ++i) denoised_[i] = static_cast<float>(network_.denoiser_(x_[i], *sigma_));
+            for (std::int64_t i = 0; i < count; ++i)
+                denoised_[i] = static_cast<float>(network_.denoiser_(x_[i], *sigma_));
         }
         x2ct::TensorView output(const std::string&) override { return {denoised_, network_.outputs_[0].shape}; }
 

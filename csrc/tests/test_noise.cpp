@@ -89,7 +89,8 @@ void draws_samples_and_seeds_are_independent() {
     constexpr int kCount = 1 << 16;
     std::vector<float> first(kCount), second(kCount);
     x2ct::normal(first.data(), 0, kCount, {1, 0, 0});
-    for (const NoiseKey key : {NoiseKey{2, 0, 0}, NoiseKey{1, 1, 0}, NoiseKey{1, 0, 1}, NoiseKey{(1ull << 32) + 1, 0, 0}}) {
+    for (const NoiseKey key :
+         {NoiseKey{2, 0, 0}, NoiseKey{1, 1, 0}, NoiseKey{1, 0, 1}, NoiseKey{(1ull << 32) + 1, 0, 0}}) {
         x2ct::normal(second.data(), 0, kCount, key);
         double product = 0;
         for (int i = 0; i < kCount; ++i) product += double{first[i]} * second[i];

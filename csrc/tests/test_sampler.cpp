@@ -6,8 +6,8 @@
 #include "check.h"
 #include "reference.h"
 #include "x2ct/error.h"
-#include "x2ct/schedule.h"
 #include "x2ct/sampler.h"
+#include "x2ct/schedule.h"
 #include "x2ct/solver.h"
 
 namespace {
@@ -120,7 +120,8 @@ void a_cancelled_sampler_runs_again() {
     const auto wanted = run(one, usual());
     std::atomic<bool> cancel = false;
     int evaluations = 0;
-    const RunOptions options{.seed = 0, .sample = 0, .progress = [&](const auto&) { cancel = ++evaluations == 2; }, .cancel = &cancel};
+    const RunOptions options{
+        .seed = 0, .sample = 0, .progress = [&](const auto&) { cancel = ++evaluations == 2; }, .cancel = &cancel};
     CHECK_THROWS(x2ct::Cancelled, run(one, usual(), options));
     CHECK(evaluations == 2);
     CHECK(run(one, usual()) == wanted);

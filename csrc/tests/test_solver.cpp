@@ -46,7 +46,8 @@ void order_of_convergence() {
             const auto table = make_table(info.name, schedule("log-snr", steps + 1, 0.05, 20), options);
             return std::abs(reference::run(table, data, unit_noise) - data.flow(20, 20, 0.05));
         };
-        for (const int steps : {128, 256, 512}) CHECK_CLOSE(std::log2(error(steps) / error(2 * steps)), info.order, 0.15);
+        for (const int steps : {128, 256, 512})
+            CHECK_CLOSE(std::log2(error(steps) / error(2 * steps)), info.order, 0.15);
     }
 }
 

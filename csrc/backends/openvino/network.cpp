@@ -17,7 +17,8 @@ std::shared_ptr<ov::Model> read(ov::Core& core, const std::string& path) {
     try {
         return core.read_model(path);
     } catch (const std::exception& error) {
-        throw InputError(path + ": file: found something unreadable, expected an ONNX network; " + one_line(error.what()));
+        throw InputError(path + ": file: found something unreadable, expected an ONNX network; " +
+                         one_line(error.what()));
     }
 }
 
@@ -27,10 +28,13 @@ std::vector<TensorInfo> describe(const std::vector<ov::Output<ov::Node>>& ports,
         TensorInfo tensor{port.get_names().empty() ? "" : port.get_any_name(), {}};
         if (tensor.name.empty()) throw InputError(path + ": tensor: found one without a name, expected names");
         if (port.get_element_type() != ov::element::f32) {
-            throw InputError(path + ": " + tensor.name + ": found " + port.get_element_type().get_type_name() + ", expected f32");
+            throw InputError(path + ": " + tensor.name + ": found " + port.get_element_type().get_type_name() +
+                             ", expected f32");
         }
-        const ov::PartialShape sizes = port.get_partial_shape();
-        if (sizes.rank().is_dynamic()) throw InputError(path + ": " + tensor.name + ": found no rank, expected a shape");
+        const ov::PartialShape& sizes = port.get_partial_shape();
+        if (sizes.rank().is_dynamic()) {
+            throw InputError(path + ": " + tensor.name + ": found no rank, expected a shape");
+        }
         for (const ov::Dimension& axis : sizes) tensor.shape.push_back(axis.is_static() ? axis.get_length() : -1);
         tensors.push_back(std::move(tensor));
     }
@@ -46,7 +50,9 @@ void reshape(ov::Model& model, const NetworkOptions& options) {
         for (const auto& input : model.inputs()) known = known || input.get_names().contains(name);
         if (!known) throw InputError(options.path + ": shapes: found " + name + ", expected names of its inputs");
         for (const std::int64_t axis : shape) {
-            if (axis < 1) throw InputError(options.path + ": " + name + ": found shape " + to_string(shape) + ", expected sizes >= 1");
+            if (axis < 1)
+                throw InputError(options.path + ": " + name + ": found shape " + to_string(shape) +
+                                 ", expected sizes >= 1");
         }
         shapes[name] = ov::PartialShape(std::vector<ov::Dimension>(shape.begin(), shape.end()));
     }
@@ -73,20 +79,20 @@ ov::AnyMap properties(ov::element::Type precision, int threads) {
 
 OpenVinoNetwork::OpenVinoNetwork(ov::Core& core, const NetworkOptions& options) : device_(options.device) {
     const std::string device = device_of(options.device);
-    if (options.threads < 0) throw InputError("threads: found " + std::to_string(options.threads) + ", expected 0 or more");
+    if (options.threads < 0)
+        throw InputError("threads: found " + std::to_string(options.threads) + ", expected 0 or more");
     const auto wanted = choose(options.precision, native_precisions(core, options.device), options.device);
     const auto model = read(core, options.path);
     reshape(*model, options);
     inputs_ = describe(model->inputs(), options.path);
     outputs_ = describe(model->outputs(), options.path);
-    model_ = guarded("compiling " + options.path, [&] {
-        return core.compile_model(model, device, properties(wanted, options.threads));
-    });
+    model_ = guarded("compiling " + options.path,
+                     [&] { return core.compile_model(model, device, properties(wanted, options.threads)); });
     // The hint is only a hint: what counts is what the compiled model says.
     precision_ = name_of(model_.get_property(ov::hint::inference_precision));
     if (precision_ != name_of(wanted)) {
-        throw MissingRuntime("precision " + name_of(wanted) + ": openvino compiled " + options.path + " in " + precision_ +
-                             " instead; ask for that");
+        throw MissingRuntime("precision " + name_of(wanted) + ": openvino compiled " + options.path + " in " +
+                             precision_ + " instead; ask for that");
     }
 }
 

@@ -49,7 +49,8 @@ ov::element::Type choose(const std::string& wanted, const std::vector<std::strin
         throw InputError("precision: found \"" + wanted + "\", expected auto, f32, bf16 or f16");
     }
     if (std::ranges::find(native, chosen) == native.end()) {
-        throw MissingRuntime("precision " + chosen + ": device " + device + " has no instructions for it; it has " + list(native));
+        throw MissingRuntime("precision " + chosen + ": device " + device + " has no instructions for it; it has " +
+                             list(native));
     }
     return known->type;
 }

@@ -9,7 +9,8 @@ namespace {
 ov::Tensor wrap(const ov::Output<const ov::Node>& port, const std::string& name, float* data, const Shape& shape) {
     const ov::Shape sizes(shape.begin(), shape.end());
     if (!port.get_partial_shape().compatible(sizes)) {
-        throw InputError(name + ": shape: found " + to_string(shape) + ", expected " + port.get_partial_shape().to_string());
+        throw InputError(name + ": shape: found " + to_string(shape) + ", expected " +
+                         port.get_partial_shape().to_string());
     }
     return {ov::element::f32, sizes, data};
 }

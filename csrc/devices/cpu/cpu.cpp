@@ -13,11 +13,11 @@
 namespace x2ct {
 namespace {
 
-constexpr std::int64_t kChunk = 1024;      // voxels at a time: a chunk of every register stays in the first-level cache
+constexpr std::int64_t kChunk = 1024;  // voxels at a time: a chunk of every register stays in the first-level cache
 constexpr std::int64_t kGrain = 32 * kChunk;  // below this, another thread costs more than it saves
 constexpr std::align_val_t kAlignment{64};
 
-// to = first * from, or to += weight * from; the order of the terms is the table's, so that sums round alike everywhere.
+// The terms of a sum come in the table's order, one product and one addition each, so that sums round alike everywhere.
 X2CT_MULTIVERSION
 void set_scaled(float* __restrict to, const float* __restrict from, float weight, std::int64_t count) {
     for (std::int64_t i = 0; i < count; ++i) to[i] = weight * from[i];
@@ -79,7 +79,8 @@ void run_chunk(const RowKernel& kernel, std::int64_t at, std::int64_t count) {
         sum.add(kernel.b, offset(kernel.denoised, at));
         sum.finish();
     }
-    const bool noisy = (kernel.new_x != nullptr && kernel.to_x.noise != 0) || (kernel.new_y != nullptr && kernel.to_y.noise != 0);
+    const bool noisy =
+        (kernel.new_x != nullptr && kernel.to_x.noise != 0) || (kernel.new_y != nullptr && kernel.to_y.noise != 0);
     if (noisy) normal(noise, at, count, kernel.noise);
     // Both are made before either is written: each may overwrite what the other reads.
     const bool shared = kernel.new_x != nullptr && kernel.new_y != nullptr && same(kernel.to_x, kernel.to_y);

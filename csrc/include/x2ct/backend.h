@@ -23,7 +23,7 @@ class Backend {
     virtual std::vector<std::string> devices() const = 0;  ///< "cpu", ...
     /// What the device computes natively, fastest first; the first is what "auto" means.
     virtual std::vector<std::string> precisions(const std::string& device) const = 0;
-    /// Throws InputError for a file or an option that is wrong, MissingRuntime for a device or precision that isn't here.
+    /// Throws InputError for a wrong file or option, MissingRuntime for a device or precision that isn't here.
     virtual std::unique_ptr<Network> load(const NetworkOptions& options) = 0;
 };
 
@@ -48,7 +48,7 @@ struct BackendStatus {
     std::map<std::string, std::vector<std::string>> precisions;  ///< by device
 };
 
-/// The backend `name`. Throws InputError for a name that no version knows, MissingRuntime for what can't be opened here.
+/// The backend `name`. Throws InputError for an unknown name, MissingRuntime for one that can't be opened here.
 Backend& open_backend(const std::string& name, const BackendPlace& place);
 
 /// All backends that there may be, and what each can do here. What is missing is a line, not an exception.

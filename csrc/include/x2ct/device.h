@@ -12,9 +12,9 @@
 
 namespace x2ct {
 
-/// One row of the table as a device runs it, with float coefficients and the registers' addresses in the device's memory.
-/// A register with coefficient 0 is not read and may be null; an output that is null is not written. Outputs may be
-/// registers that the row reads: an element is read before it is written, and no element depends on another.
+/// One row of the table as a device runs it, with float coefficients and the registers' addresses in the device's
+/// memory. A register with coefficient 0 is not read and may be null; an output that is null is not written. Outputs
+/// may be registers that the row reads: an element is read before it is written, and no element depends on another.
 struct RowKernel {
     struct Weights {
         float x = 0;

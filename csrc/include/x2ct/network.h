@@ -65,9 +65,10 @@ class Network {
 };
 
 struct NetworkOptions {
-    std::string path;                     ///< the .onnx file
+    std::string path;  ///< the .onnx file
     std::string device = "cpu";
-    std::string precision = "auto";       ///< "f32", "bf16", "f16"; "auto": the fastest that the device computes natively
+    /// "f32", "bf16", "f16"; "auto" is the fastest that the device computes natively.
+    std::string precision = "auto";
     int threads = 0;                      ///< 0 leaves it to the runtime
     std::map<std::string, Shape> shapes;  ///< of inputs, fixed before compiling
 };

@@ -1,5 +1,5 @@
-// Noise that depends on nothing but its address: the same seed gives the same bits on every device, for every tile shape,
-// batch and number of threads.
+// Noise that depends on nothing but its address: the same seed gives the same bits on every device, for every tile
+// shape, batch and number of threads.
 #pragma once
 
 #include <array>
@@ -19,10 +19,10 @@ std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::a
 
 /// Standard normals of the voxels first .. first + count - 1 (linear index into the whole grid, z fastest).
 ///
-/// One Philox block serves the four voxels 4k .. 4k+3: counter = (k low, k high, draw, sample), key = (seed low, seed high).
-/// Its four words make two pairs by Box and Muller's transform, with a logarithm, sine and cosine of our own out of
-/// + - * / sqrt and fma on float, each exactly rounded by IEEE 754, so that compilers and devices can't differ.
-/// |n| <= 6.67.
+/// One Philox block serves the four voxels 4k .. 4k+3: its counter is (k low, k high, draw, sample), its key (seed low,
+/// seed high). Its four words make two pairs by Box and Muller's transform, with a logarithm, sine and cosine of our
+/// own from additions, products, quotients, square roots and fma on float. IEEE 754 rounds each of them exactly, so
+/// that compilers and devices can't differ. |n| <= 6.67.
 void normal(float* out, std::int64_t first, std::int64_t count, const NoiseKey& key);
 
 }  // namespace x2ct

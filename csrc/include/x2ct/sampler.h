@@ -45,8 +45,8 @@ struct Timings {
 /// After an exception it can be used again. A second run while one is going on is refused with Error.
 class Sampler {
   public:
-    /// `shape` is x's whole shape, [N, 1, X, Y, Z] for the bundled networks. Throws InputError if the network's names or
-    /// shapes don't fit, or if network and device don't share memory.
+    /// `shape` is x's whole shape, [N, 1, X, Y, Z] for the bundled networks. Throws InputError if the network's names
+    /// or shapes don't fit, or if network and device don't share memory.
     Sampler(std::shared_ptr<Network> denoiser, std::shared_ptr<Device> device, Shape shape);
 
     const Shape& shape() const { return shape_; }

@@ -24,12 +24,13 @@ struct Combination {
 /// One evaluation of the network and the step that it allows:
 ///
 ///     D  = net(y, sigma)
-///     H0 = a y + b D              (the data prediction is a = 0, b = 1; the derivative dx/dsigma is a = 1/sigma, b = -1/sigma)
-///     x' = sum over x, y, H0..H3 and a fresh noise
+///     H0 = a y + b D
+///     x' = a sum over x, y, H0..H3 and a fresh noise
 ///     y' = the same with its own coefficients; then H3 <- H2 <- H1 <- H0
 ///
-/// x is the accepted state and y the network's input, both in the unit of x. Where a network wants its input scaled (VP),
-/// y is kept scaled by `input_scale` and the coefficients carry its inverse: the loop has nothing to do.
+/// H0 is the data prediction with a = 0 and b = 1, the derivative dx/dsigma with a = 1/sigma and b = -1/sigma.
+/// x is the accepted state and y the network's input, both in the unit of x. Where a network wants its input scaled
+/// (VP), y is kept scaled by `input_scale` and the coefficients carry its inverse: the loop has nothing to do.
 struct Row {
     double sigma = 0;
     double input_scale = 1;
@@ -45,8 +46,9 @@ struct Row {
 /// The whole run. It starts at y = x = start_scale n(draw 0) + start_noise n(draw 1) and ends with x of the last row.
 class Table {
   public:
-    /// Throws InputError if the table can't be run: no rows, numbers that aren't finite, a history that isn't there yet.
-    Table(std::string solver, std::vector<double> sigmas, double start_scale, double start_noise, std::vector<Row> rows);
+    /// Throws InputError if it can't be run: no rows, numbers that aren't finite, a history that isn't there yet.
+    Table(std::string solver, std::vector<double> sigmas, double start_scale, double start_noise,
+          std::vector<Row> rows);
 
     const std::string& solver() const { return solver_; }
     const std::vector<double>& sigmas() const { return sigmas_; }
