@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from x2ct.evaluation import protocol
 from x2ct.geometry import Geometry
 from x2ct.volume import Volume
 
-PAIR = Path(__file__).resolve().parent.parent / "x2ct" / "models" / "demo"
+PAIR = Path(os.path.relpath(Path(__file__).resolve().parent.parent / "x2ct" / "models" / "demo"))
 COLUMNS = ("PSNR dB", "SSIM", "MAE HU", "bone Dice")
 
 
