@@ -254,6 +254,7 @@ def train(
     ],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     config: Annotated[Path | None, typer.Option(help="The configuration of a new run: JSON, or another run.")] = None,
+    init: Annotated[Path | None, typer.Option(help="A run whose weights a new run starts from.")] = None,
     name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a new run.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in a new run.")] = None,
@@ -269,9 +270,9 @@ def train(
     changes: dict[str, Any] = {
         key: value for key, value in (("name", name), ("steps", steps), ("seed", seed)) if value is not None
     }
-    if resume and (changes or config):
+    if resume and (changes or config or init):
         raise typer.BadParameter(
-            "a resumed run keeps its own configuration: leave out --config, --name, --steps and --seed."
+            "a resumed run keeps its own configuration: leave out --config, --init, --name, --steps and --seed."
         )
     with terminal.training_packages(), terminal.progress("steps", quiet) as display:
         from x2ct.training import TrainConfig
@@ -285,6 +286,7 @@ def train(
             settings and replace(settings, **changes),
             resume=resume,
             minutes=minutes,
+            init=init,
             device=device,
             threads=threads,
             progress=display.step,

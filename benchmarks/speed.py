@@ -164,21 +164,22 @@ def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown."""
     machine = table["machine"]
     lines = [
-        f"{machine['processor']}, {machine['threads']} threads; grid {table['grid']}; {table['rounds']} rounds, medians.",
+        f"{machine['processor']}, {machine['threads']} threads; grid {table['grid']}; medians of {table['rounds']}.",
         "",
         "| runtime | median s | min to max | times faster | mean error HU | RMS / window |",
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['runtime']} | {row['median_s']:.3f} | {row['min_s']:.3f} to {row['max_s']:.3f} | {row['times_faster']:.2f} "
-        f"| {row['mean_abs_error_hu']:.3f} | {row['rms_share_of_window']:.1e} |"
+        f"| {row['runtime']} | {row['median_s']:.3f} | {row['min_s']:.3f} to {row['max_s']:.3f} "
+        f"| {row['times_faster']:.2f} | {row['mean_abs_error_hu']:.3f} | {row['rms_share_of_window']:.1e} |"
         for row in table["evaluation"]
     ]
     run = table["sampling"]
     lines += [
         "",
-        f"Sampling ({run['solver']}, {run['evaluations']} evaluations, {run['precision']}): compile {run['compile_s']} s, "
-        f"condition {run['condition_s']} s, loop {run['loop_s']} s, {run['per_evaluation_s']} s per evaluation, "
+        f"Sampling ({run['solver']}, {run['evaluations']} evaluations, {run['precision']}): "
+        f"compile {run['compile_s']} s, condition {run['condition_s']} s, "
+        f"loop {run['loop_s']} s, {run['per_evaluation_s']} s per evaluation, "
         f"{100 * run['outside_network_share']:.1f}% outside the network.",
     ]
     return "\n".join(lines) + "\n"

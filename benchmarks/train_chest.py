@@ -25,7 +25,6 @@ import torch
 from x2ct.data import ShardSet
 from x2ct.data.prepare import prepare
 from x2ct.errors import X2CTError
-from x2ct.export import export_run
 from x2ct.training import TrainConfig, train
 from x2ct.training.checkpoint import read_progress
 from x2ct.training.config import CONFIG_FILE
@@ -42,8 +41,10 @@ def main() -> int:
     parser.add_argument("--validation", default=VALIDATION, help="the person set aside")
     parser.add_argument("--steps", type=int, help="in place of the configuration's")
     parser.add_argument("--minutes", type=float, help="stop after these, to be continued")
+    parser.add_argument("--init", type=Path, help="a run whose weights this one starts from")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--no-export", action="store_true", help="leave the bundle to `x2ct export`")
     args = parser.parse_args()
     try:
         return recipe(args)
@@ -68,6 +69,7 @@ def recipe(args: argparse.Namespace) -> int:
         config,
         resume=(args.output / CONFIG_FILE).is_file(),
         minutes=args.minutes,
+        init=args.init,
         device=args.device,
         threads=args.threads,
         progress=_say,
@@ -75,7 +77,11 @@ def recipe(args: argparse.Namespace) -> int:
     if not result.finished:
         print(f"stopped at step {result.steps} of {config.steps}; the same command goes on", file=sys.stderr)
         return 0
+    if args.no_export:
+        return 0
     bundle = args.output.with_suffix(".x2ct")
+    from x2ct.export import export_run  # it needs ONNX, which a training machine may lack
+
     export_run(args.output, bundle, provenance=provenance(args.output, ShardSet.open(shards), config, args.device))
     print(bundle)
     return 0

@@ -34,7 +34,7 @@ def study(valid: tuple[float, float] = (1.0, 1.0)) -> tuple[torch.Tensor, torch.
     """Random X-rays with their matrices and the whole grid's coordinates."""
     generator = torch.Generator().manual_seed(1)
     geometry = Geometry.parallel(("ap", "lateral"), shape=MODEL.detector, spacing_mm=(6.0, 6.0))
-    matrices = torch.stack([torch.from_numpy(view.matrix).float() for view in geometry.views])[None]
+    matrices = torch.stack([torch.tensor(view.matrix).float() for view in geometry.views])[None]
     views = torch.rand(1, 2, 1, *MODEL.detector, generator=generator) * 6
     return views, torch.tensor([valid]), matrices, torch.from_numpy(GRID.coordinates())[None]
 
@@ -127,6 +127,20 @@ def test_the_lift_puts_a_pixel_on_its_ray() -> None:
     mm_z = (z.float() + 0.5) * 20 - 160
     assert (mm_x - (31.5 - 40) * 6).abs().max() < 20
     assert (mm_z - (31.5 - 20) * 6).abs().max() < 20
+
+
+@torch.no_grad()
+def test_without_its_network_the_denoiser_is_the_normal_one_about_the_sketch(model: X2CTModel) -> None:
+    """sketch + c_skip (x - sketch): exact for data that are normal about the sketch."""
+    model.denoiser.net.out.gain.zero_()  # type: ignore[union-attr, operator]
+    model.denoiser.mixing.gain.zero_()  # type: ignore[union-attr, operator]
+    conditions = model.condition(*study())
+    sketch = model.denoiser.sketch(conditions)
+    x, sigma = torch.randn(1, 1, 32, 32, 32), 0.7
+    share = MODEL.sigma_data**2 / (MODEL.sigma_data**2 + sigma**2)
+    found = model.denoiser(x, torch.tensor([sigma]), *conditions)
+    assert torch.allclose(found, sketch + share * (x - sketch), atol=1e-5)
+    assert sketch.std() > 0.1
 
 
 @torch.no_grad()

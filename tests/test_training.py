@@ -158,6 +158,17 @@ def test_training_lowers_the_loss_and_leaves_what_it_promises(shards: Path, tmp_
     assert loaded == dataclasses.replace(config, grid=GRID) and not model.training
 
 
+def test_a_run_can_start_from_another(shards: Path, tmp_path: Path) -> None:
+    """The averaged weights of the same name and shape, to the bit; a network without any of them is refused."""
+    train(shards, tmp_path / "first", dataclasses.replace(TINY, steps=3))
+    train(shards, tmp_path / "second", dataclasses.replace(TINY, steps=0, seed=5), init=tmp_path / "first")
+    given, taken = (load_run(tmp_path / "first")[1], load_run(tmp_path / "second", raw=True)[1])
+    assert all(torch.equal(a, b) for a, b in zip(given.parameters(), taken.parameters(), strict=True))
+    with pytest.raises(InputError, match="config.json"):
+        train(shards, tmp_path / "third", TINY, init=tmp_path)
+    assert not (tmp_path / "third").exists()
+
+
 def test_a_run_is_not_trained_over(shards: Path, tmp_path: Path) -> None:
     train(shards, tmp_path, dataclasses.replace(TINY, steps=1))
     with pytest.raises(InputError, match="--resume"):

@@ -69,16 +69,30 @@ class UNet(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """D(x; sigma, c) with EDM's preconditioning (Karras et al. 2022, equation 7 and Table 1)."""
+    """D(x; sigma, c) with EDM's preconditioning (Karras et al. 2022, eq. 7) about what the condition alone tells.
+
+    A linear layer reads a sketch of the volume off the coarsest condition. Were the data normal about it with standard
+    deviation sigma_data, D = sketch + c_skip (x - sketch) would be exact; the network adds what is missing.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.sigma_data = config.sigma_data
+        coarsest = len(config.lift_blocks)
+        cell = int(2**coarsest)
+        self.sketcher = MPConv(config.channels[coarsest - 1], 1, (cell,) * 3, stride=cell, transposed=True, gain=1.0)
         self.embed = NoiseEmbedding(config.embedding)
         # Per noise level, how much of the input the network's output holds beside what it computes, and its size:
         # CTs are smooth, so that at middle levels the clean volume is easier to say than the noise.
         self.mixing = MPConv(2 * config.embedding, 2, (), gain=0.3)
         self.net = UNet(config)
+
+    def sketch(self, conditions: tuple[Tensor, ...]) -> Tensor:
+        """The volume as the coarsest condition alone tells it, [N, 1, X, Y, Z] in the network's unit.
+
+        Trained on whole volumes at each step, it lets encoder and lift learn faster than patches would.
+        """
+        return self.sketcher(conditions[-1]).float()  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, sigma: Tensor, *conditions: Tensor) -> Tensor:
         """The denoised volume.
@@ -99,6 +113,8 @@ class Denoiser(nn.Module):
         c_in = total.rsqrt()
         embedding = self.embed(sigma)
         share, size = self.mixing(embedding).float().reshape(-1, 2, 1, 1, 1, 1).unbind(1)
-        output = self.net(x * c_in, embedding, conditions).float()
-        denoised: Tensor = (c_skip + c_out * c_in * share) * x + c_out * size.exp() * output
+        sketch = self.sketch(conditions)
+        rest = x - sketch
+        output = self.net(rest * c_in, embedding, conditions).float()
+        denoised: Tensor = sketch + (c_skip + c_out * c_in * share) * rest + c_out * size.exp() * output
         return denoised

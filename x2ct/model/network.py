@@ -24,9 +24,6 @@ class X2CTModel(nn.Module):
         self.encoder = Encoder(config)
         self.lift = Lift(config, self.encoder.out_channels)
         self.denoiser = Denoiser(config)
-        coarsest = len(config.lift_blocks)
-        self.cell = int(2**coarsest)
-        self.sketcher = MPConv(config.channels[coarsest - 1], self.cell**3, (1, 1, 1), gain=1.0)
 
     def normalize(self) -> None:
         """Forced weight normalisation of every layer; call after each optimiser step."""
@@ -40,17 +37,6 @@ class X2CTModel(nn.Module):
             if isinstance(module, MPConv):
                 module.fold()
         return self.eval()
-
-    def sketch(self, conditions: tuple[Tensor, ...]) -> Tensor:
-        """The volume as the coarsest condition alone tells it, [N, 1, X, Y, Z]: deep supervision, never exported.
-
-        It lets encoder and lift learn from whole volumes at each step, while the denoiser learns from patches.
-        """
-        parts = self.sketcher(conditions[-1])
-        n, (x, y, z), k = parts.shape[0], parts.shape[2:], self.cell
-        cells = parts.reshape(n, k, k, k, x, y, z).permute(0, 4, 1, 5, 2, 6, 3)
-        volume: Tensor = cells.reshape(n, 1, x * k, y * k, z * k)
-        return volume
 
     def condition(self, views: Tensor, valid: Tensor, P: Tensor, coords: Tensor) -> tuple[Tensor, ...]:
         """Encoder and lift in one: see their `forward` for shapes and units."""

@@ -91,6 +91,17 @@ def load_run(folder: str | Path, *, ema: float | None = None, raw: bool = False)
     return config, model.eval()
 
 
+def averaged_weights(folder: Path, width: float) -> dict[str, Tensor]:
+    """The averaged weights by name, of whatever network the run has.
+
+    Raises:
+        InputError: there is no readable checkpoint in the folder.
+    """
+    tensors, _ = _read(folder / CHECKPOINT_FILE)
+    prefix = f"ema{width:g}."
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def read_progress(folder: str | Path) -> tuple[int, float]:
     """Steps done and seconds spent, as the run's checkpoint says.
 

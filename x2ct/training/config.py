@@ -85,7 +85,7 @@ class OptimConfig:
         ema: relative widths of the power-function averages; the first is the one that is exported.
         bone_weight: extra weight of bone voxels in the loss.
         bone_hu: what counts as bone in the loss.
-        sketch_weight: weight of the whole volume as the condition alone tells it (see `X2CTModel.sketch`).
+        sketch_weight: weight of the whole volume as the condition alone tells it (see `Denoiser.sketch`).
     """
 
     rate: float = 0.005
@@ -127,8 +127,8 @@ class TrainConfig:
         regions: which people of the shards are used, by region; empty for all.
         pool: studies kept at hand, of which each step draws one.
         refresh: steps after which the oldest study of the pool is replaced.
+        workers: threads that make studies ahead; more do not change what is drawn.
         autocast: bf16 autocast.
-        compile: torch.compile the three networks (GPU only pays).
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations.
     """
@@ -148,8 +148,8 @@ class TrainConfig:
     regions: tuple[str, ...] = ("chest",)
     pool: int = 8
     refresh: int = 4
+    workers: int = 1
     autocast: bool = True
-    compile: bool = False
     checkpoint_every: int = 250
     validate_every: int = 500
 

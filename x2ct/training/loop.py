@@ -25,7 +25,7 @@ from x2ct.training.config import TrainConfig
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.monitor import Monitor
 from x2ct.training.patches import Patch, draw_patches
-from x2ct.training.runs import open_run, people_of, training_geometry
+from x2ct.training.runs import initialise, open_run, people_of, starting_weights, training_geometry
 from x2ct.training.studies import StudyPool
 from x2ct.training.validate import study_tensors, validate
 
@@ -49,6 +49,7 @@ def train(
     *,
     resume: bool = False,
     minutes: float | None = None,
+    init: str | Path | None = None,
     device: str = "auto",
     threads: int = 0,
     progress: ProgressCallback | None = None,
@@ -60,6 +61,7 @@ def train(
         run_dir: the run's folder: config.json, checkpoint.safetensors, TensorBoard logs, previews.
         config: the configuration of a new run; the run's own when resuming.
         resume: go on from the run's checkpoint.
+        init: a run whose averaged weights a new run starts from, where name and shape agree.
         minutes: stop after this many minutes with a checkpoint to resume from.
         device: "auto", "cpu" or "cuda[:N]".
         threads: PyTorch's CPU threads; 0 leaves its default.
@@ -70,6 +72,7 @@ def train(
     """
     run_dir = Path(run_dir)
     shard_set = ShardSet.open(shards)
+    weights = None if init is None or resume else starting_weights(Path(init))
     config = open_run(run_dir, config, shard_set, resume)
     if threads:
         torch.set_num_threads(threads)
@@ -79,6 +82,8 @@ def train(
     held_out = people_of(shard_set, config, "validation")
 
     state = new_state(config, target)
+    if weights is not None:
+        initialise(state, weights)
     if resume:
         checkpoint.restore(state, run_dir)
     elif not (run_dir / checkpoint.CHECKPOINT_FILE).exists():
@@ -86,7 +91,14 @@ def train(
     coords = torch.from_numpy(shard_set.grid.coordinates()).to(target)
     validation = [plain_study(person, shard_set.grid, geometry) for person in held_out]
     pool = StudyPool(
-        people, shard_set.grid, geometry, config.augment, size=config.pool, refresh=config.refresh, seed=config.seed
+        people,
+        shard_set.grid,
+        geometry,
+        config.augment,
+        size=config.pool,
+        refresh=config.refresh,
+        seed=config.seed,
+        workers=config.workers,
     )
     started, before = time.monotonic(), state.seconds
     with pool, Monitor(run_dir, state.step) as monitor:
@@ -163,7 +175,7 @@ def study_loss(
     noise = torch.randn(truth.shape, generator=generator).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
         whole = model.condition(views, valid, projections, coords[None])
-        sketch = model.sketch(whole)
+        sketch = model.denoiser.sketch(whole)
         parts = [
             torch.cat([c[(..., *patch.cells(2 ** (level + 1)))] for patch in patches]) for level, c in enumerate(whole)
         ]

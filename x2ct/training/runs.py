@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from x2ct.data.augment import plain_study
 from x2ct.data.shards import Person, ShardSet
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry
+from x2ct.training import checkpoint
+from x2ct.training.checkpoint import State
 from x2ct.training.config import CONFIG_FILE, TrainConfig
+
+log = logging.getLogger(__name__)
 
 
 def open_run(run_dir: Path, config: TrainConfig | None, shards: ShardSet, resume: bool) -> TrainConfig:
@@ -55,6 +62,33 @@ def measured(config: TrainConfig, shards: ShardSet) -> TrainConfig:
     studies = [plain_study(person, shards.grid, geometry) for person in people_of(shards, config, "train")]
     tops = np.median([[np.percentile(view, 99) for view in study.views] for study in studies], axis=0)
     return dataclasses.replace(config, display_p99=tuple(round(float(top), 3) for top in tops))
+
+
+def starting_weights(run: Path) -> dict[str, Tensor]:
+    """Another run's averaged weights by name, for `initialise`.
+
+    Raises:
+        InputError: there is no readable run in the folder.
+    """
+    return checkpoint.averaged_weights(run, TrainConfig.load(run).optim.ema[0])
+
+
+@torch.no_grad()
+def initialise(state: State, weights: dict[str, Tensor]) -> None:
+    """Start from another run's weights: those of the same name and shape; the others stay as they are.
+
+    Raises:
+        InputError: none of them fit.
+    """
+    own = dict(state.model.named_parameters())
+    fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise InputError.of("--init", "weights", found="none that fit", expected="a run of a similar network")
+    for name, value in fitting.items():
+        own[name].copy_(value)
+        for average in state.averages:
+            average.shadow[name].copy_(value)
+    log.info("%d of %d weights are the other run's", len(fitting), len(own))
 
 
 def people_of(shards: ShardSet, config: TrainConfig, split: str) -> tuple[Person, ...]:

@@ -32,12 +32,13 @@ class StudyPool:
         size: int,
         refresh: int,
         seed: int,
+        workers: int = 1,
     ) -> None:
         self._people = people
         self._grid, self._geometry, self._config = grid, geometry, config
-        self._size, self._refresh, self._seed = size, refresh, seed
+        self._size, self._refresh, self._seed, self._workers = size, refresh, seed, workers
         self._studies: dict[int, Future[Study]] = {}
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="x2ct-studies", initializer=_yield_to_training)
+        self._worker = ThreadPoolExecutor(workers, thread_name_prefix="x2ct-studies", initializer=_yield_to_training)
 
     def __enter__(self) -> StudyPool:
         return self
@@ -50,7 +51,7 @@ class StudyPool:
         first = step // self._refresh
         for index in [k for k in self._studies if k < first]:
             del self._studies[index]
-        for index in range(first, first + self._size + 2):  # two ahead of the pool
+        for index in range(first, first + self._size + 2 * self._workers):  # each worker is two ahead
             if index not in self._studies:
                 self._studies[index] = self._worker.submit(self._make, index)
         rng = np.random.default_rng([self._seed, 1, step])
