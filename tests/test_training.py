@@ -164,7 +164,7 @@ def test_a_run_can_start_from_another(shards: Path, tmp_path: Path) -> None:
     train(shards, tmp_path / "second", dataclasses.replace(TINY, steps=0, seed=5), init=tmp_path / "first")
     given, taken = (load_run(tmp_path / "first")[1], load_run(tmp_path / "second", raw=True)[1])
     assert all(torch.equal(a, b) for a, b in zip(given.parameters(), taken.parameters(), strict=True))
-    with pytest.raises(InputError, match="config.json"):
+    with pytest.raises(InputError, match=r"config\.json"):
         train(shards, tmp_path / "third", TINY, init=tmp_path)
     assert not (tmp_path / "third").exists()
 
