@@ -83,7 +83,8 @@ demo: $(RUN_STAMP) $(BUILD)/.core
 
 # ------------------------------------------------------------------------------------------------ checks
 
-lint: lint-python lint-imports lint-cpp tidy
+lint: lint-python lint-imports lint-cpp
+	@$(MAKE) --no-print-directory --jobs=$(JOBS) tidy
 
 lint-python: $(DEV_STAMP)
 	$(BIN)/ruff check .
