@@ -18,10 +18,11 @@ using x2ct::RunOptions;
 using x2ct::Sampler;
 using x2ct::Table;
 
-const x2ct::Shape kShape = {1, 1, 40, 41, 43};  // more than one thread's piece, and no multiple of anything
-const Gaussian kData{0.3, 0.5};
+// More than one thread's piece, and no multiple of anything.
+x2ct::Shape some_shape() { return {1, 1, 40, 41, 43}; }
+constexpr Gaussian kData{0.3, 0.5};
 
-Sampler sampler(const reference::Denoiser& denoiser, int threads = 2, const x2ct::Shape& shape = kShape) {
+Sampler sampler(const reference::Denoiser& denoiser, int threads = 2, const x2ct::Shape& shape = some_shape()) {
     return Sampler(std::make_shared<FunctionNetwork>(denoiser, shape), x2ct::cpu_device(threads), shape);
 }
 
@@ -162,7 +163,7 @@ void a_second_run_meanwhile_is_refused() {
 class Odd : public FunctionNetwork {
   public:
     Odd(std::vector<x2ct::TensorInfo> inputs, std::string device)
-        : FunctionNetwork(kData, kShape), odd_inputs_(std::move(inputs)), odd_device_(std::move(device)) {}
+        : FunctionNetwork(kData, some_shape()), odd_inputs_(std::move(inputs)), odd_device_(std::move(device)) {}
     const std::vector<x2ct::TensorInfo>& inputs() const override { return odd_inputs_; }
     std::string device() const override { return odd_device_; }
 
@@ -173,13 +174,13 @@ class Odd : public FunctionNetwork {
 
 void misfits_are_refused() {
     const auto make = [](std::vector<x2ct::TensorInfo> inputs, const std::string& device = "cpu") {
-        return Sampler(std::make_shared<Odd>(std::move(inputs), device), x2ct::cpu_device(1), kShape);
+        return Sampler(std::make_shared<Odd>(std::move(inputs), device), x2ct::cpu_device(1), some_shape());
     };
-    CHECK_THROWS(x2ct::InputError, make({{"x", kShape}}));
+    CHECK_THROWS(x2ct::InputError, make({{"x", some_shape()}}));
     CHECK_THROWS(x2ct::InputError, make({{"sigma", {1}}}));
     CHECK_THROWS(x2ct::InputError, make({{"x", {1, 1, 8, 8, 8}}, {"sigma", {1}}}));
-    CHECK_THROWS(x2ct::InputError, make({{"x", kShape}, {"sigma", {1}}}, "cuda:0"));
-    auto conditioned = make({{"x", kShape}, {"sigma", {1}}, {"c0", {1, 2, -1}}});
+    CHECK_THROWS(x2ct::InputError, make({{"x", some_shape()}, {"sigma", {1}}}, "cuda:0"));
+    auto conditioned = make({{"x", some_shape()}, {"sigma", {1}}, {"c0", {1, 2, -1}}});
     CHECK_THROWS(x2ct::InputError, run(conditioned, usual()));
     const std::vector<float> c0(6);
     CHECK_THROWS(x2ct::InputError, conditioned.set_condition("c0", c0.data(), {1, 3, 2}));

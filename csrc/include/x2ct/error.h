@@ -1,7 +1,6 @@
 // include/x2ct/ is the door of the core: what it offers to anyone who embeds it. No Python, no backend's types.
 //
-// The one family of exceptions, each with the exit code that the command line returns for it; x2ct/errors.py mirrors
-// it.
+// The one family of exceptions, each with the exit code of the command line; x2ct/errors.py mirrors it.
 #pragma once
 
 #include <stdexcept>
