@@ -138,9 +138,24 @@ def test_without_its_network_the_denoiser_is_the_normal_one_about_the_sketch(mod
     sketch = model.denoiser.sketch(conditions)
     x, sigma = torch.randn(1, 1, 32, 32, 32), 0.7
     share = MODEL.sigma_data**2 / (MODEL.sigma_data**2 + sigma**2)
-    found = model.denoiser(x, torch.tensor([sigma]), *conditions)
+    found = model.denoiser.denoise(x, torch.tensor([sigma]), *conditions)
     assert torch.allclose(found, sketch + share * (x - sketch), atol=1e-5)
     assert sketch.std() > 0.1
+
+
+@torch.no_grad()
+def test_starting_from_pure_noise_is_starting_about_the_sketch(model: X2CTModel) -> None:
+    """Euler's method and DPM-Solver++ alike: the shift by (sigma / sigma_max) sketch commutes with every step."""
+    conditions = model.condition(*study())
+    sketch = model.denoiser.sketch(conditions)
+    noise = torch.randn(1, 1, 32, 32, 32)
+    sigmas = [MODEL.sigma_max, 4.0, 0.9, 0.2, 0.0]
+    x, z = MODEL.sigma_max * noise, sketch + MODEL.sigma_max * noise
+    for now, after in zip(sigmas, sigmas[1:], strict=False):
+        level = torch.tensor([now])
+        x = after / now * x + (1 - after / now) * model.denoiser(x, level, *conditions)
+        z = after / now * z + (1 - after / now) * model.denoiser.denoise(z, level, *conditions)
+        assert torch.allclose(x + after / MODEL.sigma_max * sketch, z, atol=1e-3)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ class ModelConfig:
         embedding: number of Fourier features of the noise level.
         norm: "mp" for magnitude-preserving weights that fold into plain convolutions, "group" for GroupNorm.
         sigma_data: standard deviation of the data in the network's unit x.
+        sigma_max: noise level that the sampler starts from.
         reference_p99: a line integral near the top of the training X-rays, used to scale the encoder's input.
 
     Raises:
@@ -42,6 +43,7 @@ class ModelConfig:
     embedding: int = 32
     norm: str = "mp"
     sigma_data: float = 0.5
+    sigma_max: float = 20.0
     reference_p99: float = 6.0
 
     def __post_init__(self) -> None:

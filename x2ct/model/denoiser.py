@@ -78,6 +78,7 @@ class Denoiser(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.sigma_data = config.sigma_data
+        self.sigma_max = config.sigma_max
         coarsest = len(config.lift_blocks)
         cell = int(2**coarsest)
         self.sketcher = MPConv(config.channels[coarsest - 1], 1, (cell,) * 3, stride=cell, transposed=True, gain=1.0)
@@ -95,16 +96,29 @@ class Denoiser(nn.Module):
         return self.sketcher(conditions[-1]).float()  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, sigma: Tensor, *conditions: Tensor) -> Tensor:
-        """The denoised volume.
+        """The denoised volume, for a sampler that starts from sigma_max times pure noise about zero.
+
+        At a finite sigma_max that start lacks the volume's own mean, and millions of voxels tell a network so: it takes
+        the lack for evidence. Adding (sigma / sigma_max) sketch to x mends it exactly: the start becomes the sketch
+        plus noise, and dx/dsigma = (x - D) / sigma holds for the one variable if and only if it holds for the other.
 
         Args:
-            x: noisy volume in the network's unit, [N, 1, X, Y, Z] float32; X, Y, Z multiples of the stride.
+            x: the sampler's state in the network's unit, [N, 1, X, Y, Z] float32; X, Y, Z multiples of the stride.
             sigma: noise level in the same unit, [N] float32.
             conditions: c0, c1, ... from the lift.
 
         Returns:
             [N, 1, X, Y, Z] float32.
         """
+        sketch = self.sketch(conditions)
+        lack = sigma.reshape(-1, 1, 1, 1, 1) * (1 / self.sigma_max)
+        return self._about(sketch, x + lack * sketch, sigma, conditions)
+
+    def denoise(self, x: Tensor, sigma: Tensor, *conditions: Tensor) -> Tensor:
+        """The denoised volume of a true one plus sigma times noise, as training makes them; see `forward`."""
+        return self._about(self.sketch(conditions), x, sigma, conditions)
+
+    def _about(self, sketch: Tensor, x: Tensor, sigma: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
         variance = self.sigma_data**2
         s = sigma.reshape(-1, 1, 1, 1, 1)
         total = s.square() + variance
@@ -113,7 +127,6 @@ class Denoiser(nn.Module):
         c_in = total.rsqrt()
         embedding = self.embed(sigma)
         share, size = self.mixing(embedding).float().reshape(-1, 2, 1, 1, 1, 1).unbind(1)
-        sketch = self.sketch(conditions)
         rest = x - sketch
         output = self.net(rest * c_in, embedding, conditions).float()
         denoised: Tensor = sketch + (c_skip + c_out * c_in * share) * rest + c_out * size.exp() * output

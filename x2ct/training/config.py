@@ -157,6 +157,9 @@ class TrainConfig:
         object.__setattr__(self, "detector_spacing_mm", tuple(self.detector_spacing_mm))
         object.__setattr__(self, "regions", tuple(self.regions))
         object.__setattr__(self, "display_p99", tuple(self.display_p99))
+        if self.model.sigma_max != self.diffusion.sigma_max:
+            found = (self.model.sigma_max, self.diffusion.sigma_max)
+            raise InputError.of("train config", "sigma_max of model and diffusion", found=found, expected="one value")
         if any(size % self.model.stride for size in self.patch.sizes):
             raise InputError.of(
                 "train config", "patch sizes", found=self.patch.sizes, expected=f"multiples of {self.model.stride}"

@@ -179,7 +179,7 @@ def study_loss(
         parts = [
             torch.cat([c[(..., *patch.cells(2 ** (level + 1)))] for patch in patches]) for level, c in enumerate(whole)
         ]
-        denoised = model.denoiser(truth + noise * sigma.reshape(-1, 1, 1, 1, 1), sigma, *parts)
+        denoised = model.denoiser.denoise(truth + noise * sigma.reshape(-1, 1, 1, 1, 1), sigma, *parts)
     loss = (edm_weight(sigma, config.model.sigma_data) * squared_error(denoised, truth, config)).mean()
     # EDM's weight where sigma goes to infinity, where the posterior mean is all that can be said.
     guide = squared_error(sketch, x[None, None], config).mean() / config.model.sigma_data**2

@@ -62,7 +62,7 @@ def validate(
             row = []
             for sigma in LEVELS:
                 level = torch.full((1,), sigma, device=device)
-                result = model.denoiser(truth + noise * sigma, level, *conditions).float()
+                result = model.denoiser.denoise(truth + noise * sigma, level, *conditions).float()
                 weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
                 row.append(float((result - truth).square().mean()) * weight)
                 if sigma == LEVELS[1]:
