@@ -220,7 +220,7 @@ def prepare(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Make training shards from CTs."""
+    """Make training shards from CTs. A CT that can't be used is named, the others go on, and the exit code is 1."""
     from x2ct import report as reports
 
     with terminal.training_packages(), terminal.progress("people", quiet) as display:
@@ -239,11 +239,10 @@ def prepare(
         )
     for source, reason in done.failures:
         terminal.note("warning", f"{source} left out: {reason}", quiet)
-    if json:
-        terminal.show(reports.to_json(vars(done)).rstrip())
-        return
     told = f"{output}: {len(done.people)} people ({len(done.kept)} from before), {len(done.validation)} for validation"
-    terminal.show(told, quiet)
+    terminal.show(reports.to_json(vars(done)).rstrip() if json else told, quiet and not json)
+    if done.failures:
+        raise typer.Exit(1)
 
 
 @app.command()
