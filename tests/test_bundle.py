@@ -104,7 +104,7 @@ def test_writing_what_was_read_gives_the_same_bytes(original: Path, tmp_path: Pa
 def test_grid_has_its_origin_in_the_middle(original: Path) -> None:
     grid = Bundle.load(original).grid
     middle = (np.array(grid.shape) - 1) / 2
-    np.testing.assert_allclose(grid.affine @ [*middle, 1], [0, 0, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(grid.index_to_mm @ [*middle, 1], [0, 0, 0, 1], atol=1e-12)
     np.testing.assert_allclose(grid.size_mm, np.multiply(grid.shape, grid.spacing_mm))
 
 

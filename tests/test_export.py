@@ -181,15 +181,16 @@ def test_free_axes(report: ExportReport) -> None:
 
 
 def test_the_denoiser_is_a_few_large_nodes(report: ExportReport) -> None:
-    """Two convolutions a block, stem, down, up and out; no shape arithmetic, no copies, no scale beside a weight."""
+    """Two convolutions a block, stem, down, up, out and the sketch; no shape arithmetic, no copies."""
     nodes = report.nodes["denoiser"]
     assert nodes["Conv"] == 2 * 3 + 2
-    assert nodes["ConvTranspose"] == 2
+    assert nodes["ConvTranspose"] == 3
     assert not set(nodes) & graphs.UNWANTED
     assert not set(nodes) & {"Constant", "Identity", "Cast", "Concat"}
-    # A block needs a scale for its modulation, two SiLUs and one residual; its other scales lie in the weights.
-    assert nodes["Mul"] <= 26
-    assert sum(nodes.values()) <= 75
+    # A block needs a scale for its modulation, two SiLUs and one residual; its other scales lie in the weights. The two
+    # gates and the preconditioning about the sketch add the rest, most of it arithmetic on sigma alone.
+    assert nodes["Mul"] <= 33
+    assert sum(nodes.values()) <= 96
 
 
 def test_a_denoiser_that_would_pay_at_each_step_is_refused() -> None:

@@ -155,7 +155,8 @@ def test_training_lowers_the_loss_and_leaves_what_it_promises(shards: Path, tmp_
     assert rows[-1]["mean_psnr"] > rows[0]["mean_psnr"] + 1
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     loaded, model = load_run(tmp_path / "run")
-    assert loaded == dataclasses.replace(config, grid=GRID) and not model.training
+    assert loaded == dataclasses.replace(config, grid=GRID, display_p99=loaded.display_p99) and not model.training
+    assert len(loaded.display_p99) == 2 and min(loaded.display_p99) > 1
 
 
 def test_a_run_can_start_from_another(shards: Path, tmp_path: Path) -> None:
