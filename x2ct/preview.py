@@ -100,6 +100,7 @@ def training_progress(
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
     *,
     names: tuple[str, str] = ("truth", "denoised"),
+    further: Mapping[str, HuArray] | None = None,
     panel_px: int = 200,
 ) -> Image:
     """Truth above what the network makes of it, for a glance while it trains: centre slices and bone.
@@ -109,13 +110,16 @@ def training_progress(
         denoised: the same shape.
         spacing_mm: of both.
         names: of the two rows.
+        further: more rows by name, below them, of the same shape.
         panel_px: the longest side of the volume, in pixels.
     """
-    if truth.shape != denoised.shape:
-        raise InputError.of("preview", "shape", found=denoised.shape, expected=truth.shape)
+    volumes = [*zip(names, (truth, denoised), strict=True), *(further or {}).items()]
+    for _, hu in volumes:
+        if hu.shape != truth.shape:
+            raise InputError.of("preview", "shape", found=hu.shape, expected=truth.shape)
     rows = [
         [*_slices(hu, spacing_mm, panel_px, name), _projection(hu, spacing_mm, "coronal", panel_px)]
-        for name, hu in zip(names, (truth, denoised), strict=True)
+        for name, hu in volumes
     ]
     return _page(rows, f"{WARNING}; {CONVENTION}")
 

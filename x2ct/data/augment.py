@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from x2ct.data.shards import Person
+from x2ct.data.shards import Person, resample
 from x2ct.geometry import Geometry, View, attenuation, project
 from x2ct.grid import Grid
 
@@ -80,8 +80,6 @@ class Study:
 
 def plain_study(person: Person, grid: Grid, geometry: Geometry, threads: int = 0) -> Study:
     """The person as they are: the grid resampled, the X-rays projected from the whole CT at its own resolution."""
-    from x2ct.data.shards import resample
-
     mu = attenuation(np.asarray(person.hu(), np.float32))
     views = np.stack([project(mu, person.index_to_mm, view, threads=threads) for view in geometry.views])
     projections = np.stack([view.matrix for view in geometry.views]).astype(np.float32)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from x2ct import output, preview
 from x2ct.training.checkpoint import State
 from x2ct.training.validate import Validation
 
@@ -56,23 +56,16 @@ class Monitor:
             file.write(json.dumps(row) + "\n")
         for name in ("loss", "mean_psnr", "mean_bone_dice", "low_bone_dice"):
             self._scalar(f"validation/{name}", float(row[name]), state.step)  # type: ignore[arg-type]
-        picture = np.vstack([middle_slices(truth), middle_slices(result.mean_hu), middle_slices(result.low_hu)])
-        Image.fromarray(picture).save(self._folder / f"preview_{state.step:06d}.png")
-        self._writer.add_image("truth, posterior mean, denoised", picture, state.step, dataformats="HW")
+        picture = preview.training_progress(
+            truth,
+            result.mean_hu,
+            state.config.grid.spacing_mm,
+            names=("truth", "posterior mean"),
+            further={"denoised": result.low_hu},
+        )
+        output.write_atomically(self._folder / f"preview_{state.step:06d}.png", preview.png(picture))
+        self._writer.add_image("preview", np.asarray(picture.convert("RGB")), state.step, dataformats="HWC")
         log.info("step %d: mean %.2f dB, bone Dice %.3f", state.step, result.mean_psnr, result.mean_bone_dice)
 
     def _scalar(self, name: str, value: float, step: int) -> None:
         self._writer.add_scalar(name, value, step)
-
-
-def middle_slices(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Coronal, sagittal and axial slices through the middle, side by side, as grey values of [-1000, 1000] HU."""
-    x, y, z = (n // 2 for n in hu.shape)
-    side = max(hu.shape)
-    # Seen from the front, head up: columns run from the patient's right, so x is turned round.
-    planes = [hu[::-1, y, ::-1].T, hu[x, ::-1, ::-1].T, hu[::-1, ::-1, z].T]
-    canvas = np.zeros((side, side * 3), np.uint8)
-    for number, plane in enumerate(planes):
-        grey = np.clip((plane + 1000) / 2000, 0, 1) * 255
-        canvas[: plane.shape[0], number * side : number * side + plane.shape[1]] = grey.astype(np.uint8)
-    return canvas

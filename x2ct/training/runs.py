@@ -44,7 +44,8 @@ def open_run(run_dir: Path, config: TrainConfig | None, shards: ShardSet, resume
     if own.grid != shards.grid:
         expected = f"the run's, {own.grid}"
         raise InputError.of("shards", "grid", found=shards.grid, expected=expected, hint="prepare them again")
-    chosen = measured(own if config is None else config, shards)
+    given = own if config is None else config
+    chosen = measured(dataclasses.replace(given, display_p99=given.display_p99 or own.display_p99), shards)
     if dataclasses.replace(chosen, steps=own.steps) != measured(own, shards):
         expected = "the run's own when resuming (steps may differ)"
         raise InputError.of(run_dir, "config", found="another configuration", expected=expected)
