@@ -35,6 +35,8 @@ class TimingInfo(TypedDict):
 
     evaluations: int
     network_s: float
+    tiles_s: float
+    correction_s: float
     kernel_s: float
     total_s: float
 

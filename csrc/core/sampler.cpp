@@ -1,50 +1,13 @@
 #include "x2ct/sampler.h"
 
 #include <algorithm>
-#include <chrono>
+#include <vector>
 
+#include "core/stopwatch.h"
 #include "x2ct/error.h"
 
 namespace x2ct {
 namespace {
-
-class Stopwatch {
-  public:
-    double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-
-  private:
-    using Clock = std::chrono::steady_clock;
-    Clock::time_point start_ = Clock::now();
-};
-
-const TensorInfo* find(const std::vector<TensorInfo>& tensors, const std::string& name) {
-    const auto found = std::ranges::find(tensors, name, &TensorInfo::name);
-    return found == tensors.end() ? nullptr : &*found;
-}
-
-std::string names(const std::vector<TensorInfo>& tensors) {
-    std::string text;
-    for (const auto& tensor : tensors) text += (text.empty() ? "" : ", ") + tensor.name;
-    return text;
-}
-
-// Whether a tensor of `shape` can go where `declared` is asked for; -1 is any size.
-bool fits(const Shape& shape, const Shape& declared) {
-    return std::ranges::equal(shape, declared, [](std::int64_t a, std::int64_t b) { return b < 0 || a == b; });
-}
-
-void check_tensor(const std::vector<TensorInfo>& tensors, const char* kind, const std::string& name,
-                  const Shape& shape) {
-    const TensorInfo* tensor = find(tensors, name);
-    if (tensor == nullptr) {
-        throw InputError(std::string("denoiser: ") + kind + ": found " + names(tensors) + ", expected one named " +
-                         name);
-    }
-    if (!fits(shape, tensor->shape)) {
-        throw InputError("denoiser: " + name + ": found shape " + to_string(shape) + ", expected " +
-                         to_string(tensor->shape));
-    }
-}
 
 RowKernel::Weights weights(const Combination& c) {
     RowKernel::Weights w;
@@ -72,8 +35,8 @@ bool is_remembered(const Table& table, int row) {
 
 // The volumes of one run, and no more of them than the table uses.
 struct Sampler::Registers {
-    Registers(const std::shared_ptr<Device>& device, const Table& table, std::size_t count, std::size_t sigmas)
-        : y(device, count), denoised(device, count), sigma(device, sigmas) {
+    Registers(const std::shared_ptr<Device>& device, const Table& table, std::size_t count)
+        : y(device, count), denoised(device, count) {
         if (table.uses_x()) x = Buffer(device, count);
         for (int k = 0; k < table.history(); ++k) history.emplace_back(device, count);
     }
@@ -81,24 +44,15 @@ struct Sampler::Registers {
     // H_k of `row`: what `row - k` left behind. The history is a ring; H0 goes where the oldest was.
     float* h(int row, int k) const { return history[(row - k) % history.size()].data(); }
 
-    Buffer x, y, denoised, sigma;
+    Buffer x, y, denoised;
     std::vector<Buffer> history;
 };
 
 Sampler::Sampler(std::shared_ptr<Network> denoiser, std::shared_ptr<Device> device, Shape shape)
-    : denoiser_(std::move(denoiser)), device_(std::move(device)), shape_(std::move(shape)), count_(volume_of(shape_)) {
-    if (shape_.empty() || std::ranges::any_of(shape_, [](std::int64_t axis) { return axis < 1; })) {
-        throw InputError("sampler: shape: found " + to_string(shape_) + ", expected sizes of at least 1");
-    }
-    if (denoiser_->device() != device_->name()) {
-        throw InputError("sampler: device: found a network on " + denoiser_->device() + ", expected one on " +
-                         device_->name());
-    }
-    sigma_shape_ = {shape_.front()};
-    check_tensor(denoiser_->inputs(), "inputs", "x", shape_);
-    check_tensor(denoiser_->inputs(), "inputs", "sigma", sigma_shape_);
-    check_tensor(denoiser_->outputs(), "outputs", "denoised", shape_);
-}
+    : Sampler(whole_evaluator(std::move(denoiser), device, std::move(shape)), device) {}
+
+Sampler::Sampler(std::unique_ptr<Evaluator> evaluator, std::shared_ptr<Device> device)
+    : evaluator_(std::move(evaluator)), device_(std::move(device)), count_(volume_of(evaluator_->shape())) {}
 
 std::unique_lock<std::mutex> Sampler::enter() const {
     std::unique_lock lock(mutex_, std::try_to_lock);
@@ -106,62 +60,33 @@ std::unique_lock<std::mutex> Sampler::enter() const {
     return lock;
 }
 
-Session& Sampler::session() {
-    if (!session_) session_ = denoiser_->session();
-    return *session_;
-}
-
 void Sampler::set_condition(const std::string& name, const float* data, const Shape& shape) {
     const auto lock = enter();
-    if (name == "x" || name == "sigma")
-        throw InputError("condition: found " + name + ", which the sampler sets itself");
-    check_tensor(denoiser_->inputs(), "inputs", name, shape);
-    const auto count = static_cast<std::size_t>(volume_of(shape));
-    Condition& condition = conditions_[name];
-    if (condition.buffer.count() != count) condition.buffer = Buffer(device_, count);
-    condition.shape = shape;
-    device_->upload(condition.buffer.data(), data, count);
-}
-
-void Sampler::check_conditions() const {
-    for (const auto& input : denoiser_->inputs()) {
-        if (input.name != "x" && input.name != "sigma" && !conditions_.contains(input.name)) {
-            throw InputError("sampler: condition " + input.name + ": found none, expected " + to_string(input.shape) +
-                             "; call set_condition before run");
-        }
-    }
+    evaluator_->set_condition(name, data, shape);
 }
 
 void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     const auto lock = enter();
     const Stopwatch total;
-    check_conditions();
-    Registers registers(device_, table, static_cast<std::size_t>(count_), static_cast<std::size_t>(sigma_shape_[0]));
-    Session& network = session();
-    for (const auto& [name, condition] : conditions_) network.set_input(name, condition.buffer.data(), condition.shape);
-    network.set_input("x", registers.y.data(), shape_);
-    network.set_input("sigma", registers.sigma.data(), sigma_shape_);
-    network.set_output("denoised", registers.denoised.data(), shape_);
+    evaluator_->prepare();
+    Registers registers(device_, table, static_cast<std::size_t>(count_));
 
     Timings timings;
-    const auto timed = [](double& seconds, const auto& work) {
-        const Stopwatch watch;
-        work();
-        seconds += watch.seconds();
-    };
     timed(timings.kernel_s, [&] { start(table, options, registers); });
-    std::vector<float> sigmas(sigma_shape_[0]);
-    for (int row = 0; row < table.evaluations(); ++row) {
+    const int rows = table.evaluations();
+    float* const denoised = registers.denoised.data();
+    for (int row = 0; row < rows; ++row) {
         if (options.cancel != nullptr && *options.cancel) throw Cancelled("cancelled");
         const double sigma = table.rows()[row].sigma;
-        std::ranges::fill(sigmas, static_cast<float>(sigma));
-        device_->upload(registers.sigma.data(), sigmas.data(), sigmas.size());
-        timed(timings.network_s, [&] { network.evaluate(); });
+        evaluator_->evaluate(row, sigma, registers.y.data(), denoised, timings);
+        if (options.correction) {
+            timed(timings.correction_s, [&] { options.correction->apply(row, rows, sigma, denoised); });
+        }
         timed(timings.kernel_s, [&] { step(table, row, options, registers); });
-        if (options.progress) options.progress({row + 1, table.evaluations(), sigma});
+        if (options.progress) options.progress({row + 1, rows, sigma});
     }
     device_->download(out, registers.y.data(), static_cast<std::size_t>(count_));
-    timings.evaluations = table.evaluations();
+    timings.evaluations = rows;
     timings.total_s = total.seconds();
     timings_ = timings;
 }

@@ -82,8 +82,8 @@ class PySampler {
 
 py::dict timings(const PySampler& sampler) {
     const Timings t = sampler.timings();
-    return py::dict("evaluations"_a = t.evaluations, "network_s"_a = t.network_s, "kernel_s"_a = t.kernel_s,
-                    "total_s"_a = t.total_s);
+    return py::dict("evaluations"_a = t.evaluations, "network_s"_a = t.network_s, "tiles_s"_a = t.tiles_s,
+                    "correction_s"_a = t.correction_s, "kernel_s"_a = t.kernel_s, "total_s"_a = t.total_s);
 }
 
 py::array_t<float> run_callable(const py::function& denoiser, const Table& table,

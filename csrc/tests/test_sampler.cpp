@@ -1,4 +1,5 @@
 // The loop: it does what the table says, whatever the table; the same bits every time; and it outlives its errors.
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <thread>
@@ -38,7 +39,7 @@ Table usual(const std::string& solver = "heun", double churn = 5) {
 
 void check_against_reference(const Table& table, const reference::Denoiser& denoiser, double tolerance) {
     auto one = sampler(denoiser);
-    const RunOptions options{.seed = 99, .sample = 3, .progress = {}, .cancel = nullptr};
+    const RunOptions options{.seed = 99, .sample = 3, .progress = {}, .cancel = nullptr, .correction = {}};
     const auto found = run(one, table, options);
     const auto count = static_cast<std::int64_t>(found.size());
     double worst = 0, scale = 0;
@@ -98,15 +99,20 @@ void same_bits_for_any_threads_and_run() {
 void seeds_and_samples_differ() {
     auto one = sampler(kData);
     const auto base = run(one, usual());
-    CHECK(base != run(one, usual(), {.seed = 1, .sample = 0, .progress = {}, .cancel = nullptr}));
-    CHECK(base != run(one, usual(), {.seed = 0, .sample = 1, .progress = {}, .cancel = nullptr}));
+    CHECK(base != run(one, usual(), {.seed = 1, .sample = 0, .progress = {}, .cancel = nullptr, .correction = {}}));
+    CHECK(base != run(one, usual(), {.seed = 0, .sample = 1, .progress = {}, .cancel = nullptr, .correction = {}}));
 }
 
 void progress_counts_evaluations() {
     auto one = sampler(kData);
     const Table table = usual();
     std::vector<x2ct::Progress> seen;
-    run(one, table, {.seed = 0, .sample = 0, .progress = [&](const auto& p) { seen.push_back(p); }, .cancel = nullptr});
+    run(one, table,
+        {.seed = 0,
+         .sample = 0,
+         .progress = [&](const auto& p) { seen.push_back(p); },
+         .cancel = nullptr,
+         .correction = {}});
     CHECK(static_cast<int>(seen.size()) == table.evaluations());
     for (int i = 0; i < table.evaluations(); ++i) {
         CHECK(seen[i].step == i + 1 && seen[i].total == table.evaluations());
@@ -121,8 +127,11 @@ void a_cancelled_sampler_runs_again() {
     const auto wanted = run(one, usual());
     std::atomic<bool> cancel = false;
     int evaluations = 0;
-    const RunOptions options{
-        .seed = 0, .sample = 0, .progress = [&](const auto&) { cancel = ++evaluations == 2; }, .cancel = &cancel};
+    const RunOptions options{.seed = 0,
+                             .sample = 0,
+                             .progress = [&](const auto&) { cancel = ++evaluations == 2; },
+                             .cancel = &cancel,
+                             .correction = {}};
     CHECK_THROWS(x2ct::Cancelled, run(one, usual(), options));
     CHECK(evaluations == 2);
     CHECK(run(one, usual()) == wanted);
@@ -136,11 +145,37 @@ void a_sampler_survives_exceptions() {
     });
     const auto wanted = run(one, usual());
     const auto throws = [](const x2ct::Progress&) { throw std::logic_error("progress"); };
-    CHECK_THROWS(std::logic_error, run(one, usual(), {.seed = 0, .sample = 0, .progress = throws, .cancel = nullptr}));
+    CHECK_THROWS(std::logic_error,
+                 run(one, usual(), {.seed = 0, .sample = 0, .progress = throws, .cancel = nullptr, .correction = {}}));
     fails = true;
     CHECK_THROWS(std::runtime_error, run(one, usual()));
     fails = false;
     CHECK(run(one, usual()) == wanted);
+}
+
+// Sees every row once, after the network, and puts its own D in place.
+class Overrule : public x2ct::Correction {
+  public:
+    void apply(int row, int rows, double sigma, float* denoised) override {
+        seen.push_back({row, rows, sigma});
+        std::fill_n(denoised, x2ct::volume_of(some_shape()), 0.25f);
+    }
+    std::vector<x2ct::Progress> seen;
+};
+
+void a_correction_has_the_last_word_on_every_row() {
+    auto one = sampler(kData);
+    const Table table = usual("euler");
+    const auto overrule = std::make_shared<Overrule>();
+    const auto found =
+        run(one, table, {.seed = 0, .sample = 0, .progress = {}, .cancel = nullptr, .correction = overrule});
+    CHECK(static_cast<int>(overrule->seen.size()) == table.evaluations());
+    for (int row = 0; row < table.evaluations(); ++row) {
+        const auto& [step, total, sigma] = overrule->seen[row];
+        CHECK(step == row && total == table.evaluations() && sigma == table.rows()[row].sigma);
+    }
+    for (std::size_t i = 0; i < found.size(); i += 101) CHECK_CLOSE(found[i], 0.25, 1e-6);
+    CHECK(one.timings().correction_s > 0);
 }
 
 void a_second_run_meanwhile_is_refused() {
@@ -155,7 +190,7 @@ void a_second_run_meanwhile_is_refused() {
             }
         }).join();
     };
-    run(one, usual("euler"), {.seed = 0, .sample = 0, .progress = inside, .cancel = nullptr});
+    run(one, usual("euler"), {.seed = 0, .sample = 0, .progress = inside, .cancel = nullptr, .correction = {}});
     CHECK(refused);
 }
 
@@ -197,5 +232,5 @@ void impossible_memory_is_an_error() {
 
 TESTS(solvers_match_the_reference, any_table_matches_the_reference, same_bits_for_any_threads_and_run,
       seeds_and_samples_differ, progress_counts_evaluations, a_cancelled_sampler_runs_again,
-      a_sampler_survives_exceptions, a_second_run_meanwhile_is_refused, misfits_are_refused,
-      impossible_memory_is_an_error)
+      a_sampler_survives_exceptions, a_correction_has_the_last_word_on_every_row, a_second_run_meanwhile_is_refused,
+      misfits_are_refused, impossible_memory_is_an_error)

@@ -4,13 +4,13 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
 #include "x2ct/device.h"
+#include "x2ct/evaluator.h"
 #include "x2ct/network.h"
 #include "x2ct/table.h"
 
@@ -23,6 +23,15 @@ struct Progress {
     double sigma;  ///< the noise level of the one just done
 };
 
+/// What is done to D before the row is combined, such as pulling it towards the X-rays.
+class Correction {
+  public:
+    virtual ~Correction() = default;
+    /// `denoised`: the D register on the device, the sampler's shape, changed in place; after the network of `row`, of
+    /// `rows`, evaluated at `sigma`. What it throws ends the run.
+    virtual void apply(int row, int rows, double sigma, float* denoised) = 0;
+};
+
 struct RunOptions {
     std::uint64_t seed = 0;
     std::uint32_t sample = 0;
@@ -30,14 +39,8 @@ struct RunOptions {
     std::function<void(const Progress&)> progress;
     /// Looked at before each evaluation; true ends the run with Cancelled.
     const std::atomic<bool>* cancel = nullptr;
-};
-
-/// Where a run's time went, in seconds.
-struct Timings {
-    int evaluations = 0;
-    double network_s = 0;  ///< inside the network
-    double kernel_s = 0;   ///< in the element-wise kernels, noise included
-    double total_s = 0;    ///< the whole run, callbacks included
+    /// Applied after each evaluation; none leaves D as the network says it.
+    std::shared_ptr<Correction> correction;
 };
 
 /// Runs tables with one denoiser: inputs "x" and "sigma" [N], conditions by name, output "denoised" of x's shape.
@@ -49,7 +52,10 @@ class Sampler {
     /// or shapes don't fit, or if network and device don't share memory.
     Sampler(std::shared_ptr<Network> denoiser, std::shared_ptr<Device> device, Shape shape);
 
-    const Shape& shape() const { return shape_; }
+    /// The same with another way to D, such as tile by tile.
+    Sampler(std::unique_ptr<Evaluator> evaluator, std::shared_ptr<Device> device);
+
+    const Shape& shape() const { return evaluator_->shape(); }
 
     /// Copies what the denoiser is conditioned on to the device; kept until it is set again. `data` is on the host.
     void set_condition(const std::string& name, const float* data, const Shape& shape);
@@ -64,22 +70,12 @@ class Sampler {
     struct Registers;
 
     std::unique_lock<std::mutex> enter() const;
-    Session& session();
-    void check_conditions() const;
     void start(const Table& table, const RunOptions& options, Registers& registers);
     void step(const Table& table, int row, const RunOptions& options, Registers& registers);
 
-    std::shared_ptr<Network> denoiser_;
+    std::unique_ptr<Evaluator> evaluator_;
     std::shared_ptr<Device> device_;
-    Shape shape_;
     std::int64_t count_;
-    Shape sigma_shape_;
-    struct Condition {
-        Shape shape;
-        Buffer buffer;
-    };
-    std::map<std::string, Condition> conditions_;
-    std::unique_ptr<Session> session_;
     Timings timings_;
     mutable std::mutex mutex_;
 };

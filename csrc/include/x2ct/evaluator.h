@@ -1,0 +1,45 @@
+// How the sampling loop gets D: from the network on the whole volume at once, or in another way.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "x2ct/device.h"
+#include "x2ct/network.h"
+
+namespace x2ct {
+
+/// Where a run's time went, in seconds.
+struct Timings {
+    int evaluations = 0;
+    double network_s = 0;     ///< inside the denoiser
+    double tiles_s = 0;       ///< cutting and joining tiles
+    double correction_s = 0;  ///< in the correction
+    double kernel_s = 0;      ///< in the element-wise kernels, noise included
+    double total_s = 0;       ///< the whole run, callbacks included
+};
+
+/// Evaluates a denoiser on volumes of one shape. Used by one thread at a time; usable again after an exception.
+class Evaluator {
+  public:
+    virtual ~Evaluator() = default;
+
+    /// x's whole shape, [N, 1, X, Y, Z] for the bundled networks.
+    virtual const Shape& shape() const = 0;
+
+    /// Copies what the denoiser is conditioned on to the device; kept until it is set again. `data` is on the host.
+    virtual void set_condition(const std::string& name, const float* data, const Shape& shape) = 0;
+
+    /// Before a run. Throws InputError if a condition is missing.
+    virtual void prepare() = 0;
+
+    /// denoised = D(y, sigma) for the table's `row`; both are whole volumes on the device. Adds what it took.
+    virtual void evaluate(int row, double sigma, const float* y, float* denoised, Timings& timings) = 0;
+};
+
+/// The network on the whole volume: inputs "x" and "sigma" [N], conditions by name, output "denoised" of x's shape.
+/// Throws InputError if the network's names or shapes don't fit, or if network and device don't share memory.
+std::unique_ptr<Evaluator> whole_evaluator(std::shared_ptr<Network> denoiser, std::shared_ptr<Device> device,
+                                           Shape shape);
+
+}  // namespace x2ct
