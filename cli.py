@@ -115,6 +115,12 @@ def sample(
     preview: Annotated[
         Path | None, typer.Option(help="Also write a picture of the result: .png.", rich_help_panel="Output")
     ] = None,
+    preview_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Draw --preview after every N evaluations too.", rich_help_panel="Output"
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(help="Also write what was done, from what, and how fast: .json.", rich_help_panel="Output"),
@@ -157,6 +163,7 @@ def sample(
         spacing_mm=spacing,
         model=model,
         preview=preview,
+        preview_every=preview_every,
         report=report,
         seed=seed,
         steps=steps,

@@ -100,6 +100,27 @@ def test_same_seed_gives_the_same_bytes_and_another_does_not(study: Study) -> No
     assert outputs[0] != outputs[2]
 
 
+def test_the_preview_is_drawn_while_it_samples(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    from x2ct import preview
+
+    drawn: list[bytes] = []
+    save = preview.save
+
+    def watch(path: Path, *rest: object) -> Path:
+        save(path, *rest)  # type: ignore[arg-type]
+        drawn.append(Path(path).read_bytes())
+        return path
+
+    monkeypatch.setattr(preview, "save", watch)
+    options = ("--preview", study / "ct.png", "--steps", "5", "--quiet")
+    assert study.sample(*options, "--preview-every", "2").exit_code == 0
+    assert len(drawn) == 3  # after 2 and 4 evaluations, and the result
+    assert len(set(drawn)) == 3
+    assert (study.folder / "ct.png").read_bytes() == drawn[-1]
+    assert study.sample(*options).exit_code == 0
+    assert (study.folder / "ct.png").read_bytes() == drawn[-1]
+
+
 def test_report_says_what_was_done(study: Study) -> None:
     result = study.sample(
         "--report", study / "run.json", "--preview", study / "ct.png", "--seed", "3", "--steps", "4", "--json"
@@ -215,6 +236,7 @@ REFUSED: dict[str, tuple[Callable[[Study], None], str | None, list[str], int, st
     "output is a folder": (nothing, "ap.npy", ["-o", "tiny.x2ct"], 2, "tiny.x2ct"),
     "output of unknown kind": (nothing, "ap.npy", ["-o", "ct.jpg"], 2, ".nii"),
     "preview of unknown kind": (nothing, "ap.npy", ["--preview", "ct.bmp"], 2, ".png"),
+    "no preview to draw": (nothing, "ap.npy", ["--preview-every", "2"], 2, "--preview"),
     "output over an input": (
         nothing,
         "ap.npy",

@@ -86,6 +86,7 @@ def test_signal_in_the_middle_ends_the_run_and_leaves_nothing(
         "--preview",
         str(tmp_path / "ct.png"),
     ]
+    outputs += ["--preview-every", "1"]
     command = [sys.executable, "-c", ANNOUNCE, *sample(study, tmp_path / "ct.nii.gz", "slow.x2ct"), *outputs[1:]]
     process = subprocess.Popen(
         [*command, "--steps", "1000"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -123,6 +123,60 @@ def test_progress_tells_every_evaluation_and_may_end_the_run(sampler: x2ct.Sampl
     np.testing.assert_array_equal(sampler.sample(ap=ap).hu, whole.hu)  # still usable, and still the same
 
 
+def test_previews_show_the_denoised_volume_and_may_end_the_run(sampler: x2ct.Sampler) -> None:
+    ap, seen = flat_xray(), list[tuple[int, x2ct.Volume]]()
+    whole = sampler.sample(
+        ap=ap, preview=lambda done, total, sigma, ct: seen.append((done, ct)), preview_every=2, solver="euler"
+    )
+    assert [done for done, _ in seen] == [2, 4, 6]
+    np.testing.assert_array_equal(seen[-1][1].hu, whole.hu)  # Euler's last step lands on what the network says
+    np.testing.assert_array_equal(seen[0][1].affine, whole.affine)
+    assert not np.array_equal(seen[0][1].hu, whole.hu)
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        sampler.sample(ap=ap, preview=fails)
+    with pytest.raises(InputError, match="preview_every: found 0"):
+        sampler.sample(ap=ap, preview=fails, preview_every=0)
+    np.testing.assert_array_equal(sampler.sample(ap=ap, solver="euler").hu, whole.hu)
+
+
+def test_a_token_ends_a_run_within_one_evaluation(sampler: x2ct.Sampler) -> None:
+    token, told, ap = x2ct.CancelToken(), list[int](), flat_xray()
+
+    def cancel(done: int, total: int, sigma: float) -> None:
+        told.append(done)
+        if done == 2:
+            token.cancel()
+
+    with pytest.raises(x2ct.Cancelled):
+        sampler.sample(ap=ap, progress=cancel, cancel=token)
+    assert told == [1, 2]
+    with pytest.raises(x2ct.Cancelled):
+        sampler.sample(ap=ap, cancel=token)
+    sampler.sample(ap=ap, cancel=x2ct.CancelToken())
+
+
+def test_two_samplers_in_two_threads_do_not_disturb_each_other(sampler: x2ct.Sampler, path: Path) -> None:
+    other, ap = x2ct.Sampler(path, precision="f32", threads=1), flat_xray()
+    wanted = {seed: sampler.sample(ap=ap, seed=seed).hu for seed in range(4)}
+    found: dict[int, np.ndarray] = {}
+
+    def work(own: x2ct.Sampler, seeds: tuple[int, ...]) -> None:
+        for seed in seeds:
+            found[seed] = own.sample(ap=ap, seed=seed, preview=lambda *_: None).hu
+
+    workers = [threading.Thread(target=work, args=each) for each in ((sampler, (0, 1)), (other, (2, 3)))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for seed, hu in wanted.items():
+        np.testing.assert_array_equal(found[seed], hu)
+
+
 def test_report_tells_time_apart(sampler: x2ct.Sampler) -> None:
     timings = sampler.run(ap=flat_xray(), steps=20).report["timings"]
     assert set(timings) == {

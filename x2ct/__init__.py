@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from x2ct import _core as _core  # or __getattr__ below would be taken for it
+    from x2ct._core import CancelToken
     from x2ct.bundle import Bundle
     from x2ct.errors import Cancelled, InputError, MemoryLimitError, MissingRuntimeError, X2CTError
     from x2ct.geometry import Geometry, View
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Bundle",
+    "CancelToken",
     "Cancelled",
     "Geometry",
     "InputError",
@@ -43,6 +45,7 @@ __all__ = [
 
 _HOMES = {
     "Bundle": "x2ct.bundle",
+    "CancelToken": "x2ct._core",
     "Cancelled": "x2ct.errors",
     "Geometry": "x2ct.geometry",
     "InputError": "x2ct.errors",

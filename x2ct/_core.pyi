@@ -12,6 +12,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]
 Progress = Callable[[int, int, float], object]
+Preview = Callable[[int, int, float, FloatArray], object]
 
 class SolverInfo(TypedDict):
     """One solver: its order of convergence and the volumes it keeps ("x", "y", "D", "H1"...)."""
@@ -196,6 +197,8 @@ class Sampler:
         sample: int = 0,
         progress: Progress | None = None,
         cancel: CancelToken | None = None,
+        preview: Preview | None = None,
+        preview_every: int = 1,
     ) -> FloatArray:
         """Runs the table: float32 [X, Y, Z] in the network's unit. The GIL is free meanwhile.
 
@@ -205,6 +208,9 @@ class Sampler:
             sample: another number is another noise of the same seed.
             progress: called with (evaluations done, of how many, sigma) after each; what it raises ends the run.
             cancel: looked at before each evaluation.
+            preview: called with the same and D, float32 [X, Y, Z] in the network's unit, after every `preview_every`
+                evaluations; what it raises ends the run too.
+            preview_every: 1 or more.
 
         Raises:
             Cancelled: by `cancel`. KeyboardInterrupt comes out after the evaluation that was going on.
@@ -225,6 +231,8 @@ def run(
     progress: Progress | None = None,
     cancel: CancelToken | None = None,
     threads: int = 0,
+    preview: Preview | None = None,
+    preview_every: int = 1,
 ) -> FloatArray:
     """The same loop with a Python function as the network: x of `shape` and sigma in, the denoised x out."""
 

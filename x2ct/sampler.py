@@ -17,7 +17,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from x2ct import _core, report
+from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
 from x2ct.bundle import Network as NetworkSpec
 from x2ct.conditioning import Conditions, conditions
@@ -28,6 +32,7 @@ from x2ct.runtimes import Choice, choose
 from x2ct.volume import Volume
 
 Progress = Callable[[int, int, float], None]
+Preview = Callable[[int, int, float, Volume], None]
 MAX_STEPS = 1000
 
 
@@ -148,6 +153,9 @@ class Sampler:
         solver: str | None = None,
         mean: bool = False,
         progress: Progress | None = None,
+        preview: Preview | None = None,
+        preview_every: int = 1,
+        cancel: CancelToken | None = None,
     ) -> Volume:
         """One CT volume; see `run`, which also returns the report."""
         return self.run(
@@ -160,6 +168,9 @@ class Sampler:
             solver=solver,
             mean=mean,
             progress=progress,
+            preview=preview,
+            preview_every=preview_every,
+            cancel=cancel,
         ).volume
 
     def run(
@@ -174,6 +185,9 @@ class Sampler:
         solver: str | None = None,
         mean: bool = False,
         progress: Progress | None = None,
+        preview: Preview | None = None,
+        preview_every: int = 1,
+        cancel: CancelToken | None = None,
     ) -> Result:
         """One CT volume and its report. The same inputs and seed give the same bytes.
 
@@ -188,6 +202,10 @@ class Sampler:
             solver: one of the core's solvers; by default the bundle's.
             mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
             progress: called with (evaluations done, of how many, sigma) after each; an exception from it ends the run.
+            preview: called with the same and what the network makes of the volume by then (in HU), before `progress`,
+                after every `preview_every` evaluations; an exception from it ends the run.
+            preview_every: 1 or more.
+            cancel: its `cancel()`, from any thread, ends the run before the next evaluation.
 
         Raises:
             InputError: an argument is wrong or contradicts another.
@@ -202,10 +220,17 @@ class Sampler:
             networks = self._networks()
             study = self._study_of(networks, xrays, geometry)
             looping = time.perf_counter()
-            x = networks.sampler.run(table, seed=seed, progress=progress)
+            x = networks.sampler.run(
+                table,
+                seed=seed,
+                progress=progress,
+                cancel=cancel,
+                preview=self._in_hu(preview),
+                preview_every=preview_every,
+            )
             loop_s = time.perf_counter() - looping
             network_s = float(networks.sampler.timings["network_s"])
-        volume = Volume(self.bundle.intensity.to_hu(x), self.bundle.grid.index_to_mm, source=f"x2ct {self.bundle.name}")
+        volume = self._volume(x)
         timings = {
             "load_s": self._load_s,
             "compile_s": networks.seconds,
@@ -216,6 +241,16 @@ class Sampler:
             "total_s": time.perf_counter() - started,
         }
         return Result(volume, self._report(networks, xrays, study, {"seed": seed, **plan}, timings))
+
+    def _volume(self, x: npt.NDArray[np.float32]) -> Volume:
+        hu = self.bundle.intensity.to_hu(x)
+        return Volume(hu, self.bundle.grid.index_to_mm, source=f"x2ct {self.bundle.name}")
+
+    def _in_hu(self, preview: Preview | None) -> _core.Preview | None:
+        """A preview that wants HU, as one that takes what the core gives."""
+        if preview is None:
+            return None
+        return lambda done, total, sigma, x: preview(done, total, sigma, self._volume(x))
 
     def compile(self) -> None:
         """Compile the networks now; otherwise the first run does.

@@ -9,15 +9,20 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from x2ct.errors import InputError, X2CTError
 from x2ct.output import check_writable
+
+if TYPE_CHECKING:
+    from x2ct.radiograph import XRay
+    from x2ct.sampler import Preview, Result
+    from x2ct.volume import Volume
 
 AnyPath = str | PathLike[str]
 StepProgress = Callable[[int, int, float], None]
@@ -35,6 +40,7 @@ class SampleJob:
         spacing_mm: the X-rays' pixel pitch (row, column), where their files don't say it or say it wrong.
         model: a bundle's folder, or the name of a bundled model.
         preview: a PNG of the CT and the X-rays.
+        preview_every: draw it also while sampling, after every so many evaluations, with the CT as it is by then.
         report: the report as JSON.
         seed, steps, solver, mean: see `x2ct.Sampler.run`.
         device, backend, precision, threads: see `x2ct.Sampler`.
@@ -48,6 +54,7 @@ class SampleJob:
     spacing_mm: tuple[float, float] | None = None
     model: str = "chest"
     preview: Path | None = None
+    preview_every: int | None = None
     report: Path | None = None
     seed: int = 0
     steps: int | None = None
@@ -101,16 +108,26 @@ def sample_files(
 
     sampler = Sampler(job.model, device=job.device, backend=job.backend, precision=job.precision, threads=job.threads)
     say("compiling the networks")
-    result = sampler.run(
-        **xrays,
-        geometry=geometry,
-        seed=job.seed,
-        steps=job.steps,
-        solver=job.solver,
-        mean=job.mean,
-        progress=first_steps,
-    )
-    say("writing")
+    with _live_picture(job, xrays) as draw:
+        result = sampler.run(
+            ap=xrays.get("ap"),
+            pa=xrays.get("pa"),
+            lateral=xrays.get("lateral"),
+            geometry=geometry,
+            seed=job.seed,
+            steps=job.steps,
+            solver=job.solver,
+            mean=job.mean,
+            progress=first_steps,
+            preview=draw,
+            preview_every=job.preview_every or 1,
+        )
+        say("writing")
+        return _write(job, result, xrays)
+
+
+def _write(job: SampleJob, result: Result, xrays: Mapping[str, XRay]) -> dict[str, Any]:
+    """All that the job asks for, or nothing; returns the report with the files in it."""
     from x2ct import report as reports
 
     report = result.report
@@ -130,12 +147,37 @@ def sample_files(
     return report
 
 
+@contextmanager
+def _live_picture(job: SampleJob, xrays: Mapping[str, XRay]) -> Iterator[Preview | None]:
+    """What draws the CT as it is by then to the preview's name, whole each time; a run that fails takes it along."""
+    if job.preview is None or job.preview_every is None:
+        yield None
+        return
+    from x2ct import preview
+
+    target, drawn = job.preview, False
+
+    def draw(done: int, total: int, sigma: float, ct: Volume) -> None:
+        nonlocal drawn
+        preview.save(target, ct, xrays)
+        drawn = True
+
+    try:
+        yield draw
+    except BaseException:
+        if drawn:
+            target.unlink(missing_ok=True)
+        raise
+
+
 def _check_job(job: SampleJob) -> None:
     """What can be known to be wrong before anything heavy is loaded."""
     from x2ct import volume
 
     if not job.inputs:
         raise InputError("X-rays: found none, expected --ap or --pa, --lateral, or a frontal view and --lateral")
+    if job.preview_every is not None and job.preview is None:
+        raise InputError.of("--preview-every", "options", found="no --preview", expected="a picture to draw")
     if job.ap and job.pa:
         raise InputError("X-rays: found both --ap and --pa, expected one frontal view")
     for path in (*job.inputs.values(), *((job.geometry,) if job.geometry else ())):

@@ -68,6 +68,9 @@ void Sampler::set_condition(const std::string& name, const float* data, const Sh
 void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     const auto lock = enter();
     const Stopwatch total;
+    if (options.preview_every < 1) {
+        throw InputError("preview_every: found " + std::to_string(options.preview_every) + ", expected 1 or more");
+    }
     evaluator_->prepare();
     Registers registers(device_, table, static_cast<std::size_t>(count_));
 
@@ -75,6 +78,7 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     timed(timings.kernel_s, [&] { start(table, options, registers); });
     const int rows = table.evaluations();
     float* const denoised = registers.denoised.data();
+    std::vector<float> shown;
     for (int row = 0; row < rows; ++row) {
         if (options.cancel != nullptr && *options.cancel) throw Cancelled("cancelled");
         const double sigma = table.rows()[row].sigma;
@@ -83,7 +87,13 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
             timed(timings.correction_s, [&] { options.correction->apply(row, rows, sigma, denoised); });
         }
         timed(timings.kernel_s, [&] { step(table, row, options, registers); });
-        if (options.progress) options.progress({row + 1, rows, sigma});
+        const Progress now{row + 1, rows, sigma};
+        if (options.preview && now.step % options.preview_every == 0) {
+            shown.resize(static_cast<std::size_t>(count_));
+            device_->download(shown.data(), denoised, shown.size());
+            options.preview(now, shown.data());
+        }
+        if (options.progress) options.progress(now);
     }
     device_->download(out, registers.y.data(), static_cast<std::size_t>(count_));
     timings.evaluations = rows;

@@ -31,16 +31,38 @@ std::function<void(const Progress&)> between_evaluations(const py::object& progr
     };
 }
 
+// Hands over a copy of D, which the caller may keep.
+std::function<void(const Progress&, const float*)> shown(const py::object& preview, const Shape& shape) {
+    if (preview.is_none()) return {};
+    return [&preview, &shape](const Progress& now, const float* denoised) {
+        const py::gil_scoped_acquire acquire;
+        py::array_t<float> copy = new_array(shape);
+        std::copy_n(denoised, copy.size(), copy.mutable_data());
+        preview(now.step, now.total, now.sigma, std::move(copy));
+    };
+}
+
+// What a run may be told beside its table.
+struct PyRun {
+    std::uint64_t seed;
+    std::uint32_t sample;
+    const py::object& progress;
+    const std::shared_ptr<CancelToken>& cancel;
+    const py::object& preview;
+    int preview_every;
+};
+
 // Runs and returns x with `shape`, which may leave out axes of 1 that the network's x has.
-py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table, std::uint64_t seed,
-                       std::uint32_t sample, const py::object& progress, const std::shared_ptr<CancelToken>& cancel) {
+py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table, const PyRun& asked) {
     py::array_t<float> volume = new_array(shape);
     float* const to = volume.mutable_data();
     RunOptions options;
-    options.seed = seed;
-    options.sample = sample;
-    options.progress = between_evaluations(progress);
-    if (cancel) options.cancel = &cancel->cancelled;
+    options.seed = asked.seed;
+    options.sample = asked.sample;
+    options.progress = between_evaluations(asked.progress);
+    options.preview = shown(asked.preview, shape);
+    options.preview_every = asked.preview_every;
+    if (asked.cancel) options.cancel = &asked.cancel->cancelled;
     const py::gil_scoped_release release;
     sampler.run(table, options, to);
     return volume;
@@ -68,8 +90,8 @@ class PySampler {
     }
 
     py::array_t<float> run(const Table& table, std::uint64_t seed, std::uint32_t sample, const py::object& progress,
-                           const std::shared_ptr<CancelToken>& cancel) {
-        return python::run(*sampler_, shape_, table, seed, sample, progress, cancel);
+                           const std::shared_ptr<CancelToken>& cancel, const py::object& preview, int preview_every) {
+        return python::run(*sampler_, shape_, table, {seed, sample, progress, cancel, preview, preview_every});
     }
 
     const Shape& shape() const { return shape_; }
@@ -88,10 +110,11 @@ py::dict timings(const PySampler& sampler) {
 
 py::array_t<float> run_callable(const py::function& denoiser, const Table& table,
                                 const std::vector<std::int64_t>& shape, std::uint64_t seed, std::uint32_t sample,
-                                const py::object& progress, const std::shared_ptr<CancelToken>& cancel, int threads) {
+                                const py::object& progress, const std::shared_ptr<CancelToken>& cancel, int threads,
+                                const py::object& preview, int preview_every) {
     const Shape checked = checked_shape(shape, "run");
     Sampler sampler(callable_network(denoiser, checked), cpu_device(threads), checked);
-    return run(sampler, checked, table, seed, sample, progress, cancel);
+    return run(sampler, checked, table, {seed, sample, progress, cancel, preview, preview_every});
 }
 
 }  // namespace
@@ -109,12 +132,12 @@ void bind_sampler(py::module_& module) {
              "denoiser"_a, "shape"_a, "threads"_a = 0)
         .def("set_condition", &PySampler::set_condition, "arrays"_a)
         .def("run", &PySampler::run, "table"_a, "seed"_a, "sample"_a = 0, "progress"_a = py::none(),
-             "cancel"_a = py::none())
+             "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1)
         .def_property_readonly("shape", [](const PySampler& self) { return py::tuple(py::cast(self.shape())); })
         .def_property_readonly("timings", &timings);
     module.def("run", &run_callable, "denoiser"_a, "table"_a, "shape"_a, "seed"_a, "sample"_a = 0,
-               "progress"_a = py::none(), "cancel"_a = py::none(), "threads"_a = 0,
-               "The same loop with a Python function (x, sigma) -> denoised as the network.");
+               "progress"_a = py::none(), "cancel"_a = py::none(), "threads"_a = 0, "preview"_a = py::none(),
+               "preview_every"_a = 1, "The same loop with a Python function (x, sigma) -> denoised as the network.");
 }
 
 }  // namespace x2ct::python

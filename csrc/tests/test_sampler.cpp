@@ -122,6 +122,54 @@ void progress_counts_evaluations() {
     CHECK(one.timings().total_s >= one.timings().network_s + one.timings().kernel_s);
 }
 
+// The picture shown is D itself: for a denoiser that always says the same, exactly that; and it may end the run.
+void a_preview_is_what_the_network_says() {
+    auto one = sampler([](double, double sigma) { return sigma; });
+    const Table table = usual("euler");
+    const auto wanted = run(one, table);
+    std::vector<int> steps;
+    RunOptions options;
+    options.preview_every = 2;
+    options.preview = [&](const x2ct::Progress& now, const float* denoised) {
+        steps.push_back(now.step);
+        const auto count = x2ct::volume_of(some_shape());
+        for (std::int64_t i = 0; i < count; i += 101) CHECK_CLOSE(denoised[i], now.sigma, 1e-6 * now.sigma);
+    };
+    CHECK(run(one, table, options) == wanted);
+    CHECK((steps == std::vector<int>{2, 4}));
+    options.preview = [](const x2ct::Progress&, const float*) { throw std::logic_error("preview"); };
+    CHECK_THROWS(std::logic_error, run(one, table, options));
+    options.preview_every = 0;
+    CHECK_THROWS(x2ct::InputError, run(one, table, options));
+    CHECK(run(one, table) == wanted);
+}
+
+// Two samplers, each in a thread of its own, while a third is cancelled again and again.
+void samplers_in_threads_do_not_disturb_each_other() {
+    auto alone = sampler(kData, 1);
+    const Table table = usual();
+    const auto wanted = run(alone, table);
+    std::vector<int> same(3);
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 3; ++t) {
+        threads.emplace_back([&, t] {
+            auto mine = sampler(kData, 2);
+            std::atomic<bool> cancel = t == 2;
+            RunOptions options;
+            options.cancel = &cancel;
+            for (int repeat = 0; repeat < 3; ++repeat) {
+                try {
+                    same[t] += run(mine, table, options) == wanted;
+                } catch (const x2ct::Cancelled&) {
+                    cancel = false;
+                }
+            }
+        });
+    }
+    threads.clear();
+    CHECK((same == std::vector<int>{3, 3, 2}));
+}
+
 void a_cancelled_sampler_runs_again() {
     auto one = sampler(kData);
     const auto wanted = run(one, usual());
@@ -231,6 +279,7 @@ void impossible_memory_is_an_error() {
 }  // namespace
 
 TESTS(solvers_match_the_reference, any_table_matches_the_reference, same_bits_for_any_threads_and_run,
-      seeds_and_samples_differ, progress_counts_evaluations, a_cancelled_sampler_runs_again,
-      a_sampler_survives_exceptions, a_correction_has_the_last_word_on_every_row, a_second_run_meanwhile_is_refused,
-      misfits_are_refused, impossible_memory_is_an_error)
+      seeds_and_samples_differ, progress_counts_evaluations, a_preview_is_what_the_network_says,
+      samplers_in_threads_do_not_disturb_each_other, a_cancelled_sampler_runs_again, a_sampler_survives_exceptions,
+      a_correction_has_the_last_word_on_every_row, a_second_run_meanwhile_is_refused, misfits_are_refused,
+      impossible_memory_is_an_error)

@@ -37,6 +37,10 @@ struct RunOptions {
     std::uint32_t sample = 0;
     /// Called after each evaluation, in the thread that runs; what it throws ends the run and comes out of run().
     std::function<void(const Progress&)> progress;
+    /// Called before `progress`, after every `preview_every` evaluations, with what the network makes of the volume by
+    /// then: D in the sampler's shape on the host, good during the call. What it throws ends the run as above.
+    std::function<void(const Progress&, const float* denoised)> preview = {};
+    int preview_every = 1;
     /// Looked at before each evaluation; true ends the run with Cancelled.
     const std::atomic<bool>* cancel = nullptr;
     /// Applied after each evaluation; none leaves D as the network says it.
