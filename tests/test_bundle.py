@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ def test_writing_what_was_read_gives_the_same_bytes(original: Path, tmp_path: Pa
     assert sorted(os.listdir(again.path)) == sorted(os.listdir(original))
 
 
+def test_tuned_schedules_are_kept(tmp_path: Path) -> None:
+    manifest, files = tiny_bundle.manifest()
+    schedules = {1: (20.0,), 10: tuple(np.geomspace(20.0, 0.03, 10)), 3: (20.0, 0.7, 0.03)}
+    schedules[10] = (20.0, *schedules[10][1:-1], 0.03)
+    tuned = replace(manifest, diffusion=replace(manifest.diffusion, schedules=schedules))
+    bundle = Bundle.write(tmp_path / "tuned.x2ct", tuned, files)
+    assert bundle.diffusion.schedules == schedules
+    again = Bundle.write(tmp_path / "again.x2ct", bundle, files)
+    assert again.checksum == bundle.checksum
+
+
 def test_grid_has_its_origin_in_the_middle(original: Path) -> None:
     grid = Bundle.load(original).grid
     middle = (np.array(grid.shape) - 1) / 2
@@ -157,6 +169,14 @@ FIELD_FAULTS: list[tuple[str, object, str]] = [
     ("diffusion/steps", 0, "diffusion.steps"),
     ("diffusion/solver", "rm -rf", "diffusion.solver"),
     ("diffusion/slover", "euler", "diffusion.slover"),
+    ("diffusion/schedules", [[20.0, 0.03]], "diffusion.schedules"),
+    ("diffusion/schedules", {"02": [20.0, 0.03]}, "diffusion.schedules"),
+    ("diffusion/schedules", {"0": []}, "diffusion.schedules"),
+    ("diffusion/schedules", {"3": [20.0, 0.03]}, "diffusion.schedules.3"),
+    ("diffusion/schedules", {"2": [19.0, 0.03]}, "diffusion.schedules.2"),
+    ("diffusion/schedules", {"2": [20.0, 0.04]}, "diffusion.schedules.2"),
+    ("diffusion/schedules", {"4": [20.0, 1.0, 1.0, 0.03]}, "diffusion.schedules.4"),
+    ("diffusion/schedules", {"3": [20.0, "1", 0.03]}, "diffusion.schedules.3"),
     ("patch/sizes", [[32, 32, 64]], "patch.sizes"),
     ("patch/sizes", [[32, 32]], "patch.sizes"),
     ("patch/probabilities", [0.5], "patch.probabilities"),

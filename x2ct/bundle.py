@@ -169,6 +169,7 @@ class Bundle(Manifest):
                 "schedule": self.diffusion.schedule,
                 "steps": self.diffusion.steps,
                 "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
+                "tuned_steps": sorted(self.diffusion.schedules),
             },
             "patch": {"sizes": [list(size) for size in self.patch.sizes], "stride": self.patch.stride},
             "receptive_radius": self.networks.receptive_radius,

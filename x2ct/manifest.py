@@ -11,7 +11,8 @@ Schema 1. A field that is not named here is refused; lengths are in mm, x is the
 | xray                | shape [H, W] and spacing_mm [row, column] of the encoder's images; reference_p99: the        |
 |                     | training images' median 99th percentile (line integrals)                                     |
 | geometry            | the default views, one per slot (0 frontal, 1 lateral), as `Geometry.to_json` writes them    |
-| diffusion           | sigma_data, sigma_min, sigma_max (in x); schedule, solver and steps: what to sample with     |
+| diffusion           | sigma_data, sigma_min, sigma_max (in x); schedule, solver and steps: what to sample with;    |
+|                     | schedules, where `x2ct tune` was run: number of steps -> its noise levels, first to last     |
 | patch               | sizes [[X, Y, Z], ...] trained on and their probabilities; stride: what origins and          |
 |                     | extents of a patch are multiples of, in voxels                                               |
 | networks            | encoder, lift, denoiser: file; inputs and outputs as name, dtype and shape (an extent, or    |
@@ -25,8 +26,9 @@ Schema 1. A field that is not named here is refused; lengths are in mm, x is the
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from x2ct.errors import InputError
@@ -59,7 +61,11 @@ class XRaySpec:
 
 @dataclass(frozen=True)
 class Diffusion:
-    """The noise level's range and the data's standard deviation, in x; what to sample with by default."""
+    """The noise level's range and the data's standard deviation, in x; what to sample with by default.
+
+    `schedules` are the noise levels that `x2ct tune` found, by their number: sigma_max first, sigma_min last. They go
+    before `schedule` where the number of steps is theirs.
+    """
 
     sigma_data: float
     sigma_min: float
@@ -67,6 +73,7 @@ class Diffusion:
     schedule: str
     solver: str
     steps: int
+    schedules: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,7 @@ class Manifest:
                 "schedule": diffusion.schedule,
                 "solver": diffusion.solver,
                 "steps": diffusion.steps,
+                **_schedules_json(diffusion),
             },
             "patch": {
                 "sizes": [list(size) for size in self.patch.sizes],
@@ -259,8 +267,31 @@ def _read_diffusion(fields: Fields) -> Diffusion:
     )
     if found.sigma_max <= low:
         fields.fail("sigma_max", expected=f"more than sigma_min, {low:g}")
+    if "schedules" in fields.keys():  # noqa: SIM118
+        found = replace(found, schedules=_read_schedules(fields.section("schedules"), found))
     fields.close()
     return found
+
+
+def _read_schedules(fields: Fields, diffusion: Diffusion) -> dict[int, tuple[float, ...]]:
+    low, high = diffusion.sigma_min, diffusion.sigma_max
+    found = {}
+    for key in fields.keys():  # noqa: SIM118
+        if not re.fullmatch("[1-9][0-9]{0,2}", key):
+            fields.fail(key, found=shown(key), expected="numbers of steps, 1 to 999, as keys")
+        count = int(key)
+        sigmas = fields.numbers(key, count, count, low, high)
+        falls = all(after < before for before, after in zip(sigmas, sigmas[1:], strict=False))
+        if not falls or sigmas[0] != high or (count > 1 and sigmas[-1] != low):
+            fields.fail(key, expected=f"falling numbers from sigma_max, {high:g}, to sigma_min, {low:g}")
+        found[count] = sigmas
+    return found
+
+
+def _schedules_json(diffusion: Diffusion) -> dict[str, Json]:
+    """The tuned schedules as a field; none where there are none, as in bundles from before there were any."""
+    lists: dict[str, Json] = {str(count): list(sigmas) for count, sigmas in sorted(diffusion.schedules.items())}
+    return {"schedules": lists} if lists else {}
 
 
 def _read_patch(fields: Fields) -> Patch:
