@@ -321,6 +321,23 @@ def test_info_describes_a_bundle(study: Study) -> None:
     assert "32 x 32 x 32" in run("info", study / "tiny.x2ct").stdout
 
 
+def test_info_prints_the_table_that_sample_walks(study: Study) -> None:
+    which = ["--steps", "3", "--schedule", "edm"]
+    lines = run("info", study / "tiny.x2ct", "--table", "unipc-2", *which).stdout.splitlines()
+    assert lines[:2] == ["schedule: edm", "unipc-2, 3 evaluations, registers x y D H1"]
+    assert len(lines) == 6
+    told = json.loads(run("info", study / "tiny.x2ct", "--table", "unipc-2", *which, "--json").stdout)
+    assert [len(row) for row in told["rows"]] == [len(told["columns"])] * 3
+    report = json.loads(study.sample("--solver", "unipc-2", *which, "--json").stdout)
+    assert all(report[key] == told[key] for key in ("solver", "schedule", "steps", "evaluations", "sigmas"))
+
+
+@pytest.mark.parametrize("options", [["--table", "rk4"], ["--steps", "3"], ["--table", "heun", "--schedule", "tuned"]])
+def test_info_refuses_a_table_that_is_none(study: Study, options: list[str]) -> None:
+    result = run("info", study / "tiny.x2ct", *options)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+
+
 def test_info_refuses_a_damaged_bundle(study: Study) -> None:
     flip_a_byte(study)
     result = run("info", study / "tiny.x2ct")

@@ -22,7 +22,7 @@ def denoiser(x: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp-2m"])
+@pytest.mark.parametrize("solver", ["euler", "heun", "dpmpp-2m", "dpmpp-2m-sde", "unipc-3", "ipndm-4"])
 def test_same_bytes_in_repeated_runs_and_for_any_threads(solver: str, threads: int) -> None:
     table = _core.Table.make(solver, _core.schedule("edm", 5, 0.03, 20.0))
     first = _core.run(denoiser, table, SHAPE, seed=5, threads=1)

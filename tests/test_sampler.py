@@ -255,6 +255,11 @@ def test_what_cannot_be_had_is_refused_at_once(
         ({"solver": "guess"}, "guess"),
         ({"mean": True, "steps": 2}, "mean"),
         ({"mean": True, "solver": "euler"}, "mean"),
+        ({"mean": True, "schedule": "edm"}, "mean"),
+        ({"schedule": "cosine"}, "cosine"),
+        ({"schedule": "tuned"}, "tuned"),
+        ({"schedule": [1.0, 2.0]}, "sigmas"),
+        ({"schedule": [2.0, 1.0], "steps": 3}, "steps"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(sampler: x2ct.Sampler, options: dict[str, object], word: str) -> None:

@@ -15,11 +15,17 @@ Progress = Callable[[int, int, float], object]
 Preview = Callable[[int, int, float, FloatArray], object]
 
 class SolverInfo(TypedDict):
-    """One solver: its order of convergence and the volumes it keeps ("x", "y", "D", "H1"...)."""
+    """One solver: its order of convergence and the volumes it keeps ("x", "y", "D", "H1"...).
+
+    A `stochastic` one draws fresh noise in every step and converges in distribution only; a `timed` one knows other
+    times than sigma.
+    """
 
     name: str
     order: int
     registers: list[str]
+    stochastic: bool
+    timed: bool
 
 class BackendInfo(TypedDict):
     """One backend: what it can do here, or the reason why it can't. `precisions` is by device, fastest first."""
@@ -44,7 +50,8 @@ class TimingInfo(TypedDict):
 def schedule(name: str, steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> list[float]:
     """Noise levels from sigma_max down to sigma_min, in units of x; the table adds the final 0.
 
-    "edm" is Karras et al. 2022, eq. 5; "log-snr" falls in equal steps of ln sigma.
+    "edm", "vp", "ve" and "iddpm" are the time steps of Karras et al. 2022, Table 1, brought to this range; "log-snr"
+    falls in equal steps of ln sigma.
 
     Raises:
         InputError: an unknown name, or values that make no schedule.
@@ -52,6 +59,9 @@ def schedule(name: str, steps: int, sigma_min: float, sigma_max: float, rho: flo
 
 def schedules() -> list[str]:
     """The names that `schedule` knows."""
+
+def time_of(schedule: str) -> str:
+    """The time that a schedule was made in: "vp", "ve", or "sigma" for all others."""
 
 def solvers() -> list[SolverInfo]:
     """The solvers that `Table.make` knows."""
@@ -74,17 +84,19 @@ class Table:
         s_max: float = ...,
         s_noise: float = 1.0,
         to_zero: bool = True,
+        time: str = "sigma",
     ) -> Table:
-        """The table of a solver: "euler", "heun" (Karras et al. 2022, Algorithm 2) or "dpmpp-2m" (Lu et al. 2022).
+        """The table of a solver, one of `solvers`.
 
         Args:
             solver: its name.
             sigmas: strictly falling noise levels. One alone makes the posterior mean, D(sigma n, sigma).
             churn: S_churn of Heun; `s_min`, `s_max` and `s_noise` are its S_min, S_max and S_noise.
             to_zero: end at sigma 0; otherwise at the last sigma given.
+            time: what Euler and Heun step in, "sigma", "vp" or "ve" (Karras et al. 2022, Table 1).
 
         Raises:
-            InputError: an unknown solver, sigmas that don't fall, or churn for a solver that has none.
+            InputError: an unknown solver, sigmas that don't fall, or churn or a time for a solver that has none.
         """
 
     @property

@@ -29,6 +29,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         "core": "",
         "backends": [],
         "solvers": [],
+        "schedules": [],
         "training": {name: _version(name) for name in _TRAINING},
         "models": list(bundled()),
         "notice": report.NOTICE,
@@ -41,6 +42,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         facts["core"] = "ready"
         facts["backends"] = _backends()
         facts["solvers"] = [dict(solver) for solver in _core.solvers()]
+        facts["schedules"] = _core.schedules()
     if bundle is not None:
         facts["bundle"] = Bundle.load(bundle).summary()
     return facts
@@ -77,10 +79,49 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
             "Backends",
             [("core", facts["core"]), *((backend["name"], _backend(backend)) for backend in facts["backends"])],
         ),
-        ("Solvers", [(solver["name"], f"order {solver['order']}") for solver in facts["solvers"]]),
+        ("Solvers", [(solver["name"], _solver(solver)) for solver in facts["solvers"]]),
+        ("Schedules", [(name, "") for name in facts["schedules"]]),
         ("Training and export", training),
         ("Bundled models", [(name, "") for name in facts["models"]] or [("none", "")]),
     ]
+
+
+def solver_table(
+    solver: str, bundle: str | None = None, steps: int | None = None, schedule: str | None = None
+) -> dict[str, Any]:
+    """The table of coefficients that a run of `x2ct sample` with these options would walk.
+
+    Args:
+        solver: one of the core's.
+        bundle: whose noise levels; by default the bundled model's.
+        steps: by default the bundle's.
+        schedule: likewise.
+
+    Returns:
+        The table in words (`text`), and its coefficients: `rows` of `columns`.
+
+    Raises:
+        InputError: the bundle can't be opened, or there is no such solver, schedule or number of steps.
+    """
+    from x2ct.bundle import DEFAULT, Bundle
+    from x2ct.schedules import plan
+
+    planned = plan(Bundle.load(bundle or DEFAULT).diffusion, solver=solver, steps=steps, schedule=schedule)
+    table = planned.table
+    return {
+        "text": f"schedule: {planned.schedule}\n{table.describe().rstrip()}",
+        **planned.facts(),
+        "registers": table.registers,
+        "start": {"scale": table.start_scale, "noise": table.start_noise},
+        "columns": table.columns,
+        "rows": table.rows.tolist(),
+    }
+
+
+def _solver(solver: dict[str, Any]) -> str:
+    kind = " in distribution" if solver["stochastic"] else ""
+    volumes = solver["registers"]
+    return f"order {solver['order']}{kind}; keeps {len(volumes)} volumes: {' '.join(volumes)}"
 
 
 def _backend(backend: dict[str, Any]) -> str:

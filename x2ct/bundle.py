@@ -169,7 +169,7 @@ class Bundle(Manifest):
                 "schedule": self.diffusion.schedule,
                 "steps": self.diffusion.steps,
                 "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
-                "tuned_steps": sorted(self.diffusion.schedules),
+                "tuned_for_steps": ", ".join(map(str, sorted(self.diffusion.schedules))) or "none",
             },
             "patch": {"sizes": [list(size) for size in self.patch.sizes], "stride": self.patch.stride},
             "receptive_radius": self.networks.receptive_radius,

@@ -95,7 +95,8 @@ def summary(report: Mapping[str, Any]) -> str:
     output = report["outputs"][0]["file"] if report["outputs"] else "no file"
     shape = " x ".join(map(str, report["grid"]["shape"]))
     spacing = " x ".join(f"{step:g}" for step in report["grid"]["spacing_mm"])
-    kind = "posterior mean" if report["mean"] else f"{report['solver']}, {report['evaluations']} evaluations"
+    solver = f"{report['solver']} ({report['schedule']}), {report['evaluations']} evaluations"
+    kind = "posterior mean" if report["mean"] else solver
     where = f"{report['device']}, {report['backend']} {report['precision']['denoiser']}"
     seconds = report["timings"]["total_s"]
     return f"{output}: {shape} voxels of {spacing} mm; {kind}, seed {report['seed']}; {seconds:.1f} s on {where}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -29,11 +29,11 @@ from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry
 from x2ct.radiograph import XRay
 from x2ct.runtimes import Choice, choose
+from x2ct.schedules import plan
 from x2ct.volume import Volume
 
 Progress = Callable[[int, int, float], None]
 Preview = Callable[[int, int, float, Volume], None]
-MAX_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ class Sampler:
         seed: int = 0,
         steps: int | None = None,
         solver: str | None = None,
+        schedule: str | Sequence[float] | None = None,
         mean: bool = False,
         progress: Progress | None = None,
         preview: Preview | None = None,
@@ -166,6 +167,7 @@ class Sampler:
             seed=seed,
             steps=steps,
             solver=solver,
+            schedule=schedule,
             mean=mean,
             progress=progress,
             preview=preview,
@@ -183,6 +185,7 @@ class Sampler:
         seed: int = 0,
         steps: int | None = None,
         solver: str | None = None,
+        schedule: str | Sequence[float] | None = None,
         mean: bool = False,
         progress: Progress | None = None,
         preview: Preview | None = None,
@@ -198,8 +201,10 @@ class Sampler:
             geometry: where the X-rays were taken from; by default the model's own views.
             seed: of the noise, 0 to 2**64 - 1. Runs with the same X-ray objects reuse what encoder and lift made of
                 them.
-            steps: along the noise schedule; by default the bundle's. Solvers of order 2 evaluate more than once a step.
+            steps: along the noise schedule; by default the bundle's. Heun evaluates twice a step.
             solver: one of the core's solvers; by default the bundle's.
+            schedule: "tuned", one of the core's schedules, or falling noise levels; by default the list that
+                `x2ct tune` found for this number of steps, or the bundle's schedule where there is none.
             mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
             progress: called with (evaluations done, of how many, sigma) after each; an exception from it ends the run.
             preview: called with the same and what the network makes of the volume by then (in HU), before `progress`,
@@ -214,7 +219,8 @@ class Sampler:
         """
         started = time.perf_counter()
         _check_seed(seed)
-        table, plan = self._table(steps, solver, mean)
+        planned = plan(self.bundle.diffusion, steps=steps, solver=solver, schedule=schedule, mean=mean)
+        table = planned.table
         xrays = {name: xray for name, xray in (("ap", ap), ("pa", pa), ("lateral", lateral)) if xray is not None}
         with self._lock, _memory_limit("sampling"):
             networks = self._networks()
@@ -240,7 +246,7 @@ class Sampler:
             "outside_network_share": max(0.0, 1.0 - network_s / loop_s),
             "total_s": time.perf_counter() - started,
         }
-        return Result(volume, self._report(networks, xrays, study, {"seed": seed, **plan}, timings))
+        return Result(volume, self._report(networks, xrays, study, {"seed": seed, **planned.facts()}, timings))
 
     def _volume(self, x: npt.NDArray[np.float32]) -> Volume:
         hu = self.bundle.intensity.to_hu(x)
@@ -279,41 +285,12 @@ class Sampler:
         self._study = _Study(given, ready, time.perf_counter() - started)
         return self._study
 
-    def _table(self, steps: int | None, solver: str | None, mean: bool) -> tuple[_core.Table, dict[str, Any]]:
-        """The core's coefficient table, and what the report says about it."""
-        diffusion = self.bundle.diffusion
-        if mean:
-            if steps is not None or solver is not None:
-                raise InputError.of(
-                    "--mean", "options", found="steps or a solver", expected="neither, it is one evaluation"
-                )
-            # One Euler step from sigma_max to 0 is D(sigma_max n, sigma_max), exactly: its weight on x is 0.
-            solver, schedule, sigmas = "euler", "posterior mean", [diffusion.sigma_max]
-        else:
-            solver, schedule = solver or diffusion.solver, diffusion.schedule
-            steps = diffusion.steps if steps is None else steps
-            known = [entry["name"] for entry in _core.solvers()]
-            if solver not in known:
-                raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(known))
-            if not 1 <= steps <= MAX_STEPS:
-                raise InputError.of("--steps", "value", found=steps, expected=f"1 to {MAX_STEPS}")
-            sigmas = _core.schedule(schedule, steps, diffusion.sigma_min, diffusion.sigma_max)
-        table = _core.Table.make(solver, sigmas)
-        return table, {
-            "mean": mean,
-            "solver": solver,
-            "schedule": schedule,
-            "steps": len(sigmas),
-            "evaluations": table.evaluations,
-            "sigmas": [float(sigma) for sigma in sigmas],
-        }
-
     def _report(
         self,
         networks: _Compiled,
         xrays: Mapping[str, XRay],
         study: _Study,
-        plan: Mapping[str, Any],
+        facts: Mapping[str, Any],
         timings: Mapping[str, float],
     ) -> dict[str, Any]:
         grid = self.bundle.grid
@@ -340,7 +317,7 @@ class Sampler:
                 }
                 for name, xray in xrays.items()
             ],
-            **plan,
+            **facts,
             "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
             "condition_reused": study.reused,
             "timings": {key: round(value, 6) for key, value in timings.items()},

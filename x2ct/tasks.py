@@ -42,7 +42,7 @@ class SampleJob:
         preview: a PNG of the CT and the X-rays.
         preview_every: draw it also while sampling, after every so many evaluations, with the CT as it is by then.
         report: the report as JSON.
-        seed, steps, solver, mean: see `x2ct.Sampler.run`.
+        seed, steps, solver, schedule, mean: see `x2ct.Sampler.run`.
         device, backend, precision, threads: see `x2ct.Sampler`.
     """
 
@@ -59,6 +59,7 @@ class SampleJob:
     seed: int = 0
     steps: int | None = None
     solver: str | None = None
+    schedule: str | None = None
     mean: bool = False
     device: str = "auto"
     backend: str = "auto"
@@ -117,6 +118,7 @@ def sample_files(
             seed=job.seed,
             steps=job.steps,
             solver=job.solver,
+            schedule=job.schedule,
             mean=job.mean,
             progress=first_steps,
             preview=draw,

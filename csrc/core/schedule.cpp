@@ -3,52 +3,133 @@
 // networks and devices by their interfaces only, and no Python.
 #include "x2ct/schedule.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "x2ct/error.h"
 
 namespace x2ct {
 namespace {
 
-double edm(double at, double sigma_min, double sigma_max, double rho) {
-    const double first = std::pow(sigma_max, 1 / rho), last = std::pow(sigma_min, 1 / rho);
-    return std::pow(first + at * (last - first), rho);
+constexpr double kBetaD = 19.9, kBetaMin = 0.1;  // VP's constants in Table 1 of Karras et al. 2022
+constexpr int kLevels = 1000;                    // iDDPM's M, C1 and C2 there
+constexpr double kC1 = 0.001, kC2 = 0.008;
+
+struct Range {
+    int steps;
+    double sigma_min, sigma_max, rho;
+
+    double at(int i) const { return static_cast<double>(i) / (steps - 1); }
+};
+
+double between(double first, double last, double at) { return first + at * (last - first); }
+
+double edm(const Range& r, int i) {
+    return std::pow(between(std::pow(r.sigma_max, 1 / r.rho), std::pow(r.sigma_min, 1 / r.rho), r.at(i)), r.rho);
 }
 
-double log_snr(double at, double sigma_min, double sigma_max) {
-    return std::exp(std::log(sigma_max) + at * (std::log(sigma_min) - std::log(sigma_max)));
+double log_snr(const Range& r, int i) {
+    return std::exp(between(std::log(r.sigma_max), std::log(r.sigma_min), r.at(i)));
+}
+
+// sigma(t)^2 + 1 = exp(beta_d t^2 / 2 + beta_min t), and its inverse.
+double vp_sigma(double t) { return std::sqrt(std::expm1(t * (kBetaD * t / 2 + kBetaMin))); }
+
+double vp_time(double sigma) {
+    return (std::sqrt(kBetaMin * kBetaMin + 2 * kBetaD * std::log1p(sigma * sigma)) - kBetaMin) / kBetaD;
+}
+
+double vp(const Range& r, int i) { return vp_sigma(between(vp_time(r.sigma_max), vp_time(r.sigma_min), r.at(i))); }
+
+// u_0 .. u_(M-1): u_M = 0, u_(j-1) = sqrt((u_j^2 + 1) / max(alpha_(j-1) / alpha_j, C1) - 1).
+std::vector<double> iddpm_levels() {
+    const auto alpha = [](int j) {
+        const double s = std::sin(std::numbers::pi / 2 * j / (kLevels * (kC2 + 1)));
+        return s * s;
+    };
+    std::vector<double> u(kLevels + 1, 0.0);
+    for (int j = kLevels; j > 0; --j) {
+        u[j - 1] = std::sqrt((u[j] * u[j] + 1) / std::max(alpha(j - 1) / alpha(j), kC1) - 1);
+    }
+    u.pop_back();
+    return u;
+}
+
+double iddpm(const Range& r, int i) {
+    static const std::vector<double> levels = iddpm_levels();
+    const auto within = [&](double level) { return level >= r.sigma_min && level <= r.sigma_max; };
+    const auto first = std::ranges::find_if(levels, within);
+    const auto count = std::ranges::count_if(levels, within);
+    if (count < r.steps) {
+        throw InputError("schedule: steps: found " + std::to_string(r.steps) + ", expected at most " +
+                         std::to_string(count) + ", the levels of iddpm between sigma_min and sigma_max");
+    }
+    return first[std::lround(r.at(i) * static_cast<double>(count - 1))];
+}
+
+using Maker = double (*)(const Range&, int);
+
+struct Named {
+    const char* name;
+    Maker make;
+};
+
+constexpr Named kSchedules[] = {
+    {"edm", edm}, {"vp", vp}, {"ve", log_snr}, {"iddpm", iddpm}, {"log-snr", log_snr},
+};
+
+void check(const Range& r) {
+    if (r.steps < 1 || r.steps > 100000) {
+        throw InputError("schedule: steps: found " + std::to_string(r.steps) + ", expected 1 to 100000");
+    }
+    if (!(r.sigma_max > 0) || !std::isfinite(r.sigma_max)) {
+        throw InputError("schedule: sigma_max: found " + std::to_string(r.sigma_max) + ", expected a number > 0");
+    }
+    if (!(r.sigma_min > 0 && r.sigma_min < r.sigma_max)) {
+        throw InputError("schedule: sigma_min: found " + std::to_string(r.sigma_min) +
+                         ", expected a number between 0 and sigma_max");
+    }
+    if (!(r.rho >= 1) || !std::isfinite(r.rho)) {
+        throw InputError("schedule: rho: found " + std::to_string(r.rho) + ", expected a number >= 1");
+    }
 }
 
 }  // namespace
 
-std::vector<std::string> schedules() { return {"edm", "log-snr"}; }
+std::vector<std::string> schedules() {
+    std::vector<std::string> names;
+    for (const Named& one : kSchedules) names.emplace_back(one.name);
+    return names;
+}
 
 std::vector<double> schedule(const std::string& name, int steps, double sigma_min, double sigma_max, double rho) {
-    const bool is_edm = name == "edm";
-    if (!is_edm && name != "log-snr") {
-        throw InputError("schedule: found \"" + name + "\", expected edm or log-snr");
+    const auto* const found = std::ranges::find(kSchedules, name, &Named::name);
+    if (found == std::ranges::end(kSchedules)) {
+        std::string known;
+        for (const Named& one : kSchedules) known += (known.empty() ? "" : ", ") + std::string(one.name);
+        throw InputError("schedule: found \"" + name + "\", expected one of " + known);
     }
-    if (steps < 1 || steps > 100000) {
-        throw InputError("schedule: steps: found " + std::to_string(steps) + ", expected 1 to 100000");
-    }
-    if (!(sigma_max > 0) || !std::isfinite(sigma_max)) {
-        throw InputError("schedule: sigma_max: found " + std::to_string(sigma_max) + ", expected a number > 0");
-    }
-    if (!(sigma_min > 0 && sigma_min < sigma_max)) {
-        throw InputError("schedule: sigma_min: found " + std::to_string(sigma_min) +
-                         ", expected a number between 0 and sigma_max");
-    }
-    if (!(rho >= 1) || !std::isfinite(rho)) {
-        throw InputError("schedule: rho: found " + std::to_string(rho) + ", expected a number >= 1");
-    }
+    const Range range{steps, sigma_min, sigma_max, rho};
+    check(range);
     std::vector<double> sigmas(steps);
-    for (int i = 1; i < steps; ++i) {
-        const double at = static_cast<double>(i) / (steps - 1);
-        sigmas[i] = is_edm ? edm(at, sigma_min, sigma_max, rho) : log_snr(at, sigma_min, sigma_max);
-    }
+    for (int i = 1; i + 1 < steps; ++i) sigmas[i] = found->make(range, i);
     sigmas.front() = sigma_max;  // the ends exactly, not through pow or exp
     if (steps > 1) sigmas.back() = sigma_min;
     return sigmas;
 }
+
+Moment moment(const std::string& time, double sigma) {
+    if (time == "sigma") return {sigma, 1, 1 / sigma, 1 / sigma};
+    if (time == "ve") return {sigma * sigma, 1, 1 / (2 * sigma * sigma), 1 / (2 * sigma * sigma)};
+    if (time == "vp") {
+        // s = 1 / sqrt(1 + sigma^2), s'/s = -beta/2 and sigma'/sigma = beta (1 + sigma^2) / (2 sigma^2).
+        const double t = vp_time(sigma), beta = kBetaD * t + kBetaMin, s2 = sigma * sigma;
+        return {t, 1 / std::sqrt(1 + s2), beta / (2 * s2), beta * (1 + s2) / (2 * s2)};
+    }
+    throw InputError("time: found \"" + time + "\", expected sigma, vp or ve");
+}
+
+std::string time_of(const std::string& schedule) { return schedule == "vp" || schedule == "ve" ? schedule : "sigma"; }
 
 }  // namespace x2ct

@@ -20,32 +20,73 @@ void check(const std::vector<double>& sigmas) {
     if (sigmas.size() < 2) throw InputError("sigmas: found too few, expected a start above 0 and an end");
 }
 
-void check(const std::string& solver, const SolverOptions& options) {
+void check(const SolverInfo& solver, const SolverOptions& options) {
     if (!(options.s_churn >= 0) || !std::isfinite(options.s_churn))
         throw InputError("churn: found a number that is not >= 0");
-    if (options.s_churn > 0 && solver != "heun") {
-        throw InputError("churn: found " + std::to_string(options.s_churn) + " for " + solver +
-                         ", expected 0; only heun churns");
+    if (options.s_churn > 0 && (solver.name != "heun" || options.time != "sigma")) {
+        throw InputError("churn: found " + std::to_string(options.s_churn) + " for " + solver.name + " in " +
+                         options.time + ", expected 0; only heun churns, in sigma");
     }
     if (!(options.s_noise > 0) || !std::isfinite(options.s_noise))
         throw InputError("s_noise: found a number that is not > 0");
     if (!(options.s_min <= options.s_max)) throw InputError("s_min: found more than s_max");
+    if (options.time != "sigma" && !solver.timed) {
+        throw InputError("time: found \"" + options.time + "\" for " + solver.name +
+                         ", expected sigma; only euler and heun step in another");
+    }
+}
+
+using Sigmas = std::vector<double>;
+
+struct Entry {
+    SolverInfo info;
+    Table (*make)(const Sigmas&, const SolverOptions&);
+};
+
+const std::vector<Entry>& entries() {
+    static const std::vector<Entry> all = {
+        {{"euler", 1, {"y", "D"}, false, true}, euler},
+        {{"heun", 2, {"x", "y", "D"}, false, true}, heun},
+        {{"dpmpp-2m", 2, {"y", "D", "H1"}, false, false},
+         [](const Sigmas& s, const SolverOptions&) { return dpmpp(s, 2); }},
+        {{"dpmpp-3m", 3, {"y", "D", "H1", "H2"}, false, false},
+         [](const Sigmas& s, const SolverOptions&) { return dpmpp(s, 3); }},
+        {{"dpmpp-2m-sde", 2, {"y", "D", "H1"}, true, false},
+         [](const Sigmas& s, const SolverOptions&) { return dpmpp_2m_sde(s); }},
+        {{"unipc-2", 3, {"x", "y", "D", "H1", "H2"}, false, false},
+         [](const Sigmas& s, const SolverOptions&) { return unipc(s, 2); }},
+        {{"unipc-3", 4, {"x", "y", "D", "H1", "H2", "H3"}, false, false},
+         [](const Sigmas& s, const SolverOptions&) { return unipc(s, 3); }},
+        {{"ipndm-2", 2, {"y", "D", "H1"}, false, false},
+         [](const Sigmas& s, const SolverOptions&) { return ipndm(s, 2); }},
+        {{"ipndm-3", 3, {"y", "D", "H1", "H2"}, false, false},
+         [](const Sigmas& s, const SolverOptions&) { return ipndm(s, 3); }},
+        {{"ipndm-4", 4, {"y", "D", "H1", "H2", "H3"}, false, false},
+         [](const Sigmas& s, const SolverOptions&) { return ipndm(s, 4); }},
+    };
+    return all;
 }
 
 }  // namespace
 
 std::vector<SolverInfo> solvers() {
-    return {{"euler", 1, {"y", "D"}}, {"heun", 2, {"x", "y", "D"}}, {"dpmpp-2m", 2, {"y", "D", "H1"}}};
+    std::vector<SolverInfo> infos;
+    for (const Entry& entry : entries()) infos.push_back(entry.info);
+    return infos;
 }
 
 Table make_table(const std::string& solver, std::vector<double> sigmas, const SolverOptions& options) {
     if (options.to_zero && !sigmas.empty() && sigmas.back() != 0) sigmas.push_back(0);
     check(sigmas);
-    check(solver, options);
-    if (solver == "euler") return euler(sigmas);
-    if (solver == "heun") return heun(sigmas, options);
-    if (solver == "dpmpp-2m") return dpmpp_2m(sigmas);
-    throw InputError("solver: found \"" + solver + "\", expected euler, heun or dpmpp-2m");
+    std::string known;
+    for (const Entry& entry : entries()) {
+        if (entry.info.name == solver) {
+            check(entry.info, options);
+            return entry.make(sigmas, options);
+        }
+        known += (known.empty() ? "" : ", ") + entry.info.name;
+    }
+    throw InputError("solver: found \"" + solver + "\", expected one of " + known);
 }
 
 }  // namespace x2ct

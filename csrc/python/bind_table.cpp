@@ -21,14 +21,15 @@ py::array_t<double> rows(const Table& table) {
 py::list solver_list() {
     py::list list;
     for (const SolverInfo& solver : solvers()) {
-        list.append(py::dict("name"_a = solver.name, "order"_a = solver.order, "registers"_a = solver.registers));
+        list.append(py::dict("name"_a = solver.name, "order"_a = solver.order, "registers"_a = solver.registers,
+                             "stochastic"_a = solver.stochastic, "timed"_a = solver.timed));
     }
     return list;
 }
 
 Table make(const std::string& solver, const std::vector<double>& sigmas, double churn, double s_min, double s_max,
-           double s_noise, bool to_zero) {
-    return make_table(solver, sigmas, {churn, s_min, s_max, s_noise, to_zero});
+           double s_noise, bool to_zero, const std::string& time) {
+    return make_table(solver, sigmas, {churn, s_min, s_max, s_noise, to_zero, time});
 }
 
 }  // namespace
@@ -38,7 +39,7 @@ void bind_table(py::module_& module) {
     py::class_<Table>(module, "Table", "A schedule and a solver, compiled to rows of coefficients.")
         .def_static("make", &make, "solver"_a, "sigmas"_a, py::kw_only(), "churn"_a = defaults.s_churn,
                     "s_min"_a = defaults.s_min, "s_max"_a = defaults.s_max, "s_noise"_a = defaults.s_noise,
-                    "to_zero"_a = defaults.to_zero,
+                    "to_zero"_a = defaults.to_zero, "time"_a = defaults.time,
                     "The table of a solver for strictly falling sigmas; a last 0 is added unless to_zero is False.")
         .def_property_readonly("solver", &Table::solver)
         .def_property_readonly("sigmas", &Table::sigmas)

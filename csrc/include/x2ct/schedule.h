@@ -8,8 +8,13 @@ namespace x2ct {
 
 /// `steps` noise levels from sigma_max down to sigma_min, in units of x (the table maker adds the final 0).
 ///
-///   "edm"      sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho
-///              (Karras et al. 2022, "Elucidating the design space of diffusion-based generative models", eq. 5)
+/// The first four are the time steps of Karras et al. 2022 ("Elucidating the design space of diffusion-based generative
+/// models", Table 1), each brought to the range sigma_max .. sigma_min:
+///
+///   "edm"      sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho (eq. 5)
+///   "vp"       t falls in equal steps, sigma(t) = sqrt(exp(9.95 t^2 + 0.1 t) - 1)
+///   "ve"       t_i = sigma_max^2 (sigma_min^2 / sigma_max^2)^(i/(n-1)), sigma(t) = sqrt(t): the levels of "log-snr"
+///   "iddpm"    every k-th of Nichol & Dhariwal's 1000 levels between sigma_max and sigma_min
 ///   "log-snr"  ln sigma falls in equal steps (uniform in lambda = -ln sigma, Lu et al. 2022, DPM-Solver++)
 ///
 /// One step is {sigma_max}. Throws InputError for an unknown name or values that make no schedule.
@@ -17,5 +22,22 @@ std::vector<double> schedule(const std::string& name, int steps, double sigma_mi
 
 /// The names that schedule() knows.
 std::vector<std::string> schedules();
+
+/// Where a solver that steps in time stands at a noise level: dx/dt = s (grow y - pull D(y; sigma)), y = x / s
+/// (Karras et al. 2022, eq. 4), with grow = sigma'/sigma + s'/s and pull = sigma'/sigma.
+struct Moment {
+    double time;
+    double scale;  ///< s(t)
+    double grow;
+    double pull;
+};
+
+/// A noise level's moment in the time of "sigma" (sigma(t) = t, s = 1), "vp" or "ve" (Karras et al. 2022, Table 1).
+///
+/// At sigma 0 only time and scale are finite. Throws InputError for another name.
+Moment moment(const std::string& time, double sigma);
+
+/// The time that a schedule was made in: "vp", "ve", or "sigma" for all others.
+std::string time_of(const std::string& schedule);
 
 }  // namespace x2ct

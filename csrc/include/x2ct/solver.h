@@ -16,12 +16,17 @@ struct SolverOptions {
     double s_max = std::numeric_limits<double>::infinity();
     double s_noise = 1;
     bool to_zero = true;  ///< add a last step to sigma 0; false stops at the last sigma given
+    /// The time and scale that Euler and Heun step in: "sigma", "vp" or "ve" (see moment()). Of the others, those on
+    /// the data prediction come out the same in any, and iPNDM is defined in sigma.
+    std::string time = "sigma";
 };
 
 struct SolverInfo {
     std::string name;
-    int order;                           ///< of convergence, in the number of steps
+    int order;                           ///< of convergence, in the number of steps; the first steps' is lower
     std::vector<std::string> registers;  ///< volumes that it keeps
+    bool stochastic;                     ///< fresh noise in every step: it converges in distribution only
+    bool timed;                          ///< knows other times than sigma
 };
 
 std::vector<SolverInfo> solvers();
