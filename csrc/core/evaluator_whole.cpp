@@ -2,41 +2,13 @@
 #include <map>
 #include <vector>
 
+#include "core/contract.h"
 #include "core/stopwatch.h"
 #include "x2ct/error.h"
 #include "x2ct/evaluator.h"
 
 namespace x2ct {
 namespace {
-
-const TensorInfo* find(const std::vector<TensorInfo>& tensors, const std::string& name) {
-    const auto found = std::ranges::find(tensors, name, &TensorInfo::name);
-    return found == tensors.end() ? nullptr : &*found;
-}
-
-std::string names(const std::vector<TensorInfo>& tensors) {
-    std::string text;
-    for (const auto& tensor : tensors) text += (text.empty() ? "" : ", ") + tensor.name;
-    return text;
-}
-
-// Whether a tensor of `shape` can go where `declared` is asked for; -1 is any size.
-bool fits(const Shape& shape, const Shape& declared) {
-    return std::ranges::equal(shape, declared, [](std::int64_t a, std::int64_t b) { return b < 0 || a == b; });
-}
-
-void check_tensor(const std::vector<TensorInfo>& tensors, const char* kind, const std::string& name,
-                  const Shape& shape) {
-    const TensorInfo* tensor = find(tensors, name);
-    if (tensor == nullptr) {
-        throw InputError(std::string("denoiser: ") + kind + ": found " + names(tensors) + ", expected one named " +
-                         name);
-    }
-    if (!fits(shape, tensor->shape)) {
-        throw InputError("denoiser: " + name + ": found shape " + to_string(shape) + ", expected " +
-                         to_string(tensor->shape));
-    }
-}
 
 class WholeEvaluator : public Evaluator {
   public:
@@ -45,22 +17,14 @@ class WholeEvaluator : public Evaluator {
         if (shape_.empty() || std::ranges::any_of(shape_, [](std::int64_t axis) { return axis < 1; })) {
             throw InputError("sampler: shape: found " + to_string(shape_) + ", expected sizes of at least 1");
         }
-        if (denoiser_->device() != device_->name()) {
-            throw InputError("sampler: device: found a network on " + denoiser_->device() + ", expected one on " +
-                             device_->name());
-        }
-        check_tensor(denoiser_->inputs(), "inputs", "x", shape_);
-        check_tensor(denoiser_->inputs(), "inputs", "sigma", {shape_.front()});
-        check_tensor(denoiser_->outputs(), "outputs", "denoised", shape_);
+        check_denoiser(*denoiser_, *device_, shape_);
         sigma_ = Buffer(device_, static_cast<std::size_t>(shape_.front()));
     }
 
     const Shape& shape() const override { return shape_; }
 
     void set_condition(const std::string& name, const float* data, const Shape& shape) override {
-        if (name == "x" || name == "sigma")
-            throw InputError("condition: found " + name + ", which the sampler sets itself");
-        check_tensor(denoiser_->inputs(), "inputs", name, shape);
+        check_condition(*denoiser_, name, shape);
         const auto count = static_cast<std::size_t>(volume_of(shape));
         Condition& condition = conditions_[name];
         if (condition.buffer.count() != count) condition.buffer = Buffer(device_, count);
@@ -70,10 +34,7 @@ class WholeEvaluator : public Evaluator {
 
     void prepare() override {
         for (const auto& input : denoiser_->inputs()) {
-            if (input.name != "x" && input.name != "sigma" && !conditions_.contains(input.name)) {
-                throw InputError("sampler: condition " + input.name + ": found none, expected " +
-                                 to_string(input.shape) + "; call set_condition before run");
-            }
+            if (is_condition(input) && !conditions_.contains(input.name)) throw missing_condition(input);
         }
         if (!session_) session_ = denoiser_->session();
         for (const auto& [name, condition] : conditions_)
@@ -81,7 +42,7 @@ class WholeEvaluator : public Evaluator {
         session_->set_input("sigma", sigma_.data(), {shape_.front()});
     }
 
-    void evaluate(int, double sigma, const float* y, float* denoised, Timings& timings) override {
+    void evaluate(int, double sigma, const float* y, float* denoised, const Pause&, Timings& timings) override {
         const std::vector<float> sigmas(sigma_.count(), static_cast<float>(sigma));
         device_->upload(sigma_.data(), sigmas.data(), sigmas.size());
         session_->set_input("x", y, shape_);

@@ -44,6 +44,13 @@ struct Sampler::Registers {
     // H_k of `row`: what `row - k` left behind. The history is a ring; H0 goes where the oldest was.
     float* h(int row, int k) const { return history[(row - k) % history.size()].data(); }
 
+    // Before the result is copied, so that a large volume needs no more memory then than in the loop.
+    void keep_only_y() {
+        x = Buffer();
+        denoised = Buffer();
+        history.clear();
+    }
+
     Buffer x, y, denoised;
     std::vector<Buffer> history;
 };
@@ -76,13 +83,17 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
 
     Timings timings;
     timed(timings.kernel_s, [&] { start(table, options, registers); });
+    const auto pause = [&] {
+        if (options.cancel != nullptr && *options.cancel) throw Cancelled("cancelled");
+        if (options.pause) options.pause();
+    };
     const int rows = table.evaluations();
     float* const denoised = registers.denoised.data();
     std::vector<float> shown;
     for (int row = 0; row < rows; ++row) {
-        if (options.cancel != nullptr && *options.cancel) throw Cancelled("cancelled");
+        pause();
         const double sigma = table.rows()[row].sigma;
-        evaluator_->evaluate(row, sigma, registers.y.data(), denoised, timings);
+        evaluator_->evaluate(row, sigma, registers.y.data(), denoised, pause, timings);
         if (options.correction) {
             timed(timings.correction_s, [&] { options.correction->apply(row, rows, sigma, denoised); });
         }
@@ -95,6 +106,7 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
         }
         if (options.progress) options.progress(now);
     }
+    registers.keep_only_y();
     device_->download(out, registers.y.data(), static_cast<std::size_t>(count_));
     timings.evaluations = rows;
     timings.total_s = total.seconds();

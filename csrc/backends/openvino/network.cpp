@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "failure.h"
+#include "liveness.h"
 #include "precision.h"
 #include "session.h"
 
@@ -94,6 +95,10 @@ OpenVinoNetwork::OpenVinoNetwork(ov::Core& core, const NetworkOptions& options) 
         throw MissingRuntime("precision " + name_of(wanted) + ": openvino compiled " + options.path + " in " +
                              precision_ + " instead; ask for that");
     }
+}
+
+std::int64_t OpenVinoNetwork::scratch_bytes() const {
+    return guarded("measuring", [&] { return most_alive(*model_.get_runtime_model()); });
 }
 
 std::string OpenVinoNetwork::runtime_version() const { return version(); }

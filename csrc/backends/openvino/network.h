@@ -19,6 +19,7 @@ class OpenVinoNetwork : public Network {
     std::string device() const override { return device_; }
     std::string precision() const override { return precision_; }
     std::string runtime_version() const override;
+    std::int64_t scratch_bytes() const override;
     std::unique_ptr<Session> session() override;
 
   private:

@@ -92,6 +92,10 @@ void run_chunk(const RowKernel& kernel, std::int64_t at, std::int64_t count) {
     if (kernel.new_h != nullptr) std::memcpy(kernel.new_h + at, h0, bytes);
 }
 
+std::int64_t place(const Index& grid, const Index& origin, const Index& at, std::int64_t channel) {
+    return ((channel * grid[0] + origin[0] + at[0]) * grid[1] + origin[1] + at[1]) * grid[2] + origin[2] + at[2];
+}
+
 class Cpu : public Device {
   public:
     explicit Cpu(int threads) : threads_(thread_count(threads)) {}
@@ -120,6 +124,20 @@ class Cpu : public Device {
         parallel_for(kernel.count, kGrain, kChunk, threads_, [&](std::int64_t begin, std::int64_t end) {
             for (std::int64_t at = begin; at < end; at += kChunk) run_chunk(kernel, at, std::min(kChunk, end - at));
         });
+    }
+
+    void copy(const BoxCopy& box) override {
+        const auto [nx, ny, nz] = box.extent;
+        parallel_for(box.channels * nx * ny, std::max<std::int64_t>(1, kGrain / nz), 1, threads_,
+                     [&](std::int64_t begin, std::int64_t end) {
+                         for (std::int64_t line = begin; line < end; ++line) {
+                             const Index at = {line / ny % nx, line % ny, 0};
+                             const std::int64_t channel = line / (nx * ny);
+                             std::memcpy(box.to + place(box.to_grid, box.to_origin, at, channel),
+                                         box.from + place(box.from_grid, box.from_origin, at, channel),
+                                         static_cast<std::size_t>(nz) * sizeof(float));
+                         }
+                     });
     }
 
   private:

@@ -38,6 +38,22 @@ struct RowKernel {
     float* new_h = nullptr;  ///< where H0 is kept for later rows
 };
 
+/// Voxels along x, y and z, or a voxel's place.
+using Index = std::array<std::int64_t, 3>;
+
+/// A box of voxels copied from one grid to another on the same device; z is fastest, `channels` grids lie one behind
+/// the other on both sides. The memory does not overlap.
+struct BoxCopy {
+    const float* from = nullptr;
+    Index from_grid{};
+    Index from_origin{};
+    float* to = nullptr;
+    Index to_grid{};
+    Index to_origin{};
+    Index extent{};
+    std::int64_t channels = 1;
+};
+
 /// A device. Its methods may be called from one thread at a time for each sampler.
 class Device {
   public:
@@ -54,6 +70,7 @@ class Device {
     virtual void download(float* to_host, const float* from, std::size_t count) = 0;
 
     virtual void run(const RowKernel& kernel) = 0;
+    virtual void copy(const BoxCopy& box) = 0;
 };
 
 /// The host's CPU; `threads` for its kernels, 0 for all. The result doesn't depend on it.

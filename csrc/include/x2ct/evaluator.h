@@ -1,6 +1,7 @@
 // How the sampling loop gets D: from the network on the whole volume at once, or in another way.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -13,11 +14,14 @@ namespace x2ct {
 struct Timings {
     int evaluations = 0;
     double network_s = 0;     ///< inside the denoiser
-    double tiles_s = 0;       ///< cutting and joining tiles
+    double tiles_s = 0;       ///< cutting and joining tiles, and lifting them
     double correction_s = 0;  ///< in the correction
     double kernel_s = 0;      ///< in the element-wise kernels, noise included
     double total_s = 0;       ///< the whole run, callbacks included
 };
+
+/// Called between tiles; what it throws ends the run.
+using Pause = std::function<void()>;
 
 /// Evaluates a denoiser on volumes of one shape. Used by one thread at a time; usable again after an exception.
 class Evaluator {
@@ -34,7 +38,8 @@ class Evaluator {
     virtual void prepare() = 0;
 
     /// denoised = D(y, sigma) for the table's `row`; both are whole volumes on the device. Adds what it took.
-    virtual void evaluate(int row, double sigma, const float* y, float* denoised, Timings& timings) = 0;
+    virtual void evaluate(int row, double sigma, const float* y, float* denoised, const Pause& pause,
+                          Timings& timings) = 0;
 };
 
 /// The network on the whole volume: inputs "x" and "sigma" [N], conditions by name, output "denoised" of x's shape.

@@ -61,6 +61,9 @@ class Network {
     virtual std::string device() const = 0;           ///< where its tensors lie: a Device's name
     virtual std::string precision() const = 0;        ///< what it computes in, read back from the compiled model
     virtual std::string runtime_version() const = 0;  ///< of the runtime that evaluates it
+    /// The most that an evaluation holds at once between its inputs and outputs, as the runtime's graph tells it; 0
+    /// where nothing is held.
+    virtual std::int64_t scratch_bytes() const { return 0; }
     virtual std::unique_ptr<Session> session() = 0;
 };
 

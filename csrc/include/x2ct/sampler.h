@@ -41,10 +41,12 @@ struct RunOptions {
     /// then: D in the sampler's shape on the host, good during the call. What it throws ends the run as above.
     std::function<void(const Progress&, const float* denoised)> preview = {};
     int preview_every = 1;
-    /// Looked at before each evaluation; true ends the run with Cancelled.
+    /// Looked at before each evaluation, and between tiles; true ends the run with Cancelled.
     const std::atomic<bool>* cancel = nullptr;
     /// Applied after each evaluation; none leaves D as the network says it.
-    std::shared_ptr<Correction> correction;
+    std::shared_ptr<Correction> correction = {};
+    /// Called where `cancel` is looked at; what it throws ends the run.
+    Pause pause = {};
 };
 
 /// Runs tables with one denoiser: inputs "x" and "sigma" [N], conditions by name, output "denoised" of x's shape.

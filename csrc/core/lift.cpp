@@ -1,0 +1,92 @@
+#include "x2ct/lift.h"
+
+#include <algorithm>
+
+#include "x2ct/error.h"
+
+namespace x2ct {
+namespace {
+
+constexpr double kCoordinateUnitMm = 100;  // networks take patient mm divided by this
+
+Index cells(const Index& voxels, std::int64_t stride) {
+    return {voxels[0] / stride, voxels[1] / stride, voxels[2] / stride};
+}
+
+Index minus(const Index& a, const Index& b) { return {a[0] - b[0], a[1] - b[1], a[2] - b[2]}; }
+
+}  // namespace
+
+Lift::Lift(std::shared_ptr<Network> network, std::shared_ptr<Device> device, Tiling tiling,
+           std::array<double, 3> spacing_mm)
+    : network_(std::move(network)), device_(std::move(device)), tiling_(tiling), spacing_mm_(spacing_mm) {
+    tiling_.check();
+    const auto& tile = tiling_.tile;
+    for (const auto& output : network_->outputs()) {
+        const Shape& shape = output.shape;
+        const std::int64_t stride = shape.size() == 5 && shape[2] > 0 ? tile[0] / shape[2] : 0;
+        if (stride < 1 || tiling_.stride % stride != 0 ||
+            shape != Shape{1, shape[1], tile[0] / stride, tile[1] / stride, tile[2] / stride}) {
+            throw InputError("lift: " + output.name + ": found shape " + to_string(shape) +
+                             ", expected [1, C, X, Y, Z] for a tile of " + to_string(Shape(tile.begin(), tile.end())));
+        }
+        outputs_.push_back({output.name, shape[1], stride});
+    }
+    coords_ = Buffer(device_, static_cast<std::size_t>(3 * tile[0] * tile[1] * tile[2]));
+    session_ = network_->session();
+    session_->set_input("coords", coords_.data(), {1, 3, tile[0], tile[1], tile[2]});
+}
+
+void Lift::set_input(const std::string& name, const float* data, const Shape& shape) {
+    const auto count = static_cast<std::size_t>(volume_of(shape));
+    Buffer buffer(device_, count);
+    device_->upload(buffer.data(), data, count);
+    session_->set_input(name, buffer.data(), shape);
+    inputs_[name] = std::move(buffer);
+}
+
+void Lift::evaluate(const Box& box) {
+    const auto& [grid, tile, halo, stride] = tiling_;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+        const std::int64_t begin = std::max<std::int64_t>(0, box.origin[axis] - halo);
+        const std::int64_t end = std::min(grid[axis], box.origin[axis] + box.extent[axis] + halo);
+        if (end - begin > tile[axis]) {
+            throw InputError("lift: box: found " + std::to_string(end - begin) + " voxels with its halo, expected " +
+                             std::to_string(tile[axis]) + " or less");
+        }
+        origin_[axis] = std::min(begin, grid[axis] - tile[axis]);
+    }
+    std::vector<float> coords(coords_.count());
+    const std::int64_t voxels = tile[0] * tile[1] * tile[2];
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+        float* const to = coords.data() + static_cast<std::int64_t>(axis) * voxels;
+        const auto mm = [&](std::int64_t i) {
+            const double from_centre = static_cast<double>(origin_[axis] + i) - static_cast<double>(grid[axis] - 1) / 2;
+            return static_cast<float>(from_centre * spacing_mm_[axis] / kCoordinateUnitMm);
+        };
+        std::int64_t at = 0;
+        for (std::int64_t x = 0; x < tile[0]; ++x) {
+            for (std::int64_t y = 0; y < tile[1]; ++y) {
+                for (std::int64_t z = 0; z < tile[2]; ++z) to[at++] = mm(Index{x, y, z}[axis]);
+            }
+        }
+    }
+    device_->upload(coords_.data(), coords.data(), coords.size());
+    session_->evaluate();
+}
+
+void Lift::copy(std::size_t index, const Box& box, float* to, const Box& region) const {
+    const auto& [name, channels, stride] = outputs_[index];
+    BoxCopy part;
+    part.from = session_->output(name).data;
+    part.from_grid = cells(tiling_.tile, stride);
+    part.from_origin = cells(minus(box.origin, origin_), stride);
+    part.to = to;
+    part.to_grid = cells(region.extent, stride);
+    part.to_origin = cells(minus(box.origin, region.origin), stride);
+    part.extent = cells(box.extent, stride);
+    part.channels = channels;
+    device_->copy(part);
+}
+
+}  // namespace x2ct

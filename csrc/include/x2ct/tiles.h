@@ -1,0 +1,46 @@
+// The evaluator that goes tile by tile.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "x2ct/device.h"
+#include "x2ct/evaluator.h"
+#include "x2ct/lift.h"
+#include "x2ct/network.h"
+#include "x2ct/tiling.h"
+
+namespace x2ct {
+
+/// A denoiser compiled for `tiling.tile` ([1, 1, X, Y, Z]), evaluated tile by tile; D of the whole grid is put
+/// together. Conditions are whole volumes on the denoiser's strides, which are cut; or come from a lift.
+class TiledEvaluator : public Evaluator {
+  public:
+    TiledEvaluator(std::shared_ptr<Network> denoiser, std::shared_ptr<Device> device, Tiling tiling);
+    ~TiledEvaluator() override;
+
+    const Shape& shape() const override { return shape_; }
+    void set_condition(const std::string& name, const float* data, const Shape& shape) override;
+    /// Conditions from `lift`, replacing all: once, here, if they are kept; otherwise at each tile of each evaluation.
+    void set_lift(std::shared_ptr<Lift> lift, bool keep);
+    void prepare() override;
+    void evaluate(int row, double sigma, const float* y, float* denoised, const Pause& pause,
+                  Timings& timings) override;
+
+  private:
+    struct Condition;
+
+    void condition_on(const Box& box);
+
+    std::shared_ptr<Network> denoiser_;
+    std::shared_ptr<Device> device_;
+    Tiling tiling_;
+    Shape shape_;
+    Buffer x_, sigma_, denoised_;
+    std::vector<Condition> conditions_;
+    std::shared_ptr<Lift> lift_;
+    std::unique_ptr<Session> session_;
+};
+
+}  // namespace x2ct
