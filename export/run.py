@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class ModelSpec:
     diffusion: Diffusion
     patch: Patch
     receptive_radius: int
+    lift_radius: int | None
     provenance: Mapping[str, Json]
 
 
@@ -170,7 +172,11 @@ def export_model(
         geometry=spec.geometry,
         diffusion=spec.diffusion,
         patch=spec.patch,
-        networks=Networks(encoder.network, lift.network, denoiser.network, spec.receptive_radius),
+        networks=Networks(
+            encoder.network,
+            dataclasses.replace(lift.network, receptive_radius=spec.lift_radius),
+            dataclasses.replace(denoiser.network, receptive_radius=spec.receptive_radius),
+        ),
         parity=_parity_json(dtype, rows),
         provenance=spec.provenance,
     )
@@ -241,6 +247,7 @@ def _spec(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> Mod
         ),
         patch=Patch(sizes, config.patch.probabilities, config.model.stride),
         receptive_radius=config.model.receptive_radius,
+        lift_radius=None,
         provenance=provenance,
     )
 

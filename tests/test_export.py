@@ -45,6 +45,7 @@ SPEC = ModelSpec(
     diffusion=Diffusion(CONFIG.sigma_data, 0.03, 20.0, "log-snr", "dpmpp-2m", 6),
     patch=Patch(((16, 16, 16), (32, 32, 32)), (0.75, 0.25), CONFIG.stride),
     receptive_radius=CONFIG.receptive_radius,
+    lift_radius=7,
     provenance={"data": "none: random weights"},
 )
 
@@ -108,7 +109,8 @@ def test_the_table_is_in_the_bundle(report: ExportReport) -> None:
     assert bundle.parity["rows"] == [row.to_json() for row in report.rows]
     assert bundle.parity["weights"] == "f16"
     assert json.loads(json.dumps(report.to_json()))["parity"] == dict(bundle.parity)
-    assert bundle.networks.receptive_radius == CONFIG.receptive_radius
+    assert bundle.networks.denoiser.receptive_radius == CONFIG.receptive_radius
+    assert bundle.networks.lift.receptive_radius == 7
     assert bundle.provenance == SPEC.provenance
 
 

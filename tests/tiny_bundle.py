@@ -175,7 +175,8 @@ def _network(file: str, model: onnx.ModelProto) -> Network:
         shapes = [[axis.dim_param or axis.dim_value for axis in port.type.tensor_type.shape.dim] for port in ports]
         return tuple(Tensor(port.name, "float32", tuple(shape)) for port, shape in zip(ports, shapes, strict=True))
 
-    return Network(file, tensors(list(model.graph.input)), tensors(list(model.graph.output)))
+    radius = None if file == "encoder.onnx" else 1
+    return Network(file, tensors(list(model.graph.input)), tensors(list(model.graph.output)), radius)
 
 
 def manifest(geometry: Geometry | None = None, shape: tuple[int, int, int] = GRID) -> tuple[Manifest, dict[str, bytes]]:
@@ -192,7 +193,7 @@ def manifest(geometry: Geometry | None = None, shape: tuple[int, int, int] = GRI
         geometry=geometry or Geometry.parallel(("ap", "lateral"), shape=DETECTOR, spacing_mm=DETECTOR_MM),
         diffusion=Diffusion(SIGMA_DATA, 0.03, 20.0, "log-snr", "dpmpp-2m", 6),
         patch=Patch((shape,), (1.0,), 8),
-        networks=Networks(**networks, receptive_radius=1),
+        networks=Networks(**networks),
         parity={},
         provenance={"data": "none"},
     )

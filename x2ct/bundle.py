@@ -172,7 +172,7 @@ class Bundle(Manifest):
                 "tuned_for_steps": ", ".join(map(str, sorted(self.diffusion.schedules))) or "none",
             },
             "patch": {"sizes": [list(size) for size in self.patch.sizes], "stride": self.patch.stride},
-            "receptive_radius": self.networks.receptive_radius,
+            "receptive_radius": self.networks.denoiser.receptive_radius,
             "networks": {
                 name: {
                     "bytes": self.files[network.file].bytes,

@@ -120,6 +120,9 @@ class Fields:
             self.fail(key, expected="an object")
         return value
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._data
+
     def keys(self) -> tuple[str, ...]:
         """The names of the object's fields, in the file's order."""
         return tuple(self._data)

@@ -16,7 +16,8 @@ Schema 1. A field that is not named here is refused; lengths are in mm, x is the
 | patch               | sizes [[X, Y, Z], ...] trained on and their probabilities; stride: what origins and          |
 |                     | extents of a patch are multiples of, in voxels                                               |
 | networks            | encoder, lift, denoiser: file; inputs and outputs as name, dtype and shape (an extent, or    |
-|                     | the name of a free one: N the batch, X Y Z the patch); receptive_radius in voxels (denoiser) |
+|                     | the name of a free one: N the batch, X Y Z the patch); receptive_radius in voxels, of the   |
+|                     | denoiser and, where it is known, the lift                                                    |
 | parity              | what `x2ct.export` measured: the weights' type, tolerances, and a row per graph, runtime,    |
 |                     | sigma and shape                                                                              |
 | provenance          | free: data, compute, date, figures, training configuration                                   |
@@ -87,21 +88,24 @@ class Patch:
 
 @dataclass(frozen=True)
 class Network:
-    """One graph: its file, and its inputs and outputs in order."""
+    """One graph: its file, its inputs and outputs in order, and how far in voxels its output looks at its input.
+
+    The lift's and the denoiser's radius is what a tile needs as its halo. None is unknown: only the whole will do.
+    """
 
     file: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    receptive_radius: int | None = None
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The three graphs, and how far in voxels the denoiser's output looks at its input."""
+    """The three graphs."""
 
     encoder: Network
     lift: Network
     denoiser: Network
-    receptive_radius: int
 
     def items(self) -> tuple[tuple[str, Network], ...]:
         """Names and graphs, in the order in which they run."""
@@ -137,10 +141,12 @@ class Manifest:
         """The content of model.json without `files`."""
 
         def network(spec: Network) -> dict[str, Json]:
+            radius = {} if spec.receptive_radius is None else {"receptive_radius": spec.receptive_radius}
             return {
                 "file": spec.file,
                 "inputs": [_tensor_json(tensor) for tensor in spec.inputs],
                 "outputs": [_tensor_json(tensor) for tensor in spec.outputs],
+                **radius,
             }
 
         diffusion = self.diffusion
@@ -174,7 +180,7 @@ class Manifest:
             "networks": {
                 "encoder": network(self.networks.encoder),
                 "lift": network(self.networks.lift),
-                "denoiser": network(self.networks.denoiser) | {"receptive_radius": self.networks.receptive_radius},
+                "denoiser": network(self.networks.denoiser),
             },
             "parity": dict(self.parity),
             "provenance": dict(self.provenance),
@@ -308,17 +314,20 @@ def _read_patch(fields: Fields) -> Patch:
 
 
 def _read_networks(fields: Fields) -> Networks:
-    found, radius = dict[str, Network](), 0
+    found = dict[str, Network]()
     for name in ("encoder", "lift", "denoiser"):
         section = fields.section(name)
+        # An encoder sees the whole image; a lift that came before its radius was told is unknown.
+        told = name == "denoiser" or (name == "lift" and "receptive_radius" in section)
         found[name] = Network(
-            _file_name(section, "file"), _read_tensors(section, "inputs"), _read_tensors(section, "outputs")
+            _file_name(section, "file"),
+            _read_tensors(section, "inputs"),
+            _read_tensors(section, "outputs"),
+            section.integer("receptive_radius", 0, 4096) if told else None,
         )
-        if name == "denoiser":
-            radius = section.integer("receptive_radius", 0, 4096)
         section.close()
     fields.close()
-    return Networks(found["encoder"], found["lift"], found["denoiser"], radius)
+    return Networks(found["encoder"], found["lift"], found["denoiser"])
 
 
 def _file_name(fields: Fields, key: str) -> str:
