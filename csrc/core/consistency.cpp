@@ -17,8 +17,6 @@ constexpr std::int64_t kGrain = 1 << 15;
 constexpr double kFewestRays = 0.01;         // of those that meet body and grid
 constexpr double kWeakestCorrelation = 0.5;  // of an X-ray that is to be fitted with the one that D gives
 
-std::int64_t volume_of(const VolumeGrid& grid) { return grid.shape[0] * grid.shape[1] * grid.shape[2]; }
-
 // Piecewise linear, constant beyond the ends.
 float interpolate(const std::vector<double>& from, const std::vector<double>& to, float value) {
     if (!(value > from.front())) return static_cast<float>(to.front());
@@ -62,7 +60,10 @@ double rms(const float* values, const float* counts, std::size_t begin, std::siz
 
 Consistency::Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::vector<MeasuredView> views,
                          const ConsistencyOptions& options, std::shared_ptr<Device> device)
-    : knots_(std::move(knots)), options_(options), device_(std::move(device)) {
+    : shape_(grid.shape.begin(), grid.shape.end()),
+      knots_(std::move(knots)),
+      options_(options),
+      device_(std::move(device)) {
     check(knots_);
     check(options_);
     if (views.empty()) throw InputError("consistency: X-rays: found none, expected at least one");
@@ -77,7 +78,7 @@ Consistency::Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::ve
     if (!rays_) rays_ = joseph_rays(grid, detectors, options_.cg_steps, options_.threads);
     if (options_.rounds == 0) options_.rounds = rays_->is_closed_form() ? 6 : 3;
 
-    const auto count = static_cast<std::size_t>(volume_of(grid));
+    const auto count = static_cast<std::size_t>(volume_of(shape_));
     mu_.resize(count);
     z_.assign(count, 1.0F);
     measured_.resize(rays_->rays());

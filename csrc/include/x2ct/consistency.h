@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "x2ct/device.h"
+#include "x2ct/network.h"
 #include "x2ct/projector.h"
 #include "x2ct/sampler.h"
 
@@ -81,6 +82,8 @@ class Consistency : public Correction {
 
     const std::vector<ViewConsistency>& views() const { return report_; }
     bool is_closed_form() const;
+    int rounds() const { return options_.rounds; }
+    const Shape& shape() const { return shape_; }
 
   private:
     void solve();
@@ -88,6 +91,7 @@ class Consistency : public Correction {
     std::vector<float> fitted(const std::vector<float>& seen);
     void report_rms(const std::vector<float>& target, const std::vector<float>& seen, double ViewConsistency::* where);
 
+    Shape shape_;
     AttenuationKnots knots_;
     ConsistencyOptions options_;
     std::shared_ptr<Device> device_;
