@@ -236,7 +236,7 @@ class Consistency(Correction):
         gamma: float = 1.0,
         every: bool = True,
         rounds: int = 0,
-        cg_steps: int = 4,
+        cg_steps: int = 3,
         closed: bool = True,
         threads: int = 0,
     ) -> None: ...

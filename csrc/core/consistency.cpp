@@ -76,7 +76,7 @@ Consistency::Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::ve
     }
     if (options_.closed) rays_ = aligned_rays(grid, detectors, options_.threads);
     if (!rays_) rays_ = joseph_rays(grid, detectors, options_.cg_steps, options_.threads);
-    if (options_.rounds == 0) options_.rounds = rays_->is_closed_form() ? 6 : 3;
+    if (options_.rounds == 0) options_.rounds = rays_->is_closed_form() ? 4 : 2;
 
     const auto count = static_cast<std::size_t>(volume_of(shape_));
     mu_.resize(count);

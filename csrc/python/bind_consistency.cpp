@@ -111,7 +111,7 @@ void bind_consistency(py::module_& module) {
     py::class_<Consistency, Correction, std::shared_ptr<Consistency>>(
         module, "Consistency", "Pulls D towards the X-rays that it was made from.")
         .def(py::init(&make), "shape"_a, "index_to_mm"_a, "x"_a, "mu"_a, "views"_a, "gamma"_a = 1.0, "every"_a = true,
-             "rounds"_a = 0, "cg_steps"_a = 4, "closed"_a = true, "threads"_a = 0)
+             "rounds"_a = 0, "cg_steps"_a = 3, "closed"_a = true, "threads"_a = 0)
         .def("pull", &pull, "mu"_a)
         .def_property_readonly("views", &views)
         .def_property_readonly("closed", &Consistency::is_closed_form)

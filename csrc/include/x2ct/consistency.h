@@ -33,8 +33,8 @@ struct AttenuationKnots {
 struct ConsistencyOptions {
     double gamma = 1;   ///< strength; at 1 a ray that crosses the whole grid alone keeps half of its residual, 0 is off
     bool every = true;  ///< after each evaluation; false: after the last one only
-    int rounds = 0;     ///< of solving and clamping; 0: 6 with the closed form, 3 with CG
-    int cg_steps = 4;   ///< a round, where there is no closed form
+    int rounds = 0;     ///< of solving and clamping; 0: 4 with the closed form, 2 with CG
+    int cg_steps = 3;   ///< a round, where there is no closed form
     bool closed = true;  ///< use the closed form where there is one
     int threads = 0;     ///< 0: all; the result doesn't depend on it
 };
