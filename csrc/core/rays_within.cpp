@@ -93,7 +93,8 @@ class Silhouette {
             for (std::int64_t u = 0; u < cols_; ++u) {
                 float& most = image_[v * cols_ + u];
                 for (std::int64_t y = std::max<std::int64_t>(0, v - reach); y <= std::min(rows - 1, v + reach); ++y) {
-                    for (std::int64_t x = std::max<std::int64_t>(0, u - reach); x <= std::min(cols_ - 1, u + reach); ++x) {
+                    for (std::int64_t x = std::max<std::int64_t>(0, u - reach); x <= std::min(cols_ - 1, u + reach);
+                         ++x) {
                         most = std::max(most, given[y * cols_ + x]);
                     }
                 }
