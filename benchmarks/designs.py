@@ -43,11 +43,14 @@ def designs() -> dict[str, ModelConfig]:
     """The candidates: the bundled one, and one change each."""
     base = TrainConfig.from_json(BASE).model
     return {
-        "lifted features (bundled)": base,
+        "bundled: cells of 4^3": base,
+        "cells of 2^3": dataclasses.replace(
+            base, stem=2, channels=(32, 80, 128), blocks=(1, 1, 1), lift_channels=(32, 64, 96), lift_blocks=(0, 1, 1)
+        ),
         "repeated pixels": dataclasses.replace(base, features="pixels"),
         "GroupNorm in the denoiser": dataclasses.replace(base, norm="group"),
         "no 3D blocks in the lift": dataclasses.replace(base, lift_blocks=(0, 0)),
-        "wider at stride 2 (48)": dataclasses.replace(base, channels=(48, *base.channels[1:])),
+        "one resolution, 112 channels": dataclasses.replace(base, channels=(112,), blocks=(3,)),
     }
 
 
@@ -89,16 +92,18 @@ def facts(model: ModelConfig) -> dict[str, Any]:
     network = X2CTModel(model).fold()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         x = torch.zeros(1, 1, 64, 64, 64)
-        conditions = [
-            torch.zeros(1, model.channels[level], *(64 // 2 ** (level + 1),) * 3)
-            for level in range(len(model.lift_blocks))
-        ]
+        conditions = [torch.zeros(shape) for shape in condition_shapes(model, 64).values()]
         network.denoiser(x, torch.ones(1), *conditions)
     return {
         "parameters_m": round(sum(p.numel() for p in network.parameters()) / 1e6, 2),
         "gflop_128": round(counter.get_total_flops() * 8 / 1e9, 1),
         "receptive_radius": model.receptive_radius,
     }
+
+
+def condition_shapes(model: ModelConfig, side: int) -> dict[str, list[int]]:
+    """What the lift gives for a cube of `side` voxels."""
+    return {"c0": [1, model.channels[0], *(side // model.stem,) * 3], "c1": [1, 1, side, side, side]}
 
 
 def step_seconds(shards: ShardSet, configs: dict[str, TrainConfig], rounds: int = 4) -> dict[str, float]:
@@ -134,9 +139,7 @@ def evaluation_ms(path: Path, model: ModelConfig, count: int = 5) -> tuple[float
 
     core = ov.Core()
     graph = core.read_model(path)
-    shapes = {"x": [1, 1, 128, 128, 128], "sigma": [1]}
-    for level in range(len(model.lift_blocks)):
-        shapes[f"c{level}"] = [1, model.channels[level], *(128 // 2 ** (level + 1),) * 3]
+    shapes = {"x": [1, 1, 128, 128, 128], "sigma": [1], **condition_shapes(model, 128)}
     graph.reshape(shapes)
     compiled = core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     inputs = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}

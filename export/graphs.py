@@ -27,7 +27,8 @@ BATCH_AXIS = "N"
 PATCH_AXES = ("X", "Y", "Z")
 
 UNWANTED = {"Shape", "Gather", "Resize", "Loop", "If", "Scan", "NonZero", "Expand", "ConstantOfShape"}
-"""What the denoiser, which runs at every step, must not contain: shape arithmetic, control flow, copies."""
+"""What the denoiser, which runs at every step, must not contain: control flow, copies, and arithmetic on shapes, but
+for what only tells a Reshape its sizes: it is a constant once the sizes are set."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Graph:
 
     @property
     def nodes(self) -> dict[str, int]:
-        """How many nodes of each type, the most frequent first."""
-        return dict(Counter(node.op_type for node in self.model.graph.node).most_common())
+        """How many nodes of each type, the most frequent first; without those that only tell a Reshape its sizes."""
+        return dict(Counter(node.op_type for node in computing_nodes(self.model)).most_common())
 
 
 def trace(
@@ -121,19 +122,30 @@ def check_nodes(graph: Graph) -> None:
     Raises:
         X2CTError: the graph has unwanted nodes.
     """
-    readers: dict[str, set[str]] = {}
-    for node in graph.model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, set()).add(node.op_type)
-    # A group norm is written as Reshape, InstanceNormalization and Reshape back, and this last one reads a Shape.
-    found = Counter(
-        node.op_type
-        for node in graph.model.graph.node
-        if node.op_type in UNWANTED and not (node.op_type == "Shape" and readers.get(node.output[0]) == {"Reshape"})
-    )
+    found = Counter(node.op_type for node in computing_nodes(graph.model) if node.op_type in UNWANTED)
     if found:
         listed = ", ".join(f"{count} {kind}" for kind, count in found.items())
         raise X2CTError(f"{graph.name}: the graph has {listed}, which it would pay for at every step")
+
+
+def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes but for those whose values are read for the sizes of a Reshape and for nothing else.
+
+    A runtime folds the latter once the shapes are set.
+    """
+    readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            readers.setdefault(name, []).append((node, place))
+    sizes: set[str] = set()
+    computing = []
+    for node in reversed(model.graph.node):  # ONNX keeps nodes in an order in which they can run
+        told = [reading for name in node.output for reading in readers.get(name, [])]
+        if told and all((r.op_type == "Reshape" and place == 1) or sizes.issuperset(r.output) for r, place in told):
+            sizes.update(node.output)
+        else:
+            computing.append(node)
+    return computing[::-1]
 
 
 def stamp(graph: Graph, properties: Mapping[str, str]) -> None:

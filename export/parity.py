@@ -127,7 +127,7 @@ def cases(model: X2CTModel, spec: ModelSpec) -> Iterator[Case]:
         whole = spec.grid.coordinates()[None]
         coords = np.ascontiguousarray(whole[..., i : i + x, j : j + y, k : k + z])
         given = {**features, "P": matrices, "coords": coords, "valid": valid}
-        conditions = torched(model.lift, given, condition_names(model))
+        conditions = torched(model.lift, given, ("c0", "c1"))
         yield Case("lift", given, conditions, patch=patch)
 
         clean = _smooth(patch, rng)
@@ -138,11 +138,6 @@ def cases(model: X2CTModel, spec: ModelSpec) -> Iterator[Case]:
     two = {name: np.concatenate([value, value]) for name, value in given.items()}
     two["sigma"] = np.array(sigmas[:2], np.float32)
     yield Case("denoiser", two, torched(model.denoiser, two, ("denoised",)), sigma=sigmas[1], patch=patch)
-
-
-def condition_names(model: X2CTModel) -> tuple[str, ...]:
-    """c0, c1, ...: as many as the lift gives."""
-    return tuple(f"c{level}" for level in range(len(model.config.lift_blocks)))
 
 
 def patches(spec: ModelSpec) -> tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]:

@@ -247,7 +247,7 @@ def _spec(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> Mod
         ),
         patch=Patch(sizes, config.patch.probabilities, config.model.stride),
         receptive_radius=config.model.receptive_radius,
-        lift_radius=None,
+        lift_radius=config.model.lift_radius,
         provenance=provenance,
     )
 

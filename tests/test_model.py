@@ -68,37 +68,48 @@ def test_folding_changes_nothing_but_the_layers(model: X2CTModel) -> None:
 @torch.no_grad()
 def test_the_denoiser_looks_no_further_than_its_receptive_radius() -> None:
     torch.manual_seed(0)
-    config = dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(0, 0))
+    config = dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(1, 0))
     network = X2CTModel(config).eval()
-    network.denoiser.net.out.gain.fill_(1.0)  # type: ignore[union-attr, operator]
+    network.denoiser.core.out.gain.fill_(1.0)  # type: ignore[union-attr, operator]
     radius = config.receptive_radius
-    x, sigma = torch.randn(1, 1, 64, 16, 16), torch.tensor([0.7])
-    conditions = (torch.zeros(1, 8, 32, 8, 8), torch.zeros(1, 16, 16, 4, 4))
+    x, sigma = torch.randn(1, 1, 96, 16, 16), torch.tensor([0.7])
+    conditions = (torch.zeros(1, 8, 24, 4, 4), torch.zeros(1, 1, 96, 16, 16))
     base = network.denoiser(x, sigma, *conditions)
-    for place in range(16, 24):
+    for place in range(40, 48):
         moved = x.clone()
         moved[..., place, 8, 8] += 10
         touched = (network.denoiser(moved, sigma, *conditions) - base).abs().amax((0, 1, 3, 4)).nonzero().flatten()
         assert place - radius <= touched.min() and touched.max() <= place + radius
-        assert touched.max() - touched.min() > 4
+        assert touched.max() - touched.min() > 16
 
 
 @torch.no_grad()
 def test_a_tile_with_its_halo_equals_the_whole() -> None:
     torch.manual_seed(0)
-    config = dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(0, 0))
+    config = dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(1, 0))
     network = X2CTModel(config).eval()
-    network.denoiser.net.out.gain.fill_(1.0)  # type: ignore[union-attr, operator]
+    network.denoiser.core.out.gain.fill_(1.0)  # type: ignore[union-attr, operator]
     views, valid, matrices, _ = study()
-    coords = torch.from_numpy(dataclasses.replace(GRID, shape=(64, 32, 32)).coordinates())[None]
+    coords = torch.from_numpy(dataclasses.replace(GRID, shape=(128, 16, 16)).coordinates())[None]
     features = network.encoder(views, valid)
-    x, sigma = torch.randn(1, 1, 64, 32, 32), torch.tensor([0.7])
-    whole = network.denoiser(x, sigma, *network.lift(features, matrices, coords, valid))
-    halo = -(-config.receptive_radius // config.stride) * config.stride
-    tile = slice(24 - halo, 40 + halo)
-    conditions = network.lift(features, matrices, coords[:, :, tile], valid)
+    x, sigma = torch.randn(1, 1, 128, 16, 16), torch.tensor([0.7])
+    whole = network.lift(features, matrices, coords, valid)
+    denoised = network.denoiser(x, sigma, *whole)
+
+    def widened(inner: slice, radius: int) -> tuple[slice, int]:
+        halo = -(-radius // config.stride) * config.stride
+        return slice(inner.start - halo, inner.stop + halo), halo
+
+    interior = slice(56, 72)
+    tile, halo = widened(interior, config.receptive_radius)
+    region, lift_halo = widened(tile, config.lift_radius)
+    lifted = network.lift(features, matrices, coords[:, :, region], valid)
+    steps = (config.stem, 1)
+    conditions = [c[:, :, lift_halo // s : -lift_halo // s] for c, s in zip(lifted, steps, strict=True)]
+    for cut, c, s in zip(conditions, whole, steps, strict=True):
+        assert torch.allclose(cut, c[:, :, tile.start // s : tile.stop // s], atol=1e-5)
     part = network.denoiser(x[:, :, tile], sigma, *conditions)
-    assert torch.allclose(part[:, :, halo:-halo], whole[:, :, 24:40], atol=1e-5)
+    assert torch.allclose(part[:, :, halo:-halo], denoised[:, :, interior], atol=1e-5)
 
 
 @torch.no_grad()
@@ -112,30 +123,30 @@ def test_a_missing_view_can_hold_anything(model: X2CTModel) -> None:
 
 @torch.no_grad()
 def test_the_lift_puts_a_pixel_on_its_ray() -> None:
-    """A bright pixel reaches the voxels that project onto it and no others: the 'pixels' network shows it bare."""
+    """A bright pixel reaches the cells whose centre projects onto it and no others: 'pixels' shows it bare."""
     torch.manual_seed(0)
-    config = dataclasses.replace(MODEL, features="pixels", lift_blocks=(0, 0))
+    config = dataclasses.replace(MODEL, features="pixels", lift_channels=(8,), lift_blocks=(0,))
     network = X2CTModel(config).eval()
     views, valid, matrices, coords = study()
     base = network.condition(views, valid, matrices, coords)[0]
-    views[0, 0, 0, 20, 40] += 50.0  # AP: row 20 from the head, column 40 from the patient's right
+    views[0, 0, 0, 17:22, 37:42] += 50.0  # AP: rows from the head, columns from the patient's right
     changed = (network.condition(views, valid, matrices, coords)[0] - base).abs().amax((0, 1)) > 1e-6
     x, y, z = changed.nonzero(as_tuple=True)
     assert len(x) > 0
-    assert set(y.tolist()) == set(range(16))  # all depths along the ray
-    mm_x = (x.float() + 0.5) * 20 - 160
-    mm_z = (z.float() + 0.5) * 20 - 160
-    assert (mm_x - (31.5 - 40) * 6).abs().max() < 20
-    assert (mm_z - (31.5 - 20) * 6).abs().max() < 20
+    assert set(y.tolist()) == set(range(8))  # all depths along the ray
+    mm_x = (x.float() + 0.5) * 40 - 160
+    mm_z = (z.float() + 0.5) * 40 - 160
+    assert (mm_x - (31.5 - 39) * 6).abs().max() < 20
+    assert (mm_z - (31.5 - 19) * 6).abs().max() < 20
 
 
 @torch.no_grad()
 def test_without_its_network_the_denoiser_is_the_normal_one_about_the_sketch(model: X2CTModel) -> None:
     """sketch + c_skip (x - sketch): exact for data that are normal about the sketch."""
-    model.denoiser.net.out.gain.zero_()  # type: ignore[union-attr, operator]
+    model.denoiser.core.out.gain.zero_()  # type: ignore[union-attr, operator]
     model.denoiser.mixing.gain.zero_()  # type: ignore[union-attr, operator]
     conditions = model.condition(*study())
-    sketch = model.denoiser.sketch(conditions)
+    sketch = conditions[1]
     x, sigma = torch.randn(1, 1, 32, 32, 32), 0.7
     share = MODEL.sigma_data**2 / (MODEL.sigma_data**2 + sigma**2)
     found = model.denoiser.denoise(x, torch.tensor([sigma]), *conditions)
@@ -147,7 +158,7 @@ def test_without_its_network_the_denoiser_is_the_normal_one_about_the_sketch(mod
 def test_starting_from_pure_noise_is_starting_about_the_sketch(model: X2CTModel) -> None:
     """Euler's method and DPM-Solver++ alike: the shift by (sigma / sigma_max) sketch commutes with every step."""
     conditions = model.condition(*study())
-    sketch = model.denoiser.sketch(conditions)
+    sketch = conditions[1]
     noise = torch.randn(1, 1, 32, 32, 32)
     sigmas = [MODEL.sigma_max, 4.0, 0.9, 0.2, 0.0]
     x, z = MODEL.sigma_max * noise, sketch + MODEL.sigma_max * noise
@@ -186,7 +197,15 @@ def test_power_average_has_the_stated_width() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"features": "magic"}, {"norm": "batch"}, {"blocks": (1,)}, {"detector": (65, 64)}, {"lift_blocks": ()}]
+    "change",
+    [
+        {"features": "magic"},
+        {"norm": "batch"},
+        {"blocks": (1,)},
+        {"detector": (65, 64)},
+        {"lift_blocks": ()},
+        {"stem": 3},
+    ],
 )
 def test_impossible_networks_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError, match="model config"):
@@ -195,4 +214,4 @@ def test_impossible_networks_are_refused(change: dict[str, object]) -> None:
 
 def test_the_bundled_configuration_fits_its_bundle() -> None:
     """8 MB at two bytes a weight."""
-    assert sum(p.numel() for p in X2CTModel(ModelConfig()).parameters()) * 2 < 7.7e6
+    assert sum(p.numel() for p in X2CTModel(ModelConfig()).parameters()) * 2 < 7.9e6

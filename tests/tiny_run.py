@@ -18,7 +18,7 @@ CONFIG = {
     "model": {
         "detector": [64, 64],
         "encoder_channels": [8, 8],
-        "lift_hidden": 16,
+        "lift_channels": [8, 16],
         "lift_blocks": [1, 1],
         "channels": [8, 16],
         "blocks": [1, 1],

@@ -13,15 +13,17 @@ class ModelConfig:
 
     Attributes:
         views: number of view slots V (slot 0 frontal, slot 1 lateral).
-        detector: rows and columns of the encoder's input images; multiples of 2 ** len(encoder_channels).
-        encoder_channels: channels of the 2D encoder at strides 2, 4, 8, ...; the first is also its output's.
+        detector: rows and columns of the encoder's input images; multiples of the encoder's coarsest stride.
+        encoder_stem: side, in pixels, of the cells that the encoder works on.
+        encoder_channels: channels of the 2D encoder at strides encoder_stem, 2 encoder_stem, ...; the first is also
+            its output's.
         features: how the X-rays reach the volume: "encoded" samples the 2D encoder's output, "pixels" samples
             the X-rays themselves (the repeated pixels of earlier work, kept as a baseline).
-        lift_hidden: channels of the lift's voxel-wise mixing layer.
-        lift_blocks: residual 3^3 blocks in the lift at each resolution, run once per volume.
-        channels: channels of the 3D denoiser at strides 2, 4, 8, ...
-        blocks: residual blocks of the denoiser at each resolution on the way down (and again on the way up,
-            but for the coarsest).
+        stem: side, in voxels, of the cells that the 3D networks work on; a power of 2.
+        lift_channels: channels of the lift's 3D U-Net at strides stem, 2 stem, 4 stem, ...
+        lift_blocks: its residual blocks at each resolution on the way down, and again on the way up.
+        channels: channels of the 3D denoiser at strides stem, 2 stem, 4 stem, ...
+        blocks: its residual blocks at each resolution, likewise.
         embedding: number of Fourier features of the noise level.
         norm: "mp" for magnitude-preserving weights that fold into plain convolutions, "group" for GroupNorm.
         sigma_data: standard deviation of the data in the network's unit x.
@@ -34,12 +36,14 @@ class ModelConfig:
 
     views: int = 2
     detector: tuple[int, int] = (352, 352)
-    encoder_channels: tuple[int, ...] = (32, 64, 96, 96, 96)
+    encoder_stem: int = 4
+    encoder_channels: tuple[int, ...] = (64, 64, 64, 80)
     features: str = "encoded"
-    lift_hidden: int = 96
-    lift_blocks: tuple[int, ...] = (0, 1)
-    channels: tuple[int, ...] = (32, 80, 128)
-    blocks: tuple[int, ...] = (1, 1, 1)
+    stem: int = 4
+    lift_channels: tuple[int, ...] = (64, 96)
+    lift_blocks: tuple[int, ...] = (1, 1)
+    channels: tuple[int, ...] = (96, 128)
+    blocks: tuple[int, ...] = (1, 1)
     embedding: int = 32
     norm: str = "mp"
     sigma_data: float = 0.5
@@ -47,37 +51,42 @@ class ModelConfig:
     reference_p99: float = 6.0
 
     def __post_init__(self) -> None:
-        for name in ("encoder_channels", "lift_blocks", "channels", "blocks", "detector"):
+        for name in ("encoder_channels", "lift_channels", "lift_blocks", "channels", "blocks", "detector"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if len(self.channels) != len(self.blocks) or not 1 <= len(self.lift_blocks) <= len(self.channels):
-            raise InputError.of(
-                "model config",
-                "channels, blocks and lift_blocks",
-                found=(self.channels, self.blocks, self.lift_blocks),
-                expected="as many blocks as channels, and at most as many lift_blocks",
-            )
+        for widths, counts in (("channels", "blocks"), ("lift_channels", "lift_blocks")):
+            pair = getattr(self, widths), getattr(self, counts)
+            if not pair[0] or len(pair[0]) != len(pair[1]):
+                raise InputError.of(
+                    "model config", f"{widths} and {counts}", found=pair, expected="one number of blocks a width"
+                )
+        if self.stem < 1 or self.stem & (self.stem - 1):
+            raise InputError.of("model config", "stem", found=self.stem, expected="a power of 2")
         if self.features not in ("encoded", "pixels"):
             raise InputError.of("model config", "features", found=self.features, expected="encoded or pixels")
         if self.norm not in ("mp", "group"):
             raise InputError.of("model config", "norm", found=self.norm, expected="mp or group")
-        multiple = 2 ** len(self.encoder_channels)
+        multiple = self.encoder_stem * 2 ** (len(self.encoder_channels) - 1)
         if any(side % multiple for side in self.detector):
             raise InputError.of("model config", "detector", found=self.detector, expected=f"multiples of {multiple}")
 
     @property
     def stride(self) -> int:
         """Patch origins and sizes are multiples of this, in voxels."""
-        return int(2 ** len(self.channels))
+        return int(self.stem * 2 ** (max(len(self.channels), len(self.lift_channels)) - 1))
 
     @property
     def receptive_radius(self) -> int:
-        """How far, in voxels, the denoiser's output looks at its input and its condition.
+        """How far, in voxels, the denoiser's output looks at its input and its condition."""
+        return self._reach(self.blocks)
 
-        Each 3^3 convolution at stride s reaches s voxels further. Stem, down and up layers are non-overlapping
-        2^3 blocks, whose alignment can add up to the coarsest cell.
-        """
-        radius = 0
-        for level, blocks in enumerate(self.blocks):
-            both_ways = 1 if level == len(self.blocks) - 1 else 2
-            radius += 2 ** (level + 1) * 2 * blocks * both_ways
-        return radius + self.stride - 1
+    @property
+    def lift_radius(self) -> int:
+        """How far, in voxels, a voxel's condition looks at the image features about it."""
+        return self._reach(self.lift_blocks)
+
+    def _reach(self, counts: tuple[int, ...]) -> int:
+        """Each 3^3 convolution at stride s reaches s voxels further; the coarsest cell's alignment adds to that."""
+        both_ways = [2] * (len(counts) - 1) + [1]
+        strides = [self.stem * 2**level for level in range(len(counts))]
+        convolutions = sum(2 * s * n * w for s, n, w in zip(strides, counts, both_ways, strict=True))
+        return int(convolutions + strides[-1] - 1)

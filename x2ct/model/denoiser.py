@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from x2ct.model.config import ModelConfig
-from x2ct.model.layers import MPConv, modulate, mp_silu, mp_sum, stage
+from x2ct.model.layers import MPConv, UNet, modulate, mp_silu, mp_sum
 
 
 class NoiseEmbedding(nn.Module):
@@ -27,75 +27,43 @@ class NoiseEmbedding(nn.Module):
         return mp_silu(self.mix(waves))
 
 
-class UNet(nn.Module):
-    """Stem 2^3 stride 2, residual blocks at each stride, added skips and added conditions, and the transposed stem."""
+class Core(nn.Module):
+    """The stem that folds voxels into cells, the U-Net on the cells, and the stem's transpose."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        widths, counts = config.channels, config.blocks
-        emb = 2 * config.embedding
+        width, cell, emb = config.channels[0], (config.stem,) * 3, 2 * config.embedding
         # How much of the input, and of each feature of the output, a noise level wants: at sigma_max next to none.
-        self.gate_in = MPConv(emb, widths[0], (), gain=0.5)
-        self.gate_out = MPConv(emb, widths[0], (), gain=0.5)
-        self.stem = MPConv(2, widths[0], (2, 2, 2), stride=2)
-        self.enter = nn.ModuleList(
-            stage(w, 3, n, embedding=emb, norm=config.norm) for w, n in zip(widths, counts, strict=True)
-        )
-        pairs = list(zip(widths, widths[1:], strict=False))
-        self.down = nn.ModuleList(MPConv(a, b, (2, 2, 2), stride=2) for a, b in pairs)
-        self.up = nn.ModuleList(MPConv(b, a, (2, 2, 2), stride=2, transposed=True) for a, b in pairs)
-        self.leave = nn.ModuleList(
-            stage(w, 3, n, embedding=emb, norm=config.norm) for w, n in zip(widths[:-1], counts[:-1], strict=True)
-        )
-        self.out = MPConv(widths[0], 1, (2, 2, 2), stride=2, transposed=True, gain=1.0)
+        self.gate_in = MPConv(emb, width, (), gain=0.5)
+        self.gate_out = MPConv(emb, width, (), gain=0.5)
+        self.stem = MPConv(1, width, cell, stride=config.stem)
+        self.net = UNet(config.channels, config.blocks, embedding=emb, norm=config.norm)
+        self.out = MPConv(width, 1, cell, stride=config.stem, transposed=True, gain=1.0)
 
-    def forward(self, x: Tensor, embedding: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
-        joined = torch.cat([x, torch.ones_like(x)], 1)
-        h = modulate(self.stem(joined.contiguous(memory_format=torch.channels_last_3d)), self.gate_in(embedding))
-        skips = []
-        for level, blocks in enumerate(self.enter):
-            if level:
-                skips.append(h)
-                h = self.down[level - 1](h)
-            if level < len(conditions):
-                h = mp_sum(h, conditions[level], 0.5)
-            for block in blocks:  # type: ignore[attr-defined]
-                h = block(h, embedding)
-        for level in reversed(range(len(self.up))):
-            h = mp_sum(skips[level], self.up[level](h), 0.5)
-            for block in self.leave[level]:  # type: ignore[attr-defined]
-                h = block(h, embedding)
+    def forward(self, x: Tensor, embedding: Tensor, condition: Tensor) -> Tensor:
+        h = modulate(self.stem(x), self.gate_in(embedding)).contiguous(memory_format=torch.channels_last_3d)
+        h = self.net(mp_sum(h, condition, 0.5), embedding)
         return self.out(mp_silu(modulate(h, self.gate_out(embedding))))  # type: ignore[no-any-return]
 
 
 class Denoiser(nn.Module):
-    """D(x; sigma, c) with EDM's preconditioning (Karras et al. 2022, eq. 7) about what the condition alone tells.
+    """D(x; sigma, c) with EDM's preconditioning (Karras et al. 2022, eq. 7) about what the X-rays alone tell.
 
-    A linear layer reads a sketch of the volume off the coarsest condition. Were the data normal about it with standard
-    deviation sigma_data, D = sketch + c_skip (x - sketch) would be exact; the network adds what is missing.
+    The condition holds a sketch of the volume. Were the data normal about it with standard deviation sigma_data,
+    D = sketch + c_skip (x - sketch) would be exact; the network adds what is missing.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.sigma_data = config.sigma_data
         self.sigma_max = config.sigma_max
-        coarsest = len(config.lift_blocks)
-        cell = int(2**coarsest)
-        self.sketcher = MPConv(config.channels[coarsest - 1], 1, (cell,) * 3, stride=cell, transposed=True, gain=1.0)
         self.embed = NoiseEmbedding(config.embedding)
         # Per noise level, how much of the input the network's output holds beside what it computes, and its size:
         # CTs are smooth, so that at middle levels the clean volume is easier to say than the noise.
         self.mixing = MPConv(2 * config.embedding, 2, (), gain=0.3)
-        self.net = UNet(config)
+        self.core = Core(config)
 
-    def sketch(self, conditions: tuple[Tensor, ...]) -> Tensor:
-        """The volume as the coarsest condition alone tells it, [N, 1, X, Y, Z] in the network's unit.
-
-        Trained on whole volumes at each step, it lets encoder and lift learn faster than patches would.
-        """
-        return self.sketcher(conditions[-1]).float()  # type: ignore[no-any-return]
-
-    def forward(self, x: Tensor, sigma: Tensor, *conditions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor, sketch: Tensor) -> Tensor:
         """The denoised volume, for a sampler that starts from sigma_max times pure noise about zero.
 
         At a finite sigma_max that start lacks the volume's own mean, and millions of voxels tell a network so: it takes
@@ -105,20 +73,17 @@ class Denoiser(nn.Module):
         Args:
             x: the sampler's state in the network's unit, [N, 1, X, Y, Z] float32; X, Y, Z multiples of the stride.
             sigma: noise level in the same unit, [N] float32.
-            conditions: c0, c1, ... from the lift.
+            condition: from the lift, [N, C, X/s, Y/s, Z/s], s the stem.
+            sketch: from the lift, [N, 1, X, Y, Z] in the same unit.
 
         Returns:
             [N, 1, X, Y, Z] float32.
         """
-        sketch = self.sketch(conditions)
         lack = sigma.reshape(-1, 1, 1, 1, 1) * (1 / self.sigma_max)
-        return self._about(sketch, x + lack * sketch, sigma, conditions)
+        return self.denoise(x + lack * sketch, sigma, condition, sketch)
 
-    def denoise(self, x: Tensor, sigma: Tensor, *conditions: Tensor) -> Tensor:
+    def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor, sketch: Tensor) -> Tensor:
         """The denoised volume of a true one plus sigma times noise, as training makes them; see `forward`."""
-        return self._about(self.sketch(conditions), x, sigma, conditions)
-
-    def _about(self, sketch: Tensor, x: Tensor, sigma: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:
         variance = self.sigma_data**2
         s = sigma.reshape(-1, 1, 1, 1, 1)
         total = s.square() + variance
@@ -127,7 +92,8 @@ class Denoiser(nn.Module):
         c_in = total.rsqrt()
         embedding = self.embed(sigma)
         share, size = self.mixing(embedding).float().reshape(-1, 2, 1, 1, 1, 1).unbind(1)
+        sketch = sketch.float()
         rest = x - sketch
-        output = self.net(rest * c_in, embedding, conditions).float()
+        output = self.core(rest * c_in, embedding, condition).float()
         denoised: Tensor = sketch + (c_skip + c_out * c_in * share) * rest + c_out * size.exp() * output
         return denoised

@@ -36,7 +36,7 @@ class Encoder(nn.Module):
             return
         widths = config.encoder_channels
         # The image, its fine detail, the slot, and a constant in place of biases.
-        self.stem = MPConv(4, widths[0], (2, 2), stride=2)
+        self.stem = MPConv(4, widths[0], (config.encoder_stem,) * 2, stride=config.encoder_stem)
         self.enter = nn.ModuleList(Block(width, 2) for width in widths)
         self.down = nn.ModuleList(MPConv(a, b, (2, 2), stride=2) for a, b in zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(Up2D(b, a) for a, b in zip(widths, widths[1:], strict=False))
@@ -56,7 +56,7 @@ class Encoder(nn.Module):
             valid: 1 where a view is given and 0 where it is missing, [N, V] float32.
 
         Returns:
-            [N, V, C, H/2, W/2] (or [N, V, 1, H, W] for "pixels"), zero for a missing view.
+            [N, V, C, H/s, W/s], s the encoder's stem (or [N, V, 1, H, W] for "pixels"), zero for a missing view.
         """
         v = self.config.views
         height, width = self.config.detector

@@ -43,14 +43,14 @@ def modulate(x: Tensor, scale: Tensor) -> Tensor:
 class MPConv(nn.Module):
     """A convolution without bias whose output has unit variance when its input has (their section 2.3).
 
-    Works in one, two and three dimensions, and as the transpose of a non-overlapping stride-2 convolution.
+    Works in one, two and three dimensions, and as the transpose of a convolution over non-overlapping cells.
 
     Args:
         inputs: channels in.
         outputs: channels out.
         kernel: the kernel's sides; () for a linear layer.
-        stride: 1, or 2 for a non-overlapping 2^d block.
-        transposed: the transpose of the stride-2 block.
+        stride: 1, or the kernel's side for a convolution over non-overlapping cells.
+        transposed: the transpose of such a convolution, in three dimensions: a cell for each input.
         gain: a learned scale that starts at this value; None for a fixed scale of 1.
     """
 
@@ -88,9 +88,28 @@ class MPConv(nn.Module):
         if dims == 0:
             return functional.linear(x, weight)
         if self.transposed:
-            return functional.conv_transpose3d(x, weight.transpose(0, 1), stride=self.stride)
+            return self._unfold_cells(x, weight)
+        if dims == 3 and self.stride > 2:
+            return self._fold_cells(x, weight)
         conv = functional.conv2d if dims == 2 else functional.conv3d
         return conv(x, weight, stride=self.stride, padding=self.padding)
+
+    def _fold_cells(self, x: Tensor, weight: Tensor) -> Tensor:
+        """A cell's voxels as channels, and a 1^3 convolution: matrix units are idle where few channels come in."""
+        n, inputs, *size = x.shape
+        k = self.stride
+        split = [part for side in size for part in (side // k, k)]
+        cells = x.reshape(n, inputs, *split).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        cells = cells.reshape(n, *split[::2], inputs * k**3).permute(0, 4, 1, 2, 3)
+        return functional.conv3d(cells, weight.reshape(len(weight), -1, 1, 1, 1))
+
+    def _unfold_cells(self, x: Tensor, weight: Tensor) -> Tensor:
+        """A 1^3 convolution to a cell's voxels, laid out: matrix units run it where they have no transpose."""
+        n, _, *size = x.shape
+        outputs, inputs, k = weight.shape[:3]
+        cells = functional.conv3d(x, weight.permute(2, 3, 4, 0, 1).reshape(-1, inputs, 1, 1, 1))
+        cells = cells.permute(0, 2, 3, 4, 1).reshape(n, *size, k, k, k, outputs).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        return cells.reshape(n, *(k * side for side in size), outputs).permute(0, 4, 1, 2, 3)
 
     @torch.no_grad()
     def normalize(self) -> None:
@@ -146,6 +165,41 @@ class Block(nn.Module):
         return mp_sum(x, self.second(mp_silu(h)), self.share)
 
 
-def stage(channels: int, dims: int, count: int, *, embedding: int = 0, norm: str = "mp") -> nn.ModuleList:
-    """`count` residual blocks of one width."""
-    return nn.ModuleList(Block(channels, dims, embedding=embedding, norm=norm) for _ in range(count))
+class UNet(nn.Module):
+    """Residual 3^3 blocks at each resolution on the way down and, but for the coarsest, on the way up; added skips.
+
+    Args:
+        widths: channels at each resolution, each half as fine as the one before.
+        counts: residual blocks of each resolution, one way.
+        embedding: length of the noise embedding; 0 for a network that does not see the noise level.
+        norm: "mp" or "group".
+    """
+
+    def __init__(self, widths: Sequence[int], counts: Sequence[int], *, embedding: int = 0, norm: str = "mp") -> None:
+        super().__init__()
+
+        def stages(number: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.ModuleList(Block(width, 3, embedding=embedding, norm=norm) for _ in range(count))
+                for width, count in zip(widths[:number], counts[:number], strict=True)
+            )
+
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.enter, self.leave = stages(len(widths)), stages(len(pairs))
+        self.down = nn.ModuleList(MPConv(a, b, (2, 2, 2), stride=2) for a, b in pairs)
+        self.up = nn.ModuleList(MPConv(b, a, (2, 2, 2), stride=2, transposed=True) for a, b in pairs)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """[N, widths[0], X, Y, Z] to the same shape; X, Y, Z multiples of 2 ** (len(widths) - 1)."""
+        skips = []
+        for level, blocks in enumerate(self.enter):
+            if level:
+                skips.append(x)
+                x = self.down[level - 1](x)
+            for block in blocks:  # type: ignore[attr-defined]
+                x = block(x, embedding)
+        for level in reversed(range(len(self.up))):
+            x = mp_sum(skips[level], self.up[level](x), 0.5)
+            for block in self.leave[level]:  # type: ignore[attr-defined]
+                x = block(x, embedding)
+        return x

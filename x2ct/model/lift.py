@@ -1,36 +1,40 @@
-"""The lift: once per volume or tile, image features to a condition on the denoiser's own grids."""
+"""The lift: once per volume or tile, image features to a condition on the denoiser's own cells."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from x2ct.model.config import ModelConfig
-from x2ct.model.layers import MPConv, mp_silu, stage
+from x2ct.model.layers import MPConv, UNet, mp_silu
+
+WAVELENGTHS = (6.4, 3.2, 1.6, 0.8)
+"""Of the coordinates' Fourier features, in coordinate units (100 mm): from twice the grid to a rib and its gap."""
 
 
 class Lift(nn.Module):
-    """Samples each view's features where its projection matrix puts each voxel, and mixes them with the coordinates.
+    """Samples each view's features where its projection matrix puts each cell, and reasons about them in 3D once.
 
-    Works at half the voxel grid, where the denoiser's stem works.
+    It works on the denoiser's cells and gives what each evaluation then needs: a condition on that grid, and a sketch
+    of the volume.
     """
 
     def __init__(self, config: ModelConfig, features: int) -> None:
         super().__init__()
         self.config = config
-        # Per view: the features and whether the voxel is seen. Then the patch's coordinates, and a constant.
-        inputs = config.views * (features + 1) + 3 + 1
-        widths = config.channels[: len(config.lift_blocks)]
-        self.mix = MPConv(inputs, config.lift_hidden, (1, 1, 1))
-        self.enter = MPConv(config.lift_hidden, widths[0], (1, 1, 1))
-        self.down = nn.ModuleList(MPConv(a, b, (2, 2, 2), stride=2) for a, b in zip(widths, widths[1:], strict=False))
-        self.blocks = nn.ModuleList(
-            stage(width, 3, count) for width, count in zip(widths, config.lift_blocks, strict=True)
-        )
-        self.out = nn.ModuleList(MPConv(width, width, (1, 1, 1)) for width in widths)
+        # Per view: the features and whether the cell is seen. Then the patch's coordinates, and a constant.
+        inputs = config.views * (features + 1) + 3 * (1 + 2 * len(WAVELENGTHS)) + 1
+        width, hidden = config.lift_channels[0], 2 * config.lift_channels[0]
+        self.mix = MPConv(inputs, hidden, (1, 1, 1))
+        self.enter = MPConv(hidden, width, (1, 1, 1))
+        self.net = UNet(config.lift_channels, config.lift_blocks)
+        self.out = MPConv(width, config.channels[0], (1, 1, 1))
+        self.sketcher = MPConv(width, 1, (config.stem,) * 3, stride=config.stem, transposed=True, gain=1.0)
 
-    def forward(self, features: Tensor, P: Tensor, coords: Tensor, valid: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, features: Tensor, P: Tensor, coords: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """The condition of one patch.
 
         Args:
@@ -40,29 +44,26 @@ class Lift(nn.Module):
             valid: [N, V] float32, 1 where the view is given.
 
         Returns:
-            c0 [N, C0, X/2, Y/2, Z/2], c1 [N, C1, X/4, Y/4, Z/4], ... with the denoiser's widths.
+            condition [N, C, X/s, Y/s, Z/s] of the denoiser's first width, s the stem; and sketch [N, 1, X, Y, Z], the
+            volume as the X-rays alone tell it, in the network's unit.
         """
-        half = functional.avg_pool3d(coords, 2)
-        points = torch.cat([half * 100.0, torch.ones_like(half[:, :1])], 1)
+        cells = functional.avg_pool3d(coords, self.config.stem)
+        points = torch.cat([cells * 100.0, torch.ones_like(cells[:, :1])], 1)
         parts = []
         for view in range(self.config.views):
             sampled, seen = self._sample(features[:, view], P[:, view], points)
             mask = seen * valid[:, view].reshape(-1, 1, 1, 1, 1)
             parts += [sampled * mask, mask]
-        parts += [half, torch.ones_like(half[:, :1])]
+        for wavelength in WAVELENGTHS:
+            phase = cells * (2 * math.pi / wavelength)
+            parts += [phase.sin(), phase.cos()]
+        parts += [cells, torch.ones_like(cells[:, :1])]
         joined = torch.cat(parts, 1).contiguous(memory_format=torch.channels_last_3d)
-        x = self.enter(mp_silu(self.mix(joined)))
-        outputs = []
-        for level, blocks in enumerate(self.blocks):
-            if level:
-                x = self.down[level - 1](x)
-            for block in blocks:  # type: ignore[attr-defined]
-                x = block(x)
-            outputs.append(self.out[level](mp_silu(x)))
-        return tuple(outputs)
+        x = mp_silu(self.net(self.enter(mp_silu(self.mix(joined)))))
+        return self.out(x), self.sketcher(x)
 
     def _sample(self, features: Tensor, projection: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Bilinear samples [N, C, x, y, z] of one view's features, and 1 where the voxel falls on the detector."""
+        """Bilinear samples [N, C, x, y, z] of one view's features, and 1 where the point falls on the detector."""
         flat = points.flatten(2)
         projected = torch.matmul(projection, flat)
         pixels = projected[:, :2] / projected[:, 2:]
@@ -70,7 +71,7 @@ class Lift(nn.Module):
         sides = torch.tensor([self.config.detector[1], self.config.detector[0]], dtype=pixels.dtype).reshape(1, 2, 1)
         grid = (pixels + 0.5) * (2.0 / sides) - 1.0
         seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
-        # GridSample is two-dimensional at opset 18: the voxels become one row of an image.
+        # GridSample is two-dimensional at opset 18: the points become one row of an image.
         sampled = functional.grid_sample(
             features.float(),
             grid.transpose(1, 2).unsqueeze(1),

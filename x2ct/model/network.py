@@ -38,6 +38,7 @@ class X2CTModel(nn.Module):
                 module.fold()
         return self.eval()
 
-    def condition(self, views: Tensor, valid: Tensor, P: Tensor, coords: Tensor) -> tuple[Tensor, ...]:
+    def condition(self, views: Tensor, valid: Tensor, P: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder and lift in one: see their `forward` for shapes and units."""
-        return tuple(self.lift(self.encoder(views, valid), P, coords, valid))
+        condition, sketch = self.lift(self.encoder(views, valid), P, coords, valid)
+        return condition, sketch

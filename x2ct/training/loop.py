@@ -22,6 +22,7 @@ from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
 from x2ct.training import checkpoint
 from x2ct.training.config import TrainConfig
+from x2ct.training.heap import keep_freed_memory
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.monitor import Monitor
 from x2ct.training.patches import Patch, draw_patches
@@ -77,6 +78,8 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if target.type == "cpu":
+        keep_freed_memory()
     geometry = training_geometry(config)
     people = people_of(shard_set, config, "train")
     held_out = people_of(shard_set, config, "validation")
@@ -174,12 +177,12 @@ def study_loss(
     sigma = draw_sigmas(len(patches), config.diffusion, generator).to(device)
     noise = torch.randn(truth.shape, generator=generator).to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
-        whole = model.condition(views, valid, projections, coords[None])
-        sketch = model.denoiser.sketch(whole)
-        parts = [
-            torch.cat([c[(..., *patch.cells(2 ** (level + 1)))] for patch in patches]) for level, c in enumerate(whole)
-        ]
-        denoised = model.denoiser.denoise(truth + noise * sigma.reshape(-1, 1, 1, 1, 1), sigma, *parts)
+        condition, sketch = model.condition(views, valid, projections, coords[None])
+        conditions = torch.cat([condition[(..., *patch.cells(config.model.stem))] for patch in patches])
+        # The sketch is the posterior mean by its own loss alone; the denoiser works about it as it finds it.
+        sketches = torch.cat([sketch.detach()[(..., *patch.slices)] for patch in patches])
+        noisy = truth + noise * sigma.reshape(-1, 1, 1, 1, 1)
+        denoised = model.denoiser.denoise(noisy, sigma, conditions, sketches)
     loss = (edm_weight(sigma, config.model.sigma_data) * squared_error(denoised, truth, config)).mean()
     # EDM's weight where sigma goes to infinity, where the posterior mean is all that can be said.
     guide = squared_error(sketch, x[None, None], config).mean() / config.model.sigma_data**2

@@ -68,4 +68,5 @@ class StudyPool:
 def _yield_to_training() -> None:
     """Let the training's threads go first, as each step waits for the slowest (Linux has priorities by thread)."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + 2, 19))
