@@ -186,6 +186,77 @@ class Network:
     @property
     def runtime_version(self) -> str: ...
 
+class Correction:
+    """What is done to D before a step."""
+
+class ViewConsistency(TypedDict):
+    """One X-ray in consistency.
+
+    `rays` is the share that counts of the rays that meet body and grid; the rest is of the latest application: `scale`
+    and `offset` are a and b of y = a A(D) + b, fitted where the X-ray is not calibrated, and `rms_before` and
+    `rms_after` the root mean square of what y and A(D) differ by along the rays that count, a line integral.
+    """
+
+    view: str
+    rays: float
+    scale: float
+    offset: float
+    rms_before: float
+    rms_after: float
+
+MeasuredView = tuple[str, npt.ArrayLike, npt.ArrayLike, npt.ArrayLike, bool]
+"""Name, P (3, 4), line integrals (rows, cols), where the detector measured (rows, cols), whether it is calibrated."""
+
+class Consistency(Correction):
+    """Pulls D towards the X-rays that it was made from (csrc/include/x2ct/consistency.h has the mathematics).
+
+    Args:
+        shape: (X, Y, Z) of D.
+        index_to_mm: (4, 4) voxel index -> patient mm.
+        x, mu: the knots of the piecewise linear map between the network's unit and attenuation per mm; mu from 0.
+        views: the X-rays.
+        gamma: strength, 0 to 1e6; at 1 a ray that crosses the whole grid alone keeps half of its residual.
+        every: after each evaluation; False: after the last one only.
+        rounds: of solving and clamping; 0 leaves it to the core.
+        cg_steps: in each round, where there is no closed form.
+        closed: use the closed form where there is one.
+        threads: 0 takes every processor; the result does not depend on it.
+
+    Raises:
+        InputError: sizes that don't fit, or no ray that is known to lie in the grid.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        index_to_mm: npt.ArrayLike,
+        x: Sequence[float],
+        mu: Sequence[float],
+        views: Sequence[MeasuredView],
+        gamma: float = 1.0,
+        every: bool = True,
+        rounds: int = 0,
+        cg_steps: int = 3,
+        closed: bool = True,
+        threads: int = 0,
+    ) -> None: ...
+    def pull(self, mu: FloatArray) -> FloatArray:
+        """Attenuation (X, Y, Z) per mm, pulled. Raises X2CTError if an X-ray that is not calibrated can't be fitted."""
+
+    @property
+    def views(self) -> list[ViewConsistency]: ...
+    @property
+    def closed(self) -> bool:
+        """Whether it has the closed form."""
+
+    @property
+    def rounds(self) -> int: ...
+
+def rays_within(
+    shape: Sequence[int], index_to_mm: npt.ArrayLike, views: Sequence[MeasuredView], threads: int = 0
+) -> list[npt.NDArray[np.bool_]]:
+    """For each view, (rows, cols): the rays that can be taken to lie in the grid as far as they meet the body."""
+
 class Sampler:
     """The sampling loop over one denoiser (inputs x, sigma and conditions; output denoised), one volume at a time.
 
@@ -211,6 +282,7 @@ class Sampler:
         cancel: CancelToken | None = None,
         preview: Preview | None = None,
         preview_every: int = 1,
+        correction: Correction | None = None,
     ) -> FloatArray:
         """Runs the table: float32 [X, Y, Z] in the network's unit. The GIL is free meanwhile.
 
@@ -223,6 +295,7 @@ class Sampler:
             preview: called with the same and D, float32 [X, Y, Z] in the network's unit, after every `preview_every`
                 evaluations; what it raises ends the run too.
             preview_every: 1 or more.
+            correction: changes D after each evaluation, before the step is taken from it.
 
         Raises:
             Cancelled: by `cancel`. KeyboardInterrupt comes out after the evaluation that was going on.
@@ -245,6 +318,7 @@ def run(
     threads: int = 0,
     preview: Preview | None = None,
     preview_every: int = 1,
+    correction: Correction | None = None,
 ) -> FloatArray:
     """The same loop with a Python function as the network: x of `shape` and sigma in, the denoised x out."""
 

@@ -50,6 +50,7 @@ struct PyRun {
     const std::shared_ptr<CancelToken>& cancel;
     const py::object& preview;
     int preview_every;
+    const std::shared_ptr<Correction>& correction;
 };
 
 // Runs and returns x with `shape`, which may leave out axes of 1 that the network's x has.
@@ -62,6 +63,7 @@ py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table,
     options.progress = between_evaluations(asked.progress);
     options.preview = shown(asked.preview, shape);
     options.preview_every = asked.preview_every;
+    options.correction = asked.correction;
     if (asked.cancel) options.cancel = &asked.cancel->cancelled;
     const py::gil_scoped_release release;
     sampler.run(table, options, to);
@@ -90,8 +92,10 @@ class PySampler {
     }
 
     py::array_t<float> run(const Table& table, std::uint64_t seed, std::uint32_t sample, const py::object& progress,
-                           const std::shared_ptr<CancelToken>& cancel, const py::object& preview, int preview_every) {
-        return python::run(*sampler_, shape_, table, {seed, sample, progress, cancel, preview, preview_every});
+                           const std::shared_ptr<CancelToken>& cancel, const py::object& preview, int preview_every,
+                           const std::shared_ptr<Correction>& correction) {
+        return python::run(*sampler_, shape_, table,
+                           {seed, sample, progress, cancel, preview, preview_every, correction});
     }
 
     const Shape& shape() const { return shape_; }
@@ -111,10 +115,11 @@ py::dict timings(const PySampler& sampler) {
 py::array_t<float> run_callable(const py::function& denoiser, const Table& table,
                                 const std::vector<std::int64_t>& shape, std::uint64_t seed, std::uint32_t sample,
                                 const py::object& progress, const std::shared_ptr<CancelToken>& cancel, int threads,
-                                const py::object& preview, int preview_every) {
+                                const py::object& preview, int preview_every,
+                                const std::shared_ptr<Correction>& correction) {
     const Shape checked = checked_shape(shape, "run");
     Sampler sampler(callable_network(denoiser, checked), cpu_device(threads), checked);
-    return run(sampler, checked, table, {seed, sample, progress, cancel, preview, preview_every});
+    return run(sampler, checked, table, {seed, sample, progress, cancel, preview, preview_every, correction});
 }
 
 }  // namespace
@@ -132,12 +137,13 @@ void bind_sampler(py::module_& module) {
              "denoiser"_a, "shape"_a, "threads"_a = 0)
         .def("set_condition", &PySampler::set_condition, "arrays"_a)
         .def("run", &PySampler::run, "table"_a, "seed"_a, "sample"_a = 0, "progress"_a = py::none(),
-             "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1)
+             "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1, "correction"_a = py::none())
         .def_property_readonly("shape", [](const PySampler& self) { return py::tuple(py::cast(self.shape())); })
         .def_property_readonly("timings", &timings);
     module.def("run", &run_callable, "denoiser"_a, "table"_a, "shape"_a, "seed"_a, "sample"_a = 0,
                "progress"_a = py::none(), "cancel"_a = py::none(), "threads"_a = 0, "preview"_a = py::none(),
-               "preview_every"_a = 1, "The same loop with a Python function (x, sigma) -> denoised as the network.");
+               "preview_every"_a = 1, "correction"_a = py::none(),
+               "The same loop with a Python function (x, sigma) -> denoised as the network.");
 }
 
 }  // namespace x2ct::python

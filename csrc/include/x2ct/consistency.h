@@ -1,0 +1,118 @@
+// Data consistency: pulling a denoised volume towards the X-rays that it was made from.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "x2ct/device.h"
+#include "x2ct/network.h"
+#include "x2ct/projector.h"
+#include "x2ct/sampler.h"
+
+namespace x2ct {
+
+/// An X-ray to be consistent with.
+struct MeasuredView {
+    std::string name;
+    DetectorView view;
+    std::vector<float> image;  ///< [rows, cols] line integrals, air 0; up to a scale and an offset if not calibrated
+    std::vector<std::uint8_t> measured;  ///< [rows, cols], 0 where the detector saw nothing: padding, shutters
+    bool calibrated = true;
+};
+
+/// The network's unit and attenuation: the knots of a piecewise linear map, both strictly increasing. Outside of the
+/// knots x means what the nearest knot does; mu (per mm) starts at 0.
+struct AttenuationKnots {
+    std::vector<double> x;
+    std::vector<double> mu;
+};
+
+struct ConsistencyOptions {
+    double gamma = 1;   ///< strength; at 1 a ray that crosses the whole grid alone keeps half of its residual, 0 is off
+    bool every = true;  ///< after each evaluation; false: after the last one only
+    int rounds = 0;     ///< of solving and clamping; 0: 4 with the closed form, 2 with CG
+    int cg_steps = 3;   ///< a round, where there is no closed form
+    bool closed = true;  ///< use the closed form where there is one
+    int threads = 0;     ///< 0: all; the result doesn't depend on it
+};
+
+/// What became of one X-ray.
+struct ViewConsistency {
+    std::string name;
+    double rays = 0;   ///< the share that counts of the rays that meet the body and the grid
+    double scale = 1;  ///< a and b of y = a A(D) + b in the latest application; 1 and 0 for a calibrated X-ray
+    double offset = 0;
+    double rms_before = 0;  ///< of y - A(D) over the rays that count, a line integral
+    double rms_after = 0;
+};
+
+class RayOperator;
+
+/// Replaces D's attenuation mu by
+///
+///     z = argmin 1/2 |z - mu|^2 + gamma / (2 s^2) |A z - y|^2     with 0 <= z <= the last knot's mu,
+///
+/// A the line integrals along the rays that count, s^2 the largest column sum of A^T A over the number of views. By
+/// duality z = clamp(mu + A^T l), and l is found in rounds of
+///
+///     l += (e + A A^T)^-1 (y - A z(l) - e l),     e = s^2 / gamma,
+///
+/// of which the first is the answer without the clamp, (1 + A^T A / e)^-1 (mu + A^T y / e), and each raises the dual's
+/// value, because the clamp only lowers its curvature. The inverse is closed for one or two parallel views along
+/// different grid axes whose pixels are voxels, and a few steps of CG otherwise. A run's l is where the next
+/// application starts from.
+///
+/// Pixels finer than the voxels are averaged over blocks. Only rays that miss the body outside of the grid count: see
+/// rays_within.
+class Consistency : public Correction {
+  public:
+    /// Throws InputError for sizes that don't match, or if no ray counts.
+    Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::vector<MeasuredView> views,
+                const ConsistencyOptions& options, std::shared_ptr<Device> device = nullptr);
+    ~Consistency() override;
+
+    /// D in the network's unit on the device (null: on the host). Throws Error where an X-ray can't be fitted.
+    void apply(int row, int rows, double sigma, float* denoised) override;
+
+    /// The same for attenuation on the host, from l = 0: mu [X, Y, Z] is overwritten.
+    void pull(float* mu);
+
+    const std::vector<ViewConsistency>& views() const { return report_; }
+    bool is_closed_form() const;
+    int rounds() const { return options_.rounds; }
+    const Shape& shape() const { return shape_; }
+
+  private:
+    void solve();
+    void move_to(const std::vector<float>& dual);
+    std::vector<float> fitted(const std::vector<float>& seen);
+    void report_rms(const std::vector<float>& target, const std::vector<float>& seen, double ViewConsistency::* where);
+
+    Shape shape_;
+    AttenuationKnots knots_;
+    ConsistencyOptions options_;
+    std::shared_ptr<Device> device_;
+    std::unique_ptr<RayOperator> rays_;
+    double scale_ = 1;  // s^2, mm^2
+    std::vector<bool> calibrated_;
+    std::vector<float> measured_, dual_;  // of the rays
+    std::vector<float> mu_, z_;           // of the voxels
+    std::vector<ViewConsistency> report_;
+};
+
+/// For each view the rays [rows, cols] that can be taken to lie in the grid as far as they meet the body: 1, else 0.
+///
+/// The body lies where every view sees more than `air` (the visual hull); what a detector doesn't show is taken to go
+/// on as at its edge, up to 300 mm from the grid's centre. Each view spreads a ray's value over the ray's length in the
+/// hull; the least that any view says of a place is taken for its attenuation, and a ray counts if it gathers no more
+/// than `air` outside of the grid. Of one view alone hardly more counts than the rays through air.
+std::vector<std::vector<std::uint8_t>> rays_within(const VolumeGrid& grid, const std::vector<MeasuredView>& views,
+                                                   int threads = 0);
+
+/// A line integral below this (2.5 mm of water) is air.
+inline constexpr double kAirIntegral = 0.05;
+
+}  // namespace x2ct

@@ -1,0 +1,122 @@
+// Data consistency.
+#include "x2ct/consistency.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <memory>
+#include <tuple>
+
+#include "bind.h"
+#include "x2ct/error.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+
+namespace x2ct::python {
+namespace {
+
+using Doubles = py::array_t<double, py::array::c_style | py::array::forcecast>;
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+using Bools = py::array_t<bool, py::array::c_style | py::array::forcecast>;
+// name, P, image, measured, calibrated
+using PyView = std::tuple<std::string, Doubles, Floats, Bools, bool>;
+
+template <std::size_t Count>
+std::array<double, Count> matrix(const Doubles& array, py::ssize_t rows, const std::string& name) {
+    if (array.ndim() != 2 || array.shape(0) != rows || array.shape(1) != 4) {
+        throw InputError(name + ": shape: found " + to_string(shape_of(array)) + ", expected [" + std::to_string(rows) +
+                         ", 4]");
+    }
+    std::array<double, Count> result{};
+    std::copy_n(array.data(), Count, result.begin());
+    return result;
+}
+
+VolumeGrid grid_of(const std::array<std::int64_t, 3>& shape, const Doubles& index_to_mm) {
+    checked_shape({shape.begin(), shape.end()}, "consistency");
+    return {shape, matrix<16>(index_to_mm, 4, "consistency: index_to_mm")};
+}
+
+std::vector<MeasuredView> views_of(const std::vector<PyView>& views) {
+    std::vector<MeasuredView> result;
+    for (const auto& [name, p, image, measured, calibrated] : views) {
+        const std::string what = "consistency: " + name;
+        if (image.ndim() != 2 || shape_of(measured) != shape_of(image)) {
+            throw InputError(what + ": shape: found " + to_string(shape_of(image)) + " pixels and " +
+                             to_string(shape_of(measured)) + " measured, expected two axes and the same");
+        }
+        const DetectorView detector{matrix<12>(p, 3, what + ": P"), image.shape(0), image.shape(1)};
+        result.push_back({name,
+                          detector,
+                          {image.data(), image.data() + image.size()},
+                          {measured.data(), measured.data() + measured.size()},
+                          calibrated});
+    }
+    return result;
+}
+
+std::shared_ptr<Consistency> make(const std::array<std::int64_t, 3>& shape, const Doubles& index_to_mm,
+                                  std::vector<double> x, std::vector<double> mu, const std::vector<PyView>& views,
+                                  double gamma, bool every, int rounds, int cg_steps, bool closed, int threads) {
+    const VolumeGrid grid = grid_of(shape, index_to_mm);
+    std::vector<MeasuredView> measured = views_of(views);
+    const ConsistencyOptions options{gamma, every, rounds, cg_steps, closed, threads};
+    const py::gil_scoped_release release;
+    return std::make_shared<Consistency>(grid, AttenuationKnots{std::move(x), std::move(mu)}, std::move(measured),
+                                         options);
+}
+
+py::array_t<float> pull(Consistency& self, const py::array& mu) {
+    const float* const from = checked(mu, "consistency: mu");
+    if (shape_of(mu) != self.shape()) {
+        throw InputError("consistency: mu: shape: found " + to_string(shape_of(mu)) + ", expected " +
+                         to_string(self.shape()));
+    }
+    py::array_t<float> result = new_array(self.shape());
+    float* const to = result.mutable_data();
+    const py::gil_scoped_release release;
+    std::copy_n(from, volume_of(self.shape()), to);
+    self.pull(to);
+    return result;
+}
+
+py::list views(const Consistency& self) {
+    py::list list;
+    for (const ViewConsistency& view : self.views()) {
+        list.append(py::dict("view"_a = view.name, "rays"_a = view.rays, "scale"_a = view.scale,
+                             "offset"_a = view.offset, "rms_before"_a = view.rms_before,
+                             "rms_after"_a = view.rms_after));
+    }
+    return list;
+}
+
+std::vector<py::array_t<bool>> within(const std::array<std::int64_t, 3>& shape, const Doubles& index_to_mm,
+                                      const std::vector<PyView>& views, int threads) {
+    const std::vector<MeasuredView> measured = views_of(views);
+    const auto found = rays_within(grid_of(shape, index_to_mm), measured, threads);
+    std::vector<py::array_t<bool>> result;
+    for (std::size_t k = 0; k < found.size(); ++k) {
+        py::array_t<bool> mask({measured[k].view.rows, measured[k].view.cols});
+        std::transform(found[k].begin(), found[k].end(), mask.mutable_data(), [](auto counts) { return counts != 0; });
+        result.push_back(std::move(mask));
+    }
+    return result;
+}
+
+}  // namespace
+
+void bind_consistency(py::module_& module) {
+    py::class_<Correction, std::shared_ptr<Correction>>(module, "Correction", "What is done to D before a step.");
+    py::class_<Consistency, Correction, std::shared_ptr<Consistency>>(
+        module, "Consistency", "Pulls D towards the X-rays that it was made from.")
+        .def(py::init(&make), "shape"_a, "index_to_mm"_a, "x"_a, "mu"_a, "views"_a, "gamma"_a = 1.0, "every"_a = true,
+             "rounds"_a = 0, "cg_steps"_a = 3, "closed"_a = true, "threads"_a = 0)
+        .def("pull", &pull, "mu"_a)
+        .def_property_readonly("views", &views)
+        .def_property_readonly("closed", &Consistency::is_closed_form)
+        .def_property_readonly("rounds", &Consistency::rounds);
+    module.def("rays_within", &within, "shape"_a, "index_to_mm"_a, "views"_a, "threads"_a = 0);
+}
+
+}  // namespace x2ct::python
