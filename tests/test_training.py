@@ -20,12 +20,13 @@ from tests.tiny_run import CONFIG, GRID, write_shards
 from x2ct.data import ShardSet
 from x2ct.data.augment import AugmentConfig, augmented_study, plain_study
 from x2ct.errors import InputError
+from x2ct.model import X2CTModel
 from x2ct.training import TrainConfig, load_run, train
 from x2ct.training.checkpoint import CHECKPOINT_FILE
 from x2ct.training.config import DiffusionConfig, PatchConfig
-from x2ct.training.loop import learning_rate
+from x2ct.training.loop import learning_rate, new_state, study_loss
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
-from x2ct.training.patches import draw_patches
+from x2ct.training.patches import Patch, draw_patches
 from x2ct.training.runs import training_geometry
 
 TINY = TrainConfig.from_json(CONFIG)
@@ -110,6 +111,38 @@ def test_a_flipped_body_has_flipped_x_rays(shards: Path) -> None:
     plain = plain_study(person, GRID, geometry)
     assert np.abs(study.hu - plain.hu[::-1]).max() < 0.1
     assert np.abs(study.views[0] - plain.views[0][:, ::-1]).max() < 1e-2
+
+
+def one_loss(shards: Path, device: str) -> tuple[X2CTModel, torch.Tensor]:
+    """A fresh tiny network and its loss on one study, backward pass done."""
+    shard_set = ShardSet.open(shards)
+    study = plain_study(shard_set.select("train")[0], GRID, training_geometry(TINY))
+    state = new_state(TINY, torch.device(device))
+    coords = torch.from_numpy(GRID.coordinates()).to(device)
+    patches = [Patch((0, 0, 0), (16, 16, 16)), Patch((16, 8, 0), (16, 16, 16))]
+    loss = study_loss(state.model, study, patches, TINY, coords, torch.Generator().manual_seed(0))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return state.model, loss
+
+
+def test_all_tensors_of_a_step_are_on_the_model_s_device(shards: Path) -> None:
+    """PyTorch refuses to mix devices, and its device without data is one that every machine has."""
+    model, loss = one_loss(shards, "meta")
+    assert loss.device.type == "meta"
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_the_sketch_learns_from_its_own_loss_alone(shards: Path) -> None:
+    """The denoiser's loss would pull it from the posterior mean to whatever eases denoising."""
+    shard_set = ShardSet.open(shards)
+    study = plain_study(shard_set.select("train")[0], GRID, training_geometry(TINY))
+    config = dataclasses.replace(TINY, optim=dataclasses.replace(TINY.optim, sketch_weight=0.0))
+    state = new_state(config, torch.device("cpu"))
+    coords = torch.from_numpy(GRID.coordinates())
+    loss = study_loss(state.model, study, [Patch((0, 0, 0), (32, 32, 32))], config, coords, torch.Generator())
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert float(state.model.lift.sketcher.weight.grad.abs().max()) == 0.0  # type: ignore[union-attr]
+    assert float(state.model.lift.out.weight.grad.abs().max()) > 0.0  # type: ignore[union-attr]
 
 
 def test_learning_rate_warms_up_stays_and_ends_at_zero() -> None:

@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         mask = valid.reshape(-1, 1, 1, 1)
         if self.config.features == "pixels":
             return (image * mask).reshape(-1, v, 1, height, width)
-        number = torch.linspace(-1.0, 1.0, v, dtype=image.dtype).reshape(1, v) + 0.0 * valid
+        number = torch.linspace(-1.0, 1.0, v, dtype=image.dtype, device=image.device).reshape(1, v) + 0.0 * valid
         slot = number.reshape(-1, 1, 1, 1) + 0.0 * image
         # Ribs are a few per cent of a line integral: shown apart from what lies around them, they are seen at once.
         surroundings = functional.avg_pool2d(image, 15, 1, 7, count_include_pad=False)

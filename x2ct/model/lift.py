@@ -68,7 +68,8 @@ class Lift(nn.Module):
         projected = torch.matmul(projection, flat)
         pixels = projected[:, :2] / projected[:, 2:]
         # Pixel centres are integers; grid_sample's -1 and 1 are the image's outer edges (align_corners=False).
-        sides = torch.tensor([self.config.detector[1], self.config.detector[0]], dtype=pixels.dtype).reshape(1, 2, 1)
+        height, width = self.config.detector
+        sides = torch.tensor([width, height], dtype=pixels.dtype, device=pixels.device).reshape(1, 2, 1)
         grid = (pixels + 0.5) * (2.0 / sides) - 1.0
         seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
         # GridSample is two-dimensional at opset 18: the points become one row of an image.

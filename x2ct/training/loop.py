@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,7 +177,7 @@ def study_loss(
     truth = torch.stack([x[patch.slices] for patch in patches])[:, None]
     sigma = draw_sigmas(len(patches), config.diffusion, generator).to(device)
     noise = torch.randn(truth.shape, generator=generator).to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.autocast):
+    with torch.autocast(device.type, torch.bfloat16) if config.autocast else nullcontext():
         condition, sketch = model.condition(views, valid, projections, coords[None])
         conditions = torch.cat([condition[(..., *patch.cells(config.model.stem))] for patch in patches])
         # The sketch is the posterior mean by its own loss alone; the denoiser works about it as it finds it.
