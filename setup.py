@@ -41,7 +41,7 @@ class BuildCore(build_ext):
             package = Path(self.build_lib).resolve() / "x2ct"
             build = Path(self.build_temp).resolve() / "core"
             shutil.rmtree(build, ignore_errors=True)  # its cache names tools of a build environment that is gone
-            options = ["-DX2CT_INPLACE=OFF", "-DX2CT_TESTS=OFF", f"-DX2CT_OUTPUT_DIR={package}"]
+            options = ["-DX2CT_INPLACE=OFF", "-DX2CT_TESTS=OFF", "-DX2CT_LIBRARY=OFF", f"-DX2CT_OUTPUT_DIR={package}"]
         configure = [cmake, "-S", ROOT, "-B", build, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}", *options]
         if ninja := shutil.which("ninja"):
             configure.append(f"-DCMAKE_MAKE_PROGRAM={ninja}")

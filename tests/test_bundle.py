@@ -355,17 +355,17 @@ def _opset(model: onnx.ModelProto) -> None:
     model.opset_import[0].version = 22
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (_external, "external data"),
-        (_external_in_attribute, "external data"),
-        (_external_in_subgraph, "external data"),
-        (_custom_operator, "com.example"),
-        (_function, "functions"),
-        (_opset, "opset: found 22, expected 18"),
-    ],
-)
+GRAPH_FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
+    "external": (_external, "external data"),
+    "external in an attribute": (_external_in_attribute, "external data"),
+    "external in a subgraph": (_external_in_subgraph, "external data"),
+    "custom operator": (_custom_operator, "com.example"),
+    "function": (_function, "functions"),
+    "opset": (_opset, "opset: found 22, expected 18"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), GRAPH_FAULTS.values(), ids=list(GRAPH_FAULTS))
 def test_a_graph_that_does_not_stand_alone_is_refused(
     folder: Path, change: Callable[[onnx.ModelProto], object], said: str
 ) -> None:

@@ -341,3 +341,24 @@ def backproject(
     threads: int = 0,
 ) -> FloatArray:
     """The exact adjoint of `project`: [X, Y, Z] of `shape` from an image [rows, cols]."""
+
+def resample(
+    image: FloatArray,
+    spacing: tuple[float, float],
+    shape: tuple[int, int],
+    target_spacing: tuple[float, float],
+) -> FloatArray:
+    """Brings an image [rows, columns] onto another grid with the same centre; outside the image is 0.
+
+    Raises:
+        InputError: an empty shape, or a spacing that is not above 0.
+    """
+
+def onto_grid(
+    image: FloatArray, P: npt.ArrayLike, shape: tuple[int, int], spacing_mm: tuple[float, float]
+) -> tuple[FloatArray, DoubleArray]:
+    """A picture resampled about its middle so that its pixel measures `spacing_mm` at the isocentre, and its matrix.
+
+    Raises:
+        InputError: as `resample`; or the view doesn't see the isocentre.
+    """

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
-from x2ct.radiograph import XRay, resample
+from x2ct.radiograph import XRay
 
 FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
@@ -101,34 +101,15 @@ def onto_grid(
         spacing_mm: row and column pitch wanted, measured at the isocentre, in mm.
 
     Returns:
-        The picture (float32) and the 3x4 matrix from patient mm to its pixels. A picture that is as wanted is returned
-        as it is.
-    """
-    rows, columns = pixel_at_isocentre(matrix)
-    scale_v, scale_u = rows / spacing_mm[0], columns / spacing_mm[1]
-    if image.shape == tuple(shape) and np.allclose((scale_u, scale_v), 1.0, atol=1e-6):
-        return image, matrix
-    (old_v, old_u), (new_v, new_u) = ((np.asarray(size) - 1) / 2 for size in (image.shape, shape))
-    pixels = np.array(
-        [[scale_u, 0.0, new_u - scale_u * old_u], [0.0, scale_v, new_v - scale_v * old_v], [0.0, 0.0, 1.0]]
-    )
-    return resample(image, (rows, columns), shape, spacing_mm), pixels @ matrix
-
-
-def pixel_at_isocentre(matrix: Matrix) -> tuple[float, float]:
-    """How many mm a pixel's row and column pitch spans where patient mm are (0, 0, 0).
+        The picture (float32) and the 3x4 matrix from patient mm to its pixels. A picture that is as wanted comes back
+        with the same values.
 
     Raises:
         InputError: the view does not see the isocentre.
     """
-    u_w, v_w, w = matrix[:, 3]
-    if w <= 0:
-        raise InputError.of(
-            "geometry", "matrix", found=f"w = {w:g} at the isocentre", expected="w > 0, in front of the source"
-        )
-    by_row = (matrix[1, :3] - v_w / w * matrix[2, :3]) / w
-    by_column = (matrix[0, :3] - u_w / w * matrix[2, :3]) / w
-    return float(1 / np.linalg.norm(by_row)), float(1 / np.linalg.norm(by_column))
+    from x2ct import _core
+
+    return _core.onto_grid(np.ascontiguousarray(image, np.float32), matrix, shape, spacing_mm)
 
 
 def _check_study(xrays: Mapping[str, object]) -> None:

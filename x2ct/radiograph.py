@@ -206,25 +206,9 @@ def resample(
     Returns:
         float32 of `shape`.
     """
-    rows = _weights(image.shape[0], spacing_mm[0], shape[0], target_spacing_mm[0])
-    columns = _weights(image.shape[1], spacing_mm[1], shape[1], target_spacing_mm[1])
-    return np.ascontiguousarray(np.asarray((columns @ np.asarray(rows @ image).T).T, np.float32))
+    from x2ct import _core
 
-
-def _weights(size: int, spacing: float, target_size: int, target_spacing: float) -> Any:
-    """A sparse (target_size, size) matrix of filter weights; its rows sum to 1, and to less at the image's borders."""
-    from scipy.sparse import csr_matrix
-
-    ratio = target_spacing / spacing
-    reach = max(1.0, ratio)
-    centres = (np.arange(target_size) - (target_size - 1) / 2) * ratio + (size - 1) / 2
-    first = np.floor(centres - reach).astype(np.int64)
-    taps = first[:, None] + np.arange(int(np.ceil(2 * reach)) + 2)
-    weight = np.maximum(0.0, 1 - np.abs(taps - centres[:, None]) / reach)
-    weight /= weight.sum(axis=1, keepdims=True)  # before the taps outside are dropped: they are air
-    inside = (taps >= 0) & (taps < size) & (weight > 0)
-    row = np.broadcast_to(np.arange(target_size)[:, None], taps.shape)
-    return csr_matrix((weight[inside].astype(np.float32), (row[inside], taps[inside])), (target_size, size))
+    return _core.resample(np.ascontiguousarray(image, np.float32), spacing_mm, shape, target_spacing_mm)
 
 
 def _read(source: Path) -> Picture:

@@ -1,0 +1,223 @@
+#include "x2ct/x2ct.h"
+
+#include <dlfcn.h>
+
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include "capi/guard.h"
+#include "capi/handles.h"
+#include "x2ct/view.h"
+
+using x2ct::capi::guarded;
+using x2ct::capi::needed;
+using x2ct::capi::taken;
+using x2ct::capi::text_or;
+
+namespace {
+
+// The first version of each struct: no program's is shorter.
+constexpr std::size_t kLeastSamplerOptions = sizeof(x2ct_sampler_options);
+constexpr std::size_t kLeastRunOptions = sizeof(x2ct_run_options);
+
+x2ct_sampler_options sampler_defaults() {
+    x2ct_sampler_options options{};
+    options.struct_size = sizeof options;
+    options.backend = options.device = options.precision = "auto";
+    return options;
+}
+
+x2ct_run_options run_defaults() {
+    x2ct_run_options options{};
+    options.struct_size = sizeof options;
+    options.preview_every = 1;
+    return options;
+}
+
+// The folder x2ct beside the library or program that this code is in.
+std::string library_dir() {
+    Dl_info info{};
+    if (dladdr(reinterpret_cast<const void*>(&x2ct_version), &info) == 0 || info.dli_fname == nullptr) {
+        throw x2ct::Error("library_dir: can't find out where x2ct is installed; name the folder");
+    }
+    return (std::filesystem::absolute(info.dli_fname).parent_path() / "x2ct").string();
+}
+
+x2ct::Backend& backend(const char* name, const char* library, const char* runtime) {
+    const std::string wanted = text_or(name, "auto");
+    return x2ct::open_backend(wanted == "auto" ? "openvino" : wanted,
+                              {library == nullptr ? library_dir() : library, text_or(runtime, "")});
+}
+
+x2ct::Detector detector_of(const x2ct_detector* given) {
+    needed(given, "detector");
+    x2ct::Detector detector{given->rows, given->columns, given->row_mm, given->column_mm, {}};
+    std::copy_n(given->isocentre_mm, 3, detector.isocentre_mm.begin());
+    return detector;
+}
+
+x2ct::SampleOptions sample_options(const x2ct_run_options& given) {
+    x2ct::SampleOptions options;
+    options.seed = given.seed;
+    options.sample = given.sample;
+    options.steps = given.steps;
+    options.solver = text_or(given.solver, "");
+    options.schedule = text_or(given.schedule, "");
+    options.mean = given.mean != 0;
+    options.preview_every = given.preview_every;
+    if (given.cancel != nullptr) options.cancel = &given.cancel->cancelled;
+    if (given.progress != nullptr) {
+        options.progress = [call = given.progress, user = given.user_data](const x2ct::Progress& now) {
+            if (call(user, now.step, now.total, now.sigma) != 0) throw x2ct::Cancelled("cancelled");
+        };
+    }
+    return options;
+}
+
+}  // namespace
+
+const char* x2ct_version(void) { return X2CT_VERSION; }
+
+uint32_t x2ct_abi(void) { return X2CT_ABI; }
+
+const char* x2ct_status_text(x2ct_status status) {
+    switch (status) {
+        case X2CT_OK:
+            return "done";
+        case X2CT_FAILED:
+            return "failed while running";
+        case X2CT_BAD_INPUT:
+            return "wrong use or bad input";
+        case X2CT_MISSING_RUNTIME:
+            return "a runtime, device or precision is missing";
+        case X2CT_OUT_OF_MEMORY:
+            return "out of memory";
+        case X2CT_CANCELLED:
+            return "cancelled";
+    }
+    return "unknown status";
+}
+
+const char* x2ct_last_error(void) { return x2ct::capi::last_error().c_str(); }
+
+x2ct_status x2ct_parallel_view(double angle_deg, const x2ct_detector* detector, double matrix[12]) {
+    return guarded([&] {
+        const auto view = x2ct::parallel_view("parallel", angle_deg, detector_of(detector));
+        std::ranges::copy(view.matrix, needed(matrix, "matrix"));
+    });
+}
+
+x2ct_status x2ct_cone_view(double angle_deg, double sod_mm, double sdd_mm, const x2ct_detector* detector,
+                           double matrix[12]) {
+    return guarded([&] {
+        const auto view = x2ct::cone_view("cone", angle_deg, sod_mm, sdd_mm, detector_of(detector));
+        std::ranges::copy(view.matrix, needed(matrix, "matrix"));
+    });
+}
+
+x2ct_status x2ct_check_bundle(const char* bundle) {
+    return guarded([&] { x2ct::open_bundle(needed(bundle, "bundle")); });
+}
+
+x2ct_status x2ct_sampler_options_init(x2ct_sampler_options* options, size_t struct_size, uint32_t abi) {
+    return guarded([&] { x2ct::capi::init(options, struct_size, abi, kLeastSamplerOptions, sampler_defaults()); });
+}
+
+x2ct_status x2ct_check_backend(const char* name, const char* library, const char* runtime) {
+    return guarded([&] { backend(name, library, runtime); });
+}
+
+x2ct_status x2ct_sampler_open(const x2ct_sampler_options* options, x2ct_sampler** sampler) {
+    return guarded([&] {
+        *needed(sampler, "sampler") = nullptr;
+        const auto asked = taken(options, kLeastSamplerOptions, sampler_defaults());
+        x2ct::Bundle bundle = x2ct::open_bundle(needed(asked.bundle, "bundle"));
+        const std::string device = text_or(asked.device, "auto");
+        const x2ct::PipelineOptions wanted{device == "auto" ? "cpu" : device, text_or(asked.precision, "auto"),
+                                           asked.threads};
+        x2ct::Backend& opened = backend(asked.backend, asked.library_dir, asked.runtime_dir);
+        auto pipeline = std::make_unique<x2ct::Pipeline>(std::move(bundle), opened, wanted);
+        *sampler = std::make_unique<x2ct_sampler>(std::move(pipeline)).release();
+    });
+}
+
+void x2ct_sampler_close(x2ct_sampler* sampler) {
+    guarded([&] { delete sampler; });
+}
+
+x2ct_status x2ct_sampler_grid(const x2ct_sampler* sampler, int64_t shape[3], double spacing_mm[3]) {
+    return guarded([&] {
+        const auto& grid = needed(sampler, "sampler")->pipeline->bundle().grid;
+        if (shape != nullptr) std::ranges::copy(grid.shape, shape);
+        if (spacing_mm != nullptr) std::ranges::copy(grid.spacing_mm, spacing_mm);
+    });
+}
+
+x2ct_status x2ct_sampler_views(const x2ct_sampler* sampler, int32_t* count) {
+    return guarded([&] {
+        *needed(count, "count") = static_cast<int32_t>(needed(sampler, "sampler")->pipeline->bundle().views.size());
+    });
+}
+
+x2ct_status x2ct_sampler_view(const x2ct_sampler* sampler, int32_t slot, x2ct_detector* detector, double matrix[12]) {
+    return guarded([&] {
+        const auto& views = needed(sampler, "sampler")->pipeline->bundle().views;
+        if (slot < 0 || static_cast<std::size_t>(slot) >= views.size()) {
+            throw x2ct::InputError("slot: found " + std::to_string(slot) + ", expected 0 to " +
+                                   std::to_string(views.size() - 1));
+        }
+        const x2ct::View& view = views[slot];
+        if (detector != nullptr) *detector = {view.rows, view.columns, view.row_mm, view.column_mm, {0, 0, 0}};
+        if (matrix != nullptr) std::ranges::copy(view.matrix, matrix);
+    });
+}
+
+const char* x2ct_sampler_precision(const x2ct_sampler* sampler) {
+    return sampler == nullptr ? nullptr : sampler->precision.c_str();
+}
+
+x2ct_status x2ct_sampler_set_xrays(x2ct_sampler* sampler, const x2ct_xray* xrays, size_t count) {
+    return guarded([&] {
+        needed(sampler, "sampler");
+        std::vector<x2ct::XRay> all;
+        for (const x2ct_xray& given : std::span(count == 0 ? xrays : needed(xrays, "xrays"), count)) {
+            auto& xray = all.emplace_back(x2ct::XRay{given.slot, given.line_integrals, given.rows, given.columns, {}});
+            if (given.matrix != nullptr) std::copy_n(given.matrix, 12, xray.matrix.emplace().begin());
+        }
+        sampler->pipeline->set_xrays(all);
+    });
+}
+
+x2ct_cancel* x2ct_cancel_create(void) { return new (std::nothrow) x2ct_cancel; }
+
+void x2ct_cancel_now(x2ct_cancel* token) {
+    if (token != nullptr) token->cancelled = true;
+}
+
+void x2ct_cancel_free(x2ct_cancel* token) { delete token; }
+
+x2ct_status x2ct_run_options_init(x2ct_run_options* options, size_t struct_size, uint32_t abi) {
+    return guarded([&] { x2ct::capi::init(options, struct_size, abi, kLeastRunOptions, run_defaults()); });
+}
+
+x2ct_status x2ct_sampler_run(x2ct_sampler* sampler, const x2ct_run_options* options, float* hu, size_t count) {
+    return guarded([&] {
+        x2ct::Pipeline& pipeline = *needed(sampler, "sampler")->pipeline;
+        needed(hu, "hu");
+        if (count != static_cast<std::size_t>(pipeline.voxels())) {
+            throw x2ct::InputError("count: found " + std::to_string(count) + ", expected the grid's " +
+                                   std::to_string(pipeline.voxels()) + " voxels");
+        }
+        const auto asked = options == nullptr ? run_defaults() : taken(options, kLeastRunOptions, run_defaults());
+        x2ct::SampleOptions inner = sample_options(asked);
+        if (asked.preview != nullptr) {
+            inner.preview = [&](const x2ct::Progress& now, const float* shown) {
+                if (asked.preview(asked.user_data, now.step, now.total, now.sigma, shown, count) != 0) {
+                    throw x2ct::Cancelled("cancelled");
+                }
+            };
+        }
+        pipeline.run(inner, hu);
+    });
+}

@@ -1,0 +1,91 @@
+// The model bundle: a folder NAME.x2ct/ with model.json and three ONNX graphs. docs/bundle.md has the format.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "x2ct/view.h"
+
+namespace x2ct {
+
+/// One axis of a declared tensor: a size, or the name of a free one ("N", "X", "X/2").
+struct Extent {
+    std::int64_t size = 0;
+    std::string free;
+
+    bool operator==(const Extent&) const = default;
+};
+
+struct Tensor {
+    std::string name, dtype;
+    std::vector<Extent> shape;
+
+    bool operator==(const Tensor&) const = default;
+};
+
+/// "x float32 [N, 1, X, Y, Z]"
+std::string to_string(const Tensor& tensor);
+
+/// One network: its file in the bundle, and its inputs and outputs in order.
+struct Graph {
+    std::string file;
+    std::vector<Tensor> inputs, outputs;
+    std::int64_t receptive_radius = -1;  ///< how far in voxels its output looks at its input; -1 is unknown
+};
+
+/// The monotone, piecewise linear map between HU and the network's unit x, given by its knots.
+struct Intensity {
+    std::vector<double> hu, x;
+
+    /// x to HU in place, clipped to the window.
+    void to_hu(float* values, std::int64_t count) const;
+};
+
+struct BundleFile {
+    std::string sha256;
+    std::int64_t bytes = 0;
+};
+
+/// An opened bundle, all of it checked. Lengths in mm; x is the network's unit.
+struct Bundle {
+    std::string path;      ///< the folder
+    std::string checksum;  ///< SHA-256 of model.json, which holds those of the other files: it identifies the model
+    std::string name, version, created;
+
+    struct Grid {
+        std::array<std::int64_t, 3> shape{};  ///< voxels along x, y, z
+        std::array<double, 3> spacing_mm{};
+    } grid;
+    Intensity intensity;
+    struct XRays {  ///< the encoder's pictures
+        std::int64_t rows = 0, columns = 0;
+        double row_mm = 0, column_mm = 0;
+        std::vector<double> reference_p99;  ///< one a view
+    } xray;
+    std::vector<View> views;  ///< by slot: 0 frontal, 1 lateral
+    struct Diffusion {
+        double sigma_data = 0, sigma_min = 0, sigma_max = 0;
+        std::string schedule, solver;
+        int steps = 0;
+        std::map<int, std::vector<double>> schedules;  ///< tuned noise levels by their number
+    } diffusion;
+    struct Patch {
+        std::vector<std::array<std::int64_t, 3>> sizes;
+        std::vector<double> probabilities;
+        std::int64_t stride = 0;
+    } patch;
+    Graph encoder, lift, denoiser;
+    std::map<std::string, BundleFile> files;
+
+    std::string file_of(const Graph& graph) const { return path + "/" + graph.file; }
+};
+
+/// Opens a bundle and checks the whole of it: every field of model.json, size and SHA-256 of every file, each graph's
+/// inputs and outputs, and that no graph refers to anything outside its file. Nothing is executed, nothing outside of
+/// the folder is read, and symbolic links aren't followed. Throws InputError that names file and field.
+Bundle open_bundle(const std::string& folder);
+
+}  // namespace x2ct

@@ -1,0 +1,145 @@
+/* x2ct from C, and from whatever speaks C: X-rays in, a CT volume out. csrc/examples/sample.c uses all of it.
+ *
+ * - A function that can fail returns an x2ct_status; x2ct_last_error() then says in one line what was wrong.
+ * - Every options struct is filled by its init function, which also checks that header and library fit together.
+ * - A handle may be used from any thread, by one at a time; two handles don't disturb each other.
+ * - No function throws, prints or exits. Texts are UTF-8, lengths mm, volumes float32 HU [x][y][z], z fastest.
+ */
+#ifndef X2CT_X2CT_H
+#define X2CT_X2CT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define X2CT_API __attribute__((visibility("default")))
+
+/* Grows when what is here changes in a way that an older program can't be run with. Fields that are added to the end
+ * of an options struct don't count: an older program's structs are shorter, and what they lack is the default. */
+#define X2CT_ABI 1u
+
+typedef enum x2ct_status {
+    X2CT_OK = 0,
+    X2CT_FAILED = 1,          /* while running */
+    X2CT_BAD_INPUT = 2,       /* wrong use, or bad input */
+    X2CT_MISSING_RUNTIME = 3, /* a runtime, device or precision that can't be had */
+    X2CT_OUT_OF_MEMORY = 4,
+    X2CT_CANCELLED = 130
+} x2ct_status;
+
+X2CT_API const char* x2ct_version(void); /* "0.1.0" */
+X2CT_API uint32_t x2ct_abi(void);        /* the X2CT_ABI that the library was built with */
+X2CT_API const char* x2ct_status_text(x2ct_status status);
+
+/* What the latest failure in the calling thread was; good until the thread's next call. "" if there was none. */
+X2CT_API const char* x2ct_last_error(void);
+
+/* ------------------------------------------------------------------------------------------------ views */
+
+/* A detector: pixels, their pitch on it, and the point in patient mm that its middle sees. Fixed in this ABI. */
+typedef struct x2ct_detector {
+    int64_t rows, columns;
+    double row_mm, column_mm;
+    double isocentre_mm[3];
+} x2ct_detector;
+
+/* The 3x4 row-major matrix from patient mm (x right, y front, z head) to pixels of a view whose source is at angle_deg
+ * about z: 0 in front of the patient (AP), 90 at the patient's right (lateral), 180 behind (PA). */
+X2CT_API x2ct_status x2ct_parallel_view(double angle_deg, const x2ct_detector* detector, double matrix[12]);
+X2CT_API x2ct_status x2ct_cone_view(double angle_deg, double sod_mm, double sdd_mm, const x2ct_detector* detector,
+                                    double matrix[12]);
+
+/* ------------------------------------------------------------------------------------------------ models */
+
+/* Opens a bundle and checks the whole of it, without loading anything. */
+X2CT_API x2ct_status x2ct_check_bundle(const char* bundle);
+
+typedef struct x2ct_sampler_options {
+    size_t struct_size;      /* set by init */
+    const char* bundle;      /* the model's folder; required */
+    const char* backend;     /* "auto" or "openvino" */
+    const char* device;      /* "auto" or "cpu" */
+    const char* precision;   /* "auto", "f32", "bf16" or "f16": of the denoiser */
+    int32_t threads;         /* 0 leaves it to the runtime */
+    const char* library_dir; /* where the backends' libraries are; NULL: the folder x2ct beside this library */
+    const char* runtime_dir; /* where the runtime is installed; NULL: wherever the system's loader looks */
+} x2ct_sampler_options;
+
+/* x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI) */
+X2CT_API x2ct_status x2ct_sampler_options_init(x2ct_sampler_options* options, size_t struct_size, uint32_t abi);
+
+/* Whether a backend can be opened; if not, x2ct_last_error() says what to install. Folders as in the options. */
+X2CT_API x2ct_status x2ct_check_backend(const char* backend, const char* library_dir, const char* runtime_dir);
+
+typedef struct x2ct_sampler x2ct_sampler;
+
+/* Checks the bundle and compiles its networks. On failure *sampler is NULL. */
+X2CT_API x2ct_status x2ct_sampler_open(const x2ct_sampler_options* options, x2ct_sampler** sampler);
+X2CT_API void x2ct_sampler_close(x2ct_sampler* sampler); /* NULL is fine; no run may be going on */
+
+/* The volumes that it makes: voxels and their pitch along x, y, z. Their patient mm have the origin in the middle. */
+X2CT_API x2ct_status x2ct_sampler_grid(const x2ct_sampler* sampler, int64_t shape[3], double spacing_mm[3]);
+/* How many views it takes, and the picture that it takes in each where no matrix is given. */
+X2CT_API x2ct_status x2ct_sampler_views(const x2ct_sampler* sampler, int32_t* count);
+X2CT_API x2ct_status x2ct_sampler_view(const x2ct_sampler* sampler, int32_t slot, x2ct_detector* detector,
+                                       double matrix[12]);
+/* "f32", "bf16"...: what the denoiser computes in, read back from the compiled network. NULL for a NULL handle. */
+X2CT_API const char* x2ct_sampler_precision(const x2ct_sampler* sampler);
+
+/* ------------------------------------------------------------------------------------------------ sampling */
+
+/* One X-ray: line integrals of attenuation, row 0 at the head, column 0 at the patient's right, in a lateral at the
+ * front. Fixed in this ABI. */
+typedef struct x2ct_xray {
+    int32_t slot; /* 0 frontal, 1 lateral */
+    int64_t rows, columns;
+    const float* line_integrals; /* [rows][columns], copied */
+    const double* matrix;        /* 3x4, patient mm to its pixels; NULL: the picture is the model's own view */
+} x2ct_xray;
+
+/* What the volumes of the following runs are conditioned on. One view is enough. */
+X2CT_API x2ct_status x2ct_sampler_set_xrays(x2ct_sampler* sampler, const x2ct_xray* xrays, size_t count);
+
+/* Ends a run from another thread or a signal handler: before the next evaluation, and at once for a run that starts
+ * later. A token serves one run, or several that are to end together. */
+typedef struct x2ct_cancel x2ct_cancel;
+X2CT_API x2ct_cancel* x2ct_cancel_create(void); /* NULL when out of memory */
+X2CT_API void x2ct_cancel_now(x2ct_cancel* token);
+X2CT_API void x2ct_cancel_free(x2ct_cancel* token);
+
+/* Called in the thread that runs, after each evaluation. Not 0 ends the run with X2CT_CANCELLED. Must not throw. */
+typedef int (*x2ct_progress)(void* user_data, int32_t step, int32_t total, double sigma);
+/* The same with what the network makes of the volume by then, good during the call. */
+typedef int (*x2ct_preview)(void* user_data, int32_t step, int32_t total, double sigma, const float* hu, size_t count);
+
+typedef struct x2ct_run_options {
+    size_t struct_size; /* set by init */
+    uint64_t seed;      /* of the noise; the same seed gives the same bits */
+    uint32_t sample;    /* another number is another noise of the same seed */
+    int32_t steps;      /* along the noise schedule; 0: the model's */
+    const char* solver; /* "euler", "heun", "dpmpp-2m"...; NULL: the model's */
+    const char*
+        schedule; /* "tuned", "edm", "log-snr"...; NULL: the model's tuned one for the steps, or its usual one */
+    int32_t mean; /* not 0: the posterior mean in one evaluation, in place of a sample */
+    x2ct_progress progress;
+    x2ct_preview preview;
+    int32_t preview_every; /* evaluations; 1 or more */
+    void* user_data;       /* handed to the callbacks */
+    const x2ct_cancel* cancel;
+} x2ct_run_options;
+
+/* x2ct_run_options_init(&options, sizeof options, X2CT_ABI) */
+X2CT_API x2ct_status x2ct_run_options_init(x2ct_run_options* options, size_t struct_size, uint32_t abi);
+
+/* One volume into hu, `count` floats, which must be the grid's. NULL options are the defaults. After a failure the
+ * sampler can be used again, and what hu holds is undefined. */
+X2CT_API x2ct_status x2ct_sampler_run(x2ct_sampler* sampler, const x2ct_run_options* options, float* hu, size_t count);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

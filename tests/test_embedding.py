@@ -1,0 +1,277 @@
+"""x2ct without Python: the installed library, used from outside as somebody's product would, does what Python does.
+
+The C interface is also called in this process, through ctypes: it and Python's own reader must refuse the same bundles.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import x2ct
+from tests import tiny_bundle
+from tests.test_bundle import FIELD_FAULTS, GRAPH_FAULTS, edit, put, replace_graph
+from x2ct.bundle import Bundle
+from x2ct.errors import InputError
+from x2ct.geometry import Geometry
+from x2ct.runtimes import find_runtime
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "dev"
+TOOLS = Path(sys.executable).parent
+ABI = 1
+DEMO = ROOT / "x2ct" / "models" / "demo"
+
+
+def run(*command: str | Path, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run a command that knows nothing of this environment's Python."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "LD_"))}
+    done = subprocess.run([str(c) for c in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False)
+    assert done.returncode == expect, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done
+
+
+def runtime_dir() -> str:
+    folder = find_runtime().folder
+    assert folder is not None
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `cmake --install` gives, moved once: it must not remember where it was installed."""
+    assert (BUILD / "CMakeCache.txt").exists(), "make build comes first"
+    folder = tmp_path_factory.mktemp("installed")
+    run(TOOLS / "cmake", "--install", BUILD, "--prefix", folder / "first", cwd=folder)
+    return (folder / "first").rename(folder / "prefix")
+
+
+@pytest.fixture(scope="module")
+def examples(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples, copied out of the checkout and built against the installed tree with every warning an error."""
+    folder = tmp_path_factory.mktemp("consumer")
+    shutil.copytree(ROOT / "csrc" / "examples", folder / "source")
+    run(
+        *(TOOLS / "cmake", "-S", folder / "source", "-B", folder / "build", "-G", "Ninja"),
+        *(f"-DCMAKE_MAKE_PROGRAM={TOOLS / 'ninja'}", f"-DCMAKE_PREFIX_PATH={tree}"),
+        *("-DCMAKE_C_FLAGS=-std=c99 -pedantic -Wall -Wextra -Werror", "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror"),
+        cwd=folder,
+    )
+    run(TOOLS / "cmake", "--build", folder / "build", cwd=folder)
+    return folder / "build"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct").path
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "tiny.x2ct"))
+
+
+@pytest.fixture(scope="module")
+def library(tree: Path) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(tree / "lib" / "libx2ct.so"))
+    loaded.x2ct_last_error.restype = loaded.x2ct_version.restype = ctypes.c_char_p
+    return loaded
+
+
+def random_xray(shape: tuple[int, int], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 6, shape).astype(np.float32)
+
+
+# ---------------------------------------------------------------------------------------------- an outside consumer
+
+
+def test_the_tree_offers_what_it_should(tree: Path) -> None:
+    names = {str(path.relative_to(tree)) for path in tree.rglob("*") if not path.is_dir()}
+    public = {f"include/x2ct/{path.name}" for path in (ROOT / "csrc" / "include" / "x2ct").glob("*.h")}
+    others = {"lib/libx2ct.so", "lib/libx2ct_core.a", "lib/x2ct/libx2ct_openvino.so", "lib/cmake/x2ct/x2ctConfig.cmake"}
+    assert public | others <= names
+    exported = run("nm", "-D", "--defined-only", tree / "lib" / "libx2ct.so", cwd=tree).stdout.split("\n")[:-1]
+    symbols = {line.split()[-1].split("@")[0] for line in exported}
+    assert symbols, "the C interface is exported"
+    assert all(symbol.startswith("x2ct_") for symbol in symbols)
+    for path in (tree / "lib").rglob("*.so"):
+        dynamic = run("readelf", "-d", path, cwd=tree).stdout
+        assert "RPATH" not in dynamic
+        assert "RUNPATH" not in dynamic
+
+
+def test_c_gives_what_python_gives(examples: Path, original: Path, tmp_path: Path) -> None:
+    """The same bits, from a model's own views; with one view missing too."""
+    for count in (2, 1):
+        images = [random_xray(tiny_bundle.DETECTOR, seed) for seed in range(count)]
+        files = ["-", "-"]
+        for slot, image in enumerate(images):
+            image.tofile(tmp_path / f"{slot}.f32")
+            files[slot] = str(tmp_path / f"{slot}.f32")
+        run(examples / "sample_c", original, runtime_dir(), *files, "7", tmp_path / "out.f32", cwd=tmp_path)
+        found = np.fromfile(tmp_path / "out.f32", np.float32).reshape(tiny_bundle.GRID)
+        xrays = dict(zip(("ap", "lateral"), map(x2ct.XRay.of, images), strict=False))
+        wanted = x2ct.Sampler(original, precision="f32").sample(**xrays, seed=7)
+        np.testing.assert_array_equal(found, wanted.hu)
+
+
+def test_cpp_gives_what_python_gives_from_any_detector(examples: Path, original: Path, tmp_path: Path) -> None:
+    """The same bits, from pictures of another size and pitch than the model's, through matrices."""
+    shape, pitch = (41, 50), 9.5
+    images = [random_xray(shape, seed) for seed in (3, 4)]
+    for name, image in zip(("ap", "lateral"), images, strict=True):
+        image.tofile(tmp_path / name)
+    run(
+        *(examples / "sample_cpp", original, runtime_dir(), str(shape[0]), str(shape[1]), str(pitch)),
+        *(tmp_path / "ap", tmp_path / "lateral", "11", tmp_path / "out.f32"),
+        cwd=tmp_path,
+    )
+    found = np.fromfile(tmp_path / "out.f32", np.float32).reshape(tiny_bundle.GRID)
+    geometry = Geometry.parallel(("ap", "lateral"), shape=shape, spacing_mm=(pitch, pitch))
+    ap, lateral = map(x2ct.XRay.of, images)
+    wanted = x2ct.Sampler(original, precision="f32").sample(ap=ap, lateral=lateral, geometry=geometry, seed=11)
+    np.testing.assert_array_equal(found, wanted.hu)
+
+
+def test_the_bundled_model_is_sampled_from_outside(examples: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load("chest")
+    images = {name: np.load(DEMO / f"{name}.npy").astype(np.float32) for name in ("ap", "lateral")}
+    for name, image in images.items():
+        image.tofile(tmp_path / name)
+    rows, columns = images["ap"].shape
+    [pitch] = {step for view in Geometry.load(DEMO / "geometry.json").views for step in view.spacing_mm}
+    run(
+        *(examples / "sample_cpp", bundle.path, runtime_dir(), str(rows), str(columns), str(pitch)),
+        *(tmp_path / "ap", tmp_path / "lateral", "0", tmp_path / "out.f32"),
+        cwd=tmp_path,
+    )
+    found = np.fromfile(tmp_path / "out.f32", np.float32).reshape(bundle.grid.shape)
+    xrays = {name: x2ct.XRay.of(image) for name, image in images.items()}
+    wanted = x2ct.Sampler("chest", precision="f32").sample(**xrays, geometry=Geometry.load(DEMO / "geometry.json"))
+    assert np.abs(found - wanted.hu).max() < 1.0
+    assert np.corrcoef(found.ravel(), x2ct.Volume.load(DEMO / "truth.nii.gz").hu.ravel())[0, 1] > 0.5
+
+
+def test_an_error_reaches_the_outside_with_its_code(examples: Path, folder: Path, tmp_path: Path) -> None:
+    random_xray(tiny_bundle.DETECTOR, 0).tofile(tmp_path / "ap")
+    rest = (tmp_path / "ap", "-", "0", tmp_path / "out.f32")
+    absent = run(examples / "sample_c", folder, tmp_path, *rest, cwd=tmp_path, expect=3).stderr
+    assert "pip install openvino" in absent
+    (folder / "lift.onnx").write_bytes(b"damaged")
+    damaged = run(examples / "sample_c", folder, runtime_dir(), *rest, cwd=tmp_path, expect=2).stderr
+    assert "lift.onnx: size" in damaged
+    assert len(damaged.splitlines()) == 1
+    assert not (tmp_path / "out.f32").exists()
+
+
+def test_header_and_library_must_fit(library: ctypes.CDLL) -> None:
+    options = (ctypes.c_char * 256)()
+    assert library.x2ct_abi() == ABI
+    assert library.x2ct_version().decode() == x2ct.__version__
+    size = next(n for n in range(8, 256, 8) if library.x2ct_run_options_init(options, ctypes.c_size_t(n), ABI) == 0)
+    assert library.x2ct_run_options_init(options, ctypes.c_size_t(size), ABI + 1) == 2
+    assert b"x2ct.h" in library.x2ct_last_error()
+    assert library.x2ct_run_options_init(options, ctypes.c_size_t(size + 8), ABI) == 2
+    assert library.x2ct_run_options_init(None, ctypes.c_size_t(size), ABI) == 2
+
+
+# ---------------------------------------------------------------------------------------------- the same refusals
+
+
+def refusal(library: ctypes.CDLL, folder: Path) -> str:
+    """What the C++ reader says of a bundle; "" if it takes it."""
+    status = library.x2ct_check_bundle(str(folder).encode())
+    message: str = library.x2ct_last_error().decode()
+    assert status == (2 if message else 0)
+    assert "\n" not in message
+    return message
+
+
+def python_refusal(folder: Path) -> str:
+    try:
+        Bundle.load(folder)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_good_bundles_are_taken(library: ctypes.CDLL, original: Path) -> None:
+    assert refusal(library, original) == ""
+    assert refusal(library, Bundle.load("chest").path) == ""
+
+
+@pytest.mark.parametrize(("path", "value", "named"), FIELD_FAULTS)
+def test_a_wrong_field_is_named(library: ctypes.CDLL, folder: Path, path: str, value: object, named: str) -> None:
+    edit(folder, put(path, value))
+    message = refusal(library, folder)
+    assert named in message or "no float can hold" in message
+    assert str(folder) in message
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"schema": NaN}', '{"schema": 1e999}', "\x00", "[" * 99_999])
+def test_what_is_not_json_is_refused(library: ctypes.CDLL, folder: Path, text: str) -> None:
+    (folder / "model.json").write_text(text)
+    assert "model.json" in refusal(library, folder)
+
+
+def test_a_repeated_field_is_refused(library: ctypes.CDLL, folder: Path) -> None:
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text.replace('"provenance"', '"parity": {}, "provenance"'))
+    assert '"parity" twice' in refusal(library, folder)
+
+
+@pytest.mark.parametrize(("change", "said"), GRAPH_FAULTS.values(), ids=list(GRAPH_FAULTS))
+def test_a_graph_that_reaches_out_is_refused(
+    library: ctypes.CDLL, folder: Path, change: Callable[[onnx.ModelProto], object], said: str
+) -> None:
+    model = tiny_bundle.denoiser()
+    change(model)
+    replace_graph(folder, model)
+    message = refusal(library, folder)
+    assert "denoiser.onnx" in message
+    assert said in message
+
+
+@pytest.mark.parametrize("name", ["model.json", "denoiser.onnx"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder", "missing"])
+def test_only_regular_files_in_the_folder_are_read(library: ctypes.CDLL, folder: Path, name: str, kind: str) -> None:
+    (folder / name).rename(folder.parent / name)
+    if kind == "link":
+        (folder / name).symlink_to(folder.parent / name)
+    elif kind == "pipe":
+        os.mkfifo(folder / name)
+    elif kind == "folder":
+        (folder / name).mkdir()
+    assert name in refusal(library, folder)
+
+
+def _mutated(text: bytes, data: st.DataObject) -> bytes:
+    """A text with a few characters dropped, doubled, or replaced by what JSON is made of."""
+    content = bytearray(text)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        what = data.draw(st.sampled_from(["drop", "double", *'0123456789-.e"[]{}:,xX/N']))
+        content[at : at + 1] = {"drop": b"", "double": content[at : at + 1] * 2}.get(what, what.encode())
+    return bytes(content)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_both_readers_take_and_refuse_the_same(library: ctypes.CDLL, original: Path, data: st.DataObject) -> None:
+    text = (original / "model.json").read_bytes()
+    try:
+        (original / "model.json").write_bytes(_mutated(text, data))
+        assert bool(refusal(library, original)) == bool(python_refusal(original)), python_refusal(original)
+    finally:
+        (original / "model.json").write_bytes(text)
