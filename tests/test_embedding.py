@@ -175,6 +175,23 @@ def test_an_error_reaches_the_outside_with_its_code(examples: Path, folder: Path
     assert not (tmp_path / "out.f32").exists()
 
 
+@pytest.mark.parametrize("kept", [100, 5000, 0.5, 0.99])
+def test_a_truncated_runtime_is_refused_and_not_mapped(library: ctypes.CDLL, tmp_path: Path, kept: float) -> None:
+    """The loader would map it and die on the first touch of what is missing."""
+    [runtime] = (Path(runtime_dir()) / "libs").glob("libopenvino.so.*")
+    data = runtime.read_bytes()
+    (tmp_path / runtime.name).write_bytes(data[: int(kept * len(data)) if kept < 1 else int(kept)])
+    code = (
+        "import ctypes, sys; lib = ctypes.CDLL(sys.argv[1]); lib.x2ct_last_error.restype = ctypes.c_char_p;"
+        "status = lib.x2ct_check_backend(b'auto', None, sys.argv[2].encode());"
+        "sys.stdout.write(str(status) + lib.x2ct_last_error().decode())"
+    )
+    told = run(sys.executable, "-c", code, library._name, tmp_path, cwd=tmp_path).stdout
+    assert told.startswith("3")
+    assert "truncated" in told
+    assert "pip install openvino" in told
+
+
 def test_header_and_library_must_fit(library: ctypes.CDLL) -> None:
     options = (ctypes.c_char * 256)()
     assert library.x2ct_abi() == ABI

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import x2ct
+from benchmarks import soak
 from tests import tiny_bundle
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.geometry import centred_affine
@@ -175,6 +176,12 @@ def test_two_samplers_in_two_threads_do_not_disturb_each_other(sampler: x2ct.Sam
         worker.join()
     for seed, hu in wanted.items():
         np.testing.assert_array_equal(found[seed], hu)
+
+
+def test_memory_stays_flat_over_many_runs(sampler: x2ct.Sampler) -> None:
+    """The first 200 runs of `make soak`, which does 1000: cancelled ones, failed ones and previews among them."""
+    soak.soak(sampler, 50)
+    assert soak.growth(soak.soak(sampler, 200)) < soak.LIMIT
 
 
 def test_report_tells_time_apart(sampler: x2ct.Sampler) -> None:

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 
+#include "backends/elf.h"
 #include "x2ct/backend.h"
 #include "x2ct/error.h"
 
@@ -66,6 +67,9 @@ std::string load_error() {
 }
 
 void* load(const std::string& path, const Recipe& recipe, const std::string& hint) {
+    if (const std::string wrong = missing_part(path); !wrong.empty()) {
+        throw MissingRuntime(std::string("backend ") + recipe.name + ": " + path + ": " + wrong + "; " + hint);
+    }
     // Never closed: a runtime with threads and static objects of its own does not survive it.
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) {

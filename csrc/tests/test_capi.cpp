@@ -1,0 +1,240 @@
+// The C interface, and the pipeline behind it, over networks with a closed form: no runtime is needed.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "capi/handles.h"
+#include "check.h"
+#include "tiny.h"
+#include "x2ct/x2ct.h"
+
+namespace {
+
+constexpr std::size_t kVoxels = tiny::kGrid * tiny::kGrid * tiny::kGrid;
+
+// A sampler over the analytic backend, as x2ct_sampler_open makes one over a real one.
+struct Opened {
+    Opened() {
+        tiny::write(folder);
+        sampler =
+            std::make_unique<x2ct_sampler>(std::make_unique<x2ct::Pipeline>(x2ct::open_bundle(folder.path()), backend));
+    }
+
+    x2ct_status see(float value, int32_t slot = 0) const {
+        const std::vector<float> pixels(tiny::kDetector * tiny::kDetector, value);
+        const x2ct_xray xray = {slot, tiny::kDetector, tiny::kDetector, pixels.data(), nullptr};
+        return x2ct_sampler_set_xrays(sampler.get(), &xray, 1);
+    }
+
+    std::vector<float> run(const x2ct_run_options* options = nullptr, x2ct_status wanted = X2CT_OK) const {
+        std::vector<float> hu(kVoxels);
+        const x2ct_status found = x2ct_sampler_run(sampler.get(), options, hu.data(), hu.size());
+        CHECK(found == wanted);
+        CHECK((found == X2CT_OK) == (std::strlen(x2ct_last_error()) == 0));
+        return hu;
+    }
+
+    tiny::Folder folder;
+    tiny::AnalyticBackend backend;
+    std::unique_ptr<x2ct_sampler> sampler;
+};
+
+x2ct_run_options run_options() {
+    x2ct_run_options options;
+    CHECK(x2ct_run_options_init(&options, sizeof options, X2CT_ABI) == X2CT_OK);
+    return options;
+}
+
+bool said(const char* part) { return std::strstr(x2ct_last_error(), part) != nullptr; }
+
+void a_run_gives_what_the_xrays_say() {
+    const Opened one;
+    CHECK(one.see(1) == X2CT_OK);
+    auto options = run_options();
+    options.mean = 1;
+    const float expected = 1500 * std::tanh(0.5f);  // one view of two
+    const auto mean = one.run(&options);
+    for (std::size_t i = 0; i < kVoxels; i += 7) CHECK_CLOSE(mean[i], expected, 150);
+    const auto sample = one.run();
+    CHECK(sample == one.run());
+    options = run_options();
+    options.seed = 1;
+    CHECK(sample != one.run(&options));
+    options.seed = 0, options.steps = 3, options.schedule = "tuned";
+    CHECK(sample != one.run(&options));
+}
+
+void geometry_is_told() {
+    const Opened one;
+    int64_t shape[3];
+    double spacing[3], matrix[12], again[12];
+    int32_t views = 0;
+    x2ct_detector detector;
+    CHECK(x2ct_sampler_grid(one.sampler.get(), shape, spacing) == X2CT_OK && shape[2] == tiny::kGrid);
+    CHECK(spacing[0] == 10);
+    CHECK(x2ct_sampler_views(one.sampler.get(), &views) == X2CT_OK && views == 2);
+    CHECK(x2ct_sampler_view(one.sampler.get(), 1, &detector, matrix) == X2CT_OK && detector.rows == tiny::kDetector);
+    CHECK(x2ct_parallel_view(90, &detector, again) == X2CT_OK && std::equal(matrix, matrix + 12, again));
+    CHECK(x2ct_cone_view(0, 1500, 1000, &detector, again) == X2CT_BAD_INPUT && said("sdd_mm"));
+    CHECK(x2ct_sampler_view(one.sampler.get(), 2, nullptr, nullptr) == X2CT_BAD_INPUT && said("slot"));
+    CHECK(std::strcmp(x2ct_sampler_precision(one.sampler.get()), "f32") == 0);
+}
+
+// A picture of any size through its own matrix; here of one value everywhere, so that only its border tells.
+void a_matrix_brings_any_picture() {
+    const Opened one;
+    const x2ct_detector detector = {50, 40, 4, 5, {0, 0, 0}};
+    double matrix[12];
+    CHECK(x2ct_cone_view(0, 1500, 1800, &detector, matrix) == X2CT_OK);
+    const std::vector<float> pixels(50 * 40, 2.0f);
+    x2ct_xray xray = {0, 50, 40, pixels.data(), matrix};
+    CHECK(x2ct_sampler_set_xrays(one.sampler.get(), &xray, 1) == X2CT_OK);
+    const auto before = one.run();
+    xray.matrix = nullptr;
+    CHECK(x2ct_sampler_set_xrays(one.sampler.get(), &xray, 1) == X2CT_BAD_INPUT && said("without a matrix"));
+    CHECK(one.run() == before);  // what is refused changes nothing
+}
+
+void callbacks_are_called_and_may_end_a_run() {
+    struct Seen {
+        int steps = 0, previews = 0;
+        int until = 100;
+    };
+    const Opened one;
+    one.see(1);
+    const auto wanted = one.run();
+    Seen seen;
+    auto options = run_options();
+    options.user_data = &seen;
+    options.progress = [](void* user, int32_t step, int32_t, double) {
+        auto& told = *static_cast<Seen*>(user);
+        told.steps = step;
+        return static_cast<int>(step >= told.until);
+    };
+    options.preview = [](void* user, int32_t, int32_t, double, const float* hu, std::size_t count) {
+        static_cast<Seen*>(user)->previews += count == kVoxels && hu[0] >= -1000 && hu[0] <= 1500;
+        return 0;
+    };
+    options.preview_every = 2;
+    CHECK(one.run(&options) == wanted);
+    CHECK(seen.steps == 4 && seen.previews == 2);
+    seen.until = 2;
+    one.run(&options, X2CT_CANCELLED);
+    CHECK(seen.steps == 2);
+    options = run_options();
+    options.preview = [](void*, int32_t, int32_t, double, const float*, std::size_t) { return 1; };
+    one.run(&options, X2CT_CANCELLED);
+    CHECK(one.run() == wanted);
+}
+
+void a_token_ends_a_run_from_another_thread() {
+    struct Wait {
+        std::atomic<int> steps = 0;
+    } wait;
+    const Opened one;
+    one.see(1);
+    x2ct_cancel* token = x2ct_cancel_create();
+    auto options = run_options();
+    options.cancel = token;
+    options.steps = 1000;
+    options.user_data = &wait;
+    options.progress = [](void* user, int32_t, int32_t, double) {
+        ++static_cast<Wait*>(user)->steps;
+        return 0;
+    };
+    std::jthread other([&] {
+        while (wait.steps < 2) std::this_thread::yield();
+        x2ct_cancel_now(token);
+    });
+    one.run(&options, X2CT_CANCELLED);
+    CHECK(wait.steps >= 2 && wait.steps < 1000);
+    other.join();
+    x2ct_cancel_free(token);
+    one.run();
+}
+
+void two_handles_in_two_threads_do_not_disturb_each_other() {
+    const Opened alone;
+    alone.see(1);
+    const auto wanted = alone.run();
+    std::atomic<int> same = 0;
+    {
+        std::vector<std::jthread> threads;
+        for (int t = 0; t < 2; ++t) {
+            threads.emplace_back([&] {
+                const Opened mine;
+                mine.see(1);
+                for (int repeat = 0; repeat < 3; ++repeat) same += mine.run() == wanted;
+                CHECK(x2ct_check_bundle("nowhere") == X2CT_BAD_INPUT && said("nowhere"));
+            });
+        }
+    }
+    CHECK(same == 6);
+}
+
+void wrong_use_is_named() {
+    const Opened one;
+    std::vector<float> hu(kVoxels);
+    CHECK(x2ct_sampler_run(one.sampler.get(), nullptr, hu.data(), kVoxels) == X2CT_BAD_INPUT && said("set_xrays"));
+    one.see(1);
+    CHECK(x2ct_sampler_run(nullptr, nullptr, hu.data(), kVoxels) == X2CT_BAD_INPUT && said("sampler"));
+    CHECK(x2ct_sampler_run(one.sampler.get(), nullptr, nullptr, kVoxels) == X2CT_BAD_INPUT && said("hu"));
+    CHECK(x2ct_sampler_run(one.sampler.get(), nullptr, hu.data(), 5) == X2CT_BAD_INPUT && said("count"));
+    auto options = run_options();
+    options.solver = "magic";
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("magic"));
+    options = run_options();
+    options.steps = -1;
+    one.run(&options, X2CT_BAD_INPUT);
+    options = run_options();
+    options.preview_every = 0;
+    one.run(&options, X2CT_BAD_INPUT);
+    options = run_options();
+    options.schedule = "tuned";
+    one.run(&options, X2CT_BAD_INPUT);
+    options.struct_size = 0;
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("init"));
+    CHECK(one.see(1, 7) == X2CT_BAD_INPUT && said("slot"));
+    CHECK(one.see(std::nanf("")) == X2CT_BAD_INPUT && said("line integrals"));
+    CHECK(x2ct_sampler_set_xrays(one.sampler.get(), nullptr, 0) == X2CT_BAD_INPUT && said("none"));
+    const std::vector<float> pixels(tiny::kDetector * tiny::kDetector, 1.0f);
+    const x2ct_xray xray = {0, tiny::kDetector, tiny::kDetector, pixels.data(), nullptr};
+    const x2ct_xray twice[] = {xray, xray};
+    CHECK(x2ct_sampler_set_xrays(one.sampler.get(), twice, 2) == X2CT_BAD_INPUT && said("twice"));
+    one.run();
+    x2ct_sampler_close(nullptr);
+    x2ct_cancel_free(nullptr);
+}
+
+// A program that was built with a shorter struct gets defaults for the rest; one with a longer or other one is refused.
+void options_say_what_they_are() {
+    x2ct_sampler_options options;
+    CHECK(x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI) == X2CT_OK);
+    CHECK(x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI + 1) == X2CT_BAD_INPUT && said("abi"));
+    CHECK(options.struct_size == 0);
+    CHECK(x2ct_sampler_options_init(&options, sizeof options + 8, X2CT_ABI) == X2CT_BAD_INPUT && said("newer"));
+    x2ct_sampler* sampler = nullptr;
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_BAD_INPUT && said("init") && sampler == nullptr);
+    x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI);
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_BAD_INPUT && said("bundle"));
+    const tiny::Folder folder;
+    tiny::write(folder);
+    options.bundle = folder.path().c_str();
+    options.backend = "abacus";
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_BAD_INPUT && said("abacus"));
+    options.backend = "openvino";
+    options.library_dir = folder.path().c_str();
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_MISSING_RUNTIME && said("install"));
+    CHECK(x2ct_check_backend("auto", nullptr, folder.path().c_str()) == X2CT_MISSING_RUNTIME);
+    for (const int status : {0, 1, 2, 3, 4, 130}) CHECK(std::strlen(x2ct_status_text(x2ct_status(status))) > 3);
+    CHECK(x2ct_abi() == X2CT_ABI && std::strlen(x2ct_version()) > 4);
+}
+
+}  // namespace
+
+TESTS(a_run_gives_what_the_xrays_say, geometry_is_told, a_matrix_brings_any_picture,
+      callbacks_are_called_and_may_end_a_run, a_token_ends_a_run_from_another_thread,
+      two_handles_in_two_threads_do_not_disturb_each_other, wrong_use_is_named, options_say_what_they_are)
