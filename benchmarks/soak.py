@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,10 +58,8 @@ def one_run(sampler: x2ct.Sampler, study: dict[str, x2ct.XRay], number: int) -> 
             raise EnoughError
 
     preview = (lambda done, total, sigma, ct: None) if number % 7 == 6 else None
-    try:
+    with suppress(x2ct.Cancelled, EnoughError):
         sampler.sample(**study, seed=number, progress=progress, preview=preview, cancel=token)
-    except (x2ct.Cancelled, EnoughError):
-        pass
 
 
 def soak(sampler: x2ct.Sampler, runs: int) -> list[int]:
