@@ -139,7 +139,8 @@ sanitize: sanitize-address sanitize-thread
 sanitize-%: $(RUN_STAMP)
 	$(BIN)/cmake -S . -B build/$* $(WATCHED) -DX2CT_SANITIZE=$* -DX2CT_TESTS=ON
 	$(BIN)/cmake --build build/$* --parallel $(JOBS)
-	TSAN_OPTIONS=halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/ctest --test-dir build/$* --output-on-failure
+	ASAN_OPTIONS=allocator_may_return_null=1 TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1 \
+		UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/ctest --test-dir build/$* --output-on-failure
 
 fuzz: $(RUN_STAMP)
 	JOBS=$(JOBS) csrc/fuzz/run.sh $(SECONDS) $(WATCHED)
