@@ -148,6 +148,16 @@ def sample(
             "--mean", help="The posterior mean, one evaluation, in place of a sample.", rich_help_panel="Sampling"
         ),
     ] = False,
+    consistency: Annotated[
+        str,
+        typer.Option(
+            help="Pull the CT towards the X-rays: off, last (at the last step) or every (at each).",
+            rich_help_panel="Sampling",
+        ),
+    ] = "off",
+    gamma: Annotated[
+        float | None, typer.Option(help="How strongly --consistency pulls.", rich_help_panel="Sampling")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
     backend: Annotated[str, typer.Option(help="auto or openvino.", rich_help_panel="Runtime")] = "auto",
     precision: Annotated[
@@ -177,6 +187,8 @@ def sample(
         solver=solver,
         schedule=schedule,
         mean=mean,
+        consistency=consistency,
+        gamma=gamma,
         device=device,
         backend=backend,
         precision=precision,

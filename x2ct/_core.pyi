@@ -213,7 +213,7 @@ class Consistency(Correction):
     Args:
         shape: (X, Y, Z) of D.
         index_to_mm: (4, 4) voxel index -> patient mm.
-        x, mu: the knots of the piecewise linear map between the network's unit and attenuation per mm; mu from 0.
+        x, mu: the knots of the piecewise linear map between the network's unit and attenuation per mm.
         views: the X-rays.
         gamma: strength, 0 to 1e6; at 1 a ray that crosses the whole grid alone keeps half of its residual.
         every: after each evaluation; False: after the last one only.

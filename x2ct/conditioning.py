@@ -21,6 +21,8 @@ from x2ct.radiograph import XRay
 FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
+WHOLLY = 0.999  # the share of a pixel that must have been measured
+
 SLOT_OF = {"ap": 0, "pa": 0, "lateral": 1}
 
 
@@ -87,6 +89,24 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         tuple(assumptions),
         tuple(warnings),
     )
+
+
+def measured(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> npt.NDArray[np.bool_]:
+    """Where `Conditions.views` hold what a detector measured, and not the air that padding and shutters became.
+
+    Returns:
+        bool [V, H, W]; False in a slot without an X-ray.
+
+    Raises:
+        InputError: as `conditions`.
+    """
+    found = np.zeros((len(bundle.geometry.views), *bundle.xray.shape), np.bool_)
+    for name, xray in xrays.items():
+        slot = SLOT_OF[name]
+        view = _view_of(name, bundle.geometry.views[slot], geometry)
+        field = xray.field_on(view, exact=geometry is not None)
+        found[slot] = onto_grid(field, view.matrix, bundle.xray.shape, bundle.xray.spacing_mm)[0] > WHOLLY
+    return found
 
 
 def onto_grid(

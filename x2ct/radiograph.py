@@ -145,6 +145,21 @@ class XRay:
                 notes.append(f"The {name} span {covered:.0f} of {detector:.0f} mm; the rest was taken as air.")
         return resample(image, spacing, view.shape, view.spacing_mm), tuple(notes)
 
+    def field_on(self, view: View, *, exact: bool = False) -> FloatImage:
+        """The share of each detector pixel that the X-ray measured: 0 where `to_detector` has to take air instead.
+
+        Args:
+            view: as for `to_detector`.
+            exact: likewise.
+
+        Returns:
+            (rows, columns) float32, 0 to 1.
+        """
+        field = np.zeros(self.image.shape, np.float32)
+        rows, columns = (slice(None), slice(None)) if self.calibrated else exposure.exposed_field(self.image)
+        field[rows, columns] = 1
+        return field if exact else resample(field, self._spacing_on(view)[0], view.shape, view.spacing_mm)
+
     def _check_against(self, view: View) -> None:
         if self.image.shape != tuple(view.shape):
             found = f"{self.image.shape[1]} x {self.image.shape[0]} pixels"

@@ -25,6 +25,8 @@ from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
 from x2ct.bundle import Network as NetworkSpec
 from x2ct.conditioning import Conditions, conditions
+from x2ct.consistency import Pull, correction
+from x2ct.consistency import facts as consistency_facts
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry
 from x2ct.radiograph import XRay
@@ -157,6 +159,8 @@ class Sampler:
         preview: Preview | None = None,
         preview_every: int = 1,
         cancel: CancelToken | None = None,
+        consistency: str = "off",
+        gamma: float | None = None,
     ) -> Volume:
         """One CT volume; see `run`, which also returns the report."""
         return self.run(
@@ -173,6 +177,8 @@ class Sampler:
             preview=preview,
             preview_every=preview_every,
             cancel=cancel,
+            consistency=consistency,
+            gamma=gamma,
         ).volume
 
     def run(
@@ -191,6 +197,8 @@ class Sampler:
         preview: Preview | None = None,
         preview_every: int = 1,
         cancel: CancelToken | None = None,
+        consistency: str = "off",
+        gamma: float | None = None,
     ) -> Result:
         """One CT volume and its report. The same inputs and seed give the same bytes.
 
@@ -211,6 +219,9 @@ class Sampler:
                 after every `preview_every` evaluations; an exception from it ends the run.
             preview_every: 1 or more.
             cancel: its `cancel()`, from any thread, ends the run before the next evaluation.
+            consistency: pull the volume towards the X-rays (see `x2ct.consistency`): "off", "last" (after the last
+                evaluation) or "every" (after each).
+            gamma: how strongly; by default `x2ct.consistency.GAMMA`.
 
         Raises:
             InputError: an argument is wrong or contradicts another.
@@ -219,12 +230,14 @@ class Sampler:
         """
         started = time.perf_counter()
         _check_seed(seed)
+        pull = Pull.of(consistency, gamma)
         planned = plan(self.bundle.diffusion, steps=steps, solver=solver, schedule=schedule, mean=mean)
         table = planned.table
         xrays = {name: xray for name, xray in (("ap", ap), ("pa", pa), ("lateral", lateral)) if xray is not None}
         with self._lock, _memory_limit("sampling"):
             networks = self._networks()
             study = self._study_of(networks, xrays, geometry)
+            applied = correction(pull, xrays, geometry, study.conditions, self.bundle, self._threads)
             looping = time.perf_counter()
             x = networks.sampler.run(
                 table,
@@ -233,20 +246,24 @@ class Sampler:
                 cancel=cancel,
                 preview=self._in_hu(preview),
                 preview_every=preview_every,
+                correction=applied,
             )
             loop_s = time.perf_counter() - looping
-            network_s = float(networks.sampler.timings["network_s"])
+            spent = networks.sampler.timings
+            network_s = float(spent["network_s"])
         volume = self._volume(x)
         timings = {
             "load_s": self._load_s,
             "compile_s": networks.seconds,
             "condition_s": 0.0 if study.reused else study.seconds,
             "loop_s": loop_s,
+            "consistency_s": float(spent["correction_s"]),
             "per_evaluation_s": network_s / table.evaluations,
             "outside_network_share": max(0.0, 1.0 - network_s / loop_s),
             "total_s": time.perf_counter() - started,
         }
-        return Result(volume, self._report(networks, xrays, study, {"seed": seed, **planned.facts()}, timings))
+        told = {"seed": seed, **planned.facts(), "consistency": consistency_facts(pull, applied, xrays)}
+        return Result(volume, self._report(networks, xrays, study, told, timings))
 
     def _volume(self, x: npt.NDArray[np.float32]) -> Volume:
         hu = self.bundle.intensity.to_hu(x)

@@ -42,7 +42,7 @@ class SampleJob:
         preview: a PNG of the CT and the X-rays.
         preview_every: draw it also while sampling, after every so many evaluations, with the CT as it is by then.
         report: the report as JSON.
-        seed, steps, solver, schedule, mean: see `x2ct.Sampler.run`.
+        seed, steps, solver, schedule, mean, consistency, gamma: see `x2ct.Sampler.run`.
         device, backend, precision, threads: see `x2ct.Sampler`.
     """
 
@@ -61,6 +61,8 @@ class SampleJob:
     solver: str | None = None
     schedule: str | None = None
     mean: bool = False
+    consistency: str = "off"
+    gamma: float | None = None
     device: str = "auto"
     backend: str = "auto"
     precision: str = "auto"
@@ -120,6 +122,8 @@ def sample_files(
             solver=job.solver,
             schedule=job.schedule,
             mean=job.mean,
+            consistency=job.consistency,
+            gamma=job.gamma,
             progress=first_steps,
             preview=draw,
             preview_every=job.preview_every or 1,

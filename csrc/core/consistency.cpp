@@ -32,8 +32,8 @@ void check(const AttenuationKnots& knots) {
         return std::ranges::adjacent_find(values, [](double a, double b) { return !(a < b); }) == values.end();
     };
     if (knots.x.size() != knots.mu.size() || knots.x.size() < 2 || !rises(knots.x) || !rises(knots.mu) ||
-        knots.mu.front() != 0) {
-        throw InputError("consistency: knots: found others, expected x and mu strictly increasing, mu from 0");
+        knots.mu.front() < 0) {
+        throw InputError("consistency: knots: found others, expected x and mu strictly increasing, mu from 0 or above");
     }
 }
 
@@ -169,10 +169,10 @@ void Consistency::solve() {
 // z = clamp(mu + A^T dual).
 void Consistency::move_to(const std::vector<float>& dual) {
     rays_->backward(dual.data(), z_.data());
-    const auto top = static_cast<float>(knots_.mu.back());
+    const auto low = static_cast<float>(knots_.mu.front()), high = static_cast<float>(knots_.mu.back());
     parallel_for(static_cast<std::int64_t>(z_.size()), kGrain, 1, options_.threads,
                  [&](std::int64_t begin, std::int64_t end) {
-                     for (std::int64_t i = begin; i < end; ++i) z_[i] = std::clamp(mu_[i] + z_[i], 0.0F, top);
+                     for (std::int64_t i = begin; i < end; ++i) z_[i] = std::clamp(mu_[i] + z_[i], low, high);
                  });
 }
 

@@ -372,7 +372,9 @@ void fine_pixels_are_averaged_to_voxels() {
 void rays_count_that_miss_what_is_outside() {
     const VolumeGrid wide{{18, 7, 6}, {20, 0, 0, -170, 0, 25, 0, -75, 0, 0, 30, -75, 0, 0, 0, 1}};
     std::vector<float> body(18 * 7 * 6);
-    const auto at = [&](int x, int y, int z) -> float& { return body[static_cast<std::size_t>((x * 7 + y) * 6 + z)]; };
+    const auto at = [&](int x, int y, int z) -> float& {
+        return body.at((std::size_t(x) * 7 + std::size_t(y)) * 6 + std::size_t(z));
+    };
     for (int x = 6; x < 12; ++x) {
         for (int y = 1; y < 6; ++y) {
             for (int z = 0; z < 6; ++z) at(x, y, z) = 0.02F;
@@ -439,7 +441,7 @@ void wrong_use_is_refused() {
     CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, {}, strength(1, 1)));
     CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, views, strength(-1, 1)));
     CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, views, strength(std::nan(""), 1)));
-    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, {{-1, 1}, {0.1, 0.2}}, views, strength(1, 1)));
+    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, {{-1, 1}, {-0.1, 0.2}}, views, strength(1, 1)));
     auto wrong = views;
     wrong[0].image.pop_back();
     CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, wrong, strength(1, 1)));

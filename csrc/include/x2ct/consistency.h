@@ -24,7 +24,7 @@ struct MeasuredView {
 };
 
 /// The network's unit and attenuation: the knots of a piecewise linear map, both strictly increasing. Outside of the
-/// knots x means what the nearest knot does; mu (per mm) starts at 0.
+/// knots x means what the nearest knot does; mu is per mm, 0 or more.
 struct AttenuationKnots {
     std::vector<double> x;
     std::vector<double> mu;
@@ -53,7 +53,7 @@ class RayOperator;
 
 /// Replaces D's attenuation mu by
 ///
-///     z = argmin 1/2 |z - mu|^2 + gamma / (2 s^2) |A z - y|^2     with 0 <= z <= the last knot's mu,
+///     z = argmin 1/2 |z - mu|^2 + gamma / (2 s^2) |A z - y|^2     with z between the first and the last knot's mu,
 ///
 /// A the line integrals along the rays that count, s^2 the largest column sum of A^T A over the number of views. By
 /// duality z = clamp(mu + A^T l), and l is found in rounds of
