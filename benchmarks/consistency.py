@@ -184,7 +184,7 @@ def markdown(table: dict[str, Any]) -> str:
     best = table["chosen"]
     choice = f"Chosen on validation people: {best['when']}, gamma {best['gamma']:g}." if best else "Nothing chosen yet."
     lines = [
-        f"Model {table['model']} ({table['sha256'][:12]}), {table['precision']}, samples a row: {table['seeds']}. {choice}",
+        f"Model {table['model']} ({table['sha256'][:12]}), {table['precision']}, {table['seeds']} a row. {choice}",
         "",
         "| person | X-rays | consistency | gamma | PSNR dB | MAE body | bone Dice | re-projection | rays "
         "| truly within | share of time |",
@@ -210,9 +210,9 @@ def markdown(table: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Where there are two figures: {', '.join(views)}. Re-projection is the root mean square against the clean X-rays, "
-        "a line integral, along rays that the grid truly contains; rays, the share that counted of those that meet "
-        "body and grid; truly within, of those that counted, the share that deserved it.",
+        f"Where there are two figures: {', '.join(views)}. Re-projection is the root mean square against the clean "
+        "X-rays, a line integral, along rays that the grid truly contains; rays, the share that counted of those that "
+        "meet body and grid; truly within, of those that counted, the share that deserved it.",
         "",
     ]
     return "\n".join(lines)

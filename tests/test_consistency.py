@@ -1,0 +1,181 @@
+"""Consistency from the outside: a sample projects onto its X-rays, off is off, and what can't be known is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from typer.testing import CliRunner
+
+import x2ct
+from tests import tiny_bundle
+from x2ct import _core, conditioning
+from x2ct.bundle import Bundle
+from x2ct.cli import app
+from x2ct.consistency import Pull, attenuation_knots
+from x2ct.errors import InputError, X2CTError
+from x2ct.geometry import Geometry, attenuation, project
+from x2ct.grid import Grid
+from x2ct.intensity import Intensity
+
+GRID = Grid(tiny_bundle.GRID, tiny_bundle.SPACING_MM)
+GEOMETRY = Geometry.parallel(("ap", "lateral"), shape=tiny_bundle.DETECTOR, spacing_mm=tiny_bundle.DETECTOR_MM)
+
+
+def body() -> npt.NDArray[np.float32]:
+    """HU: an ellipsoid of water, off centre, with a rod of bone, all of it within the grid."""
+    x, y, z = (np.indices(tiny_bundle.GRID).astype(np.float32) - 15.5) * 10.0
+    hu = np.full(tiny_bundle.GRID, -1000.0, np.float32)
+    hu[((x - 10) / 120) ** 2 + (y / 80) ** 2 + (z / 120) ** 2 < 1] = 0.0
+    hu[(x > 40) & (x < 70) & (abs(y) < 25) & (abs(z) < 60)] = 700.0
+    return hu
+
+
+def images(geometry: Geometry = GEOMETRY) -> dict[str, npt.NDArray[np.float32]]:
+    mu = attenuation(body())
+    return {view.name: project(mu, GRID.index_to_mm, view, threads=1) for view in geometry.views}
+
+
+def errors(volume: x2ct.Volume, geometry: Geometry = GEOMETRY) -> list[float]:
+    mu = attenuation(volume.hu)
+    return [
+        float(np.sqrt(np.mean((project(mu, GRID.index_to_mm, view, threads=1) - image) ** 2)))
+        for view, image in zip(geometry.views, images(geometry).values(), strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct")
+
+
+@pytest.fixture(scope="module")
+def sampler(bundle: Bundle) -> x2ct.Sampler:
+    return x2ct.Sampler(bundle, precision="f32", threads=1)
+
+
+@pytest.fixture(scope="module")
+def xrays() -> dict[str, x2ct.XRay]:
+    return {name: x2ct.XRay.of(image, tiny_bundle.DETECTOR_MM) for name, image in images().items()}
+
+
+@pytest.mark.parametrize("when", ["last", "every"])
+def test_a_sample_projects_onto_its_xrays(sampler: x2ct.Sampler, xrays: dict[str, x2ct.XRay], when: str) -> None:
+    off = sampler.run(**xrays, steps=4)
+    pulled = sampler.run(**xrays, steps=4, consistency=when, gamma=100)
+    for before, after in zip(errors(off.volume), errors(pulled.volume), strict=True):
+        assert after < 0.3 * before
+    told = pulled.report["consistency"]
+    assert (told["when"], told["gamma"], told["method"]) == (when, 100, "conjugate gradients")
+    for view in told["views"]:
+        assert view["rays"] > 0.9
+        assert view["rms_after"] < 0.3 * view["rms_before"]
+        assert "fit" not in view
+    assert 0 < pulled.report["timings"]["consistency_s"] < pulled.report["timings"]["loop_s"]
+
+
+def test_a_cone_beam_is_pulled_too(sampler: x2ct.Sampler) -> None:
+    cone = Geometry.cone(("ap", "lateral"), shape=tiny_bundle.DETECTOR, spacing_mm=(8.4, 8.4))
+    given = {name: x2ct.XRay.of(image) for name, image in images(cone).items()}
+    off, pulled = (sampler.run(**given, geometry=cone, steps=2, consistency=when) for when in ("off", "every"))
+    for before, after in zip(errors(off.volume, cone), errors(pulled.volume, cone), strict=True):
+        assert after < 0.5 * before
+
+
+def test_off_and_no_strength_change_no_bit(sampler: x2ct.Sampler, xrays: dict[str, x2ct.XRay]) -> None:
+    plain = sampler.run(**xrays, steps=3)
+    for options in ({"consistency": "off"}, {"consistency": "every", "gamma": 0.0}):
+        result = sampler.run(**xrays, steps=3, **options)
+        np.testing.assert_array_equal(result.volume.hu, plain.volume.hu)
+        assert result.report["consistency"] == {"when": "off"}
+    twice = [sampler.sample(**xrays, steps=3, consistency="every").hu for _ in range(2)]
+    np.testing.assert_array_equal(*twice)
+
+
+def test_one_view_can_not_tell_where_the_body_ends(sampler: x2ct.Sampler, xrays: dict[str, x2ct.XRay]) -> None:
+    with pytest.raises(InputError, match="consistency: rays: found none known"):
+        sampler.run(ap=xrays["ap"], consistency="last")
+
+
+def test_an_uncalibrated_xray_is_fitted_and_the_fit_reported(sampler: x2ct.Sampler) -> None:
+    display = {
+        name: x2ct.XRay.of(np.asarray(image / image.max() * 40000, np.uint16), tiny_bundle.DETECTOR_MM)
+        for name, image in images().items()
+    }
+    views = sampler.run(**display, steps=3, consistency="last", gamma=30).report["consistency"]["views"]
+    for view in views:
+        assert view["fit"]["scale"] > 0
+        assert view["rms_after"] < 0.7 * view["rms_before"]
+
+
+def test_an_uncalibrated_xray_that_does_not_fit_is_refused(bundle: Bundle) -> None:
+    x, mu = attenuation_knots(bundle.intensity)
+    seen = np.ones(tiny_bundle.DETECTOR, bool)
+    views = [(view.name, view.matrix, images()[view.name], seen, False) for view in GEOMETRY.views]
+    pull = _core.Consistency(GRID.shape, GRID.index_to_mm, x, mu, views, threads=1)
+    upside = np.ascontiguousarray(0.05 - attenuation(body()), np.float32)
+    with pytest.raises(X2CTError, match="fit of the uncalibrated X-ray"):
+        pull.pull(upside)
+
+
+def test_padding_is_not_measured(bundle: Bundle) -> None:
+    small = x2ct.XRay.of(images()["ap"][8:-8, 12:-12], tiny_bundle.DETECTOR_MM)
+    seen = conditioning.measured(bundle, {"ap": small})
+    assert seen.shape == (2, *tiny_bundle.DETECTOR)
+    assert seen[0, 8:-8, 12:-12].all() and seen[0].sum() == 48 * 40
+    assert not seen[1].any()
+
+
+def test_the_bundled_geometry_has_the_closed_form() -> None:
+    grid, geometry = Grid(), Geometry.parallel()
+    inside = np.zeros(grid.shape, np.float32)
+    inside[30:90, 40:90, 20:100] = 0.02
+    views = []
+    for view in geometry.views:
+        image = project(inside, grid.index_to_mm, view, threads=1)
+        views.append((view.name, view.matrix, image, np.ones(image.shape, bool), True))
+    x, mu = attenuation_knots(Intensity())
+    pull = _core.Consistency(grid.shape, grid.index_to_mm, x, mu, views, 100.0, threads=1)
+    assert pull.closed
+    pulled = pull.pull(np.full(grid.shape, 0.004, np.float32))
+    assert all(view["rays"] == 1 and view["rms_after"] < 0.2 * view["rms_before"] for view in pull.views)
+    assert pulled.min() == 0
+
+
+def test_knots_are_the_map_to_attenuation() -> None:
+    random = np.random.default_rng(0)
+    for intensity in (Intensity(), Intensity((-1024, -1000, -150, 600, 1500), (-1, -0.99, -0.45, 0.6, 1))):
+        x, mu = attenuation_knots(intensity)
+        sampled = random.uniform(-1, 1, 1000)
+        np.testing.assert_allclose(np.interp(sampled, x, mu), attenuation(intensity.to_hu(sampled)), atol=1e-7)
+        assert mu[0] == 0 and np.all(np.diff(x) > 0) and np.all(np.diff(mu) > 0)
+
+
+@pytest.mark.parametrize(
+    ("when", "gamma", "says"),
+    [
+        ("always", None, "--consistency"),
+        ("every", -1.0, "--gamma"),
+        ("last", np.nan, "--gamma"),
+        ("off", 1.0, "--gamma"),
+    ],
+)
+def test_wrong_use_is_refused(when: str, gamma: float | None, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        Pull.of(when, gamma)
+
+
+def test_the_command_line_pulls(bundle: Bundle, tmp_path: Path) -> None:
+    for name, image in images().items():
+        np.save(tmp_path / f"{name}.npy", image)
+    given = ["--ap", f"{tmp_path}/ap.npy", "--lateral", f"{tmp_path}/lateral.npy", "-m", str(bundle.path)]
+    wanted = ["--consistency", "every", "--gamma", "3", "-o", f"{tmp_path}/ct.nii.gz", "--json", "--threads", "1"]
+    done = CliRunner().invoke(app, ["sample", *given, *wanted])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)["consistency"]
+    assert (told["when"], told["gamma"]) == ("every", 3.0)
+    refused = CliRunner().invoke(app, ["sample", *given, "--gamma", "3", "-o", f"{tmp_path}/other.nii.gz"])
+    assert refused.exit_code == 2 and not (tmp_path / "other.nii.gz").exists()
