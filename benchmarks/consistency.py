@@ -183,8 +183,9 @@ def averaged(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 def markdown(table: dict[str, Any]) -> str:
     best = table["chosen"]
     choice = f"Chosen on validation people: {best['when']}, gamma {best['gamma']:g}." if best else "Nothing chosen yet."
+    model = f"{table['model']} ({table['sha256'][:12]})"
     lines = [
-        f"Model {table['model']} ({table['sha256'][:12]}), {table['precision']}, {table['seeds']} a row. {choice}",
+        f"Model {model}, {table['precision']}, samples a row: {table['seeds']}. {choice}",
         "",
         "| person | X-rays | consistency | gamma | PSNR dB | MAE body | bone Dice | re-projection | rays "
         "| truly within | share of time |",
