@@ -21,7 +21,7 @@ std::string missing_part(const std::string& path) {
     const auto fits = [size](std::uint64_t offset, std::uint64_t length) {
         return offset <= size && length <= size - offset;
     };
-    const std::string truncated = "it is truncated at " + std::to_string(size) + " bytes";
+    std::string truncated = "it is truncated at " + std::to_string(size) + " bytes";
     const std::uint64_t table = std::uint64_t{header.e_phnum} * sizeof(Elf64_Phdr);
     if (header.e_phentsize != sizeof(Elf64_Phdr) || !fits(header.e_phoff, table)) return truncated;
     std::vector<Elf64_Phdr> segments(header.e_phnum);

@@ -255,6 +255,7 @@ std::string names_of(const std::vector<std::string>& names) {
 void check_tensors(const Fields& fields, const std::string& where, const std::vector<Tensor>& tensors,
                    const std::vector<std::string>& expected) {
     std::vector<std::string> found;
+    found.reserve(tensors.size());
     for (const Tensor& tensor : tensors) found.push_back(tensor.name);
     if (found != expected) fields.fail("networks." + where, names_of(found), names_of(expected));
     for (const Tensor& tensor : tensors) {
@@ -279,6 +280,7 @@ void check_chain(const Fields& fields, const std::vector<Tensor>& given, const s
 // The three graphs fit together: condition once, denoise many times.
 void check_contract(const Fields& fields, const Bundle& bundle) {
     std::vector<std::string> conditions;
+    conditions.reserve(bundle.lift.outputs.size());
     for (std::size_t i = 0; i < bundle.lift.outputs.size(); ++i)
         conditions.push_back(std::string("c").append(std::to_string(i)));
     std::vector<std::string> denoised_from = {"x", "sigma"};

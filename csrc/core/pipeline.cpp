@@ -135,6 +135,7 @@ void Pipeline::condition(std::span<const XRay> xrays) {
     std::vector<float> views(static_cast<std::size_t>(volume_of(shape)));
     std::vector<float> valid(bundle_.views.size()), matrices;
     std::vector<std::array<double, 12>> seen;
+    seen.reserve(bundle_.views.size());
     for (const View& view : bundle_.views) seen.push_back(view.matrix);
     for (const XRay& xray : xrays) {
         const Picture picture =
