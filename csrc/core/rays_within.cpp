@@ -130,6 +130,7 @@ std::vector<std::vector<std::uint8_t>> rays_within(const VolumeGrid& grid, const
                                                    int threads) {
     const Region region(grid);
     std::vector<Silhouette> silhouettes;
+    silhouettes.reserve(views.size());
     for (const MeasuredView& view : views) silhouettes.emplace_back(region, view);
 
     std::vector<float> volume(static_cast<std::size_t>(region.count()));

@@ -107,7 +107,8 @@ std::vector<py::array_t<bool>> within(const std::array<std::int64_t, 3>& shape, 
 }  // namespace
 
 void bind_consistency(py::module_& module) {
-    py::class_<Correction, std::shared_ptr<Correction>>(module, "Correction", "What is done to D before a step.");
+    const py::class_<Correction, std::shared_ptr<Correction>> correction(module, "Correction",
+                                                                         "What is done to D before a step.");
     py::class_<Consistency, Correction, std::shared_ptr<Consistency>>(
         module, "Consistency", "Pulls D towards the X-rays that it was made from.")
         .def(py::init(&make), "shape"_a, "index_to_mm"_a, "x"_a, "mu"_a, "views"_a, "gamma"_a = 1.0, "every"_a = true,

@@ -24,7 +24,7 @@ using x2ct::VolumeGrid;
 
 const VolumeGrid kGrid{{8, 7, 6}, {20, 0, 0, -70, 0, 25, 0, -75, 0, 0, 30, -75, 0, 0, 0, 1}};
 const std::size_t kCount = 8 * 7 * 6;
-const AttenuationKnots kKnots{{-1, -0.45, 0.6, 1}, {0, 0.017, 0.032, 0.05}};
+AttenuationKnots knots() { return {{-1, -0.45, 0.6, 1}, {0, 0.017, 0.032, 0.05}}; }
 
 // One pixel a line of voxels, and a border of `border` pixels on each side.
 DetectorView along_y(int border = 2) {
@@ -163,41 +163,41 @@ double worst(const A& a, const B& b) {
 
 std::vector<float> pulled(std::vector<float> mu, const std::vector<MeasuredView>& views,
                           const ConsistencyOptions& options) {
-    Consistency consistency(kGrid, kKnots, views, options);
+    Consistency consistency(kGrid, knots(), views, options);
     consistency.pull(mu.data());
     return mu;
 }
 
 // Far enough from both ends that nothing is clamped.
-const std::vector<float> kTruth = pseudo_random(kCount, 1, 0.018F, 0.022F);
-const std::vector<float> kGuess = pseudo_random(kCount, 2, 0.016F, 0.022F);
+std::vector<float> plain_truth() { return pseudo_random(kCount, 1, 0.018F, 0.022F); }
+std::vector<float> plain_guess() { return pseudo_random(kCount, 2, 0.016F, 0.022F); }
 
 void the_closed_form_is_cg_is_dense_least_squares() {
-    auto views = aligned_pair(kTruth);
+    auto views = aligned_pair(plain_truth());
     for (std::size_t i = 20; i < 50; ++i) views[0].measured[i] = 0;  // what wasn't measured leaves gaps
     const Dense dense(views);
-    CHECK(Consistency(kGrid, kKnots, views, strength(1, 1)).is_closed_form());
-    CHECK(!Consistency(kGrid, kKnots, views, strength(1, 1, 4, false)).is_closed_form());
+    CHECK(Consistency(kGrid, knots(), views, strength(1, 1)).is_closed_form());
+    CHECK(!Consistency(kGrid, knots(), views, strength(1, 1, 4, false)).is_closed_form());
     for (const double gamma : {0.1, 1.0, 30.0}) {
-        const auto wanted = dense.least_squares(kGuess, gamma);
-        CHECK(worst(wanted, kGuess) > 1e-4);
-        CHECK_CLOSE(worst(pulled(kGuess, views, strength(gamma, 1)), wanted), 0, 1e-8);
-        CHECK_CLOSE(worst(pulled(kGuess, views, strength(gamma, 1, 200, false)), wanted), 0, 1e-7);
+        const auto wanted = dense.least_squares(plain_guess(), gamma);
+        CHECK(worst(wanted, plain_guess()) > 1e-4);
+        CHECK_CLOSE(worst(pulled(plain_guess(), views, strength(gamma, 1)), wanted), 0, 1e-8);
+        CHECK_CLOSE(worst(pulled(plain_guess(), views, strength(gamma, 1, 200, false)), wanted), 0, 1e-7);
     }
 }
 
 void cg_is_dense_least_squares_for_a_cone() {
-    const auto views = with_cone(kTruth);
-    const auto wanted = Dense(views).least_squares(kGuess, 3);
-    CHECK(worst(wanted, kGuess) > 1e-4);
-    CHECK_CLOSE(worst(pulled(kGuess, views, strength(3, 1, 30)), wanted), 0, 1e-7);
+    const auto views = with_cone(plain_truth());
+    const auto wanted = Dense(views).least_squares(plain_guess(), 3);
+    CHECK(worst(wanted, plain_guess()) > 1e-4);
+    CHECK_CLOSE(worst(pulled(plain_guess(), views, strength(3, 1, 30)), wanted), 0, 1e-7);
     // rounds go on where the few steps of the one before had stopped
-    CHECK(worst(pulled(kGuess, views, strength(3, 6, 2)), wanted) <
-          0.2 * worst(pulled(kGuess, views, strength(3, 1, 2)), wanted));
+    CHECK(worst(pulled(plain_guess(), views, strength(3, 6, 2)), wanted) <
+          0.2 * worst(pulled(plain_guess(), views, strength(3, 1, 2)), wanted));
 }
 
 void one_view_has_its_closed_form_too() {
-    const auto views = aligned_pair(kTruth);
+    const auto views = aligned_pair(plain_truth());
     const auto rays = x2ct::aligned_rays(kGrid, {views[0].view}, 1);
     const auto same = x2ct::joseph_rays(kGrid, {views[0].view}, 50, 1);
     std::vector<float> by_line(rays->rays()), by_pixel(same->rays()), step(rays->rays()), wanted(same->rays()),
@@ -239,8 +239,8 @@ void aligned_sums_are_the_projector() {
         CHECK(sums != nullptr);
         if (!sums) continue;
         std::vector<float> a(sums->rays()), b(integrals->rays()), gathered(sums->rays());
-        sums->forward(kTruth.data(), a.data());
-        integrals->forward(kTruth.data(), b.data());
+        sums->forward(plain_truth().data(), a.data());
+        integrals->forward(plain_truth().data(), b.data());
         for (std::size_t k = 0; k < 2; ++k) {
             const std::vector<float> image(b.begin() + static_cast<std::ptrdiff_t>(integrals->first()[k]),
                                            b.begin() + static_cast<std::ptrdiff_t>(integrals->first()[k + 1]));
@@ -257,9 +257,9 @@ void aligned_sums_are_the_projector() {
 }
 
 void a_strong_pull_reprojects() {
-    for (const auto& views : {aligned_pair(kTruth), with_cone(kTruth)}) {
-        Consistency consistency(kGrid, kKnots, views, strength(1e6, 4));
-        std::vector<float> mu = kGuess;
+    for (const auto& views : {aligned_pair(plain_truth()), with_cone(plain_truth())}) {
+        Consistency consistency(kGrid, knots(), views, strength(1e6, 4));
+        std::vector<float> mu = plain_guess();
         consistency.pull(mu.data());
         for (const auto& view : consistency.views()) {
             CHECK(view.rays > 0.9);
@@ -270,7 +270,7 @@ void a_strong_pull_reprojects() {
 }
 
 void no_pull_changes_no_bit() {
-    Consistency consistency(kGrid, kKnots, aligned_pair(kTruth), strength(0, 3));
+    Consistency consistency(kGrid, knots(), aligned_pair(plain_truth()), strength(0, 3));
     const auto before = pseudo_random(kCount, 5, -1.3F, 1.3F);
     auto d = before;
     consistency.apply(0, 1, 1.0, d.data());
@@ -304,7 +304,7 @@ void the_clamp_gives_the_constrained_minimum() {
 void only_what_the_pull_moves_changes() {
     // D beyond the knots means air or the densest: where it stays that, it keeps its bits.
     auto views = aligned_pair(std::vector<float>(kCount, 0.02F));
-    Consistency consistency(kGrid, kKnots, views, strength(1, 4));
+    Consistency consistency(kGrid, knots(), views, strength(1, 4));
     std::vector<float> d(kCount, 0.3F);
     d[7] = -1.25F;
     const auto before = d;
@@ -313,7 +313,7 @@ void only_what_the_pull_moves_changes() {
     CHECK(d[8] < before[8]);
     ConsistencyOptions last = strength(1, 4);
     last.every = false;
-    Consistency late(kGrid, kKnots, views, last);
+    Consistency late(kGrid, knots(), views, last);
     d = before;
     late.apply(0, 2, 1.0, d.data());
     CHECK(d == before);
@@ -324,8 +324,8 @@ void only_what_the_pull_moves_changes() {
 void runs_and_threads_change_no_bit() {
     ConsistencyOptions many = strength(2, 2, 3);
     many.threads = 3;
-    for (const auto& views : {aligned_pair(kTruth), with_cone(kTruth)}) {
-        Consistency one(kGrid, kKnots, views, strength(2, 2, 3)), other(kGrid, kKnots, views, many);
+    for (const auto& views : {aligned_pair(plain_truth()), with_cone(plain_truth())}) {
+        Consistency one(kGrid, knots(), views, strength(2, 2, 3)), other(kGrid, knots(), views, many);
         const auto before = pseudo_random(kCount, 8, -0.9F, 0.9F);
         std::vector<std::vector<float>> results;
         for (Consistency* consistency : {&one, &one, &other}) {
@@ -340,8 +340,8 @@ void runs_and_threads_change_no_bit() {
 }
 
 void a_step_starts_where_the_last_one_ended() {
-    const auto views = with_cone(kTruth);
-    Consistency consistency(kGrid, kKnots, views, strength(30, 1, 2));
+    const auto views = with_cone(plain_truth());
+    Consistency consistency(kGrid, knots(), views, strength(30, 1, 2));
     std::vector<float> rms;
     for (int row = 0; row < 4; ++row) {
         std::vector<float> d(kCount, 0.1F);
@@ -402,7 +402,7 @@ void rays_count_that_miss_what_is_outside() {
         }
     }
     // one view alone can't say where the body ends
-    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, {views[0]}, strength(1, 1)));
+    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, knots(), {views[0]}, strength(1, 1)));
     // and a detector's edge in the body can't either
     auto cut = views;
     cut[0] = measured("ap", along_y(0), wide, body);
@@ -415,41 +415,41 @@ void rays_count_that_miss_what_is_outside() {
 }
 
 void an_uncalibrated_xray_is_fitted() {
-    auto views = aligned_pair(kTruth);
+    auto views = aligned_pair(plain_truth());
     for (auto& view : views) {
         view.calibrated = false;
         for (float& value : view.image) value = 2.5F * value + 0.02F;
     }
-    Consistency consistency(kGrid, kKnots, views, strength(100, 4));
-    auto mu = kTruth;
+    Consistency consistency(kGrid, knots(), views, strength(100, 4));
+    auto mu = plain_truth();
     consistency.pull(mu.data());
     for (const auto& view : consistency.views()) {
         CHECK_CLOSE(view.scale, 2.5, 1e-3);
         CHECK_CLOSE(view.offset, 0.02, 1e-3);
         CHECK(view.rms_before < 1e-3);
     }
-    CHECK_CLOSE(worst(mu, kTruth), 0, 1e-5);
+    CHECK_CLOSE(worst(mu, plain_truth()), 0, 1e-5);
     // another CT's X-ray is refused, not fitted
     for (std::size_t i = 0; i < views[0].image.size(); ++i) {
         if (views[0].image[i] > 0.05F) views[0].image[i] = 30 - views[0].image[i];
     }
-    Consistency other(kGrid, kKnots, views, strength(100, 4));
+    Consistency other(kGrid, knots(), views, strength(100, 4));
     mu = pseudo_random(kCount, 9, 0.001F, 0.04F);
     CHECK_THROWS(x2ct::Error, other.pull(mu.data()));
 }
 
 void wrong_use_is_refused() {
-    const auto views = aligned_pair(kTruth);
-    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, {}, strength(1, 1)));
-    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, views, strength(-1, 1)));
-    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, views, strength(std::nan(""), 1)));
+    const auto views = aligned_pair(plain_truth());
+    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, knots(), {}, strength(1, 1)));
+    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, knots(), views, strength(-1, 1)));
+    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, knots(), views, strength(std::nan(""), 1)));
     CHECK_THROWS(x2ct::InputError, Consistency(kGrid, {{-1, 1}, {-0.1, 0.2}}, views, strength(1, 1)));
     auto wrong = views;
     wrong[0].image.pop_back();
-    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, wrong, strength(1, 1)));
+    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, knots(), wrong, strength(1, 1)));
     wrong = views;
     wrong[1].image[3] = std::nanf("");
-    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, kKnots, wrong, strength(1, 1)));
+    CHECK_THROWS(x2ct::InputError, Consistency(kGrid, knots(), wrong, strength(1, 1)));
 }
 
 }  // namespace
