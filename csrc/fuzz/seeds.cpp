@@ -10,6 +10,6 @@ int main(int count, char** arguments) {
     const std::string folder = arguments[1];
     std::ofstream(folder + "/model", std::ios::binary) << '\0' << tiny::model_json();
     for (const auto& [name, content] : tiny::graphs())
-        std::ofstream(folder + "/" + name, std::ios::binary) << '\1' << content;
+        std::ofstream(std::string(folder).append("/").append(name), std::ios::binary) << '\1' << content;
     return 0;
 }

@@ -161,6 +161,7 @@ void two_handles_in_two_threads_do_not_disturb_each_other() {
     std::atomic<int> same = 0;
     {
         std::vector<std::jthread> threads;
+        threads.reserve(2);
         for (int t = 0; t < 2; ++t) {
             threads.emplace_back([&] {
                 const Opened mine;

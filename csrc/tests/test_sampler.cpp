@@ -151,6 +151,7 @@ void samplers_in_threads_do_not_disturb_each_other() {
     const auto wanted = run(alone, table);
     std::vector<int> same(3);
     std::vector<std::jthread> threads;
+    threads.reserve(3);
     for (int t = 0; t < 3; ++t) {
         threads.emplace_back([&, t] {
             auto mine = sampler(kData, 2);

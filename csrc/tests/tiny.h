@@ -84,10 +84,11 @@ inline std::string ports_json(const Ports& ports) {
         std::string shape;
         for (const auto& axis : axes) {
             const bool size = axis.find_first_not_of("0123456789") == std::string::npos;
-            shape += (shape.empty() ? "" : ", ") + (size ? axis : "\"" + axis + "\"");
+            const char* const quote = size ? "" : "\"";
+            shape.append(shape.empty() ? "" : ", ").append(quote).append(axis).append(quote);
         }
-        text += (text.empty() ? "" : ", ") + std::string(R"({"name": ")") + name +
-                R"(", "dtype": "float32", "shape": [)" + shape + "]}";
+        text.append(text.empty() ? "" : ", ").append(R"({"name": ")").append(name);
+        text.append(R"(", "dtype": "float32", "shape": [)").append(shape).append("]}");
     }
     return "[" + text + "]";
 }
@@ -99,13 +100,17 @@ inline std::string model_json() {
     };
     std::string nets, files;
     for (const auto& [name, network] : networks()) {
-        nets += (nets.empty() ? "" : ", ") + std::string("\"") + name + R"(": {"file": ")" + name +
-                R"(.onnx", "inputs": )" + ports_json(network.inputs) + R"(, "outputs": )" +
-                ports_json(network.outputs) + (name == "denoiser" ? R"(, "receptive_radius": 0})" : "}");
+        nets.append(nets.empty() ? "\"" : ", \"").append(name).append(R"(": {"file": ")").append(name);
+        nets.append(R"(.onnx", "inputs": )").append(ports_json(network.inputs));
+        nets.append(R"(, "outputs": )").append(ports_json(network.outputs));
+        nets.append(name == "denoiser" ? R"(, "receptive_radius": 0})" : "}");
     }
     for (const auto& [name, content] : graphs()) {
-        files += (files.empty() ? "" : ", ") + std::string("\"") + name + R"(": {"sha256": ")" + x2ct::sha256(content) +
-                 R"(", "bytes": )" + std::to_string(content.size()) + "}";
+        files.append(files.empty() ? "\"" : ", \"").append(name).append(R"(": {"sha256": ")");
+        files.append(x2ct::sha256(content))
+            .append(R"(", "bytes": )")
+            .append(std::to_string(content.size()))
+            .append("}");
     }
     return R"({"schema": 1, "name": "tiny", "x2ct": "0.1.0", "created": "2026-01-01T00:00:00Z", "grid": {"shape": [)" +
            n + ", " + n + ", " + n + R"(], "spacing_mm": [10, 10, 10]}, "intensity": {"hu": [-1000, 0, 1500], )" +
