@@ -5,10 +5,10 @@
 
 The difference is RMS over the volume in % of the HU window, of one noise, in f32, on the people set aside for
 validation: they decide. Test people, if there are any, are only reported, with the solver and schedule that came first.
-The converged solution is UniPC-3 with 64 evaluations; how far DPM-Solver++ 2M with 64 ends from it is printed beside
-it. A stochastic solver has no solution to converge to, and is left out. Heun evaluates an odd number of times, at most
-that of its column. VE's levels are those of log-SNR, so that only Euler and Heun, which step in its time, tell the two
-apart.
+The converged solution is UniPC-3 with 64 evaluations; how far DPM-Solver++ 2M with as many ends from it is printed
+beside it. A stochastic solver has no solution to converge to, and is left out. Heun evaluates an odd number of times,
+at most that of its column. VE's levels are those of log-SNR, so that only Euler and Heun, which step in its time, tell
+the two apart.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ XRays = dict[str, Any]
 
 EVALUATIONS = (1, 2, 3, 4, 5, 6, 8, 10, 16, 32)
 DECIDING = (4, 5, 6, 8)  # the best solver has the least mean error over these, in logarithms
-REFERENCE, CHECK = ("unipc-3", 64), ("dpmpp-2m", 64)
+REFERENCE, CHECK = "unipc-3", "dpmpp-2m"
 Errors = dict[tuple[str, str], dict[int, float]]  # by solver and schedule, by evaluations
 
 
 class Benchmark:
     """A bundle, perhaps only the middle of its grid, and errors of its samples against the converged ones."""
 
-    def __init__(self, bundle: Bundle, shape: tuple[int, int, int] | None, threads: int) -> None:
+    def __init__(self, bundle: Bundle, shape: tuple[int, int, int] | None, fine: int, threads: int) -> None:
         self.bundle = replace(bundle, grid=Grid(shape or bundle.grid.shape, bundle.grid.spacing_mm))
         self.sampler = Sampler(self.bundle, precision="f32", threads=threads)
-        self.threads = threads
+        self.fine, self.threads = fine, threads
 
     def xrays(self, name: str, hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike) -> XRays:
         """The bundle's own views, projected from the whole CT."""
@@ -77,8 +77,8 @@ class Benchmark:
         checks = []
         for name, xrays in people.items():
             _say(f"{name}: the converged solution")
-            truth = self.sample(xrays, REFERENCE[0], "log-snr", REFERENCE[1])
-            checks.append(_mean_square(self.sample(xrays, CHECK[0], "log-snr", CHECK[1]) - truth))
+            truth = self.sample(xrays, REFERENCE, "log-snr", self.fine)
+            checks.append(_mean_square(self.sample(xrays, CHECK, "log-snr", self.fine) - truth))
             for solver, schedule in pairs:
                 _say(f"{name}: {solver}, {schedule}")
                 for count in evaluations:
@@ -117,7 +117,7 @@ def best(errors: Errors) -> tuple[str, str]:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.load(options.bundle)
-    benchmark = Benchmark(bundle, tuple(options.shape) if options.shape else None, options.threads)
+    benchmark = Benchmark(bundle, tuple(options.shape) if options.shape else None, options.reference, options.threads)
     people = ShardSet.open(options.shards).select("validation")
     if not people:
         raise InputError.of(options.shards, "people", found="none for validation", expected="at least one")
@@ -137,6 +137,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "versions": report.versions(),
         "shape": list(benchmark.bundle.grid.shape),
         "evaluations": options.evaluations,
+        "reference": {"solver": REFERENCE, "check": CHECK, "evaluations": options.reference},
         "validation": {"people": list(validation), "check": check, "errors": _plain(errors)},
     }
     solver, schedule = best(errors)
@@ -166,6 +167,7 @@ def _plain(errors: Errors) -> list[dict[str, Any]]:
 
 def markdown(found: dict[str, Any]) -> str:
     shape = " x ".join(map(str, found["shape"]))
+    fine = found["reference"]["evaluations"]
     lines = [f"{found['bundle']['name']}, {shape} voxels, f32; RMS difference from the converged solution in % of HU"]
     for split in ("validation", "test"):
         if split not in found:
@@ -173,7 +175,7 @@ def markdown(found: dict[str, Any]) -> str:
         part = found[split]
         lines += [
             "",
-            f"{split}: {', '.join(part['people'])}; {CHECK[0]} with {CHECK[1]} evaluations: {part['check']:.3f}%",
+            f"{split}: {', '.join(part['people'])}; {CHECK} with {fine} evaluations: {part['check']:.3f}%",
             "",
             "| solver | schedule | " + " | ".join(map(str, found["evaluations"])) + " |",
             "|---|---|" + "---|" * len(found["evaluations"]),
@@ -218,6 +220,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--solver", action="append", help="only this one; may be repeated")
     parser.add_argument("--schedule", action="append", help="only this one; may be repeated")
     parser.add_argument("--evaluations", type=int, nargs="+", default=list(EVALUATIONS))
+    parser.add_argument("--reference", type=int, default=64, help="evaluations of the converged solution")
     parser.add_argument("--shape", type=int, nargs=3, help="only so many voxels at the grid's centre: faster")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="NAME: writes NAME.json and NAME.md")

@@ -49,14 +49,14 @@ double exponential_moment(double h, int j) {
 }  // namespace
 
 std::vector<double> polynomial_weights(const std::vector<double>& nodes) {
-    std::vector<double> moments;
-    for (std::size_t j = 0; j < nodes.size(); ++j) moments.push_back(1.0 / static_cast<double>(j + 1));
+    std::vector<double> moments(nodes.size());
+    for (std::size_t j = 0; j < nodes.size(); ++j) moments[j] = 1.0 / static_cast<double>(j + 1);
     return weights(nodes, moments);
 }
 
 std::vector<double> exponential_weights(double h, const std::vector<double>& nodes) {
-    std::vector<double> moments;
-    for (std::size_t j = 0; j < nodes.size(); ++j) moments.push_back(exponential_moment(h, static_cast<int>(j)));
+    std::vector<double> moments(nodes.size());
+    for (std::size_t j = 0; j < nodes.size(); ++j) moments[j] = exponential_moment(h, static_cast<int>(j));
     return weights(nodes, moments);
 }
 

@@ -28,7 +28,7 @@ class DiffusionConfig:
         mean_share: share of patches trained at sigma_max itself.
         log_mean: mean of ln sigma for the others.
         log_std: standard deviation of ln sigma for the others.
-        schedule: the sampler's default noise schedule.
+        schedule: the sampler's default noise schedule: with the solver, the best untuned of benchmarks/solvers.py.
         solver: the sampler's default solver.
         steps: the sampler's default number of evaluations.
     """
@@ -38,8 +38,8 @@ class DiffusionConfig:
     mean_share: float = 0.2
     log_mean: float = -0.2
     log_std: float = 1.6
-    schedule: str = "log-snr"
-    solver: str = "dpmpp-2m"
+    schedule: str = "edm"
+    solver: str = "unipc-2"
     steps: int = 6
 
 
