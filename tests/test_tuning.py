@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks import solvers
 from tests import paper_solvers, tiny_bundle, tiny_run
 from x2ct import Sampler, _core
 from x2ct.bundle import Bundle
@@ -191,3 +192,16 @@ def test_training_people_are_not_tuned_on(shards: Path, tmp_path: Path) -> None:
     (folder / "index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="none set aside for validation"):
         tune(tiny_bundle.write(tmp_path / "tiny.x2ct"), ShardSet.open(folder))
+
+
+def test_the_benchmark_tells_solvers_apart(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_bundle.write(tmp_path / "tiny.x2ct")
+    asked = ["--solver", "euler", "--solver", "unipc-2", "--schedule", "log-snr", "--evaluations", "1", "6"]
+    cheap = ["--reference", "16", "--shape", "16", "16", "16", "--threads", "1", "-o", str(tmp_path / "solvers")]
+    assert solvers.main([str(tmp_path / "tiny.x2ct"), "--shards", str(shards), *asked, *cheap]) == 0
+    found = json.loads((tmp_path / "solvers.json").read_text())
+    euler, unipc = (row["percent"] for row in found["validation"]["errors"])
+    assert euler["1"] == unipc["1"]  # the posterior mean
+    assert unipc["6"] < euler["6"] < euler["1"]
+    assert found["best"] == {"solver": "unipc-2", "schedule": "log-snr"}
+    assert (tmp_path / "solvers.md").read_text() == capsys.readouterr().out
