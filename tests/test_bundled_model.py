@@ -55,7 +55,7 @@ def test_solvers_agree_with_float64_on_the_real_denoiser(
 
     encoder = network("encoder", {"views": list(ready.views.shape), "valid": [1, 2]})
     features = encoder({"views": ready.views, "valid": ready.valid})["features"]
-    coords = np.ascontiguousarray(ready.coords[(slice(None), slice(None), *part)])
+    coords = np.ascontiguousarray(bundle.grid.coordinates()[(None, slice(None), *part)])
     inputs = {"features": features, "P": ready.matrices, "coords": coords, "valid": ready.valid}
     lifted = network("lift", {name: list(value.shape) for name, value in inputs.items()})(inputs)
     denoiser = network(

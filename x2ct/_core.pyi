@@ -4,7 +4,7 @@ Arrays are float32, C-contiguous unless said otherwise. Errors are those of `x2c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, TypedDict
+from typing import ClassVar, TypedDict, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -184,6 +184,10 @@ class Network:
         """What it computes in, read back from the compiled network."""
 
     @property
+    def scratch_bytes(self) -> int:
+        """The most that an evaluation holds at once between its inputs and outputs."""
+
+    @property
     def runtime_version(self) -> str: ...
 
 class Correction:
@@ -257,6 +261,67 @@ def rays_within(
 ) -> list[npt.NDArray[np.bool_]]:
     """For each view, (rows, cols): the rays that can be taken to lie in the grid as far as they meet the body."""
 
+class TilePlan:
+    """One tile shape for a grid, from a memory budget."""
+
+    @property
+    def grid(self) -> tuple[int, int, int]: ...
+    @property
+    def tile(self) -> tuple[int, int, int]:
+        """What the denoiser is evaluated on, halo included."""
+
+    @property
+    def halo(self) -> int: ...
+    @property
+    def count(self) -> tuple[int, int, int]:
+        """Tiles along x, y and z."""
+
+    @property
+    def lift_tile(self) -> tuple[int, int, int]: ...
+    @property
+    def keep(self) -> bool:
+        """Whether the lift runs once for all; otherwise it runs on each tile at each evaluation."""
+
+    @property
+    def bytes(self) -> int:
+        """What it takes, by the needs given."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the whole grid is the only tile."""
+
+def plan_tiles(
+    grid: Sequence[int],
+    stride: int,
+    halo: int,
+    lift_halo: int,
+    budget: int,
+    *,
+    fixed: int,
+    grid_bytes: float,
+    condition_bytes: float,
+    denoiser_bytes: float,
+    lift_bytes: float,
+) -> TilePlan:
+    """The least work that fits into `budget` bytes: the whole volume where it does, else tiles.
+
+    Args:
+        grid: (X, Y, Z), multiples of the stride.
+        stride: of the network, in voxels.
+        halo: of the denoiser, in voxels; with its receptive radius, tiles give what the whole gives.
+        lift_halo: of the lift; below 0 it is unknown, and the lift runs on the whole grid.
+        budget: bytes.
+        fixed: bytes that are taken whatever the tile.
+        grid_bytes: a voxel of the grid, for the sampler's registers.
+        condition_bytes: a voxel, for the conditions.
+        denoiser_bytes: a voxel of a tile, for the denoiser's scratch memory.
+        lift_bytes: a voxel of a tile, for the lift's.
+
+    Raises:
+        MemoryLimitError: nothing fits.
+        InputError: a grid that is no multiple of the stride.
+    """
+
 class Sampler:
     """The sampling loop over one denoiser (inputs x, sigma and conditions; output denoised), one volume at a time.
 
@@ -269,7 +334,31 @@ class Sampler:
         InputError: the network's names or shapes don't fit.
     """
 
+    @overload
     def __init__(self, denoiser: Network, shape: Sequence[int], threads: int = 0) -> None: ...
+    @overload
+    def __init__(self, denoiser: Network, plan: TilePlan, threads: int = 0) -> None:
+        """The same in tiles: the denoiser's x is [1, 1, *plan.tile]."""
+
+    def lift(
+        self,
+        network: Network,
+        inputs: dict[str, FloatArray],
+        plan: TilePlan,
+        spacing_mm: Sequence[float],
+    ) -> None:
+        """Conditions from a lift compiled for `plan.lift_tile`, instead of from arrays: now, or at each evaluation.
+
+        Args:
+            network: its coordinates are [1, 3, *plan.lift_tile].
+            inputs: all that it takes but the coordinates.
+            plan: what the sampler was made with; a whole plan for a sampler without tiles.
+            spacing_mm: the grid's voxel size.
+
+        Raises:
+            InputError: a tensor's name or shape does not fit.
+        """
+
     def set_condition(self, arrays: dict[str, FloatArray]) -> None:
         """Copies what the denoiser is conditioned on, by input name; kept until set again."""
 

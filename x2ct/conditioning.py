@@ -34,7 +34,6 @@ class Conditions:
         views: [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray.
         valid: [1, V]; 1 where there is an X-ray.
         matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
-        coords: [1, 3, X, Y, Z]; each voxel centre in patient mm, divided by 100.
         assumptions: what the inputs did not say and was taken for granted, one line each.
         warnings: what makes the result less trustworthy, one line each.
     """
@@ -42,7 +41,6 @@ class Conditions:
     views: FloatArray
     valid: FloatArray
     matrices: FloatArray
-    coords: FloatArray
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -85,7 +83,6 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         views,
         valid,
         matrices.astype(np.float32),
-        bundle.grid.coordinates()[None],
         tuple(assumptions),
         tuple(warnings),
     )

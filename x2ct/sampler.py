@@ -23,12 +23,14 @@ import numpy.typing as npt
 from x2ct import _core, report
 from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
-from x2ct.bundle import Network as NetworkSpec
 from x2ct.conditioning import Conditions, conditions
 from x2ct.consistency import Pull, correction
 from x2ct.consistency import facts as consistency_facts
+from x2ct.ensemble import Ensemble
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry
+from x2ct.grid import Grid
+from x2ct.networks import Budget, Networks
 from x2ct.radiograph import XRay
 from x2ct.runtimes import Choice, choose
 from x2ct.schedules import plan
@@ -36,6 +38,8 @@ from x2ct.volume import Volume
 
 Progress = Callable[[int, int, float], None]
 Preview = Callable[[int, int, float, Volume], None]
+Each = Callable[[int, Volume], None]
+MAX_SAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,14 @@ class Result:
     """What a run gives.
 
     Attributes:
-        volume: the synthesised CT, in HU, RAS+, its origin at the grid's centre.
+        volume: the synthesised CT, in HU, RAS+, its origin at the grid's centre; of several samples their mean.
+        spread: the voxel-wise standard deviation of several samples, in HU; None of one.
         report: the written record (see `x2ct.report`), ready for JSON.
     """
 
     volume: Volume
     report: dict[str, Any]
+    spread: Volume | None = None
 
 
 @dataclass(frozen=True)
@@ -66,45 +72,6 @@ class _Study:
         return mine == theirs
 
 
-class _Compiled:
-    """A bundle's three networks, compiled for one grid, and the core's sampler around the denoiser.
-
-    Encoder and lift always compute in f32: they run once, and bf16 can't even tell one pixel of 352 from the next.
-    """
-
-    def __init__(self, bundle: Bundle, choice: Choice, threads: int) -> None:
-        started = time.perf_counter()
-        slots, grid = len(bundle.geometry.views), list(bundle.grid.shape)
-
-        def network(spec: NetworkSpec, precision: str, shapes: Mapping[str, list[int]]) -> _core.Network:
-            return _core.Network(
-                str(bundle.file_of(spec)),
-                backend=choice.backend,
-                device=choice.device,
-                precision=precision,
-                threads=threads,
-                shapes=dict(shapes),
-                runtime_dir=choice.runtime_dir,
-            )
-
-        views, valid = [1, slots, 1, *bundle.xray.shape], [1, slots]
-        self.encoder = network(bundle.networks.encoder, "f32", {"views": views, "valid": valid})
-        features = list(self.encoder.outputs["features"])
-        lift = {"features": features, "P": [1, slots, 3, 4], "coords": [1, 3, *grid], "valid": valid}
-        self.lift = network(bundle.networks.lift, "f32", lift)
-        conditions = {name: list(shape) for name, shape in self.lift.outputs.items()}
-        denoiser = {"x": [1, 1, *grid], "sigma": [1], **conditions}
-        self.denoiser = network(bundle.networks.denoiser, choice.precision, denoiser)
-        self.sampler = _core.Sampler(self.denoiser, grid)
-        self.seconds = time.perf_counter() - started
-
-    def condition_on(self, ready: Conditions) -> None:
-        """Run encoder and lift, and hand what they say to the denoiser."""
-        features = self.encoder({"views": ready.views, "valid": ready.valid})["features"]
-        lifted = {"features": features, "P": ready.matrices, "coords": ready.coords, "valid": ready.valid}
-        self.sampler.set_condition(self.lift(lifted))
-
-
 class Sampler:
     """Turns X-rays into CT volumes with one model on one device. Thread-safe: runs of one sampler wait for each other.
 
@@ -115,6 +82,11 @@ class Sampler:
         precision: "auto", "f32", "bf16" or "f16": of the denoiser. Encoder and lift, which run once and place pixels,
             always compute in f32.
         threads: of the runtime; 0 leaves it to the runtime.
+        grid: what to fill, if not the model's own grid; its shape in multiples of the model's stride.
+        memory: bytes that the process may take, by default what the machine has free. Where the whole volume does not
+            fit, it is denoised in tiles.
+        halo: how far tiles reach over their part, in voxels; by default the network's receptive radius, with which they
+            give what the whole volume gives, to rounding. Less is faster and differs at the seams.
 
     Raises:
         InputError: the bundle or an argument is wrong.
@@ -130,18 +102,26 @@ class Sampler:
         backend: str = "auto",
         precision: str = "auto",
         threads: int = 0,
+        grid: Grid | None = None,
+        memory: int | None = None,
+        halo: int | None = None,
     ) -> None:
+        if halo is not None and halo < 0:
+            raise InputError.of("--halo", "value", found=halo, expected="0 or more voxels")
         if threads < 0:
             raise InputError.of("--threads", "value", found=threads, expected="0 (the runtime decides) or more")
         self._lock = threading.Lock()
         self._study: _Study | None = None
         self._threads = threads
-        self._asked = {"device": device, "backend": backend, "precision": precision, "threads": threads}
+        self._asked: dict[str, Any] = {"device": device, "backend": backend, "precision": precision, "threads": threads}
         self.choice = choose(device, backend, precision)
         started = time.perf_counter()
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self._load_s = time.perf_counter() - started
-        self._compiled: _Compiled | None = None
+        self.grid = grid or self.bundle.grid
+        self._budget = Budget(memory, halo)
+        self._asked |= {"memory": memory, "halo": halo}
+        self._compiled: tuple[int, Networks] | None = None
 
     def sample(
         self,
@@ -155,6 +135,8 @@ class Sampler:
         solver: str | None = None,
         schedule: str | Sequence[float] | None = None,
         mean: bool = False,
+        samples: int = 1,
+        each: Each | None = None,
         progress: Progress | None = None,
         preview: Preview | None = None,
         preview_every: int = 1,
@@ -173,6 +155,8 @@ class Sampler:
             solver=solver,
             schedule=schedule,
             mean=mean,
+            samples=samples,
+            each=each,
             progress=progress,
             preview=preview,
             preview_every=preview_every,
@@ -193,6 +177,8 @@ class Sampler:
         solver: str | None = None,
         schedule: str | Sequence[float] | None = None,
         mean: bool = False,
+        samples: int = 1,
+        each: Each | None = None,
         progress: Progress | None = None,
         preview: Preview | None = None,
         preview_every: int = 1,
@@ -214,6 +200,9 @@ class Sampler:
             schedule: "tuned", one of the core's schedules, or falling noise levels; by default the list that
                 `x2ct tune` found for this number of steps, or the bundle's schedule where there is none.
             mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
+            samples: how many, of the same seed; more than one give their mean and their spread. The first is what one
+                alone would be.
+            each: called with each sample's number, from 0, and the sample, which is not kept otherwise.
             progress: called with (evaluations done, of how many, sigma) after each; an exception from it ends the run.
             preview: called with the same and what the network makes of the volume by then (in HU), before `progress`,
                 after every `preview_every` evaluations; an exception from it ends the run.
@@ -231,49 +220,65 @@ class Sampler:
         started = time.perf_counter()
         _check_seed(seed)
         pull = Pull.of(consistency, gamma)
+        if not 1 <= samples <= MAX_SAMPLES:
+            raise InputError.of("--samples", "value", found=samples, expected=f"1 to {MAX_SAMPLES}")
         planned = plan(self.bundle.diffusion, steps=steps, solver=solver, schedule=schedule, mean=mean)
         table = planned.table
         xrays = {name: xray for name, xray in (("ap", ap), ("pa", pa), ("lateral", lateral)) if xray is not None}
         with self._lock, _memory_limit("sampling"):
-            networks = self._networks()
+            networks = self._networks(_volumes(table, samples, preview))
             study = self._study_of(networks, xrays, geometry)
             applied = correction(pull, xrays, geometry, study.conditions, self.bundle, self._threads)
-            looping = time.perf_counter()
-            x = networks.sampler.run(
-                table,
-                seed=seed,
-                progress=progress,
-                cancel=cancel,
-                preview=self._in_hu(preview),
-                preview_every=preview_every,
-                correction=applied,
-            )
-            loop_s = time.perf_counter() - looping
-            spent = networks.sampler.timings
-            network_s = float(spent["network_s"])
-        volume = self._volume(x)
+            ensemble, loop_s, network_s, consistency_s = Ensemble(), 0.0, 0.0, 0.0
+            for sample in range(samples):
+                looping = time.perf_counter()
+                x = networks.sampler.run(
+                    table,
+                    seed=seed,
+                    sample=sample,
+                    progress=_of_all(progress, sample, samples),
+                    cancel=cancel,
+                    preview=self._in_hu(preview),
+                    preview_every=preview_every,
+                    correction=applied,
+                )
+                loop_s += time.perf_counter() - looping
+                spent = networks.sampler.timings
+                network_s += float(spent["network_s"])
+                consistency_s += float(spent["correction_s"])
+                hu = self.bundle.intensity.to_hu(x)
+                del x
+                if each is not None:
+                    each(sample, self._volume(hu))
+                if samples > 1:
+                    ensemble.add(hu)
+                    del hu
+        if samples > 1:
+            volume, spread = self._volume(ensemble.mean()), self._volume(ensemble.deviation())
+        else:
+            volume, spread = self._volume(hu), None
         timings = {
             "load_s": self._load_s,
             "compile_s": networks.seconds,
             "condition_s": 0.0 if study.reused else study.seconds,
             "loop_s": loop_s,
-            "consistency_s": float(spent["correction_s"]),
-            "per_evaluation_s": network_s / table.evaluations,
+            "consistency_s": consistency_s,
+            "per_evaluation_s": network_s / (samples * table.evaluations),
             "outside_network_share": max(0.0, 1.0 - network_s / loop_s),
             "total_s": time.perf_counter() - started,
         }
-        told = {"seed": seed, **planned.facts(), "consistency": consistency_facts(pull, applied, xrays)}
-        return Result(volume, self._report(networks, xrays, study, told, timings))
+        pulled = consistency_facts(pull, applied, xrays)
+        told = {"seed": seed, "samples": samples, **planned.facts(), "consistency": pulled}
+        return Result(volume, self._report(networks, xrays, study, told, timings), spread)
 
-    def _volume(self, x: npt.NDArray[np.float32]) -> Volume:
-        hu = self.bundle.intensity.to_hu(x)
-        return Volume(hu, self.bundle.grid.index_to_mm, source=f"x2ct {self.bundle.name}")
+    def _volume(self, hu: npt.NDArray[np.float32]) -> Volume:
+        return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}")
 
     def _in_hu(self, preview: Preview | None) -> _core.Preview | None:
         """A preview that wants HU, as one that takes what the core gives."""
         if preview is None:
             return None
-        return lambda done, total, sigma, x: preview(done, total, sigma, self._volume(x))
+        return lambda done, total, sigma, x: preview(done, total, sigma, self._volume(self.bundle.intensity.to_hu(x)))
 
     def compile(self) -> None:
         """Compile the networks now; otherwise the first run does.
@@ -283,14 +288,17 @@ class Sampler:
             MemoryLimitError: the networks don't fit.
         """
         with self._lock, _memory_limit("compiling the networks"):
-            self._networks()
+            self._networks(_volumes(plan(self.bundle.diffusion).table, 1, None))
 
-    def _networks(self) -> _Compiled:
-        if self._compiled is None:
-            self._compiled = _Compiled(self.bundle, self.choice, self._threads)
-        return self._compiled
+    def _networks(self, volumes: int) -> Networks:
+        """The compiled networks; compiled anew where a run keeps another number of volumes, and the plan may change."""
+        if self._compiled is None or (self._compiled[1].planned and self._compiled[0] != volumes):
+            self._compiled = self._study = None
+            made = Networks(self.bundle, self.grid, self.choice, self._threads, self._budget, volumes)
+            self._compiled = volumes, made
+        return self._compiled[1]
 
-    def _study_of(self, networks: _Compiled, xrays: Mapping[str, XRay], geometry: Geometry | None) -> _Study:
+    def _study_of(self, networks: Networks, xrays: Mapping[str, XRay], geometry: Geometry | None) -> _Study:
         """Encoder and lift on these X-rays, unless they were the last ones already."""
         given = (*xrays.items(), ("geometry", geometry))
         if self._study is not None and self._study.is_of(given):
@@ -302,15 +310,19 @@ class Sampler:
         self._study = _Study(given, ready, time.perf_counter() - started)
         return self._study
 
+    def _doubts(self) -> list[str]:
+        mine, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
+        return [] if mine == models else [f"voxels of {mine} mm: the model was trained on {models} mm"]
+
     def _report(
         self,
-        networks: _Compiled,
+        networks: Networks,
         xrays: Mapping[str, XRay],
         study: _Study,
         facts: Mapping[str, Any],
         timings: Mapping[str, float],
     ) -> dict[str, Any]:
-        grid = self.bundle.grid
+        grid = self.grid
         return {
             "schema": report.SCHEMA,
             "notice": report.NOTICE,
@@ -320,7 +332,7 @@ class Sampler:
             "runtime": networks.denoiser.runtime_version,
             "precision": {
                 "encoder": networks.encoder.precision,
-                "lift": networks.lift.precision,
+                "lift": networks.lift_precision,
                 "denoiser": networks.denoiser.precision,
             },
             "asked": self._asked,
@@ -336,13 +348,26 @@ class Sampler:
             ],
             **facts,
             "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
+            "tiles": networks.tiles(),
             "condition_reused": study.reused,
             "timings": {key: round(value, 6) for key, value in timings.items()},
             "peak_memory_bytes": report.peak_memory_bytes(),
             "assumptions": list(study.conditions.assumptions),
-            "warnings": [*study.conditions.warnings, report.NOTICE],
+            "warnings": [*study.conditions.warnings, *self._doubts(), report.NOTICE],
             "outputs": [],
         }
+
+
+def _volumes(table: _core.Table, samples: int, preview: object) -> int:
+    """How many float32 volumes a run holds at once: in the loop its registers, after it x and HU; and what is asked."""
+    return max(len(table.registers), 2) + (2 if samples > 1 else 0) + (2 if preview is not None else 0)
+
+
+def _of_all(progress: Progress | None, sample: int, samples: int) -> Progress | None:
+    """Progress of one sample, as progress of all."""
+    if progress is None or samples == 1:
+        return progress
+    return lambda done, total, sigma: progress(sample * total + done, samples * total, sigma)
 
 
 def _check_seed(seed: int) -> None:

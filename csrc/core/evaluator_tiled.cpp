@@ -62,18 +62,11 @@ void TiledEvaluator::set_lift(std::shared_ptr<Lift> lift, bool keep) {
     for (const auto& [name, channels, stride] : lift->outputs()) {
         const Shape tile = with_channels(channels, tiling_.tile, stride);
         check_condition(*denoiser_, name, tile);
-        Buffer whole;
-        if (keep) whole = buffer_of(device_, with_channels(channels, tiling_.grid, stride));
-        conditions_.push_back({name, channels, stride, buffer_of(device_, tile), std::move(whole)});
+        conditions_.push_back({name, channels, stride, buffer_of(device_, tile), {}});
     }
     if (keep) {
-        const Box all{{}, tiling_.grid};
-        for (const Tile& tile : lift->tiling().tiles(0)) {
-            lift->evaluate(tile.output);
-            for (std::size_t k = 0; k < conditions_.size(); ++k) {
-                lift->copy(k, tile.output, conditions_[k].whole.data(), all);
-            }
-        }
+        std::vector<Buffer> whole = lift->whole();
+        for (std::size_t k = 0; k < conditions_.size(); ++k) conditions_[k].whole = std::move(whole[k]);
         lift.reset();
     }
     lift_ = std::move(lift);

@@ -32,6 +32,23 @@ class WholeEvaluator : public Evaluator {
         device_->upload(condition.buffer.data(), data, count);
     }
 
+    void set_lift(std::shared_ptr<Lift> lift, bool) override {
+        const Index& grid = lift->tiling().grid;
+        if (shape_ != Shape{1, 1, grid[0], grid[1], grid[2]}) {
+            throw InputError("lift: found another grid than the sampler's, expected " + to_string(shape_));
+        }
+        const auto& outputs = lift->outputs();
+        std::map<std::string, Condition> made;
+        std::vector<Buffer> whole = lift->whole();
+        for (std::size_t k = 0; k < outputs.size(); ++k) {
+            const auto& [name, channels, stride] = outputs[k];
+            const Shape shape = {1, channels, grid[0] / stride, grid[1] / stride, grid[2] / stride};
+            check_condition(*denoiser_, name, shape);
+            made[name] = {shape, std::move(whole[k])};
+        }
+        conditions_ = std::move(made);
+    }
+
     void prepare() override {
         for (const auto& input : denoiser_->inputs()) {
             if (is_condition(input) && !conditions_.contains(input.name)) throw missing_condition(input);

@@ -75,6 +75,21 @@ void Lift::evaluate(const Box& box) {
     session_->evaluate();
 }
 
+std::vector<Buffer> Lift::whole() {
+    const auto& grid = tiling_.grid;
+    std::vector<Buffer> made;
+    for (const auto& [name, channels, stride] : outputs_) {
+        const Index size = cells(grid, stride);
+        made.emplace_back(device_, static_cast<std::size_t>(channels * size[0] * size[1] * size[2]));
+    }
+    const Box all{{}, grid};
+    for (const Tile& tile : tiling_.tiles(0)) {
+        evaluate(tile.output);
+        for (std::size_t k = 0; k < outputs_.size(); ++k) copy(k, tile.output, made[k].data(), all);
+    }
+    return made;
+}
+
 void Lift::copy(std::size_t index, const Box& box, float* to, const Box& region) const {
     const auto& [name, channels, stride] = outputs_[index];
     BoxCopy part;

@@ -72,6 +72,11 @@ void Sampler::set_condition(const std::string& name, const float* data, const Sh
     evaluator_->set_condition(name, data, shape);
 }
 
+void Sampler::set_lift(std::shared_ptr<Lift> lift, bool keep) {
+    const auto lock = enter();
+    evaluator_->set_lift(std::move(lift), keep);
+}
+
 void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     const auto lock = enter();
     const Stopwatch total;

@@ -61,6 +61,21 @@ std::vector<std::int64_t> sizes(std::int64_t grid, std::int64_t halo, std::int64
 
 double evaluated(const Tiling& tiling) { return voxels(tiling.count()) * voxels(tiling.tile); }
 
+// What a runtime holds is its scratch memory and inputs of its own; beside it there are those that are bound to it.
+double bytes_of(const Tiling& tiling, const Tiling& lift, bool keep, const MemoryNeeds& needs) {
+    constexpr double kValue = sizeof(float);
+    const bool whole = tiling.tile == tiling.grid;  // then x, D and conditions are the volumes themselves
+    const double bound = whole ? 0 : 2 * kValue + needs.conditions;
+    const double denoiser = voxels(tiling.tile) * (needs.denoiser + kValue + needs.conditions + bound);
+    // Coordinates are made, bound and held.
+    const double lifting = voxels(lift.tile) * (needs.lift + 3 * 3 * kValue + needs.conditions);
+    const double registers = voxels(tiling.grid) * needs.grid;
+    const auto fixed = static_cast<double>(needs.fixed);
+    // A lift that is kept is gone before the registers come.
+    if (keep) return fixed + voxels(tiling.grid) * needs.conditions + std::max(lifting, registers + denoiser);
+    return fixed + lifting + registers + denoiser;
+}
+
 }  // namespace
 
 void Tiling::check() const {
@@ -117,11 +132,7 @@ TilePlan plan_tiles(const Index& grid, std::int64_t stride, std::int64_t halo, s
     TilePlan best;
     double least_work = std::numeric_limits<double>::infinity(), least_bytes = least_work;
     const auto consider = [&](bool keep) {
-        // A tile's inputs and outputs count twice: the runtime holds its own beside those that are bound.
-        const double bytes = static_cast<double>(needs.fixed) +
-                             voxels(grid) * (needs.grid + (keep ? needs.conditions : 0)) +
-                             voxels(tiling.tile) * (needs.denoiser + 2 * (2 * sizeof(float) + needs.conditions)) +
-                             voxels(lift.tile) * (needs.lift + 2 * (3 * sizeof(float) + needs.conditions));
+        const double bytes = bytes_of(tiling, lift, keep, needs);
         // Scratch memory stands for work: an evaluation that keeps less does less. A lift that is kept runs once.
         const double work =
             evaluated(tiling) * needs.denoiser + (keep ? 0 : voxels(tiling.count()) * voxels(lift.tile) * needs.lift);

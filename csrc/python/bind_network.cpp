@@ -105,6 +105,7 @@ void bind_network(py::module_& module) {
         .def_property_readonly("inputs", [](const PyNetwork& self) { return tensors(self.network->inputs()); })
         .def_property_readonly("outputs", [](const PyNetwork& self) { return tensors(self.network->outputs()); })
         .def_property_readonly("device", [](const PyNetwork& self) { return self.network->device(); })
+        .def_property_readonly("scratch_bytes", [](const PyNetwork& self) { return self.network->scratch_bytes(); })
         .def_property_readonly("precision", [](const PyNetwork& self) { return self.network->precision(); })
         .def_property_readonly("runtime_version",
                                [](const PyNetwork& self) { return self.network->runtime_version(); });

@@ -11,6 +11,7 @@
 #include "bind_network.h"
 #include "callable.h"
 #include "x2ct/error.h"
+#include "x2ct/tiles.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -64,6 +65,10 @@ py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table,
     options.preview = shown(asked.preview, shape);
     options.preview_every = asked.preview_every;
     options.correction = asked.correction;
+    options.pause = [] {
+        const py::gil_scoped_acquire acquire;
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    };
     if (asked.cancel) options.cancel = &asked.cancel->cancelled;
     const py::gil_scoped_release release;
     sampler.run(table, options, to);
@@ -73,10 +78,34 @@ py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table,
 // A sampler of the bundled networks: one volume [X, Y, Z], x of shape [1, 1, X, Y, Z].
 class PySampler {
   public:
-    PySampler(std::shared_ptr<Network> denoiser, const Shape& shape, int threads) : shape_(shape) {
+    PySampler(std::shared_ptr<Network> denoiser, const Shape& shape, int threads)
+        : shape_(shape), device_(cpu_device(threads)) {
         Shape whole = {1, 1};
         whole.insert(whole.end(), shape.begin(), shape.end());
-        sampler_ = released_without_gil(std::make_unique<Sampler>(std::move(denoiser), cpu_device(threads), whole));
+        sampler_ = released_without_gil(std::make_unique<Sampler>(std::move(denoiser), device_, whole));
+    }
+
+    PySampler(std::shared_ptr<Network> denoiser, const TilePlan& plan, int threads)
+        : shape_(plan.denoiser.grid.begin(), plan.denoiser.grid.end()), device_(cpu_device(threads)) {
+        auto evaluator = std::make_unique<TiledEvaluator>(std::move(denoiser), device_, plan.denoiser);
+        sampler_ = released_without_gil(std::make_unique<Sampler>(std::move(evaluator), device_));
+    }
+
+    // Conditions from a lift on all that it takes but the coordinates.
+    void lift(const PyNetwork& network, const py::dict& arrays, const TilePlan& plan,
+              const std::array<double, 3>& spacing_mm) {
+        std::shared_ptr<Lift> lift;
+        {
+            const py::gil_scoped_release release;
+            lift = std::make_shared<Lift>(network.network, device_, plan.lift, spacing_mm);
+        }
+        for (const auto& [key, value] : arrays) {
+            const auto name = py::str(key).cast<std::string>();
+            const py::array array = as_array(value, "lift: " + name);
+            lift->set_input(name, checked(array, "lift: " + name), shape_of(array));
+        }
+        const py::gil_scoped_release release;
+        sampler_->set_lift(std::move(lift), plan.keep);
     }
 
     void set_condition(const py::dict& arrays) {
@@ -103,6 +132,7 @@ class PySampler {
 
   private:
     Shape shape_;
+    std::shared_ptr<Device> device_;
     std::shared_ptr<Sampler> sampler_;
 };
 
@@ -135,6 +165,11 @@ void bind_sampler(py::module_& module) {
                                                     threads > 0 ? threads : denoiser.threads);
              }),
              "denoiser"_a, "shape"_a, "threads"_a = 0)
+        .def(py::init([](const PyNetwork& denoiser, const TilePlan& plan, int threads) {
+                 return std::make_unique<PySampler>(denoiser.network, plan, threads > 0 ? threads : denoiser.threads);
+             }),
+             "denoiser"_a, "plan"_a, "threads"_a = 0)
+        .def("lift", &PySampler::lift, "network"_a, "inputs"_a, "plan"_a, "spacing_mm"_a)
         .def("set_condition", &PySampler::set_condition, "arrays"_a)
         .def("run", &PySampler::run, "table"_a, "seed"_a, "sample"_a = 0, "progress"_a = py::none(),
              "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1, "correction"_a = py::none())

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "x2ct/device.h"
+#include "x2ct/lift.h"
 #include "x2ct/network.h"
 
 namespace x2ct {
@@ -33,6 +34,10 @@ class Evaluator {
 
     /// Copies what the denoiser is conditioned on to the device; kept until it is set again. `data` is on the host.
     virtual void set_condition(const std::string& name, const float* data, const Shape& shape) = 0;
+
+    /// Conditions from `lift`, which replace all: made once, here, and kept; or, where the evaluator goes by tiles and
+    /// `keep` is false, for each tile whenever it is evaluated.
+    virtual void set_lift(std::shared_ptr<Lift> lift, bool keep) = 0;
 
     /// Before a run. Throws InputError if a condition is missing.
     virtual void prepare() = 0;

@@ -66,6 +66,9 @@ class Sampler {
     /// Copies what the denoiser is conditioned on to the device; kept until it is set again. `data` is on the host.
     void set_condition(const std::string& name, const float* data, const Shape& shape);
 
+    /// Conditions from a lift; see Evaluator.
+    void set_lift(std::shared_ptr<Lift> lift, bool keep = true);
+
     /// Runs the table and writes the last x, of the sampler's shape, to `out` on the host.
     void run(const Table& table, const RunOptions& options, float* out);
 

@@ -7,7 +7,6 @@
 
 #include "x2ct/device.h"
 #include "x2ct/evaluator.h"
-#include "x2ct/lift.h"
 #include "x2ct/network.h"
 #include "x2ct/tiling.h"
 
@@ -22,8 +21,7 @@ class TiledEvaluator : public Evaluator {
 
     const Shape& shape() const override { return shape_; }
     void set_condition(const std::string& name, const float* data, const Shape& shape) override;
-    /// Conditions from `lift`, replacing all: once, here, if they are kept; otherwise at each tile of each evaluation.
-    void set_lift(std::shared_ptr<Lift> lift, bool keep);
+    void set_lift(std::shared_ptr<Lift> lift, bool keep) override;
     void prepare() override;
     void evaluate(int row, double sigma, const float* y, float* denoised, const Pause& pause,
                   Timings& timings) override;

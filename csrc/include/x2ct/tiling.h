@@ -50,7 +50,8 @@ struct MemoryNeeds {
 struct TilePlan {
     Tiling denoiser;
     Tiling lift;
-    bool keep = true;        ///< lift once and cut; otherwise lift each tile at each evaluation
+    /// Lift once, let the lift go, and cut what it made; otherwise lift each tile at each evaluation.
+    bool keep = true;
     std::int64_t bytes = 0;  ///< what it takes, by the needs given
 
     bool whole() const { return denoiser.tile == denoiser.grid; }
