@@ -73,6 +73,36 @@ def _view(text: str) -> str | float:
         return text
 
 
+def _shape(text: str) -> tuple[int, int, int]:
+    """Voxels along x, y and z."""
+    try:
+        x, y, z = (int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise typer.BadParameter(f"found {text!r}, expected X,Y,Z in voxels") from None
+    if min(x, y, z) < 1:
+        raise typer.BadParameter(f"found {text!r}, expected sizes of at least 1")
+    return x, y, z
+
+
+def _voxel(text: str) -> tuple[float, float, float]:
+    """One voxel size in mm for all directions, or X,Y,Z."""
+    try:
+        x, *others = (float(part) for part in text.split(","))
+        y, z = others or [x, x]
+    except ValueError:
+        raise typer.BadParameter(f"found {text!r}, expected MM or X,Y,Z in mm") from None
+    if not all(0.01 <= side <= 50 for side in (x, y, z)):
+        raise typer.BadParameter(f"found {text!r}, expected 0.01 to 50 mm")
+    return x, y, z
+
+
+def _bytes(text: str) -> int:
+    """A size in bytes."""
+    from x2ct.memory import parse_bytes
+
+    return parse_bytes(text)
+
+
 @app.callback()
 def x2ct(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Comes first.")] = False,
@@ -158,6 +188,44 @@ def sample(
     gamma: Annotated[
         float | None, typer.Option(help="How strongly --consistency pulls.", rich_help_panel="Sampling")
     ] = None,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How many: more than one give -o their mean, beside it NAME_std and NAME_000, NAME_001 ...",
+            rich_help_panel="Sampling",
+        ),
+    ] = 1,
+    shape: Annotated[
+        Any,
+        typer.Option(
+            parser=_shape, metavar="X,Y,Z", help="The CT's voxels; by default the model's.", rich_help_panel="Sampling"
+        ),
+    ] = None,
+    voxel: Annotated[
+        Any,
+        typer.Option(
+            parser=_voxel, metavar="MM", help="Their size: MM, or X,Y,Z; likewise.", rich_help_panel="Sampling"
+        ),
+    ] = None,
+    memory: Annotated[
+        Any,
+        typer.Option(
+            parser=_bytes,
+            metavar="SIZE",
+            help="Stay within this, such as 2GB: tile by tile where the whole does not fit.",
+            rich_help_panel="Runtime",
+        ),
+    ] = None,
+    halo: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="VOXELS",
+            help="How far tiles reach; by default as far as the network looks, so that nothing changes.",
+            rich_help_panel="Runtime",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
     backend: Annotated[str, typer.Option(help="auto or openvino.", rich_help_panel="Runtime")] = "auto",
     precision: Annotated[
@@ -189,6 +257,11 @@ def sample(
         mean=mean,
         consistency=consistency,
         gamma=gamma,
+        samples=samples,
+        shape=shape,
+        voxel_mm=voxel,
+        memory=memory,
+        halo=halo,
         device=device,
         backend=backend,
         precision=precision,

@@ -71,7 +71,8 @@ def evaluations(
     ready = conditions(bundle, xrays)
     noise = _core.normal(bundle.grid.shape, 0).reshape(1, 1, *bundle.grid.shape)
     views, valid, matrices, coords = (
-        torch.from_numpy(np.array(part)) for part in (ready.views, ready.valid, ready.matrices, bundle.grid.coordinates()[None])
+        torch.from_numpy(np.array(part))
+        for part in (ready.views, ready.valid, ready.matrices, bundle.grid.coordinates()[None])
     )
     with torch.no_grad():
         condition = model.condition(views, valid, matrices, coords)

@@ -65,9 +65,7 @@ class Networks:
         MissingRuntimeError: the runtime refuses.
     """
 
-    def __init__(
-        self, bundle: Bundle, grid: Grid, choice: Choice, threads: int, budget: Budget, volumes: int
-    ) -> None:
+    def __init__(self, bundle: Bundle, grid: Grid, choice: Choice, threads: int, budget: Budget, volumes: int) -> None:
         started = time.perf_counter()
         self.bundle, self.grid = bundle, grid
         self._choice, self._threads = choice, threads
@@ -80,7 +78,7 @@ class Networks:
         self._kept_lift: _core.Network | None = None
         self.denoiser = self._denoiser(self.plan.tile)
         of = grid.shape if self.plan.whole else self.plan
-        self.sampler = _core.Sampler(self.denoiser, of)  # type: ignore[arg-type]  # mypy joins the two to object
+        self.sampler = _core.Sampler(self.denoiser, of)
         self.seconds = time.perf_counter() - started
 
     def condition_on(self, ready: Conditions) -> None:

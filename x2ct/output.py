@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
@@ -41,8 +42,8 @@ def check_writable(path: str | PathLike[str], suffixes: tuple[str, ...] = ()) ->
     return target
 
 
-def write_atomically(path: str | PathLike[str], content: bytes) -> Path:
-    """Writes `content` beside `path`, flushes it to the disk, and moves it to its name.
+def write_atomically(path: str | PathLike[str], content: bytes | Iterable[bytes]) -> Path:
+    """Writes `content`, or its parts as they come, beside `path`, flushes it to the disk, and moves it to its name.
 
     Raises:
         X2CTError: the write failed (disk full, folder gone); what was at `path` before is still there, whole.
@@ -51,7 +52,7 @@ def write_atomically(path: str | PathLike[str], content: bytes) -> Path:
     part = _beside(target)
     try:
         with part.open("xb") as stream:
-            stream.write(content)
+            stream.writelines([content] if isinstance(content, bytes) else content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, target)

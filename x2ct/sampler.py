@@ -32,7 +32,7 @@ from x2ct.geometry import Geometry
 from x2ct.grid import Grid
 from x2ct.networks import Budget, Networks
 from x2ct.radiograph import XRay
-from x2ct.runtimes import Choice, choose
+from x2ct.runtimes import choose
 from x2ct.schedules import plan
 from x2ct.volume import Volume
 

@@ -42,6 +42,10 @@ class SampleJob:
         preview: a PNG of the CT and the X-rays.
         preview_every: draw it also while sampling, after every so many evaluations, with the CT as it is by then.
         report: the report as JSON.
+        samples: how many; with more than one, `output` is their mean, and beside it go NAME_std, their voxel-wise
+            standard deviation in HU, and NAME_000, NAME_001, ..., each of them.
+        shape, voxel_mm: of the CT, by default the model's own.
+        memory, halo: see `x2ct.Sampler`.
         seed, steps, solver, schedule, mean, consistency, gamma: see `x2ct.Sampler.run`.
         device, backend, precision, threads: see `x2ct.Sampler`.
     """
@@ -63,6 +67,11 @@ class SampleJob:
     mean: bool = False
     consistency: str = "off"
     gamma: float | None = None
+    samples: int = 1
+    shape: tuple[int, int, int] | None = None
+    voxel_mm: tuple[float, float, float] | None = None
+    memory: int | None = None
+    halo: int | None = None
     device: str = "auto"
     backend: str = "auto"
     precision: str = "auto"
@@ -77,7 +86,22 @@ class SampleJob:
     @property
     def outputs(self) -> tuple[Path, ...]:
         """The files to write, the CT first."""
-        return tuple(path for path in (self.output, self.preview, self.report) if path is not None)
+        more = (*self.each, self.spread) if self.samples > 1 else ()
+        return (self.output, *more, *(path for path in (self.preview, self.report) if path is not None))
+
+    @property
+    def spread(self) -> Path:
+        """The standard deviation of several samples."""
+        return self._beside("std")
+
+    @property
+    def each(self) -> tuple[Path, ...]:
+        """The samples themselves, where there are several."""
+        return tuple(self._beside(f"{sample:03d}") for sample in range(self.samples))
+
+    def _beside(self, what: str) -> Path:
+        stem, dot, ending = self.output.name.partition(".nii")
+        return self.output.with_name(f"{stem}_{what}{dot}{ending}")
 
 
 def sample_files(
@@ -102,6 +126,8 @@ def sample_files(
     geometry = Geometry.load(job.geometry) if job.geometry else None
     xrays = {name: XRay.load(path, spacing=job.spacing_mm) for name, path in job.inputs.items()}
     say("loading the model")
+    from x2ct.bundle import Bundle
+    from x2ct.grid import Grid
     from x2ct.sampler import Sampler
 
     def first_steps(done: int, total: int, sigma: float) -> None:
@@ -109,9 +135,24 @@ def sample_files(
         if progress is not None:
             progress(done, total, sigma)
 
-    sampler = Sampler(job.model, device=job.device, backend=job.backend, precision=job.precision, threads=job.threads)
+    bundle = Bundle.load(job.model)
+    sampler = Sampler(
+        bundle,
+        device=job.device,
+        backend=job.backend,
+        precision=job.precision,
+        threads=job.threads,
+        grid=Grid(job.shape or bundle.grid.shape, job.voxel_mm or bundle.grid.spacing_mm),
+        memory=job.memory,
+        halo=job.halo,
+    )
     say("compiling the networks")
-    with _live_picture(job, xrays) as draw:
+    with staged(job.outputs) as place, _live_picture(job, xrays) as draw:
+
+        def keep(sample: int, ct: Volume) -> None:
+            say("writing")
+            ct.save(place(job.each[sample]), synthetic=True)
+
         result = sampler.run(
             ap=xrays.get("ap"),
             pa=xrays.get("pa"),
@@ -124,32 +165,35 @@ def sample_files(
             mean=job.mean,
             consistency=job.consistency,
             gamma=job.gamma,
+            samples=job.samples,
+            each=keep if job.samples > 1 else None,
             progress=first_steps,
             preview=draw,
             preview_every=job.preview_every or 1,
         )
         say("writing")
-        return _write(job, result, xrays)
+        return _write(job, result, xrays, place)
 
 
-def _write(job: SampleJob, result: Result, xrays: Mapping[str, XRay]) -> dict[str, Any]:
-    """All that the job asks for, or nothing; returns the report with the files in it."""
+def _write(job: SampleJob, result: Result, xrays: Mapping[str, XRay], place: Callable[[Path], Path]) -> dict[str, Any]:
+    """What the job asks for beside the samples, to where `place` says; returns the report with the files in it."""
     from x2ct import report as reports
 
     report = result.report
     report["inputs"] = [entry | reports.file_record(job.inputs[entry["view"]]) for entry in report["inputs"]]
     if job.geometry:
         report["geometry"] = reports.file_record(job.geometry)
-    with staged(job.outputs) as place:
-        result.volume.save(place(job.output), synthetic=True)
-        report["outputs"] = [reports.file_record(place(job.output))]
-        if job.preview:
-            from x2ct import preview
+    result.volume.save(place(job.output), synthetic=True)
+    if result.spread is not None:
+        result.spread.save(place(job.spread), synthetic=True)
+    if job.preview:
+        from x2ct import preview
 
-            preview.save(place(job.preview), result.volume, xrays)
-            report["outputs"].append(reports.file_record(place(job.preview)))
-        if job.report:
-            reports.write_json(report, place(job.report))
+        preview.save(place(job.preview), result.volume, xrays)
+    report["outputs"] = [reports.file_record(place(path)) for path in job.outputs if path != job.report]
+    report["peak_memory_bytes"] = reports.peak_memory_bytes()
+    if job.report:
+        reports.write_json(report, place(job.report))
     return report
 
 

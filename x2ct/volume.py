@@ -7,6 +7,7 @@ the patient's right, front and head. An oblique affine keeps its rotation; only 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -33,6 +34,8 @@ LOWEST_HU = -1024.0  # what 12-bit scanners store as air; anything below is padd
 HIGHEST_HU = 32767.0
 SPACING_MM = (0.01, 50.0)
 
+_NIFTI_OFFSET = 352  # the header, and four bytes that say that no extension follows
+_SLAB = 16  # slices that are written at a time
 _TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -125,25 +128,38 @@ class Volume:
             X2CTError: the write failed on the way, as on a full disk.
         """
         target = check_writable(path)
-        return output.write_atomically(target, self._nifti_bytes(synthetic, target.name.lower().endswith(".gz")))
+        parts = self._nifti(synthetic)
+        return output.write_atomically(target, _gzip(parts) if target.name.lower().endswith(".gz") else parts)
 
-    def _nifti_bytes(self, synthetic: bool, compress: bool) -> bytes:
-        import gzip
-
+    def _nifti(self, synthetic: bool) -> Iterator[bytes]:
+        """The file, slab by slab: a large volume is never there a second time."""
         import nibabel as nib
 
-        limits = np.iinfo(np.int16)
-        stored = np.clip(np.rint(self.hu), limits.min, limits.max).astype(np.int16)
-        image = nib.Nifti1Image(stored, self.affine)
-        header = image.header
+        header = nib.Nifti1Header()
+        header.set_data_dtype(np.int16)
+        header.set_data_shape(self.shape)
         header.set_xyzt_units("mm")
-        image.set_sform(self.affine, code="scanner")
-        image.set_qform(self.affine, code="scanner", strip_shears=True)
+        header.set_sform(self.affine, code="scanner")
+        header.set_qform(self.affine, code="scanner", strip_shears=True)
         text = "; ".join(part for part in (SYNTHETIC if synthetic else "", self.description) if part)
         header["descrip"] = text.encode("ascii", "replace")[:79]
-        content: bytes = image.to_bytes()
-        # mtime=0, or the same volume would differ in its bytes from one second to the next
-        return gzip.compress(content, compresslevel=6, mtime=0) if compress else content
+        header["vox_offset"], header["magic"] = _NIFTI_OFFSET, b"n+1"
+        header["scl_slope"], header["scl_inter"] = np.nan, np.nan
+        yield header.binaryblock + bytes(_NIFTI_OFFSET - len(header.binaryblock))
+        limits = np.iinfo(np.int16)
+        for at in range(0, self.shape[2], _SLAB):
+            slab = np.clip(np.rint(self.hu[:, :, at : at + _SLAB]), limits.min, limits.max).astype("<i2")
+            yield slab.tobytes(order="F")  # x is the fastest in a NIfTI
+
+
+def _gzip(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Gzip without a time or a name in it, or the same volume would differ in its bytes from one second to the next."""
+    import zlib
+
+    packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for part in parts:
+        yield packer.compress(part)
+    yield packer.flush()
 
 
 def check_writable(path: str | PathLike[str]) -> Path:

@@ -32,6 +32,15 @@ bool is_held(const Node& node) {
     return type != "Const" && type != "Input" && type != "Output";
 }
 
+// Blocked layouts ("aBcde16b") fill the channels up to whole blocks: three channels may lie there as sixteen.
+std::int64_t bytes_of(const ov::Output<const ov::Node>& output, const std::string& layouts) {
+    const auto holds = [&](const char* text) { return layouts.find(text) != std::string::npos; };
+    ov::Shape shape = output.get_shape();
+    const std::size_t block = holds("16b") ? 16 : holds("8b") ? 8 : 1;
+    if (shape.size() > 1) shape[1] = (shape[1] + block - 1) / block * block;
+    return static_cast<std::int64_t>(ov::shape_size(shape) * output.get_element_type().size());
+}
+
 }  // namespace
 
 std::int64_t most_alive(const ov::Model& runtime) {
@@ -45,8 +54,7 @@ std::int64_t most_alive(const ov::Model& runtime) {
     for (std::size_t i = 0; i < nodes.size(); ++i) {
         if (is_held(nodes[i])) {
             for (const auto& output : nodes[i]->outputs()) {
-                const auto bytes =
-                    static_cast<std::int64_t>(ov::shape_size(output.get_shape()) * output.get_element_type().size());
+                const std::int64_t bytes = bytes_of(output, fact(nodes[i], "outputLayouts"));
                 alive += bytes;
                 const auto reader = last_read.find(output);
                 freed[reader == last_read.end() ? i : std::max(i, reader->second)] += bytes;

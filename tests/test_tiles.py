@@ -1,0 +1,167 @@
+"""Tiles and many samples from Python: the same volume, within the memory that was asked for; samples as one by one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import x2ct
+from tests import tiny_bundle
+from x2ct import _core
+from x2ct.ensemble import Ensemble
+from x2ct.errors import InputError, MemoryLimitError
+from x2ct.grid import Grid
+from x2ct.memory import parse_bytes
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SHAPE = (64, 48, 96)
+
+
+def xray(seed: int) -> x2ct.XRay:
+    return x2ct.XRay.of(np.random.default_rng(seed).uniform(0.5, 6, tiny_bundle.DETECTOR).astype(np.float32))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct").path
+
+
+@pytest.fixture
+def grid() -> Grid:
+    return Grid(SHAPE, (4.0, 4.0, 3.0))
+
+
+def test_a_grid_of_ones_own_lies_about_the_origin(path: Path, grid: Grid) -> None:
+    result = x2ct.Sampler(path, precision="f32", threads=1, grid=grid).run(ap=xray(1), lateral=xray(2))
+    assert result.volume.shape == SHAPE
+    np.testing.assert_allclose(result.volume.affine @ (31.5, 23.5, 47.5, 1), (0, 0, 0, 1))
+    assert result.report["grid"] == {"shape": list(SHAPE), "spacing_mm": [4.0, 4.0, 3.0]}
+    assert any("trained on" in line for line in result.report["warnings"])
+    assert result.report["tiles"] is None
+    with pytest.raises(InputError, match="multiples of the model's stride"):
+        x2ct.Sampler(path, grid=Grid((60, 48, 96))).compile()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_tiles_give_what_the_whole_gives(path: Path, grid: Grid, keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny lift and denoiser look no further than their own cells, so that a halo of one stride is ample."""
+    given = {"ap": xray(1), "lateral": xray(2), "seed": 4}
+    whole = x2ct.Sampler(path, precision="f32", threads=1, grid=grid).sample(**given)
+    plan = _core.plan_tiles
+
+    def small(*args: object, **needs: float) -> _core.TilePlan:
+        cost = {"condition_bytes": 0.0 if keep else 1e6, "grid_bytes": 0.0, "denoiser_bytes": 1000.0, "lift_bytes": 1.0}
+        tile = 32 * 32 * 48 * (1012.0 + 3 * cost["condition_bytes"])
+        budget = tile if keep else tile * 4
+        return plan(*args[:4], int(budget), fixed=0, **cost)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(_core, "plan_tiles", small)
+    result = x2ct.Sampler(path, precision="f32", threads=1, grid=grid, memory=1 << 30).run(**given)
+    tiles = result.report["tiles"]
+    assert tiles["lift"] == ("once" if keep else "each tile")
+    assert tiles["count"] != [1, 1, 1]
+    np.testing.assert_allclose(result.volume.hu, whole.hu, atol=0.01)
+
+
+def test_a_budget_is_kept(path: Path, tmp_path: Path) -> None:
+    """In a process of its own, since a peak is a process's."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import json, sys, numpy as np, x2ct\n"
+        "from x2ct.grid import Grid\n"
+        "budget = int(sys.argv[2])\n"
+        "ap = x2ct.XRay.of(np.linspace(1, 5, 64 * 64, dtype=np.float32).reshape(64, 64))\n"
+        "sampler = x2ct.Sampler(sys.argv[1], precision='f32', threads=1, grid=Grid((192, 192, 192)), memory=budget)\n"
+        "report = sampler.run(ap=ap, steps=2).report\n"
+        "print(json.dumps([report['peak_memory_bytes'], report['tiles']]))\n"
+    )
+    found = {}
+    for budget in (360 << 20, 2 << 30):
+        command = [sys.executable, str(script), str(path), str(budget)]
+        told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=CHECKOUT)
+        found[budget], tiles = json.loads(told.stdout)
+        assert found[budget] <= budget
+        assert (tiles is None) == (budget > 1 << 30)
+    assert found[360 << 20] < found[2 << 30] - (50 << 20)
+
+
+def test_a_budget_that_nothing_fits_into_is_refused(path: Path) -> None:
+    with pytest.raises(MemoryLimitError, match="expected at least"):
+        x2ct.Sampler(path, memory=50 << 20).compile()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2GB", 2 * 10**9), ("2 GiB", 2 << 30), ("1.5g", 1500000000), ("800MiB", 800 << 20), ("4096", 4096)],
+)
+def test_sizes_in_words(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-2GB", "2XB", "two", "0", "1e9"])
+def test_other_words_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--memory"):
+        parse_bytes(text)
+
+
+def test_many_samples_are_the_single_ones_their_mean_and_their_spread(path: Path) -> None:
+    sampler = x2ct.Sampler(path, precision="f32", threads=1)
+    given = {"ap": xray(1), "lateral": xray(2), "seed": 7}
+    seen: list[np.ndarray] = []
+    told: list[tuple[int, int]] = []
+    result = sampler.run(
+        **given,
+        samples=5,
+        each=lambda number, ct: seen.append(ct.hu.copy()),
+        progress=lambda done, total, sigma: told.append((done, total)),
+    )
+    assert told == [(done, 30) for done in range(1, 31)]
+    assert len(seen) == 5
+    np.testing.assert_array_equal(seen[0], sampler.sample(**given).hu)
+    assert not np.array_equal(seen[0], seen[1])
+    stack = np.stack(seen).astype(np.float64)
+    np.testing.assert_allclose(result.volume.hu, stack.mean(0), atol=0.01)
+    assert result.spread is not None
+    np.testing.assert_allclose(result.spread.hu, stack.std(0, ddof=1), atol=0.01)
+    assert result.report["samples"] == 5
+    assert sampler.run(**given).spread is None
+
+
+def test_an_ensemble_of_large_offset_keeps_its_spread() -> None:
+    random = np.random.default_rng(0)
+    volumes = [(30000 + random.normal(0, 1, (9, 8, 7))).astype(np.float32) for _ in range(50)]
+    ensemble = Ensemble()
+    for volume in volumes:
+        ensemble.add(volume)
+    stack = np.stack(volumes).astype(np.float64)
+    np.testing.assert_allclose(ensemble.mean(), stack.mean(0), atol=0.01)
+    np.testing.assert_allclose(ensemble.deviation(), stack.std(0, ddof=1), atol=0.01)
+
+
+def test_files_of_many_samples_appear_together_or_not_at_all(path: Path, tmp_path: Path) -> None:
+    from x2ct.tasks import SampleJob, sample_files
+
+    np.save(tmp_path / "ap.npy", xray(1).image)
+    job = SampleJob(tmp_path / "ct.nii.gz", ap=tmp_path / "ap.npy", model=str(path), samples=2, threads=1)
+    names = ["ct.nii.gz", "ct_000.nii.gz", "ct_001.nii.gz", "ct_std.nii.gz"]
+
+    class StopError(Exception):
+        pass
+
+    def stop(done: int, total: int, sigma: float) -> None:
+        if done == total:
+            raise StopError
+
+    with pytest.raises(StopError):
+        sample_files(job, progress=stop)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["ap.npy"]
+    report = sample_files(job)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["ap.npy", *names]
+    assert sorted(entry["file"] for entry in report["outputs"]) == names
+    mean, *each = (x2ct.Volume.load(tmp_path / name).hu for name in names[:3])
+    np.testing.assert_allclose(mean, (each[0] + each[1]) / 2, atol=1.01)
