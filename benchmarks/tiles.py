@@ -17,13 +17,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # works in a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import numpy as np
 
 import x2ct
 
+ROOT = Path(__file__).resolve().parent.parent
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
 GIB = 1 << 30
 
