@@ -28,6 +28,7 @@ from x2ct.bundle import Bundle
 from x2ct.conditioning import SLOT_OF, Conditions, measured
 from x2ct.errors import InputError
 from x2ct.geometry import MU_WATER_PER_MM, Geometry
+from x2ct.grid import Grid
 from x2ct.intensity import Intensity
 from x2ct.radiograph import XRay
 
@@ -35,6 +36,8 @@ WHEN = ("off", "last", "every")
 GAMMA = 10.0
 """The default strength, chosen on the validation person (benchmarks/consistency.py)."""
 STRONGEST = 1e6
+CONSISTENCY_VOLUMES = 3
+"""What the core keeps meanwhile, in volumes: attenuation before and after the pull, and one to spare."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Pull:
         if not (math.isfinite(self.gamma) and 0 <= self.gamma <= STRONGEST):
             raise InputError.of("--gamma", "value", found=self.gamma, expected=f"0 to {STRONGEST:g}")
 
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to do."""
+        return self.when != "off" and self.gamma > 0
+
     @classmethod
     def of(cls, when: str, gamma: float | None) -> Pull:
         """From options, of which gamma may be left out.
@@ -78,6 +86,7 @@ def correction(
     geometry: Geometry | None,
     ready: Conditions,
     bundle: Bundle,
+    grid: Grid,
     threads: int = 0,
 ) -> _core.Consistency | None:
     """What the core's loop applies to D; None if nothing is to be done.
@@ -88,12 +97,13 @@ def correction(
         geometry: where they were taken from; None for the model's own views.
         ready: the same on the encoder's grid.
         bundle: whose network makes D.
+        grid: what D fills.
         threads: 0 takes every processor; the result does not depend on it.
 
     Raises:
         InputError: no ray is known to lie in the grid.
     """
-    if pull.when == "off" or pull.gamma == 0:
+    if not pull.active:
         return None
     x, mu = attenuation_knots(bundle.intensity)
     seen = measured(bundle, xrays, geometry)
@@ -101,7 +111,7 @@ def correction(
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
         views.append((name, ready.matrices[0, slot], ready.views[0, slot, 0], seen[slot], xray.calibrated))
-    grid, every = bundle.grid, pull.when == "every"
+    every = pull.when == "every"
     return _core.Consistency(grid.shape, grid.index_to_mm, x, mu, views, pull.gamma, every, threads=threads)
 
 

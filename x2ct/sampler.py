@@ -24,7 +24,7 @@ from x2ct import _core, report
 from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
 from x2ct.conditioning import Conditions, conditions
-from x2ct.consistency import Pull, correction
+from x2ct.consistency import CONSISTENCY_VOLUMES, Pull, correction
 from x2ct.consistency import facts as consistency_facts
 from x2ct.ensemble import Ensemble
 from x2ct.errors import InputError, MemoryLimitError
@@ -226,9 +226,9 @@ class Sampler:
         table = planned.table
         xrays = {name: xray for name, xray in (("ap", ap), ("pa", pa), ("lateral", lateral)) if xray is not None}
         with self._lock, _memory_limit("sampling"):
-            networks = self._networks(_volumes(table, samples, preview))
+            networks = self._networks(_volumes(table, samples, preview, pull))
             study = self._study_of(networks, xrays, geometry)
-            applied = correction(pull, xrays, geometry, study.conditions, self.bundle, self._threads)
+            applied = correction(pull, xrays, geometry, study.conditions, self.bundle, self.grid, self._threads)
             ensemble, loop_s, network_s, consistency_s = Ensemble(), 0.0, 0.0, 0.0
             for sample in range(samples):
                 looping = time.perf_counter()
@@ -288,7 +288,7 @@ class Sampler:
             MemoryLimitError: the networks don't fit.
         """
         with self._lock, _memory_limit("compiling the networks"):
-            self._networks(_volumes(plan(self.bundle.diffusion).table, 1, None))
+            self._networks(_volumes(plan(self.bundle.diffusion).table, 1, None, Pull()))
 
     def _networks(self, volumes: int) -> Networks:
         """The compiled networks; compiled anew where a run keeps another number of volumes, and the plan may change."""
@@ -358,9 +358,10 @@ class Sampler:
         }
 
 
-def _volumes(table: _core.Table, samples: int, preview: object) -> int:
+def _volumes(table: _core.Table, samples: int, preview: object, pull: Pull) -> int:
     """How many float32 volumes a run holds at once: in the loop its registers, after it x and HU; and what is asked."""
-    return max(len(table.registers), 2) + (2 if samples > 1 else 0) + (2 if preview is not None else 0)
+    wanted = (2 if samples > 1 else 0) + (2 if preview is not None else 0) + (CONSISTENCY_VOLUMES if pull.active else 0)
+    return max(len(table.registers), 2) + wanted
 
 
 def _of_all(progress: Progress | None, sample: int, samples: int) -> Progress | None:
