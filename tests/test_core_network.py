@@ -29,7 +29,7 @@ assert SPEC.submodule_search_locations is not None
 RUNTIME = SPEC.submodule_search_locations[0]
 GRID = (16, 12, 20)
 WHOLE = [1, 1, *GRID]
-NATIVE = _core.backends(RUNTIME)[0]["precisions"]["cpu"]
+NATIVE = _core.backends({"openvino": RUNTIME})[0]["precisions"]["cpu"]
 
 
 def save(
@@ -231,7 +231,7 @@ def test_a_precision_that_would_become_another_is_refused(denoiser_file: str, pr
     [
         ({"precision": "int8"}, InputError, "precision: found .int8."),
         ({"device": "cuda"}, MissingRuntimeError, "device cuda"),
-        ({"backend": "tensorrt"}, InputError, "backend: found .tensorrt., expected openvino"),
+        ({"backend": "tensorrt"}, InputError, "backend: found .tensorrt., expected openvino, onnxruntime"),
         ({"shapes": {"y": [1]}}, InputError, "shapes: found y"),
         ({"shapes": {"x": [1, 2, 8, 8, 8]}}, InputError, "shapes"),
         ({"shapes": {"sigma": [0]}}, InputError, "sigma: found shape .0."),
@@ -277,13 +277,15 @@ def test_other_types_than_float32_are_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the runtime
 
 
-def status_in_a_fresh_process(runtime_dir: Path | str) -> dict[str, Any]:
+def status_in_a_fresh_process(runtime_dir: Path | str, name: str = "openvino") -> dict[str, Any]:
     """What a process says that has not opened the runtime yet: an opened one stays."""
-    code = f"import json; from x2ct import _core; print(json.dumps(_core.backends({str(runtime_dir)!r})))"
+    places = {name: str(runtime_dir)}
+    code = f"import json; from x2ct import _core; print(json.dumps(_core.backends({places!r})))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr == ""
     import json
 
-    (status,) = json.loads(run.stdout)
+    (status,) = (one for one in json.loads(run.stdout) if one["name"] == name)
     return dict(status)
 
 

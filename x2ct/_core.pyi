@@ -28,14 +28,20 @@ class SolverInfo(TypedDict):
     timed: bool
 
 class BackendInfo(TypedDict):
-    """One backend: what it can do here, or the reason why it can't. `precisions` is by device, fastest first."""
+    """One backend: what it can do here, or the reason why it can't.
+
+    `built` is whether this build has it, `precisions` is by device, fastest first, and `missing_devices` says of each
+    device that it could drive why it can't here.
+    """
 
     name: str
+    built: bool
     available: bool
     reason: str
     version: str
     devices: list[str]
     precisions: dict[str, list[str]]
+    missing_devices: dict[str, str]
 
 class TimingInfo(TypedDict):
     """Where the latest run's time went, in seconds: `kernel_s` is all element-wise work, noise included."""
@@ -141,12 +147,14 @@ class Network:
 
     Args:
         path: the .onnx file.
-        backend: "openvino".
-        device: "cpu".
-        precision: "f32", "bf16", "f16", or "auto", the fastest that the device computes natively.
+        backend: "openvino" or "onnxruntime".
+        device: "cpu"; with onnxruntime also "cuda" or "cuda:N".
+        precision: "f32", "tf32", "bf16", "f16", or "auto", the fastest that the device computes natively.
         threads: of the runtime; 0 leaves it to the runtime.
         shapes: sizes of inputs by name, fixed before compiling.
-        runtime_dir: the installed runtime's folder; "" is wherever the system's loader looks.
+        runtime_dir: the installed runtime's folder, or its library; "" is wherever the system's loader looks.
+        provider: ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt"; "" is the device's own.
+        provider_options: handed to the provider as they are.
 
     Raises:
         InputError: a file or an argument is wrong.
@@ -163,6 +171,8 @@ class Network:
         threads: int = 0,
         shapes: Mapping[str, Sequence[int]] = ...,
         runtime_dir: str = "",
+        provider: str = "",
+        provider_options: Mapping[str, str] = ...,
     ) -> None: ...
     def __call__(self, inputs: dict[str, FloatArray]) -> dict[str, FloatArray]:
         """Evaluates once: arrays by name in, new arrays by name out.
@@ -411,8 +421,8 @@ def run(
 ) -> FloatArray:
     """The same loop with a Python function as the network: x of `shape` and sigma in, the denoised x out."""
 
-def backends(runtime_dir: str = "") -> list[BackendInfo]:
-    """Each backend and what it can do with the runtime in that folder. Never raises."""
+def backends(runtime_dirs: Mapping[str, str] = ...) -> list[BackendInfo]:
+    """Each backend and what it can do with the runtime in its folder, given by backend. Never raises."""
 
 def project(
     volume: npt.ArrayLike, index_to_mm: npt.ArrayLike, P: npt.ArrayLike, rows: int, cols: int, threads: int = 0

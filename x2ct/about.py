@@ -6,7 +6,7 @@ from importlib import metadata, util
 from typing import Any
 
 from x2ct import report
-from x2ct.runtimes import find_runtime
+from x2ct.runtimes import BACKENDS, find_runtime
 
 _TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")
 
@@ -52,10 +52,11 @@ def _backends() -> list[dict[str, Any]]:
     """What the core says of each backend; where its runtime is not installed, what to install."""
     from x2ct import _core
 
-    runtime = find_runtime("openvino")
-    found = [dict(backend) for backend in _core.backends(str(runtime.folder or ""))]
+    runtimes = [find_runtime(name) for name in BACKENDS if name != "auto"]
+    found = [dict(backend) for backend in _core.backends({one.name: str(one.folder or "") for one in runtimes})]
     for backend in found:
-        if backend["name"] == runtime.name and runtime.reason:
+        [runtime] = (one for one in runtimes if one.name == backend["name"])
+        if backend["built"] and runtime.reason:
             backend.update(available=False, reason=runtime.reason)
     return found
 
@@ -127,8 +128,9 @@ def _solver(solver: dict[str, Any]) -> str:
 def _backend(backend: dict[str, Any]) -> str:
     if not backend["available"]:
         return f"missing: {backend['reason']}"
-    devices = (f"{device} ({', '.join(backend['precisions'][device])})" for device in backend["devices"])
-    return f"{backend['version']}; {', '.join(devices)}"
+    devices = [f"{device} ({', '.join(backend['precisions'][device])})" for device in backend["devices"]]
+    missing = [f"no {device}: {reason}" for device, reason in backend["missing_devices"].items()]
+    return "; ".join([backend["version"], ", ".join(devices), *missing])
 
 
 def _bundle_sections(bundle: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -13,8 +13,12 @@ from pathlib import Path
 from x2ct.errors import InputError, MissingRuntimeError
 
 DEVICES = ("auto", "cpu", "cuda")
-BACKENDS = ("auto", "openvino")
-PRECISIONS = ("auto", "f32", "bf16", "f16")
+BACKENDS = ("auto", "openvino", "onnxruntime")
+PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16")
+PROVIDERS = ("", "cpu", "cuda", "tensorrt")
+
+_DISTRIBUTIONS = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
+"""What pip may have installed a runtime by, where that is not its import name alone."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Runtime:
 
     Attributes:
         name: the backend's name and the runtime's import name.
-        distribution: what to `pip install`.
+        distribution: what was installed, or what to `pip install`.
         version: the installed distribution's version, or "" where it is missing.
         folder: the installed package's folder, or None where it is missing.
     """
@@ -46,11 +50,14 @@ def find_runtime(name: str = "openvino") -> Runtime:
     except (ImportError, ValueError):
         spec = None
     folders = list(spec.submodule_search_locations or ()) if spec else []
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        version = ""
-    return Runtime(name, name, version, Path(folders[0]) if folders else None)
+    distributions = _DISTRIBUTIONS.get(name, (name,))
+    folder = Path(folders[0]) if folders else None
+    for distribution in distributions:
+        try:
+            return Runtime(name, distribution, metadata.version(distribution), folder)
+        except metadata.PackageNotFoundError:
+            continue
+    return Runtime(name, distributions[0], "", folder)
 
 
 @dataclass(frozen=True)
@@ -59,24 +66,27 @@ class Choice:
 
     Attributes:
         device: "cpu".
-        backend: "openvino".
-        precision: "auto", "f32", "bf16" or "f16", for the core to grant or refuse.
+        backend: "openvino" or "onnxruntime".
+        precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
+        provider: ONNX Runtime's execution provider; "" is the device's own.
     """
 
     device: str
     backend: str
     precision: str
     runtime_dir: str
+    provider: str = ""
 
 
-def choose(device: str = "auto", backend: str = "auto", precision: str = "auto") -> Choice:
+def choose(device: str = "auto", backend: str = "auto", precision: str = "auto", provider: str = "") -> Choice:
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: "auto" or "openvino".
-        precision: "auto", "f32", "bf16" or "f16".
+        backend: "auto", "openvino" or "onnxruntime"; "auto" is OpenVINO.
+        precision: one of `PRECISIONS`.
+        provider: one of `PROVIDERS`, of ONNX Runtime.
 
     Raises:
         InputError: a name that no version of x2ct knows.
@@ -86,12 +96,16 @@ def choose(device: str = "auto", backend: str = "auto", precision: str = "auto")
     if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
         raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
     if backend not in BACKENDS:
-        raise InputError.of("--backend", "name", found=repr(backend), expected=" or ".join(BACKENDS))
+        raise InputError.of("--backend", "name", found=repr(backend), expected=", ".join(BACKENDS))
     if precision not in PRECISIONS:
         raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
+    if provider not in PROVIDERS:
+        raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[1:]))
+    if provider and backend != "onnxruntime":
+        raise InputError.of("--provider", "backend", found=backend, expected="onnxruntime")
     if kind == "cuda":
         raise MissingRuntimeError("device cuda: this version of x2ct runs on the CPU only; use --device cpu or auto")
-    runtime = find_runtime("openvino")
+    runtime = find_runtime("openvino" if backend == "auto" else backend)
     if runtime.folder is None:
-        raise MissingRuntimeError(f"backend openvino: {runtime.reason}")
-    return Choice("cpu", "openvino", precision, str(runtime.folder))
+        raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
+    return Choice("cpu", runtime.name, precision, str(runtime.folder), provider)

@@ -1,6 +1,7 @@
 // backends/ holds one folder a backend, each built into a shared library of its own that alone knows its runtime's
-// headers. This file opens them: first the runtime's library where the installed wheel has it, then ours, which names
-// that library by its SONAME only (no path of the build environment is in it) and so finds it loaded.
+// headers. This file opens them: first the runtime's library where the installed wheel has it, then ours, which carries
+// no path of the build environment. OpenVINO's names its runtime by SONAME and so finds it loaded; ONNX Runtime's is
+// not linked at all and asks the handle that it is given.
 #include <dlfcn.h>
 
 #include <filesystem>
@@ -16,21 +17,32 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// What is known about a backend before it is opened. The build says which runtime it compiled against.
-struct Recipe {
-    const char* name;
-    const char* runtime;  // the runtime library's file name, version included: it changes with each release
-    const char* wanted;   // the version it belongs to
-    const char* install;
-};
-
 #ifndef X2CT_OPENVINO_SONAME
 #define X2CT_OPENVINO_SONAME ""
 #define X2CT_OPENVINO_VERSION ""
 #endif
+#ifndef X2CT_ONNXRUNTIME_VERSION
+#define X2CT_ONNXRUNTIME_VERSION ""
+#endif
+
+// What is known about a backend before it is opened. The build says which runtime it compiled against.
+struct Recipe {
+    const char* name;
+    const char* libs;     // where in its package the runtime keeps its libraries
+    const char* stem;     // what the runtime library's file name starts with
+    const char* runtime;  // the file name itself
+    bool any_release;     // whether what follows `runtime` may be any release's number
+    const char* wanted;   // the version it belongs to
+    const char* install;
+    const char* build;  // what a build without it lacked
+};
 
 constexpr Recipe kRecipes[] = {
-    {"openvino", X2CT_OPENVINO_SONAME, X2CT_OPENVINO_VERSION, "pip install openvino==" X2CT_OPENVINO_VERSION},
+    {"openvino", "libs", "libopenvino.so.", X2CT_OPENVINO_SONAME, false, X2CT_OPENVINO_VERSION,
+     "pip install openvino==" X2CT_OPENVINO_VERSION, "build it with -DX2CT_OPENVINO=ON"},
+    {"onnxruntime", "capi", "libonnxruntime.so.", "libonnxruntime.so.1", true, X2CT_ONNXRUNTIME_VERSION " or newer",
+     "pip install 'onnxruntime>=" X2CT_ONNXRUNTIME_VERSION "'",
+     "ONNX Runtime's headers were not found: build it with -DX2CT_ONNXRUNTIME_INCLUDE=FOLDER"},
 };
 
 const Recipe& recipe(const std::string& name) {
@@ -42,23 +54,30 @@ const Recipe& recipe(const std::string& name) {
     throw InputError("backend: found \"" + name + "\", expected " + known);
 }
 
-// The runtime's library in the package's folder or its libs/; with no folder, wherever the dynamic loader looks.
-std::string runtime_library(const Recipe& recipe, const std::string& folder) {
-    if (folder.empty()) return recipe.runtime;
+[[noreturn]] void missing(const Recipe& recipe, const std::string& why) {
+    throw MissingRuntime(std::string("backend ") + recipe.name + ": " + why);
+}
+
+bool fits(const Recipe& recipe, const std::string& file) {
+    return file == recipe.runtime || (recipe.any_release && file.starts_with(recipe.runtime + std::string(".")));
+}
+
+// The runtime's library at a place that may be it, its folder, or the package's folder.
+std::string runtime_library(const Recipe& recipe, const std::string& place) {
+    if (place.empty()) return recipe.runtime;
+    std::error_code ignored;
+    if (fs::is_regular_file(place, ignored)) return fs::absolute(place).string();
     std::string others;
-    for (const fs::path& place : {fs::path(folder) / "libs", fs::path(folder)}) {
-        std::error_code missing;
-        if (fs::exists(place / recipe.runtime, missing)) return fs::absolute(place / recipe.runtime).string();
-        const std::string stem = std::string("lib") + recipe.name + ".so.";
-        for (const auto& entry : fs::directory_iterator(place, missing)) {
+    for (const fs::path& folder : {fs::path(place) / recipe.libs, fs::path(place)}) {
+        for (const auto& entry : fs::directory_iterator(folder, ignored)) {
             const std::string file = entry.path().filename().string();
-            if (file.starts_with(stem)) others += (others.empty() ? "" : ", ") + file;
+            if (fits(recipe, file)) return fs::absolute(entry.path()).string();
+            if (file.starts_with(recipe.stem)) others += (others.empty() ? "" : ", ") + file;
         }
     }
     const std::string what =
-        others.empty() ? "is not installed in " + folder : "is another version there (" + others + ")";
-    throw MissingRuntime(std::string("backend ") + recipe.name + ": " + recipe.runtime + " " + what + "; " +
-                         recipe.install);
+        others.empty() ? "is not installed in " + place : "is another version there (" + others + ")";
+    missing(recipe, std::string(recipe.runtime) + " " + what + "; " + recipe.install);
 }
 
 std::string load_error() {
@@ -67,43 +86,60 @@ std::string load_error() {
 }
 
 void* load(const std::string& path, const Recipe& recipe, const std::string& hint) {
-    if (const std::string wrong = missing_part(path); !wrong.empty()) {
-        throw MissingRuntime(std::string("backend ") + recipe.name + ": " + path + ": " + wrong + "; " + hint);
-    }
+    if (const std::string wrong = missing_part(path); !wrong.empty()) missing(recipe, path + ": " + wrong + "; " + hint);
     // Never closed: a runtime with threads and static objects of its own does not survive it.
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) {
-        throw MissingRuntime(std::string("backend ") + recipe.name + ": can't be opened: " + load_error() + "; " +
-                             hint);
-    }
+    if (library == nullptr) missing(recipe, "can't be opened: " + load_error() + "; " + hint);
     return library;
 }
 
 template <typename Function>
 Function* symbol(void* library, const char* name, const Recipe& recipe) {
     auto* function = reinterpret_cast<Function*>(dlsym(library, name));
-    if (function == nullptr) {
-        throw MissingRuntime(std::string("backend ") + recipe.name + ": its library has no " + name +
-                             "; reinstall x2ct");
-    }
+    if (function == nullptr) missing(recipe, std::string("its library has no ") + name + "; reinstall x2ct");
     return function;
 }
 
+fs::path library_of(const Recipe& recipe, const std::string& library_dir) {
+    return fs::path(library_dir) / (std::string("libx2ct_") + recipe.name + ".so");
+}
+
+bool is_built(const Recipe& recipe, const std::string& library_dir) {
+    std::error_code ignored;
+    return fs::exists(library_of(recipe, library_dir), ignored);
+}
+
 Backend* open(const Recipe& recipe, const BackendPlace& place) {
-    const fs::path ours = fs::path(place.library_dir) / (std::string("libx2ct_") + recipe.name + ".so");
-    std::error_code missing;
-    if (!fs::exists(ours, missing)) {
-        throw MissingRuntime(std::string("backend ") + recipe.name + ": this build of x2ct has no " + ours.string() +
-                             "; install x2ct with it");
+    if (!is_built(recipe, place.library_dir)) {
+        missing(recipe, "this build of x2ct has no " + library_of(recipe, place.library_dir).filename().string() +
+                            "; " + recipe.build);
     }
-    load(runtime_library(recipe, place.runtime_dir), recipe, recipe.install);
-    void* library = load(ours.string(), recipe, "reinstall x2ct");
+    void* runtime = load(runtime_library(recipe, place.runtime_dir), recipe, recipe.install);
+    void* library = load(library_of(recipe, place.library_dir).string(), recipe, "reinstall x2ct");
     const std::uint32_t abi = symbol<BackendAbi>(library, "x2ct_backend_abi", recipe)();
     if (abi != kBackendAbi) {
-        throw MissingRuntime(std::string("backend ") + recipe.name + ": interface version: found " +
-                             std::to_string(abi) + ", expected " + std::to_string(kBackendAbi) + "; reinstall x2ct");
+        missing(recipe, "interface version: found " + std::to_string(abi) + ", expected " +
+                            std::to_string(kBackendAbi) + "; reinstall x2ct");
     }
-    return symbol<BackendOpen>(library, "x2ct_backend_open", recipe)();
+    return symbol<BackendOpen>(library, "x2ct_backend_open", recipe)(runtime);
+}
+
+BackendStatus status_of(const Recipe& recipe, const BackendPlace& place) {
+    BackendStatus status;
+    status.name = recipe.name;
+    status.built = is_built(recipe, place.library_dir);
+    if (status.built) status.version = recipe.wanted;
+    try {
+        const Backend& backend = open_backend(recipe.name, place);
+        status.version = backend.version();
+        status.devices = backend.devices();
+        for (const auto& device : status.devices) status.precisions[device] = backend.precisions(device);
+        status.missing_devices = backend.missing_devices();
+        status.available = true;
+    } catch (const std::exception& error) {
+        status.reason = error.what();
+    }
+    return status;
 }
 
 }  // namespace
@@ -118,22 +154,12 @@ Backend& open_backend(const std::string& name, const BackendPlace& place) {
     return *backend;
 }
 
-std::vector<BackendStatus> backend_status(const BackendPlace& place) {
+std::vector<BackendStatus> backend_status(const std::string& library_dir,
+                                          const std::map<std::string, std::string>& runtime_dirs) {
     std::vector<BackendStatus> all;
     for (const Recipe& recipe : kRecipes) {
-        BackendStatus status;
-        status.name = recipe.name;
-        status.version = recipe.wanted;
-        try {
-            const Backend& backend = open_backend(recipe.name, place);
-            status.version = backend.version();
-            status.devices = backend.devices();
-            for (const auto& device : status.devices) status.precisions[device] = backend.precisions(device);
-            status.available = true;
-        } catch (const std::exception& error) {
-            status.reason = error.what();
-        }
-        all.push_back(std::move(status));
+        const auto place = runtime_dirs.find(recipe.name);
+        all.push_back(status_of(recipe, {library_dir, place == runtime_dirs.end() ? "" : place->second}));
     }
     return all;
 }

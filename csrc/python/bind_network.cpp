@@ -29,10 +29,14 @@ std::string library_dir() {
 std::shared_ptr<PyNetwork> load(const std::string& path, const std::string& backend, const std::string& device,
                                 const std::string& precision, int threads,
                                 const std::map<std::string, std::vector<std::int64_t>>& shapes,
-                                const std::string& runtime_dir) {
+                                const std::string& runtime_dir, const std::string& provider,
+                                const std::map<std::string, std::string>& provider_options) {
     const py::gil_scoped_release release;
     Backend& opened = open_backend(backend, {library_dir(), runtime_dir});
-    auto network = released_without_gil(opened.load({path, device, precision, threads, shapes}));
+    NetworkOptions options{path, device, precision, threads, shapes};
+    options.provider = provider;
+    options.provider_options = provider_options;
+    auto network = released_without_gil(opened.load(options));
     return released_without_gil(std::make_unique<PyNetwork>(std::move(network), threads));
 }
 
@@ -44,6 +48,10 @@ py::dict tensors(const std::vector<TensorInfo>& infos) {
 
 // Checks the names and hands over each array's pointer.
 py::dict call(PyNetwork& self, const py::dict& arrays) {
+    if (self.network->device() != "cpu") {
+        throw InputError("network: found one on device " + self.network->device() +
+                         ", expected one on cpu: arrays are in the host's memory");
+    }
     struct Input {
         std::string name;
         py::array held;  // the GIL is let go of below, and the dict may change
@@ -81,16 +89,17 @@ py::dict call(PyNetwork& self, const py::dict& arrays) {
     return results;
 }
 
-py::list backends(const std::string& runtime_dir) {
+py::list backends(const std::map<std::string, std::string>& runtime_dirs) {
     std::vector<BackendStatus> all;
     {
         const py::gil_scoped_release release;
-        all = backend_status({library_dir(), runtime_dir});
+        all = backend_status(library_dir(), runtime_dirs);
     }
     py::list list;
     for (const BackendStatus& one : all) {
-        list.append(py::dict("name"_a = one.name, "available"_a = one.available, "reason"_a = one.reason,
-                             "version"_a = one.version, "devices"_a = one.devices, "precisions"_a = one.precisions));
+        list.append(py::dict("name"_a = one.name, "built"_a = one.built, "available"_a = one.available,
+                             "reason"_a = one.reason, "version"_a = one.version, "devices"_a = one.devices,
+                             "precisions"_a = one.precisions, "missing_devices"_a = one.missing_devices));
     }
     return list;
 }
@@ -100,7 +109,8 @@ py::list backends(const std::string& runtime_dir) {
 void bind_network(py::module_& module) {
     py::class_<PyNetwork, std::shared_ptr<PyNetwork>>(module, "Network", "One network, compiled for one device.")
         .def(py::init(&load), "path"_a, "backend"_a = "openvino", "device"_a = "cpu", "precision"_a = "auto",
-             "threads"_a = 0, "shapes"_a = py::dict(), "runtime_dir"_a = "")
+             "threads"_a = 0, "shapes"_a = py::dict(), "runtime_dir"_a = "", "provider"_a = "",
+             "provider_options"_a = py::dict())
         .def("__call__", &call, "inputs"_a, "Evaluates once: float32 arrays by name in, new arrays by name out.")
         .def_property_readonly("inputs", [](const PyNetwork& self) { return tensors(self.network->inputs()); })
         .def_property_readonly("outputs", [](const PyNetwork& self) { return tensors(self.network->outputs()); })
@@ -109,7 +119,7 @@ void bind_network(py::module_& module) {
         .def_property_readonly("precision", [](const PyNetwork& self) { return self.network->precision(); })
         .def_property_readonly("runtime_version",
                                [](const PyNetwork& self) { return self.network->runtime_version(); });
-    module.def("backends", &backends, "runtime_dir"_a = "",
+    module.def("backends", &backends, "runtime_dirs"_a = py::dict(),
                "Each backend and what it can do here; what is missing is a reason in the answer, never an exception.");
 }
 

@@ -33,7 +33,7 @@ class OpenVinoBackend : public Backend {
 extern "C" X2CT_VISIBLE std::uint32_t x2ct_backend_abi() { return x2ct::kBackendAbi; }
 
 // Never destroyed: at exit the runtime's own threads and static objects go in an order that is not ours to choose.
-extern "C" X2CT_VISIBLE x2ct::Backend* x2ct_backend_open() {
+extern "C" X2CT_VISIBLE x2ct::Backend* x2ct_backend_open(void*) {
     static auto* backend = x2ct::openvino::guarded("starting", [] { return new x2ct::openvino::OpenVinoBackend(); });
     return backend;
 }

@@ -80,6 +80,11 @@ ov::AnyMap properties(ov::element::Type precision, int threads) {
 
 OpenVinoNetwork::OpenVinoNetwork(ov::Core& core, const NetworkOptions& options) : device_(options.device) {
     const std::string device = device_of(options.device);
+    if (!options.provider.empty() || !options.provider_options.empty() || options.stream != nullptr) {
+        throw InputError("provider: found \"" + options.provider +
+                         "\" or options of one, expected none: openvino has no execution providers; "
+                         "use backend onnxruntime");
+    }
     if (options.threads < 0)
         throw InputError("threads: found " + std::to_string(options.threads) + ", expected 0 or more");
     const auto wanted = choose(options.precision, native_precisions(core, options.device), options.device);

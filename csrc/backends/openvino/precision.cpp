@@ -17,6 +17,7 @@ struct Name {
 constexpr Name kNames[] = {
     {"bf16", "BF16", ov::element::Type_t::bf16},
     {"f32", "FP32", ov::element::Type_t::f32},
+    {"tf32", "TF32", ov::element::Type_t::f32},  // a GPU's
     {"f16", "FP16", ov::element::Type_t::f16},
 };
 
@@ -46,7 +47,7 @@ ov::element::Type choose(const std::string& wanted, const std::vector<std::strin
     const std::string& chosen = wanted == "auto" ? native.front() : wanted;
     const auto* known = std::ranges::find(kNames, chosen, [](const Name& name) { return std::string(name.ours); });
     if (known == std::end(kNames)) {
-        throw InputError("precision: found \"" + wanted + "\", expected auto, f32, bf16 or f16");
+        throw InputError("precision: found \"" + wanted + "\", expected auto, f32, tf32, bf16 or f16");
     }
     if (std::ranges::find(native, chosen) == native.end()) {
         throw MissingRuntime("precision " + chosen + ": device " + device + " has no instructions for it; it has " +

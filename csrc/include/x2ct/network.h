@@ -45,7 +45,8 @@ class Session {
     virtual void set_input(const std::string& name, const float* data, const Shape& shape) = 0;
     /// Binds an output to memory of the caller's, written at each evaluation.
     virtual void set_output(const std::string& name, float* data, const Shape& shape) = 0;
-    /// Evaluates once and returns when the outputs are written. Throws Error.
+    /// Evaluates once and returns when the outputs are written; where the network was loaded onto a stream, when the
+    /// work is queued on it. Throws Error.
     virtual void evaluate() = 0;
     /// An output after an evaluation; where it wasn't bound, the session's own memory, good until the next.
     virtual TensorView output(const std::string& name) = 0;
@@ -70,10 +71,14 @@ class Network {
 struct NetworkOptions {
     std::string path;  ///< the .onnx file
     std::string device = "cpu";
-    /// "f32", "bf16", "f16"; "auto" is the fastest that the device computes natively.
+    /// "f32", "tf32", "bf16", "f16"; "auto" is the fastest that the device computes natively.
     std::string precision = "auto";
     int threads = 0;                      ///< 0 leaves it to the runtime
     std::map<std::string, Shape> shapes;  ///< of inputs, fixed before compiling
+    /// ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt"; "" is the device's own.
+    std::string provider = {};
+    std::map<std::string, std::string> provider_options = {};  ///< handed to the provider as they are
+    void* stream = nullptr;  ///< a CUDA stream of the caller's that outlives the network; null: the runtime's own
 };
 
 }  // namespace x2ct

@@ -1,0 +1,33 @@
+// ONNX Runtime's exceptions become ours at the library's door: they must not leave it, as no one else knows their type.
+#pragma once
+
+#include <onnxruntime_cxx_api.h>
+
+#include <new>
+#include <string>
+
+#include "x2ct/error.h"
+
+namespace x2ct::onnxruntime {
+
+/// An exception's text on one line, without the source locations that ONNX Runtime puts into it.
+std::string one_line(const std::string& text);
+
+/// Throws what a failure while `doing` is: OutOfMemory if that is what its text says, else Error.
+[[noreturn]] void fail(const std::string& doing, const std::string& text);
+
+/// Runs work(); what it throws leaves as one of x2ct's exceptions.
+template <typename Work>
+auto guarded(const std::string& doing, const Work& work) -> decltype(work()) {
+    try {
+        return work();
+    } catch (const Error&) {
+        throw;
+    } catch (const std::bad_alloc&) {
+        throw OutOfMemory("onnxruntime: " + doing + ": out of memory");
+    } catch (const std::exception& error) {
+        fail(doing, error.what());
+    }
+}
+
+}  // namespace x2ct::onnxruntime

@@ -1,0 +1,114 @@
+#include "network.h"
+
+#include <onnxruntime_run_options_config_keys.h>
+#include <onnxruntime_session_options_config_keys.h>
+
+#include <filesystem>
+
+#include "failure.h"
+#include "graph.h"
+#include "placement.h"
+#include "runtime.h"
+#include "session.h"
+
+namespace x2ct::onnxruntime {
+namespace {
+
+// A session as the file has it, to learn its inputs and the names of their free axes: only a session tells them.
+Ort::Session read(const std::string& path) {
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(path, ignored)) {
+        throw InputError(path + ": file: found none, expected an ONNX network");
+    }
+    Ort::SessionOptions options;
+    options.SetGraphOptimizationLevel(ORT_DISABLE_ALL);
+    options.SetIntraOpNumThreads(1);
+    try {
+        return {environment(), path.c_str(), options};
+    } catch (const Ort::Exception& error) {
+        throw InputError(path + ": file: found something unreadable, expected an ONNX network; " +
+                         one_line(error.what()));
+    }
+}
+
+// All of the runtime's optimisations: its constant folding turns weights that are stored in float16 to float32 once,
+// here, and not in each evaluation.
+Ort::SessionOptions session_options(const NetworkOptions& options, const Target& target,
+                                    const std::map<std::string, std::int64_t>& sizes) {
+    Ort::SessionOptions made;
+    made.SetGraphOptimizationLevel(ORT_ENABLE_ALL);
+    made.SetExecutionMode(ORT_SEQUENTIAL);
+    made.SetInterOpNumThreads(1);
+    if (options.threads > 0) made.SetIntraOpNumThreads(options.threads);
+    // Between evaluations the processors are the sampler's.
+    made.AddConfigEntry(kOrtSessionOptionsConfigForceSpinningStop, "1");
+    for (const auto& [axis, size] : sizes) {
+        Ort::ThrowOnError(Ort::GetApi().AddFreeDimensionOverrideByName(made, axis.c_str(), size));
+    }
+    append(made, target);
+    return made;
+}
+
+std::string text_of(const std::vector<std::string>& nodes) {
+    constexpr std::size_t kMost = 5;
+    std::string text;
+    for (std::size_t i = 0; i < std::min(nodes.size(), kMost); ++i) text += (i ? ", " : "") + nodes[i];
+    return nodes.size() > kMost ? text + " and " + std::to_string(nodes.size() - kMost) + " more" : text;
+}
+
+// On a GPU no node may quietly go to the CPU. The runtime can refuse such a graph, but doesn't say what is wrong with it;
+// its log does.
+std::shared_ptr<Ort::Session> compile(const NetworkOptions& options, const Target& target,
+                                      Ort::SessionOptions& session_options) {
+    const auto make = [&] {
+        return std::make_shared<Ort::Session>(environment(), options.path.c_str(), session_options);
+    };
+    if (target.is_cpu()) return make();
+    session_options.SetLogSeverityLevel(ORT_LOGGING_LEVEL_VERBOSE);
+    const Log log;
+    auto model = make();
+    const Placement nodes = placement(log.lines());
+    if (!nodes.on_cpu.empty()) {
+        throw MissingRuntime(options.path + ": onnxruntime's " + target.provider + " provider has no kernel for " +
+                             text_of(nodes.on_cpu) + "; use device cpu, or another backend");
+    }
+    if (nodes.told) return model;
+    session_options.AddConfigEntry(kOrtSessionOptionsDisableCPUEPFallback, "1");
+    return make();
+}
+
+std::vector<TensorInfo> infos(const std::vector<Port>& ports) {
+    std::vector<TensorInfo> result;
+    for (const Port& port : ports) result.push_back(port.info);
+    return result;
+}
+
+}  // namespace
+
+OrtNetwork::OrtNetwork(const NetworkOptions& options) : target_(choose(options)) {
+    if (options.threads < 0)
+        throw InputError("threads: found " + std::to_string(options.threads) + ", expected 0 or more");
+    const auto sizes = sizes_of_axes(inputs_of(read(options.path), options.path), options);
+    guarded("compiling " + options.path, [&] {
+        Ort::SessionOptions made = session_options(options, target_, sizes);
+        model_ = compile(options, target_, made);
+    });
+    inputs_ = infos(inputs_of(*model_, options.path));
+    outputs_ = infos(outputs_of(*model_, options.path));
+}
+
+std::string OrtNetwork::runtime_version() const { return version(); }
+
+std::unique_ptr<Session> OrtNetwork::session() {
+    return guarded("making a session", [&] {
+        Ort::RunOptions run;
+        run.SetRunLogSeverityLevel(ORT_LOGGING_LEVEL_ERROR);
+        // On a stream of the caller's, the caller says when to wait for it.
+        if (target_.stream != nullptr) {
+            run.AddConfigEntry(kOrtRunOptionsConfigDisableSynchronizeExecutionProviders, "1");
+        }
+        return std::make_unique<OrtSession>(model_, inputs_, outputs_, memory_of(target_), std::move(run));
+    });
+}
+
+}  // namespace x2ct::onnxruntime

@@ -1,0 +1,219 @@
+#include "provider.h"
+
+#include <algorithm>
+#include <cctype>
+#include <memory>
+
+#include "failure.h"
+#include "runtime.h"
+#include "x2ct/error.h"
+
+namespace x2ct::onnxruntime {
+namespace {
+
+using Options = std::map<std::string, std::string>;
+
+struct Precision {
+    std::string name;
+    Options options;  // that make the provider compute in it
+};
+
+struct Provider {
+    std::string name;
+    std::string device;
+    std::string full_name;              // the runtime's
+    std::string install;                // where the runtime lacks it
+    std::vector<Precision> precisions;  // fastest first, but for those that only "auto" must not choose
+};
+
+// A bundle's graphs are in f32; TensorRT may take other types inside them, and TF32 always.
+const std::vector<Provider>& providers() {
+    static const std::vector<Provider> all = {
+        {"cpu", "cpu", "CPUExecutionProvider", "pip install onnxruntime", {{"f32", {}}}},
+        {"cuda",
+         "cuda",
+         "CUDAExecutionProvider",
+         "pip install onnxruntime-gpu in place of onnxruntime",
+         {{"tf32", {{"use_tf32", "1"}}}, {"f32", {{"use_tf32", "0"}}}}},
+        {"tensorrt",
+         "cuda",
+         "TensorrtExecutionProvider",
+         "pip install onnxruntime-gpu in place of onnxruntime, and tensorrt",
+         {{"tf32", {}}, {"f16", {{"trt_fp16_enable", "1"}}}, {"bf16", {{"trt_bf16_enable", "1"}}}}},
+    };
+    return all;
+}
+
+const std::vector<std::string> kPrecisions = {"auto", "f32", "tf32", "bf16", "f16"};
+
+// Said by --device, --precision and the stream, and by nothing else, so that what is reported is what runs.
+const std::vector<std::string> kReserved = {"device_id",       "user_compute_stream", "has_user_compute_stream",
+                                            "use_tf32",        "trt_fp16_enable",     "trt_bf16_enable",
+                                            "trt_int8_enable", "trt_fp8_enable"};
+
+template <typename Range, typename Name>
+std::string list(const Range& range, const Name& name) {
+    std::string text;
+    for (const auto& one : range) text += (text.empty() ? "" : ", ") + name(one);
+    return text;
+}
+
+const Provider& known(const std::string& name) {
+    const auto found = std::ranges::find(providers(), name, &Provider::name);
+    if (found == providers().end()) {
+        throw InputError("provider: found \"" + name + "\", expected " +
+                         list(providers(), [](const Provider& one) { return one.name; }));
+    }
+    return *found;
+}
+
+// "cuda:1" -> "cuda" and 1. Throws InputError.
+std::pair<std::string, int> parse(const std::string& device) {
+    const std::size_t colon = device.find(':');
+    const std::string kind = device.substr(0, colon);
+    const std::string index = colon == std::string::npos ? "0" : device.substr(colon + 1);
+    const bool number = !index.empty() && index.size() < 4 && std::ranges::all_of(index, [](unsigned char c) {
+        return std::isdigit(c) != 0;
+    });
+    if ((kind != "cpu" && kind != "cuda") || !number || (kind == "cpu" && colon != std::string::npos)) {
+        throw InputError("device: found \"" + device + "\", expected cpu, cuda or cuda:N");
+    }
+    return {kind, std::stoi(index)};
+}
+
+const Precision& choose_precision(const Provider& provider, const std::string& wanted) {
+    if (std::ranges::find(kPrecisions, wanted) == kPrecisions.end()) {
+        throw InputError("precision: found \"" + wanted + "\", expected " +
+                         list(kPrecisions, [](const std::string& name) { return name; }));
+    }
+    if (wanted == "auto") return provider.precisions.front();
+    const auto found = std::ranges::find(provider.precisions, wanted, &Precision::name);
+    if (found == provider.precisions.end()) {
+        throw MissingRuntime("precision " + wanted + ": onnxruntime's " + provider.name +
+                             " provider computes a bundle's f32 graphs in " +
+                             list(provider.precisions, [](const Precision& one) { return one.name; }) +
+                             " only; ask for that, or for another backend");
+    }
+    return *found;
+}
+
+void check_options(const Provider& provider, const NetworkOptions& options) {
+    if (provider.name == "cpu" && (!options.provider_options.empty() || options.stream != nullptr)) {
+        throw InputError("provider options: found some, expected none: provider cpu has no options and no stream");
+    }
+    for (const auto& [key, value] : options.provider_options) {
+        if (std::ranges::find(kReserved, key) != kReserved.end()) {
+            throw InputError("provider option " + key + ": found " + value +
+                             ", expected none: device and precision say this");
+        }
+    }
+}
+
+// The runtime's own words for a set of options, in its own memory.
+template <typename T>
+using Owned = std::unique_ptr<T, void (*)(T*)>;
+
+struct Pairs {
+    explicit Pairs(const Options& options) {
+        for (const auto& [key, value] : options) {
+            keys.push_back(key.c_str());
+            values.push_back(value.c_str());
+        }
+    }
+    std::vector<const char*> keys, values;
+};
+
+void append_cuda(Ort::SessionOptions& options, Options asked, const Target& target) {
+    const OrtApi& api = Ort::GetApi();
+    asked["device_id"] = std::to_string(target.index);
+    OrtCUDAProviderOptionsV2* made = nullptr;
+    Ort::ThrowOnError(api.CreateCUDAProviderOptions(&made));
+    const Owned<OrtCUDAProviderOptionsV2> cuda(made, api.ReleaseCUDAProviderOptions);
+    const Pairs pairs(asked);
+    Ort::ThrowOnError(api.UpdateCUDAProviderOptions(made, pairs.keys.data(), pairs.values.data(), pairs.keys.size()));
+    if (target.stream != nullptr) {
+        Ort::ThrowOnError(api.UpdateCUDAProviderOptionsWithValue(made, "user_compute_stream", target.stream));
+    }
+    options.AppendExecutionProvider_CUDA_V2(*made);
+}
+
+void append_tensorrt(Ort::SessionOptions& options, Options asked, const Target& target) {
+    const OrtApi& api = Ort::GetApi();
+    asked["device_id"] = std::to_string(target.index);
+    OrtTensorRTProviderOptionsV2* made = nullptr;
+    Ort::ThrowOnError(api.CreateTensorRTProviderOptions(&made));
+    const Owned<OrtTensorRTProviderOptionsV2> tensorrt(made, api.ReleaseTensorRTProviderOptions);
+    const Pairs pairs(asked);
+    Ort::ThrowOnError(
+        api.UpdateTensorRTProviderOptions(made, pairs.keys.data(), pairs.values.data(), pairs.keys.size()));
+    if (target.stream != nullptr) {
+        Ort::ThrowOnError(api.UpdateTensorRTProviderOptionsWithValue(made, "user_compute_stream", target.stream));
+    }
+    options.AppendExecutionProvider_TensorRT_V2(*made);
+}
+
+}  // namespace
+
+Target choose(const NetworkOptions& options) {
+    const auto [kind, index] = parse(options.device);
+    const Provider& provider = known(options.provider.empty() ? kind : options.provider);
+    if (provider.device != kind) {
+        throw InputError("provider " + provider.name + ": found device " + options.device + ", expected " +
+                         provider.device);
+    }
+    check_options(provider, options);
+    const std::string flaw = flaw_of_provider(provider.name);
+    if (!flaw.empty()) throw MissingRuntime("device " + options.device + ": " + flaw);
+    const Precision& precision = choose_precision(provider, options.precision);
+    Target target;
+    target.provider = provider.name;
+    target.device = kind == "cpu" ? "cpu" : kind + ":" + std::to_string(index);
+    target.index = index;
+    target.precision = precision.name;
+    target.options = options.provider_options;
+    target.options.insert(precision.options.begin(), precision.options.end());
+    target.stream = options.stream;
+    return target;
+}
+
+void append(Ort::SessionOptions& options, const Target& target) {
+    if (target.provider == "tensorrt") {
+        append_tensorrt(options, target.options, target);
+        // For what TensorRT does not take, in the precision that it has in any case.
+        append_cuda(options, {{"use_tf32", "1"}}, target);
+    } else if (target.provider == "cuda") {
+        append_cuda(options, target.options, target);
+    }
+}
+
+Ort::MemoryInfo memory_of(const Target& target) {
+    if (target.is_cpu()) return Ort::MemoryInfo::CreateCpu(OrtDeviceAllocator, OrtMemTypeDefault);
+    return {"Cuda", OrtDeviceAllocator, target.index, OrtMemTypeDefault};
+}
+
+std::string flaw_of_provider(const std::string& provider) {
+    const Provider& wanted = known(provider);
+    const auto there = Ort::GetAvailableProviders();
+    if (std::ranges::find(there, wanted.full_name) == there.end()) {
+        return "the installed onnxruntime " + version() + " has no " + wanted.full_name + "; " + wanted.install;
+    }
+    if (provider == "cpu") return "";
+    // Compiled in is not usable: the provider is a library of its own, with its own needs.
+    try {
+        Ort::SessionOptions options;
+        Target target;
+        target.provider = provider;
+        append(options, target);
+    } catch (const Ort::Exception& error) {
+        return "onnxruntime " + version() + " can't start its " + wanted.full_name + ": " + one_line(error.what());
+    }
+    return "";
+}
+
+std::vector<std::string> precisions_of(const std::string& device) {
+    std::vector<std::string> names;
+    for (const Precision& precision : known(parse(device).first).precisions) names.push_back(precision.name);
+    return names;
+}
+
+}  // namespace x2ct::onnxruntime

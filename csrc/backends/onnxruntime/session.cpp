@@ -1,0 +1,82 @@
+#include "session.h"
+
+#include <algorithm>
+
+#include "failure.h"
+
+namespace x2ct::onnxruntime {
+namespace {
+
+std::size_t index_of(const std::vector<TensorInfo>& tensors, const std::string& name) {
+    const auto found = std::ranges::find(tensors, name, &TensorInfo::name);
+    if (found == tensors.end()) throw InputError(name + ": found a name that the network doesn't have");
+    return static_cast<std::size_t>(found - tensors.begin());
+}
+
+bool fits(const Shape& shape, const Shape& declared) {
+    return std::ranges::equal(shape, declared, [](std::int64_t size, std::int64_t axis) {
+        return size == axis || axis < 0;
+    });
+}
+
+bool is_free(const Shape& shape) {
+    return std::ranges::any_of(shape, [](std::int64_t axis) { return axis < 0; });
+}
+
+// A tensor over the caller's memory: nothing is copied on the way in or out.
+Ort::Value wrap(const Ort::MemoryInfo& memory, const TensorInfo& info, float* data, const Shape& shape) {
+    if (!fits(shape, info.shape)) {
+        throw InputError(info.name + ": shape: found " + to_string(shape) + ", expected " + to_string(info.shape));
+    }
+    return Ort::Value::CreateTensor<float>(memory, data, static_cast<std::size_t>(volume_of(shape)), shape.data(),
+                                           shape.size());
+}
+
+}  // namespace
+
+OrtSession::OrtSession(std::shared_ptr<Ort::Session> model, std::vector<TensorInfo> inputs,
+                       std::vector<TensorInfo> outputs, Ort::MemoryInfo memory, Ort::RunOptions run)
+    : model_(std::move(model)),
+      inputs_(std::move(inputs)),
+      outputs_(std::move(outputs)),
+      memory_(std::move(memory)),
+      run_(std::move(run)),
+      binding_(*model_),
+      is_bound_(outputs_.size(), false) {
+    for (const TensorInfo& output : outputs_) binding_.BindOutput(output.name.c_str(), memory_);
+}
+
+void OrtSession::set_input(const std::string& name, const float* data, const Shape& shape) {
+    guarded("binding " + name, [&] {
+        const TensorInfo& info = inputs_[index_of(inputs_, name)];
+        binding_.BindInput(name.c_str(), wrap(memory_, info, const_cast<float*>(data), shape));  // only ever read
+    });
+}
+
+void OrtSession::set_output(const std::string& name, float* data, const Shape& shape) {
+    guarded("binding " + name, [&] {
+        const std::size_t index = index_of(outputs_, name);
+        binding_.BindOutput(name.c_str(), wrap(memory_, outputs_[index], data, shape));
+        is_bound_[index] = true;
+    });
+}
+
+void OrtSession::evaluate() {
+    guarded("evaluating", [&] {
+        for (std::size_t i = 0; i < outputs_.size(); ++i) {
+            // The runtime keeps its own output for the next evaluation, whose size may be another.
+            if (!is_bound_[i] && is_free(outputs_[i].shape)) binding_.BindOutput(outputs_[i].name.c_str(), memory_);
+        }
+        model_->Run(run_, binding_);
+    });
+}
+
+TensorView OrtSession::output(const std::string& name) {
+    return guarded("reading " + name, [&] {
+        const auto values = binding_.GetOutputValues();  // handles: the binding keeps the memory
+        const Ort::Value& value = values.at(index_of(outputs_, name));
+        return TensorView{value.GetTensorData<float>(), value.GetTensorTypeAndShapeInfo().GetShape()};
+    });
+}
+
+}  // namespace x2ct::onnxruntime
