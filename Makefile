@@ -27,6 +27,7 @@ BIN := .venv/bin
 BUILD := build/dev
 RUN_STAMP := .venv/.x2ct-run
 DEV_STAMP := .venv/.x2ct-dev
+HEADERS := build/onnxruntime-headers/.looked
 CONFIGURE = $(BIN)/cmake -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
 	-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DX2CT_INPLACE=ON -DX2CT_WERROR=$(WERROR)
 WATCHED = -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DX2CT_INPLACE=OFF \
@@ -63,7 +64,12 @@ $(RUN_STAMP): pyproject.toml setup.py | $(BIN)/python
 	@touch $@
 
 # Training, export, tests and linters on top.
-$(DEV_STAMP): $(RUN_STAMP)
+# What the ONNX Runtime backend is built with, looked for once; a build without goes on without the backend.
+$(HEADERS):
+	@cmake/onnxruntime_headers.sh $(@D) || true
+	@mkdir -p $(@D) && touch $@
+
+$(DEV_STAMP): $(RUN_STAMP) | $(HEADERS)
 	$(BIN)/python -m pip install -qq '$(TORCH)'
 	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,dev]'
 	@touch $@
@@ -72,7 +78,7 @@ setup: $(DEV_STAMP)
 
 # ------------------------------------------------------------------------------------------------ build
 
-build: $(RUN_STAMP)
+build: $(RUN_STAMP) $(HEADERS)
 	$(CONFIGURE) -DX2CT_TESTS=ON
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
 
@@ -82,7 +88,7 @@ $(BUILD)/.core: $(RUN_STAMP) CMakeLists.txt $(CPP_SOURCES) $(CPP_HEADERS)
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
 	@touch $@
 
-wheel: $(RUN_STAMP)
+wheel: $(RUN_STAMP) $(HEADERS)
 	$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
 	@ls -l dist/*.whl
 
@@ -114,7 +120,7 @@ $(BUILD)/tidy/%.cpp.ok: %.cpp $(CPP_HEADERS) .clang-tidy $(BUILD)/compile_comman
 	$(BIN)/clang-tidy --quiet -p $(BUILD) $<
 	@mkdir -p $(@D) && touch $@
 
-$(BUILD)/compile_commands.json: CMakeLists.txt | $(RUN_STAMP)
+$(BUILD)/compile_commands.json: CMakeLists.txt | $(RUN_STAMP) $(HEADERS)
 	$(CONFIGURE) -DX2CT_TESTS=ON
 
 format: $(DEV_STAMP)

@@ -10,6 +10,9 @@ install(TARGETS x2ct x2ct_core EXPORT x2ctTargets
 if(X2CT_OPENVINO)
     install(TARGETS x2ct_openvino LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/x2ct)
 endif()
+if(TARGET x2ct_onnxruntime)
+    install(TARGETS x2ct_onnxruntime LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/x2ct)
+endif()
 install(EXPORT x2ctTargets NAMESPACE x2ct:: DESTINATION ${config_dir})
 configure_package_config_file(cmake/x2ctConfig.cmake.in ${CMAKE_BINARY_DIR}/x2ctConfig.cmake
                               INSTALL_DESTINATION ${config_dir} PATH_VARS CMAKE_INSTALL_LIBDIR)

@@ -44,8 +44,7 @@ def save(
     return str(path)
 
 
-@pytest.fixture(scope="module")
-def denoiser_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+def write_denoiser(path: Path) -> str:
     """denoised = (c0 * x + conv(relu(conv(x)))) / (1 + sigma)^2 on any grid: the contract's names and shapes."""
     rng = np.random.default_rng(0)
     free: list[Any] = ["N", 1, "X", "Y", "Z"]
@@ -61,7 +60,7 @@ def denoiser_file(tmp_path_factory: pytest.TempPathFactory) -> str:
         helper.make_node("Div", ["raw", "scale"], ["denoised"]),
     ]
     return save(
-        tmp_path_factory.mktemp("onnx") / "denoiser.onnx",
+        path,
         nodes,
         {"x": free, "sigma": ["N"], "c0": free},
         {"denoised": free},
@@ -70,6 +69,11 @@ def denoiser_file(tmp_path_factory: pytest.TempPathFactory) -> str:
         one=np.ones(1, np.float32),
         column=np.array([-1, 1, 1, 1, 1]),
     )
+
+
+@pytest.fixture(scope="module")
+def denoiser_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_denoiser(tmp_path_factory.mktemp("onnx") / "denoiser.onnx")
 
 
 def load(path: str, precision: str = "f32", **options: Any) -> _core.Network:
@@ -232,11 +236,14 @@ def test_a_precision_that_would_become_another_is_refused(denoiser_file: str, pr
         ({"precision": "int8"}, InputError, "precision: found .int8."),
         ({"device": "cuda"}, MissingRuntimeError, "device cuda"),
         ({"backend": "tensorrt"}, InputError, "backend: found .tensorrt., expected openvino, onnxruntime"),
+        ({"provider": "cpu"}, InputError, "openvino has no execution providers"),
+        ({"provider_options": {"a": "b"}}, InputError, "openvino has no execution providers"),
+        ({"precision": "tf32"}, MissingRuntimeError, "precision tf32: device cpu has no instructions"),
         ({"shapes": {"y": [1]}}, InputError, "shapes: found y"),
         ({"shapes": {"x": [1, 2, 8, 8, 8]}}, InputError, "shapes"),
         ({"shapes": {"sigma": [0]}}, InputError, "sigma: found shape .0."),
     ],
-    ids=["precision", "device", "backend", "name", "shape", "empty"],
+    ids=["precision", "device", "backend", "provider", "provider options", "tf32", "name", "shape", "empty"],
 )
 def test_bad_options_are_refused(
     denoiser_file: str, options: dict[str, Any], error: type[X2CTError], words: str
@@ -323,7 +330,17 @@ def test_a_broken_runtime_is_a_line(tmp_path: Path) -> None:
     (tmp_path / library.name).write_bytes(b"not a library")
     status = status_in_a_fresh_process(tmp_path)
     assert not status["available"]
-    assert "can't be opened" in status["reason"]
+    assert "can't be opened: it is no shared library" in status["reason"]
+
+
+def test_a_runtime_that_is_cut_short_is_a_line(tmp_path: Path) -> None:
+    """The dynamic loader maps such a library and dies of it."""
+    (library,) = (Path(RUNTIME) / "libs").glob("libopenvino.so.*")
+    whole = library.read_bytes()
+    for share in (0.1, 0.5, 0.99):
+        (tmp_path / library.name).write_bytes(whole[: int(share * len(whole))])
+        status = status_in_a_fresh_process(tmp_path)
+        assert "can't be opened: it is cut short" in status["reason"]
 
 
 def test_loading_a_network_without_the_runtime_raises(tmp_path: Path, denoiser_file: str) -> None:

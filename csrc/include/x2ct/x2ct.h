@@ -60,7 +60,7 @@ X2CT_API x2ct_status x2ct_check_bundle(const char* bundle);
 typedef struct x2ct_sampler_options {
     size_t struct_size;      /* set by init */
     const char* bundle;      /* the model's folder; required */
-    const char* backend;     /* "auto" or "openvino" */
+    const char* backend;     /* "auto", "openvino", "onnxruntime" */
     const char* device;      /* "auto" or "cpu" */
     const char* precision;   /* "auto", "f32", "bf16" or "f16": of the denoiser */
     int32_t threads;         /* 0 leaves it to the runtime */

@@ -1,0 +1,384 @@
+"""The ONNX Runtime backend: the same values as OpenVINO, bindings without copies, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import x2ct
+from tests import tiny_bundle
+from tests.test_core_network import (
+    GRID,
+    RUNTIME,
+    TABLE,
+    WHOLE,
+    Array,
+    arrays,
+    by_onnx,
+    save,
+    status_in_a_fresh_process,
+    write_denoiser,
+)
+from x2ct import _core
+from x2ct.conditioning import conditions
+from x2ct.errors import InputError, MissingRuntimeError, X2CTError
+from x2ct.runtimes import choose, find_runtime
+
+if not next(one for one in _core.backends() if one["name"] == "onnxruntime")["built"]:
+    pytest.skip("built without ONNX Runtime's headers", allow_module_level=True)
+
+PLACE = str(find_runtime("onnxruntime").folder)
+CAPI = Path(PLACE) / "capi"
+DEMO = Path(x2ct.__file__).parent / "models" / "demo"
+SHAPES = {"x": WHOLE, "sigma": [1], "c0": WHOLE}
+
+PARITY = 1e-4
+"""RMS of the difference over RMS of OpenVINO's output, f32: the runtimes sum in another order, and OpenVINO's
+convolutions are Winograd's where that is faster."""
+
+
+def load(path: str, **options: Any) -> _core.Network:
+    given: dict[str, Any] = {"backend": "onnxruntime", "shapes": SHAPES, "threads": 1, "runtime_dir": PLACE}
+    return _core.Network(path, **{**given, **options})
+
+
+@pytest.fixture(scope="module")
+def denoiser_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_denoiser(tmp_path_factory.mktemp("onnx") / "denoiser.onnx")
+
+
+@pytest.fixture(scope="module")
+def network(denoiser_file: str) -> _core.Network:
+    return load(denoiser_file)
+
+
+def difference(found: Array, wanted: Array) -> float:
+    return float(np.sqrt(np.mean((found - wanted) ** 2, dtype=np.float64) / np.mean(wanted**2, dtype=np.float64)))
+
+
+# ------------------------------------------------------------------------------------------------ one network
+
+
+def test_values_are_onnx_reference_values(network: _core.Network, denoiser_file: str) -> None:
+    wanted = by_onnx(denoiser_file, arrays())
+    assert np.abs(network(arrays())["denoised"] - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+def test_it_says_what_it_is(network: _core.Network) -> None:
+    assert network.inputs == {"x": tuple(WHOLE), "sigma": (1,), "c0": tuple(WHOLE)}
+    assert network.outputs == {"denoised": tuple(WHOLE)}
+    assert (network.precision, network.device) == ("f32", "cpu")
+    assert network.runtime_version == version("onnxruntime")
+
+
+def test_inputs_are_left_alone_and_outputs_are_new(network: _core.Network) -> None:
+    inputs = arrays()
+    before = {name: array.copy() for name, array in inputs.items()}
+    first = network(inputs)["denoised"]
+    kept = first.copy()
+    network(arrays(seed=1))
+    assert np.array_equal(first, kept)
+    assert all(np.array_equal(inputs[name], before[name]) for name in inputs)
+
+
+def test_free_axes_take_any_size(denoiser_file: str) -> None:
+    free = load(denoiser_file, shapes={})
+    assert free.inputs["x"] == (-1, 1, -1, -1, -1)
+    for grid in ([1, 1, 6, 5, 4], [2, 1, 3, 9, 8], [1, 1, 6, 5, 4]):
+        inputs = {
+            "x": np.ones(grid, np.float32),
+            "sigma": np.full(grid[0], 0.5, np.float32),
+            "c0": np.ones(grid, np.float32),
+        }
+        assert np.allclose(free(inputs)["denoised"], by_onnx(denoiser_file, inputs), atol=1e-5)
+
+
+def test_several_outputs_and_any_rank(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceSum", ["a", "axes"], ["total"], keepdims=0),
+        helper.make_node("Add", ["a", "a"], ["twice"]),
+    ]
+    path = save(tmp_path / "two.onnx", nodes, {"a": [2, 3]}, {"total": [2], "twice": [2, 3]}, axes=np.array([1]))
+    a = np.arange(6, dtype=np.float32).reshape(2, 3)
+    found = load(path, shapes={})({"a": a})
+    assert found["total"].tolist() == [3, 12]
+    assert np.array_equal(found["twice"], 2 * a)
+
+
+def test_a_run_is_the_loop_over_the_network(network: _core.Network) -> None:
+    """The same table with the network called from Python: the same bytes, so the zero-copy binding is right."""
+    c0 = arrays()["c0"]
+    sampler = _core.Sampler(network, GRID)
+    sampler.set_condition({"c0": c0})
+
+    def denoise(x: Array, sigma: float) -> Array:
+        return network({"x": x.reshape(WHOLE), "sigma": np.array([sigma], np.float32), "c0": c0})["denoised"][0, 0]
+
+    found = sampler.run(TABLE, seed=3)
+    assert found.tobytes() == _core.run(denoise, TABLE, GRID, seed=3).tobytes()
+    assert sampler.run(TABLE, seed=3).tobytes() == found.tobytes()
+
+
+def test_thread_counts_agree_within_the_bound(denoiser_file: str) -> None:
+    one, two = (load(denoiser_file, threads=threads)(arrays())["denoised"] for threads in (1, 2))
+    assert np.abs(one - two).max() < 1e-5 * np.ptp(one)
+
+
+# ------------------------------------------------------------------------------------------------ beside OpenVINO
+
+
+@pytest.mark.parametrize("sigma", [0.03, 0.8, 20.0])
+def test_the_bundled_denoiser_is_openvinos(sigma: float) -> None:
+    bundle = x2ct.Bundle.load("chest")
+    spec, side = bundle.networks.denoiser, 32
+    path = str(bundle.file_of(spec))
+    rng = np.random.default_rng(0)
+
+    def size(axis: int | str) -> int:
+        """An axis is a number, or "N", "X", "X/4": of one sample on a cube."""
+        name, _, divisor = str(axis).partition("/")
+        return int(name) if name.isdigit() else 1 if name == "N" else side // int(divisor or 1)
+
+    shapes = {tensor.name: [size(axis) for axis in tensor.shape] for tensor in spec.inputs}
+    inputs = {name: (0.3 * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
+    inputs["x"] *= np.float32(1 + sigma / 0.3)
+    inputs["sigma"] = np.array([sigma], np.float32)
+    found = load(path, shapes=shapes)(inputs)["denoised"]
+    openvino = _core.Network(path, precision="f32", threads=1, shapes=shapes, runtime_dir=RUNTIME)
+    assert difference(found, openvino(inputs)["denoised"]) < PARITY
+
+
+def volumes(bundle: str | Path, xrays: dict[str, x2ct.XRay], **options: Any) -> tuple[Array, Array]:
+    """In HU, of ONNX Runtime and of OpenVINO, from the same seed."""
+    found, wanted = (
+        x2ct.Sampler(bundle, backend=backend, precision="f32", threads=2).run(**xrays, seed=5, **options)
+        for backend in ("onnxruntime", "openvino")
+    )
+    assert found.report["backend"] == "onnxruntime"
+    assert found.report["runtime"] == version("onnxruntime")
+    assert found.report["precision"] == {"encoder": "f32", "lift": "f32", "denoiser": "f32"}
+    return found.volume.hu, wanted.volume.hu
+
+
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "heun"])
+def test_the_tiny_model_gives_the_same_volume(tmp_path: Path, solver: str) -> None:
+    tiny_bundle.write(tmp_path / "tiny.x2ct")
+    rng = np.random.default_rng(0)
+    xrays = {
+        name: x2ct.XRay(rng.uniform(0, 6, tiny_bundle.DETECTOR).astype(np.float32), calibrated=True)
+        for name in ("ap", "lateral")
+    }
+    found, wanted = volumes(tmp_path / "tiny.x2ct", xrays, solver=solver, steps=6)
+    assert np.abs(found - wanted).max() < 0.1
+
+
+def test_the_bundled_model_gives_the_same_volume() -> None:
+    xrays = {name: x2ct.XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
+    found, wanted = volumes("chest", xrays, steps=2)
+    assert np.abs(found - wanted).mean() < 0.5
+    assert np.ptp(wanted) > 1000
+
+
+def test_weights_in_float16_are_turned_to_float32_once() -> None:
+    """With what the backend asks of it, the runtime leaves no Cast of a constant to be done in each evaluation."""
+    import onnxruntime
+
+    bundle = x2ct.Bundle.load("chest")
+    for spec in (bundle.networks.encoder, bundle.networks.lift, bundle.networks.denoiser):
+        given = onnx.load(bundle.file_of(spec))
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.intra_op_num_threads = 1
+        path = str(bundle.file_of(spec))
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            options.optimized_model_filepath = f"{folder}/made.onnx"
+            onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            made = onnx.load(options.optimized_model_filepath)
+
+        def casts(model: onnx.ModelProto) -> int:
+            constants = {one.name for one in model.graph.initializer}
+            return sum(node.op_type == "Cast" and node.input[0] in constants for node in model.graph.node)
+
+        assert casts(given) > 0
+        assert casts(made) == 0
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"precision": "int8"}, InputError, "precision: found .int8."),
+        ({"precision": "bf16"}, MissingRuntimeError, "precision bf16: .* in f32 only"),
+        ({"precision": "tf32"}, MissingRuntimeError, "precision tf32: .* in f32 only"),
+        ({"device": "cuda"}, MissingRuntimeError, "device cuda: .* pip install onnxruntime-gpu"),
+        ({"device": "cuda:1"}, MissingRuntimeError, "device cuda:1: .* no CUDAExecutionProvider"),
+        ({"device": "cuda", "provider": "tensorrt"}, MissingRuntimeError, "no TensorrtExecutionProvider"),
+        ({"device": "cpu:1"}, InputError, "device: found .cpu:1."),
+        ({"device": "cuda:x"}, InputError, "device: found .cuda:x."),
+        ({"provider": "paper"}, InputError, "provider: found .paper., expected cpu, cuda, tensorrt"),
+        ({"provider": "cuda"}, InputError, "provider cuda: found device cpu, expected cuda"),
+        ({"provider_options": {"a": "b"}}, InputError, "provider cpu has no options"),
+        ({"device": "cuda", "provider_options": {"use_tf32": "1"}}, InputError, "provider option use_tf32"),
+        ({"threads": -1}, InputError, "threads: found -1"),
+        ({"shapes": {"y": [1]}}, InputError, "shapes: found y"),
+        ({"shapes": {"x": [1, 2, 8, 8, 8]}}, InputError, "shapes: x: found shape .1, 2, 8"),
+        ({"shapes": {"x": [1, 1, 8]}}, InputError, "shapes: x: found shape .1, 1, 8., expected"),
+        ({"shapes": {"sigma": [0]}}, InputError, "shapes: sigma: found shape .0."),
+        ({"shapes": {"x": [1, 1, 8, 8, 8], "c0": [1, 1, 8, 8, 4]}}, InputError, "for its axis Z"),
+    ],
+)
+def test_bad_options_are_refused(
+    denoiser_file: str, options: dict[str, Any], error: type[X2CTError], words: str
+) -> None:
+    with pytest.raises(error, match=words) as caught:
+        load(denoiser_file, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_arrays_are_refused(network: _core.Network) -> None:
+    with pytest.raises(InputError, match="x: shape: found .1, 1, 8, 8, 8., expected"):
+        network({**arrays(), "x": np.zeros([1, 1, 8, 8, 8], np.float32)})
+    network(arrays())
+
+
+def test_bad_files_are_refused(tmp_path: Path, denoiser_file: str) -> None:
+    text = tmp_path / "text.onnx"
+    text.write_text("not a network")
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(Path(denoiser_file).read_bytes()[:200])
+    for path in (tmp_path / "missing.onnx", tmp_path, text, cut):
+        with pytest.raises(InputError, match=f"^{path}: ") as caught:
+            load(str(path), shapes={})
+        assert "\n" not in str(caught.value)
+
+
+def test_other_types_than_float32_are_refused(tmp_path: Path) -> None:
+    a, b = (helper.make_tensor_value_info(name, TensorProto.INT64, [2]) for name in "ab")
+    graph = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "tiny", [a], [b])
+    path = tmp_path / "int.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    with pytest.raises(InputError, match="a: found another type, expected a tensor of f32"):
+        load(str(path), shapes={})
+
+
+# ------------------------------------------------------------------------------------------------ the runtime
+
+
+def status(place: Path | str) -> dict[str, Any]:
+    return status_in_a_fresh_process(place, "onnxruntime")
+
+
+@pytest.mark.parametrize("place", [Path(PLACE), CAPI, next(CAPI.glob("libonnxruntime.so.1.*"))])
+def test_the_installed_runtime_is_available(place: Path) -> None:
+    found = status(place)
+    assert found["available"], found["reason"]
+    assert found["version"] == version("onnxruntime")
+    assert found["devices"] == ["cpu"]
+    assert found["precisions"] == {"cpu": ["f32"]}
+    assert "pip install onnxruntime-gpu" in found["missing_devices"]["cuda"]
+
+
+def test_a_missing_runtime_is_a_line_that_says_what_to_install(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        reason = status(folder)["reason"]
+        assert f"is not installed in {folder}; pip install 'onnxruntime>=1." in reason
+        assert "\n" not in reason
+
+
+def library(folder: Path, body: str) -> Path:
+    """A shared library that passes for the runtime's by its name."""
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    made = folder / "libonnxruntime.so.1.20.1"
+    (folder / "made.cpp").write_text(body)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", made, folder / "made.cpp"], check=True)
+    return made
+
+
+def test_an_old_runtime_is_refused_by_its_version(tmp_path: Path) -> None:
+    """Without asking it for an interface that it doesn't have, upon which it prints."""
+    library(
+        tmp_path,
+        "struct Base { const void* (*api)(unsigned); const char* (*version)(); };\n"
+        "static const void* api(unsigned) { __builtin_trap(); }\n"
+        'static const char* version() { return "1.20.1"; }\n'
+        "static const Base base = {api, version};\n"
+        'extern "C" const Base* OrtGetApiBase() { return &base; }\n',
+    )
+    reason = status(tmp_path)["reason"]
+    assert "found version 1.20.1, expected 1." in reason
+    assert "pip install 'onnxruntime>=1." in reason
+
+
+def test_another_library_of_that_name_is_a_line(tmp_path: Path) -> None:
+    library(tmp_path, "int nothing;\n")
+    assert "no OrtGetApiBase, so it is no ONNX Runtime" in status(tmp_path)["reason"]
+
+
+def test_a_runtime_that_is_cut_short_is_a_line(tmp_path: Path) -> None:
+    whole = next(CAPI.glob("libonnxruntime.so.1.*")).read_bytes()
+    cut = tmp_path / "libonnxruntime.so.1.32.0"
+    for content in (b"", b"not a library", whole[: len(whole) // 3], whole[:-100]):
+        cut.write_bytes(content)
+        assert f"{cut} can't be opened: it is " in status(tmp_path)["reason"]
+
+
+def test_the_backends_library_is_not_linked_to_the_runtime() -> None:
+    path = Path(_core.__file__).parent / "lib" / "libx2ct_onnxruntime.so"
+    dynamic = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
+    assert "onnxruntime.so.1" not in dynamic
+    assert "RPATH" not in dynamic
+    assert "RUNPATH" not in dynamic
+
+
+def test_both_runtimes_and_the_python_module_live_in_one_process(denoiser_file: str) -> None:
+    code = (
+        "import sys; from x2ct import _core\n"
+        "_core.Network(sys.argv[1], runtime_dir=sys.argv[2])\n"
+        "_core.Network(sys.argv[1], backend='onnxruntime', runtime_dir=sys.argv[3])\n"
+        "import onnxruntime; print(len(onnxruntime.InferenceSession(sys.argv[1]).get_inputs()))"
+    )
+    command = [sys.executable, "-c", code, denoiser_file, RUNTIME, PLACE]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("3\n", "")
+
+
+def test_the_runtimes_log_says_where_nodes_are(denoiser_file: str) -> None:
+    """csrc/backends/onnxruntime/placement.h reads this: where a GPU's provider leaves nodes to the CPU."""
+    code = (
+        "import sys, onnxruntime as o; options = o.SessionOptions(); options.log_severity_level = 0\n"
+        "o.InferenceSession(sys.argv[1], options, providers=['CPUExecutionProvider'])"
+    )
+    run = subprocess.run([sys.executable, "-c", code, denoiser_file], capture_output=True, text=True, check=True)
+    assert " All nodes placed on [CPUExecutionProvider]. Number of nodes: " in run.stderr
+
+
+# ------------------------------------------------------------------------------------------------ the choice
+
+
+def test_auto_is_openvino() -> None:
+    assert choose().backend == choose("cpu").backend == "openvino"
+    assert choose(backend="onnxruntime").backend == "onnxruntime"
+
+
+def test_choices_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match="--provider: name: found 'paper', expected cpu, cuda, tensorrt"):
+        choose(backend="onnxruntime", provider="paper")
+    with pytest.raises(InputError, match="--provider: backend: found auto, expected onnxruntime"):
+        choose(provider="cpu")
+    with pytest.raises(MissingRuntimeError, match="device cuda"):
+        choose("cuda", "onnxruntime")
