@@ -65,6 +65,14 @@ def _pitch(text: str) -> tuple[float, float]:
     return row, across
 
 
+def _option(text: str) -> tuple[str, str]:
+    """A provider's option and its value."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise typer.BadParameter(f"found {text!r}, expected KEY=VALUE")
+    return key, value
+
+
 def _view(text: str) -> str | float:
     """A view's name, or an angle in degrees."""
     try:
@@ -227,10 +235,21 @@ def sample(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto or openvino.", rich_help_panel="Runtime")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, f32, bf16 or f16; what can't be had is refused.", rich_help_panel="Runtime")
+    backend: Annotated[
+        str, typer.Option(help="auto (which is openvino), openvino or onnxruntime.", rich_help_panel="Runtime")
     ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, f32, tf32, bf16 or f16; what can't be had is refused.", rich_help_panel="Runtime")
+    ] = "auto",
+    provider: Annotated[
+        str, typer.Option(help="Of onnxruntime: cpu, cuda or tensorrt.", rich_help_panel="Runtime")
+    ] = "",
+    provider_option: Annotated[
+        list[Any] | None,
+        typer.Option(
+            parser=_option, metavar="KEY=VALUE", help="Handed to it; may be repeated.", rich_help_panel="Runtime"
+        ),
+    ] = None,
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
@@ -265,6 +284,8 @@ def sample(
         device=device,
         backend=backend,
         precision=precision,
+        provider=provider,
+        provider_options=tuple(provider_option or ()),
         threads=threads,
     )
     with terminal.progress("evaluations", quiet) as display:

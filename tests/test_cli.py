@@ -121,6 +121,39 @@ def test_the_preview_is_drawn_while_it_samples(study: Study, monkeypatch: pytest
     assert (study.folder / "ct.png").read_bytes() == drawn[-1]
 
 
+def test_onnxruntime_gives_the_same_volume_and_says_so(study: Study) -> None:
+    pytest.importorskip("onnxruntime")
+    backends = json.loads(run("info", "--json").stdout)["backends"]
+    if not any(one["name"] == "onnxruntime" and one["built"] for one in backends):
+        pytest.skip("built without ONNX Runtime's headers")
+    made = []
+    for backend in ("openvino", "onnxruntime"):
+        result = study.sample("--report", study / "run.json", "--backend", backend, "--precision", "f32")
+        assert result.exit_code == 0, result.stderr
+        report = json.loads((study.folder / "run.json").read_text())
+        assert (report["device"], report["backend"], report["precision"]["denoiser"]) == ("cpu", backend, "f32")
+        made.append(nib.load(study / "ct.nii.gz").get_fdata())
+    assert np.abs(made[0] - made[1]).max() <= 1  # a HU, for the file holds whole ones
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--backend", "paper"], 2, "expected auto, openvino, onnxruntime"),
+        (["--backend", "onnxruntime", "--device", "cuda"], 3, "device cuda"),
+        (["--backend", "onnxruntime", "--precision", "bf16"], 3, "bf16"),
+        (["--backend", "onnxruntime", "--provider", "paper"], 2, "expected cpu, cuda, tensorrt"),
+        (["--provider", "cpu"], 2, "expected onnxruntime"),
+        (["--provider-option", "fast"], 2, "expected KEY=VALUE"),
+    ],
+)
+def test_runtimes_that_cannot_be_had_are_one_line(study: Study, options: list[str], code: int, words: str) -> None:
+    result = study.sample(*options)
+    assert result.exit_code == code, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert words in result.stderr
+
+
 def test_report_says_what_was_done(study: Study) -> None:
     result = study.sample(
         "--report", study / "run.json", "--preview", study / "ct.png", "--seed", "3", "--steps", "4", "--json"

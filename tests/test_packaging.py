@@ -62,7 +62,13 @@ def test_inference_requires_no_training_package() -> None:
     assert names.isdisjoint(
         {"torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorboard", "safetensors"}
     )
-    assert set(PROJECT["project"]["optional-dependencies"]) == {"train", "onnxruntime-gpu", "tensorrt", "dev"}
+    assert set(PROJECT["project"]["optional-dependencies"]) == {
+        "train",
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "tensorrt",
+        "dev",
+    }
 
 
 def test_the_version_stands_in_one_place() -> None:
@@ -116,6 +122,9 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert "x2ct/py.typed" in own
     assert [name for name in compiled if name.startswith("x2ct/_core.")]
     assert "x2ct/lib/libx2ct_openvino.so" in compiled
+    # Another is built where ONNX Runtime's headers were found; the checkout's own build looked in the same places.
+    built_here = (ROOT / "x2ct" / "lib" / "libx2ct_onnxruntime.so").exists()
+    assert ("x2ct/lib/libx2ct_onnxruntime.so" in compiled) == built_here
     licences = {name.split("/")[-1] for name in names if "/licenses/" in name}
     assert {"LICENSE", "NOTICE"} <= licences
 
@@ -132,6 +141,7 @@ def test_compiled_files_name_no_folder_of_the_build(wheel: Path, tmp_path: Path)
         assert "RUNPATH" not in dynamic, library.name
         # The core finds OpenVINO at run time; only the backend's own library is linked to it.
         assert ("libopenvino" in dynamic) == (library.name == "libx2ct_openvino.so")
+        assert "libonnxruntime" not in dynamic.replace("libx2ct_onnxruntime", "")
 
 
 @pytest.mark.wheel
@@ -154,7 +164,11 @@ def test_installed_command_runs_without_torch(installed: Path, tmp_path: Path) -
     where = run(installed / "python", "-c", "import x2ct; print(x2ct.__file__)", cwd=tmp_path).strip()
     assert Path(where).is_relative_to(installed.parent)
     told = json.loads(run(installed / "x2ct", "info", "--json", cwd=tmp_path))
-    assert "openvino" in json.dumps(told)
+    backends = {backend["name"]: backend for backend in told["backends"]}
+    assert backends["openvino"]["available"]
+    missing = backends["onnxruntime"]
+    assert not missing["available"]
+    assert ("pip install onnxruntime" if missing["built"] else "headers were not found") in missing["reason"]
 
 
 @pytest.mark.wheel

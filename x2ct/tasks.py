@@ -47,7 +47,7 @@ class SampleJob:
         shape, voxel_mm: of the CT, by default the model's own.
         memory, halo: see `x2ct.Sampler`.
         seed, steps, solver, schedule, mean, consistency, gamma: see `x2ct.Sampler.run`.
-        device, backend, precision, threads: see `x2ct.Sampler`.
+        device, backend, precision, provider, provider_options, threads: see `x2ct.Sampler`.
     """
 
     output: Path
@@ -75,6 +75,8 @@ class SampleJob:
     device: str = "auto"
     backend: str = "auto"
     precision: str = "auto"
+    provider: str = ""
+    provider_options: tuple[tuple[str, str], ...] = ()
     threads: int = 0
 
     @property
@@ -145,6 +147,8 @@ def sample_files(
         grid=Grid(job.shape or bundle.grid.shape, job.voxel_mm or bundle.grid.spacing_mm),
         memory=job.memory,
         halo=job.halo,
+        provider=job.provider,
+        provider_options=dict(job.provider_options),
     )
     say("compiling the networks")
     with staged(job.outputs) as place, _live_picture(job, xrays) as draw:

@@ -86,7 +86,8 @@ std::string load_error() {
 }
 
 void* load(const std::string& path, const Recipe& recipe, const std::string& hint) {
-    if (const std::string wrong = missing_part(path); !wrong.empty()) missing(recipe, path + ": " + wrong + "; " + hint);
+    if (const std::string wrong = missing_part(path); !wrong.empty())
+        missing(recipe, path + ": " + wrong + "; " + hint);
     // Never closed: a runtime with threads and static objects of its own does not survive it.
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (library == nullptr) missing(recipe, "can't be opened: " + load_error() + "; " + hint);

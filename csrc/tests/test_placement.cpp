@@ -16,8 +16,8 @@ void nodes_on_the_cpu_are_named() {
 }
 
 void a_list_ends_where_the_log_goes_on() {
-    const auto found =
-        placement({" Node(s) placed on [CPUExecutionProvider]. Number of nodes: 1", "  Resize (/lift/up)", "Done saving"});
+    const auto found = placement(
+        {" Node(s) placed on [CPUExecutionProvider]. Number of nodes: 1", "  Resize (/lift/up)", "Done saving"});
     CHECK((found.on_cpu == std::vector<std::string>{"Resize (/lift/up)"}));
 }
 

@@ -56,8 +56,8 @@ std::string text_of(const std::vector<std::string>& nodes) {
     return nodes.size() > kMost ? text + " and " + std::to_string(nodes.size() - kMost) + " more" : text;
 }
 
-// On a GPU no node may quietly go to the CPU. The runtime can refuse such a graph, but doesn't say what is wrong with it;
-// its log does.
+// On a GPU no node may quietly go to the CPU. The runtime can refuse such a graph, but doesn't say what is wrong with
+// it; its log does.
 std::shared_ptr<Ort::Session> compile(const NetworkOptions& options, const Target& target,
                                       Ort::SessionOptions& session_options) {
     const auto make = [&] {

@@ -14,9 +14,8 @@ std::size_t index_of(const std::vector<TensorInfo>& tensors, const std::string& 
 }
 
 bool fits(const Shape& shape, const Shape& declared) {
-    return std::ranges::equal(shape, declared, [](std::int64_t size, std::int64_t axis) {
-        return size == axis || axis < 0;
-    });
+    return std::ranges::equal(shape, declared,
+                              [](std::int64_t size, std::int64_t axis) { return size == axis || axis < 0; });
 }
 
 bool is_free(const Shape& shape) {

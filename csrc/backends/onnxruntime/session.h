@@ -27,8 +27,8 @@ class OrtSession : public Session {
     std::vector<TensorInfo> outputs_;
     Ort::MemoryInfo memory_;
     Ort::RunOptions run_;
-    Ort::IoBinding binding_;       // holds outputs in the order of outputs_
-    std::vector<bool> is_bound_;   // outputs that are in the caller's memory
+    Ort::IoBinding binding_;      // holds outputs in the order of outputs_
+    std::vector<bool> is_bound_;  // outputs that are in the caller's memory
 };
 
 }  // namespace x2ct::onnxruntime
