@@ -29,7 +29,7 @@ from tests.test_core_network import (
     write_denoiser,
 )
 from x2ct import _core
-from x2ct.errors import InputError, MissingRuntimeError, X2CTError
+from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError, X2CTError
 from x2ct.runtimes import choose, find_runtime
 
 if not next(one for one in _core.backends() if one["name"] == "onnxruntime")["built"]:
@@ -178,6 +178,15 @@ def test_the_tiny_model_gives_the_same_volume(tmp_path: Path, solver: str) -> No
     }
     found, wanted = volumes(tmp_path / "tiny.x2ct", xrays, solver=solver, steps=6)
     assert np.abs(found - wanted).max() < 0.1
+
+
+def test_a_memory_budget_counts_ample_for_what_the_runtime_does_not_tell(tmp_path: Path) -> None:
+    tiny_bundle.write(tmp_path / "tiny.x2ct")
+    xray = x2ct.XRay(np.full(tiny_bundle.DETECTOR, 2.0, np.float32), calibrated=True)
+    sampler = x2ct.Sampler(tmp_path / "tiny.x2ct", backend="onnxruntime", memory=1 << 30, threads=1)
+    assert sampler.sample(ap=xray, steps=2).hu.shape == tiny_bundle.GRID
+    with pytest.raises(MemoryLimitError):
+        x2ct.Sampler(tmp_path / "tiny.x2ct", backend="onnxruntime", memory=1 << 20).sample(ap=xray)
 
 
 def test_the_bundled_model_gives_the_same_volume() -> None:

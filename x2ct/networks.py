@@ -121,7 +121,8 @@ class Networks:
         probe = tuple(min(size, max(stride, PROBE // stride * stride)) for size in shape)
         patch = float(np.prod(probe, dtype=np.int64))
         features = int(np.prod(self.encoder.outputs["features"], dtype=np.int64))
-        fixed = PROCESS_BYTES + 3 * bundle.size_bytes + self.encoder.scratch_bytes + 3 * 4 * features
+        views = self._slots * int(np.prod(bundle.xray.shape))
+        fixed = PROCESS_BYTES + 3 * bundle.size_bytes + _scratch(self.encoder, views) + 3 * 4 * features
         # Without a budget the process is there already, and only what is still free counts.
         return _core.plan_tiles(
             shape,
@@ -132,8 +133,8 @@ class Networks:
             fixed=fixed,
             grid_bytes=4.0 * volumes,
             condition_bytes=4.0 * sum(_per_voxel(tensor) for tensor in bundle.networks.lift.outputs),
-            denoiser_bytes=self._denoiser(probe).scratch_bytes / patch,
-            lift_bytes=self._lift(probe).scratch_bytes / patch,
+            denoiser_bytes=_scratch(self._denoiser(probe), patch) / patch,
+            lift_bytes=_scratch(self._lift(probe), patch) / patch,
         )
 
     def _whole_plan(self, halo: int) -> _core.TilePlan:
@@ -174,7 +175,15 @@ class Networks:
             threads=self._threads,
             shapes=dict(shapes),
             runtime_dir=self._choice.runtime_dir,
+            provider=self._choice.provider,
+            provider_options=self._choice.provider_options,
         )
+
+
+def _scratch(network: _core.Network, values: float) -> int:
+    """What an evaluation holds, in bytes; ample for an input of this many values where the runtime doesn't tell."""
+    told = network.scratch_bytes
+    return int(AMPLE_BYTES * values) if told < 0 else told
 
 
 def _check_grid(bundle: Bundle, grid: Grid) -> None:

@@ -6,7 +6,8 @@ by `find_spec` runs none of the runtime's Python code and leaves `sys.modules` a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import metadata, util
 from pathlib import Path
 
@@ -70,6 +71,7 @@ class Choice:
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
         provider: ONNX Runtime's execution provider; "" is the device's own.
+        provider_options: handed to the provider as they are.
     """
 
     device: str
@@ -77,9 +79,16 @@ class Choice:
     precision: str
     runtime_dir: str
     provider: str = ""
+    provider_options: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose(device: str = "auto", backend: str = "auto", precision: str = "auto", provider: str = "") -> Choice:
+def choose(
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    provider: str = "",
+    provider_options: Mapping[str, str] | None = None,
+) -> Choice:
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
 
     Args:
@@ -87,6 +96,7 @@ def choose(device: str = "auto", backend: str = "auto", precision: str = "auto",
         backend: "auto", "openvino" or "onnxruntime"; "auto" is OpenVINO.
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of ONNX Runtime.
+        provider_options: of that provider.
 
     Raises:
         InputError: a name that no version of x2ct knows.
@@ -101,11 +111,11 @@ def choose(device: str = "auto", backend: str = "auto", precision: str = "auto",
         raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
     if provider not in PROVIDERS:
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[1:]))
-    if provider and backend != "onnxruntime":
+    if (provider or provider_options) and backend != "onnxruntime":
         raise InputError.of("--provider", "backend", found=backend, expected="onnxruntime")
     if kind == "cuda":
         raise MissingRuntimeError("device cuda: this version of x2ct runs on the CPU only; use --device cpu or auto")
     runtime = find_runtime("openvino" if backend == "auto" else backend)
     if runtime.folder is None:
         raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
-    return Choice("cpu", runtime.name, precision, str(runtime.folder), provider)
+    return Choice("cpu", runtime.name, precision, str(runtime.folder), provider, dict(provider_options or {}))

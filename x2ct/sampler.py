@@ -78,15 +78,17 @@ class Sampler:
     Args:
         bundle: a model folder, the name of a bundled model, or a loaded `Bundle`.
         device: "auto" or "cpu" ("cuda" and "cuda:N" are refused by this version).
-        backend: "auto" or "openvino".
-        precision: "auto", "f32", "bf16" or "f16": of the denoiser. Encoder and lift, which run once and place pixels,
-            always compute in f32.
+        backend: "auto", "openvino" or "onnxruntime"; "auto" is OpenVINO.
+        precision: "auto", "f32", "tf32", "bf16" or "f16": of the denoiser. Encoder and lift, which run once and place
+            pixels, always compute in f32.
         threads: of the runtime; 0 leaves it to the runtime.
         grid: what to fill, if not the model's own grid; its shape in multiples of the model's stride.
         memory: bytes that the process may take, by default what the machine has free. Where the whole volume does not
             fit, it is denoised in tiles.
         halo: how far tiles reach over their part, in voxels; by default the network's receptive radius, with which they
             give what the whole volume gives, to rounding. Less is faster and differs at the seams.
+        provider: ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; "" is the device's own.
+        provider_options: handed to the provider as they are.
 
     Raises:
         InputError: the bundle or an argument is wrong.
@@ -105,6 +107,8 @@ class Sampler:
         grid: Grid | None = None,
         memory: int | None = None,
         halo: int | None = None,
+        provider: str = "",
+        provider_options: Mapping[str, str] | None = None,
     ) -> None:
         if halo is not None and halo < 0:
             raise InputError.of("--halo", "value", found=halo, expected="0 or more voxels")
@@ -114,13 +118,15 @@ class Sampler:
         self._study: _Study | None = None
         self._threads = threads
         self._asked: dict[str, Any] = {"device": device, "backend": backend, "precision": precision, "threads": threads}
-        self.choice = choose(device, backend, precision)
+        self.choice = choose(device, backend, precision, provider, provider_options)
         started = time.perf_counter()
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self._load_s = time.perf_counter() - started
         self.grid = grid or self.bundle.grid
         self._budget = Budget(memory, halo)
         self._asked |= {"memory": memory, "halo": halo}
+        if self.choice.provider or self.choice.provider_options:
+            self._asked |= {"provider": provider, "provider_options": dict(self.choice.provider_options)}
         self._compiled: tuple[int, Networks] | None = None
 
     def sample(

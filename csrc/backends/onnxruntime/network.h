@@ -21,6 +21,7 @@ class OrtNetwork : public Network {
     std::string device() const override { return target_.device; }
     std::string precision() const override { return target_.precision; }
     std::string runtime_version() const override;
+    std::int64_t scratch_bytes() const override { return -1; }
     std::unique_ptr<Session> session() override;
 
   private:

@@ -63,7 +63,7 @@ class Network {
     virtual std::string precision() const = 0;        ///< what it computes in, read back from the compiled model
     virtual std::string runtime_version() const = 0;  ///< of the runtime that evaluates it
     /// The most that an evaluation holds at once between its inputs and outputs, as the runtime's graph tells it; 0
-    /// where nothing is held.
+    /// where nothing is held, -1 where the runtime doesn't tell.
     virtual std::int64_t scratch_bytes() const { return 0; }
     virtual std::unique_ptr<Session> session() = 0;
 };
