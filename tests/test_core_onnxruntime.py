@@ -182,7 +182,8 @@ def test_the_tiny_model_gives_the_same_volume(tmp_path: Path, solver: str) -> No
 
 def test_a_memory_budget_counts_ample_for_what_the_runtime_does_not_tell(tmp_path: Path) -> None:
     tiny_bundle.write(tmp_path / "tiny.x2ct")
-    xray = x2ct.XRay(np.full(tiny_bundle.DETECTOR, 2.0, np.float32), calibrated=True)
+    image = np.random.default_rng(0).uniform(0, 6, tiny_bundle.DETECTOR).astype(np.float32)
+    xray = x2ct.XRay(image, calibrated=True)
     sampler = x2ct.Sampler(tmp_path / "tiny.x2ct", backend="onnxruntime", memory=1 << 30, threads=1)
     assert sampler.sample(ap=xray, steps=2).hu.shape == tiny_bundle.GRID
     with pytest.raises(MemoryLimitError):

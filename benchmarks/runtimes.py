@@ -1,0 +1,121 @@
+"""Each runtime that is here, sampling the same volume from the same seed; times side by side from one run.
+
+    python benchmarks/runtimes.py chest -o benchmarks/results/runtimes-cpu
+
+Rows take turns, round by round, so that the machine's mood falls on all of them; medians and spreads over the rounds,
+after one round that warms up and is not counted. Differences are to the first row's volume, in HU. A row whose volume
+is farther away than its bound ends the benchmark with an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
+
+import numpy as np
+
+import x2ct
+from x2ct.errors import MissingRuntimeError
+
+DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
+ROWS = (("openvino", "f32"), ("onnxruntime", "f32"), ("openvino", "bf16"))
+BOUND_HU = {"f32": 0.5, "bf16": 5.0}
+"""Mean absolute difference of a whole sample: f32 differs by the order of sums, bf16 by rounding."""
+
+
+def main() -> None:
+    """Print the table and write it as JSON and Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix")
+    parser.add_argument("-n", "--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    table = measure(args.bundle, args.rounds, args.threads)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.with_suffix(".json").write_text(json.dumps(table, indent=1) + "\n")
+    args.output.with_suffix(".md").write_text(markdown(table))
+    print(markdown(table))
+    far = [row for row in table["rows"] if row["mean_abs_difference_hu"] > row["bound_hu"]]
+    if far:
+        sys.exit(f"runtimes.py: {far[0]['runtime']}: farther from the first row than its bound")
+
+
+def measure(bundle: str, rounds: int, threads: int) -> dict[str, Any]:
+    xrays = {name: x2ct.XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
+    samplers: dict[tuple[str, str], x2ct.Sampler] = {}
+    first: dict[tuple[str, str], x2ct.Result] = {}
+    missing = {}
+    for row in ROWS:
+        try:
+            sampler = x2ct.Sampler(bundle, backend=row[0], precision=row[1], threads=threads)
+            first[row] = sampler.run(**xrays, seed=0)
+            samplers[row] = sampler
+        except MissingRuntimeError as error:
+            missing[" ".join(row)] = str(error)
+    times: dict[tuple[str, str], list[dict[str, Any]]] = {row: [] for row in samplers}
+    for number in range(rounds):
+        for row, sampler in samplers.items():
+            times[row].append(sampler.run(**xrays, seed=1 + number).report["timings"])
+    reference = next(iter(first.values())).volume.hu
+    report = next(iter(first.values())).report
+    return {
+        "grid": report["grid"]["shape"],
+        "model": report["model"]["sha256"],
+        "solver": report["solver"],
+        "evaluations": report["evaluations"],
+        "threads": threads,
+        "rounds": rounds,
+        "rows": [entry(row, first[row], times[row], reference) for row in samplers],
+        "missing": missing,
+    }
+
+
+def entry(
+    row: tuple[str, str], first: x2ct.Result, times: list[dict[str, Any]], reference: np.ndarray
+) -> dict[str, Any]:
+    away = np.abs(first.volume.hu - reference)
+    seconds = [one["per_evaluation_s"] for one in times]
+    return {
+        "runtime": f"{row[0]} {first.report['runtime']} {row[1]}",
+        "per_evaluation_s": round(statistics.median(seconds), 4),
+        "min_s": round(min(seconds), 4),
+        "max_s": round(max(seconds), 4),
+        "compile_s": round(first.report["timings"]["compile_s"], 3),
+        "condition_s": round(first.report["timings"]["condition_s"], 3),
+        "mean_abs_difference_hu": round(float(away.mean()), 4),
+        "max_abs_difference_hu": round(float(away.max()), 2),
+        "bound_hu": BOUND_HU[row[1]],
+    }
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    fastest = table["rows"][0]["per_evaluation_s"]
+    lines = [
+        f"Grid {table['grid']}, {table['solver']}, {table['evaluations']} evaluations, {table['threads']} threads; "
+        f"medians of {table['rounds']}.",
+        "",
+        "| runtime | s per evaluation | min to max | times the first | compile s | condition s | mean HU apart | max "
+        "| bound |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['runtime']} | {row['per_evaluation_s']:.3f} | {row['min_s']:.3f} to {row['max_s']:.3f} "
+        f"| {row['per_evaluation_s'] / fastest:.2f} | {row['compile_s']:.2f} | {row['condition_s']:.2f} "
+        f"| {row['mean_abs_difference_hu']:.4f} | {row['max_abs_difference_hu']:.2f} | {row['bound_hu']:g} |"
+        for row in table["rows"]
+    ]
+    lines += [f"\nMissing: {name}: {reason}" for name, reason in table["missing"].items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
