@@ -195,7 +195,7 @@ class Network:
 
     @property
     def scratch_bytes(self) -> int:
-        """The most that an evaluation holds at once between its inputs and outputs; -1 where the runtime doesn't tell."""
+        """The most that an evaluation holds at once between inputs and outputs; -1 where the runtime doesn't tell."""
 
     @property
     def runtime_version(self) -> str: ...
