@@ -34,10 +34,10 @@ WATCHED = -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DCMAKE_MAKE_PROG
 	-DX2CT_PYTHON=OFF -DX2CT_OPENVINO=OFF -DX2CT_LIBRARY=OFF -DX2CT_WERROR=$(WERROR)
 CPP_SOURCES = $(shell find csrc -name '*.cpp' -o -name '*.c' | sort)
 # The examples are built against an installed tree, so clang-tidy does not know how; the tests compile them with -Werror.
-TIDY_SOURCES = $(filter %.cpp,$(filter-out csrc/examples/%,$(CPP_SOURCES)))
+# A backend whose runtime's headers are not here can't be looked into either.
+UNTIDIED = csrc/examples/% $(if $(wildcard x2ct/lib/libx2ct_onnxruntime.so),,csrc/backends/onnxruntime/%)
+TIDY_SOURCES = $(filter %.cpp,$(filter-out $(UNTIDIED),$(CPP_SOURCES)))
 CPP_HEADERS = $(shell find csrc -name '*.h' | sort)
-# A backend whose runtime's headers are not here can't be looked into.
-TIDY_SOURCES = $(if $(wildcard x2ct/lib/libx2ct_onnxruntime.so),$(CPP_SOURCES),$(filter-out csrc/backends/onnxruntime/%,$(CPP_SOURCES)))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # The environment's own tools go first, for cmake calls ninja and pip calls cmake.

@@ -25,6 +25,7 @@ Port port(const std::string& name, const Ort::TypeInfo& type, const std::string&
 std::vector<Port> inputs_of(const Ort::Session& model, const std::string& path) {
     const Ort::AllocatorWithDefaultOptions allocator;
     std::vector<Port> ports;
+    ports.reserve(model.GetInputCount());
     for (std::size_t i = 0; i < model.GetInputCount(); ++i) {
         ports.push_back(port(model.GetInputNameAllocated(i, allocator).get(), model.GetInputTypeInfo(i), path));
     }
@@ -34,6 +35,7 @@ std::vector<Port> inputs_of(const Ort::Session& model, const std::string& path) 
 std::vector<Port> outputs_of(const Ort::Session& model, const std::string& path) {
     const Ort::AllocatorWithDefaultOptions allocator;
     std::vector<Port> ports;
+    ports.reserve(model.GetOutputCount());
     for (std::size_t i = 0; i < model.GetOutputCount(); ++i) {
         ports.push_back(port(model.GetOutputNameAllocated(i, allocator).get(), model.GetOutputTypeInfo(i), path));
     }
@@ -49,8 +51,9 @@ std::map<std::string, std::int64_t> sizes_of_axes(const std::vector<Port>& input
         }
         const Shape& declared = found->info.shape;
         const auto refuse = [&](const std::string& expected) {
-            throw InputError(options.path + ": shapes: " + name + ": found shape " + to_string(shape) + ", expected " +
-                             expected);
+            std::string line = options.path + ": shapes: " + name;
+            line += ": found shape " + to_string(shape);
+            throw InputError(line += ", expected " + expected);
         };
         if (std::ranges::any_of(shape, [](std::int64_t size) { return size < 1; })) refuse("sizes >= 1");
         if (shape.size() != declared.size()) refuse(to_string(declared));

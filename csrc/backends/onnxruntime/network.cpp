@@ -79,6 +79,7 @@ std::shared_ptr<Ort::Session> compile(const NetworkOptions& options, const Targe
 
 std::vector<TensorInfo> infos(const std::vector<Port>& ports) {
     std::vector<TensorInfo> result;
+    result.reserve(ports.size());
     for (const Port& port : ports) result.push_back(port.info);
     return result;
 }

@@ -1,8 +1,10 @@
 #include "provider.h"
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <memory>
+#include <string_view>
 
 #include "failure.h"
 #include "runtime.h"
@@ -44,12 +46,12 @@ const std::vector<Provider>& providers() {
     return all;
 }
 
-const std::vector<std::string> kPrecisions = {"auto", "f32", "tf32", "bf16", "f16"};
+constexpr std::array<std::string_view, 5> kPrecisions = {"auto", "f32", "tf32", "bf16", "f16"};
 
 // Said by --device, --precision and the stream, and by nothing else, so that what is reported is what runs.
-const std::vector<std::string> kReserved = {"device_id",       "user_compute_stream", "has_user_compute_stream",
-                                            "use_tf32",        "trt_fp16_enable",     "trt_bf16_enable",
-                                            "trt_int8_enable", "trt_fp8_enable"};
+constexpr std::array<std::string_view, 8> kReserved = {
+    "device_id",       "user_compute_stream", "has_user_compute_stream", "use_tf32",
+    "trt_fp16_enable", "trt_bf16_enable",     "trt_int8_enable",         "trt_fp8_enable"};
 
 template <typename Range, typename Name>
 std::string list(const Range& range, const Name& name) {
@@ -83,7 +85,7 @@ std::pair<std::string, int> parse(const std::string& device) {
 const Precision& choose_precision(const Provider& provider, const std::string& wanted) {
     if (std::ranges::find(kPrecisions, wanted) == kPrecisions.end()) {
         throw InputError("precision: found \"" + wanted + "\", expected " +
-                         list(kPrecisions, [](const std::string& name) { return name; }));
+                         list(kPrecisions, [](std::string_view name) { return std::string(name); }));
     }
     if (wanted == "auto") return provider.precisions.front();
     const auto found = std::ranges::find(provider.precisions, wanted, &Precision::name);
@@ -102,8 +104,9 @@ void check_options(const Provider& provider, const NetworkOptions& options) {
     }
     for (const auto& [key, value] : options.provider_options) {
         if (std::ranges::find(kReserved, key) != kReserved.end()) {
-            throw InputError("provider option " + key + ": found " + value +
-                             ", expected none: device and precision say this");
+            std::string line = "provider option " + key;
+            line += ": found " + value;
+            throw InputError(line += ", expected none: device and precision say this");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 #include <dlfcn.h>
 
-#include <cstdio>
+#include <cstdlib>
 
 #include "x2ct/error.h"
 
@@ -29,9 +29,9 @@ void start(void* library) {
     if (get == nullptr) unusable("the library has no OrtGetApiBase, so it is no ONNX Runtime");
     base = get();
     // Asked before GetApi, which prints where it has to refuse: release 1.N has the versions up to N of its interface.
-    int major = 0, minor = 0;
     const std::string found = version();
-    if (std::sscanf(found.c_str(), "%d.%d", &major, &minor) != 2 || major != 1 || minor < ORT_API_VERSION) {
+    const bool is_1 = found.starts_with("1.");
+    if (!is_1 || std::strtol(found.c_str() + 2, nullptr, 10) < ORT_API_VERSION) {
         unusable("found version " + found + ", expected 1." + std::to_string(ORT_API_VERSION) + " or a newer 1.x");
     }
     const OrtApi* const api = base->GetApi(ORT_API_VERSION);
