@@ -38,7 +38,7 @@ class DiffusionConfig:
     mean_share: float = 0.2
     log_mean: float = -0.2
     log_std: float = 1.6
-    schedule: str = "edm"
+    schedule: str = "log-snr"
     solver: str = "unipc-2"
     steps: int = 6
 
