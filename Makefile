@@ -146,7 +146,7 @@ test-wheel: setup
 sanitize: sanitize-address sanitize-thread
 
 # With networks in closed form: the runtimes are not instrumented. What a sanitizer finds ends the test.
-sanitize-%: $(RUN_STAMP)
+sanitize-address sanitize-thread: sanitize-%: $(RUN_STAMP)
 	$(BIN)/cmake -S . -B build/$* $(WATCHED) -DX2CT_SANITIZE=$* -DX2CT_TESTS=ON
 	$(BIN)/cmake --build build/$* --parallel $(JOBS)
 	ASAN_OPTIONS=allocator_may_return_null=1 TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1 \
