@@ -1,0 +1,37 @@
+"""`x2ct drr`: a CT to X-rays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from x2ct import terminal
+from x2ct.commands.options import Json, Quiet, Threads, parse_view
+
+
+def drr(
+    ct: Annotated[Path, typer.Argument(help="A CT: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write PNG, .npy and geometry.json to.")],
+    geometry: Annotated[str, typer.Option(help="parallel, cone, or a geometry file.")] = "parallel",
+    view: Annotated[
+        list[Any] | None,
+        typer.Option(parser=parse_view, metavar="VIEW", help="ap, pa, lateral or degrees; may be repeated."),
+    ] = None,
+    mu_water: Annotated[float, typer.Option(help="Attenuation of water per mm; 0.02 is that of 70 keV.")] = 0.02,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Project a CT to X-rays."""
+    from x2ct import report as reports
+    from x2ct.drr import drr as run
+
+    with terminal.progress("views", quiet) as display:
+        display.stage("projecting")
+        written = run(ct, output, geometry, view, mu_water=mu_water, threads=threads, progress=display.step)
+    if json:
+        terminal.show(reports.to_json({"outputs": [reports.file_record(path) for path in written]}).rstrip())
+        return
+    terminal.show("\n".join(map(str, written)), quiet)

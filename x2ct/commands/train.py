@@ -1,0 +1,63 @@
+"""`x2ct train`: shards to a trained run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from x2ct import terminal
+from x2ct.commands.options import Json, Quiet, Threads
+
+
+def train(
+    shards: Annotated[Path, typer.Argument(help="A folder that `x2ct prepare` wrote.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The run's folder: config, checkpoint, logs, pictures.")
+    ],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    config: Annotated[Path | None, typer.Option(help="The configuration of a new run: JSON, or another run.")] = None,
+    init: Annotated[Path | None, typer.Option(help="A run whose weights a new run starts from.")] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a new run.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in a new run.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Stop by then, with a checkpoint to go on from.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].")] = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train a model on shards."""
+    from x2ct import report as reports
+
+    changes: dict[str, Any] = {
+        key: value for key, value in (("name", name), ("steps", steps), ("seed", seed)) if value is not None
+    }
+    if resume and (changes or config or init):
+        raise typer.BadParameter(
+            "a resumed run keeps its own configuration: leave out --config, --init, --name, --steps and --seed."
+        )
+    with terminal.training_packages(), terminal.progress("steps", quiet) as display:
+        from x2ct.training import TrainConfig
+        from x2ct.training import train as run
+
+        settings = None if resume else TrainConfig.load(config) if config else TrainConfig()
+        display.stage("training")
+        done = run(
+            shards,
+            output,
+            settings and replace(settings, **changes),
+            resume=resume,
+            minutes=minutes,
+            init=init,
+            device=device,
+            threads=threads,
+            progress=display.step,
+        )
+    if json:
+        terminal.show(reports.to_json(vars(done)).rstrip())
+        return
+    state = "finished" if done.finished else "to be resumed"
+    terminal.show(f"{output}: {done.steps} steps in {done.seconds:.0f} s, {state}", quiet)
