@@ -80,7 +80,10 @@ def sample(
     spacing: Annotated[
         Any,
         typer.Option(
-            parser=parse_pitch, metavar="MM", help="The X-rays' pixel pitch: MM, or ROW,COLUMN.", rich_help_panel="Input"
+            parser=parse_pitch,
+            metavar="MM",
+            help="The pixel pitch: MM, or ROW,COLUMN.",
+            rich_help_panel="Input",
         ),
     ] = None,
     model: Annotated[
@@ -144,7 +147,10 @@ def sample(
     shape: Annotated[
         Any,
         typer.Option(
-            parser=parse_shape, metavar="X,Y,Z", help="The CT's voxels; by default the model's.", rich_help_panel="Sampling"
+            parser=parse_shape,
+            metavar="X,Y,Z",
+            help="Voxels; by default the model's.",
+            rich_help_panel="Sampling",
         ),
     ] = None,
     voxel: Annotated[

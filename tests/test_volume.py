@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from x2ct.errors import InputError, X2CTError
-from x2ct.volume import LOWEST_HU, MAX_VOXELS, SYNTHETIC, Volume, check_writable, plausible_hu, to_ras
+from x2ct.volume import LOWEST_HU, SYNTHETIC, Volume, check_writable, plausible_hu, to_ras
+from x2ct.voxels import MAX_VOXELS
 
 CHEST = Path(__file__).parent / "data" / "chest_4mm.nii.gz"
 SHAPE = (5, 6, 7)
@@ -310,7 +311,7 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_check_writable_leaves_an_existing_file_alone(tmp_path: Path) -> None:
     (tmp_path / "ct.nii").write_text("before")
-    assert check_writable(tmp_path / "ct.nii") == tmp_path / "ct.nii"
+    assert check_writable(tmp_path / "ct.nii") == "nifti"
     assert (tmp_path / "ct.nii").read_text() == "before"
     assert len(list(tmp_path.iterdir())) == 1
 

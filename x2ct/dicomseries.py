@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
+from x2ct.voxels import LPS_TO_RAS
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -88,7 +89,7 @@ def read_series(folder: Path) -> tuple[npt.NDArray[np.float32], FloatArray, tupl
     tilt = np.degrees(np.arccos(min(1.0, abs(float(step @ normal)) / float(np.linalg.norm(step)))))
     if tilt > 0.5:
         notes.append(f"Slices are stacked at {tilt:.1f} degrees to their normal (gantry tilt); the affine keeps it.")
-    return hu, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, tuple(notes)  # DICOM is LPS
+    return hu, LPS_TO_RAS @ affine, tuple(notes)
 
 
 def _scan(folder: Path) -> tuple[list[_Slice], int]:

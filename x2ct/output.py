@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 
@@ -42,8 +43,41 @@ def check_writable(path: str | PathLike[str], suffixes: tuple[str, ...] = ()) ->
     return target
 
 
+def check_new_folder(path: str | PathLike[str]) -> Path:
+    """Says, before a long run, that a folder `path` can't be made: it must not be there yet, or hold nothing.
+
+    Raises:
+        InputError: a file or a folder with files under that name, or a parent that can't be written.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_dir():
+        raise InputError.of(target, "output", found="a file", expected="a new folder", hint="name another")
+    if target.is_dir() and any(target.iterdir()):
+        raise InputError.of(target, "output", found="a folder with files", expected="a new one", hint="name another")
+    check_writable(target / "file" if target.is_dir() else target)
+    return target
+
+
 def write_atomically(path: str | PathLike[str], content: bytes | Iterable[bytes]) -> Path:
     """Writes `content`, or its parts as they come, beside `path`, flushes it to the disk, and moves it to its name.
+
+    Raises:
+        X2CTError: the write failed (disk full, folder gone); what was at `path` before is still there, whole.
+    """
+
+    def write(part: Path) -> None:
+        with part.open("xb") as stream:
+            stream.writelines([content] if isinstance(content, bytes) else content)
+
+    return write_beside(path, write)
+
+
+def write_beside(path: str | PathLike[str], write: Callable[[Path], object]) -> Path:
+    """Lets `write` make a file, or a folder of files, beside `path`; flushes it to the disk and moves it to its name.
+
+    Args:
+        path: the file, which may be there already, or the folder, which may not (but for an empty one).
+        write: is given a hidden name with the same ending.
 
     Raises:
         X2CTError: the write failed (disk full, folder gone); what was at `path` before is still there, whole.
@@ -51,20 +85,27 @@ def write_atomically(path: str | PathLike[str], content: bytes | Iterable[bytes]
     target = Path(path)
     part = _beside(target)
     try:
-        with part.open("xb") as stream:
-            stream.writelines([content] if isinstance(content, bytes) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write(part)
+        for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
+            _flush(file)
         os.replace(part, target)
     except OSError as error:
         raise X2CTError(f"{target}: output: not written: {_reason(error)}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
     return target
 
 
+def _flush(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name[:80]}.{os.getpid()}.{uuid.uuid4().hex[:8]}.part")
+    return target.with_name(f".x2ct-{os.getpid()}-{uuid.uuid4().hex[:8]}-{target.name[-80:]}")
 
 
 def _reason(error: OSError) -> str:

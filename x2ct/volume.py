@@ -1,4 +1,4 @@
-"""A CT volume: HU on a grid with its place in the world. NIfTI, DICOM series, NRRD and MetaImage in; NIfTI out.
+"""A CT volume: HU on a grid with its place in the world. NIfTI, DICOM series, NRRD and MetaImage in and out.
 
 Whatever a file's axis order, the array that comes out is indexed (x, y, z) and closest to RAS+: indices grow towards
 the patient's right, front and head. An oblique affine keeps its rotation; only axes are permuted and flipped.
@@ -6,8 +6,6 @@ the patient's right, front and head. An oblique affine keeps its rotation; only 
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -16,28 +14,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import output
-from x2ct.errors import InputError, MissingRuntimeError
+from x2ct import itkimage, nifti, output
+from x2ct.errors import InputError
+from x2ct.voxels import check_affine, check_shape
 
 if TYPE_CHECKING:
-    import nibabel as nib
+    from x2ct.dicomexport import Origin
 
 FloatArray = npt.NDArray[np.float64]
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-ITK_SUFFIXES = (".nrrd", ".mha", ".mhd")
-MAX_VOXELS = 1_000_000_000  # 4 GB of float32; checked in the header, before anything is decoded
+SUFFIXES = (*nifti.SUFFIXES, *itkimage.SUFFIXES)
+"""What can be read; a DICOM series is a folder."""
+FORMATS = {"nifti": nifti.SUFFIXES, "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
+"""What can be written, and the endings of its files; a DICOM series is a folder."""
 SYNTHETIC = "synthetic CT by x2ct, not for diagnosis"
 
 AIR_HU = -1000.0
 LOWEST_HU = -1024.0  # what 12-bit scanners store as air; anything below is padding
 HIGHEST_HU = 32767.0
-SPACING_MM = (0.01, 50.0)
-
-_NIFTI_OFFSET = 352  # the header, and four bytes that say that no extension follows
-_SLAB = 16  # slices that are written at a time
-_TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +60,8 @@ class Volume:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hu", np.asarray(self.hu, np.float32))
         object.__setattr__(self, "affine", np.array(self.affine, np.float64))
-        _check_shape(self.source, self.hu.shape)
-        _check_affine(self.source, self.affine)
+        check_shape(self.source, self.hu.shape)
+        check_affine(self.source, self.affine)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -100,71 +94,74 @@ class Volume:
             values, affine, notes = read_series(source)
         elif not source.exists():
             raise InputError.of(source, "file", found="no such file or folder", expected="a CT")
-        elif name.endswith(NIFTI_SUFFIXES):
-            values, affine, notes = _read_nifti(source)
-        elif name.endswith(ITK_SUFFIXES):
-            values, affine, notes = _read_itk(source)
+        elif name.endswith(nifti.SUFFIXES):
+            values, affine, notes = nifti.read_nifti(source)
+        elif name.endswith(itkimage.SUFFIXES):
+            values, affine, notes = itkimage.read_itk(source)
         else:
             hint = "a DICOM series is given as its folder" if name.endswith((".dcm", ".ima")) else ""
-            expected = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES)) + " or a DICOM folder"
+            expected = ", ".join(SUFFIXES) + " or a DICOM folder"
             raise InputError.of(source, "format", found=source.suffix or "no ending", expected=expected, hint=hint)
-        _check_shape(source, values.shape)
-        _check_affine(source, affine)
+        check_shape(source, values.shape)
+        check_affine(source, affine)
         hu, more = plausible_hu(values, source)
         hu, affine, original = to_ras(hu, affine)
         return cls(hu, affine, str(source), original, "", (*notes, *more))
 
-    def save(self, path: str | PathLike[str], *, synthetic: bool = False) -> Path:
-        """Writes a NIfTI of int16 HU whose sform and qform are the affine, whole or not at all.
-
-        The same volume gives the same bytes: no time, host or file name goes into the file.
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        synthetic: bool = False,
+        kind: str = "auto",
+        origin: Origin | None = None,
+    ) -> Path:
+        """Writes int16 HU with their place in the world, whole or not at all. The same volume gives the same bytes.
 
         Args:
-            path: ends with .nii or .nii.gz.
-            synthetic: whether the description must say that this is no scan of a person.
+            path: ends as its kind of file does (see `FORMATS`); for a DICOM series, a new folder.
+            synthetic: whether the file must say that this is no scan of a person.
+            kind: one of `FORMATS`, or "auto" for what the ending says.
+            origin: of a synthetic DICOM series, what it was made of.
 
         Raises:
             InputError: a wrong ending, or a place that can't be written (see `check_writable`).
+            MissingRuntimeError: SimpleITK is needed for the format and not installed.
             X2CTError: the write failed on the way, as on a full disk.
         """
-        target = check_writable(path)
-        parts = self._nifti(synthetic)
-        return output.write_atomically(target, _gzip(parts) if target.name.lower().endswith(".gz") else parts)
-
-    def _nifti(self, synthetic: bool) -> Iterator[bytes]:
-        """The file, slab by slab: a large volume is never there a second time."""
-        import nibabel as nib
-
-        header = nib.Nifti1Header()
-        header.set_data_dtype(np.int16)
-        header.set_data_shape(self.shape)
-        header.set_xyzt_units("mm")
-        header.set_sform(self.affine, code="scanner")
-        header.set_qform(self.affine, code="scanner", strip_shears=True)
+        kind = check_writable(path, kind)
         text = "; ".join(part for part in (SYNTHETIC if synthetic else "", self.description) if part)
-        header["descrip"] = text.encode("ascii", "replace")[:79]
-        header["vox_offset"], header["magic"] = _NIFTI_OFFSET, b"n+1"
-        header["scl_slope"], header["scl_inter"] = np.nan, np.nan
-        yield header.binaryblock + bytes(_NIFTI_OFFSET - len(header.binaryblock))
-        limits = np.iinfo(np.int16)
-        for at in range(0, self.shape[2], _SLAB):
-            slab = np.clip(np.rint(self.hu[:, :, at : at + _SLAB]), limits.min, limits.max).astype("<i2")
-            yield slab.tobytes(order="F")  # x is the fastest in a NIfTI
+        if kind == "nifti":
+            return nifti.write_nifti(self.hu, self.affine, text, Path(path))
+        if kind != "dicom":
+            return itkimage.write_itk(self.hu, self.affine, text, Path(path))
+        from x2ct import dicomexport
+
+        made_of = origin or (dicomexport.Origin() if synthetic else None)
+        return dicomexport.write_series(self.hu, self.affine, path, description=text, origin=made_of)
 
 
-def _gzip(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Gzip without a time or a name in it, or the same volume would differ in its bytes from one second to the next."""
-    import zlib
+def check_writable(path: str | PathLike[str], kind: str = "auto") -> str:
+    """Says, before a long run, what kind of file a volume at `path` will be, or why it can't be saved there.
 
-    packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    for part in parts:
-        yield packer.compress(part)
-    yield packer.flush()
+    Args:
+        path: the file or, for "dicom", the folder.
+        kind: one of `FORMATS`, or "auto" for what the ending says. A folder has to be asked for.
 
+    Returns:
+        One of `FORMATS`.
 
-def check_writable(path: str | PathLike[str]) -> Path:
-    """Raises InputError, before a long run, when a volume can't be saved at `path` (see `output.check_writable`)."""
-    return output.check_writable(path, NIFTI_SUFFIXES)
+    Raises:
+        InputError: an unknown kind, an ending that is not the kind's, or a place that can't be written.
+    """
+    if kind not in ("auto", *FORMATS):
+        raise InputError.of("--format", "value", found=kind, expected=f"auto, {', '.join(FORMATS)}")
+    if kind == "dicom":
+        output.check_new_folder(path)
+        return kind
+    endings = FORMATS[kind] if kind != "auto" else tuple(suffix for those in FORMATS.values() for suffix in those)
+    name = output.check_writable(path, endings).name.lower()
+    return next(known for known, those in FORMATS.items() if those and name.endswith(those))
 
 
 def to_ras(values: npt.NDArray[np.float32], affine: FloatArray) -> tuple[npt.NDArray[np.float32], FloatArray, str]:
@@ -231,108 +228,3 @@ def _looks_unshifted(hu: npt.NDArray[np.float32]) -> bool:
     sample = hu.reshape(-1)[:: max(1, hu.size // 1_000_000)]
     air, tissue = np.mean(sample < 200), np.mean((sample > 850) & (sample < 1200))
     return bool(air > 0.01 and tissue > 0.05)
-
-
-def _check_shape(source: str | PathLike[str], shape: tuple[int, ...]) -> None:
-    if len(shape) != 3 or min(shape) < 2:
-        found = " x ".join(map(str, shape)) or "a single number"
-        raise InputError.of(source, "shape", found=found, expected="three axes of 2 or more voxels")
-    voxels = int(np.prod(shape, dtype=np.int64))
-    if voxels > MAX_VOXELS:
-        raise InputError.of(source, "size", found=f"{voxels} voxels", expected=f"at most {MAX_VOXELS}")
-
-
-def _check_affine(source: str | PathLike[str], affine: FloatArray) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
-        raise InputError.of(source, "affine", found=affine.tolist(), expected="a finite 4x4 with last row 0 0 0 1")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    lowest, highest = SPACING_MM
-    if spacing.min() < lowest or spacing.max() > highest:
-        found = " x ".join(f"{length:g}" for length in spacing) + " mm"
-        raise InputError.of(source, "voxel size", found=found, expected=f"{lowest:g} to {highest:g} mm")
-    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
-        raise InputError.of(source, "affine", found="axes that lie in a plane", expected="three independent axes")
-
-
-def _read_nifti(source: Path) -> tuple[npt.NDArray[Any], FloatArray, tuple[str, ...]]:
-    import zlib
-
-    import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    damage = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, OverflowError)
-    try:
-        image = nib.load(source)
-    except damage as error:
-        raise _damaged(source, error) from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise InputError.of(source, "file", found=type(image).__name__, expected="a NIfTI")
-    dtype = image.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise InputError.of(source, "data type", found=dtype, expected="real numbers")
-    shape = image.shape
-    if len(shape) > 3 and set(shape[3:]) == {1}:
-        shape = shape[:3]
-    _check_shape(source, shape)
-    try:
-        if source.name.lower().endswith(".gz"):
-            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-            offset = min(int(image.header.get_data_offset()), _TRAILING_BYTES)
-            image = type(image).from_stream(_unzipped(source, offset + size))
-        values = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)
-    except damage as error:
-        raise _damaged(source, error) from error
-    affine, notes = _nifti_affine(image)
-    return values, affine, notes
-
-
-def _unzipped(source: Path, size: int) -> io.BytesIO:
-    """A .gz file's content. Read to its end, where its checksum is: nibabel stops before it and misses damage."""
-    import gzip
-
-    with gzip.open(source) as stream:
-        return io.BytesIO(stream.read(size + _TRAILING_BYTES))
-
-
-def _nifti_affine(image: nib.Nifti1Image) -> tuple[FloatArray, tuple[str, ...]]:
-    header = image.header
-    affine = np.array(image.affine, np.float64)
-    notes = []
-    if not int(header["sform_code"]) and not int(header["qform_code"]):
-        notes.append("The header has neither sform nor qform: the patient's left was taken where x indices grow.")
-    unit, millimetres = {1: ("metres", 1000.0), 3: ("microns", 0.001)}.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
-    if unit != "mm":
-        affine[:3] *= millimetres
-        notes.append(f"The header gives lengths in {unit}; they were turned to mm.")
-    return affine, tuple(notes)
-
-
-def _read_itk(source: Path) -> tuple[npt.NDArray[Any], FloatArray, tuple[str, ...]]:
-    try:
-        import SimpleITK as sitk
-    except ImportError as error:
-        raise MissingRuntimeError(f"{source}: {source.suffix} needs SimpleITK; pip install SimpleITK") from error
-
-    reader: Any = sitk.ImageFileReader()  # SimpleITK ships no usable types
-    reader.SetFileName(str(source))
-    try:
-        reader.ReadImageInformation()
-        if reader.GetNumberOfComponents() != 1:
-            raise InputError.of(source, "channels", found=reader.GetNumberOfComponents(), expected=1)
-        _check_shape(source, tuple(reader.GetSize()))
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise _damaged(source, error) from error
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    values = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0).copy()
-    return values, _LPS_TO_RAS @ affine, ()
-
-
-def _damaged(source: Path, error: Exception) -> InputError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    reason = lines[-1].replace(str(source), "").strip(" :")[:160]
-    found = "an empty file" if source.exists() and source.stat().st_size == 0 else f"what can't be read ({reason})"
-    return InputError.of(source, "file", found=found, expected="a whole file", hint="was the copy cut short?")

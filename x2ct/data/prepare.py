@@ -17,9 +17,8 @@ from x2ct.data.body import Body, coarsen, extract_body
 from x2ct.data.shards import INDEX, read_index, sha256_of, write_index
 from x2ct.errors import InputError, X2CTError
 from x2ct.grid import Grid
-from x2ct.volume import ITK_SUFFIXES, NIFTI_SUFFIXES, Volume
+from x2ct.volume import SUFFIXES, Volume
 
-SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 METHOD = 3
 """Raised when the same source would give another shard, so that old shards are made again."""
 

@@ -1,0 +1,55 @@
+"""What all formats of CT volumes share: limits, checks before anything is decoded, int16, how damage is told."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+
+FloatArray = npt.NDArray[np.float64]
+
+MAX_VOXELS = 1_000_000_000  # 4 GB of float32; checked in the header, before anything is decoded
+SPACING_MM = (0.01, 50.0)
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM and ITK count world mm towards the patient's left and back, NIfTI and x2ct towards right and front."""
+
+
+def check_shape(source: str | PathLike[str], shape: tuple[int, ...]) -> None:
+    """Three axes, and no more than MAX_VOXELS. Raises InputError."""
+    if len(shape) != 3 or min(shape) < 2:
+        found = " x ".join(map(str, shape)) or "a single number"
+        raise InputError.of(source, "shape", found=found, expected="three axes of 2 or more voxels")
+    voxels = int(np.prod(shape, dtype=np.int64))
+    if voxels > MAX_VOXELS:
+        raise InputError.of(source, "size", found=f"{voxels} voxels", expected=f"at most {MAX_VOXELS}")
+
+
+def check_affine(source: str | PathLike[str], affine: FloatArray) -> None:
+    """A 4x4 to mm with plausible voxel sizes and three independent axes. Raises InputError."""
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
+        raise InputError.of(source, "affine", found=affine.tolist(), expected="a finite 4x4 with last row 0 0 0 1")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    lowest, highest = SPACING_MM
+    if spacing.min() < lowest or spacing.max() > highest:
+        found = " x ".join(f"{length:g}" for length in spacing) + " mm"
+        raise InputError.of(source, "voxel size", found=found, expected=f"{lowest:g} to {highest:g} mm")
+    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
+        raise InputError.of(source, "affine", found="axes that lie in a plane", expected="three independent axes")
+
+
+def damaged(source: Path, error: Exception) -> InputError:
+    """The error line for a file that a library could not read."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = lines[-1].replace(str(source), "").strip(" :")[:160]
+    found = "an empty file" if source.exists() and source.stat().st_size == 0 else f"what can't be read ({reason})"
+    return InputError.of(source, "file", found=found, expected="a whole file", hint="was the copy cut short?")
+
+
+def int16_hu(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """HU as files hold them: rounded to whole numbers, clipped to what int16 can hold."""
+    limits = np.iinfo(np.int16)
+    return np.clip(np.rint(hu), limits.min, limits.max).astype(np.int16)
