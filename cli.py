@@ -62,7 +62,9 @@ def x2ct(
 def sample(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="The CT to write: .nii.gz or .nii, int16 HU.", rich_help_panel="Output"),
+        typer.Option(
+            "--output", "-o", help="The CT to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", rich_help_panel="Output"
+        ),
     ],
     ap: Annotated[
         Path | None,
@@ -90,6 +92,10 @@ def sample(
         str,
         typer.Option("--model", "-m", help="A bundle's folder, or a bundled model's name.", rich_help_panel="Sampling"),
     ] = "chest",
+    format: Annotated[  # noqa: A002 - the option's name
+        str,
+        typer.Option(help="nifti, nrrd, mha, or dicom, with which -o is a new folder.", rich_help_panel="Output"),
+    ] = "auto",
     preview: Annotated[
         Path | None, typer.Option(help="Also write a picture of the result: .png.", rich_help_panel="Output")
     ] = None,
@@ -203,6 +209,7 @@ def sample(
 
     job = SampleJob(
         output=output,
+        format=format,
         ap=ap,
         pa=pa,
         lateral=lateral,

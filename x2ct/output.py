@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -97,6 +99,46 @@ def write_beside(path: str | PathLike[str], write: Callable[[Path], object]) -> 
         else:
             part.unlink(missing_ok=True)
     return target
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """No output may be an input, or another output. Raises InputError."""
+    read = {path.resolve() for path in inputs}
+    written: set[Path] = set()
+    for path in outputs:
+        place = path.resolve()
+        if place in read or place in written:
+            found = "an input of the same run" if place in read else "the name of another output"
+            raise InputError.of(path, "output", found=found, expected="a name of its own")
+        written.add(place)
+
+
+@contextmanager
+def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
+    """Write several files so that all of them appear, or none.
+
+    Yields a function from each output to the path to write it to, in a hidden folder beside it. When the block ends
+    well they are moved into place; when it raises, for whatever reason, the hidden folders go with what is in them.
+
+    Raises:
+        X2CTError: a hidden folder can't be made, or a file can't be moved.
+    """
+    folders: dict[Path, Path] = {}
+
+    def place(output: Path) -> Path:
+        return folders[output.parent] / output.name
+
+    try:
+        for parent in {output.parent for output in outputs}:
+            folders[parent] = Path(tempfile.mkdtemp(prefix=".x2ct-", dir=parent))
+        yield place
+        for output in outputs:
+            os.replace(place(output), output)
+    except OSError as error:
+        raise X2CTError(f"{error.filename or 'output'}: not written: {error.strerror or error}") from error
+    finally:
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush(file: Path) -> None:

@@ -6,22 +6,19 @@ new file, and never half of one.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from x2ct.errors import InputError, X2CTError
-from x2ct.output import check_writable
+from x2ct.errors import InputError
+from x2ct.output import check_outputs, check_writable, staged
 
 if TYPE_CHECKING:
     from x2ct.radiograph import XRay
-    from x2ct.sampler import Preview, Result
+    from x2ct.sampler import Preview, Result, Sampler
     from x2ct.volume import Volume
 
 AnyPath = str | PathLike[str]
@@ -34,7 +31,8 @@ class SampleJob:
     """What `x2ct sample` is asked to do.
 
     Attributes:
-        output: the CT, .nii or .nii.gz.
+        output: the CT.
+        format: what it is written as, one of `x2ct.volume.FORMATS`, or "auto" for what its ending says.
         ap, pa, lateral: X-ray files; at least one, and not both ap and pa.
         geometry: a geometry file (JSON) that says where the X-rays were taken from.
         spacing_mm: the X-rays' pixel pitch (row, column), where their files don't say it or say it wrong.
@@ -51,6 +49,7 @@ class SampleJob:
     """
 
     output: Path
+    format: str = "auto"
     ap: Path | None = None
     pa: Path | None = None
     lateral: Path | None = None
@@ -102,17 +101,49 @@ class SampleJob:
         return tuple(self._beside(f"{sample:03d}") for sample in range(self.samples))
 
     def _beside(self, what: str) -> Path:
-        stem, dot, ending = self.output.name.partition(".nii")
-        return self.output.with_name(f"{stem}_{what}{dot}{ending}")
+        from x2ct.volume import stem_and_ending
+
+        stem, ending = stem_and_ending(self.output.name)
+        return self.output.with_name(f"{stem}_{what}{ending}")
+
+
+def open_sampler(job: SampleJob) -> Sampler:
+    """The model that a job names, on the grid and the device that it asks for.
+
+    Raises:
+        X2CTError: any of the family.
+    """
+    from x2ct.bundle import Bundle
+    from x2ct.grid import Grid
+    from x2ct.sampler import Sampler
+
+    bundle = Bundle.load(job.model)
+    return Sampler(
+        bundle,
+        device=job.device,
+        backend=job.backend,
+        precision=job.precision,
+        threads=job.threads,
+        grid=Grid(job.shape or bundle.grid.shape, job.voxel_mm or bundle.grid.spacing_mm),
+        memory=job.memory,
+        halo=job.halo,
+        provider=job.provider,
+        provider_options=dict(job.provider_options),
+    )
 
 
 def sample_files(
-    job: SampleJob, *, stage: StageProgress | None = None, progress: StepProgress | None = None
+    job: SampleJob,
+    *,
+    sampler: Sampler | None = None,
+    stage: StageProgress | None = None,
+    progress: StepProgress | None = None,
 ) -> dict[str, Any]:
     """X-ray files to a CT file; returns the report.
 
     Args:
         job: what to do.
+        sampler: what `open_sampler` gave for this job, or for another of the same model and device.
         stage: told what is being done now, in a few words.
         progress: called with (evaluations done, of how many, sigma).
 
@@ -128,34 +159,20 @@ def sample_files(
     geometry = Geometry.load(job.geometry) if job.geometry else None
     xrays = {name: XRay.load(path, spacing=job.spacing_mm) for name, path in job.inputs.items()}
     say("loading the model")
-    from x2ct.bundle import Bundle
-    from x2ct.grid import Grid
-    from x2ct.sampler import Sampler
+    sampler = sampler or open_sampler(job)
+    write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}")
 
     def first_steps(done: int, total: int, sigma: float) -> None:
         say("sampling")
         if progress is not None:
             progress(done, total, sigma)
 
-    bundle = Bundle.load(job.model)
-    sampler = Sampler(
-        bundle,
-        device=job.device,
-        backend=job.backend,
-        precision=job.precision,
-        threads=job.threads,
-        grid=Grid(job.shape or bundle.grid.shape, job.voxel_mm or bundle.grid.spacing_mm),
-        memory=job.memory,
-        halo=job.halo,
-        provider=job.provider,
-        provider_options=dict(job.provider_options),
-    )
     say("compiling the networks")
     with staged(job.outputs) as place, _live_picture(job, xrays) as draw:
 
         def keep(sample: int, ct: Volume) -> None:
             say("writing")
-            ct.save(place(job.each[sample]), synthetic=True)
+            write.ct(ct, place(job.each[sample]))
 
         result = sampler.run(
             ap=xrays.get("ap"),
@@ -176,29 +193,41 @@ def sample_files(
             preview_every=job.preview_every or 1,
         )
         say("writing")
-        return _write(job, result, xrays, place)
+        return write.rest(result, xrays, place)
 
 
-def _write(job: SampleJob, result: Result, xrays: Mapping[str, XRay], place: Callable[[Path], Path]) -> dict[str, Any]:
-    """What the job asks for beside the samples, to where `place` says; returns the report with the files in it."""
-    from x2ct import report as reports
+@dataclass(frozen=True)
+class _Writer:
+    """A job's files, once there is something to write."""
 
-    report = result.report
-    report["inputs"] = [entry | reports.file_record(job.inputs[entry["view"]]) for entry in report["inputs"]]
-    if job.geometry:
-        report["geometry"] = reports.file_record(job.geometry)
-    result.volume.save(place(job.output), synthetic=True)
-    if result.spread is not None:
-        result.spread.save(place(job.spread), synthetic=True)
-    if job.preview:
-        from x2ct import preview
+    job: SampleJob
+    model: str
 
-        preview.save(place(job.preview), result.volume, xrays)
-    report["outputs"] = [reports.file_record(place(path)) for path in job.outputs if path != job.report]
-    report["peak_memory_bytes"] = reports.peak_memory_bytes()
-    if job.report:
-        reports.write_json(report, place(job.report))
-    return report
+    def ct(self, ct: Volume, path: Path) -> None:
+        from x2ct.dicomexport import Origin
+
+        ct.save(path, synthetic=True, kind=self.job.format, origin=Origin(tuple(self.job.inputs.values()), self.model))
+
+    def rest(self, result: Result, xrays: Mapping[str, XRay], place: Callable[[Path], Path]) -> dict[str, Any]:
+        """All but the single samples, to where `place` says; returns the report with the files in it."""
+        from x2ct import report as reports
+
+        job, report = self.job, result.report
+        report["inputs"] = [entry | reports.file_record(job.inputs[entry["view"]]) for entry in report["inputs"]]
+        if job.geometry:
+            report["geometry"] = reports.file_record(job.geometry)
+        self.ct(result.volume, place(job.output))
+        if result.spread is not None:
+            self.ct(result.spread, place(job.spread))
+        if job.preview:
+            from x2ct import preview
+
+            preview.save(place(job.preview), result.volume, xrays)
+        report["outputs"] = [reports.file_record(place(path)) for path in job.outputs if path != job.report]
+        report["peak_memory_bytes"] = reports.peak_memory_bytes()
+        if job.report:
+            reports.write_json(report, place(job.report))
+        return report
 
 
 @contextmanager
@@ -238,51 +267,14 @@ def _check_job(job: SampleJob) -> None:
         if not path.exists():
             raise InputError.of(path, "file", found="nothing there", expected="a file that can be read")
     check_outputs(job.outputs, (*job.inputs.values(), *((job.geometry,) if job.geometry else ())))
-    volume.check_writable(job.output)
+    if volume.check_writable(job.output, job.format) == "dicom":
+        from x2ct.dicomexport import Origin
+
+        Origin(tuple(job.inputs.values())).headers()
     if job.preview:
         check_writable(job.preview, (".png",))
     if job.report:
         check_writable(job.report, (".json",))
-
-
-def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """No output may be an input, or another output. Raises InputError."""
-    read = {path.resolve() for path in inputs}
-    written: set[Path] = set()
-    for path in outputs:
-        place = path.resolve()
-        if place in read or place in written:
-            found = "an input of the same run" if place in read else "the name of another output"
-            raise InputError.of(path, "output", found=found, expected="a name of its own")
-        written.add(place)
-
-
-@contextmanager
-def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
-    """Write several files so that all of them appear, or none.
-
-    Yields a function from each output to the path to write it to, in a hidden folder beside it. When the block ends
-    well they are moved into place; when it raises, for whatever reason, the hidden folders go with what is in them.
-
-    Raises:
-        X2CTError: a hidden folder can't be made, or a file can't be moved.
-    """
-    folders: dict[Path, Path] = {}
-
-    def place(output: Path) -> Path:
-        return folders[output.parent] / output.name
-
-    try:
-        for parent in {output.parent for output in outputs}:
-            folders[parent] = Path(tempfile.mkdtemp(prefix=".x2ct-", dir=parent))
-        yield place
-        for output in outputs:
-            os.replace(place(output), output)
-    except OSError as error:
-        raise X2CTError(f"{error.filename or 'output'}: not written: {error.strerror or error}") from error
-    finally:
-        for folder in folders.values():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _silent(_: str) -> None:

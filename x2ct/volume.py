@@ -164,6 +164,13 @@ def check_writable(path: str | PathLike[str], kind: str = "auto") -> str:
     return next(known for known, those in FORMATS.items() if those and name.endswith(those))
 
 
+def stem_and_ending(name: str) -> tuple[str, str]:
+    """A file's name before and from the ending that says its format: "ct.nii.gz" is "ct" and ".nii.gz"."""
+    known = [suffix for those in FORMATS.values() for suffix in those if name.lower().endswith(suffix)]
+    ending = max((len(suffix) for suffix in known), default=0)
+    return name[: len(name) - ending], name[len(name) - ending :]
+
+
 def to_ras(values: npt.NDArray[np.float32], affine: FloatArray) -> tuple[npt.NDArray[np.float32], FloatArray, str]:
     """Permutes and flips axes so that they are closest to RAS+; a rotation that is left stays in the affine.
 
