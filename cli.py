@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__, terminal
-from x2ct.commands import drr, export, info, prepare, train, tune
+from x2ct.commands import cohort, drr, export, info, prepare, train, tune
 from x2ct.commands.options import Json, Quiet, Threads, parse_bytes, parse_option, parse_pitch, parse_shape, parse_voxel
 
 
@@ -200,6 +200,16 @@ def sample(
         ),
     ] = None,
     threads: Threads = 0,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="Many studies: a CSV with id, ap, pa, lateral ...; -o is a folder.", rich_help_panel="Cohort"
+        ),
+    ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Leave out the studies that are done.", rich_help_panel="Cohort")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Studies at a time.", rich_help_panel="Cohort")] = 1,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -238,6 +248,11 @@ def sample(
         provider_options=tuple(provider_option or ()),
         threads=threads,
     )
+    if manifest is not None:
+        cohort.run(manifest, job, go_on, jobs, quiet, json)
+        return
+    if go_on or jobs != 1:
+        raise typer.BadParameter("--continue and --jobs are for many studies: name them with --manifest.")
     with terminal.progress("evaluations", quiet) as display:
         done = sample_files(job, stage=display.stage, progress=display.step)
     if json:

@@ -17,6 +17,7 @@ from x2ct.errors import InputError
 from x2ct.output import check_outputs, check_writable, staged
 
 if TYPE_CHECKING:
+    from x2ct.bundle import Bundle
     from x2ct.radiograph import XRay
     from x2ct.sampler import Preview, Result, Sampler
     from x2ct.volume import Volume
@@ -107,8 +108,8 @@ class SampleJob:
         return self.output.with_name(f"{stem}_{what}{ending}")
 
 
-def open_sampler(job: SampleJob) -> Sampler:
-    """The model that a job names, on the grid and the device that it asks for.
+def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
+    """The model that a job names, or one that is loaded already, on the grid and the device that it asks for.
 
     Raises:
         X2CTError: any of the family.
@@ -117,7 +118,7 @@ def open_sampler(job: SampleJob) -> Sampler:
     from x2ct.grid import Grid
     from x2ct.sampler import Sampler
 
-    bundle = Bundle.load(job.model)
+    bundle = bundle or Bundle.load(job.model)
     return Sampler(
         bundle,
         device=job.device,
