@@ -8,6 +8,7 @@
 #   make format       apply ruff and clang-format
 #   make wheel        dist/x2ct-*.whl
 #   make test-wheel   build the wheel, install it in a fresh environment outside the checkout, use it
+#   make test-browser  the pages that x2ct writes, looked at in headless Chromium (which apt installs where it can)
 #   make sanitize     the C++ tests under AddressSanitizer with UBSan, then under ThreadSanitizer
 #   make fuzz         the fuzz targets, SECONDS=20 each, built with Clang 16 (which apt installs where it can)
 #   make coverage     which lines of csrc/ the C++ tests run, as text and in build/coverage/report.html
@@ -44,7 +45,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build test ctest pytest lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
+.PHONY: help setup demo build test ctest pytest test-browser lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
 	sanitize sanitize-address sanitize-thread fuzz coverage soak clean
 
 help:
@@ -140,6 +141,11 @@ pytest: setup build
 
 test-wheel: setup
 	$(BIN)/python -m pytest -m wheel tests/test_packaging.py
+
+test-browser: setup
+	@command -v chromium chromium-browser google-chrome > /dev/null || { apt-get update -qq; apt-get install -qq --yes --no-install-recommends chromium; } > /dev/null 2>&1 || true
+	@if command -v chromium chromium-browser google-chrome > /dev/null; then $(BIN)/python -m pytest -m browser tests; \
+		else echo "test-browser: NOT RUN: no Chromium here, and apt can't install one (it needs root and a mirror)"; [ "$(WITHOUT_CHROMIUM)" = skip ]; fi
 
 # ------------------------------------------------------------------------------------------------ closer looks
 

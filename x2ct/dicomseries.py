@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.voxels import LPS_TO_RAS
+from x2ct.voxels import LPS_TO_RAS, Stored
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -40,6 +40,7 @@ _HEADER_TAGS = [
     "PixelSpacing",
     "ImageOrientationPatient",
     "ImagePositionPatient",
+    "SyntheticData",
 ]
 
 
@@ -53,16 +54,17 @@ class _Slice:
     spacing: tuple[float, float]
     orientation: tuple[float, ...]
     position: tuple[float, ...]
+    synthetic: bool
 
 
-def read_series(folder: Path) -> tuple[npt.NDArray[np.float32], FloatArray, tuple[str, ...]]:
+def read_series(folder: Path) -> Stored:
     """Reads the one CT series that a folder (with its subfolders) holds.
 
     Args:
         folder: files that are no DICOM images, and scouts, are passed over.
 
     Returns:
-        HU indexed (column, row, slice), the 4x4 affine from that index to RAS+ mm, and notes.
+        HU indexed (column, row, slice).
 
     Raises:
         InputError: no series, several series, a missing or doubled slice, uneven gaps, slices of different shape or
@@ -89,7 +91,7 @@ def read_series(folder: Path) -> tuple[npt.NDArray[np.float32], FloatArray, tupl
     tilt = np.degrees(np.arccos(min(1.0, abs(float(step @ normal)) / float(np.linalg.norm(step)))))
     if tilt > 0.5:
         notes.append(f"Slices are stacked at {tilt:.1f} degrees to their normal (gantry tilt); the affine keeps it.")
-    return hu, LPS_TO_RAS @ affine, tuple(notes)
+    return Stored(hu, LPS_TO_RAS @ affine, tuple(notes), first.synthetic)
 
 
 def _scan(folder: Path) -> tuple[list[_Slice], int]:
@@ -131,6 +133,7 @@ def _slice(path: Path, header: Dataset) -> _Slice:
         _pair(_numbers(path, header, "PixelSpacing", 2)),
         _numbers(path, header, "ImageOrientationPatient", 6),
         _numbers(path, header, "ImagePositionPatient", 3),
+        str(header.get("SyntheticData", "")) == "YES",
     )
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
-from x2ct.voxels import LPS_TO_RAS, check_shape, damaged, int16_hu
+from x2ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, damaged, int16_hu
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -18,8 +18,8 @@ SUFFIXES = (".nrrd", ".mha", ".mhd")
 WRITTEN_SUFFIXES = (".nrrd", ".mha")  # an .mhd is two files, which can't appear at once
 
 
-def read_itk(source: Path) -> tuple[npt.NDArray[Any], FloatArray, tuple[str, ...]]:
-    """The stored values (i, j, k), the 4x4 affine to RAS+ mm, and no notes. Raises InputError, MissingRuntimeError."""
+def read_itk(source: Path) -> Stored:
+    """Raises InputError, and MissingRuntimeError without SimpleITK."""
     sitk = _simpleitk(source)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(source))
@@ -35,7 +35,8 @@ def read_itk(source: Path) -> tuple[npt.NDArray[Any], FloatArray, tuple[str, ...
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     values = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0).copy()
-    return values, LPS_TO_RAS @ affine, ()
+    told = " ".join(image.GetMetaData(key) for key in ("content", "Comment") if image.HasMetaDataKey(key))
+    return Stored(values, LPS_TO_RAS @ affine, (), SYNTHETIC in told)
 
 
 def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError
-from x2ct.voxels import check_shape, damaged, int16_hu
+from x2ct.voxels import SYNTHETIC, Stored, check_shape, damaged, int16_hu
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -26,8 +26,8 @@ _SLAB = 16  # slices that are written at a time
 _TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
 
 
-def read_nifti(source: Path) -> tuple[npt.NDArray[Any], FloatArray, tuple[str, ...]]:
-    """The values (i, j, k), scaled as the header says, the 4x4 affine to RAS+ mm, and notes. Raises InputError."""
+def read_nifti(source: Path) -> Stored:
+    """The values, scaled as the header says. Raises InputError."""
     import zlib
 
     import nibabel as nib
@@ -57,7 +57,8 @@ def read_nifti(source: Path) -> tuple[npt.NDArray[Any], FloatArray, tuple[str, .
     except damage as error:
         raise damaged(source, error) from error
     affine, notes = _nifti_affine(image)
-    return values, affine, notes
+    described = image.header["descrip"].item().decode("latin-1")
+    return Stored(values, affine, notes, SYNTHETIC in described)
 
 
 def _unzipped(source: Path, size: int) -> io.BytesIO:

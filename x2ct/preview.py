@@ -40,6 +40,7 @@ SUFFIXES = (".png",)
 _ENDS = {"coronal": "RL", "sagittal": "AP", "axial": "RL"}
 _VIEW_ENDS = {"ap": "RL", "pa": "RL", "lateral": "AP"}
 _ACROSS = {"coronal": 1, "sagittal": 0, "axial": 2}  # the axis that a plane's slices and projections run along
+_XRAY = "X-ray, "
 _GAP = 8
 _TITLE = 20
 _GREY = (150, 150, 150)
@@ -232,6 +233,11 @@ def _scaled(
     return images.fromarray(np.ascontiguousarray(pixels)).resize(size, images.Resampling.BICUBIC).convert("RGB")
 
 
+def xray_pictures(xrays: Mapping[str, XRay], height_px: int = 340) -> dict[str, Image]:
+    """The X-rays in grey between their 0.5th and 99.5th percentile, `height_px` high, in their own aspect."""
+    return {panel.title.removeprefix(_XRAY): panel.image for panel in _xray_panels(xrays, height_px)}
+
+
 def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[_Panel]:
     from PIL import Image as images
 
@@ -243,7 +249,7 @@ def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[_Panel]:
         rows, columns = xray.image.shape
         width = min(2 * height, max(1, round(height * columns * column / (rows * row))))
         picture = images.fromarray(pixels).resize((width, height), images.Resampling.LANCZOS).convert("RGB")
-        panels.append(_Panel(picture, f"X-ray, {name}", _VIEW_ENDS.get(name, "")))
+        panels.append(_Panel(picture, f"{_XRAY}{name}", _VIEW_ENDS.get(name, "")))
     return panels
 
 

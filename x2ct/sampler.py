@@ -278,7 +278,7 @@ class Sampler:
         return Result(volume, self._report(networks, xrays, study, told, timings), spread)
 
     def _volume(self, hu: npt.NDArray[np.float32]) -> Volume:
-        return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}")
+        return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}", synthetic=True)
 
     def _in_hu(self, preview: Preview | None) -> _core.Preview | None:
         """A preview that wants HU, as one that takes what the core gives."""

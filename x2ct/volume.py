@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from x2ct import itkimage, nifti, output
 from x2ct.errors import InputError
-from x2ct.voxels import check_affine, check_shape
+from x2ct.voxels import SYNTHETIC, check_affine, check_shape
 
 if TYPE_CHECKING:
     from x2ct.dicomexport import Origin
@@ -27,7 +27,6 @@ SUFFIXES = (*nifti.SUFFIXES, *itkimage.SUFFIXES)
 """What can be read; a DICOM series is a folder."""
 FORMATS = {"nifti": nifti.SUFFIXES, "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
 """What can be written, and the endings of its files; a DICOM series is a folder."""
-SYNTHETIC = "synthetic CT by x2ct, not for diagnosis"
 
 AIR_HU = -1000.0
 LOWEST_HU = -1024.0  # what 12-bit scanners store as air; anything below is padding
@@ -45,6 +44,7 @@ class Volume:
         original_orientation: the axis codes before the array was turned ("LPS"); "RAS" where nothing was turned.
         description: free text; the first 79 characters go into a NIfTI's `descrip`.
         notes: what was assumed or changed on reading, one sentence each.
+        synthetic: whether it is known to be no scan of a person; files that it is written to say so.
 
     Raises:
         InputError: an array that is not 3-D, or an affine that is not a finite, invertible 4x4.
@@ -56,6 +56,7 @@ class Volume:
     original_orientation: str = "RAS"
     description: str = ""
     notes: tuple[str, ...] = field(default=())
+    synthetic: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hu", np.asarray(self.hu, np.float32))
@@ -91,22 +92,22 @@ class Volume:
         if source.is_dir():
             from x2ct.dicomseries import read_series
 
-            values, affine, notes = read_series(source)
+            stored = read_series(source)
         elif not source.exists():
             raise InputError.of(source, "file", found="no such file or folder", expected="a CT")
         elif name.endswith(nifti.SUFFIXES):
-            values, affine, notes = nifti.read_nifti(source)
+            stored = nifti.read_nifti(source)
         elif name.endswith(itkimage.SUFFIXES):
-            values, affine, notes = itkimage.read_itk(source)
+            stored = itkimage.read_itk(source)
         else:
             hint = "a DICOM series is given as its folder" if name.endswith((".dcm", ".ima")) else ""
             expected = ", ".join(SUFFIXES) + " or a DICOM folder"
             raise InputError.of(source, "format", found=source.suffix or "no ending", expected=expected, hint=hint)
-        check_shape(source, values.shape)
-        check_affine(source, affine)
-        hu, more = plausible_hu(values, source)
-        hu, affine, original = to_ras(hu, affine)
-        return cls(hu, affine, str(source), original, "", (*notes, *more))
+        check_shape(source, stored.values.shape)
+        check_affine(source, stored.affine)
+        hu, more = plausible_hu(stored.values, source)
+        hu, affine, original = to_ras(hu, stored.affine)
+        return cls(hu, affine, str(source), original, "", (*stored.notes, *more), stored.synthetic)
 
     def save(
         self,
@@ -120,7 +121,7 @@ class Volume:
 
         Args:
             path: ends as its kind of file does (see `FORMATS`); for a DICOM series, a new folder.
-            synthetic: whether the file must say that this is no scan of a person.
+            synthetic: the file must say that this is no scan of a person, though the volume does not know.
             kind: one of `FORMATS`, or "auto" for what the ending says.
             origin: of a synthetic DICOM series, what it was made of.
 
@@ -129,7 +130,7 @@ class Volume:
             MissingRuntimeError: SimpleITK is needed for the format and not installed.
             X2CTError: the write failed on the way, as on a full disk.
         """
-        kind = check_writable(path, kind)
+        kind, synthetic = check_writable(path, kind), synthetic or self.synthetic
         text = "; ".join(part for part in (SYNTHETIC if synthetic else "", self.description) if part)
         if kind == "nifti":
             return nifti.write_nifti(self.hu, self.affine, text, Path(path))

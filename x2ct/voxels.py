@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,26 @@ MAX_VOXELS = 1_000_000_000  # 4 GB of float32; checked in the header, before any
 SPACING_MM = (0.01, 50.0)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM and ITK count world mm towards the patient's left and back, NIfTI and x2ct towards right and front."""
+
+
+SYNTHETIC = "synthetic CT by x2ct, not for diagnosis"
+"""What a file says that is no scan of a person; a reader knows it again by this."""
+
+
+class Stored(NamedTuple):
+    """A CT as a file holds it.
+
+    Attributes:
+        values: (i, j, k) in the file's order of axes.
+        affine: 4x4 from that index to RAS+ mm.
+        notes: what was assumed on reading.
+        synthetic: whether the file says that it is no scan of a person.
+    """
+
+    values: npt.NDArray[Any]
+    affine: FloatArray
+    notes: tuple[str, ...] = ()
+    synthetic: bool = False
 
 
 def check_shape(source: str | PathLike[str], shape: tuple[int, ...]) -> None:

@@ -1,0 +1,142 @@
+"""The page holds the CT's own HU, needs nothing from anywhere, and a browser shows it the right way round."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from x2ct import webpage
+from x2ct.cli import app
+from x2ct.errors import InputError
+from x2ct.radiograph import XRay
+from x2ct.volume import Volume
+
+SHAPE = (20, 16, 24)
+
+
+def phantom(shape: tuple[int, int, int] = SHAPE, synthetic: bool = True) -> Volume:
+    """Water in air, with bone at the patient's right, front and head."""
+    hu = np.full(shape, -1000, np.float32)
+    x, y, z = shape
+    hu[x // 4 : -x // 4, y // 4 : -y // 4, z // 8 : -z // 8] = 0
+    hu[-x // 2 :, y // 2 - 2 : y // 2 + 2, -z // 4 :] = 1200
+    return Volume(hu, np.diag([3.0, 3.0, 3.0, 1.0]), synthetic=synthetic)
+
+
+def facts_of(page: Path) -> dict[str, object]:
+    found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert found
+    facts: dict[str, object] = json.loads(found[1])
+    return facts
+
+
+def shown(facts: dict[str, object]) -> np.ndarray:
+    data = gzip.decompress(base64.b64decode(str(facts["voxels"])))
+    return np.frombuffer(data, "<i2").reshape(facts["shape"])  # type: ignore[arg-type]
+
+
+def test_the_page_holds_the_cts_own_hu_and_says_that_it_is_synthetic(tmp_path: Path) -> None:
+    volume = phantom()
+    facts = facts_of(webpage.save(tmp_path / "ct.html", volume))
+    np.testing.assert_array_equal(shown(facts), volume.hu)
+    assert facts["spacing_mm"] == [3.0, 3.0, 3.0]
+    assert facts["warning"] == "synthetic, not for diagnosis"
+    assert facts_of(webpage.save(tmp_path / "scan.html", phantom(synthetic=False)))["warning"] == ""
+
+
+def test_the_page_asks_for_nothing_from_anywhere(tmp_path: Path) -> None:
+    xray = XRay(np.random.default_rng(0).uniform(0, 5, (30, 20)).astype(np.float32), calibrated=True)
+    text = webpage.save(tmp_path / "ct.html", phantom(), {"ap": xray}).read_text()
+    facts = facts_of(tmp_path / "ct.html")
+    text = re.sub(r'(application/json">).*?(</script>)', r"\1\2", text, flags=re.DOTALL)
+    assert not re.search(r"https?://|//\w|@import|url\(|<link|<script src|fetch\(|XMLHttp", text)
+    assert "default-src 'none'" in text
+    (picture,) = facts["xrays"]  # type: ignore[misc]
+    image = Image.open(io.BytesIO(base64.b64decode(picture["png"].partition(",")[2])))
+    assert image.height == 340
+
+
+def test_a_name_can_not_break_out_of_the_page(tmp_path: Path) -> None:
+    name = "</script><script>alert(1)</script>"
+    page = webpage.save(tmp_path / "ct.html", phantom(), name=name)
+    assert "<script>alert" not in page.read_text()
+    assert facts_of(page)["name"] == name
+
+
+def test_a_large_volume_is_shown_as_means_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webpage, "LARGEST_SIDE", 12)
+    volume = phantom((25, 16, 1 + 1))
+    facts = facts_of(webpage.save(tmp_path / "ct.html", volume))
+    assert facts["shape"] == [8, 5, 1]
+    assert facts["spacing_mm"] == [9.0, 9.0, 6.0]
+    assert "shown at 1/3" in str(facts["text"])
+    assert shown(facts)[2, 3, 0] == np.rint(volume.hu[6:9, 9:12, 0:2].mean())
+
+
+def test_the_command_writes_it_beside_the_ct(tmp_path: Path) -> None:
+    phantom().save(tmp_path / "ct.nii.gz")
+    np.save(tmp_path / "ap.npy", np.random.default_rng(0).uniform(0, 5, (30, 20)).astype(np.float32))
+    result = CliRunner().invoke(app, ["view", str(tmp_path / "ct.nii.gz"), "--ap", str(tmp_path / "ap.npy")])
+    assert result.exit_code == 0, result.output
+    facts = facts_of(tmp_path / "ct.html")
+    assert (facts["name"], facts["warning"]) == ("ct", "synthetic, not for diagnosis")
+
+
+def test_a_missing_ct_or_a_wrong_ending_is_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["view", str(tmp_path / "nothing.nii.gz")])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    with pytest.raises(InputError, match=r"expected \.html"):
+        webpage.save(tmp_path / "ct.txt", phantom())
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------ in a browser
+
+
+def chromium(*arguments: str) -> str:
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert program, "no Chromium here: make test-browser installs it"
+    settings = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--window-size=1280,900"]
+    run = subprocess.run([program, *settings, *arguments], capture_output=True, text=True, timeout=120, check=True)
+    return run.stdout
+
+
+@pytest.mark.browser
+def test_a_browser_shows_each_plane_the_right_way_round(tmp_path: Path) -> None:
+    page = webpage.save(tmp_path / "ct.html", phantom())
+    text = html.unescape(chromium("--dump-dom", page.as_uri()))
+    assert 'data-ready="yes"' in text
+    assert "synthetic, not for diagnosis" in text
+    assert "HU at (10, 8, 12)" in text
+    chromium(f"--screenshot={tmp_path / 'shot.png'}", page.as_uri())
+    picture = np.asarray(Image.open(tmp_path / "shot.png").convert("L"), np.float32)
+    boxes = [canvas_box(picture, number) for number in range(3)]
+    coronal, _, axial = boxes
+    top, bottom = np.array_split(coronal, 2, axis=0)
+    assert top.mean() > bottom.mean() + 5, "the head is up"
+    left, right = np.array_split(coronal, 2, axis=1)
+    assert left.mean() > right.mean() + 5, "the patient's right is on the left"
+    assert axial.shape[0] < axial.shape[1], "a millimetre is as long along both sides"
+
+
+def canvas_box(picture: np.ndarray, number: int) -> np.ndarray:
+    """A plane's picture out of the page's: the figures stand side by side, 380 pixels for the volume's longest side."""
+    scale = 380 / (SHAPE[2] * 3)
+    widths = [round(SHAPE[axis] * 3 * scale) for axis in (0, 1, 0)]
+    heights = [round(SHAPE[axis] * 3 * scale) for axis in (2, 2, 1)]
+    left = 14 + sum(widths[:number]) + 10 * number
+    rows = np.flatnonzero((picture[:, left : left + widths[number]] > 60).sum(1) > widths[number] // 4)
+    start = rows[rows > 90][0]
+    return picture[start : start + heights[number], left : left + widths[number]]

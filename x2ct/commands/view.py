@@ -1,0 +1,31 @@
+"""`x2ct view`: a CT as a page to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from x2ct import terminal
+from x2ct.commands.options import Quiet
+
+
+def view(
+    ct: Annotated[Path, typer.Argument(help="A CT: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page, .html; by default beside the CT.")
+    ] = None,
+    ap: Annotated[Path | None, typer.Option(help="Show this frontal X-ray beside it.")] = None,
+    pa: Annotated[Path | None, typer.Option(help="Likewise.")] = None,
+    lateral: Annotated[Path | None, typer.Option(help="Show this lateral X-ray beside it.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make a page of a CT for any browser, offline: three planes, window presets, the X-rays."""
+    from x2ct.webpage import view_files
+
+    with terminal.progress("stages", quiet) as display:
+        display.stage("reading")
+        given = {"ap": ap, "pa": pa, "lateral": lateral}
+        page = view_files(ct, output, {name: path for name, path in given.items() if path is not None})
+    terminal.show(str(page), quiet)

@@ -1,0 +1,102 @@
+"""A volume as one HTML page to look at in any browser, offline: three planes, window presets, the X-rays beside."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct import output, preview
+from x2ct.voxels import int16_hu
+
+if TYPE_CHECKING:
+    from x2ct.radiograph import XRay
+    from x2ct.volume import Volume
+
+SUFFIXES = (".html",)
+WINDOWS = {"wide": (-200, 1600), "lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800)}
+"""Window centre and width in HU, by name; the first is what the page opens with."""
+LARGEST_SIDE = 256
+"""A page holds at most so many voxels along a side; larger volumes are averaged over blocks, and the page says so."""
+
+
+def save(
+    path: str | PathLike[str],
+    volume: Volume,
+    xrays: Mapping[str, XRay] | None = None,
+    *,
+    name: str = "",
+) -> Path:
+    """Writes the page, whole or not at all. It loads nothing from anywhere.
+
+    Args:
+        path: ends with .html.
+        volume: the CT.
+        xrays: by view name.
+        name: the page's title; by default the file's name.
+
+    Raises:
+        InputError: a path that doesn't end with .html or can't be written.
+        X2CTError: the write failed on the way.
+    """
+    target = output.check_writable(path, SUFFIXES)
+    hu, spacing, reduced = _reduced(volume)
+    sides, steps = " x ".join(map(str, volume.shape)), " x ".join(f"{step:.3g}" for step in volume.spacing_mm)
+    facts: dict[str, Any] = {
+        "name": name or target.stem,
+        "warning": preview.WARNING if volume.synthetic else "",
+        "text": f"{sides} voxels of {steps} mm" + (f"; shown at 1/{reduced} of its resolution" if reduced > 1 else ""),
+        "shape": hu.shape,
+        "spacing_mm": spacing,
+        "windows": WINDOWS,
+        "xrays": [
+            {"name": view, "png": "data:image/png;base64," + _text(preview.png(picture))}
+            for view, picture in preview.xray_pictures(xrays or {}).items()
+        ],
+        "voxels": _text(gzip.compress(int16_hu(hu).astype("<i2").tobytes(), 6, mtime=0)),
+    }
+    page = resources.files("x2ct").joinpath("pages/view.html").read_text(encoding="utf-8")
+    # Within a script element, "</" could end it, and "<!--" hide what follows.
+    return output.write_atomically(target, page.replace("@FACTS@", json.dumps(facts).replace("<", "\\u003c")).encode())
+
+
+def view_files(
+    ct: str | PathLike[str], page: str | PathLike[str] | None = None, xrays: Mapping[str, Path] | None = None
+) -> Path:
+    """A CT and X-ray files to a page, by default beside the CT.
+
+    Raises:
+        X2CTError: any of the family; nothing has been written.
+    """
+    from x2ct.radiograph import XRay
+    from x2ct.volume import Volume, stem_and_ending
+
+    source = Path(ct)
+    name = stem_and_ending(source.name)[0]
+    target = output.check_writable(page or source.with_name(f"{name}.html"), SUFFIXES)
+    volume = Volume.load(source)
+    pictures = {view: XRay.load(path) for view, path in (xrays or {}).items()}
+    return save(target, volume, pictures, name=name)
+
+
+def _reduced(volume: Volume) -> tuple[npt.NDArray[np.float32], tuple[float, ...], int]:
+    """HU, their spacing in mm, and over how many voxels along each side they were averaged."""
+    factor = -(-max(volume.shape) // LARGEST_SIDE)
+    if factor == 1:
+        return volume.hu, volume.spacing_mm, 1
+    blocks = [(max(1, size // factor), min(factor, size)) for size in volume.shape]
+    whole = volume.hu[tuple(slice(count * block) for count, block in blocks)]
+    shown = whole.reshape([side for pair in blocks for side in pair]).mean(axis=(1, 3, 5))
+    return shown, tuple(step * block for step, (_, block) in zip(volume.spacing_mm, blocks, strict=True)), factor
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
