@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from x2ct import terminal
-from x2ct.tasks import SampleJob
+
+if TYPE_CHECKING:
+    from x2ct.tasks import SampleJob
 
 
 def run(manifest: Path, base: SampleJob, resume: bool, jobs: int, quiet: bool, json: bool) -> None:
