@@ -102,6 +102,21 @@ def test_signal_in_the_middle_ends_the_run_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["nifti", "nrrd", "mha", "dicom"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(study: Path, tmp_path: Path, kind: str) -> None:
+    """A limit on a file's size fails a write as a full disk does: in the middle, by the system's word."""
+    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\nfrom x2ct import cli; cli.main()\n"
+    name = {"nifti": "ct.nii.gz", "nrrd": "ct.nrrd", "mha": "ct.mha", "dicom": "ct"}[kind]
+    result = python(limited, *sample(study, tmp_path / name), "--format", kind, "--quiet")
+    assert result.returncode == 1, result.stderr
+    *others, line = result.stderr.splitlines()
+    assert line.startswith(f"x2ct: error: {tmp_path / name}: ")
+    assert "not written" in line
+    assert not others or kind == "mha"  # ITK's MetaImage adds a line of its own
+    assert not list(tmp_path.iterdir())
+
+
 def test_sampling_needs_neither_torch_nor_a_runtimes_python_module(study: Path, tmp_path: Path) -> None:
     result = python(REFUSE, *sample(study, tmp_path / "ct.nii.gz"), "--preview", str(tmp_path / "ct.png"), "--quiet")
     assert result.returncode == 0, result.stderr

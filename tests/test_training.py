@@ -213,6 +213,13 @@ def test_a_run_is_not_trained_over(shards: Path, tmp_path: Path) -> None:
         train(shards, tmp_path / "nowhere", resume=True)
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_made_again(shards: Path, tmp_path: Path) -> None:
+    dataclasses.replace(TINY, seed=9).save(tmp_path)
+    with pytest.raises(InputError, match=f"no {CHECKPOINT_FILE}, expected a run to resume; leave out --resume"):
+        train(shards, tmp_path, resume=True)
+    assert train(shards, tmp_path, dataclasses.replace(TINY, steps=1)).steps == 1
+
+
 def test_a_damaged_checkpoint_is_one_line(shards: Path, tmp_path: Path) -> None:
     train(shards, tmp_path, dataclasses.replace(TINY, steps=1))
     whole = (tmp_path / CHECKPOINT_FILE).read_bytes()

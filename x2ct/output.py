@@ -134,6 +134,12 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
         yield place
         for output in outputs:
             os.replace(place(output), output)
+    except X2CTError as error:
+        # The user's names, not the hidden ones.
+        text = str(error)
+        for parent, folder in folders.items():
+            text = text.replace(str(folder), str(parent))
+        raise type(error)(text) from error
     except OSError as error:
         raise X2CTError(f"{error.filename or 'output'}: not written: {error.strerror or error}") from error
     finally:

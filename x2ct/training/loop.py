@@ -90,7 +90,7 @@ def train(
         initialise(state, weights)
     if resume:
         checkpoint.restore(state, run_dir)
-    elif not (run_dir / checkpoint.CHECKPOINT_FILE).exists():
+    else:
         checkpoint.save(state, run_dir)
     coords = torch.from_numpy(shard_set.grid.coordinates()).to(target)
     validation = [plain_study(person, shard_set.grid, geometry) for person in held_out]

@@ -29,17 +29,18 @@ def open_run(run_dir: Path, config: TrainConfig | None, shards: ShardSet, resume
             configuration do not belong to. The number of steps may change on the way.
     """
     if not resume:
-        if (run_dir / CONFIG_FILE).exists():
+        # Without its first checkpoint, a run was killed while it was made, and may be made again.
+        if (run_dir / checkpoint.CHECKPOINT_FILE).exists():
             hint = "use --resume, or choose another folder"
             raise InputError.of(run_dir, "run", found="a run", expected="an empty or new folder", hint=hint)
         chosen = measured(config or TrainConfig(), shards)
         run_dir.mkdir(parents=True, exist_ok=True)
         chosen.save(run_dir)
         return chosen
-    if not (run_dir / CONFIG_FILE).exists():
-        raise InputError.of(
-            run_dir, "run", found="no config.json", expected="a run to resume", hint="leave out --resume"
-        )
+    for name in (CONFIG_FILE, checkpoint.CHECKPOINT_FILE):
+        if not (run_dir / name).exists():
+            hint = "leave out --resume"
+            raise InputError.of(run_dir, "run", found=f"no {name}", expected="a run to resume", hint=hint)
     own = TrainConfig.load(run_dir)
     if own.grid != shards.grid:
         expected = f"the run's, {own.grid}"
