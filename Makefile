@@ -10,7 +10,8 @@
 #   make test-wheel   build the wheel, install it in a fresh environment outside the checkout, use it
 #   make test-browser  the pages that x2ct writes, looked at in headless Chromium (which apt installs where it can)
 #   make sanitize     the C++ tests under AddressSanitizer with UBSan, then under ThreadSanitizer
-#   make fuzz         the fuzz targets, SECONDS=20 each, built with Clang 16 (which apt installs where it can)
+#   make fuzz         the fuzz targets of the core (Clang 16, which apt installs where it can) and of the readers
+#                     (atheris, which pip installs), SECONDS=20 each
 #   make coverage     which lines of csrc/ the C++ tests run, as text and in build/coverage/report.html
 #   make soak         1000 runs of a small volume: memory stays flat
 #   make clean        remove what the builds made; .venv stays
@@ -158,8 +159,9 @@ sanitize-address sanitize-thread: sanitize-%: $(RUN_STAMP)
 	ASAN_OPTIONS=allocator_may_return_null=1 TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1 \
 		UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/ctest --test-dir build/$* --output-on-failure
 
-fuzz: $(RUN_STAMP)
+fuzz: $(DEV_STAMP)
 	JOBS=$(JOBS) csrc/fuzz/run.sh $(SECONDS) $(WATCHED)
+	tests/fuzz/run.sh $(SECONDS)
 
 coverage: $(DEV_STAMP)
 	$(BIN)/cmake -S . -B build/coverage $(WATCHED) -DX2CT_COVERAGE=ON -DX2CT_TESTS=ON

@@ -173,6 +173,7 @@ def test_reports_name_no_patient(folder: Path) -> None:
         ("id,ap,seed\na,a.npy,-1\n", "line 2: seed: found '-1'"),
         ("id,ap\na,a.npy,more\n", "line 2: columns"),
         ('id,ap\n"a,a.npy\n', "content"),
+        ('id,"two\nlines\x1b[2J"\na,b\n', "columns: found two lines?[2J"),
     ],
 )
 def test_a_wrong_manifest_is_one_line_and_nothing_is_made(folder: Path, text: str, words: str) -> None:

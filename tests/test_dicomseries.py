@@ -191,6 +191,11 @@ def test_headers_that_miss_or_lie(tmp_path: Path) -> None:
         if index == 1:
             dataset.PixelData = dataset.PixelData[:50]
 
+    unknown_kind = write_series(tmp_path / "d", hu()) / "slice_3.dcm"
+    whole = unknown_kind.read_bytes()
+    tag = whole.index(bytes.fromhex("28003000") + b"DS")  # PixelSpacing
+    unknown_kind.write_bytes(whole[: tag + 4] + b"D\0" + whole[tag + 6 :])
+    refused(tmp_path / "d", "slice_3.dcm", "can't be read")
     refused(write_series(tmp_path / "a", hu(), unplaced), "ImagePositionPatient", "3 numbers")
     refused(write_series(tmp_path / "b", hu(), frames), "NumberOfFrames")
     refused(write_series(tmp_path / "c", hu(), cut), "pixel data")

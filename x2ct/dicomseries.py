@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.voxels import LPS_TO_RAS, Stored
+from x2ct.voxels import LPS_TO_RAS, Stored, damaged
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -113,7 +113,12 @@ def _scan(folder: Path) -> tuple[list[_Slice], int]:
             skipped += 1
             refused = modality if modality != "CT" else refused
             continue
-        slices.append(_slice(path, header))
+        try:
+            slices.append(_slice(path, header))
+        except InputError:
+            raise
+        except Exception as error:  # pydicom converts an element when it is first touched
+            raise damaged(path, error) from error
     if not slices:
         found = f"{len(files)} files, none a CT slice" + (f" (but Modality {refused})" if refused else "")
         raise InputError.of(folder, "folder", found=found, expected="the slices of one CT series")

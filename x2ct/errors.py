@@ -45,7 +45,7 @@ class InputError(X2CTError):
             hint: what to do about it.
         """
         line = f"{source}: {field}: found {found}, expected {expected}"
-        return cls(f"{line}; {hint}" if hint else line)
+        return cls(_one_line(f"{line}; {hint}" if hint else line))
 
 
 class MissingRuntimeError(X2CTError):
@@ -64,3 +64,8 @@ class Cancelled(X2CTError):
     """The run was cancelled between two evaluations."""
 
     exit_code = 130
+
+
+def _one_line(text: str) -> str:
+    """What a file holds may be anything: line ends become blanks, and what no terminal should get becomes `?`."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))

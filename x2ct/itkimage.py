@@ -35,7 +35,7 @@ def read_itk(source: Path) -> Stored:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     values = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0).copy()
-    told = " ".join(image.GetMetaData(key) for key in ("content", "Comment") if image.HasMetaDataKey(key))
+    told = image.GetMetaData("content") if image.HasMetaDataKey("content") else ""
     return Stored(values, LPS_TO_RAS @ affine, (), SYNTHETIC in told)
 
 
@@ -45,7 +45,7 @@ def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str,
     Args:
         hu: (x, y, z), RAS+.
         affine: 4x4, voxel index -> world mm (RAS+), without shear.
-        description: goes into the header.
+        description: goes into an NRRD's header; ITK keeps no text in a MetaImage.
         target: ends with .nrrd or .mha.
 
     Raises:
@@ -59,7 +59,8 @@ def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str,
     image.SetSpacing(spacing.tolist())
     image.SetDirection((world[:3, :3] / spacing).ravel().tolist())
     image.SetOrigin(world[:3, 3].tolist())
-    image.SetMetaData("Comment" if target.suffix.lower() == ".mha" else "content", description)
+    if target.suffix.lower() == ".nrrd":
+        image.SetMetaData("content", description)
 
     def write(part: Path) -> None:
         try:
