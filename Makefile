@@ -14,6 +14,7 @@
 #                     (atheris, which pip installs), SECONDS=20 each
 #   make coverage     which lines of csrc/ the C++ tests run, as text and in build/coverage/report.html
 #   make soak         1000 runs of a small volume: memory stays flat
+#   make docs         the documentation as a site in build/site, every link checked
 #   make clean        remove what the builds made; .venv stays
 
 PYTHON ?= python3
@@ -47,7 +48,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo build test ctest pytest test-browser lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
-	sanitize sanitize-address sanitize-thread fuzz coverage soak clean
+	sanitize sanitize-address sanitize-thread fuzz coverage soak docs clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -173,6 +174,11 @@ coverage: $(DEV_STAMP)
 
 soak: build
 	$(BIN)/python benchmarks/soak.py
+
+docs: $(DEV_STAMP)
+	@$(BIN)/python -c 'import material' 2> /dev/null || $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[docs]'
+	$(BIN)/python docs/site.py build/site-source
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 clean:
 	rm -rf build dist demo *.egg-info x2ct/lib x2ct/_core*.so .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
