@@ -36,7 +36,6 @@ app = typer.Typer(
     name="x2ct",
     help="A CT volume from one or two X-rays.",
     epilog=terminal.EPILOG,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -192,3 +193,21 @@ def test_module_and_script_are_the_same_command() -> None:
         for how in (["-m", "x2ct"], ["cli.py"])
     }
     assert len(texts) == 1
+
+
+@pytest.mark.parametrize(("typed", "found"), [("x2ct sam", "sample"), ("x2ct sample --cons", "--consistency")])
+def test_the_shell_can_complete_commands_and_options(typed: str, found: str) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_X2CT_COMPLETE": "complete_bash"}
+    code = "import sys; sys.argv = ['x2ct']; from x2ct.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | words, capture_output=True, text=True)
+    assert run.stdout.split() == [found]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"), [(["sampel"], "sample"), (["sample", "--lateal", "x", "-o", "y"], "--lateral")]
+)
+def test_a_misspelt_word_is_told_with_the_nearest(arguments: list[str], nearest: str) -> None:
+    run = subprocess.run([sys.executable, "cli.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert nearest in run.stderr
+    assert len(run.stderr.splitlines()) == 1
