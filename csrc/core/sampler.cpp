@@ -18,6 +18,9 @@ RowKernel::Weights weights(const Combination& c) {
     return w;
 }
 
+// The step to sigma 0 of most solvers.
+bool is_denoised(const Row& row) { return row.a == 0 && row.b == 1 && row.x == Combination{.h = {1}}; }
+
 bool reads_x(const Row& row) { return row.x.x != 0 || row.y.x != 0; }
 
 // Whether a row after `row` looks back at the H0 made there.
@@ -35,24 +38,27 @@ bool is_remembered(const Table& table, int row) {
 
 // The volumes of one run, and no more of them than the table uses.
 struct Sampler::Registers {
-    Registers(const std::shared_ptr<Device>& device, const Table& table, std::size_t count)
-        : y(device, count), denoised(device, count) {
+    Registers(const std::shared_ptr<Device>& device, const Table& table, std::size_t count) : y(device, count) {
         if (table.uses_x()) x = Buffer(device, count);
-        for (int k = 0; k < table.history(); ++k) history.emplace_back(device, count);
+        for (int k = 0; k <= table.history(); ++k) ring.emplace_back(device, count);
     }
 
-    // H_k of `row`: what `row - k` left behind. The history is a ring; H0 goes where the oldest was.
-    float* h(int row, int k) const { return history[(row - k) % history.size()].data(); }
+    // D of `row`, and H_k of it: what `row - k` left behind. They are a ring: the network writes D over the oldest, and
+    // H0 takes D's place, most often being D.
+    float* denoised(int row) const { return h(row, 0); }
+    float* h(int row, int k) const { return ring[static_cast<std::size_t>(row - k) % ring.size()].data(); }
 
     // Before the result is copied, so that a large volume needs no more memory then than in the loop.
-    void keep_only_y() {
-        x = Buffer();
-        denoised = Buffer();
-        history.clear();
+    void keep_only(const float* result) {
+        const auto drop = [result](Buffer& buffer) {
+            if (buffer.data() != result) buffer = Buffer();
+        };
+        drop(x), drop(y);
+        std::ranges::for_each(ring, drop);
     }
 
-    Buffer x, y, denoised;
-    std::vector<Buffer> history;
+    Buffer x, y;
+    std::vector<Buffer> ring;
 };
 
 Sampler::Sampler(std::shared_ptr<Network> denoiser, std::shared_ptr<Device> device, Shape shape)
@@ -93,26 +99,28 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
         if (options.pause) options.pause();
     };
     const int rows = table.evaluations();
-    float* const denoised = registers.denoised.data();
     std::vector<float> shown;
     for (int row = 0; row < rows; ++row) {
         pause();
         const double sigma = table.rows()[row].sigma;
+        float* const denoised = registers.denoised(row);
         evaluator_->evaluate(row, sigma, registers.y.data(), denoised, pause, timings);
         if (options.correction) {
             timed(timings.correction_s, [&] { options.correction->apply(row, rows, sigma, denoised); });
         }
-        timed(timings.kernel_s, [&] { step(table, row, options, registers); });
         const Progress now{row + 1, rows, sigma};
         if (options.preview && now.step % options.preview_every == 0) {
             shown.resize(static_cast<std::size_t>(count_));
             device_->download(shown.data(), denoised, shown.size());
-            options.preview(now, shown.data());
         }
+        timed(timings.kernel_s, [&] { step(table, row, options, registers); });
+        if (options.preview && now.step % options.preview_every == 0) options.preview(now, shown.data());
         if (options.progress) options.progress(now);
     }
-    registers.keep_only_y();
-    device_->download(out, registers.y.data(), static_cast<std::size_t>(count_));
+    // A last row that ends at D has not been stepped from.
+    const float* const result = is_denoised(table.rows().back()) ? registers.denoised(rows - 1) : registers.y.data();
+    registers.keep_only(result);
+    device_->download(out, result, static_cast<std::size_t>(count_));
     timings.evaluations = rows;
     timings.total_s = total.seconds();
     timings_ = timings;
@@ -148,11 +156,12 @@ void Sampler::start(const Table& table, const RunOptions& options, Registers& re
 void Sampler::step(const Table& table, int row, const RunOptions& options, Registers& registers) {
     const Row& now = table.rows()[row];
     const bool last = row + 1 == table.evaluations();
+    if (last && is_denoised(now)) return;
     RowKernel kernel;
     kernel.count = count_;
     kernel.x = registers.x.data();
     kernel.y = registers.y.data();
-    kernel.denoised = registers.denoised.data();
+    kernel.denoised = registers.denoised(row);
     for (int k = 1; k <= std::min(row, table.history()); ++k) kernel.h[k] = registers.h(row, k);
     kernel.a = static_cast<float>(now.a);
     kernel.b = static_cast<float>(now.b);

@@ -1,8 +1,11 @@
 // devices/ holds one folder a device: its memory, its copies and the few element-wise kernels that the loop needs. A
 // device knows neither solvers nor networks.
+#include <sys/mman.h>
+
 #include <algorithm>
+#include <array>
+#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <string>
 
 #include "core/multiversion.h"
@@ -13,83 +16,116 @@
 namespace x2ct {
 namespace {
 
-constexpr std::int64_t kChunk = 1024;  // voxels at a time: a chunk of every register stays in the first-level cache
+constexpr std::int64_t kChunk = 1024;  // voxels at a time: what is made on the way stays in the first-level cache
 constexpr std::int64_t kGrain = 32 * kChunk;  // below this, another thread costs more than it saves
-constexpr std::align_val_t kAlignment{64};
+constexpr std::size_t kAlignment = 64, kHugePage = 2 << 20;
 
-// The terms of a sum come in the table's order, one product and one addition each, so that sums round alike everywhere.
-X2CT_MULTIVERSION
-void set_scaled(float* __restrict to, const float* __restrict from, float weight, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) to[i] = weight * from[i];
-}
-
-X2CT_MULTIVERSION
-void add_scaled(float* __restrict to, const float* __restrict from, float weight, std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) to[i] += weight * from[i];
-}
-
-// Sums weighted terms into a chunk.
+// A sum over registers. Its terms come in the table's order, one product and one addition each, so that sums round
+// alike everywhere; a term of weight 0 is none.
 class Sum {
   public:
-    Sum(float* to, std::int64_t count) : to_(to), count_(count) {}
-
     void add(float weight, const float* from) {
         if (weight == 0) return;
-        if (empty_) {
-            set_scaled(to_, from, weight, count_);
-        } else {
-            add_scaled(to_, from, weight, count_);
-        }
-        empty_ = false;
+        weights_[count_] = weight;
+        from_[count_++] = from;
     }
 
-    void finish() {
-        if (empty_) std::fill_n(to_, count_, 0.0f);
-    }
+    void write(float* to, std::int64_t count) const;
 
   private:
-    float* to_;
-    std::int64_t count_;
-    bool empty_ = true;
+    static constexpr int kMost = 7;
+
+    template <int Terms>
+    X2CT_INLINE void of(float* to, std::int64_t count) const;
+
+    std::array<float, kMost> weights_{};
+    std::array<const float*, kMost> from_{};
+    int count_ = 0;
 };
+
+// One pass over all terms. `to` may be one of them: an element is read before it is written.
+template <int Terms>
+X2CT_INLINE void Sum::of(float* to, std::int64_t count) const {
+    float weights[Terms];
+    const float* from[Terms];
+    for (int k = 0; k < Terms; ++k) weights[k] = weights_[k], from[k] = from_[k];
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < count; ++i) {
+        float sum = weights[0] * from[0][i];
+        for (int k = 1; k < Terms; ++k) sum += weights[k] * from[k][i];
+        to[i] = sum;
+    }
+}
+
+X2CT_MULTIVERSION
+void Sum::write(float* to, std::int64_t count) const {
+    switch (count_) {
+        case 1:
+            return of<1>(to, count);
+        case 2:
+            return of<2>(to, count);
+        case 3:
+            return of<3>(to, count);
+        case 4:
+            return of<4>(to, count);
+        case 5:
+            return of<5>(to, count);
+        case 6:
+            return of<6>(to, count);
+        case 7:
+            return of<7>(to, count);
+        default:
+            std::fill_n(to, count, 0.0f);
+    }
+}
 
 const float* offset(const float* pointer, std::int64_t at) { return pointer == nullptr ? nullptr : pointer + at; }
 
-void combine(const RowKernel& kernel, const RowKernel::Weights& weights, const float* h0, const float* noise,
-             std::int64_t at, std::int64_t count, float* to) {
-    Sum sum(to, count);
+Sum combined(const RowKernel& kernel, const RowKernel::Weights& weights, const float* h0, const float* noise,
+             std::int64_t at) {
+    Sum sum;
     sum.add(weights.x, offset(kernel.x, at));
     sum.add(weights.y, offset(kernel.y, at));
     sum.add(weights.h[0], h0);
     for (int k = 1; k < 4; ++k) sum.add(weights.h[k], offset(kernel.h[k], at));
     sum.add(weights.noise, noise);
-    sum.finish();
+    return sum;
 }
 
 bool same(const RowKernel::Weights& a, const RowKernel::Weights& b) {
     return a.x == b.x && a.y == b.y && a.h == b.h && a.noise == b.noise;
 }
 
+// Where H0 of a chunk lies: in D itself where it is the data prediction, where it is to be kept, or in `scratch`.
+const float* h0_of(const RowKernel& kernel, std::int64_t at, std::int64_t count, float* scratch) {
+    const bool is_read = kernel.to_x.h[0] != 0 || kernel.to_y.h[0] != 0;
+    if (kernel.new_h == nullptr && !is_read) return nullptr;
+    const bool is_denoised = kernel.a == 0 && kernel.b == 1;
+    if (is_denoised && (kernel.new_h == nullptr || kernel.new_h == kernel.denoised)) return kernel.denoised + at;
+    float* const to = kernel.new_h == nullptr ? scratch : kernel.new_h + at;
+    Sum sum;
+    sum.add(kernel.a, offset(kernel.y, at));
+    sum.add(kernel.b, offset(kernel.denoised, at));
+    sum.write(to, count);
+    return to;
+}
+
 void run_chunk(const RowKernel& kernel, std::int64_t at, std::int64_t count) {
-    alignas(64) float h0[kChunk], noise[kChunk], new_x[kChunk], new_y[kChunk];
-    const bool wants_h0 = kernel.new_h != nullptr || kernel.to_x.h[0] != 0 || kernel.to_y.h[0] != 0;
-    if (wants_h0) {
-        Sum sum(h0, count);
-        sum.add(kernel.a, offset(kernel.y, at));
-        sum.add(kernel.b, offset(kernel.denoised, at));
-        sum.finish();
-    }
+    alignas(64) float scratch[kChunk], noise[kChunk], new_x[kChunk];
+    const float* const h0 = h0_of(kernel, at, count, scratch);
     const bool noisy =
         (kernel.new_x != nullptr && kernel.to_x.noise != 0) || (kernel.new_y != nullptr && kernel.to_y.noise != 0);
     if (noisy) normal(noise, at, count, kernel.noise);
-    // Both are made before either is written: each may overwrite what the other reads.
-    const bool shared = kernel.new_x != nullptr && kernel.new_y != nullptr && same(kernel.to_x, kernel.to_y);
-    if (kernel.new_x != nullptr) combine(kernel, kernel.to_x, h0, noise, at, count, new_x);
-    if (kernel.new_y != nullptr && !shared) combine(kernel, kernel.to_y, h0, noise, at, count, new_y);
     const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
-    if (kernel.new_x != nullptr) std::memcpy(kernel.new_x + at, new_x, bytes);
-    if (kernel.new_y != nullptr) std::memcpy(kernel.new_y + at, shared ? new_x : new_y, bytes);
-    if (kernel.new_h != nullptr) std::memcpy(kernel.new_h + at, h0, bytes);
+    if (kernel.new_y == nullptr) {
+        if (kernel.new_x != nullptr) combined(kernel, kernel.to_x, h0, noise, at).write(kernel.new_x + at, count);
+        return;
+    }
+    // x' waits until y' is made: each may overwrite what the other reads.
+    const bool shared = kernel.new_x != nullptr && same(kernel.to_x, kernel.to_y);
+    if (kernel.new_x != nullptr && !shared) combined(kernel, kernel.to_x, h0, noise, at).write(new_x, count);
+    combined(kernel, kernel.to_y, h0, noise, at).write(kernel.new_y + at, count);
+    if (kernel.new_x != nullptr) std::memcpy(kernel.new_x + at, shared ? kernel.new_y + at : new_x, bytes);
 }
 
 std::int64_t place(const Index& grid, const Index& origin, const Index& at, std::int64_t channel) {
@@ -103,22 +139,21 @@ class Cpu : public Device {
     std::string name() const override { return "cpu"; }
 
     float* allocate(std::size_t count) override {
-        void* memory = ::operator new(count * sizeof(float), kAlignment, std::nothrow);
-        if (memory == nullptr) {
-            throw OutOfMemory("cpu: out of memory for " + std::to_string(count * sizeof(float) >> 20) + " MiB");
+        const std::size_t bytes = count * sizeof(float);
+        void* memory = nullptr;
+        if (posix_memalign(&memory, bytes < kHugePage ? kAlignment : kHugePage, bytes) != 0) {
+            throw OutOfMemory("cpu: out of memory for " + std::to_string(bytes >> 20) + " MiB");
         }
+        // A register is new in each run; by small pages, the first touch of one costs more than a pass over it.
+        if (bytes >= kHugePage) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
         return static_cast<float*>(memory);
     }
 
-    void release(float* memory) noexcept override { ::operator delete(memory, kAlignment); }
+    void release(float* memory) noexcept override { std::free(memory); }
 
-    void upload(float* to, const float* from_host, std::size_t count) override {
-        std::memcpy(to, from_host, count * sizeof(float));
-    }
+    void upload(float* to, const float* from_host, std::size_t count) override { copy(to, from_host, count); }
 
-    void download(float* to_host, const float* from, std::size_t count) override {
-        std::memcpy(to_host, from, count * sizeof(float));
-    }
+    void download(float* to_host, const float* from, std::size_t count) override { copy(to_host, from, count); }
 
     void run(const RowKernel& kernel) override {
         parallel_for(kernel.count, kGrain, kChunk, threads_, [&](std::int64_t begin, std::int64_t end) {
@@ -141,6 +176,13 @@ class Cpu : public Device {
     }
 
   private:
+    void copy(float* to, const float* from, std::size_t count) const {
+        parallel_for(static_cast<std::int64_t>(count), kGrain, kChunk, threads_,
+                     [&](std::int64_t begin, std::int64_t end) {
+                         std::memcpy(to + begin, from + begin, static_cast<std::size_t>(end - begin) * sizeof(float));
+                     });
+    }
+
     int threads_;
 };
 

@@ -35,7 +35,7 @@ struct RowKernel {
     NoiseKey noise;
     float* new_x = nullptr;
     float* new_y = nullptr;
-    float* new_h = nullptr;  ///< where H0 is kept for later rows
+    float* new_h = nullptr;  ///< where H0 is kept for later rows; may be where D is
 };
 
 /// Voxels along x, y and z, or a voxel's place.
