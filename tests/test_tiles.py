@@ -52,15 +52,10 @@ def test_tiles_give_what_the_whole_gives(path: Path, grid: Grid, keep: bool, mon
     """The tiny lift and denoiser look no further than their own cells, so that a halo of one stride is ample."""
     given = {"ap": xray(1), "lateral": xray(2), "seed": 4}
     whole = x2ct.Sampler(path, precision="f32", threads=1, grid=grid).sample(**given)
-    plan = _core.plan_tiles
-
-    def small(*args: object, **needs: float) -> _core.TilePlan:
-        cost = {"condition_bytes": 0.0 if keep else 1e6, "grid_bytes": 0.0, "denoiser_bytes": 1000.0, "lift_bytes": 1.0}
-        tile = 32 * 32 * 48 * (1012.0 + 3 * cost["condition_bytes"])
-        budget = tile if keep else tile * 4
-        return plan(*args[:4], int(budget), fixed=0, **cost)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(_core, "plan_tiles", small)
+    cost = {"condition_bytes": 0.0 if keep else 1e6, "grid_bytes": 0.0, "denoiser_bytes": 1000.0, "lift_bytes": 1.0}
+    tile = 32 * 32 * 48 * (1012.0 + 3 * cost["condition_bytes"])
+    small = _core.plan_tiles(SHAPE, 8, 8, 8, int(tile if keep else tile * 4), fixed=0, **cost)
+    monkeypatch.setattr(_core.Networks, "plan", lambda networks, volumes: small)
     result = x2ct.Sampler(path, precision="f32", threads=1, grid=grid, memory=1 << 30).run(**given)
     tiles = result.report["tiles"]
     assert tiles["lift"] == ("once" if keep else "each tile")

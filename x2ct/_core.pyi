@@ -4,7 +4,7 @@ Arrays are float32, C-contiguous unless said otherwise. Errors are those of `x2c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, TypedDict, overload
+from typing import ClassVar, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -344,31 +344,7 @@ class Sampler:
         InputError: the network's names or shapes don't fit.
     """
 
-    @overload
     def __init__(self, denoiser: Network, shape: Sequence[int], threads: int = 0) -> None: ...
-    @overload
-    def __init__(self, denoiser: Network, plan: TilePlan, threads: int = 0) -> None:
-        """The same in tiles: the denoiser's x is [1, 1, *plan.tile]."""
-
-    def lift(
-        self,
-        network: Network,
-        inputs: dict[str, FloatArray],
-        plan: TilePlan,
-        spacing_mm: Sequence[float],
-    ) -> None:
-        """Conditions from a lift compiled for `plan.lift_tile`, instead of from arrays: now, or at each evaluation.
-
-        Args:
-            network: its coordinates are [1, 3, *plan.lift_tile].
-            inputs: all that it takes but the coordinates.
-            plan: what the sampler was made with; a whole plan for a sampler without tiles.
-            spacing_mm: the grid's voxel size.
-
-        Raises:
-            InputError: a tensor's name or shape does not fit.
-        """
-
     def set_condition(self, arrays: dict[str, FloatArray]) -> None:
         """Copies what the denoiser is conditioned on, by input name; kept until set again."""
 
@@ -405,6 +381,76 @@ class Sampler:
     def shape(self) -> tuple[int, ...]: ...
     @property
     def timings(self) -> TimingInfo: ...
+
+def volumes_kept(table: Table, *, many: bool, preview: bool, consistency: bool) -> int:
+    """How many float32 volumes of the grid a run holds at once: its registers, and what is asked for beside."""
+
+class Networks:
+    """A bundle's three networks, compiled for one grid, and the sampler around the denoiser.
+
+    The encoder is compiled at once; `plan` says what fits into memory, and `compile` does it.
+
+    Args:
+        folder: a bundle's, which has been checked: only its model.json is read again.
+        checksum: of the bundle.
+        backend, runtime_dir, device, precision, threads, provider, provider_options: as for `Network`; the precision is
+            the denoiser's.
+        shape: (X, Y, Z), multiples of the model's stride.
+        voxel_mm: (x, y, z).
+        memory: bytes that the process may take; 0 is what the machine has free.
+        halo: of tiles, in voxels; below 0, the denoiser's receptive radius.
+
+    Raises:
+        InputError: a bundle that changed, or a grid that the model can't take.
+        MissingRuntimeError: the runtime refuses.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        checksum: str,
+        *,
+        backend: str,
+        runtime_dir: str,
+        device: str,
+        precision: str,
+        threads: int,
+        shape: Sequence[int],
+        voxel_mm: Sequence[float],
+        memory: int = 0,
+        halo: int = -1,
+        provider: str = "",
+        provider_options: Mapping[str, str] = ...,
+    ) -> None: ...
+    def plan(self, volumes: int) -> TilePlan:
+        """What fits, for runs that keep so many volumes. Raises MemoryLimitError if no tile does."""
+
+    def compile(self, plan: TilePlan) -> None:
+        """Compiles the denoiser; what was compiled before goes first, and its conditions with it."""
+
+    def condition_on(self, views: FloatArray, valid: FloatArray, matrices: FloatArray) -> None:
+        """Runs the encoder, and the lift or what will run it. [1, V, 1, H, W], [1, V] and [1, V, 3, 4]."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether the last plan had to count memory: it may come out otherwise for another number of volumes."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """The loop over the denoiser, after `compile`."""
+
+    @property
+    def encoder_precision(self) -> str: ...
+    @property
+    def lift_precision(self) -> str:
+        """Empty before `condition_on`."""
+
+    @property
+    def precision(self) -> str:
+        """The denoiser's, read back from the compiled network."""
+
+    @property
+    def runtime_version(self) -> str: ...
 
 def run(
     denoiser: Callable[[FloatArray, float], npt.ArrayLike],

@@ -36,8 +36,6 @@ WHEN = ("off", "last", "every")
 GAMMA = 10.0
 """The default strength, chosen on the validation person (benchmarks/consistency.py)."""
 STRONGEST = 1e6
-CONSISTENCY_VOLUMES = 3
-"""What the core keeps meanwhile, in volumes: attenuation before and after the pull, and one to spare."""
 
 
 @dataclass(frozen=True)

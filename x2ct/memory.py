@@ -1,4 +1,4 @@
-"""Memory: what a budget says in words, and what this machine has free."""
+"""Memory: what a budget says in words."""
 
 from __future__ import annotations
 
@@ -19,13 +19,3 @@ def parse_bytes(text: str) -> int:
     if found is None or found[2] not in _UNITS or float(found[1]) <= 0:
         raise InputError.of("--memory", "value", found=repr(text), expected="a size, such as 2GB or 800MiB")
     return int(float(found[1]) * _UNITS[found[2]])
-
-
-def available_bytes() -> int | None:
-    """What can be had without swapping, as Linux tells it; None elsewhere."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            fields = dict(line.split(":", 1) for line in lines)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError, IndexError):
-        return None

@@ -24,7 +24,7 @@ from x2ct import _core, report
 from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
 from x2ct.conditioning import Conditions, conditions
-from x2ct.consistency import CONSISTENCY_VOLUMES, Pull, correction
+from x2ct.consistency import Pull, correction
 from x2ct.consistency import facts as consistency_facts
 from x2ct.ensemble import Ensemble
 from x2ct.errors import InputError, MemoryLimitError
@@ -335,12 +335,8 @@ class Sampler:
             "versions": report.versions(),
             "device": self.choice.device,
             "backend": self.choice.backend,
-            "runtime": networks.denoiser.runtime_version,
-            "precision": {
-                "encoder": networks.encoder.precision,
-                "lift": networks.lift_precision,
-                "denoiser": networks.denoiser.precision,
-            },
+            "runtime": networks.compiled.runtime_version,
+            "precision": networks.precisions(),
             "asked": self._asked,
             "model": {"name": self.bundle.name, "sha256": self.bundle.checksum},
             "inputs": [
@@ -365,9 +361,8 @@ class Sampler:
 
 
 def _volumes(table: _core.Table, samples: int, preview: object, pull: Pull) -> int:
-    """How many float32 volumes a run holds at once: in the loop its registers, after it x and HU; and what is asked."""
-    wanted = (2 if samples > 1 else 0) + (2 if preview is not None else 0) + (CONSISTENCY_VOLUMES if pull.active else 0)
-    return max(len(table.registers), 2) + wanted
+    """How many float32 volumes a run holds at once."""
+    return _core.volumes_kept(table, many=samples > 1, preview=preview is not None, consistency=pull.active)
 
 
 def _of_all(progress: Progress | None, sample: int, samples: int) -> Progress | None:

@@ -107,6 +107,14 @@ void check_graph(const std::string& path, std::string_view data, const Graph& gr
     }
 }
 
+Bundle manifest_of(const Folder& folder, const std::string& path) {
+    const std::string text = folder.read(kManifest, std::nullopt, kMostManifestBytes);
+    Bundle bundle = read_manifest(folder.path_of(kManifest), text);
+    bundle.path = path;
+    bundle.checksum = sha256(text);
+    return bundle;
+}
+
 }  // namespace
 
 void Intensity::to_hu(float* values, std::int64_t count) const {
@@ -130,10 +138,7 @@ void Intensity::to_hu(float* values, std::int64_t count) const {
 
 Bundle open_bundle(const std::string& path) {
     const Folder folder(path);
-    const std::string text = folder.read(kManifest, std::nullopt, kMostManifestBytes);
-    Bundle bundle = read_manifest(folder.path_of(kManifest), text);
-    bundle.path = path;
-    bundle.checksum = sha256(text);
+    Bundle bundle = manifest_of(folder, path);
     for (const auto& [name, file] : bundle.files) {
         const std::string data = folder.read(name, file.bytes, kMostFileBytes);
         const std::string digest = sha256(data);
@@ -144,6 +149,16 @@ Bundle open_bundle(const std::string& path) {
         for (const Graph* graph : {&bundle.encoder, &bundle.lift, &bundle.denoiser}) {
             if (graph->file == name) check_graph(folder.path_of(name), data, *graph);
         }
+    }
+    return bundle;
+}
+
+Bundle reopen_bundle(const std::string& path, const std::string& checksum) {
+    const Folder folder(path);
+    Bundle bundle = manifest_of(folder, path);
+    if (bundle.checksum != checksum) {
+        refuse(folder.path_of(kManifest), "SHA-256", bundle.checksum.substr(0, 12) + "...",
+               checksum.substr(0, 12) + "...", "the bundle has changed since it was opened; open it again");
     }
     return bundle;
 }

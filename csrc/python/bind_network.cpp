@@ -15,9 +15,7 @@ namespace py = pybind11;
 using namespace py::literals;
 
 namespace x2ct::python {
-namespace {
 
-// lib/ beside this module, wherever it is installed.
 std::string library_dir() {
     Dl_info info{};
     if (dladdr(reinterpret_cast<const void*>(&library_dir), &info) == 0 || info.dli_fname == nullptr) {
@@ -25,6 +23,8 @@ std::string library_dir() {
     }
     return (std::filesystem::absolute(info.dli_fname).parent_path() / "lib").string();
 }
+
+namespace {
 
 std::shared_ptr<PyNetwork> load(const std::string& path, const std::string& backend, const std::string& device,
                                 const std::string& precision, int threads,

@@ -3,10 +3,14 @@
 
 #include <memory>
 #include <mutex>
+#include <string>
 
 #include "x2ct/network.h"
 
 namespace x2ct::python {
+
+/// lib/ beside this module, wherever it is installed: the backends' libraries.
+std::string library_dir();
 
 /// A network with one session of its own for calls. Samplers make their own from `network`, and outlive this object.
 struct PyNetwork {

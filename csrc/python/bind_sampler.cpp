@@ -3,25 +3,22 @@
 
 #include <pybind11/stl.h>
 
-#include <atomic>
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <optional>
 
 #include "bind.h"
 #include "bind_network.h"
+#include "bind_sampler.h"
 #include "callable.h"
 #include "x2ct/error.h"
-#include "x2ct/tiles.h"
 
 namespace py = pybind11;
 using namespace py::literals;
 
 namespace x2ct::python {
 namespace {
-
-struct CancelToken {
-    std::atomic<bool> cancelled{false};
-};
 
 // Between evaluations: signals first, so that Ctrl-C ends a run, then the caller's progress.
 std::function<void(const Progress&)> between_evaluations(const py::object& progress) {
@@ -75,67 +72,6 @@ py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table,
     return volume;
 }
 
-// A sampler of the bundled networks: one volume [X, Y, Z], x of shape [1, 1, X, Y, Z].
-class PySampler {
-  public:
-    PySampler(std::shared_ptr<Network> denoiser, const Shape& shape, int threads)
-        : shape_(shape), device_(cpu_device(threads)) {
-        Shape whole = {1, 1};
-        whole.insert(whole.end(), shape.begin(), shape.end());
-        sampler_ = released_without_gil(std::make_unique<Sampler>(std::move(denoiser), device_, whole));
-    }
-
-    PySampler(std::shared_ptr<Network> denoiser, const TilePlan& plan, int threads)
-        : shape_(plan.denoiser.grid.begin(), plan.denoiser.grid.end()), device_(cpu_device(threads)) {
-        auto evaluator = std::make_unique<TiledEvaluator>(std::move(denoiser), device_, plan.denoiser);
-        sampler_ = released_without_gil(std::make_unique<Sampler>(std::move(evaluator), device_));
-    }
-
-    // Conditions from a lift on all that it takes but the coordinates.
-    void lift(const PyNetwork& network, const py::dict& arrays, const TilePlan& plan,
-              const std::array<double, 3>& spacing_mm) {
-        std::shared_ptr<Lift> lift;
-        {
-            const py::gil_scoped_release release;
-            lift = std::make_shared<Lift>(network.network, device_, plan.lift, spacing_mm);
-        }
-        for (const auto& [key, value] : arrays) {
-            const auto name = py::str(key).cast<std::string>();
-            const py::array array = as_array(value, "lift: " + name);
-            lift->set_input(name, checked(array, "lift: " + name), shape_of(array));
-        }
-        const py::gil_scoped_release release;
-        sampler_->set_lift(std::move(lift), plan.keep);
-    }
-
-    void set_condition(const py::dict& arrays) {
-        const py::dict held = arrays.attr("copy")();  // the GIL is let go of below
-        for (const auto& [key, value] : held) {
-            const auto name = py::str(key).cast<std::string>();
-            const py::array array = as_array(value, "condition " + name);
-            const float* const data = checked(array, "condition " + name);
-            const Shape shape = shape_of(array);
-            const py::gil_scoped_release release;
-            sampler_->set_condition(name, data, shape);
-        }
-    }
-
-    py::array_t<float> run(const Table& table, std::uint64_t seed, std::uint32_t sample, const py::object& progress,
-                           const std::shared_ptr<CancelToken>& cancel, const py::object& preview, int preview_every,
-                           const std::shared_ptr<Correction>& correction) {
-        return python::run(*sampler_, shape_, table,
-                           {seed, sample, progress, cancel, preview, preview_every, correction});
-    }
-
-    const Shape& shape() const { return shape_; }
-    Timings timings() const { return sampler_->timings(); }
-
-  private:
-    Shape shape_;
-    std::shared_ptr<Device> device_;
-    std::shared_ptr<Sampler> sampler_;
-};
-
 py::dict timings(const PySampler& sampler) {
     const Timings t = sampler.timings();
     return py::dict("evaluations"_a = t.evaluations, "network_s"_a = t.network_s, "tiles_s"_a = t.tiles_s,
@@ -154,6 +90,28 @@ py::array_t<float> run_callable(const py::function& denoiser, const Table& table
 
 }  // namespace
 
+PySampler::PySampler(std::shared_ptr<Sampler> sampler)
+    : shape_(sampler->shape().begin() + 2, sampler->shape().end()), sampler_(std::move(sampler)) {}
+
+void PySampler::set_condition(const py::dict& arrays) {
+    const py::dict held = arrays.attr("copy")();  // the GIL is let go of below
+    for (const auto& [key, value] : held) {
+        const auto name = py::str(key).cast<std::string>();
+        const py::array array = as_array(value, "condition " + name);
+        const float* const data = checked(array, "condition " + name);
+        const Shape shape = shape_of(array);
+        const py::gil_scoped_release release;
+        sampler_->set_condition(name, data, shape);
+    }
+}
+
+py::array_t<float> PySampler::run(const Table& table, std::uint64_t seed, std::uint32_t sample,
+                                  const py::object& progress, const std::shared_ptr<CancelToken>& cancel,
+                                  const py::object& preview, int preview_every,
+                                  const std::shared_ptr<Correction>& correction) {
+    return python::run(*sampler_, shape_, table, {seed, sample, progress, cancel, preview, preview_every, correction});
+}
+
 void bind_sampler(py::module_& module) {
     py::class_<CancelToken, std::shared_ptr<CancelToken>>(module, "CancelToken", "Ends a run from another thread.")
         .def(py::init())
@@ -161,15 +119,13 @@ void bind_sampler(py::module_& module) {
         .def_property_readonly("cancelled", [](const CancelToken& self) { return self.cancelled.load(); });
     py::class_<PySampler>(module, "Sampler", "The sampling loop over one denoiser, for volumes of one shape.")
         .def(py::init([](const PyNetwork& denoiser, const std::vector<std::int64_t>& shape, int threads) {
-                 return std::make_unique<PySampler>(denoiser.network, checked_shape(shape, "sampler"),
-                                                    threads > 0 ? threads : denoiser.threads);
+                 Shape whole = {1, 1};
+                 std::ranges::copy(checked_shape(shape, "sampler"), std::back_inserter(whole));
+                 auto device = cpu_device(threads > 0 ? threads : denoiser.threads);
+                 return std::make_unique<PySampler>(released_without_gil(
+                     std::make_unique<Sampler>(denoiser.network, std::move(device), std::move(whole))));
              }),
              "denoiser"_a, "shape"_a, "threads"_a = 0)
-        .def(py::init([](const PyNetwork& denoiser, const TilePlan& plan, int threads) {
-                 return std::make_unique<PySampler>(denoiser.network, plan, threads > 0 ? threads : denoiser.threads);
-             }),
-             "denoiser"_a, "plan"_a, "threads"_a = 0)
-        .def("lift", &PySampler::lift, "network"_a, "inputs"_a, "plan"_a, "spacing_mm"_a)
         .def("set_condition", &PySampler::set_condition, "arrays"_a)
         .def("run", &PySampler::run, "table"_a, "seed"_a, "sample"_a = 0, "progress"_a = py::none(),
              "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1, "correction"_a = py::none())

@@ -88,4 +88,8 @@ struct Bundle {
 /// the folder is read, and symbolic links aren't followed. Throws InputError that names file and field.
 Bundle open_bundle(const std::string& folder);
 
+/// A bundle that was checked before: only model.json is read. Throws InputError if that is another than the one with
+/// this `checksum`.
+Bundle reopen_bundle(const std::string& folder, const std::string& checksum);
+
 }  // namespace x2ct

@@ -1,0 +1,198 @@
+#include "x2ct/networks.h"
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+
+#include "core/memory.h"
+#include "x2ct/error.h"
+#include "x2ct/tiles.h"
+
+namespace x2ct {
+namespace {
+
+constexpr std::int64_t kProcessBytes = 192 << 20;  // a program and the runtime before they have done anything
+// More a voxel than any network of today takes whole: with that much free there is nothing to plan.
+constexpr std::int64_t kAmpleBytes = 512;
+constexpr std::int64_t kProbe = 64;  // the side of the patch that the networks are compiled for to see what they take
+constexpr int kConsistencyVolumes = 3;  // attenuation before and after the pull, and one to spare
+
+double voxels(const Index& index) {
+    return static_cast<double>(index[0]) * static_cast<double>(index[1]) * static_cast<double>(index[2]);
+}
+
+// A declared tensor ([1, 8, "X/4", ...]) for a patch and one sample.
+Shape resolved(const Tensor& tensor, const Index& patch) {
+    Shape shape = {1};
+    for (std::size_t axis = 1; axis < tensor.shape.size(); ++axis) {
+        const auto& [size, free] = tensor.shape[axis];
+        if (free.empty()) {
+            shape.push_back(size);
+            continue;
+        }
+        const std::size_t letter = std::string_view("XYZ").find(free.front());
+        std::int64_t factor = 1;
+        if (free.size() > 2) std::from_chars(free.data() + 2, free.data() + free.size(), factor);
+        if (letter == std::string_view::npos || factor < 1) {
+            throw InputError("bundle: " + to_string(tensor) + ": found a free axis " + free +
+                             ", expected X, Y or Z, or one of them divided");
+        }
+        shape.push_back(patch[letter] / factor);
+    }
+    return shape;
+}
+
+// What an evaluation holds, in bytes; ample for an input of so many values where the runtime doesn't tell.
+double scratch(const Network& network, double values) {
+    const std::int64_t told = network.scratch_bytes();
+    return told < 0 ? static_cast<double>(kAmpleBytes) * values : static_cast<double>(told);
+}
+
+Bundle::Grid grid_of(const Bundle& bundle, const PipelineOptions& options) {
+    Bundle::Grid grid = bundle.grid;
+    if (options.shape != std::array<std::int64_t, 3>{}) grid.shape = options.shape;
+    if (options.voxel_mm != std::array<double, 3>{}) grid.spacing_mm = options.voxel_mm;
+    constexpr std::int64_t kMostVoxels = std::int64_t{1} << 40;
+    std::int64_t count = 1;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+        const std::int64_t size = grid.shape[axis];
+        if (size < 1 || size % bundle.patch.stride != 0 || size > kMostVoxels / count) {
+            throw InputError("grid: shape: found " + to_string(Shape(grid.shape.begin(), grid.shape.end())) +
+                             ", expected multiples of the model's stride " + std::to_string(bundle.patch.stride));
+        }
+        count *= size;
+        if (!(grid.spacing_mm[axis] > 0 && grid.spacing_mm[axis] < 1e6)) {
+            throw InputError("grid: voxel_mm: found " + std::to_string(grid.spacing_mm[axis]) +
+                             ", expected lengths above 0");
+        }
+    }
+    return grid;
+}
+
+}  // namespace
+
+int volumes_kept(const Table& table, bool many, bool preview, bool consistency) {
+    const int loop = std::max(static_cast<int>(table.registers().size()), 2);
+    return loop + (many ? 2 : 0) + (preview ? 2 : 0) + (consistency ? kConsistencyVolumes : 0);
+}
+
+Networks::Networks(Bundle bundle, Backend& backend, PipelineOptions options)
+    : bundle_(std::move(bundle)),
+      grid_(grid_of(bundle_, options)),
+      backend_(&backend),
+      options_(std::move(options)),
+      device_(cpu_device(options_.threads)) {
+    if (options_.memory < 0) {
+        throw InputError("memory: found " + std::to_string(options_.memory) +
+                         ", expected bytes, or 0 for what is free");
+    }
+    encoder_ = load(bundle_.encoder, "f32",
+                    {{"views", views_shape()}, {"valid", {1, static_cast<std::int64_t>(bundle_.views.size())}}});
+}
+
+Shape Networks::views_shape() const {
+    return {1, static_cast<std::int64_t>(bundle_.views.size()), 1, bundle_.xray.rows, bundle_.xray.columns};
+}
+
+TilePlan Networks::plan(int volumes) {
+    const std::int64_t stride = bundle_.patch.stride, radius = bundle_.denoiser.receptive_radius;
+    // Without a radius only the whole will do.
+    const std::int64_t reach = radius < 0 ? *std::ranges::max_element(grid_.shape) : radius;
+    const std::int64_t halo = options_.halo < 0 ? reach : options_.halo;
+    const bool limited = options_.memory > 0;
+    const std::int64_t memory = limited ? options_.memory : available_bytes();
+    const auto ample = static_cast<double>(kProcessBytes) + static_cast<double>(kAmpleBytes) * voxels(grid_.shape);
+    counted_ = limited || (memory > 0 && static_cast<double>(memory) < ample);
+    if (!counted_) {  // memory is no question
+        return plan_tiles(grid_.shape, stride, halo, -1, {0, 0, 1, 1, 0}, std::int64_t{1} << 62);
+    }
+    Index probe{};
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+        probe[axis] = std::min(grid_.shape[axis], std::max(stride, kProbe / stride * stride));
+    }
+    std::int64_t files = 0;
+    for (const auto& [name, file] : bundle_.files) files += file.bytes;
+    const auto pictures = static_cast<double>(volume_of(views_shape()));
+    MemoryNeeds needs;
+    needs.fixed = kProcessBytes + 3 * files + static_cast<std::int64_t>(scratch(*encoder_, pictures)) +
+                  3 * 4 * volume_of(encoder_->outputs().front().shape);
+    needs.grid = 4.0 * volumes;
+    needs.conditions = 4.0 * per_voxel(bundle_.lift);
+    needs.denoiser = scratch(*denoiser_for(probe), voxels(probe)) / voxels(probe);
+    needs.lift = scratch(*lift_for(probe), voxels(probe)) / voxels(probe);
+    // Without a limit the process is there already, and only what is still free counts.
+    return plan_tiles(grid_.shape, stride, halo, bundle_.lift.receptive_radius, needs,
+                      limited ? memory : memory + kProcessBytes);
+}
+
+// How many values of the outputs there are for each voxel of the grid.
+double Networks::per_voxel(const Graph& graph) const {
+    constexpr Index kCell = {1 << 10, 1 << 10, 1 << 10};
+    double values = 0;
+    for (const Tensor& output : graph.outputs) {
+        values += static_cast<double>(volume_of(resolved(output, kCell))) / voxels(kCell);
+    }
+    return values;
+}
+
+void Networks::compile(const TilePlan& plan) {
+    sampler_.reset();
+    denoiser_.reset();
+    lift_.reset();
+    lift_precision_.clear();
+    plan_ = plan;
+    denoiser_ = denoiser_for(plan.denoiser.tile);
+    if (plan.whole()) {
+        const auto& [x, y, z] = grid_.shape;
+        sampler_ = std::make_shared<Sampler>(denoiser_, device_, Shape{1, 1, x, y, z});
+    } else {
+        sampler_ =
+            std::make_shared<Sampler>(std::make_unique<TiledEvaluator>(denoiser_, device_, plan.denoiser), device_);
+    }
+}
+
+void Networks::condition_on(const Conditions& ready) {
+    const auto slots = static_cast<std::int64_t>(bundle_.views.size());
+    const Shape valid = {1, slots};
+    const auto encode = encoder_->session();
+    encode->set_input("views", ready.views.data(), views_shape());
+    encode->set_input("valid", ready.valid.data(), valid);
+    encode->evaluate();
+    const TensorView features = encode->output("features");
+    std::shared_ptr<Network> network = lift_ ? lift_ : lift_for(plan_.lift.tile);
+    lift_precision_ = network->precision();
+    auto lift = std::make_shared<Lift>(network, device_, plan_.lift, grid_.spacing_mm);
+    lift->set_input("features", features.data, features.shape);
+    lift->set_input("P", ready.matrices.data(), {1, slots, 3, 4});
+    lift->set_input("valid", ready.valid.data(), valid);
+    sampler_->set_lift(std::move(lift), plan_.keep);
+    // Where memory is counted, a lift that has done its part has to make room.
+    lift_ = counted_ && plan_.keep ? nullptr : std::move(network);
+}
+
+std::shared_ptr<Network> Networks::denoiser_for(const Index& patch) {
+    std::map<std::string, Shape> shapes = {{"x", {1, 1, patch[0], patch[1], patch[2]}}, {"sigma", {1}}};
+    for (const Tensor& input : bundle_.denoiser.inputs) {
+        if (!shapes.contains(input.name)) shapes[input.name] = resolved(input, patch);
+    }
+    return load(bundle_.denoiser, options_.precision, std::move(shapes));
+}
+
+std::shared_ptr<Network> Networks::lift_for(const Index& patch) {
+    const auto slots = static_cast<std::int64_t>(bundle_.views.size());
+    return load(bundle_.lift, "f32",
+                {{"features", encoder_->outputs().front().shape},
+                 {"P", {1, slots, 3, 4}},
+                 {"coords", {1, 3, patch[0], patch[1], patch[2]}},
+                 {"valid", {1, slots}}});
+}
+
+std::shared_ptr<Network> Networks::load(const Graph& graph, const std::string& precision,
+                                        std::map<std::string, Shape> shapes) {
+    NetworkOptions options{bundle_.file_of(graph), options_.device, precision, options_.threads, std::move(shapes)};
+    options.provider = options_.provider;
+    options.provider_options = options_.provider_options;
+    return backend_->load(options);
+}
+
+}  // namespace x2ct

@@ -1,0 +1,93 @@
+#include "x2ct/xray.h"
+
+#include <algorithm>
+#include <set>
+#include <string>
+
+#include "x2ct/error.h"
+#include "x2ct/picture.h"
+
+namespace x2ct {
+namespace {
+
+constexpr float kWholly = 0.999F;  // the share of a pixel that must have been measured
+
+[[noreturn]] void fail(const XRay& xray, const std::string& what) {
+    throw InputError("X-ray in slot " + std::to_string(xray.slot) + ": " + what);
+}
+
+void check_one(const Bundle& bundle, const XRay& xray) {
+    if (xray.slot < 0 || xray.slot >= static_cast<int>(bundle.views.size())) {
+        fail(xray, "slot: expected 0 to " + std::to_string(bundle.views.size() - 1) + ", the bundle's views");
+    }
+    if (xray.line_integrals == nullptr) fail(xray, "line_integrals: found none, expected rows x columns numbers");
+    const View& own = bundle.views[xray.slot];
+    const std::string found = std::to_string(xray.rows) + " x " + std::to_string(xray.columns);
+    View view = own;
+    view.rows = xray.rows, view.columns = xray.columns;
+    if (xray.matrix) {
+        view.matrix = *xray.matrix;
+        check(view);
+    } else if (xray.rows != own.rows || xray.columns != own.columns) {
+        fail(xray, "shape: found " + found + " without a matrix, expected " + std::to_string(own.rows) + " x " +
+                       std::to_string(own.columns) + ", the bundle's view " + own.name);
+    }
+    for (std::int64_t i = 0; i < xray.rows * xray.columns; ++i) {
+        // Noise around air, and more than metal across a whole body.
+        if (!(xray.line_integrals[i] >= -1 && xray.line_integrals[i] <= 100)) {
+            fail(xray, "values: found " + std::to_string(xray.line_integrals[i]) +
+                           ", expected line integrals of attenuation, -1 to 100");
+        }
+    }
+}
+
+// `pixels` of the X-ray's detector, as the encoder's picture.
+Picture on_encoder(const Bundle& bundle, const XRay& xray, const float* pixels) {
+    return onto_grid(pixels, {xray.rows, xray.columns}, xray.matrix.value_or(bundle.views[xray.slot].matrix),
+                     {bundle.xray.rows, bundle.xray.columns}, {bundle.xray.row_mm, bundle.xray.column_mm});
+}
+
+}  // namespace
+
+void check(const Bundle& bundle, std::span<const XRay> xrays) {
+    if (xrays.empty()) throw InputError("X-rays: found none, expected at least one");
+    std::set<int> slots;
+    for (const XRay& xray : xrays) {
+        check_one(bundle, xray);
+        if (!slots.insert(xray.slot).second) fail(xray, "slot: found it twice, expected a slot for each X-ray");
+    }
+}
+
+Conditions conditions_of(const Bundle& bundle, std::span<const XRay> xrays) {
+    const auto pixels = static_cast<std::size_t>(bundle.xray.rows * bundle.xray.columns);
+    Conditions ready{std::vector<float>(bundle.views.size() * pixels), std::vector<float>(bundle.views.size()), {}};
+    std::vector<std::array<double, 12>> seen;
+    seen.reserve(bundle.views.size());
+    for (const View& view : bundle.views) seen.push_back(view.matrix);
+    for (const XRay& xray : xrays) {
+        const auto slot = static_cast<std::size_t>(xray.slot);
+        const Picture picture = on_encoder(bundle, xray, xray.line_integrals);
+        std::ranges::copy(picture.pixels, ready.views.begin() + static_cast<std::ptrdiff_t>(slot * pixels));
+        seen[slot] = picture.matrix;
+        ready.valid[slot] = 1;
+    }
+    for (const auto& matrix : seen) {
+        for (const double value : matrix) ready.matrices.push_back(static_cast<float>(value));
+    }
+    return ready;
+}
+
+std::vector<std::uint8_t> measured_of(const Bundle& bundle, const XRay& xray) {
+    std::vector<float> field(static_cast<std::size_t>(xray.rows * xray.columns), 1.0F);
+    if (xray.measured != nullptr) {
+        std::transform(xray.measured, xray.measured + field.size(), field.begin(),
+                       [](std::uint8_t seen) { return seen == 0 ? 0.0F : 1.0F; });
+    }
+    const Picture picture = on_encoder(bundle, xray, field.data());
+    std::vector<std::uint8_t> measured(picture.pixels.size());
+    std::ranges::transform(picture.pixels, measured.begin(),
+                           [](float share) { return static_cast<std::uint8_t>(share > kWholly); });
+    return measured;
+}
+
+}  // namespace x2ct

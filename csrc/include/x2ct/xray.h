@@ -1,0 +1,43 @@
+// X-rays on their way to the networks.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "x2ct/bundle.h"
+
+namespace x2ct {
+
+/// One X-ray: line integrals of attenuation (dimensionless) [rows, columns], row 0 at the head, column 0 at the
+/// patient's right, in a lateral at the front. They are copied.
+struct XRay {
+    int slot = 0;  ///< which of the bundle's views it is: 0 frontal, 1 lateral
+    const float* line_integrals = nullptr;
+    std::int64_t rows = 0, columns = 0;
+    /// Row-major 3x4, patient mm to its pixels; without one the picture is the bundle's own view, pixel for pixel.
+    std::optional<std::array<double, 12>> matrix;
+    /// Not calibrated: known up to a scale and an offset only, which consistency fits.
+    bool calibrated = true;
+    const std::uint8_t* measured = nullptr;  ///< [rows, columns], 0 in padding and behind shutters; null: all of it
+};
+
+/// What encoder and lift read.
+struct Conditions {
+    std::vector<float> views;     ///< [1, V, 1, H, W] line integrals, 0 in a slot without an X-ray
+    std::vector<float> valid;     ///< [1, V], 1 where there is an X-ray
+    std::vector<float> matrices;  ///< [1, V, 3, 4], patient mm to the pixels of `views`
+};
+
+/// Throws InputError unless there is at least one X-ray, each with a slot of its own, a geometry and plausible values.
+void check(const Bundle& bundle, std::span<const XRay> xrays);
+
+/// Brings X-rays that were checked onto the encoder's pictures.
+Conditions conditions_of(const Bundle& bundle, std::span<const XRay> xrays);
+
+/// Where `views` of this X-ray hold what its detector measured: [H, W], 1 or 0.
+std::vector<std::uint8_t> measured_of(const Bundle& bundle, const XRay& xray);
+
+}  // namespace x2ct
