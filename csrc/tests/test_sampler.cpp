@@ -122,10 +122,11 @@ void progress_counts_evaluations() {
     CHECK(one.timings().total_s >= one.timings().network_s + one.timings().kernel_s);
 }
 
-// The picture shown is D itself: for a denoiser that always says the same, exactly that; and it may end the run.
-void a_preview_is_what_the_network_says() {
+// The picture shown is D itself, also where H0 then takes its place: for a denoiser that always says the same, exactly
+// that; and it may end the run.
+void check_preview(const std::string& solver) {
     auto one = sampler([](double, double sigma) { return sigma; });
-    const Table table = usual("euler");
+    const Table table = usual(solver);
     const auto wanted = run(one, table);
     std::vector<int> steps;
     RunOptions options;
@@ -142,6 +143,10 @@ void a_preview_is_what_the_network_says() {
     options.preview_every = 0;
     CHECK_THROWS(x2ct::InputError, run(one, table, options));
     CHECK(run(one, table) == wanted);
+}
+
+void a_preview_is_what_the_network_says() {
+    for (const char* solver : {"euler", "dpmpp-2m", "ipndm-4"}) check_preview(solver);
 }
 
 // Two samplers, each in a thread of its own, while a third is cancelled again and again.
@@ -227,6 +232,34 @@ void a_correction_has_the_last_word_on_every_row() {
     CHECK(one.timings().correction_s > 0);
 }
 
+// Registers may be kept from run to run, and whatever is in them then is not read.
+void what_memory_held_before_changes_nothing() {
+    const auto shape = some_shape();
+    const auto count = static_cast<std::size_t>(x2ct::volume_of(shape));
+    const auto device = x2ct::cpu_device(2);
+    Sampler one(std::make_shared<FunctionNetwork>(kData, shape), device, shape);
+    device->keep(count);
+    for (const auto& info : x2ct::solvers()) {
+        const Table table = usual(info.name);
+        auto fresh = sampler(kData);
+        const auto wanted = run(fresh, table);
+        std::vector<float*> volumes;
+        for (int k = 0; k < 6; ++k) {
+            volumes.push_back(device->allocate(count));
+            std::fill_n(volumes.back(), count, std::nanf(""));
+        }
+        for (float* volume : volumes) device->release(volume);
+        CHECK(run(one, table) == wanted);
+        float* const kept = device->allocate(count);
+        CHECK(std::ranges::find(volumes, kept) != volumes.end());
+        device->release(kept);
+    }
+    float* const held = device->allocate(count);
+    device->keep(0);
+    device->release(held);
+    CHECK(run(one, usual()) == run(one, usual()));
+}
+
 void a_second_run_meanwhile_is_refused() {
     auto one = sampler(kData);
     bool refused = false;
@@ -282,5 +315,5 @@ void impossible_memory_is_an_error() {
 TESTS(solvers_match_the_reference, any_table_matches_the_reference, same_bits_for_any_threads_and_run,
       seeds_and_samples_differ, progress_counts_evaluations, a_preview_is_what_the_network_says,
       samplers_in_threads_do_not_disturb_each_other, a_cancelled_sampler_runs_again, a_sampler_survives_exceptions,
-      a_correction_has_the_last_word_on_every_row, a_second_run_meanwhile_is_refused, misfits_are_refused,
-      impossible_memory_is_an_error)
+      a_correction_has_the_last_word_on_every_row, what_memory_held_before_changes_nothing,
+      a_second_run_meanwhile_is_refused, misfits_are_refused, impossible_memory_is_an_error)

@@ -1,15 +1,13 @@
 // devices/ holds one folder a device: its memory, its copies and the few element-wise kernels that the loop needs. A
 // device knows neither solvers nor networks.
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <array>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 
 #include "core/multiversion.h"
 #include "core/parallel.h"
+#include "devices/cpu/memory.h"
 #include "x2ct/device.h"
 #include "x2ct/error.h"
 
@@ -18,7 +16,6 @@ namespace {
 
 constexpr std::int64_t kChunk = 1024;  // voxels at a time: what is made on the way stays in the first-level cache
 constexpr std::int64_t kGrain = 32 * kChunk;  // below this, another thread costs more than it saves
-constexpr std::size_t kAlignment = 64, kHugePage = 2 << 20;
 
 // A sum over registers. Its terms come in the table's order, one product and one addition each, so that sums round
 // alike everywhere; a term of weight 0 is none.
@@ -138,18 +135,11 @@ class Cpu : public Device {
 
     std::string name() const override { return "cpu"; }
 
-    float* allocate(std::size_t count) override {
-        const std::size_t bytes = count * sizeof(float);
-        void* memory = nullptr;
-        if (posix_memalign(&memory, bytes < kHugePage ? kAlignment : kHugePage, bytes) != 0) {
-            throw OutOfMemory("cpu: out of memory for " + std::to_string(bytes >> 20) + " MiB");
-        }
-        // A register is new in each run; by small pages, the first touch of one costs more than a pass over it.
-        if (bytes >= kHugePage) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
-        return static_cast<float*>(memory);
-    }
+    float* allocate(std::size_t count) override { return memory_.allocate(count); }
 
-    void release(float* memory) noexcept override { std::free(memory); }
+    void release(float* memory) noexcept override { memory_.release(memory); }
+
+    void keep(std::size_t count) noexcept override { memory_.keep(count); }
 
     void upload(float* to, const float* from_host, std::size_t count) override { copy(to, from_host, count); }
 
@@ -184,6 +174,7 @@ class Cpu : public Device {
     }
 
     int threads_;
+    HostMemory memory_;
 };
 
 }  // namespace

@@ -65,6 +65,9 @@ class Device {
     /// Memory for `count` floats, aligned to 64 bytes. Throws OutOfMemory.
     virtual float* allocate(std::size_t count) = 0;
     virtual void release(float* memory) noexcept = 0;
+    /// Whether memory of `count` floats that is released may be kept for the next that wants as many, so that a run's
+    /// registers need not be made anew; 0: none. What a device does with it is its own affair.
+    virtual void keep(std::size_t count) noexcept { (void)count; }
 
     virtual void upload(float* to, const float* from_host, std::size_t count) = 0;
     virtual void download(float* to_host, const float* from, std::size_t count) = 0;
