@@ -134,7 +134,7 @@ def sample(
     consistency: Annotated[
         str,
         typer.Option(
-            help="Pull the CT towards the X-rays: off, last (at the last step) or every (at each).",
+            help="Pull the CT towards the X-rays: off, last, every (at each step), or at chosen ones: 3,5,6.",
             rich_help_panel="Sampling",
         ),
     ] = "off",

@@ -95,6 +95,20 @@ def test_off_and_no_strength_change_no_bit(sampler: x2ct.Sampler, xrays: dict[st
     np.testing.assert_array_equal(*twice)
 
 
+def test_chosen_evaluations_are_those(sampler: x2ct.Sampler, xrays: dict[str, x2ct.XRay]) -> None:
+    def run(when: str | list[int]) -> npt.NDArray[np.float32]:
+        return sampler.run(**xrays, steps=4, consistency=when, gamma=100).volume.hu
+
+    np.testing.assert_array_equal(run("4"), run("last"))
+    np.testing.assert_array_equal(run([4, 2, 1, 3]), run("every"))
+    assert not np.array_equal(run("2,4"), run("last"))
+    assert not np.array_equal(run("2,4"), run("1,4"))
+    told = sampler.run(**xrays, steps=4, consistency=[4, 2]).report["consistency"]
+    assert (told["when"], told["evaluations"]) == ("4,2", [2, 4])
+    with pytest.raises(InputError, match="found 5, expected 1 to 4"):
+        run("2,5")
+
+
 def test_one_view_can_not_tell_where_the_body_ends(sampler: x2ct.Sampler, xrays: dict[str, x2ct.XRay]) -> None:
     with pytest.raises(InputError, match="consistency: rays: found none known"):
         sampler.run(ap=xrays["ap"], consistency="last")
@@ -157,13 +171,19 @@ def test_knots_are_the_map_to_attenuation() -> None:
 @pytest.mark.parametrize(
     ("when", "gamma", "says"),
     [
-        ("always", None, "--consistency"),
+        ("always", None, "consistency: found"),
+        ("", None, "consistency: found"),
+        ("3,,5", None, "consistency: found"),
+        ("3, 5", None, "consistency: found"),
+        ("0", None, "evaluation: found 0"),
+        ([3, -1], None, "evaluation: found -1"),
+        ("9" * 30, None, "evaluation: found 9"),
         ("every", -1.0, "--gamma"),
         ("last", np.nan, "--gamma"),
         ("off", 1.0, "--gamma"),
     ],
 )
-def test_wrong_use_is_refused(when: str, gamma: float | None, says: str) -> None:
+def test_wrong_use_is_refused(when: str | list[int], gamma: float | None, says: str) -> None:
     with pytest.raises(InputError, match=says):
         Pull.of(when, gamma)
 

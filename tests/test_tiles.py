@@ -13,7 +13,6 @@ import pytest
 import x2ct
 from tests import tiny_bundle
 from x2ct import _core
-from x2ct.ensemble import Ensemble
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.grid import Grid
 from x2ct.memory import parse_bytes
@@ -130,12 +129,13 @@ def test_many_samples_are_the_single_ones_their_mean_and_their_spread(path: Path
 def test_an_ensemble_of_large_offset_keeps_its_spread() -> None:
     random = np.random.default_rng(0)
     volumes = [(30000 + random.normal(0, 1, (9, 8, 7))).astype(np.float32) for _ in range(50)]
-    ensemble = Ensemble()
+    ensemble = _core.Ensemble()
     for volume in volumes:
         ensemble.add(volume)
     stack = np.stack(volumes).astype(np.float64)
-    np.testing.assert_allclose(ensemble.mean(), stack.mean(0), atol=0.01)
-    np.testing.assert_allclose(ensemble.deviation(), stack.std(0, ddof=1), atol=0.01)
+    mean, deviation = ensemble.finish()
+    np.testing.assert_allclose(mean, stack.mean(0), atol=0.01)
+    np.testing.assert_allclose(deviation, stack.std(0, ddof=1), atol=0.01)
 
 
 def test_files_of_many_samples_appear_together_or_not_at_all(path: Path, tmp_path: Path) -> None:

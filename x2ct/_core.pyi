@@ -230,7 +230,7 @@ class Consistency(Correction):
         x, mu: the knots of the piecewise linear map between the network's unit and attenuation per mm.
         views: the X-rays.
         gamma: strength, 0 to 1e6; at 1 a ray that crosses the whole grid alone keeps half of its residual.
-        every: after each evaluation; False: after the last one only.
+        evaluations: after which, from 1; none: after each.
         rounds: of solving and clamping; 0 leaves it to the core.
         cg_steps: in each round, where there is no closed form.
         closed: use the closed form where there is one.
@@ -248,7 +248,7 @@ class Consistency(Correction):
         mu: Sequence[float],
         views: Sequence[MeasuredView],
         gamma: float = 1.0,
-        every: bool = True,
+        evaluations: Sequence[int] = ...,
         rounds: int = 0,
         cg_steps: int = 3,
         closed: bool = True,
@@ -265,6 +265,32 @@ class Consistency(Correction):
 
     @property
     def rounds(self) -> int: ...
+
+GAMMA: float
+"""The usual strength."""
+
+def pulled_after(when: str, evaluations: int) -> list[int]:
+    """After which of a run's evaluations, from 1: none for "off", the "last", "every" one, or those named, "3,5,6".
+
+    Raises:
+        InputError: another word, or an evaluation that there is not.
+    """
+
+def attenuation_knots(hu: Sequence[float], x: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The knots (x, mu) of the map between the network's unit and attenuation per mm, from where mu rises."""
+
+class Ensemble:
+    """The voxel-wise mean and standard deviation of volumes that come one by one (Welford 1962, Technometrics 4(3)).
+
+    Keeps two volumes, whatever the number of samples.
+    """
+
+    def __init__(self, threads: int = 0) -> None: ...
+    def add(self, volume: FloatArray) -> None:
+        """Takes one more sample, of the same shape as those before. Raises InputError."""
+
+    def finish(self) -> tuple[FloatArray, FloatArray]:
+        """The mean and the standard deviation (divided by n - 1; zeros for one). It starts anew then."""
 
 def rays_within(
     shape: Sequence[int], index_to_mm: npt.ArrayLike, views: Sequence[MeasuredView], threads: int = 0

@@ -17,25 +17,24 @@ alone is refused, unless the body fits in it whatever lies along its rays.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.conditioning import SLOT_OF, Conditions, measured
 from x2ct.errors import InputError
-from x2ct.geometry import MU_WATER_PER_MM, Geometry
+from x2ct.geometry import Geometry
 from x2ct.grid import Grid
 from x2ct.intensity import Intensity
 from x2ct.radiograph import XRay
+from x2ct.schedules import MAX_STEPS
 
-WHEN = ("off", "last", "every")
-GAMMA = 10.0
+GAMMA: float = _core.GAMMA
 """The default strength, chosen on the validation person (benchmarks/consistency.py)."""
 STRONGEST = 1e6
+_MOST_EVALUATIONS = 2 * MAX_STEPS  # Heun evaluates twice a step
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Pull:
     """What is asked for.
 
     Attributes:
-        when: "off", "last" (after the last evaluation) or "every" (after each).
+        when: "off", "last" (after the last evaluation), "every" (after each), or evaluations by number, "3,5,6".
         gamma: strength, see the module.
 
     Raises:
@@ -54,8 +53,7 @@ class Pull:
     gamma: float = GAMMA
 
     def __post_init__(self) -> None:
-        if self.when not in WHEN:
-            raise InputError.of("--consistency", "value", found=repr(self.when), expected=" or ".join(WHEN))
+        self.after(_MOST_EVALUATIONS)
         if not (math.isfinite(self.gamma) and 0 <= self.gamma <= STRONGEST):
             raise InputError.of("--gamma", "value", found=self.gamma, expected=f"0 to {STRONGEST:g}")
 
@@ -64,17 +62,26 @@ class Pull:
         """Whether there is anything to do."""
         return self.when != "off" and self.gamma > 0
 
+    def after(self, evaluations: int) -> list[int]:
+        """After which of a run's evaluations, from 1; none where it is off.
+
+        Raises:
+            InputError: one that there is not.
+        """
+        return _core.pulled_after(self.when, evaluations)
+
     @classmethod
-    def of(cls, when: str, gamma: float | None) -> Pull:
-        """From options, of which gamma may be left out.
+    def of(cls, when: str | Sequence[int], gamma: float | None) -> Pull:
+        """From options, of which gamma may be left out; evaluations may come as numbers.
 
         Raises:
             InputError: a gamma without anything to be done with it.
         """
+        when = when if isinstance(when, str) else ",".join(map(str, when))
         if gamma is None:
             return cls(when)
         if when == "off":
-            raise InputError.of("--gamma", "options", found="no consistency", expected="--consistency last or every")
+            raise InputError.of("--gamma", "options", found="no consistency", expected="--consistency with it")
         return cls(when, gamma)
 
 
@@ -85,6 +92,7 @@ def correction(
     ready: Conditions,
     bundle: Bundle,
     grid: Grid,
+    evaluations: int,
     threads: int = 0,
 ) -> _core.Consistency | None:
     """What the core's loop applies to D; None if nothing is to be done.
@@ -96,11 +104,13 @@ def correction(
         ready: the same on the encoder's grid.
         bundle: whose network makes D.
         grid: what D fills.
+        evaluations: of the run.
         threads: 0 takes every processor; the result does not depend on it.
 
     Raises:
-        InputError: no ray is known to lie in the grid.
+        InputError: no ray is known to lie in the grid, or a chosen evaluation is none of the run's.
     """
+    after = pull.after(evaluations)
     if not pull.active:
         return None
     x, mu = attenuation_knots(bundle.intensity)
@@ -109,20 +119,16 @@ def correction(
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
         views.append((name, ready.matrices[0, slot], ready.views[0, slot, 0], seen[slot], xray.calibrated))
-    every = pull.when == "every"
-    return _core.Consistency(grid.shape, grid.index_to_mm, x, mu, views, pull.gamma, every, threads=threads)
+    return _core.Consistency(grid.shape, grid.index_to_mm, x, mu, views, pull.gamma, after, threads=threads)
 
 
 def attenuation_knots(intensity: Intensity) -> tuple[list[float], list[float]]:
     """The map between x and attenuation per mm (mu_water max(0, 1 + HU / 1000)) by its knots, from where mu rises."""
-    lowest = max(-1000.0, intensity.hu[0])
-    hu = [lowest, *(knot for knot in intensity.hu if knot > lowest)]
-    x = np.interp(hu, intensity.hu, intensity.x)
-    return [float(value) for value in x], [MU_WATER_PER_MM * (1 + value / 1000) for value in hu]
+    return _core.attenuation_knots(intensity.hu, intensity.x)
 
 
-def facts(pull: Pull, applied: _core.Consistency | None, xrays: Mapping[str, XRay]) -> dict[str, Any]:
-    """What the report says, after the run.
+def facts(pull: Pull, applied: _core.Consistency | None, xrays: Mapping[str, XRay], evaluations: int) -> dict[str, Any]:
+    """What the report says, after a run of so many evaluations.
 
     For each view: `rays`, the share that counted of the rays that meet body and grid; `rms_before` and `rms_after` of
     the last application, in line integrals; and `fit`, a and b of y = a A(D) + b, where the X-ray was not calibrated.
@@ -136,4 +142,11 @@ def facts(pull: Pull, applied: _core.Consistency | None, xrays: Mapping[str, XRa
             entry["fit"] = {"scale": round(view["scale"], 6), "offset": round(view["offset"], 6)}
         views.append({"view": view["view"], **entry})
     method = "closed form" if applied.closed else "conjugate gradients"
-    return {"when": pull.when, "gamma": pull.gamma, "method": method, "rounds": applied.rounds, "views": views}
+    return {
+        "when": pull.when,
+        "evaluations": pull.after(evaluations),
+        "gamma": pull.gamma,
+        "method": method,
+        "rounds": applied.rounds,
+        "views": views,
+    }

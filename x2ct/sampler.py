@@ -26,7 +26,6 @@ from x2ct.bundle import Bundle
 from x2ct.conditioning import Conditions, conditions
 from x2ct.consistency import Pull, correction
 from x2ct.consistency import facts as consistency_facts
-from x2ct.ensemble import Ensemble
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry
 from x2ct.grid import Grid
@@ -147,7 +146,7 @@ class Sampler:
         preview: Preview | None = None,
         preview_every: int = 1,
         cancel: CancelToken | None = None,
-        consistency: str = "off",
+        consistency: str | Sequence[int] = "off",
         gamma: float | None = None,
     ) -> Volume:
         """One CT volume; see `run`, which also returns the report."""
@@ -189,7 +188,7 @@ class Sampler:
         preview: Preview | None = None,
         preview_every: int = 1,
         cancel: CancelToken | None = None,
-        consistency: str = "off",
+        consistency: str | Sequence[int] = "off",
         gamma: float | None = None,
     ) -> Result:
         """One CT volume and its report. The same inputs and seed give the same bytes.
@@ -215,7 +214,7 @@ class Sampler:
             preview_every: 1 or more.
             cancel: its `cancel()`, from any thread, ends the run before the next evaluation.
             consistency: pull the volume towards the X-rays (see `x2ct.consistency`): "off", "last" (after the last
-                evaluation) or "every" (after each).
+                evaluation), "every" (after each), or after chosen evaluations, counted from 1: "3,5,6" or [3, 5, 6].
             gamma: how strongly; by default `x2ct.consistency.GAMMA`.
 
         Raises:
@@ -230,12 +229,15 @@ class Sampler:
             raise InputError.of("--samples", "value", found=samples, expected=f"1 to {MAX_SAMPLES}")
         planned = plan(self.bundle.diffusion, steps=steps, solver=solver, schedule=schedule, mean=mean)
         table = planned.table
+        pull.after(table.evaluations)
         xrays = {name: xray for name, xray in (("ap", ap), ("pa", pa), ("lateral", lateral)) if xray is not None}
         with self._lock, _memory_limit("sampling"):
             networks = self._networks(_volumes(table, samples, preview, pull))
             study = self._study_of(networks, xrays, geometry)
-            applied = correction(pull, xrays, geometry, study.conditions, self.bundle, self.grid, self._threads)
-            ensemble, loop_s, network_s, consistency_s = Ensemble(), 0.0, 0.0, 0.0
+            applied = correction(
+                pull, xrays, geometry, study.conditions, self.bundle, self.grid, table.evaluations, self._threads
+            )
+            ensemble, loop_s, network_s, consistency_s = _core.Ensemble(self._threads), 0.0, 0.0, 0.0
             for sample in range(samples):
                 looping = time.perf_counter()
                 x = networks.sampler.run(
@@ -260,7 +262,7 @@ class Sampler:
                     ensemble.add(hu)
                     del hu
         if samples > 1:
-            volume, spread = self._volume(ensemble.mean()), self._volume(ensemble.deviation())
+            volume, spread = map(self._volume, ensemble.finish())
         else:
             volume, spread = self._volume(hu), None
         timings = {
@@ -273,7 +275,7 @@ class Sampler:
             "outside_network_share": max(0.0, 1.0 - network_s / loop_s),
             "total_s": time.perf_counter() - started,
         }
-        pulled = consistency_facts(pull, applied, xrays)
+        pulled = consistency_facts(pull, applied, xrays, table.evaluations)
         told = {"seed": seed, "samples": samples, **planned.facts(), "consistency": pulled}
         return Result(volume, self._report(networks, xrays, study, told, timings), spread)
 

@@ -115,9 +115,10 @@ Consistency::~Consistency() = default;
 
 bool Consistency::is_closed_form() const { return rays_->is_closed_form(); }
 
-void Consistency::apply(int row, int rows, double, float* denoised) {
+void Consistency::apply(int row, int, double, float* denoised) {
     if (row == 0) std::ranges::fill(dual_, 0.0F);
-    if (options_.gamma == 0 || (!options_.every && row + 1 < rows)) return;
+    const auto& after = options_.evaluations;
+    if (options_.gamma == 0 || (!after.empty() && std::ranges::find(after, row + 1) == after.end())) return;
     const bool on_host = !device_ || device_->name() == "cpu";
     std::vector<float> copy(on_host ? 0 : mu_.size());
     if (!on_host) device_->download(copy.data(), denoised, copy.size());

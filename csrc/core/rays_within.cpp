@@ -13,7 +13,6 @@ namespace {
 
 constexpr double kReachMm = 300;  // from the grid's centre: no body that fits a scanner goes further
 constexpr double kCellMm = 5;
-constexpr float kWaterPerMm = 0.02F;
 
 // The grid and what surrounds it, in coarse cells; the grid's faces are faces of cells.
 struct Region {
@@ -154,7 +153,7 @@ std::vector<std::vector<std::uint8_t>> rays_within(const VolumeGrid& grid, const
             least = std::min(least, silhouettes[k].value(pixel) / lengths[k][pixel]);
         }
         // what no view says anything about may be body
-        volume[cell] = region.in_grid(x, y, z) ? 0.0F : std::min(least, kWaterPerMm);
+        volume[cell] = region.in_grid(x, y, z) ? 0.0F : std::min(least, static_cast<float>(kWaterPerMm));
     });
     std::vector<std::vector<std::uint8_t>> within;
     for (const MeasuredView& view : views) {

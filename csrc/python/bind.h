@@ -24,6 +24,7 @@ void bind_consistency(pybind11::module_& module);
 void bind_sampler(pybind11::module_& module);
 void bind_picture(pybind11::module_& module);
 void bind_tiles(pybind11::module_& module);
+void bind_ensemble(pybind11::module_& module);
 
 /// Throws InputError unless `value` is a NumPy array.
 pybind11::array as_array(pybind11::handle value, const std::string& name);

@@ -58,10 +58,11 @@ std::vector<MeasuredView> views_of(const std::vector<PyView>& views) {
 
 std::shared_ptr<Consistency> make(const std::array<std::int64_t, 3>& shape, const Doubles& index_to_mm,
                                   std::vector<double> x, std::vector<double> mu, const std::vector<PyView>& views,
-                                  double gamma, bool every, int rounds, int cg_steps, bool closed, int threads) {
+                                  double gamma, const std::vector<int>& evaluations, int rounds, int cg_steps,
+                                  bool closed, int threads) {
     const VolumeGrid grid = grid_of(shape, index_to_mm);
     std::vector<MeasuredView> measured = views_of(views);
-    const ConsistencyOptions options{gamma, every, rounds, cg_steps, closed, threads};
+    const ConsistencyOptions options{gamma, evaluations, rounds, cg_steps, closed, threads};
     const py::gil_scoped_release release;
     return std::make_shared<Consistency>(grid, AttenuationKnots{std::move(x), std::move(mu)}, std::move(measured),
                                          options);
@@ -111,12 +112,21 @@ void bind_consistency(py::module_& module) {
                                                                          "What is done to D before a step.");
     py::class_<Consistency, Correction, std::shared_ptr<Consistency>>(
         module, "Consistency", "Pulls D towards the X-rays that it was made from.")
-        .def(py::init(&make), "shape"_a, "index_to_mm"_a, "x"_a, "mu"_a, "views"_a, "gamma"_a = 1.0, "every"_a = true,
-             "rounds"_a = 0, "cg_steps"_a = 3, "closed"_a = true, "threads"_a = 0)
+        .def(py::init(&make), "shape"_a, "index_to_mm"_a, "x"_a, "mu"_a, "views"_a, "gamma"_a = 1.0,
+             "evaluations"_a = std::vector<int>(), "rounds"_a = 0, "cg_steps"_a = 3, "closed"_a = true, "threads"_a = 0)
         .def("pull", &pull, "mu"_a)
         .def_property_readonly("views", &views)
         .def_property_readonly("closed", &Consistency::is_closed_form)
         .def_property_readonly("rounds", &Consistency::rounds);
+    module.attr("GAMMA") = kUsualGamma;
+    module.def("pulled_after", &pulled_after, "when"_a, "evaluations"_a);
+    module.def(
+        "attenuation_knots",
+        [](std::vector<double> hu, std::vector<double> x) {
+            auto [at, mu] = attenuation_knots({std::move(hu), std::move(x)});
+            return std::make_pair(std::move(at), std::move(mu));
+        },
+        "hu"_a, "x"_a);
     module.def("rays_within", &within, "shape"_a, "index_to_mm"_a, "views"_a, "threads"_a = 0);
 }
 

@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, module) {
     x2ct::python::bind_network(module);
     x2ct::python::bind_consistency(module);
     x2ct::python::bind_tiles(module);
+    x2ct::python::bind_ensemble(module);
     x2ct::python::bind_sampler(module);
     x2ct::python::bind_networks(module);
     x2ct::python::bind_picture(module);

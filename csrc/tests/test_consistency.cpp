@@ -73,7 +73,7 @@ std::vector<MeasuredView> with_cone(const std::vector<float>& volume) {
 }
 
 ConsistencyOptions strength(double gamma, int rounds, int cg_steps = 200, bool closed = true) {
-    return {.gamma = gamma, .every = true, .rounds = rounds, .cg_steps = cg_steps, .closed = closed, .threads = 1};
+    return {.gamma = gamma, .evaluations = {}, .rounds = rounds, .cg_steps = cg_steps, .closed = closed, .threads = 1};
 }
 
 // A as a dense matrix, one row a ray that counts, and y.
@@ -312,7 +312,7 @@ void only_what_the_pull_moves_changes() {
     CHECK(d[7] == -1.25F);  // the whole is too dense, so this stays below 0 and is clamped
     CHECK(d[8] < before[8]);
     ConsistencyOptions last = strength(1, 4);
-    last.every = false;
+    last.evaluations = {2};
     Consistency late(kGrid, knots(), views, last);
     d = before;
     late.apply(0, 2, 1.0, d.data());

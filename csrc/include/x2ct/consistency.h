@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "x2ct/bundle.h"
 #include "x2ct/device.h"
 #include "x2ct/network.h"
 #include "x2ct/projector.h"
@@ -30,13 +31,23 @@ struct AttenuationKnots {
     std::vector<double> mu;
 };
 
+/// The map between x and attenuation (kWaterPerMm max(0, 1 + HU / 1000)) by its knots, from where mu rises.
+AttenuationKnots attenuation_knots(const Intensity& intensity);
+
+/// A voxel grid whose patient mm have their origin in the middle.
+VolumeGrid volume_grid(const Bundle::Grid& grid);
+
+/// After which of a run's evaluations, from 1, D is pulled: none for "off", the "last", "every" one, or those that are
+/// named, "3,5,6". Throws InputError for other words and for evaluations that there are not.
+std::vector<int> pulled_after(const std::string& when, int evaluations);
+
 struct ConsistencyOptions {
-    double gamma = 1;   ///< strength; at 1 a ray that crosses the whole grid alone keeps half of its residual, 0 is off
-    bool every = true;  ///< after each evaluation; false: after the last one only
-    int rounds = 0;     ///< of solving and clamping; 0: 4 with the closed form, 2 with CG
-    int cg_steps = 3;   ///< a round, where there is no closed form
-    bool closed = true;  ///< use the closed form where there is one
-    int threads = 0;     ///< 0: all; the result doesn't depend on it
+    double gamma = 1;  ///< strength; at 1 a ray that crosses the whole grid alone keeps half of its residual, 0 is off
+    std::vector<int> evaluations = {};  ///< after which, from 1; none: after each
+    int rounds = 0;                     ///< of solving and clamping; 0: 4 with the closed form, 2 with CG
+    int cg_steps = 3;                   ///< a round, where there is no closed form
+    bool closed = true;                 ///< use the closed form where there is one
+    int threads = 0;                    ///< 0: all; the result doesn't depend on it
 };
 
 /// What became of one X-ray.
@@ -111,6 +122,9 @@ class Consistency : public Correction {
 /// than `air` outside of the grid. Of one view alone hardly more counts than the rays through air.
 std::vector<std::vector<std::uint8_t>> rays_within(const VolumeGrid& grid, const std::vector<MeasuredView>& views,
                                                    int threads = 0);
+
+inline constexpr double kWaterPerMm = 0.02;  ///< attenuation of water, at about 70 keV
+inline constexpr double kUsualGamma = 10;    ///< chosen on the validation person: benchmarks/consistency.py
 
 /// A line integral below this (2.5 mm of water) is air.
 inline constexpr double kAirIntegral = 0.05;
