@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,14 +24,15 @@ import x2ct
 from tests import tiny_bundle
 from tests.test_bundle import FIELD_FAULTS, GRAPH_FAULTS, edit, put, replace_graph
 from x2ct.bundle import Bundle
-from x2ct.errors import InputError
+from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry
+from x2ct.grid import Grid
 from x2ct.runtimes import find_runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "dev"
 TOOLS = Path(sys.executable).parent
-ABI = 1
+ABI = 2
 DEMO = ROOT / "x2ct" / "models" / "demo"
 
 
@@ -144,6 +146,54 @@ def test_cpp_gives_what_python_gives_from_any_detector(examples: Path, original:
     np.testing.assert_array_equal(found, wanted.hu)
 
 
+def test_c_gives_pythons_many_samples_pulled_towards_the_xrays(examples: Path, original: Path, tmp_path: Path) -> None:
+    """The same bits: mean and spread of three samples, consistency at chosen evaluations."""
+    images = [np.zeros(tiny_bundle.DETECTOR, np.float32) for _ in range(2)]
+    for seed, image in enumerate(images):  # air around the body, so that it is known to lie in the grid
+        image[16:48, 18:46] = random_xray((32, 28), seed)
+        image.tofile(tmp_path / f"{seed}.f32")
+    files = (tmp_path / "0.f32", tmp_path / "1.f32")
+    told = run(
+        *(examples / "sample_c", original, runtime_dir(), *files, "7", tmp_path / "out.f32", "3", "2,5"), cwd=tmp_path
+    ).stderr
+    assert "sample 2:" in told and "18/18" in told and "view 1: off by" in told
+    ap, lateral = map(x2ct.XRay.of, images)
+    wanted = x2ct.Sampler(original, precision="f32").run(ap=ap, lateral=lateral, seed=7, samples=3, consistency=[2, 5])
+    assert wanted.spread is not None
+    for name, volume in (("out.f32", wanted.volume), ("out.f32.std", wanted.spread)):
+        found = np.fromfile(tmp_path / name, np.float32).reshape(tiny_bundle.GRID)
+        np.testing.assert_array_equal(found, volume.hu)
+    refused = run(
+        *(examples / "sample_c", original, runtime_dir(), *files, "7", tmp_path / "no.f32", "1", "2,7"),
+        cwd=tmp_path,
+        expect=2,
+    ).stderr
+    assert "expected 1 to 6" in refused and not (tmp_path / "no.f32").exists()
+
+
+def test_cpp_fills_a_grid_in_tiles_as_python_does(examples: Path, original: Path, tmp_path: Path) -> None:
+    grid = Grid((64, 48, 96), tiny_bundle.SPACING_MM)
+    with pytest.raises(MemoryLimitError) as least:
+        x2ct.Sampler(original, precision="f32", grid=grid, memory=1 << 20).compile()
+    budget = re.search(r"at least (\d+) MiB", str(least.value))
+    assert budget is not None
+    shape, pitch = tiny_bundle.DETECTOR, tiny_bundle.DETECTOR_MM[0]
+    images = [random_xray(shape, seed) for seed in (3, 4)]
+    for name, image in zip(("ap", "lateral"), images, strict=True):
+        image.tofile(tmp_path / name)
+    told = run(
+        *(examples / "sample_cpp", original, runtime_dir(), str(shape[0]), str(shape[1]), str(pitch)),
+        *(tmp_path / "ap", tmp_path / "lateral", "11", tmp_path / "out.f32", *map(str, grid.shape), budget[1]),
+        cwd=tmp_path,
+    ).stderr
+    ap, lateral = map(x2ct.XRay.of, images)
+    sampler = x2ct.Sampler(original, precision="f32", grid=grid, memory=int(budget[1]) << 20)
+    wanted = sampler.run(ap=ap, lateral=lateral, seed=11)
+    count = wanted.report["tiles"]["count"]
+    assert count != [1, 1, 1] and "tiles: {} x {} x {}".format(*count) in told
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "out.f32", np.float32).reshape(grid.shape), wanted.volume.hu)
+
+
 def test_the_bundled_model_is_sampled_from_outside(examples: Path, tmp_path: Path) -> None:
     bundle = Bundle.load("chest")
     images = {name: np.load(DEMO / f"{name}.npy").astype(np.float32) for name in ("ap", "lateral")}
@@ -193,10 +243,10 @@ def test_a_truncated_runtime_is_refused_and_not_mapped(library: ctypes.CDLL, tmp
 
 
 def test_header_and_library_must_fit(library: ctypes.CDLL) -> None:
-    options = (ctypes.c_char * 256)()
+    options = (ctypes.c_char * 512)()
     assert library.x2ct_abi() == ABI
     assert library.x2ct_version().decode() == x2ct.__version__
-    size = next(n for n in range(8, 256, 8) if library.x2ct_run_options_init(options, ctypes.c_size_t(n), ABI) == 0)
+    size = next(n for n in range(8, 512, 8) if library.x2ct_run_options_init(options, ctypes.c_size_t(n), ABI) == 0)
     assert library.x2ct_run_options_init(options, ctypes.c_size_t(size), ABI + 1) == 2
     assert b"x2ct.h" in library.x2ct_last_error()
     assert library.x2ct_run_options_init(options, ctypes.c_size_t(size + 8), ABI) == 2

@@ -25,6 +25,7 @@ x2ct_sampler_options sampler_defaults() {
     x2ct_sampler_options options{};
     options.struct_size = sizeof options;
     options.backend = options.device = options.precision = "auto";
+    options.halo = -1;
     return options;
 }
 
@@ -32,6 +33,9 @@ x2ct_run_options run_defaults() {
     x2ct_run_options options{};
     options.struct_size = sizeof options;
     options.preview_every = 1;
+    options.consistency = "off";
+    options.gamma = x2ct::kUsualGamma;
+    options.samples = 1;
     return options;
 }
 
@@ -57,7 +61,25 @@ x2ct::Detector detector_of(const x2ct_detector* given) {
     return detector;
 }
 
-x2ct::SampleOptions sample_options(const x2ct_run_options& given) {
+x2ct::PipelineOptions pipeline_options(const x2ct_sampler_options& given) {
+    x2ct::PipelineOptions options;
+    const std::string device = text_or(given.device, "auto");
+    options.device = device == "auto" ? "cpu" : device;
+    options.precision = text_or(given.precision, "auto");
+    options.threads = given.threads;
+    std::ranges::copy(given.shape, options.shape.begin());
+    std::ranges::copy(given.voxel_mm, options.voxel_mm.begin());
+    options.memory = given.memory;
+    options.halo = given.halo;
+    return options;
+}
+
+// What a callback that isn't 0 means.
+void go_on(int answer) {
+    if (answer != 0) throw x2ct::Cancelled("cancelled");
+}
+
+x2ct::SampleOptions sample_options(const x2ct_run_options& given, std::size_t count) {
     x2ct::SampleOptions options;
     options.seed = given.seed;
     options.sample = given.sample;
@@ -67,9 +89,24 @@ x2ct::SampleOptions sample_options(const x2ct_run_options& given) {
     options.mean = given.mean != 0;
     options.preview_every = given.preview_every;
     if (given.cancel != nullptr) options.cancel = &given.cancel->cancelled;
+    options.consistency = text_or(given.consistency, "off");
+    options.gamma = given.gamma;
+    options.samples = given.samples;
+    options.deviation = given.deviation;
+    void* const user = given.user_data;
     if (given.progress != nullptr) {
-        options.progress = [call = given.progress, user = given.user_data](const x2ct::Progress& now) {
-            if (call(user, now.step, now.total, now.sigma) != 0) throw x2ct::Cancelled("cancelled");
+        options.progress = [call = given.progress, user](const x2ct::Progress& now) {
+            go_on(call(user, now.step, now.total, now.sigma));
+        };
+    }
+    if (given.preview != nullptr) {
+        options.preview = [call = given.preview, user, count](const x2ct::Progress& now, const float* shown) {
+            go_on(call(user, now.step, now.total, now.sigma, shown, count));
+        };
+    }
+    if (given.each != nullptr) {
+        options.each = [call = given.each, user, count](int sample, const float* hu) {
+            go_on(call(user, sample, hu, count));
         };
     }
     return options;
@@ -133,11 +170,8 @@ x2ct_status x2ct_sampler_open(const x2ct_sampler_options* options, x2ct_sampler*
         *needed(sampler, "sampler") = nullptr;
         const auto asked = taken(options, kLeastSamplerOptions, sampler_defaults());
         x2ct::Bundle bundle = x2ct::open_bundle(needed(asked.bundle, "bundle"));
-        const std::string device = text_or(asked.device, "auto");
-        const x2ct::PipelineOptions wanted{device == "auto" ? "cpu" : device, text_or(asked.precision, "auto"),
-                                           asked.threads};
         x2ct::Backend& opened = backend(asked.backend, asked.library_dir, asked.runtime_dir);
-        auto pipeline = std::make_unique<x2ct::Pipeline>(std::move(bundle), opened, wanted);
+        auto pipeline = std::make_unique<x2ct::Pipeline>(std::move(bundle), opened, pipeline_options(asked));
         *sampler = std::make_unique<x2ct_sampler>(std::move(pipeline)).release();
     });
 }
@@ -148,9 +182,17 @@ void x2ct_sampler_close(x2ct_sampler* sampler) {
 
 x2ct_status x2ct_sampler_grid(const x2ct_sampler* sampler, int64_t shape[3], double spacing_mm[3]) {
     return guarded([&] {
-        const auto& grid = needed(sampler, "sampler")->pipeline->bundle().grid;
+        const auto& grid = needed(sampler, "sampler")->pipeline->grid();
         if (shape != nullptr) std::ranges::copy(grid.shape, shape);
         if (spacing_mm != nullptr) std::ranges::copy(grid.spacing_mm, spacing_mm);
+    });
+}
+
+x2ct_status x2ct_sampler_tiles(const x2ct_sampler* sampler, int64_t tile[3], int64_t count[3]) {
+    return guarded([&] {
+        const auto& tiling = needed(sampler, "sampler")->pipeline->plan().denoiser;
+        if (tile != nullptr) std::ranges::copy(tiling.tile, tile);
+        if (count != nullptr) std::ranges::copy(tiling.count(), count);
     });
 }
 
@@ -183,6 +225,8 @@ x2ct_status x2ct_sampler_set_xrays(x2ct_sampler* sampler, const x2ct_xray* xrays
         std::vector<x2ct::XRay> all;
         for (const x2ct_xray& given : std::span(count == 0 ? xrays : needed(xrays, "xrays"), count)) {
             auto& xray = all.emplace_back(x2ct::XRay{given.slot, given.line_integrals, given.rows, given.columns, {}});
+            xray.calibrated = given.uncalibrated == 0;
+            xray.measured = given.measured;
             if (given.matrix != nullptr) std::copy_n(given.matrix, 12, xray.matrix.emplace().begin());
         }
         sampler->pipeline->set_xrays(all);
@@ -210,14 +254,22 @@ x2ct_status x2ct_sampler_run(x2ct_sampler* sampler, const x2ct_run_options* opti
                                    std::to_string(pipeline.voxels()) + " voxels");
         }
         const auto asked = options == nullptr ? run_defaults() : taken(options, kLeastRunOptions, run_defaults());
-        x2ct::SampleOptions inner = sample_options(asked);
-        if (asked.preview != nullptr) {
-            inner.preview = [&](const x2ct::Progress& now, const float* shown) {
-                if (asked.preview(asked.user_data, now.step, now.total, now.sigma, shown, count) != 0) {
-                    throw x2ct::Cancelled("cancelled");
-                }
-            };
+        pipeline.run(sample_options(asked, count), hu);
+    });
+}
+
+x2ct_status x2ct_sampler_pull(const x2ct_sampler* sampler, int32_t slot, x2ct_pull* pull) {
+    return guarded([&] {
+        const x2ct::Pipeline& pipeline = *needed(sampler, "sampler")->pipeline;
+        needed(pull, "pull");
+        const auto& views = pipeline.bundle().views;
+        for (const x2ct::ViewConsistency& view : pipeline.consistency()) {
+            if (slot >= 0 && static_cast<std::size_t>(slot) < views.size() && views[slot].name == view.name) {
+                *pull = {view.rays, view.scale, view.offset, view.rms_before, view.rms_after};
+                return;
+            }
         }
-        pipeline.run(inner, hu);
+        throw x2ct::InputError("slot: found " + std::to_string(slot) +
+                               ", expected one whose X-ray the latest run was pulled towards");
     });
 }

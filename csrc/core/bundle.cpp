@@ -12,6 +12,7 @@
 #include "core/fields.h"
 #include "core/manifest.h"
 #include "core/onnxfile.h"
+#include "core/parallel.h"
 #include "core/sha256.h"
 #include "x2ct/error.h"
 
@@ -117,23 +118,21 @@ Bundle manifest_of(const Folder& folder, const std::string& path) {
 
 }  // namespace
 
-void Intensity::to_hu(float* values, std::int64_t count) const {
+void Intensity::to_hu(float* values, std::int64_t count, int threads) const {
+    constexpr std::int64_t kGrain = 1 << 15;
     std::vector<double> slopes(x.size() - 1);
     for (std::size_t k = 0; k < slopes.size(); ++k) slopes[k] = (hu[k + 1] - hu[k]) / (x[k + 1] - x[k]);
-    for (std::int64_t i = 0; i < count; ++i) {
-        const double value = values[i];
-        if (!(value > x.front())) {
-            values[i] = static_cast<float>(value <= x.front() ? hu.front() : value);  // NaN stays
-            continue;
-        }
-        if (value >= x.back()) {
-            values[i] = static_cast<float>(hu.back());
-            continue;
-        }
+    const auto hu_of = [&](float given) {
+        const double value = given;
+        if (!(value > x.front())) return value <= x.front() ? static_cast<float>(hu.front()) : given;  // NaN stays
+        if (value >= x.back()) return static_cast<float>(hu.back());
         std::size_t k = 0;
         while (value >= x[k + 1]) ++k;
-        values[i] = static_cast<float>(slopes[k] * (value - x[k]) + hu[k]);
-    }
+        return static_cast<float>(slopes[k] * (value - x[k]) + hu[k]);
+    };
+    parallel_for(count, kGrain, 1, threads, [&](std::int64_t begin, std::int64_t end) {
+        std::transform(values + begin, values + end, values + begin, hu_of);
+    });
 }
 
 Bundle open_bundle(const std::string& path) {

@@ -42,6 +42,16 @@ Shape resolved(const Tensor& tensor, const Index& patch) {
     return shape;
 }
 
+// How many values of the outputs there are for each voxel of the grid.
+double per_voxel(const Graph& graph) {
+    constexpr Index kCell = {1 << 10, 1 << 10, 1 << 10};
+    double values = 0;
+    for (const Tensor& output : graph.outputs) {
+        values += static_cast<double>(volume_of(resolved(output, kCell))) / voxels(kCell);
+    }
+    return values;
+}
+
 // What an evaluation holds, in bytes; ample for an input of so many values where the runtime doesn't tell.
 double scratch(const Network& network, double values) {
     const std::int64_t told = network.scratch_bytes();
@@ -95,10 +105,11 @@ Shape Networks::views_shape() const {
 }
 
 TilePlan Networks::plan(int volumes) {
+    let_go();
     const std::int64_t stride = bundle_.patch.stride, radius = bundle_.denoiser.receptive_radius;
-    // Without a radius only the whole will do.
-    const std::int64_t reach = radius < 0 ? *std::ranges::max_element(grid_.shape) : radius;
-    const std::int64_t halo = options_.halo < 0 ? reach : options_.halo;
+    const std::int64_t most = *std::ranges::max_element(grid_.shape);
+    const std::int64_t reach = radius < 0 ? most : radius;  // without a radius only the whole will do
+    const std::int64_t halo = std::min(options_.halo < 0 ? reach : options_.halo, most);
     const bool limited = options_.memory > 0;
     const std::int64_t memory = limited ? options_.memory : available_bytes();
     const auto ample = static_cast<double>(kProcessBytes) + static_cast<double>(kAmpleBytes) * voxels(grid_.shape);
@@ -125,23 +136,20 @@ TilePlan Networks::plan(int volumes) {
                       limited ? memory : memory + kProcessBytes);
 }
 
-// How many values of the outputs there are for each voxel of the grid.
-double Networks::per_voxel(const Graph& graph) const {
-    constexpr Index kCell = {1 << 10, 1 << 10, 1 << 10};
-    double values = 0;
-    for (const Tensor& output : graph.outputs) {
-        values += static_cast<double>(volume_of(resolved(output, kCell))) / voxels(kCell);
-    }
-    return values;
-}
-
-void Networks::compile(const TilePlan& plan) {
+void Networks::let_go() {
     sampler_.reset();
     denoiser_.reset();
     lift_.reset();
     lift_precision_.clear();
+}
+
+void Networks::compile(const TilePlan& plan) {
+    let_go();
     plan_ = plan;
     denoiser_ = denoiser_for(plan.denoiser.tile);
+    precision_ = denoiser_->precision();
+    // Where memory is counted, registers have to make room for what comes after the loop.
+    device_->keep(counted_ ? 0 : static_cast<std::size_t>(voxels(grid_.shape)));
     if (plan.whole()) {
         const auto& [x, y, z] = grid_.shape;
         sampler_ = std::make_shared<Sampler>(denoiser_, device_, Shape{1, 1, x, y, z});

@@ -1,114 +1,31 @@
 #include "x2ct/pipeline.h"
 
 #include <algorithm>
-#include <cmath>
-#include <set>
 
-#include "x2ct/device.h"
+#include "x2ct/ensemble.h"
 #include "x2ct/error.h"
-#include "x2ct/picture.h"
 #include "x2ct/schedule.h"
 #include "x2ct/solver.h"
 
 namespace x2ct {
 namespace {
 
-constexpr double kCoordinateUnitMm = 100;  // the networks take patient mm divided by this
-constexpr int kMostSteps = 1000;
+constexpr int kMostSteps = 1000, kMostSamples = 1000;
 constexpr const char* kTuned = "tuned";
-
-Shape grid_shape(const Bundle& bundle, std::initializer_list<std::int64_t> leading) {
-    Shape shape(leading);
-    shape.insert(shape.end(), bundle.grid.shape.begin(), bundle.grid.shape.end());
-    return shape;
-}
-
-Shape views_shape(const Bundle& bundle) {
-    return {1, static_cast<std::int64_t>(bundle.views.size()), 1, bundle.xray.rows, bundle.xray.columns};
-}
-
-// Each voxel's centre in patient mm / 100, [1, 3, X, Y, Z].
-std::vector<float> coordinates(const Bundle& bundle) {
-    const auto [nx, ny, nz] = bundle.grid.shape;
-    std::array<std::vector<float>, 3> axes;
-    for (int axis = 0; axis < 3; ++axis) {
-        const std::int64_t count = bundle.grid.shape[axis];
-        for (std::int64_t i = 0; i < count; ++i) {
-            const double index = static_cast<double>(i) - static_cast<double>(count - 1) / 2;
-            axes[axis].push_back(static_cast<float>(index * bundle.grid.spacing_mm[axis] / kCoordinateUnitMm));
-        }
-    }
-    std::vector<float> coords;
-    coords.reserve(static_cast<std::size_t>(3 * nx * ny * nz));
-    for (int axis = 0; axis < 3; ++axis) {
-        for (std::int64_t x = 0; x < nx; ++x) {
-            for (std::int64_t y = 0; y < ny; ++y) {
-                if (axis == 2) {
-                    coords.insert(coords.end(), axes[2].begin(), axes[2].end());
-                } else {
-                    coords.insert(coords.end(), static_cast<std::size_t>(nz), axis == 0 ? axes[0][x] : axes[1][y]);
-                }
-            }
-        }
-    }
-    return coords;
-}
-
-[[noreturn]] void fail(const XRay& xray, const std::string& what) {
-    throw InputError("X-ray in slot " + std::to_string(xray.slot) + ": " + what);
-}
-
-void check(const XRay& xray, const Bundle& bundle) {
-    if (xray.slot < 0 || xray.slot >= static_cast<int>(bundle.views.size())) {
-        fail(xray, "slot: expected 0 to " + std::to_string(bundle.views.size() - 1) + ", the bundle's views");
-    }
-    if (xray.line_integrals == nullptr) fail(xray, "line_integrals: found none, expected rows x columns numbers");
-    const View& own = bundle.views[xray.slot];
-    const std::string found = std::to_string(xray.rows) + " x " + std::to_string(xray.columns);
-    View view = own;
-    view.rows = xray.rows, view.columns = xray.columns;
-    if (xray.matrix) {
-        view.matrix = *xray.matrix;
-        x2ct::check(view);
-    } else if (xray.rows != own.rows || xray.columns != own.columns) {
-        fail(xray, "shape: found " + found + " without a matrix, expected " + std::to_string(own.rows) + " x " +
-                       std::to_string(own.columns) + ", the bundle's view " + own.name);
-    }
-    for (std::int64_t i = 0; i < xray.rows * xray.columns; ++i) {
-        // Noise around air, and more than metal across a whole body.
-        if (!(xray.line_integrals[i] >= -1 && xray.line_integrals[i] <= 100)) {
-            fail(xray, "values: found " + std::to_string(xray.line_integrals[i]) +
-                           ", expected line integrals of attenuation, -1 to 100");
-        }
-    }
-}
 
 }  // namespace
 
-Pipeline::Pipeline(Bundle bundle, Backend& backend, const PipelineOptions& options) : bundle_(std::move(bundle)) {
-    const auto compile = [&](const Graph& graph, const std::string& precision, std::map<std::string, Shape> shapes) {
-        return std::shared_ptr<Network>(
-            backend.load({bundle_.file_of(graph), options.device, precision, options.threads, std::move(shapes)}));
-    };
-    const auto slots = static_cast<std::int64_t>(bundle_.views.size());
-    const Shape valid = {1, slots};
-    encoder_ = compile(bundle_.encoder, "f32", {{"views", views_shape(bundle_)}, {"valid", valid}});
-    const Shape features = encoder_->outputs().front().shape;
-    lift_ = compile(
-        bundle_.lift, "f32",
-        {{"features", features}, {"P", {1, slots, 3, 4}}, {"coords", grid_shape(bundle_, {1, 3})}, {"valid", valid}});
-    const Shape x = grid_shape(bundle_, {1, 1});
-    std::map<std::string, Shape> shapes = {{"x", x}, {"sigma", {1}}};
-    for (const TensorInfo& condition : lift_->outputs()) shapes[condition.name] = condition.shape;
-    denoiser_ = compile(bundle_.denoiser, options.precision, std::move(shapes));
-    encode_ = encoder_->session();
-    lift_once_ = lift_->session();
-    sampler_ = std::make_unique<Sampler>(denoiser_, cpu_device(options.threads), x);
+Pipeline::Pipeline(Bundle bundle, Backend& backend, const PipelineOptions& options)
+    : networks_(std::move(bundle), backend, options), threads_(options.threads) {
+    prepare(volumes_kept(table({}), false, false, false));
 }
 
 Pipeline::~Pipeline() = default;
 
-std::int64_t Pipeline::voxels() const { return volume_of(grid_shape(bundle_, {})); }
+std::int64_t Pipeline::voxels() const {
+    const auto& [x, y, z] = grid().shape;
+    return x * y * z;
+}
 
 std::unique_lock<std::mutex> Pipeline::enter() {
     std::unique_lock lock(mutex_, std::try_to_lock);
@@ -116,56 +33,29 @@ std::unique_lock<std::mutex> Pipeline::enter() {
     return lock;
 }
 
-void Pipeline::set_xrays(std::span<const XRay> xrays) {
-    if (xrays.empty()) throw InputError("X-rays: found none, expected at least one");
-    std::set<int> slots;
-    for (const XRay& xray : xrays) {
-        check(xray, bundle_);
-        if (!slots.insert(xray.slot).second) fail(xray, "slot: found it twice, expected a slot for each X-ray");
-    }
-    const auto lock = enter();
-    conditioned_ = false;  // what follows may fail half-way
-    condition(xrays);
-    conditioned_ = true;
+// Networks that are compiled for runs that keep so many volumes, and know the X-rays.
+void Pipeline::prepare(int volumes) {
+    if (volumes_ == volumes || (volumes_ > 0 && !networks_.is_counted())) return;
+    volumes_ = 0;  // what follows may fail half-way
+    networks_.compile(networks_.plan(volumes));
+    if (study_) networks_.condition_on(study_->conditions);
+    volumes_ = volumes;
 }
 
-void Pipeline::condition(std::span<const XRay> xrays) {
-    const std::int64_t rows = bundle_.xray.rows, columns = bundle_.xray.columns;
-    const Shape shape = views_shape(bundle_), valid_shape = {1, shape[1]}, matrices_shape = {1, shape[1], 3, 4};
-    std::vector<float> views(static_cast<std::size_t>(volume_of(shape)));
-    std::vector<float> valid(bundle_.views.size()), matrices;
-    std::vector<std::array<double, 12>> seen;
-    seen.reserve(bundle_.views.size());
-    for (const View& view : bundle_.views) seen.push_back(view.matrix);
+void Pipeline::set_xrays(std::span<const XRay> xrays) {
+    check(bundle(), xrays);
+    const auto lock = enter();
+    study_.reset();
+    Study study{conditions_of(bundle(), xrays), {}};
     for (const XRay& xray : xrays) {
-        const Picture picture =
-            onto_grid(xray.line_integrals, {xray.rows, xray.columns}, xray.matrix.value_or(seen[xray.slot]),
-                      {rows, columns}, {bundle_.xray.row_mm, bundle_.xray.column_mm});
-        std::ranges::copy(picture.pixels, views.begin() + xray.slot * rows * columns);
-        seen[xray.slot] = picture.matrix;
-        valid[xray.slot] = 1;
+        study.views.push_back({xray.slot, xray.calibrated, measured_of(bundle(), xray)});
     }
-    for (const auto& matrix : seen) {
-        for (const double value : matrix) matrices.push_back(static_cast<float>(value));
-    }
-    encode_->set_input("views", views.data(), shape);
-    encode_->set_input("valid", valid.data(), valid_shape);
-    encode_->evaluate();
-    const TensorView features = encode_->output("features");
-    const std::vector<float> coords = coordinates(bundle_);
-    lift_once_->set_input("features", features.data, features.shape);
-    lift_once_->set_input("P", matrices.data(), matrices_shape);
-    lift_once_->set_input("coords", coords.data(), grid_shape(bundle_, {1, 3}));
-    lift_once_->set_input("valid", valid.data(), valid_shape);
-    lift_once_->evaluate();
-    for (const TensorInfo& info : lift_->outputs()) {
-        const TensorView condition = lift_once_->output(info.name);
-        sampler_->set_condition(info.name, condition.data, condition.shape);
-    }
+    if (volumes_ > 0) networks_.condition_on(study.conditions);  // else the next run does
+    study_ = std::move(study);
 }
 
 Table Pipeline::table(const SampleOptions& options) const {
-    const Bundle::Diffusion& usual = bundle_.diffusion;
+    const Bundle::Diffusion& usual = bundle().diffusion;
     if (options.mean) {
         if (options.steps != 0 || !options.solver.empty() || !options.schedule.empty()) {
             throw InputError("mean: found steps, a solver or a schedule, expected none: it is one evaluation");
@@ -193,26 +83,79 @@ Table Pipeline::table(const SampleOptions& options) const {
     return make_table(solver, schedule(name, steps, usual.sigma_min, usual.sigma_max), stepping);
 }
 
+std::shared_ptr<Consistency> Pipeline::consistency_of(double gamma, std::vector<int> evaluations) const {
+    const std::int64_t rows = bundle().xray.rows, columns = bundle().xray.columns, pixels = rows * columns;
+    std::vector<MeasuredView> views;
+    for (const auto& [slot, calibrated, measured] : study_->views) {
+        const float* const image = study_->conditions.views.data() + slot * pixels;
+        MeasuredView view{
+            bundle().views[slot].name, {{}, rows, columns}, {image, image + pixels}, measured, calibrated};
+        std::copy_n(study_->conditions.matrices.begin() + slot * 12L, 12, view.view.matrix.begin());
+        views.push_back(std::move(view));
+    }
+    ConsistencyOptions options;
+    options.gamma = gamma;
+    options.evaluations = std::move(evaluations);
+    options.threads = threads_;
+    return std::make_shared<Consistency>(volume_grid(grid()), attenuation_knots(bundle().intensity), std::move(views),
+                                         options, networks_.device());
+}
+
 void Pipeline::run(const SampleOptions& options, float* hu) {
+    if (options.samples < 1 || options.samples > kMostSamples) {
+        throw InputError("samples: found " + std::to_string(options.samples) + ", expected 1 to " +
+                         std::to_string(kMostSamples));
+    }
     const Table table = this->table(options);
+    const int evaluations = table.evaluations(), samples = options.samples;
+    auto pulls = pulled_after(options.consistency, evaluations);
+    if (options.gamma == 0) pulls.clear();
     const auto lock = enter();
-    if (!conditioned_) throw InputError("X-rays: found none, expected set_xrays before run");
+    if (!study_) throw InputError("X-rays: found none, expected set_xrays before run");
+    pulled_.clear();
+    prepare(volumes_kept(table, samples > 1, static_cast<bool>(options.preview), !pulls.empty()));
+
+    const auto pull = pulls.empty() ? nullptr : consistency_of(options.gamma, std::move(pulls));
+    const std::int64_t count = voxels();
     RunOptions inner;
     inner.seed = options.seed;
-    inner.sample = options.sample;
-    inner.progress = options.progress;
     inner.cancel = options.cancel;
     inner.preview_every = options.preview_every;
+    inner.correction = pull;
+    int sample = 0;
+    const auto of_all = [&](Progress now) {
+        now.step += sample * evaluations;
+        now.total = samples * evaluations;
+        return now;
+    };
+    if (options.progress) inner.progress = [&](const Progress& now) { options.progress(of_all(now)); };
     std::vector<float> shown;
     if (options.preview) {
         inner.preview = [&](const Progress& now, const float* denoised) {
-            shown.assign(denoised, denoised + voxels());
-            bundle_.intensity.to_hu(shown.data(), voxels());
-            options.preview(now, shown.data());
+            shown.assign(denoised, denoised + count);
+            bundle().intensity.to_hu(shown.data(), count, threads_);
+            options.preview(of_all(now), shown.data());
         };
     }
-    sampler_->run(table, inner, hu);
-    bundle_.intensity.to_hu(hu, voxels());
+    Ensemble ensemble(hu, options.deviation, count, threads_);
+    for (; sample < samples; ++sample) {
+        // Not touched before it is written, when the registers are gone.
+        const std::unique_ptr<float[]> own(samples > 1 ? new float[static_cast<std::size_t>(count)] : nullptr);
+        float* const volume = own ? own.get() : hu;
+        inner.sample = options.sample + static_cast<std::uint32_t>(sample);
+        networks_.sampler()->run(table, inner, volume);
+        bundle().intensity.to_hu(volume, count, threads_);
+        if (options.each) options.each(sample, volume);
+        if (samples > 1) ensemble.add(volume);
+    }
+    if (samples > 1) {
+        ensemble.finish();
+    } else if (options.deviation != nullptr) {
+        std::fill_n(options.deviation, count, 0.0F);
+    }
+    if (pull) pulled_ = pull->views();
 }
+
+Timings Pipeline::timings() const { return networks_.sampler() ? networks_.sampler()->timings() : Timings{}; }
 
 }  // namespace x2ct

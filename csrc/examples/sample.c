@@ -1,6 +1,9 @@
 /* X-rays to a CT volume from C: reads line integrals as raw floats, writes HU as raw floats [x][y][z].
  *
- *   sample_c MODEL.x2ct RUNTIME_DIR FRONTAL.f32 LATERAL.f32 SEED OUT.f32
+ *   sample_c MODEL.x2ct RUNTIME_DIR FRONTAL.f32 LATERAL.f32 SEED OUT.f32 [SAMPLES [CONSISTENCY]]
+ *
+ * Of several SAMPLES, OUT is the mean, and OUT.std gets their standard deviation. CONSISTENCY pulls them towards the
+ * X-rays: off, last, every, or after evaluations such as 3,5,6.
  *
  * The X-rays are pictures of the model's own views, pixel for pixel; "-" leaves one out. RUNTIME_DIR is the folder of
  * the installed OpenVINO (pip's package folder will do), or "-" for wherever the system's loader looks. */
@@ -57,7 +60,7 @@ static int set_xrays(x2ct_sampler* sampler, char* const paths[2]) {
         }
         pixels[slot] = read_floats(paths[slot], (size_t)(detector.rows * detector.columns));
         if (pixels[slot] == NULL) code = 2;
-        x2ct_xray xray = {slot, detector.rows, detector.columns, pixels[slot], NULL};
+        x2ct_xray xray = {slot, detector.rows, detector.columns, pixels[slot], NULL, 0, NULL};
         xrays[count++] = xray;
     }
     if (code == 0) {
@@ -69,32 +72,79 @@ static int set_xrays(x2ct_sampler* sampler, char* const paths[2]) {
     return code;
 }
 
-static int sample(x2ct_sampler* sampler, char* const xrays[2], uint64_t seed, const char* output) {
+static int tell_sample(void* user_data, int32_t number, const float* hu, size_t count) {
+    (void)user_data;
+    fprintf(stderr, "sample %" PRId32 ": %g HU in the middle\n", number, (double)hu[count / 2]);
+    return 0;
+}
+
+/* How the X-rays and the volume agree, where they were made to. */
+static void tell_pull(const x2ct_sampler* sampler) {
+    for (int32_t slot = 0; slot < 2; ++slot) {
+        x2ct_pull pull;
+        if (x2ct_sampler_pull(sampler, slot, &pull) != X2CT_OK) continue;
+        fprintf(stderr, "view %" PRId32 ": off by %g before the last pull, %g after\n", slot, pull.rms_before,
+                pull.rms_after);
+    }
+}
+
+/* What is asked for: "out" and, of several samples, "out.std". */
+struct job {
+    uint64_t seed;
+    const char* output;
+    int32_t samples;
+    const char* consistency;
+};
+
+static int write_result(const struct job* job, const float* hu, const float* deviation, size_t count) {
+    int code = write_floats(job->output, hu, count);
+    if (code != 0 || job->samples == 1) return code;
+    char path[4096];
+    snprintf(path, sizeof path, "%s.std", job->output);
+    return write_floats(path, deviation, count);
+}
+
+static int sample(x2ct_sampler* sampler, char* const xrays[2], const struct job* job) {
     int code = set_xrays(sampler, xrays);
     if (code != 0) return code;
     int64_t shape[3];
     x2ct_sampler_grid(sampler, shape, NULL);
     size_t count = (size_t)(shape[0] * shape[1] * shape[2]);
     float* hu = malloc(count * sizeof *hu);
-    if (hu == NULL) return (int)X2CT_OUT_OF_MEMORY;
+    float* deviation = malloc(count * sizeof *deviation);
+    if (hu == NULL || deviation == NULL) {
+        free(hu);
+        free(deviation);
+        return (int)X2CT_OUT_OF_MEMORY;
+    }
 
     x2ct_run_options options;
     x2ct_status status = x2ct_run_options_init(&options, sizeof options, X2CT_ABI);
     if (status == X2CT_OK) {
-        options.seed = seed;
+        options.seed = job->seed;
         options.progress = tell;
+        options.samples = job->samples;
+        options.each = tell_sample;
+        options.deviation = deviation;
+        options.consistency = job->consistency;
         status = x2ct_sampler_run(sampler, &options, hu, count);
     }
-    code = status == X2CT_OK ? write_floats(output, hu, count) : failed(status);
+    code = status == X2CT_OK ? write_result(job, hu, deviation, count) : failed(status);
+    if (code == 0) tell_pull(sampler);
     free(hu);
+    free(deviation);
     return code;
 }
 
 int main(int argc, char** argv) {
-    if (argc != 7) {
-        fprintf(stderr, "usage: sample_c MODEL.x2ct RUNTIME_DIR FRONTAL.f32 LATERAL.f32 SEED OUT.f32\n");
+    if (argc < 7 || argc > 9) {
+        fprintf(
+            stderr,
+            "usage: sample_c MODEL.x2ct RUNTIME_DIR FRONTAL.f32 LATERAL.f32 SEED OUT.f32 [SAMPLES [CONSISTENCY]]\n");
         return 2;
     }
+    struct job job = {strtoull(argv[5], NULL, 10), argv[6], argc > 7 ? (int32_t)strtol(argv[7], NULL, 10) : 1,
+                      argc > 8 ? argv[8] : "off"};
     x2ct_sampler_options options;
     x2ct_status status = x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI);
     if (status != X2CT_OK) return failed(status);
@@ -106,7 +156,7 @@ int main(int argc, char** argv) {
     status = x2ct_sampler_open(&options, &sampler);
     if (status != X2CT_OK) return failed(status);
     fprintf(stderr, "x2ct %s, %s\n", x2ct_version(), x2ct_sampler_precision(sampler));
-    int code = sample(sampler, argv + 3, strtoull(argv[5], NULL, 10), argv[6]);
+    int code = sample(sampler, argv + 3, &job);
     x2ct_sampler_close(sampler);
     return code;
 }

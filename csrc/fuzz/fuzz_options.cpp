@@ -62,6 +62,10 @@ void open_anything(Source& source, std::vector<std::string>& kept) {
     options.threads = source.take<std::int32_t>();
     options.library_dir = source.name(kept, {"/nonexistent"});
     options.runtime_dir = source.name(kept, {"/nonexistent"});
+    options.shape[source.take<std::uint8_t>() % 3] = source.take<std::int64_t>();
+    options.voxel_mm[source.take<std::uint8_t>() % 3] = source.take<double>();
+    options.memory = source.take<std::int64_t>();
+    options.halo = source.take<std::int64_t>();
     x2ct_sampler* opened = nullptr;
     x2ct_sampler_open(&options, &opened);
     x2ct_sampler_close(opened);
@@ -79,8 +83,15 @@ void see_anything(Source& source) {
     }
     std::vector<float> pixels(64 * 64, static_cast<float>(source.take<std::uint8_t>()) / 10);
     pixels[source.take<std::uint8_t>()] = source.take<float>();
-    x2ct_xray xray = {source.take<std::int8_t>() % 4, source.take<std::uint8_t>() % 66 - 1,
-                      source.take<std::uint8_t>() % 66 - 1, pixels.data(), has_matrix ? matrix : nullptr};
+    x2ct_xray xray = {source.take<std::int8_t>() % 4,
+                      source.take<std::uint8_t>() % 66 - 1,
+                      source.take<std::uint8_t>() % 66 - 1,
+                      pixels.data(),
+                      has_matrix ? matrix : nullptr,
+                      source.take<std::uint8_t>() % 2,
+                      nullptr};
+    const std::vector<std::uint8_t> measured(64 * 64, source.take<std::uint8_t>() % 2);
+    if (source.take<std::uint8_t>() % 2 == 0) xray.measured = measured.data();
     xray.rows = std::min<std::int64_t>(xray.rows, 64), xray.columns = std::min<std::int64_t>(xray.columns, 64);
     x2ct_sampler_set_xrays(&sampler(), &xray, source.take<std::uint8_t>() % 2);
 }
@@ -103,7 +114,11 @@ void run_anything(Source& source, std::vector<std::string>& kept) {
     options.user_data = &until;
     options.progress = now_and_then;  // ends long runs, so that many are tried
     options.preview_every = source.take<std::int32_t>();
-    std::vector<float> hu(16 * 16 * 16);
+    options.consistency = source.name(kept, {"off", "last", "every", "1,3", "2"});
+    options.gamma = source.take<std::uint8_t>() % 2 == 0 ? 10 : source.take<double>();
+    options.samples = source.take<std::uint8_t>() % 4 == 0 ? source.take<std::int32_t>() : 1;
+    std::vector<float> hu(16 * 16 * 16), deviation(hu.size());
+    if (source.take<std::uint8_t>() % 2 == 0) options.deviation = deviation.data();
     x2ct_sampler_run(&sampler(), &options, hu.data(), hu.size() - source.take<std::uint8_t>() % 2);
 }
 

@@ -50,7 +50,7 @@ void a_good_bundle_is_read_as_it_stands() {
     CHECK((bundle.diffusion.schedules.at(3) == std::vector<double>{10, 1, 0.05}));
     CHECK(bundle.views.size() == 2 && bundle.views[0].name == "ap" && bundle.views[1].rows == tiny::kDetector);
     CHECK((bundle.views[0].matrix == std::array<double, 12>{-0.125, 0, 0, 11.5, 0, 0, -0.125, 11.5, 0, 0, 0, 1}));
-    CHECK(bundle.denoiser.receptive_radius == 0 && bundle.lift.receptive_radius == -1);
+    CHECK(bundle.denoiser.receptive_radius == 0 && bundle.lift.receptive_radius == 0);
     CHECK(to_string(bundle.denoiser.inputs[0]) == "x float32 [N, 1, X, Y, Z]");
     CHECK(bundle.file_of(bundle.lift) == folder.path() + "/lift.onnx");
 }

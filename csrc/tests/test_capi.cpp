@@ -7,6 +7,7 @@
 #include "capi/handles.h"
 #include "check.h"
 #include "tiny.h"
+#include "x2ct/error.h"
 #include "x2ct/x2ct.h"
 
 namespace {
@@ -15,20 +16,37 @@ constexpr std::size_t kVoxels = tiny::kGrid * tiny::kGrid * tiny::kGrid;
 
 // A sampler over the analytic backend, as x2ct_sampler_open makes one over a real one.
 struct Opened {
-    Opened() {
+    explicit Opened(const x2ct::PipelineOptions& options = {}) {
         tiny::write(folder);
-        sampler =
-            std::make_unique<x2ct_sampler>(std::make_unique<x2ct::Pipeline>(x2ct::open_bundle(folder.path()), backend));
+        sampler = std::make_unique<x2ct_sampler>(
+            std::make_unique<x2ct::Pipeline>(x2ct::open_bundle(folder.path()), backend, options));
     }
 
     x2ct_status see(float value, int32_t slot = 0) const {
         const std::vector<float> pixels(tiny::kDetector * tiny::kDetector, value);
-        const x2ct_xray xray = {slot, tiny::kDetector, tiny::kDetector, pixels.data(), nullptr};
+        const x2ct_xray xray = {slot, tiny::kDetector, tiny::kDetector, pixels.data(), nullptr, 0, nullptr};
         return x2ct_sampler_set_xrays(sampler.get(), &xray, 1);
     }
 
+    // A block of one value in the middle of both views, all of it within the grid; `scale` of it in the lateral.
+    x2ct_status see_block(float scale = 1, const std::uint8_t* measured = nullptr) const {
+        std::vector<float> pixels[2];
+        x2ct_xray xrays[2];
+        for (int32_t slot = 0; slot < 2; ++slot) {
+            pixels[slot].assign(tiny::kDetector * tiny::kDetector, 0);
+            for (int row = 7; row < 17; ++row) {
+                for (int column = 7; column < 17; ++column) {
+                    pixels[slot][row * tiny::kDetector + column] = slot == 0 ? 1 : scale;
+                }
+            }
+            const bool calibrated = slot == 0 || scale == 1;
+            xrays[slot] = {slot, tiny::kDetector, tiny::kDetector, pixels[slot].data(), nullptr, !calibrated, measured};
+        }
+        return x2ct_sampler_set_xrays(sampler.get(), xrays, 2);
+    }
+
     std::vector<float> run(const x2ct_run_options* options = nullptr, x2ct_status wanted = X2CT_OK) const {
-        std::vector<float> hu(kVoxels);
+        std::vector<float> hu(static_cast<std::size_t>(sampler->pipeline->voxels()));
         const x2ct_status found = x2ct_sampler_run(sampler.get(), options, hu.data(), hu.size());
         CHECK(found == wanted);
         CHECK((found == X2CT_OK) == (std::strlen(x2ct_last_error()) == 0));
@@ -88,7 +106,7 @@ void a_matrix_brings_any_picture() {
     double matrix[12];
     CHECK(x2ct_cone_view(0, 1500, 1800, &detector, matrix) == X2CT_OK);
     const std::vector<float> pixels(50 * 40, 2.0f);
-    x2ct_xray xray = {0, 50, 40, pixels.data(), matrix};
+    x2ct_xray xray = {0, 50, 40, pixels.data(), matrix, 0, nullptr};
     CHECK(x2ct_sampler_set_xrays(one.sampler.get(), &xray, 1) == X2CT_OK);
     const auto before = one.run();
     xray.matrix = nullptr;
@@ -174,6 +192,154 @@ void two_handles_in_two_threads_do_not_disturb_each_other() {
     CHECK(same == 6);
 }
 
+// A grid of one's own: tile by tile where the budget asks for it, and the same to the bit, for this network looks no
+// further than a voxel.
+void a_grid_within_a_budget_is_the_whole_in_tiles() {
+    x2ct::PipelineOptions options;
+    options.shape = {64, 32, 48};
+    options.voxel_mm = {3, 3, 4};
+    options.threads = 1;
+    const Opened whole(options);
+    int64_t shape[3], tile[3], count[3];
+    double spacing[3];
+    CHECK(x2ct_sampler_grid(whole.sampler.get(), shape, spacing) == X2CT_OK && shape[0] == 64 && spacing[2] == 4);
+    CHECK(x2ct_sampler_tiles(whole.sampler.get(), tile, count) == X2CT_OK && tile[0] == 64 && count[0] == 1);
+    whole.see(1);
+    std::unique_ptr<Opened> tiled;  // by the first budget that something fits into
+    for (options.memory = 192 << 20; !tiled; options.memory += 100 << 10) {
+        try {
+            tiled = std::make_unique<Opened>(options);
+        } catch (const x2ct::OutOfMemory&) {
+            CHECK(options.memory < 256 << 20);
+        }
+    }
+    CHECK(x2ct_sampler_tiles(tiled->sampler.get(), tile, count) == X2CT_OK);
+    CHECK(count[0] * count[1] * count[2] > 1 && tile[0] * tile[1] * tile[2] < 64 * 32 * 48);
+    tiled->see(1);
+    const auto wanted = whole.run();
+    CHECK(tiled->run() == wanted);
+    // A run that keeps more volumes has no room, and says so; the next has.
+    auto many = run_options();
+    many.samples = 2;
+    tiled->run(&many, X2CT_OUT_OF_MEMORY);
+    CHECK(said("expected at least"));
+    CHECK(tiled->run() == wanted);
+    tiled->see(2);
+    CHECK(tiled->run() != wanted);
+    options.memory = 0;
+    options.shape = {60, 32, 48};
+    CHECK_THROWS(x2ct::InputError, Opened(options));
+}
+
+void samples_are_the_single_ones_their_mean_and_their_spread() {
+    struct Seen {
+        std::vector<std::vector<float>> samples;
+        int32_t step = 0, total = 0;
+        std::size_t until = 100;
+    } seen;
+    const Opened one;
+    one.see(1);
+    std::vector<float> deviation(kVoxels);
+    auto options = run_options();
+    options.sample = 3;
+    options.samples = 4;
+    options.deviation = deviation.data();
+    options.user_data = &seen;
+    options.each = [](void* user, int32_t sample, const float* hu, std::size_t count) {
+        auto& told = *static_cast<Seen*>(user);
+        CHECK(static_cast<std::size_t>(sample) == told.samples.size() && count == kVoxels);
+        told.samples.emplace_back(hu, hu + count);
+        return static_cast<int>(told.samples.size() >= told.until);
+    };
+    options.progress = [](void* user, int32_t step, int32_t total, double) {
+        auto& told = *static_cast<Seen*>(user);
+        CHECK(step == told.step + 1);
+        told.step = step, told.total = total;
+        return 0;
+    };
+    const auto mean = one.run(&options);
+    CHECK(seen.samples.size() == 4 && seen.step == 16 && seen.total == 16);
+    for (std::uint32_t k = 0; k < 4; ++k) {
+        auto single = run_options();
+        single.sample = 3 + k;
+        CHECK(one.run(&single) == seen.samples[k]);
+    }
+    for (std::size_t i = 0; i < kVoxels; i += 5) {
+        double sum = 0, squares = 0;
+        for (const auto& sample : seen.samples) sum += sample[i];
+        for (const auto& sample : seen.samples) squares += (sample[i] - sum / 4) * (sample[i] - sum / 4);
+        CHECK_CLOSE(mean[i], sum / 4, 0.01);
+        CHECK_CLOSE(deviation[i], std::sqrt(squares / 3), 0.01);
+    }
+    seen = {};
+    seen.until = 2;
+    one.run(&options, X2CT_CANCELLED);
+    CHECK(seen.samples.size() == 2);
+    options.samples = 0;
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("samples"));
+    auto single = run_options();
+    single.deviation = deviation.data();
+    one.run(&single);
+    CHECK(std::ranges::all_of(deviation, [](float value) { return value == 0; }));
+}
+
+void a_sample_can_be_pulled_towards_its_xrays() {
+    const Opened one;
+    x2ct_pull pull;
+    CHECK(one.see_block() == X2CT_OK);
+    const auto off = one.run();
+    CHECK(x2ct_sampler_pull(one.sampler.get(), 0, &pull) == X2CT_BAD_INPUT && said("pulled"));
+    auto options = run_options();
+    CHECK(options.gamma > 0 && std::strcmp(options.consistency, "off") == 0);
+    options.consistency = "every";
+    options.gamma = 0;
+    CHECK(one.run(&options) == off);
+    options.gamma = 100;
+    const auto every = one.run(&options);
+    for (const int32_t slot : {0, 1}) {
+        CHECK(x2ct_sampler_pull(one.sampler.get(), slot, &pull) == X2CT_OK);
+        CHECK(pull.rays > 0.5 && pull.scale == 1 && pull.offset == 0 && pull.rms_after < 0.5 * pull.rms_before);
+    }
+    CHECK(x2ct_sampler_pull(one.sampler.get(), 2, &pull) == X2CT_BAD_INPUT);
+    options.consistency = "last";
+    const auto last = one.run(&options);
+    options.consistency = "4";
+    CHECK(one.run(&options) == last && last != every && last != off);
+    options.consistency = "2,4";
+    CHECK(one.run(&options) != last);
+    options.consistency = "1,2,3,4";
+    CHECK(one.run(&options) == every);
+    options.consistency = "4,5";
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("found 5, expected 1 to 4"));
+    options.consistency = "now";
+    one.run(&options, X2CT_BAD_INPUT);
+    options.consistency = "last", options.gamma = std::nan("");
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("gamma"));
+    CHECK(one.run() == off);
+}
+
+// What can't be known is refused, and leaves the sampler usable. That a fit is found where there is one is shown by
+// test_consistency.cpp: this network's D has nothing of the body's shape.
+void xrays_that_say_too_little_are_refused() {
+    const Opened one;
+    auto options = run_options();
+    options.consistency = "last";
+    CHECK(one.see_block(2) == X2CT_OK);
+    one.run(&options, X2CT_FAILED);
+    CHECK(said("fit of the uncalibrated X-ray"));
+    const std::vector<std::uint8_t> nothing(tiny::kDetector * tiny::kDetector, 0);
+    CHECK(one.see_block(1, nothing.data()) == X2CT_OK);
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("rays: found none"));
+    CHECK(one.see(1) == X2CT_OK);  // one view can't tell where the body ends
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("rays: found none"));
+    one.run();
+}
+
 void wrong_use_is_named() {
     const Opened one;
     std::vector<float> hu(kVoxels);
@@ -202,7 +368,7 @@ void wrong_use_is_named() {
     CHECK(one.see(std::nanf("")) == X2CT_BAD_INPUT && said("line integrals"));
     CHECK(x2ct_sampler_set_xrays(one.sampler.get(), nullptr, 0) == X2CT_BAD_INPUT && said("none"));
     const std::vector<float> pixels(tiny::kDetector * tiny::kDetector, 1.0f);
-    const x2ct_xray xray = {0, tiny::kDetector, tiny::kDetector, pixels.data(), nullptr};
+    const x2ct_xray xray = {0, tiny::kDetector, tiny::kDetector, pixels.data(), nullptr, 0, nullptr};
     const x2ct_xray twice[] = {xray, xray};
     CHECK(x2ct_sampler_set_xrays(one.sampler.get(), twice, 2) == X2CT_BAD_INPUT && said("twice"));
     one.run();
@@ -236,6 +402,8 @@ void options_say_what_they_are() {
 
 }  // namespace
 
-TESTS(a_run_gives_what_the_xrays_say, geometry_is_told, a_matrix_brings_any_picture,
-      callbacks_are_called_and_may_end_a_run, a_token_ends_a_run_from_another_thread,
-      two_handles_in_two_threads_do_not_disturb_each_other, wrong_use_is_named, options_say_what_they_are)
+TESTS(a_grid_within_a_budget_is_the_whole_in_tiles, samples_are_the_single_ones_their_mean_and_their_spread,
+      a_sample_can_be_pulled_towards_its_xrays, xrays_that_say_too_little_are_refused, a_run_gives_what_the_xrays_say,
+      geometry_is_told, a_matrix_brings_any_picture, callbacks_are_called_and_may_end_a_run,
+      a_token_ends_a_run_from_another_thread, two_handles_in_two_threads_do_not_disturb_each_other, wrong_use_is_named,
+      options_say_what_they_are)

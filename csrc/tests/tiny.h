@@ -103,7 +103,7 @@ inline std::string model_json() {
         nets.append(nets.empty() ? "\"" : ", \"").append(name).append(R"(": {"file": ")").append(name);
         nets.append(R"(.onnx", "inputs": )").append(ports_json(network.inputs));
         nets.append(R"(, "outputs": )").append(ports_json(network.outputs));
-        nets.append(name == "denoiser" ? R"(, "receptive_radius": 0})" : "}");
+        nets.append(name == "encoder" ? "}" : R"(, "receptive_radius": 0})");
     }
     for (const auto& [name, content] : graphs()) {
         files.append(files.empty() ? "\"" : ", \"").append(name).append(R"(": {"sha256": ")");

@@ -48,12 +48,15 @@ class Networks {
     const Bundle& bundle() const { return bundle_; }
     const Bundle::Grid& grid() const { return grid_; }
 
-    /// What fits, for runs that keep so many volumes. Throws OutOfMemory if no tile does.
+    const std::shared_ptr<Device>& device() const { return device_; }
+
+    /// What fits, for runs that keep so many volumes; what was compiled before is let go of. Throws OutOfMemory if no
+    /// tile does.
     TilePlan plan(int volumes);
     /// Whether the last plan() had to count: it may come out otherwise for another number of volumes.
     bool is_counted() const { return counted_; }
 
-    /// Compiles the denoiser; what was compiled before, and its conditions, go first.
+    /// Compiles the denoiser; what was compiled before goes first, and its conditions with it.
     void compile(const TilePlan& plan);
     /// The plan that was compiled.
     const TilePlan& compiled() const { return plan_; }
@@ -61,12 +64,12 @@ class Networks {
     /// Runs the encoder, and the lift or what will run it, and hands what they say to the denoiser.
     void condition_on(const Conditions& ready);
 
-    /// After compile(); good until the next.
+    /// Null before compile(); good until the next plan() or compile().
     const std::shared_ptr<Sampler>& sampler() const { return sampler_; }
 
     std::string encoder_precision() const { return encoder_->precision(); }
     std::string lift_precision() const { return lift_precision_; }  ///< "" before condition_on()
-    std::string precision() const { return denoiser_->precision(); }
+    std::string precision() const { return precision_; }            ///< the denoiser's; "" before compile()
     std::string runtime_version() const { return encoder_->runtime_version(); }
 
   private:
@@ -74,7 +77,7 @@ class Networks {
                                   std::map<std::string, Shape> shapes);
     std::shared_ptr<Network> denoiser_for(const Index& patch);
     std::shared_ptr<Network> lift_for(const Index& patch);
-    double per_voxel(const Graph& graph) const;
+    void let_go();
     Shape views_shape() const;
 
     Bundle bundle_;
@@ -83,7 +86,7 @@ class Networks {
     PipelineOptions options_;
     std::shared_ptr<Device> device_;
     std::shared_ptr<Network> encoder_, lift_, denoiser_;
-    std::string lift_precision_;
+    std::string precision_, lift_precision_;
     TilePlan plan_;
     bool counted_ = false;
     std::shared_ptr<Sampler> sampler_;

@@ -19,7 +19,7 @@ extern "C" {
 
 /* Grows when what is here changes in a way that an older program can't be run with. Fields that are added to the end
  * of an options struct don't count: an older program's structs are shorter, and what they lack is the default. */
-#define X2CT_ABI 1u
+#define X2CT_ABI 2u
 
 typedef enum x2ct_status {
     X2CT_OK = 0,
@@ -66,6 +66,12 @@ typedef struct x2ct_sampler_options {
     int32_t threads;         /* 0 leaves it to the runtime */
     const char* library_dir; /* where the backends' libraries are; NULL: the folder x2ct beside this library */
     const char* runtime_dir; /* where the runtime is installed; NULL: wherever the system's loader looks */
+    int64_t shape[3];        /* voxels to fill, multiples of the model's stride; zeros: the model's own */
+    double voxel_mm[3];      /* zeros: the model's own */
+    int64_t memory;          /* bytes that the process may take; 0: what the machine has free. Where the whole volume
+                                does not fit, it is denoised in tiles */
+    int64_t halo;            /* how far tiles reach, in voxels; below 0: as far as the network looks, with which they
+                                give what the whole gives, to rounding */
 } x2ct_sampler_options;
 
 /* x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI) */
@@ -82,6 +88,9 @@ X2CT_API void x2ct_sampler_close(x2ct_sampler* sampler); /* NULL is fine; no run
 
 /* The volumes that it makes: voxels and their pitch along x, y, z. Their patient mm have the origin in the middle. */
 X2CT_API x2ct_status x2ct_sampler_grid(const x2ct_sampler* sampler, int64_t shape[3], double spacing_mm[3]);
+/* How the network goes over the grid: voxels a tile, halo included, and tiles along x, y, z; 1, 1, 1 is the whole.
+ * Where memory is counted, a run that keeps more volumes than the one before may change it. */
+X2CT_API x2ct_status x2ct_sampler_tiles(const x2ct_sampler* sampler, int64_t tile[3], int64_t count[3]);
 /* How many views it takes, and the picture that it takes in each where no matrix is given. */
 X2CT_API x2ct_status x2ct_sampler_views(const x2ct_sampler* sampler, int32_t* count);
 X2CT_API x2ct_status x2ct_sampler_view(const x2ct_sampler* sampler, int32_t slot, x2ct_detector* detector,
@@ -98,6 +107,8 @@ typedef struct x2ct_xray {
     int64_t rows, columns;
     const float* line_integrals; /* [rows][columns], copied */
     const double* matrix;        /* 3x4, patient mm to its pixels; NULL: the picture is the model's own view */
+    int32_t uncalibrated;        /* not 0: known up to a scale and an offset only, which consistency fits */
+    const uint8_t* measured;     /* [rows][columns], 0 in padding and behind shutters; NULL: all of it; copied */
 } x2ct_xray;
 
 /* What the volumes of the following runs are conditioned on. One view is enough. */
@@ -112,6 +123,8 @@ X2CT_API void x2ct_cancel_free(x2ct_cancel* token);
 
 /* Called in the thread that runs, after each evaluation. Not 0 ends the run with X2CT_CANCELLED. Must not throw. */
 typedef int (*x2ct_progress)(void* user_data, int32_t step, int32_t total, double sigma);
+/* Each of several samples, from 0, good during the call; the same holds. */
+typedef int (*x2ct_each)(void* user_data, int32_t sample, const float* hu, size_t count);
 /* The same with what the network makes of the volume by then, good during the call. */
 typedef int (*x2ct_preview)(void* user_data, int32_t step, int32_t total, double sigma, const float* hu, size_t count);
 
@@ -129,14 +142,29 @@ typedef struct x2ct_run_options {
     int32_t preview_every; /* evaluations; 1 or more */
     void* user_data;       /* handed to the callbacks */
     const x2ct_cancel* cancel;
+    const char* consistency; /* pull towards the X-rays: "off", "last", "every", or after evaluations, "3,5,6" */
+    double gamma;            /* how strongly; init sets the usual strength */
+    int32_t samples;         /* from number `sample` on; several give their mean. Progress is of all together */
+    x2ct_each each;
+    float* deviation; /* the samples' standard deviation in HU, as many floats as the volume; NULL: not wanted */
 } x2ct_run_options;
 
 /* x2ct_run_options_init(&options, sizeof options, X2CT_ABI) */
 X2CT_API x2ct_status x2ct_run_options_init(x2ct_run_options* options, size_t struct_size, uint32_t abi);
 
-/* One volume into hu, `count` floats, which must be the grid's. NULL options are the defaults. After a failure the
- * sampler can be used again, and what hu holds is undefined. */
+/* One volume, or the mean of several, into hu, `count` floats, which must be the grid's. NULL options are the defaults.
+ * After a failure the sampler can be used again, and what hu holds is undefined. */
 X2CT_API x2ct_status x2ct_sampler_run(x2ct_sampler* sampler, const x2ct_run_options* options, float* hu, size_t count);
+
+/* What consistency made of one X-ray in the latest run. Fixed in this ABI. */
+typedef struct x2ct_pull {
+    double rays;                  /* the share that counts of those that meet the body and the grid */
+    double scale, offset;         /* y = scale A(D) + offset, fitted where the X-ray is not calibrated; else 1 and 0 */
+    double rms_before, rms_after; /* of what y and A(D) differ by along them, a line integral, in the last pull */
+} x2ct_pull;
+
+/* X2CT_BAD_INPUT where consistency was off or the slot had no X-ray. */
+X2CT_API x2ct_status x2ct_sampler_pull(const x2ct_sampler* sampler, int32_t slot, x2ct_pull* pull);
 
 #ifdef __cplusplus
 }
