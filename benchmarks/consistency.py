@@ -20,12 +20,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct import _core
+from x2ct import _core, degradation
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts
 from x2ct.errors import InputError, X2CTError
@@ -154,10 +153,9 @@ def worsened(case: protocol.Case) -> tuple[FloatArray, ...]:
     random = np.random.default_rng(0)
     images = []
     for view, image in zip(case.geometry.views, case.xrays, strict=True):
-        primary = np.exp(-np.asarray(image, np.float64))
-        scatter = SCATTER * gaussian_filter(primary, [SCATTER_MM / pitch for pitch in view.spacing_mm], mode="nearest")
-        photons = random.poisson(PHOTONS * (primary + scatter))
-        images.append(np.asarray(-np.log(np.maximum(photons, 1) / PHOTONS), np.float32))
+        down, across = view.spacing_mm
+        scattered = degradation.scatter(image, SCATTER, (SCATTER_MM / down, SCATTER_MM / across))
+        images.append(degradation.poisson_noise(scattered, PHOTONS, random))
     return tuple(images)
 
 
