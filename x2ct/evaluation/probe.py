@@ -68,7 +68,8 @@ def probe(
     for site in sites:
         say(site.kind)
         after = _syntheses(case, model, _with(case, site.finding, threads), seeds)
-        others = [other for other in sites if other.kind == site.kind and other is not site]
+        same_kind = (other for other in sites if other.kind == site.kind)
+        others = [other for other in same_kind if not (other.where & site.where).any()]
         for (method, plain), (_, planted) in zip(before, after, strict=True):
             found.append({"kind": site.kind, "method": method, **_seen(case, site, others, plain, planted)})
     return found
