@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from x2ct.evaluation import table
+from x2ct.evaluation import card, table
 
 
 def test_the_interval_agrees_with_scipy_s_bootstrap_and_is_always_the_same() -> None:
@@ -60,8 +60,22 @@ def test_csv_has_every_figure_once_and_nothing_for_what_is_undefined() -> None:
 def test_markdown_shows_means_first_with_their_interval() -> None:
     text = table.markdown(table.summarise([result("a", 20.0), result("b", 24.0)]))
     assert text.startswith("### Mean of 2 people")
-    assert "22.00 (20.00 to 24.00)" in text
+    assert "22.00 (20.00 – 24.00)" in text
     assert "legacy PSNR (slices, peak 4095)" in text
     assert "25%" in text and "| - |" in text
     alone = table.markdown(table.summarise([result("a", 20.0)]))
     assert alone.startswith("### a")
+
+
+def test_where_a_baseline_is_better_is_said_in_the_figure_s_own_direction() -> None:
+    model, rival, other = (result("a", psnr)["methods"]["m|x"] for psnr in (22.0, 20.0, 23.0))
+    rival |= {"bone_surface_95_mm": 10.0, "bone_dice": math.nan}
+    (line, end) = card.worse({"mean estimate": model, "nearest patient": rival, "linear regression": other})
+    assert end == ""
+    assert line == (
+        "- Where the mean estimate is worse than a baseline: PSNR dB 22.00 to 23.00 (linear regression); "
+        "bone HD95 mm 20.0 to 10.0 (nearest patient)."
+    )
+    (line, _) = card.worse({"mean estimate": other, "mean volume": model})
+    assert "in none of these figures" in line
+    assert card.worse({"prediction": model}) == []

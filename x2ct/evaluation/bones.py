@@ -2,9 +2,8 @@
 
 Bone is what has at least 200 HU. That takes contrast-filled vessels, calcifications and metal along, in the truth as in
 the estimate. A skeleton is one connected piece, so it is cut into pieces at its narrow places: closed over gaps of up
-to two voxels, filled in each axial slice, and divided by a watershed of the distance to its surface. On adult chests
-at 2.5 mm that gives 30 to 85 pieces; most ribs are one or two of them, and the spine is chunks of one to a few
-vertebrae.
+to two voxels, filled in each axial slice, and divided by a watershed of the distance to its surface. A chest falls into
+some dozens of pieces: most ribs are one or two of them, and the spine is chunks of one to a few vertebrae.
 """
 
 from __future__ import annotations

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
 
 from x2ct.evaluation import conditions, probe, table
+from x2ct.evaluation.baselines import NAMES as BASELINES
 
 _CARD: tuple[table.Column, ...] = (
-    *(column for column in table.COLUMNS if column[0] in ("psnr_db", "ssim", "mae_hu.body", "bone_dice")),
-    *(column for column in table.COLUMNS if column[0].startswith(("bone_surface", "bone_pieces"))),
+    ("psnr_db", "PSNR dB", ".2f"),
+    ("ssim", "SSIM", ".3f"),
+    ("mae_hu.body", "MAE HU body", ".0f"),
+    ("bone_dice", "bone Dice", ".3f"),
+    ("bone_surface_95_mm", "bone HD95 mm", ".1f"),
+    ("bone_pieces.any", "bones touched", ".0%"),
+    ("bone_pieces.quarter", "a quarter there", ".0%"),
 )
+_LOWER_IS_BETTER = ("mae_hu.body", "bone_surface_95_mm")
 
 READING = (
     "PSNR over the whole volume, its peak the HU window's width; SSIM in 3D; bone is what has 200 HU or more, contrast "
@@ -45,18 +53,41 @@ def brief(found: Mapping[str, Any], page: PathLike[str]) -> str:
 
 
 def card(found: Mapping[str, Any]) -> str:
-    """What a model card prints: the means and each person, calibration, conditions, and the probe."""
+    """What a model card prints: where it is worse than a baseline, first; means, people, and what else was tried."""
     lines = [*who(found), "", READING, ""]
-    many = len(found["cases"]) > 1
-    if many:
-        lines += [f"**Mean of {len(found['cases'])} people**", ""]
+    if len(found["cases"]) > 1:
+        lines += [f"**Mean of {len(found['cases'])} people**", "", *worse(found["mean"])]
         lines += [*table.rows(found["mean"], found["interval"], _CARD), ""]
         lines += ["In brackets: the 95% bootstrap interval over these people, who are few.", ""]
     for case in found["cases"]:
-        lines += [f"**{case['id']}**", "", *table.rows(case["methods"], columns=_CARD), ""]
+        lines += [f"**{case['id']}**", "", *worse(case["methods"])]
+        lines += [*table.rows(case["methods"], columns=_CARD), ""]
         if case.get("calibration"):
             lines += [table.said(case["calibration"]), ""]
     return "\n".join([*lines, *_extra(found)]).rstrip() + "\n"
+
+
+def worse(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each method in whose figures a baseline is better, with the best of them; none without baselines."""
+    rivals = [name for name in methods if name in BASELINES]
+    judged = [name for name in methods if name not in BASELINES]
+    lines = []
+    for name in judged if rivals else []:
+        lost = []
+        for key, title, form in _CARD:
+            sign = -1 if key in _LOWER_IS_BETTER else 1
+            best = max(rivals, key=lambda rival: _order(sign * table.at(methods[rival], key)))
+            mine, theirs = table.at(methods[name], key), table.at(methods[best], key)
+            if _order(sign * theirs) > _order(sign * mine):
+                lost.append(f"{title} {table.cell(mine, form)} to {table.cell(theirs, form)} ({best})")
+        told = "; ".join(lost) if lost else "in none of these figures"
+        lines.append(f"- Where the {name} is worse than a baseline: {told}.")
+    return [*lines, ""] if lines else []
+
+
+def _order(value: float) -> float:
+    """What is undefined is worse than anything."""
+    return -math.inf if math.isnan(value) else value
 
 
 def who(found: Mapping[str, Any]) -> list[str]:

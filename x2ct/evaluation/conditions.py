@@ -32,7 +32,7 @@ Exposure = Callable[[FloatArray, View, np.random.Generator], Picture]
 SCATTER_MM = 50.0
 """Standard deviation of scatter's spread on the detector."""
 
-MEAN, SAMPLE = "mean estimate", "single sample"
+MEAN, SAMPLE = "mean estimate", "sample of seed 0"
 EVERY = "every"
 
 

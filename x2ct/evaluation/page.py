@@ -21,20 +21,21 @@ FloatArray = npt.NDArray[np.float32]
 
 _STYLE = """
 :root { color-scheme: dark; --ink: #e6e9ee; --dim: #93a0b0; --line: #2b333d; --back: #11151a; --panel: #181e25; }
-body { margin: 0 auto; max-width: 1240px; padding: 24px 28px 60px; background: var(--back); color: var(--ink);
+body { margin: 0 auto; max-width: 1320px; padding: 24px 28px 60px; background: var(--back); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 8px; }
 h3 { font-size: 15px; margin: 22px 0 6px; }
 p { max-width: 88ch; margin: 6px 0; color: var(--dim); } .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 8px 0 14px; }
-th, td { padding: 4px 9px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom; }
-th { color: var(--dim); font-weight: 500; } th:first-child, td:first-child { text-align: left; }
+th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom; }
+th { color: var(--dim); font-weight: 500; } td { white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
 tbody tr:hover { background: var(--panel); }
 .row { display: flex; gap: 6px; align-items: flex-end; margin: 2px 0 8px; }
 .row > b { width: 118px; flex: none; font-weight: 500; font-size: 13px; align-self: center; }
 figure { margin: 0; } figure img { height: 140px; display: block; background: #000; border-radius: 3px; }
 figcaption { font-size: 11px; color: var(--dim); } .worst { display: flex; gap: 28px; flex-wrap: wrap; }
-.worst img { height: 128px; } .plots { display: flex; gap: 40px; flex-wrap: wrap; }
+.worst img { height: 124px; } .plots { display: flex; gap: 40px; flex-wrap: wrap; }
 svg text { fill: var(--dim); font: 12px system-ui, sans-serif; }
 details { margin: 8px 0; } summary { cursor: pointer; color: var(--dim); }
 """.strip()
@@ -86,7 +87,7 @@ def html(found: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     parts.append(f"<p>{escape(card.READING)}</p>")
     if len(found["cases"]) > 1:
         parts.append(f"<h2>Mean of {len(found['cases'])} people</h2>")
-        parts.append(_table(table.rows(found["mean"], found["interval"])))
+        parts.append(_worse(found["mean"]) + _table(table.rows(found["mean"], found["interval"])))
         parts.append("<p>In brackets: the 95% bootstrap interval over these people, who are few.</p>")
     parts += _calibration(found["cases"])
     if found["conditions"]:
@@ -116,13 +117,17 @@ def _calibration(cases: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _case(shown: Shown, case: Mapping[str, Any]) -> list[str]:
-    parts = [f"<h2>{escape(shown.id)}</h2>", _table(table.rows(case["methods"]))]
+    parts = [f"<h2>{escape(shown.id)}</h2>", _worse(case["methods"]), _table(table.rows(case["methods"]))]
     if case.get("calibration"):
         parts.append(f"<p>{escape(table.said(case['calibration']))}</p>")
     parts += [_row(name, panels) for name, panels in shown.rows]
     worst = "".join(_row("", panels) for panels in shown.worst)
     parts.append(f'<h3>Worst axial slices of {escape(shown.subject)}</h3><div class="worst">{worst}</div>')
     return parts
+
+
+def _worse(methods: Mapping[str, Any]) -> str:
+    return "".join(f"<p>{escape(line.removeprefix('- '))}</p>" for line in card.worse(methods) if line)
 
 
 def _row(name: str, panels: pictures.Panels) -> str:

@@ -208,11 +208,7 @@ class _Judge:
             methods["mean estimate"] = self.model.mean(xrays, case.geometry)
             samples = [self.model.sample(xrays, case.geometry, seed) for seed in range(self.job.samples)]
         if self.baselines is not None:
-            methods |= {
-                "mean volume": self.baselines.mean(),
-                "nearest patient": self.baselines.nearest(case.xrays),
-                "linear regression": self.baselines.linear(case.xrays),
-            }
+            methods |= self.baselines.predict(case.xrays)
         now("scoring")
         result = protocol.evaluate(case, methods, samples, self.window, threads)
         if self.baselines is not None:

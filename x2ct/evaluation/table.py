@@ -99,7 +99,7 @@ def rows(
         if intervals:
             edges = [at_any(intervals[name], key) if key in ("psnr_db", "bone_dice") else None for key, *_ in shown]
             cells = [
-                f"{text} ({cell(edge[0], form)} to {cell(edge[1], form)})" if edge else text
+                f"{text} ({cell(edge[0], form)} – {cell(edge[1], form)})" if edge else text
                 for text, edge, (_, _, form) in zip(cells, edges, shown, strict=True)
             ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
