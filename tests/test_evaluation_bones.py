@@ -50,6 +50,30 @@ def test_surface_distance_agrees_with_itk_on_a_real_chest(chest: np.ndarray) -> 
         assert found > 0
 
 
+def test_what_is_missing_counts_like_what_is_too_much() -> None:
+    # A rod through the whole array: its sides lie on the array's border, which is no face of it.
+    rod, half = (np.full((70, 4, 4), -1000.0, np.float32) for _ in range(2))
+    rod[10:60], half[10:20] = 500.0, 500.0
+    # Of the long rod's two faces one is met exactly, and one is 40 voxels from the short one's.
+    assert bones.surface_distance_95(rod, half, (1.0, 1.0, 1.0)) == 40.0
+    assert bones.surface_distance_95(half, rod, (1.0, 1.0, 1.0)) == 40.0
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_the_percentile_is_the_95th_in_either_direction(swap: bool) -> None:
+    # A hundred surface voxels; the other has them too, and ten more, 1 to 10 mm away.
+    plain = np.full((30, 10, 10), -1000.0, np.float32)
+    plain[5] = 500.0
+    moved = plain.copy()
+    for k in range(10):
+        moved[6 + k, 0, k] = 500.0
+    a, b = (moved, plain) if swap else (plain, moved)
+    spacing = (1.0, 100.0, 100.0)
+    expected = np.percentile([0] * 100 + list(range(1, 11)), 95)
+    assert bones.surface_distance_95(a, b, spacing) == pytest.approx(expected)
+    assert expected > 4
+
+
 @pytest.mark.parametrize("shift", [0, 1, 3, 7])
 def test_the_distance_of_shifted_plates_is_the_shift(shift: int) -> None:
     truth = np.full((40, 12, 12), -1000.0, np.float32)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from x2ct.data import phantom
 from x2ct.evaluation import plants, probe
@@ -43,6 +44,15 @@ def test_a_nodule_is_a_solid_ball_inside_the_lung(case: Case, diameter: float) -
         at_origin = Nodule(np.zeros(3), diameter).put(np.full(finer.shape, -850.0), finer.index_to_mm)
         volume = float((at_origin + 850).sum()) / 900
         assert volume == pytest.approx(math.pi / 6 * diameter**3, rel=0.02)
+
+
+def test_a_nodule_keeps_its_distance_from_the_wall_or_is_not_planted(case: Case) -> None:
+    mask = np.pad(plants.lungs(case), 1)
+    depth = ndimage.distance_transform_edt(mask, GRID.spacing_mm).max()
+    largest = 2 * (depth - plants.CLEARANCE_MM)
+    assert len(plants.nodules(case, largest - 0.1)) >= 1
+    assert plants.nodules(case, largest + 0.1) == []
+    assert plants.CLEARANCE_MM == 5.0
 
 
 def test_a_gap_takes_10_mm_out_of_a_rod_and_nothing_else() -> None:
