@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__, terminal
-from x2ct.commands import cohort, drr, export, info, prepare, train, tune, view
+from x2ct.commands import cohort, drr, evaluate, export, info, prepare, train, tune, view
 from x2ct.commands.options import Json, Quiet, Threads, parse_bytes, parse_option, parse_pitch, parse_shape, parse_voxel
 
 
@@ -265,7 +265,16 @@ def sample(
 
 
 # The order in which the help lists them.
-for _command in (view.view, drr.drr, prepare.prepare, train.train, export.export, tune.tune, info.info):
+for _command in (
+    view.view,
+    drr.drr,
+    prepare.prepare,
+    train.train,
+    export.export,
+    tune.tune,
+    evaluate.evaluate,
+    info.info,
+):
     app.command()(_command)
 
 

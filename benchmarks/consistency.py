@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct import _core
+from x2ct import _core, degradation
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts
 from x2ct.errors import InputError, X2CTError
-from x2ct.evaluation import metrics, protocol
+from x2ct.evaluation import metrics
+from x2ct.evaluation.case import OUTSIDE, Case, case_of, make_case
 from x2ct.geometry import Geometry, attenuation, project
 from x2ct.radiograph import XRay
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             write(table, options.output)  # each, so that a run that is cut short leaves what it had
 
     for person in shards.select("validation"):
-        case = protocol.case_of(person.id, np.asarray(person.hu()), person.index_to_mm, grid, geometry)
+        case = case_of(person.id, np.asarray(person.hu()), person.index_to_mm, grid, geometry)
         add("validation", study(sampler, case, settings, options.seeds))
     if not table["rows"]:
         raise InputError.of(options.shards, "people", found="none for validation", expected="at least one")
@@ -83,14 +83,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for split, views in (("test", None), ("test, cone beam", cone))[: 2 if options.cone else 1]:
         for name, path in find_cts(options.test).items():
             if not options.case or name in options.case:
-                case = protocol.make_case(path, grid, views or geometry)
+                case = make_case(path, grid, views or geometry)
                 add(split, study(sampler, case, [OFF, best], options.seeds, views))
     return table
 
 
 def study(
     sampler: x2ct.Sampler,
-    case: protocol.Case,
+    case: Case,
     settings: Sequence[Setting],
     seeds: int,
     geometry: Geometry | None = None,
@@ -113,7 +113,7 @@ def study(
             yield row
 
 
-def figures(sampler: x2ct.Sampler, case: protocol.Case, result: x2ct.Result) -> dict[str, Any]:
+def figures(sampler: x2ct.Sampler, case: Case, result: x2ct.Result) -> dict[str, Any]:
     """PSNR, MAE, re-projection errors by view, and consistency's share of the loop's time."""
     window = sampler.bundle.intensity.window_hu
     hu, timings = result.volume.hu, result.report["timings"]
@@ -127,7 +127,7 @@ def figures(sampler: x2ct.Sampler, case: protocol.Case, result: x2ct.Result) -> 
     }
     mu = attenuation(np.clip(hu, *window))
     for view, image, contained in zip(case.geometry.views, case.xrays, case.contained, strict=True):
-        rays = contained & (image > protocol.OUTSIDE)
+        rays = contained & (image > OUTSIDE)
         again = project(mu, case.grid.index_to_mm, view)
         found[f"reprojection_{view.name}"] = metrics.reprojection_error(image, again, rays)
     for view in result.report["consistency"].get("views", []):
@@ -135,7 +135,7 @@ def figures(sampler: x2ct.Sampler, case: protocol.Case, result: x2ct.Result) -> 
     return found
 
 
-def truly_within(case: protocol.Case, images: Sequence[FloatArray]) -> dict[str, float]:
+def truly_within(case: Case, images: Sequence[FloatArray]) -> dict[str, float]:
     """Of the rays through the body that count, the share along which all of the person lies in the grid."""
     views: list[_core.MeasuredView] = [
         (view.name, view.matrix, image, np.ones(image.shape, np.bool_), True)
@@ -144,20 +144,19 @@ def truly_within(case: protocol.Case, images: Sequence[FloatArray]) -> dict[str,
     found = {}
     within = _core.rays_within(case.grid.shape, case.grid.index_to_mm, views)
     for (name, *_), counts, truth, image in zip(views, within, case.contained, case.xrays, strict=True):
-        body = counts & (image > protocol.OUTSIDE)
+        body = counts & (image > OUTSIDE)
         found[name] = float((body & truth).sum() / max(1, body.sum()))
     return found
 
 
-def worsened(case: protocol.Case) -> tuple[FloatArray, ...]:
+def worsened(case: Case) -> tuple[FloatArray, ...]:
     """The X-rays with scatter, 2% of the primary spread by a Gaussian of 50 mm, and photon noise; not corrected for."""
     random = np.random.default_rng(0)
     images = []
     for view, image in zip(case.geometry.views, case.xrays, strict=True):
-        primary = np.exp(-np.asarray(image, np.float64))
-        scatter = SCATTER * gaussian_filter(primary, [SCATTER_MM / pitch for pitch in view.spacing_mm], mode="nearest")
-        photons = random.poisson(PHOTONS * (primary + scatter))
-        images.append(np.asarray(-np.log(np.maximum(photons, 1) / PHOTONS), np.float32))
+        down, across = view.spacing_mm
+        scattered = degradation.scatter(image, SCATTER, (SCATTER_MM / down, SCATTER_MM / across))
+        images.append(degradation.poisson_noise(scattered, PHOTONS, random))
     return tuple(images)
 
 

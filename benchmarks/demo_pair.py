@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 from x2ct import output
 from x2ct.data import Grid
-from x2ct.evaluation import protocol
+from x2ct.evaluation import make_case
 from x2ct.geometry import Geometry
 from x2ct.volume import Volume
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the folder to write to")
     options = parser.parse_args(arguments)
     grid = Grid((128, 128, 128), (2.5, 2.5, 2.5))
-    case = protocol.make_case(options.ct, grid, Geometry.parallel())
+    case = make_case(options.ct, grid, Geometry.parallel())
     options.output.mkdir(parents=True, exist_ok=True)
     for view, image in zip(case.geometry.views, case.xrays, strict=True):
         content = io.BytesIO()

@@ -30,7 +30,7 @@ from x2ct import _core
 from x2ct.grid import Grid
 
 LIMIT = 0.02
-TILED_BYTES = 400 << 20
+TILED_BYTES = 360 << 20
 
 
 class EnoughError(Exception):

@@ -1,109 +1,213 @@
-"""The table's one command, end to end: a bundle, training shards and test CTs in; JSON, Markdown and pictures out."""
+"""`x2ct evaluate`, end to end: a bundle or predictions, test CTs and shards in; JSON, CSV, Markdown and a page out."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from tests import tiny_bundle
+from x2ct.cli import app
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
+from x2ct.evaluation.run import FILES
 from x2ct.grid import Grid
 from x2ct.volume import Volume
 
 SOURCE = Grid((44, 40, 36), (9.0, 9.0, 9.0))
-
-
-@pytest.fixture(scope="module")
-def quality() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "quality.py"
-    spec = importlib.util.spec_from_file_location("quality", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+GRID = Grid(tiny_bundle.GRID, tiny_bundle.SPACING_MM)
+HU_PER_X = 1250
+METHODS = ["mean estimate", "mean volume", "nearest patient", "linear regression", "single sample", "mean of 2 samples"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of four phantom chests, and CTs of two others."""
-    root = tmp_path_factory.mktemp("quality")
+    root = tmp_path_factory.mktemp("evaluate")
     for seed in range(6):
         place = root / ("test" if seed > 3 else "train")
         place.mkdir(exist_ok=True)
         Volume(phantom.chest(SOURCE, seed), SOURCE.index_to_mm).save(place / f"person{seed}.nii.gz")
-    grid = Grid(tiny_bundle.GRID, tiny_bundle.SPACING_MM)
-    prepare(root / "train", root / "shards", grid=grid, validation=["person3"])
+    prepare(root / "train", root / "shards", grid=GRID, validation=["person3"])
+    tiny_bundle.write(root / "tiny.x2ct")
     return root
 
 
-def test_a_bundle_meets_the_baselines(quality: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    bundle = tiny_bundle.write(folder / "tiny.x2ct").path
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *(str(argument) for argument in arguments), "--threads", "1"])
+
+
+def report(out: Path) -> dict:
+    return json.loads((out / "evaluation.json").read_text())
+
+
+def test_a_bundle_meets_the_baselines(folder: Path) -> None:
     out = folder / "report"
-    arguments = [str(bundle), "--train", str(folder / "shards"), "--test", str(folder / "test"), "-o", str(out)]
-    assert quality.main([*arguments, "--samples", "2", "--threads", "1"]) == 0
-    table = json.loads((out / "quality.json").read_text())
-    assert table["training_people"] == ["person0", "person1", "person2"]  # not the one for validation
-    assert [case["id"] for case in table["cases"]] == ["person4", "person5"]
-    methods = [
-        "mean estimate",
-        "mean volume",
-        "nearest patient",
-        "linear regression",
-        "single sample",
-        "mean of 2 samples",
-    ]
-    for case in table["cases"]:
-        assert sorted(case["methods"]) == sorted(methods)
-        assert (out / f"{case['id']}.png").is_file()
+    options = ["--baselines", folder / "shards", "--samples", 2, "--card"]
+    done = run(folder / "tiny.x2ct", "--data", folder / "test", "-o", out, *options)
+    assert done.exit_code == 0, done.stderr
+    found = report(out)
+    assert found["baselines"]["people"] == ["person0", "person1", "person2"]  # not the one for validation
+    assert [case["id"] for case in found["cases"]] == ["person4", "person5"]
+    for case in found["cases"]:
+        assert sorted(case["methods"]) == sorted(METHODS)
         figures = case["methods"]
         assert figures["linear regression"]["psnr_db"] > 15
         assert figures["mean estimate"]["psnr_db"] > figures["single sample"]["psnr_db"]
         assert figures["mean of 2 samples"]["psnr_db"] > figures["single sample"]["psnr_db"]
         # The tiny bundle's samples differ by the spread that it was made with, in the body as everywhere.
-        hu_per_x = 1250
-        assert case["spread"]["std_hu"] == pytest.approx(tiny_bundle.SIGMA_DATA * hu_per_x, rel=0.25)
-    assert "linear regression" in capsys.readouterr().out
+        assert case["calibration"]["std_hu"] == pytest.approx(tiny_bundle.SIGMA_DATA * HU_PER_X, rel=0.25)
+    low, high = found["interval"]["mean estimate"]["psnr_db"]
+    assert low < found["mean"]["mean estimate"]["psnr_db"] < high
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    assert done.stdout.strip() == (out / "card.md").read_text().strip()
+    assert all(f"| {name} |" in done.stdout for name in METHODS)
 
 
-def test_the_baselines_alone_need_no_bundle(quality: ModuleType, folder: Path) -> None:
+class Page(HTMLParser):
+    """Which elements are open at the end, and what the page would have to load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.pictures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("img", "meta", "rect", "circle", "polyline"):
+            self.open.append(tag)
+        self.pictures += tag == "img"
+        self.loads += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:image/png;base64,")]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("img", "meta", "rect", "circle", "polyline"):
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_one_file_that_shows_everybody(folder: Path) -> None:
+    out = folder / "page"
+    done = run(folder / "tiny.x2ct", "--data", folder / "test", "-o", out, "--samples", 2, "--case", "person5", "-q")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == ""
+    text = (out / "index.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == [] and page.loads == []
+    # truth, mean estimate, sample, mean of 2: 7 planes; difference, deviation: 3; worst slices: 3 of 3
+    assert page.pictures == 4 * 7 + 2 * 3 + 9
+    assert "person5" in text and "person4" not in text
+    assert "<script" not in text
+    assert text.count("<svg") == 2
+    assert "not a medical device" in text
+
+
+def test_other_x_rays_and_planted_findings_have_their_tables(folder: Path) -> None:
+    out = folder / "hard"
+    arguments = ["--samples", 0, "--case", "person5", "--conditions", "off-5,png", "--probe"]
+    done = run(folder / "tiny.x2ct", "--data", folder / "test", "-o", out, *arguments, "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found["conditions"]) == ["training", "off-5", "png"]
+    training, off = (found["conditions"][name]["mean estimate"]["psnr_db"] for name in ("training", "off-5"))
+    assert training == pytest.approx(found["mean"]["mean estimate"]["psnr_db"])
+    assert training > off
+    assert {row["method"] for row in found["probe"]} == {"mean estimate", "samples"}
+    assert all(row["planted"] > 0 for row in found["probe"])
+    text = (out / "card.md").read_text()
+    assert "each view off by 5 degrees" in text and "nodule of 20 mm" in text
+
+
+def test_predictions_of_any_system_are_judged_alike(folder: Path) -> None:
+    # The CT itself as a prediction in the CT's own frame is the best that can be.
+    theirs = folder / "theirs"
+    theirs.mkdir()
+    (theirs / "person4.nii.gz").write_bytes((folder / "test" / "person4.nii.gz").read_bytes())
+    grid = ["--shape", "32,32,32", "--voxel", "10"]
+    out = folder / "judged"
+    done = run("--data", folder / "test", "--predictions", theirs, "--frame", "world", "-o", out, *grid)
+    assert done.exit_code == 1  # person5's is missing, person4 is judged
+    assert "person5 left out" in done.stderr and "person5.nii.gz" in done.stderr
+    found = report(out)
+    (case,) = found["cases"]
+    assert case["methods"]["prediction"]["mae_hu"]["body"] < 5  # table and padding are no body
+    assert case["methods"]["prediction"]["bone_dice"] > 0.99
+    assert found["failures"][0]["case"] == "person5"
+
+
+def test_what_the_sampler_writes_from_the_written_x_rays_is_what_the_bundle_gets(folder: Path) -> None:
+    out, xrays, theirs = folder / "own", folder / "xrays", folder / "sampled"
+    common = ["--data", folder / "test", "--case", "person4"]
+    done = run(folder / "tiny.x2ct", *common, "-o", out, "--xrays", xrays, "--samples", 1)
+    assert done.exit_code == 0, done.stderr
+    theirs.mkdir()
+    place = xrays / "person4"
+    pair = ["--ap", place / "ap.npy", "--lateral", place / "lateral.npy", "--geometry", place / "geometry.json"]
+    arguments = ["sample", *pair, "-m", folder / "tiny.x2ct", "-o", theirs / "person4.nii.gz", "--threads", 1, "-q"]
+    assert CliRunner().invoke(app, [str(argument) for argument in arguments]).exit_code == 0
+    grid = ["--shape", "32,32,32", "--voxel", "10", "--geometry", place / "geometry.json"]
+    done = run(*common, "--predictions", theirs, "-o", folder / "again", *grid)
+    assert done.exit_code == 0, done.stderr
+    mine, again = (report(at)["cases"][0]["methods"] for at in (out, folder / "again"))
+    for key in ("psnr_db", "ssim", "bone_dice"):  # a file holds whole HU
+        assert again["prediction"][key] == pytest.approx(mine["single sample"][key], rel=1e-3)
+
+
+def test_the_baselines_alone_need_no_bundle(folder: Path) -> None:
     out = folder / "baselines"
-    arguments = ["--train", str(folder / "shards"), "--test", str(folder / "test"), "-o", str(out), "--case", "person5"]
-    assert quality.main([*arguments, "--geometry", "cone", "--threads", "1"]) == 0
-    table = json.loads((out / "quality.json").read_text())
-    assert [case["id"] for case in table["cases"]] == ["person5"]
-    assert list(table["mean"]) == ["mean volume", "nearest patient", "linear regression"]
-    assert table["bundle"] is None
+    options = ["--baselines", folder / "shards", "--case", "person5", "--geometry", "cone"]
+    done = run("--data", folder / "test", "-o", out, *options)
+    assert done.exit_code == 0, done.stderr
+    found = report(out)
+    assert [case["id"] for case in found["cases"]] == ["person5"]
+    assert list(found["mean"]) == ["mean volume", "nearest patient", "linear regression"]
+    assert found["model"] is None
 
 
-def test_training_people_are_no_test_people(
-    quality: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_training_people_are_no_test_people(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "renamed.nii.gz").write_bytes((folder / "train" / "person1.nii.gz").read_bytes())
-    for test in (folder / "train", tmp_path):
-        arguments = [
-            "--train",
-            str(folder / "shards"),
-            "--test",
-            str(test),
-            "-o",
-            str(tmp_path / "out"),
-            "--threads",
-            "1",
-        ]
-        assert quality.main(arguments) == 2
-        assert "one of the training people" in capsys.readouterr().err
-        assert not (tmp_path / "out" / "quality.json").exists()
+    for data in (folder / "train", tmp_path):
+        done = run("--baselines", folder / "shards", "--data", data, "-o", tmp_path / "out")
+        assert done.exit_code == 2
+        assert "one of the training people" in done.stderr
+        assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
-def test_what_is_wrong_is_one_line_and_its_code(
-    quality: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--train", str(folder / "nothing"), "--test", str(folder / "test"), "-o", str(folder / "x")]
-    assert quality.main(arguments) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "what to judge: found nothing"),
+        (["{}/tiny.x2ct", "--predictions", "{}/test"], "a bundle and --predictions"),
+        (["--predictions", "{}/nothing"], "no such folder"),
+        (["--predictions", "{}/test", "--probe"], "--probe: options: found no bundle"),
+        (["--predictions", "{}/test", "--conditions", "png"], "--conditions: options: found no bundle"),
+        (["{}/tiny.x2ct", "--conditions", "fog"], "found fog, expected every, or some of training, cone"),
+        (["{}/tiny.x2ct", "--case", "nobody"], "found nobody, expected one of person4, person5"),
+        (["{}/tiny.x2ct", "--shape", "8,8,8"], "found a bundle"),
+        (["--predictions", "{}/test", "--frame", "moon"], "found moon, expected patient or world"),
+        (["--baselines", "{}/nothing"], "nothing"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_its_code(folder: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+    given = [argument.replace("{}", str(folder)) for argument in arguments]
+    done = run(*given, "--data", folder / "test", "-o", tmp_path / "x")
+    assert done.exit_code == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert re.match(r"x2ct: error: ", line) and words in line
+    assert not list(tmp_path.glob("x/*"))
+
+
+def test_a_broken_ct_is_named_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "test" / "person5.nii.gz").read_bytes()
+    (tmp_path / "broken.nii.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "whole.nii.gz").write_bytes(whole)
+    done = run(folder / "tiny.x2ct", "--data", tmp_path, "-o", tmp_path / "out", "--samples", 0)
+    assert done.exit_code == 1
+    assert "broken left out" in done.stderr
+    assert [case["id"] for case in report(tmp_path / "out")["cases"]] == ["whole"]
+    done = run(folder / "tiny.x2ct", "--data", tmp_path, "--case", "broken", "-o", tmp_path / "none")
+    assert done.exit_code == 2
+    assert "none usable" in done.stderr

@@ -159,10 +159,10 @@ def plane_of(hu: HuArray, plane: str) -> HuArray:
         plane: "coronal", "sagittal" or "axial".
     """
     axis = _ACROSS[plane]
-    return _facing(np.take(hu, hu.shape[axis] // 2, axis))
+    return facing(np.take(hu, hu.shape[axis] // 2, axis))
 
 
-def _facing(slab: HuArray) -> HuArray:
+def facing(slab: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """(first, second) axes in RAS+ order, turned so that the second runs up and the first to the left."""
     return slab.T[::-1, ::-1]
 
@@ -179,7 +179,7 @@ def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str) -> 
     text = f"{WIDE[0]:g} to {WIDE[1]:g} HU"
     return [
         _Panel(
-            _scaled(_window(plane_of(hu, plane), WIDE), hu.shape, spacing, plane, panel_px),
+            _scaled(windowed(plane_of(hu, plane), WIDE), hu.shape, spacing, plane, panel_px),
             f"{lead}{plane}" + (f", {text}" if plane == "coronal" else ""),
             _ENDS[plane],
         )
@@ -188,29 +188,30 @@ def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str) -> 
 
 
 def _projection(hu: HuArray, spacing: Sequence[float], plane: str, panel_px: int) -> _Panel:
-    brightest = _facing(hu.max(axis=_ACROSS[plane]))
+    brightest = facing(hu.max(axis=_ACROSS[plane]))
     title = "bone (MIP)" + (f", {BONE[0]:g} to {BONE[1]:g} HU" if plane == "coronal" else "")
-    return _Panel(_scaled(_window(brightest, BONE), hu.shape, spacing, plane, panel_px), title, _ENDS[plane])
+    return _Panel(_scaled(windowed(brightest, BONE), hu.shape, spacing, plane, panel_px), title, _ENDS[plane])
 
 
 def _differences(truth: HuArray, synthesis: HuArray, spacing: Sequence[float], panel_px: int) -> list[_Panel]:
     panels = []
     for plane in PLANES:
         error = plane_of(synthesis, plane).astype(np.float32) - plane_of(truth, plane)
-        image = _scaled(_diverging(error), truth.shape, spacing, plane, panel_px)
+        image = _scaled(diverging(error), truth.shape, spacing, plane, panel_px)
         title = "difference" + (f", {DIFFERENCE[0]:g} to {DIFFERENCE[1]:g} HU" if plane == "coronal" else "")
         panels.append(_Panel(image, title, _ENDS[plane]))
-    bone = _facing(synthesis.max(axis=1).astype(np.float32) - truth.max(axis=1))
-    panels.append(_Panel(_scaled(_diverging(bone), truth.shape, spacing, "coronal", panel_px), "bone (MIP)", "RL"))
+    bone = facing(synthesis.max(axis=1).astype(np.float32) - truth.max(axis=1))
+    panels.append(_Panel(_scaled(diverging(bone), truth.shape, spacing, "coronal", panel_px), "bone (MIP)", "RL"))
     return panels
 
 
-def _window(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
+def windowed(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
+    """Grey levels, 0 to 255 across a window."""
     low, high = window
     return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
 
 
-def _diverging(error: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def diverging(error: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Black where nothing differs, towards red above and blue below, white-hot at the ends of the window."""
     level = np.clip(error / DIFFERENCE[1], -1, 1)
     above, below = np.maximum(level, 0), np.maximum(-level, 0)
@@ -244,7 +245,7 @@ def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[_Panel]:
     panels = []
     for name, xray in xrays.items():
         low, high = np.percentile(xray.image, (0.5, 99.5))
-        pixels = _window(xray.image, (float(low), float(high) if high > low else float(low) + 1))
+        pixels = windowed(xray.image, (float(low), float(high) if high > low else float(low) + 1))
         row, column = xray.spacing_mm or (1.0, 1.0)
         rows, columns = xray.image.shape
         width = min(2 * height, max(1, round(height * columns * column / (rows * row))))

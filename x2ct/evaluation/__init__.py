@@ -1,11 +1,14 @@
 """Honest figures: what a synthesis is worth, against the truth and against simple baselines.
 
-Metrics take HU arrays and know no model; the protocol takes predictions, whichever system made them. NumPy, SciPy and
-scikit-image only.
+`metrics`, `bones`, `legacy` and `calibration` take HU arrays and know no model. A `Case` is a test person; `protocol`
+scores predictions of one, whichever system made them; `table` puts people and methods side by side. `run` is the whole
+of `x2ct evaluate`. NumPy, SciPy and scikit-image only.
 """
 
-from x2ct.evaluation.metrics import bone_dice, mae_hu, psnr, reprojection_error, spread, ssim
-from x2ct.evaluation.protocol import Case, evaluate, make_case, summarise
+from x2ct.evaluation.case import Case, make_case
+from x2ct.evaluation.metrics import bone_dice, mae_hu, psnr, reprojection_error, ssim
+from x2ct.evaluation.protocol import evaluate, score
+from x2ct.evaluation.table import summarise
 
 __all__ = [
     "Case",
@@ -15,7 +18,7 @@ __all__ = [
     "make_case",
     "psnr",
     "reprojection_error",
-    "spread",
+    "score",
     "ssim",
     "summarise",
 ]

@@ -20,6 +20,8 @@ from x2ct.grid import Grid
 
 FloatArray = npt.NDArray[np.float32]
 
+MEAN, NEAREST, LINEAR = NAMES = ("mean volume", "nearest patient", "linear regression")
+
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Tikhonov weights to choose from, per person and relative to the mean variance of the back-projected views."""
 
@@ -77,6 +79,10 @@ class Baselines:
         ids = tuple(person.id for person in people)
         penalty = _best_penalty(volumes, _features(xrays, geometry, grid))
         return cls(ids, volumes, xrays, geometry, grid, window, penalty)
+
+    def predict(self, xrays: Sequence[FloatArray]) -> dict[str, FloatArray]:
+        """Each baseline's volume for a case's X-rays, by its name."""
+        return {MEAN: self.mean(), NEAREST: self.nearest(xrays), LINEAR: self.linear(xrays)}
 
     def mean(self) -> FloatArray:
         """The mean training volume, float32 HU (X, Y, Z)."""

@@ -1,74 +1,106 @@
-"""One picture a case: a row for each method, with slices and X-ray, for a person to see what the figures can't say."""
+"""Small pictures of volumes for the page, so that a person sees what the figures can't say.
+
+The patient's right is on the left, head or front is up, as in `x2ct.preview`. Pixels are the grid's own, so that a page
+stays small; the browser enlarges them.
+"""
 
 from __future__ import annotations
 
+import base64
 import io
-import os
-from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import output
-from x2ct.evaluation.protocol import Case
+from x2ct.evaluation.case import Case
 from x2ct.geometry import attenuation
+from x2ct.preview import BONE, WIDE, diverging, facing, windowed
 
 FloatArray = npt.NDArray[np.float32]
 Window = tuple[float, float]
+Spacing = tuple[float, float, float]
+Panels = list[tuple[str, str]]
+"""(caption, PNG as a data URI)."""
 
-TISSUE: Window = (-1000.0, 600.0)
-BONE: Window = (0.0, 800.0)
-HEIGHT = 256
-
-
-def save(case: Case, methods: Mapping[str, FloatArray], path: str | os.PathLike[str]) -> Path:
-    """Write a PNG: truth first, then each method; axial, coronal and sagittal middle slices, bone, and X-ray.
-
-    The bone columns are maximum-intensity projections from the front and the side: missing ribs and vertebrae show.
-
-    Args:
-        case: the test person.
-        methods: HU on the case's grid by name.
-        path: the PNG.
-    """
-    from PIL import Image, ImageDraw
-
-    rows = [(name, _row(volume, case.grid.spacing_mm)) for name, volume in {"truth": case.truth, **methods}.items()]
-    width = rows[0][1].shape[1]
-    label = 16
-    page = Image.new("L", (width, len(rows) * (HEIGHT + label)))
-    draw = ImageDraw.Draw(page)
-    for index, (name, row) in enumerate(rows):
-        top = index * (HEIGHT + label)
-        draw.text((4, top + 2), name, fill=255)
-        page.paste(Image.fromarray(row), (0, top + label))
-    data = io.BytesIO()
-    page.save(data, "PNG")
-    return output.write_atomically(path, data.getvalue())
+DEVIATION: Window = (0.0, 400.0)
+APART_MM = 15.0
+WORST = 3
 
 
-def _row(hu: FloatArray, spacing: tuple[float, float, float]) -> npt.NDArray[np.uint8]:
+def planes(hu: FloatArray, spacing_mm: Spacing) -> Panels:
+    """Middle slices, bone (maximum intensity) and X-ray from the front and the side."""
     x, y, z = (n // 2 for n in hu.shape)
-    sx, sy, sz = spacing
+    sx, sy, sz = spacing_mm
     mu = attenuation(hu)
-    planes = [
-        _grey(hu[:, :, z], TISSUE, sx, sy),
-        _grey(hu[:, y, :], TISSUE, sx, sz),
-        _grey(hu[x, :, :], TISSUE, sy, sz),
-        _grey(hu.max(axis=1), BONE, sx, sz),
-        _grey(hu.max(axis=0), BONE, sy, sz),
-        _grey(mu.sum(axis=1) * sy, (0.0, 6.0), sx, sz),
-        _grey(mu.sum(axis=0) * sx, (0.0, 9.0), sy, sz),
+    return [
+        ("axial", _png(windowed(hu[:, :, z], WIDE), (sx, sy))),
+        ("coronal", _png(windowed(hu[:, y, :], WIDE), (sx, sz))),
+        ("sagittal", _png(windowed(hu[x, :, :], WIDE), (sy, sz))),
+        ("bone, front", _png(windowed(hu.max(axis=1), BONE), (sx, sz))),
+        ("bone, side", _png(windowed(hu.max(axis=0), BONE), (sy, sz))),
+        ("X-ray, front", _png(windowed(mu.sum(axis=1) * sy, (0.0, 6.0)), (sx, sz))),
+        ("X-ray, side", _png(windowed(mu.sum(axis=0) * sx, (0.0, 9.0)), (sy, sz))),
     ]
-    return np.concatenate(planes, axis=1)
 
 
-def _grey(plane: FloatArray, window: Window, across_mm: float, down_mm: float) -> npt.NDArray[np.uint8]:
-    """Head or front up, the patient's right on the left, true proportions."""
+def differences(error: FloatArray, spacing_mm: Spacing) -> Panels:
+    """An error in HU in the three middle slices: red where the synthesis is higher, blue where it is lower."""
+    x, y, z = (n // 2 for n in error.shape)
+    sx, sy, sz = spacing_mm
+    slices = (
+        ("axial", error[:, :, z], (sx, sy)),
+        ("coronal", error[:, y, :], (sx, sz)),
+        ("sagittal", error[x], (sy, sz)),
+    )
+    return [(name, _png(diverging(plane), pitch)) for name, plane, pitch in slices]
+
+
+def deviations(deviation: FloatArray, spacing_mm: Spacing) -> Panels:
+    """A standard deviation in HU in the three middle slices, white at 400."""
+    x, y, z = (n // 2 for n in deviation.shape)
+    sx, sy, sz = spacing_mm
+    slices = (
+        ("axial", deviation[:, :, z], (sx, sy)),
+        ("coronal", deviation[:, y, :], (sx, sz)),
+        ("sagittal", deviation[x], (sy, sz)),
+    )
+    return [(name, _png(windowed(plane, DEVIATION), pitch)) for name, plane, pitch in slices]
+
+
+def worst(case: Case, estimate: FloatArray) -> list[Panels]:
+    """The axial slices with the largest mean error in the body, apart from each other: truth, synthesis, difference."""
+    error = np.where(case.body, estimate - case.truth, np.float32(0))
+    body = case.body.sum(axis=(0, 1))
+    each = np.abs(error).sum(axis=(0, 1), dtype=np.float64) / np.maximum(body, 1)
+    each[body < 0.1 * max(int(body.max()), 1)] = 0
+    sx, sy, sz = case.grid.spacing_mm
+    apart = max(1, round(APART_MM / sz))
+    found: list[Panels] = []
+    while len(found) < WORST and each.any():
+        k = int(np.argmax(each))
+        mm = case.grid.index_to_mm[2, 2] * k + case.grid.index_to_mm[2, 3]
+        found.append(
+            [
+                (f"truth, z {mm:+.0f} mm", _png(windowed(case.truth[:, :, k], WIDE), (sx, sy))),
+                ("synthesis", _png(windowed(estimate[:, :, k], WIDE), (sx, sy))),
+                (f"difference, mean {each[k]:.0f} HU", _png(diverging(error[:, :, k]), (sx, sy))),
+            ]
+        )
+        each[max(0, k - apart) : k + apart + 1] = 0
+    return found
+
+
+def _png(plane: npt.NDArray[np.uint8], pitch_mm: tuple[float, float]) -> str:
+    """(across, up) or (across, up, colour) grey levels as they are looked at, in true proportions, as a data URI."""
     from PIL import Image
 
-    low, high = window
-    grey = (np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
-    width = max(1, round(HEIGHT * plane.shape[0] * across_mm / (plane.shape[1] * down_mm)))
-    return np.asarray(Image.fromarray(grey[::-1, ::-1].T).resize((width, HEIGHT)))
+    turned = plane[::-1, ::-1].swapaxes(0, 1) if plane.ndim == 3 else facing(plane)
+    picture = Image.fromarray(np.ascontiguousarray(turned))
+    across, up = pitch_mm
+    if abs(across / up - 1) > 0.01:
+        finest = min(pitch_mm)
+        size = (max(1, round(picture.width * across / finest)), max(1, round(picture.height * up / finest)))
+        picture = picture.resize(size)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,171 @@
+"""What happens to X-rays on their way to a file: noise, scatter, glare, blur, blades, markers, display windows.
+
+Pure functions on images of line integrals (rows, columns), float32, dimensionless. Where the physics happens in
+intensity, exp(-line integral) of an unattenuated beam of 1, they go there and come back. Evaluation tests with them,
+training augments with them; nothing in them knows either. Randomness comes from the generator that is given.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+
+FloatImage = npt.NDArray[np.float32]
+
+DARKEST = 1e-6
+"""Intensities below this are taken as this: a line integral of 13.8, past what any detector tells from its offset."""
+
+
+def poisson_noise(image: FloatImage, photons: float, rng: np.random.Generator) -> FloatImage:
+    """Photon noise: counts ~ Poisson(photons exp(-image)), a count of 0 read as 1.
+
+    Args:
+        image: line integrals.
+        photons: per pixel where nothing attenuates.
+        rng: where the noise comes from.
+
+    Raises:
+        InputError: photons are not positive.
+    """
+    _check("photons", photons, 0, math.inf)
+    counts = rng.poisson(photons * np.exp(-np.asarray(image, np.float64)))
+    return np.asarray(-np.log(np.maximum(counts, 1) / photons), np.float32)
+
+
+def scatter(image: FloatImage, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
+    """Adds scatter that nobody corrects for: `share` of the primary intensity, spread by a Gaussian.
+
+    Args:
+        image: line integrals.
+        share: scattered over primary intensity, averaged over the picture; 0.02 behind a good grid, 0.1 and far more
+            without one.
+        blur_px: the Gaussian's standard deviation in pixels, (row, column) or one number; some 50 mm in the body.
+
+    Raises:
+        InputError: a negative share.
+    """
+    _check("scatter share", share, -1e-9, math.inf)
+    primary = _intensity(image)
+    return _integral(primary + share * _smooth(primary, blur_px))
+
+
+def veiling_glare(image: FloatImage, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
+    """Light that strays in the detector: `share` of the intensity leaves its pixel and lands around it.
+
+    Unlike scatter it adds no intensity: a wide tail of the point spread, a Gaussian of `blur_px` pixels.
+
+    Raises:
+        InputError: a share outside of 0 to 1.
+    """
+    _check("glare share", share, -1e-9, 1)
+    direct = _intensity(image)
+    return _integral((1 - share) * direct + share * _smooth(direct, blur_px))
+
+
+def blur(image: FloatImage, sigma_px: float | tuple[float, float]) -> FloatImage:
+    """The focal spot's and the detector's unsharpness: a Gaussian on the intensity, standard deviation in pixels."""
+    return _integral(_smooth(_intensity(image), sigma_px))
+
+
+def gamma(image: FloatImage, exponent: float, scale: float = 1.0) -> FloatImage:
+    """Another intensity normalisation: scale top (image / top)^exponent, top being the 99th percentile.
+
+    Args:
+        image: line integrals; below 0 they are taken as 0.
+        exponent: 1 leaves the shape of the scale; below 1 lifts what is thin.
+        scale: what the 99th percentile is multiplied by.
+
+    Raises:
+        InputError: an exponent or a scale that is not positive.
+    """
+    _check("exponent", exponent, 0, math.inf)
+    _check("scale", scale, 0, math.inf)
+    positive = np.maximum(np.asarray(image, np.float32), np.float32(0))
+    top = max(float(np.percentile(positive, 99)), 1e-3)
+    return np.asarray(np.power(positive / top, exponent) * (top * scale), np.float32)
+
+
+def window_8bit(image: FloatImage, percentiles: tuple[float, float] = (0.5, 99.5)) -> npt.NDArray[np.uint8]:
+    """A display picture: 256 grey levels between two percentiles of the line integrals, dense bright.
+
+    This is no longer a line integral: it is read as an uncalibrated X-ray.
+    """
+    low, high = (float(value) for value in np.percentile(image, percentiles))
+    width = max(high - low, 1e-6)
+    return np.asarray(np.rint(np.clip((np.asarray(image, np.float64) - low) / width, 0, 1) * 255), np.uint8)
+
+
+def collimate(
+    image: FloatImage,
+    margins_px: tuple[int, int, int, int],
+    *,
+    transmission: float = 1e-3,
+    penumbra_px: float = 1.0,
+) -> FloatImage:
+    """Collimator blades over the picture's borders, which let a thousandth through.
+
+    Args:
+        image: line integrals.
+        margins_px: rows at the top and bottom, columns at the left and right that are covered.
+        transmission: intensity behind a blade over that before it.
+        penumbra_px: a Gaussian on the blades' edges, standard deviation in pixels.
+
+    Raises:
+        InputError: blades that leave nothing, or a transmission outside of 0 to 1.
+    """
+    _check("transmission", transmission, 0, 1)
+    rows, cols = image.shape
+    top, bottom, left, right = margins_px
+    if min(margins_px) < 0 or top + bottom >= rows or left + right >= cols:
+        raise InputError.of("collimate", "margins", found=margins_px, expected=f"less than the picture's {image.shape}")
+    blades = np.ones(image.shape, np.float64)
+    blades[top : rows - bottom, left : cols - right] = 0
+    return np.asarray(image - math.log(transmission) * _smooth(blades, penumbra_px), np.float32)
+
+
+def marker(
+    image: FloatImage,
+    centre_px: tuple[float, float],
+    height_px: int,
+    letter: str = "R",
+    line_integral: float = 4.0,
+) -> FloatImage:
+    """A lead letter on the detector, as the side is marked with.
+
+    Args:
+        image: line integrals.
+        centre_px: row and column of its middle; what lies beside the picture is cut.
+        height_px: of the letter.
+        letter: one or more.
+        line_integral: what the lead adds.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.new("L", (image.shape[1], image.shape[0]))
+    font = ImageFont.load_default(max(4, height_px))
+    ImageDraw.Draw(picture).text((centre_px[1], centre_px[0]), letter, fill=255, font=font, anchor="mm")
+    lead = np.asarray(picture, np.float32) / np.float32(255)
+    return np.asarray(image + np.float32(line_integral) * lead, np.float32)
+
+
+def _intensity(image: FloatImage) -> npt.NDArray[np.float64]:
+    return np.exp(-np.asarray(image, np.float64))
+
+
+def _integral(intensity: npt.NDArray[np.float64]) -> FloatImage:
+    return np.asarray(-np.log(np.maximum(intensity, DARKEST)), np.float32)
+
+
+def _smooth(image: npt.NDArray[np.float64], sigma_px: float | tuple[float, float]) -> npt.NDArray[np.float64]:
+    from scipy import ndimage
+
+    return np.asarray(ndimage.gaussian_filter(image, sigma_px, mode="nearest"))
+
+
+def _check(name: str, value: float, above: float, below: float) -> None:
+    if not above < value < below:
+        raise InputError.of("degradation", name, found=value, expected=f"above {max(above, 0):g} and below {below:g}")

@@ -1,0 +1,132 @@
+"""What K samples say about their own error, against what it was.
+
+If truth and samples come from one distribution, the truth's rank among K samples is any of 0 .. K alike, whatever the
+distribution. Coverage and the calibration plot are counted from those ranks; nothing is assumed to be Gaussian.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.evaluation.metrics import WINDOW_HU, BoolArray, Window, pair
+
+FloatArray = npt.NDArray[np.float32]
+
+INTERVAL = 0.8
+
+
+def calibration(
+    truth: npt.ArrayLike, samples: Sequence[FloatArray], body: BoolArray, window: Window = WINDOW_HU
+) -> dict[str, Any]:
+    """The samples' spread and what it is worth, inside the body.
+
+    Returns:
+        "std_hu": root mean square of the samples' standard deviation (n - 1). "rmse_hu": of the samples' mean against
+        the truth; for calibrated samples it is sqrt(1 + 1/K) std_hu. "correlation": Pearson's, over voxels, of the
+        standard deviation with the absolute error of the mean. "crps_hu": see `crps`. "coverage": the share of the
+        truth within the samples' central 80% interval, see `central_interval`; "coverage_expected": what calibrated
+        samples give.
+        "ranks": shares of voxels whose truth has the rank 0 .. K, a flat list if calibrated.
+
+    Raises:
+        InputError: fewer than two samples, or other shapes.
+    """
+    if len(samples) < 2:
+        raise InputError.of("calibration", "samples", found=len(samples), expected="at least 2")
+    count = len(samples)
+    if not body.any():
+        names = ("std_hu", "rmse_hu", "correlation", "crps_hu", "coverage")
+        return {**dict.fromkeys(names, math.nan), "coverage_expected": expected_coverage(count), "ranks": []}
+    stack = np.sort(np.stack([pair(truth, sample, window)[1][body] for sample in samples]), axis=0)
+    y = np.clip(np.asarray(truth, np.float32), *window)[body]
+    deviation = stack.std(axis=0, ddof=1, dtype=np.float64)
+    error = stack.mean(axis=0, dtype=np.float64) - y
+    low, high = central_interval(stack)
+    return {
+        "std_hu": float(np.sqrt(np.mean(deviation**2))),
+        "rmse_hu": float(np.sqrt(np.mean(error**2))),
+        "correlation": _pearson(deviation, np.abs(error)),
+        "crps_hu": float(np.mean(crps(stack, y))),
+        "coverage": float(np.mean((low <= y) & (y <= high))),
+        "coverage_expected": expected_coverage(count),
+        "ranks": ranks(stack, y),
+    }
+
+
+def crps(ordered: FloatArray, truth: FloatArray) -> npt.NDArray[np.float64]:
+    """The continuous ranked probability score at each voxel, in the samples' unit; lower is better.
+
+    mean |x_i - y| - sum_ij |x_i - x_j| / (2 K (K - 1)): the estimate from K samples that is unbiased for their
+    distribution's score, for any K (Ferro 2014, Q. J. R. Meteorol. Soc. 140).
+
+    Args:
+        ordered: (K, ...) samples in rising order.
+        truth: (...).
+    """
+    count = len(ordered)
+    miss = np.mean(np.abs(ordered - truth), axis=0, dtype=np.float64)
+    # Of sorted samples, sum_ij |x_i - x_j| = 2 sum_k (2 k - K - 1) x_k, k from 1.
+    weights = 2.0 * np.arange(1, count + 1) - count - 1
+    apart = np.tensordot(weights, ordered.astype(np.float64), 1)
+    return np.asarray(miss - apart / (count * (count - 1)))
+
+
+def central_interval(ordered: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The samples' central 80% interval: where the order statistics, k at level k / (K + 1), reach 10 and 90%.
+
+    Fewer than 9 samples do not reach so far: then it is from the lowest to the highest.
+
+    Args:
+        ordered: (K, ...) samples in rising order.
+    """
+    count = len(ordered)
+
+    def at(level: float) -> FloatArray:
+        place = min(max(level * (count + 1) - 1, 0.0), count - 1.0)
+        below = min(int(place), count - 2)
+        share = np.float32(place - below)
+        return np.asarray(ordered[below] * (1 - share) + ordered[below + 1] * share, np.float32)
+
+    return at((1 - INTERVAL) / 2), at((1 + INTERVAL) / 2)
+
+
+def expected_coverage(count: int) -> float:
+    """What `central_interval` of K calibrated samples covers: 80%, or (K - 1) / (K + 1) with fewer than 9."""
+    return min(INTERVAL, (count - 1) / (count + 1))
+
+
+def ranks(ordered: FloatArray, truth: FloatArray) -> list[float]:
+    """The shares of voxels where 0, 1, .. K samples lie below the truth; equal ones are shared out evenly.
+
+    Args:
+        ordered: (K, voxels) samples in rising order.
+        truth: (voxels).
+    """
+    count = len(ordered)
+    below, equal = np.sum(ordered < truth, axis=0), np.sum(ordered == truth, axis=0)
+    shares = np.zeros(count + 1)
+    for ties in np.unique(equal):
+        first = np.bincount(below[equal == ties], minlength=count + 1)
+        for step in range(int(ties) + 1):
+            shares[step:] += first[: count + 1 - step] / (ties + 1)
+    return [float(share) for share in shares / truth.size]
+
+
+def reliability(shares: Sequence[float]) -> list[tuple[float, float]]:
+    """From ranks: (expected, observed) coverage of the intervals between the k-th lowest and k-th highest sample."""
+    count = len(shares) - 1
+    return [
+        ((count + 1 - 2 * k) / (count + 1), float(sum(shares[k : count + 1 - k]))) for k in range(1, count // 2 + 1)
+    ]
+
+
+def _pearson(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float(np.sum(a * a)) * float(np.sum(b * b)))
+    return float(np.sum(a * b)) / scale if scale > 0 else math.nan

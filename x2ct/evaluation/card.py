@@ -1,0 +1,123 @@
+"""The report in Markdown: all of it, and the part that a model card prints as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+from x2ct.evaluation import conditions, probe, table
+from x2ct.evaluation.baselines import NAMES as BASELINES
+
+_CARD: tuple[table.Column, ...] = (
+    ("psnr_db", "PSNR dB", ".2f"),
+    ("ssim", "SSIM", ".3f"),
+    ("mae_hu.body", "MAE HU body", ".0f"),
+    ("bone_dice", "bone Dice", ".3f"),
+    ("bone_surface_95_mm", "bone HD95 mm", ".1f"),
+    ("bone_pieces.any", "bones touched", ".0%"),
+    ("bone_pieces.quarter", "a quarter there", ".0%"),
+)
+_LOWER_IS_BETTER = ("mae_hu.body", "bone_surface_95_mm")
+
+READING = (
+    "PSNR over the whole volume, its peak the HU window's width; SSIM in 3D; bone is what has 200 HU or more, contrast "
+    "and metal included: HD95 is the 95% Hausdorff distance of its surfaces, 'bones touched' the share of the truth's "
+    "pieces of bone in which the estimate has any, 'a quarter there' a quarter of their voxels."
+)
+PLANTED = (
+    f"One finding at a time; shown: in its voxels the synthesis changes by at least {probe.SHOWN:.0%} of what the "
+    "truth changes, against the same seed without it. 'Of its HU': that share, on average; CNR: the change over the "
+    "standard deviation of the change in the rest of the body. 'Where nothing was planted': the same question at the "
+    "other findings' places. 'There without it': the synthesis without the finding has such a bright spot, or lacks "
+    "the bone, already."
+)
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """Everything, in one Markdown page."""
+    return "\n".join(["# Evaluation", "", *who(found), "", READING, "", *_extra(found), table.markdown(found)])
+
+
+def brief(found: Mapping[str, Any], page: PathLike[str]) -> str:
+    """A few lines for a terminal: PSNR and bone Dice of each method, and where the rest is."""
+    scores = found["mean"] or {}
+    width = max((len(name) for name in scores), default=0)
+    lines = [f"{'mean of ' + str(len(found['cases'])):{width}}  PSNR dB   SSIM  bone Dice"]
+    for name, figures in scores.items():
+        numbers = (table.at(figures, key) for key in ("psnr_db", "ssim", "bone_dice"))
+        psnr, ssim, dice = numbers
+        lines.append(f"{name:{width}}  {psnr:7.2f}  {ssim:5.3f}  {dice:9.3f}")
+    return "\n".join([*lines, f"{page}: all figures and pictures"])
+
+
+def card(found: Mapping[str, Any]) -> str:
+    """What a model card prints: where it is worse than a baseline, first; means, people, and what else was tried."""
+    lines = [*who(found), "", READING, ""]
+    if len(found["cases"]) > 1:
+        lines += [f"**Mean of {len(found['cases'])} people**", "", *worse(found["mean"])]
+        lines += [*table.rows(found["mean"], found["interval"], _CARD), ""]
+        lines += ["In brackets: the 95% bootstrap interval over these people, who are few.", ""]
+    for case in found["cases"]:
+        lines += [f"**{case['id']}**", "", *worse(case["methods"])]
+        lines += [*table.rows(case["methods"], columns=_CARD), ""]
+        if case.get("calibration"):
+            lines += [table.said(case["calibration"]), ""]
+    return "\n".join([*lines, *_extra(found)]).rstrip() + "\n"
+
+
+def worse(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each method in whose figures a baseline is better, with the best of them; none without baselines."""
+    rivals = [name for name in methods if name in BASELINES]
+    judged = [name for name in methods if name not in BASELINES]
+    lines = []
+    for name in judged if rivals else []:
+        lost = []
+        for key, title, form in _CARD:
+            sign = -1 if key in _LOWER_IS_BETTER else 1
+            best = max(rivals, key=lambda rival: _order(sign * table.at(methods[rival], key)))
+            mine, theirs = table.at(methods[name], key), table.at(methods[best], key)
+            if _order(sign * theirs) > _order(sign * mine):
+                lost.append(f"{title} {table.cell(mine, form)} to {table.cell(theirs, form)} ({best})")
+        told = "; ".join(lost) if lost else "in none of these figures"
+        lines.append(f"- Where the {name} is worse than a baseline: {told}.")
+    return [*lines, ""] if lines else []
+
+
+def _order(value: float) -> float:
+    """What is undefined is worse than anything."""
+    return -math.inf if math.isnan(value) else value
+
+
+def who(found: Mapping[str, Any]) -> list[str]:
+    """Who was judged, on what, in a few lines."""
+    model, grid = found["model"], found["grid"]
+    shape = " x ".join(map(str, grid["shape"]))
+    pitch = " x ".join(f"{step:g}" for step in grid["spacing_mm"])
+    judged = f"Predictions in {found['predictions']}" if found["predictions"] else "Baselines"
+    if model:
+        judged = (
+            f"Model {model['name']} ({model['sha256'][:12]}), {model['backend']} {model.get('precision', '')}".rstrip()
+        )
+    views = ", ".join(view["name"] for view in found["geometry"]["views"])
+    low, high = found["window_hu"]
+    lines = [f"{judged}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
+    if found["baselines"]:
+        lines += [f"Baselines of {len(found['baselines']['people'])} training people."]
+    lines += [f"Left out: {failure['case']} ({failure['reason']})." for failure in found["failures"]]
+    return lines
+
+
+def _extra(found: Mapping[str, Any]) -> list[str]:
+    """Conditions and probe, where they were tried."""
+    lines: list[str] = []
+    if found["conditions"]:
+        tried = sum(1 for case in found["cases"] if case.get("conditions"))
+        for method in (conditions.MEAN, conditions.SAMPLE):
+            lines += [f"**X-rays that training did not see: {method}, mean of {tried} people**", ""]
+            lines += [*conditions.rows(found["conditions"], method), ""]
+    if found["probe"]:
+        lines += ["**Findings planted into the CTs before projection**", "", *probe.rows(found["probe"]), ""]
+        lines += [PLANTED, ""]
+    return lines

@@ -1,0 +1,138 @@
+"""A test person: the truth on the grid, and X-rays projected from the whole CT at its own resolution.
+
+The body is taken out and centred exactly as `x2ct prepare` does. Patient mm have their origin at the grid's centre.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.data.body import body_mask
+from x2ct.data.prepare import PrepareOptions, find_cts, read_body
+from x2ct.data.shards import resample_array
+from x2ct.evaluation import bones
+from x2ct.geometry import Geometry, attenuation, project
+from x2ct.grid import Grid
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float64]
+
+OUTSIDE = 0.02
+"""A ray is contained in the grid if no more than this line integral (1 mm of water) lies outside of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One test person.
+
+    Attributes:
+        id: a name, no patient identifier.
+        hu: the CT without table or padding, HU (x, y, z) at its own resolution.
+        index_to_mm: 4x4, its voxel index -> patient mm.
+        to_world: 4x4, patient mm -> the CT file's world mm.
+        truth: float32 HU on the grid.
+        body: where the person is, bool on the grid.
+        grid: the grid.
+        geometry: the views.
+        xrays: line integrals, one float32 (rows, columns) a view, of the whole CT.
+        contained: bool, likewise: the rays along which all of the person lies in the grid.
+        region: "chest" or "other".
+    """
+
+    id: str
+    hu: npt.NDArray[Any]
+    index_to_mm: Matrix
+    to_world: Matrix
+    truth: FloatArray
+    body: BoolArray
+    grid: Grid
+    geometry: Geometry
+    xrays: tuple[FloatArray, ...]
+    contained: tuple[BoolArray, ...]
+    region: str
+
+    @cached_property
+    def bones(self) -> bones.Labels:
+        """The truth's bones by pieces, see `x2ct.evaluation.bones`."""
+        return bones.pieces(self.truth, self.grid.spacing_mm)
+
+    def project(
+        self, geometry: Geometry, threads: int = 0, hu: npt.NDArray[Any] | None = None
+    ) -> tuple[FloatArray, ...]:
+        """X-rays of the whole CT from other views, or of a changed CT in its place."""
+        mu = attenuation(self.hu if hu is None else hu)
+        return tuple(project(mu, self.index_to_mm, view, threads) for view in geometry.views)
+
+
+def make_case(
+    path: str | os.PathLike[str],
+    grid: Grid,
+    geometry: Geometry,
+    *,
+    options: PrepareOptions | None = None,
+    threads: int = 0,
+) -> Case:
+    """A test person from a CT file or DICOM folder.
+
+    Raises:
+        InputError: it can't be read, or holds no body.
+    """
+    person = read_body(path, options)
+    name = next(iter(find_cts(Path(path))))
+    return case_of(
+        name,
+        person.hu,
+        person.index_to_mm,
+        grid,
+        geometry,
+        to_world=person.origin,
+        region=person.region,
+        threads=threads,
+    )
+
+
+def case_of(
+    name: str,
+    hu: npt.NDArray[Any],
+    index_to_mm: npt.ArrayLike,
+    grid: Grid,
+    geometry: Geometry,
+    *,
+    to_world: npt.ArrayLike | None = None,
+    region: str = "other",
+    threads: int = 0,
+) -> Case:
+    """A test person from HU (x, y, z) without table or padding, at their own resolution, placed in patient mm."""
+    matrix = np.asarray(index_to_mm, np.float64)
+    truth = resample_array(hu, matrix, grid)
+    mu = attenuation(hu)
+    outside = np.where(_in_grid(hu.shape, matrix, grid), np.float32(0), mu)
+    return Case(
+        id=name,
+        hu=hu,
+        index_to_mm=matrix,
+        to_world=np.eye(4) if to_world is None else np.asarray(to_world, np.float64),
+        truth=truth,
+        body=body_mask(truth, grid.spacing_mm),
+        grid=grid,
+        geometry=geometry,
+        xrays=tuple(project(mu, matrix, view, threads) for view in geometry.views),
+        contained=tuple(project(outside, matrix, view, threads) <= OUTSIDE for view in geometry.views),
+        region=region,
+    )
+
+
+def _in_grid(shape: tuple[int, ...], index_to_mm: Matrix, grid: Grid) -> BoolArray:
+    x, y, z = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
+    inside = np.ones(shape, np.bool_)
+    for row, half in zip(index_to_mm[:3], grid.half_extent_mm, strict=True):
+        inside &= np.abs(row[0] * x + row[1] * y + row[2] * z + row[3]) <= half
+    return inside

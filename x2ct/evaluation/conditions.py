@@ -1,0 +1,244 @@
+"""X-rays that are not the ones of training: what each departure costs, one at a time.
+
+Test X-rays that come from the very projector and geometry that trained the network flatter it (the inverse crime). Each
+condition takes them in another way; "told" says whether the network learns of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct import degradation
+from x2ct.errors import InputError
+from x2ct.evaluation.case import Case
+from x2ct.evaluation.metrics import Window
+from x2ct.evaluation.model import Model, XRays
+from x2ct.evaluation.protocol import Figures, average, volume_figures
+from x2ct.evaluation.table import Column, at, cell
+from x2ct.geometry import Geometry, View
+from x2ct.radiograph import XRay
+
+FloatArray = npt.NDArray[np.float32]
+Picture = npt.NDArray[Any]
+Views = Callable[[Geometry], Geometry]
+Exposure = Callable[[FloatArray, View, np.random.Generator], Picture]
+
+SCATTER_MM = 50.0
+"""Standard deviation of scatter's spread on the detector."""
+
+MEAN, SAMPLE = "mean estimate", "sample of seed 0"
+EVERY = "every"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to take the X-rays.
+
+    Attributes:
+        name: what `--conditions` calls it.
+        what: what is done, for a reader.
+        views: from the geometry that the network knows to the one that the X-rays are taken with.
+        told: whether the network is told that geometry.
+        exposure: from line integrals to the picture; integers are display values, not calibrated.
+    """
+
+    name: str
+    what: str
+    views: Views = lambda geometry: geometry
+    told: bool = True
+    exposure: Exposure = lambda image, view, rng: image
+
+    def take(self, case: Case, threads: int = 0) -> tuple[XRays, Geometry]:
+        """The X-rays of a case under this condition, and the geometry that the network is told; always the same."""
+        taken = self.views(case.geometry)
+        # The case's own X-rays were projected already.
+        images = case.xrays if taken is case.geometry else case.project(taken, threads)
+        xrays = {}
+        for index, (view, image) in enumerate(zip(taken.views, images, strict=True)):
+            picture = self.exposure(image, view, np.random.default_rng([0, index]))
+            xrays[view.name] = XRay.of(picture, view.spacing_mm, source=case.id, view=view.name)
+        return xrays, taken if self.told else case.geometry
+
+
+def cone(sod_mm: float, sdd_mm: float) -> Views:
+    """Cone beams from the same sides, with pixels that measure the same at the isocentre."""
+
+    def views(geometry: Geometry) -> Geometry:
+        return Geometry(
+            tuple(
+                View.cone(view.name, view.angle_deg, sod_mm=sod_mm, sdd_mm=sdd_mm, shape=view.shape)
+                for view in geometry.views
+            )
+        )
+
+    return views
+
+
+def turned(degrees: float) -> Views:
+    """Each view turned about z, every other one the other way, so that it is no mere turn of the patient."""
+
+    def views(geometry: Geometry) -> Geometry:
+        return Geometry(
+            tuple(_moved(view, degrees if index % 2 == 0 else -degrees) for index, view in enumerate(geometry.views))
+        )
+
+    return views
+
+
+def shifted(towards_head_mm: float, names: Sequence[str] = ()) -> Views:
+    """The patient higher than told, in all views or in the named ones."""
+
+    def views(geometry: Geometry) -> Geometry:
+        moved = (
+            _moved(view, shift_mm=(0.0, 0.0, towards_head_mm)) if not names or view.name in names else view
+            for view in geometry.views
+        )
+        return Geometry(tuple(moved))
+
+    return views
+
+
+def noise(photons: float) -> Exposure:
+    """Photons a pixel before the body."""
+    return lambda image, view, rng: degradation.poisson_noise(image, photons, rng)
+
+
+def scatter(share: float) -> Exposure:
+    """Scatter that nobody corrects for."""
+    return lambda image, view, rng: degradation.scatter(image, share, _pixels(SCATTER_MM, view))
+
+
+def normalised(exponent: float, scale: float) -> Exposure:
+    """Line integrals on another scale, that call themselves calibrated."""
+    return lambda image, view, rng: degradation.gamma(image, exponent, scale)
+
+
+def png() -> Exposure:
+    """A display picture of 8 bits."""
+    return lambda image, view, rng: degradation.window_8bit(image)
+
+
+def together(*exposures: Exposure) -> Exposure:
+    """One after the other."""
+
+    def exposure(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
+        for step in exposures:
+            image = step(image, view, rng)
+        return image
+
+    return exposure
+
+
+TRAINING = Condition("training", "the geometry and intensity of training")
+CONDITIONS: tuple[Condition, ...] = (
+    TRAINING,
+    Condition("cone", "cone beams, SOD 1500 and SDD 1800 mm, told", cone(1500, 1800)),
+    Condition("cone-near", "cone beams, SOD 850 and SDD 1050 mm, told", cone(850, 1050)),
+    Condition("cone-untold", "cone beams, SOD 1500 and SDD 1800 mm, not told", cone(1500, 1800), told=False),
+    Condition("off-2", "each view off by 2 degrees, to opposite sides, not told", turned(2), told=False),
+    Condition("off-5", "each view off by 5 degrees, to opposite sides, not told", turned(5), told=False),
+    Condition("shift-10", "the patient 10 mm higher, not told", shifted(10), told=False),
+    Condition(
+        "lateral-shift-10",
+        "the patient 10 mm higher in the lateral only, not told",
+        shifted(10, ["lateral"]),
+        told=False,
+    ),
+    Condition("photons-1e6", "noise of 1 000 000 photons a pixel", exposure=noise(1e6)),
+    Condition("photons-1e5", "noise of 100 000 photons a pixel", exposure=noise(1e5)),
+    Condition("scatter-2", "scatter, 2% of the primary", exposure=scatter(0.02)),
+    Condition("scatter-10", "scatter, 10% of the primary", exposure=scatter(0.1)),
+    Condition("gamma", "line integrals bent: power 0.8, top 10% higher, not told", exposure=normalised(0.8, 1.1)),
+    Condition("png", "8-bit pictures, read as any uncalibrated X-ray", exposure=png()),
+    Condition(
+        "together",
+        "cone beams told, scatter 10%, 100 000 photons, 8-bit pictures",
+        cone(1500, 1800),
+        exposure=together(scatter(0.1), noise(1e5), png()),
+    ),
+)
+
+COLUMNS: tuple[Column, ...] = (
+    ("psnr_db", "PSNR dB", ".2f"),
+    ("ssim", "SSIM", ".3f"),
+    ("mae_hu.body", "MAE HU body", ".0f"),
+    ("bone_dice", "bone Dice", ".3f"),
+    ("bone_pieces.quarter", "a quarter of the bones there", ".0%"),
+)
+
+
+def named(names: Sequence[str]) -> tuple[Condition, ...]:
+    """The conditions of these names, in the list's order; "every" is all of them; training's is always among them.
+
+    Raises:
+        InputError: a name that is none.
+    """
+    known = {condition.name: condition for condition in CONDITIONS}
+    unknown = [name for name in names if name not in known and name != EVERY]
+    if unknown:
+        raise InputError.of(
+            "--conditions", "name", found=unknown[0], expected=f"{EVERY}, or some of {', '.join(known)}"
+        )
+    wanted = {*(known if EVERY in names else names), TRAINING.name}
+    return tuple(condition for condition in CONDITIONS if condition.name in wanted)
+
+
+def try_all(
+    model: Model,
+    case: Case,
+    conditions: Sequence[Condition],
+    window: Window,
+    threads: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, dict[str, Figures]]:
+    """By condition: the figures of the mean estimate and of the sample of seed 0."""
+    found = {}
+    for condition in conditions:
+        say(condition.name)
+        xrays, told = condition.take(case, threads)
+        found[condition.name] = {
+            MEAN: volume_figures(case, model.mean(xrays, told), window),
+            SAMPLE: volume_figures(case, model.sample(xrays, told, 0), window),
+        }
+    return found
+
+
+def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures]]:
+    """The means over people, by condition and method; of cases that were tried."""
+    tried = [case["conditions"] for case in cases if case.get("conditions")]
+    if not tried:
+        return {}
+    return {name: {m: average([t[name][m] for t in tried]) for m in (MEAN, SAMPLE)} for name in tried[0]}
+
+
+def rows(means: Mapping[str, Mapping[str, Figures]], method: str) -> list[str]:
+    """A Markdown table: a row a condition, PSNR's cost against training's X-rays last."""
+    titles = [title for _, title, _ in COLUMNS]
+    lines = ["| X-rays | " + " | ".join([*titles, "PSNR lost"]) + " |", "|---|" + "---:|" * (len(COLUMNS) + 1)]
+    what = {condition.name: condition.what for condition in CONDITIONS}
+    for name, methods in means.items():
+        figures = methods[method]
+        lost = at(means[TRAINING.name][method], "psnr_db") - at(figures, "psnr_db")
+        cells = [cell(at(figures, key), form) for key, _, form in COLUMNS]
+        lines.append("| " + " | ".join([what[name], *cells, cell(lost, ".2f")]) + " |")
+    return lines
+
+
+def _pixels(mm: float, view: View) -> tuple[float, float]:
+    down, across = view.spacing_mm
+    return mm / down, mm / across
+
+
+def _moved(view: View, degrees: float = 0.0, shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> View:
+    """The view of a patient who is turned about z and moved: as if the view were turned and moved the other way."""
+    angle = math.radians(degrees)
+    patient = np.eye(4)
+    patient[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+    patient[:3, 3] = shift_mm
+    return View(view.name, view.matrix @ patient, view.shape, view.spacing_mm)

@@ -1,0 +1,53 @@
+"""The bundle under test, through the sampler's public face: X-rays in, HU on the model's grid out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.evaluation.metrics import Window
+from x2ct.geometry import Geometry
+from x2ct.grid import Grid
+from x2ct.radiograph import XRay
+from x2ct.sampler import Sampler
+
+FloatArray = npt.NDArray[np.float32]
+XRays = Mapping[str, XRay]
+"""By the name of their view: ap or pa, lateral."""
+
+
+class Model:
+    """A sampler with what an evaluation asks of it."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self.name: str = sampler.bundle.name
+        self.checksum: str = sampler.bundle.checksum
+        self.grid: Grid = sampler.bundle.grid
+        self.geometry: Geometry = sampler.bundle.geometry
+        self.window: Window = sampler.bundle.intensity.window_hu
+        self.choice: dict[str, str] = {"device": sampler.choice.device, "backend": sampler.choice.backend}
+
+    def mean(self, xrays: XRays, geometry: Geometry | None) -> FloatArray:
+        """The posterior mean, one evaluation."""
+        return self._volume(xrays, geometry, 0, True)
+
+    def sample(self, xrays: XRays, geometry: Geometry | None, seed: int) -> FloatArray:
+        """One sample. The same X-ray objects again cost no encoder and lift."""
+        return self._volume(xrays, geometry, seed, False)
+
+    def _volume(self, xrays: XRays, geometry: Geometry | None, seed: int, mean: bool) -> FloatArray:
+        ap, pa, lateral = (xrays.get(name) for name in ("ap", "pa", "lateral"))
+        result = self._sampler.run(ap=ap, pa=pa, lateral=lateral, geometry=geometry, seed=seed, mean=mean)
+        self.choice["precision"] = result.report["precision"]["denoiser"]
+        return result.volume.hu
+
+
+def calibrated(geometry: Geometry, images: Sequence[FloatArray], source: str) -> dict[str, XRay]:
+    """Line integrals on a geometry's detectors as X-rays."""
+    return {
+        view.name: XRay(image=image, calibrated=True, spacing_mm=view.spacing_mm, source=source, view=view.name)
+        for view, image in zip(geometry.views, images, strict=True)
+    }

@@ -1,0 +1,188 @@
+"""The hallucination probe: what happens to a synthesis when something is planted into the CT before it is projected.
+
+One finding at a time: nodules of 10, 20 and 30 mm in the lungs, and 10 mm gaps in ribs or long bones. The synthesis
+with it is compared with the synthesis without it, of the same seed, in the finding's own voxels. It is shown if the HU
+there change by at least half of what they change in the truth. The same question in the places of the other findings,
+where nothing was planted, counts what is shown and is not there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.evaluation import plants
+from x2ct.evaluation.case import Case
+from x2ct.evaluation.metrics import BONE_HU
+from x2ct.evaluation.model import Model, calibrated
+from x2ct.evaluation.plants import Finding, Gap, Nodule
+from x2ct.geometry import attenuation, project
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+NODULES_MM = (10.0, 20.0, 30.0)
+GAP_MM = 10.0
+SHOWN = 0.5
+"""Of the true change of HU, that a synthesis must show."""
+
+LEAST_CHANGE_HU = 50.0
+"""A voxel belongs to a finding if it changes the truth by that much."""
+
+MEAN, SAMPLES = "mean estimate", "samples"
+
+
+@dataclass(frozen=True, eq=False)
+class _Site:
+    """A finding, where it is on the grid, and by how much it changes the truth there (mean HU)."""
+
+    kind: str
+    finding: Finding
+    where: BoolArray
+    change_hu: float
+
+
+def probe(
+    case: Case, model: Model, *, seeds: int = 1, threads: int = 0, say: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Plant each finding, synthesise, and look.
+
+    Returns:
+        One entry a finding and method ("mean estimate"; "samples", one a seed): "kind", "share" (the change shown over
+        the true one), "shown"; "elsewhere": the same question at the other sites of its kind, where nothing was
+        planted; "cnr": the change over the standard deviation of the change in the rest of the body; "without":
+        whether the synthesis without the finding has it already (a nodule: a bright spot where the truth has none; a
+        gap: no bone where the truth has some).
+    """
+    sites = [site for kind in _kinds(case) for site in kind]
+    if not sites:
+        return []
+    say("without findings")
+    before = _syntheses(case, model, case.xrays, seeds)
+    found = []
+    for site in sites:
+        say(site.kind)
+        after = _syntheses(case, model, _with(case, site.finding, threads), seeds)
+        same_kind = (other for other in sites if other.kind == site.kind)
+        others = [other for other in same_kind if not (other.where & site.where).any()]
+        for (method, plain), (_, planted) in zip(before, after, strict=True):
+            found.append({"kind": site.kind, "method": method, **_seen(case, site, others, plain, planted)})
+    return found
+
+
+def summarise(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a kind and method over all cases: counts and shares."""
+    entries = [entry for case in cases for entry in case.get("probe") or []]
+    rows = []
+    for kind, method in dict.fromkeys((e["kind"], e["method"]) for e in entries):
+        mine = [e for e in entries if (e["kind"], e["method"]) == (kind, method)]
+        elsewhere = [shown for e in mine for shown in e["elsewhere"]]
+        rows.append(
+            {
+                "kind": kind,
+                "method": method,
+                "planted": len(mine),
+                "shown": sum(e["shown"] for e in mine) / len(mine),
+                "share": float(np.mean([e["share"] for e in mine])),
+                "cnr": float(np.mean([e["cnr"] for e in mine])),
+                "elsewhere": sum(elsewhere) / len(elsewhere) if elsewhere else math.nan,
+                "elsewhere_sites": len(elsewhere),
+                "without": sum(e["without"] for e in mine) / len(mine),
+            }
+        )
+    return rows
+
+
+def rows(summary: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The summary as a Markdown table."""
+    lines = [
+        "| planted | in | n | shown | of its HU | CNR | shown where nothing was planted | there without it |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in summary:
+        elsewhere = "-" if math.isnan(row["elsewhere"]) else f"{row['elsewhere']:.0%} of {row['elsewhere_sites']}"
+        lines.append(
+            f"| {row['kind']} | {row['method']} | {row['planted']} | {row['shown']:.0%} | {row['share']:.0%} "
+            f"| {row['cnr']:.1f} | {elsewhere} | {row['without']:.0%} |"
+        )
+    return lines
+
+
+def _kinds(case: Case) -> Iterator[list[_Site]]:
+    for diameter in NODULES_MM:
+        yield [_site(case, f"nodule of {diameter:g} mm", finding) for finding in plants.nodules(case, diameter)]
+    gaps = [_site(case, f"gap of {GAP_MM:g} mm in a bone", finding) for finding in plants.gaps(case, GAP_MM)]
+    yield [site for site in gaps if site.where.any()]
+
+
+def _site(case: Case, kind: str, finding: Finding) -> _Site:
+    change = finding.put(case.truth, case.grid.index_to_mm) - case.truth
+    where = np.abs(change) >= LEAST_CHANGE_HU
+    return _Site(kind, finding, where, float(change[where].mean()) if where.any() else 0.0)
+
+
+def _with(case: Case, finding: Finding, threads: int) -> tuple[FloatArray, ...]:
+    """The case's X-rays with the finding: line integrals are linear, so only the change is projected."""
+    change = attenuation(finding.put(case.hu, case.index_to_mm)) - attenuation(case.hu)
+    spans = [np.flatnonzero(change.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    if any(len(span) == 0 for span in spans):
+        return case.xrays
+    low = np.asarray([max(0, span[0] - 1) for span in spans])
+    high = [span[-1] + 2 for span in spans]
+    part = np.ascontiguousarray(change[tuple(slice(a, b) for a, b in zip(low, high, strict=True))])
+    index_to_mm = case.index_to_mm.copy()
+    index_to_mm[:3, 3] += index_to_mm[:3, :3] @ low
+    return tuple(
+        image + project(part, index_to_mm, view, threads)
+        for image, view in zip(case.xrays, case.geometry.views, strict=True)
+    )
+
+
+def _syntheses(case: Case, model: Model, images: Sequence[FloatArray], seeds: int) -> list[tuple[str, FloatArray]]:
+    xrays = calibrated(case.geometry, images, case.id)
+    samples = [(SAMPLES, model.sample(xrays, case.geometry, seed)) for seed in range(seeds)]
+    return [(MEAN, model.mean(xrays, case.geometry)), *samples]
+
+
+def _seen(case: Case, site: _Site, others: Sequence[_Site], plain: FloatArray, planted: FloatArray) -> dict[str, Any]:
+    change = planted - plain
+    share = float(change[site.where].mean()) / site.change_hu
+    rest = change[case.body & ~site.where]
+    noise = float(rest.std(dtype=np.float64)) if rest.size else 0.0
+    return {
+        "share": share,
+        "shown": share >= SHOWN,
+        "cnr": abs(float(change[site.where].mean())) / noise if noise else math.nan,
+        "elsewhere": [bool(change[other.where].mean() / other.change_hu >= SHOWN) for other in others],
+        "without": _already(case, site, plain),
+    }
+
+
+def _already(case: Case, site: _Site, plain: FloatArray) -> bool:
+    """Whether the synthesis without the finding looks as if it had it, where the truth doesn't."""
+    if isinstance(site.finding, Gap):
+        return bool(np.mean(plain[site.where] >= BONE_HU) < SHOWN * np.mean(case.truth[site.where] >= BONE_HU))
+    around = _shell(case, site.finding)
+    if not around.any():
+        return False
+
+    def contrast(hu: FloatArray) -> float:
+        return float(hu[site.where].mean()) - float(np.median(hu[around]))
+
+    return contrast(plain) - contrast(case.truth) >= SHOWN * site.change_hu
+
+
+def _shell(case: Case, nodule: Nodule) -> BoolArray:
+    """2.5 to 10 mm from a nodule's surface."""
+    index_to_mm = case.grid.index_to_mm
+    axes = [
+        np.arange(n) * index_to_mm[a, a] + index_to_mm[a, 3] - nodule.centre[a] for a, n in enumerate(case.grid.shape)
+    ]
+    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    beyond = np.sqrt(x * x + y * y + z * z) - nodule.diameter_mm / 2
+    return np.asarray((beyond >= 2.5) & (beyond <= 10))

@@ -1,0 +1,324 @@
+"""All of `x2ct evaluate`: test CTs and whoever is judged in, a folder with tables and a page out.
+
+Case by case: X-rays are projected from the CT, predictions are had from a bundle or read from files, everything is
+scored, and the report is written anew, each file whole, so that a run that is cut short leaves the cases it had.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct import drr, output
+from x2ct import report as reports
+from x2ct.data import ShardSet
+from x2ct.data.prepare import find_cts
+from x2ct.errors import InputError, X2CTError
+from x2ct.evaluation import card, conditions, metrics, page, predictions, probe, protocol, table
+from x2ct.evaluation.baselines import Baselines
+from x2ct.evaluation.case import Case, make_case
+from x2ct.evaluation.model import Model, calibrated
+from x2ct.geometry import Geometry
+from x2ct.grid import Grid
+from x2ct.sampler import Sampler
+
+FloatArray = npt.NDArray[np.float32]
+Say = Callable[[str], None]
+Progress = Callable[[int, int, str], None]
+
+FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "card.md", "index.html")
+PROBE_SEEDS = 2
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """What `x2ct evaluate` is asked to do.
+
+    Attributes:
+        data: a folder of CTs (NIfTI, NRRD, MetaImage files or DICOM folders), or one; each is one test person.
+        output: the folder for the report; see `FILES`.
+        bundle: the model under test: a folder, or a bundled model's name.
+        predictions: a folder of volumes made elsewhere, see `x2ct.evaluation.predictions`.
+        frame: of their affines, "patient" or "world".
+        baselines: shards to fit the baselines on.
+        region: of the people to fit them on: "chest", "other" or "any".
+        samples: of the bundle a case, of seeds 0 to N - 1; 0 for its mean estimate alone.
+        geometry: of the test X-rays: "bundle" (the model's own), "parallel", "cone", or a geometry file.
+        conditions: names of `x2ct.evaluation.conditions`, or "every".
+        probe: whether findings are planted, see `x2ct.evaluation.probe`.
+        cases: only these people.
+        xrays: write each case's X-rays and geometry to a folder of its name in here, for other systems to predict from.
+        shape, voxel_mm: of the grid that is judged, where no bundle says so; by default the shards', or 128^3 at 2.5.
+        device, backend, precision, threads: see `x2ct.Sampler`.
+    """
+
+    data: Path
+    output: Path
+    bundle: str | None = None
+    predictions: Path | None = None
+    frame: str = "patient"
+    baselines: Path | None = None
+    region: str = "chest"
+    samples: int = 8
+    geometry: str = "bundle"
+    conditions: tuple[str, ...] = ()
+    probe: bool = False
+    cases: tuple[str, ...] = ()
+    xrays: Path | None = None
+    shape: tuple[int, int, int] | None = None
+    voxel_mm: tuple[float, float, float] | None = None
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of it.
+
+    Attributes:
+        table: the whole report, JSON data.
+        failures: (what, one line) of each CT or prediction that could not be used.
+        files: what was written.
+    """
+
+    table: dict[str, Any]
+    failures: tuple[tuple[str, str], ...]
+    files: tuple[Path, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """The table for JSON, in which what is undefined or infinite is null."""
+        return dict(_plain(self.table))
+
+
+def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Progress | None = None) -> Evaluation:
+    """Evaluate, and write the report.
+
+    Args:
+        job: what to do.
+        stage: told what is being done now.
+        progress: called with (cases done, of how many, what is being worked on).
+
+    Raises:
+        InputError: an input can't be used, or none of the cases can. A CT or prediction that can't be used while others
+            can is one of `failures`.
+    """
+    say, step = stage or (lambda _: None), progress or (lambda *_: None)
+    _check(job)
+    sources = _sources(job)
+    say("loading")
+    judge = _Judge.of(job, sources, step)
+    results: list[dict[str, Any]] = []
+    shown: list[page.Shown] = []
+    failures: list[tuple[str, str]] = []
+    written: tuple[Path, ...] = ()
+    say("evaluating")
+    for index, (name, path) in enumerate(sources.items()):
+
+        def now(what: str, index: int = index, name: str = name) -> None:
+            step(index, len(sources), f"{name}: {what}")
+
+        now("reading")
+        try:
+            case = make_case(path, judge.grid, judge.geometry, threads=job.threads)
+            result, seen = judge.case(case, path, now)
+        except X2CTError as error:
+            if isinstance(error, _NotATestPerson):
+                raise
+            failures.append((name, " ".join(str(error).split())))
+            continue
+        results.append(result)
+        shown.append(seen)
+        written = _write(job.output, _table(job, judge, results, failures), shown)
+    if not results:
+        raise InputError.of(job.data, "cases", found=f"none usable, first: {failures[0][1]}", expected="at least one")
+    found = _table(job, judge, results, failures)
+    written = _write(job.output, found, shown)
+    step(len(sources), len(sources), "")
+    return Evaluation(found, tuple(failures), written)
+
+
+class _NotATestPerson(InputError):
+    """The one mistake that must stop everything: figures on training people."""
+
+
+@dataclass
+class _Judge:
+    """Who is judged, on what grid and with which X-rays."""
+
+    job: EvaluateJob
+    model: Model | None
+    predictions: Path | None
+    baselines: Baselines | None
+    training: frozenset[str]
+    grid: Grid
+    geometry: Geometry
+    window: metrics.Window
+
+    @classmethod
+    def of(cls, job: EvaluateJob, sources: Mapping[str, Path], step: Progress) -> _Judge:
+        model = None
+        if job.bundle is not None:
+            model = Model(
+                Sampler(
+                    job.bundle, device=job.device, backend=job.backend, precision=job.precision, threads=job.threads
+                )
+            )
+        shards = ShardSet.open(job.baselines) if job.baselines is not None else None
+        default = shards.grid if shards else Grid()
+        grid = model.grid if model else Grid(job.shape or default.shape, job.voxel_mm or default.spacing_mm)
+        geometry = _geometry(job.geometry, model)
+        window = model.window if model else metrics.WINDOW_HU
+        fitted, training = None, frozenset[str]()
+        if shards is not None:
+            training = frozenset(person.id for person in shards.people)
+            for name in sources:
+                _refuse_training_people(name in training, sources[name])
+            people = [p for p in shards.select("train") if job.region in ("any", p.region)]
+            fitted = Baselines.fit(people, grid, geometry, window, threads=job.threads, progress=step)
+        folder = predictions.find(job.predictions) if job.predictions is not None else None
+        return cls(job, model, folder, fitted, training, grid, geometry, window)
+
+    def case(self, case: Case, path: Path, now: Say) -> tuple[dict[str, Any], page.Shown]:
+        """One case's part of the table, and what the page shows of it."""
+        threads = self.job.threads
+        if self.baselines is not None:
+            _refuse_training_people(self.baselines.includes(case.xrays), path)
+        if self.job.xrays is not None:
+            images = {view.name: image for view, image in zip(case.geometry.views, case.xrays, strict=True)}
+            drr.save(self.job.xrays / case.id, images, case.geometry)
+        methods: dict[str, FloatArray] = {}
+        samples: list[FloatArray] = []
+        if self.predictions is not None:
+            now("reading predictions")
+            samples = predictions.samples_of(self.predictions, case, self.job.frame)
+            if len(samples) == 1:
+                methods, samples = {"prediction": samples[0]}, []
+        if self.model is not None:
+            now("sampling")
+            xrays = calibrated(case.geometry, case.xrays, case.id)
+            methods["mean estimate"] = self.model.mean(xrays, case.geometry)
+            samples = [self.model.sample(xrays, case.geometry, seed) for seed in range(self.job.samples)]
+        if self.baselines is not None:
+            methods |= self.baselines.predict(case.xrays)
+        now("scoring")
+        result = protocol.evaluate(case, methods, samples, self.window, threads)
+        if self.baselines is not None:
+            result["nearest"] = self.baselines.nearest_id(case.xrays)
+        seen = page.show(case, methods, samples, self.window)
+        if self.model is not None and self.job.conditions:
+            wanted = conditions.named(self.job.conditions)
+            told = self.window
+            result["conditions"] = conditions.try_all(self.model, case, wanted, told, threads, now)
+        if self.model is not None and self.job.probe:
+            result["probe"] = probe.probe(case, self.model, seeds=PROBE_SEEDS, threads=threads, say=now)
+        return result, seen
+
+
+def _table(
+    job: EvaluateJob, judge: _Judge, results: list[dict[str, Any]], failures: list[tuple[str, str]]
+) -> dict[str, Any]:
+    """The report as JSON data."""
+    model, base = judge.model, judge.baselines
+    facts: dict[str, Any] = {
+        "model": {"name": model.name, "sha256": model.checksum, **model.choice} if model else None,
+        "predictions": job.predictions.name if job.predictions else None,
+        "samples": job.samples if model else None,
+        "window_hu": list(judge.window),
+        "grid": {"shape": list(judge.grid.shape), "spacing_mm": list(judge.grid.spacing_mm)},
+        "geometry": judge.geometry.to_json(),
+        "baselines": {"people": list(base.ids), "penalty": base.penalty} if base else None,
+        "versions": reports.versions(),
+        "failures": [{"case": name, "reason": reason} for name, reason in failures],
+    }
+    found = table.summarise(results, facts)
+    found["conditions"] = conditions.summarise(results)
+    found["probe"] = probe.summarise(results)
+    return found
+
+
+def _write(folder: Path, found: Mapping[str, Any], shown: list[page.Shown]) -> tuple[Path, ...]:
+    """The report's files, each whole; NaN and infinity become null in JSON."""
+    content = (
+        json.dumps(_plain(found), indent=1, allow_nan=False) + "\n",
+        table.to_csv(found),
+        card.report(found),
+        card.card(found),
+        page.html(found, shown),
+    )
+    files = zip(FILES, content, strict=True)
+    return tuple(output.write_atomically(folder / name, text.encode()) for name, text in files)
+
+
+def _check(job: EvaluateJob) -> None:
+    """What can be known to be wrong before anything long."""
+    judged = [job.bundle, job.predictions, job.baselines]
+    if not any(item is not None for item in judged):
+        expected = "a bundle, --predictions or --baselines"
+        raise InputError.of("evaluate", "what to judge", found="nothing", expected=expected)
+    if job.bundle is not None and job.predictions is not None:
+        hint = "two runs, two tables"
+        raise InputError.of("evaluate", "what to judge", found="a bundle and --predictions", expected="one", hint=hint)
+    if job.bundle is None:
+        for option, asked in (("--conditions", bool(job.conditions)), ("--probe", job.probe)):
+            if asked:
+                hint = "predictions made elsewhere saw other X-rays already"
+                raise InputError.of(option, "options", found="no bundle", expected="a bundle to run again", hint=hint)
+    elif job.shape or job.voxel_mm:
+        raise InputError.of("--shape, --voxel", "options", found="a bundle", expected="its own grid")
+    if job.frame not in predictions.FRAMES:
+        raise InputError.of("--frame", "value", found=job.frame, expected=" or ".join(predictions.FRAMES))
+    if job.samples < 0:
+        raise InputError.of("--samples", "value", found=job.samples, expected="0 or more")
+    conditions.named(job.conditions)
+    if job.output.exists() and not job.output.is_dir():
+        raise InputError.of(job.output, "output", found="a file", expected="a folder")
+    try:
+        job.output.mkdir(parents=True, exist_ok=True)
+        if job.xrays is not None:
+            job.xrays.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError.of(job.output, "output", found=error.strerror, expected="a folder that can be made") from None
+    output.check_writable(job.output / FILES[0])
+
+
+def _sources(job: EvaluateJob) -> dict[str, Path]:
+    sources = find_cts(job.data)
+    unknown = [name for name in job.cases if name not in sources]
+    if unknown:
+        raise InputError.of(job.data, "case", found=unknown[0], expected=f"one of {', '.join(sources)}")
+    return {name: path for name, path in sources.items() if not job.cases or name in job.cases}
+
+
+def _geometry(choice: str, model: Model | None) -> Geometry:
+    if choice != "bundle":
+        own = model.geometry if model else Geometry.parallel()
+        if choice == "cone":
+            return Geometry.cone([view.name for view in own.views], shape=own.views[0].shape)
+        return drr.geometry_of(choice)
+    return model.geometry if model else Geometry.parallel()
+
+
+def _refuse_training_people(are: bool, path: Path) -> None:
+    if are:
+        raise _NotATestPerson(
+            str(InputError.of(path, "test person", found="one of the training people", expected="another person"))
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
