@@ -1,0 +1,98 @@
+"""What a user says about one X-ray file: its pixel pitch, its frame, how it lies, and where it was taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from x2ct.beam import Beam
+from x2ct.errors import InputError
+from x2ct.turn import FLIPS, ROTATIONS, Turn
+
+SPACING_MM = (0.01, 20.0)
+Spacing = float | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read one X-ray; what is None is left to the file.
+
+    Attributes:
+        spacing_mm: pixel pitch, one number or (row, column), of the picture as it ends up lying.
+        rotate: degrees clockwise, 0, 90, 180 or 270: how to turn the picture that the file's own orientation gives.
+        flip: "horizontal" or "vertical": how to mirror it after that.
+        frame: which picture of several, the first is 1.
+        beam: the source's distances and angle.
+
+    Raises:
+        InputError: a value that can't be.
+    """
+
+    spacing_mm: Spacing | None = None
+    rotate: int = 0
+    flip: str | None = None
+    frame: int | None = None
+    beam: Beam = Beam()
+
+    def __post_init__(self) -> None:
+        if self.spacing_mm is not None:
+            object.__setattr__(self, "spacing_mm", checked_spacing(self.spacing_mm))
+        if self.frame is not None and self.frame < 1:
+            raise InputError.of("--frame", "number", found=self.frame, expected="1 (the first) or more")
+        _ = self.turns
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """What to do with the upright picture, in this order."""
+        mirror = (Turn.mirror(self.flip),) if self.flip is not None else ()
+        return tuple(turn for turn in (Turn.rotation(self.rotate), *mirror) if turn)
+
+    @classmethod
+    def by_view(
+        cls, views: Sequence[str], said: Mapping[str, Sequence[tuple[str | None, Any]]]
+    ) -> dict[str, ReadOptions]:
+        """The options of each view, from what was said of all views or of one.
+
+        Args:
+            views: the names of the X-rays that there are.
+            said: by option (spacing, rotate, flip, frame, sdd, sod, angle) pairs of a view, or None for every view,
+                and a value; what is said of one view goes before what is said of all.
+
+        Raises:
+            InputError: something is said of a view that isn't there, or twice of the same, or can't be.
+        """
+        options = dict.fromkeys(views, cls())
+        for key, pairs in said.items():
+            names = [name for name, _ in pairs]
+            for name in names:
+                if name is not None and name not in options:
+                    raise InputError.of(f"--{key}", "view", found=name, expected=" or ".join(views) or "an X-ray")
+                if names.count(name) > 1:
+                    raise InputError.of(f"--{key}", "options", found=f"{name or 'all views'} twice", expected="once")
+            for name, value in sorted(pairs, key=lambda pair: pair[0] is not None):
+                for view in views if name is None else (name,):
+                    options[view] = options[view]._with(key, value)
+        return options
+
+    def _with(self, key: str, value: Any) -> ReadOptions:
+        if key in ("sdd", "sod", "angle"):
+            field = {"sdd": "sdd_mm", "sod": "sod_mm", "angle": "angle_deg"}[key]
+            return replace(self, beam=replace(self.beam, **{field: value}))
+        return replace(self, **{"spacing_mm" if key == "spacing" else key: value})
+
+
+def checked_spacing(spacing: Spacing) -> tuple[float, float]:
+    """A pixel pitch as (row, column) in mm.
+
+    Raises:
+        InputError: neither one nor two numbers, or no size that a pixel has.
+    """
+    pair = (spacing,) * 2 if isinstance(spacing, int | float) else tuple(spacing)
+    if len(pair) != 2 or not all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in pair):
+        expected = f"{SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm, one number or (row, column)"
+        raise InputError.of("spacing", "pixel spacing in mm", found=spacing, expected=expected)
+    return float(pair[0]), float(pair[1])
+
+
+__all__ = ["FLIPS", "ROTATIONS", "ReadOptions", "Spacing", "checked_spacing"]
