@@ -90,3 +90,7 @@ class Beam:
         if self.tilt_deg:
             parts.append(f"tilted {self.tilt_deg:g} degrees towards the head")
         return ", ".join(parts) or "parallel beam"
+
+
+UNKNOWN = Beam()
+"""Of which nothing is known: the model's own view is taken."""

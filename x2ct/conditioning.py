@@ -73,7 +73,7 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         views[0, slot, 0], matrices[0, slot] = onto_grid(image, view.matrix, shape, bundle.xray.spacing_mm)
         valid[0, slot] = 1.0
         assumptions += [f"{name}: {line}" for line in assumed]
-        warnings += _doubts(name, xray, bundle)
+        warnings += doubts(name, xray, bundle)
     own = [name for name, xray in xrays.items() if not xray.beam]
     if geometry is None and own:
         usual = ", ".join(f"{view.name} {view.kind}" for view in bundle.geometry.views)
@@ -143,14 +143,19 @@ def _check_study(xrays: Mapping[str, object]) -> None:
             hint = "x2ct.XRay.load reads a file, x2ct.XRay.of takes an array"
             raise InputError.of(name, "type", found=type(xray).__name__, expected="an x2ct.XRay", hint=hint)
         if xray.view is not None and SLOT_OF[xray.view] != SLOT_OF[name]:
-            hint = (
-                f"give it as --{xray.view}; if the file is wrong, `x2ct xray {Path(xray.source).name} -o x.npy` writes line "
-                "integrals that carry no name"
-            )
-            expected = f"a {'frontal' if SLOT_OF[name] == 0 else 'lateral'} X-ray"
-            raise InputError.of(xray.source, "view", found=f"the file calls itself {xray.view}", expected=expected, hint=hint)
+            raise _misnamed(name, xray)
     if {"ap", "pa"} <= set(xrays):
         raise InputError.of("X-rays", "views", found="both ap and pa", expected="one frontal view")
+
+
+def _misnamed(name: str, xray: XRay) -> InputError:
+    hint = (
+        f"give it as --{xray.view}; or, if the file is wrong, write its line integrals, which carry no name: "
+        f"x2ct xray {Path(xray.source).name} --view {name} -o x.npy"
+    )
+    expected = f"a {'frontal' if SLOT_OF[name] == 0 else 'lateral'} X-ray"
+    found = f"a file that calls itself {xray.view}"
+    return InputError.of(xray.source, "view", found=found, expected=expected, hint=hint)
 
 
 def view_of(name: str, usual: View, xray: XRay, geometry: Geometry | None = None) -> View:
@@ -192,16 +197,17 @@ def _from_behind(view: View) -> View:
     return View("pa", mirror @ view.matrix @ half_turn, view.shape, view.spacing_mm)
 
 
-def _doubts(name: str, xray: XRay, bundle: Bundle) -> list[str]:
-    doubts = [f"{name}: {line}" for line in xray.warnings]
+def doubts(name: str, xray: XRay, bundle: Bundle) -> list[str]:
+    """What makes a result from this X-ray less trustworthy, one line each."""
+    lines = [f"{name}: {line}" for line in xray.warnings]
     if not xray.calibrated:
-        doubts.append(f"{name}: intensities are not calibrated line integrals; HU are approximate")
+        lines.append(f"{name}: intensities are not calibrated line integrals; HU are approximate")
     if xray.view and xray.view != name:
-        doubts.append(f"{name}: the file calls itself {xray.view}")
+        lines.append(f"{name}: the file calls itself {xray.view}")
     known = trained_on(bundle)
     if xray.body_part and known and not any(_shows(xray.body_part, region) for region in known):
-        doubts.append(f"{name}: the file shows {xray.body_part}; the model was trained on {' and '.join(known)}")
-    return doubts
+        lines.append(f"{name}: the file shows {xray.body_part}; the model was trained on {' and '.join(known)}")
+    return lines
 
 
 def trained_on(bundle: Bundle) -> tuple[str, ...]:
@@ -213,7 +219,7 @@ def trained_on(bundle: Bundle) -> tuple[str, ...]:
 
 # BodyPartExamined (DICOM PS3.16, annex L) that show at least a good part of a region; other regions match by name.
 _PARTS = {
-    "chest": ("CHEST", "THORAX", "LUNG", "RIB", "STERNUM", "TSPINE", "HEART", "MEDIASTINUM", "CORONARY", "TRUNK", "BODY"),
+    "chest": ("CHEST", "THORAX", "LUNG", "RIB", "STERNUM", "TSPINE", "HEART", "MEDIASTINUM", "TRUNK", "BODY"),
     "trunk": ("CHEST", "THORAX", "ABDOMEN", "PELVIS", "LUNG", "RIB", "SPINE", "TRUNK", "BODY"),
 }
 

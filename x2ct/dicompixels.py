@@ -68,8 +68,8 @@ def open_dicom(source: Path) -> Dataset:
 
 def _refuse_deflate_bomb(source: Path) -> None:
     """A deflated dataset is inflated as a whole by whoever reads it, so it is measured first."""
-    from pydicom.filereader import read_preamble
     from pydicom.filereader import _read_file_meta_info as read_meta
+    from pydicom.filereader import read_preamble
 
     with source.open("rb") as stream:
         read_preamble(stream, force=False)
@@ -139,8 +139,7 @@ def _check_bits(source: Path, dataset: Dataset) -> None:
 
 
 def _decoder(source: Path, syntax: Any) -> Decoder:
-    from pydicom.pixels import get_decoder
-    from pydicom.pixels.decoders.base import Decoder
+    from pydicom.pixels.decoders.base import Decoder, get_decoder
 
     try:
         if str(syntax) == _JPEG_12_BIT:  # pydicom leaves it to a package under the GPL; GDCM can do it

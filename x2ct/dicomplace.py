@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from x2ct.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, Beam
+from x2ct.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, UNKNOWN, Beam
+from x2ct.errors import InputError
 from x2ct.picture import BoolImage
 from x2ct.turn import Turn
 
@@ -70,7 +71,8 @@ def _looking(header: Mapping[str, Any], notes: list[str]) -> tuple[str | None, f
         notes.append(f"ViewPosition {position[:16]} is neither AP, PA nor lateral and was ignored.")
     primary, secondary = (number(header.get(f"Positioner{axis}Angle")) for axis in ("Primary", "Secondary"))
     if primary is None or not abs(primary) <= 180:
-        return view, (-90.0 if position == "RL" else None), 0.0  # the right side at the detector, the source at the left
+        # RL: the right side at the detector, the source at the left.
+        return view, (-90.0 if position == "RL" else None), 0.0
     # The receptor's angle from in front of the patient towards the patient's left (PS3.3 C.8.7.5.1.2); it faces the
     # source.
     angle = 180.0 - primary
@@ -78,7 +80,7 @@ def _looking(header: Mapping[str, Any], notes: list[str]) -> tuple[str | None, f
     if abs(tilt) > TILT_DEG:
         notes.append(f"PositionerSecondaryAngle {secondary:g} is more than {TILT_DEG:g} degrees and was ignored.")
         tilt = 0.0
-    notes.append(f"The positioner's angles are {primary:g} and {secondary or 0:g} degrees: the source was placed there.")
+    notes.append(f"The positioner's angles are {primary:g} and {secondary or 0:g} degrees: the source was put there.")
     return view or _nearest_view(angle), angle, tilt
 
 
@@ -98,10 +100,11 @@ def _distances(header: Mapping[str, Any], notes: list[str]) -> Beam:
     factor = _within(header, "EstimatedRadiographicMagnificationFactor", MAGNIFICATION, "times", notes)
     if sdd is not None and factor is not None:
         sod = sdd / factor
-    if sdd is not None and sod is not None and not MAGNIFICATION[0] <= sdd / sod <= MAGNIFICATION[1]:
-        notes.append(f"Distances of {sdd:g} mm to the detector and {sod:g} mm to the patient can't be, and were ignored.")
-        return Beam()
-    return Beam(sod, sdd)
+    try:
+        return Beam(sod, sdd)
+    except InputError:
+        notes.append(f"Distances of {sdd:g} mm to detector and {sod:g} mm to patient can't be, and were ignored.")
+        return UNKNOWN
 
 
 def _within(
@@ -162,7 +165,7 @@ def _usable(header: Mapping[str, Any], name: str, shape: tuple[int, int], notes:
     if name not in header:
         return None
     values = header.get(name)
-    pair = [number(value) for value in values] if isinstance(values, Sequence | _multi_value()) else []
+    pair = [number(value) for value in values] if isinstance(values, Sequence) else []
     row, column = pair if len(pair) == 2 else (None, None)
     if row is not None and column is not None:
         good = all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in (row, column))
@@ -172,12 +175,6 @@ def _usable(header: Mapping[str, Any], name: str, shape: tuple[int, int], notes:
     told = "empty" if row is None or column is None else f"{row:g} x {column:g} mm, which no radiograph has,"
     notes.append(f"{name} is {told} and was ignored.")
     return None
-
-
-def _multi_value() -> type:
-    from pydicom.multival import MultiValue
-
-    return MultiValue
 
 
 def _times(pair: Pair, factor: float) -> Pair:

@@ -5,16 +5,17 @@ matrix P takes patient mm to the detector, (u w, v w, w) = P (x, y, z, 1): u is 
 pixel's centre; w = 1 for a parallel beam, w > 0 in front of a cone's source.
 
 A view's angle turns the source about z: 0 in front of the patient (AP), 90 at the patient's right (lateral), 180 behind
-the patient (PA); its tilt then lifts the source towards the head. Pictures are shown alike from either side: row 0 is the head, column 0 the patient's right, or the
-patient's front where the detector is closer to the sagittal plane than to the frontal one.
+the patient (PA); its tilt then lifts the source towards the head. Pictures are shown alike from either side: row 0 is
+the head, column 0 the patient's right, or the patient's front where the detector is closer to the sagittal plane than
+to the frontal one.
 
 A geometry file is JSON. Each view has its matrix, as `Geometry.save` writes it,
 
     {"schema": 1, "views": [
         {"name": "ap", "shape": [352, 352], "spacing_mm": [1.25, 1.25], "matrix": [[...4], [...4], [...4]]}]}
 
-or is described, which is easier by hand: "angle_deg" may be left out for views named ap, pa and lateral, "tilt_deg" is 0
-unless given, "isocentre_mm" (the point that the source turns about, in patient mm) is [0, 0, 0] unless given, and
+or is described, which is easier by hand: "angle_deg" may be left out for views named ap, pa and lateral, "tilt_deg" is
+0 unless given, "isocentre_mm" (the point that the source turns about, in patient mm) is [0, 0, 0] unless given, and
 "sod_mm" and "sdd_mm" belong to cones only. Shapes are [rows, columns] and spacings [row, column] on the detector. The
 same as a JSON schema: x2ct/schemas/geometry.schema.json.
 
@@ -213,7 +214,7 @@ class View:
 
     @property
     def magnification(self) -> float:
-        """How much larger than itself what lies at the origin is on the detector, along its rows; 1 in a parallel beam."""
+        """How much larger than itself what lies at the origin is on the detector, along its rows."""
         if self.kind == "parallel":
             return 1.0
         across = self.matrix[0, :3] - (self.matrix[0, :3] @ self.axis) * self.axis
@@ -295,9 +296,7 @@ class View:
             isocentre = (x, y, z)
         if beam == "parallel":
             fields.close()
-            return cls.parallel(
-                name, angle, tilt_deg=tilt, shape=shape, spacing_mm=spacing_mm, isocentre_mm=isocentre
-            )
+            return cls.parallel(name, angle, tilt_deg=tilt, shape=shape, spacing_mm=spacing_mm, isocentre_mm=isocentre)
         sod = fields.number("sod_mm", 1.0, _FAR_MM)
         sdd = fields.number("sdd_mm", sod, _FAR_MM)
         fields.close()

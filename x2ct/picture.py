@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct import exif
-from x2ct.beam import Beam
+from x2ct.beam import UNKNOWN, Beam
 from x2ct.errors import InputError
 from x2ct.turn import Turn
 
@@ -57,7 +57,7 @@ class Picture:
     exposed: BoolImage | None = None
     turns: tuple[Turn, ...] = ()
     spacing_mm: tuple[float, float] | None = None
-    beam: Beam = Beam()
+    beam: Beam = UNKNOWN
     view: str | None = None
     body_part: str | None = None
     kind: str = "array"
@@ -201,8 +201,10 @@ def read_tiff(source: Path, frame: int | None = None) -> Picture:
 
 
 def _tiff_page(tiff: TiffFile, source: Path, frame: int | None) -> TiffPage:
+    from tifffile import TiffPage
+
     page = tiff.pages[check_frame(source, "pages", len(tiff.pages), frame)]
-    page = page.aspage() if hasattr(page, "aspage") else page
+    page = page if isinstance(page, TiffPage) else page.aspage()
     axes = [size for size in page.shape if size > 1]
     if len(axes) > 3:
         raise InputError.of(source, "pages", found=f"{len(axes)} axes", expected="one picture")

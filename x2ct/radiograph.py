@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct import exposure
-from x2ct.beam import Beam
+from x2ct.beam import UNKNOWN, Beam
 from x2ct.errors import InputError
 from x2ct.exposure import Watch, resample
 from x2ct.picture import (
@@ -79,7 +79,7 @@ class XRay:
     notes: tuple[str, ...] = field(default=())
     view: str | None = None
     exposed: BoolImage | None = None
-    beam: Beam = Beam()
+    beam: Beam = UNKNOWN
     body_part: str | None = None
     kind: str = "array"
     warnings: tuple[str, ...] = field(default=())
@@ -175,9 +175,8 @@ class XRay:
         Raises:
             InputError: `exact`, and the shape or the known spacing is not the view's.
         """
-        picture, stages = self._picture(), ()
-        if not self.calibrated:
-            stages = exposure.intensity_stages(reference_p99)
+        picture = self._picture()
+        stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
         if exact:
             self._check_against(view)
             done = exposure.run(stages, picture, watch)
@@ -202,6 +201,18 @@ class XRay:
         exposed = np.ones(self.image.shape, np.float32) if picture.exposed is None else picture.exposed
         share = np.asarray(exposed, np.float32)
         return share if exact else resample(share, self._spacing_on(view)[0], view.shape, view.spacing_mm)
+
+    def facts(self) -> dict[str, Any]:
+        """What was read, as plain data for a report; nothing that identifies a person."""
+        return {
+            "kind": self.kind,
+            "shape": list(self.image.shape),
+            "spacing_mm": list(self.spacing_mm) if self.spacing_mm else None,
+            "calibrated": self.calibrated,
+            "says_view": self.view,
+            "body_part": self.body_part,
+            "beam": str(self.beam) if self.beam else None,
+        }
 
     def _picture(self) -> Picture:
         return Picture(self.image, self.calibrated, exposed=self.exposed, spacing_mm=self.spacing_mm, notes=self.notes)

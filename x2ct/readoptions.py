@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from x2ct.beam import Beam
+from x2ct.beam import UNKNOWN, Beam
 from x2ct.errors import InputError
 from x2ct.turn import FLIPS, ROTATIONS, Turn
 
@@ -33,7 +33,7 @@ class ReadOptions:
     rotate: int = 0
     flip: str | None = None
     frame: int | None = None
-    beam: Beam = Beam()
+    beam: Beam = UNKNOWN
 
     def __post_init__(self) -> None:
         if self.spacing_mm is not None:
