@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydicom.pixels.decoders.base import Decoder
 
 MAX_FILE_BYTES = 4 << 30
-MAX_HEADER_BYTES = 64 << 20  # what a deflated file may become beside its pixels
+MAX_INFLATED_BYTES = 256 << 20  # what a deflated file may become: MAX_PIXELS of 16 bits, and a header
 BITS_STORED = (8, 16)
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -75,11 +75,12 @@ def _refuse_deflate_bomb(source: Path) -> None:
         read_preamble(stream, force=False)
         if str(read_meta(stream).get("TransferSyntaxUID", "")) != _DEFLATED:
             return
-        inflate, total, limit = zlib.decompressobj(-zlib.MAX_WBITS), 0, 2 * 100_000_000 + MAX_HEADER_BYTES
+        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while chunk := inflate.unconsumed_tail or stream.read(1 << 20):
             total += len(inflate.decompress(chunk, 1 << 24))
-            if total > limit:
-                raise InputError.of(source, "size", found=f"more than {limit} bytes", expected="one radiograph")
+            if total > MAX_INFLATED_BYTES:
+                found = f"more than {MAX_INFLATED_BYTES} bytes"
+                raise InputError.of(source, "size", found=found, expected="one radiograph")
 
 
 def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any]:

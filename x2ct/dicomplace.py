@@ -7,6 +7,7 @@ collimator), 10.7.1.3 (pixel spacing calibration). Notes never repeat what ident
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 SPACING_MM = (0.02, 5.0)
 SIDE_MM = (20.0, 1500.0)
-LEAST_EXPOSED = 0.02  # of the picture; shutters that leave less are a mistake
+CASSETTE_ASPECT = 0.05  # by which a picture may differ from its cassette: 35 x 43 cm are 14 x 17 inches, nearly
+LEAST_EXPOSED = 0.1  # of the picture; shutters that leave less are a mistake, or in millimetres
 
 _VIEWS = {"AP": "ap", "PA": "pa", "LL": "lateral", "RL": "lateral", "LATERAL": "lateral", "LAT": "lateral"}
 _MOST_VERTICES = 10_000
@@ -125,7 +127,7 @@ def _spacing(
     found = {name: _usable(header, name, shape, notes) for name in _SPACINGS}
     corrected = _corrected(header, found)
     detector = found["ImagerPixelSpacing"] or (None if corrected else found["PixelSpacing"])
-    detector = detector or found["NominalScannedPixelSpacing"]
+    detector = detector or found["NominalScannedPixelSpacing"] or _of_cassette(header, shape, notes)
     magnification = beam.magnification
     if magnification is not None:
         if detector is None and corrected is not None:
@@ -141,7 +143,7 @@ def _spacing(
         notes.append(f"A magnification of {factor:g} was taken out of the pixel spacing.")
         return _times(detector, 1 / factor), beam
     if detector is not None:
-        name = next(name for name in _SPACINGS if found[name] == detector)
+        name = next((name for name in _SPACINGS if found[name] == detector), "CassetteSize")
         notes.append(f"{name} is that of the detector: magnification was not taken out.")
     elif not any(name in header for name in _SPACINGS):
         notes.append("The file has no pixel spacing.")
@@ -175,6 +177,22 @@ def _usable(header: Mapping[str, Any], name: str, shape: tuple[int, int], notes:
     told = "empty" if row is None or column is None else f"{row:g} x {column:g} mm, which no radiograph has,"
     notes.append(f"{name} is {told} and was ignored.")
     return None
+
+
+def _of_cassette(header: Mapping[str, Any], shape: tuple[int, int], notes: list[str]) -> Pair | None:
+    """The spacing by the size of the cassette that a CR reader has read, where it has the picture's aspect."""
+    said = str(header.get("CassetteSize") or "").strip().upper()
+    match = re.fullmatch(r"(\d{1,3})(CM|IN)X(\d{1,3})(CM|IN)", said)
+    if match is None:
+        return None
+    sides = sorted(float(match[at]) * (10.0 if match[at + 1] == "CM" else 25.4) for at in (1, 3))
+    short, long = (side / pixels for side, pixels in zip(sides, sorted(shape), strict=True))
+    if not (
+        abs(short / long - 1) <= CASSETTE_ASPECT and all(SPACING_MM[0] <= x <= SPACING_MM[1] for x in (short, long))
+    ):
+        return None
+    notes.append(f"CassetteSize is {said}: a pixel was taken to be {long:.3g} mm.")
+    return long, long
 
 
 def _times(pair: Pair, factor: float) -> Pair:
@@ -217,7 +235,7 @@ def exposed(dataset: Dataset, shape: tuple[int, int], notes: list[str]) -> BoolI
         for form in _words(dataset.get(f"{kind}Shape")):
             part = _FORMS[form](dataset, kind, shape) if form in _FORMS else None
             if part is None or part.mean() < LEAST_EXPOSED:
-                notes.append(f"{kind}Shape {form[:16]} can't be read or leaves nothing, and was ignored.")
+                notes.append(f"{kind}Shape {form[:16]} can't be read or leaves next to nothing, and was ignored.")
             elif not part.all():
                 inside = part if inside is None else inside & part
                 notes.append(f"{kind}Shape {form}: {100 * (1 - part.mean()):.2g}% of the pixels lie outside of it.")

@@ -87,6 +87,9 @@ def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
     physical = relationship in ("LIN", "LOG")
     values = np.array(stored if physical else _after_modality_lut(stored, dataset), np.float32)
     dense_is_high, notes, doubts = _meaning(header, relationship, _falls(dataset) and not physical)
+    if relationship == "LIN" and dense_is_high:
+        # No intensity is the highest number that can be stored, which only the header knows.
+        values, dense_is_high = np.float32(_highest(dataset)) - values, False
     if str(header.get("Modality") or "") in UNSURE:
         doubts.append(f"Modality is {header.get('Modality') or 'missing'}: it was taken for a radiograph.")
     found = place(header, (values.shape[0], values.shape[1]))
@@ -139,6 +142,11 @@ def _after_modality_lut(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArr
 
     values: npt.NDArray[Any] = apply_modality_lut(stored, dataset)
     return values
+
+
+def _highest(dataset: Dataset) -> int:
+    signed = int(dataset.get("PixelRepresentation") or 0)
+    return int(2 ** (int(dataset.BitsStored) - signed) - 1)
 
 
 def _falls(dataset: Dataset) -> bool:

@@ -228,6 +228,9 @@ def exposed_field(density: FloatImage, exposed: BoolImage | None = None) -> tupl
     """
     rows, columns = _bounds(exposed, density.shape)
     within = density[rows, columns]
+    if exposed is not None:
+        inside = exposed[rows, columns]
+        within = np.where(inside, within, within[inside].min())
     factor = -(-max(within.shape) // _BORDER_GRID)
     reduced = _block_means(within, factor)
     low, high = np.percentile(reduced, (1, 99))
