@@ -72,7 +72,7 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         image, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=geometry is not None)
         views[0, slot, 0], matrices[0, slot] = onto_grid(image, view.matrix, shape, bundle.xray.spacing_mm)
         valid[0, slot] = 1.0
-        assumptions += [f"{name}: {line}" for line in assumed]
+        assumptions += [f"{name}: {line}" for line in (*assumed, *beam_notes(xray, geometry))]
         warnings += doubts(name, xray, bundle)
     own = [name for name, xray in xrays.items() if not xray.beam]
     if geometry is None and own:
@@ -146,6 +146,14 @@ def _check_study(xrays: Mapping[str, object]) -> None:
             raise _misnamed(name, xray)
     if {"ap", "pa"} <= set(xrays):
         raise InputError.of("X-rays", "views", found="both ap and pa", expected="one frontal view")
+
+
+def beam_notes(xray: XRay, geometry: Geometry | None) -> list[str]:
+    """What became of what file or user say of the beam, in a sentence."""
+    if not xray.beam:
+        return []
+    used = f"Geometry: {xray.beam}."
+    return [used if geometry is None else f"Its own geometry ({xray.beam}) gave way to the geometry file."]
 
 
 def _misnamed(name: str, xray: XRay) -> InputError:

@@ -270,7 +270,7 @@ def _combined(source: str, file: Beam, user: Beam) -> tuple[Beam, tuple[str, ...
         file.tilt_deg,
     )
     if said.magnification is not None or (said.sod_mm is None and said.sdd_mm is None):
-        return said, ((f"Geometry: {said}.",) if said else ())
+        return said, ()
     known, missing = ("--sdd", "--sod") if said.sod_mm is None else ("--sod", "--sdd")
     if user.sod_mm is not None or user.sdd_mm is not None:
         raise InputError.of(known, "options", found=f"no {missing}", expected=f"both, for {source} says neither")

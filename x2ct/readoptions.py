@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from x2ct.beam import UNKNOWN, Beam
@@ -62,24 +62,31 @@ class ReadOptions:
         Raises:
             InputError: something is said of a view that isn't there, or twice of the same, or can't be.
         """
-        options = dict.fromkeys(views, cls())
+        chosen: dict[str, dict[str, Any]] = {view: {} for view in views}
         for key, pairs in said.items():
             names = [name for name, _ in pairs]
             for name in names:
-                if name is not None and name not in options:
+                if name is not None and name not in chosen:
                     raise InputError.of(f"--{key}", "view", found=name, expected=" or ".join(views) or "an X-ray")
                 if names.count(name) > 1:
                     raise InputError.of(f"--{key}", "options", found=f"{name or 'all views'} twice", expected="once")
             for name, value in sorted(pairs, key=lambda pair: pair[0] is not None):
                 for view in views if name is None else (name,):
-                    options[view] = options[view]._with(key, value)
-        return options
+                    chosen[view][key] = value
+        return {view: cls._from(**values) for view, values in chosen.items()}
 
-    def _with(self, key: str, value: Any) -> ReadOptions:
-        if key in ("sdd", "sod", "angle"):
-            field = {"sdd": "sdd_mm", "sod": "sod_mm", "angle": "angle_deg"}[key]
-            return replace(self, beam=replace(self.beam, **{field: value}))
-        return replace(self, **{"spacing_mm" if key == "spacing" else key: value})
+    @classmethod
+    def _from(
+        cls,
+        spacing: Spacing | None = None,
+        rotate: int = 0,
+        flip: str | None = None,
+        frame: int | None = None,
+        sdd: float | None = None,
+        sod: float | None = None,
+        angle: float | None = None,
+    ) -> ReadOptions:
+        return cls(spacing, rotate, flip, frame, Beam(sod, sdd, angle))
 
 
 def checked_spacing(spacing: Spacing) -> tuple[float, float]:

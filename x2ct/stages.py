@@ -12,14 +12,15 @@ import numpy.typing as npt
 
 from x2ct import report
 from x2ct.bundle import Bundle
-from x2ct.conditioning import SLOT_OF, doubts, view_of
+from x2ct.conditioning import SLOT_OF, beam_notes, doubts, view_of
 from x2ct.errors import InputError
 from x2ct.exposure import Stage
 from x2ct.geometry import Geometry
 from x2ct.output import check_outputs, check_writable, staged
 from x2ct.panels import Panel, page, png, window
 from x2ct.picture import Picture
-from x2ct.radiograph import FloatImage, ReadOptions, XRay
+from x2ct.radiograph import FloatImage, XRay
+from x2ct.readoptions import ReadOptions, refuse_beams_beside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -68,6 +69,7 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
     Raises:
         X2CTError: any of the family; nothing has been written.
     """
+    refuse_beams_beside(job.geometry, job.reading)
     outputs = [path for path in (job.output, job.stages) if path is not None]
     check_outputs(outputs, [path for path in (job.xray, job.geometry) if path is not None])
     if job.output:
@@ -99,7 +101,7 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         "model": {"name": bundle.name, "sha256": bundle.checksum},
         "geometry": Geometry((view,)).to_json(),
         "stages": [_facts(before, after) for before, after in zip([None, *seen], seen, strict=False)],
-        "assumptions": list(assumptions),
+        "assumptions": [*assumptions, *beam_notes(xray, geometry)],
         "warnings": doubts(name, xray, bundle),
         "outputs": written,
     }

@@ -262,6 +262,7 @@ def _check_job(job: SampleJob) -> None:
         raise InputError("X-rays: found none, expected --ap or --pa, --lateral, or a frontal view and --lateral")
     if job.preview_every is not None and job.preview is None:
         raise InputError.of("--preview-every", "options", found="no --preview", expected="a picture to draw")
+    refuse_beams_beside(job.geometry, job.reading)
     if job.ap and job.pa:
         raise InputError("X-rays: found both --ap and --pa, expected one frontal view")
     for path in (*job.inputs.values(), *((job.geometry,) if job.geometry else ())):
