@@ -138,7 +138,7 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "frame of one": (["a.dcm", "--frame", "2"], "--frame: found 2, expected 1"),
     "one distance": (["a.dcm", "--sdd", "1800"], "--sdd: options: found no --sod"),
     "distances that can't be": (["a.dcm", "--sdd", "1000", "--sod", "1500"], "magnification: found 0.667"),
-    "too near": (["a.dcm", "--sdd", "18", "--sod", "15"], "distance in mm: found 15"),
+    "too near": (["a.dcm", "--sdd", "18", "--sod", "15"], "distance in mm: found 18"),
     "an angle": (["a.dcm", "--angle", "inf"], "--angle: degrees"),
     "another view": (["a.dcm", "--view", "ap", "--rotate", "lateral=90"], "--rotate: view: found lateral"),
     "no view": (["a.dcm", "--rotate", "top=90"], "found 'top' before the equals sign"),
@@ -156,8 +156,8 @@ REFUSED: dict[str, tuple[list[object], str]] = {
 
 @pytest.mark.parametrize("fault", REFUSED)
 def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, model: Path, fault: str) -> None:
-    files.dicom(tmp_path / "a.dcm", SHOWN[:40])
-    files.dicom(tmp_path / "several.dcm", np.stack([SHOWN[:40]] * 3))
+    files.dicom(tmp_path / "a.dcm", SHOWN[160:200])
+    files.dicom(tmp_path / "several.dcm", np.stack([SHOWN[160:200]] * 3))
     Geometry((View.parallel("ap", shape=(40, 352)),)).save(tmp_path / "g.json")
     arguments, words = REFUSED[fault]
     placed = [tmp_path / a if isinstance(a, str) and "." in a and "=" not in a else a for a in arguments]
