@@ -138,7 +138,7 @@ REFUSED: dict[str, tuple[list[object], str]] = {
     "frame of one": (["a.dcm", "--frame", "2"], "--frame: found 2, expected 1"),
     "one distance": (["a.dcm", "--sdd", "1800"], "--sdd: options: found no --sod"),
     "distances that can't be": (["a.dcm", "--sdd", "1000", "--sod", "1500"], "magnification: found 0.667"),
-    "too near": (["a.dcm", "--sdd", "18", "--sod", "15"], "distance in mm: found 18"),
+    "too near": (["a.dcm", "--sdd", "18", "--sod", "15"], "--sod: distance in mm: found 15"),
     "an angle": (["a.dcm", "--angle", "inf"], "--angle: degrees"),
     "another view": (["a.dcm", "--view", "ap", "--rotate", "lateral=90"], "--rotate: view: found lateral"),
     "no view": (["a.dcm", "--rotate", "top=90"], "found 'top' before the equals sign"),
