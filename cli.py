@@ -238,7 +238,7 @@ def sample(
         lateral=lateral,
         geometry=geometry,
         reading=reading(
-            [name for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path],
+            [name for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path or manifest],
             spacing=spacing,
             rotate=rotate,
             flip=flip,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from x2ct.beam import UNKNOWN, Beam
 from x2ct.errors import InputError
-from x2ct.turn import FLIPS, ROTATIONS, Turn
+from x2ct.turn import Turn
 
 SPACING_MM = (0.01, 20.0)
 Spacing = float | tuple[float, float]
@@ -102,4 +103,8 @@ def checked_spacing(spacing: Spacing) -> tuple[float, float]:
     return float(pair[0]), float(pair[1])
 
 
-__all__ = ["FLIPS", "ROTATIONS", "ReadOptions", "Spacing", "checked_spacing"]
+def refuse_beams_beside(geometry: Path | None, reading: Mapping[str, ReadOptions]) -> None:
+    """A geometry file says all of a beam. Raises InputError where the user says some of it too."""
+    if geometry is not None and any(options.beam for options in reading.values()):
+        found = "--sdd, --sod or --angle beside it"
+        raise InputError.of("--geometry", "options", found=found, expected="either of them")

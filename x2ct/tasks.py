@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from x2ct.errors import InputError
 from x2ct.output import check_outputs, check_writable, staged
+from x2ct.readoptions import ReadOptions, refuse_beams_beside
 
 if TYPE_CHECKING:
     from x2ct.bundle import Bundle
-    from x2ct.radiograph import ReadOptions, XRay
+    from x2ct.radiograph import XRay
     from x2ct.sampler import Preview, Result, Sampler
     from x2ct.volume import Volume
 
