@@ -53,7 +53,7 @@ class ReadOptions:
     def by_view(
         cls, views: Sequence[str], said: Mapping[str, Sequence[tuple[str | None, Any]]]
     ) -> dict[str, ReadOptions]:
-        """The options of each view, from what was said of all views or of one.
+        """The options of each view of which anything was said, be it of all views or of one.
 
         Args:
             views: the names of the X-rays that there are.
@@ -74,7 +74,7 @@ class ReadOptions:
             for name, value in sorted(pairs, key=lambda pair: pair[0] is not None):
                 for view in views if name is None else (name,):
                     chosen[view][key] = value
-        return {view: cls._from(**values) for view, values in chosen.items()}
+        return {view: cls._from(**values) for view, values in chosen.items() if values}
 
     @classmethod
     def _from(

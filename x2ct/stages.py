@@ -109,7 +109,7 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
 
 def _load(job: XRayJob, watch: Any) -> tuple[XRay, str]:
     """The X-ray and its view's name; what was said of no view in particular holds whatever it is."""
-    if job.view is not None or len(set(job.reading.values())) <= 1:
+    if job.view is not None or len({job.reading.get(view) for view in SLOT_OF}) == 1:
         options = job.reading.get(job.view or "ap")
         xray = XRay.load(job.xray, options=options, watch=watch)
         return xray, job.view or xray.view or "ap"
