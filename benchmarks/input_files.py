@@ -70,7 +70,8 @@ def dicom(path: Path, stored: Array, bits: int = 12, **tags: Any) -> Path:
         if keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
             dataset.add_new(keyword, "SS" if signed else "US", value)
         elif value is None:
-            delattr(dataset, keyword)
+            if keyword in dataset:
+                delattr(dataset, keyword)
         else:
             setattr(dataset, keyword, value)
     dataset.save_as(path, enforce_file_format=True)

@@ -112,11 +112,20 @@ def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any
     except (InputError, MemoryError):
         raise
     except Exception as error:  # decoders raise many kinds on damaged or unknown data
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        reason = (lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0])[:160]
         hint = f"its transfer syntax is {getattr(syntax, 'name', 'unknown')}"
-        raise InputError.of(source, "pixel data", found=reason, expected="a whole picture", hint=hint) from error
+        raise InputError.of(
+            source, "pixel data", found=_reason(error), expected="a whole picture", hint=hint
+        ) from error
     return values
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, in a few words."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]  # the first says only that there was one
+    if "NoneType" in text:
+        return "damaged data (GDCM gives no picture)"
+    return text.partition(" - ")[0][:160]
 
 
 def _frames(source: Path, dataset: Dataset) -> int:

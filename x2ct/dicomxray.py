@@ -186,11 +186,13 @@ def _meaning(header: Mapping[str, Any], relationship: str, falls: bool) -> tuple
     sign = header.get("PixelIntensityRelationshipSign")
     photometric = str(header.get("PhotometricInterpretation") or "")
     modality = str(header.get("Modality") or "")
+    intent = str(header.get("PresentationIntentType") or "").strip().upper()
     notes, doubts = [], []
     shown_bright = photometric != "MONOCHROME1"
     if sign in (1, -1):
         dense_is_high = (sign == -1) != falls
-        if modality not in FLUOROSCOPY and photometric and dense_is_high != shown_bright:
+        for_eyes = relationship != "LIN" and intent != "FOR PROCESSING" and modality not in FLUOROSCOPY
+        if for_eyes and photometric and dense_is_high != shown_bright:
             doubts.append(
                 f"PixelIntensityRelationshipSign says that dense tissue is {'high' if dense_is_high else 'low'}, and "
                 f"{photometric[:16]} would show it dark: the sign was believed."
@@ -205,7 +207,6 @@ def _meaning(header: Mapping[str, Any], relationship: str, falls: bool) -> tuple
             dense_is_high = not dense_is_high
             notes.append("Fluoroscopy without a sign of its intensity: dense tissue was taken to be shown dark.")
     notes.append(_INTENSITY.get(relationship) or _INTENSITY[""])
-    intent = str(header.get("PresentationIntentType") or "").strip().upper()
     if intent == "FOR PROCESSING" and relationship not in ("LIN", "LOG"):
         doubts.append(
             "The file is FOR PROCESSING and does not say whether its values are linear (LIN) or logarithmic (LOG) in "

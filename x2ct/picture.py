@@ -99,7 +99,7 @@ def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
     spread = values.max(axis=2).astype(np.int64) - values.min(axis=2)
     share = float(np.mean(spread > COLOUR_SPREAD * full))
     if share > COLOUR_SHARE:
-        found = f"colour in {100 * share:.2g}% of the pixels"
+        found = f"colour in {100 * share:.3g}% of the pixels"
         raise InputError.of(source, "colour", found=found, expected="a grey picture", hint="is this a photo?")
     return values[..., 1]
 
@@ -152,7 +152,9 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
                     raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
         except Image.DecompressionBombError as error:
-            raise InputError.of(source, "size", found="a picture past every limit", expected="100 million") from error
+            raise InputError.of(
+                source, "size", found="a picture past every limit", expected="at most 100 million pixels"
+            ) from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
             raise unreadable(source, error) from error
     if values.ndim == 3:
