@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from x2ct import codestream
+from x2ct import codestream, gdcm_frames
 from x2ct.errors import InputError
 from x2ct.picture import check_frame, check_size, unreadable
 
@@ -26,11 +26,10 @@ MAX_INFLATED_BYTES = 256 << 20  # what a deflated file may become: MAX_PIXELS of
 BITS_STORED = (8, 16)
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_JPEG_12_BIT = "1.2.840.10008.1.2.4.51"
 # The decoders that are tried first; OpenJPEG and libjpeg are newer in Pillow than in GDCM.
 _PLUGIN = {
     "1.2.840.10008.1.2.4.50": "pillow",
-    _JPEG_12_BIT: "gdcm",
+    gdcm_frames.JPEG_EXTENDED: "gdcm",
     "1.2.840.10008.1.2.4.57": "gdcm",
     "1.2.840.10008.1.2.4.70": "gdcm",
     "1.2.840.10008.1.2.4.80": "gdcm",
@@ -102,20 +101,25 @@ def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any
     _check_bits(source, dataset)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     decoder = _decoder(source, syntax)
-    plugin = _PLUGIN.get(str(syntax), "")
     try:
-        if plugin == "gdcm":
-            _hush_gdcm()
         if syntax.is_encapsulated:
             _check_codestream(source, dataset, index)
-        values, _ = decoder.as_array(dataset, index=index, raw=True, decoding_plugin=plugin)
+        return _frame(decoder, dataset, index, _PLUGIN.get(str(syntax), ""))
     except (InputError, MemoryError):
         raise
     except Exception as error:  # decoders raise many kinds on damaged or unknown data
-        hint = f"its transfer syntax is {getattr(syntax, 'name', 'unknown')}"
-        raise InputError.of(
-            source, "pixel data", found=_reason(error), expected="a whole picture", hint=hint
-        ) from error
+        syntax_name = getattr(syntax, "name", "unknown")
+        told = {"found": _reason(error), "expected": "a whole picture", "hint": f"its transfer syntax is {syntax_name}"}
+        raise InputError.of(source, "pixel data", **told) from error
+
+
+def _frame(decoder: Decoder, dataset: Dataset, index: int, plugin: str) -> npt.NDArray[Any]:
+    if plugin != "gdcm":
+        return decoder.as_array(dataset, index=index, raw=True, decoding_plugin=plugin)[0]
+    with gdcm_frames.complaints() as said:
+        values = decoder.as_array(dataset, index=index, raw=True, decoding_plugin=plugin)[0]
+    if said:
+        raise ValueError(said[0])
     return values
 
 
@@ -152,9 +156,9 @@ def _decoder(source: Path, syntax: Any) -> Decoder:
     from pydicom.pixels.decoders.base import Decoder, get_decoder
 
     try:
-        if str(syntax) == _JPEG_12_BIT:  # pydicom leaves it to a package under the GPL; GDCM can do it
+        if str(syntax) == gdcm_frames.JPEG_EXTENDED:  # pydicom leaves it to a package under the GPL; GDCM can do it
             decoder = Decoder(syntax)
-            decoder.add_plugin("gdcm", ("x2ct.jpegextended", "decode_frame"))
+            decoder.add_plugin("gdcm", ("x2ct.gdcm_frames", "decode_extended"))
             return decoder
         decoder = get_decoder(syntax)
     except Exception as error:
@@ -163,14 +167,6 @@ def _decoder(source: Path, syntax: Any) -> Decoder:
     if not decoder.is_available or (syntax.is_encapsulated and str(syntax) not in _PLUGIN):
         raise InputError.of(source, "transfer syntax", found=syntax.name, expected=_SUPPORTED)
     return decoder
-
-
-def _hush_gdcm() -> None:
-    """GDCM writes to stderr what it also returns."""
-    import gdcm
-
-    gdcm.Trace.ErrorOff()
-    gdcm.Trace.WarningOff()
 
 
 def _check_codestream(source: Path, dataset: Dataset, index: int) -> None:

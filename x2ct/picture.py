@@ -152,9 +152,8 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
                     raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
         except Image.DecompressionBombError as error:
-            raise InputError.of(
-                source, "size", found="a picture past every limit", expected="at most 100 million pixels"
-            ) from error
+            found, expected = "a picture past every limit", "at most 100 million pixels"
+            raise InputError.of(source, "size", found=found, expected=expected) from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
             raise unreadable(source, error) from error
     if values.ndim == 3:
