@@ -170,6 +170,22 @@ def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, model: Path, f
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_what_readers_log_is_not_shown(tmp_path: Path, model: Path) -> None:
+    """In a process of its own: pytest has handlers, and a library without any is heard on stderr."""
+    import struct
+    import subprocess
+    import sys
+
+    tifffile.imwrite(tmp_path / "a.tif", SHOWN, description="a note")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    at = content.find(struct.pack("<HH", 270, 2))
+    content[at + 8 : at + 12] = struct.pack("<I", 10**8)
+    (tmp_path / "a.tif").write_bytes(bytes(content))
+    command = [sys.executable, "-m", "x2ct", "xray", str(tmp_path / "a.tif"), "-m", str(model), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 # ---------------------------------------------------------------------------------------------- the geometry's schema
 
 DETECTOR = {"shape": [352, 352], "spacing_mm": [1.25, 1.25]}

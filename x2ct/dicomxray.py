@@ -72,8 +72,10 @@ def read_dicom(source: Path, frame: int | None = None) -> Picture:
         dataset = open_dicom(source)
         try:
             return _picture(source, dataset, frame)
-        except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError, OverflowError) as error:
-            # pydicom converts an element when it is first touched, so a damaged one may speak up anywhere.
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            # pydicom converts an element when it is first touched, so a damaged one may speak up anywhere, in many ways.
             raise unreadable(source, error) from error
 
 
