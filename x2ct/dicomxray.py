@@ -75,7 +75,7 @@ def read_dicom(source: Path, frame: int | None = None) -> Picture:
         except (InputError, MemoryError):
             raise
         except Exception as error:
-            # pydicom converts an element when it is first touched, so a damaged one may speak up anywhere, in many ways.
+            # pydicom converts an element when it is first touched, so damage may speak up anywhere, in many ways.
             raise unreadable(source, error) from error
 
 
