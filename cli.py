@@ -16,8 +16,24 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__, terminal
-from x2ct.commands import cohort, drr, evaluate, export, info, prepare, train, tune, view
-from x2ct.commands.options import Json, Quiet, Threads, parse_bytes, parse_option, parse_pitch, parse_shape, parse_voxel
+from x2ct.commands import cohort, drr, evaluate, export, info, prepare, train, tune, view, xray
+from x2ct.commands.options import (
+    AngleOf,
+    FlipOf,
+    FrameOf,
+    Json,
+    Quiet,
+    RotateOf,
+    SddOf,
+    SodOf,
+    SpacingOf,
+    Threads,
+    parse_bytes,
+    parse_option,
+    parse_shape,
+    parse_voxel,
+    reading,
+)
 
 
 class Commands(TyperGroup):
@@ -67,7 +83,7 @@ def sample(
     ],
     ap: Annotated[
         Path | None,
-        typer.Option(help="Frontal X-ray, source in front: PNG, TIFF, DICOM or .npy.", rich_help_panel="Input"),
+        typer.Option(help="Frontal X-ray, source in front: DICOM, PNG, JPEG, TIFF or .npy.", rich_help_panel="Input"),
     ] = None,
     pa: Annotated[
         Path | None, typer.Option(help="Frontal X-ray, source behind, in place of --ap.", rich_help_panel="Input")
@@ -78,15 +94,13 @@ def sample(
     geometry: Annotated[
         Path | None, typer.Option(help="JSON that says where the X-rays were taken from.", rich_help_panel="Input")
     ] = None,
-    spacing: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_pitch,
-            metavar="MM",
-            help="The pixel pitch: MM, or ROW,COLUMN.",
-            rich_help_panel="Input",
-        ),
-    ] = None,
+    spacing: SpacingOf = None,
+    rotate: RotateOf = None,
+    flip: FlipOf = None,
+    frame: FrameOf = None,
+    sdd: SddOf = None,
+    sod: SodOf = None,
+    angle: AngleOf = None,
     model: Annotated[
         str,
         typer.Option("--model", "-m", help="A bundle's folder, or a bundled model's name.", rich_help_panel="Sampling"),
@@ -223,7 +237,16 @@ def sample(
         pa=pa,
         lateral=lateral,
         geometry=geometry,
-        spacing_mm=spacing,
+        reading=reading(
+            [name for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path or manifest],
+            spacing=spacing,
+            rotate=rotate,
+            flip=flip,
+            frame=frame,
+            sdd=sdd,
+            sod=sod,
+            angle=angle,
+        ),
         model=model,
         preview=preview,
         preview_every=preview_every,
@@ -267,6 +290,7 @@ def sample(
 # The order in which the help lists them.
 for _command in (
     view.view,
+    xray.xray,
     drr.drr,
     prepare.prepare,
     train.train,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from x2ct import preview
+from x2ct import panels, preview
 from x2ct.errors import InputError
 from x2ct.radiograph import XRay
 from x2ct.volume import Volume
@@ -117,4 +117,4 @@ def test_only_a_png_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="png"):
         preview.save(tmp_path / "a.jpg", volume)
     assert list(tmp_path.iterdir()) == []
-    assert Image.open(io.BytesIO(preview.png(preview.preview(volume)))).format == "PNG"
+    assert Image.open(io.BytesIO(panels.png(preview.preview(volume)))).format == "PNG"

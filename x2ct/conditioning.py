@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -54,8 +55,8 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
 
     Raises:
-        InputError: no X-ray, both "ap" and "pa", a view that the geometry lacks, or a size or spacing that contradicts
-            it.
+        InputError: no X-ray, both "ap" and "pa", a frontal X-ray that says that it is a lateral one, or the other way
+            round, a view that the geometry lacks, or a size or spacing that contradicts it.
     """
     _check_study(xrays)
     shape = bundle.xray.shape
@@ -67,15 +68,17 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
     warnings: list[str] = []
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
-        view = _view_of(name, bundle.geometry.views[slot], geometry)
+        view = view_of(name, bundle.geometry.views[slot], xray, geometry)
         image, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=geometry is not None)
         views[0, slot, 0], matrices[0, slot] = onto_grid(image, view.matrix, shape, bundle.xray.spacing_mm)
         valid[0, slot] = 1.0
-        assumptions += [f"{name}: {line}" for line in assumed]
-        warnings += _doubts(name, xray)
-    if geometry is None:
+        assumptions += [f"{name}: {line}" for line in (*assumed, *beam_notes(xray, geometry))]
+        warnings += doubts(name, xray, bundle)
+    own = [name for name, xray in xrays.items() if not xray.beam]
+    if geometry is None and own:
+        usual = ", ".join(f"{view.name} {view.kind}" for view in bundle.geometry.views)
         assumptions.append(
-            "geometry: none given, so the views are taken to be the model's own (" + _summary(bundle) + ")"
+            f"geometry: none given for {' and '.join(own)}, so the views are taken to be the model's own ({usual})"
         )
     if len(xrays) == 1 and slots > 1:
         warnings.append(f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data")
@@ -100,7 +103,7 @@ def measured(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | Non
     found = np.zeros((len(bundle.geometry.views), *bundle.xray.shape), np.bool_)
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
-        view = _view_of(name, bundle.geometry.views[slot], geometry)
+        view = view_of(name, bundle.geometry.views[slot], xray, geometry)
         field = xray.field_on(view, exact=geometry is not None)
         found[slot] = onto_grid(field, view.matrix, bundle.xray.shape, bundle.xray.spacing_mm)[0] > WHOLLY
     return found
@@ -139,14 +142,45 @@ def _check_study(xrays: Mapping[str, object]) -> None:
         if not isinstance(xray, XRay):
             hint = "x2ct.XRay.load reads a file, x2ct.XRay.of takes an array"
             raise InputError.of(name, "type", found=type(xray).__name__, expected="an x2ct.XRay", hint=hint)
+        if xray.view is not None and SLOT_OF[xray.view] != SLOT_OF[name]:
+            raise _misnamed(name, xray)
     if {"ap", "pa"} <= set(xrays):
         raise InputError.of("X-rays", "views", found="both ap and pa", expected="one frontal view")
 
 
-def _view_of(name: str, usual: View, geometry: Geometry | None) -> View:
-    """The view that an X-ray of this name was taken from."""
+def beam_notes(xray: XRay, geometry: Geometry | None) -> list[str]:
+    """What became of what file or user say of the beam, in a sentence."""
+    if not xray.beam:
+        return []
+    used = f"Geometry: {xray.beam}."
+    return [used if geometry is None else f"Its own geometry ({xray.beam}) gave way to the geometry file."]
+
+
+def _misnamed(name: str, xray: XRay) -> InputError:
+    hint = (
+        f"give it as --{xray.view}; or, if the file is wrong, write its line integrals, which carry no name: "
+        f"x2ct xray {Path(xray.source).name} --view {name} -o x.npy"
+    )
+    expected = f"a {'frontal' if SLOT_OF[name] == 0 else 'lateral'} X-ray"
+    found = f"a file that calls itself {xray.view}"
+    return InputError.of(xray.source, "view", found=found, expected=expected, hint=hint)
+
+
+def view_of(name: str, usual: View, xray: XRay, geometry: Geometry | None = None) -> View:
+    """The view that an X-ray of this name was taken from.
+
+    Args:
+        name: "ap", "pa" or "lateral".
+        usual: the model's own view of that kind.
+        xray: what its file or its user says of the beam goes before the usual.
+        geometry: what goes before both.
+
+    Raises:
+        InputError: the geometry lacks the view.
+    """
     if geometry is None:
-        return _from_behind(usual) if name == "pa" else usual
+        usual = _from_behind(usual) if name == "pa" else usual
+        return xray.beam.view(name, usual) if xray.beam else usual
     views = {view.name: view for view in geometry.views}
     other = views.get({"ap": "pa", "pa": "ap"}.get(name, ""))
     if name in views:
@@ -171,14 +205,32 @@ def _from_behind(view: View) -> View:
     return View("pa", mirror @ view.matrix @ half_turn, view.shape, view.spacing_mm)
 
 
-def _doubts(name: str, xray: XRay) -> list[str]:
-    doubts = []
+def doubts(name: str, xray: XRay, bundle: Bundle) -> list[str]:
+    """What makes a result from this X-ray less trustworthy, one line each."""
+    lines = [f"{name}: {line}" for line in xray.warnings]
     if not xray.calibrated:
-        doubts.append(f"{name}: intensities are not calibrated line integrals; HU are approximate")
+        lines.append(f"{name}: intensities are not calibrated line integrals; HU are approximate")
     if xray.view and xray.view != name:
-        doubts.append(f"{name}: the file calls itself {xray.view}")
-    return doubts
+        lines.append(f"{name}: the file calls itself {xray.view}")
+    known = trained_on(bundle)
+    if xray.body_part and known and not any(_shows(xray.body_part, region) for region in known):
+        lines.append(f"{name}: the file shows {xray.body_part}; the model was trained on {' and '.join(known)}")
+    return lines
 
 
-def _summary(bundle: Bundle) -> str:
-    return ", ".join(f"{view.name} {view.kind}" for view in bundle.geometry.views)
+def trained_on(bundle: Bundle) -> tuple[str, ...]:
+    """The regions of the body that the bundle says it was trained on; empty where it says nothing."""
+    training = bundle.provenance.get("training")
+    regions = training.get("regions") if isinstance(training, Mapping) else None
+    return tuple(str(region) for region in regions) if isinstance(regions, list) else ()
+
+
+# BodyPartExamined (DICOM PS3.16, annex L) that show at least a good part of a region; other regions match by name.
+_PARTS = {
+    "chest": ("CHEST", "THORAX", "LUNG", "RIB", "STERNUM", "TSPINE", "HEART", "MEDIASTINUM", "TRUNK", "BODY"),
+    "trunk": ("CHEST", "THORAX", "ABDOMEN", "PELVIS", "LUNG", "RIB", "SPINE", "TRUNK", "BODY"),
+}
+
+
+def _shows(body_part: str, region: str) -> bool:
+    return any(word in body_part for word in _PARTS.get(region.lower(), (region.upper(),)))

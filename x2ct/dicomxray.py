@@ -1,190 +1,225 @@
-"""One DICOM radiograph: what its header says about intensity, spacing, view and how the picture lies.
+"""One DICOM radiograph (CR, DX, XA, RF): what its header says about intensity, place and view.
 
-Notes never repeat what identifies a person.
+What is display is left alone: windows and VOI LUTs shape values for eyes, and end in no unit of X-ray physics. A
+modality LUT or rescale is applied, unless PixelIntensityRelationship says of the stored values themselves that they are
+linear in X-ray intensity or logarithmic: that is all the chain needs to know. Notes never repeat what identifies a
+person.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from x2ct.dicompixels import decode, open_dicom
+from x2ct.dicomplace import exposed, place
 from x2ct.errors import InputError
-from x2ct.picture import Picture, check_size, grey, unreadable
+from x2ct.picture import BoolImage, Picture, grey, unreadable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-SPACING_MM = (0.02, 5.0)
-SIDE_MM = (20.0, 1500.0)
-SLICES = ("CT", "MR", "PT", "NM", "US")  # no projections
+RADIOGRAPHS = ("CR", "DX", "XA", "RF", "RG")
+UNSURE = ("", "OT", "MG", "PX", "IO")  # may hold an X-ray, or one of what no model here knows
+SLICES = ("CT", "MR", "PT")
 FLUOROSCOPY = ("XA", "RF")  # shown with dense tissue dark, unlike radiographs
-
-_VIEWS = {"AP": "ap", "PA": "pa", "LL": "lateral", "RL": "lateral", "LATERAL": "lateral", "LAT": "lateral"}
-# What a row must run towards, by view: column 0 is the patient's right in a frontal picture, the front in a lateral.
-_ROW_TOWARDS = {"L": 1, "R": -1, "P": 1, "A": -1}
-_COLUMN_TOWARDS = {"F": 1, "H": -1}
+COLOUR = ("PALETTE COLOR",)
 
 
-def read_dicom(source: Path) -> Picture:
-    """Reads a CR, DX, XA or RF object. Windows (VOI) are display settings and are not applied.
+class Header(Mapping[str, Any]):
+    """A frame's elements by keyword: the dataset's own, else those of the frame's or the shared functional groups."""
+
+    def __init__(self, dataset: Dataset, index: int) -> None:
+        groups = [*(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]]
+        frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+        if index < len(frames):
+            groups.insert(0, frames[index])
+        self._sets = [dataset]
+        for group in groups:
+            self._sets += [item for element in group if element.VR == "SQ" for item in element.value[:1]]
+
+    def __getitem__(self, key: str) -> Any:
+        for dataset in self._sets:
+            if key in dataset:
+                return dataset[key].value
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({element.keyword for dataset in self._sets for element in dataset})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def read_dicom(source: Path, frame: int | None = None) -> Picture:
+    """Reads a CR, DX, XA or RF object.
+
+    Args:
+        source: the file.
+        frame: which picture of several, the first is 1.
 
     Raises:
-        InputError: no DICOM, no image, a slice modality, several frames, colour, damage, or past MAX_PIXELS.
+        InputError: no DICOM, no image, a slice modality, several frames without a choice, colour, damage, a transfer
+            syntax that can't be decoded, or past MAX_PIXELS.
     """
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        dataset = pydicom.dcmread(source)
-    except InvalidDicomError as error:
-        hint = "the file has no DICOM header, whatever its name says"
-        raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
-    except Exception as error:  # parsing damaged data raises many kinds
-        raise unreadable(source, error) from error
-    try:
-        return _picture(source, dataset)
-    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError, OverflowError) as error:
-        # pydicom converts an element when it is first touched, so a damaged one may speak up anywhere.
-        raise unreadable(source, error) from error
-
-
-def _picture(source: Path, dataset: Dataset) -> Picture:
-    _check_kind(source, dataset)
-    values, padding = _values(source, dataset)
-    dense_is_high, linear, notes = _meaning(dataset)
-    if padding is not None and padding.any() and not padding.all():
-        # Padding becomes what lets most X-rays through: air.
-        kept = values[~padding]
-        values[padding] = kept.min() if dense_is_high else kept.max()
-        notes.append(f"{100 * padding.mean():.2g}% of the pixels are marked as padding and were taken as air.")
-    spacing, spacing_notes = useful_spacing(dataset)
-    view, view_notes = _view(dataset)
-    values, spacing, lie_notes = _upright(values, spacing, dataset)
-    notes += [*spacing_notes, *view_notes, *lie_notes]
-    return Picture(np.ascontiguousarray(values), False, dense_is_high, linear, spacing, view, tuple(notes))
-
-
-def useful_spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, list[str]]:
-    """The pixel spacing in mm (row, column), or None with a sentence that says why what is there can't be used."""
-    notes = []
-    for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        if name not in dataset:
-            continue
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
+        dataset = open_dicom(source)
         try:
-            row, column = (float(value) for value in dataset[name].value)
-        except (TypeError, ValueError):
-            row = column = float("nan")
-        sides = (row * int(dataset.Rows), column * int(dataset.Columns))
-        good = all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in (row, column))
-        if good and all(SIDE_MM[0] <= side <= SIDE_MM[1] for side in sides):
-            if name != "PixelSpacing":
-                notes.append(f"{name} is that of the detector: magnification was not taken out.")
-            return (row, column), notes
-        notes.append(f"{name} is {row:g} x {column:g} mm, which no radiograph has, and was ignored.")
-    if not notes:
-        notes.append("The file has no pixel spacing.")
-    return None, notes
+            return _picture(source, dataset, frame)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            # pydicom converts an element when it is first touched, so damage may speak up anywhere, in many ways.
+            raise unreadable(source, error) from error
+
+
+def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
+    _check_kind(source, dataset)
+    stored = decode(source, dataset, frame)
+    if stored.ndim == 3:
+        stored = grey(stored, source)
+    header = Header(dataset, (frame or 1) - 1)
+    relationship = str(header.get("PixelIntensityRelationship") or "").strip().upper()
+    physical = relationship in ("LIN", "LOG")
+    values = np.array(stored if physical else _after_modality_lut(stored, dataset), np.float32)
+    dense_is_high, notes, doubts = _meaning(header, relationship, _falls(dataset) and not physical)
+    if relationship == "LIN" and dense_is_high:
+        # No intensity is the highest number that can be stored, which only the header knows.
+        values, dense_is_high = np.float32(_highest(dataset)) - values, False
+    if str(header.get("Modality") or "") in UNSURE:
+        doubts.append(f"Modality is {header.get('Modality') or 'missing'}: it was taken for a radiograph.")
+    found = place(header, (values.shape[0], values.shape[1]))
+    hidden = _padding(dataset, stored)
+    shown = exposed(dataset, (values.shape[0], values.shape[1]), notes)
+    if hidden is not None:
+        # Padding becomes what lets most X-rays through: air.
+        kept = values[~hidden]
+        values[hidden] = kept.min() if dense_is_high else kept.max()
+        notes.append(f"{100 * hidden.mean():.2g}% of the pixels are marked as padding and were taken as air.")
+        shown = ~hidden if shown is None else shown & ~hidden
+    if shown is not None and not shown.any():
+        raise InputError.of(source, "shutters and padding", found="no pixel left", expected="an exposed field")
+    return Picture(
+        values,
+        False,
+        dense_is_high,
+        relationship == "LIN",
+        shown,
+        found.turns,
+        found.spacing_mm,
+        found.beam,
+        found.view,
+        str(header.get("BodyPartExamined") or "").strip().upper()[:16] or None,
+        _kind(dataset),
+        (*notes, *found.notes),
+        tuple(doubts),
+    )
 
 
 def _check_kind(source: Path, dataset: Dataset) -> None:
-    modality = str(dataset.get("Modality", ""))
-    if modality in SLICES:
-        hint = "this is a slice, not an X-ray" if modality in ("CT", "MR") else ""
-        raise InputError.of(source, "Modality", found=modality, expected="CR, DX, XA or RF", hint=hint)
-    if "Rows" not in dataset or "Columns" not in dataset or "PixelData" not in dataset:
-        raise InputError.of(source, "pixel data", found="none", expected="a radiograph")
-    check_size(source, int(dataset.Rows), int(dataset.Columns))
-    try:
-        frames = int(dataset.get("NumberOfFrames") or 1)
-    except (TypeError, ValueError):
-        frames = 0
-    if frames != 1:
-        raise InputError.of(source, "NumberOfFrames", found=dataset.get("NumberOfFrames"), expected="1")
-    if str(dataset.get("PhotometricInterpretation", "")) == "PALETTE COLOR":
-        raise InputError.of(source, "PhotometricInterpretation", found="PALETTE COLOR", expected="MONOCHROME1 or 2")
+    modality = str(dataset.get("Modality") or "")
+    if modality not in RADIOGRAPHS + UNSURE:
+        hint = "this is a slice, not an X-ray" if modality in SLICES else ""
+        raise InputError.of(source, "Modality", found=modality[:16], expected="CR, DX, XA or RF", hint=hint)
+    photometric = str(dataset.get("PhotometricInterpretation") or "")
+    if photometric in COLOUR:
+        raise InputError.of(source, "PhotometricInterpretation", found=photometric, expected="MONOCHROME1 or 2")
 
 
-def _values(source: Path, dataset: Dataset) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_] | None]:
-    """Stored values after the modality LUT or rescale, and where the file says that pixels are padding."""
+def _kind(dataset: Dataset) -> str:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    intent = str(dataset.get("PresentationIntentType") or "").strip().lower()
+    parts = (str(dataset.get("Modality") or "")[:4], intent[:16], str(getattr(syntax, "name", "")).partition(",")[0])
+    return "DICOM " + ", ".join(part for part in parts if part)
+
+
+def _after_modality_lut(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
     from pydicom.pixels.processing import apply_modality_lut
 
-    try:
-        stored: npt.NDArray[Any] = dataset.pixel_array
-        if stored.ndim == 3:
-            stored = grey(stored, source)
-        values = np.array(apply_modality_lut(stored, dataset), np.float32)
-    except InputError:
-        raise
-    except Exception as error:  # decoders raise many kinds on damaged or unknown data
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        syntax = getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "unknown")
-        hint = f"its transfer syntax is {syntax}"
-        raise InputError.of(source, "pixel data", found=reason, expected="a whole picture", hint=hint) from error
+    values: npt.NDArray[Any] = apply_modality_lut(stored, dataset)
+    return values
+
+
+def _highest(dataset: Dataset) -> int:
+    signed = int(dataset.get("PixelRepresentation") or 0)
+    return int(2 ** (int(dataset.BitsStored) - signed) - 1)
+
+
+def _falls(dataset: Dataset) -> bool:
+    """Whether the modality LUT or rescale makes low of high."""
+    tables = dataset.get("ModalityLUTSequence")
+    if tables:
+        data = np.asarray(tables[0].LUTData)
+        return bool(data.size and float(data[-1]) < float(data[0]))
+    return float(dataset.get("RescaleSlope") or 1) < 0
+
+
+def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> BoolImage | None:
+    """Where the file says that pixels are no measurement."""
     if "PixelPaddingValue" not in dataset:
-        return values, None
-    low = high = int(dataset.PixelPaddingValue)
+        return None
+    low = high = _as_stored(dataset.PixelPaddingValue, stored)
     if "PixelPaddingRangeLimit" in dataset:
-        low, high = sorted((low, int(dataset.PixelPaddingRangeLimit)))
-    return values, (stored >= low) & (stored <= high)
+        low, high = sorted((low, _as_stored(dataset.PixelPaddingRangeLimit, stored)))
+    hidden = (stored >= low) & (stored <= high)
+    return hidden if hidden.any() and not hidden.all() else None
 
 
-def _meaning(dataset: Dataset) -> tuple[bool, bool, list[str]]:
-    """Whether high values are dense, whether they are linear in X-ray intensity, and what was assumed for that.
+def _as_stored(value: Any, stored: npt.NDArray[Any]) -> int:
+    """A padding value, which some files write unsigned beside signed pixels."""
+    number = int(value)
+    limits = np.iinfo(stored.dtype)
+    return number - (1 << limits.bits) if limits.min < 0 and number > limits.max else number
 
-    DICOM PS3.3 C.8.11.3 (DX) and C.8.7.1 (XA): PixelIntensityRelationshipSign 1 means that lower values are less X-ray
-    intensity; LIN without a sign is proportional to it. MONOCHROME1 shows its lowest value white, and radiographs are
-    shown with dense tissue white.
+
+def _meaning(header: Mapping[str, Any], relationship: str, falls: bool) -> tuple[bool, list[str], list[str]]:
+    """Whether high values are dense; what was assumed for that, and what is doubtful.
+
+    DICOM PS3.3 C.8.11.3 (DX) and C.8.7.1 (XA): PixelIntensityRelationshipSign 1 means that lower stored values are
+    less X-ray intensity; LIN without a sign is proportional to it. MONOCHROME1 shows its lowest value white, and
+    radiographs are shown with dense tissue white.
     """
-    relationship = str(dataset.get("PixelIntensityRelationship", "") or "")
-    sign = dataset.get("PixelIntensityRelationshipSign")
-    linear = relationship == "LIN"
-    photometric = str(dataset.get("PhotometricInterpretation", "") or "")
-    notes = []
+    sign = header.get("PixelIntensityRelationshipSign")
+    photometric = str(header.get("PhotometricInterpretation") or "")
+    modality = str(header.get("Modality") or "")
+    intent = str(header.get("PresentationIntentType") or "").strip().upper()
+    notes, doubts = [], []
+    shown_bright = photometric != "MONOCHROME1"
     if sign in (1, -1):
-        dense_is_high = sign == -1
-    elif linear:
+        dense_is_high = (sign == -1) != falls
+        for_eyes = relationship != "LIN" and intent != "FOR PROCESSING" and modality not in FLUOROSCOPY
+        if for_eyes and photometric and dense_is_high != shown_bright:
+            doubts.append(
+                f"PixelIntensityRelationshipSign says that dense tissue is {'high' if dense_is_high else 'low'}, and "
+                f"{photometric[:16]} would show it dark: the sign was believed."
+            )
+    elif relationship == "LIN":
         dense_is_high = False
     else:
         if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-            notes.append(f"PhotometricInterpretation is {photometric or 'missing'}: MONOCHROME2 was assumed.")
-        dense_is_high = photometric != "MONOCHROME1"
-        if str(dataset.get("Modality", "")) in FLUOROSCOPY:
+            notes.append(f"PhotometricInterpretation is {photometric[:16] or 'missing'}: MONOCHROME2 was assumed.")
+        dense_is_high = shown_bright
+        if modality in FLUOROSCOPY:
             dense_is_high = not dense_is_high
             notes.append("Fluoroscopy without a sign of its intensity: dense tissue was taken to be shown dark.")
-    if linear:
-        notes.append("Values are linear in X-ray intensity (PixelIntensityRelationship LIN): their log was taken.")
-    elif not relationship:
-        notes.append("PixelIntensityRelationship is missing: values were taken as they are, no log.")
-    return dense_is_high, linear, notes
+    notes.append(_INTENSITY.get(relationship) or _INTENSITY[""])
+    if intent == "FOR PROCESSING" and relationship not in ("LIN", "LOG"):
+        doubts.append(
+            "The file is FOR PROCESSING and does not say whether its values are linear (LIN) or logarithmic (LOG) in "
+            "X-ray intensity: they were taken as they are, no log."
+        )
+    return dense_is_high, notes, doubts
 
 
-def _view(dataset: Dataset) -> tuple[str | None, list[str]]:
-    position = str(dataset.get("ViewPosition", "") or "").strip().upper()
-    view = _VIEWS.get(position)
-    if position and view is None:
-        return None, [f"ViewPosition {position} is neither AP, PA nor lateral and was ignored."]
-    return view, []
-
-
-def _upright(
-    values: npt.NDArray[np.float32], spacing: tuple[float, float] | None, dataset: Dataset
-) -> tuple[npt.NDArray[np.float32], tuple[float, float] | None, list[str]]:
-    """Turns the picture by its PatientOrientation: head at row 0; patient's right, or front, at column 0."""
-    given = [str(code)[:1].upper() for code in (dataset.get("PatientOrientation") or [])]
-    if len(given) == 2 and given[0] in _COLUMN_TOWARDS and given[1] in _ROW_TOWARDS:
-        values, given = values.T, given[::-1]
-        spacing = (spacing[1], spacing[0]) if spacing else None
-        notes = ["PatientOrientation says that the picture lies on its side: it was turned."]
-    elif len(given) == 2 and given[0] in _ROW_TOWARDS and given[1] in _COLUMN_TOWARDS:
-        notes = []
-    else:
-        return values, spacing, ["PatientOrientation is missing: head up and patient's right at column 0 were assumed."]
-    across, down = _ROW_TOWARDS[given[0]], _COLUMN_TOWARDS[given[1]]
-    if across < 0:
-        notes.append("PatientOrientation says that the picture is mirrored: left and right were swapped.")
-    if down < 0:
-        notes.append("PatientOrientation says that the head is below: top and bottom were swapped.")
-    return values[::down, ::across], spacing, notes
+_INTENSITY = {
+    "LIN": "Values are linear in X-ray intensity (PixelIntensityRelationship LIN): their log was taken.",
+    "LOG": "Values are logarithmic in X-ray intensity (PixelIntensityRelationship LOG): no log was taken.",
+    "DISP": "Values are those for display (PixelIntensityRelationship DISP): taken as they are, no log.",
+    "": "PixelIntensityRelationship is missing: values were taken as they are, no log.",
+}

@@ -1,15 +1,20 @@
-"""From display values to the training domain: the documented chain for X-rays that are not calibrated.
+"""From a file's values to line integrals on a detector: one chain, each stage a function from picture to picture.
 
 A display value says little about attenuation: detectors, processing and windows differ. The chain brings any
-radiograph to a common scale without judging tissue, each stage one function:
+radiograph to a common scale without judging tissue. `LOADING` is what a file decides:
 
-1. `dense_bright`: photometric inversion, so that more attenuation is a higher value.
-2. `minus_log`: only where values are linear in X-ray intensity; line integrals are the negative log of it.
-3. `exposed_field`: shutters (collimator blades) lie along borders and look denser than tissue; the field is the rest.
-4. `air_level`: a low percentile of the field is taken as unattenuated and becomes 0.
-5. `scaled`: the field's 99th percentile meets the bundle's reference, the same percentile of its training X-rays.
+1. `upright`: the picture's orientation, as the file says it and then the user, so that the head is at row 0.
+2. `bright`: photometric inversion, so that a higher value is more attenuation; or, where values are linear in X-ray
+   intensity, more intensity, as the next stage needs it.
+3. `log`: only where values are linear in X-ray intensity; line integrals are the negative log of it.
 
-Outside the field is air (0), as everything outside a picture is.
+`onto` is what the model decides; the first three are left out for values that are line integrals already:
+
+4. `field`: shutters (collimator blades) lie along borders and look denser than tissue; the field is the rest. What the
+   file says of shutters and padding is outside too.
+5. `air`: a low percentile of the field is taken as unattenuated and becomes 0, and so does all outside of the field.
+6. `scale`: the field's 99th percentile meets the bundle's reference, the same percentile of its training X-rays.
+7. `detector`: onto the pixels of the model's view, antialiased; beyond the picture lies air.
 
 What real pictures showed (pydicom-data's chest RG1 and ankle RG3, MONOCHROME1 without PixelIntensityRelationship):
 
@@ -24,10 +29,18 @@ What real pictures showed (pydicom-data's chest RG1 and ankle RG3, MONOCHROME1 w
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from x2ct.picture import BoolImage, Picture
+
+if TYPE_CHECKING:
+    from x2ct.geometry import View
 
 FloatImage = npt.NDArray[np.float32]
 
@@ -43,73 +56,205 @@ _BORDER_MARGIN = 0.01  # of the picture, that is given up beside a shutter: its 
 _BORDER_DENSE = 0.6  # of the value range, that a shutter's values exceed
 
 
-def dense_bright(values: FloatImage, dense_is_high: bool) -> FloatImage:
-    """Stage 1: values whose higher ones are denser; inverted about the maximum where they are not."""
-    return values if dense_is_high else np.float32(values.max()) - values
+@dataclass(frozen=True)
+class Stage:
+    """One step of the chain: its name, what it does in a few words, and the function."""
+
+    name: str
+    does: str
+    run: Callable[[Picture], Picture]
 
 
-def minus_log(intensity: FloatImage) -> FloatImage:
-    """Stage 2: -ln of intensity over its 99.9th percentile, for values that rise linearly with X-ray intensity."""
-    brightest = max(float(np.percentile(intensity, 99.9)), 1e-6)
+Watch = Callable[[Stage, Picture], None]
+
+
+def run(stages: Sequence[Stage], picture: Picture, watch: Watch | None = None) -> Picture:
+    """Takes a picture through stages, one after the other; `watch` sees it after each."""
+    for stage in stages:
+        picture = stage.run(picture)
+        if watch is not None:
+            watch(stage, picture)
+    return picture
+
+
+# ---------------------------------------------------------------------------------------------- what a file decides
+
+
+def upright(picture: Picture) -> Picture:
+    """Stage 1: head at row 0; the patient's right, or a lateral's front, at column 0."""
+    values, exposed, spacing = picture.values, picture.exposed, picture.spacing_mm
+    for turn in picture.turns:
+        values, spacing = turn.of(values), turn.spacing(spacing)
+        exposed = None if exposed is None else turn.of(exposed)
+    return replace(picture, values=values, exposed=exposed, spacing_mm=spacing, turns=())
+
+
+def bright(picture: Picture) -> Picture:
+    """Stage 2: what grows is attenuation; or intensity, where `log` comes next."""
+    high = not picture.dense_is_high if picture.linear else picture.dense_is_high
+    values = picture.values if high else np.float32(picture.values.max()) - picture.values
+    return replace(picture, values=values, dense_is_high=not picture.linear)
+
+
+def log(picture: Picture) -> Picture:
+    """Stage 3: -ln of intensity over its 99.9th percentile, for values that rise linearly with X-ray intensity."""
+    if not picture.linear:
+        return picture
+    intensity = picture.values
+    seen = intensity if picture.exposed is None else intensity[picture.exposed]
+    brightest = max(float(np.percentile(seen, 99.9)), 1e-6)
     relative = np.clip(intensity / np.float32(brightest), DARKEST_INTENSITY, None)
-    return np.asarray(-np.log(relative), np.float32)
+    return replace(picture, values=np.asarray(-np.log(relative), np.float32), linear=False, dense_is_high=True)
 
 
-def exposed_field(density: FloatImage) -> tuple[slice, slice]:
-    """Stage 3: the rows and columns between shutters.
-
-    A shutter is a band along a border, denser than the field beside it along nearly the whole of a straight edge. Edges
-    that are round, oblique or in the middle are left in.
-    """
-    factor = -(-max(density.shape) // _BORDER_GRID)
-    reduced = _block_means(density, factor)
-    low, high = np.percentile(reduced, (1, 99))
-    if high <= low:
-        return slice(0, density.shape[0]), slice(0, density.shape[1])
-    unit = (reduced - low) / (high - low)
-    rows = _between(unit, density.shape[0], factor)
-    columns = _between(unit[rows.start // factor : -(-rows.stop // factor)].T, density.shape[1], factor)
-    return rows, columns
+LOADING = (
+    Stage("upright", "head up, patient's right (front) at column 0", upright),
+    Stage("bright", "dense is bright; or intensity, where a log follows", bright),
+    Stage("log", "-ln, where values are linear in intensity", log),
+)
 
 
-def air_level(field: FloatImage) -> float:
-    """Stage 4: the value that stands for no attenuation."""
-    return float(np.percentile(field, AIR_PERCENTILE))
+# ---------------------------------------------------------------------------------------------- what the model decides
 
 
-def scaled(field: FloatImage, air: float, reference_p99: float) -> FloatImage:
-    """Stage 5: air at 0, the 99th percentile at `reference_p99` (line integral), nothing below 0."""
-    above = np.maximum(field - np.float32(air), 0)
-    top = float(np.percentile(above, REFERENCE_PERCENTILE))
-    if top <= 0:  # a few dense pixels on a constant ground
-        top = float(above.max()) or 1.0
-    return np.asarray(above * np.float32(reference_p99 / top), np.float32)
+def field(picture: Picture) -> Picture:
+    """Stage 4: where the detector was exposed: not under shutters, known or found, and not where padding is."""
+    rows, columns = exposed_field(picture.values, picture.exposed)
+    inside = np.zeros(picture.values.shape, np.bool_)
+    inside[rows, columns] = True if picture.exposed is None else picture.exposed[rows, columns]
+    size = _bounds(picture.exposed, picture.values.shape)
+    if (rows, columns) == size:
+        return replace(picture, exposed=inside)
+    note = (
+        f"Shutters were found at the borders: rows {rows.start} to {rows.stop - 1} and columns {columns.start} to "
+        f"{columns.stop - 1} are the exposed field, the rest was taken as air."
+    )
+    return replace(picture, exposed=inside, notes=(*picture.notes, note))
 
 
-def line_integrals(density: FloatImage, reference_p99: float) -> tuple[FloatImage, tuple[str, ...]]:
-    """Stages 3 to 5.
+def air(picture: Picture) -> Picture:
+    """Stage 5: a low percentile of the field at 0, and nothing below it or outside of the field."""
+    inside = _exposed(picture)
+    level = np.float32(np.percentile(picture.values[inside], AIR_PERCENTILE))
+    values = np.where(inside, np.maximum(picture.values - level, np.float32(0)), np.float32(0))
+    return replace(picture, values=values)
 
-    Args:
-        density: (rows, columns), dense = high, any unit and offset.
-        reference_p99: the 99th percentile of the bundle's training X-rays, a line integral.
 
-    Returns:
-        (rows, columns) in the domain of line integrals, and one sentence for each thing assumed.
-    """
-    rows, columns = exposed_field(density)
-    field = density[rows, columns]
-    image = np.zeros(density.shape, np.float32)
-    image[rows, columns] = scaled(field, air_level(field), reference_p99)
-    notes = [
+def scale(picture: Picture, reference_p99: float) -> Picture:
+    """Stage 6: the field's 99th percentile at `reference_p99` (line integral)."""
+    seen = picture.values[_exposed(picture)]
+    # The maximum, where a few dense pixels lie on a constant ground.
+    top = float(np.percentile(seen, REFERENCE_PERCENTILE)) or float(seen.max()) or 1.0
+    note = (
         f"Not calibrated: its {AIR_PERCENTILE:g}th percentile was taken as air and its {REFERENCE_PERCENTILE:g}th was "
         f"scaled to a line integral of {reference_p99:g}; HU depend on that."
-    ]
-    if field.shape != density.shape:
-        notes.append(
-            f"Shutters were found at the borders: rows {rows.start} to {rows.stop - 1} and columns {columns.start} to "
-            f"{columns.stop - 1} are the exposed field, the rest was taken as air."
-        )
-    return image, tuple(notes)
+    )
+    values = np.asarray(picture.values * np.float32(reference_p99 / top), np.float32)
+    return replace(picture, values=values, notes=(*picture.notes, note))
+
+
+def detector(picture: Picture, view: View) -> Picture:
+    """Stage 7: the picture, whose spacing is known by now, on the view's detector: centred, air around it."""
+    if picture.spacing_mm is None:
+        raise ValueError("a picture without a spacing can't be placed")
+    notes = list(picture.notes)
+    for axis, name in ((0, "rows"), (1, "columns")):
+        covered = picture.values.shape[axis] * picture.spacing_mm[axis]
+        extent = view.shape[axis] * view.spacing_mm[axis]
+        if covered > 1.01 * extent:
+            notes.append(f"The {name} span {covered:.0f} mm; the outer {covered - extent:.0f} mm were cut.")
+        elif covered < 0.99 * extent:
+            notes.append(f"The {name} span {covered:.0f} of {extent:.0f} mm; the rest was taken as air.")
+    values = resample(picture.values, picture.spacing_mm, view.shape, view.spacing_mm)
+    return replace(picture, values=values, exposed=None, spacing_mm=view.spacing_mm, notes=tuple(notes))
+
+
+def intensity_stages(reference_p99: float) -> tuple[Stage, ...]:
+    """Stages 4 to 6, for pictures that do not hold line integrals."""
+    return (
+        Stage("field", "shutters and padding are outside of the exposed field", field),
+        Stage("air", f"the field's {AIR_PERCENTILE:g}th percentile is 0", air),
+        Stage(
+            "scale",
+            f"the field's {REFERENCE_PERCENTILE:g}th percentile is a line integral of {reference_p99:g}",
+            partial(scale, reference_p99=reference_p99),
+        ),
+    )
+
+
+def detector_stage(view: View) -> Stage:
+    """Stage 7 for a view."""
+    rows, columns = view.shape
+    return Stage("detector", f"{columns} x {rows} pixels of the view", partial(detector, view=view))
+
+
+def resample(
+    image: FloatImage,
+    spacing_mm: tuple[float, float],
+    shape: tuple[int, int],
+    target_spacing_mm: tuple[float, float],
+) -> FloatImage:
+    """Brings an image onto another grid with the same centre; outside the image is 0.
+
+    Each axis is a triangle filter as wide as the coarser of the two pixels: linear interpolation where the target is
+    finer, antialiasing where it is coarser. Constants and ramps, away from the borders, come out as they went in.
+
+    Args:
+        image: (rows, columns) float32.
+        spacing_mm: its (row, column) spacing.
+        shape: (rows, columns) of the result.
+        target_spacing_mm: its (row, column) spacing.
+
+    Returns:
+        float32 of `shape`.
+    """
+    from x2ct import _core
+
+    return _core.resample(np.ascontiguousarray(image, np.float32), spacing_mm, shape, target_spacing_mm)
+
+
+# ---------------------------------------------------------------------------------------------- finding shutters
+
+
+def exposed_field(density: FloatImage, exposed: BoolImage | None = None) -> tuple[slice, slice]:
+    """The rows and columns between shutters.
+
+    A shutter is a band along a border, denser than the field beside it along nearly the whole of a straight edge. Edges
+    that are round, oblique or in the middle are left in: only the file can say where these are.
+
+    Args:
+        density: (rows, columns), dense = high.
+        exposed: what the file calls exposed; shutters are looked for within its bounds.
+    """
+    rows, columns = _bounds(exposed, density.shape)
+    within = density[rows, columns]
+    if exposed is not None:
+        inside = exposed[rows, columns]
+        within = np.where(inside, within, within[inside].min())
+    factor = -(-max(within.shape) // _BORDER_GRID)
+    reduced = _block_means(within, factor)
+    low, high = np.percentile(reduced, (1, 99))
+    if high <= low:
+        return rows, columns
+    unit = (reduced - low) / (high - low)
+    down = _between(unit, within.shape[0], factor)
+    across = _between(unit[down.start // factor : -(-down.stop // factor)].T, within.shape[1], factor)
+    return (
+        slice(rows.start + down.start, rows.start + down.stop),
+        slice(columns.start + across.start, columns.start + across.stop),
+    )
+
+
+def _bounds(exposed: BoolImage | None, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The smallest rectangle that holds all that is exposed."""
+    if exposed is None:
+        return slice(0, shape[0]), slice(0, shape[1])
+    rows, columns = (np.flatnonzero(exposed.any(axis=axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _exposed(picture: Picture) -> BoolImage:
+    return np.ones(picture.values.shape, np.bool_) if picture.exposed is None else picture.exposed
 
 
 def _block_means(image: FloatImage, factor: int) -> FloatImage:

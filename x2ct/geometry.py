@@ -5,17 +5,19 @@ matrix P takes patient mm to the detector, (u w, v w, w) = P (x, y, z, 1): u is 
 pixel's centre; w = 1 for a parallel beam, w > 0 in front of a cone's source.
 
 A view's angle turns the source about z: 0 in front of the patient (AP), 90 at the patient's right (lateral), 180 behind
-the patient (PA). Pictures are shown alike from either side: row 0 is the head, column 0 the patient's right, or the
-patient's front where the detector is closer to the sagittal plane than to the frontal one.
+the patient (PA); its tilt then lifts the source towards the head. Pictures are shown alike from either side: row 0 is
+the head, column 0 the patient's right, or the patient's front where the detector is closer to the sagittal plane than
+to the frontal one.
 
 A geometry file is JSON. Each view has its matrix, as `Geometry.save` writes it,
 
     {"schema": 1, "views": [
         {"name": "ap", "shape": [352, 352], "spacing_mm": [1.25, 1.25], "matrix": [[...4], [...4], [...4]]}]}
 
-or is described, which is easier by hand: "angle_deg" may be left out for views named ap, pa and lateral, "isocentre_mm"
-(the point that the source turns about, in patient mm) is [0, 0, 0] unless given, and "sod_mm" and "sdd_mm" belong to
-cones only. Shapes are [rows, columns] and spacings [row, column] on the detector.
+or is described, which is easier by hand: "angle_deg" may be left out for views named ap, pa and lateral, "tilt_deg" is
+0 unless given, "isocentre_mm" (the point that the source turns about, in patient mm) is [0, 0, 0] unless given, and
+"sod_mm" and "sdd_mm" belong to cones only. Shapes are [rows, columns] and spacings [row, column] on the detector. The
+same as a JSON schema: x2ct/schemas/geometry.schema.json.
 
     {"schema": 1, "views": [
         {"name": "pa", "shape": [352, 352], "spacing_mm": [1.5, 1.5], "beam": "cone", "sod_mm": 1500, "sdd_mm": 1800},
@@ -55,6 +57,7 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}"  # a view's name becomes a file's na
 _MOST_PIXELS = 10_000  # along one side of a detector; ten times what radiography needs
 _MOST_VIEWS = 64
 _FAR_MM = 1e6
+_MOST_TILT_DEG = 80.0
 _LARGEST_FILE = 1 << 20  # bytes
 _LARGEST = 1e12  # of a matrix's numbers
 
@@ -120,6 +123,7 @@ class View:
         name: str,
         angle_deg: float | None = None,
         *,
+        tilt_deg: float = 0.0,
         shape: tuple[int, int] = _DEFAULT_SHAPE,
         spacing_mm: tuple[float, float] = (_DEFAULT_SPACING_MM, _DEFAULT_SPACING_MM),
         isocentre_mm: Vector = (0.0, 0.0, 0.0),
@@ -129,6 +133,7 @@ class View:
         Args:
             name: the view's name; "ap", "pa" and "lateral" know their angle.
             angle_deg: of the source about z, see the module.
+            tilt_deg: of the source out of the axial plane, towards the head.
             shape: detector rows and columns.
             spacing_mm: row and column pitch.
             isocentre_mm: the point in patient mm that is seen at the detector's middle.
@@ -136,8 +141,8 @@ class View:
         Raises:
             InputError: no angle for a name that has none, or a detector without size.
         """
-        _, along_u = _frame(_angle(name, angle_deg))
-        rows = np.stack([along_u / spacing_mm[1], np.array([0.0, 0.0, -1.0]) / spacing_mm[0], np.zeros(3)])
+        _, along_u, along_v = _frame(_angle(name, angle_deg), _tilt(name, tilt_deg))
+        rows = np.stack([along_u / spacing_mm[1], along_v / spacing_mm[0], np.zeros(3)])
         matrix = _seen_at_middle(rows, np.array([0.0, 0.0, 1.0]), shape, isocentre_mm)
         return cls(name, matrix, shape, spacing_mm)
 
@@ -147,6 +152,7 @@ class View:
         name: str,
         angle_deg: float | None = None,
         *,
+        tilt_deg: float = 0.0,
         sod_mm: float = _DEFAULT_SOD_MM,
         sdd_mm: float = _DEFAULT_SDD_MM,
         shape: tuple[int, int] = _DEFAULT_SHAPE,
@@ -158,6 +164,7 @@ class View:
         Args:
             name: the view's name; "ap", "pa" and "lateral" know their angle.
             angle_deg: of the source about z, see the module.
+            tilt_deg: of the source out of the axial plane, towards the head.
             sod_mm: from the source to the isocentre.
             sdd_mm: from the source to the detector; sdd / sod is the magnification of what lies at the isocentre.
             shape: detector rows and columns.
@@ -174,8 +181,7 @@ class View:
         magnification = sdd_mm / sod_mm
         if spacing_mm is None:
             spacing_mm = (_DEFAULT_SPACING_MM * magnification, _DEFAULT_SPACING_MM * magnification)
-        to_source, along_u = _frame(_angle(name, angle_deg))
-        along_v = np.array([0.0, 0.0, -1.0])
+        to_source, along_u, along_v = _frame(_angle(name, angle_deg), _tilt(name, tilt_deg))
         # w = depth / SOD: 1 at the isocentre, 0 at the source.
         along_u, along_v = magnification * along_u / spacing_mm[1], magnification * along_v / spacing_mm[0]
         rows = np.stack([along_u, along_v, -to_source / sod_mm])
@@ -205,6 +211,14 @@ class View:
         if self.kind == "parallel":
             return None
         return np.asarray(-np.linalg.solve(self.matrix[:, :3], self.matrix[:, 3]), np.float64)
+
+    @property
+    def magnification(self) -> float:
+        """How much larger than itself what lies at the origin is on the detector, along its rows."""
+        if self.kind == "parallel":
+            return 1.0
+        across = self.matrix[0, :3] - (self.matrix[0, :3] @ self.axis) * self.axis
+        return float(np.linalg.norm(across) * self.spacing_mm[1] / self.matrix[2, 3])
 
     @property
     def axis(self) -> FloatArray:
@@ -275,17 +289,27 @@ class View:
         given = fields.keys()
         beam = fields.text("beam", '"parallel" or "cone", or a "matrix" instead', "parallel|cone")
         angle = fields.number("angle_deg", -360.0, 360.0) if "angle_deg" in given or name not in ANGLES_DEG else None
+        tilt = fields.number("tilt_deg", -_MOST_TILT_DEG, _MOST_TILT_DEG) if "tilt_deg" in given else 0.0
         isocentre = (0.0, 0.0, 0.0)
         if "isocentre_mm" in given:
             x, y, z = fields.numbers("isocentre_mm", 3, 3, -_FAR_MM, _FAR_MM)
             isocentre = (x, y, z)
         if beam == "parallel":
             fields.close()
-            return cls.parallel(name, angle, shape=shape, spacing_mm=spacing_mm, isocentre_mm=isocentre)
+            return cls.parallel(name, angle, tilt_deg=tilt, shape=shape, spacing_mm=spacing_mm, isocentre_mm=isocentre)
         sod = fields.number("sod_mm", 1.0, _FAR_MM)
         sdd = fields.number("sdd_mm", sod, _FAR_MM)
         fields.close()
-        return cls.cone(name, angle, sod_mm=sod, sdd_mm=sdd, shape=shape, spacing_mm=spacing_mm, isocentre_mm=isocentre)
+        return cls.cone(
+            name,
+            angle,
+            tilt_deg=tilt,
+            sod_mm=sod,
+            sdd_mm=sdd,
+            shape=shape,
+            spacing_mm=spacing_mm,
+            isocentre_mm=isocentre,
+        )
 
 
 @dataclass(frozen=True)
@@ -495,16 +519,24 @@ def _named(view: str | float) -> tuple[str, float | None]:
     return f"angle{angle:g}", angle
 
 
-def _frame(angle_deg: float) -> tuple[FloatArray, FloatArray]:
-    """Unit vectors in patient mm: towards the source, and along increasing columns."""
+def _tilt(name: str, tilt_deg: float) -> float:
+    if not abs(tilt_deg) <= _MOST_TILT_DEG:
+        raise InputError.of(f"view {name}", "tilt", found=tilt_deg, expected=f"at most {_MOST_TILT_DEG:g} degrees")
+    return tilt_deg
+
+
+def _frame(angle_deg: float, tilt_deg: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Unit vectors in patient mm: towards the source, along increasing columns, along increasing rows."""
     sine, cosine = _exact(math.sin(math.radians(angle_deg))), _exact(math.cos(math.radians(angle_deg)))
-    to_source = np.array([sine, cosine, 0.0])
+    up, level = math.sin(math.radians(tilt_deg)), math.cos(math.radians(tilt_deg))
+    to_source = np.array([level * sine, level * cosine, up])
+    along_v = np.array([up * sine, up * cosine, -level])
     along_u = np.array([-cosine, sine, 0.0])
     # Shown alike from either side: columns run from the patient's right to left, or from front to back.
     sagittal = abs(sine) > abs(cosine) + 1e-9
     if (along_u[1] if sagittal else along_u[0]) > 0:
         along_u = -along_u
-    return to_source, along_u
+    return to_source, along_u, along_v
 
 
 def _exact(value: float) -> float:

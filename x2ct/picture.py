@@ -1,4 +1,4 @@
-"""One X-ray picture as a file holds it: PNG, TIFF, NumPy. Sizes are checked in the header, before decoding."""
+"""One X-ray picture as a file holds it: PNG, JPEG, TIFF, NumPy. Sizes are checked in the header, before decoding."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import exif
+from x2ct.beam import UNKNOWN, Beam
 from x2ct.errors import InputError
+from x2ct.turn import Turn
 
 if TYPE_CHECKING:
-    from tifffile import TiffPage
+    from tifffile import TiffFile, TiffPage
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
@@ -22,30 +25,48 @@ COLOUR_SHARE = 1e-3  # of the pixels, that may be coloured (a stamp, an annotati
 COLOUR_SPREAD = 8 / 255  # between the channels, from which on a pixel is coloured: JPEG leaves less in a grey one
 
 
+BoolImage = npt.NDArray[np.bool_]
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a file says about an X-ray, before any intensity is judged.
+    """What a file says about an X-ray, and what became of it so far (`x2ct.exposure` has the stages).
 
     Attributes:
-        values: (rows, columns) float32, as stored, after a rescale if the file has one.
+        values: (rows, columns) float32; first as stored, after a rescale if the file has one.
         calibrated: whether the values are line integrals.
         dense_is_high: whether a higher value means more attenuation.
         linear: whether the values are linear in X-ray intensity, so that a log is due.
-        spacing_mm: of (rows, columns), where the file gives one that can be used.
+        exposed: (rows, columns), where the detector was exposed to what came through the patient; None: everywhere, as
+            far as the file says. Shutters and padding are not.
+        turns: what brings the head to row 0 and the patient's right (a lateral's front) to column 0, in this order.
+        spacing_mm: of (rows, columns), where the file gives one that can be used: on the detector where `beam` knows
+            how far that was, else as if in the patient.
+        beam: where the X-ray was taken from, as far as the file says.
         view: "ap", "pa" or "lateral", where the file says so.
-        notes: what was assumed, one sentence each.
+        body_part: what the file says that it shows, such as "CHEST".
+        kind: what the file is, in a few words.
+        notes: what was assumed or done, one sentence each.
+        warnings: what makes the picture less trustworthy, one sentence each.
     """
 
     values: npt.NDArray[np.float32]
     calibrated: bool = False
     dense_is_high: bool = True
     linear: bool = False
+    exposed: BoolImage | None = None
+    turns: tuple[Turn, ...] = ()
     spacing_mm: tuple[float, float] | None = None
+    beam: Beam = UNKNOWN
     view: str | None = None
+    body_part: str | None = None
+    kind: str = "array"
     notes: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
 
 
 UPRIGHT = "The file does not say how the picture lies: head up, patient's right (front, in a lateral) at column 0."
+LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are not in it."
 DISPLAY = "The file does not say what its values mean: dense tissue was taken to be bright, as radiographs are shown."
 
 
@@ -78,54 +99,87 @@ def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
     spread = values.max(axis=2).astype(np.int64) - values.min(axis=2)
     share = float(np.mean(spread > COLOUR_SPREAD * full))
     if share > COLOUR_SHARE:
-        found = f"colour in {100 * share:.2g}% of the pixels"
+        found = f"colour in {100 * share:.3g}% of the pixels"
         raise InputError.of(source, "colour", found=found, expected="a grey picture", hint="is this a photo?")
     return values[..., 1]
 
 
-def read_png(source: Path) -> Picture:
+def check_frame(source: str | Path, field: str, frames: int, frame: int | None) -> int:
+    """The index of the frame that was asked for (the first is 1), or of the only one.
+
+    Raises:
+        InputError: there are several and none was chosen, or there is none of that number.
+    """
+    if frame is None and frames != 1:
+        hint = f"choose one: --frame 1 to --frame {frames}"
+        raise InputError.of(source, field, found=f"{frames} pictures", expected="one X-ray", hint=hint)
+    if frame is not None and not 1 <= frame <= frames:
+        raise InputError.of(source, "--frame", found=frame, expected=f"1 to {frames}" if frames > 1 else "1")
+    return (frame or 1) - 1
+
+
+def read_png(source: Path, frame: int | None = None) -> Picture:
     """An 8- or 16-bit PNG: display values, not calibrated.
 
     Raises:
-        InputError: damaged, animated, colour, bilevel, or past MAX_PIXELS.
+        InputError: damaged, animated, colour, bilevel, from a camera, or past MAX_PIXELS.
     """
+    return _read_pillow(source, "PNG", frame)
+
+
+def read_jpeg(source: Path, frame: int | None = None) -> Picture:
+    """A grey JPEG: display values of 8 bits, not calibrated.
+
+    Raises:
+        InputError: damaged, colour, from a camera, or past MAX_PIXELS.
+    """
+    return _read_pillow(source, "JPEG", frame)
+
+
+def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit speaks below
         try:
-            with Image.open(source, formats=["PNG"]) as image:
+            with Image.open(source, formats=[kind]) as image:
                 check_size(source, image.height, image.width)
                 if getattr(image, "n_frames", 1) != 1:
                     raise InputError.of(source, "frames", found="an animation", expected="one picture")
+                check_frame(source, "frames", 1, frame)
+                turn = exif.turn_of(source, image)
                 if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
                     raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
         except Image.DecompressionBombError as error:
-            raise InputError.of(source, "size", found="a picture past every limit", expected="100 million") from error
+            found, expected = "a picture past every limit", "at most 100 million pixels"
+            raise InputError.of(source, "size", found=found, expected=expected) from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
             raise unreadable(source, error) from error
     if values.ndim == 3:
         values = grey(values, source)
-    return Picture(values.astype(np.float32), notes=(DISPLAY, UPRIGHT))
+    notes = (*((LOSSY,) if kind == "JPEG" else ()), DISPLAY, *_lie_notes(turn))
+    return Picture(values.astype(np.float32), turns=(turn,) if turn else (), kind=kind, notes=notes)
 
 
-def read_tiff(source: Path) -> Picture:
-    """A one-page TIFF: 8 or 16 bit are display values, float ones line integrals.
+def _lie_notes(turn: Turn) -> tuple[str, ...]:
+    return (UPRIGHT, "Its Orientation tag asks for a turn, which was made.") if turn else (UPRIGHT,)
+
+
+def read_tiff(source: Path, frame: int | None = None) -> Picture:
+    """A TIFF's only page, or the one that `frame` says: 8 or 16 bit are display values, float ones line integrals.
 
     Raises:
-        InputError: damaged, several pages, colour, another kind of number, or past MAX_PIXELS.
+        InputError: damaged, several pages and no frame, colour, from a camera, another kind of number, or past
+            MAX_PIXELS.
     """
     import tifffile
 
     try:
         with tifffile.TiffFile(source) as tiff:
-            pages = len(tiff.pages)
-            if pages != 1 or len(tiff.series[0].shape) > 3:
-                found = f"{pages} pages" if pages != 1 else f"{len(tiff.series[0].shape)} axes"
-                raise InputError.of(source, "pages", found=found, expected="one picture")
-            page = tiff.pages.first
+            page = _tiff_page(tiff, source, frame)
             photometric = _checked_tiff(page, source)
+            turn = exif.turn_of_page(source, page)
             values = _tiff_values(page, source)
     except InputError:
         raise
@@ -136,8 +190,26 @@ def read_tiff(source: Path) -> Picture:
         raise InputError.of(source, "shape", found=values.shape, expected="one channel of line integrals")
     if values.ndim == 3:
         values = grey(values, source)
-    notes = (UPRIGHT,) if calibrated else (DISPLAY, UPRIGHT)
-    return Picture(_single(values), calibrated, photometric != "MINISWHITE", notes=notes)
+    notes = (*(() if calibrated else (DISPLAY,)), *_lie_notes(turn))
+    return Picture(
+        _single(values),
+        calibrated,
+        photometric != "MINISWHITE",
+        turns=(turn,) if turn else (),
+        kind=f"TIFF, {values.dtype}",
+        notes=notes,
+    )
+
+
+def _tiff_page(tiff: TiffFile, source: Path, frame: int | None) -> TiffPage:
+    from tifffile import TiffPage
+
+    page = tiff.pages[check_frame(source, "pages", len(tiff.pages), frame)]
+    page = page if isinstance(page, TiffPage) else page.aspage()
+    axes = [size for size in page.shape if size > 1]
+    if len(axes) > 3:
+        raise InputError.of(source, "pages", found=f"{len(axes)} axes", expected="one picture")
+    return page
 
 
 def _checked_tiff(page: TiffPage, source: Path) -> str:
@@ -172,7 +244,7 @@ def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
     return np.moveaxis(values, 0, -1) if values.ndim == 3 and values.shape[-1] > 4 else values
 
 
-def read_npy(source: Path) -> Picture:
+def read_npy(source: Path, frame: int | None = None) -> Picture:
     """A 2-D .npy: floats are line integrals, integers display values.
 
     Raises:
@@ -186,6 +258,7 @@ def read_npy(source: Path) -> Picture:
         raise InputError.of(
             source, "data type", found="Python objects", expected="numbers", hint="these are not loaded"
         )
+    check_frame(source, "arrays", 1, frame)
     return from_array(values, source)
 
 
@@ -198,8 +271,8 @@ def from_array(values: npt.NDArray[Any], source: str | Path) -> Picture:
         raise InputError.of(source, "shape", found=found, expected="2 axes (rows, columns)", hint="one view a file")
     check_size(source, *values.shape)
     if values.dtype.kind == "f":
-        return Picture(_single(values), calibrated=True)
-    return Picture(_single(values), notes=(DISPLAY, UPRIGHT))
+        return Picture(_single(values), calibrated=True, kind=f"array, {values.dtype}")
+    return Picture(_single(values), kind=f"array, {values.dtype}", notes=(DISPLAY, UPRIGHT))
 
 
 def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -7,9 +7,7 @@ A millimetre is as long in every panel of a volume, along both of its sides.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError
+from x2ct.panels import Panel, Window, page, png, window
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from x2ct.volume import Volume
 
 HuArray = npt.NDArray[np.floating[Any]]
-Window = tuple[float, float]
 
 WIDE: Window = (-1000.0, 600.0)  # lungs, soft tissue and bone in one picture
 BONE: Window = (0.0, 1200.0)  # of maximum intensity projections
@@ -41,11 +39,6 @@ _ENDS = {"coronal": "RL", "sagittal": "AP", "axial": "RL"}
 _VIEW_ENDS = {"ap": "RL", "pa": "RL", "lateral": "AP"}
 _ACROSS = {"coronal": 1, "sagittal": 0, "axial": 2}  # the axis that a plane's slices and projections run along
 _XRAY = "X-ray, "
-_GAP = 8
-_TITLE = 20
-_GREY = (150, 150, 150)
-_INK = (235, 235, 235)
-_MARK = (255, 214, 80)
 
 
 def preview(
@@ -68,7 +61,7 @@ def preview(
     height = slices[0].image.height
     pictures = _xray_panels(xrays or {}, height)
     rows = [[*slices, *pictures[:1]], [*bone, *pictures[1:2]]]
-    return _page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION)
+    return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION)
 
 
 def comparison(
@@ -92,7 +85,7 @@ def comparison(
     rows.append(_differences(truth.hu, synthesis.hu, spacing, panel_px))
     for row, picture in zip(rows, _xray_panels(xrays or {}, rows[0][0].image.height), strict=False):
         row.append(picture)
-    return _page(rows, f"{WARNING}; {CONVENTION}; difference: red where the synthesis is higher, blue where lower")
+    return page(rows, f"{WARNING}; {CONVENTION}; difference: red where the synthesis is higher, blue where lower")
 
 
 def training_progress(
@@ -122,7 +115,7 @@ def training_progress(
         [*_slices(hu, spacing_mm, panel_px, name), _projection(hu, spacing_mm, "coronal", panel_px)]
         for name, hu in volumes
     ]
-    return _page(rows, f"{WARNING}; {CONVENTION}")
+    return page(rows, f"{WARNING}; {CONVENTION}")
 
 
 def save(
@@ -144,13 +137,6 @@ def save(
     return output.write_atomically(target, png(picture))
 
 
-def png(picture: Image) -> bytes:
-    """A picture's PNG file."""
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    return stream.getvalue()
-
-
 def plane_of(hu: HuArray, plane: str) -> HuArray:
     """The centre slice of a RAS+ volume as it is looked at: (rows, columns), see the module's convention.
 
@@ -167,19 +153,12 @@ def facing(slab: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return slab.T[::-1, ::-1]
 
 
-@dataclass(frozen=True, eq=False)
-class _Panel:
-    image: Image
-    title: str
-    ends: str = ""
-
-
-def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str) -> list[_Panel]:
+def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str) -> list[Panel]:
     lead = f"{name}: " if name else ""
     text = f"{WIDE[0]:g} to {WIDE[1]:g} HU"
     return [
-        _Panel(
-            _scaled(windowed(plane_of(hu, plane), WIDE), hu.shape, spacing, plane, panel_px),
+        Panel(
+            _scaled(window(plane_of(hu, plane), WIDE), hu.shape, spacing, plane, panel_px),
             f"{lead}{plane}" + (f", {text}" if plane == "coronal" else ""),
             _ENDS[plane],
         )
@@ -187,28 +166,22 @@ def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str) -> 
     ]
 
 
-def _projection(hu: HuArray, spacing: Sequence[float], plane: str, panel_px: int) -> _Panel:
+def _projection(hu: HuArray, spacing: Sequence[float], plane: str, panel_px: int) -> Panel:
     brightest = facing(hu.max(axis=_ACROSS[plane]))
     title = "bone (MIP)" + (f", {BONE[0]:g} to {BONE[1]:g} HU" if plane == "coronal" else "")
-    return _Panel(_scaled(windowed(brightest, BONE), hu.shape, spacing, plane, panel_px), title, _ENDS[plane])
+    return Panel(_scaled(window(brightest, BONE), hu.shape, spacing, plane, panel_px), title, _ENDS[plane])
 
 
-def _differences(truth: HuArray, synthesis: HuArray, spacing: Sequence[float], panel_px: int) -> list[_Panel]:
+def _differences(truth: HuArray, synthesis: HuArray, spacing: Sequence[float], panel_px: int) -> list[Panel]:
     panels = []
     for plane in PLANES:
         error = plane_of(synthesis, plane).astype(np.float32) - plane_of(truth, plane)
         image = _scaled(diverging(error), truth.shape, spacing, plane, panel_px)
         title = "difference" + (f", {DIFFERENCE[0]:g} to {DIFFERENCE[1]:g} HU" if plane == "coronal" else "")
-        panels.append(_Panel(image, title, _ENDS[plane]))
+        panels.append(Panel(image, title, _ENDS[plane]))
     bone = facing(synthesis.max(axis=1).astype(np.float32) - truth.max(axis=1))
-    panels.append(_Panel(_scaled(diverging(bone), truth.shape, spacing, "coronal", panel_px), "bone (MIP)", "RL"))
+    panels.append(Panel(_scaled(diverging(bone), truth.shape, spacing, "coronal", panel_px), "bone (MIP)", "RL"))
     return panels
-
-
-def windowed(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
-    """Grey levels, 0 to 255 across a window."""
-    low, high = window
-    return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
 
 
 def diverging(error: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -239,58 +212,16 @@ def xray_pictures(xrays: Mapping[str, XRay], height_px: int = 340) -> dict[str, 
     return {panel.title.removeprefix(_XRAY): panel.image for panel in _xray_panels(xrays, height_px)}
 
 
-def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[_Panel]:
+def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
     from PIL import Image as images
 
     panels = []
     for name, xray in xrays.items():
         low, high = np.percentile(xray.image, (0.5, 99.5))
-        pixels = windowed(xray.image, (float(low), float(high) if high > low else float(low) + 1))
+        pixels = window(xray.image, (float(low), float(high) if high > low else float(low) + 1))
         row, column = xray.spacing_mm or (1.0, 1.0)
         rows, columns = xray.image.shape
         width = min(2 * height, max(1, round(height * columns * column / (rows * row))))
         picture = images.fromarray(pixels).resize((width, height), images.Resampling.LANCZOS).convert("RGB")
-        panels.append(_Panel(picture, f"{_XRAY}{name}", _VIEW_ENDS.get(name, "")))
+        panels.append(Panel(picture, f"{_XRAY}{name}", _VIEW_ENDS.get(name, "")))
     return panels
-
-
-def _page(rows: Sequence[Sequence[_Panel]], footer: str) -> Image:
-    """Panels in columns as wide as their widest, each with its title and the letters at its sides; one line below."""
-    from PIL import Image as images
-    from PIL import ImageDraw
-
-    columns = max(len(row) for row in rows)
-    widths = [max((row[i].image.width for row in rows if i < len(row)), default=0) for i in range(columns)]
-    heights = [max(panel.image.height for panel in row) + _TITLE for row in rows]
-    font, small = _font(13), _font(12)
-    width = max(sum(widths) + _GAP * (columns + 1), 2 * _GAP + round(font.getlength(footer)))
-    page = images.new("RGB", (width, sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
-    draw = ImageDraw.Draw(page)
-    y = _GAP // 2
-    for row, height in zip(rows, heights, strict=True):
-        x = _GAP
-        for panel, column in zip(row, widths, strict=False):
-            draw.text((x, y + 2), _fitting(panel.title, column, small), fill=_GREY, font=small)
-            left, top = x + (column - panel.image.width) // 2, y + _TITLE + (height - _TITLE - panel.image.height) // 2
-            page.paste(panel.image, (left, top))
-            if panel.ends:
-                middle = top + panel.image.height // 2
-                shadow: dict[str, Any] = {"fill": _MARK, "font": font, "stroke_width": 2, "stroke_fill": (0, 0, 0)}
-                draw.text((left + 4, middle), panel.ends[0], anchor="lm", **shadow)
-                draw.text((left + panel.image.width - 4, middle), panel.ends[1], anchor="rm", **shadow)
-            x += column + _GAP
-        y += height + _GAP
-    draw.text((_GAP, y), footer, fill=_INK, font=font)
-    return page
-
-
-def _fitting(text: str, width: int, font: Any) -> str:
-    while len(text) > 4 and font.getlength(text) > width:
-        text = text[:-2].rstrip(" .") + "."
-    return text
-
-
-def _font(size: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,22 +11,36 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct import exposure
+from x2ct.beam import UNKNOWN, Beam
 from x2ct.errors import InputError
-from x2ct.picture import MAX_PIXELS, Picture, from_array, read_npy, read_png, read_tiff, unreadable
+from x2ct.exposure import Watch, resample
+from x2ct.picture import (
+    MAX_PIXELS,
+    BoolImage,
+    Picture,
+    from_array,
+    read_jpeg,
+    read_npy,
+    read_png,
+    read_tiff,
+    unreadable,
+)
+from x2ct.readoptions import ReadOptions, Spacing, checked_spacing
 
 if TYPE_CHECKING:
     from x2ct.geometry import View
 
-__all__ = ["ASSUMED_SIDE_MM", "MAX_PIXELS", "XRay", "resample"]
+__all__ = ["ASSUMED_SIDE_MM", "MAX_PIXELS", "ReadOptions", "XRay", "resample"]
 
 FloatImage = npt.NDArray[np.float32]
 
 ASSUMED_SIDE_MM = 430.0  # the longer side of the usual cassettes and flat panels, 35 x 43 cm and 43 x 43 cm
-SPACING_MM = (0.01, 20.0)
 LINE_INTEGRALS = (-1.0, 100.0)  # noise around air, and more than metal across a whole body
+KINDS = "PNG, JPEG, TIFF, .npy or DICOM"
 
 _MAGIC = {
     b"\x89PNG": read_png,
+    b"\xff\xd8\xff": read_jpeg,
     b"II*\x00": read_tiff,
     b"MM\x00*": read_tiff,
     b"II+\x00": read_tiff,
@@ -43,10 +57,16 @@ class XRay:
         image: (rows, columns) float32; row 0 at the head; column 0 at the patient's right, in a lateral at the front.
             Line integrals where calibrated, else values that grow with attenuation, in any unit and offset.
         calibrated: whether the image holds line integrals of attenuation (dimensionless).
-        spacing_mm: (row, column) pixel spacing, or None where nobody knows.
+        spacing_mm: (row, column) pixel spacing, or None where nobody knows: on the detector where `beam` has its
+            distances, else as if in the patient.
         source: where it came from.
         notes: what was assumed on reading, one sentence each.
         view: "ap", "pa" or "lateral", where the file says so.
+        exposed: (rows, columns), where the detector was exposed as far as the file says; None: everywhere.
+        beam: where it was taken from, as far as file or user say.
+        body_part: what the file says that it shows.
+        kind: what the file is, in a few words.
+        warnings: what makes it less trustworthy, one sentence each.
 
     Raises:
         InputError: not 2-D, constant, NaN or infinite; line integrals outside -1 to 100; a senseless spacing.
@@ -58,59 +78,87 @@ class XRay:
     source: str = "array"
     notes: tuple[str, ...] = field(default=())
     view: str | None = None
+    exposed: BoolImage | None = None
+    beam: Beam = UNKNOWN
+    body_part: str | None = None
+    kind: str = "array"
+    warnings: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", np.ascontiguousarray(self.image, np.float32))
         if self.image.ndim != 2:
             raise InputError.of(self.source, "shape", found=self.image.shape, expected="2 axes (rows, columns)")
         _check_values(self.source, self.image, self.calibrated)
+        if self.exposed is not None and self.exposed.shape != self.image.shape:
+            raise InputError.of(self.source, "exposed", found=self.exposed.shape, expected=self.image.shape)
         if self.spacing_mm is not None:
-            object.__setattr__(self, "spacing_mm", _checked_spacing(self.spacing_mm))
+            object.__setattr__(self, "spacing_mm", checked_spacing(self.spacing_mm))
 
     @classmethod
-    def load(cls, path: str | PathLike[str], spacing: float | tuple[float, float] | None = None) -> XRay:
+    def load(
+        cls,
+        path: str | PathLike[str],
+        spacing: Spacing | None = None,
+        *,
+        options: ReadOptions | None = None,
+        watch: Watch | None = None,
+    ) -> XRay:
         """Reads a radiograph. What kind of file it is, its first bytes say, not its name.
 
         Args:
-            path: PNG or TIFF (8 or 16 bit: display values; float TIFF: line integrals), .npy (float: line integrals;
-                integer: display values), or DICOM.
+            path: PNG, JPEG or TIFF (8 or 16 bit: display values; float TIFF: line integrals), .npy (float: line
+                integrals; integer: display values), or DICOM.
             spacing: pixel spacing in mm, one number or (row, column); overrides what the file says.
+            options: that and more of how to read it.
+            watch: sees the picture after each stage of `exposure.LOADING`, and as stored before them.
 
         Raises:
-            InputError: a missing, damaged, constant, colour, multi-frame or over-large picture; NaN; not a 2-D array.
+            InputError: a missing, damaged, constant, colour or over-large picture, one of several without a choice of
+                frame, or what can't be an X-ray; NaN; not a 2-D array; an option that the file contradicts.
         """
         source = Path(path)
-        picture = _read(source)
+        asked = options or ReadOptions()
+        picture = _read(source, asked.frame)
         _check_values(str(source), picture.values, picture.calibrated)
-        return cls._of(picture, str(source), spacing)
+        asked = asked if spacing is None else replace(asked, spacing_mm=spacing)
+        return cls._of(picture, str(source), asked, watch)
 
     @classmethod
     def of(
         cls,
         array: npt.NDArray[Any],
-        spacing: float | tuple[float, float] | None = None,
+        spacing: Spacing | None = None,
         *,
         source: str = "array",
         view: str | None = None,
     ) -> XRay:
         """An X-ray from a 2-D array: floats are line integrals, integers display values with dense = bright."""
-        from dataclasses import replace
-
-        return cls._of(replace(from_array(np.asarray(array), source), view=view), source, spacing)
+        picture = replace(from_array(np.asarray(array), source), view=view)
+        return cls._of(picture, source, ReadOptions(spacing_mm=spacing))
 
     @classmethod
-    def _of(cls, picture: Picture, source: str, spacing: float | tuple[float, float] | None) -> XRay:
-        image, notes = picture.values, picture.notes
-        if picture.linear:
-            intensity = exposure.dense_bright(image, not picture.dense_is_high)
-            image = exposure.minus_log(intensity)
-        else:
-            image = exposure.dense_bright(image, picture.dense_is_high)
-        chosen = picture.spacing_mm if spacing is None else _checked_spacing(spacing)
-        return cls(image, picture.calibrated, chosen, source, notes, picture.view)
+    def _of(cls, picture: Picture, source: str, options: ReadOptions, watch: Watch | None = None) -> XRay:
+        if watch is not None:
+            watch(STORED, picture)
+        picture = replace(picture, turns=(*picture.turns, *options.turns))
+        picture = exposure.run(exposure.LOADING, picture, watch)
+        beam, notes = _combined(source, picture.beam, options.beam)
+        return cls(
+            picture.values,
+            picture.calibrated,
+            picture.spacing_mm if options.spacing_mm is None else checked_spacing(options.spacing_mm),
+            source,
+            (*picture.notes, *_said(options), *notes),
+            picture.view,
+            picture.exposed,
+            beam,
+            picture.body_part,
+            picture.kind,
+            picture.warnings,
+        )
 
     def to_detector(
-        self, view: View, reference_p99: float, *, exact: bool = False
+        self, view: View, reference_p99: float, *, exact: bool = False, watch: Watch | None = None
     ) -> tuple[FloatImage, tuple[str, ...]]:
         """The X-ray as line integrals on a view's detector, centred, antialiased, its aspect kept, air (0) around it.
 
@@ -119,6 +167,7 @@ class XRay:
             reference_p99: the bundle's reference for X-rays that are not calibrated (see `x2ct.exposure`).
             exact: the view is this image's own (the user's geometry): its pixels are the detector's, nothing
                 is resampled, and sizes that contradict each other are an error.
+            watch: sees the picture after each stage.
 
         Returns:
             (rows, columns) float32 line integrals, and every assumption as a sentence.
@@ -126,24 +175,17 @@ class XRay:
         Raises:
             InputError: `exact`, and the shape or the known spacing is not the view's.
         """
+        picture = self._picture()
+        stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
         if exact:
             self._check_against(view)
-        notes = list(self.notes)
-        image = self.image
-        if not self.calibrated:
-            image, more = exposure.line_integrals(image, reference_p99)
-            notes += more
-        if exact:
-            return image, tuple(notes)
+            done = exposure.run(stages, picture, watch)
+            return done.values, done.notes
+        done = exposure.run(stages, picture, watch)
         spacing, note = self._spacing_on(view)
-        notes += [note] if note else []
-        for axis, name in ((0, "rows"), (1, "columns")):
-            covered, detector = image.shape[axis] * spacing[axis], view.shape[axis] * view.spacing_mm[axis]
-            if covered > 1.01 * detector:
-                notes.append(f"The {name} span {covered:.0f} mm; the outer {covered - detector:.0f} mm were cut.")
-            elif covered < 0.99 * detector:
-                notes.append(f"The {name} span {covered:.0f} of {detector:.0f} mm; the rest was taken as air.")
-        return resample(image, spacing, view.shape, view.spacing_mm), tuple(notes)
+        done = replace(done, spacing_mm=spacing, notes=(*done.notes, *((note,) if note else ())))
+        done = exposure.run((exposure.detector_stage(view),), done, watch)
+        return done.values, done.notes
 
     def field_on(self, view: View, *, exact: bool = False) -> FloatImage:
         """The share of each detector pixel that the X-ray measured: 0 where `to_detector` has to take air instead.
@@ -155,10 +197,25 @@ class XRay:
         Returns:
             (rows, columns) float32, 0 to 1.
         """
-        field = np.zeros(self.image.shape, np.float32)
-        rows, columns = (slice(None), slice(None)) if self.calibrated else exposure.exposed_field(self.image)
-        field[rows, columns] = 1
-        return field if exact else resample(field, self._spacing_on(view)[0], view.shape, view.spacing_mm)
+        picture = self._picture() if self.calibrated else exposure.field(self._picture())
+        exposed = np.ones(self.image.shape, np.float32) if picture.exposed is None else picture.exposed
+        share = np.asarray(exposed, np.float32)
+        return share if exact else resample(share, self._spacing_on(view)[0], view.shape, view.spacing_mm)
+
+    def facts(self) -> dict[str, Any]:
+        """What was read, as plain data for a report; nothing that identifies a person."""
+        return {
+            "kind": self.kind,
+            "shape": list(self.image.shape),
+            "spacing_mm": list(self.spacing_mm) if self.spacing_mm else None,
+            "calibrated": self.calibrated,
+            "says_view": self.view,
+            "body_part": self.body_part,
+            "beam": str(self.beam) if self.beam else None,
+        }
+
+    def _picture(self) -> Picture:
+        return Picture(self.image, self.calibrated, exposed=self.exposed, spacing_mm=self.spacing_mm, notes=self.notes)
 
     def _check_against(self, view: View) -> None:
         if self.image.shape != tuple(view.shape):
@@ -201,54 +258,53 @@ class XRay:
         )
 
 
-def resample(
-    image: FloatImage,
-    spacing_mm: tuple[float, float],
-    shape: tuple[int, int],
-    target_spacing_mm: tuple[float, float],
-) -> FloatImage:
-    """Brings an image onto another grid with the same centre; outside the image is 0.
-
-    Each axis is a triangle filter as wide as the coarser of the two pixels: linear interpolation where the target is
-    finer, antialiasing where it is coarser. Constants and ramps, away from the borders, come out as they went in.
-
-    Args:
-        image: (rows, columns) float32.
-        spacing_mm: its (row, column) spacing.
-        shape: (rows, columns) of the result.
-        target_spacing_mm: its (row, column) spacing.
-
-    Returns:
-        float32 of `shape`.
-    """
-    from x2ct import _core
-
-    return _core.resample(np.ascontiguousarray(image, np.float32), spacing_mm, shape, target_spacing_mm)
+STORED = exposure.Stage("stored", "as the file has it, after its modality LUT", lambda picture: picture)
 
 
-def _read(source: Path) -> Picture:
+def _combined(source: str, file: Beam, user: Beam) -> tuple[Beam, tuple[str, ...]]:
+    """What file and user say of the beam together, the user first; distances only where both are known."""
+    said = Beam(
+        file.sod_mm if user.sod_mm is None else user.sod_mm,
+        file.sdd_mm if user.sdd_mm is None else user.sdd_mm,
+        file.angle_deg if user.angle_deg is None else user.angle_deg,
+        file.tilt_deg,
+    )
+    if said.magnification is not None or (said.sod_mm is None and said.sdd_mm is None):
+        return said, ()
+    known, missing = ("--sdd", "--sod") if said.sod_mm is None else ("--sod", "--sdd")
+    if user.sod_mm is not None or user.sdd_mm is not None:
+        raise InputError.of(known, "options", found=f"no {missing}", expected=f"both, for {source} says neither")
+    note = f"Only one distance is known ({said.sdd_mm or said.sod_mm:g} mm, {known[2:].upper()}): a parallel beam was "
+    return replace(said, sod_mm=None, sdd_mm=None), (note + "assumed, and magnification was not taken out.",)
+
+
+def _said(options: ReadOptions) -> tuple[str, ...]:
+    turned = [f"turned by {options.rotate} degrees clockwise"] if options.rotate else []
+    turned += [f"mirrored ({options.flip})"] if options.flip else []
+    return (f"On request, the picture was {' and then '.join(turned)}.",) if turned else ()
+
+
+def _read(source: Path, frame: int | None) -> Picture:
     if source.is_dir():
         hint = "an X-ray is one file"
-        raise InputError.of(source, "file", found="a folder", expected="a PNG, TIFF, .npy or DICOM file", hint=hint)
+        raise InputError.of(source, "file", found="a folder", expected=f"a {KINDS} file", hint=hint)
     if not source.exists():
-        raise InputError.of(source, "file", found="no such file", expected="an X-ray (PNG, TIFF, .npy or DICOM)")
+        raise InputError.of(source, "file", found="no such file", expected=f"an X-ray ({KINDS})")
     try:
         with source.open("rb") as stream:
             head = stream.read(132)
     except OSError as error:
         raise unreadable(source, error) from error
     if not head:
-        raise InputError.of(source, "file", found="an empty file", expected="an X-ray (PNG, TIFF, .npy or DICOM)")
+        raise InputError.of(source, "file", found="an empty file", expected=f"an X-ray ({KINDS})")
     if head[128:132] == b"DICM" or source.suffix.lower() in (".dcm", ".dicom"):
         from x2ct.dicomxray import read_dicom
 
-        return read_dicom(source)
-    reader = _MAGIC.get(head[:4])
+        return read_dicom(source, frame)
+    reader = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
     if reader is None:
-        kind = "a JPEG" if head[:2] == b"\xff\xd8" else "another kind of file"
-        hint = "its values were already changed: export it as PNG, TIFF or DICOM" if kind == "a JPEG" else ""
-        raise InputError.of(source, "format", found=kind, expected="PNG, TIFF, .npy or DICOM", hint=hint)
-    return reader(source)
+        raise InputError.of(source, "format", found="another kind of file", expected=KINDS)
+    return reader(source, frame)
 
 
 def _check_values(source: str, image: FloatImage, calibrated: bool) -> None:
@@ -266,12 +322,3 @@ def _check_values(source: str, image: FloatImage, calibrated: bool) -> None:
             expected="line integrals of attenuation (0 for air, rarely above 20), as float images are",
             hint="save display values as integers",
         )
-
-
-def _checked_spacing(spacing: float | tuple[float, float]) -> tuple[float, float]:
-    pair = tuple(float(value) for value in np.atleast_1d(np.asarray(spacing, np.float64)))
-    row, column = pair * 2 if len(pair) == 1 else pair if len(pair) == 2 else (float("nan"),) * 2
-    if not all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in (row, column)):
-        expected = f"{SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm, one number or (row, column)"
-        raise InputError.of("spacing", "pixel spacing in mm", found=spacing, expected=expected)
-    return row, column

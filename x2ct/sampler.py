@@ -341,15 +341,7 @@ class Sampler:
             "precision": networks.precisions(),
             "asked": self._asked,
             "model": {"name": self.bundle.name, "sha256": self.bundle.checksum},
-            "inputs": [
-                {
-                    "view": name,
-                    "file": Path(xray.source).name,
-                    "calibrated": xray.calibrated,
-                    "shape": list(xray.image.shape),
-                }
-                for name, xray in xrays.items()
-            ],
+            "inputs": [{"view": name, "file": Path(xray.source).name, **xray.facts()} for name, xray in xrays.items()],
             **facts,
             "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
             "tiles": networks.tiles(),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from x2ct.errors import InputError
 from x2ct.output import check_outputs, check_writable, staged
+from x2ct.readoptions import ReadOptions, refuse_beams_beside
 
 if TYPE_CHECKING:
     from x2ct.bundle import Bundle
@@ -36,7 +37,7 @@ class SampleJob:
         format: what it is written as, one of `x2ct.volume.FORMATS`, or "auto" for what its ending says.
         ap, pa, lateral: X-ray files; at least one, and not both ap and pa.
         geometry: a geometry file (JSON) that says where the X-rays were taken from.
-        spacing_mm: the X-rays' pixel pitch (row, column), where their files don't say it or say it wrong.
+        reading: how to read an X-ray, by view, where its file doesn't say it or says it wrong.
         model: a bundle's folder, or the name of a bundled model.
         preview: a PNG of the CT and the X-rays.
         preview_every: draw it also while sampling, after every so many evaluations, with the CT as it is by then.
@@ -55,7 +56,7 @@ class SampleJob:
     pa: Path | None = None
     lateral: Path | None = None
     geometry: Path | None = None
-    spacing_mm: tuple[float, float] | None = None
+    reading: Mapping[str, ReadOptions] = field(default_factory=dict)
     model: str = "chest"
     preview: Path | None = None
     preview_every: int | None = None
@@ -158,7 +159,7 @@ def sample_files(
     from x2ct.radiograph import XRay
 
     geometry = Geometry.load(job.geometry) if job.geometry else None
-    xrays = {name: XRay.load(path, spacing=job.spacing_mm) for name, path in job.inputs.items()}
+    xrays = {name: XRay.load(path, options=job.reading.get(name)) for name, path in job.inputs.items()}
     say("loading the model")
     sampler = sampler or open_sampler(job)
     write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}")
@@ -262,6 +263,7 @@ def _check_job(job: SampleJob) -> None:
         raise InputError("X-rays: found none, expected --ap or --pa, --lateral, or a frontal view and --lateral")
     if job.preview_every is not None and job.preview is None:
         raise InputError.of("--preview-every", "options", found="no --preview", expected="a picture to draw")
+    refuse_beams_beside(job.geometry, job.reading)
     if job.ap and job.pa:
         raise InputError("X-rays: found both --ap and --pa, expected one frontal view")
     for path in (*job.inputs.values(), *((job.geometry,) if job.geometry else ())):

@@ -5,6 +5,7 @@ Only `x2ct.cli` uses this. Results go to stdout, everything else to stderr. Rich
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -65,6 +66,7 @@ def exit_code_of(command: Callable[[], object], debug: bool = False) -> int:
         command: runs it, and returns None or an exit code.
         debug: whether an error's traceback is shown too.
     """
+    _hush_readers()
     with _sigterm_raises():
         try:
             code = command()
@@ -100,6 +102,12 @@ def _explain(error: BaseException, debug: bool) -> int:
     hint = "" if debug else "; run 'x2ct --debug ...' for the traceback"
     _line(f"error: unexpected {type(error).__name__}: {error}{hint}")
     return 1
+
+
+def _hush_readers() -> None:
+    """What these log of a damaged file would stand on stderr beside the one line that x2ct has for it."""
+    for package in ("tifffile", "pydicom"):
+        logging.getLogger(package).addHandler(logging.NullHandler())
 
 
 def _line(text: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import output, preview
+from x2ct import output, panels, preview
 from x2ct.voxels import int16_hu
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def save(
         "spacing_mm": spacing,
         "windows": WINDOWS,
         "xrays": [
-            {"name": view, "png": "data:image/png;base64," + _text(preview.png(picture))}
+            {"name": view, "png": "data:image/png;base64," + _text(panels.png(picture))}
             for view, picture in preview.xray_pictures(xrays or {}).items()
         ],
         "voxels": _text(gzip.compress(int16_hu(hu).astype("<i2").tobytes(), 6, mtime=0)),

@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
@@ -91,7 +92,16 @@ def series(place: Path) -> Target:
 
 def xray(place: Path) -> Target:
     """An X-ray of whatever kind its first bytes say."""
+    import PIL.JpegImagePlugin
+    import PIL.PngImagePlugin
+    import pydicom.pixels.decoders
+    import tifffile
+
+    # What the reader imports when it is first needed would not be instrumented.
+    from x2ct import dicomxray
     from x2ct.radiograph import XRay
+
+    _ = PIL.JpegImagePlugin, PIL.PngImagePlugin, pydicom.pixels.decoders, tifffile, dicomxray
 
     def load(data: bytes) -> None:
         (place / "xray").write_bytes(data)
@@ -197,6 +207,7 @@ def _xrays() -> list[bytes]:
     for write in (
         lambda stream: Image.fromarray(values).save(stream, "PNG"),
         lambda stream: Image.fromarray((values >> 4).astype(np.uint8)).save(stream, "PNG"),
+        lambda stream: Image.fromarray((values >> 4).astype(np.uint8)).save(stream, "JPEG"),
         lambda stream: tifffile.imwrite(stream, values),
         lambda stream: tifffile.imwrite(stream, (values / 1000).astype(np.float32), compression="zlib"),
         lambda stream: np.save(stream, (values / 1000).astype(np.float32)),
@@ -204,7 +215,36 @@ def _xrays() -> list[bytes]:
         stream = io.BytesIO()
         write(stream)  # type: ignore[no-untyped-call]
         found.append(stream.getvalue())
-    return [*found, *_slices()[:1], _radiograph()]
+    return [*found, *_slices()[:1], _radiograph(), *_compressed(values)]
+
+
+def _compressed(values: Any) -> list[bytes]:
+    """A small DX image with all elements that are looked at, in each transfer syntax that there is an encoder for."""
+    from benchmarks import input_files
+
+    tags = {
+        "PixelIntensityRelationship": "LIN",
+        "PixelIntensityRelationshipSign": 1,
+        "ShutterShape": ["CIRCULAR", "POLYGONAL"],
+        "CenterOfCircularShutter": [6, 5],
+        "RadiusOfCircularShutter": 5,
+        "VerticesOfThePolygonalShutter": [1, 1, 1, 10, 12, 10, 12, 1],
+        "DistanceSourceToDetector": 1800,
+        "DistanceSourceToPatient": 1500,
+        "ImagerPixelSpacing": [4.0, 4.0],
+        "PositionerPrimaryAngle": 10,
+        "PositionerSecondaryAngle": -5,
+        "PixelPaddingValue": 0,
+        "ViewPosition": "PA",
+        "BodyPartExamined": "CHEST",
+    }
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.dcm"
+        for syntax in ("", *input_files.SYNTAXES.values(), input_files.LOSSY["JPEG 2000"]):
+            input_files.dicom(path, values, **tags)
+            found.append((input_files.compressed(path, syntax) if syntax else path).read_bytes())
+    return found
 
 
 def _radiograph() -> bytes:

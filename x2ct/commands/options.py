@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from x2ct.readoptions import ReadOptions
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Threads = Annotated[
     int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")
 ]
+
+VIEWS = ("ap", "pa", "lateral")
+Said = tuple[str | None, Any]
+
+
+def of_view(parse: Callable[[str], Any]) -> Callable[[str], Said]:
+    """The parser of VALUE, which holds for every X-ray, or VIEW=VALUE, which holds for one."""
+
+    def parsed(text: str) -> Said:
+        view, equals, value = text.rpartition("=")
+        if equals and view not in VIEWS:
+            raise typer.BadParameter(f"found {view!r} before the equals sign, expected {' or '.join(VIEWS)}")
+        return view or None, parse(value)
+
+    return parsed
+
+
+def _parse_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"found {text!r}, expected a number") from None
+
+
+def _parse_whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"found {text!r}, expected a whole number") from None
 
 
 def parse_pitch(text: str) -> tuple[float, float]:
@@ -69,3 +102,30 @@ def parse_bytes(text: str) -> int:
     from x2ct import memory
 
     return memory.parse_bytes(text)
+
+
+def _reading(parse: Callable[[str], Any], metavar: str, text: str) -> Any:
+    return typer.Option(parser=of_view(parse), metavar=f"[VIEW=]{metavar}", help=text, rich_help_panel="Input")
+
+
+SpacingOf = Annotated[list[Any] | None, _reading(parse_pitch, "MM", "An X-ray's pixel pitch: MM, or ROW,COLUMN.")]
+RotateOf = Annotated[list[Any] | None, _reading(_parse_whole, "DEGREES", "Turn an X-ray clockwise by 90, 180 or 270.")]
+FlipOf = Annotated[list[Any] | None, _reading(str, "WAY", "Then mirror it: horizontal or vertical.")]
+FrameOf = Annotated[list[Any] | None, _reading(_parse_whole, "N", "Which picture of several; the first is 1.")]
+SddOf = Annotated[list[Any] | None, _reading(_parse_number, "MM", "From source to detector; goes with --sod.")]
+SodOf = Annotated[list[Any] | None, _reading(_parse_number, "MM", "From source to the patient's middle.")]
+AngleOf = Annotated[
+    list[Any] | None,
+    _reading(_parse_number, "DEGREES", "Of the source about the patient: 0 front, 90 right."),
+]
+
+
+def reading(views: Sequence[str], **said: Sequence[Said] | None) -> dict[str, ReadOptions]:
+    """How to read each view's X-ray, out of what the options above were given.
+
+    Raises:
+        InputError: something is said of an X-ray that isn't there, or can't be.
+    """
+    from x2ct.readoptions import ReadOptions
+
+    return ReadOptions.by_view(views, {key: pairs or () for key, pairs in said.items()})

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from x2ct.evaluation.case import Case
 from x2ct.geometry import attenuation
-from x2ct.preview import BONE, WIDE, diverging, facing, windowed
+from x2ct.panels import window
+from x2ct.preview import BONE, WIDE, diverging, facing
 
 FloatArray = npt.NDArray[np.float32]
 Window = tuple[float, float]
@@ -33,13 +34,13 @@ def planes(hu: FloatArray, spacing_mm: Spacing) -> Panels:
     sx, sy, sz = spacing_mm
     mu = attenuation(hu)
     return [
-        ("axial", _png(windowed(hu[:, :, z], WIDE), (sx, sy))),
-        ("coronal", _png(windowed(hu[:, y, :], WIDE), (sx, sz))),
-        ("sagittal", _png(windowed(hu[x, :, :], WIDE), (sy, sz))),
-        ("bone, front", _png(windowed(hu.max(axis=1), BONE), (sx, sz))),
-        ("bone, side", _png(windowed(hu.max(axis=0), BONE), (sy, sz))),
-        ("X-ray, front", _png(windowed(mu.sum(axis=1) * sy, (0.0, 6.0)), (sx, sz))),
-        ("X-ray, side", _png(windowed(mu.sum(axis=0) * sx, (0.0, 9.0)), (sy, sz))),
+        ("axial", _png(window(hu[:, :, z], WIDE), (sx, sy))),
+        ("coronal", _png(window(hu[:, y, :], WIDE), (sx, sz))),
+        ("sagittal", _png(window(hu[x, :, :], WIDE), (sy, sz))),
+        ("bone, front", _png(window(hu.max(axis=1), BONE), (sx, sz))),
+        ("bone, side", _png(window(hu.max(axis=0), BONE), (sy, sz))),
+        ("X-ray, front", _png(window(mu.sum(axis=1) * sy, (0.0, 6.0)), (sx, sz))),
+        ("X-ray, side", _png(window(mu.sum(axis=0) * sx, (0.0, 9.0)), (sy, sz))),
     ]
 
 
@@ -64,7 +65,7 @@ def deviations(deviation: FloatArray, spacing_mm: Spacing) -> Panels:
         ("coronal", deviation[:, y, :], (sx, sz)),
         ("sagittal", deviation[x], (sy, sz)),
     )
-    return [(name, _png(windowed(plane, DEVIATION), pitch)) for name, plane, pitch in slices]
+    return [(name, _png(window(plane, DEVIATION), pitch)) for name, plane, pitch in slices]
 
 
 def worst(case: Case, estimate: FloatArray) -> list[Panels]:
@@ -81,8 +82,8 @@ def worst(case: Case, estimate: FloatArray) -> list[Panels]:
         mm = case.grid.index_to_mm[2, 2] * k + case.grid.index_to_mm[2, 3]
         found.append(
             [
-                (f"truth, z {mm:+.0f} mm", _png(windowed(case.truth[:, :, k], WIDE), (sx, sy))),
-                ("synthesis", _png(windowed(estimate[:, :, k], WIDE), (sx, sy))),
+                (f"truth, z {mm:+.0f} mm", _png(window(case.truth[:, :, k], WIDE), (sx, sy))),
+                ("synthesis", _png(window(estimate[:, :, k], WIDE), (sx, sy))),
                 (f"difference, mean {each[k]:.0f} HU", _png(diverging(error[:, :, k]), (sx, sy))),
             ]
         )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 
-from x2ct import output, preview
+from x2ct import output, panels, preview
 from x2ct.training.checkpoint import State
 from x2ct.training.validate import Validation
 
@@ -63,7 +63,7 @@ class Monitor:
             names=("truth", "posterior mean"),
             further={"denoised": result.low_hu},
         )
-        output.write_atomically(self._folder / f"preview_{state.step:06d}.png", preview.png(picture))
+        output.write_atomically(self._folder / f"preview_{state.step:06d}.png", panels.png(picture))
         self._writer.add_image("preview", np.asarray(picture.convert("RGB")), state.step, dataformats="HWC")
         log.info("step %d: mean %.2f dB, bone Dice %.3f", state.step, result.mean_psnr, result.mean_bone_dice)
 

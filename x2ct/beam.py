@@ -1,0 +1,96 @@
+"""Where one X-ray was taken from, as far as its file or its user says: distances and angles, and the view they make."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from x2ct.errors import InputError
+from x2ct.geometry import ANGLES_DEG, View
+
+DISTANCE_MM = (200.0, 10_000.0)
+MAGNIFICATION = (1.0, 5.0)
+TILT_DEG = 60.0
+
+
+@dataclass(frozen=True)
+class Beam:
+    """A source and how it looks at the patient.
+
+    Attributes:
+        sod_mm: from the source to the patient's middle; None where nobody knows.
+        sdd_mm: from the source to the detector; likewise.
+        angle_deg: of the source about the patient, as `View.cone` has it; None for the view's own.
+        tilt_deg: of the source out of the axial plane, towards the head.
+
+    Raises:
+        InputError: a distance, an angle or a magnification that no X-ray has.
+    """
+
+    sod_mm: float | None = None
+    sdd_mm: float | None = None
+    angle_deg: float | None = None
+    tilt_deg: float = 0.0
+
+    def __post_init__(self) -> None:
+        low, high = DISTANCE_MM
+        for name, value in (("sod", self.sod_mm), ("sdd", self.sdd_mm)):
+            if value is not None and not low <= value <= high:
+                raise InputError.of(f"--{name}", "distance in mm", found=value, expected=f"{low:g} to {high:g}")
+        if self.angle_deg is not None and not (math.isfinite(self.angle_deg) and abs(self.angle_deg) <= 360):
+            raise InputError.of("--angle", "degrees", found=self.angle_deg, expected="-360 to 360")
+        if not abs(self.tilt_deg) <= TILT_DEG:
+            raise InputError.of("tilt", "degrees", found=self.tilt_deg, expected=f"-{TILT_DEG:g} to {TILT_DEG:g}")
+        if self.magnification is not None and not MAGNIFICATION[0] <= self.magnification <= MAGNIFICATION[1]:
+            raise InputError.of(
+                "--sdd and --sod",
+                "magnification",
+                found=f"{self.magnification:.3g} ({self.sdd_mm:g} / {self.sod_mm:g} mm)",
+                expected=f"{MAGNIFICATION[0]:g} to {MAGNIFICATION[1]:g}",
+            )
+
+    def __bool__(self) -> bool:
+        return self != Beam()
+
+    @property
+    def magnification(self) -> float | None:
+        """How much larger the patient's middle is on the detector than it is; None where nobody knows."""
+        return None if self.sod_mm is None or self.sdd_mm is None else self.sdd_mm / self.sod_mm
+
+    def view(self, name: str, usual: View) -> View:
+        """The view from here, on a detector whose pixels measure at the isocentre what the usual view's do.
+
+        Args:
+            name: "ap", "pa" or "lateral".
+            usual: the view that is taken where nothing else is known.
+        """
+        angle = ANGLES_DEG[name] if self.angle_deg is None else self.angle_deg
+        sod, magnification = self.sod_mm, self.magnification
+        if magnification is None and usual.source_mm is not None:
+            sod, magnification = float(math.hypot(*usual.source_mm)), usual.magnification
+        row, column = (step / usual.magnification for step in usual.spacing_mm)
+        if sod is None or magnification is None:
+            return View.parallel(name, angle, tilt_deg=self.tilt_deg, shape=usual.shape, spacing_mm=(row, column))
+        return View.cone(
+            name,
+            angle,
+            tilt_deg=self.tilt_deg,
+            sod_mm=sod,
+            sdd_mm=sod * magnification,
+            shape=usual.shape,
+            spacing_mm=(row * magnification, column * magnification),
+        )
+
+    def __str__(self) -> str:
+        parts = []
+        if self.magnification is not None:
+            parts.append(f"cone beam, SOD {self.sod_mm:g} mm, SDD {self.sdd_mm:g} mm")
+        if self.angle_deg is not None:
+            parts.append(f"source at {self.angle_deg:g} degrees")
+        if self.tilt_deg:
+            parts.append(f"tilted {self.tilt_deg:g} degrees towards the head")
+        return ", ".join(parts) or "parallel beam"
+
+
+UNKNOWN = Beam()
+"""Of which nothing is known: the model's own view is taken."""

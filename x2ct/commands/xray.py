@@ -1,0 +1,77 @@
+"""`x2ct xray`: an X-ray file to line integrals, each stage of the way to be seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from x2ct import terminal
+from x2ct.commands.options import (
+    VIEWS,
+    AngleOf,
+    FlipOf,
+    FrameOf,
+    Json,
+    Quiet,
+    RotateOf,
+    SddOf,
+    SodOf,
+    SpacingOf,
+    reading,
+)
+
+
+def xray(
+    file: Annotated[Path, typer.Argument(help="An X-ray: DICOM, PNG, JPEG, TIFF or .npy.")],
+    view: Annotated[
+        str | None, typer.Option(help="ap, pa or lateral; by default the file's, else ap.", rich_help_panel="Input")
+    ] = None,
+    geometry: Annotated[
+        Path | None, typer.Option(help="JSON that says where it was taken from.", rich_help_panel="Input")
+    ] = None,
+    spacing: SpacingOf = None,
+    rotate: RotateOf = None,
+    flip: FlipOf = None,
+    frame: FrameOf = None,
+    sdd: SddOf = None,
+    sod: SodOf = None,
+    angle: AngleOf = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", "-m", help="Whose detector and scale: a bundle, or a bundled model's name."),
+    ] = "chest",
+    stages: Annotated[Path | None, typer.Option(help="Draw every stage: .png.", rich_help_panel="Output")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The line integrals, float32: .npy or .tif.", rich_help_panel="Output"),
+    ] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Show how an X-ray file is read, and write the line integrals that `x2ct sample` makes of it."""
+    from x2ct import report as reports
+    from x2ct.stages import XRayJob, summary, xray_file
+
+    if view is not None and view not in VIEWS:
+        raise typer.BadParameter(f"--view: found {view!r}, expected {' or '.join(VIEWS)}")
+    said = reading(
+        [view] if view else VIEWS,
+        spacing=spacing,
+        rotate=rotate,
+        flip=flip,
+        frame=frame,
+        sdd=sdd,
+        sod=sod,
+        angle=angle,
+    )
+    done = xray_file(XRayJob(file, view, geometry, said, model, stages, output))
+    if json:
+        terminal.show(reports.to_json(done).rstrip())
+        return
+    terminal.show(summary(done), quiet)
+    for line in done["assumptions"]:
+        terminal.note("note", line, quiet)
+    for line in done["warnings"]:
+        terminal.note("warning", line, quiet)

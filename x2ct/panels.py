@@ -1,0 +1,86 @@
+"""Pages of pictures: panels in rows, each with a title and the letters at its sides, and a line below."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Window = tuple[float, float]
+
+_GAP = 8
+_TITLE = 20
+_GREY = (150, 150, 150)
+_INK = (235, 235, 235)
+_MARK = (255, 214, 80)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A picture (RGB), its title, and the two letters at its left and right edge, where it has them."""
+
+    image: Image
+    title: str
+    ends: str = ""
+
+
+def window(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
+    """Values as 8-bit grey: the window's lower end is black, its upper one white."""
+    low, high = window
+    return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
+
+
+def page(rows: Sequence[Sequence[Panel]], footer: str) -> Image:
+    """Panels in columns as wide as their widest, each with its title and the letters at its sides; one line below."""
+    from PIL import Image as images
+    from PIL import ImageDraw
+
+    columns = max(len(row) for row in rows)
+    widths = [max((row[i].image.width for row in rows if i < len(row)), default=0) for i in range(columns)]
+    heights = [max(panel.image.height for panel in row) + _TITLE for row in rows]
+    font, small = _font(13), _font(12)
+    width = max(sum(widths) + _GAP * (columns + 1), 2 * _GAP + round(font.getlength(footer)))
+    page = images.new("RGB", (width, sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
+    draw = ImageDraw.Draw(page)
+    y = _GAP // 2
+    for row, height in zip(rows, heights, strict=True):
+        x = _GAP
+        for panel, column in zip(row, widths, strict=False):
+            draw.text((x, y + 2), _fitting(panel.title, column, small), fill=_GREY, font=small)
+            left, top = x + (column - panel.image.width) // 2, y + _TITLE + (height - _TITLE - panel.image.height) // 2
+            page.paste(panel.image, (left, top))
+            if panel.ends:
+                middle = top + panel.image.height // 2
+                shadow: dict[str, Any] = {"fill": _MARK, "font": font, "stroke_width": 2, "stroke_fill": (0, 0, 0)}
+                draw.text((left + 4, middle), panel.ends[0], anchor="lm", **shadow)
+                draw.text((left + panel.image.width - 4, middle), panel.ends[1], anchor="rm", **shadow)
+            x += column + _GAP
+        y += height + _GAP
+    draw.text((_GAP, y), footer, fill=_INK, font=font)
+    return page
+
+
+def _fitting(text: str, width: int, font: Any) -> str:
+    while len(text) > 4 and font.getlength(text) > width:
+        text = text[:-2].rstrip(" .") + "."
+    return text
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def png(picture: Image) -> bytes:
+    """A picture's PNG file."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,110 @@
+"""What a user says about one X-ray file: its pixel pitch, its frame, how it lies, and where it was taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from x2ct.beam import UNKNOWN, Beam
+from x2ct.errors import InputError
+from x2ct.turn import Turn
+
+SPACING_MM = (0.01, 20.0)
+Spacing = float | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How to read one X-ray; what is None is left to the file.
+
+    Attributes:
+        spacing_mm: pixel pitch, one number or (row, column), of the picture as it ends up lying.
+        rotate: degrees clockwise, 0, 90, 180 or 270: how to turn the picture that the file's own orientation gives.
+        flip: "horizontal" or "vertical": how to mirror it after that.
+        frame: which picture of several, the first is 1.
+        beam: the source's distances and angle.
+
+    Raises:
+        InputError: a value that can't be.
+    """
+
+    spacing_mm: Spacing | None = None
+    rotate: int = 0
+    flip: str | None = None
+    frame: int | None = None
+    beam: Beam = UNKNOWN
+
+    def __post_init__(self) -> None:
+        if self.spacing_mm is not None:
+            object.__setattr__(self, "spacing_mm", checked_spacing(self.spacing_mm))
+        if self.frame is not None and self.frame < 1:
+            raise InputError.of("--frame", "number", found=self.frame, expected="1 (the first) or more")
+        _ = self.turns
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """What to do with the upright picture, in this order."""
+        mirror = (Turn.mirror(self.flip),) if self.flip is not None else ()
+        return tuple(turn for turn in (Turn.rotation(self.rotate), *mirror) if turn)
+
+    @classmethod
+    def by_view(
+        cls, views: Sequence[str], said: Mapping[str, Sequence[tuple[str | None, Any]]]
+    ) -> dict[str, ReadOptions]:
+        """The options of each view of which anything was said, be it of all views or of one.
+
+        Args:
+            views: the names of the X-rays that there are.
+            said: by option (spacing, rotate, flip, frame, sdd, sod, angle) pairs of a view, or None for every view,
+                and a value; what is said of one view goes before what is said of all.
+
+        Raises:
+            InputError: something is said of a view that isn't there, or twice of the same, or can't be.
+        """
+        chosen: dict[str, dict[str, Any]] = {view: {} for view in views}
+        for key, pairs in said.items():
+            names = [name for name, _ in pairs]
+            for name in names:
+                if name is not None and name not in chosen:
+                    raise InputError.of(f"--{key}", "view", found=name, expected=" or ".join(views) or "an X-ray")
+                if names.count(name) > 1:
+                    raise InputError.of(f"--{key}", "options", found=f"{name or 'all views'} twice", expected="once")
+            for name, value in sorted(pairs, key=lambda pair: pair[0] is not None):
+                for view in views if name is None else (name,):
+                    chosen[view][key] = value
+        return {view: cls._from(**values) for view, values in chosen.items() if values}
+
+    @classmethod
+    def _from(
+        cls,
+        spacing: Spacing | None = None,
+        rotate: int = 0,
+        flip: str | None = None,
+        frame: int | None = None,
+        sdd: float | None = None,
+        sod: float | None = None,
+        angle: float | None = None,
+    ) -> ReadOptions:
+        return cls(spacing, rotate, flip, frame, Beam(sod, sdd, angle))
+
+
+def checked_spacing(spacing: Spacing) -> tuple[float, float]:
+    """A pixel pitch as (row, column) in mm.
+
+    Raises:
+        InputError: neither one nor two numbers, or no size that a pixel has.
+    """
+    pair = (spacing,) * 2 if isinstance(spacing, int | float) else tuple(spacing)
+    if len(pair) != 2 or not all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in pair):
+        expected = f"{SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm, one number or (row, column)"
+        raise InputError.of("spacing", "pixel spacing in mm", found=spacing, expected=expected)
+    return float(pair[0]), float(pair[1])
+
+
+def refuse_beams_beside(geometry: Path | None, reading: Mapping[str, ReadOptions]) -> None:
+    """A geometry file says all of a beam. Raises InputError where the user says some of it too."""
+    if geometry is not None and any(options.beam for options in reading.values()):
+        found = "--sdd, --sod or --angle beside it"
+        raise InputError.of("--geometry", "options", found=found, expected="either of them")
