@@ -223,12 +223,15 @@ def sample(
         bool, typer.Option("--continue", help="Leave out the studies that are done.", rich_help_panel="Cohort")
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Studies at a time.", rich_help_panel="Cohort")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how long it takes; write nothing.")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Synthesise a CT from an X-ray or two."""
     from x2ct import report as reports
-    from x2ct.tasks import SampleJob, sample_files
+    from x2ct.tasks import SampleJob, rehearse_files, sample_files
 
     job = SampleJob(
         output=output,
@@ -271,7 +274,14 @@ def sample(
         threads=threads,
     )
     if manifest is not None:
+        if dry_run:
+            raise typer.BadParameter("--dry-run is for one study: leave out --manifest.")
         cohort.run(manifest, job, go_on, jobs, quiet, json)
+        return
+    if dry_run:
+        with terminal.progress("evaluations", quiet) as display:
+            told = rehearse_files(job, stage=display.stage)
+        terminal.show(reports.to_json(told).rstrip() if json else reports.intention(told), quiet and not json)
         return
     if go_on or jobs != 1:
         raise typer.BadParameter("--continue and --jobs are for many studies: name them with --manifest.")

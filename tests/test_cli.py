@@ -416,3 +416,29 @@ def test_drr_of_a_truncated_ct_is_one_line(study: Study) -> None:
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     assert study.files() == before
     assert not (study.folder / "xray").exists()
+
+
+# ------------------------------------------------------------------------------------------------ a rehearsal
+
+
+@pytest.mark.parametrize("options", [[], ["--mean"], ["--samples", "3", "--steps", "4"]])
+def test_a_dry_run_tells_what_a_run_then_does_and_writes_nothing(study: Study, options: list[str]) -> None:
+    before = study.files()
+    dry = study.sample("--dry-run", "--json", *options)
+    assert dry.exit_code == 0, dry.stderr
+    assert study.files() == before
+    told = json.loads(dry.stdout)
+    done = json.loads(study.sample("--json", *options).stdout)
+    assert {entry["file"] for entry in told["outputs"]} == {entry["file"] for entry in done["outputs"]}
+    same = ("model", "device", "backend", "precision", "grid", "tiles", "solver", "sigmas", "seed", "samples")
+    assert {key: told[key] for key in same} == {key: done[key] for key in same}
+    assert told["assumptions"] == done["assumptions"]
+    assert told["estimate"]["evaluations"] == done["evaluations"] * done["samples"]
+    assert told["estimate"]["seconds"] > 0
+    assert "would write: ct.nii.gz" in study.sample("--dry-run", *options).stdout
+
+
+def test_a_dry_run_refuses_what_a_run_would(study: Study) -> None:
+    result = study.sample("--dry-run", "--solver", "guess")
+    assert result.exit_code == 2
+    assert "guess" in result.stderr

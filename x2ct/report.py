@@ -106,3 +106,21 @@ def summary(report: Mapping[str, Any]) -> str:
     where = f"{report['device']}, {report['backend']} {report['precision']['denoiser']}"
     seconds = report["timings"]["total_s"]
     return f"{output}: {shape} voxels of {spacing} mm; {kind}, seed {report['seed']}; {seconds:.1f} s on {where}"
+
+
+def intention(told: Mapping[str, Any]) -> str:
+    """What `x2ct.tasks.rehearse_files` found out, a line each."""
+    left, tiles = told["estimate"], told["tiles"]
+    lines = {
+        "model": f"{told['model']['name']} {told['model']['sha256'][:12]}",
+        "runs on": f"{told['device']}, {told['backend']} {told['runtime']}, {told['precision']['denoiser']}",
+        "X-rays": ", ".join(f"{entry['view']} {entry['file']}" for entry in told["inputs"]),
+        "CT": " x ".join(map(str, told["grid"]["shape"])) + " voxels",
+        "sampling": f"{told['solver']} ({told['schedule']}), {left['evaluations']} evaluations in all",
+        "tiles": f"{tiles['count']} of {tiles['shape']}, halo {tiles['halo']}" if tiles else "none, it fits whole",
+        "memory": f"{told['peak_memory_bytes'] / 2**30:.2f} GiB so far",
+        "time": f"about {left['seconds']:.1f} s, {left['per_evaluation_s']:.3f} s an evaluation, on this machine now",
+        "would write": ", ".join(entry["file"] for entry in told["outputs"]),
+    }
+    notes = [f"note: {line}" for line in (*told["assumptions"], *told["warnings"])]
+    return "\n".join([*(f"{name}: {text}" for name, text in lines.items()), *notes])

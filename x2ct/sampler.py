@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -230,7 +230,7 @@ class Sampler:
         planned = plan(self.bundle.diffusion, steps=steps, solver=solver, schedule=schedule, mean=mean)
         table = planned.table
         pull.after(table.evaluations)
-        xrays = {name: xray for name, xray in (("ap", ap), ("pa", pa), ("lateral", lateral)) if xray is not None}
+        xrays = given_xrays({"ap": ap, "pa": pa, "lateral": lateral})
         with self._lock, _memory_limit("sampling"):
             networks = self._networks(_volumes(table, samples, preview, pull))
             study = self._study_of(networks, xrays, geometry)
@@ -278,6 +278,43 @@ class Sampler:
         pulled = consistency_facts(pull, applied, xrays, table.evaluations)
         told = {"seed": seed, "samples": samples, **planned.facts(), "consistency": pulled}
         return Result(volume, self._report(networks, xrays, study, told, timings), spread)
+
+    def rehearse(self, *, samples: int = 1, **arguments: Any) -> dict[str, Any]:
+        """What `run` with the same arguments would do and take, found out by its first two evaluations.
+
+        Args:
+            samples: as for `run`.
+            arguments: `run`'s others, but for the callbacks.
+
+        Returns:
+            The report as far as it is known before a run, and in `estimate` the seconds of what is left (`seconds`),
+            of one evaluation (`per_evaluation_s`) and `evaluations`, how many there will be.
+
+        Raises:
+            X2CTError: as `run` would.
+        """
+        moments: list[float] = []
+        count = 0
+
+        def stop(done: int, total: int, sigma: float) -> None:
+            nonlocal count
+            count = total
+            moments.append(time.perf_counter())
+            if len(moments) > 1:
+                raise _Rehearsed
+
+        began = time.perf_counter()
+        with suppress(_Rehearsed):
+            self.run(**arguments, samples=samples, progress=stop)
+        with self._lock:
+            assert self._compiled is not None and self._study is not None  # there has been an evaluation
+            networks, study = self._compiled[1], self._study
+        each = moments[1] - moments[0] if len(moments) > 1 else moments[0] - began
+        left = {"evaluations": count, "per_evaluation_s": round(each, 6), "seconds": round(each * count, 6)}
+        given = {key: arguments[key] for key in ("steps", "solver", "schedule", "mean") if key in arguments}
+        told = {"seed": arguments.get("seed", 0), "samples": samples, **plan(self.bundle.diffusion, **given).facts()}
+        timings = {"load_s": self._load_s, "compile_s": networks.seconds, "condition_s": study.seconds}
+        return {**self._report(networks, given_xrays(arguments), study, told, timings), "estimate": left}
 
     def _volume(self, hu: npt.NDArray[np.float32]) -> Volume:
         return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}", synthetic=True)
@@ -352,6 +389,15 @@ class Sampler:
             "warnings": [*study.conditions.warnings, *self._doubts(), report.NOTICE],
             "outputs": [],
         }
+
+
+class _Rehearsed(Exception):
+    """Ends a rehearsal."""
+
+
+def given_xrays(arguments: Mapping[str, Any]) -> dict[str, XRay]:
+    """The X-rays among the arguments of a run, by view."""
+    return {name: arguments[name] for name in ("ap", "pa", "lateral") if arguments.get(name) is not None}
 
 
 def _volumes(table: _core.Table, samples: int, preview: object, pull: Pull) -> int:

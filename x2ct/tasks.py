@@ -153,13 +153,7 @@ def sample_files(
         X2CTError: any of the family; nothing has been written.
     """
     say = stage or _silent
-    _check_job(job)
-    say("reading the X-rays")
-    from x2ct.geometry import Geometry
-    from x2ct.radiograph import XRay
-
-    geometry = Geometry.load(job.geometry) if job.geometry else None
-    xrays = {name: XRay.load(path, options=job.reading.get(name)) for name, path in job.inputs.items()}
+    xrays, arguments = _arguments(job, say)
     say("loading the model")
     sampler = sampler or open_sampler(job)
     write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}")
@@ -177,18 +171,7 @@ def sample_files(
             write.ct(ct, place(job.each[sample]))
 
         result = sampler.run(
-            ap=xrays.get("ap"),
-            pa=xrays.get("pa"),
-            lateral=xrays.get("lateral"),
-            geometry=geometry,
-            seed=job.seed,
-            steps=job.steps,
-            solver=job.solver,
-            schedule=job.schedule,
-            mean=job.mean,
-            consistency=job.consistency,
-            gamma=job.gamma,
-            samples=job.samples,
+            **arguments,
             each=keep if job.samples > 1 else None,
             progress=first_steps,
             preview=draw,
@@ -196,6 +179,37 @@ def sample_files(
         )
         say("writing")
         return write.rest(result, xrays, place)
+
+
+def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dict[str, Any]:
+    """What `sample_files` would do and take: all but the rest of the evaluations, and nothing is written.
+
+    Returns:
+        `x2ct.Sampler.rehearse`'s, with the names of the files that would be written in `outputs`.
+
+    Raises:
+        X2CTError: any of the family.
+    """
+    say = stage or _silent
+    _, arguments = _arguments(job, say)
+    say("loading the model")
+    sampler = open_sampler(job)
+    say("trying two evaluations")
+    return {**sampler.rehearse(**arguments), "outputs": [{"file": path.name} for path in job.outputs]}
+
+
+def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dict[str, Any]]:
+    """A job's X-rays, and what `x2ct.Sampler.run` is told of it, but for the callbacks."""
+    _check_job(job)
+    say("reading the X-rays")
+    from x2ct.geometry import Geometry
+    from x2ct.radiograph import XRay
+
+    xrays = {name: XRay.load(path, options=job.reading.get(name)) for name, path in job.inputs.items()}
+    names = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples")
+    settings = {name: getattr(job, name) for name in names}
+    geometry = Geometry.load(job.geometry) if job.geometry else None
+    return xrays, {**xrays, "geometry": geometry, **settings}
 
 
 @dataclass(frozen=True)
