@@ -395,6 +395,19 @@ def test_a_frontal_view_is_not_taken_for_a_lateral(tmp_path: Path, bundle: Bundl
     assert any("calls itself pa" in line for line in conditions(bundle, {"ap": pa}).warnings)
 
 
+@pytest.mark.parametrize(
+    ("words", "view"),
+    [("postero-anterior", "pa"), ("antero-posterior", "ap"), ("left lateral", "lateral"), ("oblique", None)],
+)
+def test_a_view_and_a_region_may_be_coded(tmp_path: Path, words: str, view: str | None) -> None:
+    code, region = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "SCT", words
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "2", "SCT", "Chest"
+    tags = {"ViewCodeSequence": [code], "AnatomicRegionSequence": [region]}
+    xray = XRay.load(files.dicom(tmp_path / "a.dcm", SHOWN, **tags))
+    assert (xray.view, xray.body_part) == (view, "CHEST")
+
+
 def test_the_wrong_part_of_a_body_is_a_warning(tmp_path: Path) -> None:
     chest = Bundle.load("chest")
     for part, warned in (("FOOT", True), ("CHEST", False), ("LUNG", False), ("", False)):
