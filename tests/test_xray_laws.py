@@ -317,6 +317,7 @@ def test_what_is_known_of_magnification_makes_an_object_as_large_as_it_is(
     view = View.cone("ap", sod_mm=SOD, sdd_mm=SDD, shape=(300, 300), spacing_mm=(PITCH, PITCH))
     path = files.dicom(tmp_path / "a.dcm", files.display(a_ball(view)), **tags)
     assert width_mm(bundle, XRay.load(path)) == pytest.approx(BALL_MM, rel=0.02)
+    assert XRay.load(path).beam.magnification == (pytest.approx(SDD / SOD) if "cone" in name else None)
     # and without, it is as much larger as it was magnified
     unknown = files.dicom(tmp_path / "b.dcm", files.display(a_ball(view)), ImagerPixelSpacing=[PITCH] * 2)
     assert width_mm(bundle, XRay.load(unknown)) == pytest.approx(BALL_MM * SDD / SOD, rel=0.02)
@@ -394,6 +395,19 @@ def test_a_frontal_view_is_not_taken_for_a_lateral(tmp_path: Path, bundle: Bundl
     assert any("calls itself pa" in line for line in conditions(bundle, {"ap": pa}).warnings)
 
 
+@pytest.mark.parametrize(
+    ("words", "view"),
+    [("postero-anterior", "pa"), ("antero-posterior", "ap"), ("left lateral", "lateral"), ("oblique", None)],
+)
+def test_a_view_and_a_region_may_be_coded(tmp_path: Path, words: str, view: str | None) -> None:
+    code, region = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "SCT", words
+    region.CodeValue, region.CodingSchemeDesignator, region.CodeMeaning = "2", "SCT", "Chest"
+    tags = {"ViewCodeSequence": [code], "AnatomicRegionSequence": [region]}
+    xray = XRay.load(files.dicom(tmp_path / "a.dcm", SHOWN, **tags))
+    assert (xray.view, xray.body_part) == (view, "CHEST")
+
+
 def test_the_wrong_part_of_a_body_is_a_warning(tmp_path: Path) -> None:
     chest = Bundle.load("chest")
     for part, warned in (("FOOT", True), ("CHEST", False), ("LUNG", False), ("", False)):
@@ -416,6 +430,13 @@ SHUTTERS: dict[str, dict[str, Any]] = {
     "polygon": {
         "ShutterShape": "POLYGONAL",
         "VerticesOfThePolygonalShutter": [17, 177, 177, 337, 337, 177, 177, 17],
+    },
+    "plus": {  # with arms so narrow that what is hidden beside them looks like a straight shutter
+        "ShutterShape": "POLYGONAL",
+        "VerticesOfThePolygonalShutter": [
+            *(17, 161, 17, 193, 57, 193, 57, 337, 297, 337, 297, 193),
+            *(337, 193, 337, 161, 297, 161, 297, 17, 57, 17, 57, 161),
+        ],
     },
     "collimator": {
         "CollimatorShape": ["CIRCULAR"],
@@ -442,6 +463,8 @@ def open_field(name: str) -> np.ndarray:
         "circle": (rows - 176) ** 2 + (columns - 170) ** 2 <= 150**2,
         "polygon": np.abs(rows - 177) + np.abs(columns - 177) <= 160,
     }
+    wide, high = (rows >= 57) & (rows <= 297), (columns >= 161) & (columns <= 193)
+    shapes["plus"] = (wide & (columns >= 17) & (columns <= 337)) | (high & (rows >= 17) & (rows <= 337))
     shapes["collimator"] = shapes["circle"]
     shapes["two"] = shapes["rectangle"] & shapes["circle"]
     return shapes[name]
@@ -535,6 +558,17 @@ def test_truncated_pixel_data_is_refused(tmp_path: Path, syntax: str) -> None:
         dataset.PixelData = encapsulate([frame[: keep - keep % 2]])
         dataset.save_as(path)
         refused(path, "pixel data")
+
+
+@pytest.mark.parametrize("syntax", ["JPEG Lossless", "JPEG Lossless SV1"])
+def test_a_frame_that_ends_early_within_is_refused(tmp_path: Path, syntax: str) -> None:
+    """GDCM fills what is missing and only grumbles."""
+    path = files.compressed(files.dicom(tmp_path / "a.dcm", SHOWN), files.SYNTAXES[syntax])
+    content = bytearray(path.read_bytes())
+    middle = len(content) - 20_000
+    content[middle : middle + 2] = b"\xff\xd9"
+    path.write_bytes(bytes(content))
+    refused(path, "pixel data: found Corrupt JPEG data")
 
 
 def test_headers_that_lie(tmp_path: Path) -> None:

@@ -28,6 +28,13 @@ CASSETTE_ASPECT = 0.05  # by which a picture may differ from its cassette: 35 x 
 LEAST_EXPOSED = 0.1  # of the picture; shutters that leave less are a mistake, or in millimetres
 
 _VIEWS = {"AP": "ap", "PA": "pa", "LL": "lateral", "RL": "lateral", "LATERAL": "lateral", "LAT": "lateral"}
+_MEANINGS = {  # of ViewCodeSequence, which DX has in place of a position or beside it
+    "ANTERO-POSTERIOR": "AP",
+    "POSTERO-ANTERIOR": "PA",
+    "LEFT LATERAL": "LL",
+    "RIGHT LATERAL": "RL",
+    "LATERAL": "LATERAL",
+}
 _MOST_VERTICES = 10_000
 
 Pair = tuple[float, float]
@@ -67,7 +74,8 @@ def place(header: Mapping[str, Any], shape: tuple[int, int]) -> Place:
 
 def _looking(header: Mapping[str, Any], notes: list[str]) -> tuple[str | None, float | None, float]:
     """The view's name, and the source's angle and tilt where they aren't the view's own."""
-    position = str(header.get("ViewPosition") or "").strip().upper()
+    coded = _MEANINGS.get(meaning(header.get("ViewCodeSequence")), "")
+    position = str(header.get("ViewPosition") or "").strip().upper() or coded
     view = _VIEWS.get(position)
     if position and view is None:
         notes.append(f"ViewPosition {position[:16]} is neither AP, PA nor lateral and was ignored.")
@@ -285,6 +293,11 @@ def _polygon(dataset: Dataset, kind: str, shape: tuple[int, int]) -> BoolImage |
 
 
 _FORMS = {"RECTANGULAR": _rectangle, "CIRCULAR": _circle, "POLYGONAL": _polygon}
+
+
+def meaning(sequence: Any) -> str:
+    """The meaning of a code sequence's first item, upper case; coding schemes change, words hardly."""
+    return str(sequence[0].get("CodeMeaning") or "").strip().upper() if sequence else ""
 
 
 def number(value: Any) -> float | None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.dicompixels import decode, open_dicom
-from x2ct.dicomplace import exposed, place
+from x2ct.dicomplace import exposed, meaning, place
 from x2ct.errors import InputError
 from x2ct.picture import BoolImage, Picture, grey, unreadable
 
@@ -115,7 +115,7 @@ def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
         found.spacing_mm,
         found.beam,
         found.view,
-        str(header.get("BodyPartExamined") or "").strip().upper()[:16] or None,
+        _body_part(header),
         _kind(dataset),
         (*notes, *found.notes),
         tuple(doubts),
@@ -130,6 +130,11 @@ def _check_kind(source: Path, dataset: Dataset) -> None:
     photometric = str(dataset.get("PhotometricInterpretation") or "")
     if photometric in COLOUR:
         raise InputError.of(source, "PhotometricInterpretation", found=photometric, expected="MONOCHROME1 or 2")
+
+
+def _body_part(header: Mapping[str, Any]) -> str | None:
+    said = str(header.get("BodyPartExamined") or "").strip().upper()
+    return (said or meaning(header.get("AnatomicRegionSequence")))[:16] or None
 
 
 def _kind(dataset: Dataset) -> str:
