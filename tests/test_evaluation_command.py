@@ -14,7 +14,7 @@ from tests import tiny_bundle
 from x2ct.cli import app
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
-from x2ct.evaluation.run import FILES
+from x2ct.evaluation.job import FILES
 from x2ct.grid import Grid
 from x2ct.volume import Volume
 
