@@ -156,9 +156,8 @@ class _Judge:
         samples: list[FloatArray] = []
         if self.predictions is not None:
             now("reading predictions")
-            samples = predictions.samples_of(self.predictions, case, self.job.frame)
-            if len(samples) == 1:
-                methods, samples = {"prediction": samples[0]}, []
+            alone, samples = predictions.of_case(self.predictions, case, self.job.frame)
+            methods = {} if alone is None else {"prediction": alone}
         if self.model is not None:
             now("sampling")
             xrays = calibrated(case.geometry, case.xrays, case.id)
