@@ -179,6 +179,11 @@ def test_training_people_are_no_test_people(folder: Path, tmp_path: Path) -> Non
         assert done.exit_code == 2
         assert "one of the training people" in done.stderr
         assert not (tmp_path / "out" / "evaluation.json").exists()
+    # One among honest test people stops everything too: it is not left out like a broken file.
+    (tmp_path / "zz.nii.gz").write_bytes((folder / "test" / "person5.nii.gz").read_bytes())
+    done = run("--baselines", folder / "shards", "--data", tmp_path, "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "one of the training people" in done.stderr and "none usable" not in done.stderr
 
 
 @pytest.mark.parametrize(
