@@ -14,7 +14,7 @@ from tests import tiny_bundle
 from x2ct.cli import app
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
-from x2ct.evaluation.run import FILES
+from x2ct.evaluation.job import FILES
 from x2ct.grid import Grid
 from x2ct.volume import Volume
 
@@ -146,14 +146,19 @@ def test_what_the_sampler_writes_from_the_written_x_rays_is_what_the_bundle_gets
     theirs.mkdir()
     place = xrays / "person4"
     pair = ["--ap", place / "ap.npy", "--lateral", place / "lateral.npy", "--geometry", place / "geometry.json"]
-    arguments = ["sample", *pair, "-m", folder / "tiny.x2ct", "-o", theirs / "person4.nii.gz", "--threads", 1, "-q"]
-    assert CliRunner().invoke(app, [str(argument) for argument in arguments]).exit_code == 0
+    arguments = ["sample", *pair, "-m", folder / "tiny.x2ct", "-o", theirs / "person4.nii.gz", "--samples", 2]
+    assert CliRunner().invoke(app, [*map(str, arguments), "--threads", "1", "-q"]).exit_code == 0
     grid = ["--shape", "32,32,32", "--voxel", "10", "--geometry", place / "geometry.json"]
     done = run(*common, "--predictions", theirs, "-o", folder / "again", *grid)
     assert done.exit_code == 0, done.stderr
-    mine, again = (report(at)["cases"][0]["methods"] for at in (out, folder / "again"))
-    for key in ("psnr_db", "ssim", "bone_dice"):  # a file holds whole HU
-        assert again["prediction"][key] == pytest.approx(mine["single sample"][key], rel=1e-3)
+    mine, again = (report(at)["cases"][0] for at in (out, folder / "again"))
+    assert list(again["methods"]) == ["prediction", "single sample", "mean of 2 samples"]
+    for key in ("psnr_db", "ssim", "bone_dice"):  # a file holds whole HU, and `sample` draws both of one seed
+        assert again["methods"]["prediction"][key] == pytest.approx(
+            again["methods"]["mean of 2 samples"][key], rel=2e-3
+        )
+        assert again["methods"]["single sample"][key] == pytest.approx(mine["methods"]["single sample"][key], rel=0.1)
+    assert again["calibration"]["std_hu"] == pytest.approx(tiny_bundle.SIGMA_DATA * HU_PER_X, rel=0.25)
 
 
 def test_the_baselines_alone_need_no_bundle(folder: Path) -> None:
@@ -174,6 +179,11 @@ def test_training_people_are_no_test_people(folder: Path, tmp_path: Path) -> Non
         assert done.exit_code == 2
         assert "one of the training people" in done.stderr
         assert not (tmp_path / "out" / "evaluation.json").exists()
+    # One among honest test people stops everything too: it is not left out like a broken file.
+    (tmp_path / "zz.nii.gz").write_bytes((folder / "test" / "person5.nii.gz").read_bytes())
+    done = run("--baselines", folder / "shards", "--data", tmp_path, "-o", tmp_path / "out")
+    assert done.exit_code == 2
+    assert "one of the training people" in done.stderr and "none usable" not in done.stderr
 
 
 @pytest.mark.parametrize(

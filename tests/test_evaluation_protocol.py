@@ -68,6 +68,36 @@ def test_the_truth_itself_is_the_best_that_can_be(case: Case) -> None:
     assert constant["reprojection_grid"]["ap"] > shifted["reprojection_grid"]["ap"] > 0.05
 
 
+def test_on_a_real_chest_perfect_is_better_than_shifted_and_shifted_than_constant() -> None:
+    path = Path(__file__).parent / "data" / "chest_4mm.nii.gz"
+    real = make_case(path, Grid((44, 40, 40), (8.0, 8.0, 8.0)), GEOMETRY, threads=1)
+    constant = np.full(real.truth.shape, float(real.truth.mean()), np.float32)
+    perfect, shifted, flat = (
+        table.flat(protocol.score(real, estimate, threads=1))
+        for estimate in (real.truth, np.roll(real.truth, 1, axis=2), constant)
+    )
+    higher = ("psnr_db", "ssim", "bone_dice", "bone_pieces.any", "bone_pieces.quarter", "legacy.ssim_slices")
+    lower = (
+        "mae_hu.all",
+        "mae_hu.body",
+        "mae_hu.lung",
+        "mae_hu.bone",
+        "reprojection_grid.ap",
+        "reprojection_grid.lateral",
+    )
+    for key in higher:
+        assert perfect[key] >= shifted[key] > flat[key], key
+    for key in lower:
+        assert perfect[key] == 0.0 < shifted[key] < flat[key], key
+    assert perfect["bone_surface_95_mm"] == 0.0 < shifted["bone_surface_95_mm"] <= 8.0  # by how much it was shifted
+    assert math.isnan(flat["bone_surface_95_mm"])  # no bone, no surface
+    assert perfect["psnr_db"] == math.inf
+    # Of a constant that is the mean, the error is the truth's own variance.
+    clipped = np.clip(real.truth, -1000, 1500).astype(np.float64)
+    expected = 10 * math.log10(2500**2 / np.mean((clipped - constant.flat[0]) ** 2))
+    assert flat["psnr_db"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_the_table_has_every_method_and_nothing_undefined_as_a_number(case: Case, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     samples = [case.truth + rng.normal(0, 60, GRID.shape).astype(np.float32) for _ in range(4)]

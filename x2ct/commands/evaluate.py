@@ -60,7 +60,8 @@ def evaluate(
     """Measure a model on CTs. A CT that can't be used is named, the others go on, and the exit code is 1."""
     from x2ct import report as reports
     from x2ct.evaluation import card as cards
-    from x2ct.evaluation.run import EvaluateJob, evaluate_files
+    from x2ct.evaluation.job import EvaluateJob
+    from x2ct.evaluation.run import evaluate_files
 
     job = EvaluateJob(
         data=data,

@@ -44,7 +44,8 @@ def brief(found: Mapping[str, Any], page: PathLike[str]) -> str:
     """A few lines for a terminal: PSNR and bone Dice of each method, and where the rest is."""
     scores = found["mean"] or {}
     width = max((len(name) for name in scores), default=0)
-    lines = [f"{'mean of ' + str(len(found['cases'])):{width}}  PSNR dB   SSIM  bone Dice"]
+    people = f"people: {len(found['cases'])}"
+    lines = [f"{people:{width}}  PSNR dB   SSIM  bone Dice"]
     for name, figures in scores.items():
         numbers = (table.at(figures, key) for key in ("psnr_db", "ssim", "bone_dice"))
         psnr, ssim, dice = numbers
@@ -115,7 +116,8 @@ def _extra(found: Mapping[str, Any]) -> list[str]:
     if found["conditions"]:
         tried = sum(1 for case in found["cases"] if case.get("conditions"))
         for method in (conditions.MEAN, conditions.SAMPLE):
-            lines += [f"**X-rays that training did not see: {method}, mean of {tried} people**", ""]
+            people = "one person" if tried == 1 else f"mean of {tried} people"
+            lines += [f"**X-rays that training did not see: {method}, {people}**", ""]
             lines += [*conditions.rows(found["conditions"], method), ""]
     if found["probe"]:
         lines += ["**Findings planted into the CTs before projection**", "", *probe.rows(found["probe"]), ""]

@@ -36,8 +36,8 @@ def find(folder: str | PathLike[str]) -> Path:
     return place
 
 
-def samples_of(folder: Path, case: Case, frame: str) -> list[FloatArray]:
-    """A case's predictions: CASE.nii.gz, or its samples CASE_000.nii.gz, CASE_001.nii.gz, ...
+def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, list[FloatArray]]:
+    """A case's prediction CASE.nii.gz, and its samples CASE_000.nii.gz, CASE_001.nii.gz, ...; either or both.
 
     Args:
         folder: where they are.
@@ -46,21 +46,22 @@ def samples_of(folder: Path, case: Case, frame: str) -> list[FloatArray]:
             `x2ct sample` writes), or the "world" mm of the case's CT file.
 
     Returns:
-        HU on the case's grid, air where the prediction has nothing.
+        HU on the case's grid, air where the file has nothing; None where there is no CASE.nii.gz.
 
     Raises:
-        InputError: none for this case, both forms, or one that can't be used.
+        InputError: none of either for this case, the same one twice, or one that can't be used.
     """
-    alone = [folder / f"{case.id}{suffix}" for suffix in NIFTI_SUFFIXES]
-    found = [path for path in alone if path.is_file()]
+    alone = [path for path in (folder / f"{case.id}{suffix}" for suffix in NIFTI_SUFFIXES) if path.is_file()]
     several = sorted(p for suffix in NIFTI_SUFFIXES for p in folder.glob(f"{case.id}_[0-9][0-9][0-9]{suffix}"))
-    if (found and several) or len(found) > 1:
-        names = ", ".join(path.name for path in (*found, *several)[:3])
-        raise InputError.of(folder, f"predictions of {case.id}", found=names, expected="one file, or numbered samples")
-    if not found and not several:
+    names = [path.name.partition(".nii")[0] for path in (*alone, *several)]
+    what = f"predictions of {case.id}"
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError.of(folder, what, found=f"{twice} as .nii and .nii.gz", expected="one of them")
+    if not names:
         expected = f"{case.id}.nii.gz, or {case.id}_000.nii.gz and so on"
-        raise InputError.of(folder, f"predictions of {case.id}", found="none", expected=expected)
-    return [read(path, case, frame) for path in found or several]
+        raise InputError.of(folder, what, found="none", expected=expected)
+    return (read(alone[0], case, frame) if alone else None), [read(path, case, frame) for path in several]
 
 
 def read(path: Path, case: Case, frame: str = "patient") -> FloatArray:

@@ -1,0 +1,92 @@
+"""What `x2ct evaluate` is asked to do, and what can be known to be wrong about it beforehand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from x2ct import output
+from x2ct.errors import InputError
+from x2ct.evaluation import conditions, predictions
+
+FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "card.md", "index.html")
+"""What a report is made of."""
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """What `x2ct evaluate` is asked to do.
+
+    Attributes:
+        data: a folder of CTs (NIfTI, NRRD, MetaImage files or DICOM folders), or one; each is one test person.
+        output: the folder for the report; see `FILES`.
+        bundle: the model under test: a folder, or a bundled model's name.
+        predictions: a folder of volumes made elsewhere, see `x2ct.evaluation.predictions`.
+        frame: of their affines, "patient" or "world".
+        baselines: shards to fit the baselines on.
+        region: of the people to fit them on: "chest", "other" or "any".
+        samples: of the bundle a case, of seeds 0 to N - 1; 0 for its mean estimate alone.
+        geometry: of the test X-rays: "bundle" (the model's own), "parallel", "cone", or a geometry file.
+        conditions: names of `x2ct.evaluation.conditions`, or "every".
+        probe: whether findings are planted, see `x2ct.evaluation.probe`.
+        cases: only these people.
+        xrays: write each case's X-rays and geometry to a folder of its name in here, for other systems to predict from.
+        shape, voxel_mm: of the grid that is judged, where no bundle says so; by default the shards', or 128^3 at 2.5.
+        device, backend, precision, threads: see `x2ct.Sampler`.
+    """
+
+    data: Path
+    output: Path
+    bundle: str | None = None
+    predictions: Path | None = None
+    frame: str = "patient"
+    baselines: Path | None = None
+    region: str = "chest"
+    samples: int = 8
+    geometry: str = "bundle"
+    conditions: tuple[str, ...] = ()
+    probe: bool = False
+    cases: tuple[str, ...] = ()
+    xrays: Path | None = None
+    shape: tuple[int, int, int] | None = None
+    voxel_mm: tuple[float, float, float] | None = None
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "auto"
+    threads: int = 0
+
+
+def check(job: EvaluateJob) -> None:
+    """Says what can be known to be wrong before anything long, and makes the folders.
+
+    Raises:
+        InputError: options that contradict each other, or a place that can't be written.
+    """
+    judged = [job.bundle, job.predictions, job.baselines]
+    if not any(item is not None for item in judged):
+        expected = "a bundle, --predictions or --baselines"
+        raise InputError.of("evaluate", "what to judge", found="nothing", expected=expected)
+    if job.bundle is not None and job.predictions is not None:
+        hint = "two runs, two tables"
+        raise InputError.of("evaluate", "what to judge", found="a bundle and --predictions", expected="one", hint=hint)
+    if job.bundle is None:
+        for option, asked in (("--conditions", bool(job.conditions)), ("--probe", job.probe)):
+            if asked:
+                hint = "predictions made elsewhere saw other X-rays already"
+                raise InputError.of(option, "options", found="no bundle", expected="a bundle to run again", hint=hint)
+    elif job.shape or job.voxel_mm:
+        raise InputError.of("--shape, --voxel", "options", found="a bundle", expected="its own grid")
+    if job.frame not in predictions.FRAMES:
+        raise InputError.of("--frame", "value", found=job.frame, expected=" or ".join(predictions.FRAMES))
+    if job.samples < 0:
+        raise InputError.of("--samples", "value", found=job.samples, expected="0 or more")
+    conditions.named(job.conditions)
+    if job.output.exists() and not job.output.is_dir():
+        raise InputError.of(job.output, "output", found="a file", expected="a folder")
+    try:
+        job.output.mkdir(parents=True, exist_ok=True)
+        if job.xrays is not None:
+            job.xrays.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError.of(job.output, "output", found=error.strerror, expected="a folder that can be made") from None
+    output.check_writable(job.output / FILES[0])
