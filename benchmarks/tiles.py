@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--precision", default="f32")
     parser.add_argument("--shape", default="256,256,160")
-    parser.add_argument("--budgets", type=float, nargs="+", default=[1.6, 1.3, 1.0], help="GiB, at a full halo")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[1.4, 1.2, 1.0], help="GiB, at a full halo")
     parser.add_argument("--halos", type=int, nargs="*", default=[32, 16, 8, 0], help="at the smallest budget")
     parser.add_argument("--large", action="store_true", help="512^3 alone")
     args = parser.parse_args()

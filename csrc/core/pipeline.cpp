@@ -83,14 +83,15 @@ Table Pipeline::table(const SampleOptions& options) const {
     return make_table(solver, schedule(name, steps, usual.sigma_min, usual.sigma_max), stepping);
 }
 
-std::shared_ptr<Consistency> Pipeline::consistency_of(double gamma, std::vector<int> evaluations) const {
+std::shared_ptr<Consistency> Pipeline::consistency_of(const Study& study, double gamma,
+                                                      std::vector<int> evaluations) const {
     const std::int64_t rows = bundle().xray.rows, columns = bundle().xray.columns, pixels = rows * columns;
     std::vector<MeasuredView> views;
-    for (const auto& [slot, calibrated, measured] : study_->views) {
-        const float* const image = study_->conditions.views.data() + slot * pixels;
+    for (const auto& [slot, calibrated, measured] : study.views) {
+        const float* const image = study.conditions.views.data() + slot * pixels;
         MeasuredView view{
             bundle().views[slot].name, {{}, rows, columns}, {image, image + pixels}, measured, calibrated};
-        std::copy_n(study_->conditions.matrices.begin() + slot * 12L, 12, view.view.matrix.begin());
+        std::copy_n(study.conditions.matrices.begin() + slot * 12L, 12, view.view.matrix.begin());
         views.push_back(std::move(view));
     }
     ConsistencyOptions options;
@@ -112,10 +113,11 @@ void Pipeline::run(const SampleOptions& options, float* hu) {
     if (options.gamma == 0) pulls.clear();
     const auto lock = enter();
     if (!study_) throw InputError("X-rays: found none, expected set_xrays before run");
+    const Study& study = *study_;
     pulled_.clear();
     prepare(volumes_kept(table, samples > 1, static_cast<bool>(options.preview), !pulls.empty()));
 
-    const auto pull = pulls.empty() ? nullptr : consistency_of(options.gamma, std::move(pulls));
+    const auto pull = pulls.empty() ? nullptr : consistency_of(study, options.gamma, std::move(pulls));
     const std::int64_t count = voxels();
     RunOptions inner;
     inner.seed = options.seed;

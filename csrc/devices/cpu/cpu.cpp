@@ -108,21 +108,30 @@ const float* h0_of(const RowKernel& kernel, std::int64_t at, std::int64_t count,
 }
 
 void run_chunk(const RowKernel& kernel, std::int64_t at, std::int64_t count) {
-    alignas(64) float scratch[kChunk], noise[kChunk], new_x[kChunk];
+    alignas(64) float scratch[kChunk], noise[kChunk], scratch_x[kChunk];
     const float* const h0 = h0_of(kernel, at, count, scratch);
     const bool noisy =
         (kernel.new_x != nullptr && kernel.to_x.noise != 0) || (kernel.new_y != nullptr && kernel.to_y.noise != 0);
     if (noisy) normal(noise, at, count, kernel.noise);
+    const auto x = [&](float* to) { combined(kernel, kernel.to_x, h0, noise, at).write(to, count); };
+    const auto y = [&](float* to) { combined(kernel, kernel.to_y, h0, noise, at).write(to, count); };
+    float* const new_x = kernel.new_x == nullptr ? nullptr : kernel.new_x + at;
+    float* const new_y = kernel.new_y == nullptr ? nullptr : kernel.new_y + at;
     const auto bytes = static_cast<std::size_t>(count) * sizeof(float);
-    if (kernel.new_y == nullptr) {
-        if (kernel.new_x != nullptr) combined(kernel, kernel.to_x, h0, noise, at).write(kernel.new_x + at, count);
-        return;
+    if (new_x == nullptr || new_y == nullptr) {
+        if (new_x != nullptr) x(new_x);
+        if (new_y != nullptr) y(new_y);
+    } else if (same(kernel.to_x, kernel.to_y)) {
+        y(new_y);
+        std::memcpy(new_x, new_y, bytes);
+    } else if (kernel.to_x.y == 0) {  // each may overwrite what the other reads
+        y(new_y), x(new_x);
+    } else if (kernel.to_y.x == 0) {
+        x(new_x), y(new_y);
+    } else {
+        x(scratch_x), y(new_y);
+        std::memcpy(new_x, scratch_x, bytes);
     }
-    // x' waits until y' is made: each may overwrite what the other reads.
-    const bool shared = kernel.new_x != nullptr && same(kernel.to_x, kernel.to_y);
-    if (kernel.new_x != nullptr && !shared) combined(kernel, kernel.to_x, h0, noise, at).write(new_x, count);
-    combined(kernel, kernel.to_y, h0, noise, at).write(kernel.new_y + at, count);
-    if (kernel.new_x != nullptr) std::memcpy(kernel.new_x + at, shared ? kernel.new_y + at : new_x, bytes);
 }
 
 std::int64_t place(const Index& grid, const Index& origin, const Index& at, std::int64_t channel) {

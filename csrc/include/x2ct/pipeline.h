@@ -89,7 +89,7 @@ class Pipeline {
 
     std::unique_lock<std::mutex> enter();
     void prepare(int volumes);
-    std::shared_ptr<Consistency> consistency_of(double gamma, std::vector<int> evaluations) const;
+    std::shared_ptr<Consistency> consistency_of(const Study& study, double gamma, std::vector<int> evaluations) const;
 
     Networks networks_;
     int threads_;
