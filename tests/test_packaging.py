@@ -68,6 +68,7 @@ def test_inference_requires_no_training_package() -> None:
         "onnxruntime-gpu",
         "tensorrt",
         "dev",
+        "docs",
     }
 
 
