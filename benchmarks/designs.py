@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from x2ct.data import ShardSet
 from x2ct.data.augment import plain_study
 from x2ct.export import export_model
-from x2ct.export.run import _spec
+from x2ct.export.run import spec_of
 from x2ct.model import ModelConfig, X2CTModel
 from x2ct.training import TrainConfig, load_run, train
 from x2ct.training.loop import new_state, study_loss
@@ -127,7 +127,7 @@ def trained(shards: Path, run: Path, config: TrainConfig) -> dict[str, Any]:
     train(shards, run, config)
     last = json.loads((run / "validation.jsonl").read_text().splitlines()[-1])
     config, model = load_run(run)
-    bundle = export_model(model, _spec(config, config.name, {}), run.with_suffix(".x2ct")).bundle
+    bundle = export_model(model, spec_of(config, config.name, {}), run.with_suffix(".x2ct")).bundle
     milliseconds, precision = evaluation_ms(bundle.path / "denoiser.onnx", config.model)
     figures = {key: round(last[key], 4) for key in ("loss", "mean_psnr", "mean_bone_dice", "low_bone_dice")}
     return {**figures, "ms_128": round(milliseconds), "precision": precision}

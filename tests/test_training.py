@@ -27,7 +27,7 @@ from x2ct.training.config import DiffusionConfig, PatchConfig
 from x2ct.training.loop import learning_rate, new_state, study_loss
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.patches import Patch, draw_patches
-from x2ct.training.runs import training_geometry
+from x2ct.training.runs import starting_weights, training_geometry
 
 TINY = TrainConfig.from_json(CONFIG)
 
@@ -195,12 +195,18 @@ def test_training_lowers_the_loss_and_leaves_what_it_promises(shards: Path, tmp_
 def test_a_run_can_start_from_another(shards: Path, tmp_path: Path) -> None:
     """The averaged weights of the same name and shape, to the bit; a network without any of them is refused."""
     train(shards, tmp_path / "first", dataclasses.replace(TINY, steps=3))
-    train(shards, tmp_path / "second", dataclasses.replace(TINY, steps=0, seed=5), init=tmp_path / "first")
+    train(
+        shards,
+        tmp_path / "second",
+        dataclasses.replace(TINY, steps=0, seed=5),
+        init=starting_weights(tmp_path / "first"),
+    )
     given, taken = (load_run(tmp_path / "first")[1], load_run(tmp_path / "second", raw=True)[1])
     assert all(torch.equal(a, b) for a, b in zip(given.parameters(), taken.parameters(), strict=True))
     with pytest.raises(InputError, match=r"config\.json"):
-        train(shards, tmp_path / "third", TINY, init=tmp_path)
-    assert not (tmp_path / "third").exists()
+        starting_weights(tmp_path)
+    with pytest.raises(InputError, match="none that fit"):
+        train(shards, tmp_path / "third", TINY, init={"another": torch.zeros(1)})
 
 
 def test_a_run_is_not_trained_over(shards: Path, tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ def train(
     ],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
     config: Annotated[Path | None, typer.Option(help="The configuration of a new run: JSON, or another run.")] = None,
-    init: Annotated[Path | None, typer.Option(help="A run whose weights a new run starts from.")] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="What a new run starts from: a run, a bundle, or a bundled model's name."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a new run.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in a new run.")] = None,
@@ -43,6 +46,12 @@ def train(
         from x2ct.training import TrainConfig
         from x2ct.training import train as run
 
+        weights = None
+        if init is not None:
+            from x2ct.export import starting_weights
+
+            display.stage("reading the weights to start from")
+            weights = starting_weights(init)
         settings = None if resume else TrainConfig.load(config) if config else TrainConfig()
         display.stage("training")
         done = run(
@@ -51,7 +60,7 @@ def train(
             settings and replace(settings, **changes),
             resume=resume,
             minutes=minutes,
-            init=init,
+            init=weights,
             device=device,
             threads=threads,
             progress=display.step,

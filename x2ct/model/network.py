@@ -38,6 +38,14 @@ class X2CTModel(nn.Module):
                 module.fold()
         return self.eval()
 
+    def unfolded(self) -> dict[str, Tensor]:
+        """By name, the parameters with which a model that trains computes what this folded one does."""
+        found = {name: value.detach() for name, value in self.named_parameters()}
+        for name, module in self.named_modules():
+            if isinstance(module, MPConv):
+                found |= {f"{name}.{key}": value for key, value in module.unfolded().items()}
+        return found
+
     def condition(self, views: Tensor, valid: Tensor, P: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder and lift in one: see their `forward` for shapes and units."""
         condition, sketch = self.lift(self.encoder(views, valid), P, coords, valid)
