@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from tests.tiny_run import CONFIG, GRID, write_shards
 from x2ct.data import ShardSet
-from x2ct.data.augment import AugmentConfig, augmented_study, plain_study
+from x2ct.data.augment import AugmentConfig, Study, augmented_study, plain_study
+from x2ct.data.imaging import NONE
 from x2ct.errors import InputError
 from x2ct.model import X2CTModel
 from x2ct.training import TrainConfig, load_run, train
@@ -30,6 +31,7 @@ from x2ct.training.patches import Patch, draw_patches
 from x2ct.training.runs import starting_weights, training_geometry
 
 TINY = TrainConfig.from_json(CONFIG)
+TOPS = (6.0, 8.0)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +83,10 @@ def test_without_augmentation_a_study_is_the_person(shards: Path) -> None:
     person = ShardSet.open(shards).people[0]
     nothing = AugmentConfig(
         margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=0, density=0, crop=0, cone=0,
-        view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0),
+        view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0), radiograph=NONE,
     )  # fmt: skip
     geometry = training_geometry(TINY)
-    study = augmented_study(person, GRID, geometry, nothing, np.random.default_rng(0))
+    study = augmented_study(person, GRID, geometry, nothing, np.random.default_rng(0), TOPS)
     plain = plain_study(person, GRID, geometry)
     assert np.abs(study.hu - plain.hu).max() < 0.1
     assert np.abs(study.views - plain.views).max() < 1e-3
@@ -94,7 +96,11 @@ def test_without_augmentation_a_study_is_the_person(shards: Path) -> None:
 def test_studies_depend_on_their_generator_alone(shards: Path) -> None:
     person = ShardSet.open(shards).people[0]
     geometry = training_geometry(TINY)
-    a, b, c = (augmented_study(person, GRID, geometry, TINY.augment, np.random.default_rng(k)) for k in (1, 1, 2))
+
+    def drawn(seed: int) -> Study:
+        return augmented_study(person, GRID, geometry, TINY.augment, np.random.default_rng(seed), TOPS)
+
+    a, b, c = drawn(1), drawn(1), drawn(2)
     assert np.array_equal(a.views, b.views) and np.array_equal(a.hu, b.hu)
     assert not np.array_equal(a.hu, c.hu)
 
@@ -104,10 +110,10 @@ def test_a_flipped_body_has_flipped_x_rays(shards: Path) -> None:
     person = ShardSet.open(shards).people[0]
     config = dataclasses.replace(
         TINY.augment, margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=1, density=0, crop=0,
-        cone=0, view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0),
+        cone=0, view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0), radiograph=NONE,
     )  # fmt: skip
     geometry = training_geometry(TINY)
-    study = augmented_study(person, GRID, geometry, config, np.random.default_rng(0))
+    study = augmented_study(person, GRID, geometry, config, np.random.default_rng(0), TOPS)
     plain = plain_study(person, GRID, geometry)
     assert np.abs(study.hu - plain.hu[::-1]).max() < 0.1
     assert np.abs(study.views[0] - plain.views[0][:, ::-1]).max() < 1e-2

@@ -99,6 +99,7 @@ def train(
         shard_set.grid,
         geometry,
         config.augment,
+        config.display_p99,
         size=config.pool,
         refresh=config.refresh,
         seed=config.seed,
