@@ -9,6 +9,7 @@ from x2ct.model.denoiser import Denoiser
 from x2ct.model.encoder import Encoder
 from x2ct.model.layers import MPConv
 from x2ct.model.lift import Lift
+from x2ct.model.slabs import RayLift, SlabDenoiser
 
 
 class X2CTModel(nn.Module):
@@ -22,8 +23,12 @@ class X2CTModel(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.lift = Lift(config, self.encoder.out_channels)
-        self.denoiser = Denoiser(config)
+        self.lift: Lift | RayLift
+        self.denoiser: Denoiser | SlabDenoiser
+        if config.kind == "slabs":
+            self.lift, self.denoiser = RayLift(config), SlabDenoiser(config)
+        else:
+            self.lift, self.denoiser = Lift(config, self.encoder.out_channels), Denoiser(config)
 
     def normalize(self) -> None:
         """Forced weight normalisation of every layer; call after each optimiser step."""

@@ -147,7 +147,7 @@ def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Ten
     for turn in range(config.optim.accumulate):
         study, rng = pool.draw(state.step * config.optim.accumulate + turn)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        patches = draw_patches(grid, config.patch, config.model.stride, rng)
+        patches = draw_patches(grid, config.patch, config.model.stride, rng, state.step / config.steps)
         loss = study_loss(state.model, study, patches, config, coords, generator) / config.optim.accumulate
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())

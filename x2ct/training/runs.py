@@ -108,5 +108,6 @@ def people_of(shards: ShardSet, config: TrainConfig, split: str) -> tuple[Person
 
 
 def training_geometry(config: TrainConfig) -> Geometry:
-    """The bundle's own views: parallel, AP and lateral, on the encoder's detector."""
-    return Geometry.parallel(("ap", "lateral"), shape=config.model.detector, spacing_mm=config.detector_spacing_mm)
+    """The bundle's own views: parallel, AP and lateral (or AP alone), on the encoder's detector."""
+    views = ("ap", "lateral")[: config.model.views]
+    return Geometry.parallel(views, shape=config.model.detector, spacing_mm=config.detector_spacing_mm)
