@@ -225,7 +225,7 @@ def _spec(bundle: Bundle) -> ModelSpec:
         geometry=bundle.geometry,
         diffusion=bundle.diffusion,
         patch=bundle.patch,
-        receptive_radius=bundle.networks.denoiser.receptive_radius,
+        receptive_radius=bundle.networks.denoiser.receptive_radius or 0,
         lift_radius=bundle.networks.lift.receptive_radius,
         provenance={},
     )

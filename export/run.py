@@ -51,7 +51,7 @@ class ModelSpec:
     geometry: Geometry
     diffusion: Diffusion
     patch: Patch
-    receptive_radius: int | None
+    receptive_radius: int
     lift_radius: int | None
     provenance: Mapping[str, Json]
 

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from x2ct.errors import InputError
 
+EVERYWHERE = 4096
+"""The radius, in voxels, of a network whose norms tie each voxel to all of the patch: further than any grid reaches."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -84,9 +87,9 @@ class ModelConfig:
         return int(self.stem * 2 ** (max(levels) - 1))
 
     @property
-    def receptive_radius(self) -> int | None:
-        """How far, in voxels, the denoiser's output looks at its input and its condition; None for all the way."""
-        return None if self.kind == "slabs" else self._reach(self.blocks)
+    def receptive_radius(self) -> int:
+        """How far, in voxels, the denoiser's output looks at its input and its condition."""
+        return EVERYWHERE if self.kind == "slabs" else self._reach(self.blocks)
 
     @property
     def lift_radius(self) -> int:

@@ -54,7 +54,7 @@ class SlabBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h: Tensor = self.first(functional.silu(self.before(x)))
-        scale, shift = self.modulation(embedding)[:, :, None, None, None].chunk(2, 1)
+        scale, shift = self.modulation(embedding).reshape(-1, 2, h.shape[1], 1, 1, 1).unbind(1)
         h = self.second(functional.silu(self.between(h) * (scale + 1) + shift))
         return (self.skip(x) + h) * 0.5**0.5  # type: ignore[no-any-return]
 

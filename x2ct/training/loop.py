@@ -45,7 +45,7 @@ class TrainResult:
 
 
 def train(
-    shards: str | Path,
+    shards: str | Path | ShardSet,
     run_dir: str | Path,
     config: TrainConfig | None = None,
     *,
@@ -59,7 +59,7 @@ def train(
     """Train a model on shards, or go on with a run.
 
     Args:
-        shards: a folder that `x2ct prepare` wrote.
+        shards: a folder that `x2ct prepare` wrote, or one that was opened and perhaps given another grid.
         run_dir: the run's folder: config.json, checkpoint.safetensors, TensorBoard logs, previews.
         config: the configuration of a new run; the run's own when resuming.
         resume: go on from the run's checkpoint.
@@ -74,7 +74,7 @@ def train(
         InputError: the shards or the run's folder can't be used.
     """
     run_dir = Path(run_dir)
-    shard_set = ShardSet.open(shards)
+    shard_set = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
     config = open_run(run_dir, config, shard_set, resume)
     if threads:
         torch.set_num_threads(threads)
