@@ -163,6 +163,7 @@ class Clock:
         self._times = [time.monotonic()]
 
     def __call__(self, step: int, total: int, loss: float) -> None:
+        """Take the time after a step."""
         self._times.append(time.monotonic())
 
     @property

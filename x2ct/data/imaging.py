@@ -112,6 +112,11 @@ def displayed(
     image: FloatImage, reference_p99: float, config: RadiographConfig, rng: np.random.Generator
 ) -> FloatImage:
     """A display picture made of line integrals, and read back as the sampler reads one: not calibrated any more."""
+    return exposure.line_integrals(display_picture(image, config, rng).astype(np.float32), reference_p99)[0]
+
+
+def display_picture(image: FloatImage, config: RadiographConfig, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
+    """Line integrals with letter, tone curve, window and blades as grey levels, dense bright; 0 to 255 or to 65535."""
     if rng.random() < config.marker:
         image = _marked(image, rng)
     image = degradation.gamma(image, math.exp(rng.uniform(-1, 1) * config.gamma))
@@ -120,7 +125,7 @@ def displayed(
         image = _collimated(image, config.blade, rng)
     levels = 255 if rng.random() < config.eight_bit else 65535
     unit = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
-    return exposure.line_integrals(np.asarray(np.rint(unit * levels), np.float32), reference_p99)[0]
+    return np.asarray(np.rint(unit * levels), np.uint16)
 
 
 def _collimated(image: FloatImage, blade: float, rng: np.random.Generator) -> FloatImage:
