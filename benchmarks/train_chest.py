@@ -25,7 +25,7 @@ import torch
 from x2ct.data import ShardSet
 from x2ct.data.prepare import prepare
 from x2ct.errors import X2CTError
-from x2ct.export import starting_weights
+from x2ct.export import starting_point
 from x2ct.training import TrainConfig, train
 from x2ct.training.checkpoint import read_progress
 from x2ct.training.config import CONFIG_FILE
@@ -64,13 +64,14 @@ def recipe(args: argparse.Namespace) -> int:
     config = TrainConfig.load(args.config)
     if args.steps:
         config = dataclasses.replace(config, steps=args.steps)
+    resume = (args.output / CONFIG_FILE).is_file()
     result = train(
         shards,
         args.output,
         config,
-        resume=(args.output / CONFIG_FILE).is_file(),
+        resume=resume,
         minutes=args.minutes,
-        init=None if args.init is None else starting_weights(args.init),
+        init=starting_point(args.init).weights if args.init and not resume else None,
         device=args.device,
         threads=args.threads,
         progress=_say,

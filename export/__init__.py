@@ -6,7 +6,7 @@ PyTorch (`parity.py`), and only then write the bundle. `inverse.py` is the way b
 PyTorch, onnx and the runtimes' Python modules may be imported here, and are imported where they are used.
 """
 
-from x2ct.export.inverse import load_bundle_model, starting_weights
+from x2ct.export.inverse import StartingPoint, load_bundle_model, starting_point
 from x2ct.export.parity import Row
 from x2ct.export.run import ExportReport, ModelSpec, export_model, export_run
 
@@ -14,8 +14,9 @@ __all__ = [
     "ExportReport",
     "ModelSpec",
     "Row",
+    "StartingPoint",
     "export_model",
     "export_run",
     "load_bundle_model",
-    "starting_weights",
+    "starting_point",
 ]

@@ -84,8 +84,16 @@ def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
     return network
 
 
-def starting_weights(source: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The weights that a new run starts from: a run's averaged ones, or a bundle's, by name.
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a new run may start from: how the weights were trained, and the weights by name."""
+
+    config: TrainConfig
+    weights: Mapping[str, Tensor]
+
+
+def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
+    """A run's averaged weights, or a bundle's, and their configuration.
 
     Args:
         source: a run's folder, a bundle's, or the name of a bundled model.
@@ -94,12 +102,13 @@ def starting_weights(source: str | os.PathLike[str]) -> dict[str, Tensor]:
         InputError: it is none of these, or its network is not one of this version.
         MissingRuntimeError: for a bundle, onnx or ONNX Runtime is not installed.
     """
-    from x2ct.training import runs
-    from x2ct.training.config import CONFIG_FILE
+    from x2ct.training.config import CONFIG_FILE, TrainConfig
+    from x2ct.training.runs import starting_weights
 
     if (Path(source) / CONFIG_FILE).is_file():
-        return runs.starting_weights(Path(source))
-    return load_bundle_model(source).unfolded()
+        return StartingPoint(TrainConfig.load(Path(source)), starting_weights(Path(source)))
+    bundle = Bundle.load(source)
+    return StartingPoint(training_config(bundle), load_bundle_model(bundle).unfolded())
 
 
 def training_config(bundle: Bundle) -> TrainConfig:

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from tests.test_export import CONFIG, SPEC, random_model  # noqa: E402
 from x2ct.bundle import Bundle  # noqa: E402
 from x2ct.errors import InputError  # noqa: E402
-from x2ct.export import export_model, load_bundle_model, starting_weights  # noqa: E402
+from x2ct.export import export_model, load_bundle_model, starting_point  # noqa: E402
 from x2ct.export.parity import cases, measure  # noqa: E402
 from x2ct.model import ModelConfig, X2CTModel  # noqa: E402
 from x2ct.training import TrainConfig  # noqa: E402
@@ -51,7 +51,9 @@ def test_every_weight_comes_back(tmp_path: Path, norm: str) -> None:
 
 def test_a_model_to_train_computes_what_the_bundle_does(bundle: Bundle) -> None:
     """With unit-norm weights and gains again, after the normalisation that each optimiser step ends with."""
-    weights = starting_weights(bundle.path)
+    start = starting_point(bundle.path)
+    weights = start.weights
+    assert start.config.model == CONFIG
     model = X2CTModel(CONFIG)
     own = dict(model.named_parameters())
     assert own.keys() == weights.keys()

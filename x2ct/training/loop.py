@@ -64,7 +64,7 @@ def train(
         config: the configuration of a new run; the run's own when resuming.
         resume: go on from the run's checkpoint.
         init: weights by name that a new run starts from, where name and shape agree: another run's
-            (`runs.starting_weights`) or a bundle's (`x2ct.export.starting_weights`).
+            (`runs.starting_weights`) or a bundle's (`x2ct.export.starting_point`).
         minutes: stop after this many minutes with a checkpoint to resume from.
         device: "auto", "cpu" or "cuda[:N]".
         threads: PyTorch's CPU threads; 0 leaves its default.
