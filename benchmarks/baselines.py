@@ -130,7 +130,11 @@ def trained(name: str, baseline: Baseline, args: argparse.Namespace) -> Path:
     if not done.finished and left > 0:
         config = dataclasses.replace(TrainConfig.load(run), steps=done.steps + max(1, int(left / clock.step_s)))
         train(shards, run, config, resume=True, progress=_say, **settings)
-    facts = {"date": time.strftime("%Y-%m-%d"), "recipe": f"benchmarks/baselines.py --minutes {args.minutes:g}"}
+    facts = {
+        "data": {split: [p.id for p in shards.select(split)] for split in ("train", "validation")},
+        "date": time.strftime("%Y-%m-%d"),
+        "recipe": f"benchmarks/baselines.py --minutes {args.minutes:g}",
+    }
     export_run(run, bundle, provenance=facts)
     return bundle
 
