@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.bundle import Bundle
+from x2ct.bundle import Bundle, Patch
 from x2ct.errors import InputError
 from x2ct.export.parity import F32_TOLERANCE, cases, measure
 from x2ct.export.run import ModelSpec, require_packages, trace_networks
@@ -226,6 +226,8 @@ class _Probes:
 
 
 def _spec(bundle: Bundle) -> ModelSpec:
+    """What tracing and comparing need to know; small patches show a wrong weight as well as large ones do."""
+    small = (2 * bundle.patch.stride,) * 3
     return ModelSpec(
         name=bundle.name,
         grid=bundle.grid,
@@ -233,7 +235,7 @@ def _spec(bundle: Bundle) -> ModelSpec:
         xray=bundle.xray,
         geometry=bundle.geometry,
         diffusion=bundle.diffusion,
-        patch=bundle.patch,
+        patch=Patch((small,), (1.0,), bundle.patch.stride),
         receptive_radius=bundle.networks.denoiser.receptive_radius or 0,
         lift_radius=bundle.networks.lift.receptive_radius,
         provenance={},

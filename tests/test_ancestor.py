@@ -28,7 +28,7 @@ from x2ct.training.validate import study_tensors
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "ancestor.json"
 CONFIG = {
     "name": "ancestor",
-    "steps": 16,
+    "steps": 12,
     "model": {
         "kind": "slabs",
         "features": "pixels",
@@ -41,14 +41,14 @@ CONFIG = {
         "sigma_max": 80.0,
     },
     "diffusion": {"sigma_min": 0.002, "sigma_max": 80.0, "mean_share": 0.0, "log_mean": -1.2, "log_std": 1.2,
-                  "schedule": "edm", "solver": "heun", "steps": 3},
+                  "schedule": "edm", "solver": "heun", "steps": 2},
     "optim": {"rate": 0.01, "warmup": 2, "flat": 100, "bone_weight": 0.0, "sketch_weight": 0.0, "ema": [0.1]},
     "patch": {"shape": "slab", "sizes": [8, 16, 32], "probabilities": [0.25, 0.25, 0.5], "voxels": 8192},
     "detector_spacing_mm": [6.0, 6.0],
     "pool": 2,
     "refresh": 4,
-    "checkpoint_every": 16,
-    "validate_every": 2,
+    "checkpoint_every": 12,
+    "validate_every": 4,
     "autocast": False,
 }  # fmt: skip
 TINY = TrainConfig.from_json(CONFIG)
@@ -130,7 +130,7 @@ def test_it_trains_and_its_bundle_samples(shards: Path, tmp_path: Path) -> None:
     losses: list[float] = []
     train(shards, tmp_path / "run", TINY, progress=lambda step, total, loss: losses.append(loss))
     history = (tmp_path / "run" / "validation.jsonl").read_text().splitlines()
-    assert len(losses) == 16 and len(history) == 8
+    assert len(losses) == 12 and len(history) == 3
     first, last = (float(line.split('"loss": ')[1].split(",")[0]) for line in (history[0], history[-1]))
     assert last < 0.9 * first  # on somebody the training never saw, on fixed noise
     bundle = export_run(tmp_path / "run", tmp_path / "a.x2ct").bundle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,46 +14,53 @@ torch = pytest.importorskip("torch")
 from tests.test_export import CONFIG, SPEC, random_model  # noqa: E402
 from x2ct.bundle import Bundle  # noqa: E402
 from x2ct.errors import InputError  # noqa: E402
-from x2ct.export import export_model, load_bundle_model, starting_point  # noqa: E402
+from x2ct.export import export_model, load_bundle_model  # noqa: E402
 from x2ct.export.parity import cases, measure  # noqa: E402
 from x2ct.model import ModelConfig, X2CTModel  # noqa: E402
 from x2ct.training import TrainConfig  # noqa: E402
 
 
-def exported(folder: Path, config: ModelConfig = CONFIG, said: ModelConfig | None = None, dtype: str = "f16") -> Bundle:
-    """A random network's bundle, which says that it was trained like this."""
-    training = TrainConfig(model=said or config)
-    spec = replace(SPEC, provenance={"training": training.to_json()})
-    return export_model(random_model(config), spec, folder / "tiny.x2ct", dtype=dtype).bundle
+def exported(folder: Path, config: ModelConfig) -> Bundle:
+    """A random network's bundle, which says how it was configured."""
+    spec = replace(SPEC, provenance={"training": TrainConfig(model=config).to_json()})
+    return export_model(random_model(config), spec, folder / "tiny.x2ct").bundle
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported(tmp_path_factory.mktemp("weights"))
+    return exported(tmp_path_factory.mktemp("weights"), CONFIG)
 
 
-@pytest.mark.parametrize("norm", ["mp", "group"])
-def test_every_weight_comes_back(tmp_path: Path, norm: str) -> None:
-    """Entry by entry, but for the encoder's channel of ones, of which only the sum over a cell matters."""
-    config = replace(CONFIG, norm=norm, features="encoded")
-    bundle = exported(tmp_path, config, dtype="f32")
-    wanted = dict(random_model(config).fold().named_parameters())
-    found = dict(load_bundle_model(bundle).named_parameters())
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        got = found[name]
+@pytest.fixture(scope="module")
+def loaded(bundle: Bundle) -> X2CTModel:
+    return load_bundle_model(bundle)
+
+
+def check_weights(found: X2CTModel, wanted: X2CTModel) -> None:
+    """Entry by entry to float16's rounding, but for the encoder's channel of ones, whose sum over a cell matters."""
+    own = dict(found.named_parameters())
+    assert own.keys() == dict(wanted.named_parameters()).keys()
+    for name, value in wanted.named_parameters():
+        got = own[name]
         if name == "encoder.stem.weight":
             torch.testing.assert_close(got[:, -1].sum((-1, -2)), value[:, -1].sum((-1, -2)), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(got.square().mean((1, 2, 3)), value.square().mean((1, 2, 3)), rtol=1e-3, atol=0)
             got, value = got[:, :-1], value[:, :-1]
-        torch.testing.assert_close(got, value, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(got, value, rtol=1e-3, atol=1e-6)
 
 
-def test_a_model_to_train_computes_what_the_bundle_does(bundle: Bundle) -> None:
+def test_every_weight_comes_back(loaded: X2CTModel) -> None:
+    check_weights(loaded, random_model().fold())
+
+
+def test_norms_come_back_too(tmp_path: Path) -> None:
+    config = replace(CONFIG, norm="group", channels=(8,), blocks=(1,), lift_channels=(8,), lift_blocks=(0,))
+    check_weights(load_bundle_model(exported(tmp_path, config)), random_model(config).fold())
+
+
+def test_a_model_to_train_computes_what_the_bundle_does(bundle: Bundle, loaded: X2CTModel) -> None:
     """With unit-norm weights and gains again, after the normalisation that each optimiser step ends with."""
-    start = starting_point(bundle.path)
-    weights = start.weights
-    assert start.config.model == CONFIG
+    weights = loaded.unfolded()
     model = X2CTModel(CONFIG)
     own = dict(model.named_parameters())
     assert own.keys() == weights.keys()
@@ -81,14 +88,11 @@ def test_the_bundled_model_comes_back() -> None:
     np.testing.assert_allclose(weights.square().mean((1, 2, 3, 4)).sqrt().numpy(), 1.0, atol=1e-3)
 
 
-def test_what_a_bundle_does_not_say_or_is_not_is_refused(bundle: Bundle, tmp_path: Path) -> None:
-    (tmp_path / "silent").mkdir()
-    silent = export_model(random_model(), SPEC, tmp_path / "silent" / "tiny.x2ct").bundle
+def test_what_a_bundle_does_not_say_or_is_not_is_refused(bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"provenance\.training") as caught:
-        load_bundle_model(silent)
+        load_bundle_model(replace(bundle, provenance={}))
     assert "\n" not in str(caught.value)
-    other = exported(tmp_path, CONFIG, said=replace(CONFIG, lift_blocks=(1, 2)))
+    deeper = TrainConfig(model=replace(CONFIG, lift_blocks=(1, 2)))
     with pytest.raises(InputError, match="another graph") as caught:
-        load_bundle_model(other)
+        load_bundle_model(replace(bundle, provenance={"training": deeper.to_json()}))
     assert "\n" not in str(caught.value)
-    assert asdict(CONFIG) != asdict(replace(CONFIG, lift_blocks=(1, 2)))
