@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct import degradation, exposure
+from x2ct.picture import Picture
 
 FloatImage = npt.NDArray[np.float32]
 
@@ -112,7 +113,8 @@ def displayed(
     image: FloatImage, reference_p99: float, config: RadiographConfig, rng: np.random.Generator
 ) -> FloatImage:
     """A display picture made of line integrals, and read back as the sampler reads one: not calibrated any more."""
-    return exposure.line_integrals(display_picture(image, config, rng).astype(np.float32), reference_p99)[0]
+    picture = Picture(display_picture(image, config, rng).astype(np.float32))
+    return exposure.run(exposure.intensity_stages(reference_p99), picture).values
 
 
 def display_picture(image: FloatImage, config: RadiographConfig, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
