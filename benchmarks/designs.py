@@ -29,11 +29,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from x2ct.data import ShardSet
 from x2ct.data.augment import plain_study
 from x2ct.export import export_model
-from x2ct.export.run import _spec
+from x2ct.export.run import spec_of
 from x2ct.model import ModelConfig, X2CTModel
 from x2ct.training import TrainConfig, load_run, train
 from x2ct.training.loop import new_state, study_loss
-from x2ct.training.patches import Patch
+from x2ct.training.patches import draw_patches
 from x2ct.training.runs import training_geometry
 
 BASE = json.loads(Path(__file__).with_name("chest.json").read_text())
@@ -60,12 +60,14 @@ def main() -> None:
     parser.add_argument("shards", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix")
     parser.add_argument("--minutes", type=float, default=5.0, help="training time of each design")
+    parser.add_argument("--only", nargs="+", choices=list(designs()), help="these alone")
+    parser.add_argument("--least", type=int, default=50, help="steps that each design gets at least")
     args = parser.parse_args()
-    configs = {name: train_config(model) for name, model in designs().items()}
+    configs = {name: train_config(model) for name, model in designs().items() if not args.only or name in args.only}
     seconds = step_seconds(ShardSet.open(args.shards), configs)
     rows = []
     for name, config in configs.items():
-        steps = max(50, round(args.minutes * 60 / seconds[name]))
+        steps = max(args.least, round(args.minutes * 60 / seconds[name]))
         config = dataclasses.replace(config, steps=steps, validate_every=steps, checkpoint_every=steps)
         rows.append({"design": name, **facts(config.model), "step_s": round(seconds[name], 3), "steps": steps})
         with tempfile.TemporaryDirectory() as folder:
@@ -107,10 +109,11 @@ def condition_shapes(model: ModelConfig, side: int) -> dict[str, list[int]]:
 
 
 def step_seconds(shards: ShardSet, configs: dict[str, TrainConfig], rounds: int = 4) -> dict[str, float]:
-    """Fastest forward and backward pass of two 64^3 patches of one study, designs taken in turn."""
+    """Fastest forward and backward pass of a step's patches of one study, designs taken in turn."""
     person = shards.select("train")[0]
     coords = torch.from_numpy(shards.grid.coordinates())
-    patches = [Patch((0, 0, 0), (64, 64, 64)), Patch((64, 64, 64), (64, 64, 64))]
+    usual = dataclasses.replace(next(iter(configs.values())).patch, sizes=(64,), probabilities=(1.0,))
+    patches = draw_patches(shards.grid, usual, 64, np.random.default_rng(0))
     states = {name: new_state(config, torch.device("cpu")) for name, config in configs.items()}
     study = plain_study(person, shards.grid, training_geometry(next(iter(configs.values()))))
     times: dict[str, list[float]] = {name: [] for name in configs}
@@ -127,7 +130,7 @@ def trained(shards: Path, run: Path, config: TrainConfig) -> dict[str, Any]:
     train(shards, run, config)
     last = json.loads((run / "validation.jsonl").read_text().splitlines()[-1])
     config, model = load_run(run)
-    bundle = export_model(model, _spec(config, config.name, {}), run.with_suffix(".x2ct")).bundle
+    bundle = export_model(model, spec_of(config, config.name, {}), run.with_suffix(".x2ct")).bundle
     milliseconds, precision = evaluation_ms(bundle.path / "denoiser.onnx", config.model)
     figures = {key: round(last[key], 4) for key in ("loss", "mean_psnr", "mean_bone_dice", "low_bone_dice")}
     return {**figures, "ms_128": round(milliseconds), "precision": precision}

@@ -25,6 +25,7 @@ import torch
 from x2ct.data import ShardSet
 from x2ct.data.prepare import prepare
 from x2ct.errors import X2CTError
+from x2ct.export import starting_point
 from x2ct.training import TrainConfig, train
 from x2ct.training.checkpoint import read_progress
 from x2ct.training.config import CONFIG_FILE
@@ -41,7 +42,7 @@ def main() -> int:
     parser.add_argument("--validation", default=VALIDATION, help="the person set aside")
     parser.add_argument("--steps", type=int, help="in place of the configuration's")
     parser.add_argument("--minutes", type=float, help="stop after these, to be continued")
-    parser.add_argument("--init", type=Path, help="a run whose weights this one starts from")
+    parser.add_argument("--init", help="a run, a bundle or a bundled model's name, whose weights this one starts from")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--no-export", action="store_true", help="leave the bundle to `x2ct export`")
@@ -63,13 +64,14 @@ def recipe(args: argparse.Namespace) -> int:
     config = TrainConfig.load(args.config)
     if args.steps:
         config = dataclasses.replace(config, steps=args.steps)
+    resume = (args.output / CONFIG_FILE).is_file()
     result = train(
         shards,
         args.output,
         config,
-        resume=(args.output / CONFIG_FILE).is_file(),
+        resume=resume,
         minutes=args.minutes,
-        init=args.init,
+        init=starting_point(args.init).weights if args.init and not resume else None,
         device=args.device,
         threads=args.threads,
         progress=_say,

@@ -2,11 +2,21 @@
 
 `run.py` is the way through: load the run, fold its weights, trace three ONNX graphs (`graphs.py`), tidy them
 (`tidy.py`), store large weights as float16 (`weights.py`), run each graph in ONNX Runtime and in OpenVINO beside
-PyTorch (`parity.py`), and only then write the bundle. PyTorch, onnx and the runtimes' Python modules may be imported
-here, and are imported where they are used.
+PyTorch (`parity.py`), and only then write the bundle. `inverse.py` is the way back, from a bundle to a PyTorch model.
+PyTorch, onnx and the runtimes' Python modules may be imported here, and are imported where they are used.
 """
 
+from x2ct.export.inverse import StartingPoint, load_bundle_model, starting_point
 from x2ct.export.parity import Row
 from x2ct.export.run import ExportReport, ModelSpec, export_model, export_run
 
-__all__ = ["ExportReport", "ModelSpec", "Row", "export_model", "export_run"]
+__all__ = [
+    "ExportReport",
+    "ModelSpec",
+    "Row",
+    "StartingPoint",
+    "export_model",
+    "export_run",
+    "load_bundle_model",
+    "starting_point",
+]

@@ -154,7 +154,16 @@ def patches(spec: ModelSpec) -> tuple[tuple[tuple[int, int, int], tuple[int, int
     )
 
 
-def measure(graphs: Mapping[str, bytes], references: Iterable[Case], weights: str, tolerance: float) -> tuple[Row, ...]:
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+def measure(
+    graphs: Mapping[str, bytes],
+    references: Iterable[Case],
+    weights: str,
+    tolerance: float,
+    runtimes: Iterable[str] = RUNTIMES,
+) -> tuple[Row, ...]:
     """Run every case in both runtimes.
 
     Args:
@@ -162,13 +171,15 @@ def measure(graphs: Mapping[str, bytes], references: Iterable[Case], weights: st
         references: from `cases`.
         weights: how the graphs store their weights, for the table.
         tolerance: the largest error.
+        runtimes: which of `RUNTIMES`.
 
     Raises:
         MissingRuntimeError: ONNX Runtime or OpenVINO is not installed.
     """
     rows = []
-    for open_runtime in (_onnxruntime, _openvino):
-        runtime, load = open_runtime()
+    openers = dict(zip(RUNTIMES, (_onnxruntime, _openvino), strict=True))
+    for name in runtimes:
+        runtime, load = openers[name]()
         networks = {name: load(data) for name, data in graphs.items()}
         for case in references:
             found = networks[case.graph](case.inputs)

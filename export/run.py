@@ -108,14 +108,14 @@ def export_run(
         X2CTError: a graph computes something else than PyTorch; nothing is written.
     """
     check_target(Path(output))
-    _require_packages()
+    require_packages()
     from x2ct.training import load_run
 
     say = progress or _silent
     say("reading the run")
     config, model = load_run(Path(run_dir), ema=ema)
     said: dict[str, Json] = {**(provenance or {}), "training": config.to_json()}
-    return export_model(model, _spec(config, name or config.name, said), output, dtype=dtype, progress=progress)
+    return export_model(model, spec_of(config, name or config.name, said), output, dtype=dtype, progress=progress)
 
 
 def export_model(
@@ -143,7 +143,7 @@ def export_model(
     if dtype not in WEIGHT_TYPES:
         raise InputError.of("export", "dtype", found=dtype, expected=" or ".join(WEIGHT_TYPES))
     check_target(Path(output))
-    _require_packages()
+    require_packages()
     say = progress or _silent
 
     say("evaluating PyTorch in float32")
@@ -224,7 +224,8 @@ def _with_f16_weights(graph: Graph) -> bytes:
     return data
 
 
-def _spec(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> ModelSpec:
+def spec_of(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> ModelSpec:
+    """What a bundle says about a model that was trained like this."""
     from x2ct.training.runs import training_geometry
 
     grid = config.grid
@@ -271,7 +272,12 @@ def _now() -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _require_packages() -> None:
+def require_packages() -> None:
+    """Ask for all that an export needs before it begins.
+
+    Raises:
+        MissingRuntimeError: PyTorch, onnx, ONNX Runtime or OpenVINO is not installed.
+    """
     for package in ("torch", "onnx", "onnxruntime", "openvino"):
         if find_spec(package) is None:
             raise MissingRuntimeError(f"export needs {package}, which is not installed: pip install 'x2ct[train]'")

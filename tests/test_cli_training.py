@@ -62,6 +62,13 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
     assert facts["bundle"]["name"] == "thorax"
     assert facts["bundle"]["provenance"]["data"] == "phantoms"
 
+    more = run(
+        "train", folder / "shards", "-o", folder / "more", "--init", folder / "t.x2ct", "--steps", 1, "--threads", 1
+    )
+    assert more.exit_code == 0, more.stderr
+    first_config, own = (json.loads((folder / run / "config.json").read_text()) for run in ("run", "more"))
+    assert own["model"] == first_config["model"] and own["steps"] == 1  # weights keep their configuration
+
     np.save(folder / "ap.npy", np.random.default_rng(0).random((64, 64), np.float32))
     sampled = run("sample", "--ap", folder / "ap.npy", "-m", folder / "t.x2ct", "-o", folder / "ct.nii.gz")
     assert sampled.exit_code == 0, sampled.stderr
@@ -74,6 +81,7 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
         (["train", "nowhere", "-o", "run"], "nowhere"),
         (["train", "nowhere", "-o", "run", "--config", "nowhere.json"], "nowhere.json"),
         (["train", "nowhere", "-o", "run", "--resume", "--steps", "3"], "--steps"),
+        (["train", "nowhere", "-o", "run", "--init", "elsewhere"], "elsewhere"),
         (["prepare", "nowhere", "-o", "shards"], "nowhere"),
         (["prepare", ".", "-o", "shards", "--centre", "mind"], "mind"),
         (["export", "nowhere", "-o", "a.x2ct"], "nowhere"),

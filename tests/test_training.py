@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from tests.tiny_run import CONFIG, GRID, write_shards
 from x2ct.data import ShardSet
-from x2ct.data.augment import AugmentConfig, augmented_study, plain_study
+from x2ct.data.augment import AugmentConfig, Study, augmented_study, plain_study
+from x2ct.data.imaging import NONE
 from x2ct.errors import InputError
 from x2ct.model import X2CTModel
 from x2ct.training import TrainConfig, load_run, train
@@ -27,9 +28,10 @@ from x2ct.training.config import DiffusionConfig, PatchConfig
 from x2ct.training.loop import learning_rate, new_state, study_loss
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.patches import Patch, draw_patches
-from x2ct.training.runs import training_geometry
+from x2ct.training.runs import starting_weights, training_geometry
 
 TINY = TrainConfig.from_json(CONFIG)
+TOPS = (6.0, 8.0)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +83,10 @@ def test_without_augmentation_a_study_is_the_person(shards: Path) -> None:
     person = ShardSet.open(shards).people[0]
     nothing = AugmentConfig(
         margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=0, density=0, crop=0, cone=0,
-        view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0),
+        view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0), radiograph=NONE,
     )  # fmt: skip
     geometry = training_geometry(TINY)
-    study = augmented_study(person, GRID, geometry, nothing, np.random.default_rng(0))
+    study = augmented_study(person, GRID, geometry, nothing, np.random.default_rng(0), TOPS)
     plain = plain_study(person, GRID, geometry)
     assert np.abs(study.hu - plain.hu).max() < 0.1
     assert np.abs(study.views - plain.views).max() < 1e-3
@@ -94,7 +96,11 @@ def test_without_augmentation_a_study_is_the_person(shards: Path) -> None:
 def test_studies_depend_on_their_generator_alone(shards: Path) -> None:
     person = ShardSet.open(shards).people[0]
     geometry = training_geometry(TINY)
-    a, b, c = (augmented_study(person, GRID, geometry, TINY.augment, np.random.default_rng(k)) for k in (1, 1, 2))
+
+    def drawn(seed: int) -> Study:
+        return augmented_study(person, GRID, geometry, TINY.augment, np.random.default_rng(seed), TOPS)
+
+    a, b, c = drawn(1), drawn(1), drawn(2)
     assert np.array_equal(a.views, b.views) and np.array_equal(a.hu, b.hu)
     assert not np.array_equal(a.hu, c.hu)
 
@@ -104,10 +110,10 @@ def test_a_flipped_body_has_flipped_x_rays(shards: Path) -> None:
     person = ShardSet.open(shards).people[0]
     config = dataclasses.replace(
         TINY.augment, margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=1, density=0, crop=0,
-        cone=0, view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0),
+        cone=0, view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0), radiograph=NONE,
     )  # fmt: skip
     geometry = training_geometry(TINY)
-    study = augmented_study(person, GRID, geometry, config, np.random.default_rng(0))
+    study = augmented_study(person, GRID, geometry, config, np.random.default_rng(0), TOPS)
     plain = plain_study(person, GRID, geometry)
     assert np.abs(study.hu - plain.hu[::-1]).max() < 0.1
     assert np.abs(study.views[0] - plain.views[0][:, ::-1]).max() < 1e-2
@@ -195,12 +201,18 @@ def test_training_lowers_the_loss_and_leaves_what_it_promises(shards: Path, tmp_
 def test_a_run_can_start_from_another(shards: Path, tmp_path: Path) -> None:
     """The averaged weights of the same name and shape, to the bit; a network without any of them is refused."""
     train(shards, tmp_path / "first", dataclasses.replace(TINY, steps=3))
-    train(shards, tmp_path / "second", dataclasses.replace(TINY, steps=0, seed=5), init=tmp_path / "first")
+    train(
+        shards,
+        tmp_path / "second",
+        dataclasses.replace(TINY, steps=0, seed=5),
+        init=starting_weights(tmp_path / "first"),
+    )
     given, taken = (load_run(tmp_path / "first")[1], load_run(tmp_path / "second", raw=True)[1])
     assert all(torch.equal(a, b) for a, b in zip(given.parameters(), taken.parameters(), strict=True))
     with pytest.raises(InputError, match=r"config\.json"):
-        train(shards, tmp_path / "third", TINY, init=tmp_path)
-    assert not (tmp_path / "third").exists()
+        starting_weights(tmp_path)
+    with pytest.raises(InputError, match="none that fit"):
+        train(shards, tmp_path / "third", TINY, init={"another": torch.zeros(1)})
 
 
 def test_a_run_is_not_trained_over(shards: Path, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ class Sampler:
         solver: str | None = None,
         schedule: str | Sequence[float] | None = None,
         mean: bool = False,
+        churn: float = 0.0,
         samples: int = 1,
         each: Each | None = None,
         progress: Progress | None = None,
@@ -160,6 +161,7 @@ class Sampler:
             solver=solver,
             schedule=schedule,
             mean=mean,
+            churn=churn,
             samples=samples,
             each=each,
             progress=progress,
@@ -182,6 +184,7 @@ class Sampler:
         solver: str | None = None,
         schedule: str | Sequence[float] | None = None,
         mean: bool = False,
+        churn: float = 0.0,
         samples: int = 1,
         each: Each | None = None,
         progress: Progress | None = None,
@@ -205,6 +208,7 @@ class Sampler:
             schedule: "tuned", one of the core's schedules, or falling noise levels; by default the list that
                 `x2ct tune` found for this number of steps, or the bundle's schedule where there is none.
             mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
+            churn: noise that Heun adds again on the way (S_churn of Karras et al. 2022); 0 for none.
             samples: how many, of the same seed; more than one give their mean and their spread. The first is what one
                 alone would be.
             each: called with each sample's number, from 0, and the sample, which is not kept otherwise.
@@ -227,7 +231,7 @@ class Sampler:
         pull = Pull.of(consistency, gamma)
         if not 1 <= samples <= MAX_SAMPLES:
             raise InputError.of("--samples", "value", found=samples, expected=f"1 to {MAX_SAMPLES}")
-        planned = plan(self.bundle.diffusion, steps=steps, solver=solver, schedule=schedule, mean=mean)
+        planned = plan(self.bundle.diffusion, steps=steps, solver=solver, schedule=schedule, mean=mean, churn=churn)
         table = planned.table
         pull.after(table.evaluations)
         xrays = given_xrays({"ap": ap, "pa": pa, "lateral": lateral})

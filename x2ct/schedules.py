@@ -28,6 +28,7 @@ class Plan:
         solver: its name.
         schedule: "tuned", the name of one of the core's, "explicit", or "posterior mean".
         sigmas: the noise levels, falling, in the network's unit; the final 0 is not among them.
+        churn: Heun's S_churn.
     """
 
     table: _core.Table
@@ -35,6 +36,7 @@ class Plan:
     solver: str
     schedule: str
     sigmas: tuple[float, ...]
+    churn: float = 0.0
 
     def facts(self) -> dict[str, Any]:
         """The report's fields."""
@@ -45,6 +47,7 @@ class Plan:
             "steps": len(self.sigmas),
             "evaluations": self.table.evaluations,
             "sigmas": list(self.sigmas),
+            "churn": self.churn,
         }
 
 
@@ -55,6 +58,7 @@ def plan(
     solver: str | None = None,
     schedule: str | Sequence[float] | None = None,
     mean: bool = False,
+    churn: float = 0.0,
 ) -> Plan:
     """Compile what was asked for; what was not is the bundle's.
 
@@ -65,12 +69,13 @@ def plan(
         schedule: "tuned", one of the core's, or falling noise levels, the final 0 left out. By default the tuned list
             for this number of steps, or the bundle's schedule where there is none.
         mean: the posterior mean, in place of all this.
+        churn: how much noise Heun adds again on the way, S_churn of Karras et al. 2022; 0 for none.
 
     Raises:
         InputError: an unknown name, a number of steps that can't be had, or one option contradicts another.
     """
     if mean:
-        return _posterior_mean(diffusion, steps, solver, schedule)
+        return _posterior_mean(diffusion, steps, solver, schedule, churn or None)
     solver = solver or diffusion.solver
     known = {entry["name"]: entry for entry in _core.solvers()}
     if solver not in known:
@@ -82,7 +87,7 @@ def plan(
     else:
         name, sigmas = _levels(diffusion, diffusion.steps if steps is None else steps, schedule)
     time = _core.time_of(name) if known[solver]["timed"] else "sigma"
-    return Plan(_core.Table.make(solver, sigmas, time=time), False, solver, name, tuple(sigmas))
+    return Plan(_core.Table.make(solver, sigmas, churn=churn, time=time), False, solver, name, tuple(sigmas), churn)
 
 
 def _levels(diffusion: Diffusion, steps: int, schedule: str | None) -> tuple[str, list[float]]:
@@ -105,7 +110,7 @@ def _levels(diffusion: Diffusion, steps: int, schedule: str | None) -> tuple[str
 def _posterior_mean(diffusion: Diffusion, *others: object) -> Plan:
     if any(other is not None for other in others):
         raise InputError.of(
-            "--mean", "options", found="steps, a solver or a schedule", expected="none, it is one evaluation"
+            "--mean", "options", found="steps, a solver, a schedule or churn", expected="none, it is one evaluation"
         )
     # One Euler step from sigma_max to 0 is D(sigma_max n, sigma_max), exactly: its weight on x is 0.
     sigmas = [diffusion.sigma_max]

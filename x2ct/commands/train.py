@@ -18,8 +18,14 @@ def train(
         Path, typer.Option("--output", "-o", help="The run's folder: config, checkpoint, logs, pictures.")
     ],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
-    config: Annotated[Path | None, typer.Option(help="The configuration of a new run: JSON, or another run.")] = None,
-    init: Annotated[Path | None, typer.Option(help="A run whose weights a new run starts from.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="The configuration of a new run: JSON, or another run. By default that of --init, if given."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="What a new run starts from: a run, a bundle, or a bundled model's name."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a new run.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in a new run.")] = None,
@@ -43,15 +49,22 @@ def train(
         from x2ct.training import TrainConfig
         from x2ct.training import train as run
 
-        settings = None if resume else TrainConfig.load(config) if config else TrainConfig()
+        start = None
+        if init is not None:
+            from x2ct.export import starting_point
+
+            display.stage("reading the weights to start from")
+            start = starting_point(init)
+        # Weights mean what they do under the configuration that they were trained with: unless told, it is kept.
+        settings = TrainConfig.load(config) if config else start.config if start else TrainConfig()
         display.stage("training")
         done = run(
             shards,
             output,
-            settings and replace(settings, **changes),
+            None if resume else replace(settings, **changes),
             resume=resume,
             minutes=minutes,
-            init=init,
+            init=start.weights if start else None,
             device=device,
             threads=threads,
             progress=display.step,

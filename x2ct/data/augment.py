@@ -6,13 +6,16 @@ box, the X-rays are projected from all of it. So the X-rays see more than the gr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from x2ct import degradation
+from x2ct.data.imaging import RadiographConfig, radiograph
 from x2ct.data.shards import Person, resample
 from x2ct.geometry import Geometry, View, attenuation, project
 from x2ct.grid import Grid
@@ -36,8 +39,9 @@ class AugmentConfig:
         cone: probability of a cone beam instead of the bundle's own geometry.
         view_deg: largest error of a view's angle, known to the network.
         unknown_deg: largest error of a view's angle that the network is not told.
-        noise: largest relative standard deviation of the image noise.
-        uncalibrated: probability that a view's intensity is scaled and bent as a display image's is.
+        noise: largest relative standard deviation of white noise on the line integrals.
+        uncalibrated: probability that a view's line integrals are scaled and bent, by another tube voltage or detector.
+        radiograph: the detector's physics, and display pictures.
         drop: probability of each view slot to be missing (never all of them).
     """
 
@@ -54,6 +58,7 @@ class AugmentConfig:
     unknown_deg: float = 1.0
     noise: float = 0.02
     uncalibrated: float = 0.3
+    radiograph: RadiographConfig = field(default_factory=RadiographConfig)
     drop: tuple[float, ...] = (0.08, 0.15)
 
     def __post_init__(self) -> None:
@@ -87,9 +92,23 @@ def plain_study(person: Person, grid: Grid, geometry: Geometry, threads: int = 0
 
 
 def augmented_study(
-    person: Person, grid: Grid, geometry: Geometry, config: AugmentConfig, rng: np.random.Generator
+    person: Person,
+    grid: Grid,
+    geometry: Geometry,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    display_p99: Sequence[float],
 ) -> Study:
-    """A random study of the person; the same generator state gives the same study."""
+    """A random study of the person; the same generator state gives the same study.
+
+    Args:
+        person: whose CT.
+        grid: the voxels.
+        geometry: the bundle's own views.
+        config: how far it may differ.
+        rng: where the chances come from.
+        display_p99: per view, what the sampler scales a display picture's 99th percentile to.
+    """
     spacing = np.asarray(grid.spacing_mm)
     margin = np.round(np.asarray(config.margin_mm) / spacing).astype(int)
     box_shape = np.asarray(grid.shape) + 2 * margin
@@ -104,9 +123,10 @@ def augmented_study(
     sdd = rng.uniform(1000, 2000)
     sod = sdd - rng.uniform(180, 420)
     views, projections = [], []
-    for view in geometry.views:
+    for view, reference in zip(geometry.views, display_p99, strict=True):
         true, told = _posed_views(view, cone, sod, sdd, config, rng)
         image = project(mu, index_to_mm, true, threads=1)
+        image = radiograph(image, view.spacing_mm, reference, config.radiograph, rng)
         views.append(_degrade(image, config, rng))
         projections.append(told.matrix)
     valid = (rng.random(len(views)) >= np.asarray(config.drop)).astype(np.float32)
@@ -218,11 +238,8 @@ def _posed_views(
 
 
 def _degrade(image: FloatArray, config: AugmentConfig, rng: np.random.Generator) -> FloatArray:
-    """Noise, blur-free, and for some views the unknown intensity scale of a display image."""
+    """Another intensity scale for some views, and white noise; nothing below 0."""
     if rng.random() < config.uncalibrated:
-        top = max(float(np.percentile(image, 99)), 1e-3)
-        image = np.power(np.clip(image / top, 0, None), rng.uniform(0.75, 1.3)).astype(np.float32) * np.float32(
-            top * rng.uniform(0.85, 1.15)
-        )
+        image = degradation.gamma(image, rng.uniform(0.75, 1.3), rng.uniform(0.85, 1.15))
     sigma = rng.uniform(0, config.noise) * max(float(image.max()), 1e-3)
     return np.clip(image + rng.normal(0, sigma, image.shape), 0, None).astype(np.float32)

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 
 from x2ct.errors import InputError
 
+EVERYWHERE = 4096
+"""The radius, in voxels, of a network whose norms tie each voxel to all of the patch: further than any grid reaches."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Widths and depths of the three networks.
 
     Attributes:
+        kind: "cells" for this project's network, "slabs" for the field's ancestor (see `x2ct.model.slabs`), a baseline
+            that works on voxels (stem 1) and on pixels, and has no use for the encoder's, the lift's and norm's fields.
         views: number of view slots V (slot 0 frontal, slot 1 lateral).
         detector: rows and columns of the encoder's input images; multiples of the encoder's coarsest stride.
         encoder_stem: side, in pixels, of the cells that the encoder works on.
@@ -34,6 +39,7 @@ class ModelConfig:
         InputError: the numbers do not describe a network.
     """
 
+    kind: str = "cells"
     views: int = 2
     detector: tuple[int, int] = (352, 352)
     encoder_stem: int = 4
@@ -61,6 +67,11 @@ class ModelConfig:
                 )
         if self.stem < 1 or self.stem & (self.stem - 1):
             raise InputError.of("model config", "stem", found=self.stem, expected="a power of 2")
+        if self.kind not in ("cells", "slabs"):
+            raise InputError.of("model config", "kind", found=self.kind, expected="cells or slabs")
+        if self.kind == "slabs" and (self.stem, self.features) != (1, "pixels"):
+            found = f"stem {self.stem} and {self.features} features"
+            raise InputError.of("model config", "kind", found=found, expected="stem 1 and pixels for slabs")
         if self.features not in ("encoded", "pixels"):
             raise InputError.of("model config", "features", found=self.features, expected="encoded or pixels")
         if self.norm not in ("mp", "group"):
@@ -72,17 +83,18 @@ class ModelConfig:
     @property
     def stride(self) -> int:
         """Patch origins and sizes are multiples of this, in voxels."""
-        return int(self.stem * 2 ** (max(len(self.channels), len(self.lift_channels)) - 1))
+        levels = [len(self.channels)] if self.kind == "slabs" else [len(self.channels), len(self.lift_channels)]
+        return int(self.stem * 2 ** (max(levels) - 1))
 
     @property
     def receptive_radius(self) -> int:
         """How far, in voxels, the denoiser's output looks at its input and its condition."""
-        return self._reach(self.blocks)
+        return EVERYWHERE if self.kind == "slabs" else self._reach(self.blocks)
 
     @property
     def lift_radius(self) -> int:
         """How far, in voxels, a voxel's condition looks at the image features about it."""
-        return self._reach(self.lift_blocks)
+        return 0 if self.kind == "slabs" else self._reach(self.lift_blocks)
 
     def _reach(self, counts: tuple[int, ...]) -> int:
         """Each 3^3 convolution at stride s reaches s voxels further; the coarsest cell's alignment adds to that."""

@@ -70,6 +70,7 @@ class MPConv(nn.Module):
         self.padding = 0 if stride > 1 else kernel[0] // 2 if kernel else 0
         self.weight = nn.Parameter(torch.randn(outputs, inputs, *kernel))
         self.gain = None if gain is None else nn.Parameter(torch.tensor(gain))
+        self.has_gain = gain is not None
         self.folded = False
         # Every output of a transposed block sees one cell of the input, so only the channels count.
         fan_in = inputs if transposed else inputs * math.prod(kernel)
@@ -123,6 +124,17 @@ class MPConv(nn.Module):
         self.weight.copy_(self.effective_weight())
         self.gain = None
         self.folded = True
+
+    def unfolded(self) -> dict[str, Tensor]:
+        """Weight and gain, by name, with which a layer that trains is this folded one; the inverse of `fold`.
+
+        A gain and its weight's sign are known as a product only: the gain is taken as positive.
+        """
+        weight = self.weight.detach() / self.scale
+        if not self.has_gain:
+            return {"weight": weight}
+        gain = weight.square().mean().sqrt()
+        return {"weight": weight / gain, "gain": gain}
 
 
 class GroupNormed(nn.Module):

@@ -51,7 +51,7 @@ class Lift(nn.Module):
         points = torch.cat([cells * 100.0, torch.ones_like(cells[:, :1])], 1)
         parts = []
         for view in range(self.config.views):
-            sampled, seen = self._sample(features[:, view], P[:, view], points)
+            sampled, seen = sample_view(features[:, view], P[:, view], points, self.config.detector)
             mask = seen * valid[:, view].reshape(-1, 1, 1, 1, 1)
             parts += [sampled * mask, mask]
         for wavelength in WAVELENGTHS:
@@ -62,23 +62,36 @@ class Lift(nn.Module):
         x = mp_silu(self.net(self.enter(mp_silu(self.mix(joined)))))
         return self.out(x), self.sketcher(x)
 
-    def _sample(self, features: Tensor, projection: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Bilinear samples [N, C, x, y, z] of one view's features, and 1 where the point falls on the detector."""
-        flat = points.flatten(2)
-        projected = torch.matmul(projection, flat)
-        pixels = projected[:, :2] / projected[:, 2:]
-        # Pixel centres are integers; grid_sample's -1 and 1 are the image's outer edges (align_corners=False).
-        height, width = self.config.detector
-        sides = torch.tensor([width, height], dtype=pixels.dtype, device=pixels.device).reshape(1, 2, 1)
-        grid = (pixels + 0.5) * (2.0 / sides) - 1.0
-        seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
-        # GridSample is two-dimensional at opset 18: the points become one row of an image.
-        sampled = functional.grid_sample(
-            features.float(),
-            grid.transpose(1, 2).unsqueeze(1),
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
-        )
-        size = points.shape[2:]
-        return sampled.reshape(-1, features.shape[1], *size), seen.reshape(-1, 1, *size)
+
+def sample_view(
+    features: Tensor, projection: Tensor, points: Tensor, detector: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Bilinear samples of one view's features where points are seen, and 1 where they fall on the detector.
+
+    Args:
+        features: [N, C, h, w], of all the detector.
+        projection: [N, 3, 4], patient mm to pixels of the detector.
+        points: [N, 4, x, y, z], homogeneous patient mm.
+        detector: rows and columns.
+
+    Returns:
+        [N, C, x, y, z] and [N, 1, x, y, z].
+    """
+    flat = points.flatten(2)
+    projected = torch.matmul(projection, flat)
+    pixels = projected[:, :2] / projected[:, 2:]
+    # Pixel centres are integers; grid_sample's -1 and 1 are the image's outer edges (align_corners=False).
+    height, width = detector
+    sides = torch.tensor([width, height], dtype=pixels.dtype, device=pixels.device).reshape(1, 2, 1)
+    grid = (pixels + 0.5) * (2.0 / sides) - 1.0
+    seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
+    # GridSample is two-dimensional at opset 18: the points become one row of an image.
+    sampled = functional.grid_sample(
+        features.float(),
+        grid.transpose(1, 2).unsqueeze(1),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
+    )
+    size = points.shape[2:]
+    return sampled.reshape(-1, features.shape[1], *size), seen.reshape(-1, 1, *size)

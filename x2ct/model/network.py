@@ -9,6 +9,7 @@ from x2ct.model.denoiser import Denoiser
 from x2ct.model.encoder import Encoder
 from x2ct.model.layers import MPConv
 from x2ct.model.lift import Lift
+from x2ct.model.slabs import RayLift, SlabDenoiser
 
 
 class X2CTModel(nn.Module):
@@ -22,8 +23,12 @@ class X2CTModel(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.lift = Lift(config, self.encoder.out_channels)
-        self.denoiser = Denoiser(config)
+        self.lift: Lift | RayLift
+        self.denoiser: Denoiser | SlabDenoiser
+        if config.kind == "slabs":
+            self.lift, self.denoiser = RayLift(config), SlabDenoiser(config)
+        else:
+            self.lift, self.denoiser = Lift(config, self.encoder.out_channels), Denoiser(config)
 
     def normalize(self) -> None:
         """Forced weight normalisation of every layer; call after each optimiser step."""
@@ -37,6 +42,14 @@ class X2CTModel(nn.Module):
             if isinstance(module, MPConv):
                 module.fold()
         return self.eval()
+
+    def unfolded(self) -> dict[str, Tensor]:
+        """By name, the parameters with which a model that trains computes what this folded one does."""
+        found = {name: value.detach() for name, value in self.named_parameters()}
+        for name, module in self.named_modules():
+            if isinstance(module, MPConv):
+                found |= {f"{name}.{key}": value for key, value in module.unfolded().items()}
+        return found
 
     def condition(self, views: Tensor, valid: Tensor, P: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
         """Encoder and lift in one: see their `forward` for shapes and units."""

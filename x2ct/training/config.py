@@ -48,14 +48,20 @@ class PatchConfig:
     """Patch Diffusion's size schedule (Wang et al. 2023, section 3.2), in three dimensions.
 
     Attributes:
-        sizes: cube sides in voxels, multiples of the network's stride; sides beyond the grid mean the whole volume.
+        sizes: in voxels, multiples of the network's stride; sizes beyond the grid mean the whole volume.
         probabilities: how often each size is drawn.
         voxels: voxels per step that a draw is filled up to with patches of its size (at least one patch).
+        shape: "cube", of which a size is the side, or "slab", of which it is the extent along z, the axis that frontal
+            and lateral views share; along x and y a slab has all of the grid.
+        schedule: "stochastic" draws sizes all the time; "progressive" goes through the sizes as they are listed, each
+            for its probability's share of the run.
     """
 
     sizes: tuple[int, ...] = (32, 64, 128)
     probabilities: tuple[float, ...] = (0.1, 0.88, 0.02)
     voxels: int = 2 * 64**3
+    shape: str = "cube"
+    schedule: str = "stochastic"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(self.sizes))
@@ -67,6 +73,11 @@ class PatchConfig:
                 found=(self.sizes, self.probabilities),
                 expected="one probability per size, sum 1",
             )
+        if self.shape not in ("cube", "slab"):
+            raise InputError.of("train config", "patch shape", found=self.shape, expected="cube or slab")
+        if self.schedule not in ("stochastic", "progressive"):
+            expected = "stochastic or progressive"
+            raise InputError.of("train config", "patch schedule", found=self.schedule, expected=expected)
 
 
 @dataclass(frozen=True)

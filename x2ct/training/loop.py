@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from x2ct.training.heap import keep_freed_memory
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.monitor import Monitor
 from x2ct.training.patches import Patch, draw_patches
-from x2ct.training.runs import initialise, open_run, people_of, starting_weights, training_geometry
+from x2ct.training.runs import initialise, open_run, people_of, training_geometry
 from x2ct.training.studies import StudyPool
 from x2ct.training.validate import study_tensors, validate
 
@@ -45,13 +45,13 @@ class TrainResult:
 
 
 def train(
-    shards: str | Path,
+    shards: str | Path | ShardSet,
     run_dir: str | Path,
     config: TrainConfig | None = None,
     *,
     resume: bool = False,
     minutes: float | None = None,
-    init: str | Path | None = None,
+    init: Mapping[str, Tensor] | None = None,
     device: str = "auto",
     threads: int = 0,
     progress: ProgressCallback | None = None,
@@ -59,11 +59,12 @@ def train(
     """Train a model on shards, or go on with a run.
 
     Args:
-        shards: a folder that `x2ct prepare` wrote.
+        shards: a folder that `x2ct prepare` wrote, or one that was opened and perhaps given another grid.
         run_dir: the run's folder: config.json, checkpoint.safetensors, TensorBoard logs, previews.
         config: the configuration of a new run; the run's own when resuming.
         resume: go on from the run's checkpoint.
-        init: a run whose averaged weights a new run starts from, where name and shape agree.
+        init: weights by name that a new run starts from, where name and shape agree: another run's
+            (`runs.starting_weights`) or a bundle's (`x2ct.export.starting_point`).
         minutes: stop after this many minutes with a checkpoint to resume from.
         device: "auto", "cpu" or "cuda[:N]".
         threads: PyTorch's CPU threads; 0 leaves its default.
@@ -73,8 +74,7 @@ def train(
         InputError: the shards or the run's folder can't be used.
     """
     run_dir = Path(run_dir)
-    shard_set = ShardSet.open(shards)
-    weights = None if init is None or resume else starting_weights(Path(init))
+    shard_set = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
     config = open_run(run_dir, config, shard_set, resume)
     if threads:
         torch.set_num_threads(threads)
@@ -86,8 +86,8 @@ def train(
     held_out = people_of(shard_set, config, "validation")
 
     state = new_state(config, target)
-    if weights is not None:
-        initialise(state, weights)
+    if init is not None and not resume:
+        initialise(state, init)
     if resume:
         checkpoint.restore(state, run_dir)
     else:
@@ -99,6 +99,7 @@ def train(
         shard_set.grid,
         geometry,
         config.augment,
+        config.display_p99,
         size=config.pool,
         refresh=config.refresh,
         seed=config.seed,
@@ -146,7 +147,7 @@ def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Ten
     for turn in range(config.optim.accumulate):
         study, rng = pool.draw(state.step * config.optim.accumulate + turn)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        patches = draw_patches(grid, config.patch, config.model.stride, rng)
+        patches = draw_patches(grid, config.patch, config.model.stride, rng, state.step / config.steps)
         loss = study_loss(state.model, study, patches, config, coords, generator) / config.optim.accumulate
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,8 @@ def starting_weights(run: Path) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def initialise(state: State, weights: dict[str, Tensor]) -> None:
-    """Start from another run's weights: those of the same name and shape; the others stay as they are.
+def initialise(state: State, weights: Mapping[str, Tensor]) -> None:
+    """Start from other weights, a run's or a bundle's: those of the same name and shape; the others stay as they are.
 
     Raises:
         InputError: none of them fit.
@@ -85,12 +86,12 @@ def initialise(state: State, weights: dict[str, Tensor]) -> None:
     own = dict(state.model.named_parameters())
     fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
     if not fitting:
-        raise InputError.of("--init", "weights", found="none that fit", expected="a run of a similar network")
+        raise InputError.of("--init", "weights", found="none that fit", expected="those of a similar network")
     for name, value in fitting.items():
         own[name].copy_(value)
         for average in state.averages:
             average.shadow[name].copy_(value)
-    log.info("%d of %d weights are the other run's", len(fitting), len(own))
+    log.info("%d of %d weights are given", len(fitting), len(own))
 
 
 def people_of(shards: ShardSet, config: TrainConfig, split: str) -> tuple[Person, ...]:
@@ -107,5 +108,6 @@ def people_of(shards: ShardSet, config: TrainConfig, split: str) -> tuple[Person
 
 
 def training_geometry(config: TrainConfig) -> Geometry:
-    """The bundle's own views: parallel, AP and lateral, on the encoder's detector."""
-    return Geometry.parallel(("ap", "lateral"), shape=config.model.detector, spacing_mm=config.detector_spacing_mm)
+    """The bundle's own views: parallel, AP and lateral (or AP alone), on the encoder's detector."""
+    views = ("ap", "lateral")[: config.model.views]
+    return Geometry.parallel(views, shape=config.model.detector, spacing_mm=config.detector_spacing_mm)

@@ -28,6 +28,7 @@ class StudyPool:
         grid: Grid,
         geometry: Geometry,
         config: AugmentConfig,
+        display_p99: Sequence[float],
         *,
         size: int,
         refresh: int,
@@ -35,7 +36,7 @@ class StudyPool:
         workers: int = 1,
     ) -> None:
         self._people = people
-        self._grid, self._geometry, self._config = grid, geometry, config
+        self._grid, self._geometry, self._config, self._display_p99 = grid, geometry, config, display_p99
         self._size, self._refresh, self._seed, self._workers = size, refresh, seed, workers
         self._studies: dict[int, Future[Study]] = {}
         self._worker = ThreadPoolExecutor(workers, thread_name_prefix="x2ct-studies", initializer=_yield_to_training)
@@ -62,7 +63,8 @@ class StudyPool:
         # Everybody once in a shuffled round, so that short runs see all people equally.
         turn, place = divmod(index, len(self._people))
         order = np.random.default_rng([self._seed, 2, turn]).permutation(len(self._people))
-        return augmented_study(self._people[int(order[place])], self._grid, self._geometry, self._config, rng)
+        person = self._people[int(order[place])]
+        return augmented_study(person, self._grid, self._geometry, self._config, rng, self._display_p99)
 
 
 def _yield_to_training() -> None:

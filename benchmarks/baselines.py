@@ -1,0 +1,186 @@
+"""Train the networks that the bundled design is compared with, each for the same time on the same people.
+
+    python benchmarks/baselines.py SHARDS -o runs/baselines --minutes 30
+    python benchmarks/baselines.py SHARDS -o runs/baselines --minutes 30 --data CTS     # predictions of CTs' X-rays too
+
+Each leaves a run, a bundle (DIR/NAME.x2ct, for `x2ct evaluate`) and, with --data, one NIfTI a person
+(DIR/NAME-predictions/PERSON.nii.gz, for `x2ct evaluate --predictions`). What is there already is not made again.
+
+- own: this project's network and recipe (chest.json).
+- regression: the same network, trained at sigma_max alone, where the answer is the posterior mean (regression.json).
+- ancestor: 3D patch diffusion on slabs as published (ancestor.json), with voxels of twice the size, which a CPU can
+  carry; ancestor-progressive with Patch Diffusion's progressive schedule, ancestor-frontal from the frontal X-ray
+  alone. Sampled as EDM does, 18 steps of Heun, with and without churn.
+
+Minutes are the trainer's own time, validation included. A tenth of them measures the speed; then the run gets as many
+steps as fit into the rest, so that its rate can fall to zero. Choices are made on the shards' validation people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
+
+import x2ct
+from x2ct.data import ShardSet
+from x2ct.data.prepare import find_cts, read_body
+from x2ct.errors import X2CTError
+from x2ct.export import export_run
+from x2ct.geometry import attenuation, project
+from x2ct.grid import Grid
+from x2ct.training import TrainConfig, train
+from x2ct.training.config import CONFIG_FILE
+
+HERE = Path(__file__).resolve().parent
+CHURN = 40.0
+"""S_churn of EDM's stochastic sampler for ImageNet (Karras et al. 2022, table 5), with its S_max left open."""
+
+Way = Mapping[str, Any]
+"""How a prediction is sampled: arguments of `Sampler.sample`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """One network to train.
+
+    Attributes:
+        config: what is trained.
+        coarser: voxels of so many times the shards' size, and as many fewer along each axis.
+        ways: how it is sampled, by the name added to the predictions' folder.
+    """
+
+    config: TrainConfig
+    coarser: int = 1
+    ways: Mapping[str, Way] = dataclasses.field(default_factory=lambda: {"": {}})
+
+    def shards(self, folder: Path) -> ShardSet:
+        """The people on this baseline's grid."""
+        shards = ShardSet.open(folder)
+        x, y, z = (side // self.coarser for side in shards.grid.shape)
+        i, j, k = (pitch * self.coarser for pitch in shards.grid.spacing_mm)
+        return dataclasses.replace(shards, grid=Grid((x, y, z), (i, j, k)))
+
+
+def baselines() -> dict[str, Baseline]:
+    """All of them, by name."""
+    own, regression, ancestor = (
+        TrainConfig.load(HERE / f"{name}.json") for name in ("chest", "regression", "ancestor")
+    )
+    progressive = dataclasses.replace(ancestor, patch=dataclasses.replace(ancestor.patch, schedule="progressive"))
+    frontal = dataclasses.replace(
+        ancestor,
+        model=dataclasses.replace(ancestor.model, views=1),
+        augment=dataclasses.replace(ancestor.augment, drop=(0.0,)),
+    )
+    heun = {"": {}, "-churn": {"churn": CHURN}}
+    return {
+        "own": Baseline(own, ways={"": {}, "-mean": {"mean": True}}),
+        "regression": Baseline(regression, ways={"": {"mean": True}}),
+        "ancestor": Baseline(ancestor, 2, heun),
+        "ancestor-progressive": Baseline(progressive, 2, heun),
+        "ancestor-frontal": Baseline(frontal, 2, heun),
+    }
+
+
+def main() -> int:
+    """Train, export and predict; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="a folder for runs, bundles and predictions")
+    parser.add_argument("--minutes", type=float, default=30.0, help="training time of each")
+    parser.add_argument("--only", nargs="+", choices=list(baselines()), help="these alone")
+    parser.add_argument("--data", type=Path, help="CTs to predict from their own X-rays")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0)
+    args = parser.parse_args()
+    try:
+        for name in args.only or baselines():
+            baseline = baselines()[name]
+            bundle = trained(name, baseline, args)
+            if args.data is not None:
+                predict(bundle, baseline, args)
+    except X2CTError as error:
+        print(f"baselines: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def trained(name: str, baseline: Baseline, args: argparse.Namespace) -> Path:
+    """The baseline's bundle, trained and exported if it is not there."""
+    bundle: Path = args.output / f"{name}.x2ct"
+    if bundle.exists():
+        return bundle
+    run, shards = args.output / name, baseline.shards(args.shards)
+    # The speed is measured without validation; the rate falls over the steps that are then known to fit.
+    config = dataclasses.replace(baseline.config, name=name, checkpoint_every=50, validate_every=10**9)
+    settings = {"device": args.device, "threads": args.threads}
+    clock = Clock()
+    if not (run / CONFIG_FILE).exists():
+        done = train(shards, run, config, minutes=args.minutes / 10, progress=clock, **settings)
+    else:
+        done = train(shards, run, resume=True, minutes=args.minutes / 10, progress=clock, **settings)
+    left = 60 * args.minutes - done.seconds
+    if not done.finished and left > 0:
+        config = dataclasses.replace(TrainConfig.load(run), steps=done.steps + max(1, int(left / clock.step_s)))
+        train(shards, run, config, resume=True, progress=_say, **settings)
+    facts = {
+        "data": {split: [p.id for p in shards.select(split)] for split in ("train", "validation")},
+        "date": time.strftime("%Y-%m-%d"),
+        "recipe": f"benchmarks/baselines.py --minutes {args.minutes:g}",
+    }
+    export_run(run, bundle, provenance=facts)
+    return bundle
+
+
+def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
+    """One CT a person and way, from X-rays that are projected from the whole CT as `x2ct evaluate` does."""
+    sampler = x2ct.Sampler(bundle, threads=args.threads)
+    geometry = sampler.bundle.geometry
+    for case, path in find_cts(args.data).items():
+        person = read_body(path)
+        mu = attenuation(person.hu)
+        xrays = {
+            view.name: x2ct.XRay.of(
+                project(mu, person.index_to_mm, view, args.threads), view.spacing_mm, source=case, view=view.name
+            )
+            for view in geometry.views
+        }
+        for way, options in baseline.ways.items():
+            target = bundle.with_name(f"{bundle.stem}{way}-predictions") / f"{case}.nii.gz"
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                sampler.sample(**xrays, geometry=geometry, **options).save(target)
+                print(target, flush=True)
+
+
+class Clock:
+    """Seconds of a step, as the trainer's progress callback; the first step, which waits for studies, is left out."""
+
+    def __init__(self) -> None:
+        self._times = [time.monotonic()]
+
+    def __call__(self, step: int, total: int, loss: float) -> None:
+        """Take the time after a step."""
+        self._times.append(time.monotonic())
+
+    @property
+    def step_s(self) -> float:
+        """The mean over the steps seen."""
+        times = self._times[1:] if len(self._times) > 2 else self._times
+        return (times[-1] - times[0]) / max(len(times) - 1, 1)
+
+
+def _say(step: int, total: int, loss: float) -> None:
+    if step % 10 == 0:
+        print(f"step {step} of {total}: loss {loss:.3f}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""The way back: a bundle's graphs become a PyTorch model again, to train on, or to run and export in PyTorch.
+
+An exported graph holds each weight once, but moved: transposed, laid out for cells, scaled by constants of its
+neighbours, its channel of ones turned into a bias (`tidy.py`). All of this is linear in the weight, so the map is read
+off instead of written down a second time: the same network is traced with made-up weights whose ratios tell, for every
+number in the graph, which weight it is, which entry of it, and by what factor. The stored numbers go back the same way,
+and the result has to agree with the stored graphs in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.bundle import Bundle, Patch
+from x2ct.errors import InputError
+from x2ct.export.parity import F32_TOLERANCE, cases, measure
+from x2ct.export.run import ModelSpec, require_packages, trace_networks
+from x2ct.export.weights import from_f16
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import Tensor
+
+    from x2ct.model import X2CTModel
+    from x2ct.training import TrainConfig
+
+Array = npt.NDArray[np.float32]
+Place = tuple[int, int]
+"""Who reads a stored tensor: the number of the node, and the place among its inputs."""
+
+CONSTANT_TOLERANCE = 1e-3
+"""By how much a number that is no weight may differ, relative to the largest beside it: float16's rounding."""
+
+DIGIT = 1024
+"""An entry's index is told in two digits of this base, each exact in float32 after a few roundings."""
+
+
+def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
+    """A bundle's network in PyTorch: folded, in evaluation mode, with the weights that the bundle stores.
+
+    Args:
+        model: an opened bundle, its folder, or the name of a bundled model.
+
+    Raises:
+        InputError: the bundle can't be read, does not say how its network was configured, or its graphs are not those
+            that this version makes of that configuration.
+        MissingRuntimeError: PyTorch, onnx or ONNX Runtime is not installed.
+    """
+    require_packages()
+    import torch
+
+    from x2ct.model import X2CTModel
+
+    bundle = model if isinstance(model, Bundle) else Bundle.load(model)
+    config = training_config(bundle)
+    network = X2CTModel(config.model).fold()
+    spec = _spec(bundle)
+    examples = tuple(cases(network, spec))
+    probes = _Probes.of(network)
+    traced = [trace_networks(probes.network(kind), examples, spec) for kind in _KINDS]
+    found: dict[str, Array] = {}
+    for number, (name, described) in enumerate(bundle.networks.items()):
+        stored = _read(bundle.file_of(described))
+        given = [_Graph(traces[number].model) for traces in traced]
+        _check_same_network(bundle, name, stored, given[0])
+        found |= probes.weights(f"{bundle.path}: {name}", stored, given)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name not in found:
+                raise _foreign(bundle.path, f"no weight {name}")
+            parameter.copy_(torch.from_numpy(found[name]))
+    files = {name: bundle.file_of(described).read_bytes() for name, described in bundle.networks.items()}
+    rows = measure(files, cases(network, spec), "f16", F32_TOLERANCE, ("onnxruntime",))
+    for row in rows:
+        if not row.passed:
+            raise _foreign(bundle.path, f"other results: {row}")
+    return network
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What a new run may start from: how the weights were trained, and the weights by name."""
+
+    config: TrainConfig
+    weights: Mapping[str, Tensor]
+
+
+def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
+    """A run's averaged weights, or a bundle's, and their configuration.
+
+    Args:
+        source: a run's folder, a bundle's, or the name of a bundled model.
+
+    Raises:
+        InputError: it is none of these, or its network is not one of this version.
+        MissingRuntimeError: for a bundle, onnx or ONNX Runtime is not installed.
+    """
+    from x2ct.training.config import CONFIG_FILE, TrainConfig
+    from x2ct.training.runs import starting_weights
+
+    if (Path(source) / CONFIG_FILE).is_file():
+        return StartingPoint(TrainConfig.load(Path(source)), starting_weights(Path(source)))
+    bundle = Bundle.load(source)
+    return StartingPoint(training_config(bundle), load_bundle_model(bundle).unfolded())
+
+
+def training_config(bundle: Bundle) -> TrainConfig:
+    """The configuration that a bundle's network was trained with.
+
+    Raises:
+        InputError: the bundle doesn't say, or names fields that this version does not know.
+    """
+    from x2ct.training import TrainConfig
+
+    said = bundle.provenance.get("training")
+    if not isinstance(said, Mapping):
+        expected = "the configuration of the training, as x2ct export writes it"
+        raise InputError.of(bundle.path, "provenance.training", found=type(said).__name__, expected=expected)
+    return TrainConfig.from_json(dict(said), f"{bundle.path}: provenance.training")
+
+
+class _Graph:
+    """What is compared of a graph: its nodes, and the stored tensors by who reads them."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        import onnx
+
+        arrays = {tensor.name: np.asarray(onnx.numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
+        self.operations = [node.op_type for node in model.graph.node]
+        self.stored = {
+            (number, place): arrays[name]
+            for number, node in enumerate(model.graph.node)
+            for place, name in enumerate(node.input)
+            if name in arrays
+        }
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """Where the numbers of one stored tensor come from: the weight, the entries of it, and by what factor."""
+
+    weight: str
+    index: npt.NDArray[np.int64]
+    factor: npt.NDArray[np.float64]
+
+
+_KINDS = ("plain", "number", "high", "low")
+
+
+class _Probes:
+    """Made-up weights: random ones, and those times each weight's number, and times each entry's two digits."""
+
+    def __init__(self, folded: X2CTModel, plain: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        self._folded, self._plain, self._names = folded, plain, list(plain)
+
+    @classmethod
+    def of(cls, folded: X2CTModel) -> _Probes:
+        """Probes of every weight of a folded network."""
+        rng = np.random.default_rng(0)
+        names = folded.named_parameters()
+        return cls(folded, {name: rng.uniform(0.5, 1.5, tuple(value.shape)) for name, value in names})
+
+    def network(self, kind: str) -> X2CTModel:
+        """A copy of the network with the probe of one kind as its weights."""
+        import copy
+
+        import torch
+
+        probe = copy.deepcopy(self._folded)
+        with torch.no_grad():
+            for number, (name, parameter) in enumerate(probe.named_parameters()):
+                index = np.arange(parameter.numel()).reshape(parameter.shape)
+                told: dict[str, npt.NDArray[np.int64] | int] = {
+                    "plain": 1,
+                    "number": number + 2,
+                    "high": index // DIGIT + 1,
+                    "low": index % DIGIT + 1,
+                }
+                parameter.copy_(torch.from_numpy(self._plain[name] * np.asarray(told[kind])))
+        return probe
+
+    def weights(self, source: str, stored: _Graph, traced: Sequence[_Graph]) -> dict[str, Array]:
+        """The weights that a stored graph holds, by name."""
+        found: dict[str, Array] = {}
+        for place, values in stored.stored.items():
+            plain, number, high, low = (graph.stored[place].astype(np.float64) for graph in traced)
+            if np.array_equal(plain, number):
+                scale = np.abs(plain).max(initial=1e-30)
+                if np.abs(values - plain).max(initial=0.0) > CONSTANT_TOLERANCE * scale:
+                    raise _foreign(source, f"another constant for node {place[0]}")
+                continue
+            name = self._names[round(float((number / plain).flat[0])) - 2]
+            target = found.setdefault(name, np.full(self._plain[name].shape, np.nan, np.float32))
+            missing = np.isnan(target)
+            if place[1] == 2 and not missing.all() and missing.any():
+                self._bias(name, target, values, plain)
+                continue
+            index = (np.rint(high / plain) - 1) * DIGIT + np.rint(low / plain) - 1
+            index = index.astype(np.int64)
+            factor = plain / self._plain[name].flat[index]
+            target.flat[index] = values / factor
+        return found
+
+    def _bias(self, name: str, target: Array, values: npt.NDArray[np.generic], plain: npt.NDArray[np.float64]) -> None:
+        """The last input channel, which saw ones: only its sum is known, and that its row has the norm of all rows.
+
+        The entries are the mean and, in turn, as much above and below it as that norm asks for.
+        """
+        layer = self._folded.get_submodule(name.rpartition(".")[0])
+        cells = target[:, -1].reshape(len(target), -1)
+        count = cells.shape[1]
+        sums = np.asarray(values, np.float64) * self._plain[name][:, -1].reshape(cells.shape).sum(1) / plain
+        mean = sums / count
+        known = np.square(target[:, :-1].reshape(len(target), -1).astype(np.float64)).sum(1)
+        whole = (float(layer.scale) ** 2) * target[0].size  # type: ignore[arg-type]
+        spread = np.sqrt(np.maximum((whole - known) / count - mean**2, 0.0)) if count % 2 == 0 else 0 * mean
+        signs = np.where(np.arange(count) % 2, -1.0, 1.0)
+        target[:, -1] = (mean[:, None] + spread[:, None] * signs).reshape(target[:, -1].shape)
+
+
+def _spec(bundle: Bundle) -> ModelSpec:
+    """What tracing and comparing need to know; small patches show a wrong weight as well as large ones do."""
+    small = (2 * bundle.patch.stride,) * 3
+    return ModelSpec(
+        name=bundle.name,
+        grid=bundle.grid,
+        intensity=bundle.intensity,
+        xray=bundle.xray,
+        geometry=bundle.geometry,
+        diffusion=bundle.diffusion,
+        patch=Patch((small,), (1.0,), bundle.patch.stride),
+        receptive_radius=bundle.networks.denoiser.receptive_radius or 0,
+        lift_radius=bundle.networks.lift.receptive_radius,
+        provenance={},
+    )
+
+
+def _read(path: Path) -> _Graph:
+    import onnx
+
+    return _Graph(from_f16(onnx.load(str(path))))
+
+
+def _check_same_network(bundle: Bundle, name: str, stored: _Graph, traced: _Graph) -> None:
+    same = stored.operations == traced.operations and stored.stored.keys() == traced.stored.keys()
+    if not same or any(traced.stored[place].shape != values.shape for place, values in stored.stored.items()):
+        raise _foreign(f"{bundle.path}: {name}", "another graph")
+
+
+def _foreign(source: str | os.PathLike[str], found: str) -> InputError:
+    expected = "the network that this version builds from provenance.training"
+    return InputError.of(source, "graph", found=found, expected=expected, hint="export it with this version")
