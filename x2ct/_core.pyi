@@ -43,6 +43,14 @@ class BackendInfo(TypedDict):
     precisions: dict[str, list[str]]
     missing_devices: dict[str, str]
 
+class LayerInfo(TypedDict):
+    """One layer of a compiled network: its name in the graph, its kind, the kernel that computed it, and its time."""
+
+    name: str
+    type: str
+    kernel: str
+    ms: float
+
 class TimingInfo(TypedDict):
     """Where the latest run's time went, in seconds: `kernel_s` is all element-wise work, noise included."""
 
@@ -155,6 +163,7 @@ class Network:
         runtime_dir: the installed runtime's folder, or its library; "" is wherever the system's loader looks.
         provider: ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt"; "" is the device's own.
         provider_options: handed to the provider as they are.
+        profile: time each layer; costs time itself.
 
     Raises:
         InputError: a file or an argument is wrong.
@@ -173,12 +182,21 @@ class Network:
         runtime_dir: str = "",
         provider: str = "",
         provider_options: Mapping[str, str] = ...,
+        profile: bool = False,
     ) -> None: ...
     def __call__(self, inputs: dict[str, FloatArray]) -> dict[str, FloatArray]:
         """Evaluates once: arrays by name in, new arrays by name out.
 
         Raises:
             InputError: a missing or an unknown name, another dtype, shape or layout.
+        """
+
+    def profile(self) -> list[LayerInfo]:
+        """The layers that ran in the latest call, of a network made with `profile`.
+
+        Raises:
+            InputError: it was made without, or never called.
+            MissingRuntimeError: the backend does not tell.
         """
 
     @property

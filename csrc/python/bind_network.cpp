@@ -30,12 +30,13 @@ std::shared_ptr<PyNetwork> load(const std::string& path, const std::string& back
                                 const std::string& precision, int threads,
                                 const std::map<std::string, std::vector<std::int64_t>>& shapes,
                                 const std::string& runtime_dir, const std::string& provider,
-                                const std::map<std::string, std::string>& provider_options) {
+                                const std::map<std::string, std::string>& provider_options, bool profile) {
     const py::gil_scoped_release release;
     Backend& opened = open_backend(backend, {library_dir(), runtime_dir});
     NetworkOptions options{path, device, precision, threads, shapes};
     options.provider = provider;
     options.provider_options = provider_options;
+    options.profile = profile;
     auto network = released_without_gil(opened.load(options));
     return released_without_gil(std::make_unique<PyNetwork>(std::move(network), threads));
 }
@@ -89,6 +90,24 @@ py::dict call(PyNetwork& self, const py::dict& arrays) {
     return results;
 }
 
+// Of the latest call: a call is what makes the session.
+py::list profile(PyNetwork& self) {
+    std::vector<LayerTime> layers;
+    {
+        const py::gil_scoped_release release;
+        const std::scoped_lock lock(self.mutex);
+        if (!self.session)
+            throw InputError("profile: found a network that was never called, expected a call before it");
+        layers = self.session->profile();
+    }
+    py::list list;
+    for (const LayerTime& layer : layers) {
+        list.append(
+            py::dict("name"_a = layer.name, "type"_a = layer.type, "kernel"_a = layer.kernel, "ms"_a = layer.ms));
+    }
+    return list;
+}
+
 py::list backends(const std::map<std::string, std::string>& runtime_dirs) {
     std::vector<BackendStatus> all;
     {
@@ -110,8 +129,9 @@ void bind_network(py::module_& module) {
     py::class_<PyNetwork, std::shared_ptr<PyNetwork>>(module, "Network", "One network, compiled for one device.")
         .def(py::init(&load), "path"_a, "backend"_a = "openvino", "device"_a = "cpu", "precision"_a = "auto",
              "threads"_a = 0, "shapes"_a = py::dict(), "runtime_dir"_a = "", "provider"_a = "",
-             "provider_options"_a = py::dict())
+             "provider_options"_a = py::dict(), "profile"_a = false)
         .def("__call__", &call, "inputs"_a, "Evaluates once: float32 arrays by name in, new arrays by name out.")
+        .def("profile", &profile, "The layers that ran in the latest call, of a network made with profile=True.")
         .def_property_readonly("inputs", [](const PyNetwork& self) { return tensors(self.network->inputs()); })
         .def_property_readonly("outputs", [](const PyNetwork& self) { return tensors(self.network->outputs()); })
         .def_property_readonly("device", [](const PyNetwork& self) { return self.network->device(); })

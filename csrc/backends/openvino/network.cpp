@@ -64,13 +64,14 @@ void reshape(ov::Model& model, const NetworkOptions& options) {
     }
 }
 
-ov::AnyMap properties(ov::element::Type precision, int threads) {
+ov::AnyMap properties(ov::element::Type precision, int threads, bool profile) {
     ov::AnyMap map = {
         ov::hint::performance_mode(ov::hint::PerformanceMode::LATENCY),
         ov::hint::num_requests(1),
         ov::hint::inference_precision(precision),
         // Pinned threads of two processes land on the same cores; the scheduler does better.
         ov::hint::enable_cpu_pinning(false),
+        ov::enable_profiling(profile),
     };
     if (threads > 0) map.insert(ov::inference_num_threads(threads));
     return map;
@@ -92,8 +93,9 @@ OpenVinoNetwork::OpenVinoNetwork(ov::Core& core, const NetworkOptions& options) 
     reshape(*model, options);
     inputs_ = describe(model->inputs(), options.path);
     outputs_ = describe(model->outputs(), options.path);
-    model_ = guarded("compiling " + options.path,
-                     [&] { return core.compile_model(model, device, properties(wanted, options.threads)); });
+    model_ = guarded("compiling " + options.path, [&] {
+        return core.compile_model(model, device, properties(wanted, options.threads, options.profile));
+    });
     // The hint is only a hint: what counts is what the compiled model says.
     precision_ = name_of(model_.get_property(ov::hint::inference_precision));
     if (precision_ != name_of(wanted)) {

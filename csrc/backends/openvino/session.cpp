@@ -1,5 +1,7 @@
 #include "session.h"
 
+#include <chrono>
+
 #include "failure.h"
 
 namespace x2ct::openvino {
@@ -40,6 +42,21 @@ TensorView OpenVinoSession::output(const std::string& name) {
         const ov::Tensor tensor = request_.get_tensor(model_.output(name));
         const auto& sizes = tensor.get_shape();
         return TensorView{tensor.data<const float>(), Shape(sizes.begin(), sizes.end())};
+    });
+}
+
+std::vector<LayerTime> OpenVinoSession::profile() {
+    if (!model_.get_property(ov::enable_profiling)) {
+        throw InputError("profile: found a network that was loaded without it, expected one loaded with profile");
+    }
+    return guarded("profiling", [&] {
+        std::vector<LayerTime> layers;
+        for (const ov::ProfilingInfo& info : request_.get_profiling_info()) {
+            if (info.status != ov::ProfilingInfo::Status::EXECUTED) continue;
+            const double ms = std::chrono::duration<double, std::milli>(info.real_time).count();
+            layers.push_back({info.node_name, info.node_type, info.exec_type, ms});
+        }
+        return layers;
     });
 }
 

@@ -3,6 +3,7 @@
 
 #include <openvino/openvino.hpp>
 #include <string>
+#include <vector>
 
 #include "x2ct/network.h"
 
@@ -16,6 +17,7 @@ class OpenVinoSession : public Session {
     void set_output(const std::string& name, float* data, const Shape& shape) override;
     void evaluate() override;
     TensorView output(const std::string& name) override;
+    std::vector<LayerTime> profile() override;
 
   private:
     ov::CompiledModel model_;

@@ -12,7 +12,7 @@
 namespace x2ct {
 
 /// Grows whenever anything in network.h or backend.h changes: a library of another version is refused.
-inline constexpr std::uint32_t kBackendAbi = 3;
+inline constexpr std::uint32_t kBackendAbi = 4;
 
 /// A runtime that compiles and evaluates networks.
 class Backend {

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "x2ct/error.h"
+
 namespace x2ct {
 
 using Shape = std::vector<std::int64_t>;
@@ -36,6 +38,14 @@ inline std::string to_string(const Shape& shape) {
     return text + "]";
 }
 
+/// One layer of a compiled network, as its runtime ran it in the latest evaluation.
+struct LayerTime {
+    std::string name;    ///< the graph's, where the runtime keeps it
+    std::string type;    ///< "Convolution"
+    std::string kernel;  ///< what computed it: "brgconv_avx512_amx_bf16"
+    double ms = 0;
+};
+
 /// One use of a network: its own inputs, outputs and scratch memory. Used by one thread at a time.
 class Session {
   public:
@@ -50,6 +60,10 @@ class Session {
     virtual void evaluate() = 0;
     /// An output after an evaluation; where it wasn't bound, the session's own memory, good until the next.
     virtual TensorView output(const std::string& name) = 0;
+    /// The layers that ran in the latest evaluation, of a network that was loaded with `profile`.
+    virtual std::vector<LayerTime> profile() {
+        throw MissingRuntime("profile: this backend does not tell its layers' times; use backend openvino");
+    }
 };
 
 /// One compiled network. Its methods may be called from any thread.
@@ -78,6 +92,7 @@ struct NetworkOptions {
     /// ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt"; "" is the device's own.
     std::string provider = {};
     std::map<std::string, std::string> provider_options = {};  ///< handed to the provider as they are
+    bool profile = false;    ///< time each layer, for Session::profile; costs time itself
     void* stream = nullptr;  ///< a CUDA stream of the caller's that outlives the network; null: the runtime's own
 };
 
