@@ -1,0 +1,199 @@
+"""One case in a process of its own: cold start, runs when asked for, memory. `python -m` this, or a room's like it.
+
+The parent (`fleet`) writes one JSON object a line on stdin and reads one a line from what was stdout; whatever else a
+runtime prints goes to stderr. A process that measures nothing but its case is what makes cold start and peak memory the
+case's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct import report
+from x2ct.benchmark.cases import Case
+from x2ct.benchmark.machine import device_bytes, resident_bytes
+from x2ct.errors import MemoryLimitError, MissingRuntimeError, X2CTError
+
+DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"
+"""The X-ray pair that every row is given; what an evaluation costs does not depend on what X-rays show."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, from X-rays in memory to a CT in memory.
+
+    Attributes:
+        hu: the CT, or the mean of a batch.
+        condition_s: of it, encoder and lift with what they are given.
+        loop_s: of it, the sampling loop.
+        evaluation_s: from each evaluation's end to the next's, the element-wise step between included.
+        facts: of how it was computed, the same for all runs.
+    """
+
+    hu: npt.NDArray[np.float32]
+    condition_s: float
+    loop_s: float
+    evaluation_s: list[float]
+    facts: dict[str, Any]
+
+
+class Subject(Protocol):
+    """What a worker measures."""
+
+    def load(self) -> None:
+        """Read the bundle and the X-rays."""
+
+    def build(self) -> None:
+        """Make the networks ready to run."""
+
+    def run(self, seed: int) -> Run:
+        """Once, X-rays to CT; nothing is kept from one run to the next."""
+
+
+class SamplerSubject:
+    """The core's sampler in one of its backends."""
+
+    def __init__(self, bundle: str, case: Case) -> None:
+        self._name, self._case = bundle, case
+
+    def load(self) -> None:
+        """Read the bundle and the X-rays."""
+        from x2ct.bundle import Bundle
+        from x2ct.radiograph import XRay
+
+        self._bundle = Bundle.load(self._name)
+        self._xrays = {name: XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
+
+    def build(self) -> None:
+        """Compile the networks."""
+        from x2ct.grid import Grid
+        from x2ct.sampler import Sampler
+
+        case, grid = self._case, self._bundle.grid
+        self._sampler = Sampler(
+            self._bundle,
+            device=case.device,
+            backend=case.backend,
+            precision=case.precision,
+            threads=case.threads,
+            grid=Grid(case.grid, grid.spacing_mm) if case.grid else None,
+            memory=case.tiles,
+            halo=case.halo,
+        )
+        self._sampler.compile()
+
+    def run(self, seed: int) -> Run:
+        """Sample once. The X-rays are new objects, so that encoder and lift run too."""
+        case, ends = self._case, list[float]()
+        xrays = {name: replace(xray) for name, xray in self._xrays.items()}
+        done = self._sampler.run(
+            **xrays,
+            seed=seed,
+            steps=case.steps,
+            solver=case.solver,
+            schedule=case.schedule,
+            samples=case.batch,
+            progress=lambda *_: ends.append(time.perf_counter()),
+        )
+        told, timings = done.report, done.report["timings"]
+        facts = {
+            "device": told["device"],
+            "backend": told["backend"],
+            "runtime": told["runtime"],
+            "precision": told["precision"]["denoiser"],
+            "grid": told["grid"]["shape"],
+            "solver": told["solver"],
+            "schedule": told["schedule"],
+            "evaluations": told["evaluations"],
+            "tiles": told["tiles"],
+            "weights": "bundle",
+            "transfers": transfers(told["device"]),
+        }
+        evaluation_s = [after - before for before, after in zip(ends, ends[1:])]
+        return Run(done.volume.hu, timings["condition_s"], timings["loop_s"], evaluation_s, facts)
+
+
+def transfers(device: str) -> str:
+    """What end-to-end times hold of copies between host and device."""
+    if device == "cpu":
+        return "none to make: the networks read and write the host's memory"
+    return "included: X-rays come from the host's memory, the CT ends there"
+
+
+def serve(subject_of: Callable[[str, Case], Subject]) -> None:
+    """Answer the parent until it closes stdin."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    subject: Subject | None = None
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            if asked["do"] == "start":
+                subject = subject_of(asked["bundle"], Case.of_json(asked["case"]))
+                told = _start(subject, asked)
+            else:
+                assert subject is not None, "a run before its start"
+                told = _run(subject, asked)
+        except X2CTError as error:
+            told = {"error": str(error), "exit_code": error.exit_code}
+        except ModuleNotFoundError as error:
+            what = f"{error.name} is not installed: pip install 'x2ct[train]'"
+            told = {"error": what, "exit_code": MissingRuntimeError.exit_code}
+        except MemoryError as error:
+            told = {"error": f"out of memory {error}".strip(), "exit_code": MemoryLimitError.exit_code}
+        _answer(answers, told)
+
+
+def _answer(answers: TextIO, told: dict[str, Any]) -> None:
+    answers.write(json.dumps(told) + "\n")
+    answers.flush()
+
+
+def _start(subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:
+    """From the parent's decision to start a process to the end of the first run."""
+    began = time.monotonic()
+    base = resident_bytes()
+    subject.load()
+    loaded = time.monotonic()
+    subject.build()
+    built = time.monotonic()
+    told = _run(subject, asked)
+    return told | {
+        "start_s": began - asked["at"],
+        "load_s": loaded - began,
+        "build_s": built - loaded,
+        "first_run_s": told["end_to_end_s"],
+        "base_bytes": base,
+    }
+
+
+def _run(subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:
+    started = time.perf_counter()
+    run = subject.run(asked["seed"])
+    end_to_end_s = time.perf_counter() - started
+    if asked.get("keep"):
+        np.save(asked["keep"], run.hu)
+    return {
+        "end_to_end_s": end_to_end_s,
+        "condition_s": run.condition_s,
+        "loop_s": run.loop_s,
+        "evaluation_s": run.evaluation_s,
+        "facts": run.facts,
+        "steady_bytes": resident_bytes(),
+        "peak_bytes": report.peak_memory_bytes() or None,
+        "device_bytes": device_bytes(str(run.facts["device"])),
+    }
+
+
+if __name__ == "__main__":
+    serve(SamplerSubject)
