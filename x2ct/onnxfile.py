@@ -2,17 +2,17 @@
 
 A bundle is opened where only NumPy and a runtime are installed, and a runtime follows what an ONNX file refers to:
 external data by path, operators of other domains, functions. So the file is looked through before any runtime sees it,
-by walking protobuf's wire format (https://protobuf.dev/programming-guides/encoding) by the field numbers of onnx.proto
-(IR version 8). Weights are skipped by their lengths, so the cost does not grow with them.
+by walking protobuf's wire format (`x2ct.protowire`) by the field numbers of onnx.proto (IR version 8). Weights are
+skipped by their lengths, so the cost does not grow with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from x2ct.errors import InputError
+from x2ct.protowire import Malformed, Message, Value, fields, integer, text
 
 _DTYPES = {
     1: "float32",
@@ -51,82 +51,25 @@ class GraphFacts:
     outputs: tuple[Tensor, ...]
 
 
-class _Malformed(ValueError):
-    """The bytes are not what onnx.proto describes."""
-
-
-_Message = memoryview
-_Value = int | _Message
-
-
-def _varint(data: _Message, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise _Malformed("a broken varint")
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-
-
-def _fields(message: _Value) -> Iterator[tuple[int, _Value]]:
-    """(field number, integer or bytes) of one message, in the file's order; fixed-width fields are passed over."""
-    if isinstance(message, int):
-        raise _Malformed("a number where a message belongs")
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-            yield key >> 3, value
-            continue
-        if kind == 2:
-            length, at = _varint(message, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
-            raise _Malformed(f"wire type {kind}")
-        if length > len(message) - at:
-            raise _Malformed("it ends early")
-        if kind == 2:
-            yield key >> 3, message[at : at + length]
-        at += length
-
-
-def _text(value: _Value) -> str:
-    if isinstance(value, int):
-        raise _Malformed("a number where a text belongs")
-    return str(value, "utf-8")
-
-
-def _integer(value: _Value) -> int:
-    if not isinstance(value, int):
-        raise _Malformed("bytes where a number belongs")
-    return value
-
-
-def _check_tensor(tensor: _Value) -> None:
-    for field, value in _fields(tensor):
+def _check_tensor(tensor: Value) -> None:
+    for field, value in fields(tensor):
         if field == 13 or (field == 14 and value == _EXTERNAL):
-            raise _Malformed("external data")
+            raise Malformed("external data")
 
 
-def _check_sparse(tensor: _Value) -> None:
-    for field, value in _fields(tensor):
+def _check_sparse(tensor: Value) -> None:
+    for field, value in fields(tensor):
         if field in (1, 2):
             _check_tensor(value)
 
 
-def _check_node(node: _Value, depth: int) -> None:
-    for field, value in _fields(node):
-        if field == 7 and _text(value) not in ("", "ai.onnx"):
-            raise _Malformed(f"an operator of domain '{_text(value)}'")
+def _check_node(node: Value, depth: int) -> None:
+    for field, value in fields(node):
+        if field == 7 and text(value) not in ("", "ai.onnx"):
+            raise Malformed(f"an operator of domain '{text(value)}'")
         if field != 5:
             continue
-        for inner, content in _fields(value):
+        for inner, content in fields(value):
             if inner in (5, 10):
                 _check_tensor(content)
             elif inner in (6, 11):
@@ -135,10 +78,10 @@ def _check_node(node: _Value, depth: int) -> None:
                 _check_sparse(content)
 
 
-def _check_graph(graph: _Value, depth: int = 0) -> None:
+def _check_graph(graph: Value, depth: int = 0) -> None:
     if depth > _MAX_DEPTH:
-        raise _Malformed("graphs nested too deep")
-    for field, value in _fields(graph):
+        raise Malformed("graphs nested too deep")
+    for field, value in fields(graph):
         if field == 1:
             _check_node(value, depth)
         elif field == 5:
@@ -147,59 +90,59 @@ def _check_graph(graph: _Value, depth: int = 0) -> None:
             _check_sparse(value)
 
 
-def _tensor_type(value: _Value) -> tuple[str, tuple[int | str, ...]]:
+def _tensor_type(value: Value) -> tuple[str, tuple[int | str, ...]]:
     dtype, shape = "", list[int | str]()
-    for field, content in _fields(value):
+    for field, content in fields(value):
         if field == 1:
-            code = _integer(content)
+            code = integer(content)
             dtype = _DTYPES.get(code, f"type {code}")
         elif field == 2:
-            for inner, dim in _fields(content):
+            for inner, dim in fields(content):
                 if inner == 1:
-                    extents = [_integer(v) if k == 1 else _text(v) for k, v in _fields(dim) if k in (1, 2)]
+                    extents = [integer(v) if k == 1 else text(v) for k, v in fields(dim) if k in (1, 2)]
                     shape.append(extents[-1] if extents else "?")
     return dtype, tuple(shape)
 
 
-def _value_info(value: _Value) -> Tensor:
+def _value_info(value: Value) -> Tensor:
     name, dtype, shape = "", "", tuple[int | str, ...]()
-    for field, content in _fields(value):
+    for field, content in fields(value):
         if field == 1:
-            name = _text(content)
+            name = text(content)
         elif field == 2:
-            for kind, tensor in _fields(content):
+            for kind, tensor in fields(content):
                 if kind != 1:
-                    raise _Malformed("an input or output that is no tensor")
+                    raise Malformed("an input or output that is no tensor")
                 dtype, shape = _tensor_type(tensor)
     return Tensor(name, dtype, shape)
 
 
-def _opset(value: _Value) -> tuple[str, int]:
+def _opset(value: Value) -> tuple[str, int]:
     domain, version = "", 0
-    for field, content in _fields(value):
+    for field, content in fields(value):
         if field == 1:
-            domain = _text(content)
+            domain = text(content)
         elif field == 2:
-            version = _integer(content)
+            version = integer(content)
     return domain, version
 
 
-def _facts(model: _Message) -> GraphFacts:
+def _facts(model: Message) -> GraphFacts:
     opset, inputs, outputs, seen = 0, list[Tensor](), list[Tensor](), False
-    for field, value in _fields(model):
+    for field, value in fields(model):
         if field == 7:
             seen = True
             _check_graph(value)
-            inputs += [_value_info(content) for inner, content in _fields(value) if inner == 11]
-            outputs += [_value_info(content) for inner, content in _fields(value) if inner == 12]
+            inputs += [_value_info(content) for inner, content in fields(value) if inner == 11]
+            outputs += [_value_info(content) for inner, content in fields(value) if inner == 12]
         elif field == 8:
             domain, version = _opset(value)
             if domain in ("", "ai.onnx"):
                 opset = version
         elif field in (20, 25):
-            raise _Malformed("training information" if field == 20 else "functions")
+            raise Malformed("training information" if field == 20 else "functions")
     if not seen:
-        raise _Malformed("no graph")
+        raise Malformed("no graph")
     return GraphFacts(opset, tuple(inputs), tuple(outputs))
 
 
@@ -216,8 +159,8 @@ def read_facts(path: Path, data: bytes) -> GraphFacts:
     """
     try:
         return _facts(memoryview(data))
-    except (_Malformed, UnicodeDecodeError) as error:
-        what = error if isinstance(error, _Malformed) else "broken text"
+    except (Malformed, UnicodeDecodeError) as error:
+        what = error if isinstance(error, Malformed) else "broken text"
         raise InputError.of(
             path, "ONNX model", found=what, expected="one self-contained graph of ai.onnx operators"
         ) from None

@@ -23,8 +23,9 @@ from x2ct.benchmark.stats import Summary
 from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError, X2CTError
 
 Say = Callable[[str], None]
+Clocks = dict[str, Any]
 
-_CORE, _PLAIN = "x2ct.benchmark.worker", "x2ct.training.plainloop"
+_CORE, _PLAIN = "x2ct.benchmark.worker", "x2ct.export.plainloop"
 _KINDS = {error.exit_code: error for error in (X2CTError, InputError, MissingRuntimeError, MemoryLimitError)}
 _TIMES = ("end_to_end_s", "condition_s", "loop_s")
 
@@ -210,8 +211,10 @@ class Row:
         }
 
 
-def measure(bundle: str, cases: Sequence[Case], effort: Effort, say: Say, parity: bool = True) -> tuple[list[Row], Any]:
-    """Measure all cases; and the clocks that were read round by round.
+def measure(
+    bundle: str, cases: Sequence[Case], effort: Effort, say: Say, parity: bool = True, against: Path | None = None
+) -> tuple[list[Row], list[Clocks]]:
+    """Measure all cases; and the clocks, read before and after.
 
     Args:
         bundle: its folder or name.
@@ -219,30 +222,34 @@ def measure(bundle: str, cases: Sequence[Case], effort: Effort, say: Say, parity
         effort: how often.
         say: told what is being done.
         parity: compare each row's CT of seed 0 with that of the f32 reference of the same task.
+        against: compare with this CT instead.
 
     Raises:
         InputError: a case that the model can't be asked for.
         X2CTError: not one row could be measured; the first one's error.
     """
     rows = [Row(case, label) for case, label in zip(cases, labels(cases), strict=True)]
+    read = [clocks()]
     with tempfile.TemporaryDirectory(prefix="x2ct-bench-") as name:
         kept = {id(row): Path(name) / f"{number}.npy" for number, row in enumerate(rows)} if parity else {}
-        read: list[Any] = []
-        if effort.together:
-            _rounds(bundle, rows, effort, say, kept, read)
-        else:
-            for row in rows:
-                _rounds(bundle, [row], effort, say, kept, read)
+        for group in [rows] if effort.together else [[row] for row in rows]:
+            _rounds(bundle, group, effort, say, kept)
+        read.append(clocks())
         if parity:
-            _compare(bundle, [row for row in rows if row.measured], kept, Path(name), say)
+            _compare(bundle, [row for row in rows if row.measured], kept, Path(name), against, say)
     if not any(row.measured for row in rows):
         raise _KINDS.get(rows[0].exit_code, X2CTError)(f"{rows[0].label}: {rows[0].reason}")
     return rows, read
 
 
-def _rounds(
-    bundle: str, rows: Sequence[Row], effort: Effort, say: Say, kept: dict[int, Path], read: list[Any]
-) -> None:
+def volume_of(bundle: str, case: Case, path: Path) -> Path:
+    """A case's CT of seed 0, into a .npy file; nothing is timed. Raises X2CTError."""
+    with _working(bundle, case) as worker:
+        worker.start(path)
+    return path
+
+
+def _rounds(bundle: str, rows: Sequence[Row], effort: Effort, say: Say, kept: dict[int, Path]) -> None:
     with ExitStack() as stack:
         running: dict[int, Worker] = {}
         for row in rows:
@@ -259,7 +266,6 @@ def _rounds(
                 row.fail(error)
             else:
                 running[id(row)] = worker
-        read.append(clocks())
         for turn in range(max(effort.runs_of(row.case) for row in rows)):
             for row in rows:
                 if not row.measured or turn >= effort.runs_of(row.case):
@@ -269,26 +275,24 @@ def _rounds(
                     row.ran(running[id(row)].run(1 + turn))
                 except X2CTError as error:
                     row.fail(error)
-        read.append(clocks())
 
 
-def _compare(bundle: str, rows: Sequence[Row], kept: dict[int, Path], folder: Path, say: Say) -> None:
+def _compare(
+    bundle: str, rows: Sequence[Row], kept: dict[int, Path], folder: Path, against: Path | None, say: Say
+) -> None:
     """Each row's parity; the reference of a task that is no row is computed for it."""
     references: dict[Case, Path | X2CTError] = {
         row.case.task: kept[id(row)] for row in rows if row.case.is_reference and row.facts["tiles"] is None
     }
     for row in rows:
         task = row.case.task
-        if task not in references:
+        if against is None and task not in references:
             say(f"{row.label}: the f32 reference")
-            path = folder / f"reference{len(references)}.npy"
             try:
-                with _working(bundle, task) as worker:
-                    worker.start(path)
-                references[task] = path
+                references[task] = volume_of(bundle, task, folder / f"reference{len(references)}.npy")
             except X2CTError as error:
                 references[task] = error
-        found = references[task]
+        found = against or references[task]
         if isinstance(found, X2CTError):
             row.parity = {"none": str(found)}
         elif row.facts["weights"] != "bundle":

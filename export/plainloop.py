@@ -1,0 +1,164 @@
+"""The sampling loop as it is usually written: PyTorch, eager or compiled, EDM's deterministic Heun.
+
+It stands here to be measured: `x2ct bench` runs it in a process of its own (`python -m` this) as one row among the others.
+The loop is Algorithm 1 of Karras et al. 2022 with their defaults (18 steps, rho 7: 35 evaluations) on the bundle's network,
+started from the same noise as the core's sampler. The network is folded to plain convolutions first, and nothing else is
+done to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from x2ct import _core
+from x2ct.benchmark.cases import PLAIN, Case
+from x2ct.benchmark.worker import DEMO, Run, serve
+from x2ct.bundle import Bundle
+from x2ct.conditioning import conditions
+from x2ct.errors import InputError, MissingRuntimeError
+from x2ct.grid import Grid
+from x2ct.model import X2CTModel
+from x2ct.model.config import ModelConfig
+from x2ct.radiograph import XRay
+
+RHO = 7.0
+STEPS = 18
+
+_DTYPES = {"auto": None, "f32": None, "bf16": torch.bfloat16}
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A volume, and the clock after each evaluation and its step."""
+
+    x: Tensor
+    ends: list[float]
+
+
+def edm_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
+    """Noise levels, falling, with the final 0 (Karras et al. 2022, equation 5)."""
+    last = max(1, steps - 1)
+    low, high = sigma_min ** (1 / RHO), sigma_max ** (1 / RHO)
+    return [(high + i / last * (low - high)) ** RHO for i in range(steps)] + [0.0]
+
+
+def heun(denoise: Denoise, noise: Tensor, sigmas: list[float]) -> Sampled:
+    """Algorithm 1 of Karras et al. 2022, with sigma(t) = t: two evaluations a step, one in the last.
+
+    Args:
+        denoise: x [N, 1, X, Y, Z] and sigma [N] to the denoised x.
+        noise: standard normal, of x's shape.
+        sigmas: falling, ending in 0.
+    """
+    x, ends = noise * sigmas[0], list[float]()
+    for sigma, after in zip(sigmas, sigmas[1:]):
+        slope = (x - denoise(x, torch.full(x.shape[:1], sigma))) / sigma
+        euler = x + (after - sigma) * slope
+        ends.append(time.perf_counter())
+        if after > 0:
+            corrected = (euler - denoise(euler, torch.full(x.shape[:1], after))) / after
+            euler = x + (after - sigma) * (slope + corrected) / 2
+            ends.append(time.perf_counter())
+        x = euler
+    return Sampled(x, ends)
+
+
+def network_of(bundle: Bundle) -> tuple[X2CTModel, str]:
+    """The bundle's network as PyTorch has it, folded, and whose weights it holds.
+
+    Raises:
+        MissingRuntimeError: the bundle does not say what its network is.
+    """
+    try:
+        config = ModelConfig(**bundle.provenance["training"]["model"])
+    except (KeyError, TypeError, InputError) as error:
+        raise MissingRuntimeError(
+            f"{bundle.name}: its provenance has no configuration of the network ({error}): PyTorch's loop needs one"
+        ) from error
+    return X2CTModel(config).fold(), "random: the times are the same, the volume is not the model's"
+
+
+class PlainLoop:
+    """The subject of `x2ct.benchmark.worker` that this is."""
+
+    def __init__(self, name: str, case: Case) -> None:
+        if case.precision not in _DTYPES:
+            raise MissingRuntimeError(f"{case.backend}: precision {case.precision}: this loop knows f32 and bf16")
+        if case.device not in ("auto", "cpu"):
+            raise MissingRuntimeError(f"{case.backend}: device {case.device}: this loop runs on the cpu")
+        self._name, self._case = name, case
+        self._autocast = _DTYPES[case.precision]
+        if case.threads:
+            torch.set_num_threads(case.threads)
+
+    def load(self) -> None:
+        """Read the bundle, make the network, read the X-rays."""
+        self._bundle = Bundle.load(self._name)
+        self._model, self._weights = network_of(self._bundle)
+        self._xrays = {name: XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
+        spacing = self._bundle.grid.spacing_mm
+        self._grid = Grid(self._case.grid, spacing) if self._case.grid else self._bundle.grid
+        diffusion = self._bundle.diffusion
+        self._sigmas = edm_sigmas(self._case.steps or STEPS, diffusion.sigma_min, diffusion.sigma_max)
+
+    def build(self) -> None:
+        """Compile, where that was asked for, by evaluating once; nothing in eager mode."""
+        self._denoiser: Any = self._model.denoiser
+        if self._case.backend == PLAIN[1]:
+            torch.compiler.config.force_disable_caches = True  # type: ignore[attr-defined]  # a cold start is cold
+            self._denoiser = torch.compile(self._model.denoiser)
+            with torch.no_grad(), self._precision():
+                condition = self._condition()
+                x = torch.zeros(1, 1, *self._grid.shape)
+                self._denoiser(x, torch.ones(1), *condition)
+
+    def run(self, seed: int) -> Run:
+        """Condition once, then Heun."""
+        started = time.perf_counter()
+        with torch.no_grad(), self._precision():
+            condition = self._condition()
+            conditioned = time.perf_counter()
+            noise = torch.from_numpy(_core.normal(self._grid.shape, seed)).reshape(1, 1, *self._grid.shape)
+            sampled = heun(lambda x, sigma: self._denoiser(x, sigma, *condition), noise, self._sigmas)
+        looped = time.perf_counter()
+        hu = self._bundle.intensity.to_hu(np.ascontiguousarray(sampled.x[0, 0].float().numpy()))
+        ends = sampled.ends
+        facts = {
+            "device": "cpu",
+            "backend": self._case.backend,
+            "runtime": str(torch.__version__),
+            "precision": "f32" if self._autocast is None else "bf16",
+            "grid": list(self._grid.shape),
+            "solver": "heun",
+            "schedule": "edm",
+            "evaluations": len(ends),
+            "tiles": None,
+            "weights": self._weights,
+            "transfers": "none to make: the networks read and write the host's memory",
+        }
+        between = [after - before for before, after in zip(ends, ends[1:])]
+        return Run(hu, conditioned - started, looped - conditioned, between, facts)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast("cpu", self._autocast or torch.bfloat16, enabled=self._autocast is not None)
+
+    def _condition(self) -> tuple[Tensor, Tensor]:
+        """Encoder and lift, in f32 as in the core's sampler."""
+        ready = conditions(self._bundle, self._xrays)
+        coords = self._grid.coordinates()[None]
+        parts = (torch.from_numpy(np.array(part)) for part in (ready.views, ready.valid, ready.matrices, coords))
+        with torch.autocast("cpu", enabled=False):
+            return self._model.condition(*parts)
+
+
+if __name__ == "__main__":
+    serve(PlainLoop)
