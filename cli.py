@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__, terminal
-from x2ct.commands import cohort, drr, evaluate, export, info, prepare, train, tune, view, xray
+from x2ct.commands import bench, cohort, drr, evaluate, export, info, prepare, train, tune, view, xray
 from x2ct.commands.options import (
     AngleOf,
     FlipOf,
@@ -306,6 +306,7 @@ for _command in (
     train.train,
     export.export,
     tune.tune,
+    bench.bench,
     evaluate.evaluate,
     info.info,
 ):

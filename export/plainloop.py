@@ -1,9 +1,9 @@
 """The sampling loop as it is usually written: PyTorch, eager or compiled, EDM's deterministic Heun.
 
-It stands here to be measured: `x2ct bench` runs it in a process of its own (`python -m` this) as one row among the others.
-The loop is Algorithm 1 of Karras et al. 2022 with their defaults (18 steps, rho 7: 35 evaluations) on the bundle's network,
-started from the same noise as the core's sampler. The network is folded to plain convolutions first, and nothing else is
-done to it.
+It stands here to be measured: `x2ct bench` runs it in a process of its own (`python -m` this) as one row among the
+others. The loop is Algorithm 1 of Karras et al. 2022 with their defaults (18 steps, rho 7: 35 evaluations) on the
+bundle's network, started from the same noise as the core's sampler. The network is folded to plain convolutions first,
+and nothing else is done to it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def heun(denoise: Denoise, noise: Tensor, sigmas: list[float]) -> Sampled:
         sigmas: falling, ending in 0.
     """
     x, ends = noise * sigmas[0], list[float]()
-    for sigma, after in zip(sigmas, sigmas[1:]):
+    for sigma, after in pairwise(sigmas):
         slope = (x - denoise(x, torch.full(x.shape[:1], sigma))) / sigma
         euler = x + (after - sigma) * slope
         ends.append(time.perf_counter())
@@ -79,7 +80,8 @@ def network_of(bundle: Bundle) -> tuple[X2CTModel, str]:
         MissingRuntimeError: the bundle does not say what its network is.
     """
     try:
-        config = ModelConfig(**bundle.provenance["training"]["model"])
+        training: Any = bundle.provenance["training"]
+        config = ModelConfig(**training["model"])
     except (KeyError, TypeError, InputError) as error:
         raise MissingRuntimeError(
             f"{bundle.name}: its provenance has no configuration of the network ({error}): PyTorch's loop needs one"
@@ -114,7 +116,7 @@ class PlainLoop:
         """Compile, where that was asked for, by evaluating once; nothing in eager mode."""
         self._denoiser: Any = self._model.denoiser
         if self._case.backend == PLAIN[1]:
-            torch.compiler.config.force_disable_caches = True  # type: ignore[attr-defined]  # a cold start is cold
+            torch.compiler.config.force_disable_caches = True  # a cold start is cold
             self._denoiser = torch.compile(self._model.denoiser)
             with torch.no_grad(), self._precision():
                 condition = self._condition()
@@ -145,7 +147,7 @@ class PlainLoop:
             "weights": self._weights,
             "transfers": "none to make: the networks read and write the host's memory",
         }
-        between = [after - before for before, after in zip(ends, ends[1:])]
+        between = [after - before for before, after in pairwise(ends)]
         return Run(hu, conditioned - started, looped - conditioned, between, facts)
 
     def _precision(self) -> torch.autocast:

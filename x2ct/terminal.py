@@ -227,6 +227,23 @@ def _pace(per_second: float, unit: str) -> str:
     return f"{per_second:.1f} {unit}/s" if per_second >= 1 else f"{1 / per_second:.2f} s/{unit.removesuffix('s')}"
 
 
+def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
+    """A table of many columns on stdout, under a title, with what is to be said of it below."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(pad_edge=False, title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        drawn.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    console = Console(markup=False, highlight=False)
+    console.print(drawn)
+    for note in notes:
+        console.print(note, style="dim")
+    console.print()
+
+
 def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Two columns on stdout under a title."""
     from rich.console import Console

@@ -1,8 +1,8 @@
 """How near a sampler ends to the solution that all samplers converge to, beside the time that it took.
 
-The solution is that of many evaluations in f32, for one noise; two solvers' distance from each other says how far it can be
-trusted. EDM's defaults are the yardstick: the fewest evaluations of ours that end as near or nearer are what speeds are
-compared at.
+The solution is that of many evaluations in f32, for one noise; two solvers' distance from each other says how far it
+can be trusted. EDM's defaults are the yardstick: the fewest evaluations of ours that end as near or nearer are what
+speeds are compared at.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ SOLVER, SCHEDULE = "unipc-2", "log-snr"
 STEPS = (6, 8, 10, 12, 16)
 FINE = 64
 
-_CONVERGED = {"solver": "unipc-3", "schedule": "log-snr"}
-_CHECK = {"solver": "dpmpp-2m", "schedule": "log-snr"}
+_CONVERGED: dict[str, Any] = {"solver": "unipc-3", "schedule": "log-snr"}
+_CHECK: dict[str, Any] = {"solver": "dpmpp-2m", "schedule": "log-snr"}
 
 
 def agreement(
@@ -57,8 +57,8 @@ def agreement(
         X2CTError: a row can't be measured.
     """
     base = Case(backend="openvino", precision="f32", grid=grid, threads=threads)
-    own = {"solver": bundle.diffusion.solver, "schedule": None, "steps": bundle.diffusion.steps}
-    ours = [own, *({"solver": SOLVER, "schedule": SCHEDULE, "steps": count} for count in steps)]
+    own: dict[str, Any] = {"solver": bundle.diffusion.solver, "schedule": None, "steps": bundle.diffusion.steps}
+    ours: list[dict[str, Any]] = [own, *({"solver": SOLVER, "schedule": SCHEDULE, "steps": count} for count in steps)]
     cases = [
         replace(base, **EDM),
         *(replace(base, precision=precision, **one) for one in ours for precision in ("f32", "auto")),

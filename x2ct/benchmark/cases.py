@@ -14,10 +14,10 @@ from x2ct.runtimes import BACKENDS, DEVICES, PRECISIONS, find_runtime
 PLAIN = ("pytorch-eager", "pytorch-compiled")
 """The plain PyTorch loop: no backend of the core, and a row like any other."""
 
-EDM = {"solver": "heun", "schedule": "edm", "steps": 18}
+EDM: dict[str, Any] = {"solver": "heun", "schedule": "edm", "steps": 18}
 """EDM's defaults (Karras et al. 2022): 18 steps of deterministic Heun, 35 evaluations."""
 
-_REFERENCE = {"backend": "openvino", "precision": "f32", "device": "cpu", "tiles": None, "halo": None}
+_REFERENCE: dict[str, Any] = {"backend": "openvino", "precision": "f32", "device": "cpu", "tiles": None, "halo": None}
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ def parse_sweep(text: str) -> tuple[str, tuple[Any, ...]]:
 def cases_of(sweeps: Sequence[str], threads: int = 0, plain: bool = True) -> list[Case]:
     """The rows: all combinations of what is swept.
 
-    Without a sweep of backends or precisions these are all that are here. The PyTorch loop, eager and compiled, is a row
-    for each grid and number of threads.
+    Without a sweep of backends or precisions these are all that are here. The PyTorch loop, eager and compiled, is a
+    row for each grid and number of threads.
 
     Args:
         sweeps: texts for `parse_sweep`.

@@ -68,7 +68,7 @@ class Worker:
     """One case's process."""
 
     def __init__(self, bundle: str, case: Case) -> None:
-        self._log: IO[bytes] = tempfile.TemporaryFile()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - close() ends it
         self._bundle, self._case = bundle, case
         self._at = time.monotonic()
         self._process = subprocess.Popen(

@@ -4,8 +4,8 @@ Shapes are followed through the graph in plain Python; where they depend on valu
 those values are followed too. An operator that is not known here is an error, never a zero.
 
 Counted are
-- *matrix* FLOP: two for each multiply-add of Conv, ConvTranspose, MatMul and Gemm, which is what PyTorch's FlopCounterMode
-  counts;
+- *matrix* FLOP: two for each multiply-add of Conv, ConvTranspose, MatMul and Gemm, which is what PyTorch's
+  FlopCounterMode counts;
 - *other* FLOP: one for each value that an element-wise node, a reduction or a sampling one makes or reads, whichever is
   more; a sigmoid counts as one, as an addition does;
 - *bytes* that each node reads and writes if nothing is fused, and those that no fusion can save: weights, the graph's
@@ -318,17 +318,17 @@ def _constant(node: Node, given: Sequence[Known]) -> list[Known]:
     return [Known(value.shape, value.values)]
 
 
-_ELEMENTWISE = (
-    "Abs Cast Clip Cos Erf Exp Floor Identity InstanceNormalization GroupNormalization LayerNormalization LeakyRelu Log "
-    "Neg Reciprocal Relu Sigmoid Sin Softmax Sqrt Tanh"
-).split()
-_BROADCASTING = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mul Or Pow Sub Where".split()
-_REDUCING = "ReduceMax ReduceMean ReduceMin ReduceSum".split()
+_ELEMENTWISE = """
+    Abs Cast Clip Cos Erf Exp Floor Identity InstanceNormalization GroupNormalization LayerNormalization LeakyRelu Log
+    Neg Reciprocal Relu Sigmoid Sin Softmax Sqrt Tanh
+"""
+_BROADCASTING = "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mul Or Pow Sub Where"
+_REDUCING = "ReduceMax ReduceMean ReduceMin ReduceSum"
 
 _SHAPES: dict[str, _Maker] = {
-    **dict.fromkeys(_ELEMENTWISE, _same),
-    **dict.fromkeys(_BROADCASTING, _broadcast),
-    **dict.fromkeys(_REDUCING, _reduce),
+    **dict.fromkeys(_ELEMENTWISE.split(), _same),
+    **dict.fromkeys(_BROADCASTING.split(), _broadcast),
+    **dict.fromkeys(_REDUCING.split(), _reduce),
     "AveragePool": _pool,
     "Concat": _concat,
     "Constant": _constant,

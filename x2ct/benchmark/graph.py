@@ -38,7 +38,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Node:
-    """One node. `name` is what a runtime calls it too; `attributes` hold numbers, lists of numbers, texts, constants."""
+    """One node. `name` is what a runtime calls it too; an attribute is a number, some numbers, a text or a constant."""
 
     name: str
     op: str
@@ -95,7 +95,8 @@ def _name(value_info: Value) -> str:
 
 
 def _node(message: Value) -> Node:
-    inputs, outputs, name, op, attributes = [], [], "", "", {}
+    inputs, outputs, attributes = list[str](), list[str](), dict[str, Any]()
+    name = op = ""
     for number, value in fields(message):
         if number == 1:
             inputs.append(text(value))
@@ -112,7 +113,8 @@ def _node(message: Value) -> Node:
 
 
 def _attribute(message: Value) -> tuple[str, Any]:
-    key, content, numbers = "", None, list[int]()
+    key, numbers = "", list[int]()
+    content: Any = None
     for number, value in fields(message):
         if number == 1:
             key = text(value)

@@ -1,4 +1,4 @@
-"""The machine that figures are taken on: what it is, how busy it is, how fast its clocks run. What can't be read says so."""
+"""The machine that figures are taken on: what it is, how busy, how fast its clocks run; what can't be read says so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from x2ct import report
 BUSY_SHARE = 0.1
 """Of the processors, taken by others while measuring: above it a row's times are theirs too."""
 
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "amx_fp16")
+_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "amx_fp16",
+)
 _CPU = Path("/sys/devices/system/cpu")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _UNREADABLE = "not readable here"
@@ -47,7 +57,9 @@ def environment(threads: int) -> dict[str, Any]:
 
 def clocks() -> dict[str, Any]:
     """The processors' clocks now, their throttling counts, and the GPU's; None where it can't be read."""
-    mhz = [int(text) / 1000 for path in sorted(_CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")) if (text := _text(path))]
+    mhz = [
+        int(text) / 1000 for path in sorted(_CPU.glob("cpu[0-9]*/cpufreq/scaling_cur_freq")) if (text := _text(path))
+    ]
     source = "cpufreq"
     if not mhz:
         lines = (_text(Path("/proc/cpuinfo")) or "").splitlines()
@@ -155,7 +167,11 @@ def _gpu(fields: str) -> list[str] | None:
 def _query(what: str) -> list[str] | None:
     try:
         told = subprocess.run(
-            ["nvidia-smi", what, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20, check=True
+            ["nvidia-smi", what, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def _affinity() -> list[int]:
 def _products(size: Size, random: np.random.Generator) -> tuple[bytes, tuple[int, ...]]:
     """A chain of products with square matrices, narrow at both ends, where data comes and goes in float32."""
     widths = [16, *[size.width] * (size.products + 1), 16]
-    weights = [_weight(random, (a, b), a) for a, b in zip(widths, widths[1:])]
+    weights = [_weight(random, (a, b), a) for a, b in pairwise(widths)]
     nodes = [_node("MatMul", f"h{i}", f"w{i}", f"h{i + 1}") for i in range(len(weights))]
     return _model(nodes, weights, (size.rows, 16), (size.rows, 16)), (size.rows, 16)
 
@@ -130,7 +131,7 @@ def _chain(size: Size, random: np.random.Generator) -> tuple[bytes, tuple[int, .
     """A chain of 3^3 convolutions, narrow at both ends."""
     widths = [8, *[size.channels] * (size.convolutions + 1), 8]
     weights, nodes = [], []
-    for i, (a, b) in enumerate(zip(widths, widths[1:])):
+    for i, (a, b) in enumerate(pairwise(widths)):
         side = 1 if i in (0, len(widths) - 2) else 3
         weights.append(_weight(random, (b, a, side, side, side), a * side**3))
         nodes.append(_node("Conv", f"h{i}", f"w{i}", f"h{i + 1}", pads=[side // 2] * 6))

@@ -1,8 +1,8 @@
 """Each network's counted FLOP and bytes against what the machine can do, and where the denoiser's time goes.
 
-A network can't be faster than its matrix FLOP at the measured matrix rate, nor than its least bytes at the measured copy
-rate; the longer of the two is its bound, and its achieved share is bound over measured time. Bytes that stay in a cache
-move faster than a copy of hundreds of megabytes does, so that a memory-bound share may pass 100%.
+A network can't be faster than its matrix FLOP at the measured matrix rate, nor than its least bytes at the measured
+copy rate; the longer of the two is its bound, and its achieved share is bound over measured time. Bytes that stay in a
+cache move faster than a copy of hundreds of megabytes does, so that a memory-bound share may pass 100%.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Time and peak memory against voxels, steps, batch and threads: each point in a process of its own, alone.
 
-Each axis varies one thing and leaves the rest as the model has it. Exponents p of y ~ x^p are fitted to the logarithms; small
-grids cost what a run costs whatever the grid, so that voxels are fitted from 64^3 on.
+Each axis varies one thing and leaves the rest as the model has it. Exponents p of y ~ x^p are fitted to the logarithms;
+small grids cost what a run costs whatever the grid, so that voxels are fitted from 64^3 on.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Samples of a time, summarised; ratios with intervals; exponents. No percentile that the number of samples can't carry."""
+"""Samples of a time, summarised; ratios with intervals; exponents. No percentile that its samples can't carry."""
 
 from __future__ import annotations
 

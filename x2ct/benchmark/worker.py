@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -95,7 +96,7 @@ class SamplerSubject:
     def run(self, seed: int) -> Run:
         """Sample once. The X-rays are new objects, so that encoder and lift run too."""
         case, ends = self._case, list[float]()
-        xrays = {name: replace(xray) for name, xray in self._xrays.items()}
+        xrays: dict[str, Any] = {name: replace(xray) for name, xray in self._xrays.items()}
         done = self._sampler.run(
             **xrays,
             seed=seed,
@@ -119,7 +120,7 @@ class SamplerSubject:
             "weights": "bundle",
             "transfers": transfers(told["device"]),
         }
-        evaluation_s = [after - before for before, after in zip(ends, ends[1:])]
+        evaluation_s = [after - before for before, after in pairwise(ends)]
         return Run(done.volume.hu, timings["condition_s"], timings["loop_s"], evaluation_s, facts)
 
 
