@@ -229,15 +229,17 @@ def _pace(per_second: float, unit: str) -> str:
 
 def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
     """A table of many columns on stdout, under a title, with what is to be said of it below."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(pad_edge=False, title=title, title_justify="left", title_style="bold")
+    drawn = Table(pad_edge=False, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for number, column in enumerate(columns):
         drawn.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*row)
-    console = Console(markup=False, highlight=False)
+    # Where there is no terminal there is no edge to keep to.
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
     console.print(drawn)
     for note in notes:
         console.print(note, style="dim")

@@ -77,7 +77,8 @@ def read_graph(path: Path) -> Graph:
 
 
 def _graph(path: Path, graph: Value) -> Graph:
-    nodes, constants, inputs, outputs = [], {}, [], []
+    nodes, inputs, outputs = list[Node](), list[str](), list[str]()
+    constants: dict[str, Constant] = {}
     for number, value in fields(graph):
         if number == 1:
             nodes.append(_node(value))

@@ -29,7 +29,7 @@ from x2ct.runtimes import choose
 FloatArray = npt.NDArray[np.float32]
 
 _IR_VERSION, _OPSET, _FLOAT = 8, 18, 1
-_COPY_BYTES = 256 << 20
+COPY_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,10 @@ def matrix_rate(place: Place, precision: str, repeats: int = 5, size: Size | Non
     size, random = size or Size(), np.random.default_rng(0)
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="x2ct-rate-") as folder:
-        for name, (model, shape) in {"products": _products(size, random), "convolutions": _chain(size, random)}.items():
+        for name, (model, shape) in {
+            "products": product_chain(size, random),
+            "convolutions": convolution_chain(size, random),
+        }.items():
             path = Path(folder) / f"{name}.onnx"
             path.write_bytes(model)
             network = load(path, {"h0": list(shape)}, place, precision)
@@ -73,7 +76,7 @@ def matrix_rate(place: Place, precision: str, repeats: int = 5, size: Size | Non
     return {"flop_per_s": found[best], "by": best, "each": found, "precision": network.precision, "repeats": repeats}
 
 
-def copy_rate(threads: int, repeats: int = 5, size: int = _COPY_BYTES) -> dict[str, Any]:
+def copy_rate(threads: int, repeats: int = 5, size: int = COPY_BYTES) -> dict[str, Any]:
     """Bytes per second of a large copy, read and written counted, by as many threads; the median."""
     workers = threads or len(_affinity())
     source, target = np.ones(size // 4, np.float32), np.zeros(size // 4, np.float32)
@@ -119,7 +122,7 @@ def _affinity() -> list[int]:
 # ------------------------------------------------------------------------------------------------ the probes' graphs
 
 
-def _products(size: Size, random: np.random.Generator) -> tuple[bytes, tuple[int, ...]]:
+def product_chain(size: Size, random: np.random.Generator) -> tuple[bytes, tuple[int, ...]]:
     """A chain of products with square matrices, narrow at both ends, where data comes and goes in float32."""
     widths = [16, *[size.width] * (size.products + 1), 16]
     weights = [_weight(random, (a, b), a) for a, b in pairwise(widths)]
@@ -127,7 +130,7 @@ def _products(size: Size, random: np.random.Generator) -> tuple[bytes, tuple[int
     return _model(nodes, weights, (size.rows, 16), (size.rows, 16)), (size.rows, 16)
 
 
-def _chain(size: Size, random: np.random.Generator) -> tuple[bytes, tuple[int, ...]]:
+def convolution_chain(size: Size, random: np.random.Generator) -> tuple[bytes, tuple[int, ...]]:
     """A chain of 3^3 convolutions, narrow at both ends."""
     widths = [8, *[size.channels] * (size.convolutions + 1), 8]
     weights, nodes = [], []

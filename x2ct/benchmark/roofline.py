@@ -16,10 +16,9 @@ import numpy.typing as npt
 from x2ct import _core
 from x2ct.benchmark.flops import GraphCost, count
 from x2ct.benchmark.graph import read_graph
-from x2ct.benchmark.rates import Place, Size, copy_rate, load, matrix_rate, median_s
+from x2ct.benchmark.rates import COPY_BYTES, Place, Size, copy_rate, load, matrix_rate, median_s
 from x2ct.bundle import Bundle, Network
 from x2ct.errors import MissingRuntimeError
-from x2ct.networks import resolved
 
 TARGET = 0.70
 """Of the measured matrix rate: a network below it gets the list of layers that fall short."""
@@ -38,6 +37,7 @@ def roofline(
     threads: int = 0,
     repeats: int = 7,
     size: Size | None = None,
+    copy_bytes: int = COPY_BYTES,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure the machine and the networks, in one process.
@@ -50,6 +50,7 @@ def roofline(
         threads: of the runtimes.
         repeats: of each network and rate, after two runs that warm up.
         size: of the probes.
+        copy_bytes: of the copy.
         say: told what is being done.
 
     Raises:
@@ -57,7 +58,7 @@ def roofline(
     """
     patch = grid or bundle.grid.shape
     say("copy rate")
-    copy = copy_rate(threads, repeats)
+    copy = copy_rate(threads, repeats, copy_bytes)
     rates: dict[tuple[str, str], dict[str, Any]] = {}
     rows, seen = [], set[str]()
     for backend, precision in pairs:
@@ -88,7 +89,7 @@ class _Graph:
         self.spec, self.place, self.precision = spec, place, precision
         self.path = bundle.file_of(spec)
         self.is_denoiser = spec is bundle.networks.denoiser
-        self.shapes = {tensor.name: _shape(tensor.shape, patch) for tensor in spec.inputs}
+        self.shapes = {tensor.name: input_shape(tensor.shape, patch) for tensor in spec.inputs}
         self.given = _inputs(self.shapes)
         self.cost = count(read_graph(self.path), self.shapes)
 
@@ -152,9 +153,17 @@ def _least_of(network: _core.Network, given: Arrays, repeats: int) -> list[_core
     return min(profiles, key=lambda layers: sum(layer["ms"] for layer in layers))
 
 
-def _shape(declared: Sequence[int | str], patch: tuple[int, int, int]) -> list[int]:
-    first = 1 if isinstance(declared[0], str) else declared[0]
-    return [first, *resolved(declared[1:], patch)]
+def input_shape(declared: Sequence[int | str], patch: tuple[int, int, int]) -> list[int]:
+    """An input's declared shape, such as ["N", 96, "X/4", "Y/4", "Z/4"], for one volume of a patch."""
+    sizes = {"N": 1, **dict(zip("XYZ", patch, strict=True))}
+
+    def size(axis: int | str) -> int:
+        if isinstance(axis, int):
+            return axis
+        letter, _, factor = axis.partition("/")
+        return sizes[letter] // int(factor or 1)
+
+    return [size(axis) for axis in declared]
 
 
 def _inputs(shapes: Mapping[str, list[int]]) -> Arrays:

@@ -8,6 +8,7 @@ from typing import Any
 
 from x2ct.benchmark.document import summary_of
 from x2ct.benchmark.roofline import TARGET
+from x2ct.benchmark.stats import CV_LIMIT
 
 _LAYERS = 12
 _MIB = 1 << 20
@@ -36,7 +37,7 @@ def _paragraphs(notes: Sequence[str]) -> list[str]:
 
 def tables(made: dict[str, Any]) -> list[Table]:
     """All of a document's."""
-    found = [_latency(made), _cold(made)] if made["rows"] else []
+    found = [_latency(made), _computed(made), _cold(made)] if made["rows"] else []
     if made["headline"]:
         found.append(_headline(made["headline"]))
     if made["agreement"]:
@@ -110,8 +111,8 @@ def _mib(value: float | None) -> str:
 
 def _parity(parity: dict[str, Any] | None) -> list[str]:
     if parity is None or "none" in parity:
-        return ["-", "-"]
-    return [f"{parity['mean_abs_hu']:.4f}", f"{parity['rms_hu']:.4f}"]
+        return ["-", "-", "-"]
+    return [f"{parity['mean_abs_hu']:.4f}", f"{parity['rms_hu']:.4f}", f"{parity['max_abs_hu']:.2f}"]
 
 
 def _measured(made: dict[str, Any]) -> list[dict[str, Any]]:
@@ -124,23 +125,17 @@ def _latency(made: dict[str, Any]) -> Table:
         for name, what in (("end_to_end_s", "end to end"), ("evaluation_s", "evaluation")):
             one, first = summary_of(row, name), name == "end_to_end_s"
             rate = row["summary"]["volumes_per_s" if first else "evaluations_per_s"]
-            memory = row["memory"]
             rows.append(
                 [
                     row["label"] if first else "",
-                    f"{row['facts']['runtime']}, {row['facts']['evaluations']} evaluations" if first else "",
                     what,
                     str(one.n),
                     *(_ms(value) for value in (one.min, one.median, one.p90, one.p95, one.p99)),
                     _percent(one.cv) + (" !" if one.unsteady else ""),
                     f"{rate:.3g}/s",
-                    _mib(memory["peak_bytes"]) if first else "",
-                    _mib(memory["steady_bytes"]) if first else "",
-                    *(_parity(row["parity"]) if first else ("", "")),
                 ]
             )
-    columns = ["row", "what", "time of", "n", "min ms", "median", "p90", "p95", "p99", "CV", "rate"]
-    columns += ["peak MiB", "steady", "MAE HU", "RMS HU"]
+    columns = ["row", "time of", "n", "min ms", "median", "p90", "p95", "p99", "CV", "rate"]
     grids = {tuple(row["facts"]["grid"]) for row in _measured(made)}
     effort = made["effort"]
     notes = [
@@ -149,12 +144,35 @@ def _latency(made: dict[str, Any]) -> Table:
         "step included; the rate beside it is evaluations over the loop's time.",
         f"{'Rows take turns' if effort['together'] else 'One row after another'}, {effort['warmup']} run(s) of warm-up "
         "after the first. A percentile is given where at least one sample may lie beyond it: from 10, 20 and 100 on. A "
-        "CV above 2.5% has a '!'. MAE and RMS are of the CT of seed 0 against OpenVINO f32 with the same solver, "
-        "schedule and seed.",
+        f"CV above {100 * CV_LIMIT:g}% has a '!'.",
+    ]
+    return Table("Latency", columns, rows, notes)
+
+
+def _computed(made: dict[str, Any]) -> Table:
+    """What was computed, how near to the reference, and in how much memory."""
+    rows = []
+    for row in _measured(made):
+        facts, memory = row["facts"], row["memory"]
+        cut = facts["tiles"]
+        tiles = "whole" if cut is None else f"{' x '.join(map(str, cut['count']))}, halo {cut['halo']}"
+        held = (memory[name] for name in ("base_bytes", "steady_bytes", "peak_bytes", "device_bytes"))
+        rows.append(
+            [
+                row["label"],
+                f"{facts['backend']} {facts['runtime']} {facts['precision']}",
+                f"{facts['solver']} {facts['schedule']}, {facts['evaluations']}",
+                tiles,
+                *_parity(row["parity"]),
+                *(_mib(value) for value in held),
+            ]
+        )
+    notes = [
+        "MAE, RMS and most are of the CT of seed 0 against OpenVINO f32, whole, with the same solver, schedule and "
+        "seed. Memory is the process's own, resident: before it loads anything, between runs, at its peak; and the "
+        "device's.",
         "Copies between host and device: "
         + "; ".join(sorted({str(row["facts"]["transfers"]) for row in _measured(made)}))
-        + ". Device memory: "
-        + (_devices(made) or "none, all rows are on the CPU")
         + ".",
     ]
     notes += [
@@ -162,16 +180,9 @@ def _latency(made: dict[str, Any]) -> Table:
         for row in _measured(made)
         if "none" in (row["parity"] or {})
     ]
-    return Table("Latency", columns, rows, notes)
-
-
-def _devices(made: dict[str, Any]) -> str:
-    held = [
-        f"{row['label']} {_mib(row['memory']['device_bytes'])} MiB"
-        for row in _measured(made)
-        if row["facts"]["device"] != "cpu"
-    ]
-    return ", ".join(held)
+    columns = ["row", "computed by", "solver, evaluations", "tiles", "MAE HU", "RMS", "most"]
+    columns += ["base MiB", "steady", "peak", "device"]
+    return Table("Parity and memory", columns, rows, notes)
 
 
 def _cold(made: dict[str, Any]) -> Table:

@@ -1,0 +1,391 @@
+"""`x2ct bench`: what its figures mean, that a slower one is noticed, and that it runs from end to end."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests import tiny_bundle
+from x2ct import _core
+from x2ct.benchmark import document, rates, roofline
+from x2ct.benchmark.cases import KEYS, PLAIN, Case, cases_of, labels
+from x2ct.benchmark.compare import compare, parse_threshold
+from x2ct.benchmark.fleet import Effort, Worker, measure
+from x2ct.benchmark.graph import read_graph
+from x2ct.benchmark.machine import clock_facts
+from x2ct.benchmark.stats import Summary, exponent, ratio
+from x2ct.bundle import Bundle
+from x2ct.cli import app
+from x2ct.errors import InputError, MemoryLimitError
+from x2ct.runtimes import choose
+
+SIZE = rates.Size(rows=64, width=128, products=2, channels=16, side=8, convolutions=2)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+# ------------------------------------------------------------------------------------------------ figures
+
+
+@pytest.mark.parametrize(("percentile", "least"), [("p90", 10), ("p95", 20), ("p99", 100)])
+def test_a_percentile_needs_a_sample_that_may_lie_beyond_it(percentile: str, least: int) -> None:
+    samples = list(range(1, least + 1))
+    assert getattr(Summary.of(samples), percentile) == least - 1  # one of them lies beyond
+    assert getattr(Summary.of(samples[:-1]), percentile) is None
+
+
+def test_a_summary_says_what_varies_too_much() -> None:
+    steady, unsteady = Summary.of([1.0, 1.01, 0.99]), Summary.of([1.0, 1.03, 0.97])
+    assert steady.cv == pytest.approx(0.01) and not steady.unsteady
+    assert unsteady.cv == pytest.approx(0.03) and unsteady.unsteady
+    assert Summary.of([2.0]).cv is None and not Summary.of([2.0]).unsteady
+    assert (Summary.of([3, 1, 2]).min, Summary.of([3, 1, 2]).median) == (1, 2)
+
+
+def test_a_ratio_is_a_regression_when_it_is_past_the_threshold_and_not_by_chance() -> None:
+    random = np.random.default_rng(1)
+    old = list(1 + 0.01 * random.standard_normal(30))
+    slow = ratio([1.1 * value for value in old], old)
+    assert slow.value == pytest.approx(1.1) and slow.low < 1.1 < slow.high and slow.slower_than(0.05)
+    assert not slow.slower_than(0.2)
+    assert not ratio(old, old).slower_than(0.0)
+    wild = ratio([0.5, 1.2, 1.9], [0.4, 1.1, 1.8])
+    assert wild.value > 1.05 and not wild.slower_than(0.05)  # any of it may be chance
+
+
+def test_exponents_are_those_of_power_laws() -> None:
+    assert exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
+    assert exponent([5, 5], [1, 2]) is None
+
+
+# ------------------------------------------------------------------------------------------------ sweeps
+
+
+def test_a_sweep_makes_all_combinations_and_the_plain_loop_is_a_row_of_each_grid() -> None:
+    cases = cases_of(["grid=32,64x32x96", "precision=f32,bf16"], threads=2)
+    ours = [case for case in cases if not case.plain]
+    assert {(case.grid, case.precision) for case in ours} == {
+        (grid, precision) for grid in ((32, 32, 32), (64, 32, 96)) for precision in ("f32", "bf16")
+    }
+    plain = [case for case in cases if case.plain]
+    assert {(case.backend, case.grid) for case in plain} == {
+        (backend, grid) for backend in PLAIN for grid in ((32, 32, 32), (64, 32, 96))
+    }
+    assert all((case.solver, case.schedule, case.steps) == ("heun", "edm", 18) for case in plain)
+    assert len(set(labels(cases))) == len(cases)
+    assert not any(case.plain for case in cases_of(["grid=32"], plain=False))
+
+
+def test_without_a_sweep_each_backend_and_precision_that_is_here_is_a_row() -> None:
+    rows = {(case.backend, case.precision) for case in cases_of([], plain=False)}
+    told = {one["name"]: one for one in _core.backends({"openvino": choose().runtime_dir})}
+    assert {("openvino", precision) for precision in told["openvino"]["precisions"]["cpu"]} <= rows
+    assert cases_of([])[0].is_reference
+
+
+def test_rows_of_one_task_have_one_reference() -> None:
+    row = Case(backend="onnxruntime", precision="bf16", steps=4, threads=1, tiles=1 << 30, halo=8)
+    assert row.task == Case(backend="openvino", precision="f32", device="cpu", steps=4)
+    assert row.task.is_reference and not row.is_reference
+    assert Case.of_json(json.loads(json.dumps(row.to_json()))) == row
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        ("speed=1", "--sweep: key: found 'speed=1', expected KEY=VALUE"),
+        ("precision", "--sweep: key: found 'precision'"),
+        ("precision=f33", "--sweep: precision: found 'f33', expected auto, f32"),
+        ("grid=32x32", "--sweep: grid: found '32x32', expected voxels"),
+        ("steps=0", "--sweep: steps: found '0', expected a whole number from 1"),
+        ("tiles=much", "--sweep: tiles: found 'much', expected whole, or a size"),
+        ("threads=1,1", "--sweep: threads: found 1,1, expected each value once"),
+        ("backend=torchscript9", "--sweep: backend: found 'torchscript9', expected auto, openvino"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_one_line_and_exit_code_2(sweep: str, words: str) -> None:
+    with pytest.raises(InputError) as raised:
+        cases_of([sweep])
+    assert str(raised.value).startswith(words)
+    done = run("bench", "--sweep", sweep)
+    assert isinstance(done.exception, InputError) or done.exit_code == 2
+
+
+def test_a_key_is_swept_once_and_parts_have_names() -> None:
+    with pytest.raises(InputError, match="--sweep: steps: found it twice"):
+        cases_of(["steps=1", "steps=2"])
+    with pytest.raises(InputError, match="--part: name: found 'speed'"):
+        document.Plan(parts=("speed",))
+    with pytest.raises(InputError, match="--plain-runs: value: found 0"):
+        Effort(plain_runs=0)
+    assert set(KEYS) == set(Case().to_json())
+
+
+# ------------------------------------------------------------------------------------------------ counting
+
+
+def shapes_of(bundle: Bundle, name: str, side: int) -> dict[str, list[int]]:
+    spec = getattr(bundle.networks, name)
+    return {tensor.name: roofline.input_shape(tensor.shape, (side,) * 3) for tensor in spec.inputs}
+
+
+def test_the_denoisers_flop_are_those_that_pytorch_counts() -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from x2ct.model import X2CTModel
+    from x2ct.model.config import ModelConfig
+
+    bundle, side = Bundle.load("chest"), 32
+    shapes = shapes_of(bundle, "denoiser", side)
+    cost = roofline.count(read_graph(bundle.file_of(bundle.networks.denoiser)), shapes)
+    training: Any = bundle.provenance["training"]
+    model = X2CTModel(ModelConfig(**training["model"])).fold()
+    given = [torch.ones(shapes[name]) for name in ("x", "sigma", "c0", "c1")]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.denoiser(*given)
+    assert cost.matrix_flop == counter.get_total_flops()
+    # Weights once, x, c0, c1 and the result at the ends, and nothing twice.
+    assert cost.weight_elements == pytest.approx(sum(p.numel() for p in model.denoiser.parameters()), rel=0.01)
+    assert cost.end_elements == sum(int(np.prod(shape)) for shape in shapes.values()) + side**3
+
+
+def test_flop_and_bytes_of_one_convolution_in_closed_form(tmp_path: Path) -> None:
+    import onnx
+
+    model, shape = rates.convolution_chain(SIZE, np.random.default_rng(0))
+    path = tmp_path / "chain.onnx"
+    path.write_bytes(model)
+    onnx.checker.check_model(str(path), full_check=True)  # the file is written by hand
+    cost = roofline.count(read_graph(path), {"h0": shape})
+    first, wide, last = cost.nodes[0], cost.nodes[1], cost.nodes[-1]
+    assert first.matrix_flop == 2 * 8**3 * 8 * 16
+    assert wide.matrix_flop == 2 * 8**3 * 16 * 16 * 27
+    assert cost.matrix_flop == first.matrix_flop + SIZE.convolutions * wide.matrix_flop + last.matrix_flop
+    weights = 8 * 16 * 2 + SIZE.convolutions * 16 * 16 * 27
+    between = 8**3 * (8 + 16 + SIZE.convolutions * 2 * 16 + 16 + 8)
+    assert cost.bytes_fused(2) == 2 * (weights + between) + 4 * 2 * 8 * 8**3
+
+
+def test_an_operator_that_is_not_known_is_an_error_and_never_a_zero(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Elu", ["x"], ["y"], name="act")], "g", ports[:1], ports[1:])
+    path = tmp_path / "elu.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(InputError, match="act: found operator Elu"):
+        roofline.count(read_graph(path), {"x": [4]})
+
+
+@pytest.mark.parametrize("name", ["encoder", "lift", "denoiser"])
+def test_each_graph_of_the_bundled_model_can_be_counted(name: str) -> None:
+    bundle = Bundle.load("chest")
+    path = bundle.file_of(getattr(bundle.networks, name))
+    small, large = (roofline.count(read_graph(path), shapes_of(bundle, name, side)) for side in (32, 64))
+    assert small.bytes_fused(4) < small.bytes_unfused(4)
+    grows = large.matrix_flop / small.matrix_flop
+    assert grows == (1 if name == "encoder" else pytest.approx(8, rel=0.02))
+
+
+def test_the_roofline_of_a_model_names_rates_shares_and_layers(tmp_path: Path) -> None:
+    bundle = tiny_bundle.write(tmp_path / "tiny.x2ct")
+    found = roofline.roofline(bundle, [("openvino", "f32")], threads=1, repeats=2, size=SIZE, copy_bytes=1 << 20)
+    assert [row["graph"] for row in found["graphs"]] == ["encoder.onnx", "lift.onnx", "denoiser.onnx"]
+    row = found["graphs"][-1]
+    assert row["matrix_share"] == pytest.approx(row["flop_per_s"] / row["matrix_rate"]["flop_per_s"])
+    assert row["achieved_share"] == max(row["matrix_share"], row["copy_share"])
+    assert row["layers"] and all(layer["ms"] >= 0 for layer in row["layers"])
+    assert found["copy_rate"]["bytes_per_s"] > 0
+
+
+# ------------------------------------------------------------------------------------------------ layers' times
+
+
+def network(path: Path, **more: Any) -> _core.Network:
+    more.setdefault("runtime_dir", choose().runtime_dir)
+    return _core.Network(str(path), precision="f32", threads=1, shapes={"h0": [1, 8, 8, 8, 8]}, **more)
+
+
+def test_a_profiled_network_tells_its_layers_times_and_another_does_not(tmp_path: Path) -> None:
+    model, shape = rates.convolution_chain(SIZE, np.random.default_rng(0))
+    path = tmp_path / "chain.onnx"
+    path.write_bytes(model)
+    given = {"h0": np.ones(shape, np.float32)}
+    profiled = network(path, profile=True)
+    with pytest.raises(InputError, match="expected a call before it"):
+        profiled.profile()
+    profiled(given)
+    layers = profiled.profile()
+    assert sum(layer["type"] == "Convolution" for layer in layers) == SIZE.convolutions + 2
+    assert all(layer["ms"] > 0 and layer["kernel"] for layer in layers if layer["type"] == "Convolution")
+    plain = network(path)
+    plain(given)
+    with pytest.raises(InputError, match="expected one loaded with profile"):
+        plain.profile()
+
+
+# ------------------------------------------------------------------------------------------------ from end to end
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bundle.write(tmp_path_factory.mktemp("bench") / "tiny.x2ct").path
+
+
+@pytest.fixture(scope="module")
+def made(tiny: Path) -> Path:
+    """A benchmark of the tiny bundle, by the command."""
+    name = tiny.parent / "figures"
+    options = ["-n", 2, "--cold", 1, "--warmup", 0, "--threads", 1, "--part", "latency", "-o", name]
+    done = run(
+        "bench", tiny, "--sweep", "steps=2,3", "--sweep", "precision=f32", "--sweep", "backend=openvino", *options
+    )
+    assert done.exit_code == 0, done.output
+    return name
+
+
+def test_a_benchmark_has_every_figure_and_all_its_samples(made: Path) -> None:
+    read = document.read(f"{made}.json")
+    ours = [row for row in read["rows"] if row["status"] == "measured"]
+    assert [row["case"]["steps"] for row in ours] == [2, 3]
+    for row in ours:
+        assert set(row) == {
+            "label", "case", "status", "facts", "cold_start", "summary", "memory", "parity", "samples"
+        }  # fmt: skip
+        steps = row["case"]["steps"]
+        assert len(row["samples"]["end_to_end_s"]) == 2
+        assert [len(between) for between in row["samples"]["evaluation_s"]] == [steps - 1] * 2
+        assert row["summary"]["end_to_end_s"] == Summary.of(row["samples"]["end_to_end_s"]).to_json()
+        assert row["summary"]["evaluations_per_s"] == pytest.approx(steps / row["summary"]["loop_s"]["median"])
+        assert row["parity"] == {"mean_abs_hu": 0.0, "rms_hu": 0.0, "max_abs_hu": 0.0}
+        assert set(row["cold_start"][0]) == {"start_s", "load_s", "build_s", "first_run_s"}
+        assert 0 < row["memory"]["base_bytes"] < row["memory"]["peak_bytes"]
+        assert row["facts"]["transfers"].startswith("none")
+    assert read["environment"]["versions"]["openvino"] == ours[0]["facts"]["runtime"]
+
+
+def test_the_plain_loop_is_a_row_even_where_it_can_not_run(made: Path) -> None:
+    read = document.read(f"{made}.json")
+    plain = [row for row in read["rows"] if row["status"] == "missing"]
+    assert [row["case"]["backend"] for row in plain] == list(PLAIN)
+    assert all("configur" in row["reason"] or "how its network" in row["reason"] for row in plain)
+    assert any(warning.startswith("pytorch-eager f32: missing:") for warning in read["warnings"])
+
+
+def test_the_page_and_the_picture_say_the_same(made: Path) -> None:
+    import xml.etree.ElementTree as ElementTree
+
+    text = Path(f"{made}.md").read_text()
+    assert "## Latency" in text and "## Cold start" in text and "| openvino f32 steps=3 |" in text
+    assert "figures-latency.svg" in text
+    drawn = ElementTree.parse(f"{made}-latency.svg").getroot()
+    assert sum(part.tag.endswith("circle") for part in drawn) == 2 * 2 + 2 * (1 + 2)  # every sample of every row
+
+
+def changed(made: Path, factor: float) -> Path:
+    read = document.read(f"{made}.json")
+    for row in read["rows"]:
+        for name in ("end_to_end_s", "evaluation_s") if row["status"] == "measured" else ():
+            row["samples"][name] = [
+                [factor * value for value in sample] if isinstance(sample, list) else factor
+                for sample in row["samples"][name]
+            ]
+    path = made.with_name(f"times{factor}.json")
+    path.write_text(json.dumps(read))
+    return path
+
+
+def test_a_regression_past_the_threshold_ends_with_exit_code_1(made: Path) -> None:
+    old, slower, faster = changed(made, 1.0), changed(made, 1.2), changed(made, 0.8)
+    same = run("bench", "--reuse", old, "--compare", old)
+    assert same.exit_code == 0 and "1.000 (1.000 to 1.000)" in same.output
+    worse = run("bench", "--reuse", slower, "--compare", old, "--threshold", "5%")
+    assert worse.exit_code == 1 and "end to end takes 1.200 times as long" in worse.output
+    assert run("bench", "--reuse", slower, "--compare", old, "--threshold", "0.25").exit_code == 0
+    assert run("bench", "--reuse", faster, "--compare", old).exit_code == 0
+
+
+def test_a_comparison_says_what_makes_two_benchmarks_unlike(made: Path) -> None:
+    old = document.read(f"{made}.json")
+    new = copy.deepcopy(old)
+    new["environment"]["processor"] = "another"
+    new["bundle"]["sha256"] = "0"
+    new["rows"] = new["rows"][1:]
+    found = compare(new, old)
+    assert any(note.startswith("processor:") for note in found["notes"]) and "the bundle is another" in found["notes"]
+    assert found["alone"] == ["openvino f32 steps=2: gone"]
+    with pytest.raises(InputError, match="found no row in common"):
+        compare({**new, "rows": []}, old)
+
+
+@pytest.mark.parametrize("text", ["fast", "-1%", "2000%", ""])
+def test_a_threshold_is_a_share(text: str) -> None:
+    assert (parse_threshold("5%"), parse_threshold("0.05")) == (0.05, 0.05)
+    with pytest.raises(InputError, match="--threshold: value"):
+        parse_threshold(text)
+
+
+def test_another_file_is_no_benchmark(tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text('{"schema": 1}')
+    with pytest.raises(InputError, match="expected 'x2ct bench', schema 1"):
+        document.read(path)
+
+
+def test_wrong_use_is_raised_and_not_a_row(tiny: Path) -> None:
+    with pytest.raises(InputError, match="multiples of the model's stride"):
+        measure(str(tiny), [Case(precision="f32", grid=(33, 32, 32))], Effort(runs=1, cold=1), lambda _: None)
+
+
+def test_a_process_that_is_killed_is_out_of_memory(tiny: Path) -> None:
+    worker = Worker(str(tiny), Case(precision="f32", threads=1))
+    try:
+        worker.start()
+        worker._process.kill()
+        with pytest.raises(MemoryLimitError, match="killed"):
+            worker.run(1)
+    finally:
+        worker.close()
+
+
+def test_clocks_that_can_not_be_read_are_said_to_be_so() -> None:
+    blind = {"mhz": None, "throttled": None, "gpu": None}
+    assert clock_facts(blind, blind)["notes"] == ["clocks: not readable here", "throttling: not readable here"]
+    hot = {"mhz": {"min": 1.0, "max": 2.0, "source": "cpufreq"}, "throttled": 3, "gpu": None}
+    assert clock_facts(hot, {**hot, "throttled": 5})["throttled"] == 2
+
+
+# ------------------------------------------------------------------------------------------------ the plain loop
+
+
+def test_the_plain_loop_takes_the_steps_of_the_cores_heun() -> None:
+    """Two programs of one algorithm, on a network that is no straight line."""
+    import torch
+
+    from x2ct.export.plainloop import edm_sigmas, heun
+
+    sigmas = edm_sigmas(5, 0.2, 20.0)
+    np.testing.assert_allclose(sigmas[:-1], _core.schedule("edm", 5, 0.2, 20.0), rtol=1e-6)
+
+    def denoise(x: Any, sigma: Any) -> Any:
+        return 0.5 * np.tanh(np.asarray(x)) / (1 + np.asarray(sigma).reshape(-1)[0])
+
+    noise = _core.normal((4, 4, 4), 7)
+    table = _core.Table.make("heun", sigmas[:-1])
+    wanted = _core.run(lambda x, sigma: denoise(x, sigma).astype(np.float32), table, (4, 4, 4), seed=7)
+    sampled = heun(
+        lambda x, sigma: torch.from_numpy(denoise(x.numpy(), sigma.numpy())),
+        torch.from_numpy(noise).reshape(1, 1, 4, 4, 4),
+        sigmas,
+    )
+    assert len(sampled.ends) == 9  # two evaluations a step, one in the last
+    np.testing.assert_allclose(sampled.x[0, 0].numpy(), wanted, rtol=1e-4, atol=1e-5)
