@@ -1,0 +1,198 @@
+"""All tables of benchmarks/README.md, made again from the JSON in benchmarks/results. Measures nothing.
+
+    python benchmarks/tables.py             # or: make benchmarks
+    python benchmarks/tables.py --check     # exit code 1 if a table is not what its JSON says
+
+Each results file belongs to a section, by its name; its page is written beside it by the `markdown` of the command that
+measured it. A JSON that no section knows is taken with the page that its own command wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # works in a checkout, installed or not
+
+from x2ct.benchmark import tables as bench_tables
+
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- begin: made by benchmarks/tables.py -->", "<!-- end -->"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Results of one kind: their names under results/, and what draws a page of one."""
+
+    title: str
+    pattern: str
+    render: Callable[[Any, Path], str]
+
+
+def _bench(made: dict[str, Any], path: Path) -> str:
+    pictures = sorted(picture.name for picture in path.parent.glob(f"{path.stem}-*.svg"))
+    return bench_tables.markdown(made, {name.removesuffix(".svg").rpartition("-")[2]: name for name in pictures})
+
+
+def _by_script(name: str) -> Callable[[Any, Path], str]:
+    """The `markdown` of a command in benchmarks/."""
+
+    def render(found: Any, path: Path) -> str:
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return str(module.markdown(found))
+
+    return render
+
+
+def _by_module(name: str) -> Callable[[Any, Path], str]:
+    """The `markdown` of a module of the package."""
+    return lambda found, path: str(importlib.import_module(name).markdown(found))
+
+
+def _tune(found: dict[str, Any], path: Path) -> str:
+    lines = [
+        f"{found['solver']}, {' x '.join(map(str, found['shape']))} voxels, {', '.join(found['people'])}; RMS difference from "
+        f"{found['reference_steps']} steps in % of the HU window.",
+        "",
+        "| steps | untuned | tuned | stored |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['steps']} | {row['untuned']:.3f} | {row['tuned']:.3f} | {'yes' if row['stored'] else 'no'} |"
+        for row in found["rows"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _soak(found: dict[str, Any], path: Path) -> str:
+    memory = found["rss_mib"]
+    return (
+        f"{found['runs']} runs of {' x '.join(map(str, found['grid']))} voxels in {found['seconds']:.0f} s: resident memory "
+        f"{memory[0]} MiB after the first tenth, {max(memory[1:])} MiB at most later, {100 * found['growth']:.3f}% more "
+        f"(limit {100 * found['limit']:g}%).\n"
+    )
+
+
+SECTIONS = (
+    Section("Latency, roofline, agreement", "bench*.json", _bench),
+    Section("Scaling", "scaling*.json", _bench),
+    Section("Tiles", "tiles*.json", _bench),
+    Section("The ancestor", "ancestor*.json", _by_script("ancestor")),
+    Section("Runtimes", "runtimes*.json", _by_script("runtimes")),
+    Section("Quality", "quality*/quality.json", _by_module("x2ct.evaluation.protocol")),
+    Section("Solvers", "solvers*.json", _by_script("solvers")),
+    Section("Noise levels for few steps", "tune*.json", _tune),
+    Section("Consistency", "consistency*/consistency.json", _by_script("consistency")),
+    Section("Designs", "designs*.json", _by_script("designs")),
+    Section("Soak", "soak*.json", _soak),
+)
+OTHERS = "Others"
+
+
+def pages() -> dict[Path, tuple[str, str]]:
+    """Each results file's section and page.
+
+    Raises:
+        ValueError: a JSON that no section knows and no page belongs to.
+    """
+    found: dict[Path, tuple[str, str]] = {}
+    for path in sorted(RESULTS.rglob("*.json")):
+        name = path.relative_to(RESULTS).as_posix()
+        section = next((one for one in SECTIONS if fnmatch(name, one.pattern)), None)
+        page = path.with_suffix(".md")
+        if section is not None:
+            found[path] = section.title, section.render(json.loads(path.read_text()), path)
+        elif page.is_file():
+            found[path] = OTHERS, page.read_text()
+        else:
+            raise ValueError(f"{name}: found neither a section nor a page, expected one; see benchmarks/tables.py")
+    return found
+
+
+def readme(made: dict[Path, tuple[str, str]]) -> str:
+    """The README's tables, section by section; headings are moved below the sections', pictures to where they lie."""
+    lines = []
+    for title in (*(section.title for section in SECTIONS), OTHERS):
+        mine = {path: page for path, (section, page) in made.items() if section == title}
+        if mine:
+            lines += [f"## {title}", ""]
+        for path, page in mine.items():
+            name = path.relative_to(RESULTS.parent).as_posix()
+            folder = path.parent.relative_to(RESULTS.parent).as_posix()
+            lowered = re.sub(r"^(#+) ", r"##\1 ", page, flags=re.MULTILINE)
+            moved = re.sub(r"\]\((?!https?:|/)([^)]+\.(?:svg|png))\)", rf"]({folder}/\1)", lowered)
+            lines += [f"From [{name}]({name}):", "", moved.strip(), ""]
+    return "\n".join(lines)
+
+
+def speed(bench: Path) -> str:
+    """The few figures that the project's README has."""
+    if not bench.is_file():
+        return "Not taken yet for this version: `x2ct bench chest -o benchmarks/results/bench`, then `make benchmarks`.\n"
+    made = json.loads(bench.read_text())
+    lines = ["| | evaluations | end to end ms | an evaluation ms | mean difference HU |", "|---|---|---|---|---|"]
+    for row in made["rows"]:
+        if row["status"] != "measured":
+            continue
+        parity, summary = row["parity"], row["summary"]
+        off = "-" if "none" in parity else f"{parity['mean_abs_hu']:.4f}"
+        times = " | ".join(f"{1e3 * summary[name]['median']:.0f}" for name in ("end_to_end_s", "evaluation_s"))
+        lines.append(f"| {row['label']} | {row['facts']['evaluations']} | {times} | {off} |")
+    lines += ["", *(f"Note: {warning}." for warning in made["warnings"] if "varies" not in warning)]
+    for name, what in (("fastest", "The fastest row"), ("as_near_as_edm", "Ours that ends as near as EDM's defaults")):
+        ours = (made["headline"] or {}).get(name)
+        for theirs, times in (ours["times_faster_than"] if ours else {}).items():
+            lines.append(f"{what} is {times['end_to_end']:.1f} times as fast end to end as {theirs}.")
+    return "\n".join(lines) + "\n"
+
+
+def outputs() -> Iterator[tuple[Path, str]]:
+    """Every file that this command writes, and its content."""
+    made = pages()
+    for path, (section, page) in made.items():
+        if section != OTHERS:
+            yield path.with_suffix(".md"), page
+    yield _between(ROOT / "benchmarks" / "README.md", readme(made))
+    yield _between(ROOT / "README.md", speed(RESULTS / "bench.json"))
+
+
+def _between(path: Path, content: str) -> tuple[Path, str]:
+    """A file with what lies between its two marks replaced."""
+    before, begin, rest = path.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{path.name}: found no place for tables, expected {BEGIN} and {END}")
+    return path, f"{before}{BEGIN}\n\n{content.strip()}\n\n{END}{after}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; say what would change")
+    asked = parser.parse_args()
+    try:
+        changed = [(path, text) for path, text in outputs() if not path.is_file() or path.read_text() != text]
+    except ValueError as error:
+        print(f"tables.py: {error}", file=sys.stderr)
+        return 2
+    for path, text in changed:
+        print(f"{path.relative_to(ROOT)}: {'differs' if asked.check else 'written'}")
+        if not asked.check:
+            path.write_text(text)
+    return 1 if asked.check and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
