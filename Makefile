@@ -14,6 +14,7 @@
 #                     (atheris, which pip installs), SECONDS=20 each
 #   make coverage     which lines of csrc/ the C++ tests run, as text and in build/coverage/report.html
 #   make soak         1000 runs of a small volume: memory stays flat
+#   make benchmarks   all tables of benchmarks/README.md again, from the JSON in benchmarks/results
 #   make docs         the documentation as a site in build/site, every link checked
 #   make clean        remove what the builds made; .venv stays
 
@@ -48,7 +49,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo build test ctest pytest test-browser lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
-	sanitize sanitize-address sanitize-thread fuzz coverage soak docs clean
+	sanitize sanitize-address sanitize-thread fuzz coverage soak docs benchmarks clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -174,6 +175,10 @@ coverage: $(DEV_STAMP)
 
 soak: build
 	$(BIN)/python benchmarks/soak.py
+
+# Measures nothing: the commands that do are listed in benchmarks/README.md.
+benchmarks: $(DEV_STAMP)
+	$(BIN)/python benchmarks/tables.py
 
 docs: $(DEV_STAMP)
 	@$(BIN)/python -c 'import material' 2> /dev/null || $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[docs]'

@@ -114,7 +114,8 @@ def pages() -> dict[Path, tuple[str, str]]:
         section = next((one for one in SECTIONS if fnmatch(name, one.pattern)), None)
         page = path.with_suffix(".md")
         if section is not None:
-            found[path] = section.title, section.render(json.loads(path.read_text()), path)
+            page_text = section.render(json.loads(path.read_text()), path)
+            found[path] = section.title, page_text.rstrip() + "\n"
         elif page.is_file():
             found[path] = OTHERS, page.read_text()
         else:
@@ -141,7 +142,9 @@ def readme(made: dict[Path, tuple[str, str]]) -> str:
 def speed(bench: Path) -> str:
     """The few figures that the project's README has."""
     if not bench.is_file():
-        return "Not taken yet for this version: `x2ct bench chest -o benchmarks/results/bench`, then `make benchmarks`.\n"
+        return (
+            "Not taken yet for this version: `x2ct bench chest -o benchmarks/results/bench`, then `make benchmarks`.\n"
+        )
     made = json.loads(bench.read_text())
     lines = ["| | evaluations | end to end ms | an evaluation ms | mean difference HU |", "|---|---|---|---|---|"]
     for row in made["rows"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -389,3 +391,14 @@ def test_the_plain_loop_takes_the_steps_of_the_cores_heun() -> None:
     )
     assert len(sampled.ends) == 9  # two evaluations a step, one in the last
     np.testing.assert_allclose(sampled.x[0, 0].numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ the tables
+
+
+def test_the_tables_are_what_their_json_says() -> None:
+    """Where this fails, `make benchmarks` was forgotten after something was measured."""
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, root / "benchmarks" / "tables.py", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
