@@ -21,11 +21,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # works in a checkout, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 from x2ct.benchmark import tables as bench_tables
 
+ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- begin: made by benchmarks/tables.py -->", "<!-- end -->"
 
@@ -64,8 +64,8 @@ def _by_module(name: str) -> Callable[[Any, Path], str]:
 
 def _tune(found: dict[str, Any], path: Path) -> str:
     lines = [
-        f"{found['solver']}, {' x '.join(map(str, found['shape']))} voxels, {', '.join(found['people'])}; RMS difference from "
-        f"{found['reference_steps']} steps in % of the HU window.",
+        f"{found['solver']}, {' x '.join(map(str, found['shape']))} voxels, {', '.join(found['people'])}; RMS difference "
+        f"from {found['reference_steps']} steps in % of the HU window.",
         "",
         "| steps | untuned | tuned | stored |",
         "|---|---|---|---|",
@@ -80,9 +80,9 @@ def _tune(found: dict[str, Any], path: Path) -> str:
 def _soak(found: dict[str, Any], path: Path) -> str:
     memory = found["rss_mib"]
     return (
-        f"{found['runs']} runs of {' x '.join(map(str, found['grid']))} voxels in {found['seconds']:.0f} s: resident memory "
-        f"{memory[0]} MiB after the first tenth, {max(memory[1:])} MiB at most later, {100 * found['growth']:.3f}% more "
-        f"(limit {100 * found['limit']:g}%).\n"
+        f"{found['runs']} runs of {' x '.join(map(str, found['grid']))} voxels in {found['seconds']:.0f} s: resident "
+        f"memory {memory[0]} MiB after the first tenth, {max(memory[1:])} MiB at most later, "
+        f"{100 * found['growth']:.3f}% more (limit {100 * found['limit']:g}%).\n"
     )
 
 
