@@ -64,8 +64,8 @@ def _by_module(name: str) -> Callable[[Any, Path], str]:
 
 def _tune(found: dict[str, Any], path: Path) -> str:
     lines = [
-        f"{found['solver']}, {' x '.join(map(str, found['shape']))} voxels, {', '.join(found['people'])}; RMS difference "
-        f"from {found['reference_steps']} steps in % of the HU window.",
+        f"{found['solver']}, {' x '.join(map(str, found['shape']))} voxels, {', '.join(found['people'])}; RMS "
+        f"difference from {found['reference_steps']} steps in % of the HU window.",
         "",
         "| steps | untuned | tuned | stored |",
         "|---|---|---|---|",
