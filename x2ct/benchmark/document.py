@@ -100,10 +100,10 @@ def benchmark(source: str, plan: Plan, say: Say = lambda _: None) -> dict[str, A
     if "roofline" in plan.parts:
         made["roofline"] = roofline(bundle, _pairs(rows), grid=grid, threads=plan.threads, say=say)
     if "agreement" in plan.parts:
-        few = replace(plan.effort, cold=1, warmup=0, runs=min(3, plan.effort.runs))
+        few = replace(plan.effort, cold=1, warmup=0, runs=min(2, plan.effort.runs))
         made["agreement"] = agreement(bundle, source, grid=grid, threads=plan.threads, effort=few, say=say)
     if "scaling" in plan.parts:
-        few = replace(plan.effort, runs=min(3, plan.effort.runs))
+        few = replace(plan.effort, warmup=0, runs=min(2, plan.effort.runs))
         made["scaling"] = scaling(
             source,
             backend="auto",

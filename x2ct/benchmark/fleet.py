@@ -36,7 +36,7 @@ class Effort:
 
     Attributes:
         runs: of each row, after the warm-up.
-        warmup: runs of each row after its first, not counted.
+        warmup: runs of each row after its first, not counted; the PyTorch loop's first is long enough to be its own.
         cold: processes of each row whose start is timed; the last one goes on to be measured.
         plain_runs: of the PyTorch loop, which takes so much longer; it has one cold start.
         together: start all rows first and let them take turns; otherwise one after another, each alone on the machine.
@@ -58,6 +58,10 @@ class Effort:
     def runs_of(self, case: Case) -> int:
         """Counted runs of a row."""
         return self.plain_runs if case.plain else self.runs
+
+    def warmup_of(self, case: Case) -> int:
+        """Runs after a row's first that don't count."""
+        return 0 if case.plain else self.warmup
 
     def cold_of(self, case: Case) -> int:
         """Cold starts of a row."""
@@ -260,7 +264,7 @@ def _rounds(bundle: str, rows: Sequence[Row], effort: Effort, say: Say, kept: di
                         row.began(worker.start())
                 worker = stack.enter_context(_working(bundle, row.case))
                 row.began(worker.start(kept.get(id(row))))
-                for _ in range(effort.warmup):
+                for _ in range(effort.warmup_of(row.case)):
                     row.remember(worker.run(0))
             except X2CTError as error:
                 row.fail(error)

@@ -15,7 +15,7 @@ from x2ct.benchmark.cases import Case
 from x2ct.benchmark.fleet import Effort, Row, Say, measure
 from x2ct.benchmark.stats import Summary, exponent
 
-SIDES = (32, 64, 96, 128, 192, 256, 384, 512)
+SIDES = (32, 64, 96, 128, 192, 256, 512)
 STEPS = (1, 2, 4, 8, 16)
 BATCH = (1, 2, 4)
 LEAST_FITTED = 64**3
