@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from statistics import median
 from typing import Any
 
 from x2ct.benchmark.document import samples_of
@@ -41,7 +42,7 @@ def strip_plot(title: str, strips: Sequence[tuple[str, Sequence[float], str]]) -
     parts = [_text(14, 24, title, weight="bold"), *_vertical(axis, _TOP, height - 30)]
     for number, (label, values, colour) in enumerate(strips):
         y = _TOP + _ROW * (number + 0.5)
-        middle = axis.at(sorted(values)[len(values) // 2])
+        middle = axis.at(median(values))
         parts.append(_text(_LEFT - 12, y + 4, label, anchor="end"))
         parts += [
             f'<circle cx="{axis.at(v):.1f}" cy="{y:.1f}" r="4" fill="{colour}" fill-opacity="0.35"/>' for v in values
@@ -61,8 +62,8 @@ def line_plot(
     if not points:
         return [_text(left + 10, top + 20, f"{title}: no points")]
     x_axis = _Axis([x for x, _ in points], left + 70, left + 385)
-    y_axis = _Axis([y for _, y in points], top + 255, top + 35)
-    parts = [_text(left + 10, top + 20, title, weight="bold"), *_vertical(x_axis, top + 35, top + 255)]
+    y_axis = _Axis([y for _, y in points], top + 255, top + 68)
+    parts = [_text(left + 10, top + 20, title, weight="bold"), *_vertical(x_axis, top + 68, top + 255)]
     parts += [
         part
         for tick in y_axis.ticks
@@ -79,7 +80,7 @@ def line_plot(
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in where)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in where]
-        parts.append(_text(left + 78, top + 50 + 15 * number, name, colour=colour))
+        parts.append(_text(left + 78, top + 38 + 15 * number, name, colour=colour))
     return parts
 
 
@@ -103,7 +104,7 @@ def _scaling(axes: Mapping[str, Any]) -> str:
 
 
 def _fitted(what: str, axis: str, exponent: float | None) -> str:
-    return what if exponent is None else f"{what} ~ {axis}^{exponent:.2f}"
+    return what if exponent is None else f"{what} ~ {axis}^{round(exponent, 2) + 0.0:.2f}"
 
 
 class _Axis:

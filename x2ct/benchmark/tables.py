@@ -321,7 +321,7 @@ def _scaling(axis: str, found: dict[str, Any]) -> Table:
     exponents = {name: value for name, value in found["exponents"].items() if value is not None}
     shown = {"loop_s": "loop", "condition_s": "encoder and lift", "peak_bytes": "peak memory"}
     shown["working_bytes"] = "peak less what the process begins with"
-    fits = "; ".join(f"{shown[name]} ~ {axis}^{value:.2f}" for name, value in exponents.items())
+    fits = "; ".join(f"{shown[name]} ~ {axis}^{round(value, 2) + 0.0:.2f}" for name, value in exponents.items())
     notes = [
         "Each point in a process of its own; medians. "
         + (f"Fitted over {len(found['fitted'])} points without tiles: {fits}." if fits else "Too few points to fit.")
