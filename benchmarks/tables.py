@@ -10,7 +10,6 @@ measured it. A JSON that no section knows is taken with the page that its own co
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import json
 import re
@@ -57,9 +56,10 @@ def _by_script(name: str) -> Callable[[Any, Path], str]:
     return render
 
 
-def _by_module(name: str) -> Callable[[Any, Path], str]:
-    """The `markdown` of a module of the package."""
-    return lambda found, path: str(importlib.import_module(name).markdown(found))
+def _evaluation(found: dict[str, Any], path: Path) -> str:
+    from x2ct.evaluation import card
+
+    return card.report(found)
 
 
 def _tune(found: dict[str, Any], path: Path) -> str:
@@ -92,14 +92,14 @@ SECTIONS = (
     Section("Tiles", "tiles*.json", _bench),
     Section("The ancestor", "ancestor*.json", _by_script("ancestor")),
     Section("Runtimes", "runtimes*.json", _by_script("runtimes")),
-    Section("Quality", "quality*/quality.json", _by_module("x2ct.evaluation.protocol")),
+    Section("Quality", "evaluat*/evaluation.json", _evaluation),
     Section("Solvers", "solvers*.json", _by_script("solvers")),
     Section("Noise levels for few steps", "tune*.json", _tune),
     Section("Consistency", "consistency*/consistency.json", _by_script("consistency")),
     Section("Designs", "designs*.json", _by_script("designs")),
     Section("Soak", "soak*.json", _soak),
 )
-OTHERS = "Others"
+OTHERS = "As their own commands printed them"
 
 
 def pages() -> dict[Path, tuple[str, str]]:
