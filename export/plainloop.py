@@ -24,9 +24,8 @@ from x2ct.benchmark.worker import DEMO, Run, serve
 from x2ct.bundle import Bundle
 from x2ct.conditioning import conditions
 from x2ct.errors import InputError, MissingRuntimeError
+from x2ct.export.inverse import load_bundle_model
 from x2ct.grid import Grid
-from x2ct.model import X2CTModel
-from x2ct.model.config import ModelConfig
 from x2ct.radiograph import XRay
 
 RHO = 7.0
@@ -73,22 +72,6 @@ def heun(denoise: Denoise, noise: Tensor, sigmas: list[float]) -> Sampled:
     return Sampled(x, ends)
 
 
-def network_of(bundle: Bundle) -> tuple[X2CTModel, str]:
-    """The bundle's network as PyTorch has it, folded, and whose weights it holds.
-
-    Raises:
-        MissingRuntimeError: the bundle does not say what its network is.
-    """
-    try:
-        training: Any = bundle.provenance["training"]
-        config = ModelConfig(**training["model"])
-    except (KeyError, TypeError, InputError) as error:
-        raise MissingRuntimeError(
-            f"{bundle.name}: its provenance has no configuration of the network ({error}): PyTorch's loop needs one"
-        ) from error
-    return X2CTModel(config).fold(), "random: the times are the same, the volume is not the model's"
-
-
 class PlainLoop:
     """The subject of `x2ct.benchmark.worker` that this is."""
 
@@ -103,9 +86,12 @@ class PlainLoop:
             torch.set_num_threads(case.threads)
 
     def load(self) -> None:
-        """Read the bundle, make the network, read the X-rays."""
+        """Read the bundle, bring its weights back into PyTorch, read the X-rays."""
         self._bundle = Bundle.load(self._name)
-        self._model, self._weights = network_of(self._bundle)
+        try:
+            self._model = load_bundle_model(self._bundle)
+        except InputError as error:  # a bundle that PyTorch can't have is not wrong use: the other rows go on
+            raise MissingRuntimeError(f"PyTorch can't have this network: {error}") from error
         self._xrays = {name: XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
         spacing = self._bundle.grid.spacing_mm
         self._grid = Grid(self._case.grid, spacing) if self._case.grid else self._bundle.grid
@@ -144,7 +130,7 @@ class PlainLoop:
             "schedule": "edm",
             "evaluations": len(ends),
             "tiles": None,
-            "weights": self._weights,
+            "weights": "bundle",
             "transfers": "none to make: the networks read and write the host's memory",
         }
         between = [after - before for before, after in pairwise(ends)]

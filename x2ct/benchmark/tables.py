@@ -198,7 +198,8 @@ def _cold(made: dict[str, Any]) -> Table:
         rows.append([row["label"], str(len(starts)), *(middle(name) for name in names)])
     notes = [
         "A fresh process: Python and imports; reading and checking the bundle; compiling the networks; the first run. "
-        "Medians of n processes; the files were in the system's cache."
+        "Medians of n processes; the files were in the system's cache. The PyTorch "
+        "loop's load brings the bundle's weights back into PyTorch."
     ]
     return Table("Cold start", ["row", "n", "start ms", "load", "build", "first run"], rows, notes)
 
