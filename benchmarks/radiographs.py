@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+", help="bundles, or names of bundled models")
     parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix")
     parser.add_argument("--seeds", type=int, default=1, help="corruptions of each kind")
+    parser.add_argument("--only", nargs="+", choices=list(CONDITIONS), help="these X-rays alone")
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     rows = []
@@ -58,6 +59,8 @@ def main() -> None:
         for person in shards.select("validation", "chest"):
             study = plain_study(person, sampler.grid, sampler.bundle.geometry, args.threads)
             for name, config in CONDITIONS.items():
+                if args.only and name not in args.only:
+                    continue
                 for seed in range(args.seeds if config != PHYSICS else 1):
                     figures = estimate(sampler, study, corrupted(sampler, study, config, seed))
                     rows.append({"bundle": str(bundle), "person": person.id, "x-rays": name, "seed": seed, **figures})
