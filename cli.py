@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__, terminal
-from x2ct.commands import bench, cohort, drr, evaluate, export, info, prepare, train, tune, view, xray
+from x2ct.commands import bench, build, cohort, drr, evaluate, export, info, prepare, train, tune, view, xray
 from x2ct.commands.options import (
     AngleOf,
     FlipOf,
@@ -305,6 +305,7 @@ for _command in (
     prepare.prepare,
     train.train,
     export.export,
+    build.build,
     tune.tune,
     bench.bench,
     evaluate.evaluate,

@@ -214,6 +214,28 @@ class Cache:
             _sweep(place.parent)
             return self._build(recipe, build, place)
 
+    def recipes(self, like: Recipe) -> list[Recipe]:
+        """Those of the artefacts that are there which differ from a recipe in their profile and flags alone."""
+        found = []
+        for sidecar in sorted(self.folder.glob(f"{like.kind}/*/{SIDECAR}")):
+            try:
+                found.append(_told(sidecar, sidecar.with_name(like.file), like))
+            except _Unfit:
+                continue
+        return found
+
+    def told(self, path: str | os.PathLike[str], like: Recipe) -> Recipe:
+        """The recipe of an artefact by its path: `like`, but for its own profile and flags.
+
+        Raises:
+            InputError: it is of another kind, source, runtime, device or precision.
+        """
+        target = Path(path)
+        try:
+            return _told(target.with_name(f"{target.name}.json"), target, like)
+        except _Unfit as reason:
+            raise _unfit(target, reason) from None
+
     def open(self, path: str | os.PathLike[str], recipe: Recipe, *, trust: bool = False) -> Artefact:
         """An artefact by its path, with its sidecar PATH.json beside it.
 
@@ -239,9 +261,7 @@ class Cache:
                 hint="build it here, or say --trust if you know who made it: it is native code",
             ) from None
         except _Unfit as reason:
-            raise InputError.of(
-                target, "artefact", found=reason, expected="one of this recipe", hint="build it again"
-            ) from None
+            raise _unfit(target, reason) from None
 
     def copy_to(self, artefact: Artefact, target: Path) -> Path:
         """Put a copy of an artefact and its sidecar, TARGET.json, elsewhere.
@@ -362,6 +382,27 @@ def _read_sidecar(sidecar: Path, path: Path) -> tuple[dict[str, Json], Artefact,
         raise _Unfit(str(error)) from None
 
 
+def _told(sidecar: Path, path: Path, like: Recipe) -> Recipe:
+    """What a sidecar says of profile and flags, where all else is as in `like`."""
+    _, said, _ = _read_sidecar(sidecar, path)
+    wanted = like.ingredients()
+    profile, flags = said.ingredients.get("profile"), said.ingredients.get("flags")
+    if found := _difference(said.ingredients, {**wanted, "profile": profile, "flags": flags}):
+        raise _Unfit(found)
+    if not isinstance(profile, dict) or not isinstance(flags, dict):
+        raise _Unfit("its profile and flags can't be read")
+    ranges = {name: tuple(_shape(shape) for shape in _items(shapes)) for name, shapes in profile.items()}
+    return replace(like, profile=ranges, flags={name: str(value) for name, value in flags.items()})
+
+
+def _shape(value: Json) -> tuple[int, ...]:
+    return tuple(size for size in _items(value) if isinstance(size, int))
+
+
+def _items(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
+
+
 def _difference(found: Mapping[str, Json], wanted: Mapping[str, Json]) -> str:
     """The first ingredient that differs, in words; "" where none does."""
     for name in (*wanted, *(set(found) - set(wanted))):
@@ -417,6 +458,10 @@ def _flushed(path: Path) -> tuple[str, int]:
 
 def _unreadable(path: Path, error: OSError) -> InputError:
     return InputError.of(path, "file", found=(error.strerror or str(error)).lower(), expected="one that can be read")
+
+
+def _unfit(path: Path, reason: _Unfit) -> InputError:
+    return InputError.of(path, "artefact", found=reason, expected="one of this recipe", hint="build it again")
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 // backends/ holds one folder a backend, each built into a shared library of its own that alone knows its runtime's
 // headers. This file opens them: first the runtime's library where the installed wheel has it, then ours, which carries
-// no path of the build environment. OpenVINO's names its runtime by SONAME and so finds it loaded; ONNX Runtime's is
-// TensorRT are
-// not linked at all and ask the handle that they are given.
+// no path of the build environment. OpenVINO's names its runtime by SONAME and so finds it loaded; ONNX Runtime and
+// TensorRT are not linked at all: their backends ask the handle that they are given.
 #include <dlfcn.h>
 
 #include <filesystem>
