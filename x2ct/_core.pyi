@@ -218,8 +218,8 @@ class Network:
     @property
     def runtime_version(self) -> str: ...
 
-def plan_device(backend: str, device: str, runtime_dir: str = "") -> str:
-    """What a backend's plan for a device depends on, such as "NVIDIA H200, compute capability 9.0".
+def plan_machine(backend: str, device: str, runtime_dir: str = "") -> tuple[str, str]:
+    """What a plan depends on: the runtime's version; the device, such as "NVIDIA H200, compute capability 9.0".
 
     Raises:
         InputError: the backend builds no plans.

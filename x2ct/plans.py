@@ -47,9 +47,8 @@ class Machine:
             MissingRuntimeError: TensorRT or the GPU can't be had here; the text says what to install.
         """
         folder = str(find_runtime(BACKEND).folder or "")
-        named = _core.plan_device(BACKEND, device, folder)
-        [found] = (one for one in _core.backends({BACKEND: folder}) if one["name"] == BACKEND)
-        return cls(f"{BACKEND} {found['version']}", named, folder)
+        version, named = _core.plan_machine(BACKEND, device, folder)
+        return cls(f"{BACKEND} {version}", named, folder)
 
 
 @dataclass(frozen=True)

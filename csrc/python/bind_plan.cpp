@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <utility>
 
 #include "bind.h"
 #include "bind_network.h"
@@ -18,9 +19,11 @@ namespace {
 
 using Range = std::array<std::vector<std::int64_t>, 3>;
 
-std::string plan_device(const std::string& backend, const std::string& device, const std::string& runtime_dir) {
+std::pair<std::string, std::string> plan_machine(const std::string& backend, const std::string& device,
+                                                 const std::string& runtime_dir) {
     const py::gil_scoped_release release;
-    return open_backend(backend, {library_dir(), runtime_dir}).plan_device(device);
+    const Backend& opened = open_backend(backend, {library_dir(), runtime_dir});
+    return {opened.version(), opened.plan_device(device)};
 }
 
 // TensorRT calls from its own threads, and Ctrl-C is looked at where it does.
@@ -53,8 +56,8 @@ void build_plan(const std::string& path, const std::string& output, const std::m
 }  // namespace
 
 void bind_plan(py::module_& module) {
-    module.def("plan_device", &plan_device, "backend"_a, "device"_a, "runtime_dir"_a = "",
-               "What a backend's plan for the device depends on: its name, and what of it is compiled for.");
+    module.def("plan_machine", &plan_machine, "backend"_a, "device"_a, "runtime_dir"_a = "",
+               "What a backend's plan depends on: the runtime's version; the device's name, and what of it counts.");
     module.def("build_plan", &build_plan, "path"_a, "output"_a, "profile"_a, py::kw_only(), "backend"_a, "device"_a,
                "precision"_a, "workspace_bytes"_a = 0, "effort"_a = 3, "timing_cache"_a = "", "progress"_a = py::none(),
                "runtime_dir"_a = "", "Builds a plan of a network, which `Network` takes as a path.");

@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <exception>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "cuda.h"
 #include "failure.h"
+#include "files.h"
 #include "runtime.h"
 #include "shapes.h"
 #include "x2ct/error.h"
@@ -134,22 +134,10 @@ void add_profile(nvinfer1::IBuilder& builder, nvinfer1::IBuilderConfig& config,
     }
 }
 
-std::vector<char> read_if_there(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-}
-
-void write(const std::string& path, const nvinfer1::IHostMemory& content) {
-    std::ofstream file(path, std::ios::binary | std::ios::trunc);
-    file.write(static_cast<const char*>(content.data()), static_cast<std::streamsize>(content.size()));
-    file.close();
-    if (!file) throw Error(path + ": output: not written: is the disk full?");
-}
-
 // Kernels' timings from earlier builds: a build of a like network takes seconds in place of minutes.
 std::unique_ptr<nvinfer1::ITimingCache> timing_cache(nvinfer1::IBuilderConfig& config, const std::string& path) {
     if (path.empty()) return nullptr;
-    const std::vector<char> known = read_if_there(path);
+    const std::vector<char> known = read_file(path).value_or(std::vector<char>());
     std::unique_ptr<nvinfer1::ITimingCache> cache(config.createTimingCache(known.data(), known.size()));
     if (!cache) cache.reset(config.createTimingCache(nullptr, 0));  // of another release: begun anew
     if (cache && !config.setTimingCache(*cache, false)) {
@@ -164,7 +152,7 @@ void keep(const nvinfer1::ITimingCache& cache, const std::string& path) {
     const std::unique_ptr<nvinfer1::IHostMemory> content(cache.serialize());
     if (!content) return;
     const std::string beside = path + "." + std::to_string(reinterpret_cast<std::uintptr_t>(&cache)) + ".part";
-    write(beside, *content);
+    write_file(beside, content->data(), content->size());
     fs::rename(beside, path);
 }
 
@@ -179,11 +167,12 @@ void configure(nvinfer1::IBuilderConfig& config, const PlanOptions& options) {
     }
     config.setBuilderOptimizationLevel(options.effort);
     config.setMaxAuxStreams(0);  // one stream a sampler
-    // All other types stand in the graph. Matrix units take float32 as TF32 only where it is asked for.
-    if (options.precision == "f32") {
-        config.clearFlag(nvinfer1::BuilderFlag::kTF32);
-    } else {
+    // All other types stand in the graph. Matrix units take float32 as TF32 only where it is asked for: what a bf16
+    // graph leaves in float32 is the preconditioning, which means it.
+    if (options.precision == "tf32") {
         config.setFlag(nvinfer1::BuilderFlag::kTF32);
+    } else {
+        config.clearFlag(nvinfer1::BuilderFlag::kTF32);
     }
 }
 
@@ -199,6 +188,7 @@ void build_plan(const PlanOptions& options) {
     const auto builder = make_builder(errors);
     const std::unique_ptr<nvinfer1::INetworkDefinition> network(builder->createNetworkV2(strongly_typed()));
     if (!network) errors.raise("making a network");
+    network->setErrorRecorder(&errors);
     const auto parser = make_parser(*network);
     parse(*parser, options.path);
     network->setName(name_for(options.precision).c_str());
@@ -211,7 +201,7 @@ void build_plan(const PlanOptions& options) {
     const std::unique_ptr<nvinfer1::IHostMemory> plan(builder->buildSerializedNetwork(*network, *config));
     monitor.rethrow();
     if (!plan || plan->size() == 0) errors.raise("building a plan of " + options.path);
-    write(options.output, *plan);
+    write_file(options.output, plan->data(), plan->size());
     if (cache) keep(*cache, options.timing_cache);
 }
 

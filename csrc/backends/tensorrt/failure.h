@@ -3,6 +3,7 @@
 
 #include <NvInferRuntime.h>
 
+#include <atomic>
 #include <mutex>
 #include <new>
 #include <string>
@@ -30,8 +31,9 @@ class Errors : public nvinfer1::IErrorRecorder {
     bool hasOverflowed() const noexcept override { return false; }
     void clear() noexcept override;
     bool reportError(nvinfer1::ErrorCode code, ErrorDesc text) noexcept override;
-    RefCount incRefCount() noexcept override { return 1; }  // whoever holds the objects holds their recorder
-    RefCount decRefCount() noexcept override { return 1; }
+    // Whoever holds TensorRT's objects holds their recorder; the count is for TensorRT alone.
+    RefCount incRefCount() noexcept override { return ++references_; }
+    RefCount decRefCount() noexcept override { return --references_; }
 
   private:
     struct Entry {
@@ -40,6 +42,7 @@ class Errors : public nvinfer1::IErrorRecorder {
     };
     mutable std::mutex mutex_;
     std::vector<Entry> entries_;
+    std::atomic<RefCount> references_ = 0;
 };
 
 /// Runs work(); what it throws leaves as one of x2ct's exceptions.

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 
 #include "cuda.h"
+#include "files.h"
 #include "runtime.h"
 #include "session.h"
 #include "shapes.h"
@@ -31,13 +30,6 @@ void check_options(const NetworkOptions& options) {
                          ": file: found an ONNX network, expected a TensorRT plan; build it with "
                          "'x2ct build --backend tensorrt'");
     }
-}
-
-std::vector<char> read(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    std::vector<char> content{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-    if (!file) throw InputError(path + ": file: found something unreadable, expected a TensorRT plan");
-    return content;
 }
 
 TensorInfo describe(const nvinfer1::ICudaEngine& engine, const std::string& name, const std::string& path) {
@@ -73,9 +65,11 @@ TensorRtNetwork::TensorRtNetwork(const NetworkOptions& options) : engine_(std::m
     engine.stream = options.stream;
     const OnDevice current(engine.device);
     engine.runtime = make_runtime(engine.errors);
-    const std::vector<char> plan = read(options.path);
-    engine.engine.reset(engine.runtime->deserializeCudaEngine(plan.data(), plan.size()));
+    const auto plan = read_file(options.path);
+    if (!plan) throw InputError(options.path + ": file: found something unreadable, expected a TensorRT plan");
+    engine.engine.reset(engine.runtime->deserializeCudaEngine(plan->data(), plan->size()));
     if (!engine.engine) engine.errors.raise("reading the plan " + options.path);
+    engine.engine->setErrorRecorder(&engine.errors);
     precision_ = precision_in(engine.engine->getName());
     if (precision_.empty()) {
         throw InputError(options.path + ": file: found a plan of another program, expected one that x2ct built");

@@ -70,14 +70,16 @@ std::string library_version(void* handle) {
     std::string text;
     for (const char* part : {"Major", "Minor", "Patch", "Build"}) {
         auto* const get = find<Version>(handle, (std::string("getInferLib") + part + "Version").c_str());
-        if (get != nullptr) text += (text.empty() ? "" : ".") + std::to_string(get());
+        if (get == nullptr) continue;
+        if (!text.empty()) text += '.';
+        text += std::to_string(get());
     }
     return text;
 }
 
 // Beside libnvinfer, wherever that was found; by name alone where the loader doesn't tell.
 std::string parser_path() {
-    const std::string name = "libnvonnxparser.so." + std::to_string(NV_TENSORRT_MAJOR);
+    std::string name = "libnvonnxparser.so." + std::to_string(NV_TENSORRT_MAJOR);
     link_map* map = nullptr;
     if (dlinfo(library().handle, RTLD_DI_LINKMAP, static_cast<void*>(&map)) != 0 || map == nullptr) return name;
     const auto beside = std::filesystem::path(map->l_name).parent_path() / name;
@@ -104,7 +106,7 @@ MakeParser* parser_function() {
 template <typename Thing>
 Thing* made(Make* make, const char* what) {
     // TensorRT looks at the version itself and gives nothing where it can't serve it.
-    auto* const thing = static_cast<Thing*>(make(&logger(), NV_TENSORRT_VERSION));
+    auto* const thing = make == nullptr ? nullptr : static_cast<Thing*>(make(&logger(), NV_TENSORRT_VERSION));
     if (thing != nullptr) return thing;
     const std::string said = logger().last();
     unusable("version " + version() + " makes no " + what + (said.empty() ? "" : ": " + one_line(said)));

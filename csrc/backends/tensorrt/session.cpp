@@ -25,6 +25,7 @@ TensorRtSession::TensorRtSession(std::shared_ptr<Engine> engine) : engine_(std::
     context_.reset(
         engine_->engine->createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
     if (!context_) engine_->errors.raise("making a session");
+    context_->setErrorRecorder(&engine_->errors);
     if (engine_->stream == nullptr) own_stream_.emplace(engine_->device);
 }
 
@@ -71,7 +72,7 @@ void TensorRtSession::set_output(const std::string& name, float* data, const Sha
         }
         if (!context_->setOutputTensorAddress(name.c_str(), data)) engine_->errors.raise("binding " + name);
         own_outputs_.erase(name);
-        bound_outputs_[name] = data;
+        bound_outputs_[name] = {data, shape};
     });
 }
 
@@ -89,8 +90,13 @@ void TensorRtSession::prepare() {
     }
     context_->setDeviceMemoryV2(scratch_.data(), static_cast<std::int64_t>(scratch_.bytes()));
     for (const TensorInfo& output : engine_->outputs) {
-        if (bound_outputs_.contains(output.name)) continue;
-        const auto bytes = static_cast<std::size_t>(volume_of(output_shape(output.name))) * sizeof(float);
+        const Shape made = output_shape(output.name);
+        if (const auto bound = bound_outputs_.find(output.name); bound != bound_outputs_.end()) {
+            if (bound->second.shape == made) continue;
+            throw InputError(output.name + ": shape: found memory for " + to_string(bound->second.shape) +
+                             ", expected for " + to_string(made) + ": bind it again after the inputs");
+        }
+        const auto bytes = static_cast<std::size_t>(volume_of(made)) * sizeof(float);
         DeviceMemory& own = own_outputs_[output.name];
         if (own.bytes() < bytes) own = DeviceMemory(engine_->device, bytes);
         if (!context_->setOutputTensorAddress(output.name.c_str(), own.data())) {
@@ -128,7 +134,7 @@ TensorView TensorRtSession::output(const std::string& name) {
             throw InputError(name + ": found no evaluation yet, expected one");
         }
         const float* const data =
-            bound != bound_outputs_.end() ? bound->second : static_cast<const float*>(own->second.data());
+            bound != bound_outputs_.end() ? bound->second.data : static_cast<const float*>(own->second.data());
         return TensorView{data, output_shape(name)};
     });
 }

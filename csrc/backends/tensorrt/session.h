@@ -33,8 +33,8 @@ class TensorRtSession : public Session {
     std::unique_ptr<nvinfer1::IExecutionContext> context_;
     std::optional<Stream> own_stream_;  // where the caller has none
     DeviceMemory scratch_;
-    std::map<std::string, Shape> shapes_;                // of inputs, as bound
-    std::map<std::string, const float*> bound_outputs_;  // in the caller's memory
+    std::map<std::string, Shape> shapes_;              // of inputs, as bound
+    std::map<std::string, TensorView> bound_outputs_;  // in the caller's memory
     std::map<std::string, DeviceMemory> own_outputs_;
     bool is_prepared_ = false;
 };
