@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <mutex>
+#include <utility>
 
 #include "x2ct/error.h"
 
@@ -126,7 +127,7 @@ void start(void* handle) {
         unusable("found version " + (found.version.empty() ? "unknown" : found.version) + ", expected " + wanted +
                  ".x");
     }
-    library() = found;
+    library() = std::move(found);
 }
 
 std::string version() { return library().version; }
