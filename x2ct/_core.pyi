@@ -487,6 +487,7 @@ class Networks:
         voxel_mm: (x, y, z).
         memory: bytes that the process may take; 0 is what the machine has free.
         halo: of tiles, in voxels; below 0, the denoiser's receptive radius.
+        artefacts: by a graph's file name in the bundle, what the backend opens in its place, where it opens no ONNX.
 
     Raises:
         InputError: a bundle that changed, or a grid that the model can't take.
@@ -509,6 +510,7 @@ class Networks:
         halo: int = -1,
         provider: str = "",
         provider_options: Mapping[str, str] = ...,
+        artefacts: Mapping[str, str] = ...,
     ) -> None: ...
     def plan(self, volumes: int) -> TilePlan:
         """What fits, for runs that keep so many volumes. Raises MemoryLimitError if no tile does."""
