@@ -198,7 +198,8 @@ def sample(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
     backend: Annotated[
-        str, typer.Option(help="auto (which is openvino), openvino or onnxruntime.", rich_help_panel="Runtime")
+        str,
+        typer.Option(help="auto (which is openvino), openvino, onnxruntime or tensorrt.", rich_help_panel="Runtime"),
     ] = "auto",
     precision: Annotated[
         str, typer.Option(help="auto, f32, tf32, bf16 or f16; what can't be had is refused.", rich_help_panel="Runtime")
