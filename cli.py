@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__, terminal
-from x2ct.commands import bench, cohort, drr, evaluate, export, info, prepare, train, tune, view, xray
+from x2ct.commands import bench, build, cohort, drr, evaluate, export, info, prepare, train, tune, view, xray
 from x2ct.commands.options import (
     AngleOf,
     FlipOf,
@@ -198,7 +198,8 @@ def sample(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
     backend: Annotated[
-        str, typer.Option(help="auto (which is openvino), openvino or onnxruntime.", rich_help_panel="Runtime")
+        str,
+        typer.Option(help="auto (which is openvino), openvino, onnxruntime or tensorrt.", rich_help_panel="Runtime"),
     ] = "auto",
     precision: Annotated[
         str, typer.Option(help="auto, f32, tf32, bf16 or f16; what can't be had is refused.", rich_help_panel="Runtime")
@@ -305,6 +306,7 @@ for _command in (
     prepare.prepare,
     train.train,
     export.export,
+    build.build,
     tune.tune,
     bench.bench,
     evaluate.evaluate,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from x2ct.export.run import ModelSpec
+    from x2ct.manifest import Manifest
     from x2ct.model import X2CTModel
 
 Array = npt.NDArray[np.float32]
@@ -103,7 +104,7 @@ def cases(model: X2CTModel, spec: ModelSpec) -> Iterator[Case]:
 
     rng = np.random.default_rng(20_260_101)
     views, matrices = (
-        _xrays(spec, rng),
+        xrays(spec, rng),
         np.stack([view.matrix for view in spec.geometry.views])[None].astype(np.float32),
     )
     slots = len(spec.geometry.views)
@@ -140,7 +141,7 @@ def cases(model: X2CTModel, spec: ModelSpec) -> Iterator[Case]:
     yield Case("denoiser", two, torched(model.denoiser, two, ("denoised",)), sigma=sigmas[1], patch=patch)
 
 
-def patches(spec: ModelSpec) -> tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]:
+def patches(spec: ModelSpec | Manifest) -> tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]:
     """Two patches as (size, origin): the one most trained on, bounded, in the grid's middle; one of three sides."""
     stride, grid = spec.patch.stride, spec.grid.shape
     largest = max(stride, LARGEST_PATCH // stride * stride)
@@ -177,7 +178,7 @@ def measure(
         MissingRuntimeError: ONNX Runtime or OpenVINO is not installed.
     """
     rows = []
-    openers = dict(zip(RUNTIMES, (_onnxruntime, _openvino), strict=True))
+    openers = dict(zip(RUNTIMES, (open_onnxruntime, open_openvino), strict=True))
     for name in runtimes:
         runtime, load = openers[name]()
         networks = {name: load(data) for name, data in graphs.items()}
@@ -215,7 +216,8 @@ def relative_error(found: Array, wanted: Array) -> float:
 _Network = Callable[[Mapping[str, Array]], dict[str, Array]]
 
 
-def _onnxruntime() -> tuple[str, Callable[[bytes], _Network]]:
+def open_onnxruntime() -> tuple[str, Callable[[bytes], _Network]]:
+    """ONNX Runtime's name with its version, and what loads a graph into it: on the CPU, in float32."""
     try:
         import onnxruntime
     except ImportError:
@@ -235,7 +237,8 @@ def _onnxruntime() -> tuple[str, Callable[[bytes], _Network]]:
     return f"onnxruntime {onnxruntime.__version__}", load
 
 
-def _openvino() -> tuple[str, Callable[[bytes], _Network]]:
+def open_openvino() -> tuple[str, Callable[[bytes], _Network]]:
+    """OpenVINO's name with its version, and what loads a graph into it: on the CPU, in float32."""
     try:
         import openvino  # type: ignore[import-untyped]
     except ImportError:
@@ -256,7 +259,7 @@ def _openvino() -> tuple[str, Callable[[bytes], _Network]]:
     return f"openvino {openvino.__version__.partition('-')[0]}", load
 
 
-def _xrays(spec: ModelSpec, rng: np.random.Generator) -> Array:
+def xrays(spec: ModelSpec | Manifest, rng: np.random.Generator) -> Array:
     """Line integrals of something body-like, [1, V, 1, H, W]: a smooth hump, with texture and a border of air."""
     rows, columns = (np.linspace(-1.2, 1.2, n, dtype=np.float32) for n in spec.xray.shape)
     hump = np.clip(1 - rows[:, None] ** 2 - columns[None, :] ** 2, 0, 1)

@@ -139,7 +139,7 @@ def test_onnxruntime_gives_the_same_volume_and_says_so(study: Study) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--backend", "paper"], 2, "expected auto, openvino, onnxruntime"),
+        (["--backend", "paper"], 2, "expected auto, openvino, onnxruntime, tensorrt"),
         (["--backend", "onnxruntime", "--device", "cuda"], 3, "device cuda"),
         (["--backend", "onnxruntime", "--precision", "bf16"], 3, "bf16"),
         (["--backend", "onnxruntime", "--provider", "paper"], 2, "expected cpu, cuda, tensorrt"),

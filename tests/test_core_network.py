@@ -235,7 +235,7 @@ def test_a_precision_that_would_become_another_is_refused(denoiser_file: str, pr
     [
         ({"precision": "int8"}, InputError, "precision: found .int8."),
         ({"device": "cuda"}, MissingRuntimeError, "device cuda"),
-        ({"backend": "tensorrt"}, InputError, "backend: found .tensorrt., expected openvino, onnxruntime"),
+        ({"backend": "paper"}, InputError, "backend: found .paper., expected openvino, onnxruntime, tensorrt"),
         ({"provider": "cpu"}, InputError, "openvino has no execution providers"),
         ({"provider_options": {"a": "b"}}, InputError, "openvino has no execution providers"),
         ({"precision": "tf32"}, MissingRuntimeError, "precision tf32: device cpu has no instructions"),

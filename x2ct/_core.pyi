@@ -218,6 +218,50 @@ class Network:
     @property
     def runtime_version(self) -> str: ...
 
+def plan_machine(backend: str, device: str, runtime_dir: str = "") -> tuple[str, str]:
+    """What a plan depends on: the runtime's version; the device, such as "NVIDIA H200, compute capability 9.0".
+
+    Raises:
+        InputError: the backend builds no plans.
+        MissingRuntimeError: the runtime or the device can't be had here.
+    """
+
+def build_plan(
+    path: str,
+    output: str,
+    profile: Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[int]]],
+    *,
+    backend: str,
+    device: str,
+    precision: str,
+    workspace_bytes: int = 0,
+    effort: int = 3,
+    timing_cache: str = "",
+    progress: Callable[[str, int, int], bool] | None = None,
+    runtime_dir: str = "",
+) -> None:
+    """Builds a plan of a network, which `Network` takes as a path.
+
+    Args:
+        path: the .onnx file; its types are those that the plan computes in.
+        output: the plan.
+        profile: of every input, the least, the usual and the largest shape.
+        backend: "tensorrt".
+        device: "cuda" or "cuda:N".
+        precision: what the graph is typed in; the plan remembers it.
+        workspace_bytes: the most that a kernel may use beside its tensors; 0: all there is.
+        effort: 0 to 5, how long kernels are compared.
+        timing_cache: a file of kernels' timings, read if it is there and written; or "".
+        progress: called with a phase, steps done, and of how many, from any thread; False, or what it raises, ends it.
+        runtime_dir: as of `Network`.
+
+    Raises:
+        InputError: a file or an argument is wrong, or the backend builds no plans.
+        MissingRuntimeError: the runtime or the device can't be had here.
+        MemoryLimitError: out of memory.
+        Cancelled: by `progress`.
+    """
+
 class Correction:
     """What is done to D before a step."""
 
@@ -443,6 +487,7 @@ class Networks:
         voxel_mm: (x, y, z).
         memory: bytes that the process may take; 0 is what the machine has free.
         halo: of tiles, in voxels; below 0, the denoiser's receptive radius.
+        artefacts: by a graph's file name in the bundle, what the backend opens in its place, where it opens no ONNX.
 
     Raises:
         InputError: a bundle that changed, or a grid that the model can't take.
@@ -465,6 +510,7 @@ class Networks:
         halo: int = -1,
         provider: str = "",
         provider_options: Mapping[str, str] = ...,
+        artefacts: Mapping[str, str] = ...,
     ) -> None: ...
     def plan(self, volumes: int) -> TilePlan:
         """What fits, for runs that keep so many volumes. Raises MemoryLimitError if no tile does."""

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from x2ct import _core
+from x2ct import _core, plans
 from x2ct.bundle import Bundle
 from x2ct.conditioning import Conditions
 from x2ct.grid import Grid
@@ -65,6 +65,7 @@ class Networks:
             halo=-1 if budget.halo is None else budget.halo,
             provider=choice.provider,
             provider_options=choice.provider_options,
+            artefacts=_artefacts(bundle, grid, choice),
         )
         self.plan = self.compiled.plan(volumes)
         self.compiled.compile(self.plan)
@@ -102,3 +103,12 @@ class Networks:
             "lift": "once" if plan.keep else "each tile",
             "planned_bytes": plan.bytes,
         }
+
+
+def _artefacts(bundle: Bundle, grid: Grid, choice: Choice) -> dict[str, str]:
+    """By a graph's file name, what the backend opens in its place; empty for backends that open ONNX."""
+    if choice.backend != plans.BACKEND:
+        return {}
+    machine = plans.Machine.here(choice.device)
+    _, found = plans.find(bundle, choice.precision, grid.shape, machine)
+    return {file: str(path) for file, path in found.items()}

@@ -51,6 +51,16 @@ class GraphFacts:
     outputs: tuple[Tensor, ...]
 
 
+def _location(tensor: Value) -> str:
+    """Where a tensor's external data is, "" where it has none."""
+    for field, entry in fields(tensor):
+        if field == 13:
+            pair = {inner: text(content) for inner, content in fields(entry)}
+            if pair.get(1) == "location":
+                return pair.get(2, "")
+    return ""
+
+
 def _check_tensor(tensor: Value) -> None:
     for field, value in fields(tensor):
         if field == 13 or (field == 14 and value == _EXTERNAL):
@@ -164,3 +174,23 @@ def read_facts(path: Path, data: bytes) -> GraphFacts:
         raise InputError.of(
             path, "ONNX model", found=what, expected="one self-contained graph of ai.onnx operators"
         ) from None
+
+
+def external_files(path: Path, data: bytes) -> tuple[Path, ...]:
+    """The files beside an ONNX file that its graph's weights lie in, each once, by name.
+
+    Raises:
+        InputError: not an ONNX model, or one that refers to a file outside its own folder.
+    """
+    names: set[str] = set()
+    try:
+        for field, graph in fields(memoryview(data)):
+            if field == 7:
+                names |= {_location(tensor) for inner, tensor in fields(graph) if inner == 5}
+    except (Malformed, UnicodeDecodeError):
+        raise InputError.of(path, "ONNX model", found="something else", expected="a graph of ai.onnx") from None
+    names.discard("")
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError.of(path, "external data", found=name, expected="a file beside it")
+    return tuple(path.parent / name for name in sorted(names))

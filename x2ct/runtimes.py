@@ -14,12 +14,21 @@ from pathlib import Path
 from x2ct.errors import InputError, MissingRuntimeError
 
 DEVICES = ("auto", "cpu", "cuda")
-BACKENDS = ("auto", "openvino", "onnxruntime")
+BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt")
 PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16")
 PROVIDERS = ("", "cpu", "cuda", "tensorrt")
 
-_DISTRIBUTIONS = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu")}
+_DISTRIBUTIONS = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "tensorrt": ("tensorrt", "tensorrt_cu13_libs", "tensorrt_cu12_libs"),
+}
 """What pip may have installed a runtime by, where that is not its import name alone."""
+
+_PACKAGES = {"tensorrt": "tensorrt_libs"}
+"""The package that holds a runtime's libraries, where that is not the one of its name."""
+
+_BY_LOADER = ("tensorrt",)
+"""Runtimes that the system may have as well as pip: without a package the loader looks, and says what it misses."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +49,18 @@ class Runtime:
 
     @property
     def reason(self) -> str:
-        """Why it can't be used and what to do; "" where it can."""
-        return "" if self.folder else f"{self.name} is not installed: pip install {self.distribution}"
+        """Why it can't be used and what to do; "" where it can, as far as a look at the packages tells."""
+        return (
+            ""
+            if self.folder or self.name in _BY_LOADER
+            else f"{self.name} is not installed: pip install {self.distribution}"
+        )
 
 
 def find_runtime(name: str = "openvino") -> Runtime:
     """Look for an installed runtime by its import name; never raises and never imports it."""
     try:
-        spec = util.find_spec(name)
+        spec = util.find_spec(_PACKAGES.get(name, name))
     except (ImportError, ValueError):
         spec = None
     folders = list(spec.submodule_search_locations or ()) if spec else []
@@ -67,7 +80,7 @@ class Choice:
 
     Attributes:
         device: "cpu".
-        backend: "openvino" or "onnxruntime".
+        backend: "openvino", "onnxruntime" or "tensorrt".
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
         provider: ONNX Runtime's execution provider; "" is the device's own.
@@ -93,7 +106,7 @@ def choose(
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: "auto", "openvino" or "onnxruntime"; "auto" is OpenVINO.
+        backend: one of `BACKENDS`; "auto" is OpenVINO.
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of ONNX Runtime.
         provider_options: of that provider.
@@ -116,6 +129,6 @@ def choose(
     if kind == "cuda":
         raise MissingRuntimeError("device cuda: this version of x2ct runs on the CPU only; use --device cpu or auto")
     runtime = find_runtime("openvino" if backend == "auto" else backend)
-    if runtime.folder is None:
+    if runtime.reason:
         raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
-    return Choice("cpu", runtime.name, precision, str(runtime.folder), provider, dict(provider_options or {}))
+    return Choice("cpu", runtime.name, precision, str(runtime.folder or ""), provider, dict(provider_options or {}))

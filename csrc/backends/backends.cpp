@@ -1,7 +1,7 @@
 // backends/ holds one folder a backend, each built into a shared library of its own that alone knows its runtime's
 // headers. This file opens them: first the runtime's library where the installed wheel has it, then ours, which carries
-// no path of the build environment. OpenVINO's names its runtime by SONAME and so finds it loaded; ONNX Runtime's is
-// not linked at all and asks the handle that it is given.
+// no path of the build environment. OpenVINO's names its runtime by SONAME and so finds it loaded; ONNX Runtime and
+// TensorRT are not linked at all: their backends ask the handle that they are given.
 #include <dlfcn.h>
 
 #include <filesystem>
@@ -24,6 +24,9 @@ namespace fs = std::filesystem;
 #ifndef X2CT_ONNXRUNTIME_VERSION
 #define X2CT_ONNXRUNTIME_VERSION ""
 #endif
+#ifndef X2CT_TENSORRT_MAJOR
+#define X2CT_TENSORRT_MAJOR "10"
+#endif
 
 // What is known about a backend before it is opened. The build says which runtime it compiled against.
 struct Recipe {
@@ -43,6 +46,9 @@ constexpr Recipe kRecipes[] = {
     {"onnxruntime", "capi", "libonnxruntime.so.", "libonnxruntime.so.1", true, X2CT_ONNXRUNTIME_VERSION " or newer",
      "pip install 'onnxruntime>=" X2CT_ONNXRUNTIME_VERSION "'",
      "ONNX Runtime's headers were not found: build it with -DX2CT_ONNXRUNTIME_INCLUDE=FOLDER"},
+    {"tensorrt", "", "libnvinfer.so.", "libnvinfer.so." X2CT_TENSORRT_MAJOR, true, X2CT_TENSORRT_MAJOR ".x",
+     "pip install 'tensorrt==" X2CT_TENSORRT_MAJOR ".*'",
+     "TensorRT's headers were not found: build it with -DX2CT_TENSORRT_INCLUDE=FOLDER"},
 };
 
 const Recipe& recipe(const std::string& name) {

@@ -197,7 +197,9 @@ std::shared_ptr<Network> Networks::lift_for(const Index& patch) {
 
 std::shared_ptr<Network> Networks::load(const Graph& graph, const std::string& precision,
                                         std::map<std::string, Shape> shapes) {
-    NetworkOptions options{bundle_.file_of(graph), options_.device, precision, options_.threads, std::move(shapes)};
+    const auto artefact = options_.artefacts.find(graph.file);
+    const std::string path = artefact == options_.artefacts.end() ? bundle_.file_of(graph) : artefact->second;
+    NetworkOptions options{path, options_.device, precision, options_.threads, std::move(shapes)};
     options.provider = options_.provider;
     options.provider_options = options_.provider_options;
     return backend_->load(options);

@@ -52,13 +52,15 @@ void bind_networks(py::module_& module) {
                          const std::string& runtime_dir, const std::string& device, const std::string& precision,
                          int threads, const std::array<std::int64_t, 3>& shape, const std::array<double, 3>& voxel_mm,
                          std::int64_t memory, std::int64_t halo, const std::string& provider,
-                         const std::map<std::string, std::string>& provider_options) {
+                         const std::map<std::string, std::string>& provider_options,
+                         const std::map<std::string, std::string>& artefacts) {
                  return load(folder, checksum, backend, runtime_dir,
-                             {device, precision, threads, shape, voxel_mm, memory, halo, provider, provider_options});
+                             {device, precision, threads, shape, voxel_mm, memory, halo, provider, provider_options,
+                              artefacts});
              }),
              "folder"_a, "checksum"_a, py::kw_only(), "backend"_a, "runtime_dir"_a, "device"_a, "precision"_a,
              "threads"_a, "shape"_a, "voxel_mm"_a, "memory"_a = 0, "halo"_a = -1, "provider"_a = "",
-             "provider_options"_a = py::dict())
+             "provider_options"_a = py::dict(), "artefacts"_a = py::dict())
         .def("plan", &Networks::plan, "volumes"_a, py::call_guard<py::gil_scoped_release>())
         .def("compile", &Networks::compile, "plan"_a, py::call_guard<py::gil_scoped_release>())
         .def("condition_on", &condition_on, "views"_a, "valid"_a, "matrices"_a)

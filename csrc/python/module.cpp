@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, module) {
     x2ct::python::bind_table(module);
     x2ct::python::bind_noise(module);
     x2ct::python::bind_network(module);
+    x2ct::python::bind_plan(module);
     x2ct::python::bind_consistency(module);
     x2ct::python::bind_tiles(module);
     x2ct::python::bind_ensemble(module);

@@ -50,7 +50,9 @@ def evaluate(
     ] = None,
     voxel: Annotated[Any, typer.Option(parser=parse_voxel, metavar="MM", help="Their size, likewise.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
-    backend: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.", rich_help_panel="Runtime")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, openvino, onnxruntime or tensorrt.", rich_help_panel="Runtime")
+    ] = "auto",
     precision: Annotated[str, typer.Option(help="auto, f32, tf32, bf16 or f16.", rich_help_panel="Runtime")] = "auto",
     threads: Threads = 0,
     card: Annotated[bool, typer.Option("--card", help="Print the Markdown for a model card.")] = False,

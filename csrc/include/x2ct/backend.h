@@ -7,12 +7,14 @@
 #include <string>
 #include <vector>
 
+#include "x2ct/error.h"
 #include "x2ct/network.h"
+#include "x2ct/plan.h"
 
 namespace x2ct {
 
-/// Grows whenever anything in network.h or backend.h changes: a library of another version is refused.
-inline constexpr std::uint32_t kBackendAbi = 4;
+/// Grows whenever anything in network.h, plan.h or backend.h changes: a library of another version is refused.
+inline constexpr std::uint32_t kBackendAbi = 7;
 
 /// A runtime that compiles and evaluates networks.
 class Backend {
@@ -27,6 +29,18 @@ class Backend {
     virtual std::vector<std::string> precisions(const std::string& device) const = 0;
     /// Throws InputError for a wrong file or option, MissingRuntime for a device or precision that isn't here.
     virtual std::unique_ptr<Network> load(const NetworkOptions& options) = 0;
+
+    /// What a plan for the device depends on: its name, and what of it the backend compiles for. Throws InputError
+    /// where the backend has no plans, MissingRuntime for a device that isn't here.
+    virtual std::string plan_device(const std::string& device) const { throw no_plans(device); }
+    /// Builds a plan, which load() takes as a network's path. Throws as load() does, and Cancelled.
+    virtual void build(const PlanOptions& options) { throw no_plans(options.path); }
+
+  private:
+    static InputError no_plans(const std::string& what) {
+        return InputError(what +
+                          ": backend: found one that loads ONNX as it is, expected one that builds plans: tensorrt");
+    }
 };
 
 // What a backend's library exports, with C linkage.

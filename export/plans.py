@@ -1,0 +1,190 @@
+"""From a bundle to what one machine runs: the denoiser's typed graph, and TensorRT plans of all three networks.
+
+The typed graph is proven first (`rounding.py`), and kept in the cache: what proves it takes longer than what makes it.
+The builder runs in a thread of its own, so that Ctrl-C ends it at its next step.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from x2ct import __version__, _core
+from x2ct.artefacts import Artefact, Cache, Recipe, onnx_sources
+from x2ct.bundle import Bundle
+from x2ct.fields import Json
+from x2ct.plans import BACKEND, Machine, Volumes, recipe
+
+Say = Callable[[str], None]
+Step = Callable[[int, int, str], None]
+
+PROOF = "x2ct.rounding"
+"""The entry of a typed graph's metadata that holds what was measured on it, as JSON."""
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What plans are to be like.
+
+    Attributes:
+        precision: of the denoiser: "bf16", "f16", "tf32" or "f32".
+        volumes: that they are for; None is the bundle's own grid.
+        workspace: bytes that a kernel may use beside its tensors; 0 is all there is.
+        effort: 0 to 5, how long kernels are compared.
+        device: "cuda" or "cuda:N".
+    """
+
+    precision: str = "bf16"
+    volumes: Volumes | None = None
+    workspace: int = 0
+    effort: int = 3
+    device: str = "cuda"
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """What the recipe says of the builder's options."""
+        return {"workspace": str(self.workspace), "effort": str(self.effort)}
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build has: each artefact, by its file name, and what was measured on the typed graph."""
+
+    artefacts: Mapping[str, Artefact]
+    rounding: Mapping[str, Json] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Json]:
+        """As plain data."""
+        return {
+            "artefacts": {
+                name: {**one.to_json(), "path": str(one.path), "built": one.built}
+                for name, one in self.artefacts.items()
+            },
+            "rounding": dict(self.rounding),
+        }
+
+
+def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = None) -> Built:
+    """The denoiser's graph in a precision, from the cache or made and proven.
+
+    Raises:
+        X2CTError: (any of the family) see `rounding.typed_denoiser`.
+    """
+    import onnx
+
+    tell = say or (lambda _: None)
+    source = bundle.file_of(bundle.networks.denoiser)
+    made = Recipe(
+        kind="onnx",
+        file=f"denoiser.{precision}.onnx",
+        sources=(*onnx_sources(source), *(bundle.file_of(one) for _, one in bundle.networks.items())),
+        runtime=f"x2ct {__version__}, onnx {metadata.version('onnx')}",
+        device="any",
+        precision=precision,
+    )
+
+    def build(target: Path) -> None:
+        from x2ct.export.rounding import typed_denoiser
+
+        done = typed_denoiser(bundle, precision, tell)
+        entry = done.typed.model.metadata_props.add()
+        entry.key, entry.value = PROOF, json.dumps(done.to_json())
+        target.write_bytes(done.typed.model.SerializeToString(deterministic=True))
+
+    artefact = cache.obtain(made, build, tell)
+    said = {entry.key: entry.value for entry in onnx.load(artefact.path).metadata_props}
+    proof: dict[str, Json] = json.loads(said.get(PROOF, "{}"))
+    return Built({artefact.path.name: artefact}, proof)
+
+
+def build_plans(
+    bundle: Bundle, options: PlanOptions, cache: Cache, *, say: Say | None = None, step: Step | None = None
+) -> Built:
+    """TensorRT plans of a bundle's networks, from the cache or built here.
+
+    Args:
+        bundle: the model.
+        options: what they are to be like.
+        cache: where they are kept.
+        say: called with one line before each stage.
+        step: called with (steps done, of how many, the builder's phase).
+
+    Raises:
+        InputError: volumes that the model can't take.
+        MissingRuntimeError: TensorRT, a GPU or a package is missing.
+        MemoryLimitError: out of memory on the GPU.
+        X2CTError: the builder failed, or the typed graph is past its bounds.
+    """
+    tell = say or (lambda _: None)
+    shape = bundle.grid.shape
+    volumes = options.volumes or Volumes(shape, shape, shape)
+    volumes.check(bundle.patch.stride)
+    machine = Machine.here(options.device)
+    typed = typed_graph(bundle, options.precision, cache, tell)
+    artefacts = dict(typed.artefacts)
+    [denoiser] = (one.path for one in typed.artefacts.values())
+    for name, network in bundle.networks.items():
+        precision = options.precision if name == "denoiser" else "f32"
+        source = denoiser if name == "denoiser" else bundle.file_of(network)
+        made = recipe(bundle, network, precision, volumes, machine, options.flags)
+        tell(f"building the {name}'s plan in {precision}")
+        artefact = cache.obtain(made, _builder(source, made, options, machine, cache, step), tell)
+        artefacts[artefact.path.name] = artefact
+    return Built(artefacts, typed.rounding)
+
+
+def copy_to(built: Built, cache: Cache, folder: Path) -> None:
+    """Put copies of all artefacts, with their sidecars, into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, artefact in built.artefacts.items():
+        cache.copy_to(artefact, folder / name)
+
+
+def _builder(
+    source: Path, made: Recipe, options: PlanOptions, machine: Machine, cache: Cache, step: Step | None
+) -> Callable[[Path], None]:
+    ended = threading.Event()
+
+    def told(phase: str, done: int, total: int) -> bool:
+        if step is not None:
+            step(done, total, phase)
+        return not ended.is_set()
+
+    def build(target: Path) -> None:
+        _core.build_plan(
+            str(source),
+            str(target),
+            {name: (shapes[0], shapes[1], shapes[2]) for name, shapes in made.profile.items()},
+            backend=BACKEND,
+            device=options.device,
+            precision=made.precision,
+            workspace_bytes=options.workspace,
+            effort=options.effort,
+            timing_cache=str(_timings(cache, machine)),
+            progress=told,
+            runtime_dir=machine.runtime_dir,
+        )
+
+    def interruptible(target: Path) -> None:
+        with ThreadPoolExecutor(1) as thread:
+            work = thread.submit(build, target)
+            try:
+                work.result()
+            except BaseException:
+                ended.set()
+                raise
+
+    return interruptible
+
+
+def _timings(cache: Cache, machine: Machine) -> Path:
+    """Where kernels' timings are kept: one file for a release of TensorRT and a kind of GPU."""
+    from hashlib import sha256
+
+    told = sha256(f"{machine.runtime}, {machine.device}".encode()).hexdigest()[:16]
+    return cache.folder / BACKEND / f"timings-{told}.bin"

@@ -1,0 +1,126 @@
+"""What only a GPU with TensorRT can show: `pytest -m gpu`. Skips with the reason where TensorRT can't be had."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_bundle
+from x2ct import _core
+from x2ct.artefacts import Cache
+from x2ct.bundle import Bundle
+from x2ct.errors import Cancelled, InputError, MissingRuntimeError
+from x2ct.plans import BACKEND, PRECISIONS, Machine, Volumes, find, inputs_for
+from x2ct.runtimes import find_runtime
+
+pytestmark = pytest.mark.gpu
+
+PLACE = str(find_runtime(BACKEND).folder or "")
+[STATUS] = (one for one in _core.backends({BACKEND: PLACE}) if one["name"] == BACKEND)
+if "cuda" not in STATUS["devices"]:
+    pytest.skip(STATUS["reason"] or str(STATUS["missing_devices"]), allow_module_level=True)
+pytest.importorskip("onnx")
+pytest.importorskip("torch")
+
+from x2ct.export.plans import PlanOptions, build_plans  # noqa: E402
+
+BOUND_HU = {"f32": 0.5, "tf32": 5.0, "bf16": 10.0, "f16": 5.0}
+"""Mean absolute difference of a whole sample from the CPU's."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_plan_is_built_once_and_says_what_it_is(tiny: Bundle, cache: Cache, precision: str) -> None:
+    options = PlanOptions(precision, Volumes.parse("16,16,16:32,32,32:32,32,32"), effort=0)
+    done = build_plans(tiny, options, cache)
+    assert {name for name in done.artefacts if name.endswith(".plan")} == {"encoder.plan", "lift.plan", "denoiser.plan"}
+    assert not any(one.built for one in build_plans(tiny, options, cache).artefacts.values())
+    machine = Machine.here()
+    _, found = find(tiny, precision, (24, 32, 16), machine, cache=cache.folder)
+    path = str(found["denoiser.onnx"])
+    shapes = inputs_for(tiny.networks.denoiser, (24, 32, 16))
+    network = _core.Network(path, backend=BACKEND, device="cuda", shapes=shapes, runtime_dir=PLACE)
+    assert (network.precision, network.device) == (precision, "cuda:0")
+    assert network.inputs == shapes
+    assert network.runtime_version == STATUS["version"]
+    wide = inputs_for(tiny.networks.denoiser, (64, 32, 16))
+    with pytest.raises(InputError, match="which the plan was built for; build another"):
+        _core.Network(path, backend=BACKEND, device="cuda", shapes=wide, runtime_dir=PLACE)
+    other = "f32" if precision != "f32" else "bf16"
+    with pytest.raises(MissingRuntimeError, match=f"computes in {precision}; build one in {other}"):
+        _core.Network(path, backend=BACKEND, device="cuda", precision=other, runtime_dir=PLACE)
+
+
+def test_a_plan_that_is_cut_short_is_a_line(tiny: Bundle, cache: Cache, tmp_path: Path) -> None:
+    build_plans(tiny, PlanOptions("f32", effort=0), cache)
+    _, found = find(tiny, "f32", tiny.grid.shape, Machine.here(), cache=cache.folder)
+    cut = tmp_path / "cut.plan"
+    cut.write_bytes(found["denoiser.onnx"].read_bytes()[:-100])
+    with pytest.raises(Exception, match="reading the plan") as caught:
+        _core.Network(str(cut), backend=BACKEND, device="cuda", runtime_dir=PLACE)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_progress_can_end_a_build(tiny: Bundle, tmp_path: Path) -> None:
+    network = tiny.networks.denoiser
+    profile = {name: (shape, shape, shape) for name, shape in inputs_for(network, (32, 32, 32)).items()}
+    seen: list[str] = []
+
+    def told(phase: str, step: int, steps: int) -> bool:
+        seen.append(phase)
+        return False
+
+    target = tmp_path / "denoiser.plan"
+    with pytest.raises(Cancelled):
+        _core.build_plan(
+            str(tiny.file_of(network)),
+            str(target),
+            profile,
+            backend=BACKEND,
+            device="cuda",
+            precision="f32",
+            progress=told,
+            runtime_dir=PLACE,
+        )
+    assert seen
+    assert not target.exists()
+
+
+def test_ctrl_c_ends_a_build_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "x2ct", "build", "chest", "--precision", "f32", "--effort", "5"]
+    env = {**os.environ, "X2CT_CACHE": str(tmp_path)}
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE)
+    while not any(tmp_path.glob("tensorrt/.*.part")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert not any(tmp_path.glob("tensorrt/.*.part"))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_sample_is_the_cpus(tiny: Bundle, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    import x2ct
+
+    monkeypatch.setenv("X2CT_CACHE", str(tmp_path))
+    build_plans(tiny, PlanOptions(precision, effort=0), Cache())
+    ap = x2ct.XRay.load(Path(x2ct.__file__).parent / "models" / "demo" / "ap.npy")
+    here = x2ct.Sampler(tiny, backend="openvino", precision="f32").sample(ap=ap, seed=1)
+    there = x2ct.Sampler(tiny, backend=BACKEND, device="cuda", precision=precision).sample(ap=ap, seed=1)
+    assert float(np.abs(here.hu - there.hu).mean()) < BOUND_HU[precision]

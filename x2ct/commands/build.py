@@ -1,0 +1,67 @@
+"""`x2ct build`: a bundle to what this machine runs of it, in this machine's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from x2ct import terminal
+from x2ct.commands.options import Json, Quiet, parse_bytes
+
+
+def build(
+    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or a bundled model's name.")],
+    backend: Annotated[str, typer.Option(help="tensorrt.")] = "tensorrt",
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Only the denoiser's typed ONNX graph, which needs no GPU.")
+    ] = False,
+    precision: Annotated[str, typer.Option(help="Of the denoiser: bf16, f16, tf32 or f32.")] = "bf16",
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,Z", help="The volume, or LEAST:USUAL:LARGEST for a range; by default the model's own."
+        ),
+    ] = None,
+    workspace: Annotated[
+        Any,
+        typer.Option(parser=parse_bytes, metavar="SIZE", help="The most that a kernel may use beside its tensors."),
+    ] = None,
+    effort: Annotated[int, typer.Option(min=0, max=5, help="How long kernels are compared.")] = 3,
+    device: Annotated[str, typer.Option(help="cuda[:N].")] = "cuda",
+    cache: Annotated[
+        Path | None, typer.Option(help="Where what is built is kept; by default X2CT_CACHE, or x2ct/ in ~/.cache.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also put copies into this folder.")] = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Build TensorRT plans of a model for this machine's GPU; what is there already is taken."""
+    from x2ct import report as reports
+    from x2ct.artefacts import Cache
+    from x2ct.bundle import Bundle
+    from x2ct.plans import BACKEND, PRECISIONS, Volumes
+
+    if backend != BACKEND:
+        raise typer.BadParameter(f"found --backend {backend}, expected {BACKEND}: the others need nothing built")
+    if precision not in PRECISIONS:
+        raise typer.BadParameter(f"found --precision {precision}, expected {', '.join(PRECISIONS)}")
+    with terminal.training_packages(), terminal.progress("steps", quiet) as display:
+        from x2ct.export import plans
+
+        kept, model = Cache(cache), Bundle.load(bundle)
+        volumes = Volumes.parse(shape) if shape else None
+        if graph:
+            done = plans.typed_graph(model, precision, kept, display.stage)
+        else:
+            options = plans.PlanOptions(precision, volumes, workspace or 0, effort, device)
+            done = plans.build_plans(model, options, kept, say=display.stage, step=display.step)
+        if output is not None:
+            plans.copy_to(done, kept, output)
+    if json:
+        terminal.show(reports.to_json(done.to_json()).rstrip())
+        return
+    for artefact in done.artefacts.values():
+        state = f"built in {artefact.seconds:.1f} s" if artefact.built else "there already"
+        terminal.show(f"{artefact.path}: {artefact.bytes / 1e6:.1f} MB, {state}", quiet)
