@@ -9,6 +9,7 @@ Fine-tuning on other data gains there and loses at home; weights in between ofte
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from x2ct.model import X2CTModel
 def main() -> int:
     """Write the bundle; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("first", help="a bundle, or a bundled model's name")
-    parser.add_argument("second", help="a bundle of the same network; its provenance and settings are kept")
+    parser.add_argument("first", help="a bundle, or a bundled model's name; its solver and noise levels are kept")
+    parser.add_argument("second", help="a bundle of the same network; its provenance is kept")
     parser.add_argument("--share", type=float, default=0.5, help="of the second's weights")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
@@ -35,13 +36,12 @@ def main() -> int:
         first, second = starting_point(args.first), starting_point(args.second)
         if (first.config.model, first.config.intensity) != (second.config.model, second.config.intensity):
             raise InputError.of(args.second, "network", found="another one", expected=f"that of {args.first}")
-        bundle = Bundle.load(args.second)
-        other = Bundle.load(args.first).checksum
-        said = f"benchmarks/blend.py: {args.share:g} of these weights, {1 - args.share:g} of {other}"
-        provenance = {**bundle.provenance, "blend": said}
-        report = export_model(
-            blended(first, second, args.share), spec_of(second.config, bundle.name, provenance), args.output
-        )
+        base, tuned = Bundle.load(args.first), Bundle.load(args.second)
+        said = f"benchmarks/blend.py: {args.share:g} of these weights, {1 - args.share:g} of {base.checksum}"
+        spec = spec_of(second.config, tuned.name, {**tuned.provenance, "blend": said})
+        # Solver and noise levels were chosen for the first, and the weights have not gone far.
+        spec = dataclasses.replace(spec, diffusion=base.diffusion)
+        report = export_model(blended(first, second, args.share), spec, args.output)
     except X2CTError as error:
         print(f"blend: error: {error}", file=sys.stderr)
         return error.exit_code
