@@ -72,6 +72,13 @@ def test_values_are_onnx_reference_values(network: _core.Network, denoiser_file:
     assert np.abs(network(arrays())["denoised"] - wanted).max() < 1e-5 * np.abs(wanted).max()
 
 
+def test_it_does_not_pretend_to_tell_its_layers_times(denoiser_file: str) -> None:
+    profiled = load(denoiser_file, profile=True)
+    profiled(arrays())
+    with pytest.raises(MissingRuntimeError, match="does not tell its layers' times; use backend openvino"):
+        profiled.profile()
+
+
 def test_it_says_what_it_is(network: _core.Network) -> None:
     assert network.inputs == {"x": tuple(WHOLE), "sigma": (1,), "c0": tuple(WHOLE)}
     assert network.outputs == {"denoised": tuple(WHOLE)}
