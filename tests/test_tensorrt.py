@@ -319,3 +319,30 @@ def test_the_typed_graph_is_made_once_and_runs(tiny: Bundle, tmp_path: Path) -> 
     inputs = {name: np.ones(shape, np.float32) for name, shape in network.inputs.items()}
     wanted = 0.01 / 1.01 * (1 - np.tanh(-2 / 3)) + np.tanh(-2 / 3)
     np.testing.assert_allclose(network(inputs)["denoised"], wanted, atol=1e-3)
+
+
+def test_a_network_is_opened_from_its_artefact(tiny: Bundle, tmp_path: Path) -> None:
+    """What a graph's file name is mapped to is opened in its place, by the core."""
+    from x2ct.runtimes import find_runtime
+
+    def networks(artefacts: dict[str, str]) -> _core.Networks:
+        made = _core.Networks(
+            str(tiny.path),
+            tiny.checksum,
+            backend="openvino",
+            runtime_dir=str(find_runtime("openvino").folder),
+            device="cpu",
+            precision="f32",
+            threads=1,
+            shape=tiny.grid.shape,
+            voxel_mm=tiny.grid.spacing_mm,
+            artefacts=artefacts,
+        )
+        made.compile(made.plan(4))
+        return made
+
+    copy = tmp_path / "elsewhere.onnx"
+    shutil.copy(tiny.file_of(tiny.networks.denoiser), copy)
+    assert networks({"denoiser.onnx": str(copy)}).precision == "f32"
+    with pytest.raises(InputError, match=r"none\.onnx: file: found none, expected an ONNX network"):
+        networks({"denoiser.onnx": str(tmp_path / "none.onnx")})
