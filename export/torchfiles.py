@@ -56,7 +56,7 @@ def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: P
     example = tuple(_example(network.inputs, bundle.patch.stride).values())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # its deprecation, and sizes that the tracer follows as numbers
-        traced = torch.jit.trace(module, example, check_trace=False)
+        traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         frozen = torch.jit.freeze(traced.eval())
         told = _description(bundle, network, free_batch=True)
         torch.jit.save(frozen, str(target), _extra_files={"x2ct.json": told.encode()})

@@ -201,7 +201,7 @@ def _squeeze(x: Tensor, axes: list[int]) -> Tensor:
 
 
 def _split(x: Tensor, sizes: list[int] | None = None, axis: int = 0, num_outputs: int = 0) -> Sequence[Tensor]:
-    return x.split(sizes, axis) if sizes is not None else x.chunk(num_outputs, axis)
+    return torch.split(x, sizes, axis) if sizes is not None else x.chunk(num_outputs, axis)
 
 
 def _reduce(function: Callable[..., Tensor]) -> Operator:

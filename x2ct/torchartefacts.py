@@ -16,6 +16,8 @@ from x2ct.bundle import Bundle, Network
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.runtimes import find_runtime
 
+BACKEND = "torch"
+
 DESCRIPTION_SCHEMA = 1
 """Of what an artefact says of itself; csrc/backends/torch/description.h has the same number."""
 
@@ -47,7 +49,9 @@ def recipe(bundle: Bundle, network: Network, kind: str) -> Recipe:
     )
 
 
-def find(bundle: Bundle, kind: str = "", folder: str = "", trust: bool = False) -> tuple[str, Mapping[str, Path]]:
+def find(
+    bundle: Bundle, kind: str = "", folder: str = "", trust: bool = False, cache: Path | None = None
+) -> tuple[str, Mapping[str, Path]]:
     """The artefacts of a bundle's three graphs.
 
     Args:
@@ -55,6 +59,7 @@ def find(bundle: Bundle, kind: str = "", folder: str = "", trust: bool = False) 
         kind: "torchscript" or "aoti"; "" is the first in `SUFFIXES` that is there.
         folder: where to look in place of the cache: what `x2ct export --artefacts` copied.
         trust: open those of a folder also where another machine made them.
+        cache: by default the user's.
 
     Returns:
         The kind, and each graph's artefact by the graph's file name.
@@ -64,7 +69,8 @@ def find(bundle: Bundle, kind: str = "", folder: str = "", trust: bool = False) 
         MissingRuntimeError: there are none; the text says what makes them.
     """
     for candidate in (kind,) if kind else tuple(SUFFIXES):
-        found = _in_folder(bundle, candidate, Path(folder), trust) if folder else _in_cache(bundle, candidate)
+        there = Cache(cache)
+        found = _in_folder(bundle, candidate, Path(folder), trust) if folder else _in_cache(bundle, candidate, there)
         if found is not None:
             return candidate, found
     where = f"in {folder}" if folder else "in this machine's cache"
@@ -77,16 +83,15 @@ def find(bundle: Bundle, kind: str = "", folder: str = "", trust: bool = False) 
 def processor() -> str:
     """The processor's kind and those of its abilities that a compiler makes use of."""
     try:
-        flags = next(
-            line.partition(":")[2].split() for line in Path("/proc/cpuinfo").open() if line.startswith("flags")
-        )
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags = next(line.partition(":")[2].split() for line in lines if line.startswith("flags"))
     except (OSError, StopIteration):
         flags = []
     return " ".join([platform.machine(), *(name for name in _ABILITIES if name in flags)])
 
 
-def _in_cache(bundle: Bundle, kind: str) -> Mapping[str, Path] | None:
-    cache, found = Cache(), {}
+def _in_cache(bundle: Bundle, kind: str, cache: Cache) -> Mapping[str, Path] | None:
+    found = {}
     for _, network in bundle.networks.items():
         artefact = cache.find(recipe(bundle, network, kind))
         if artefact is None:
