@@ -271,6 +271,6 @@ OPERATORS: dict[str, Operator] = {
     "Squeeze": _squeeze,
     "Sub": _arithmetic(torch.sub, lambda a, b: a - b),
     "Tanh": torch.tanh,
-    "Transpose": lambda x, perm: x.permute(perm),
+    "Transpose": lambda x, perm=None: x.permute(perm or list(range(x.ndim))[::-1]),
     "Unsqueeze": _unsqueeze,
 }
