@@ -31,7 +31,7 @@ from x2ct import XRay, _core, output, report
 from x2ct.bundle import Bundle
 from x2ct.conditioning import conditions
 from x2ct.data import ShardSet
-from x2ct.data.shards import Person
+from x2ct.data.shards import Person, resample
 from x2ct.evaluation.metrics import psnr
 from x2ct.geometry import attenuation, project
 from x2ct.schedules import plan
@@ -174,7 +174,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     study = Study(runtime, validation)
     given = study.conditions_of(origin, shape)
     part = tuple(slice(begin, begin + side) for begin, side in zip(origin, shape, strict=True))
-    truth = np.clip(validation.hu()[part], *bundle.intensity.window_hu).astype(np.float32)
+    truth = resample(validation, bundle.grid)[part]
     volumes = {}
     for name, network in rows.items():
         volumes[name] = sample(network, bundle, given, shape, seed=0)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from x2ct.artefacts import Artefact, Cache
-from x2ct.bundle import SUFFIX, Bundle, check_target
+from x2ct.bundle import SUFFIX, Bundle, bundled, check_target
 from x2ct.errors import InputError
 from x2ct.export import proof, torchfiles
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.fields import Json
+from x2ct.manifest import MANIFEST
 from x2ct.torchartefacts import SUFFIXES, recipe
 
 FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True))
@@ -81,7 +82,7 @@ def export(
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise InputError.of("--format", "name", found=repr(unknown[0]), expected=", ".join(FORMATS))
-    is_bundle = source.endswith(SUFFIX) or not Path(source).is_dir()
+    is_bundle = source.endswith(SUFFIX) or source in bundled() or (Path(source) / MANIFEST).exists()
     kinds = [name for name in formats if name in SUFFIXES]
     _check(source, is_bundle, output, kinds, folder, how)
     with tempfile.TemporaryDirectory(prefix="x2ct-export-") as name:
