@@ -3,7 +3,7 @@
     pip install nncf==3.4.0
     python benchmarks/int8.py chest --shards SHARDS -o benchmarks/results/int8-cpu
 
-Static quantisation after training (symmetric weights, activations by their range), calibrated on the states that runs
+Static quantisation after training (symmetric weights, asymmetric activations), calibrated on the states that runs
 on training people pass through: noisy patches of their grid, at every noise level from sigma_max down, as the sampler
 gives them to the network. "all" quantises all convolutions, "3^3" the 3^3 ones alone, where the work is. Encoder and
 lift stay as they are. Judged on the validation person, from the same seed: how far the volume is from that in f32, what
@@ -40,6 +40,8 @@ Array = npt.NDArray[np.float32]
 Tensors = dict[str, Array]
 Network = Callable[[Tensors], Tensors]
 NNCF = "3.4.0"
+VARIANTS = (("all", True, "f32"), ("3^3", True, "f32"), ("3^3", False, "f32"), ("3^3", False, "bf16"))
+"""Which convolutions, whether NNCF corrects biases by the means over all noise levels, and what the rest computes in."""
 
 
 class Study:
@@ -129,7 +131,7 @@ def calibration(runtime: Runtime, studies: list[Study], network: Network, side: 
     return states
 
 
-def quantised(model: Any, states: list[Tensors], which: str) -> Any:
+def quantised(model: Any, states: list[Tensors], which: str, corrected: bool) -> Any:
     import nncf
 
     heavy = [node for node in model.get_ordered_ops() if node.get_type_name() in ("Convolution", "MatMul")]
@@ -140,9 +142,10 @@ def quantised(model: Any, states: list[Tensors], which: str) -> Any:
         model,
         nncf.Dataset(states),
         subset_size=len(states),
-        preset=nncf.QuantizationPreset.PERFORMANCE,
+        preset=nncf.QuantizationPreset.MIXED,
         target_device=nncf.TargetDevice.CPU,
         ignored_scope=ignored,
+        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=not corrected),
     )
 
 
@@ -163,10 +166,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     studies = [Study(runtime, person) for person in training[: options.people]]
     states = calibration(runtime, studies, precise, options.side, options.patches)
     rows: dict[str, Network] = {"f32": precise, "bf16": runtime.compiled(runtime.read(file), "bf16")}
-    for which in ("all", "3^3"):
-        model = quantised(runtime.read(file), states, which)
-        for rest in ("f32", "bf16"):
-            rows[f"int8 {which}, rest {rest}"] = runtime.compiled(model, rest)
+    for which, corrected, rest in VARIANTS:
+        name = f"int8 {which}, {'biases corrected' if corrected else 'as it is'}, rest {rest}"
+        rows[name] = runtime.compiled(quantised(runtime.read(file), states, which, corrected), rest)
     shape = options.shape or bundle.grid.shape
     stride = bundle.patch.stride
     sides = zip(bundle.grid.shape, shape, strict=True)

@@ -8,7 +8,12 @@ from typing import Any
 from x2ct import report
 from x2ct.runtimes import BACKENDS, PRECISIONS, find_runtime
 
-_DEVICES = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda"), "torch": ("cpu", "cuda")}
+_DEVICES = {
+    "openvino": ("cpu",),
+    "onnxruntime": ("cpu", "cuda"),
+    "tensorrt": ("cuda",),
+    "torch": ("cpu", "cuda"),
+}
 """What each backend could drive, were all that it needs here."""
 
 _TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")
