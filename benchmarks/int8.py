@@ -41,7 +41,7 @@ Tensors = dict[str, Array]
 Network = Callable[[Tensors], Tensors]
 NNCF = "3.4.0"
 VARIANTS = (("all", True, "f32"), ("3^3", True, "f32"), ("3^3", False, "f32"), ("3^3", False, "bf16"))
-"""Which convolutions, whether NNCF corrects biases by the means over all noise levels, and what the rest computes in."""
+"""Which convolutions; whether NNCF corrects biases, by means over all noise levels; what the rest computes in."""
 
 
 class Study:
