@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from x2ct.artefacts import Artefact, Cache
-from x2ct.bundle import SUFFIX, Bundle, bundled, check_target
+from x2ct.artefacts import Artefact, Cache, Recipe
+from x2ct.bundle import SUFFIX, Bundle, Network, bundled, check_target
 from x2ct.errors import InputError
 from x2ct.export import proof, torchfiles
 from x2ct.export.proof import Proof
@@ -24,6 +22,16 @@ FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True))
 """What can be made; "onnx" is the bundle itself."""
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is said of a run, and of a bundle has been said already; see `export_run`."""
+
+    name: str | None = None
+    dtype: str = "f16"
+    ema: float | None = None
+    provenance: Mapping[str, Json] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,9 @@ def export(
     output: Path | None,
     formats: Sequence[str] = ("onnx",),
     *,
+    run: RunOptions | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
-    **how: Any,
 ) -> Exported:
     """Make what is asked for of a run or a bundle, prove it, and only then write it.
 
@@ -69,86 +77,99 @@ def export(
         source: a folder that `x2ct train` wrote, or a bundle's folder or a bundled model's name.
         output: the bundle to write, for a run; None for a bundle, which is there already.
         formats: of `FORMATS`. A run's bundle is always made, as all others are made of it.
+        run: of a run alone.
         folder: where to put a copy of torch's artefacts, to take to another machine.
         progress: called with one line before each stage.
-        how: of a run; see `export_run`.
 
     Raises:
         InputError: the source can't be read, the output can't be written, or an option does not fit the source.
         MissingRuntimeError: a package or a compiler is missing.
         X2CTError: something can't be made, or computes something else; nothing is written.
     """
-    say = progress or (lambda _: None)
-    unknown = [name for name in formats if name not in FORMATS]
-    if unknown:
-        raise InputError.of("--format", "name", found=repr(unknown[0]), expected=", ".join(FORMATS))
-    is_bundle = source.endswith(SUFFIX) or source in bundled() or (Path(source) / MANIFEST).exists()
-    kinds = [name for name in formats if name in SUFFIXES]
-    _check(source, is_bundle, output, kinds, folder, how)
+    say = progress or _silent
+    options = run or RunOptions()
+    kinds = _kinds(formats, folder)
+    target = _target(source, output, kinds, options)
     with tempfile.TemporaryDirectory(prefix="x2ct-export-") as name:
         scratch = Path(name)
-        if is_bundle:
-            bundle, parity = Bundle.load(source), None
-        else:
-            assert output is not None
-            parity = export_run(source, scratch / output.name, progress=progress, **how)
-            bundle = parity.bundle
+        parity = None
+        if target is not None:
+            parity = export_run(source, scratch / target.name, **vars(options), progress=progress)
+        bundle = parity.bundle if parity is not None else Bundle.load(source)
         staged = Cache(scratch / "cache")
-        made = [(recipe(bundle, network, kind), network) for kind in kinds for _, network in bundle.networks.items()]
-        for one, network in made:
-            say(f"making {one.file} of {network.file}")
-            there = Cache().find(one)
-            if there is None:
-                staged.obtain(one, lambda target, n=network, k=one.kind: torchfiles.build(bundle, n, k, target))  # type: ignore[misc]
-            else:
-                staged.obtain(one, lambda target, path=there.path: _copy(path, target))  # type: ignore[misc]
+        made = list(_make(bundle, kinds, staged, say))
         say("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
         rows = proof.prove(bundle, reference, ["onnx", *kinds], scratch / "trials", staged.folder, say)
         proof.require(rows)
         say("writing")
-        if output is not None:
-            files = {file: (bundle.path / file).read_bytes() for file in bundle.files}
-            bundle = Bundle.write(output, bundle, files)
-        kept = tuple(_keep(staged, one) for one, _ in made)
+        if target is not None:
+            bundle = Bundle.write(target, bundle, {file: (bundle.path / file).read_bytes() for file in bundle.files})
+        kept = tuple(Cache().obtain(one, _copying(artefact.path)) for one, artefact in made)
         for artefact in kept if folder is not None else ():
-            assert folder is not None
-            folder.mkdir(parents=True, exist_ok=True)
-            Cache().copy_to(artefact, folder / artefact.path.name)
+            Cache().copy_to(artefact, Path(folder or "") / artefact.path.name)
     return Exported(bundle, parity, rows, kept)
 
 
-def _check(
-    source: str, is_bundle: bool, output: Path | None, kinds: Sequence[str], folder: Path | None, how: Mapping[str, Any]
-) -> None:
-    """What can be known to be wrong before anything heavy is loaded."""
+def _kinds(formats: Sequence[str], folder: Path | None) -> list[str]:
+    """Torch's kinds among the formats."""
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError.of("--format", "name", found=repr(name), expected=", ".join(FORMATS))
+    kinds = [name for name in dict.fromkeys(formats) if name in SUFFIXES]
     if kinds:
         proof.require_torch_backend()
-    if folder is not None and not kinds:
+    elif folder is not None:
         raise InputError.of("--artefacts", "options", found="no --format of torch's", expected="torchscript or aoti")
-    if is_bundle:
-        if output is not None:
-            raise InputError.of("--output", "option", found="a bundle to export from", expected="none, for it stays")
-        given = [name for name, value in how.items() if value is not None and (name, value) != ("dtype", "f16")]
-        if given:
-            raise InputError.of(source, "source", found="a bundle", expected=f"a run, which {given[0]} is for")
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            found = (error.strerror or str(error)).lower()
+            raise InputError.of(folder, "artefacts", found=found, expected="a folder to write to") from None
+    return kinds
+
+
+def _target(source: str, output: Path | None, kinds: Sequence[str], options: RunOptions) -> Path | None:
+    """The bundle to write; None where the source is one. Says before anything heavy what does not go together."""
+    if source.endswith(SUFFIX) or source in bundled() or (Path(source) / MANIFEST).exists():
+        if output is not None or options != RunOptions():
+            found = "--output" if output is not None else "options of a run"
+            raise InputError.of(source, "source", found=f"a bundle, and {found}", expected="a bundle alone, or a run")
         if not kinds:
             raise InputError.of("--format", "name", found="onnx alone", expected="torchscript or aoti, from a bundle")
-    elif output is None:
+        return None
+    if output is None:
         raise InputError.of("--output", "option", found="none", expected=f"the bundle to write: NAME{SUFFIX}")
-    else:
-        check_target(output)
+    check_target(output)
+    return output
 
 
-def _keep(staged: Cache, one: Any) -> Artefact:
-    """What has been proven, in the user's cache."""
-    proven = staged.find(one)
-    assert proven is not None
-    return Cache().obtain(one, lambda target: _copy(proven.path, target))
+def _make(bundle: Bundle, kinds: Sequence[str], staged: Cache, say: Progress) -> Iterator[tuple[Recipe, Artefact]]:
+    """Each artefact in a cache of the export's own: taken from the user's where it is there, or built."""
+    for kind in kinds:
+        for _, network in bundle.networks.items():
+            one = recipe(bundle, network, kind)
+            there = Cache().find(one)
+            if there is not None:
+                yield one, staged.obtain(one, _copying(there.path))
+                continue
+            say(f"making {one.file} of {network.file}")
+
+            def build(target: Path, network: Network = network, kind: str = kind) -> None:
+                torchfiles.build(bundle, network, kind, target)
+
+            yield one, staged.obtain(one, build)
 
 
-def _copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
+def _copying(source: Path) -> Callable[[Path], None]:
+    """What is proven is not made again."""
+
+    def copy(target: Path) -> None:
         shutil.copyfile(source, target)
+
+    return copy
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""

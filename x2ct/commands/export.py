@@ -46,19 +46,16 @@ def export(
 
         check_writable(report, (".json",))
     with terminal.training_packages(), terminal.progress("stages", quiet) as display:
-        from x2ct.export.formats import export as make
+        from x2ct.export import formats as making
 
         said = reports.read_json(provenance) if provenance else None
-        done = make(
+        done = making.export(
             source,
             output,
             formats or ("onnx",),
+            run=making.RunOptions(name, weights, ema, said),
             folder=artefacts,
             progress=display.stage,
-            name=name,
-            dtype=weights,
-            ema=ema,
-            provenance=said,
         )
     if report is not None:
         reports.write_json(done.to_json(), report)
