@@ -199,13 +199,18 @@ def sample(
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
     backend: Annotated[
         str,
-        typer.Option(help="auto (which is openvino), openvino, onnxruntime or tensorrt.", rich_help_panel="Runtime"),
+        typer.Option(
+            help="auto (which is openvino), openvino, onnxruntime, tensorrt or torch.", rich_help_panel="Runtime"
+        ),
     ] = "auto",
     precision: Annotated[
         str, typer.Option(help="auto, f32, tf32, bf16 or f16; what can't be had is refused.", rich_help_panel="Runtime")
     ] = "auto",
     provider: Annotated[
-        str, typer.Option(help="Of onnxruntime: cpu, cuda or tensorrt.", rich_help_panel="Runtime")
+        str,
+        typer.Option(
+            help="Of onnxruntime: cpu, cuda or tensorrt. Of torch: torchscript or aoti.", rich_help_panel="Runtime"
+        ),
     ] = "",
     provider_option: Annotated[
         list[Any] | None,
@@ -213,6 +218,18 @@ def sample(
             parser=parse_option, metavar="KEY=VALUE", help="Handed to it; may be repeated.", rich_help_panel="Runtime"
         ),
     ] = None,
+    artefacts: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where torch's files are; by default this machine's cache.",
+            rich_help_panel="Runtime",
+        ),
+    ] = "",
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run them, which are code, also if made elsewhere.", rich_help_panel="Runtime"),
+    ] = False,
     threads: Threads = 0,
     manifest: Annotated[
         Path | None,
@@ -272,6 +289,8 @@ def sample(
         precision=precision,
         provider=provider,
         provider_options=tuple(provider_option or ()),
+        artefacts=artefacts,
+        trust=trust,
         threads=threads,
     )
     if manifest is not None:

@@ -1,5 +1,6 @@
 """Each runtime that is here, sampling the same volume from the same seed; times side by side from one run.
 
+    x2ct export chest --format torchscript --format aoti      # once: what torch runs
     python benchmarks/runtimes.py chest -o benchmarks/results/runtimes-cpu
 
 Rows take turns, round by round, so that the machine's mood falls on all of them; medians and spreads over the rounds,
@@ -25,7 +26,15 @@ import x2ct
 from x2ct.errors import MissingRuntimeError
 
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
-ROWS = (("openvino", "f32"), ("onnxruntime", "f32"), ("openvino", "bf16"))
+Row = tuple[str, str, str]
+ROWS: tuple[Row, ...] = (
+    ("openvino", "", "f32"),
+    ("onnxruntime", "", "f32"),
+    ("torch", "torchscript", "f32"),
+    ("torch", "aoti", "f32"),
+    ("openvino", "", "bf16"),
+)
+"""Backend, what of it, and precision."""
 BOUND_HU = {"f32": 0.5, "bf16": 5.0}
 """Mean absolute difference of a whole sample: f32 differs by the order of sums, bf16 by rounding."""
 
@@ -50,17 +59,17 @@ def main() -> None:
 
 def measure(bundle: str, rounds: int, threads: int) -> dict[str, Any]:
     xrays = {name: x2ct.XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
-    samplers: dict[tuple[str, str], x2ct.Sampler] = {}
-    first: dict[tuple[str, str], x2ct.Result] = {}
+    samplers: dict[Row, x2ct.Sampler] = {}
+    first: dict[Row, x2ct.Result] = {}
     missing = {}
     for row in ROWS:
         try:
-            sampler = x2ct.Sampler(bundle, backend=row[0], precision=row[1], threads=threads)
+            sampler = x2ct.Sampler(bundle, backend=row[0], provider=row[1], precision=row[2], threads=threads)
             first[row] = sampler.run(**xrays, seed=0)
             samplers[row] = sampler
         except MissingRuntimeError as error:
-            missing[" ".join(row)] = str(error)
-    times: dict[tuple[str, str], list[dict[str, Any]]] = {row: [] for row in samplers}
+            missing[" ".join(filter(None, row))] = str(error)
+    times: dict[Row, list[dict[str, Any]]] = {row: [] for row in samplers}
     for number in range(rounds):
         for row, sampler in samplers.items():
             times[row].append(sampler.run(**xrays, seed=1 + number).report["timings"])
@@ -78,13 +87,11 @@ def measure(bundle: str, rounds: int, threads: int) -> dict[str, Any]:
     }
 
 
-def entry(
-    row: tuple[str, str], first: x2ct.Result, times: list[dict[str, Any]], reference: np.ndarray
-) -> dict[str, Any]:
+def entry(row: Row, first: x2ct.Result, times: list[dict[str, Any]], reference: np.ndarray) -> dict[str, Any]:
     away = np.abs(first.volume.hu - reference)
     seconds = [one["per_evaluation_s"] for one in times]
     return {
-        "runtime": f"{row[0]} {first.report['runtime']} {row[1]}",
+        "runtime": " ".join(filter(None, (row[0], first.report["runtime"], *row[1:]))),
         "per_evaluation_s": round(statistics.median(seconds), 4),
         "min_s": round(min(seconds), 4),
         "max_s": round(max(seconds), 4),
@@ -92,7 +99,7 @@ def entry(
         "condition_s": round(first.report["timings"]["condition_s"], 3),
         "mean_abs_difference_hu": round(float(away.mean()), 4),
         "max_abs_difference_hu": round(float(away.max()), 2),
-        "bound_hu": BOUND_HU[row[1]],
+        "bound_hu": BOUND_HU[row[2]],
     }
 
 

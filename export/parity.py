@@ -131,7 +131,7 @@ def cases(model: X2CTModel, spec: ModelSpec) -> Iterator[Case]:
         conditions = torched(model.lift, given, ("c0", "c1"))
         yield Case("lift", given, conditions, patch=patch)
 
-        clean = _smooth(patch, rng)
+        clean = smooth_volume(patch, rng)
         for sigma in sigmas:
             noisy = clean + np.float32(sigma) * rng.standard_normal(clean.shape, np.float32)
             given = {"x": noisy, "sigma": np.array([sigma], np.float32), **conditions}
@@ -269,7 +269,7 @@ def xrays(spec: ModelSpec | Manifest, rng: np.random.Generator) -> Array:
     return np.ascontiguousarray(tops * hump * texture, np.float32)
 
 
-def _smooth(shape: tuple[int, int, int], rng: np.random.Generator) -> Array:
+def smooth_volume(shape: tuple[int, int, int], rng: np.random.Generator) -> Array:
     """A volume in [-1, 1], [1, 1, X, Y, Z]: waves along each axis."""
     waves = [np.sin(np.linspace(0, 6, side) + rng.uniform(0, 6)) for side in shape]
     volume = waves[0][:, None, None] * waves[1][:, None] * waves[2]

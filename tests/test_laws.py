@@ -95,7 +95,9 @@ def law_files_never_execute(source: str) -> list[str]:
             found.append(f"line {call.lineno}: torch.load without weights_only=True")
         if arguments.get("allow_pickle", False) is not False:
             found.append(f"line {call.lineno}: allow_pickle")
-        if name in {"eval", "exec", "torch.jit.load", "torch.package.PackageImporter"}:
+        # What holds code is opened by the torch backend in C++, after the question of trust.
+        opened = name.rpartition(".")[2] in {"aoti_load_package", "AOTIModelPackageLoader"}
+        if opened or name in {"eval", "exec", "torch.jit.load", "torch.package.PackageImporter"}:
             found.append(f"line {call.lineno}: {name}")
     return found
 
@@ -108,6 +110,11 @@ LIBRARY_LAWS: dict[str, tuple[Law, str]] = {
     "no global torch seed": (law_no_global_seed, "import torch\ntorch.manual_seed(0)\n"),
     "no pickle": (law_files_never_execute, "import pickle\n"),
     "no pickle in torch.load": (law_files_never_execute, "import torch\ntorch.load('x', weights_only=False)\n"),
+    "no TorchScript opened in Python": (law_files_never_execute, "import torch\ntorch.jit.load('x.pt')\n"),
+    "no package opened in Python": (
+        law_files_never_execute,
+        "import torch._inductor\ntorch._inductor.aoti_load_package('x.pt2')\n",
+    ),
     "no pickle in numpy.load": (law_files_never_execute, "import numpy as np\nnp.load('x', allow_pickle=True)\n"),
 }
 

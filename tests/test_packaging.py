@@ -170,6 +170,8 @@ def test_installed_command_runs_without_torch(installed: Path, tmp_path: Path) -
     missing = backends["onnxruntime"]
     assert not missing["available"]
     assert ("pip install onnxruntime" if missing["built"] else "headers were not found") in missing["reason"]
+    assert not backends["torch"]["built"]  # the environment that pip builds a wheel in has no PyTorch
+    assert "install torch, then build" in backends["torch"]["reason"]
 
 
 @pytest.mark.wheel

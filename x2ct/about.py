@@ -6,7 +6,15 @@ from importlib import metadata, util
 from typing import Any
 
 from x2ct import report
-from x2ct.runtimes import BACKENDS, find_runtime
+from x2ct.runtimes import BACKENDS, PRECISIONS, find_runtime
+
+_DEVICES = {
+    "openvino": ("cpu",),
+    "onnxruntime": ("cpu", "cuda"),
+    "tensorrt": ("cuda",),
+    "torch": ("cpu", "cuda"),
+}
+"""What each backend could drive, were all that it needs here."""
 
 _TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")
 
@@ -28,6 +36,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         "versions": report.versions(),
         "core": "",
         "backends": [],
+        "abilities": [],
         "solvers": [],
         "schedules": [],
         "training": {name: _version(name) for name in _TRAINING},
@@ -41,6 +50,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
     else:
         facts["core"] = "ready"
         facts["backends"] = _backends()
+        facts["abilities"] = abilities(facts["backends"])
         facts["solvers"] = [dict(solver) for solver in _core.solvers()]
         facts["schedules"] = _core.schedules()
     if bundle is not None:
@@ -61,6 +71,27 @@ def _backends() -> list[dict[str, Any]]:
     return found
 
 
+def abilities(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each backend, device and precision: whether it can be used, and if not why, and what to install.
+
+    Args:
+        backends: what the core says of each.
+    """
+    found = []
+    for backend in backends:
+        devices = _DEVICES[backend["name"]]
+        missing = backend["missing_devices"] if backend["available"] else dict.fromkeys(devices, backend["reason"])
+        for device in devices:
+            native = backend["precisions"].get(device, [])
+            for precision in PRECISIONS[1:]:
+                reason = missing.get(device, "")
+                if not reason and precision not in native:
+                    reason = f"{backend['name']} computes in {' or '.join(native)} on this {device}"
+                one = {"backend": backend["name"], "device": device, "precision": precision}
+                found.append({**one, "usable": not reason, "reason": reason})
+    return found
+
+
 def _version(package: str) -> str:
     """An installed package's version; "" where it is missing."""
     try:
@@ -78,7 +109,7 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Versions", list(facts["versions"].items())),
         (
             "Backends",
-            [("core", facts["core"]), *((backend["name"], _backend(backend)) for backend in facts["backends"])],
+            [("core", facts["core"]), *(line for backend in facts["backends"] for line in _backend(backend, facts))],
         ),
         ("Solvers", [(solver["name"], _solver(solver)) for solver in facts["solvers"]]),
         ("Schedules", [(name, "") for name in facts["schedules"]]),
@@ -125,12 +156,22 @@ def _solver(solver: dict[str, Any]) -> str:
     return f"order {solver['order']}{kind}; keeps {len(volumes)} volumes: {' '.join(volumes)}"
 
 
-def _backend(backend: dict[str, Any]) -> str:
+def _backend(backend: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each device: what it computes in and what not, or why it can't be used."""
+    name = backend["name"]
     if not backend["available"]:
-        return f"missing: {backend['reason']}"
-    devices = [f"{device} ({', '.join(backend['precisions'][device])})" for device in backend["devices"]]
-    missing = [f"no {device}: {reason}" for device, reason in backend["missing_devices"].items()]
-    return "; ".join([backend["version"], ", ".join(devices), *missing])
+        return [(name, f"missing: {backend['reason']}")]
+    lines = []
+    for device in _DEVICES[name]:
+        mine = [one for one in facts["abilities"] if (one["backend"], one["device"]) == (name, device)]
+        usable, not_usable = ([one["precision"] for one in mine if one["usable"] is wanted] for wanted in (True, False))
+        if usable:
+            lines.append(
+                (f"{name} {device}", f"{backend['version']}: {', '.join(usable)}; not {', '.join(not_usable)}")
+            )
+        else:
+            lines.append((f"{name} {device}", f"missing: {mine[0]['reason']}"))
+    return lines
 
 
 def _bundle_sections(bundle: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

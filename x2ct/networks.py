@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from x2ct import _core, plans
+from x2ct import _core, plans, torchartefacts
 from x2ct.bundle import Bundle
 from x2ct.conditioning import Conditions
 from x2ct.grid import Grid
@@ -51,6 +51,7 @@ class Networks:
     def __init__(self, bundle: Bundle, grid: Grid, choice: Choice, threads: int, budget: Budget, volumes: int) -> None:
         started = time.perf_counter()
         self.bundle = bundle
+        self.artefacts, files = artefacts_of(bundle, grid, choice)
         self.compiled = _core.Networks(
             str(bundle.path),
             bundle.checksum,
@@ -63,9 +64,9 @@ class Networks:
             voxel_mm=grid.spacing_mm,
             memory=budget.bytes or 0,
             halo=-1 if budget.halo is None else budget.halo,
-            provider=choice.provider,
+            provider=provider_of(choice),
             provider_options=choice.provider_options,
-            artefacts=_artefacts(bundle, grid, choice),
+            artefacts=files,
         )
         self.plan = self.compiled.plan(volumes)
         self.compiled.compile(self.plan)
@@ -105,10 +106,21 @@ class Networks:
         }
 
 
-def _artefacts(bundle: Bundle, grid: Grid, choice: Choice) -> dict[str, str]:
-    """By a graph's file name, what the backend opens in its place; empty for backends that open ONNX."""
-    if choice.backend != plans.BACKEND:
-        return {}
-    machine = plans.Machine.here(choice.device)
-    _, found = plans.find(bundle, choice.precision, grid.shape, machine)
-    return {file: str(path) for file, path in found.items()}
+def artefacts_of(bundle: Bundle, grid: Grid, choice: Choice) -> tuple[str, dict[str, str]]:
+    """What kind of artefacts the backend opens, and each by the file name of the graph that it stands for.
+
+    Nothing of either for backends that open ONNX.
+    """
+    if choice.backend == torchartefacts.BACKEND:
+        kind, files = torchartefacts.find(bundle, choice.provider, choice.artefacts, choice.trust)
+    elif choice.backend == plans.BACKEND:
+        kind = plans.BACKEND
+        _, files = plans.find(bundle, choice.precision, grid.shape, plans.Machine.here(choice.device))
+    else:
+        return "", {}
+    return kind, {file: str(path) for file, path in files.items()}
+
+
+def provider_of(choice: Choice) -> str:
+    """The execution provider; which of its artefacts torch runs has been decided by now."""
+    return "" if choice.backend == torchartefacts.BACKEND else choice.provider

@@ -14,9 +14,10 @@ from pathlib import Path
 from x2ct.errors import InputError, MissingRuntimeError
 
 DEVICES = ("auto", "cpu", "cuda")
-BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt")
+BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt", "torch")
 PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16")
-PROVIDERS = ("", "cpu", "cuda", "tensorrt")
+PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript", "aoti")}
+"""Of the backends that have several ways to run a network."""
 
 _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
@@ -80,11 +81,13 @@ class Choice:
 
     Attributes:
         device: "cpu".
-        backend: "openvino", "onnxruntime" or "tensorrt".
+        backend: "openvino", "onnxruntime", "tensorrt" or "torch".
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
-        provider: ONNX Runtime's execution provider; "" is the device's own.
+        provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
         provider_options: handed to the provider as they are.
+        artefacts: where torch's artefacts are; "" is this machine's cache.
+        trust: open those also where another machine made them.
     """
 
     device: str
@@ -93,6 +96,8 @@ class Choice:
     runtime_dir: str
     provider: str = ""
     provider_options: Mapping[str, str] = field(default_factory=dict)
+    artefacts: str = ""
+    trust: bool = False
 
 
 def choose(
@@ -101,6 +106,8 @@ def choose(
     precision: str = "auto",
     provider: str = "",
     provider_options: Mapping[str, str] | None = None,
+    artefacts: str = "",
+    trust: bool = False,
 ) -> Choice:
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
 
@@ -108,8 +115,10 @@ def choose(
         device: "auto", "cpu", "cuda" or "cuda:N".
         backend: one of `BACKENDS`; "auto" is OpenVINO.
         precision: one of `PRECISIONS`.
-        provider: one of `PROVIDERS`, of ONNX Runtime.
-        provider_options: of that provider.
+        provider: one of `PROVIDERS`, of the backend.
+        provider_options: of ONNX Runtime's provider.
+        artefacts: where torch's are; "" is this machine's cache.
+        trust: open those also where another machine made them.
 
     Raises:
         InputError: a name that no version of x2ct knows.
@@ -122,13 +131,26 @@ def choose(
         raise InputError.of("--backend", "name", found=repr(backend), expected=", ".join(BACKENDS))
     if precision not in PRECISIONS:
         raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
-    if provider not in PROVIDERS:
-        raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[1:]))
-    if (provider or provider_options) and backend != "onnxruntime":
-        raise InputError.of("--provider", "backend", found=backend, expected="onnxruntime")
+    if (provider or provider_options) and backend not in PROVIDERS:
+        raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
+    if provider and provider not in PROVIDERS[backend]:
+        raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
+    if provider_options and backend != "onnxruntime":
+        raise InputError.of("--provider-option", "backend", found=backend, expected="onnxruntime")
+    if (artefacts or trust) and backend != "torch":
+        raise InputError.of("--artefacts", "backend", found=backend, expected="torch")
     if kind == "cuda":
         raise MissingRuntimeError("device cuda: this version of x2ct runs on the CPU only; use --device cpu or auto")
     runtime = find_runtime("openvino" if backend == "auto" else backend)
     if runtime.reason:
         raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
-    return Choice("cpu", runtime.name, precision, str(runtime.folder or ""), provider, dict(provider_options or {}))
+    return Choice(
+        "cpu",
+        runtime.name,
+        precision,
+        str(runtime.folder or ""),
+        provider,
+        dict(provider_options or {}),
+        artefacts,
+        trust,
+    )

@@ -77,7 +77,7 @@ class Sampler:
     Args:
         bundle: a model folder, the name of a bundled model, or a loaded `Bundle`.
         device: "auto" or "cpu" ("cuda" and "cuda:N" are refused by this version).
-        backend: "auto", "openvino" or "onnxruntime"; "auto" is OpenVINO.
+        backend: "auto", "openvino", "onnxruntime" or "torch"; "auto" is OpenVINO.
         precision: "auto", "f32", "tf32", "bf16" or "f16": of the denoiser. Encoder and lift, which run once and place
             pixels, always compute in f32.
         threads: of the runtime; 0 leaves it to the runtime.
@@ -86,8 +86,11 @@ class Sampler:
             fit, it is denoised in tiles.
         halo: how far tiles reach over their part, in voxels; by default the network's receptive radius, with which they
             give what the whole volume gives, to rounding. Less is faster and differs at the seams.
-        provider: ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; "" is the device's own.
-        provider_options: handed to the provider as they are.
+        provider: ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; "" is the device's own. Of torch what
+            it runs, "torchscript" or "aoti"; "" is a package where `x2ct export` made one, and else TorchScript.
+        provider_options: handed to ONNX Runtime's provider as they are.
+        artefacts: a folder with what torch runs; by default this machine's cache.
+        trust: run what is in that folder also where another machine made it: it is code, and does what its maker wants.
 
     Raises:
         InputError: the bundle or an argument is wrong.
@@ -108,6 +111,8 @@ class Sampler:
         halo: int | None = None,
         provider: str = "",
         provider_options: Mapping[str, str] | None = None,
+        artefacts: str | PathLike[str] = "",
+        trust: bool = False,
     ) -> None:
         if halo is not None and halo < 0:
             raise InputError.of("--halo", "value", found=halo, expected="0 or more voxels")
@@ -117,7 +122,7 @@ class Sampler:
         self._study: _Study | None = None
         self._threads = threads
         self._asked: dict[str, Any] = {"device": device, "backend": backend, "precision": precision, "threads": threads}
-        self.choice = choose(device, backend, precision, provider, provider_options)
+        self.choice = choose(device, backend, precision, provider, provider_options, str(artefacts), trust)
         started = time.perf_counter()
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self._load_s = time.perf_counter() - started
@@ -126,6 +131,8 @@ class Sampler:
         self._asked |= {"memory": memory, "halo": halo}
         if self.choice.provider or self.choice.provider_options:
             self._asked |= {"provider": provider, "provider_options": dict(self.choice.provider_options)}
+        if self.choice.artefacts:
+            self._asked |= {"artefacts": self.choice.artefacts, "trust": trust}
         self._compiled: tuple[int, Networks] | None = None
 
     def sample(
@@ -379,6 +386,7 @@ class Sampler:
             "device": self.choice.device,
             "backend": self.choice.backend,
             "runtime": networks.compiled.runtime_version,
+            "artefacts": networks.artefacts,
             "precision": networks.precisions(),
             "asked": self._asked,
             "model": {"name": self.bundle.name, "sha256": self.bundle.checksum},

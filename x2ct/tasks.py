@@ -47,7 +47,7 @@ class SampleJob:
         shape, voxel_mm: of the CT, by default the model's own.
         memory, halo: see `x2ct.Sampler`.
         seed, steps, solver, schedule, mean, consistency, gamma: see `x2ct.Sampler.run`.
-        device, backend, precision, provider, provider_options, threads: see `x2ct.Sampler`.
+        device, backend, precision, provider, provider_options, artefacts, trust, threads: see `x2ct.Sampler`.
     """
 
     output: Path
@@ -78,6 +78,8 @@ class SampleJob:
     precision: str = "auto"
     provider: str = ""
     provider_options: tuple[tuple[str, str], ...] = ()
+    artefacts: str = ""
+    trust: bool = False
     threads: int = 0
 
     @property
@@ -131,6 +133,8 @@ def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
         halo=job.halo,
         provider=job.provider,
         provider_options=dict(job.provider_options),
+        artefacts=job.artefacts,
+        trust=job.trust,
     )
 
 

@@ -1,7 +1,8 @@
 // backends/ holds one folder a backend, each built into a shared library of its own that alone knows its runtime's
 // headers. This file opens them: first the runtime's library where the installed wheel has it, then ours, which carries
 // no path of the build environment. OpenVINO's names its runtime by SONAME and so finds it loaded; ONNX Runtime and
-// TensorRT are not linked at all: their backends ask the handle that they are given.
+// TensorRT are not linked at all: their backends ask the handle that they are given;
+// PyTorch's libraries have the same names in every release, and say which one they are.
 #include <dlfcn.h>
 
 #include <filesystem>
@@ -27,6 +28,9 @@ namespace fs = std::filesystem;
 #ifndef X2CT_TENSORRT_MAJOR
 #define X2CT_TENSORRT_MAJOR "10"
 #endif
+#ifndef X2CT_TORCH_VERSION
+#define X2CT_TORCH_VERSION ""
+#endif
 
 // What is known about a backend before it is opened. The build says which runtime it compiled against.
 struct Recipe {
@@ -37,8 +41,18 @@ struct Recipe {
     bool any_release;     // whether what follows `runtime` may be any release's number
     const char* wanted;   // the version it belongs to
     const char* install;
-    const char* build;  // what a build without it lacked
+    const char* build;                                // what a build without it lacked
+    std::string (*release)(void* library) = nullptr;  // asks the runtime, where its file name doesn't tell
 };
+
+// "2.13.0", as libtorch's interface of C functions tells it, which every release from 2.9 on has.
+std::string torch_release(void* library) {
+    using AbiVersion = std::uint64_t();
+    auto* const ask = reinterpret_cast<AbiVersion*>(dlsym(library, "aoti_torch_abi_version"));
+    if (ask == nullptr) return "none";
+    const auto part = [number = ask()](int shift) { return std::to_string((number >> shift) & 0xff); };
+    return part(56) + "." + part(48) + "." + part(40);
+}
 
 constexpr Recipe kRecipes[] = {
     {"openvino", "libs", "libopenvino.so.", X2CT_OPENVINO_SONAME, false, X2CT_OPENVINO_VERSION,
@@ -49,6 +63,10 @@ constexpr Recipe kRecipes[] = {
     {"tensorrt", "", "libnvinfer.so.", "libnvinfer.so." X2CT_TENSORRT_MAJOR, true, X2CT_TENSORRT_MAJOR ".x",
      "pip install 'tensorrt==" X2CT_TENSORRT_MAJOR ".*'",
      "TensorRT's headers were not found: build it with -DX2CT_TENSORRT_INCLUDE=FOLDER"},
+    {"torch", "lib", "libtorch_cpu.so", "libtorch_cpu.so", false, X2CT_TORCH_VERSION,
+     "pip install torch==" X2CT_TORCH_VERSION,
+     "PyTorch was not installed where it was built: install torch, then build with pip install --no-build-isolation",
+     torch_release},
 };
 
 const Recipe& recipe(const std::string& name) {
@@ -122,6 +140,13 @@ Backend* open(const Recipe& recipe, const BackendPlace& place) {
                             "; " + recipe.build);
     }
     void* runtime = load(runtime_library(recipe, place.runtime_dir), recipe, recipe.install);
+    if (recipe.release != nullptr) {
+        const std::string found = recipe.release(runtime);
+        if (found != recipe.wanted) {
+            missing(recipe, "found version " + found + ", expected " + recipe.wanted + ", which it was built with; " +
+                                recipe.install + ", or build x2ct again");
+        }
+    }
     void* library = load(library_of(recipe, place.library_dir).string(), recipe, "reinstall x2ct");
     const std::uint32_t abi = symbol<BackendAbi>(library, "x2ct_backend_abi", recipe)();
     if (abi != kBackendAbi) {

@@ -17,6 +17,9 @@ def info(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Of the table; by default the model's.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Of the table; by default the model's.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Try one step on each backend, device and precision that is here.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Show versions, backends, devices, solvers and schedules; what a bundle holds; or a table of coefficients."""
@@ -29,9 +32,34 @@ def info(
         return
     if steps is not None or schedule is not None:
         raise typer.BadParameter("--steps and --schedule say which table: name its solver with --table.")
+    if check:
+        _check(bundle, json)
+        return
     facts = about(bundle)
     if json:
         terminal.show(reports.to_json(facts).rstrip())
         return
     for title, rows in sections(facts):
         terminal.table(title, rows)
+
+
+def _check(bundle: str | None, json: bool) -> None:
+    """Try what claims to be usable, a line each; something that then fails is missing after all."""
+    from x2ct import report as reports
+    from x2ct import smoke
+    from x2ct.about import about
+    from x2ct.bundle import DEFAULT
+    from x2ct.errors import MissingRuntimeError
+
+    done = []
+    for one in smoke.check(about()["abilities"], bundle or DEFAULT):
+        done.append(one)
+        if not json:
+            name = f"{one.backend} {one.device} {one.precision}"
+            terminal.show(f"{name:<24} {one.result:<9} {one.seconds:6.2f} s  {one.text}")
+    if json:
+        terminal.show(reports.to_json({"checks": [one.to_json() for one in done]}).rstrip())
+    failed = [one for one in done if one.result == smoke.FAILED]
+    if failed or not done:
+        what = ", ".join(f"{one.backend} {one.device} {one.precision}" for one in failed) or "every backend"
+        raise MissingRuntimeError(f"info --check: {what}: claims to be usable and is not; the lines above say why")

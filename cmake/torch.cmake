@@ -1,0 +1,25 @@
+# PyTorch's headers and libraries, where its wheel is installed: its C++ symbols belong to one release, so that the backend
+# is for that release and refuses another. Its own CMake configuration is not used: with CUDA it asks for a whole toolkit,
+# of which the backend needs nothing. A build without PyTorch goes on without the backend.
+x2ct_package_folder(torch torch_folder)
+set(torch_version_header "${torch_folder}/include/torch/headeronly/version.h")
+if(NOT torch_folder OR NOT EXISTS "${torch_version_header}" OR NOT EXISTS "${torch_folder}/lib/libtorch_cpu.so")
+    message(STATUS "No torch backend: PyTorch is not installed for ${Python_EXECUTABLE}. Install torch and configure again")
+    return()
+endif()
+set(torch_parts "")
+foreach(part MAJOR MINOR PATCH)
+    file(STRINGS "${torch_version_header}" line REGEX "^#define TORCH_VERSION_${part} [0-9]+")
+    string(REGEX MATCH "[0-9]+$" number "${line}")
+    list(APPEND torch_parts "${number}")
+endforeach()
+list(JOIN torch_parts "." torch_version)
+message(STATUS "Torch backend: for ${torch_version}, from ${torch_folder}")
+set_property(SOURCE csrc/backends/backends.cpp APPEND PROPERTY COMPILE_DEFINITIONS X2CT_TORCH_VERSION="${torch_version}")
+
+file(GLOB torch_sources CONFIGURE_DEPENDS csrc/backends/torch/*.cpp)
+add_library(x2ct_torch MODULE ${torch_sources})
+target_include_directories(x2ct_torch PRIVATE csrc/include)
+target_include_directories(x2ct_torch SYSTEM PRIVATE "${torch_folder}/include" "${X2CT_JSON_INCLUDE}")
+target_link_libraries(x2ct_torch PRIVATE "${torch_folder}/lib/libtorch_cpu.so" "${torch_folder}/lib/libc10.so" ${CMAKE_DL_LIBS})
+set_target_properties(x2ct_torch PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${package_dir}/lib")

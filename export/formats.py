@@ -1,0 +1,175 @@
+"""`x2ct export` from end to end: a run to a bundle, a bundle to torch's artefacts, each proven before it is written."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from x2ct.artefacts import Artefact, Cache, Recipe
+from x2ct.bundle import SUFFIX, Bundle, Network, bundled, check_target
+from x2ct.errors import InputError
+from x2ct.export import proof, torchfiles
+from x2ct.export.proof import Proof
+from x2ct.export.run import ExportReport, export_run
+from x2ct.fields import Json
+from x2ct.manifest import MANIFEST
+from x2ct.torchartefacts import SUFFIXES, recipe
+
+FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True))
+"""What can be made; "onnx" is the bundle itself."""
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is said of a run, and of a bundle has been said already; see `export_run`."""
+
+    name: str | None = None
+    dtype: str = "f16"
+    ema: float | None = None
+    provenance: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was made.
+
+    Attributes:
+        bundle: the bundle, new or as it was given.
+        parity: of a run's graphs, against the network that was trained; None where a bundle was given.
+        proofs: the table of `export/proof.py`.
+        artefacts: torch's, as they lie in the cache.
+    """
+
+    bundle: Bundle
+    parity: ExportReport | None
+    proofs: tuple[Proof, ...]
+    artefacts: tuple[Artefact, ...]
+
+    def to_json(self) -> dict[str, Json]:
+        """The report as plain data."""
+        return {
+            **(self.parity.to_json() if self.parity else {}),
+            "path": str(self.bundle.path),
+            "checksum": self.bundle.checksum,
+            "bytes": self.bundle.size_bytes,
+            "proof": [row.to_json() for row in self.proofs],
+            "artefacts": [one.to_json() for one in self.artefacts],
+        }
+
+
+def export(
+    source: str,
+    output: Path | None,
+    formats: Sequence[str] = ("onnx",),
+    *,
+    run: RunOptions | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Make what is asked for of a run or a bundle, prove it, and only then write it.
+
+    Args:
+        source: a folder that `x2ct train` wrote, or a bundle's folder or a bundled model's name.
+        output: the bundle to write, for a run; None for a bundle, which is there already.
+        formats: of `FORMATS`. A run's bundle is always made, as all others are made of it.
+        run: of a run alone.
+        folder: where to put a copy of torch's artefacts, to take to another machine.
+        progress: called with one line before each stage.
+
+    Raises:
+        InputError: the source can't be read, the output can't be written, or an option does not fit the source.
+        MissingRuntimeError: a package or a compiler is missing.
+        X2CTError: something can't be made, or computes something else; nothing is written.
+    """
+    say = progress or _silent
+    options = run or RunOptions()
+    kinds = _kinds(formats, folder)
+    target = _target(source, output, kinds, options)
+    with tempfile.TemporaryDirectory(prefix="x2ct-export-") as name:
+        scratch = Path(name)
+        parity = None
+        if target is not None:
+            parity = export_run(source, scratch / target.name, **vars(options), progress=progress)
+        bundle = parity.bundle if parity is not None else Bundle.load(source)
+        staged = Cache(scratch / "cache")
+        made = list(_make(bundle, kinds, staged, say))
+        say("evaluating PyTorch in float32")
+        reference = proof.reference_of(bundle)
+        rows = proof.prove(bundle, reference, ["onnx", *kinds], scratch / "trials", staged.folder, say)
+        proof.require(rows)
+        say("writing")
+        if target is not None:
+            bundle = Bundle.write(target, bundle, {file: (bundle.path / file).read_bytes() for file in bundle.files})
+        kept = tuple(Cache().obtain(one, _copying(artefact.path)) for one, artefact in made)
+        for artefact in kept if folder is not None else ():
+            Cache().copy_to(artefact, Path(folder or "") / artefact.path.name)
+    return Exported(bundle, parity, rows, kept)
+
+
+def _kinds(formats: Sequence[str], folder: Path | None) -> list[str]:
+    """Torch's kinds among the formats."""
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError.of("--format", "name", found=repr(name), expected=", ".join(FORMATS))
+    kinds = [name for name in dict.fromkeys(formats) if name in SUFFIXES]
+    if kinds:
+        proof.require_torch_backend()
+    elif folder is not None:
+        raise InputError.of("--artefacts", "options", found="no --format of torch's", expected="torchscript or aoti")
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            found = (error.strerror or str(error)).lower()
+            raise InputError.of(folder, "artefacts", found=found, expected="a folder to write to") from None
+    return kinds
+
+
+def _target(source: str, output: Path | None, kinds: Sequence[str], options: RunOptions) -> Path | None:
+    """The bundle to write; None where the source is one. Says before anything heavy what does not go together."""
+    if source.endswith(SUFFIX) or source in bundled() or (Path(source) / MANIFEST).exists():
+        if output is not None or options != RunOptions():
+            found = "--output" if output is not None else "options of a run"
+            raise InputError.of(source, "source", found=f"a bundle, and {found}", expected="a bundle alone, or a run")
+        if not kinds:
+            raise InputError.of("--format", "name", found="onnx alone", expected="torchscript or aoti, from a bundle")
+        return None
+    if output is None:
+        raise InputError.of("--output", "option", found="none", expected=f"the bundle to write: NAME{SUFFIX}")
+    check_target(output)
+    return output
+
+
+def _make(bundle: Bundle, kinds: Sequence[str], staged: Cache, say: Progress) -> Iterator[tuple[Recipe, Artefact]]:
+    """Each artefact in a cache of the export's own: taken from the user's where it is there, or built."""
+    for kind in kinds:
+        for _, network in bundle.networks.items():
+            one = recipe(bundle, network, kind)
+            there = Cache().find(one)
+            if there is not None:
+                yield one, staged.obtain(one, _copying(there.path))
+                continue
+            say(f"making {one.file} of {network.file}")
+
+            def build(target: Path, network: Network = network, kind: str = kind) -> None:
+                torchfiles.build(bundle, network, kind, target)
+
+            yield one, staged.obtain(one, build)
+
+
+def _copying(source: Path) -> Callable[[Path], None]:
+    """What is proven is not made again."""
+
+    def copy(target: Path) -> None:
+        shutil.copyfile(source, target)
+
+    return copy
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""

@@ -1,0 +1,273 @@
+"""The proof: each runtime that is here on each file that was made, beside PyTorch.
+
+PyTorch evaluates the bundle's graphs node by node in float32. Compared are the denoiser at five noise levels on two
+patches, and the final volume of a whole run with the same noise; each runtime has a process of its own (`x2ct.trial`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from x2ct import _core
+from x2ct.bundle import Bundle
+from x2ct.errors import MissingRuntimeError, X2CTError
+from x2ct.evaluation.metrics import psnr
+from x2ct.export.parity import Array, patches, relative_error, smooth_volume, xrays
+from x2ct.fields import Json
+from x2ct.runtimes import find_runtime
+from x2ct.schedules import plan
+from x2ct.torchartefacts import SUFFIXES, find
+from x2ct.trial import Trial, attempt
+
+if TYPE_CHECKING:
+    from x2ct.export.torchgraph import OnnxModule
+
+SIGMAS = 5
+NETWORK_BOUND = {"f32": 1e-3, "bf16": 0.05}
+"""RMS of the difference over the RMS of PyTorch's: sums in another order give 1e-7 to 4e-5, bfloat16's 8 bits a few
+times 1e-3; a wrong weight, axis or padding gives more."""
+
+VOLUME_BOUND_HU = {"f32": 0.5, "bf16": 5.0}
+"""Mean absolute difference of a whole sample."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One line of the table.
+
+    Attributes:
+        artefact: "onnx", "torchscript" or "aoti".
+        runtime: the runtime with its version.
+        precision: as read back from the compiled model.
+        network_error: of the denoiser, the largest over noise levels and patches.
+        errors: all of them, by patch and sigma.
+        mae_hu: mean absolute difference of the final volume.
+        psnr_db: its PSNR, the window's width the peak; None for the very same volume.
+        bytes: of the three files.
+        load_s: from files to a denoiser that is ready, encoder and lift included.
+        ms_per_evaluation: of the whole grid, the least of three runs.
+        network_bound, volume_bound_hu: what the errors may be at most.
+    """
+
+    artefact: str
+    runtime: str
+    precision: str
+    network_error: float
+    errors: tuple[tuple[str, float, float], ...]
+    mae_hu: float
+    psnr_db: float | None
+    bytes: int
+    load_s: float
+    ms_per_evaluation: float
+    network_bound: float
+    volume_bound_hu: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether both errors are within their bounds; NaN is not."""
+        return self.network_error <= self.network_bound and self.mae_hu <= self.volume_bound_hu
+
+    def to_json(self) -> dict[str, Json]:
+        """The row as plain data."""
+        errors: list[Json] = [{"patch": p, "sigma": s, "error": e} for p, s, e in self.errors]
+        return {**vars(self), "errors": errors, "passed": self.passed}
+
+    def cells(self) -> tuple[str, ...]:
+        """The row for a person."""
+        return (
+            self.artefact,
+            self.runtime,
+            self.precision,
+            f"{self.network_error:.1e}",
+            f"{self.mae_hu:.4f}",
+            "the same" if self.psnr_db is None else f"{self.psnr_db:.1f}",
+            f"{self.bytes / 1e6:.1f}",
+            f"{self.load_s:.2f}",
+            f"{self.ms_per_evaluation:.1f}",
+            "passed" if self.passed else "refused",
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.artefact} in {self.runtime} {self.precision}: denoiser {self.network_error:.2g} "
+            f"(at most {self.network_bound:g}), volume {self.mae_hu:.2g} HU (at most {self.volume_bound_hu:g})"
+        )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What PyTorch makes of the inputs: the denoised patches by name and the volume, in the network's unit."""
+
+    inputs: Mapping[str, Array]
+    denoised: Mapping[str, Array]
+    volume: Array
+
+
+def trials(artefacts: Sequence[str]) -> list[tuple[str, Trial]]:
+    """Each file with each runtime that is here for it; bfloat16 where the processor has it."""
+    found = []
+    here = {one["name"]: one for one in _backends()}
+    if "onnx" in artefacts:
+        for backend in ("openvino", "onnxruntime"):
+            if backend in here:
+                precisions = [name for name in here[backend]["precisions"]["cpu"] if name in NETWORK_BOUND]
+                found += [("onnx", Trial(backend, precision)) for precision in sorted(precisions, reverse=True)]
+    found += [(kind, Trial("torch", "f32", kind)) for kind in artefacts if kind in SUFFIXES]
+    return found
+
+
+def prove(
+    bundle: Bundle,
+    reference: Reference,
+    artefacts: Sequence[str],
+    folder: Path,
+    cache: Path,
+    say: Callable[[str], None],
+) -> tuple[Proof, ...]:
+    """Try every artefact in every runtime that is here for it.
+
+    Args:
+        bundle: the model.
+        reference: from `reference_of`.
+        artefacts: "onnx" and the kinds of torch's.
+        folder: for what the processes hand each other.
+        cache: where torch's artefacts are.
+        say: told what is being tried.
+
+    Raises:
+        X2CTError: a runtime failed.
+        MissingRuntimeError: torch's artefacts can't be tried, as there is no torch backend here.
+    """
+    rows = []
+    for number, (artefact, trial) in enumerate(trials(artefacts)):
+        say(f"proving {artefact} in {trial}")
+        found = attempt(trial, bundle.path, dict(reference.inputs), folder / str(number), cache)
+        rows.append(_row(bundle, artefact, trial, reference, found, cache))
+    return tuple(rows)
+
+
+def require(rows: Iterable[Proof]) -> None:
+    """Refuse what computes something else in float32; at a lower precision the table tells, and nobody has to use it.
+
+    Raises:
+        X2CTError: naming the first that failed.
+    """
+    for row in rows:
+        if not row.passed and row.precision == "f32":
+            raise X2CTError(f"proof failed, not written: {row}")
+
+
+def reference_of(bundle: Bundle) -> Reference:
+    """Inputs like those of a study, drawn with a fixed seed, and what PyTorch makes of them."""
+    import onnx
+    import torch
+
+    from x2ct.export.torchgraph import OnnxModule
+
+    modules = {name: OnnxModule(onnx.load(bundle.file_of(network))).eval() for name, network in bundle.networks.items()}
+    rng = np.random.default_rng(20_260_102)
+    slots = len(bundle.geometry.views)
+    study: dict[str, Array] = {
+        "views": xrays(bundle, rng),
+        "valid": np.ones((1, slots), np.float32),
+        "matrices": np.stack([view.matrix for view in bundle.geometry.views])[None].astype(np.float32),
+    }
+    low, high = bundle.diffusion.sigma_min, bundle.diffusion.sigma_max
+    sigmas = np.geomspace(low, high, SIGMAS).astype(np.float32)
+    whole = bundle.grid.coordinates()[None]
+    inputs, denoised = dict(study), {}
+    with torch.no_grad():
+        features = _evaluate(modules["encoder"], {"views": study["views"], "valid": study["valid"]})
+        given = {**features, "P": study["matrices"], "valid": study["valid"]}
+
+        def conditions_at(coords: Array) -> dict[str, Array]:
+            return _evaluate(modules["lift"], {**given, "coords": np.ascontiguousarray(coords)})
+
+        for (x, y, z), (i, j, k) in patches(bundle):
+            name = f"{x} x {y} x {z}"
+            conditions = conditions_at(whole[..., i : i + x, j : j + y, k : k + z])
+            clean = smooth_volume((x, y, z), rng)
+            noise = rng.standard_normal(clean.shape, np.float32)
+            patch = {"x": clean, "noise": noise, "sigmas": sigmas, **conditions}
+            inputs |= {f"{name}/{key}": value for key, value in patch.items()}
+            denoised[name] = np.concatenate(
+                [_denoise(modules["denoiser"], clean + s * noise, s, conditions) for s in sigmas]
+            )
+        conditions = conditions_at(whole)
+
+        def step(x: Array, sigma: float) -> Array:
+            denoised: Array = _denoise(modules["denoiser"], x[None, None], np.float32(sigma), conditions)[0, 0]
+            return denoised
+
+        volume = _core.run(step, plan(bundle.diffusion).table, bundle.grid.shape, seed=0)
+    return Reference(inputs, denoised, volume)
+
+
+def _denoise(module: OnnxModule, x: Array, sigma: np.float32, conditions: Mapping[str, Array]) -> Array:
+    return _evaluate(module, {"x": x, "sigma": np.array([sigma], np.float32), **conditions})["denoised"]
+
+
+def _evaluate(module: OnnxModule, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    import torch
+
+    found = module(*(torch.from_numpy(inputs[name]) for name in module.inputs))
+    return {name: value.numpy() for name, value in zip(module.outputs, found, strict=True)}
+
+
+def _row(
+    bundle: Bundle, artefact: str, trial: Trial, reference: Reference, found: Mapping[str, Any], cache: Path
+) -> Proof:
+    facts = found["facts"]
+    sigmas = next(value for name, value in reference.inputs.items() if name.endswith("/sigmas"))
+    errors = tuple(
+        (patch, float(sigma), relative_error(mine, theirs))
+        for patch, wanted in reference.denoised.items()
+        for sigma, mine, theirs in zip(sigmas, found["denoised"][patch], wanted, strict=True)
+    )
+    mine, theirs = (bundle.intensity.to_hu(volume) for volume in (found["volume"], reference.volume))
+    decibel = psnr(theirs, mine, bundle.intensity.window_hu)
+    return Proof(
+        artefact=artefact,
+        runtime=f"{trial.backend} {facts['runtime']}",
+        precision=facts["precision"],
+        network_error=float(np.max([error for _, _, error in errors])),
+        errors=errors,
+        mae_hu=float(np.mean(np.abs(mine - theirs), dtype=np.float64)),
+        psnr_db=None if math.isinf(decibel) else decibel,
+        bytes=_size(bundle, trial, cache),
+        load_s=facts["load_s"],
+        ms_per_evaluation=facts["ms_per_evaluation"],
+        network_bound=NETWORK_BOUND[trial.precision],
+        volume_bound_hu=VOLUME_BOUND_HU[trial.precision],
+    )
+
+
+def _size(bundle: Bundle, trial: Trial, cache: Path) -> int:
+    if trial.backend != "torch":
+        return bundle.size_bytes
+    return sum(path.stat().st_size for path in find(bundle, trial.provider, cache=cache)[1].values())
+
+
+def _backends() -> list[dict[str, Any]]:
+    """Those that can be used here; a runtime that is not installed is none of them."""
+    runtimes = {name: find_runtime(name) for name in ("openvino", "onnxruntime", "torch")}
+    found = _core.backends({name: str(one.folder) for name, one in runtimes.items() if one.folder})
+    return [dict(one) for one in found if one["available"] and runtimes[one["name"]].folder]
+
+
+def require_torch_backend() -> None:
+    """Say before a long build that nothing here can run what it makes.
+
+    Raises:
+        MissingRuntimeError: this build of x2ct has no torch backend, or it refuses the torch that is here.
+    """
+    runtime = find_runtime("torch")
+    [status] = (one for one in _core.backends({"torch": str(runtime.folder or "")}) if one["name"] == "torch")
+    if not status["available"]:
+        raise MissingRuntimeError(status["reason"])

@@ -1,0 +1,155 @@
+"""TorchScript files and AOTInductor packages, made from a bundle's ONNX graphs by way of `torchgraph.py`.
+
+Both describe themselves in JSON, which the torch backend (csrc/backends/torch) reads: neither knows its tensors' names
+or which of their axes belong together. TorchScript is deprecated by PyTorch; it is here because it needs no compiler.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from x2ct.bundle import Bundle, Network, Tensor
+from x2ct.errors import MissingRuntimeError, X2CTError
+from x2ct.export.torchgraph import OnnxModule
+from x2ct.torchartefacts import DESCRIPTION_SCHEMA
+
+if TYPE_CHECKING:
+    import torch
+
+PATCH_AXES = ("X", "Y", "Z")
+MOST_VOXELS = 4096
+"""Along an axis: what AOTInductor is told, for its index arithmetic."""
+
+
+def build(bundle: Bundle, network: Network, kind: str, target: Path) -> None:
+    """Write one artefact.
+
+    Args:
+        bundle: the model.
+        network: which of its graphs.
+        kind: "torchscript" or "aoti".
+        target: the file to write.
+
+    Raises:
+        MissingRuntimeError: there is no C++ compiler for AOTInductor.
+        X2CTError: the graph has an operator that is not known, or PyTorch can't compile it.
+    """
+    import onnx
+
+    module = OnnxModule(onnx.load(bundle.file_of(network))).eval()
+    write = {"torchscript": _torchscript, "aoti": _aoti}[kind]
+    write(module, bundle, network, target)
+
+
+def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: Path) -> None:
+    import torch
+
+    example = tuple(_example(network.inputs, bundle.patch.stride).values())
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # its deprecation, and sizes that the tracer follows as numbers
+        traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+        frozen = torch.jit.freeze(traced.eval())
+        told = _description(bundle, network, free_batch=True)
+        torch.jit.save(frozen, str(target), _extra_files={"x2ct.json": told.encode()})
+
+
+def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path) -> None:
+    import torch
+    import torch._inductor
+
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise MissingRuntimeError("format aoti: AOTInductor needs a C++ compiler: apt-get install g++")
+    stride = bundle.patch.stride
+    example = tuple(_example(network.inputs, stride).values())
+    # dynamic_threads: as many as are set when it runs; otherwise as many as there were when it was compiled. Freezing
+    # (weights packed for oneDNN) stays off: with free axes it gave another volume, which the proof refused.
+    options: dict[str, Any] = {
+        "cpp.dynamic_threads": True,
+        "aot_inductor.metadata": {"x2ct": _description(bundle, network, free_batch=False)},
+    }
+    with _quiet(), tempfile.TemporaryDirectory(prefix="x2ct-aoti-") as scratch, torch.no_grad():
+        try:
+            exported = torch.export.export(module, example, dynamic_shapes=(_free_axes(network.inputs, stride),))
+            made = torch._inductor.aoti_compile_and_package(
+                exported, package_path=str(Path(scratch) / "made.pt2"), inductor_configs=options
+            )
+        except Exception as error:  # whatever PyTorch's compiler raises, which is of no one family
+            line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
+            raise X2CTError(f"{network.file}: AOTInductor failed: {line}") from error
+        shutil.copyfile(made, target)
+
+
+def _description(bundle: Bundle, network: Network, *, free_batch: bool) -> str:
+    """What the backend reads; see csrc/backends/torch/description.h."""
+
+    def ports(tensors: tuple[Tensor, ...]) -> list[dict[str, Any]]:
+        return [
+            {"name": t.name, "shape": [1 if axis == "N" and not free_batch else axis for axis in t.shape]}
+            for t in tensors
+        ]
+
+    return json.dumps(
+        {
+            "schema": DESCRIPTION_SCHEMA,
+            "model": bundle.name,
+            "graph": network.file,
+            "onnx_sha256": bundle.files[network.file].sha256,
+            "device": "cpu",
+            "stride": bundle.patch.stride if network is not bundle.networks.encoder else 1,
+            "inputs": ports(network.inputs),
+            "outputs": ports(network.outputs),
+        }
+    )
+
+
+def _example(tensors: tuple[Tensor, ...], stride: int) -> dict[str, torch.Tensor]:
+    """One of each input, on a patch of three different sides, so that its axes can't be confused."""
+    import torch
+
+    sides = {"N": 1, "X": 4 * stride, "Y": 5 * stride, "Z": 6 * stride}
+
+    def size(axis: int | str) -> int:
+        name, _, divisor = str(axis).partition("/")
+        return int(name) if name.isdigit() else sides[name] // int(divisor or 1)
+
+    return {tensor.name: torch.ones([size(axis) for axis in tensor.shape]) for tensor in tensors}
+
+
+def _free_axes(tensors: tuple[Tensor, ...], stride: int) -> tuple[dict[int, Any] | None, ...]:
+    """The spatial axes as multiples of the stride; a batch is one sample, as the sampler evaluates it."""
+    from torch.export import Dim
+
+    strides = {name: Dim(f"{name.lower()}_strides", min=2, max=MOST_VOXELS // stride) for name in PATCH_AXES}
+    free = []
+    for tensor in tensors:
+        axes: dict[int, Any] = {}
+        for number, axis in enumerate(tensor.shape):
+            name, _, divisor = str(axis).partition("/")
+            if name in strides:
+                times = stride // int(divisor or 1)
+                axes[number] = times * strides[name] if times > 1 else strides[name]
+        free.append(axes or None)
+    return tuple(free)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch's compiler warns and logs about itself."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,276 @@
+"""A bundle's ONNX graph as a PyTorch module, node by node: what TorchScript and AOTInductor artefacts are made from.
+
+The bundle is the only source, so that an artefact can be made of any model whose training run is not at hand. The
+operators are those of `export/graphs.py` and of ONNX's opset 18 in the sense that these graphs use them in; another one
+is refused by name. Shape arithmetic stays in Python numbers, which both tracers follow, so that free axes stay free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from x2ct.errors import X2CTError
+
+if TYPE_CHECKING:
+    import onnx
+
+Value = Any
+"""A float tensor, or, for shapes, a whole number or a list of them."""
+
+Operator = Callable[..., Value]
+"""Takes a node's inputs, None where one is left out, and its attributes by name."""
+
+
+class OnnxModule(nn.Module):
+    """Evaluates an ONNX graph; its float initialisers are parameters, its whole numbers plain ones.
+
+    Args:
+        model: an ONNX graph with float32 inputs and outputs. Weights stored in float16 become float32 once, here.
+
+    Raises:
+        X2CTError: an operator, or a use of one, that is not known here.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__()
+        import onnx
+
+        graph = model.graph
+        self.inputs = [port.name for port in graph.input]
+        self.outputs = [port.name for port in graph.output]
+        self._numbers: dict[str, Value] = {}
+        self._weights: dict[str, str] = {}
+        for initializer in graph.initializer:
+            self._hold(initializer.name, torch.from_numpy(onnx.numpy_helper.to_array(initializer).copy()))
+        self._steps: list[tuple[Operator, list[str], list[str], dict[str, Any]]] = []
+        for node in graph.node:
+            attributes = {item.name: _attribute(onnx.helper.get_attribute_value(item)) for item in node.attribute}
+            if node.op_type == "Constant":
+                self._hold(node.output[0], attributes["value"])
+            elif node.op_type == "Cast" and node.input[0] in self._weights:
+                self._hold(node.output[0], getattr(self, self._weights[node.input[0]]).float())
+            elif node.op_type in OPERATORS:
+                if node.op_type == "Resize" and node.input[2] in self._weights:  # scales are numbers, not values
+                    self._numbers[node.input[2]] = getattr(self, self._weights[node.input[2]]).tolist()
+                self._steps.append((OPERATORS[node.op_type], list(node.input), list(node.output), attributes))
+            else:
+                raise X2CTError(f"{graph.name}: {node.name}: {node.op_type} is an operator that is not known here")
+        self._let_go_of_f16()
+
+    def _hold(self, name: str, value: Tensor) -> None:
+        if value.dtype == torch.int64:
+            self._numbers[name] = value.tolist()
+            return
+        if value.ndim == 5:  # the layout that convolutions are fastest in, and what their outputs follow
+            value = value.contiguous(memory_format=torch.channels_last_3d)
+        self._weights[name] = f"weight_{len(self._weights)}"
+        self.register_buffer(self._weights[name], value)
+
+    def _let_go_of_f16(self) -> None:
+        """Float16 weights have been made float32 by now."""
+        for name, held in list(self._weights.items()):
+            if getattr(self, held).dtype == torch.float16:
+                del self._weights[name]
+                delattr(self, held)
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """The graph's outputs in order, for its inputs in order."""
+        values: dict[str, Value] = {"": None}
+        values.update({name: getattr(self, held) for name, held in self._weights.items()})
+        values.update(self._numbers)
+        values.update(zip(self.inputs, given, strict=True))
+        for operator, inputs, outputs, attributes in self._steps:
+            found = operator(*(values[name] for name in inputs), **attributes)
+            values.update(zip(outputs, found if len(outputs) > 1 else (found,), strict=True))
+        return tuple(values[name].contiguous() for name in self.outputs)
+
+
+def _attribute(value: Any) -> Any:
+    """An attribute as Python or PyTorch has it."""
+    import onnx
+
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, onnx.TensorProto):
+        return torch.from_numpy(onnx.numpy_helper.to_array(value).copy())
+    return value
+
+
+def _refuse(what: str) -> X2CTError:
+    return X2CTError(f"{what}: found a use of the operator that is not known here")
+
+
+# ------------------------------------------------------------------------------------------------ operators
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, **how: Any) -> Tensor:
+    pads = how.get("pads", [0] * 2 * (x.ndim - 2))
+    half = len(pads) // 2
+    if pads[:half] != pads[half:]:
+        raise _refuse("Conv")
+    conv = functional.conv3d if x.ndim == 5 else functional.conv2d
+    strides, dilations = (how.get(name, [1] * half) for name in ("strides", "dilations"))
+    return conv(x, weight, bias, strides, pads[:half], dilations, how.get("group", 1))
+
+
+def _conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None = None, **how: Any) -> Tensor:
+    if any(how.get("pads", [])) or how.get("output_padding"):
+        raise _refuse("ConvTranspose")
+    conv = functional.conv_transpose3d if x.ndim == 5 else functional.conv_transpose2d
+    return conv(x, weight, bias, how.get("strides", 1), groups=how.get("group", 1))
+
+
+def _average_pool(x: Tensor, **how: Any) -> Tensor:
+    kernel = how["kernel_shape"]
+    pads = how.get("pads", [0] * 2 * len(kernel))
+    if pads[: len(kernel)] != pads[len(kernel) :] or how.get("ceil_mode", 0):
+        raise _refuse("AveragePool")
+    pool = functional.avg_pool3d if x.ndim == 5 else functional.avg_pool2d
+    counted = bool(how.get("count_include_pad", 0))
+    return pool(x, kernel, how["strides"], pads[: len(kernel)], count_include_pad=counted)
+
+
+def _resize(x: Tensor, _: object, scales: list[float] | None, sizes: object = None, **how: Any) -> Tensor:
+    plain = how.get("coordinate_transformation_mode") == "asymmetric" and how.get("nearest_mode") == "floor"
+    if scales is None or how.get("mode", "nearest") != "nearest" or not plain:
+        raise _refuse("Resize")
+    return functional.interpolate(x, scale_factor=scales[2:], mode="nearest")
+
+
+def _grid_sample(x: Tensor, grid: Tensor, **how: Any) -> Tensor:
+    return functional.grid_sample(
+        x, grid, how.get("mode", "bilinear"), how.get("padding_mode", "zeros"), bool(how.get("align_corners", 0))
+    )
+
+
+def _reshape(x: Tensor, shape: Sequence[int], allowzero: int = 0) -> Tensor:
+    if allowzero:
+        raise _refuse("Reshape")
+    return x.reshape([x.shape[axis] if _is(size, 0) else size for axis, size in enumerate(shape)])
+
+
+def _is(size: Any, wanted: int) -> bool:
+    """Whether a size is this very number; one that a tracer follows is not known to be any."""
+    return isinstance(size, int) and size == wanted
+
+
+def _is_number(x: Value) -> bool:
+    """Whether it is a whole number, also one that a tracer follows."""
+    return not isinstance(x, Tensor) or (x.ndim == 0 and not x.is_floating_point())
+
+
+def _slice(x: Value, starts: list[int], ends: list[int], axes: list[int] | None = None, steps: Any = None) -> Value:
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        part = slice(start, end, step)
+        x = x[part] if isinstance(x, list) else x[(slice(None),) * (axis % x.ndim) + (part,)]
+    return x
+
+
+def _gather(x: Value, indices: Value, axis: int = 0) -> Value:
+    if isinstance(x, list):
+        return [x[i] for i in indices] if isinstance(indices, list) else x[indices]
+    if isinstance(indices, list):
+        return torch.stack([x.select(axis, i) for i in indices], axis)
+    return x.select(axis, indices)
+
+
+def _concat(*parts: Value, axis: int) -> Value:
+    return [size for part in parts for size in part] if isinstance(parts[0], list) else torch.cat(parts, axis)
+
+
+def _unsqueeze(x: Value, axes: list[int]) -> Value:
+    if _is_number(x):
+        return [x]
+    final = x.ndim + len(axes)
+    for axis in sorted(axis % final for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _squeeze(x: Tensor, axes: list[int]) -> Tensor:
+    for axis in sorted((axis % x.ndim for axis in axes), reverse=True):
+        x = x.squeeze(axis)
+    return x
+
+
+def _split(x: Tensor, sizes: list[int] | None = None, axis: int = 0, num_outputs: int = 0) -> Sequence[Tensor]:
+    return torch.split(x, sizes, axis) if sizes is not None else x.chunk(num_outputs, axis)
+
+
+def _reduce(function: Callable[..., Tensor]) -> Operator:
+    def reduce(x: Tensor, axes: list[int] | None = None, keepdims: int = 1, **_: object) -> Tensor:
+        return function(x, list(range(x.ndim)) if axes is None else axes, bool(keepdims))
+
+    return reduce
+
+
+def _arithmetic(of_tensors: Operator, of_numbers: Operator) -> Operator:
+    """An operator of two that also works on whole numbers and on lists of them."""
+
+    def compute(a: Value, b: Value) -> Value:
+        if isinstance(a, list) or isinstance(b, list):
+            length = len(a if isinstance(a, list) else b)
+            left, right = (x if isinstance(x, list) else [x] * length for x in (a, b))
+            return [of_numbers(one, other) for one, other in zip(left, right, strict=True)]
+        return of_numbers(a, b) if _is_number(a) and _is_number(b) else of_tensors(a, b)
+
+    return compute
+
+
+def _constant_of_shape(shape: Sequence[int], value: Tensor | None = None) -> Tensor:
+    return torch.full(list(shape), 0.0 if value is None else float(value))
+
+
+def _cast(x: Value, to: int, **_: object) -> Value:
+    float_type, int_type = 1, 7
+    if to == float_type and isinstance(x, Tensor):
+        return x.float()
+    if to == int_type and not isinstance(x, Tensor):
+        return x
+    raise _refuse("Cast")
+
+
+OPERATORS: dict[str, Operator] = {
+    "Abs": torch.abs,
+    "Add": _arithmetic(torch.add, lambda a, b: a + b),
+    "AveragePool": _average_pool,
+    "Cast": _cast,
+    "Concat": _concat,
+    "ConstantOfShape": _constant_of_shape,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Cos": torch.cos,
+    "Div": _arithmetic(torch.div, lambda a, b: a // b),
+    "Exp": torch.exp,
+    "Gather": _gather,
+    "GridSample": _grid_sample,
+    "Identity": lambda x: x,
+    "LessOrEqual": torch.le,
+    "Log": torch.log,
+    "MatMul": torch.matmul,
+    "Mul": _arithmetic(torch.mul, lambda a, b: a * b),
+    "Reciprocal": torch.reciprocal,
+    "ReduceMax": _reduce(torch.amax),
+    "ReduceMean": _reduce(torch.mean),
+    "ReduceSum": _reduce(torch.sum),
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Shape": lambda x: list(x.shape),
+    "Sigmoid": torch.sigmoid,
+    "Sin": torch.sin,
+    "Slice": _slice,
+    "Split": _split,
+    "Sqrt": torch.sqrt,
+    "Squeeze": _squeeze,
+    "Sub": _arithmetic(torch.sub, lambda a, b: a - b),
+    "Tanh": torch.tanh,
+    "Transpose": lambda x, perm=None: x.permute(perm or list(range(x.ndim))[::-1]),
+    "Unsqueeze": _unsqueeze,
+}

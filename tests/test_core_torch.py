@@ -1,0 +1,366 @@
+"""The torch backend: the same values as OpenVINO from artefacts that export made, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import x2ct
+from tests import tiny_bundle
+from tests.test_core_network import RUNTIME, Array, status_in_a_fresh_process
+from x2ct import _core, torchartefacts
+from x2ct.artefacts import Cache
+from x2ct.bundle import Bundle
+from x2ct.cli import app
+from x2ct.errors import InputError, MissingRuntimeError, X2CTError
+from x2ct.runtimes import choose, find_runtime
+
+torch = pytest.importorskip("torch")
+
+if not next(one for one in _core.backends() if one["name"] == "torch")["built"]:
+    pytest.skip("built without PyTorch", allow_module_level=True)
+
+from x2ct.export import formats, proof, torchfiles  # noqa: E402
+
+PLACE = str(find_runtime("torch").folder)
+RELEASE = version("torch").partition("+")[0]
+SHAPES = {"x": [1, 1, 32, 24, 16], "sigma": [1], "c0": [1, 1, 16, 12, 8]}
+BOUND_HU = 0.1
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct")
+
+
+@pytest.fixture(scope="module")
+def script(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("script") / "denoiser.pt"
+    torchfiles.build(bundle, bundle.networks.denoiser, "torchscript", target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def package(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("g++") is None:
+        pytest.skip("AOTInductor needs g++")
+    target = tmp_path_factory.mktemp("package") / "denoiser.pt2"
+    torchfiles.build(bundle, bundle.networks.denoiser, "aoti", target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def cache(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that export has put the tiny bundle's TorchScript into, proven."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("X2CT_CACHE", str(folder))
+        done = formats.export(str(bundle.path), None, ("torchscript",), folder=folder / "copies")
+    assert {row.artefact for row in done.proofs} == {"onnx", "torchscript"}
+    assert all(row.passed for row in done.proofs)
+    return folder
+
+
+def load(path: Path, **options: Any) -> _core.Network:
+    given: dict[str, Any] = {"backend": "torch", "shapes": SHAPES, "threads": 1, "runtime_dir": PLACE}
+    return _core.Network(str(path), **{**given, **options})
+
+
+def inputs(shapes: dict[str, list[int]], sigma: float = 0.5, seed: int = 0) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+    made = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return {**made, "sigma": np.full(shapes["sigma"], sigma, np.float32)}
+
+
+def openvino(bundle: Bundle, given: dict[str, Array]) -> Array:
+    path = str(bundle.file_of(bundle.networks.denoiser))
+    shapes = {name: list(value.shape) for name, value in given.items()}
+    network = _core.Network(path, precision="f32", threads=1, shapes=shapes, runtime_dir=RUNTIME)
+    return network(given)["denoised"]
+
+
+# ------------------------------------------------------------------------------------------------ one network
+
+
+@pytest.mark.parametrize("kind", ["script", "package"])
+@pytest.mark.parametrize("sigma", [0.03, 0.8, 20.0])
+def test_values_are_openvinos(bundle: Bundle, kind: str, sigma: float, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(kind)
+    other = {"x": [1, 1, 16, 40, 24], "sigma": [1], "c0": [1, 1, 8, 20, 12]}
+    for shapes in (SHAPES, other):
+        given = inputs(shapes, sigma)
+        wanted = openvino(bundle, given)
+        assert np.abs(load(path, shapes=shapes)(given)["denoised"] - wanted).max() < 1e-5 * np.abs(wanted).max()
+    free = load(path, shapes={})
+    assert free.inputs["x"][2:] == (-1, -1, -1)
+    assert np.abs(free(given)["denoised"] - wanted).max() < 1e-5 * np.abs(wanted).max()
+
+
+def test_it_says_what_it_is(script: Path) -> None:
+    network = load(script)
+    assert network.inputs == {name: tuple(shape) for name, shape in SHAPES.items()}
+    assert network.outputs == {"denoised": tuple(SHAPES["x"])}
+    assert (network.precision, network.device) == ("f32", "cpu")
+    assert network.runtime_version == RELEASE
+
+
+def test_inputs_are_left_alone_and_outputs_are_new(script: Path) -> None:
+    network, given = load(script), inputs(SHAPES)
+    before = {name: array.copy() for name, array in given.items()}
+    first = network(given)["denoised"]
+    kept = first.copy()
+    network(inputs(SHAPES, seed=1))
+    assert np.array_equal(first, kept)
+    assert all(np.array_equal(given[name], before[name]) for name in given)
+
+
+def test_a_run_is_the_loop_over_the_network(script: Path) -> None:
+    """The same table with the network called from Python: the same bytes, so the binding to memory is right."""
+    network, c0 = load(script), inputs(SHAPES)["c0"]
+    grid = SHAPES["x"][2:]
+    table = _core.Table.make("heun", _core.schedule("edm", 4, 0.03, 20.0))
+    sampler = _core.Sampler(network, grid)
+    sampler.set_condition({"c0": c0})
+
+    def denoise(x: Array, sigma: float) -> Array:
+        given = {"x": x.reshape(SHAPES["x"]), "sigma": np.array([sigma], np.float32), "c0": c0}
+        return network(given)["denoised"][0, 0]
+
+    assert sampler.run(table, seed=3).tobytes() == _core.run(denoise, table, grid, seed=3).tobytes()
+
+
+def test_threads_are_the_evaluations_own_and_set_back_after_it(script: Path) -> None:
+    before = torch.get_num_threads()
+    one, two = (load(script, threads=threads)(inputs(SHAPES))["denoised"] for threads in (1, before + 1))
+    assert torch.get_num_threads() == before
+    assert np.abs(one - two).max() < 1e-6
+
+
+def test_all_runtimes_and_python_torch_live_in_one_process(bundle: Bundle, script: Path) -> None:
+    code = (
+        "import sys; from x2ct import _core\n"
+        "onnx, script, openvino, onnxruntime, place = sys.argv[1:]\n"
+        "_core.Network(onnx, runtime_dir=openvino)\n"
+        "if onnxruntime: _core.Network(onnx, backend='onnxruntime', runtime_dir=onnxruntime)\n"
+        "_core.Network(script, backend='torch', runtime_dir=place)\n"
+        "import torch; print(float(torch.ones(3).sum()))"
+    )
+    ort = next(one for one in _core.backends() if one["name"] == "onnxruntime")["built"]
+    places = [RUNTIME, str(find_runtime("onnxruntime").folder) if ort else "", PLACE]
+    command = [sys.executable, "-c", code, bundle.file_of(bundle.networks.denoiser), script, *places]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (run.stdout, run.stderr) == ("3.0\n", "")
+
+
+# ------------------------------------------------------------------------------------------------ a whole run
+
+
+def xrays() -> dict[str, x2ct.XRay]:
+    rng = np.random.default_rng(0)
+    return {
+        name: x2ct.XRay(rng.uniform(0, 6, tiny_bundle.DETECTOR).astype(np.float32), calibrated=True)
+        for name in ("ap", "lateral")
+    }
+
+
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "heun"])
+def test_the_same_seed_gives_openvinos_volume(
+    bundle: Bundle, cache: Path, solver: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("X2CT_CACHE", str(cache))
+    found, wanted = (
+        x2ct.Sampler(bundle, backend=backend, precision="f32", threads=2).run(**xrays(), seed=5, solver=solver)
+        for backend in ("torch", "openvino")
+    )
+    assert np.abs(found.volume.hu - wanted.volume.hu).max() < BOUND_HU
+    assert np.ptp(wanted.volume.hu) > 100
+    assert (found.report["backend"], found.report["runtime"], found.report["artefacts"]) == (
+        "torch",
+        RELEASE,
+        "torchscript",
+    )
+    assert wanted.report["artefacts"] == ""
+
+
+def test_what_has_not_been_made_is_named_with_the_command_that_makes_it(
+    bundle: Bundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "ap.npy", xrays()["ap"].image)
+    arguments = ["sample", "--ap", str(tmp_path / "ap.npy"), "-m", str(bundle.path), "--backend", "torch"]
+    for folder, more in ((tmp_path / "empty", []), (cache, ["--provider", "aoti"])):
+        monkeypatch.setenv("X2CT_CACHE", str(folder))
+        failed = CliRunner().invoke(app, [*arguments, *more, "-o", str(tmp_path / "ct.nii.gz")])
+        assert failed.exit_code == 3
+        assert f"make it: x2ct export {bundle.path} --format" in failed.stderr
+    assert not (tmp_path / "ct.nii.gz").exists()
+
+
+def test_what_another_machine_made_runs_only_where_it_is_trusted(
+    bundle: Bundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = str(cache / "copies")
+    monkeypatch.setenv("X2CT_CACHE", str(cache))
+    kind, files = torchartefacts.find(bundle, folder=copies)  # made here
+    assert (kind, len(files)) == ("torchscript", 3)
+    monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "elsewhere"))
+    options: dict[str, Any] = {"backend": "torch", "artefacts": copies, "threads": 1}
+    with pytest.raises(InputError, match=r"one that was built elsewhere.*say --trust"):
+        x2ct.Sampler(bundle, **options).sample(**xrays(), steps=2)
+    assert x2ct.Sampler(bundle, trust=True, **options).sample(**xrays(), steps=2).hu.shape == tiny_bundle.GRID
+    np.save(tmp_path / "ap.npy", xrays()["ap"].image)
+    arguments = ["sample", "--ap", str(tmp_path / "ap.npy"), "-m", str(bundle.path), "-o", str(tmp_path / "ct.nii.gz")]
+    arguments += ["--backend", "torch", "--artefacts", copies]
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+    assert not (tmp_path / "ct.nii.gz").exists()
+    assert CliRunner().invoke(app, [*arguments, "--trust"]).exit_code == 0
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"precision": "int8"}, InputError, "precision: found .int8."),
+        ({"precision": "bf16"}, MissingRuntimeError, "precision bf16: .* in f32 only"),
+        ({"device": "cpu:1"}, InputError, "device: found .cpu:1."),
+        ({"device": "tpu"}, InputError, "device: found .tpu."),
+        ({"provider_options": {"a": "b"}}, InputError, "provider options: found some"),
+        ({"threads": -1}, InputError, "threads: found -1"),
+        ({"shapes": {"y": [1]}}, InputError, "shapes: found y"),
+        ({"shapes": {"x": [1, 1, 8]}}, InputError, r"shapes: x: found shape .1, 1, 8., expected .N, 1, X, Y, Z"),
+        ({"shapes": {"x": [1, 2, 8, 8, 8]}}, InputError, "shapes: x: found shape"),
+        ({"shapes": {"sigma": [0]}}, InputError, "shapes: sigma: found shape .0."),
+        ({"shapes": {"x": [1, 1, 8, 8, 12]}}, InputError, "multiples of 8 for Z"),
+        ({"shapes": {**SHAPES, "c0": [1, 1, 16, 12, 16]}}, InputError, "for its axis Z"),
+    ],
+)
+def test_bad_options_are_refused(script: Path, options: dict[str, Any], error: type[X2CTError], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        load(script, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_here_says_what_is_missing(script: Path) -> None:
+    with pytest.raises(MissingRuntimeError, match=r"device cuda:0|device cuda: .*CUDA|no NVIDIA GPU"):
+        load(script, device="cuda")
+
+
+def test_bad_arrays_are_refused(script: Path) -> None:
+    network = load(script)
+    with pytest.raises(InputError, match=r"x: shape: found \[1, 1, 8, 8, 8\], expected"):
+        network({**inputs(SHAPES), "x": np.zeros([1, 1, 8, 8, 8], np.float32)})
+    network(inputs(SHAPES))
+
+
+def test_bad_files_are_refused(script: Path, bundle: Bundle, tmp_path: Path) -> None:
+    for suffix in (".pt", ".pt2"):
+        text, cut = tmp_path / f"text{suffix}", tmp_path / f"cut{suffix}"
+        text.write_text("not a network")
+        cut.write_bytes(script.read_bytes()[: script.stat().st_size // 2])
+        for path in (tmp_path / f"missing{suffix}", text, cut):
+            with pytest.raises(InputError, match=f"^{path}: file: found ") as caught:
+                load(path)
+            assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"found \.onnx, expected \.pt .*x2ct export BUNDLE"):
+        load(bundle.file_of(bundle.networks.denoiser))
+
+
+def test_a_file_that_export_did_not_make_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.trace(torch.nn.Identity(), torch.ones(1)), str(tmp_path / "other.pt"))
+    with pytest.raises(InputError, match="description: found none, expected an artefact that x2ct export made"):
+        load(tmp_path / "other.pt", shapes={})
+
+
+def test_choices_that_cannot_be_are_refused() -> None:
+    with pytest.raises(InputError, match="--provider: name: found 'cuda', expected torchscript, aoti"):
+        choose(backend="torch", provider="cuda")
+    with pytest.raises(InputError, match="--artefacts: backend: found auto, expected torch"):
+        choose(trust=True)
+
+
+# ------------------------------------------------------------------------------------------------ the proof
+
+
+def test_an_artefact_that_computes_something_else_is_not_written(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One weight of the denoiser, changed by a tenth on the way to the file."""
+    monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "cache"))
+
+    class Wrong(torchfiles.OnnxModule):
+        def __init__(self, model: Any) -> None:
+            super().__init__(model)
+            if model.graph.name == "denoiser":
+                [name] = (name for name, value in self.named_buffers() if value.ndim == 5)
+                getattr(self, name).view(-1)[0] *= 1.1
+
+    monkeypatch.setattr(torchfiles, "OnnxModule", Wrong)
+    with pytest.raises(X2CTError, match="proof failed, not written: torchscript in torch"):
+        formats.export(str(bundle.path), None, ("torchscript",), folder=tmp_path / "copies")
+    assert not list((tmp_path / "copies").iterdir())
+    assert all(
+        Cache().find(torchartefacts.recipe(bundle, network, "torchscript")) is None
+        for _, network in bundle.networks.items()
+    )
+
+
+def test_the_proof_covers_noise_levels_patches_and_the_volume(bundle: Bundle) -> None:
+    reference = proof.reference_of(bundle)
+    assert len(reference.denoised) == 2
+    assert all(len(value) == proof.SIGMAS for value in reference.denoised.values())
+    assert reference.volume.shape == bundle.grid.shape
+
+
+# ------------------------------------------------------------------------------------------------ the runtime
+
+
+def test_the_installed_runtime_is_available() -> None:
+    found = status_in_a_fresh_process(PLACE, "torch")
+    assert found["available"], found["reason"]
+    assert found["version"] == RELEASE
+    assert found["precisions"]["cpu"] == ["f32"]
+
+
+def fake(folder: Path, body: str) -> None:
+    """A shared library that passes for PyTorch's by its name."""
+    compiler = shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    (folder / "made.cpp").write_text(body)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", folder / "libtorch_cpu.so", folder / "made.cpp"], check=True)
+
+
+def test_another_release_is_refused_before_anything_of_it_runs(tmp_path: Path) -> None:
+    fake(tmp_path, 'extern "C" unsigned long long aoti_torch_abi_version() { return (2ULL << 56) | (9ULL << 48); }')
+    reason = status_in_a_fresh_process(tmp_path, "torch")["reason"]
+    assert f"found version 2.9.0, expected {RELEASE}" in reason
+    assert f"pip install torch=={RELEASE}" in reason
+
+
+def test_another_library_of_that_name_is_refused(tmp_path: Path) -> None:
+    fake(tmp_path, "int nothing;")
+    assert "found version none" in status_in_a_fresh_process(tmp_path, "torch")["reason"]
+
+
+def test_a_missing_runtime_is_a_line_that_says_what_to_install(tmp_path: Path) -> None:
+    reason = status_in_a_fresh_process(tmp_path, "torch")["reason"]
+    assert f"is not installed in {tmp_path}; pip install torch=={RELEASE}" in reason
+    assert "\n" not in reason
+
+
+def test_the_backends_library_names_no_folder() -> None:
+    path = Path(_core.__file__).parent / "lib" / "libx2ct_torch.so"
+    dynamic = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
+    assert "libtorch_cpu.so]" in dynamic
+    assert "RPATH" not in dynamic
+    assert "RUNPATH" not in dynamic

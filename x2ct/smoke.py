@@ -1,0 +1,96 @@
+"""A one-step smoke of every backend, device and precision that says it can be used: does it, with a real model?
+
+For `x2ct info --check`. The posterior mean of the bundled model on a small grid, which is one evaluation, from a
+made-up X-ray; compared with the first that ran in f32, for a runtime that computes something else is no use either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from x2ct.bundle import Bundle
+from x2ct.errors import MissingRuntimeError, X2CTError
+from x2ct.grid import Grid
+from x2ct.radiograph import XRay
+from x2ct.sampler import Sampler
+from x2ct.volume import Volume
+
+STRIDES = 4
+"""The grid's side, in the model's strides."""
+
+BOUND_HU = {"f32": 0.5, "tf32": 2.0, "bf16": 20.0, "f16": 5.0}
+"""Mean absolute difference to f32 of the posterior mean on the small grid."""
+
+PASSED, FAILED, UNTRIED = "passed", "failed", "not tried"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one of them did.
+
+    Attributes:
+        backend, device, precision: which.
+        result: "passed", "failed" or "not tried".
+        text: what came out, or why not.
+        seconds: load, compilation and evaluation.
+    """
+
+    backend: str
+    device: str
+    precision: str
+    result: str
+    text: str
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as plain data."""
+        return {**vars(self), "seconds": round(self.seconds, 3)}
+
+
+def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest") -> Iterator[Check]:
+    """Try what claims to be usable, one after the other.
+
+    Args:
+        abilities: of `x2ct.about.abilities`; those that don't claim it are left out.
+        model: the bundle to try it with.
+
+    Raises:
+        InputError: the bundle can't be opened.
+    """
+    bundle = Bundle.load(model)
+    reference: Volume | None = None
+    for one in sorted(abilities, key=lambda one: one["precision"] != "f32"):  # the others are compared with f32
+        if not one["usable"]:
+            continue
+        started = time.perf_counter()
+        name = one["backend"], one["device"], one["precision"]
+        try:
+            volume = _mean(bundle, *name)
+        except MissingRuntimeError as error:
+            # Torch runs what export made; that nobody has made any is no lie about the runtime.
+            result = UNTRIED if "make it: x2ct export" in str(error) else FAILED
+            yield Check(*name, result, str(error), time.perf_counter() - started)
+            continue
+        except (X2CTError, MemoryError) as error:
+            yield Check(*name, FAILED, str(error) or type(error).__name__, time.perf_counter() - started)
+            continue
+        reference = reference or volume
+        away = float(np.mean(np.abs(volume.hu - reference.hu), dtype=np.float64))
+        result = PASSED if away <= BOUND_HU[one["precision"]] else FAILED  # NaN is not
+        text = f"{away:.3g} HU from the first" if volume is not reference else "the first"
+        yield Check(*name, result, text, time.perf_counter() - started)
+
+
+def _mean(bundle: Bundle, backend: str, device: str, precision: str) -> Volume:
+    side = STRIDES * bundle.patch.stride
+    grid = Grid((side, side, side), bundle.grid.spacing_mm)
+    rows, columns = (np.linspace(-1, 1, size, dtype=np.float32) for size in bundle.xray.shape)
+    hump = bundle.xray.reference_p99[0] * np.clip(1 - rows[:, None] ** 2 - columns**2, 0, 1)
+    view = {bundle.geometry.views[0].name: XRay(hump.astype(np.float32), calibrated=True)}
+    sampler = Sampler(bundle, device=device, backend=backend, precision=precision, grid=grid)
+    return sampler.run(mean=True, **view).volume  # type: ignore[arg-type]
