@@ -2,13 +2,11 @@
 // headers. This file opens them: first the runtime's library where the installed wheel has it, then ours, which carries
 // no path of the build environment. OpenVINO's names its runtime by SONAME and so finds it loaded; ONNX Runtime and
 // TensorRT are not linked at all: their backends ask the handle that they are given.
-#include <dlfcn.h>
-
 #include <filesystem>
 #include <memory>
 #include <mutex>
 
-#include "backends/elf.h"
+#include "core/shared_library.h"
 #include "x2ct/backend.h"
 #include "x2ct/error.h"
 
@@ -86,23 +84,15 @@ std::string runtime_library(const Recipe& recipe, const std::string& place) {
     missing(recipe, std::string(recipe.runtime) + " " + what + "; " + recipe.install);
 }
 
-std::string load_error() {
-    const char* text = dlerror();
-    return text == nullptr ? "unknown error" : text;
-}
-
-void* load(const std::string& path, const Recipe& recipe, const std::string& hint) {
-    if (const std::string wrong = missing_part(path); !wrong.empty())
-        missing(recipe, path + ": " + wrong + "; " + hint);
-    // Never closed: a runtime with threads and static objects of its own does not survive it.
-    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) missing(recipe, "can't be opened: " + load_error() + "; " + hint);
+SharedLibrary load(const std::string& path, const Recipe& recipe, const std::string& hint) {
+    SharedLibrary library = open_library(path);
+    if (library.handle == nullptr) missing(recipe, library.flaw + "; " + hint);
     return library;
 }
 
 template <typename Function>
-Function* symbol(void* library, const char* name, const Recipe& recipe) {
-    auto* function = reinterpret_cast<Function*>(dlsym(library, name));
+Function* symbol(const SharedLibrary& library, const char* name, const Recipe& recipe) {
+    auto* function = reinterpret_cast<Function*>(library.symbol(name));
     if (function == nullptr) missing(recipe, std::string("its library has no ") + name + "; reinstall x2ct");
     return function;
 }
@@ -121,14 +111,14 @@ Backend* open(const Recipe& recipe, const BackendPlace& place) {
         missing(recipe, "this build of x2ct has no " + library_of(recipe, place.library_dir).filename().string() +
                             "; " + recipe.build);
     }
-    void* runtime = load(runtime_library(recipe, place.runtime_dir), recipe, recipe.install);
-    void* library = load(library_of(recipe, place.library_dir).string(), recipe, "reinstall x2ct");
+    const SharedLibrary runtime = load(runtime_library(recipe, place.runtime_dir), recipe, recipe.install);
+    const SharedLibrary library = load(library_of(recipe, place.library_dir).string(), recipe, "reinstall x2ct");
     const std::uint32_t abi = symbol<BackendAbi>(library, "x2ct_backend_abi", recipe)();
     if (abi != kBackendAbi) {
         missing(recipe, "interface version: found " + std::to_string(abi) + ", expected " +
                             std::to_string(kBackendAbi) + "; reinstall x2ct");
     }
-    return symbol<BackendOpen>(library, "x2ct_backend_open", recipe)(runtime);
+    return symbol<BackendOpen>(library, "x2ct_backend_open", recipe)(runtime.handle);
 }
 
 BackendStatus status_of(const Recipe& recipe, const BackendPlace& place) {

@@ -58,6 +58,9 @@ class Session {
     /// Evaluates once and returns when the outputs are written; where the network was loaded onto a stream, when the
     /// work is queued on it. Throws Error.
     virtual void evaluate() = 0;
+    /// Whether evaluate() does nothing but queue work on the network's stream, the same for the same bindings: then a
+    /// device may record it once, after one evaluation that it didn't record, and replay it.
+    virtual bool is_recordable() const { return false; }
     /// An output after an evaluation; where it wasn't bound, the session's own memory, good until the next.
     virtual TensorView output(const std::string& name) = 0;
     /// The layers that ran in the latest evaluation, of a network that was loaded with `profile`.
