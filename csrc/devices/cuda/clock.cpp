@@ -23,16 +23,19 @@ Clock::~Clock() {
     }
 }
 
-void Clock::begin(int rows) {
-    while (static_cast<int>(rows_.size()) < rows) {
+void Clock::begin(std::span<const RowKernel> rows) {
+    while (rows_.size() < rows.size()) {
         Row& row = rows_.emplace_back();
         for (cudaEvent_t* event : {&row.begin, &row.end, &row.kernel_begin, &row.kernel_end}) {
             check(cudaEventCreateWithFlags(event, cudaEventDefault), "making an event");
         }
         check(cudaEventCreateWithFlags(&row.done, cudaEventDisableTiming), "making an event");
     }
-    count_ = rows;
     queued_.clear();
+    with_kernel_.clear();
+    for (const RowKernel& row : rows) {
+        if (row.count > 0) with_kernel_.push_back(row.row);
+    }
 }
 
 // In a recording the event itself becomes a part of the graph, so that each replay records it anew.
@@ -56,7 +59,7 @@ DeviceTimes Clock::times() const {
         times.rows_s += seconds(row.begin, row.end);
         if (k > 0) times.gap_s = std::max(times.gap_s, seconds(rows_[queued_[k - 1]].end, row.begin));
     }
-    for (int row = 0; row < count_; ++row) times.kernels_s += seconds(rows_[row].kernel_begin, rows_[row].kernel_end);
+    for (const int row : with_kernel_) times.kernels_s += seconds(rows_[row].kernel_begin, rows_[row].kernel_end);
     return times;
 }
 

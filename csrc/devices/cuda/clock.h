@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <span>
 #include <vector>
 
 #include "x2ct/device.h"
@@ -16,8 +17,8 @@ class Clock {
     Clock& operator=(const Clock&) = delete;
     ~Clock();
 
-    /// Before a run of so many rows.
-    void begin(int rows);
+    /// Before a run of these rows.
+    void begin(std::span<const RowKernel> rows);
 
     // Queued, or recorded with the work around them.
     void row_begins(int row, bool recording) { mark(rows_[row].begin, recording); }
@@ -42,7 +43,7 @@ class Clock {
     cudaStream_t stream_;
     std::vector<Row> rows_;
     std::vector<int> queued_;
-    int count_ = 0;
+    std::vector<int> with_kernel_;
 };
 
 }  // namespace x2ct::cuda

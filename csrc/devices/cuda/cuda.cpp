@@ -139,7 +139,7 @@ void Cuda::begin(std::span<const RowKernel> rows) {
     programs.reserve(rows.size());
     for (const RowKernel& row : rows) programs.push_back(program_of(row));
     staging_.upload(table_, programs.data(), programs.size() * sizeof(kernels::RowProgram));
-    clock_.begin(static_cast<int>(rows.size()));
+    clock_.begin(rows);
 }
 
 void Cuda::row(int row, const std::string& key, const std::function<void()>& work) {
@@ -197,7 +197,8 @@ std::vector<std::string> list() {
         int driver = 0, runtime = 0;
         cudaDriverGetVersion(&driver);
         cudaRuntimeGetVersion(&runtime);
-        if (driver == 0) throw MissingRuntime("device cuda: there is no NVIDIA driver here; install one, or use the CPU");
+        if (driver == 0)
+            throw MissingRuntime("device cuda: there is no NVIDIA driver here; install one, or use the CPU");
         throw MissingRuntime("device cuda: the NVIDIA driver is for CUDA " + version_text(driver) +
                              ", expected one for " + version_text(runtime) + " or newer; install a newer driver");
     }
@@ -209,8 +210,9 @@ std::vector<std::string> list() {
     for (int index = 0; index < count; ++index) {
         cudaDeviceProp properties{};
         check(cudaGetDeviceProperties(&properties, index), "looking at a GPU");
-        found.push_back(std::string(properties.name) + ", compute capability " + std::to_string(properties.major) + "." +
-                        std::to_string(properties.minor) + ", " + std::to_string(properties.totalGlobalMem >> 30) + " GiB");
+        found.push_back(std::string(properties.name) + ", compute capability " + std::to_string(properties.major) +
+                        "." + std::to_string(properties.minor) + ", " +
+                        std::to_string(properties.totalGlobalMem >> 30) + " GiB");
     }
     return found;
 }

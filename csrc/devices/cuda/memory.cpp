@@ -15,19 +15,22 @@ constexpr std::size_t kHalf = std::size_t{4} << 20;
 
 }  // namespace
 
-Pool::~Pool() { empty(); }
+Pool::~Pool() {
+    empty();
+    for (const auto& [memory, size] : taken_) cudaFree(memory);
+}
 
 float* Pool::take(std::size_t bytes) {
     const std::size_t size = std::max<std::size_t>((bytes + kGranule - 1) / kGranule, 1) * kGranule;
-    if (const auto found = kept_.find(size); found != kept_.end()) {
-        float* const memory = found->second;
+    if (auto& kept = kept_[size]; !kept.empty()) {
+        float* const memory = *kept.begin();
         taken_[memory] = size;
-        kept_.erase(found);
+        kept.erase(kept.begin());
         return memory;
     }
     void* memory = nullptr;
     cudaError_t status = cudaMalloc(&memory, size);
-    if (status == cudaErrorMemoryAllocation && !kept_.empty()) {
+    if (status == cudaErrorMemoryAllocation) {
         cudaGetLastError();
         empty();
         status = cudaMalloc(&memory, size);
@@ -45,7 +48,7 @@ void Pool::give_back(float* memory) noexcept {
     const auto found = taken_.find(memory);
     if (found == taken_.end()) return;
     try {
-        kept_.emplace(found->second, memory);
+        kept_[found->second].insert(memory);
     } catch (...) {
         cudaFree(memory);
     }
@@ -54,12 +57,14 @@ void Pool::give_back(float* memory) noexcept {
 
 std::int64_t Pool::kept_bytes() const {
     std::int64_t bytes = 0;
-    for (const auto& [size, memory] : kept_) bytes += static_cast<std::int64_t>(size);
+    for (const auto& [size, kept] : kept_) bytes += static_cast<std::int64_t>(size * kept.size());
     return bytes;
 }
 
 void Pool::empty() noexcept {
-    for (const auto& [size, memory] : kept_) cudaFree(memory);
+    for (const auto& [size, kept] : kept_) {
+        for (float* const memory : kept) cudaFree(memory);
+    }
     kept_.clear();
 }
 
@@ -92,8 +97,8 @@ void Staging::await(Half& half) {
 }
 
 void Staging::upload(void* to, const void* from, std::size_t bytes) {
-    for (std::size_t at = 0, turn = 0; at < bytes; at += kHalf, ++turn) {
-        Half& half = halves_[turn % 2];
+    for (std::size_t at = 0; at < bytes; at += kHalf) {
+        Half& half = halves_[turn_++ % 2];
         const std::size_t size = std::min(kHalf, bytes - at);
         await(half);
         std::memcpy(half.memory, static_cast<const char*>(from) + at, size);
@@ -103,13 +108,13 @@ void Staging::upload(void* to, const void* from, std::size_t bytes) {
     }
 }
 
-// One half is read while the other is filled.
+// One half is read while the other is filled. What was uploaded through a half has been read when the stream comes
+// here.
 void Staging::download(void* to, const void* from, std::size_t bytes) {
     const std::size_t pieces = (bytes + kHalf - 1) / kHalf;
     for (std::size_t piece = 0; piece < pieces + 1; ++piece) {
         if (piece < pieces) {
-            Half& half = halves_[piece % 2];
-            await(half);
+            const Half& half = halves_[turn_++ % 2];
             const std::size_t at = piece * kHalf, size = std::min(kHalf, bytes - at);
             check(cudaMemcpyAsync(half.memory, static_cast<const char*>(from) + at, size, cudaMemcpyDeviceToHost,
                                   stream_),
@@ -117,7 +122,7 @@ void Staging::download(void* to, const void* from, std::size_t bytes) {
             check(cudaEventRecord(half.copied, stream_), "recording an event");
         }
         if (piece > 0) {
-            Half& half = halves_[(piece - 1) % 2];
+            Half& half = halves_[(piece < pieces ? turn_ : turn_ + 1) % 2];  // the one before the latest
             const std::size_t at = (piece - 1) * kHalf;
             await(half);
             std::memcpy(static_cast<char*>(to) + at, half.memory, std::min(kHalf, bytes - at));

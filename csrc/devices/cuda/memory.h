@@ -7,11 +7,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <set>
 
 namespace x2ct::cuda {
 
-/// Memory that is kept when it is given back, by size: the next run gets the same addresses, which recorded work needs,
-/// and no allocation waits for the GPU. What is left over goes when memory runs out.
+/// Memory that is kept when it is given back. Of what is kept the lowest address is taken, so that a run gets the same
+/// addresses as the one before, which recorded work needs; and no allocation waits for the GPU. What is kept is given
+/// up when memory runs out.
 class Pool {
   public:
     Pool() = default;
@@ -28,7 +30,7 @@ class Pool {
     void empty() noexcept;
 
     std::map<float*, std::size_t> taken_;
-    std::multimap<std::size_t, float*> kept_;
+    std::map<std::size_t, std::set<float*>> kept_;  // by size
 };
 
 /// Two pinned buffers that take turns. Copies are queued on the stream.
@@ -56,6 +58,7 @@ class Staging {
 
     cudaStream_t stream_;
     std::array<Half, 2> halves_;
+    std::size_t turn_ = 0;  // of which half
     std::int64_t waits_ = 0;
 };
 

@@ -95,11 +95,12 @@ class Device {
     /// What is free for allocate(), in bytes; none where the device's memory is the host's.
     virtual std::optional<std::int64_t> free_bytes() const { return std::nullopt; }
 
-    /// The rows of the run that begins, each with its place in `row`. A device that replays rows keeps their
-    /// coefficients, and its kernels read them there.
+    /// The rows of the run that begins, each with its place in `row`; one without voxels has nothing to run. A device
+    /// that replays rows keeps their coefficients, and its kernels read them there.
     virtual void begin(std::span<const RowKernel> rows) { (void)rows; }
-    /// Does `work`, which ends with run() of the row. Where `key` isn't empty, `work` only queues, and the same key
-    /// stands for the same work: a device may then record it, and replay it without calling `work` again.
+    /// Does `work`: an evaluation and run() of the row, or this for all rows up to `row`. Where `key` isn't empty,
+    /// `work` only queues, and the same key stands for the same work: a device may then record it, and replay it later
+    /// without calling `work` again.
     virtual void row(int row, const std::string& key, const std::function<void()>& work) {
         (void)row, (void)key;
         work();
@@ -148,5 +149,10 @@ class Buffer {
     float* data_ = nullptr;
     std::size_t count_ = 0;
 };
+
+/// A buffer's place, for keys of recorded work.
+inline std::string key_of(const Buffer& buffer) {
+    return std::to_string(reinterpret_cast<std::uintptr_t>(buffer.data())) + ",";
+}
 
 }  // namespace x2ct
