@@ -28,6 +28,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         "versions": report.versions(),
         "core": "",
         "backends": [],
+        "devices": [],
         "solvers": [],
         "schedules": [],
         "training": {name: _version(name) for name in _TRAINING},
@@ -41,6 +42,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
     else:
         facts["core"] = "ready"
         facts["backends"] = _backends()
+        facts["devices"] = [dict(device) for device in _core.devices()]
         facts["solvers"] = [dict(solver) for solver in _core.solvers()]
         facts["schedules"] = _core.schedules()
     if bundle is not None:
@@ -80,6 +82,7 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
             "Backends",
             [("core", facts["core"]), *((backend["name"], _backend(backend)) for backend in facts["backends"])],
         ),
+        ("Devices", [(device["name"], _device(device)) for device in facts["devices"]]),
         ("Solvers", [(solver["name"], _solver(solver)) for solver in facts["solvers"]]),
         ("Schedules", [(name, "") for name in facts["schedules"]]),
         ("Training and export", training),
@@ -131,6 +134,13 @@ def _backend(backend: dict[str, Any]) -> str:
     devices = [f"{device} ({', '.join(backend['precisions'][device])})" for device in backend["devices"]]
     missing = [f"no {device}: {reason}" for device, reason in backend["missing_devices"].items()]
     return "; ".join([backend["version"], ", ".join(devices), *missing])
+
+
+def _device(device: dict[str, Any]) -> str:
+    """What there is of it, or the reason without the name that stands before it anyway."""
+    if not device["available"]:
+        return f"missing: {str(device['reason']).removeprefix('device cuda: ')}"
+    return "; ".join(f"{device['name']}:{index} {text}" for index, text in enumerate(device["found"])) or "usable"
 
 
 def _bundle_sections(bundle: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

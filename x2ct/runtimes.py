@@ -18,6 +18,10 @@ BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt")
 PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16")
 PROVIDERS = ("", "cpu", "cuda", "tensorrt")
 
+_AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
+"""The backend that "auto" is on a device."""
+_CPU_ONLY = ("openvino",)
+
 _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "tensorrt": ("tensorrt", "tensorrt_cu13_libs", "tensorrt_cu12_libs"),
@@ -79,7 +83,7 @@ class Choice:
     """What a run will use, after "auto" has been decided.
 
     Attributes:
-        device: "cpu".
+        device: "cpu" or "cuda:N".
         backend: "openvino", "onnxruntime" or "tensorrt".
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
@@ -106,7 +110,7 @@ def choose(
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: one of `BACKENDS`; "auto" is OpenVINO.
+        backend: one of `BACKENDS`; "auto" is OpenVINO, and ONNX Runtime on CUDA.
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of ONNX Runtime.
         provider_options: of that provider.
@@ -126,6 +130,29 @@ def choose(
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[1:]))
     if (provider or provider_options) and backend != "onnxruntime":
         raise InputError.of("--provider", "backend", found=backend, expected="onnxruntime")
+    chosen = _cuda(index) if kind == "cuda" else "cpu"
+    runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
+    if chosen != "cpu" and runtime.name in _CPU_ONLY:
+        raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
+    if runtime.folder is None:
+        raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
+    return Choice(chosen, runtime.name, precision, str(runtime.folder), provider, dict(provider_options or {}))
+
+
+def _cuda(index: str) -> str:
+    """The device's full name.
+
+    Raises:
+        MissingRuntimeError: why there is no such device here.
+    """
+    from x2ct import _core
+
+    [status] = (one for one in _core.devices() if one["name"] == "cuda")
+    if not status["available"]:
+        raise MissingRuntimeError(status["reason"])
+    if int(index or 0) >= len(status["found"]):
+        raise MissingRuntimeError(f"device cuda:{index}: found {len(status['found'])} of them, cuda:0 being the first")
+    return f"cuda:{int(index or 0)}"
     if kind == "cuda":
         raise MissingRuntimeError("device cuda: this version of x2ct runs on the CPU only; use --device cpu or auto")
     runtime = find_runtime("openvino" if backend == "auto" else backend)

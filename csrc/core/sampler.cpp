@@ -125,6 +125,7 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     if (options.preview_every < 1) {
         throw InputError("preview_every: found " + std::to_string(options.preview_every) + ", expected 1 or more");
     }
+    const std::int64_t waited = device_->waits();
     evaluator_->prepare(levels(table));
     Registers registers(device_, table, static_cast<std::size_t>(count_));
     const int rows = table.evaluations();
@@ -187,6 +188,7 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
         timings.network_s = times->rows_s - times->kernels_s;
         timings.gap_s = times->gap_s;
     }
+    timings.waits = device_->waits() - waited;
     timings.total_s = total.seconds();
     timings_ = timings;
 }

@@ -1,6 +1,7 @@
 // How the sampling loop gets D: from the network on the whole volume at once, or in another way.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -21,6 +22,7 @@ struct Timings {
     double correction_s = 0;  ///< in the correction
     double kernel_s = 0;      ///< in the element-wise kernels, noise included
     double gap_s = 0;         ///< the longest between two rows on the device, where it has a clock
+    std::int64_t waits = 0;   ///< how often the host waited for the device
     double total_s = 0;       ///< the whole run, callbacks included
 };
 

@@ -96,6 +96,7 @@ struct NetworkOptions {
     std::string provider = {};
     std::map<std::string, std::string> provider_options = {};  ///< handed to the provider as they are
     bool profile = false;    ///< time each layer, for Session::profile; costs time itself
+    bool replayed = false;   ///< it will be evaluated again and again on the same memory: worth a recording of its own
     void* stream = nullptr;  ///< a CUDA stream of the caller's that outlives the network; null: the runtime's own
 };
 
