@@ -98,6 +98,10 @@ Networks::Networks(Bundle bundle, Backend& backend, PipelineOptions options, std
       backend_(&backend),
       options_(std::move(options)),
       device_(device ? std::move(device) : cpu_device(options_.threads)) {
+    if (options_.device != device_->name()) {
+        throw MissingRuntime("device " + options_.device + ": found networks for " + device_->name() +
+                             ", expected the device that is named; see open_device");
+    }
     if (options_.memory < 0) {
         throw InputError("memory: found " + std::to_string(options_.memory) +
                          ", expected bytes, or 0 for what is free");

@@ -146,8 +146,7 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
         float* const denoised = registers.denoised(row);
         evaluator_->evaluate(row, registers.y.data(), denoised, pause, timings);
         if (options.correction) {
-            const double sigma = table.rows()[row].sigma;
-            timed(timings.correction_s, [&] { options.correction->apply(row, rows, sigma, denoised); });
+            timed(timings.correction_s, [&] { correct(options, row, table, denoised); });
         }
         if (is_shown(row)) {
             shown.resize(static_cast<std::size_t>(count_));
@@ -191,6 +190,19 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     timings.waits = device_->waits() - waited;
     timings.total_s = total.seconds();
     timings_ = timings;
+}
+
+// Corrections work on the host: where the device's memory is its own, D goes there and back.
+void Sampler::correct(const RunOptions& options, int row, const Table& table, float* denoised) {
+    const double sigma = table.rows()[row].sigma;
+    if (device_->stream() == nullptr) {
+        options.correction->apply(row, table.evaluations(), sigma, denoised);
+        return;
+    }
+    std::vector<float> copy(static_cast<std::size_t>(count_));
+    device_->download(copy.data(), denoised, copy.size());
+    options.correction->apply(row, table.evaluations(), sigma, copy.data());
+    device_->upload(denoised, copy.data(), copy.size());
 }
 
 // What the device may know `row` by, and all rows by their number; empty where an evaluation does more than queue.

@@ -302,6 +302,21 @@ inline void previews_are_the_cpus() {
     CHECK(same(shown(there), shown(here)));
 }
 
+inline void corrections_are_the_cpus() {
+    class Half : public x2ct::Correction {
+        void apply(int row, int, double, float* denoised) override {
+            for (std::int64_t i = row; i < x2ct::volume_of(kShape); i += 2) denoised[i] *= 0.5F;
+        }
+    };
+    Rig here(cpu()), there(gpu());
+    x2ct::RunOptions options;
+    options.correction = std::make_shared<Half>();
+    for (int turn = 0; turn < 3; ++turn) {
+        CHECK(same(there.run(table_of("unipc-2"), options), here.run(table_of("unipc-2"), options)));
+        CHECK(same(there.run(table_of("unipc-2")), here.run(table_of("unipc-2"))));
+    }
+}
+
 inline void it_outlives_cancelling_and_failing() {
     Rig here(cpu()), there(gpu());
     const auto table = table_of("unipc-2");
@@ -359,5 +374,5 @@ inline void the_devices_clock_tells_where_time_went() {
         laws::every_solver_gives_the_cpus_bits_queued_and_replayed,                                                    \
         laws::a_replay_reads_the_new_coefficients_and_conditions, laws::the_whole_loop_is_one_where_nobody_listens,    \
         laws::only_rows_and_the_result_are_waited_for, laws::progress_tells_every_row, laws::previews_are_the_cpus,    \
-        laws::it_outlives_cancelling_and_failing, laws::tiles_are_the_cpus,                                            \
+        laws::corrections_are_the_cpus, laws::it_outlives_cancelling_and_failing, laws::tiles_are_the_cpus,            \
         laws::the_devices_clock_tells_where_time_went
