@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "devices/cuda/failure.h"
-#include "devices/cuda/work.h"
+#include "devices/cuda/jobs.h"
 #include "x2ct/devices.h"
 #include "x2ct/error.h"
 
@@ -68,7 +68,7 @@ Stream::Stream() { check(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocki
 
 Stream::~Stream() { cudaStreamDestroy(handle_); }
 
-Cuda::Cuda(int index) : index_(on(index)), staging_(stream_.handle()), clock_(stream_.handle()) {}
+Cuda::Cuda(int index) : index_(on(index)), staging_(stream_.handle()), clock_(stream_.handle()) { load_kernels(); }
 
 Cuda::~Cuda() { drain(); }
 

@@ -1,6 +1,6 @@
 // The one file that nvcc compiles: every piece of work, a thread an index.
 #include "devices/cuda/failure.h"
-#include "devices/cuda/work.h"
+#include "devices/cuda/jobs.h"
 
 namespace x2ct::cuda {
 namespace {
@@ -20,7 +20,19 @@ void launch_each(const Work& work, std::int64_t count, cudaStream_t stream) {
     check(cudaGetLastError(), "starting a kernel");
 }
 
+template <typename Work>
+void load() {
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, each<Work>), "loading the kernels");
+}
+
 }  // namespace
+
+void load_kernels() {
+    load<TableRow>();
+    load<OneRow>();
+    load<Box>();
+}
 
 void launch(const TableRow& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
 void launch(const OneRow& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }

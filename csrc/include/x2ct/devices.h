@@ -1,4 +1,5 @@
-// Devices by name. The CPU is always there; any other is a shared library, opened when it is asked for and never closed.
+// Devices by name. The CPU is always there; any other is a shared library, opened when it is asked for and never
+// closed.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ extern "C" {
 using DeviceAbi = std::uint32_t();  ///< x2ct_device_abi: the kDeviceAbi it was built with
 /// x2ct_device_list: what there is of its kind here, in words, by index; throws MissingRuntime where there is none.
 using DeviceList = std::vector<std::string>();
-/// x2ct_device_open: the device of this index, with a stream of its own. Throws MissingRuntime, InputError, OutOfMemory.
+/// x2ct_device_open: the device of this index, with a stream of its own. Throws MissingRuntime, InputError,
+/// OutOfMemory.
 using DeviceOpen = Device*(int index);
 }
 
@@ -30,8 +32,8 @@ struct DeviceStatus {
     std::vector<std::string> found;  ///< in words, by index
 };
 
-/// "cpu", "cuda" or "cuda:N". `library_dir` is the folder of libx2ct_cuda.so; `threads` is for the CPU's kernels. Throws
-/// InputError for an unknown name, MissingRuntime for a device that can't be had here.
+/// "cpu", "cuda" or "cuda:N". `library_dir` is the folder of libx2ct_cuda.so; `threads` is for the CPU's kernels.
+/// Throws InputError for an unknown name, MissingRuntime for a device that can't be had here.
 std::shared_ptr<Device> open_device(const std::string& name, const std::string& library_dir, int threads = 0);
 
 /// All kinds of devices, and what there is of each. What is missing is a line, not an exception.

@@ -29,6 +29,9 @@ struct Box {
     X2CT_BOTH void operator()(std::int64_t piece) const { kernels::copy_piece(program, piece); }
 };
 
+/// Brings the kernels to the GPU now: the driver would do so at their first launch, which may be one that is recorded.
+void load_kernels();
+
 /// Queues work(i) for every i in [0, count). Throws Error.
 void launch(const TableRow& work, std::int64_t count, cudaStream_t stream);
 void launch(const OneRow& work, std::int64_t count, cudaStream_t stream);
