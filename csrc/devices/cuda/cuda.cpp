@@ -70,7 +70,7 @@ Stream::~Stream() { cudaStreamDestroy(handle_); }
 
 Cuda::Cuda(int index) : index_(on(index)), staging_(stream_.handle()), clock_(stream_.handle()) { load_kernels(); }
 
-Cuda::~Cuda() { drain(); }
+Cuda::~Cuda() { Cuda::drain(); }
 
 // Which GPU a thread's calls go to is the thread's own state.
 int Cuda::on(int index) {
