@@ -44,9 +44,11 @@ fi
 
 # ------------------------------------------------------------------------------------------------ build
 # Without the OpenVINO backend, which only inference on a CPU needs; into the checkout, as `make build` does.
-cuda=ON
-[ "$device" = cuda ] || cuda=AUTO
-cmake -S . -B "$X2CT_BUILD" -G Ninja -DPython_EXECUTABLE="$(command -v "$python")" -DX2CT_OPENVINO=OFF -DX2CT_CUDA=$cuda \
+cuda=AUTO tests=OFF
+if [ "$device" = cuda ]; then
+    cuda=ON tests=ON # gpu_laws is one of them
+fi
+cmake -S . -B "$X2CT_BUILD" -G Ninja -DPython_EXECUTABLE="$(command -v "$python")" -DX2CT_OPENVINO=OFF -DX2CT_CUDA=$cuda -DX2CT_TESTS=$tests \
     -DX2CT_ONNXRUNTIME_INCLUDE="$([ -e "$headers/onnxruntime_cxx_api.h" ] && cd "$headers" && pwd)" >"$out/build.log"
 cmake --build "$X2CT_BUILD" >>"$out/build.log"
 "$python" -m x2ct info | tee "$out/info.txt"
