@@ -60,14 +60,13 @@ void each_row_is_recorded_once_and_replayed() {
     const int rows = table.evaluations(), before = machine().graphs;
     rig.run(table);
     CHECK(machine().graphs - before == rows - 1);  // the very first one warms up
+    rig.run(table);                                // may get other memory than the first: from here on it is the same
+    const int settled = machine().graphs, replays = machine().replays;
     rig.run(table);
-    CHECK(machine().graphs - before == rows);
-    const int replays = machine().replays;
-    rig.run(table);
-    CHECK(machine().graphs - before == rows);
+    CHECK(machine().graphs == settled);
     CHECK(machine().replays - replays == rows);
     rig.run(table_of("dpmpp-2m", 5));
-    CHECK(machine().graphs - before == rows + 5);  // another number of steps is another key
+    CHECK(machine().graphs - settled == 5);  // another number of steps is another key
 }
 
 void the_whole_loop_is_one_graph() {
