@@ -338,7 +338,7 @@ inline void it_outlives_cancelling_and_failing() {
     }
 }
 
-// With conditions that come to lie elsewhere, for something else takes memory meanwhile.
+// With conditions that come to lie elsewhere, for other memory is given back meanwhile.
 inline void tiles_are_the_cpus() {
     const x2ct::Tiling tiling{{24, 16, 32}, {16, 16, 16}, 4, 4};
     const x2ct::Shape whole = {1, 1, 24, 16, 32}, tile = {1, 1, 16, 16, 16};
@@ -347,6 +347,7 @@ inline void tiles_are_the_cpus() {
         const auto network = std::make_shared<QueueNetwork>(device, tile);
         x2ct::Sampler sampler(std::make_unique<x2ct::TiledEvaluator>(network, device, tiling), device);
         std::vector<x2ct::Buffer> taken;
+        for (int k = 0; k < 5; ++k) taken.emplace_back(device, 24 * 16 * 32);
         std::vector<float> all;
         for (unsigned turn = 0; turn < 5; ++turn) {
             const auto c = numbers(24 * 16 * 32, turn);
@@ -354,7 +355,7 @@ inline void tiles_are_the_cpus() {
             std::vector<float> out(c.size());
             for (int again = 0; again < 2; ++again) sampler.run(table_of("dpmpp-3m"), {}, out.data());
             all.insert(all.end(), out.begin(), out.end());
-            taken.emplace_back(device, c.size());
+            taken.pop_back();
         }
         results.push_back(all);
     }
