@@ -134,9 +134,9 @@ def choose(
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:
         raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
-    if runtime.folder is None:
+    if runtime.reason:
         raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
-    return Choice(chosen, runtime.name, precision, str(runtime.folder), provider, dict(provider_options or {}))
+    return Choice(chosen, runtime.name, precision, str(runtime.folder or ""), provider, dict(provider_options or {}))
 
 
 def _cuda(index: str) -> str:
@@ -153,9 +153,3 @@ def _cuda(index: str) -> str:
     if int(index or 0) >= len(status["found"]):
         raise MissingRuntimeError(f"device cuda:{index}: found {len(status['found'])} of them, cuda:0 being the first")
     return f"cuda:{int(index or 0)}"
-    if kind == "cuda":
-        raise MissingRuntimeError("device cuda: this version of x2ct runs on the CPU only; use --device cpu or auto")
-    runtime = find_runtime("openvino" if backend == "auto" else backend)
-    if runtime.reason:
-        raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
-    return Choice("cpu", runtime.name, precision, str(runtime.folder or ""), provider, dict(provider_options or {}))
