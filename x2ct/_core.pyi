@@ -27,6 +27,15 @@ class SolverInfo(TypedDict):
     stochastic: bool
     timed: bool
 
+class DeviceInfo(TypedDict):
+    """One kind of device: what there is of it, in words and by index, or the reason why it can't be had."""
+
+    name: str
+    built: bool
+    available: bool
+    reason: str
+    found: list[str]
+
 class BackendInfo(TypedDict):
     """One backend: what it can do here, or the reason why it can't.
 
@@ -52,13 +61,19 @@ class LayerInfo(TypedDict):
     ms: float
 
 class TimingInfo(TypedDict):
-    """Where the latest run's time went, in seconds: `kernel_s` is all element-wise work, noise included."""
+    """Where the latest run's time went, in seconds: `kernel_s` is all element-wise work, noise included.
+
+    On a device with a clock of its own `network_s` and `kernel_s` are by that clock, and `gap_s` is its longest pause
+    between two evaluations. `waits` is how often the host waited for the device.
+    """
 
     evaluations: int
     network_s: float
     tiles_s: float
     correction_s: float
     kernel_s: float
+    gap_s: float
+    waits: int
     total_s: float
 
 def schedule(name: str, steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> list[float]:
@@ -446,6 +461,7 @@ class Sampler:
         preview: Preview | None = None,
         preview_every: int = 1,
         correction: Correction | None = None,
+        at_once: bool = False,
     ) -> FloatArray:
         """Runs the table: float32 [X, Y, Z] in the network's unit. The GIL is free meanwhile.
 
@@ -459,6 +475,8 @@ class Sampler:
                 evaluations; what it raises ends the run too.
             preview_every: 1 or more.
             correction: changes D after each evaluation, before the step is taken from it.
+            at_once: queues all evaluations before waiting for any, without any of the other options but seed and
+                sample; not even Ctrl-C ends such a run.
 
         Raises:
             Cancelled: by `cancel`. KeyboardInterrupt comes out after the evaluation that was going on.
@@ -556,6 +574,9 @@ def run(
     correction: Correction | None = None,
 ) -> FloatArray:
     """The same loop with a Python function as the network: x of `shape` and sigma in, the denoised x out."""
+
+def devices() -> list[DeviceInfo]:
+    """Each kind of device and what there is of it here. Never raises."""
 
 def backends(runtime_dirs: Mapping[str, str] = ...) -> list[BackendInfo]:
     """Each backend and what it can do with the runtime in its folder, given by backend. Never raises."""

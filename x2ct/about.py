@@ -37,6 +37,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         "core": "",
         "backends": [],
         "abilities": [],
+        "devices": [],
         "solvers": [],
         "schedules": [],
         "training": {name: _version(name) for name in _TRAINING},
@@ -51,6 +52,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         facts["core"] = "ready"
         facts["backends"] = _backends()
         facts["abilities"] = abilities(facts["backends"])
+        facts["devices"] = [dict(device) for device in _core.devices()]
         facts["solvers"] = [dict(solver) for solver in _core.solvers()]
         facts["schedules"] = _core.schedules()
     if bundle is not None:
@@ -111,6 +113,7 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
             "Backends",
             [("core", facts["core"]), *(line for backend in facts["backends"] for line in _backend(backend, facts))],
         ),
+        ("Devices", [(device["name"], _device(device)) for device in facts["devices"]]),
         ("Solvers", [(solver["name"], _solver(solver)) for solver in facts["solvers"]]),
         ("Schedules", [(name, "") for name in facts["schedules"]]),
         ("Training and export", training),
@@ -172,6 +175,13 @@ def _backend(backend: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, 
         else:
             lines.append((f"{name} {device}", f"missing: {mine[0]['reason']}"))
     return lines
+
+
+def _device(device: dict[str, Any]) -> str:
+    """What there is of it, or the reason without the name that stands before it anyway."""
+    if not device["available"]:
+        return f"missing: {str(device['reason']).removeprefix('device cuda: ')}"
+    return "; ".join(f"{device['name']}:{index} {text}" for index, text in enumerate(device["found"])) or "usable"
 
 
 def _bundle_sections(bundle: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -19,6 +19,10 @@ PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16")
 PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript", "aoti")}
 """Of the backends that have several ways to run a network."""
 
+_AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
+"""The backend that "auto" is on a device."""
+_CPU_ONLY = ("openvino",)
+
 _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "tensorrt": ("tensorrt", "tensorrt_cu13_libs", "tensorrt_cu12_libs"),
@@ -80,7 +84,7 @@ class Choice:
     """What a run will use, after "auto" has been decided.
 
     Attributes:
-        device: "cpu".
+        device: "cpu" or "cuda:N".
         backend: "openvino", "onnxruntime", "tensorrt" or "torch".
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
@@ -113,7 +117,7 @@ def choose(
 
     Args:
         device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: one of `BACKENDS`; "auto" is OpenVINO.
+        backend: one of `BACKENDS`; "auto" is OpenVINO, and ONNX Runtime on CUDA.
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of the backend.
         provider_options: of ONNX Runtime's provider.
@@ -139,13 +143,14 @@ def choose(
         raise InputError.of("--provider-option", "backend", found=backend, expected="onnxruntime")
     if (artefacts or trust) and backend != "torch":
         raise InputError.of("--artefacts", "backend", found=backend, expected="torch")
-    if kind == "cuda":
-        raise MissingRuntimeError("device cuda: this version of x2ct runs on the CPU only; use --device cpu or auto")
-    runtime = find_runtime("openvino" if backend == "auto" else backend)
+    chosen = _cuda(index) if kind == "cuda" else "cpu"
+    runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
+    if chosen != "cpu" and runtime.name in _CPU_ONLY:
+        raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
     if runtime.reason:
         raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
     return Choice(
-        "cpu",
+        chosen,
         runtime.name,
         precision,
         str(runtime.folder or ""),
@@ -154,3 +159,19 @@ def choose(
         artefacts,
         trust,
     )
+
+
+def _cuda(index: str) -> str:
+    """The device's full name.
+
+    Raises:
+        MissingRuntimeError: why there is no such device here.
+    """
+    from x2ct import _core
+
+    [status] = (one for one in _core.devices() if one["name"] == "cuda")
+    if not status["available"]:
+        raise MissingRuntimeError(status["reason"])
+    if int(index or 0) >= len(status["found"]):
+        raise MissingRuntimeError(f"device cuda:{index}: found {len(status['found'])} of them, cuda:0 being the first")
+    return f"cuda:{int(index or 0)}"

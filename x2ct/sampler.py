@@ -76,8 +76,8 @@ class Sampler:
 
     Args:
         bundle: a model folder, the name of a bundled model, or a loaded `Bundle`.
-        device: "auto" or "cpu" ("cuda" and "cuda:N" are refused by this version).
-        backend: "auto", "openvino", "onnxruntime" or "torch"; "auto" is OpenVINO.
+        device: "auto" (which is "cpu"), "cpu", "cuda" or "cuda:N".
+        backend: "auto", "openvino", "onnxruntime", "tensorrt" or "torch"; "auto" is OpenVINO, and ONNX Runtime on CUDA.
         precision: "auto", "f32", "tf32", "bf16" or "f16": of the denoiser. Encoder and lift, which run once and place
             pixels, always compute in f32.
         threads: of the runtime; 0 leaves it to the runtime.
@@ -286,6 +286,8 @@ class Sampler:
             "outside_network_share": max(0.0, 1.0 - network_s / loop_s),
             "total_s": time.perf_counter() - started,
         }
+        if self.choice.device != "cpu":  # by the device's clock, of the last sample
+            timings |= {"kernel_s": spent["kernel_s"], "longest_gap_s": spent["gap_s"], "waits": spent["waits"]}
         pulled = consistency_facts(pull, applied, xrays, table.evaluations)
         told = {"seed": seed, "samples": samples, **planned.facts(), "consistency": pulled}
         return Result(volume, self._report(networks, xrays, study, told, timings), spread)

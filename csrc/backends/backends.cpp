@@ -3,13 +3,11 @@
 // no path of the build environment. OpenVINO's names its runtime by SONAME and so finds it loaded; ONNX Runtime and
 // TensorRT are not linked at all: their backends ask the handle that they are given;
 // PyTorch's libraries have the same names in every release, and say which one they are.
-#include <dlfcn.h>
-
 #include <filesystem>
 #include <memory>
 #include <mutex>
 
-#include "backends/elf.h"
+#include "core/shared_library.h"
 #include "x2ct/backend.h"
 #include "x2ct/error.h"
 
@@ -42,13 +40,13 @@ struct Recipe {
     const char* wanted;   // the version it belongs to
     const char* install;
     const char* build;                                // what a build without it lacked
-    std::string (*release)(void* library) = nullptr;  // asks the runtime, where its file name doesn't tell
+    std::string (*release)(const SharedLibrary& library) = nullptr;  // asks the runtime, where its file name doesn't tell
 };
 
 // "2.13.0", as libtorch's interface of C functions tells it, which every release from 2.9 on has.
-std::string torch_release(void* library) {
+std::string torch_release(const SharedLibrary& library) {
     using AbiVersion = std::uint64_t();
-    auto* const ask = reinterpret_cast<AbiVersion*>(dlsym(library, "aoti_torch_abi_version"));
+    auto* const ask = reinterpret_cast<AbiVersion*>(library.symbol("aoti_torch_abi_version"));
     if (ask == nullptr) return "none";
     const auto part = [number = ask()](int shift) { return std::to_string((number >> shift) & 0xff); };
     return part(56) + "." + part(48) + "." + part(40);
@@ -104,23 +102,15 @@ std::string runtime_library(const Recipe& recipe, const std::string& place) {
     missing(recipe, std::string(recipe.runtime) + " " + what + "; " + recipe.install);
 }
 
-std::string load_error() {
-    const char* text = dlerror();
-    return text == nullptr ? "unknown error" : text;
-}
-
-void* load(const std::string& path, const Recipe& recipe, const std::string& hint) {
-    if (const std::string wrong = missing_part(path); !wrong.empty())
-        missing(recipe, path + ": " + wrong + "; " + hint);
-    // Never closed: a runtime with threads and static objects of its own does not survive it.
-    void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library == nullptr) missing(recipe, "can't be opened: " + load_error() + "; " + hint);
+SharedLibrary load(const std::string& path, const Recipe& recipe, const std::string& hint) {
+    SharedLibrary library = open_library(path);
+    if (library.handle == nullptr) missing(recipe, library.flaw + "; " + hint);
     return library;
 }
 
 template <typename Function>
-Function* symbol(void* library, const char* name, const Recipe& recipe) {
-    auto* function = reinterpret_cast<Function*>(dlsym(library, name));
+Function* symbol(const SharedLibrary& library, const char* name, const Recipe& recipe) {
+    auto* function = reinterpret_cast<Function*>(library.symbol(name));
     if (function == nullptr) missing(recipe, std::string("its library has no ") + name + "; reinstall x2ct");
     return function;
 }
@@ -139,7 +129,7 @@ Backend* open(const Recipe& recipe, const BackendPlace& place) {
         missing(recipe, "this build of x2ct has no " + library_of(recipe, place.library_dir).filename().string() +
                             "; " + recipe.build);
     }
-    void* runtime = load(runtime_library(recipe, place.runtime_dir), recipe, recipe.install);
+    const SharedLibrary runtime = load(runtime_library(recipe, place.runtime_dir), recipe, recipe.install);
     if (recipe.release != nullptr) {
         const std::string found = recipe.release(runtime);
         if (found != recipe.wanted) {
@@ -147,13 +137,13 @@ Backend* open(const Recipe& recipe, const BackendPlace& place) {
                                 recipe.install + ", or build x2ct again");
         }
     }
-    void* library = load(library_of(recipe, place.library_dir).string(), recipe, "reinstall x2ct");
+    const SharedLibrary library = load(library_of(recipe, place.library_dir).string(), recipe, "reinstall x2ct");
     const std::uint32_t abi = symbol<BackendAbi>(library, "x2ct_backend_abi", recipe)();
     if (abi != kBackendAbi) {
         missing(recipe, "interface version: found " + std::to_string(abi) + ", expected " +
                             std::to_string(kBackendAbi) + "; reinstall x2ct");
     }
-    return symbol<BackendOpen>(library, "x2ct_backend_open", recipe)(runtime);
+    return symbol<BackendOpen>(library, "x2ct_backend_open", recipe)(runtime.handle);
 }
 
 BackendStatus status_of(const Recipe& recipe, const BackendPlace& place) {

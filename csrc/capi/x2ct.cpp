@@ -8,6 +8,7 @@
 
 #include "capi/guard.h"
 #include "capi/handles.h"
+#include "x2ct/devices.h"
 #include "x2ct/view.h"
 
 using x2ct::capi::guarded;
@@ -48,10 +49,17 @@ std::string library_dir() {
     return (std::filesystem::absolute(info.dli_fname).parent_path() / "x2ct").string();
 }
 
-x2ct::Backend& backend(const char* name, const char* library, const char* runtime) {
-    const std::string wanted = text_or(name, "auto");
-    return x2ct::open_backend(wanted == "auto" ? "openvino" : wanted,
-                              {library == nullptr ? library_dir() : library, text_or(runtime, "")});
+std::string library_dir_or(const char* given) { return given == nullptr ? library_dir() : given; }
+
+x2ct::Backend& backend(const std::string& name, const char* library, const char* runtime) {
+    return x2ct::open_backend(name, {library_dir_or(library), text_or(runtime, "")});
+}
+
+// What "auto" is on a device.
+std::string backend_name(const char* given, const std::string& device) {
+    const std::string wanted = text_or(given, "auto");
+    if (wanted != "auto") return wanted;
+    return device == "cpu" ? "openvino" : "onnxruntime";
 }
 
 x2ct::Detector detector_of(const x2ct_detector* given) {
@@ -61,10 +69,14 @@ x2ct::Detector detector_of(const x2ct_detector* given) {
     return detector;
 }
 
-x2ct::PipelineOptions pipeline_options(const x2ct_sampler_options& given) {
+std::shared_ptr<x2ct::Device> device(const x2ct_sampler_options& given) {
+    const std::string wanted = text_or(given.device, "auto");
+    return x2ct::open_device(wanted == "auto" ? "cpu" : wanted, library_dir_or(given.library_dir), given.threads);
+}
+
+x2ct::PipelineOptions pipeline_options(const x2ct_sampler_options& given, const std::string& device) {
     x2ct::PipelineOptions options;
-    const std::string device = text_or(given.device, "auto");
-    options.device = device == "auto" ? "cpu" : device;
+    options.device = device;
     options.precision = text_or(given.precision, "auto");
     options.threads = given.threads;
     std::ranges::copy(given.shape, options.shape.begin());
@@ -162,7 +174,7 @@ x2ct_status x2ct_sampler_options_init(x2ct_sampler_options* options, size_t stru
 }
 
 x2ct_status x2ct_check_backend(const char* name, const char* library, const char* runtime) {
-    return guarded([&] { backend(name, library, runtime); });
+    return guarded([&] { backend(backend_name(name, "cpu"), library, runtime); });
 }
 
 x2ct_status x2ct_sampler_open(const x2ct_sampler_options* options, x2ct_sampler** sampler) {
@@ -170,8 +182,10 @@ x2ct_status x2ct_sampler_open(const x2ct_sampler_options* options, x2ct_sampler*
         *needed(sampler, "sampler") = nullptr;
         const auto asked = taken(options, kLeastSamplerOptions, sampler_defaults());
         x2ct::Bundle bundle = x2ct::open_bundle(needed(asked.bundle, "bundle"));
-        x2ct::Backend& opened = backend(asked.backend, asked.library_dir, asked.runtime_dir);
-        auto pipeline = std::make_unique<x2ct::Pipeline>(std::move(bundle), opened, pipeline_options(asked));
+        const auto on = device(asked);
+        x2ct::Backend& opened = backend(backend_name(asked.backend, on->name()), asked.library_dir, asked.runtime_dir);
+        auto pipeline =
+            std::make_unique<x2ct::Pipeline>(std::move(bundle), opened, pipeline_options(asked, on->name()), on);
         *sampler = std::make_unique<x2ct_sampler>(std::move(pipeline)).release();
     });
 }

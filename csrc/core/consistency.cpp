@@ -59,11 +59,8 @@ double rms(const float* values, const float* counts, std::size_t begin, std::siz
 }  // namespace
 
 Consistency::Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::vector<MeasuredView> views,
-                         const ConsistencyOptions& options, std::shared_ptr<Device> device)
-    : shape_(grid.shape.begin(), grid.shape.end()),
-      knots_(std::move(knots)),
-      options_(options),
-      device_(std::move(device)) {
+                         const ConsistencyOptions& options)
+    : shape_(grid.shape.begin(), grid.shape.end()), knots_(std::move(knots)), options_(options) {
     check(knots_);
     check(options_);
     if (views.empty()) throw InputError("consistency: X-rays: found none, expected at least one");
@@ -119,22 +116,16 @@ void Consistency::apply(int row, int, double, float* denoised) {
     if (row == 0) std::ranges::fill(dual_, 0.0F);
     const auto& after = options_.evaluations;
     if (options_.gamma == 0 || (!after.empty() && std::ranges::find(after, row + 1) == after.end())) return;
-    const bool on_host = !device_ || device_->name() == "cpu";
-    std::vector<float> copy(on_host ? 0 : mu_.size());
-    if (!on_host) device_->download(copy.data(), denoised, copy.size());
-    float* const d = on_host ? denoised : copy.data();
-
     const auto count = static_cast<std::int64_t>(mu_.size());
     parallel_for(count, kGrain, 1, options_.threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) mu_[i] = interpolate(knots_.x, knots_.mu, d[i]);
+        for (std::int64_t i = begin; i < end; ++i) mu_[i] = interpolate(knots_.x, knots_.mu, denoised[i]);
     });
     solve();
     parallel_for(count, kGrain, 1, options_.threads, [&](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
-            if (z_[i] != mu_[i]) d[i] = interpolate(knots_.mu, knots_.x, z_[i]);
+            if (z_[i] != mu_[i]) denoised[i] = interpolate(knots_.mu, knots_.x, z_[i]);
         }
     });
-    if (!on_host) device_->upload(denoised, copy.data(), copy.size());
 }
 
 void Consistency::pull(float* mu) {

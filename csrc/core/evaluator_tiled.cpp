@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "core/contract.h"
+#include "core/levels.h"
 #include "core/stopwatch.h"
 #include "x2ct/tiles.h"
 
@@ -34,7 +35,7 @@ TiledEvaluator::TiledEvaluator(std::shared_ptr<Network> denoiser, std::shared_pt
     check_denoiser(*denoiser_, *device_, tile);
     x_ = buffer_of(device_, tile);
     denoised_ = buffer_of(device_, tile);
-    sigma_ = Buffer(device_, 1);
+    levels_ = std::make_unique<Levels>(device_, 1);
 }
 
 TiledEvaluator::~TiledEvaluator() = default;
@@ -72,7 +73,7 @@ void TiledEvaluator::set_lift(std::shared_ptr<Lift> lift, bool keep) {
     lift_ = std::move(lift);
 }
 
-void TiledEvaluator::prepare() {
+void TiledEvaluator::prepare(const std::vector<float>& sigmas) {
     for (const auto& input : denoiser_->inputs()) {
         const bool given = std::ranges::find(conditions_, input.name, &Condition::name) != conditions_.end();
         if (is_condition(input) && !given) throw missing_condition(input);
@@ -80,7 +81,8 @@ void TiledEvaluator::prepare() {
     if (!session_) session_ = denoiser_->session();
     const Shape tile = with_channels(1, tiling_.tile);
     session_->set_input("x", x_.data(), tile);
-    session_->set_input("sigma", sigma_.data(), {1});
+    levels_->set(sigmas);
+    session_->set_input("sigma", levels_->present(), {1});
     session_->set_output("denoised", denoised_.data(), tile);
     for (const auto& condition : conditions_) {
         session_->set_input(condition.name, condition.tile.data(),
@@ -111,10 +113,15 @@ void TiledEvaluator::condition_on(const Box& box) {
     }
 }
 
-void TiledEvaluator::evaluate(int row, double sigma, const float* y, float* denoised, const Pause& pause,
-                              Timings& timings) {
-    const auto level = static_cast<float>(sigma);
-    device_->upload(sigma_.data(), &level, 1);
+std::string TiledEvaluator::key() const {
+    if (lift_ || !session_->is_recordable()) return "";  // a lift's coordinates come from the host
+    std::string text = levels_->key() + key_of(x_) + key_of(denoised_);
+    for (const auto& condition : conditions_) text += key_of(condition.tile) + key_of(condition.whole);
+    return text;
+}
+
+void TiledEvaluator::evaluate(int row, const float* y, float* denoised, const Pause& pause, Timings& timings) {
+    levels_->choose(row);
     bool first = true;
     for (const auto& [input, output] : tiling_.tiles(row)) {
         if (!first && pause) pause();

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "core/contract.h"
+#include "core/levels.h"
 #include "core/stopwatch.h"
 #include "x2ct/error.h"
 #include "x2ct/evaluator.h"
@@ -18,7 +19,7 @@ class WholeEvaluator : public Evaluator {
             throw InputError("sampler: shape: found " + to_string(shape_) + ", expected sizes of at least 1");
         }
         check_denoiser(*denoiser_, *device_, shape_);
-        sigma_ = Buffer(device_, static_cast<std::size_t>(shape_.front()));
+        levels_ = std::make_unique<Levels>(device_, shape_.front());
     }
 
     const Shape& shape() const override { return shape_; }
@@ -49,22 +50,29 @@ class WholeEvaluator : public Evaluator {
         conditions_ = std::move(made);
     }
 
-    void prepare() override {
+    void prepare(const std::vector<float>& sigmas) override {
         for (const auto& input : denoiser_->inputs()) {
             if (is_condition(input) && !conditions_.contains(input.name)) throw missing_condition(input);
         }
         if (!session_) session_ = denoiser_->session();
         for (const auto& [name, condition] : conditions_)
             session_->set_input(name, condition.buffer.data(), condition.shape);
-        session_->set_input("sigma", sigma_.data(), {shape_.front()});
+        levels_->set(sigmas);
+        session_->set_input("sigma", levels_->present(), {levels_->samples()});
     }
 
-    void evaluate(int, double sigma, const float* y, float* denoised, const Pause&, Timings& timings) override {
-        const std::vector<float> sigmas(sigma_.count(), static_cast<float>(sigma));
-        device_->upload(sigma_.data(), sigmas.data(), sigmas.size());
+    void evaluate(int row, const float* y, float* denoised, const Pause&, Timings& timings) override {
+        levels_->choose(row);
         session_->set_input("x", y, shape_);
         session_->set_output("denoised", denoised, shape_);
         timed(timings.network_s, [&] { session_->evaluate(); });
+    }
+
+    std::string key() const override {
+        if (!session_->is_recordable()) return "";
+        std::string text = levels_->key();
+        for (const auto& [name, condition] : conditions_) text += key_of(condition.buffer);
+        return text;
     }
 
   private:
@@ -75,7 +83,7 @@ class WholeEvaluator : public Evaluator {
     std::shared_ptr<Network> denoiser_;
     std::shared_ptr<Device> device_;
     Shape shape_;
-    Buffer sigma_;
+    std::unique_ptr<Levels> levels_;
     std::map<std::string, Condition> conditions_;
     std::unique_ptr<Session> session_;
 };

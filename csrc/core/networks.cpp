@@ -79,6 +79,12 @@ Bundle::Grid grid_of(const Bundle& bundle, const PipelineOptions& options) {
     return grid;
 }
 
+Buffer uploaded(const std::shared_ptr<Device>& device, const std::vector<float>& values) {
+    Buffer buffer(device, values.size());
+    device->upload(buffer.data(), values.data(), values.size());
+    return buffer;
+}
+
 }  // namespace
 
 int volumes_kept(const Table& table, bool many, bool preview, bool consistency) {
@@ -86,12 +92,16 @@ int volumes_kept(const Table& table, bool many, bool preview, bool consistency) 
     return loop + (many ? 2 : 0) + (preview ? 2 : 0) + (consistency ? kConsistencyVolumes : 0);
 }
 
-Networks::Networks(Bundle bundle, Backend& backend, PipelineOptions options)
+Networks::Networks(Bundle bundle, Backend& backend, PipelineOptions options, std::shared_ptr<Device> device)
     : bundle_(std::move(bundle)),
       grid_(grid_of(bundle_, options)),
       backend_(&backend),
       options_(std::move(options)),
-      device_(cpu_device(options_.threads)) {
+      device_(device ? std::move(device) : cpu_device(options_.threads)) {
+    if (options_.device != device_->name()) {
+        throw MissingRuntime("device " + options_.device + ": found networks for " + device_->name() +
+                             ", expected the device that is named; see open_device");
+    }
     if (options_.memory < 0) {
         throw InputError("memory: found " + std::to_string(options_.memory) +
                          ", expected bytes, or 0 for what is free");
@@ -111,7 +121,7 @@ TilePlan Networks::plan(int volumes) {
     const std::int64_t reach = radius < 0 ? most : radius;  // without a radius only the whole will do
     const std::int64_t halo = std::min(options_.halo < 0 ? reach : options_.halo, most);
     const bool limited = options_.memory > 0;
-    const std::int64_t memory = limited ? options_.memory : available_bytes();
+    const std::int64_t memory = limited ? options_.memory : device_->free_bytes().value_or(available_bytes());
     const auto ample = static_cast<double>(kProcessBytes) + static_cast<double>(kAmpleBytes) * voxels(grid_.shape);
     counted_ = limited || (memory > 0 && static_cast<double>(memory) < ample);
     if (!counted_) {  // memory is no question
@@ -162,15 +172,18 @@ void Networks::compile(const TilePlan& plan) {
 void Networks::condition_on(const Conditions& ready) {
     const auto slots = static_cast<std::int64_t>(bundle_.views.size());
     const Shape valid = {1, slots};
+    const Buffer views = uploaded(device_, ready.views), given = uploaded(device_, ready.valid);
     const auto encode = encoder_->session();
-    encode->set_input("views", ready.views.data(), views_shape());
-    encode->set_input("valid", ready.valid.data(), valid);
+    encode->set_input("views", views.data(), views_shape());
+    encode->set_input("valid", given.data(), valid);
     encode->evaluate();
-    const TensorView features = encode->output("features");
+    const TensorView seen = encode->output("features");
+    std::vector<float> features(static_cast<std::size_t>(volume_of(seen.shape)));
+    device_->download(features.data(), seen.data, features.size());
     std::shared_ptr<Network> network = lift_ ? lift_ : lift_for(plan_.lift.tile);
     lift_precision_ = network->precision();
     auto lift = std::make_shared<Lift>(network, device_, plan_.lift, grid_.spacing_mm);
-    lift->set_input("features", features.data, features.shape);
+    lift->set_input("features", features.data(), seen.shape);
     lift->set_input("P", ready.matrices.data(), {1, slots, 3, 4});
     lift->set_input("valid", ready.valid.data(), valid);
     sampler_->set_lift(std::move(lift), plan_.keep);
@@ -183,7 +196,7 @@ std::shared_ptr<Network> Networks::denoiser_for(const Index& patch) {
     for (const Tensor& input : bundle_.denoiser.inputs) {
         if (!shapes.contains(input.name)) shapes[input.name] = resolved(input, patch);
     }
-    return load(bundle_.denoiser, options_.precision, std::move(shapes));
+    return load(bundle_.denoiser, options_.precision, std::move(shapes), true);
 }
 
 std::shared_ptr<Network> Networks::lift_for(const Index& patch) {
@@ -196,12 +209,14 @@ std::shared_ptr<Network> Networks::lift_for(const Index& patch) {
 }
 
 std::shared_ptr<Network> Networks::load(const Graph& graph, const std::string& precision,
-                                        std::map<std::string, Shape> shapes) {
+                                        std::map<std::string, Shape> shapes, bool replayed) {
     const auto artefact = options_.artefacts.find(graph.file);
     const std::string path = artefact == options_.artefacts.end() ? bundle_.file_of(graph) : artefact->second;
-    NetworkOptions options{path, options_.device, precision, options_.threads, std::move(shapes)};
+    NetworkOptions options{path, device_->name(), precision, options_.threads, std::move(shapes)};
     options.provider = options_.provider;
     options.provider_options = options_.provider_options;
+    options.replayed = replayed;
+    options.stream = device_->stream();
     return backend_->load(options);
 }
 

@@ -15,8 +15,8 @@ constexpr const char* kTuned = "tuned";
 
 }  // namespace
 
-Pipeline::Pipeline(Bundle bundle, Backend& backend, const PipelineOptions& options)
-    : networks_(std::move(bundle), backend, options), threads_(options.threads) {
+Pipeline::Pipeline(Bundle bundle, Backend& backend, const PipelineOptions& options, std::shared_ptr<Device> device)
+    : networks_(std::move(bundle), backend, options, std::move(device)), threads_(options.threads) {
     prepare(volumes_kept(table({}), false, false, false));
 }
 
@@ -99,7 +99,7 @@ std::shared_ptr<Consistency> Pipeline::consistency_of(const Study& study, double
     options.evaluations = std::move(evaluations);
     options.threads = threads_;
     return std::make_shared<Consistency>(volume_grid(grid()), attenuation_knots(bundle().intensity), std::move(views),
-                                         options, networks_.device());
+                                         options);
 }
 
 void Pipeline::run(const SampleOptions& options, float* hu) {

@@ -1,6 +1,7 @@
 #include "x2ct/sampler.h"
 
 #include <algorithm>
+#include <exception>
 #include <vector>
 
 #include "core/stopwatch.h"
@@ -34,6 +35,34 @@ bool is_remembered(const Table& table, int row) {
     return false;
 }
 
+// What the network is told of the noise, by row.
+std::vector<float> levels(const Table& table) {
+    std::vector<float> sigmas;
+    for (const Row& row : table.rows()) sigmas.push_back(static_cast<float>(row.sigma));
+    return sigmas;
+}
+
+void check_at_once(const RunOptions& options) {
+    if (options.progress || options.preview || options.pause || options.cancel != nullptr || options.correction) {
+        throw InputError("at_once: found callbacks, a cancel token or a correction, expected none");
+    }
+}
+
+// However a run ends, nothing of it is left in the device's queue.
+class Drained {
+  public:
+    explicit Drained(Device& device) : device_(device) {}
+    Drained(const Drained&) = delete;
+    Drained& operator=(const Drained&) = delete;
+    ~Drained() {
+        if (std::uncaught_exceptions() > before_) device_.drain();
+    }
+
+  private:
+    Device& device_;
+    int before_ = std::uncaught_exceptions();
+};
+
 }  // namespace
 
 // The volumes of one run, and no more of them than the table uses.
@@ -47,6 +76,13 @@ struct Sampler::Registers {
     // H0 takes D's place, most often being D.
     float* denoised(int row) const { return h(row, 0); }
     float* h(int row, int k) const { return ring[static_cast<std::size_t>(row - k) % ring.size()].data(); }
+
+    // Where they lie.
+    std::string key() const {
+        std::string text = key_of(x) + key_of(y);
+        for (const Buffer& one : ring) text += key_of(one);
+        return text;
+    }
 
     // Before the result is copied, so that a large volume needs no more memory then than in the loop.
     void keep_only(const float* result) {
@@ -89,41 +125,92 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     if (options.preview_every < 1) {
         throw InputError("preview_every: found " + std::to_string(options.preview_every) + ", expected 1 or more");
     }
-    evaluator_->prepare();
+    const std::int64_t waited = device_->waits();
+    evaluator_->prepare(levels(table));
     Registers registers(device_, table, static_cast<std::size_t>(count_));
+    const int rows = table.evaluations();
+    std::vector<RowKernel> steps;
+    for (int row = 0; row < rows; ++row) steps.push_back(step(table, row, options, registers));
+    device_->begin(steps);
 
     Timings timings;
+    const Drained drained(*device_);
     timed(timings.kernel_s, [&] { start(table, options, registers); });
     const auto pause = [&] {
         if (options.cancel != nullptr && *options.cancel) throw Cancelled("cancelled");
         if (options.pause) options.pause();
     };
-    const int rows = table.evaluations();
+    const auto is_shown = [&](int row) { return options.preview && (row + 1) % options.preview_every == 0; };
     std::vector<float> shown;
-    for (int row = 0; row < rows; ++row) {
-        pause();
-        const double sigma = table.rows()[row].sigma;
+    const auto evaluate = [&](int row) {
         float* const denoised = registers.denoised(row);
-        evaluator_->evaluate(row, sigma, registers.y.data(), denoised, pause, timings);
+        evaluator_->evaluate(row, registers.y.data(), denoised, pause, timings);
         if (options.correction) {
-            timed(timings.correction_s, [&] { options.correction->apply(row, rows, sigma, denoised); });
+            timed(timings.correction_s, [&] { correct(options, row, table, denoised); });
         }
-        const Progress now{row + 1, rows, sigma};
-        if (options.preview && now.step % options.preview_every == 0) {
+        if (is_shown(row)) {
             shown.resize(static_cast<std::size_t>(count_));
             device_->download(shown.data(), denoised, shown.size());
         }
-        timed(timings.kernel_s, [&] { step(table, row, options, registers); });
-        if (options.preview && now.step % options.preview_every == 0) options.preview(now, shown.data());
-        if (options.progress) options.progress(now);
+        if (steps[row].count > 0) timed(timings.kernel_s, [&] { device_->run(steps[row]); });
+    };
+    int told = 0;
+    const auto tell = [&](int until) {
+        for (; told < until; ++told) {
+            device_->wait(told);
+            const Progress now{told + 1, rows, table.rows()[told].sigma};
+            if (is_shown(told)) options.preview(now, shown.data());
+            if (options.progress) options.progress(now);
+        }
+    };
+    if (options.at_once) {
+        check_at_once(options);
+        device_->row(rows - 1, key(registers, table, rows), [&] {
+            for (int row = 0; row < rows; ++row) evaluate(row);
+        });
+    } else {
+        const bool queues = !options.correction && !options.preview;
+        for (int row = 0; row < rows; ++row) {
+            pause();
+            device_->row(row, queues ? key(registers, table, row) : "", [&] { evaluate(row); });
+            tell(row + 1 - (queues ? device_->ahead() : 0));
+        }
+        tell(rows);
     }
     // A last row that ends at D has not been stepped from.
     const float* const result = is_denoised(table.rows().back()) ? registers.denoised(rows - 1) : registers.y.data();
     registers.keep_only(result);
     device_->download(out, result, static_cast<std::size_t>(count_));
     timings.evaluations = rows;
+    if (const auto times = device_->times()) {
+        timings.kernel_s = times->kernels_s;
+        timings.network_s = times->rows_s - times->kernels_s;
+        timings.gap_s = times->gap_s;
+    }
+    timings.waits = device_->waits() - waited;
     timings.total_s = total.seconds();
     timings_ = timings;
+}
+
+// Corrections work on the host: where the device's memory is its own, D goes there and back.
+void Sampler::correct(const RunOptions& options, int row, const Table& table, float* denoised) {
+    const double sigma = table.rows()[row].sigma;
+    if (device_->stream() == nullptr) {
+        options.correction->apply(row, table.evaluations(), sigma, denoised);
+        return;
+    }
+    std::vector<float> copy(static_cast<std::size_t>(count_));
+    device_->download(copy.data(), denoised, copy.size());
+    options.correction->apply(row, table.evaluations(), sigma, copy.data());
+    device_->upload(denoised, copy.data(), copy.size());
+}
+
+// What the device may know `row` by, and all rows by their number; empty where an evaluation does more than queue.
+std::string Sampler::key(const Registers& registers, const Table& table, int row) const {
+    const std::string evaluation = evaluator_->key();
+    if (evaluation.empty()) return "";
+    return table.solver() + " " + std::to_string(table.evaluations()) + " row " + std::to_string(row) + " " +
+           registers.key() + " " + evaluation;
 }
 
 // y = start_scale n0 (+ start_noise n1), and x the same where the first row reads it.
@@ -152,12 +239,14 @@ void Sampler::start(const Table& table, const RunOptions& options, Registers& re
     }
 }
 
-// The row's linear combinations. What no later row reads is not written; the last x' goes to y, which is free by then.
-void Sampler::step(const Table& table, int row, const RunOptions& options, Registers& registers) {
+// The row's linear combinations, none where the last row ends at D. What no later row reads is not written; the last x'
+// goes to y, which is free by then.
+RowKernel Sampler::step(const Table& table, int row, const RunOptions& options, const Registers& registers) const {
     const Row& now = table.rows()[row];
     const bool last = row + 1 == table.evaluations();
-    if (last && is_denoised(now)) return;
     RowKernel kernel;
+    kernel.row = row;
+    if (last && is_denoised(now)) return kernel;
     kernel.count = count_;
     kernel.x = registers.x.data();
     kernel.y = registers.y.data();
@@ -178,7 +267,7 @@ void Sampler::step(const Table& table, int row, const RunOptions& options, Regis
         }
     }
     if (is_remembered(table, row)) kernel.new_h = registers.h(row, 0);
-    device_->run(kernel);
+    return kernel;
 }
 
 Timings Sampler::timings() const {

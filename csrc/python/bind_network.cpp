@@ -9,6 +9,7 @@
 #include "bind.h"
 #include "bind_network.h"
 #include "x2ct/backend.h"
+#include "x2ct/devices.h"
 #include "x2ct/error.h"
 
 namespace py = pybind11;
@@ -123,6 +124,15 @@ py::list backends(const std::map<std::string, std::string>& runtime_dirs) {
     return list;
 }
 
+py::list devices() {
+    py::list list;
+    for (const DeviceStatus& one : device_status(library_dir())) {
+        list.append(py::dict("name"_a = one.name, "built"_a = one.built, "available"_a = one.available,
+                             "reason"_a = one.reason, "found"_a = one.found));
+    }
+    return list;
+}
+
 }  // namespace
 
 void bind_network(py::module_& module) {
@@ -141,6 +151,7 @@ void bind_network(py::module_& module) {
                                [](const PyNetwork& self) { return self.network->runtime_version(); });
     module.def("backends", &backends, "runtime_dirs"_a = py::dict(),
                "Each backend and what it can do here; what is missing is a reason in the answer, never an exception.");
+    module.def("devices", &devices, "Each kind of device and what there is of it here; likewise.");
 }
 
 }  // namespace x2ct::python

@@ -9,6 +9,7 @@
 #include "bind.h"
 #include "bind_network.h"
 #include "bind_sampler.h"
+#include "x2ct/devices.h"
 #include "x2ct/error.h"
 
 namespace py = pybind11;
@@ -21,8 +22,9 @@ std::shared_ptr<Networks> load(const std::string& folder, const std::string& che
                                const std::string& runtime_dir, PipelineOptions options) {
     const py::gil_scoped_release release;
     Backend& opened = open_backend(backend, {library_dir(), runtime_dir});
+    auto device = open_device(options.device, library_dir(), options.threads);
     return released_without_gil(
-        std::make_unique<Networks>(reopen_bundle(folder, checksum), opened, std::move(options)));
+        std::make_unique<Networks>(reopen_bundle(folder, checksum), opened, std::move(options), std::move(device)));
 }
 
 // Copies of arrays whose shapes the networks are compiled for.

@@ -49,6 +49,7 @@ struct PyRun {
     const py::object& preview;
     int preview_every;
     const std::shared_ptr<Correction>& correction;
+    bool at_once = false;
 };
 
 // Runs and returns x with `shape`, which may leave out axes of 1 that the network's x has.
@@ -58,14 +59,17 @@ py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table,
     RunOptions options;
     options.seed = asked.seed;
     options.sample = asked.sample;
-    options.progress = between_evaluations(asked.progress);
+    options.at_once = asked.at_once;
+    if (!asked.at_once || !asked.progress.is_none()) options.progress = between_evaluations(asked.progress);
     options.preview = shown(asked.preview, shape);
     options.preview_every = asked.preview_every;
     options.correction = asked.correction;
-    options.pause = [] {
-        const py::gil_scoped_acquire acquire;
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    };
+    if (!asked.at_once) {
+        options.pause = [] {
+            const py::gil_scoped_acquire acquire;
+            if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        };
+    }
     if (asked.cancel) options.cancel = &asked.cancel->cancelled;
     const py::gil_scoped_release release;
     sampler.run(table, options, to);
@@ -75,7 +79,8 @@ py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table,
 py::dict timings(const PySampler& sampler) {
     const Timings t = sampler.timings();
     return py::dict("evaluations"_a = t.evaluations, "network_s"_a = t.network_s, "tiles_s"_a = t.tiles_s,
-                    "correction_s"_a = t.correction_s, "kernel_s"_a = t.kernel_s, "total_s"_a = t.total_s);
+                    "correction_s"_a = t.correction_s, "kernel_s"_a = t.kernel_s, "gap_s"_a = t.gap_s,
+                    "waits"_a = t.waits, "total_s"_a = t.total_s);
 }
 
 py::array_t<float> run_callable(const py::function& denoiser, const Table& table,
@@ -108,8 +113,9 @@ void PySampler::set_condition(const py::dict& arrays) {
 py::array_t<float> PySampler::run(const Table& table, std::uint64_t seed, std::uint32_t sample,
                                   const py::object& progress, const std::shared_ptr<CancelToken>& cancel,
                                   const py::object& preview, int preview_every,
-                                  const std::shared_ptr<Correction>& correction) {
-    return python::run(*sampler_, shape_, table, {seed, sample, progress, cancel, preview, preview_every, correction});
+                                  const std::shared_ptr<Correction>& correction, bool at_once) {
+    return python::run(*sampler_, shape_, table,
+                       {seed, sample, progress, cancel, preview, preview_every, correction, at_once});
 }
 
 void bind_sampler(py::module_& module) {
@@ -128,7 +134,8 @@ void bind_sampler(py::module_& module) {
              "denoiser"_a, "shape"_a, "threads"_a = 0)
         .def("set_condition", &PySampler::set_condition, "arrays"_a)
         .def("run", &PySampler::run, "table"_a, "seed"_a, "sample"_a = 0, "progress"_a = py::none(),
-             "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1, "correction"_a = py::none())
+             "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1, "correction"_a = py::none(),
+             "at_once"_a = false)
         .def_property_readonly("shape", [](const PySampler& self) { return py::tuple(py::cast(self.shape())); })
         .def_property_readonly("timings", &timings);
     module.def("run", &run_callable, "denoiser"_a, "table"_a, "shape"_a, "seed"_a, "sample"_a = 0,

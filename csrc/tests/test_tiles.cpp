@@ -287,7 +287,7 @@ void misfits_are_refused() {
     const Volume c0(1000);
     CHECK_THROWS(x2ct::InputError, evaluator->set_condition("c0", c0.data(), {1, 1, 5, 5, 5}));
     CHECK_THROWS(x2ct::InputError, evaluator->set_condition("c1", c0.data(), shape_of(1, kGrid, kStride)));
-    CHECK_THROWS(x2ct::InputError, evaluator->prepare());
+    CHECK_THROWS(x2ct::InputError, evaluator->prepare({1}));
     CHECK_THROWS(x2ct::InputError, lift({16, 16, 16})->evaluate({{8, 8, 8}, {12, 12, 12}}));
 }
 

@@ -108,7 +108,8 @@ std::unique_ptr<Session> OrtNetwork::session() {
         if (target_.stream != nullptr) {
             run.AddConfigEntry(kOrtRunOptionsConfigDisableSynchronizeExecutionProviders, "1");
         }
-        return std::make_unique<OrtSession>(model_, inputs_, outputs_, memory_of(target_), std::move(run));
+        return std::make_unique<OrtSession>(model_, inputs_, outputs_, memory_of(target_), std::move(run),
+                                            target_.records);
     });
 }
 

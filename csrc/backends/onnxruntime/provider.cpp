@@ -25,22 +25,25 @@ struct Provider {
     std::string device;
     std::string full_name;              // the runtime's
     std::string install;                // where the runtime lacks it
+    const char* records;                // its option to make a CUDA graph of what it does
     std::vector<Precision> precisions;  // fastest first, but for those that only "auto" must not choose
 };
 
 // A bundle's graphs are in f32; TensorRT may take other types inside them, and TF32 always.
 const std::vector<Provider>& providers() {
     static const std::vector<Provider> all = {
-        {"cpu", "cpu", "CPUExecutionProvider", "pip install onnxruntime", {{"f32", {}}}},
+        {"cpu", "cpu", "CPUExecutionProvider", "pip install onnxruntime", nullptr, {{"f32", {}}}},
         {"cuda",
          "cuda",
          "CUDAExecutionProvider",
          "pip install onnxruntime-gpu in place of onnxruntime",
+         "enable_cuda_graph",
          {{"tf32", {{"use_tf32", "1"}}}, {"f32", {{"use_tf32", "0"}}}}},
         {"tensorrt",
          "cuda",
          "TensorrtExecutionProvider",
          "pip install onnxruntime-gpu in place of onnxruntime, and tensorrt",
+         "trt_cuda_graph_enable",
          {{"tf32", {}}, {"f16", {{"trt_fp16_enable", "1"}}}, {"bf16", {{"trt_bf16_enable", "1"}}}}},
     };
     return all;
@@ -175,6 +178,12 @@ Target choose(const NetworkOptions& options) {
     target.options = options.provider_options;
     target.options.insert(precision.options.begin(), precision.options.end());
     target.stream = options.stream;
+    // What was bound when the provider recorded must be bound when it replays: only the sampler's own memory is.
+    if (options.replayed && options.stream != nullptr && provider.records != nullptr) {
+        target.records = target.options.try_emplace(provider.records, "1").first->second == "1";
+    } else if (provider.records != nullptr) {
+        target.options.erase(provider.records);
+    }
     return target;
 }
 

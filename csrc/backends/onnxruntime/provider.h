@@ -19,6 +19,7 @@ struct Target {
     std::string precision;
     std::map<std::string, std::string> options;
     void* stream = nullptr;
+    bool records = false;  ///< the provider makes a CUDA graph of what it does, and replays it
 
     bool is_cpu() const { return provider == "cpu"; }
 };

@@ -1,6 +1,9 @@
 #include "session.h"
 
+#include <onnxruntime_run_options_config_keys.h>
+
 #include <algorithm>
+#include <string>
 
 #include "failure.h"
 
@@ -34,13 +37,14 @@ Ort::Value wrap(const Ort::MemoryInfo& memory, const TensorInfo& info, float* da
 }  // namespace
 
 OrtSession::OrtSession(std::shared_ptr<Ort::Session> model, std::vector<TensorInfo> inputs,
-                       std::vector<TensorInfo> outputs, Ort::MemoryInfo memory, Ort::RunOptions run)
+                       std::vector<TensorInfo> outputs, Ort::MemoryInfo memory, Ort::RunOptions run, bool records)
     : model_(std::move(model)),
       inputs_(std::move(inputs)),
       outputs_(std::move(outputs)),
       memory_(std::move(memory)),
       run_(std::move(run)),
       binding_(*model_),
+      records_(records),
       is_bound_(outputs_.size(), false) {
     for (const TensorInfo& output : outputs_) binding_.BindOutput(output.name.c_str(), memory_);
 }
@@ -49,6 +53,7 @@ void OrtSession::set_input(const std::string& name, const float* data, const Sha
     guarded("binding " + name, [&] {
         const TensorInfo& info = inputs_[index_of(inputs_, name)];
         binding_.BindInput(name.c_str(), wrap(memory_, info, const_cast<float*>(data), shape));  // only ever read
+        bound_[name] = data;
     });
 }
 
@@ -57,7 +62,14 @@ void OrtSession::set_output(const std::string& name, float* data, const Shape& s
         const std::size_t index = index_of(outputs_, name);
         binding_.BindOutput(name.c_str(), wrap(memory_, outputs_[index], data, shape));
         is_bound_[index] = true;
+        bound_[name] = data;
     });
+}
+
+// A provider that replays what it recorded reads and writes where it did then: other memory is another graph.
+void OrtSession::choose_graph() {
+    const int graph = graphs_.try_emplace(bound_, static_cast<int>(graphs_.size()) + 1).first->second;
+    run_.AddConfigEntry(kOrtRunOptionsConfigCudaGraphAnnotation, std::to_string(graph).c_str());
 }
 
 void OrtSession::evaluate() {
@@ -66,6 +78,7 @@ void OrtSession::evaluate() {
             // The runtime keeps its own output for the next evaluation, whose size may be another.
             if (!is_bound_[i] && is_free(outputs_[i].shape)) binding_.BindOutput(outputs_[i].name.c_str(), memory_);
         }
+        if (records_) choose_graph();
         model_->Run(run_, binding_);
     });
 }

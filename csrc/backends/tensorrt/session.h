@@ -22,6 +22,7 @@ class TensorRtSession : public Session {
     void set_input(const std::string& name, const float* data, const Shape& shape) override;
     void set_output(const std::string& name, float* data, const Shape& shape) override;
     void evaluate() override;
+    bool is_recordable() const override { return !own_stream_; }
     TensorView output(const std::string& name) override;
 
   private:

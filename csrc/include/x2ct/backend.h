@@ -14,7 +14,7 @@
 namespace x2ct {
 
 /// Grows whenever anything in network.h, plan.h or backend.h changes: a library of another version is refused.
-inline constexpr std::uint32_t kBackendAbi = 7;
+inline constexpr std::uint32_t kBackendAbi = 8;
 
 /// A runtime that compiles and evaluates networks.
 class Backend {

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "x2ct/bundle.h"
-#include "x2ct/device.h"
 #include "x2ct/network.h"
 #include "x2ct/projector.h"
 #include "x2ct/sampler.h"
@@ -82,10 +81,10 @@ class Consistency : public Correction {
   public:
     /// Throws InputError for sizes that don't match, or if no ray counts.
     Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::vector<MeasuredView> views,
-                const ConsistencyOptions& options, std::shared_ptr<Device> device = nullptr);
+                const ConsistencyOptions& options);
     ~Consistency() override;
 
-    /// D in the network's unit on the device (null: on the host). Throws Error where an X-ray can't be fitted.
+    /// D in the network's unit. Throws Error where an X-ray can't be fitted.
     void apply(int row, int rows, double sigma, float* denoised) override;
 
     /// The same for attenuation on the host, from l = 0: mu [X, Y, Z] is overwritten.
@@ -105,7 +104,6 @@ class Consistency : public Correction {
     Shape shape_;
     AttenuationKnots knots_;
     ConsistencyOptions options_;
-    std::shared_ptr<Device> device_;
     std::unique_ptr<RayOperator> rays_;
     double scale_ = 1;  // s^2, mm^2
     std::vector<bool> calibrated_;

@@ -1,10 +1,16 @@
-// What the sampling loop needs of a device: memory, copies and one fused element-wise kernel.
+// What the sampling loop needs of a device: memory, copies, one fused element-wise kernel, and a queue.
+//
+// A device may run behind its caller: what is asked of it is then queued on its stream, in order, and wait() is where
+// the caller lets it catch up. On the CPU everything is done when a call returns.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -36,6 +42,7 @@ struct RowKernel {
     float* new_x = nullptr;
     float* new_y = nullptr;
     float* new_h = nullptr;  ///< where H0 is kept for later rows; may be where D is
+    int row = -1;            ///< its place among the rows that the device was told of; -1: it is none of them
 };
 
 /// Voxels along x, y and z, or a voxel's place.
@@ -54,7 +61,15 @@ struct BoxCopy {
     std::int64_t channels = 1;
 };
 
-/// A device. Its methods may be called from one thread at a time for each sampler.
+/// Where a run's time went by a device's own clock, in seconds.
+struct DeviceTimes {
+    double rows_s = 0;     ///< from each row's first work to its last
+    double kernels_s = 0;  ///< in the rows' element-wise kernels
+    double gap_s = 0;      ///< the longest between two rows
+};
+
+/// A device. Its methods may be called from one thread at a time for each sampler. One that has a stream serves one
+/// sampler.
 class Device {
   public:
     virtual ~Device() = default;
@@ -74,6 +89,32 @@ class Device {
 
     virtual void run(const RowKernel& kernel) = 0;
     virtual void copy(const BoxCopy& box) = 0;
+
+    /// The cudaStream_t on which all of this is queued, and onto which networks are to be loaded; null: no queue.
+    virtual void* stream() const { return nullptr; }
+    /// What is free for allocate(), in bytes; none where the device's memory is the host's.
+    virtual std::optional<std::int64_t> free_bytes() const { return std::nullopt; }
+
+    /// The rows of the run that begins, each with its place in `row`; one without voxels has nothing to run. A device
+    /// that replays rows keeps their coefficients, and its kernels read them there.
+    virtual void begin(std::span<const RowKernel> rows) { (void)rows; }
+    /// Does `work`: an evaluation and run() of the row, or this for all rows up to `row`. Where `key` isn't empty,
+    /// `work` only queues, and the same key stands for the same work: a device may then record it, and replay it later
+    /// without calling `work` again.
+    virtual void row(int row, const std::string& key, const std::function<void()>& work) {
+        (void)row, (void)key;
+        work();
+    }
+    /// How many rows may be queued behind the one that runs.
+    virtual int ahead() const { return 0; }
+    /// Returns when `row` is done.
+    virtual void wait(int row) { (void)row; }
+    /// Returns when nothing is queued any more.
+    virtual void drain() noexcept {}
+    /// How often a call has waited for the device so far.
+    virtual std::int64_t waits() const { return 0; }
+    /// Of the latest run, where the device has a clock of its own; nothing may be queued.
+    virtual std::optional<DeviceTimes> times() { return std::nullopt; }
 };
 
 /// The host's CPU; `threads` for its kernels, 0 for all. The result doesn't depend on it.
@@ -108,5 +149,10 @@ class Buffer {
     float* data_ = nullptr;
     std::size_t count_ = 0;
 };
+
+/// A buffer's place, for keys of recorded work.
+inline std::string key_of(const Buffer& buffer) {
+    return std::to_string(reinterpret_cast<std::uintptr_t>(buffer.data())) + ",";
+}
 
 }  // namespace x2ct

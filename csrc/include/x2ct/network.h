@@ -58,6 +58,9 @@ class Session {
     /// Evaluates once and returns when the outputs are written; where the network was loaded onto a stream, when the
     /// work is queued on it. Throws Error.
     virtual void evaluate() = 0;
+    /// Whether evaluate() does nothing but queue work on the network's stream, the same for the same bindings: then a
+    /// device may record it once, after one evaluation that it didn't record, and replay it.
+    virtual bool is_recordable() const { return false; }
     /// An output after an evaluation; where it wasn't bound, the session's own memory, good until the next.
     virtual TensorView output(const std::string& name) = 0;
     /// The layers that ran in the latest evaluation, of a network that was loaded with `profile`.
@@ -93,6 +96,7 @@ struct NetworkOptions {
     std::string provider = {};
     std::map<std::string, std::string> provider_options = {};  ///< handed to the provider as they are
     bool profile = false;    ///< time each layer, for Session::profile; costs time itself
+    bool replayed = false;   ///< it will be evaluated again and again on the same memory: worth a recording of its own
     void* stream = nullptr;  ///< a CUDA stream of the caller's that outlives the network; null: the runtime's own
 };
 

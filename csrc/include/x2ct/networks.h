@@ -44,8 +44,9 @@ int volumes_kept(const Table& table, bool many, bool preview, bool consistency);
 /// scratch memory is read off the compiled graph and taken to grow with the voxels, as that of convolutions does.
 class Networks {
   public:
-    /// Compiles the encoder. Throws InputError for a grid or halo that the model can't take, MissingRuntime.
-    Networks(Bundle bundle, Backend& backend, PipelineOptions options);
+    /// Compiles the encoder. Throws InputError for a grid or halo that the model can't take, MissingRuntime. `device`
+    /// is where all of it runs, the one that options.device names; null: the CPU.
+    Networks(Bundle bundle, Backend& backend, PipelineOptions options, std::shared_ptr<Device> device = nullptr);
 
     const Bundle& bundle() const { return bundle_; }
     const Bundle::Grid& grid() const { return grid_; }
@@ -75,8 +76,8 @@ class Networks {
     std::string runtime_version() const { return encoder_->runtime_version(); }
 
   private:
-    std::shared_ptr<Network> load(const Graph& graph, const std::string& precision,
-                                  std::map<std::string, Shape> shapes);
+    std::shared_ptr<Network> load(const Graph& graph, const std::string& precision, std::map<std::string, Shape> shapes,
+                                  bool replayed = false);
     std::shared_ptr<Network> denoiser_for(const Index& patch);
     std::shared_ptr<Network> lift_for(const Index& patch);
     void let_go();

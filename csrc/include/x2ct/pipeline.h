@@ -45,8 +45,10 @@ struct SampleOptions {
 /// call meanwhile is refused with Error. After an exception it can be used again.
 class Pipeline {
   public:
-    /// Compiles the three networks. Throws InputError, MissingRuntime, OutOfMemory.
-    Pipeline(Bundle bundle, Backend& backend, const PipelineOptions& options = {});
+    /// Compiles the three networks. `device` is the one that options.device names; null: the CPU. Throws InputError,
+    /// MissingRuntime, OutOfMemory.
+    Pipeline(Bundle bundle, Backend& backend, const PipelineOptions& options = {},
+             std::shared_ptr<Device> device = nullptr);
     ~Pipeline();
 
     const Bundle& bundle() const { return networks_.bundle(); }

@@ -27,8 +27,8 @@ struct Progress {
 class Correction {
   public:
     virtual ~Correction() = default;
-    /// `denoised`: the D register on the device, the sampler's shape, changed in place; after the network of `row`, of
-    /// `rows`, evaluated at `sigma`. What it throws ends the run.
+    /// `denoised`: D in the sampler's shape on the host, changed in place; after the network of `row`, of `rows`,
+    /// evaluated at `sigma`. What it throws ends the run.
     virtual void apply(int row, int rows, double sigma, float* denoised) = 0;
 };
 
@@ -47,6 +47,9 @@ struct RunOptions {
     std::shared_ptr<Correction> correction = {};
     /// Called where `cancel` is looked at; what it throws ends the run.
     Pause pause = {};
+    /// Queues all rows before waiting for any, and lets a device record the whole loop as one. With none of the
+    /// callbacks, `cancel` or `correction`; InputError otherwise.
+    bool at_once = false;
 };
 
 /// Runs tables with one denoiser: inputs "x" and "sigma" [N], conditions by name, output "denoised" of x's shape.
@@ -80,7 +83,9 @@ class Sampler {
 
     std::unique_lock<std::mutex> enter() const;
     void start(const Table& table, const RunOptions& options, Registers& registers);
-    void step(const Table& table, int row, const RunOptions& options, Registers& registers);
+    RowKernel step(const Table& table, int row, const RunOptions& options, const Registers& registers) const;
+    void correct(const RunOptions& options, int row, const Table& table, float* denoised);
+    std::string key(const Registers& registers, const Table& table, int row) const;
 
     std::unique_ptr<Evaluator> evaluator_;
     std::shared_ptr<Device> device_;

@@ -12,6 +12,8 @@
 
 namespace x2ct {
 
+class Levels;
+
 /// A denoiser compiled for `tiling.tile` ([1, 1, X, Y, Z]), evaluated tile by tile; D of the whole grid is put
 /// together. Conditions are whole volumes on the denoiser's strides, which are cut; or come from a lift.
 class TiledEvaluator : public Evaluator {
@@ -22,9 +24,9 @@ class TiledEvaluator : public Evaluator {
     const Shape& shape() const override { return shape_; }
     void set_condition(const std::string& name, const float* data, const Shape& shape) override;
     void set_lift(std::shared_ptr<Lift> lift, bool keep) override;
-    void prepare() override;
-    void evaluate(int row, double sigma, const float* y, float* denoised, const Pause& pause,
-                  Timings& timings) override;
+    void prepare(const std::vector<float>& sigmas) override;
+    void evaluate(int row, const float* y, float* denoised, const Pause& pause, Timings& timings) override;
+    std::string key() const override;
 
   private:
     struct Condition;
@@ -35,7 +37,8 @@ class TiledEvaluator : public Evaluator {
     std::shared_ptr<Device> device_;
     Tiling tiling_;
     Shape shape_;
-    Buffer x_, sigma_, denoised_;
+    Buffer x_, denoised_;
+    std::unique_ptr<Levels> levels_;
     std::vector<Condition> conditions_;
     std::shared_ptr<Lift> lift_;
     std::unique_ptr<Session> session_;

@@ -1,4 +1,4 @@
-#include "backends/elf.h"
+#include "core/elf.h"
 
 #include <elf.h>
 

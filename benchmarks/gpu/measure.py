@@ -1,0 +1,155 @@
+"""What sampling takes on a GPU: evaluation by evaluation, from end to end, and what the host and our kernels add.
+
+    python benchmarks/gpu/measure.py chest -o results/gpu                      # needs a GPU
+    python benchmarks/gpu/measure.py chest -o results/gpu --device cpu --shape 32,32,32 --rounds 2
+
+One row a grid and precision, each beside its parity: the mean absolute difference from the CPU's volume of the same
+seed, in HU. Times of the denoiser and of our kernels are by the GPU's own clock, a sample's by the host's. A precision
+that can't be had is listed with the reason. Medians over the rounds, after three that warm up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works in a checkout, installed or not
+
+import numpy as np
+
+import x2ct
+from x2ct.commands.options import parse_shape
+from x2ct.errors import X2CTError
+from x2ct.grid import Grid
+
+DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
+SHAPES = ("128,128,128", "256,256,160")
+EVALUATIONS = 6
+WARM_UP = 3
+TARGET_MS = {"128 x 128 x 128": 20.0, "256 x 256 x 160": 100.0}
+"""What a sample of 6 evaluations is to take on an H200, in bf16 or f16."""
+GAP_US, KERNEL_SHARE = 20.0, 0.02
+
+
+def main() -> None:
+    """Print the table and write it as JSON and Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--backend", nargs="+", default=["onnxruntime"])
+    parser.add_argument("--precision", nargs="+", default=["f32", "tf32", "bf16", "f16"])
+    parser.add_argument("--shape", nargs="+", default=SHAPES, help="X,Y,Z")
+    parser.add_argument("--rounds", type=int, default=20)
+    args = parser.parse_args()
+    rows, missing = [], {}
+    for shape in args.shape:
+        grid = Grid(parse_shape(shape), x2ct.Bundle.load(args.bundle).grid.spacing_mm)
+        wanted = reference(args.bundle, grid)
+        for backend in args.backend:
+            for precision in args.precision:
+                try:
+                    rows.append(measure(args, grid, backend, precision, wanted))
+                except X2CTError as error:
+                    missing[f"{backend} {precision} {shape}"] = str(error)
+    table = {"device": args.device, "devices": device_names(), "rounds": args.rounds, "rows": rows, "missing": missing}
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.with_suffix(".json").write_text(json.dumps(table, indent=1) + "\n")
+    args.output.with_suffix(".md").write_text(markdown(table))
+    print(markdown(table))
+    if not rows:
+        sys.exit("measure.py: nothing could be measured")
+
+
+def device_names() -> list[str]:
+    """The GPUs here, in words."""
+    from x2ct import _core
+
+    return [name for device in _core.devices() if device["name"] == "cuda" for name in device["found"]]
+
+
+def xrays() -> dict[str, x2ct.XRay]:
+    return {name: x2ct.XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
+
+
+def reference(bundle: str, grid: Grid) -> np.ndarray:
+    """The CPU's volume in f32."""
+    sampler = x2ct.Sampler(bundle, device="cpu", backend="onnxruntime", precision="f32", grid=grid)
+    return sampler.sample(**xrays(), seed=0, steps=EVALUATIONS).hu
+
+
+def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, wanted: np.ndarray) -> dict[str, Any]:
+    """Samples of one grid in one precision: the first is compared, the rest are timed."""
+    sampler = x2ct.Sampler(args.bundle, device=args.device, backend=backend, precision=precision, grid=grid)
+    given = xrays()
+    first = sampler.run(**given, seed=0, steps=EVALUATIONS)
+    away = np.abs(first.volume.hu - wanted)
+    for seed in range(WARM_UP):
+        sampler.run(**given, seed=seed, steps=EVALUATIONS)
+    times, ends = [], []
+    for seed in range(args.rounds):
+        started = time.perf_counter()
+        times.append(sampler.run(**given, seed=seed, steps=EVALUATIONS).report["timings"])
+        ends.append(time.perf_counter() - started)
+
+    def milliseconds(key: str) -> float:
+        return 1e3 * statistics.median(one[key] for one in times)
+
+    evaluation = milliseconds("per_evaluation_s")
+    on_gpu = "kernel_s" in times[0]
+    return {
+        "runtime": f"{backend} {first.report['runtime']}",
+        "precision": first.report["precision"]["denoiser"],
+        "shape": " x ".join(str(size) for size in grid.shape),
+        "tiles": first.report["tiles"],
+        "compile_s": round(first.report["timings"]["compile_s"], 2),
+        "condition_ms": round(1e3 * first.report["timings"]["condition_s"], 2),
+        "per_evaluation_ms": round(evaluation, 3),
+        "loop_ms": round(milliseconds("loop_s"), 3),
+        "loop_min_ms": round(1e3 * min(one["loop_s"] for one in times), 3),
+        "loop_max_ms": round(1e3 * max(one["loop_s"] for one in times), 3),
+        "end_to_end_ms": round(1e3 * statistics.median(ends), 3),
+        "kernel_share": round(milliseconds("kernel_s") / (milliseconds("kernel_s") + EVALUATIONS * evaluation), 5)
+        if on_gpu
+        else None,
+        "longest_gap_us": round(1e6 * max(one["longest_gap_s"] for one in times), 1) if on_gpu else None,
+        "waits": times[-1]["waits"] if on_gpu else None,
+        "mean_abs_difference_hu": round(float(away.mean()), 4),
+        "max_abs_difference_hu": round(float(away.max()), 2),
+    }
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The table as Markdown, with the targets."""
+    head = "; ".join(table["devices"]) or table["device"]
+    lines = [
+        f"{head}; {EVALUATIONS} evaluations a sample; medians of {table['rounds']}.",
+        "",
+        "| runtime | precision | grid | ms per evaluation | loop ms | min to max | end to end ms | own kernels "
+        "| longest gap us | mean HU apart | max |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table["rows"]:
+        share = "" if row["kernel_share"] is None else f"{row['kernel_share']:.2%}"
+        gap = "" if row["longest_gap_us"] is None else f"{row['longest_gap_us']:.1f}"
+        lines.append(
+            f"| {row['runtime']} | {row['precision']} | {row['shape']} | {row['per_evaluation_ms']:.2f} "
+            f"| {row['loop_ms']:.2f} | {row['loop_min_ms']:.2f} to {row['loop_max_ms']:.2f} "
+            f"| {row['end_to_end_ms']:.2f} | {share} | {gap} "
+            f"| {row['mean_abs_difference_hu']:.4f} | {row['max_abs_difference_hu']:.2f} |"
+        )
+    wanted = ", ".join(f"{shape} in {most:g} ms" for shape, most in TARGET_MS.items())
+    lines.append(
+        f"\nAimed at on an H200 in bf16 or f16: {wanted}; gaps of {GAP_US:g} us; own kernels {KERNEL_SHARE:.0%}."
+    )
+    lines += [f"\nMissing: {name}: {reason}" for name, reason in table["missing"].items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

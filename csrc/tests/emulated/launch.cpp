@@ -1,0 +1,23 @@
+// devices/cuda/launch.cu on the host: the same functions of the same indices, put off until somebody waits.
+#include "devices/cuda/jobs.h"
+
+namespace x2ct::cuda {
+namespace {
+
+template <typename Work>
+void launch_each(const Work& work, std::int64_t count, cudaStream_t stream) {
+    ++emulated::machine().launches;
+    emulated::put(stream, [work, count] {
+        for (std::int64_t i = 0; i < count; ++i) work(i);
+    });
+}
+
+}  // namespace
+
+void load_kernels() {}
+
+void launch(const TableRow& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
+void launch(const OneRow& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
+void launch(const Box& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
+
+}  // namespace x2ct::cuda

@@ -1,0 +1,140 @@
+// The CUDA device over a runtime that is emulated on the host (emulated/): its kernels are the very functions that the
+// GPU runs, so that they are compared with the CPU's bit by bit; and its stream puts all work off until somebody waits,
+// so that what is queued, recorded, replayed and waited for can be counted.
+#include "device_laws.h"
+#include "devices/cuda/cuda.h"
+
+std::shared_ptr<x2ct::Device> laws::gpu() { return std::shared_ptr<Device>(x2ct::cuda::open(0)); }
+
+namespace {
+
+using namespace laws;
+using emulated::machine;
+
+void what_is_missing_is_one_line() {
+    const auto line = [] {
+        try {
+            x2ct::cuda::list();
+        } catch (const x2ct::MissingRuntime& error) {
+            return std::string(error.what());
+        }
+        return std::string();
+    };
+    machine() = {};
+    CHECK(x2ct::cuda::list() == std::vector<std::string>{"Emulated, compute capability 9.0, 1 GiB"});
+    machine().count_status = cudaErrorInsufficientDriver;
+    machine().driver = 0;
+    CHECK(line().find("no NVIDIA driver") != std::string::npos);
+    machine().driver = 12040;
+    CHECK(line().find("for CUDA 12.4, expected one for 13.0") != std::string::npos);
+    machine().count_status = cudaErrorNoDevice;
+    CHECK(line().find("sees no GPU") != std::string::npos);
+    machine() = {};
+    machine().capability = 7;
+    CHECK_THROWS(x2ct::MissingRuntime, x2ct::cuda::open(0));
+    machine() = {};
+}
+
+void memory_is_kept_and_given_up_in_need() {
+    machine() = {};
+    machine().bytes = std::size_t{10} << 20;
+    const auto device = gpu();
+    float* const first = device->allocate(1 << 20);
+    device->release(first);
+    CHECK(device->allocate(1 << 20) == first);
+    CHECK(machine().allocations == 1);
+    device->release(first);
+    CHECK(*device->free_bytes() == std::int64_t{10} << 20);
+    float* const other = device->allocate(2 << 20);  // fits only where the first is given up
+    CHECK(machine().frees == 1);
+    CHECK_THROWS(x2ct::OutOfMemory, device->allocate(1 << 20));
+    CHECK_THROWS(x2ct::OutOfMemory, device->allocate(std::size_t{1} << 62));
+    device->release(other);
+    device->release(device->allocate(1 << 20));
+    machine().bytes = std::size_t{1} << 30;
+}
+
+void each_row_is_recorded_once_and_replayed() {
+    Rig rig(gpu());
+    const auto table = table_of("dpmpp-2m");
+    const int rows = table.evaluations(), before = machine().graphs;
+    rig.run(table);
+    CHECK(machine().graphs - before == rows - 1);  // the very first one warms up
+    rig.run(table);                                // may get other memory than the first: from here on it is the same
+    const int settled = machine().graphs, replays = machine().replays;
+    rig.run(table);
+    CHECK(machine().graphs == settled);
+    CHECK(machine().replays - replays == rows);
+    rig.run(table_of("dpmpp-2m", 5));
+    CHECK(machine().graphs - settled == 5);  // another number of steps is another key
+}
+
+void the_whole_loop_is_one_graph() {
+    Rig rig(gpu());
+    const auto table = table_of("unipc-3");
+    x2ct::RunOptions options;
+    options.at_once = true;
+    rig.run(table), rig.run(table, options);
+    const int replays = machine().replays, waits = machine().waits;
+    rig.run(table, options);
+    CHECK(machine().replays - replays == 1);
+    CHECK(machine().waits - waits == 1);  // for the result
+}
+
+void nothing_waits_allocates_or_copies_but_what_says_so() {
+    Rig rig(gpu());
+    const auto table = table_of("unipc-2");
+    const int rows = table.evaluations();
+    rig.run(table), rig.run(table);
+    const auto before = machine();
+    const std::int64_t told = rig.device->waits();
+    rig.run(table);
+    CHECK(machine().allocations == before.allocations);
+    CHECK(machine().frees == before.frees);
+    CHECK(machine().waits - before.waits == rows + 1);                    // each row, and the result
+    CHECK(machine().waits - before.waits == rig.device->waits() - told);  // no hidden one
+    CHECK(machine().uploads - before.uploads == 2);                       // noise levels and coefficients
+    CHECK(machine().downloads - before.downloads == 1);
+}
+
+void two_rows_are_in_flight_and_progress_tells_of_done_ones() {
+    Rig rig(gpu());
+    const auto table = table_of("dpmpp-2m");
+    std::vector<int> steps;
+    x2ct::RunOptions options;
+    options.progress = [&](const x2ct::Progress& now) {
+        steps.push_back(now.step);
+        const auto queued = static_cast<cudaStream_t>(rig.device->stream())->queue.size();
+        CHECK(now.step == now.total ? queued == 0 : queued > 0);
+    };
+    rig.run(table, options), rig.run(table, options);
+    steps.clear();
+    rig.run(table, options);
+    CHECK((steps == std::vector<int>{1, 2, 3, 4, 5, 6}));
+}
+
+void a_cancelled_run_leaves_nothing_queued() {
+    Rig rig(gpu());
+    std::atomic<bool> cancel = false;
+    x2ct::RunOptions options;
+    options.cancel = &cancel;
+    options.progress = [&](const x2ct::Progress& now) { cancel = now.step == 2; };
+    CHECK_THROWS(x2ct::Cancelled, rig.run(table_of("unipc-2"), options));
+    CHECK(static_cast<cudaStream_t>(rig.device->stream())->queue.empty());
+}
+
+void too_little_memory_is_an_error_of_its_own() {
+    Rig rig(gpu());
+    machine().bytes = machine().taken + 4096;
+    CHECK_THROWS(x2ct::OutOfMemory, rig.run(table_of("unipc-2")));
+    machine().bytes = std::size_t{1} << 30;
+    Rig here(cpu());
+    CHECK(same(rig.run(table_of("unipc-2")), here.run(table_of("unipc-2"))));
+}
+
+}  // namespace
+
+TESTS(what_is_missing_is_one_line, memory_is_kept_and_given_up_in_need, DEVICE_LAWS,
+      each_row_is_recorded_once_and_replayed, the_whole_loop_is_one_graph,
+      nothing_waits_allocates_or_copies_but_what_says_so, two_rows_are_in_flight_and_progress_tells_of_done_ones,
+      a_cancelled_run_leaves_nothing_queued, too_little_memory_is_an_error_of_its_own)

@@ -1,0 +1,142 @@
+"""What only a GPU can show: `pytest -m gpu`, which benchmarks/gpu/run.sh runs. X2CT_BUILD names the build's folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import x2ct
+from tests import tiny_bundle
+from x2ct import _core
+from x2ct.errors import Cancelled, MemoryLimitError
+from x2ct.grid import Grid
+from x2ct.runtimes import find_runtime
+
+pytestmark = pytest.mark.gpu
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = Path(os.environ.get("X2CT_BUILD", ROOT / "build" / "dev"))
+DEMO = ROOT / "x2ct" / "models" / "demo"
+BOUND_HU = {"f32": 0.5, "tf32": 5.0}
+"""Mean absolute difference of a whole sample from the CPU's: f32 differs by the order of sums, tf32 by rounding."""
+[ORT] = (
+    one
+    for one in _core.backends({"onnxruntime": str(find_runtime("onnxruntime").folder or "")})
+    if one["name"] == "onnxruntime"
+)
+
+needs_ort = pytest.mark.skipif("cuda" not in ORT["devices"], reason=str(ORT["missing_devices"] or ORT["reason"]))
+
+
+def test_there_is_a_gpu() -> None:
+    """So that a machine without one fails here rather than skips everything."""
+    [cuda] = (one for one in _core.devices() if one["name"] == "cuda")
+    assert cuda["available"], cuda["reason"]
+
+
+def test_the_device_does_what_the_cpu_does() -> None:
+    """Noise, rows, boxes, the loop queued and replayed, tiles: bit by bit; cancelling, failing, too little memory."""
+    run = subprocess.run([BUILD / "gpu_laws", ROOT / "x2ct" / "lib"], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def xrays() -> dict[str, x2ct.XRay]:
+    return {name: x2ct.XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
+
+
+@pytest.fixture(scope="module")
+def sampler() -> x2ct.Sampler:
+    return x2ct.Sampler("chest", device="cuda", precision="f32")
+
+
+@needs_ort
+@pytest.mark.parametrize("precision", ["f32", "tf32"])
+def test_onnx_runtime_samples_the_cpus_volume(precision: str) -> None:
+    found = x2ct.Sampler("chest", device="cuda", precision=precision).run(**xrays(), seed=5)
+    wanted = x2ct.Sampler("chest", device="cpu", backend="onnxruntime", precision="f32").run(**xrays(), seed=5)
+    assert found.report["device"] == "cuda:0"
+    assert found.report["precision"]["denoiser"] == precision
+    assert np.abs(found.volume.hu - wanted.volume.hu).mean() < BOUND_HU[precision]
+
+
+@needs_ort
+def test_the_same_seed_gives_the_same_bytes_eagerly_and_replayed(sampler: x2ct.Sampler) -> None:
+    """The first run records in the runtime, the next replay; another one never records."""
+    given = xrays()
+    first, *others = (sampler.sample(**given, seed=3).hu.tobytes() for _ in range(4))
+    assert all(other == first for other in others)
+    eager = x2ct.Sampler(
+        "chest",
+        device="cuda",
+        backend="onnxruntime",
+        precision="f32",
+        provider="cuda",
+        provider_options={"enable_cuda_graph": "0"},
+    )
+    assert eager.sample(**given, seed=3).hu.tobytes() == first
+
+
+@needs_ort
+def test_other_x_rays_and_seeds_are_not_the_recorded_ones(sampler: x2ct.Sampler) -> None:
+    given = xrays()
+    both, one = sampler.sample(**given, seed=3).hu, sampler.sample(ap=given["ap"], seed=3).hu
+    assert np.abs(both - one).mean() > 1
+    assert np.abs(both - sampler.sample(**given, seed=4).hu).mean() > 1
+    assert sampler.sample(**given, seed=3).hu.tobytes() == both.tobytes()
+
+
+@needs_ort
+def test_the_host_waits_for_rows_and_the_result_alone(sampler: x2ct.Sampler) -> None:
+    for _ in range(3):
+        report = sampler.run(**xrays(), seed=0).report
+    # Each row, and the pieces of 4 MiB that the result of 128^3 voxels comes in.
+    assert report["timings"]["waits"] <= report["evaluations"] + 3
+
+
+@needs_ort
+def test_tiles_are_the_whole() -> None:
+    whole = x2ct.Sampler("chest", device="cuda", precision="f32")
+    tiled = x2ct.Sampler("chest", device="cuda", precision="f32", memory=900 << 20)
+    found, wanted = tiled.run(**xrays(), seed=1, steps=2), whole.run(**xrays(), seed=1, steps=2)
+    assert found.report["tiles"] is not None
+    assert np.abs(found.volume.hu - wanted.volume.hu).mean() < BOUND_HU["f32"]
+
+
+@needs_ort
+@pytest.mark.parametrize("consistency", ["last", "every"])
+def test_consistency_is_the_cpus(sampler: x2ct.Sampler, consistency: str) -> None:
+    found = sampler.run(**xrays(), seed=1, steps=2, consistency=consistency)
+    on_cpu = x2ct.Sampler("chest", device="cpu", backend="onnxruntime", precision="f32")
+    wanted = on_cpu.run(**xrays(), seed=1, steps=2, consistency=consistency)
+    assert np.abs(found.volume.hu - wanted.volume.hu).mean() < BOUND_HU["f32"]
+
+
+@needs_ort
+def test_a_cancelled_run_ends_and_the_sampler_goes_on(sampler: x2ct.Sampler) -> None:
+    token = _core.CancelToken()
+    steps = []
+
+    def progress(done: int, total: int, sigma: float) -> None:
+        steps.append(done)
+        if done == 2:
+            token.cancel()
+
+    wanted = sampler.sample(**xrays(), seed=2).hu
+    with pytest.raises(Cancelled):
+        sampler.sample(**xrays(), seed=2, progress=progress, cancel=token)
+    assert steps[:2] == [1, 2]
+    assert len(steps) <= 3
+    assert sampler.sample(**xrays(), seed=2).hu.tobytes() == wanted.tobytes()
+
+
+@needs_ort
+def test_a_grid_beyond_the_gpus_memory_is_an_error_of_its_own(tmp_path: Path) -> None:
+    tiny_bundle.write(tmp_path / "tiny.x2ct")
+    image = np.random.default_rng(0).uniform(0, 6, tiny_bundle.DETECTOR).astype(np.float32)
+    grid = Grid((8192, 4096, 4096), (1.0, 1.0, 1.0))
+    with pytest.raises(MemoryLimitError):
+        x2ct.Sampler(tmp_path / "tiny.x2ct", device="cuda", grid=grid).sample(ap=x2ct.XRay(image, calibrated=True))
