@@ -130,6 +130,7 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     Registers registers(device_, table, static_cast<std::size_t>(count_));
     const int rows = table.evaluations();
     std::vector<RowKernel> steps;
+    steps.reserve(static_cast<std::size_t>(rows));
     for (int row = 0; row < rows; ++row) steps.push_back(step(table, row, options, registers));
     device_->begin(steps);
 

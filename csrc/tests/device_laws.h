@@ -117,7 +117,7 @@ inline void any_row_is_the_cpus() {
 inline void any_box_is_the_cpus() {
     const auto device = gpu(), host = cpu();
     const x2ct::Index from_grid = {7, 6, 12}, to_grid = {6, 9, 16};
-    std::mt19937 random(5);
+    std::mt19937 random(5);  // NOLINT(bugprone-random-generator-seed): the same test each time
     for (int turn = 0; turn < 100; ++turn) {
         const std::int64_t channels = 1 + turn % 3, unit = turn % 2 ? 4 : 1;
         x2ct::BoxCopy box;
@@ -196,6 +196,7 @@ class QueueNetwork : public x2ct::Network {
     std::vector<x2ct::TensorInfo> inputs_, outputs_;
 };
 
+// NOLINTNEXTLINE(bugprone-throwing-static-initialization): a test may end so
 inline const x2ct::Shape kShape = {1, 1, 8, 12, 20};
 
 struct Rig {
@@ -347,6 +348,7 @@ inline void tiles_are_the_cpus() {
         const auto network = std::make_shared<QueueNetwork>(device, tile);
         x2ct::Sampler sampler(std::make_unique<x2ct::TiledEvaluator>(network, device, tiling), device);
         std::vector<x2ct::Buffer> taken;
+        taken.reserve(5);
         for (int k = 0; k < 5; ++k) taken.emplace_back(device, 24 * 16 * 32);
         std::vector<float> all;
         for (unsigned turn = 0; turn < 5; ++turn) {
