@@ -208,6 +208,15 @@ def test_the_roofline_of_a_model_names_rates_shares_and_layers(tmp_path: Path) -
     assert row["achieved_share"] == max(row["matrix_share"], row["copy_share"])
     assert row["layers"] and all(layer["ms"] >= 0 for layer in row["layers"])
     assert found["copy_rate"]["bytes_per_s"] > 0
+    assert found["missing"] == []
+
+
+def test_a_backend_that_can_not_be_looked_into_costs_no_other_its_roofline(tmp_path: Path) -> None:
+    bundle = tiny_bundle.write(tmp_path / "tiny.x2ct")
+    pairs = [("tensorrt", "f32"), ("openvino", "f32")]
+    found = roofline.roofline(bundle, pairs, threads=1, repeats=1, size=SIZE, copy_bytes=1 << 20)
+    assert len(found["graphs"]) == 3
+    assert found["missing"] and found["missing"][0].startswith("tensorrt f32: ")
 
 
 # ------------------------------------------------------------------------------------------------ layers' times
