@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from tests import tiny_bundle
 from x2ct import _core
-from x2ct.benchmark import document, rates, roofline
+from x2ct.benchmark import document, rates, roofline, tables
 from x2ct.benchmark.cases import KEYS, PLAIN, Case, cases_of, labels
 from x2ct.benchmark.compare import compare, parse_threshold
 from x2ct.benchmark.fleet import Effort, Worker, measure
@@ -208,6 +208,15 @@ def test_the_roofline_of_a_model_names_rates_shares_and_layers(tmp_path: Path) -
     assert row["achieved_share"] == max(row["matrix_share"], row["copy_share"])
     assert row["layers"] and all(layer["ms"] >= 0 for layer in row["layers"])
     assert found["copy_rate"]["bytes_per_s"] > 0
+    assert found["missing"] == []
+
+
+def test_a_backend_that_can_not_be_looked_into_costs_no_other_its_roofline(tmp_path: Path) -> None:
+    bundle = tiny_bundle.write(tmp_path / "tiny.x2ct")
+    pairs = [("tensorrt", "f32"), ("openvino", "f32")]
+    found = roofline.roofline(bundle, pairs, threads=1, repeats=1, size=SIZE, copy_bytes=1 << 20)
+    assert len(found["graphs"]) == 3
+    assert found["missing"] and found["missing"][0].startswith("tensorrt f32: ")
 
 
 # ------------------------------------------------------------------------------------------------ layers' times
@@ -292,6 +301,25 @@ def test_the_page_and_the_picture_say_the_same(made: Path) -> None:
     assert "figures-latency.svg" in text
     drawn = ElementTree.parse(f"{made}-latency.svg").getroot()
     assert sum(part.tag.endswith("circle") for part in drawn) == 2 * 2 + 2 * (1 + 2)  # every sample of every row
+
+
+def test_times_faster_are_the_plain_loops_time_over_ours(made: Path) -> None:
+    read = document.read(f"{made}.json")
+    ours, *_ = (row for row in read["rows"] if row["status"] == "measured")
+    theirs = copy.deepcopy(ours)
+    theirs["label"], theirs["case"]["backend"], theirs["case"]["solver"] = "pytorch-eager f32", PLAIN[0], "heun"
+    theirs["summary"]["end_to_end_s"]["median"] = 50.0
+    ours["summary"]["end_to_end_s"]["median"], ours["summary"]["loop_s"]["median"] = 0.5, 0.1
+    near = {"solver": "unipc-2", "schedule": "log-snr", "precision": "f32", "evaluations": 8}
+    read["rows"] = [ours, theirs]
+    read["agreement"] = {"as_near_as_edm": {**near, "end_to_end_s": 1.0, "loop_s": 0.5}}
+    found = document.headline(read)
+    assert found is not None
+    assert found["fastest"]["times_faster_than"]["pytorch-eager f32"]["end_to_end"] == pytest.approx(100)
+    assert found["as_near_as_edm"]["times_faster_than"]["pytorch-eager f32"]["end_to_end"] == pytest.approx(50)
+    [table] = [one for one in tables.tables({**read, "agreement": None, "headline": found}) if "PyTorch" in one.title]
+    assert table.rows[0][1:4] == ["openvino f32 steps=2", "pytorch-eager f32", "100.0"]
+    assert table.rows[1][1:4] == ["unipc-2 log-snr f32, 8", "pytorch-eager f32", "50.0"]
 
 
 def changed(made: Path, factor: float) -> Path:

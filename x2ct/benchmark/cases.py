@@ -17,7 +17,8 @@ PLAIN = ("pytorch-eager", "pytorch-compiled")
 EDM: dict[str, Any] = {"solver": "heun", "schedule": "edm", "steps": 18}
 """EDM's defaults (Karras et al. 2022): 18 steps of deterministic Heun, 35 evaluations."""
 
-_REFERENCE: dict[str, Any] = {"backend": "openvino", "precision": "f32", "device": "cpu", "tiles": None, "halo": None}
+_REFERENCE: dict[str, Any] = {"backend": "openvino", "precision": "f32", "device": "cpu", "provider": ""}
+_REFERENCE |= {"tiles": None, "halo": None}
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Case:
         backend: one of the core's, or one of `PLAIN`.
         precision: of the denoiser.
         device: where it runs.
+        provider: of the backends that have several ways to run a network; "" is the backend's own choice.
         grid: (X, Y, Z) voxels; the voxels' size is the model's.
         steps, solver, schedule: of sampling.
         batch: samples of one run. The core takes them one after another.
@@ -40,6 +42,7 @@ class Case:
     backend: str = "auto"
     precision: str = "auto"
     device: str = "auto"
+    provider: str = ""
     grid: tuple[int, int, int] | None = None
     steps: int | None = None
     solver: str | None = None
@@ -140,6 +143,7 @@ _KEYS: dict[str, Callable[[str], Any]] = {
     "backend": _one_of((*BACKENDS, *PLAIN)),
     "precision": _one_of(PRECISIONS),
     "device": _one_of(DEVICES),
+    "provider": str,
     "grid": _grid,
     "steps": _whole(1),
     "solver": str,

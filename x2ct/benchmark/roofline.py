@@ -18,7 +18,7 @@ from x2ct.benchmark.flops import GraphCost, count
 from x2ct.benchmark.graph import read_graph
 from x2ct.benchmark.rates import COPY_BYTES, Place, Size, copy_rate, load, matrix_rate, median_s
 from x2ct.bundle import Bundle, Network
-from x2ct.errors import MissingRuntimeError
+from x2ct.errors import MissingRuntimeError, X2CTError
 
 TARGET = 0.70
 """Of the measured matrix rate: a network below it gets the list of layers that fall short."""
@@ -53,25 +53,28 @@ def roofline(
         copy_bytes: of the copy.
         say: told what is being done.
 
-    Raises:
-        X2CTError: a network can't be compiled.
+    Returns:
+        The rates, the `graphs`, and in `missing` the pairs that could not be measured, each with its reason.
     """
     patch = grid or bundle.grid.shape
     say("copy rate")
     copy = copy_rate(threads, repeats, copy_bytes)
     rates: dict[tuple[str, str], dict[str, Any]] = {}
-    rows, seen = [], set[str]()
+    rows, missing = list[dict[str, Any]](), list[str]()
     for backend, precision in pairs:
         place = Place(backend, device, threads)
-        for spec, used in _graphs(bundle, precision, whole=backend not in seen):
-            if (backend, used) not in rates:
-                say(f"{backend} {used}: matrix rate")
-                rates[backend, used] = matrix_rate(place, used, repeats, size)
-            say(f"{backend} {used}: {spec.file}")
-            measured = _Graph(bundle, spec, place, used, patch)
-            rows.append(measured.row(repeats, rates[backend, used], copy))
-        seen.add(backend)
-    return {"grid": list(patch), "device": device, "threads": threads, "copy_rate": copy, "graphs": rows}
+        try:
+            for spec, used in _graphs(bundle, precision, whole=backend not in [row["backend"] for row in rows]):
+                if (backend, used) not in rates:
+                    say(f"{backend} {used}: matrix rate")
+                    rates[backend, used] = matrix_rate(place, used, repeats, size)
+                say(f"{backend} {used}: {spec.file}")
+                measured = _Graph(bundle, spec, place, used, patch)
+                rows.append(measured.row(repeats, rates[backend, used], copy))
+        except X2CTError as error:  # a backend that opens something else than ONNX, as torch and TensorRT do
+            missing.append(f"{backend} {precision}: {error}")
+    facts = {"grid": list(patch), "device": device, "threads": threads, "copy_rate": copy}
+    return {**facts, "graphs": rows, "missing": missing}
 
 
 def _graphs(bundle: Bundle, precision: str, whole: bool) -> list[tuple[Network, str]]:

@@ -265,7 +265,8 @@ def _roofline(found: dict[str, Any]) -> list[Table]:
         "that must move / what moves if nothing is fused. The rates are achieved, of those that the machine showed in "
         "the same run: the better of a chain of matrix products and one of 3^3 convolutions through the same runtime "
         f"and precision, and a copy of {found['copy_rate']['bytes'] >> 20} MiB by {found['copy_rate']['threads']} "
-        "threads, read and written counted. The share is of whichever bounds."
+        "threads, read and written counted. The share is of whichever bounds.",
+        *(f"Not measured: {reason}." for reason in found["missing"]),
     ]
     columns = ["graph", "GFLOP", "other", "MB least / unfused", "ms", "GFLOP/s", "GB/s", "bound by", "share"]
     return [Table("Roofline", columns, rows, notes), *(_layers(row) for row in found["graphs"] if "layers" in row)]

@@ -86,6 +86,7 @@ class SamplerSubject:
             device=case.device,
             backend=case.backend,
             precision=case.precision,
+            provider=case.provider,
             threads=case.threads,
             grid=Grid(case.grid, grid.spacing_mm) if case.grid else None,
             memory=case.tiles,

@@ -23,8 +23,8 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="KEY=V1,V2",
-            help="Rows for all combinations of backend, precision, device, grid, steps, solver, schedule, batch, "
-            "threads, tiles and halo; may be repeated. By default each backend and precision that is here.",
+            help="Rows for all combinations of backend, precision, device, provider, grid, steps, solver, schedule, "
+            "batch, threads, tiles and halo; may be repeated. By default each backend and precision that is here.",
         ),
     ] = None,
     part: Annotated[
