@@ -1,6 +1,6 @@
 """A bundle whose weights lie between two of the same network: a model and what fine-tuning made of it.
 
-    python benchmarks/blend.py chest runs/chest-radiograph.x2ct --share 0.5 -o runs/blend.x2ct
+    python benchmarks/blend.py chest runs/chest-radiograph.x2ct --share 0.5 --name chest-radiograph -o runs/blend.x2ct
 
 Fine-tuning on other data gains there and loses at home; weights in between often keep most of both (Wortsman et al.
 2022, "Robust fine-tuning of zero-shot models"). Choose the share on validation people, with benchmarks/radiographs.py.
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("first", help="a bundle, or a bundled model's name; its solver and noise levels are kept")
     parser.add_argument("second", help="a bundle of the same network; its provenance is kept")
     parser.add_argument("--share", type=float, default=0.5, help="of the second's weights")
+    parser.add_argument("--name", help="the model's name; by default the second's")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     try:
@@ -38,7 +39,7 @@ def main() -> int:
             raise InputError.of(args.second, "network", found="another one", expected=f"that of {args.first}")
         base, tuned = Bundle.load(args.first), Bundle.load(args.second)
         said = f"benchmarks/blend.py: {args.share:g} of these weights, {1 - args.share:g} of {base.checksum}"
-        spec = spec_of(second.config, tuned.name, {**tuned.provenance, "blend": said})
+        spec = spec_of(second.config, args.name or tuned.name, {**tuned.provenance, "blend": said})
         # Solver and noise levels were chosen for the first, and the weights have not gone far.
         spec = dataclasses.replace(spec, diffusion=base.diffusion)
         report = export_model(blended(first, second, args.share), spec, args.output)

@@ -71,7 +71,7 @@ def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path) ->
     stride = bundle.patch.stride
     example = tuple(_example(network.inputs, stride).values())
     # dynamic_threads: as many as are set when it runs; otherwise as many as there were when it was compiled. Freezing
-    # (weights packed for oneDNN) stays off: with free axes it gave another volume, which the proof refused.
+    # (weights packed for oneDNN) stays off: with free axes it gave another volume, as a direct comparison showed.
     options: dict[str, Any] = {
         "cpp.dynamic_threads": True,
         "aot_inductor.metadata": {"x2ct": _description(bundle, network, free_batch=False)},

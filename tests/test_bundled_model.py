@@ -11,6 +11,7 @@ import pytest
 import x2ct
 from tests.paper_solvers import BY_NAME, Array
 from x2ct import _core
+from x2ct.bundle import bundled
 from x2ct.conditioning import conditions
 from x2ct.evaluation.metrics import psnr
 from x2ct.runtimes import choose
@@ -31,7 +32,11 @@ def xrays() -> dict[str, x2ct.XRay]:
     return {name: x2ct.XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
 
 
-def test_it_fits_the_package_and_says_where_it_comes_from(bundle: x2ct.Bundle) -> None:
+@pytest.mark.parametrize("name", bundled())
+def test_it_fits_the_package_and_says_where_it_comes_from(name: str) -> None:
+    bundle = x2ct.Bundle.load(name)
+    assert bundle.name == name
+    assert DEMO.with_name(f"{name}.md").is_file()
     assert bundle.size_bytes <= MAX_BYTES
     assert set(bundle.provenance) >= {"data", "compute", "date", "recipe", "training"}
     people = bundle.provenance["data"]

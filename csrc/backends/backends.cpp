@@ -39,8 +39,9 @@ struct Recipe {
     bool any_release;     // whether what follows `runtime` may be any release's number
     const char* wanted;   // the version it belongs to
     const char* install;
-    const char* build;                                // what a build without it lacked
-    std::string (*release)(const SharedLibrary& library) = nullptr;  // asks the runtime, where its file name doesn't tell
+    const char* build;  // what a build without it lacked
+    std::string (*release)(const SharedLibrary& library) =
+        nullptr;  // asks the runtime, where its file name doesn't tell
 };
 
 // "2.13.0", as libtorch's interface of C functions tells it, which every release from 2.9 on has.

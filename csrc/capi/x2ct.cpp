@@ -57,7 +57,7 @@ x2ct::Backend& backend(const std::string& name, const char* library, const char*
 
 // What "auto" is on a device.
 std::string backend_name(const char* given, const std::string& device) {
-    const std::string wanted = text_or(given, "auto");
+    std::string wanted = text_or(given, "auto");
     if (wanted != "auto") return wanted;
     return device == "cpu" ? "openvino" : "onnxruntime";
 }
