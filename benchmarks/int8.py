@@ -224,7 +224,7 @@ def times(rows: dict[str, Network], given: Tensors, shape: Sequence[int], rounds
 
 
 def processor() -> str:
-    from x2ct.torchartefacts import processor as abilities
+    from x2ct.built.torchartefacts import processor as abilities
 
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 
 from x2ct import __version__, _core
-from x2ct.artefacts import Artefact, Cache, Recipe, onnx_sources
+from x2ct.built.artefacts import Artefact, Cache, Recipe, onnx_sources
+from x2ct.built.plans import BACKEND, Machine, Volumes, recipe
 from x2ct.bundle import Bundle
 from x2ct.fields import Json
-from x2ct.plans import BACKEND, Machine, Volumes, recipe
 
 Say = Callable[[str], None]
 Step = Callable[[int, int, str], None]

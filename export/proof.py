@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from x2ct import _core
+from x2ct.built.torchartefacts import SUFFIXES, find
 from x2ct.bundle import Bundle
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.evaluation.metrics import psnr
@@ -22,7 +23,6 @@ from x2ct.export.parity import Array, patches, relative_error, smooth_volume, xr
 from x2ct.fields import Json
 from x2ct.runtimes import find_runtime
 from x2ct.schedules import plan
-from x2ct.torchartefacts import SUFFIXES, find
 from x2ct.trial import Trial, attempt
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from x2ct.built.torchartefacts import DESCRIPTION_SCHEMA
 from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.export.torchgraph import OnnxModule
-from x2ct.torchartefacts import DESCRIPTION_SCHEMA
 
 if TYPE_CHECKING:
     import torch

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 import x2ct
 from tests import tiny_bundle
 from tests.test_core_network import RUNTIME, Array, status_in_a_fresh_process
-from x2ct import _core, torchartefacts
-from x2ct.artefacts import Cache
+from x2ct import _core
+from x2ct.built import torchartefacts
+from x2ct.built.artefacts import Cache
 from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError

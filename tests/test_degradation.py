@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from x2ct import degradation
 from x2ct.errors import InputError
+from x2ct.xrays import degradation
 
 SHAPE = (120, 100)
 

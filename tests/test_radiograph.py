@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from x2ct import exposure
 from x2ct.errors import InputError
 from x2ct.geometry import View
-from x2ct.picture import Picture
 from x2ct.radiograph import ASSUMED_SIDE_MM, MAX_PIXELS, XRay, resample
+from x2ct.xrays import exposure
+from x2ct.xrays.picture import Picture
 
 CHEST = Path(__file__).parent / "data" / "chest_pa_cr.dcm"
 VIEW = View.parallel("ap")  # 352 x 352 of 1.25 mm

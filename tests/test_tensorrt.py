@@ -19,10 +19,10 @@ import pytest
 from tests import tiny_bundle
 from tests.test_core_network import status_in_a_fresh_process
 from x2ct import _core
-from x2ct.artefacts import Cache, Recipe
+from x2ct.built.artefacts import Cache, Recipe
+from x2ct.built.plans import Machine, Volumes, find, inputs_for, recipe
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError, MissingRuntimeError
-from x2ct.plans import Machine, Volumes, find, inputs_for, recipe
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "csrc" / "backends" / "tensorrt").glob("*.cpp"))

@@ -13,10 +13,10 @@ import pytest
 
 from tests import tiny_bundle
 from x2ct import _core
-from x2ct.artefacts import Cache
+from x2ct.built.artefacts import Cache
+from x2ct.built.plans import BACKEND, PRECISIONS, Machine, Volumes, find, inputs_for
 from x2ct.bundle import Bundle
 from x2ct.errors import Cancelled, InputError, MissingRuntimeError
-from x2ct.plans import BACKEND, PRECISIONS, Machine, Volumes, find, inputs_for
 from x2ct.runtimes import find_runtime
 
 pytestmark = pytest.mark.gpu

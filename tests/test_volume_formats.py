@@ -12,9 +12,9 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 from scipy.spatial.transform import Rotation
 
-from x2ct.dicomexport import Origin
 from x2ct.errors import InputError
 from x2ct.volume import Volume
+from x2ct.volumes.dicomexport import Origin
 
 SPACING_MM = (2.0, 2.5, 3.0)
 FORMATS = {"nifti": "ct.nii.gz", "nrrd": "ct.nrrd", "mha": "ct.mha", "dicom": "ct"}

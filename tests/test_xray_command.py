@@ -16,13 +16,13 @@ from typer.testing import CliRunner, Result
 import x2ct
 from benchmarks import input_files as files
 from tests import tiny_bundle
-from x2ct.beam import Beam
 from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.conditioning import conditions
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.radiograph import ReadOptions, XRay
+from x2ct.xrays.beam import Beam
 
 SHOWN = files.display(files.truth())
 CONE = {

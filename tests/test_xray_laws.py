@@ -15,13 +15,13 @@ from pydicom.dataset import Dataset
 
 from benchmarks import input_files as files
 from tests import tiny_bundle
-from x2ct.beam import Beam
 from x2ct.bundle import Bundle
 from x2ct.conditioning import conditions
 from x2ct.errors import InputError
 from x2ct.geometry import View
 from x2ct.radiograph import ReadOptions, XRay
-from x2ct.turn import Turn
+from x2ct.xrays.beam import Beam
+from x2ct.xrays.turn import Turn
 
 VIEW = View.parallel("ap")
 P99 = 5.0
@@ -594,7 +594,7 @@ def test_headers_that_lie(tmp_path: Path) -> None:
 def test_a_deflated_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import zlib
 
-    from x2ct import dicompixels
+    from x2ct.xrays import dicompixels
 
     monkeypatch.setattr(dicompixels, "MAX_INFLATED_BYTES", 20 << 20)
 

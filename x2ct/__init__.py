@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from x2ct.errors import Cancelled, InputError, MemoryLimitError, MissingRuntimeError, X2CTError
     from x2ct.geometry import Geometry, View
     from x2ct.radiograph import XRay
-    from x2ct.readoptions import ReadOptions
     from x2ct.sampler import Result, Sampler
     from x2ct.volume import Volume
+    from x2ct.xrays.readoptions import ReadOptions
 
 __version__ = "0.1.0"
 
@@ -53,7 +53,7 @@ _HOMES = {
     "InputError": "x2ct.errors",
     "MemoryLimitError": "x2ct.errors",
     "MissingRuntimeError": "x2ct.errors",
-    "ReadOptions": "x2ct.readoptions",
+    "ReadOptions": "x2ct.xrays.readoptions",
     "Result": "x2ct.sampler",
     "Sampler": "x2ct.sampler",
     "View": "x2ct.geometry",

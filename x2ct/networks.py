@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from x2ct import _core, plans, torchartefacts
+from x2ct import _core
+from x2ct.built import plans, torchartefacts
 from x2ct.bundle import Bundle
 from x2ct.conditioning import Conditions
 from x2ct.grid import Grid

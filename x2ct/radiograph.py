@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import exposure
-from x2ct.beam import UNKNOWN, Beam
 from x2ct.errors import InputError
-from x2ct.exposure import Watch, resample
-from x2ct.picture import (
+from x2ct.xrays import exposure
+from x2ct.xrays.beam import UNKNOWN, Beam
+from x2ct.xrays.exposure import Watch, resample
+from x2ct.xrays.picture import (
     MAX_PIXELS,
     BoolImage,
     Picture,
@@ -25,7 +25,7 @@ from x2ct.picture import (
     read_tiff,
     unreadable,
 )
-from x2ct.readoptions import ReadOptions, Spacing, checked_spacing
+from x2ct.xrays.readoptions import ReadOptions, Spacing, checked_spacing
 
 if TYPE_CHECKING:
     from x2ct.geometry import View
@@ -164,7 +164,7 @@ class XRay:
 
         Args:
             view: its shape (rows, columns) and spacing_mm are the detector.
-            reference_p99: the bundle's reference for X-rays that are not calibrated (see `x2ct.exposure`).
+            reference_p99: the bundle's reference for X-rays that are not calibrated (see `x2ct.xrays.exposure`).
             exact: the view is this image's own (the user's geometry): its pixels are the detector's, nothing
                 is resampled, and sizes that contradict each other are an error.
             watch: sees the picture after each stage.
@@ -298,7 +298,7 @@ def _read(source: Path, frame: int | None) -> Picture:
     if not head:
         raise InputError.of(source, "file", found="an empty file", expected=f"an X-ray ({KINDS})")
     if head[128:132] == b"DICM" or source.suffix.lower() in (".dcm", ".dicom"):
-        from x2ct.dicomxray import read_dicom
+        from x2ct.xrays.dicomxray import read_dicom
 
         return read_dicom(source, frame)
     reader = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)

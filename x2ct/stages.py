@@ -1,4 +1,4 @@
-"""One X-ray file to line integrals, with every stage of `x2ct.exposure` recorded: numbers, a picture, the result."""
+"""One X-ray file to line integrals, every stage of `x2ct.xrays.exposure` recorded: numbers, a picture, the result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from x2ct import report
 from x2ct.bundle import Bundle
 from x2ct.conditioning import SLOT_OF, beam_notes, doubts, view_of
 from x2ct.errors import InputError
-from x2ct.exposure import Stage
 from x2ct.geometry import Geometry
 from x2ct.output import check_outputs, check_writable, staged
 from x2ct.panels import Panel, page, png, window
-from x2ct.picture import Picture
 from x2ct.radiograph import FloatImage, XRay
-from x2ct.readoptions import ReadOptions, refuse_beams_beside
+from x2ct.xrays.exposure import Stage
+from x2ct.xrays.picture import Picture
+from x2ct.xrays.readoptions import ReadOptions, refuse_beams_beside
 
 if TYPE_CHECKING:
     from PIL.Image import Image

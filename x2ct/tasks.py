@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from x2ct.errors import InputError
 from x2ct.output import check_outputs, check_writable, staged
-from x2ct.readoptions import ReadOptions, refuse_beams_beside
+from x2ct.xrays.readoptions import ReadOptions, refuse_beams_beside
 
 if TYPE_CHECKING:
     from x2ct.bundle import Bundle
@@ -224,7 +224,7 @@ class _Writer:
     model: str
 
     def ct(self, ct: Volume, path: Path) -> None:
-        from x2ct.dicomexport import Origin
+        from x2ct.volumes.dicomexport import Origin
 
         ct.save(path, synthetic=True, kind=self.job.format, origin=Origin(tuple(self.job.inputs.values()), self.model))
 
@@ -289,7 +289,7 @@ def _check_job(job: SampleJob) -> None:
             raise InputError.of(path, "file", found="nothing there", expected="a file that can be read")
     check_outputs(job.outputs, (*job.inputs.values(), *((job.geometry,) if job.geometry else ())))
     if volume.check_writable(job.output, job.format) == "dicom":
-        from x2ct.dicomexport import Origin
+        from x2ct.volumes.dicomexport import Origin
 
         Origin(tuple(job.inputs.values())).headers()
     if job.preview:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import itkimage, nifti, output
+from x2ct import output
 from x2ct.errors import InputError
-from x2ct.voxels import SYNTHETIC, check_affine, check_shape
+from x2ct.volumes import itkimage, nifti
+from x2ct.volumes.voxels import SYNTHETIC, check_affine, check_shape
 
 if TYPE_CHECKING:
-    from x2ct.dicomexport import Origin
+    from x2ct.volumes.dicomexport import Origin
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -90,7 +91,7 @@ class Volume:
         source = Path(path)
         name = source.name.lower()
         if source.is_dir():
-            from x2ct.dicomseries import read_series
+            from x2ct.volumes.dicomseries import read_series
 
             stored = read_series(source)
         elif not source.exists():
@@ -136,7 +137,7 @@ class Volume:
             return nifti.write_nifti(self.hu, self.affine, text, Path(path))
         if kind != "dicom":
             return itkimage.write_itk(self.hu, self.affine, text, Path(path))
-        from x2ct import dicomexport
+        from x2ct.volumes import dicomexport
 
         made_of = origin or (dicomexport.Origin() if synthetic else None)
         return dicomexport.write_series(self.hu, self.affine, path, description=text, origin=made_of)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct import output, panels, preview
-from x2ct.voxels import int16_hu
+from x2ct.volumes.voxels import int16_hu
 
 if TYPE_CHECKING:
     from x2ct.radiograph import XRay

@@ -97,9 +97,10 @@ def xray(place: Path) -> Target:
     import pydicom.pixels.decoders
     import tifffile
 
-    # What the reader imports when it is first needed would not be instrumented.
-    from x2ct import dicomxray
     from x2ct.radiograph import XRay
+
+    # What the reader imports when it is first needed would not be instrumented.
+    from x2ct.xrays import dicomxray
 
     _ = PIL.JpegImagePlugin, PIL.PngImagePlugin, pydicom.pixels.decoders, tifffile, dicomxray
 

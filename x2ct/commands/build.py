@@ -39,9 +39,9 @@ def build(
 ) -> None:
     """Build TensorRT plans of a model for this machine's GPU; what is there already is taken."""
     from x2ct import report as reports
-    from x2ct.artefacts import Cache
+    from x2ct.built.artefacts import Cache
+    from x2ct.built.plans import BACKEND, PRECISIONS, Volumes
     from x2ct.bundle import Bundle
-    from x2ct.plans import BACKEND, PRECISIONS, Volumes
 
     if backend != BACKEND:
         raise typer.BadParameter(f"found --backend {backend}, expected {BACKEND}: the others need nothing built")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from x2ct.readoptions import ReadOptions
+    from x2ct.xrays.readoptions import ReadOptions
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -126,6 +126,6 @@ def reading(views: Sequence[str], **said: Sequence[Said] | None) -> dict[str, Re
     Raises:
         InputError: something is said of an X-ray that isn't there, or can't be.
     """
-    from x2ct.readoptions import ReadOptions
+    from x2ct.xrays.readoptions import ReadOptions
 
     return ReadOptions.by_view(views, {key: pairs or () for key, pairs in said.items()})

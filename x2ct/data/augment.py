@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from x2ct import degradation
 from x2ct.data.imaging import RadiographConfig, radiograph
 from x2ct.data.shards import Person, resample
 from x2ct.geometry import Geometry, View, attenuation, project
 from x2ct.grid import Grid
+from x2ct.xrays import degradation
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -1,7 +1,7 @@
 """Training X-rays as radiographs: the detector's physics, and the display picture that a hospital's file often is.
 
 Line integrals go in and come out, in the domain that the sampler brings real radiographs to: a display picture passes
-through `x2ct.exposure`'s chain just as one from a file does, with the same reference.
+through `x2ct.xrays.exposure`'s chain just as one from a file does, with the same reference.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import degradation, exposure
-from x2ct.picture import Picture
+from x2ct.xrays import degradation, exposure
+from x2ct.xrays.picture import Picture
 
 FloatImage = npt.NDArray[np.float32]
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import degradation
 from x2ct.errors import InputError
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import Window
@@ -23,6 +22,7 @@ from x2ct.evaluation.protocol import Figures, average, volume_figures
 from x2ct.evaluation.table import Column, at, cell
 from x2ct.geometry import Geometry, View
 from x2ct.radiograph import XRay
+from x2ct.xrays import degradation
 
 FloatArray = npt.NDArray[np.float32]
 Picture = npt.NDArray[Any]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.voxels import LPS_TO_RAS, Stored, damaged
+from x2ct.volumes.voxels import LPS_TO_RAS, Stored, damaged
 
 if TYPE_CHECKING:
     from pydicom import Dataset

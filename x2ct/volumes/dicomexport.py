@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError
-from x2ct.voxels import LPS_TO_RAS, int16_hu
+from x2ct.volumes.voxels import LPS_TO_RAS, int16_hu
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.dicompixels import decode, open_dicom
-from x2ct.dicomplace import exposed, meaning, place
 from x2ct.errors import InputError
-from x2ct.picture import BoolImage, Picture, grey, unreadable
+from x2ct.xrays.dicompixels import decode, open_dicom
+from x2ct.xrays.dicomplace import exposed, meaning, place
+from x2ct.xrays.picture import BoolImage, Picture, grey, unreadable
 
 if TYPE_CHECKING:
     from pydicom import Dataset

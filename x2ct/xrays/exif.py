@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from x2ct.errors import InputError
-from x2ct.turn import Turn
+from x2ct.xrays.turn import Turn
 
 if TYPE_CHECKING:
     from PIL.Image import Image

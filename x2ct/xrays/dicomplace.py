@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from x2ct.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, UNKNOWN, Beam
 from x2ct.errors import InputError
-from x2ct.picture import BoolImage
-from x2ct.turn import Turn
+from x2ct.xrays.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, UNKNOWN, Beam
+from x2ct.xrays.picture import BoolImage
+from x2ct.xrays.turn import Turn
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -1,8 +1,9 @@
 """TensorRT plans of a bundle: what each depends on, and which of those in the cache does for a volume.
 
 A plan is native code for one release of TensorRT and one kind of GPU, and holds for a range of shapes; so none is part
-of a bundle: `x2ct build` makes them and keeps them in this machine's cache (`x2ct.artefacts`). Those from elsewhere are
-opened from a folder that is named, and only if they are trusted. Nothing here needs TensorRT's Python package or onnx.
+of a bundle: `x2ct build` makes them and keeps them in this machine's cache (`x2ct.built.artefacts`). Those from
+elsewhere are opened from a folder that is named, and only if they are trusted. Nothing here needs TensorRT's Python
+package or onnx.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from x2ct import _core
-from x2ct.artefacts import Cache, Recipe, onnx_sources
+from x2ct.built.artefacts import Cache, Recipe, onnx_sources
 from x2ct.bundle import Bundle, Network, bundled
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.onnxfile import Tensor

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError
-from x2ct.voxels import SYNTHETIC, Stored, check_shape, damaged, int16_hu
+from x2ct.volumes.voxels import SYNTHETIC, Stored, check_shape, damaged, int16_hu
 
 if TYPE_CHECKING:
     import nibabel as nib

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
-from x2ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, damaged, int16_hu
+from x2ct.volumes.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, damaged, int16_hu
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import exif
-from x2ct.beam import UNKNOWN, Beam
 from x2ct.errors import InputError
-from x2ct.turn import Turn
+from x2ct.xrays import exif
+from x2ct.xrays.beam import UNKNOWN, Beam
+from x2ct.xrays.turn import Turn
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -30,7 +30,7 @@ BoolImage = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a file says about an X-ray, and what became of it so far (`x2ct.exposure` has the stages).
+    """What a file says about an X-ray, and what became of it so far (`x2ct.xrays.exposure` has the stages).
 
     Attributes:
         values: (rows, columns) float32; first as stored, after a rescale if the file has one.

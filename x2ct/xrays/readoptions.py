@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from x2ct.beam import UNKNOWN, Beam
 from x2ct.errors import InputError
-from x2ct.turn import Turn
+from x2ct.xrays.beam import UNKNOWN, Beam
+from x2ct.xrays.turn import Turn
 
 SPACING_MM = (0.01, 20.0)
 Spacing = float | tuple[float, float]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from x2ct import codestream, gdcm_frames
 from x2ct.errors import InputError
-from x2ct.picture import check_frame, check_size, unreadable
+from x2ct.xrays import codestream, gdcm_frames
+from x2ct.xrays.picture import check_frame, check_size, unreadable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -158,7 +158,7 @@ def _decoder(source: Path, syntax: Any) -> Decoder:
     try:
         if str(syntax) == gdcm_frames.JPEG_EXTENDED:  # pydicom leaves it to a package under the GPL; GDCM can do it
             decoder = Decoder(syntax)
-            decoder.add_plugin("gdcm", ("x2ct.gdcm_frames", "decode_extended"))
+            decoder.add_plugin("gdcm", ("x2ct.xrays.gdcm_frames", "decode_extended"))
             return decoder
         decoder = get_decoder(syntax)
     except Exception as error:

@@ -1,8 +1,9 @@
 """Which TorchScript file or AOTInductor package stands for a graph of a bundle, for the torch backend.
 
 They hold code, so none is part of a bundle: `x2ct export` makes them of its ONNX graphs and keeps them in this
-machine's cache (`x2ct.artefacts`), from which they are opened by what they were made of. One from elsewhere is opened
-from a folder that is named, and only if it is trusted. Nothing here needs PyTorch, whose release is read off the wheel.
+machine's cache (`x2ct.built.artefacts`), from which they are opened by what they were made of. One from elsewhere is
+opened from a folder that is named, and only if it is trusted. Nothing here needs PyTorch, whose release is
+read off the wheel.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from x2ct.artefacts import Cache, Recipe, onnx_sources
+from x2ct.built.artefacts import Cache, Recipe, onnx_sources
 from x2ct.bundle import Bundle, Network
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.runtimes import find_runtime
