@@ -35,7 +35,7 @@ HEADERS := build/onnxruntime-headers/.looked
 CONFIGURE = $(BIN)/cmake -S . -B $(BUILD) -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python \
 	-DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DX2CT_INPLACE=ON -DX2CT_WERROR=$(WERROR)
 WATCHED = -G Ninja -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DX2CT_INPLACE=OFF \
-	-DX2CT_PYTHON=OFF -DX2CT_CUDA=OFF -DX2CT_OPENVINO=OFF -DX2CT_LIBRARY=OFF -DX2CT_WERROR=$(WERROR)
+	-DX2CT_PYTHON=OFF -DX2CT_CUDA=OFF -DX2CT_OPENVINO=OFF -DX2CT_ONNXRUNTIME=OFF -DX2CT_TORCH=OFF -DX2CT_LIBRARY=OFF -DX2CT_WERROR=$(WERROR)
 CPP_SOURCES = $(shell find csrc -name '*.cpp' -o -name '*.c' | sort)
 # The examples are built against an installed tree, so clang-tidy does not know how; the tests compile them with -Werror.
 # A backend whose runtime's headers are not here can't be looked into either.
