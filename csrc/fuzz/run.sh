@@ -11,7 +11,7 @@ seconds=${1:?seconds for each target}
 shift
 
 # 16 is the first that knows C++20 well enough.
-find_clang() { compgen -c clang++- | awk -F- '$2 ~ /^[0-9]+$/ && $2 >= 16' | sort -t- -k2 -n | tail -1; }
+find_clang() { compgen -c clang++- | awk -F- '$2 ~ /^[0-9]+$/ && $2 >= 16' | sort -t- -k2 -n | tail -1 || true; }
 install_clang() { apt-get install -qq --yes --no-install-recommends clang-16 libclang-rt-16-dev > /dev/null 2>&1; }
 clang=$(find_clang)
 if [ -z "$clang" ] && command -v apt-get > /dev/null && [ "$(id -u)" = 0 ]; then
