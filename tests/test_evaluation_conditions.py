@@ -80,6 +80,15 @@ def test_the_network_is_told_what_the_list_says(case: Case) -> None:
         assert (told != case.geometry) == (moved and each.told)
 
 
+@pytest.mark.parametrize("name", [condition.name for condition in CONDITIONS])
+def test_every_x_ray_fits_the_views_that_the_network_is_told(case: Case, name: str) -> None:
+    """A pixel pitch that contradicts the geometry is refused by the sampler, and ends the case."""
+    xrays, told = condition(name).take(case, threads=1)
+    for view in told.views:
+        assert xrays[view.name].image.shape == tuple(view.shape)
+        assert xrays[view.name].spacing_mm == pytest.approx(view.spacing_mm)
+
+
 def test_only_display_pictures_are_uncalibrated_and_everything_but_training_differs(case: Case) -> None:
     for each in CONDITIONS:
         xrays, _ = each.take(case, 1)

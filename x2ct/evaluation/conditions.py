@@ -59,11 +59,13 @@ class Condition:
         taken = self.views(case.geometry)
         # The case's own X-rays were projected already.
         images = case.xrays if taken is case.geometry else case.project(taken, threads)
+        told = taken if self.told else case.geometry
         xrays = {}
-        for index, (view, image) in enumerate(zip(taken.views, images, strict=True)):
+        for index, (view, said, image) in enumerate(zip(taken.views, told.views, images, strict=True)):
             picture = self.exposure(image, view, np.random.default_rng([0, index]))
-            xrays[view.name] = XRay.of(picture, view.spacing_mm, source=case.id, view=view.name)
-        return xrays, taken if self.told else case.geometry
+            # Who is not told of a cone beam takes the pixels for those of the view that they are told.
+            xrays[view.name] = XRay.of(picture, said.spacing_mm, source=case.id, view=view.name)
+        return xrays, told
 
 
 def cone(sod_mm: float, sdd_mm: float) -> Views:
