@@ -80,8 +80,8 @@ def main() -> None:
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.with_suffix(".json").write_text(json.dumps(table, indent=1) + "\n")
-    args.output.with_suffix(".md").write_text(markdown(rows))
-    print(markdown(rows))
+    args.output.with_suffix(".md").write_text(markdown(table))
+    print(markdown(table))
 
 
 def train_config(model: ModelConfig) -> TrainConfig:
@@ -155,8 +155,9 @@ def evaluation_ms(path: Path, model: ModelConfig, count: int = 5) -> tuple[float
     return statistics.median(times), compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
+def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown."""
+    rows = table["rows"]
     keys = list(rows[0])
     lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
     lines += ["| " + " | ".join(str(row[key]) for key in keys) + " |" for row in rows]
