@@ -311,10 +311,7 @@ def sample(
         terminal.show(reports.to_json(done).rstrip())
         return
     terminal.show(reports.summary(done), quiet)
-    for line in done["assumptions"]:
-        terminal.note("note", line, quiet)
-    for line in done["warnings"]:
-        terminal.note("warning", line, quiet)
+    terminal.remarks(done, quiet)
 
 
 # The order in which the help lists them.

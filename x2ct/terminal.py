@@ -11,11 +11,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -123,6 +123,13 @@ def note(kind: str, text: str, quiet: bool = False) -> None:
     """A remark on stderr: "warning" or "note"."""
     if not quiet:
         _line(f"{kind}: {text}")
+
+
+def remarks(report: Mapping[str, Any], quiet: bool = False) -> None:
+    """What a report says was assumed, and what it warns of, a remark each."""
+    for kind, lines in (("note", report["assumptions"]), ("warning", report["warnings"])):
+        for line in lines:
+            note(kind, line, quiet)
 
 
 def show(text: str, quiet: bool = False) -> None:

@@ -71,7 +71,4 @@ def xray(
         terminal.show(reports.to_json(done).rstrip())
         return
     terminal.show(summary(done), quiet)
-    for line in done["assumptions"]:
-        terminal.note("note", line, quiet)
-    for line in done["warnings"]:
-        terminal.note("warning", line, quiet)
+    terminal.remarks(done, quiet)
