@@ -5,21 +5,11 @@
 #include <algorithm>
 #include <string>
 
+#include "../binding.h"
 #include "failure.h"
 
 namespace x2ct::onnxruntime {
 namespace {
-
-std::size_t index_of(const std::vector<TensorInfo>& tensors, const std::string& name) {
-    const auto found = std::ranges::find(tensors, name, &TensorInfo::name);
-    if (found == tensors.end()) throw InputError(name + ": found a name that the network doesn't have");
-    return static_cast<std::size_t>(found - tensors.begin());
-}
-
-bool fits(const Shape& shape, const Shape& declared) {
-    return std::ranges::equal(shape, declared,
-                              [](std::int64_t size, std::int64_t axis) { return size == axis || axis < 0; });
-}
 
 bool is_free(const Shape& shape) {
     return std::ranges::any_of(shape, [](std::int64_t axis) { return axis < 0; });
@@ -27,9 +17,7 @@ bool is_free(const Shape& shape) {
 
 // A tensor over the caller's memory: nothing is copied on the way in or out.
 Ort::Value wrap(const Ort::MemoryInfo& memory, const TensorInfo& info, float* data, const Shape& shape) {
-    if (!fits(shape, info.shape)) {
-        throw InputError(info.name + ": shape: found " + to_string(shape) + ", expected " + to_string(info.shape));
-    }
+    check_fits(info, shape);
     return Ort::Value::CreateTensor<float>(memory, data, static_cast<std::size_t>(volume_of(shape)), shape.data(),
                                            shape.size());
 }

@@ -4,27 +4,13 @@
 #include <c10/core/InferenceMode.h>
 #include <c10/core/StreamGuard.h>
 
-#include <algorithm>
 #include <optional>
 
+#include "../binding.h"
 #include "failure.h"
 #include "runtime.h"
 
 namespace x2ct::torch {
-namespace {
-
-std::size_t index_of(const std::vector<TensorInfo>& tensors, const std::string& name) {
-    const auto found = std::ranges::find(tensors, name, &TensorInfo::name);
-    if (found == tensors.end()) throw InputError(name + ": found a name that the network doesn't have");
-    return static_cast<std::size_t>(found - tensors.begin());
-}
-
-bool fits(const Shape& shape, const Shape& declared) {
-    return std::ranges::equal(shape, declared,
-                              [](std::int64_t size, std::int64_t axis) { return size == axis || axis < 0; });
-}
-
-}  // namespace
 
 TorchSession::TorchSession(std::shared_ptr<Model> model, std::vector<TensorInfo> inputs,
                            std::vector<TensorInfo> outputs, Place place, bool tf32, int threads, void* stream)
@@ -40,9 +26,7 @@ TorchSession::TorchSession(std::shared_ptr<Model> model, std::vector<TensorInfo>
       made_(outputs_.size()) {}
 
 at::Tensor TorchSession::wrap(const TensorInfo& info, float* data, const Shape& shape) const {
-    if (!fits(shape, info.shape)) {
-        throw InputError(info.name + ": shape: found " + to_string(shape) + ", expected " + to_string(info.shape));
-    }
+    check_fits(info, shape);
     const c10::Device device = device_of(place_);
     const auto options = at::TensorOptions().dtype(at::kFloat).device(device);
     return at::for_blob(data, shape).target_device(device).options(options).make_tensor();
