@@ -11,7 +11,7 @@
 #   make test-browser  the pages that x2ct writes, looked at in headless Chromium (which apt installs where it can)
 #   make sanitize     the C++ tests under AddressSanitizer with UBSan, then under ThreadSanitizer
 #   make fuzz         the fuzz targets of the core (Clang 16, which apt installs where it can) and of the readers
-#                     (atheris, which pip installs), SECONDS=20 each
+#                     (atheris, which pip installs), SECONDS=20 each; SEED=1 makes the same inputs each time
 #   make coverage     which lines of csrc/ the C++ tests run, as text and in build/coverage/report.html
 #   make soak         1000 runs of a small volume: memory stays flat
 #   make benchmarks   all tables of benchmarks/README.md again, from the JSON in benchmarks/results

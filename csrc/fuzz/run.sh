@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets with Clang, installing it where apt can, and runs each for a number of seconds: `make fuzz`.
 #
-#   csrc/fuzz/run.sh SECONDS CMAKE_OPTION...
+#   csrc/fuzz/run.sh SECONDS CMAKE_OPTION...       SEED=1 for the same inputs each time
 #
 # Exit code 0: nothing found; 1: something found, its input is in build/fuzz; 3: there is no Clang to be had (0 where
 # WITHOUT_CLANG=skip).
@@ -26,13 +26,10 @@ fi
 cmake -S . -B build/fuzz "$@" -DCMAKE_CXX_COMPILER="$clang" -DX2CT_FUZZ=ON -DX2CT_SANITIZE=address -DX2CT_TESTS=OFF \
     -DX2CT_WERROR=OFF > /dev/null  # the warnings that count are those of the other builds' compiler
 cmake --build build/fuzz --parallel "${JOBS:-$(nproc)}" -- --quiet
+. tests/fuzz/libfuzzer.sh
 cd build/fuzz
 for target in fuzz_bundle fuzz_options; do
-    mkdir -p "corpus/$target"
-    if [ "$target" = fuzz_bundle ]; then ./seeds "corpus/$target"; fi
-    ./"$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=60 -max_len=8192 -print_final_stats=1 \
-        "corpus/$target" > "$target.log" 2>&1 || { tail -40 "$target.log"; exit 1; }
-    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$target.log")
-    covered=$(grep -oE 'cov: [0-9]+' "$target.log" | tail -1)
-    echo "$target: $runs inputs in $seconds s, $covered edges, nothing found"
+    corpus=$(corpus_of "$target")
+    if [ "$target" = fuzz_bundle ]; then ./seeds "$corpus"; fi
+    fuzz_target "$target" "$seconds" "./$target" "$corpus" -rss_limit_mb=2048 -max_len=8192
 done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ def read_nifti(source: Path) -> Stored:
     check_shape(source, shape)
     try:
         if source.name.lower().endswith(".gz"):
-            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            size = math.prod(map(int, shape)) * dtype.itemsize
             offset = min(int(image.header.get_data_offset()), _TRAILING_BYTES)
             image = type(image).from_stream(_unzipped(source, offset + size))
         values = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,7 +45,7 @@ def check_shape(source: str | PathLike[str], shape: tuple[int, ...]) -> None:
     if len(shape) != 3 or min(shape) < 2:
         found = " x ".join(map(str, shape)) or "a single number"
         raise InputError.of(source, "shape", found=found, expected="three axes of 2 or more voxels")
-    voxels = int(np.prod(shape, dtype=np.int64))
+    voxels = math.prod(map(int, shape))  # of Python's own numbers: a header's may be past 64 bits
     if voxels > MAX_VOXELS:
         raise InputError.of(source, "size", found=f"{voxels} voxels", expected=f"at most {MAX_VOXELS}")
 
