@@ -23,6 +23,7 @@ from x2ct.errors import MissingRuntimeError, X2CTError
 TARGET = 0.70
 """Of the measured matrix rate: a network below it gets the list of layers that fall short."""
 
+_OPENS_ONNX = ("auto", "openvino", "onnxruntime")
 _BYTES = {"f32": 4, "tf32": 4, "bf16": 2, "f16": 2}
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -62,6 +63,9 @@ def roofline(
     rates: dict[tuple[str, str], dict[str, Any]] = {}
     rows, missing = list[dict[str, Any]](), list[str]()
     for backend, precision in pairs:
+        if backend not in _OPENS_ONNX:
+            missing.append(f"{backend} {precision}: it opens no ONNX graph, through which a machine's rate is measured")
+            continue
         place = Place(backend, device, threads)
         try:
             for spec, used in _graphs(bundle, precision, whole=backend not in [row["backend"] for row in rows]):
@@ -71,7 +75,7 @@ def roofline(
                 say(f"{backend} {used}: {spec.file}")
                 measured = _Graph(bundle, spec, place, used, patch)
                 rows.append(measured.row(repeats, rates[backend, used], copy))
-        except X2CTError as error:  # a backend that opens something else than ONNX, as torch and TensorRT do
+        except X2CTError as error:
             missing.append(f"{backend} {precision}: {error}")
     facts = {"grid": list(patch), "device": device, "threads": threads, "copy_rate": copy}
     return {**facts, "graphs": rows, "missing": missing}
