@@ -93,6 +93,7 @@ SECTIONS = (
     Section("The ancestor", "ancestor*.json", _by_script("ancestor")),
     Section("Runtimes", "runtimes*.json", _by_script("runtimes")),
     Section("Quality", "evaluat*/evaluation.json", _evaluation),
+    Section("Baselines trained for equal time", "baselines*.json", _by_script("baselines_table")),
     Section("Solvers", "solvers*.json", _by_script("solvers")),
     Section("Noise levels for few steps", "tune*.json", _tune),
     Section("Consistency", "consistency*/consistency.json", _by_script("consistency")),

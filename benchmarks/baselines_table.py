@@ -1,0 +1,112 @@
+"""One table of the networks that `benchmarks/baselines.py` trained and of the fitted baselines, on the same people.
+
+    python benchmarks/baselines_table.py runs/baselines --shards SHARDS --data CTS -o benchmarks/results/baselines
+
+Every folder of predictions there is judged by `x2ct.evaluation` as if another system had made it; figures are means
+over the people. Steps and seconds are those of a network's own training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
+
+from x2ct import output, report
+from x2ct.errors import X2CTError
+from x2ct.evaluation.job import EvaluateJob
+from x2ct.evaluation.run import evaluate_files
+from x2ct.model import X2CTModel
+from x2ct.training import TrainConfig
+from x2ct.training.checkpoint import read_progress
+
+SUFFIX = "-predictions"
+
+
+def main() -> int:
+    """Judge, write and print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="what benchmarks/baselines.py --data wrote")
+    parser.add_argument("--shards", type=Path, required=True, help="to fit the other baselines on")
+    parser.add_argument("--data", type=Path, required=True, help="the test people's CTs")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="NAME: writes NAME.json and NAME.md")
+    asked = parser.parse_args()
+    try:
+        rows = fitted(asked.shards, asked.data)
+        for folder in sorted(asked.runs.glob(f"*{SUFFIX}")):
+            rows += trained(folder, asked.data)
+    except X2CTError as error:
+        print(f"baselines_table: error: {error}", file=sys.stderr)
+        return error.exit_code
+    table = {"people": sorted(rows[0].pop("people")), "rows": rows}
+    output.write_atomically(asked.output.with_suffix(".json"), report.to_json(table).encode())
+    output.write_atomically(asked.output.with_suffix(".md"), markdown(table).encode())
+    print(markdown(table))
+    return 0
+
+
+def fitted(shards: Path, data: Path) -> list[dict[str, Any]]:
+    """The baselines that need no training, a row each; the first has the people's names too."""
+    found = judged(EvaluateJob(data=data, output=Path(), baselines=shards))
+    rows = [{"system": name, **figures} for name, figures in found["mean"].items()]
+    rows[0]["people"] = [case["id"] for case in found["cases"]]
+    return rows
+
+
+def trained(folder: Path, data: Path) -> list[dict[str, Any]]:
+    """A network's predictions, of one way to sample it."""
+    way = folder.name.removesuffix(SUFFIX)
+    run = max((run for run in folder.parent.iterdir() if run.is_dir() and way.startswith(run.name)), key=_length)
+    steps, seconds = read_progress(run)
+    network = X2CTModel(TrainConfig.load(run).model)
+    facts = {
+        "parameters": sum(weights.numel() for weights in network.parameters()),
+        "steps": steps,
+        "training_s": seconds,
+    }
+    found = judged(EvaluateJob(data=data, output=Path(), predictions=folder))
+    return [{"system": way, **facts, **figures} for figures in found["mean"].values()]
+
+
+def _length(run: Path) -> int:
+    return len(run.name)
+
+
+def judged(job: EvaluateJob) -> dict[str, Any]:
+    """The table of an evaluation whose report nobody keeps."""
+    with tempfile.TemporaryDirectory(prefix="x2ct-baselines-") as name:
+        return dict(evaluate_files(dataclasses.replace(job, output=Path(name))).table)
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    lines = [
+        f"Means over {', '.join(table['people'])}; X-rays in the training geometry.",
+        "",
+        "| system | weights M | steps | training s | PSNR dB | SSIM | MAE HU body | bone Dice | bones touched |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in table["rows"]:
+        facts = (
+            (f"{row['parameters'] / 1e6:.2f}", row["steps"], f"{row['training_s']:.0f}")
+            if "steps" in row
+            else ("-", "-", "-")
+        )
+        figures = (
+            f"{row['psnr_db']:.2f}",
+            f"{row['ssim']:.3f}",
+            f"{row['mae_hu']['body']:.0f}",
+            f"{row['bone_dice']:.3f}",
+            f"{row['bone_pieces']['any']:.0%}",
+        )
+        lines.append("| " + " | ".join(map(str, (row["system"], *facts, *figures))) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
