@@ -229,7 +229,7 @@ def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
     refused(tmp_path / "empty.nii", "empty file")
     for name in ("text.nii.gz", "text.nii", "text.nrrd", "text.mha"):
         (tmp_path / name).write_text("This is no CT.\n" * 100)
-        refused(tmp_path / name, "can't be read")
+        refused(tmp_path / name, "KEY = VALUE" if name.endswith(".mha") else "can't be read")
     (tmp_path / "ct.dcm").write_text("x")
     refused(tmp_path / "ct.dcm", "format", "folder")
     (tmp_path / "ct.jpg").write_text("x")
@@ -287,6 +287,42 @@ def test_a_size_past_64_bits_is_refused_too(tmp_path: Path) -> None:
     header = f"ObjectType = Image\n{size}ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
     (tmp_path / "huge.mha").write_bytes(header.encode() + bytes(4))
     refused(tmp_path / "huge.mha", "size", f"{2**64} voxels")
+
+
+META = "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "said"),
+    [
+        ("NDims = 3", f"NDims = {'8' * 60}", "NDims"),  # a fuzzer's find: MetaIO counts to it
+        ("NDims = 3", "NDims = 3\nNDims = 2", "each key once"),
+        ("ObjectType = Image", "no key", "KEY = VALUE"),
+        ("= LOCAL", "= /etc/hostname", "ElementDataFile"),
+        ("= LOCAL", "= ../other.raw", "ElementDataFile"),
+        ("= LOCAL", "= LIST", "ElementDataFile"),
+        ("ElementDataFile = LOCAL\n", "", "ElementDataFile"),
+    ],
+)
+def test_a_metaimage_header_that_no_ct_has_is_refused_before_it_is_parsed(
+    tmp_path: Path, line: str, instead: str, said: str
+) -> None:
+    good = tmp_path / "good.mha"
+    voxels = np.array([-1000, 0, 40, 1000] * 2, "<i2").tobytes()
+    good.write_bytes(META.encode() + voxels)
+    assert Volume.load(good).shape == (2, 2, 2)
+    bad = tmp_path / "bad.mha"
+    bad.write_bytes(META.replace(line, instead).encode() + voxels)
+    refused(bad, said)
+
+
+def test_an_nrrd_reads_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "voxels.raw").write_bytes(bytes(16))
+    header = (
+        "NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\nendian: little\nencoding: raw\ndata file: voxels.raw\n\n"
+    )
+    (tmp_path / "a.nrrd").write_text(header)
+    refused(tmp_path / "a.nrrd", "header", "same file")
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 4)), np.full((4, 4), np.nan), np.eye(3), np.diag([1e-6, 1, 1, 1.0])])

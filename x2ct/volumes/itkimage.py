@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
+from x2ct.volumes.itkheader import check_header
 from x2ct.volumes.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, damaged, int16_hu
 
 FloatArray = npt.NDArray[np.float64]
@@ -21,6 +22,7 @@ WRITTEN_SUFFIXES = (".nrrd", ".mha")  # an .mhd is two files, which can't appear
 def read_itk(source: Path) -> Stored:
     """Raises InputError, and MissingRuntimeError without SimpleITK."""
     sitk = _simpleitk(source)
+    check_header(source)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(source))
     try:
