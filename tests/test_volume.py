@@ -301,7 +301,7 @@ META = "ObjectType = Image\nNDims = 3\nDimSize = 2 2 2\nElementType = MET_SHORT\
         ("= LOCAL", "= /etc/hostname", "ElementDataFile"),
         ("= LOCAL", "= ../other.raw", "ElementDataFile"),
         ("= LOCAL", "= LIST", "ElementDataFile"),
-        ("ElementDataFile = LOCAL\n", "", "ElementDataFile"),
+        ("ElementDataFile = LOCAL\n", "", "header"),
     ],
 )
 def test_a_metaimage_header_that_no_ct_has_is_refused_before_it_is_parsed(
