@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from benchmarks import input_files as files
 from x2ct.errors import InputError
 from x2ct.volume import Volume
 
@@ -199,3 +201,27 @@ def test_headers_that_miss_or_lie(tmp_path: Path) -> None:
     refused(write_series(tmp_path / "a", hu(), unplaced), "ImagePositionPatient", "3 numbers")
     refused(write_series(tmp_path / "b", hu(), frames), "NumberOfFrames")
     refused(write_series(tmp_path / "c", hu(), cut), "pixel data")
+
+
+@pytest.mark.parametrize("syntax", sorted(files.SYNTAXES))
+def test_compressed_slices_come_back_to_the_bit(tmp_path: Path, syntax: str) -> None:
+    folder = write_series(tmp_path / "ct", hu())
+    plain = Volume.load(folder)
+    for path in folder.iterdir():
+        files.compressed(path, files.SYNTAXES[syntax])
+    assert np.array_equal(Volume.load(folder).hu, plain.hu)
+
+
+def test_a_slice_that_its_decoder_breaks_off_on_is_one_line(tmp_path: Path) -> None:
+    """The X-ray that ends GDCM's process, among the slices."""
+    broken = dcmread(Path(__file__).parent / "data" / "gdcm_breaks_off.dcm")
+
+    def damage(slice_: Dataset, index: int) -> None:
+        if index == 2:
+            slice_.file_meta.TransferSyntaxUID = broken.file_meta.TransferSyntaxUID
+            slice_.Rows, slice_.Columns, slice_.PixelData = broken.Rows, broken.Columns, broken.PixelData
+            slice_["PixelData"].VR = "OB"
+
+    folder = write_series(tmp_path / "ct", np.zeros((broken.Columns, broken.Rows, 4), np.float32), damage)
+    with pytest.raises(InputError, match="pixel data: found gdcm: damaged data"):
+        Volume.load(folder)

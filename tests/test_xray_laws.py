@@ -568,7 +568,15 @@ def test_a_frame_that_ends_early_within_is_refused(tmp_path: Path, syntax: str) 
     middle = len(content) - 20_000
     content[middle : middle + 2] = b"\xff\xd9"
     path.write_bytes(bytes(content))
-    refused(path, "pixel data: found Corrupt JPEG data")
+    refused(path, "pixel data: found gdcm: Corrupt JPEG data")
+
+
+def test_a_frame_that_gdcm_breaks_off_on_is_one_line_and_not_the_end_of_the_process() -> None:
+    """A fuzzer's find: its libjpeg throws through C, which no Python catches."""
+    refused(
+        Path(__file__).parent / "data" / "gdcm_breaks_off.dcm",
+        "pixel data: found gdcm: damaged data, on which it broke off",
+    )
 
 
 def test_headers_that_lie(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
+from x2ct.pixeldata.frames import frame_values
 from x2ct.volumes.voxels import LPS_TO_RAS, Stored, damaged
 
 if TYPE_CHECKING:
@@ -227,12 +228,12 @@ def _pixels(item: _Slice) -> npt.NDArray[np.float32]:
 
     try:
         dataset = pydicom.dcmread(item.path)
-        stored: npt.NDArray[Any] = dataset.pixel_array
+        stored = frame_values(item.path, dataset)
         hu = np.asarray(apply_rescale(stored, dataset), np.float32)
-    except Exception as error:  # decoders raise whatever they like on damaged data; each such file is bad input
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        hint = "is the transfer syntax one that pydicom decodes, and the file whole?"
-        raise InputError.of(item.path, "pixel data", found=reason, expected="a slice", hint=hint) from error
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # parsing damaged data raises many kinds; each such file is bad input
+        raise damaged(item.path, error) from error
     if hu.shape != (item.rows, item.columns):
         raise InputError.of(item.path, "pixel data", found=hu.shape, expected=(item.rows, item.columns))
     padding = dataset.get("PixelPaddingValue")

@@ -14,6 +14,7 @@ from x2ct.volumes.voxels import damaged
 
 _HEADER_BYTES = 1 << 16  # of usual files, well below 4 KiB
 _META_LINE = re.compile(rb"[A-Za-z][\w.\-\[\]]*\s*=[^\0]*")
+_MANY_FILES = re.compile(r"\s*LIST\b|.*%", re.IGNORECASE)
 _ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
 
 
@@ -53,7 +54,7 @@ def _check_meta(source: Path, start: bytes) -> None:
     if name.upper() == "LOCAL":
         return
     outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in Path(name).parts
-    if outside or not name or name.split()[0].upper() == "LIST" or "%" in name:
+    if outside or not name or _MANY_FILES.match(name):
         raise InputError.of(
             source, "ElementDataFile", found=name[:60] or "nothing", expected="LOCAL or one file beside it"
         )

@@ -1,0 +1,61 @@
+"""Decodes one compressed frame with GDCM, in a process of its own: run as a script by `gdcm_frames`, never imported.
+
+Damaged data makes GDCM's libjpeg throw through C, which ends the process that it happens in, whatever Python catches.
+Knows nothing of x2ct, so that it starts quickly. The frame comes on stdin, what it is as JSON in the one argument; the
+pixels leave on stdout, little endian, and complaints on stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from typing import Any
+
+MAX_SECONDS = 60
+MAX_BYTES = 8 << 30
+
+
+def decoded(frame: bytes, told: dict[str, Any]) -> bytes:
+    """The frame's pixels. Raises what GDCM raises, and ValueError where it gives none."""
+    import gdcm
+
+    gdcm.Trace.ErrorOff()
+    gdcm.Trace.WarningOff()
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((told["columns"], told["rows"], 1))
+    image.SetDataElement(element)
+    kind = gdcm.PhotometricInterpretation.GetPIType(told["photometric"])
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    if told["samples"] > 1:
+        image.SetPlanarConfiguration(told["planar"])
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(told["syntax"])))
+    bits = told["stored"]
+    image.SetPixelFormat(gdcm.PixelFormat(told["samples"], told["allocated"], bits, bits - 1, told["signed"]))
+    pixels = image.GetBuffer()  # GDCM's char* comes as a str
+    if pixels is None:
+        raise ValueError("damaged data, no picture")
+    return bytes(pixels.encode("utf-8", "surrogateescape"))
+
+
+def main() -> None:
+    """Decode what comes on stdin."""
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        pixels = decoded(sys.stdin.buffer.read(), json.loads(sys.argv[1]))
+    except Exception as error:
+        sys.exit(" ".join(str(error).split()) or type(error).__name__)  # noqa: TID251  a process of its own
+    sys.stdout.buffer.write(pixels)
+
+
+if __name__ == "__main__":
+    main()
