@@ -66,6 +66,8 @@ def decode(src: bytes, runner: DecodeRunner) -> bytes:
     said = [line for line in said if line and _HARMLESS not in line]
     if done.returncode < 0:
         raise ValueError("damaged data, on which it broke off")
-    if done.returncode > 0 or said:
-        raise ValueError(said[0] if said else "damaged data, no picture")
+    if done.returncode > 0:  # the last line of a traceback: the kind of error, and what it says
+        raise ValueError(said[-1].partition(": ")[2] or said[-1] if said else "damaged data, no picture")
+    if said:
+        raise ValueError(said[0])
     return done.stdout
