@@ -53,9 +53,10 @@ def shares(sampler: x2ct.Sampler, study: dict[str, Any], run: Mapping[str, Any],
 def markdown(found: dict[str, Any]) -> str:
     """The table as Markdown."""
     machine = found["environment"]
+    grid = " x ".join(map(str, found["grid"]))
     lines = [
-        f"{found['model']}, {' x '.join(map(str, found['grid']))} voxels, {machine['processor']}, "
-        f"{found['threads']} threads; medians of {found['rounds']}; others took {found['others_share']:.0%} of the processors meanwhile.",
+        f"{found['model']}, {grid} voxels, {machine['processor']}, {found['threads']} threads; "
+        f"medians of {found['rounds']}; others took {found['others_share']:.0%} of the processors meanwhile.",
         "",
         "| run | precision | outside of network and consistency | consistency | an evaluation ms |",
         "|---|---|---:|---:|---:|",
