@@ -13,11 +13,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from tests import tiny_bundle
-from x2ct.cli import app
-from x2ct.geometry import Geometry, centred_affine
+from tests.commandline import run
+from x2ct.geometry import Geometry
+from x2ct.grid import centred_affine
 from x2ct.volume import Volume
 
 

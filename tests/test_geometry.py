@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from x2ct.drr import check_folder, display, drr, geometry_of
 from x2ct.errors import InputError
-from x2ct.geometry import Geometry, View, attenuation, centred_affine
+from x2ct.geometry import Geometry, View, attenuation
+from x2ct.grid import centred_affine
 
 CHEST = Path(__file__).parent / "data" / "chest_4mm.nii.gz"
 RIGHT, FRONT, HEAD = (40.0, 0.0, 0.0), (0.0, 40.0, 0.0), (0.0, 0.0, 40.0)

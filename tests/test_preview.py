@@ -45,7 +45,8 @@ def test_right_front_and_head_lie_left_left_and_up(
 
 def test_a_frontal_xray_and_the_coronal_slice_lie_alike() -> None:
     """Column 0 of an AP is the patient's right: the liver's side, opposite to the heart's apex, as in the coronal."""
-    from x2ct.geometry import View, attenuation, centred_affine, project
+    from x2ct.geometry import View, attenuation, project
+    from x2ct.grid import centred_affine
 
     hu = marked((12, 10, 14), (10, 5, 12))
     view = View.parallel("ap", shape=(14, 12), spacing_mm=(2.0, 2.0))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from x2ct.errors import InputError
-from x2ct.geometry import View, backproject, centred_affine, project
+from x2ct.geometry import View, backproject, project
+from x2ct.grid import centred_affine
 
 Array = npt.NDArray[np.float64]
 

@@ -15,7 +15,7 @@ import x2ct
 from benchmarks import soak
 from tests import tiny_bundle
 from x2ct.errors import InputError, MissingRuntimeError
-from x2ct.geometry import centred_affine
+from x2ct.grid import centred_affine
 
 LINE_INTEGRAL = 4.0
 MEAN_X = float(tiny_bundle.mean_of(np.float32(LINE_INTEGRAL)))

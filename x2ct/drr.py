@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError
-from x2ct.geometry import MU_WATER_PER_MM, Geometry, Image, attenuation, centred_affine, project
+from x2ct.geometry import MU_WATER_PER_MM, Geometry, Image, attenuation, project
+from x2ct.grid import centred_affine
 from x2ct.volume import Volume
 
 GEOMETRY_FILE = "geometry.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,14 @@ from x2ct.errors import InputError
 
 COORDINATE_UNIT_MM = 100.0
 """The networks take patient mm divided by this."""
+
+
+def centred_affine(shape: Sequence[int], spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The 4x4 affine from a grid's voxel index to patient mm: the origin at index (N - 1) / 2."""
+    spacing = np.asarray(spacing_mm, np.float64)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = spacing * (1 - np.asarray(shape, np.float64)) / 2
+    return affine
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,7 @@ class Grid:
     @property
     def index_to_mm(self) -> npt.NDArray[np.float64]:
         """4x4, voxel index -> patient mm."""
-        affine = np.diag([*self.spacing_mm, 1.0])
-        affine[:3, 3] = [-(n - 1) / 2 * s for n, s in zip(self.shape, self.spacing_mm, strict=True)]
-        return affine
+        return centred_affine(self.shape, self.spacing_mm)
 
     def coordinates(self) -> npt.NDArray[np.float32]:
         """What the lift reads: each voxel centre in patient mm / 100, float32 [3, X, Y, Z], C-contiguous."""

@@ -1,4 +1,4 @@
-// Where an X-ray was taken from, as a 3x4 matrix; x2ct/geometry.py has the same conventions.
+// Where an X-ray was taken from, as a 3x4 matrix; x2ct/geometry/ has the same conventions.
 #pragma once
 
 #include <array>

@@ -1,0 +1,17 @@
+"""Views as 3x4 projection matrices, and line integrals through them.
+
+Patient mm are the axes of the grid (x right, y front, z head), their origin at the grid's index (N - 1) / 2. A view's
+matrix P takes patient mm to the detector, (u w, v w, w) = P (x, y, z, 1): u is the column, v the row, an integer a
+pixel's centre; w = 1 for a parallel beam, w > 0 in front of a cone's source.
+
+`placement` makes matrices of angles and distances, `view` is one X-ray's geometry, `study` the views of one study and
+their file, `lineintegrals` what a CT would look like in them. A module enters if it is about rays and knows neither
+files of X-rays or CTs nor a network.
+"""
+
+from x2ct.geometry.lineintegrals import MU_WATER_PER_MM, Image, attenuation, backproject, project
+from x2ct.geometry.placement import ANGLES_DEG
+from x2ct.geometry.study import Geometry
+from x2ct.geometry.view import View
+
+__all__ = ["ANGLES_DEG", "MU_WATER_PER_MM", "Geometry", "Image", "View", "attenuation", "backproject", "project"]

@@ -1,0 +1,70 @@
+"""Line integrals of attenuation along a view's rays, and the way back: the core's projector and its transpose."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.geometry.view import View
+
+Image = npt.NDArray[np.float32]
+
+MU_WATER_PER_MM = 0.02  # about 70 keV
+
+
+def attenuation(hu: npt.ArrayLike, mu_water: float = MU_WATER_PER_MM) -> Image:
+    """HU of any shape to linear attenuation per mm, float32: mu_water max(0, 1 + HU / 1000)."""
+    mu = np.array(hu, np.float32)
+    mu *= np.float32(mu_water / 1000)
+    mu += np.float32(mu_water)
+    return np.maximum(mu, np.float32(0), out=mu)
+
+
+def project(mu: npt.ArrayLike, index_to_mm: npt.ArrayLike, view: View, threads: int = 0) -> Image:
+    """Line integrals through a volume by Joseph's method (IEEE Trans. Med. Imaging 1(3), 1982).
+
+    Args:
+        mu: (x, y, z) attenuation per mm; what lies outside of it is air.
+        index_to_mm: (4, 4), voxel index to patient mm; any affine that can be inverted.
+        view: which rays, and how many.
+        threads: 0 takes every processor; the result does not depend on it.
+
+    Returns:
+        (rows, columns) float32, dimensionless.
+
+    Raises:
+        InputError: shapes that don't fit, or an affine that can't be inverted.
+    """
+    from x2ct import _core
+
+    rows, cols = view.shape
+    return _core.project(mu, index_to_mm, view.matrix, rows, cols, threads)
+
+
+def backproject(
+    image: npt.ArrayLike, shape: tuple[int, int, int], index_to_mm: npt.ArrayLike, view: View, threads: int = 0
+) -> Image:
+    """Spread an image along its rays: the exact transpose of `project`.
+
+    For any volume a and image b, sum(project(a) * b) = sum(a * backproject(b)).
+
+    Args:
+        image: (rows, columns) of the view.
+        shape: the volume's (x, y, z).
+        index_to_mm: (4, 4), voxel index to patient mm.
+        view: which rays.
+        threads: 0 takes every processor; the result does not depend on it.
+
+    Returns:
+        (x, y, z) float32.
+
+    Raises:
+        InputError: shapes that don't fit, or an affine that can't be inverted.
+    """
+    from x2ct import _core
+
+    found = np.shape(image)
+    if found != view.shape:
+        raise InputError.of(f"view {view.name}", "image shape", found=found, expected=view.shape)
+    return _core.backproject(image, shape, index_to_mm, view.matrix, threads)
