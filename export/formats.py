@@ -10,13 +10,12 @@ from pathlib import Path
 
 from x2ct.built.artefacts import Artefact, Cache, Recipe
 from x2ct.built.torchartefacts import SUFFIXES, recipe
-from x2ct.bundle import SUFFIX, Bundle, Network, bundled, check_target
+from x2ct.bundle import MANIFEST, SUFFIX, Bundle, Network, bundled, check_target
 from x2ct.errors import InputError
 from x2ct.export import proof, torchfiles
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.fields import Json
-from x2ct.manifest import MANIFEST
 
 FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True))
 """What can be made; "onnx" is the bundle itself."""

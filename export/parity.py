@@ -19,8 +19,7 @@ from x2ct.fields import Json
 if TYPE_CHECKING:
     import torch
 
-    from x2ct.export.run import ModelSpec
-    from x2ct.manifest import Manifest
+    from x2ct.bundle import Description
     from x2ct.model import X2CTModel
 
 Array = npt.NDArray[np.float32]
@@ -93,7 +92,7 @@ class Row:
         return f"{self.graph} ({self.weights} weights) in {self.runtime}{where}: {self.error:.2g}"
 
 
-def cases(model: X2CTModel, spec: ModelSpec) -> Iterator[Case]:
+def cases(model: X2CTModel, spec: Description) -> Iterator[Case]:
     """Inputs like those of a study, drawn with a fixed seed, and what PyTorch makes of them.
 
     Encoder and lift with both views and with the frontal one alone; lift and denoiser on two patches, one of three
@@ -141,7 +140,7 @@ def cases(model: X2CTModel, spec: ModelSpec) -> Iterator[Case]:
     yield Case("denoiser", two, torched(model.denoiser, two, ("denoised",)), sigma=sigmas[1], patch=patch)
 
 
-def patches(spec: ModelSpec | Manifest) -> tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]:
+def patches(spec: Description) -> tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]:
     """Two patches as (size, origin): the one most trained on, bounded, in the grid's middle; one of three sides."""
     stride, grid = spec.patch.stride, spec.grid.shape
     largest = max(stride, LARGEST_PATCH // stride * stride)
@@ -259,7 +258,7 @@ def open_openvino() -> tuple[str, Callable[[bytes], _Network]]:
     return f"openvino {openvino.__version__.partition('-')[0]}", load
 
 
-def xrays(spec: ModelSpec | Manifest, rng: np.random.Generator) -> Array:
+def xrays(spec: Description, rng: np.random.Generator) -> Array:
     """Line integrals of something body-like, [1, V, 1, H, W]: a smooth hump, with texture and a border of air."""
     rows, columns = (np.linspace(-1.2, 1.2, n, dtype=np.float32) for n in spec.xray.shape)
     hump = np.clip(1 - rows[:, None] ** 2 - columns[None, :] ** 2, 0, 1)

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from x2ct import __version__
-from x2ct.bundle import SUFFIX, Bundle, Diffusion, Grid, Manifest, Networks, Patch, XRaySpec, check_target
+from x2ct.bundle import (
+    SCHEMA,
+    SUFFIX,
+    Bundle,
+    Description,
+    Diffusion,
+    Manifest,
+    Networks,
+    Patch,
+    XRaySpec,
+    check_target,
+)
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.export.parity import (
     F16_WEIGHTS_TOLERANCE,
@@ -25,9 +36,6 @@ from x2ct.export.parity import (
     require,
 )
 from x2ct.fields import Json
-from x2ct.geometry import Geometry
-from x2ct.intensity import Intensity
-from x2ct.manifest import SCHEMA
 
 if TYPE_CHECKING:
     from x2ct.export.graphs import Graph
@@ -41,19 +49,11 @@ WEIGHT_TYPES = ("f16", "f32")
 
 
 @dataclass(frozen=True)
-class ModelSpec:
-    """What a bundle says about a model beside its graphs: see the table in `x2ct.manifest`."""
+class ModelSpec(Description):
+    """What a bundle says of a model beside its graphs, and how far in voxels denoiser and lift look."""
 
-    name: str
-    grid: Grid
-    intensity: Intensity
-    xray: XRaySpec
-    geometry: Geometry
-    diffusion: Diffusion
-    patch: Patch
     receptive_radius: int
     lift_radius: int | None
-    provenance: Mapping[str, Json]
 
 
 @dataclass(frozen=True)
@@ -162,29 +162,22 @@ def export_model(
 
     say("writing the bundle")
     encoder, lift, denoiser = graphs
-    manifest = Manifest(
-        name=spec.name,
+    manifest = Manifest.of(
+        spec,
         version=__version__,
         created=_now(),
-        grid=spec.grid,
-        intensity=spec.intensity,
-        xray=spec.xray,
-        geometry=spec.geometry,
-        diffusion=spec.diffusion,
-        patch=spec.patch,
         networks=Networks(
             encoder.network,
             dataclasses.replace(lift.network, receptive_radius=spec.lift_radius),
             dataclasses.replace(denoiser.network, receptive_radius=spec.receptive_radius),
         ),
         parity=_parity_json(dtype, rows),
-        provenance=spec.provenance,
     )
     bundle = Bundle.write(output, manifest, {graph.network.file: files[graph.name] for graph in graphs})
     return ExportReport(bundle, rows, {graph.name: graph.nodes for graph in graphs})
 
 
-def trace_networks(model: X2CTModel, references: tuple[Case, ...], spec: ModelSpec) -> tuple[Graph, Graph, Graph]:
+def trace_networks(model: X2CTModel, references: tuple[Case, ...], spec: Description) -> tuple[Graph, Graph, Graph]:
     """Encoder, lift and denoiser as ONNX graphs, with float32 weights and stamped with what they are.
 
     Args:

@@ -1,4 +1,4 @@
-// The schema of a bundle's model.json. The counterpart of x2ct/manifest.py.
+// The schema of a bundle's model.json. The counterpart of x2ct/bundle/manifest.py.
 #pragma once
 
 #include <string>

@@ -1,0 +1,202 @@
+"""The schema of a bundle's model.json as types; `x2ct.bundle.reading` checks it field by field.
+
+Schema 1. A field that is not named here is refused; lengths are in mm, x is the network's unit.
+
+| field               | meaning                                                                                      |
+|---------------------|----------------------------------------------------------------------------------------------|
+| schema              | 1                                                                                            |
+| name, x2ct, created | the bundle's name; the version of x2ct that wrote it; when, ISO 8601 in UTC                  |
+| grid                | shape [X, Y, Z] in voxels and spacing_mm [x, y, z] of the volumes it makes                   |
+| intensity           | hu and x: the knots of the piecewise linear map between HU and x                             |
+| xray                | shape [H, W] and spacing_mm [row, column] of the encoder's images; reference_p99: the        |
+|                     | training images' median 99th percentile (line integrals)                                     |
+| geometry            | the default views, one per slot (0 frontal, 1 lateral), as `Geometry.to_json` writes them    |
+| diffusion           | sigma_data, sigma_min, sigma_max (in x); schedule, solver and steps: what to sample with;    |
+|                     | schedules, where `x2ct tune` was run: number of steps -> its noise levels, first to last     |
+| patch               | sizes [[X, Y, Z], ...] trained on and their probabilities; stride: what origins and          |
+|                     | extents of a patch are multiples of, in voxels                                               |
+| networks            | encoder, lift, denoiser: file; inputs and outputs as name, dtype and shape (an extent, or    |
+|                     | the name of a free one: N the batch, X Y Z the patch); receptive_radius in voxels, of the   |
+|                     | denoiser and, where it is known, the lift                                                    |
+| parity              | what `x2ct.export` measured: the weights' type, tolerances, and a row per graph, runtime,    |
+|                     | sigma and shape                                                                              |
+| provenance          | free: data, compute, date, figures, training configuration                                   |
+| files               | sha256 and bytes of each file                                                                |
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from x2ct.fields import Json
+from x2ct.geometry import Geometry
+from x2ct.grid import Grid
+from x2ct.intensity import Intensity
+from x2ct.onnxfile import Tensor
+
+SCHEMA = 1
+MANIFEST = "model.json"
+
+
+@dataclass(frozen=True)
+class XRaySpec:
+    """The encoder's images: shape (rows, columns), spacing_mm (row, column), and each view's median 99th percentile."""
+
+    shape: tuple[int, int]
+    spacing_mm: tuple[float, float]
+    reference_p99: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Json]:
+        """The field `xray`."""
+        return {
+            "shape": list(self.shape),
+            "spacing_mm": list(self.spacing_mm),
+            "reference_p99": list(self.reference_p99),
+        }
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """The noise level's range and the data's standard deviation, in x; what to sample with by default.
+
+    `schedules` are the noise levels that `x2ct tune` found, by their number: sigma_max first, sigma_min last. They go
+    before `schedule` where the number of steps is theirs.
+    """
+
+    sigma_data: float
+    sigma_min: float
+    sigma_max: float
+    schedule: str
+    solver: str
+    steps: int
+    schedules: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Json]:
+        """The field `diffusion`; without tuned schedules it is as in bundles from before there were any."""
+        tuned: dict[str, Json] = {str(count): list(sigmas) for count, sigmas in sorted(self.schedules.items())}
+        return {
+            "sigma_data": self.sigma_data,
+            "sigma_min": self.sigma_min,
+            "sigma_max": self.sigma_max,
+            "schedule": self.schedule,
+            "solver": self.solver,
+            "steps": self.steps,
+            **({"schedules": tuned} if tuned else {}),
+        }
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The patch sizes (X, Y, Z) trained on, how often each, and the stride of origins and extents; in voxels."""
+
+    sizes: tuple[tuple[int, int, int], ...]
+    probabilities: tuple[float, ...]
+    stride: int
+
+    def to_json(self) -> dict[str, Json]:
+        """The field `patch`."""
+        return {
+            "sizes": [list(size) for size in self.sizes],
+            "probabilities": list(self.probabilities),
+            "stride": self.stride,
+        }
+
+
+@dataclass(frozen=True)
+class Network:
+    """One graph: its file, its inputs and outputs in order, and how far in voxels its output looks at its input.
+
+    The lift's and the denoiser's radius is what a tile needs as its halo. None is unknown: only the whole will do.
+    """
+
+    file: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    receptive_radius: int | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """One of the field `networks`."""
+        radius: dict[str, Json] = {} if self.receptive_radius is None else {"receptive_radius": self.receptive_radius}
+        return {
+            "file": self.file,
+            "inputs": [_tensor_json(tensor) for tensor in self.inputs],
+            "outputs": [_tensor_json(tensor) for tensor in self.outputs],
+            **radius,
+        }
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The three graphs."""
+
+    encoder: Network
+    lift: Network
+    denoiser: Network
+
+    def items(self) -> tuple[tuple[str, Network], ...]:
+        """Names and graphs, in the order in which they run."""
+        return ("encoder", self.encoder), ("lift", self.lift), ("denoiser", self.denoiser)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file's SHA-256 in hexadecimal and its size."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a bundle says of a model, whatever its graphs are: see the module's table."""
+
+    name: str
+    grid: Grid
+    intensity: Intensity
+    xray: XRaySpec
+    geometry: Geometry
+    diffusion: Diffusion
+    patch: Patch
+    provenance: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class Manifest(Description):
+    """What model.json says, but for the checksums: see the module's table."""
+
+    version: str
+    created: str
+    networks: Networks
+    parity: Mapping[str, Json]
+
+    @staticmethod
+    def of(
+        described: Description, *, version: str, created: str, networks: Networks, parity: Mapping[str, Json]
+    ) -> Manifest:
+        """The manifest of a model that is described already."""
+        told = {entry.name: getattr(described, entry.name) for entry in dataclasses.fields(Description)}
+        return Manifest(**told, version=version, created=created, networks=networks, parity=parity)
+
+    def to_json(self) -> dict[str, Json]:
+        """The content of model.json without `files`."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "x2ct": self.version,
+            "created": self.created,
+            "grid": {"shape": list(self.grid.shape), "spacing_mm": list(self.grid.spacing_mm)},
+            "intensity": {"hu": list(self.intensity.hu), "x": list(self.intensity.x)},
+            "xray": self.xray.to_json(),
+            "geometry": self.geometry.to_json(),
+            "diffusion": self.diffusion.to_json(),
+            "patch": self.patch.to_json(),
+            "networks": {name: network.to_json() for name, network in self.networks.items()},
+            "parity": dict(self.parity),
+            "provenance": dict(self.provenance),
+        }
+
+
+def _tensor_json(tensor: Tensor) -> dict[str, Json]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}

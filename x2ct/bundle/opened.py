@@ -1,0 +1,152 @@
+"""An opened bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from x2ct.bundle.contract import check_graph
+from x2ct.bundle.folder import DEFAULT, check_target, find, read_file, read_manifest_file, written
+from x2ct.bundle.manifest import MANIFEST, File, Manifest, Network
+from x2ct.bundle.reading import MAX_FILE_BYTES, read_manifest
+from x2ct.errors import InputError
+from x2ct.fields import Json
+
+
+@dataclass(frozen=True)
+class Bundle(Manifest):
+    """An opened bundle: a manifest whose files have been checked.
+
+    Attributes:
+        path: the folder.
+        checksum: SHA-256 of model.json, which holds those of the other files: it identifies the model.
+        files: size and SHA-256 of each file.
+    """
+
+    path: Path
+    checksum: str
+    files: Mapping[str, File]
+
+    @classmethod
+    def load(cls, model: str | os.PathLike[str] = DEFAULT) -> Bundle:
+        """Open a bundle and check the whole of it.
+
+        Args:
+            model: a folder, or the name of a bundled model ("chest"). A text without separators is a folder only if it
+                ends in .x2ct.
+
+        Raises:
+            InputError: not a bundle, of an unknown schema version, damaged, or inconsistent; the text names file and
+                field.
+        """
+        folder = find(model)
+        try:
+            return _load(folder)
+        except OSError as error:
+            raise InputError.of(
+                folder, "bundle", found=error.strerror or error, expected="files that can be read"
+            ) from None
+
+    @classmethod
+    def write(cls, target: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+        """Write a bundle: built beside the target, checked by opening it, then renamed into place.
+
+        A bundle that is already there is replaced whole, or left as it is when anything fails.
+
+        Args:
+            target: the folder, by custom NAME.x2ct.
+            manifest: everything but the checksums.
+            files: content of each graph's file, by name.
+
+        Raises:
+            InputError: the target can't be written, or is something else than a bundle; or the manifest contradicts the
+                files.
+        """
+        target = Path(target)
+        check_target(target)
+        listed = {name: File(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
+        content: dict[str, Json] = manifest.to_json() | {
+            "files": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in listed.items()}
+        }
+        text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+        with written(target, {**files, MANIFEST: text.encode()}) as beside:
+            bundle = _load(beside)
+        return cls(**{**vars(bundle), "path": target})
+
+    def file_of(self, network: Network) -> Path:
+        """The path of a network's graph."""
+        return self.path / network.file
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all listed files."""
+        return sum(file.bytes for file in self.files.values())
+
+    def summary(self) -> dict[str, Json]:
+        """What `x2ct info` shows, as plain data: short, in reading order, complete enough to tell two bundles apart."""
+        low, high = self.intensity.window_hu
+        return {
+            "name": self.name,
+            "path": str(self.path),
+            "checksum": self.checksum,
+            "x2ct": self.version,
+            "created": self.created,
+            "bytes": self.size_bytes,
+            "grid": {
+                "shape": list(self.grid.shape),
+                "spacing_mm": list(self.grid.spacing_mm),
+                "size_mm": list(self.grid.size_mm),
+            },
+            "window_hu": [low, high],
+            "xray": {"shape": list(self.xray.shape), "spacing_mm": list(self.xray.spacing_mm)},
+            "views": [f"{view.name} ({view.kind})" for view in self.geometry.views],
+            "sampling": {
+                "solver": self.diffusion.solver,
+                "schedule": self.diffusion.schedule,
+                "steps": self.diffusion.steps,
+                "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
+                "tuned_for_steps": ", ".join(map(str, sorted(self.diffusion.schedules))) or "none",
+            },
+            "patch": {"sizes": [list(size) for size in self.patch.sizes], "stride": self.patch.stride},
+            "receptive_radius": self.networks.denoiser.receptive_radius,
+            "networks": {
+                name: {
+                    "bytes": self.files[network.file].bytes,
+                    "inputs": [str(tensor) for tensor in network.inputs],
+                    "outputs": [str(tensor) for tensor in network.outputs],
+                }
+                for name, network in self.networks.items()
+            },
+            "parity": dict(self.parity),
+            "provenance": dict(self.provenance),
+        }
+
+
+def _load(folder: Path) -> Bundle:
+    data = read_manifest_file(folder)
+    manifest, files = read_manifest(folder / MANIFEST, data)
+    for name, file in files.items():
+        content = _checked(folder / name, file)
+        for _, network in manifest.networks.items():
+            if network.file == name:
+                check_graph(folder / name, content, network)
+    return Bundle(**vars(manifest), path=folder, checksum=hashlib.sha256(data).hexdigest(), files=files)
+
+
+def _checked(path: Path, file: File) -> bytes:
+    """A file's bytes, if they are those that model.json knows."""
+    content = read_file(path, file.bytes, MAX_FILE_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != file.sha256:
+        raise InputError.of(
+            path,
+            "SHA-256",
+            found=f"{digest[:12]}...",
+            expected=f"{file.sha256[:12]}...",
+            hint="the file is damaged; copy it again",
+        )
+    return content
