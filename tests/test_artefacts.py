@@ -23,7 +23,10 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from tests import tiny_bundle
-from x2ct.built.artefacts import SIDECAR, Artefact, Cache, Recipe, default_folder, key_of, onnx_sources
+from x2ct.built.artefacts import Artefact, Cache, Recipe, onnx_sources
+from x2ct.built.cachefolder import default_folder
+from x2ct.built.recipe import key_of
+from x2ct.built.sidecar import SIDECAR
 from x2ct.errors import InputError, X2CTError
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +128,7 @@ def test_the_key_changes_with_each_ingredient(recipe: Recipe, change: dict[str, 
 
 def test_the_key_changes_with_our_schema(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     before = key_of(recipe.ingredients())
-    monkeypatch.setattr("x2ct.built.artefacts.SCHEMA", 10**6)
+    monkeypatch.setattr("x2ct.built.recipe.SCHEMA", 10**6)
     assert key_of(recipe.ingredients()) != before
 
 
