@@ -20,8 +20,9 @@ from x2ct.cli import app
 from x2ct.data.shards import ShardSet
 from x2ct.errors import InputError
 from x2ct.radiograph import XRay
-from x2ct.stepsearch import Trajectory, descend, shortest
-from x2ct.tuning import _moved, tune
+from x2ct.tuning import tune
+from x2ct.tuning.simplex import moved
+from x2ct.tuning.stepsearch import Trajectory, descend, shortest
 
 Array = npt.NDArray[np.float64]
 LEVELS = _core.schedule("edm", 12, 0.1, 20.0)
@@ -173,13 +174,13 @@ def test_refining_keeps_the_best_that_was_measured() -> None:
         )
         return measured[sigmas]
 
-    found, sigmas = _moved((20.0, 4.0, 1.2, 0.2), error, 24)
+    found, sigmas = moved((20.0, 4.0, 1.2, 0.2), error, 24)
     assert found == measured[sigmas] == min(measured.values()) < 0.01
     assert sigmas[0] == 20.0
     assert sigmas[-1] == 0.2
     assert 8 <= len(measured) <= 28
     assert all(list(tried) == sorted(tried, reverse=True) for tried in measured)
-    assert _moved((20.0, 4.0, 1.2, 0.2), error, 0) == (error((20.0, 4.0, 1.2, 0.2)), (20.0, 4.0, 1.2, 0.2))
+    assert moved((20.0, 4.0, 1.2, 0.2), error, 0) == (error((20.0, 4.0, 1.2, 0.2)), (20.0, 4.0, 1.2, 0.2))
 
 
 def test_training_people_are_not_tuned_on(shards: Path, tmp_path: Path) -> None:

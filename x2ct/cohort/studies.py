@@ -1,0 +1,85 @@
+"""A manifest: a CSV that names each study's X-ray files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from x2ct.errors import InputError
+
+COLUMNS = ("id", "ap", "pa", "lateral", "geometry", "seed")
+"""What a manifest may have; `id` and at least one view it must have."""
+FILES = ("ap", "pa", "lateral", "geometry")
+"""Those of them that name files."""
+MAX_STUDIES = 100_000
+SUMMARY = "summary"
+"""The name that no study may have: a run's own table has it."""
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One line of a manifest: a name for its files, and its job's inputs and seed."""
+
+    id: str
+    inputs: dict[str, Path]
+    seed: int | None
+
+
+def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
+    """Reads a CSV whose first line names its columns; file names are relative to the manifest.
+
+    Raises:
+        InputError: no such file, no table, an unknown column, an id that is doubled or no file name, a line without a
+            view, or a seed that is no number.
+    """
+    source = Path(path)
+    columns, table = _table(source)
+    if unknown := [name for name in columns if name not in COLUMNS]:
+        raise InputError.of(source, "columns", found=", ".join(unknown), expected=f"some of {', '.join(COLUMNS)}")
+    if not 0 < len(table) <= MAX_STUDIES or "id" not in columns:
+        found = f"{len(table)} studies with columns {', '.join(columns) or 'none'}"
+        raise InputError.of(source, "content", found=found, expected=f"an id column and 1 to {MAX_STUDIES} studies")
+    studies = tuple(_study(source, number, row) for number, row in enumerate(table, 2))
+    names = [study.id.lower() for study in studies]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError.of(source, "id", found=f"{twice} twice", expected="a name of its own for each study")
+    return studies
+
+
+def _table(source: Path) -> tuple[tuple[str, ...], list[dict[str, str | None]]]:
+    """A CSV's columns and rows."""
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError.of(source, "file", found=error, expected="a CSV in UTF-8") from error
+    try:
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        rows: list[dict[str, str | None]] = list(reader)
+        return tuple(reader.fieldnames or ()), rows
+    except csv.Error as error:
+        raise InputError.of(source, "content", found=error, expected="a CSV") from error
+
+
+def _study(source: Path, number: int, row: dict[str, str | None]) -> Study:
+    where = f"{source}: line {number}"
+    if None in row.values() or None in row:
+        raise InputError.of(where, "columns", found="another number than the first line's", expected="one for each")
+    told = {name: (text or "").strip() for name, text in row.items()}
+    name = told["id"]
+    if not _ID.fullmatch(name) or name.lower() == SUMMARY:
+        expected = f"letters, digits, '.', '_' and '-', and not {SUMMARY}: it names files"
+        raise InputError.of(where, "id", found=repr(name[:120]), expected=expected)
+    inputs = {key: source.parent / told[key] for key in FILES if told.get(key)}
+    if not inputs.keys() & {"ap", "pa", "lateral"}:
+        raise InputError.of(where, "X-rays", found="none", expected="ap or pa, lateral, or a frontal view and lateral")
+    seed = told.get("seed", "")
+    if seed and not (seed.isdecimal() and int(seed) < 2**64):
+        raise InputError.of(where, "seed", found=repr(seed[:40]), expected="0 to 2^64 - 1")
+    return Study(name, inputs, int(seed) if seed else None)

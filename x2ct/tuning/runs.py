@@ -1,0 +1,133 @@
+"""Real runs of a model on people, and how far from the converged solution they end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct import _core
+from x2ct.bundle import Bundle
+from x2ct.data.shards import Person
+from x2ct.geometry import attenuation, project
+from x2ct.grid import Grid
+from x2ct.intensity import Intensity
+from x2ct.radiograph import XRay
+from x2ct.sampler import Sampler
+from x2ct.tuning.stepsearch import SOLVER
+
+FloatArray = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.float64]
+Progress = Callable[[int, int, float], None]
+XRays = dict[str, Any]  # XRay by the name of its view
+
+VOXELS = 1 << 17  # of the trajectory that errors are measured on, evenly spread: enough for three digits of an RMS
+_OPEN = 1e3
+
+
+@dataclass(frozen=True)
+class Fine:
+    """A fine solution: x and D at each level on some of the voxels, float64 [levels, voxels], and its end in HU."""
+
+    states: Matrix
+    denoised: Matrix
+    end: FloatArray
+
+    def products(self) -> Matrix:
+        """Inner products (means over the voxels) of all states and then all denoised, [2 levels, 2 levels]."""
+        both = np.concatenate([self.states, self.denoised])
+        return np.asarray(both @ both.T / both.shape[1])
+
+
+class Runner:
+    """A model that samples in the network's unit, perhaps on the middle of its grid only."""
+
+    def __init__(self, bundle: Bundle, shape: tuple[int, int, int] | None, threads: int) -> None:
+        self.bundle, self.threads = bundle, threads
+        self.shape = shape or bundle.grid.shape
+        # An intensity map that changes nothing, and clips nothing that a network says.
+        as_it_is = Intensity((-_OPEN, _OPEN), (-_OPEN, _OPEN))
+        middle = replace(bundle, grid=Grid(self.shape, bundle.grid.spacing_mm), intensity=as_it_is)
+        self.sampler = Sampler(middle, precision="f32", threads=threads)
+
+    def xrays(self, person: Person) -> XRays:
+        """The bundle's own views of a person, projected from the whole CT."""
+        mu = attenuation(person.hu())
+        return {
+            view.name: XRay(
+                image=project(mu, person.index_to_mm, view, self.threads),
+                calibrated=True,
+                spacing_mm=view.spacing_mm,
+                source=person.id,
+                view=view.name,
+            )
+            for view in self.bundle.geometry.views
+        }
+
+    def sample(
+        self, xrays: XRays, seed: int, schedule: str | Sequence[float], steps: int, solver: str, progress: Progress
+    ) -> FloatArray:
+        """One sample in HU, float32 [X, Y, Z]."""
+        options: dict[str, Any] = {"schedule": schedule, "steps": steps, "solver": solver, "seed": seed}
+        return self.bundle.intensity.to_hu(self.sampler.sample(**xrays, **options, progress=progress).hu)
+
+    def fine(self, xrays: XRays, seed: int, levels: Sequence[float], progress: Progress) -> Fine:
+        """Sample with a level after the other, and keep each D; the states follow from them, as in the core's loop."""
+        some = slice(None, None, max(1, int(np.prod(self.shape)) // VOXELS) | 1)  # odd: no fixed column of the grid
+        denoised: list[Matrix] = []
+        x = self.sampler.sample(
+            **xrays,
+            seed=seed,
+            schedule=levels,
+            solver=SOLVER,
+            progress=progress,
+            preview=lambda done, total, sigma, volume: denoised.append(volume.hu.ravel()[some].astype(np.float64)),
+        ).hu
+        noise = _core.normal(self.shape, seed, threads=self.threads).ravel()[some].astype(np.float64)
+        table = _core.Table.make(SOLVER, levels)
+        states = [table.start_scale * noise]
+        for row, now in enumerate(denoised[:-1]):
+            y, h0, h1 = (table.rows[row][table.columns.index(name)] for name in ("y.y", "y.H0", "y.H1"))
+            states.append(y * states[-1] + h0 * now + (h1 * denoised[row - 1] if row else 0.0))
+        return Fine(np.stack(states), np.stack(denoised), self.bundle.intensity.to_hu(x))
+
+
+class Studies:
+    """People and noise seeds, each with its converged solution.
+
+    Args:
+        runner: what samples.
+        people: whose X-rays.
+        samples: seeds a person.
+        levels: of the fine trajectory.
+        progress: called after each evaluation, of these runs and of all that follow.
+    """
+
+    def __init__(
+        self, runner: Runner, people: Sequence[Person], samples: int, levels: Sequence[float], progress: Progress
+    ) -> None:
+        self._runner, self._progress = runner, progress
+        self._studies = [(xrays, seed) for xrays in map(runner.xrays, people) for seed in range(samples)]
+        self._runs = [runner.fine(xrays, seed, levels, progress) for xrays, seed in self._studies]
+
+    def __len__(self) -> int:
+        return len(self._studies)
+
+    def products(self) -> Matrix:
+        """The sum of all trajectories' inner products; see `Fine.products`."""
+        return np.asarray(np.sum([run.products() for run in self._runs], axis=0))
+
+    def error(self, sigmas: str | Sequence[float], steps: int, solver: str) -> float:
+        """How far runs on these levels end from the converged solutions: RMS in % of the HU window."""
+        squares = [
+            np.mean(
+                np.square(self._runner.sample(xrays, seed, sigmas, steps, solver, self._progress) - run.end),
+                dtype=np.float64,
+            )
+            for (xrays, seed), run in zip(self._studies, self._runs, strict=True)
+        ]
+        low, high = self._runner.bundle.intensity.window_hu
+        return float(100 * np.sqrt(np.mean(squares)) / (high - low))

@@ -1,0 +1,148 @@
+"""`tune`: from people and a model to noise levels, and what they are worth."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from x2ct import _core
+from x2ct import report as reports
+from x2ct.bundle import Bundle, check_target
+from x2ct.data.shards import ShardSet
+from x2ct.errors import InputError
+from x2ct.output import check_writable
+from x2ct.schedules import plan
+from x2ct.tuning.result import Row, Tuned, store
+from x2ct.tuning.runs import Progress, Runner, Studies
+from x2ct.tuning.simplex import moved
+from x2ct.tuning.stepsearch import Trajectory, Way, descend, shortest
+
+COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 16)
+FINE = 64
+REFINE = 24
+_RUNS_A_LEVEL = 4  # fewer, and Nelder-Mead's simplex has hardly moved
+
+
+def tune(
+    bundle: Bundle,
+    shards: ShardSet,
+    *,
+    counts: Sequence[int] = COUNTS,
+    solver: str | None = None,
+    samples: int = 1,
+    fine: int = FINE,
+    refine: int = REFINE,
+    shape: tuple[int, int, int] | None = None,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Find noise levels on the shards' validation people, and measure what they are worth there.
+
+    Args:
+        bundle: the model, whose first and last levels stay.
+        shards: people; those of the training set are never used.
+        counts: how many levels, one list for each.
+        solver: to find them for; by default the bundle's.
+        samples: noise seeds a person.
+        fine: steps of the reference trajectory.
+        refine: runs (of each person and seed) to move a list's levels by what is measured; lists of more than
+            `refine` / 4 movable levels stay as they were found.
+        shape: sample only so many voxels at the grid's centre, multiples of the model's stride; by default all.
+        threads: of the runtime; 0 leaves it to the runtime.
+        progress: called with (evaluations done, of how many, sigma); an exception from it ends the run.
+
+    Raises:
+        InputError: nobody to validate on, or an argument that can't be used.
+    """
+    counts = sorted(set(counts))
+    solver, schedule = solver or bundle.diffusion.solver, bundle.diffusion.schedule
+    costs = _check(bundle, counts, solver, fine, shape)
+    people = shards.select("validation")
+    if not people:
+        raise InputError.of(shards.path, "people", found="none set aside for validation", expected="at least one")
+    runner = Runner(bundle, shape, threads)
+    moves = {n: refine if 0 < _RUNS_A_LEVEL * (n - 2) <= refine else 0 for n in counts}
+    evaluations = fine + sum((2 + moves[n]) * cost for n, cost in costs.items())
+    count = _counter(progress, len(people) * samples * evaluations)
+
+    levels = _core.schedule("log-snr", fine, bundle.diffusion.sigma_min, bundle.diffusion.sigma_max)
+    studies = Studies(runner, people, samples, levels, count)
+    trajectory = Trajectory(levels, studies.products())
+    ways = shortest(trajectory, counts)
+
+    def row(steps: int) -> Row:
+        predicted, way = _closest(trajectory, ways[steps], solver, schedule)
+        found = tuple(levels[k] for k in way)
+        tuned, sigmas = moved(found, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
+        untuned = studies.error(schedule, steps, solver)
+        return Row(steps, sigmas, tuned, untuned, predicted / len(studies) ** 0.5)
+
+    names = tuple(person.id for person in people)
+    return Tuned(solver, schedule, names, samples, runner.shape, fine, tuple(row(steps) for steps in counts))
+
+
+def tune_files(
+    bundle: str | os.PathLike[str],
+    shards: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    report: str | os.PathLike[str] | None = None,
+    counts: Sequence[int] | None = None,
+    **options: Any,
+) -> Tuned:
+    """Open, `tune`, and write the bundle with what was found; and a report, if asked for.
+
+    Raises:
+        InputError: as `tune`; the bundle or shards can't be opened, or an output can't be written. Nothing is written.
+    """
+    check_target(Path(output))
+    if report is not None:
+        check_writable(report, (".json",))
+    opened = Bundle.load(Path(bundle))
+    tuned = tune(opened, ShardSet.open(shards), counts=counts or COUNTS, **options)
+    store(tuned, opened, output)
+    if report is not None:
+        reports.write_json(tuned.to_json(), report)
+    return tuned
+
+
+def _closest(trajectory: Trajectory, way: Way, solver: str, schedule: str) -> tuple[float, Way]:
+    """Where moving levels by arithmetic ends, from a way or from the untuned schedule: the least error, and the way."""
+    levels = trajectory.levels
+    untuned = trajectory.nearest(_core.schedule(schedule, len(way), levels[-1], levels[0]))
+    starts = [way, *([untuned] if untuned else [])]
+    return min(descend(trajectory, start, solver) for start in starts)
+
+
+def _check(
+    bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None
+) -> dict[int, int]:
+    """The evaluations of a run with each count, if all can be run."""
+    known = [info["name"] for info in _core.solvers() if not info["stochastic"]]
+    if solver not in known:
+        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(known))
+    stride, grid = bundle.patch.stride, bundle.grid.shape
+    if shape is not None and any(n < 1 or n % stride or n > whole for n, whole in zip(shape, grid, strict=True)):
+        raise InputError.of(
+            "--shape", "voxels", found=list(shape), expected=f"multiples of {stride}, at most {list(grid)}"
+        )
+    if not 8 <= fine <= 512:
+        raise InputError.of("--fine", "value", found=fine, expected="8 to 512")
+    for count in counts:
+        if not 1 <= count <= fine // 2:
+            raise InputError.of("--steps", "value", found=count, expected=f"1 to {fine // 2}, half of the fine steps")
+    return {n: plan(bundle.diffusion, steps=n, solver=solver).table.evaluations for n in counts}
+
+
+def _counter(progress: Progress | None, total: int) -> Progress:
+    """Counts evaluations over several runs; `total` may be off by a few."""
+    done = itertools.count(1)
+
+    def count(_: int, __: int, sigma: float) -> None:
+        if progress is not None:
+            progress(min(next(done), total), total, sigma)
+
+    return count
