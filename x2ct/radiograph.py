@@ -11,20 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.xrays import exposure
+from x2ct.xrays import anyfile, exposure
 from x2ct.xrays.beam import UNKNOWN, Beam
 from x2ct.xrays.exposure import Watch, resample
-from x2ct.xrays.picture import (
-    MAX_PIXELS,
-    BoolImage,
-    Picture,
-    from_array,
-    read_jpeg,
-    read_npy,
-    read_png,
-    read_tiff,
-    unreadable,
-)
+from x2ct.xrays.picture import MAX_PIXELS, BoolImage, Picture, from_array
 from x2ct.xrays.readoptions import ReadOptions, Spacing, checked_spacing
 
 if TYPE_CHECKING:
@@ -36,17 +26,6 @@ FloatImage = npt.NDArray[np.float32]
 
 ASSUMED_SIDE_MM = 430.0  # the longer side of the usual cassettes and flat panels, 35 x 43 cm and 43 x 43 cm
 LINE_INTEGRALS = (-1.0, 100.0)  # noise around air, and more than metal across a whole body
-KINDS = "PNG, JPEG, TIFF, .npy or DICOM"
-
-_MAGIC = {
-    b"\x89PNG": read_png,
-    b"\xff\xd8\xff": read_jpeg,
-    b"II*\x00": read_tiff,
-    b"MM\x00*": read_tiff,
-    b"II+\x00": read_tiff,
-    b"MM\x00+": read_tiff,
-    b"\x93NUM": read_npy,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +97,7 @@ class XRay:
         """
         source = Path(path)
         asked = options or ReadOptions()
-        picture = _read(source, asked.frame)
+        picture = anyfile.read(source, asked.frame)
         _check_values(str(source), picture.values, picture.calibrated)
         asked = asked if spacing is None else replace(asked, spacing_mm=spacing)
         return cls._of(picture, str(source), asked, watch)
@@ -175,13 +154,12 @@ class XRay:
         Raises:
             InputError: `exact`, and the shape or the known spacing is not the view's.
         """
-        picture = self._picture()
-        stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
         if exact:
             self._check_against(view)
-            done = exposure.run(stages, picture, watch)
+        stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
+        done = exposure.run(stages, self._picture(), watch)
+        if exact:
             return done.values, done.notes
-        done = exposure.run(stages, picture, watch)
         spacing, note = self._spacing_on(view)
         done = replace(done, spacing_mm=spacing, notes=(*done.notes, *((note,) if note else ())))
         done = exposure.run((exposure.detector_stage(view),), done, watch)
@@ -231,34 +209,36 @@ class XRay:
         if self.spacing_mm is not None:
             return self.spacing_mm, ""
         rows, columns = self.image.shape
-        if not self.calibrated:
-            spacing = ASSUMED_SIDE_MM / max(rows, columns)
-            return (spacing, spacing), (
-                f"Without a pixel spacing, {ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side "
-                f"({spacing:.3g} mm a pixel)."
-            )
-        fill = [
-            extent * step / size
-            for extent, step, size in zip(view.shape, view.spacing_mm, (rows, columns), strict=True)
-        ]
-        if tuple(view.shape) == (rows, columns):
-            return (
-                fill[0],
-                fill[1],
-            ), "Without a pixel spacing, the array was taken to be the detector, pixel for pixel."
-        if abs(fill[0] / fill[1] - 1) <= 0.01:
-            return (
-                fill[0],
-                fill[1],
-            ), f"Without a pixel spacing, the array was taken to fill the detector ({fill[0]:.3g} mm a pixel)."
-        spacing = min(fill)
-        return (spacing, spacing), (
-            f"Without a pixel spacing, and with another aspect than the detector's, the array was taken to fill the "
-            f"detector along one side ({spacing:.3g} mm a pixel)."
-        )
+        return _filling((rows, columns), view) if self.calibrated else _assumed((rows, columns))
 
 
 STORED = exposure.Stage("stored", "as the file has it, after its modality LUT", lambda picture: picture)
+
+
+def _assumed(shape: tuple[int, int]) -> tuple[tuple[float, float], str]:
+    """The spacing of a radiograph of which nobody knows it, and the sentence that says so."""
+    spacing = ASSUMED_SIDE_MM / max(shape)
+    return (spacing, spacing), (
+        f"Without a pixel spacing, {ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side "
+        f"({spacing:.3g} mm a pixel)."
+    )
+
+
+def _filling(shape: tuple[int, int], view: View) -> tuple[tuple[float, float], str]:
+    """The spacing with which an array of line integrals fills a view's detector, and the sentence that says so."""
+    row, column = (extent * step / size for extent, step, size in zip(view.shape, view.spacing_mm, shape, strict=True))
+    if tuple(view.shape) == shape:
+        note = "Without a pixel spacing, the array was taken to be the detector, pixel for pixel."
+        return (row, column), note
+    if abs(row / column - 1) <= 0.01:
+        return (row, column), (
+            f"Without a pixel spacing, the array was taken to fill the detector ({row:.3g} mm a pixel)."
+        )
+    spacing = min(row, column)
+    return (spacing, spacing), (
+        f"Without a pixel spacing, and with another aspect than the detector's, the array was taken to fill the "
+        f"detector along one side ({spacing:.3g} mm a pixel)."
+    )
 
 
 def _combined(source: str, file: Beam, user: Beam) -> tuple[Beam, tuple[str, ...]]:
@@ -282,29 +262,6 @@ def _said(options: ReadOptions) -> tuple[str, ...]:
     turned = [f"turned by {options.rotate} degrees clockwise"] if options.rotate else []
     turned += [f"mirrored ({options.flip})"] if options.flip else []
     return (f"On request, the picture was {' and then '.join(turned)}.",) if turned else ()
-
-
-def _read(source: Path, frame: int | None) -> Picture:
-    if source.is_dir():
-        hint = "an X-ray is one file"
-        raise InputError.of(source, "file", found="a folder", expected=f"a {KINDS} file", hint=hint)
-    if not source.exists():
-        raise InputError.of(source, "file", found="no such file", expected=f"an X-ray ({KINDS})")
-    try:
-        with source.open("rb") as stream:
-            head = stream.read(132)
-    except OSError as error:
-        raise unreadable(source, error) from error
-    if not head:
-        raise InputError.of(source, "file", found="an empty file", expected=f"an X-ray ({KINDS})")
-    if head[128:132] == b"DICM" or source.suffix.lower() in (".dcm", ".dicom"):
-        from x2ct.xrays.dicomxray import read_dicom
-
-        return read_dicom(source, frame)
-    reader = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
-    if reader is None:
-        raise InputError.of(source, "format", found="another kind of file", expected=KINDS)
-    return reader(source, frame)
 
 
 def _check_values(source: str, image: FloatImage, calibrated: bool) -> None:
