@@ -4,24 +4,13 @@
 
 namespace x2ct::onnxruntime {
 
-std::string one_line(const std::string& text) {
-    std::istringstream words(text);
-    std::string result, word;
+std::string Failures::text_of(const std::exception& error) {
+    std::istringstream words(error.what());
+    std::string text, word;
     while (words >> word) {
-        if (word.starts_with("/onnxruntime_src/")) continue;
-        result += (result.empty() ? "" : " ") + word;
+        if (!word.starts_with("/onnxruntime_src/")) text += word + " ";
     }
-    if (result.empty()) result = "unknown error";
-    constexpr std::size_t kLongest = 400;
-    return result.size() > kLongest ? result.substr(0, kLongest) + "..." : result;
-}
-
-void fail(const std::string& doing, const std::string& text) {
-    const std::string line = "onnxruntime: " + doing + ": " + one_line(text);
-    for (const char* words : {"bad_alloc", "out of memory", "Failed to allocate memory", "CUDA failure 2:"}) {
-        if (text.find(words) != std::string::npos) throw OutOfMemory(line);
-    }
-    throw Error(line);
+    return one_line(text);
 }
 
 }  // namespace x2ct::onnxruntime

@@ -1,33 +1,26 @@
-// ONNX Runtime's exceptions become ours at the library's door: they must not leave it, as no one else knows their type.
+// What ONNX Runtime's exceptions say; see ../guard.h.
 #pragma once
 
-#include <onnxruntime_cxx_api.h>
-
-#include <new>
+#include <array>
+#include <exception>
 #include <string>
 
-#include "x2ct/error.h"
+#include "../guard.h"
 
 namespace x2ct::onnxruntime {
 
-/// An exception's text on one line, without the source locations that ONNX Runtime puts into it.
-std::string one_line(const std::string& text);
-
-/// Throws what a failure while `doing` is: OutOfMemory if that is what its text says, else Error.
-[[noreturn]] void fail(const std::string& doing, const std::string& text);
+struct Failures {
+    static constexpr const char* kName = "onnxruntime";
+    static constexpr std::array kOutOfMemory = {"bad_alloc", "out of memory", "Failed to allocate memory",
+                                                "CUDA failure 2:"};
+    /// On one line, without the source locations that ONNX Runtime puts into it.
+    static std::string text_of(const std::exception& error);
+};
 
 /// Runs work(); what it throws leaves as one of x2ct's exceptions.
 template <typename Work>
 auto guarded(const std::string& doing, const Work& work) -> decltype(work()) {
-    try {
-        return work();
-    } catch (const Error&) {
-        throw;
-    } catch (const std::bad_alloc&) {
-        throw OutOfMemory("onnxruntime: " + doing + ": out of memory");
-    } catch (const std::exception& error) {
-        fail(doing, error.what());
-    }
+    return x2ct::guarded<Failures>(doing, work);
 }
 
 }  // namespace x2ct::onnxruntime

@@ -27,7 +27,7 @@ Ort::Session read(const std::string& path) {
         return {environment(), path.c_str(), options};
     } catch (const Ort::Exception& error) {
         throw InputError(path + ": file: found something unreadable, expected an ONNX network; " +
-                         one_line(error.what()));
+                         Failures::text_of(error));
     }
 }
 

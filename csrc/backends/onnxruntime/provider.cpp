@@ -216,7 +216,7 @@ std::string flaw_of_provider(const std::string& provider) {
         target.provider = provider;
         append(options, target);
     } catch (const Ort::Exception& error) {
-        return "onnxruntime " + version() + " can't start its " + wanted.full_name + ": " + one_line(error.what());
+        return "onnxruntime " + version() + " can't start its " + wanted.full_name + ": " + Failures::text_of(error);
     }
     return "";
 }

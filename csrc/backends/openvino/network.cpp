@@ -19,7 +19,7 @@ std::shared_ptr<ov::Model> read(ov::Core& core, const std::string& path) {
         return core.read_model(path);
     } catch (const std::exception& error) {
         throw InputError(path + ": file: found something unreadable, expected an ONNX network; " +
-                         one_line(error.what()));
+                         Failures::text_of(error));
     }
 }
 
@@ -60,7 +60,8 @@ void reshape(ov::Model& model, const NetworkOptions& options) {
     try {
         model.reshape(shapes);
     } catch (const std::exception& error) {
-        throw InputError(options.path + ": shapes: found some that the network can't take; " + one_line(error.what()));
+        throw InputError(options.path + ": shapes: found some that the network can't take; " +
+                         Failures::text_of(error));
     }
 }
 

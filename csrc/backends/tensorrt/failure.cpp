@@ -1,19 +1,9 @@
 #include "failure.h"
 
 #include <algorithm>
-#include <sstream>
 #include <utility>
 
 namespace x2ct::tensorrt {
-
-std::string one_line(const std::string& text) {
-    std::istringstream words(text);
-    std::string result, word;
-    while (words >> word) result += (result.empty() ? "" : " ") + word;
-    if (result.empty()) result = "unknown error";
-    constexpr std::size_t kLongest = 400;
-    return result.size() > kLongest ? result.substr(0, kLongest) + "..." : result;
-}
 
 void check(cudaError_t result, const std::string& doing) {
     if (result == cudaSuccess) return;

@@ -3,18 +3,16 @@
 
 #include <NvInferRuntime.h>
 
+#include <array>
 #include <atomic>
+#include <exception>
 #include <mutex>
-#include <new>
 #include <string>
 #include <vector>
 
-#include "x2ct/error.h"
+#include "../guard.h"
 
 namespace x2ct::tensorrt {
-
-/// A text on one line, and not too long.
-std::string one_line(const std::string& text);
 
 /// Throws what a CUDA call's result is: nothing for success, OutOfMemory, or Error.
 void check(cudaError_t result, const std::string& doing);
@@ -45,16 +43,17 @@ class Errors : public nvinfer1::IErrorRecorder {
     std::atomic<RefCount> references_ = 0;
 };
 
+/// TensorRT throws nothing; what C++'s library throws on the way is told as it stands.
+struct Failures {
+    static constexpr const char* kName = "tensorrt";
+    static constexpr std::array kOutOfMemory = {"bad_alloc", "out of memory"};
+    static std::string text_of(const std::exception& error) { return one_line(error.what()); }
+};
+
 /// Runs work(); what it throws leaves as one of x2ct's exceptions.
 template <typename Work>
 auto guarded(const std::string& doing, const Work& work) -> decltype(work()) {
-    try {
-        return work();
-    } catch (const Error&) {
-        throw;
-    } catch (const std::bad_alloc&) {
-        throw OutOfMemory("tensorrt: " + doing + ": out of memory");
-    }
+    return x2ct::guarded<Failures>(doing, work);
 }
 
 }  // namespace x2ct::tensorrt

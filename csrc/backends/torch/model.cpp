@@ -123,7 +123,7 @@ std::unique_ptr<Model> load_model(const std::string& path, const Place& place) {
         throw;
     } catch (const std::exception& error) {
         throw InputError(path + ": file: found something unreadable, expected " +
-                         (kind == ".pt" ? "TorchScript; " : "an AOTInductor package; ") + text_of(error));
+                         (kind == ".pt" ? "TorchScript; " : "an AOTInductor package; ") + Failures::text_of(error));
     }
 }
 
