@@ -1,9 +1,48 @@
-"""What all tests share: few threads, so that what runs beside the tests keeps its share of a small machine."""
+"""What all tests share: few threads, so that what runs beside the tests keeps its share of a small machine; and small
+inputs that take a while to make, made once. Nobody may write into them.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 
 # Before NumPy, PyTorch or a BLAS is loaded; a test that is about threads sets its own number.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "2")
+
+if TYPE_CHECKING:
+    from x2ct.bundle import Bundle
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle of `tests.tiny_bundle`."""
+    from tests import tiny_bundle
+
+    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct")
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tiny: Bundle) -> Path:
+    """Its folder."""
+    return tiny.path
+
+
+@pytest.fixture(scope="session")
+def denoiser_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The network of `tests.tiny_network`."""
+    from tests import tiny_network
+
+    return tiny_network.write_denoiser(tmp_path_factory.mktemp("onnx") / "denoiser.onnx")
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The three people of `tests.tiny_run`."""
+    from tests import tiny_run
+
+    return tiny_run.write_shards(tmp_path_factory.mktemp("shards") / "phantoms")

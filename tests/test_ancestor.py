@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import x2ct
-from tests.tiny_run import GRID, write_shards
+from tests.tiny_run import GRID
 from x2ct.data import ShardSet
 from x2ct.data.augment import plain_study
 from x2ct.errors import InputError
@@ -56,11 +56,6 @@ TINY = TrainConfig.from_json(CONFIG)
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("shards") / "phantoms")
 
 
 def test_the_benchmark_s_network_is_the_described_one() -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from tests import tiny_bundle
+from tests.commandline import run
 from x2ct import _core
 from x2ct.benchmark import document, rates, roofline, tables
 from x2ct.benchmark.cases import KEYS, PLAIN, Case, cases_of, labels
@@ -23,15 +23,10 @@ from x2ct.benchmark.graph import read_graph
 from x2ct.benchmark.machine import clock_facts
 from x2ct.benchmark.stats import Summary, exponent, ratio
 from x2ct.bundle import Bundle
-from x2ct.cli import app
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.runtimes import choose
 
 SIZE = rates.Size(rows=64, width=128, products=2, channels=16, side=8, convolutions=2)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 # ------------------------------------------------------------------------------------------------ figures
@@ -249,17 +244,12 @@ def test_a_profiled_network_tells_its_layers_times_and_another_does_not(tmp_path
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bench") / "tiny.x2ct").path
-
-
-@pytest.fixture(scope="module")
-def made(tiny: Path) -> Path:
+def made(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A benchmark of the tiny bundle, by the command."""
-    name = tiny.parent / "figures"
+    name = tmp_path_factory.mktemp("bench") / "figures"
     options = ["-n", 2, "--cold", 1, "--warmup", 0, "--threads", 1, "--part", "latency", "-o", name]
     done = run(
-        "bench", tiny, "--sweep", "steps=2,3", "--sweep", "precision=f32", "--sweep", "backend=openvino", *options
+        "bench", tiny_path, "--sweep", "steps=2,3", "--sweep", "precision=f32", "--sweep", "backend=openvino", *options
     )
     assert done.exit_code == 0, done.output
     return name
@@ -372,14 +362,14 @@ def test_another_file_is_no_benchmark(tmp_path: Path) -> None:
         document.read(path)
 
 
-def test_wrong_use_is_raised_and_not_a_row(tiny: Path) -> None:
+def test_wrong_use_is_raised_and_not_a_row(tiny_path: Path) -> None:
     cases = [Case(precision="f32", grid=grid, threads=1) for grid in ((32, 32, 32), (33, 32, 32))]
     with pytest.raises(InputError, match="multiples of the model's stride"):
-        measure(str(tiny), cases, Effort(runs=1, warmup=0, cold=1), lambda _: None, parity=False)
+        measure(str(tiny_path), cases, Effort(runs=1, warmup=0, cold=1), lambda _: None, parity=False)
 
 
-def test_a_process_that_is_killed_is_out_of_memory(tiny: Path) -> None:
-    worker = Worker(str(tiny), Case(precision="f32", threads=1))
+def test_a_process_that_is_killed_is_out_of_memory(tiny_path: Path) -> None:
+    worker = Worker(str(tiny_path), Case(precision="f32", threads=1))
     try:
         worker.start()
         worker._process.kill()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,51 +17,23 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
 
 from tests import tiny_bundle
+from tests.bundle_faults import FIELD_FAULTS, GRAPH_FAULTS, edit, put, replace_graph
+from tests.refusals import refused
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
 from x2ct.onnxfile import GraphFacts, read_facts
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct").path
-
-
 @pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
+def folder(tiny_path: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
-    return Path(shutil.copytree(original, tmp_path / "tiny.x2ct"))
-
-
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads((folder / "model.json").read_text())
-    change(content)
-    (folder / "model.json").write_text(json.dumps(content))
-
-
-def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
-    """Set (or, with ..., delete) the field at a dotted path."""
-
-    def change(content: dict[str, Any]) -> None:
-        *parents, last = [int(key) if key.isdigit() else key for key in path.split("/")]
-        for key in parents:
-            content = content[key]
-        if value is ...:
-            del content[last]
-        else:
-            content[last] = value
-
-    return change
+    return Path(shutil.copytree(tiny_path, tmp_path / "tiny.x2ct"))
 
 
 def refusal(folder: Path | str) -> str:
-    with pytest.raises(InputError) as caught:
-        Bundle.load(folder)
-    message = str(caught.value)
-    assert "\n" not in message
+    message = refused(lambda: Bundle.load(folder))
     assert len(message) < 600
     return message
 
@@ -75,31 +46,24 @@ def attempt(action: Callable[[], Any]) -> Any:
         return str(error)
 
 
-def replace_graph(folder: Path, model: onnx.ModelProto, file: str = "denoiser.onnx") -> None:
-    """Put another graph in place, with the right size and checksum."""
-    data = model.SerializeToString()
-    (folder / file).write_bytes(data)
-    edit(folder, put(f"files/{file}", {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}))
-
-
 # ---------------------------------------------------------------------------------------------- what is kept
 
 
-def test_round_trip(original: Path) -> None:
+def test_round_trip(tiny_path: Path) -> None:
     manifest, _ = tiny_bundle.manifest()
-    bundle = Bundle.load(original)
+    bundle = Bundle.load(tiny_path)
     for field in ("name", "version", "grid", "intensity", "xray", "geometry", "diffusion", "patch", "networks"):
         assert getattr(bundle, field) == getattr(manifest, field), field
     assert bundle.to_json() == manifest.to_json()
 
 
-def test_writing_what_was_read_gives_the_same_bytes(original: Path, tmp_path: Path) -> None:
-    bundle = Bundle.load(original)
+def test_writing_what_was_read_gives_the_same_bytes(tiny_path: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(tiny_path)
     again = Bundle.write(
-        tmp_path / "again.x2ct", bundle, {name: (original / name).read_bytes() for name in bundle.files}
+        tmp_path / "again.x2ct", bundle, {name: (tiny_path / name).read_bytes() for name in bundle.files}
     )
     assert again.checksum == bundle.checksum
-    assert sorted(os.listdir(again.path)) == sorted(os.listdir(original))
+    assert sorted(os.listdir(again.path)) == sorted(os.listdir(tiny_path))
 
 
 def test_tuned_schedules_are_kept(tmp_path: Path) -> None:
@@ -113,97 +77,31 @@ def test_tuned_schedules_are_kept(tmp_path: Path) -> None:
     assert again.checksum == bundle.checksum
 
 
-def test_grid_has_its_origin_in_the_middle(original: Path) -> None:
-    grid = Bundle.load(original).grid
+def test_grid_has_its_origin_in_the_middle(tiny_path: Path) -> None:
+    grid = Bundle.load(tiny_path).grid
     middle = (np.array(grid.shape) - 1) / 2
     np.testing.assert_allclose(grid.index_to_mm @ [*middle, 1], [0, 0, 0, 1], atol=1e-12)
     np.testing.assert_allclose(grid.size_mm, np.multiply(grid.shape, grid.spacing_mm))
 
 
-def test_summary_is_plain_data(original: Path) -> None:
-    bundle = Bundle.load(original)
+def test_summary_is_plain_data(tiny_path: Path) -> None:
+    bundle = Bundle.load(tiny_path)
     summary = json.loads(json.dumps(bundle.summary()))
     assert summary["checksum"] == bundle.checksum
-    assert summary["bytes"] == sum(path.stat().st_size for path in original.glob("*.onnx"))
+    assert summary["bytes"] == sum(path.stat().st_size for path in tiny_path.glob("*.onnx"))
     assert summary["networks"]["denoiser"]["inputs"][0] == "x float32 [N, 1, X, Y, Z]"
 
 
-def test_opening_needs_no_runtime(original: Path) -> None:
+def test_opening_needs_no_runtime(tiny_path: Path) -> None:
     code = (
         "import sys; from x2ct.bundle import Bundle; Bundle.load(sys.argv[1]);"
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(original)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code, str(tiny_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 # ---------------------------------------------------------------------------------------------- what is refused
-
-
-FIELD_FAULTS: list[tuple[str, object, str]] = [
-    ("schema", 2, "schema: found 2, expected 1"),
-    ("schema", "1", "schema"),
-    ("schema", True, "schema"),
-    ("schema", ..., "schema: found nothing"),
-    ("name", "../evil", "name"),
-    ("name", "", "name"),
-    ("created", "a\nb", "created"),
-    ("grid", [], "grid"),
-    ("grid/shape", [32, 32], "grid.shape"),
-    ("grid/shape", [32, 32, 32.0], "grid.shape"),
-    ("grid/shape", [32, 32, 36], "grid.shape"),
-    ("grid/shape", [4096, 4096, 4096], "grid.shape"),
-    ("grid/shape", [10**400, 8, 8], "grid.shape"),
-    ("grid/spacing_mm", [10.0, 10.0, 0.0], "grid.spacing_mm"),
-    ("grid/spacing_mm", [10.0, 10.0, True], "grid.spacing_mm"),
-    ("grid/spacing_mm", [10.0, 10.0, "10"], "grid.spacing_mm"),
-    ("intensity/hu", [1500, -1000], "intensity"),
-    ("intensity/x", [-1, 0, 1], "intensity"),
-    ("xray/shape", [64, 63], "geometry.views[0].shape"),
-    ("xray/reference_p99", 6.0, "xray.reference_p99"),
-    ("xray/reference_p99", [6.0, -1.0], "xray.reference_p99"),
-    ("xray/reference_p99", [6.0], "xray.reference_p99"),
-    ("geometry/views", [], "geometry.views"),
-    ("geometry/views/0/matrix/0/0", None, "geometry.views[0]"),
-    ("diffusion/sigma_max", 0.01, "diffusion.sigma_max"),
-    ("diffusion/steps", 0, "diffusion.steps"),
-    ("diffusion/solver", "rm -rf", "diffusion.solver"),
-    ("diffusion/slover", "euler", "diffusion.slover"),
-    ("diffusion/schedules", [[20.0, 0.03]], "diffusion.schedules"),
-    ("diffusion/schedules", {"02": [20.0, 0.03]}, "diffusion.schedules"),
-    ("diffusion/schedules", {"0": []}, "diffusion.schedules"),
-    ("diffusion/schedules", {"3": [20.0, 0.03]}, "diffusion.schedules.3"),
-    ("diffusion/schedules", {"2": [19.0, 0.03]}, "diffusion.schedules.2"),
-    ("diffusion/schedules", {"2": [20.0, 0.04]}, "diffusion.schedules.2"),
-    ("diffusion/schedules", {"4": [20.0, 1.0, 1.0, 0.03]}, "diffusion.schedules.4"),
-    ("diffusion/schedules", {"3": [20.0, "1", 0.03]}, "diffusion.schedules.3"),
-    ("patch/sizes", [[32, 32, 64]], "patch.sizes"),
-    ("patch/sizes", [[32, 32]], "patch.sizes"),
-    ("patch/probabilities", [0.5], "patch.probabilities"),
-    ("patch/probabilities", [0.5, 0.5], "patch.probabilities"),
-    ("networks/lift", ..., "networks.lift"),
-    ("networks/upsampler", {}, "networks.upsampler"),
-    ("networks/lift/file", "/etc/passwd", "networks.lift.file"),
-    ("networks/lift/file", "../lift.onnx", "networks.lift.file"),
-    ("networks/lift/file", "..", "networks.lift.file"),
-    ("networks/lift/file", "other.onnx", "networks.lift.file"),
-    ("networks/lift/inputs/0/name", "F", "networks.lift.inputs"),
-    ("networks/lift/inputs/0/dtype", "float64", "networks.lift.inputs[0].dtype"),
-    ("networks/lift/inputs/0/shape", [1, -2], "networks.lift.inputs[0].shape"),
-    ("networks/lift/inputs/0/shape", [1, 2, 3, 32, 32], "networks.lift.inputs.features.shape"),
-    ("networks/denoiser/inputs/2/shape", ["N", 2, "X/2", "Y/2", "Z/2"], "networks.denoiser.inputs.c0.shape"),
-    ("networks/lift/inputs/2/shape", [1, 3, "X", "Y", 32], "lift.onnx: inputs"),
-    ("networks/encoder/inputs/0/shape", [1, 1, 1, 64, 64], "networks.encoder.inputs.views.shape"),
-    ("networks/denoiser/receptive_radius", ..., "networks.denoiser.receptive_radius"),
-    ("parity", "fine", "parity"),
-    ("provenance", None, "provenance"),
-    ("files/..", {"sha256": "0" * 64, "bytes": 1}, "files"),
-    ("files/lift.onnx", ..., "networks.lift.file"),
-    ("files/lift.onnx/sha256", "f" * 63, "files.lift.onnx.sha256"),
-    ("files/lift.onnx/bytes", 10**18, "files.lift.onnx.bytes"),
-    ("files/lift.onnx/bytes", 17, "lift.onnx: size"),
-    ("extra", 1, "extra"),
-]
 
 
 @pytest.mark.parametrize(("path", "value", "named"), FIELD_FAULTS)
@@ -246,12 +144,12 @@ def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_flipped_bit_is_noticed(original: Path, tmp_path: Path, data: st.DataObject) -> None:
+def test_any_flipped_bit_is_noticed(tiny_path: Path, tmp_path: Path, data: st.DataObject) -> None:
     """In a graph by its checksum; in model.json by its schema, or the bundle is another one by its own checksum."""
     name = data.draw(st.sampled_from(["model.json", "encoder.onnx", "lift.onnx", "denoiser.onnx"]))
     target = tmp_path / "flipped.x2ct"
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(original, target)
+    shutil.copytree(tiny_path, target)
     content = bytearray((target / name).read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
     content[place] ^= 1 << data.draw(st.integers(0, 7))
@@ -259,7 +157,7 @@ def test_any_flipped_bit_is_noticed(original: Path, tmp_path: Path, data: st.Dat
     outcome = attempt(lambda: Bundle.load(target))
     if isinstance(outcome, Bundle):
         assert name == "model.json"
-        assert outcome.checksum != Bundle.load(original).checksum
+        assert outcome.checksum != Bundle.load(tiny_path).checksum
     else:
         assert "\n" not in outcome
         assert name == "model.json" or (name in outcome and "SHA-256" in outcome)
@@ -319,50 +217,6 @@ def _denoiser_with(change: Callable[[onnx.ModelProto], object]) -> onnx.ModelPro
     model = tiny_bundle.denoiser()
     change(model)
     return model
-
-
-def _external(model: onnx.ModelProto) -> None:
-    tensor = model.graph.initializer[0]
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    tensor.ClearField("raw_data")
-
-
-def _external_in_attribute(model: onnx.ModelProto) -> None:
-    tensor = numpy_helper.from_array(np.ones(4, np.float32), "inner")
-    tensor.data_location = TensorProto.EXTERNAL
-    model.graph.node.append(helper.make_node("Constant", [], ["unused"], value=tensor))
-
-
-def _external_in_subgraph(model: onnx.ModelProto) -> None:
-    tensor = numpy_helper.from_array(np.ones(4, np.float32), "inner")
-    tensor.external_data.add(key="location", value="weights.bin")
-    branch = helper.make_graph([], "branch", [], [], [tensor])
-    model.graph.node.append(helper.make_node("If", ["x"], ["unused"], then_branch=branch, else_branch=branch))
-
-
-def _custom_operator(model: onnx.ModelProto) -> None:
-    model.graph.node.append(helper.make_node("Run", ["x"], ["unused"], domain="com.example"))
-
-
-def _function(model: onnx.ModelProto) -> None:
-    model.functions.append(
-        helper.make_function("local", "F", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], model.opset_import)
-    )
-
-
-def _opset(model: onnx.ModelProto) -> None:
-    model.opset_import[0].version = 22
-
-
-GRAPH_FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
-    "external": (_external, "external data"),
-    "external in an attribute": (_external_in_attribute, "external data"),
-    "external in a subgraph": (_external_in_subgraph, "external data"),
-    "custom operator": (_custom_operator, "com.example"),
-    "function": (_function, "functions"),
-    "opset": (_opset, "opset: found 22, expected 18"),
-}
 
 
 @pytest.mark.parametrize(("change", "said"), GRAPH_FAULTS.values(), ids=list(GRAPH_FAULTS))

@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.test_export import CONFIG, SPEC, random_model  # noqa: E402
+from tests.tiny_model import CONFIG, SPEC, random_model  # noqa: E402
 from x2ct.bundle import Bundle  # noqa: E402
 from x2ct.errors import InputError  # noqa: E402
 from x2ct.export import export_model, load_bundle_model  # noqa: E402

@@ -39,10 +39,6 @@ class Study:
         return run("sample", *views, "-m", self / model, "--threads", "1", "-o", self / "ct.nii.gz", *options)
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
-
-
 def body() -> Volume:
     """An asymmetric phantom, off centre: an ellipsoid of water with a rod of bone on the patient's right."""
     x, y, z = (np.indices(tiny_bundle.GRID).astype(np.float32) - 15.5) * 10.0

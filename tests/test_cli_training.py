@@ -7,19 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from tests import tiny_run
-from x2ct.cli import app
+from tests.commandline import run
 from x2ct.data import phantom
 from x2ct.grid import Grid
 from x2ct.volume import Volume
 
 CT_GRID = Grid((45, 35, 40), (9.0, 9.0, 8.0))
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,6 @@ POINTS_MM = np.array([[0.0, 0.0, 0.0], [60.0, -30.0, 90.0], [-85.0, 40.0, -70.0]
 SHAPE, SPACING_MM = tiny_bundle.DETECTOR, tiny_bundle.DETECTOR_MM
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct")
-
-
 def picture_of(view: View, point_mm: np.ndarray, width_mm: float = 12.0) -> np.ndarray:
     """A Gaussian spot where the view sees a point."""
     (column, row), _ = view.to_pixels(point_mm)
@@ -65,16 +60,16 @@ def test_resampled_pixel_measures_what_the_encoder_was_trained_on(name: str) -> 
     assert rows_per_mm == pytest.approx(1 / SPACING_MM[0], rel=1e-3)
 
 
-def test_picture_on_the_encoders_own_grid_is_left_alone(bundle: Bundle) -> None:
-    view = bundle.geometry.views[1]
+def test_picture_on_the_encoders_own_grid_is_left_alone(tiny: Bundle) -> None:
+    view = tiny.geometry.views[1]
     image = picture_of(view, POINTS_MM[1])
     same, matrix = onto_grid(image, view.matrix, SHAPE, SPACING_MM)
     np.testing.assert_array_equal(same, image)
     np.testing.assert_array_equal(matrix, view.matrix)
 
 
-def test_missing_view_is_invalid_and_harmless(bundle: Bundle) -> None:
-    ready = conditions(bundle, {"lateral": XRay.of(picture_of(bundle.geometry.views[1], POINTS_MM[1]))})
+def test_missing_view_is_invalid_and_harmless(tiny: Bundle) -> None:
+    ready = conditions(tiny, {"lateral": XRay.of(picture_of(tiny.geometry.views[1], POINTS_MM[1]))})
     assert ready.valid.tolist() == [[0.0, 1.0]]
     assert not ready.views[0, 0].any()
     assert ready.views[0, 1].any()
@@ -83,9 +78,9 @@ def test_missing_view_is_invalid_and_harmless(bundle: Bundle) -> None:
     assert any("one view only" in line for line in ready.warnings)
 
 
-def test_pa_equals_ap_with_parallel_rays(bundle: Bundle) -> None:
-    xray = XRay.of(picture_of(bundle.geometry.views[0], POINTS_MM[2]))
-    ap, pa = conditions(bundle, {"ap": xray}), conditions(bundle, {"pa": xray})
+def test_pa_equals_ap_with_parallel_rays(tiny: Bundle) -> None:
+    xray = XRay.of(picture_of(tiny.geometry.views[0], POINTS_MM[2]))
+    ap, pa = conditions(tiny, {"ap": xray}), conditions(tiny, {"pa": xray})
     np.testing.assert_array_equal(ap.views, pa.views)
     np.testing.assert_array_equal(ap.matrices, pa.matrices)
 
@@ -93,10 +88,10 @@ def test_pa_equals_ap_with_parallel_rays(bundle: Bundle) -> None:
 def test_pa_with_a_cone_is_seen_from_behind(tmp_path: Path) -> None:
     detector = {"shape": SPACED[0], "spacing_mm": SPACED[1]}
     usual = Geometry.cone(("ap", "lateral"), sod_mm=1000.0, sdd_mm=1200.0, **detector)
-    bundle = tiny_bundle.write(tmp_path / "cone.x2ct", usual)
+    tiny = tiny_bundle.write(tmp_path / "cone.x2ct", usual)
     behind = View.cone("pa", sod_mm=1000.0, sdd_mm=1200.0, **detector)
     xray = XRay.of(picture_of(behind, POINTS_MM[1]))
-    ready = conditions(bundle, {"pa": xray})
+    ready = conditions(tiny, {"pa": xray})
     u_w, v_w, w = ready.matrices[0, 0] @ [*POINTS_MM[1], 1.0]
     np.testing.assert_allclose([u_w / w, v_w / w], behind.to_pixels(POINTS_MM[1])[0], atol=1e-3)
 
@@ -112,32 +107,32 @@ def test_coordinates_are_voxel_centres_about_the_origin() -> None:
     np.testing.assert_allclose(coords.mean(axis=(0, 2, 3, 4)), 0.0, atol=1e-7)
 
 
-def test_geometry_views_are_found_by_name(bundle: Bundle) -> None:
+def test_geometry_views_are_found_by_name(tiny: Bundle) -> None:
     geometry = Geometry((View.parallel("pa", shape=(50, 50), spacing_mm=(9.0, 9.0)), VIEWS["cone"]))
     frontal = XRay.of(picture_of(geometry.view("pa"), POINTS_MM[1]))
-    by_either_name = [conditions(bundle, {name: frontal}, geometry) for name in ("ap", "pa")]
+    by_either_name = [conditions(tiny, {name: frontal}, geometry) for name in ("ap", "pa")]
     np.testing.assert_array_equal(by_either_name[0].matrices, by_either_name[1].matrices)
 
 
-def test_geometry_that_contradicts_is_refused(bundle: Bundle) -> None:
+def test_geometry_that_contradicts_is_refused(tiny: Bundle) -> None:
     xray = XRay.of(np.random.default_rng(0).random((50, 40), np.float32))
     cone_ap = Geometry((View.cone("ap", shape=(50, 40)),))
     with pytest.raises(InputError, match="one named lateral"):
-        conditions(bundle, {"lateral": xray}, cone_ap)
+        conditions(tiny, {"lateral": xray}, cone_ap)
     with pytest.raises(InputError, match="one named pa"):
-        conditions(bundle, {"pa": xray}, cone_ap)  # a cone's two sides differ
+        conditions(tiny, {"pa": xray}, cone_ap)  # a cone's two sides differ
     with pytest.raises(InputError, match="size"):
-        conditions(bundle, {"ap": xray}, Geometry((View.cone("ap", shape=(40, 50)),)))
+        conditions(tiny, {"ap": xray}, Geometry((View.cone("ap", shape=(40, 50)),)))
 
 
-def test_a_path_or_an_array_in_place_of_an_xray_says_how(bundle: Bundle) -> None:
+def test_a_path_or_an_array_in_place_of_an_xray_says_how(tiny: Bundle) -> None:
     for thing in ("ap.png", np.zeros((4, 4))):
         with pytest.raises(InputError, match=r"XRay\.load reads a file"):
-            conditions(bundle, {"ap": thing})  # type: ignore[dict-item]
+            conditions(tiny, {"ap": thing})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(("names", "said"), [((), "none"), (("ap", "pa"), "both ap and pa"), (("top",), "top")])
-def test_views_that_make_no_study_are_refused(bundle: Bundle, names: tuple[str, ...], said: str) -> None:
+def test_views_that_make_no_study_are_refused(tiny: Bundle, names: tuple[str, ...], said: str) -> None:
     xray = XRay.of(np.random.default_rng(0).random((50, 40), np.float32))
     with pytest.raises(InputError, match=said):
-        conditions(bundle, dict.fromkeys(names, xray))
+        conditions(tiny, dict.fromkeys(names, xray))

@@ -48,13 +48,8 @@ def errors(volume: x2ct.Volume, geometry: Geometry = GEOMETRY) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct")
-
-
-@pytest.fixture(scope="module")
-def sampler(bundle: Bundle) -> x2ct.Sampler:
-    return x2ct.Sampler(bundle, precision="f32", threads=1)
+def sampler(tiny: Bundle) -> x2ct.Sampler:
+    return x2ct.Sampler(tiny, precision="f32", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +120,8 @@ def test_an_uncalibrated_xray_is_fitted_and_the_fit_reported(sampler: x2ct.Sampl
         assert view["rms_after"] < 0.7 * view["rms_before"]
 
 
-def test_an_uncalibrated_xray_that_does_not_fit_is_refused(bundle: Bundle) -> None:
-    x, mu = attenuation_knots(bundle.intensity)
+def test_an_uncalibrated_xray_that_does_not_fit_is_refused(tiny: Bundle) -> None:
+    x, mu = attenuation_knots(tiny.intensity)
     seen = np.ones(tiny_bundle.DETECTOR, bool)
     views = [(view.name, view.matrix, images()[view.name], seen, False) for view in GEOMETRY.views]
     pull = _core.Consistency(GRID.shape, GRID.index_to_mm, x, mu, views, threads=1)
@@ -135,9 +130,9 @@ def test_an_uncalibrated_xray_that_does_not_fit_is_refused(bundle: Bundle) -> No
         pull.pull(upside)
 
 
-def test_padding_is_not_measured(bundle: Bundle) -> None:
+def test_padding_is_not_measured(tiny: Bundle) -> None:
     small = x2ct.XRay.of(images()["ap"][8:-8, 12:-12], tiny_bundle.DETECTOR_MM)
-    seen = conditioning.measured(bundle, {"ap": small})
+    seen = conditioning.measured(tiny, {"ap": small})
     assert seen.shape == (2, *tiny_bundle.DETECTOR)
     assert seen[0, 8:-8, 12:-12].all() and seen[0].sum() == 48 * 40
     assert not seen[1].any()
@@ -188,10 +183,10 @@ def test_wrong_use_is_refused(when: str | list[int], gamma: float | None, says: 
         Pull.of(when, gamma)
 
 
-def test_the_command_line_pulls(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_command_line_pulls(tiny: Bundle, tmp_path: Path) -> None:
     for name, image in images().items():
         np.save(tmp_path / f"{name}.npy", image)
-    given = ["--ap", f"{tmp_path}/ap.npy", "--lateral", f"{tmp_path}/lateral.npy", "-m", str(bundle.path)]
+    given = ["--ap", f"{tmp_path}/ap.npy", "--lateral", f"{tmp_path}/lateral.npy", "-m", str(tiny.path)]
     wanted = ["--consistency", "every", "--gamma", "3", "-o", f"{tmp_path}/ct.nii.gz", "--json", "--threads", "1"]
     done = CliRunner().invoke(app, ["sample", *given, *wanted])
     assert done.exit_code == 0, done.output

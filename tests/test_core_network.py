@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -13,67 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from tests.processes import status_in_a_fresh_process
+from tests.tiny_network import GRID, RUNTIME, TABLE, WHOLE, Array, arrays, by_onnx, save
 from x2ct import _core
 from x2ct.errors import Cancelled, InputError, MissingRuntimeError, X2CTError
 
-Array = npt.NDArray[np.float32]
-
-SPEC = importlib.util.find_spec("openvino")
-assert SPEC is not None
-assert SPEC.submodule_search_locations is not None
-RUNTIME = SPEC.submodule_search_locations[0]
-GRID = (16, 12, 20)
-WHOLE = [1, 1, *GRID]
 NATIVE = _core.backends({"openvino": RUNTIME})[0]["precisions"]["cpu"]
-
-
-def save(
-    path: Path, nodes: list[Any], inputs: dict[str, list[Any]], outputs: dict[str, list[Any]], **weights: Any
-) -> str:
-    def infos(tensors: dict[str, list[Any]]) -> list[Any]:
-        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in tensors.items()]
-
-    initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
-    graph = helper.make_graph(nodes, "tiny", infos(inputs), infos(outputs), initializers)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-    return str(path)
-
-
-def write_denoiser(path: Path) -> str:
-    """denoised = (c0 * x + conv(relu(conv(x)))) / (1 + sigma)^2 on any grid: the contract's names and shapes."""
-    rng = np.random.default_rng(0)
-    free: list[Any] = ["N", 1, "X", "Y", "Z"]
-    nodes = [
-        helper.make_node("Conv", ["x", "w1"], ["hidden"], pads=[1] * 6),
-        helper.make_node("Relu", ["hidden"], ["active"]),
-        helper.make_node("Conv", ["active", "w2"], ["change"], pads=[1] * 6),
-        helper.make_node("Mul", ["x", "c0"], ["kept"]),
-        helper.make_node("Add", ["kept", "change"], ["raw"]),
-        helper.make_node("Add", ["sigma", "one"], ["above"]),
-        helper.make_node("Mul", ["above", "above"], ["square"]),
-        helper.make_node("Reshape", ["square", "column"], ["scale"]),
-        helper.make_node("Div", ["raw", "scale"], ["denoised"]),
-    ]
-    return save(
-        path,
-        nodes,
-        {"x": free, "sigma": ["N"], "c0": free},
-        {"denoised": free},
-        w1=rng.normal(0, 0.2, (8, 1, 3, 3, 3)).astype(np.float32),
-        w2=rng.normal(0, 0.2, (1, 8, 3, 3, 3)).astype(np.float32),
-        one=np.ones(1, np.float32),
-        column=np.array([-1, 1, 1, 1, 1]),
-    )
-
-
-@pytest.fixture(scope="module")
-def denoiser_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_denoiser(tmp_path_factory.mktemp("onnx") / "denoiser.onnx")
 
 
 def load(path: str, precision: str = "f32", **options: Any) -> _core.Network:
@@ -84,22 +32,6 @@ def load(path: str, precision: str = "f32", **options: Any) -> _core.Network:
 @pytest.fixture(scope="module")
 def network(denoiser_file: str) -> _core.Network:
     return load(denoiser_file)
-
-
-def arrays(seed: int = 0) -> dict[str, Array]:
-    rng = np.random.default_rng(seed)
-    return {
-        "x": rng.normal(size=WHOLE).astype(np.float32),
-        "sigma": np.array([0.5], np.float32),
-        "c0": rng.normal(size=WHOLE).astype(np.float32),
-    }
-
-
-def by_onnx(path: str, inputs: dict[str, Array]) -> Array:
-    from onnx.reference import ReferenceEvaluator
-
-    result: Array = ReferenceEvaluator(path).run(None, inputs)[0]
-    return result
 
 
 # ------------------------------------------------------------------------------------------------ one network
@@ -284,18 +216,6 @@ def test_other_types_than_float32_are_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ the runtime
 
 
-def status_in_a_fresh_process(runtime_dir: Path | str, name: str = "openvino") -> dict[str, Any]:
-    """What a process says that has not opened the runtime yet: an opened one stays."""
-    places = {name: str(runtime_dir)}
-    code = f"import json; from x2ct import _core; print(json.dumps(_core.backends({places!r})))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stderr == ""
-    import json
-
-    (status,) = (one for one in json.loads(run.stdout) if one["name"] == name)
-    return dict(status)
-
-
 def test_the_installed_runtime_is_available() -> None:
     status = status_in_a_fresh_process(RUNTIME)
     assert status["available"], status["reason"]
@@ -368,8 +288,6 @@ def test_openvinos_own_module_may_be_loaded_beside_it(denoiser_file: str) -> Non
 
 
 # ------------------------------------------------------------------------------------------------ the sampler
-
-TABLE = _core.Table.make("dpmpp-2m", _core.schedule("log-snr", 5, 0.03, 20.0))
 
 
 @pytest.fixture

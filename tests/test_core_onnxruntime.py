@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -16,18 +15,8 @@ from onnx import TensorProto, helper
 
 import x2ct
 from tests import tiny_bundle
-from tests.test_core_network import (
-    GRID,
-    RUNTIME,
-    TABLE,
-    WHOLE,
-    Array,
-    arrays,
-    by_onnx,
-    save,
-    status_in_a_fresh_process,
-    write_denoiser,
-)
+from tests.processes import shared_library, status_in_a_fresh_process
+from tests.tiny_network import GRID, RUNTIME, TABLE, WHOLE, Array, arrays, by_onnx, save
 from x2ct import _core
 from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError, X2CTError
 from x2ct.runtimes import choose, find_runtime
@@ -48,11 +37,6 @@ convolutions are Winograd's where that is faster."""
 def load(path: str, **options: Any) -> _core.Network:
     given: dict[str, Any] = {"backend": "onnxruntime", "shapes": SHAPES, "threads": 1, "runtime_dir": PLACE}
     return _core.Network(path, **{**given, **options})
-
-
-@pytest.fixture(scope="module")
-def denoiser_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_denoiser(tmp_path_factory.mktemp("onnx") / "denoiser.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -310,13 +294,7 @@ def test_a_missing_runtime_is_a_line_that_says_what_to_install(tmp_path: Path) -
 
 def library(folder: Path, body: str) -> Path:
     """A shared library that passes for the runtime's by its name."""
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    made = folder / "libonnxruntime.so.1.20.1"
-    (folder / "made.cpp").write_text(body)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", made, folder / "made.cpp"], check=True)
-    return made
+    return shared_library(folder / "libonnxruntime.so.1.20.1", body)
 
 
 def test_an_old_runtime_is_refused_by_its_version(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import x2ct
 from tests import tiny_bundle
-from tests.test_core_network import RUNTIME, Array, status_in_a_fresh_process
+from tests.processes import status_in_a_fresh_process
+from tests.tiny_network import RUNTIME, Array
 from x2ct import _core
 from x2ct.built import torchartefacts
 from x2ct.built.artefacts import Cache
@@ -38,33 +39,28 @@ BOUND_HU = 0.1
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct")
-
-
-@pytest.fixture(scope="module")
-def script(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def script(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("script") / "denoiser.pt"
-    torchfiles.build(bundle, bundle.networks.denoiser, "torchscript", target)
+    torchfiles.build(tiny, tiny.networks.denoiser, "torchscript", target)
     return target
 
 
 @pytest.fixture(scope="module")
-def package(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def package(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("g++") is None:
         pytest.skip("AOTInductor needs g++")
     target = tmp_path_factory.mktemp("package") / "denoiser.pt2"
-    torchfiles.build(bundle, bundle.networks.denoiser, "aoti", target)
+    torchfiles.build(tiny, tiny.networks.denoiser, "aoti", target)
     return target
 
 
 @pytest.fixture(scope="module")
-def cache(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that export has put the tiny bundle's TorchScript into, proven."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("X2CT_CACHE", str(folder))
-        done = formats.export(str(bundle.path), None, ("torchscript",), folder=folder / "copies")
+        done = formats.export(str(tiny.path), None, ("torchscript",), folder=folder / "copies")
     assert {row.artefact for row in done.proofs} == {"onnx", "torchscript"}
     assert all(row.passed for row in done.proofs)
     return folder
@@ -81,8 +77,8 @@ def inputs(shapes: dict[str, list[int]], sigma: float = 0.5, seed: int = 0) -> d
     return {**made, "sigma": np.full(shapes["sigma"], sigma, np.float32)}
 
 
-def openvino(bundle: Bundle, given: dict[str, Array]) -> Array:
-    path = str(bundle.file_of(bundle.networks.denoiser))
+def openvino(tiny: Bundle, given: dict[str, Array]) -> Array:
+    path = str(tiny.file_of(tiny.networks.denoiser))
     shapes = {name: list(value.shape) for name, value in given.items()}
     network = _core.Network(path, precision="f32", threads=1, shapes=shapes, runtime_dir=RUNTIME)
     return network(given)["denoised"]
@@ -93,12 +89,12 @@ def openvino(bundle: Bundle, given: dict[str, Array]) -> Array:
 
 @pytest.mark.parametrize("kind", ["script", "package"])
 @pytest.mark.parametrize("sigma", [0.03, 0.8, 20.0])
-def test_values_are_openvinos(bundle: Bundle, kind: str, sigma: float, request: pytest.FixtureRequest) -> None:
+def test_values_are_openvinos(tiny: Bundle, kind: str, sigma: float, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(kind)
     other = {"x": [1, 1, 16, 40, 24], "sigma": [1], "c0": [1, 1, 8, 20, 12]}
     for shapes in (SHAPES, other):
         given = inputs(shapes, sigma)
-        wanted = openvino(bundle, given)
+        wanted = openvino(tiny, given)
         assert np.abs(load(path, shapes=shapes)(given)["denoised"] - wanted).max() < 1e-5 * np.abs(wanted).max()
     free = load(path, shapes={})
     assert free.inputs["x"][2:] == (-1, -1, -1)
@@ -145,7 +141,7 @@ def test_threads_are_the_evaluations_own_and_set_back_after_it(script: Path) -> 
     assert np.abs(one - two).max() < 1e-6
 
 
-def test_all_runtimes_and_python_torch_live_in_one_process(bundle: Bundle, script: Path) -> None:
+def test_all_runtimes_and_python_torch_live_in_one_process(tiny: Bundle, script: Path) -> None:
     code = (
         "import sys; from x2ct import _core\n"
         "onnx, script, openvino, onnxruntime, place = sys.argv[1:]\n"
@@ -156,7 +152,7 @@ def test_all_runtimes_and_python_torch_live_in_one_process(bundle: Bundle, scrip
     )
     ort = next(one for one in _core.backends() if one["name"] == "onnxruntime")["built"]
     places = [RUNTIME, str(find_runtime("onnxruntime").folder) if ort else "", PLACE]
-    command = [sys.executable, "-c", code, bundle.file_of(bundle.networks.denoiser), script, *places]
+    command = [sys.executable, "-c", code, tiny.file_of(tiny.networks.denoiser), script, *places]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (run.stdout, run.stderr) == ("3.0\n", "")
 
@@ -174,11 +170,11 @@ def xrays() -> dict[str, x2ct.XRay]:
 
 @pytest.mark.parametrize("solver", ["dpmpp-2m", "heun"])
 def test_the_same_seed_gives_openvinos_volume(
-    bundle: Bundle, cache: Path, solver: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, cache: Path, solver: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("X2CT_CACHE", str(cache))
     found, wanted = (
-        x2ct.Sampler(bundle, backend=backend, precision="f32", threads=2).run(**xrays(), seed=5, solver=solver)
+        x2ct.Sampler(tiny, backend=backend, precision="f32", threads=2).run(**xrays(), seed=5, solver=solver)
         for backend in ("torch", "openvino")
     )
     assert np.abs(found.volume.hu - wanted.volume.hu).max() < BOUND_HU
@@ -192,32 +188,32 @@ def test_the_same_seed_gives_openvinos_volume(
 
 
 def test_what_has_not_been_made_is_named_with_the_command_that_makes_it(
-    bundle: Bundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.save(tmp_path / "ap.npy", xrays()["ap"].image)
-    arguments = ["sample", "--ap", str(tmp_path / "ap.npy"), "-m", str(bundle.path), "--backend", "torch"]
+    arguments = ["sample", "--ap", str(tmp_path / "ap.npy"), "-m", str(tiny.path), "--backend", "torch"]
     for folder, more in ((tmp_path / "empty", []), (cache, ["--provider", "aoti"])):
         monkeypatch.setenv("X2CT_CACHE", str(folder))
         failed = CliRunner().invoke(app, [*arguments, *more, "-o", str(tmp_path / "ct.nii.gz")])
         assert failed.exit_code == 3
-        assert f"make it: x2ct export {bundle.path} --format" in failed.stderr
+        assert f"make it: x2ct export {tiny.path} --format" in failed.stderr
     assert not (tmp_path / "ct.nii.gz").exists()
 
 
 def test_what_another_machine_made_runs_only_where_it_is_trusted(
-    bundle: Bundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = str(cache / "copies")
     monkeypatch.setenv("X2CT_CACHE", str(cache))
-    kind, files = torchartefacts.find(bundle, folder=copies)  # made here
+    kind, files = torchartefacts.find(tiny, folder=copies)  # made here
     assert (kind, len(files)) == ("torchscript", 3)
     monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "elsewhere"))
     options: dict[str, Any] = {"backend": "torch", "artefacts": copies, "threads": 1}
     with pytest.raises(InputError, match=r"one that was built elsewhere.*say --trust"):
-        x2ct.Sampler(bundle, **options).sample(**xrays(), steps=2)
-    assert x2ct.Sampler(bundle, trust=True, **options).sample(**xrays(), steps=2).hu.shape == tiny_bundle.GRID
+        x2ct.Sampler(tiny, **options).sample(**xrays(), steps=2)
+    assert x2ct.Sampler(tiny, trust=True, **options).sample(**xrays(), steps=2).hu.shape == tiny_bundle.GRID
     np.save(tmp_path / "ap.npy", xrays()["ap"].image)
-    arguments = ["sample", "--ap", str(tmp_path / "ap.npy"), "-m", str(bundle.path), "-o", str(tmp_path / "ct.nii.gz")]
+    arguments = ["sample", "--ap", str(tmp_path / "ap.npy"), "-m", str(tiny.path), "-o", str(tmp_path / "ct.nii.gz")]
     arguments += ["--backend", "torch", "--artefacts", copies]
     assert CliRunner().invoke(app, arguments).exit_code == 2
     assert not (tmp_path / "ct.nii.gz").exists()
@@ -263,7 +259,7 @@ def test_bad_arrays_are_refused(script: Path) -> None:
     network(inputs(SHAPES))
 
 
-def test_bad_files_are_refused(script: Path, bundle: Bundle, tmp_path: Path) -> None:
+def test_bad_files_are_refused(script: Path, tiny: Bundle, tmp_path: Path) -> None:
     for suffix in (".pt", ".pt2"):
         text, cut = tmp_path / f"text{suffix}", tmp_path / f"cut{suffix}"
         text.write_text("not a network")
@@ -273,7 +269,7 @@ def test_bad_files_are_refused(script: Path, bundle: Bundle, tmp_path: Path) -> 
                 load(path)
             assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"found \.onnx, expected \.pt .*x2ct export BUNDLE"):
-        load(bundle.file_of(bundle.networks.denoiser))
+        load(tiny.file_of(tiny.networks.denoiser))
 
 
 def test_a_file_that_export_did_not_make_is_refused(tmp_path: Path) -> None:
@@ -293,7 +289,7 @@ def test_choices_that_cannot_be_are_refused() -> None:
 
 
 def test_an_artefact_that_computes_something_else_is_not_written(
-    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One weight of the denoiser, changed by a tenth on the way to the file."""
     monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "cache"))
@@ -307,19 +303,19 @@ def test_an_artefact_that_computes_something_else_is_not_written(
 
     monkeypatch.setattr(torchfiles, "OnnxModule", Wrong)
     with pytest.raises(X2CTError, match="proof failed, not written: torchscript in torch"):
-        formats.export(str(bundle.path), None, ("torchscript",), folder=tmp_path / "copies")
+        formats.export(str(tiny.path), None, ("torchscript",), folder=tmp_path / "copies")
     assert not list((tmp_path / "copies").iterdir())
     assert all(
-        Cache().find(torchartefacts.recipe(bundle, network, "torchscript")) is None
-        for _, network in bundle.networks.items()
+        Cache().find(torchartefacts.recipe(tiny, network, "torchscript")) is None
+        for _, network in tiny.networks.items()
     )
 
 
-def test_the_proof_covers_noise_levels_patches_and_the_volume(bundle: Bundle) -> None:
-    reference = proof.reference_of(bundle)
+def test_the_proof_covers_noise_levels_patches_and_the_volume(tiny: Bundle) -> None:
+    reference = proof.reference_of(tiny)
     assert len(reference.denoised) == 2
     assert all(len(value) == proof.SIGMAS for value in reference.denoised.values())
-    assert reference.volume.shape == bundle.grid.shape
+    assert reference.volume.shape == tiny.grid.shape
 
 
 # ------------------------------------------------------------------------------------------------ the runtime

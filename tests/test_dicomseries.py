@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from benchmarks import input_files as files
+from tests import refusals
 from x2ct.errors import InputError
 from x2ct.volume import Volume
 
@@ -63,14 +64,9 @@ def write_series(
 
 
 def refused(folder: Path, *words: str) -> None:
-    with pytest.raises(InputError) as caught:
-        Volume.load(folder)
-    line = str(caught.value)
-    assert "\n" not in line
+    line = refusals.refused(lambda: Volume.load(folder), *words)
     assert "Doe" not in line
     assert "4711" not in line
-    for word in words:
-        assert word in line, line
 
 
 def test_series_comes_back_in_place_and_to_the_bit(tmp_path: Path) -> None:

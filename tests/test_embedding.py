@@ -9,7 +9,6 @@ import ctypes
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,8 @@ from hypothesis import strategies as st
 
 import x2ct
 from tests import tiny_bundle
-from tests.test_bundle import FIELD_FAULTS, GRAPH_FAULTS, edit, put, replace_graph
+from tests.bundle_faults import FIELD_FAULTS, GRAPH_FAULTS, edit, put, replace_graph
+from tests.processes import run_outside
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry
@@ -36,14 +36,6 @@ ABI = 2
 DEMO = ROOT / "x2ct" / "models" / "demo"
 
 
-def run(*command: str | Path, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command that knows nothing of this environment's Python."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "LD_"))}
-    done = subprocess.run([str(c) for c in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False)
-    assert done.returncode == expect, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    return done
-
-
 def runtime_dir() -> str:
     folder = find_runtime().folder
     assert folder is not None
@@ -55,7 +47,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `cmake --install` gives, moved once: it must not remember where it was installed."""
     assert (BUILD / "CMakeCache.txt").exists(), "make build comes first"
     folder = tmp_path_factory.mktemp("installed")
-    run(TOOLS / "cmake", "--install", BUILD, "--prefix", folder / "first", cwd=folder)
+    run_outside(TOOLS / "cmake", "--install", BUILD, "--prefix", folder / "first", cwd=folder)
     return (folder / "first").rename(folder / "prefix")
 
 
@@ -64,24 +56,19 @@ def examples(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The examples, copied out of the checkout and built against the installed tree with every warning an error."""
     folder = tmp_path_factory.mktemp("consumer")
     shutil.copytree(ROOT / "csrc" / "examples", folder / "source")
-    run(
+    run_outside(
         *(TOOLS / "cmake", "-S", folder / "source", "-B", folder / "build", "-G", "Ninja"),
         *(f"-DCMAKE_MAKE_PROGRAM={TOOLS / 'ninja'}", f"-DCMAKE_PREFIX_PATH={tree}"),
         *("-DCMAKE_C_FLAGS=-std=c99 -pedantic -Wall -Wextra -Werror", "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror"),
         cwd=folder,
     )
-    run(TOOLS / "cmake", "--build", folder / "build", cwd=folder)
+    run_outside(TOOLS / "cmake", "--build", folder / "build", cwd=folder)
     return folder / "build"
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct").path
-
-
 @pytest.fixture
-def folder(original: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(original, tmp_path / "tiny.x2ct"))
+def folder(tiny_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_path, tmp_path / "tiny.x2ct"))
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +90,17 @@ def test_the_tree_offers_what_it_should(tree: Path) -> None:
     public = {f"include/x2ct/{path.name}" for path in (ROOT / "csrc" / "include" / "x2ct").glob("*.h")}
     others = {"lib/libx2ct.so", "lib/libx2ct_core.a", "lib/x2ct/libx2ct_openvino.so", "lib/cmake/x2ct/x2ctConfig.cmake"}
     assert public | others <= names
-    exported = run("nm", "-D", "--defined-only", tree / "lib" / "libx2ct.so", cwd=tree).stdout.split("\n")[:-1]
+    exported = run_outside("nm", "-D", "--defined-only", tree / "lib" / "libx2ct.so", cwd=tree).stdout.split("\n")[:-1]
     symbols = {line.split()[-1].split("@")[0] for line in exported}
     assert symbols, "the C interface is exported"
     assert all(symbol.startswith("x2ct_") for symbol in symbols)
     for path in (tree / "lib").rglob("*.so"):
-        dynamic = run("readelf", "-d", path, cwd=tree).stdout
+        dynamic = run_outside("readelf", "-d", path, cwd=tree).stdout
         assert "RPATH" not in dynamic
         assert "RUNPATH" not in dynamic
 
 
-def test_c_gives_what_python_gives(examples: Path, original: Path, tmp_path: Path) -> None:
+def test_c_gives_what_python_gives(examples: Path, tiny_path: Path, tmp_path: Path) -> None:
     """The same bits, from a model's own views; with one view missing too."""
     for count in (2, 1):
         images = [random_xray(tiny_bundle.DETECTOR, seed) for seed in range(count)]
@@ -121,73 +108,73 @@ def test_c_gives_what_python_gives(examples: Path, original: Path, tmp_path: Pat
         for slot, image in enumerate(images):
             image.tofile(tmp_path / f"{slot}.f32")
             files[slot] = str(tmp_path / f"{slot}.f32")
-        run(examples / "sample_c", original, runtime_dir(), *files, "7", tmp_path / "out.f32", cwd=tmp_path)
+        run_outside(examples / "sample_c", tiny_path, runtime_dir(), *files, "7", tmp_path / "out.f32", cwd=tmp_path)
         found = np.fromfile(tmp_path / "out.f32", np.float32).reshape(tiny_bundle.GRID)
         xrays = dict(zip(("ap", "lateral"), map(x2ct.XRay.of, images), strict=False))
-        wanted = x2ct.Sampler(original, precision="f32").sample(**xrays, seed=7)
+        wanted = x2ct.Sampler(tiny_path, precision="f32").sample(**xrays, seed=7)
         np.testing.assert_array_equal(found, wanted.hu)
 
 
-def test_cpp_gives_what_python_gives_from_any_detector(examples: Path, original: Path, tmp_path: Path) -> None:
+def test_cpp_gives_what_python_gives_from_any_detector(examples: Path, tiny_path: Path, tmp_path: Path) -> None:
     """The same bits, from pictures of another size and pitch than the model's, through matrices."""
     shape, pitch = (41, 50), 9.5
     images = [random_xray(shape, seed) for seed in (3, 4)]
     for name, image in zip(("ap", "lateral"), images, strict=True):
         image.tofile(tmp_path / name)
-    run(
-        *(examples / "sample_cpp", original, runtime_dir(), str(shape[0]), str(shape[1]), str(pitch)),
+    run_outside(
+        *(examples / "sample_cpp", tiny_path, runtime_dir(), str(shape[0]), str(shape[1]), str(pitch)),
         *(tmp_path / "ap", tmp_path / "lateral", "11", tmp_path / "out.f32"),
         cwd=tmp_path,
     )
     found = np.fromfile(tmp_path / "out.f32", np.float32).reshape(tiny_bundle.GRID)
     geometry = Geometry.parallel(("ap", "lateral"), shape=shape, spacing_mm=(pitch, pitch))
     ap, lateral = map(x2ct.XRay.of, images)
-    wanted = x2ct.Sampler(original, precision="f32").sample(ap=ap, lateral=lateral, geometry=geometry, seed=11)
+    wanted = x2ct.Sampler(tiny_path, precision="f32").sample(ap=ap, lateral=lateral, geometry=geometry, seed=11)
     np.testing.assert_array_equal(found, wanted.hu)
 
 
-def test_c_gives_pythons_many_samples_pulled_towards_the_xrays(examples: Path, original: Path, tmp_path: Path) -> None:
+def test_c_gives_pythons_many_samples_pulled_towards_the_xrays(examples: Path, tiny_path: Path, tmp_path: Path) -> None:
     """The same bits: mean and spread of three samples, consistency at chosen evaluations."""
     images = [np.zeros(tiny_bundle.DETECTOR, np.float32) for _ in range(2)]
     for seed, image in enumerate(images):  # air around the body, so that it is known to lie in the grid
         image[16:48, 18:46] = random_xray((32, 28), seed)
         image.tofile(tmp_path / f"{seed}.f32")
     files = (tmp_path / "0.f32", tmp_path / "1.f32")
-    told = run(
-        *(examples / "sample_c", original, runtime_dir(), *files, "7", tmp_path / "out.f32", "3", "2,5"), cwd=tmp_path
+    told = run_outside(
+        *(examples / "sample_c", tiny_path, runtime_dir(), *files, "7", tmp_path / "out.f32", "3", "2,5"), cwd=tmp_path
     ).stderr
     assert "sample 2:" in told and "18/18" in told and "view 1: off by" in told
     ap, lateral = map(x2ct.XRay.of, images)
-    wanted = x2ct.Sampler(original, precision="f32").run(ap=ap, lateral=lateral, seed=7, samples=3, consistency=[2, 5])
+    wanted = x2ct.Sampler(tiny_path, precision="f32").run(ap=ap, lateral=lateral, seed=7, samples=3, consistency=[2, 5])
     assert wanted.spread is not None
     for name, volume in (("out.f32", wanted.volume), ("out.f32.std", wanted.spread)):
         found = np.fromfile(tmp_path / name, np.float32).reshape(tiny_bundle.GRID)
         np.testing.assert_array_equal(found, volume.hu)
-    refused = run(
-        *(examples / "sample_c", original, runtime_dir(), *files, "7", tmp_path / "no.f32", "1", "2,7"),
+    refused = run_outside(
+        *(examples / "sample_c", tiny_path, runtime_dir(), *files, "7", tmp_path / "no.f32", "1", "2,7"),
         cwd=tmp_path,
         expect=2,
     ).stderr
     assert "expected 1 to 6" in refused and not (tmp_path / "no.f32").exists()
 
 
-def test_cpp_fills_a_grid_in_tiles_as_python_does(examples: Path, original: Path, tmp_path: Path) -> None:
+def test_cpp_fills_a_grid_in_tiles_as_python_does(examples: Path, tiny_path: Path, tmp_path: Path) -> None:
     grid = Grid((64, 48, 96), tiny_bundle.SPACING_MM)
     with pytest.raises(MemoryLimitError) as least:
-        x2ct.Sampler(original, precision="f32", grid=grid, memory=1 << 20).compile()
+        x2ct.Sampler(tiny_path, precision="f32", grid=grid, memory=1 << 20).compile()
     budget = re.search(r"at least (\d+) MiB", str(least.value))
     assert budget is not None
     shape, pitch = tiny_bundle.DETECTOR, tiny_bundle.DETECTOR_MM[0]
     images = [random_xray(shape, seed) for seed in (3, 4)]
     for name, image in zip(("ap", "lateral"), images, strict=True):
         image.tofile(tmp_path / name)
-    told = run(
-        *(examples / "sample_cpp", original, runtime_dir(), str(shape[0]), str(shape[1]), str(pitch)),
+    told = run_outside(
+        *(examples / "sample_cpp", tiny_path, runtime_dir(), str(shape[0]), str(shape[1]), str(pitch)),
         *(tmp_path / "ap", tmp_path / "lateral", "11", tmp_path / "out.f32", *map(str, grid.shape), budget[1]),
         cwd=tmp_path,
     ).stderr
     ap, lateral = map(x2ct.XRay.of, images)
-    sampler = x2ct.Sampler(original, precision="f32", grid=grid, memory=int(budget[1]) << 20)
+    sampler = x2ct.Sampler(tiny_path, precision="f32", grid=grid, memory=int(budget[1]) << 20)
     wanted = sampler.run(ap=ap, lateral=lateral, seed=11)
     count = wanted.report["tiles"]["count"]
     assert count != [1, 1, 1] and "tiles: {} x {} x {}".format(*count) in told
@@ -201,7 +188,7 @@ def test_the_bundled_model_is_sampled_from_outside(examples: Path, tmp_path: Pat
         image.tofile(tmp_path / name)
     rows, columns = images["ap"].shape
     [pitch] = {step for view in Geometry.load(DEMO / "geometry.json").views for step in view.spacing_mm}
-    run(
+    run_outside(
         *(examples / "sample_cpp", bundle.path, runtime_dir(), str(rows), str(columns), str(pitch)),
         *(tmp_path / "ap", tmp_path / "lateral", "0", tmp_path / "out.f32"),
         cwd=tmp_path,
@@ -216,10 +203,10 @@ def test_the_bundled_model_is_sampled_from_outside(examples: Path, tmp_path: Pat
 def test_an_error_reaches_the_outside_with_its_code(examples: Path, folder: Path, tmp_path: Path) -> None:
     random_xray(tiny_bundle.DETECTOR, 0).tofile(tmp_path / "ap")
     rest = (tmp_path / "ap", "-", "0", tmp_path / "out.f32")
-    absent = run(examples / "sample_c", folder, tmp_path, *rest, cwd=tmp_path, expect=3).stderr
+    absent = run_outside(examples / "sample_c", folder, tmp_path, *rest, cwd=tmp_path, expect=3).stderr
     assert "pip install openvino" in absent
     (folder / "lift.onnx").write_bytes(b"damaged")
-    damaged = run(examples / "sample_c", folder, runtime_dir(), *rest, cwd=tmp_path, expect=2).stderr
+    damaged = run_outside(examples / "sample_c", folder, runtime_dir(), *rest, cwd=tmp_path, expect=2).stderr
     assert "lift.onnx: size" in damaged
     assert len(damaged.splitlines()) == 1
     assert not (tmp_path / "out.f32").exists()
@@ -236,7 +223,7 @@ def test_a_truncated_runtime_is_refused_and_not_mapped(library: ctypes.CDLL, tmp
         "status = lib.x2ct_check_backend(b'auto', None, sys.argv[2].encode());"
         "sys.stdout.write(str(status) + lib.x2ct_last_error().decode())"
     )
-    told = run(sys.executable, "-c", code, library._name, tmp_path, cwd=tmp_path).stdout
+    told = run_outside(sys.executable, "-c", code, library._name, tmp_path, cwd=tmp_path).stdout
     assert told.startswith("3")
     assert "truncated" in told
     assert "pip install openvino" in told
@@ -273,8 +260,8 @@ def python_refusal(folder: Path) -> str:
     return ""
 
 
-def test_good_bundles_are_taken(library: ctypes.CDLL, original: Path) -> None:
-    assert refusal(library, original) == ""
+def test_good_bundles_are_taken(library: ctypes.CDLL, tiny_path: Path) -> None:
+    assert refusal(library, tiny_path) == ""
     assert refusal(library, Bundle.load("chest").path) == ""
 
 
@@ -335,10 +322,10 @@ def _mutated(text: bytes, data: st.DataObject) -> bytes:
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_both_readers_take_and_refuse_the_same(library: ctypes.CDLL, original: Path, data: st.DataObject) -> None:
-    text = (original / "model.json").read_bytes()
+def test_both_readers_take_and_refuse_the_same(library: ctypes.CDLL, tiny_path: Path, data: st.DataObject) -> None:
+    text = (tiny_path / "model.json").read_bytes()
     try:
-        (original / "model.json").write_bytes(_mutated(text, data))
-        assert bool(refusal(library, original)) == bool(python_refusal(original)), python_refusal(original)
+        (tiny_path / "model.json").write_bytes(_mutated(text, data))
+        assert bool(refusal(library, tiny_path)) == bool(python_refusal(tiny_path)), python_refusal(tiny_path)
     finally:
-        (original / "model.json").write_bytes(text)
+        (tiny_path / "model.json").write_bytes(text)

@@ -8,10 +8,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from tests import tiny_bundle
-from x2ct.cli import app
+from tests import commandline, tiny_bundle
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
 from x2ct.evaluation.job import FILES
@@ -38,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["evaluate", *(str(argument) for argument in arguments), "--threads", "1"])
+    return commandline.run("evaluate", *arguments, "--threads", 1)
 
 
 def report(out: Path) -> dict:
@@ -147,7 +146,7 @@ def test_what_the_sampler_writes_from_the_written_x_rays_is_what_the_bundle_gets
     place = xrays / "person4"
     pair = ["--ap", place / "ap.npy", "--lateral", place / "lateral.npy", "--geometry", place / "geometry.json"]
     arguments = ["sample", *pair, "-m", folder / "tiny.x2ct", "-o", theirs / "person4.nii.gz", "--samples", 2]
-    assert CliRunner().invoke(app, [*map(str, arguments), "--threads", "1", "-q"]).exit_code == 0
+    assert commandline.run(*arguments, "--threads", 1, "-q").exit_code == 0
     grid = ["--shape", "32,32,32", "--voxel", "10", "--geometry", place / "geometry.json"]
     done = run(*common, "--predictions", theirs, "-o", folder / "again", *grid)
     assert done.exit_code == 0, done.stderr

@@ -14,53 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 torch = pytest.importorskip("torch")
 
-from x2ct.bundle import OPSET, Bundle, Diffusion, Grid, Patch, XRaySpec  # noqa: E402
+from tests.tiny_model import CONFIG, SPEC, random_model  # noqa: E402
+from x2ct.bundle import OPSET, Bundle, Grid, Patch, XRaySpec  # noqa: E402
 from x2ct.errors import InputError, X2CTError  # noqa: E402
-from x2ct.export import ExportReport, ModelSpec, export_model, export_run, graphs, parity, run  # noqa: E402
+from x2ct.export import ExportReport, export_model, export_run, graphs, parity, run  # noqa: E402
 from x2ct.export.parity import F16_WEIGHTS_TOLERANCE, F32_TOLERANCE, relative_error  # noqa: E402
 from x2ct.export.tidy import tidy  # noqa: E402
 from x2ct.export.weights import to_f16  # noqa: E402
-from x2ct.geometry import Geometry  # noqa: E402
 from x2ct.intensity import Intensity  # noqa: E402
-from x2ct.model import ModelConfig, X2CTModel  # noqa: E402
 from x2ct.training import TrainConfig, checkpoint, load_run  # noqa: E402
 from x2ct.training.config import PatchConfig  # noqa: E402
 from x2ct.training.loop import new_state  # noqa: E402
-
-CONFIG = ModelConfig(
-    detector=(64, 64),
-    encoder_channels=(8, 8, 16),
-    lift_channels=(8, 16),
-    lift_blocks=(1, 1),
-    channels=(8, 16),
-    blocks=(1, 1),
-    embedding=8,
-)
-SPEC = ModelSpec(
-    name="tiny",
-    grid=Grid((32, 32, 32), (10.0, 10.0, 10.0)),
-    intensity=Intensity(),
-    xray=XRaySpec((64, 64), (6.0, 6.0), (5.0, 7.0)),
-    geometry=Geometry.parallel(("ap", "lateral"), shape=(64, 64), spacing_mm=(6.0, 6.0)),
-    diffusion=Diffusion(CONFIG.sigma_data, 0.03, 20.0, "log-snr", "dpmpp-2m", 6),
-    patch=Patch(((16, 16, 16), (32, 32, 32)), (0.75, 0.25), CONFIG.stride),
-    receptive_radius=CONFIG.receptive_radius,
-    lift_radius=7,
-    provenance={"data": "none: random weights"},
-)
-
-
-def random_model(config: ModelConfig = CONFIG) -> X2CTModel:
-    """A model whose gains, which start at zero, let every layer through."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = X2CTModel(config)
-    model.normalize()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 0:
-                parameter.fill_(0.7)
-    return model.eval()
 
 
 @pytest.fixture(autouse=True)

@@ -7,23 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from tests import tiny_bundle
+from tests import commandline
 from x2ct import about
-from x2ct.cli import app
 from x2ct.runtimes import PRECISIONS
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("model") / "tiny.x2ct"
-    tiny_bundle.write(path)
-    return str(path)
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["info", *arguments])
+def run(*arguments: object) -> Result:
+    return commandline.run("info", *arguments)
 
 
 def test_each_is_usable_or_says_why_not() -> None:
@@ -38,21 +30,23 @@ def test_each_is_usable_or_says_why_not() -> None:
             assert "\n" not in one["reason"]
 
 
-def test_check_tries_what_claims_to_be_usable(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_tries_what_claims_to_be_usable(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("X2CT_CACHE", str(tmp_path))  # so that torch has nothing to run
-    result = run(model, "--check", "--json")
+    result = run(tiny_path, "--check", "--json")
     assert result.exit_code == 0, result.stderr
     checks = json.loads(result.stdout)["checks"]
     usable = [one for one in json.loads(run("--json").stdout)["abilities"] if one["usable"]]
     assert len(checks) == len(usable)
     for one in checks:
         assert one["result"] == ("not tried" if one["backend"] == "torch" else "passed"), one
-    lines = run(model, "--check").stdout.splitlines()
+    lines = run(tiny_path, "--check").stdout.splitlines()
     assert len(lines) == len(checks)
     assert lines[0].split()[:4] == ["openvino", "cpu", "f32", "passed"]
 
 
-def test_a_claim_that_does_not_hold_is_told_and_ends_with_code_3(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_does_not_hold_is_told_and_ends_with_code_3(
+    tiny_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     honest = about.abilities
 
     def boastful(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -60,7 +54,7 @@ def test_a_claim_that_does_not_hold_is_told_and_ends_with_code_3(model: str, mon
         return [one | {"usable": one["precision"] in ("f32", "tf32")} for one in rows]
 
     monkeypatch.setattr(about, "abilities", boastful)
-    result = run(model, "--check")
+    result = run(tiny_path, "--check")
     assert result.exit_code == 3
     assert "openvino cpu tf32: claims to be usable and is not" in result.stderr
     assert [line.split()[3] for line in result.stdout.splitlines()] == ["passed", "failed"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,17 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_outside
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MODELS = ROOT / "x2ct" / "models"
-
-
-def run(*command: str | Path, cwd: Path, expect: int = 0) -> str:
-    """Run a command far from the checkout's settings; returns its standard output."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "X2CT"))}
-    done = subprocess.run([str(c) for c in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False)
-    assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 def tracked(pattern: str) -> set[str]:
@@ -97,7 +90,7 @@ def test_the_links_are_committed_as_links() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`pip wheel .` in its own build environment, as a user would."""
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT, cwd=folder)
+    run_outside(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT, cwd=folder)
     [built] = folder.glob("*.whl")
     return built
 
@@ -106,8 +99,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` folder of a fresh environment with the wheel and what it requires."""
     folder = tmp_path_factory.mktemp("environment")
-    run(sys.executable, "-m", "venv", folder, cwd=folder)
-    run(folder / "bin" / "python", "-m", "pip", "install", "--quiet", wheel, cwd=folder)
+    run_outside(sys.executable, "-m", "venv", folder, cwd=folder)
+    run_outside(folder / "bin" / "python", "-m", "pip", "install", "--quiet", wheel, cwd=folder)
     return folder / "bin"
 
 
@@ -137,7 +130,7 @@ def test_compiled_files_name_no_folder_of_the_build(wheel: Path, tmp_path: Path)
     libraries = sorted(tmp_path.rglob("*.so"))
     assert libraries
     for library in libraries:
-        dynamic = run("readelf", "-d", library, cwd=tmp_path)
+        dynamic = run_outside("readelf", "-d", library, cwd=tmp_path).stdout
         assert "RPATH" not in dynamic, library.name
         assert "RUNPATH" not in dynamic, library.name
         # The core finds OpenVINO at run time; only the backend's own library is linked to it.
@@ -148,7 +141,7 @@ def test_compiled_files_name_no_folder_of_the_build(wheel: Path, tmp_path: Path)
 @pytest.mark.wheel
 def test_source_distribution_is_complete(tmp_path: Path) -> None:
     code = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})"
-    run(sys.executable, "-c", code, cwd=ROOT)
+    run_outside(sys.executable, "-c", code, cwd=ROOT)
     [archive] = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         members = {m.name.split("/", 1)[1]: m for m in opened.getmembers() if "/" in m.name}
@@ -161,10 +154,10 @@ def test_source_distribution_is_complete(tmp_path: Path) -> None:
 @pytest.mark.wheel
 def test_installed_command_runs_without_torch(installed: Path, tmp_path: Path) -> None:
     for package in ("torch", "onnx", "onnxruntime"):
-        run(installed / "python", "-c", f"import {package}", cwd=tmp_path, expect=1)
-    where = run(installed / "python", "-c", "import x2ct; print(x2ct.__file__)", cwd=tmp_path).strip()
+        run_outside(installed / "python", "-c", f"import {package}", cwd=tmp_path, expect=1)
+    where = run_outside(installed / "python", "-c", "import x2ct; print(x2ct.__file__)", cwd=tmp_path).stdout.strip()
     assert Path(where).is_relative_to(installed.parent)
-    told = json.loads(run(installed / "x2ct", "info", "--json", cwd=tmp_path))
+    told = json.loads(run_outside(installed / "x2ct", "info", "--json", cwd=tmp_path).stdout)
     backends = {backend["name"]: backend for backend in told["backends"]}
     assert backends["openvino"]["available"]
     missing = backends["onnxruntime"]
@@ -176,7 +169,7 @@ def test_installed_command_runs_without_torch(installed: Path, tmp_path: Path) -
 
 @pytest.mark.wheel
 def test_installed_command_samples_the_demo_pair(installed: Path, tmp_path: Path) -> None:
-    run(
+    run_outside(
         installed / "x2ct",
         "sample",
         "--ap",

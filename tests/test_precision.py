@@ -29,11 +29,6 @@ def chest() -> onnx.ModelProto:
     return onnx.load(bundle.file_of(bundle.networks.denoiser))
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct")
-
-
 def types_of(model: onnx.ModelProto) -> dict[str, int]:
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     infos = [*graph.value_info, *graph.input, *graph.output]

@@ -31,13 +31,8 @@ def flat_xray(value: float = LINE_INTEGRAL) -> x2ct.XRay:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct").path
-
-
-@pytest.fixture(scope="module")
-def sampler(path: Path) -> x2ct.Sampler:
-    return x2ct.Sampler(path, precision="f32", threads=1)
+def sampler(tiny_path: Path) -> x2ct.Sampler:
+    return x2ct.Sampler(tiny_path, precision="f32", threads=1)
 
 
 def test_mean_is_the_denoisers_answer_at_the_highest_noise(sampler: x2ct.Sampler) -> None:
@@ -72,12 +67,12 @@ def test_what_a_view_shows_on_the_patients_right_is_on_the_right(sampler: x2ct.S
     assert hu[20:, :, 20:].min() > hu[:, :, :12].max() + 500
 
 
-def test_one_study_is_conditioned_once_for_many_seeds(sampler: x2ct.Sampler, path: Path) -> None:
+def test_one_study_is_conditioned_once_for_many_seeds(sampler: x2ct.Sampler, tiny_path: Path) -> None:
     ap, lateral = flat_xray(), flat_xray(2.0)
     first, second = (sampler.run(ap=ap, lateral=lateral, seed=seed) for seed in (0, 1))
     assert (first.report["condition_reused"], second.report["condition_reused"]) == (False, True)
     assert not np.array_equal(first.volume.hu, second.volume.hu)
-    alone = x2ct.Sampler(path, precision="f32", threads=1).sample(ap=ap, lateral=lateral, seed=1)
+    alone = x2ct.Sampler(tiny_path, precision="f32", threads=1).sample(ap=ap, lateral=lateral, seed=1)
     np.testing.assert_array_equal(second.volume.hu, alone.hu)
 
 
@@ -160,8 +155,8 @@ def test_a_token_ends_a_run_within_one_evaluation(sampler: x2ct.Sampler) -> None
     sampler.sample(ap=ap, cancel=x2ct.CancelToken())
 
 
-def test_two_samplers_in_two_threads_do_not_disturb_each_other(sampler: x2ct.Sampler, path: Path) -> None:
-    other, ap = x2ct.Sampler(path, precision="f32", threads=1), flat_xray()
+def test_two_samplers_in_two_threads_do_not_disturb_each_other(sampler: x2ct.Sampler, tiny_path: Path) -> None:
+    other, ap = x2ct.Sampler(tiny_path, precision="f32", threads=1), flat_xray()
     wanted = {seed: sampler.sample(ap=ap, seed=seed).hu for seed in range(4)}
     found: dict[int, np.ndarray] = {}
 
@@ -210,23 +205,23 @@ def test_report_names_no_path_and_says_what_was_assumed(sampler: x2ct.Sampler, t
     assert any("one view only" in line for line in report["warnings"])
 
 
-def test_precision_is_read_back(path: Path) -> None:
-    had = {precision for precision in ("f32", "bf16") if compiles(path, precision)}
+def test_precision_is_read_back(tiny_path: Path) -> None:
+    had = {precision for precision in ("f32", "bf16") if compiles(tiny_path, precision)}
     assert "f32" in had
     for asked in ("auto", *had):
-        sampler = x2ct.Sampler(path, precision=asked, threads=1)
+        sampler = x2ct.Sampler(tiny_path, precision=asked, threads=1)
         got = sampler.run(ap=flat_xray(), mean=True).report["precision"]
         assert (got["encoder"], got["lift"]) == ("f32", "f32")
         assert got["denoiser"] in had
         assert asked in ("auto", got["denoiser"])
 
 
-def test_precision_that_would_become_another_is_refused(path: Path, sampler: x2ct.Sampler) -> None:
+def test_precision_that_would_become_another_is_refused(tiny_path: Path, sampler: x2ct.Sampler) -> None:
     [backend, *_] = x2ct._core.backends({"openvino": sampler.choice.runtime_dir})
     lacking = {"f16", "bf16"} - set(backend["precisions"]["cpu"])
     for precision in lacking:
         with pytest.raises(MissingRuntimeError, match=precision):
-            x2ct.Sampler(path, precision=precision, threads=1).compile()
+            x2ct.Sampler(tiny_path, precision=precision, threads=1).compile()
     if not lacking:
         pytest.skip("this CPU computes natively in all of them")
 
@@ -252,10 +247,10 @@ def compiles(path: Path, precision: str) -> bool:
     ],
 )
 def test_what_cannot_be_had_is_refused_at_once(
-    path: Path, options: dict[str, object], error: type[Exception], word: str
+    tiny_path: Path, options: dict[str, object], error: type[Exception], word: str
 ) -> None:
     with pytest.raises(error, match=word):
-        x2ct.Sampler(path, **options)  # type: ignore[arg-type]
+        x2ct.Sampler(tiny_path, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

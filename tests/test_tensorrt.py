@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import tiny_bundle
-from tests.test_core_network import status_in_a_fresh_process
+from tests.processes import shared_library, status_in_a_fresh_process
 from x2ct import _core
 from x2ct.built.artefacts import Cache, Recipe
 from x2ct.built.plans import Machine, Volumes, find, inputs_for, recipe
@@ -74,14 +73,8 @@ def test_the_backends_library_is_linked_neither_to_tensorrt_nor_to_cuda() -> Non
 
 def library(folder: Path, body: str) -> Path:
     """A shared library that passes for TensorRT's by its name."""
-    compiler = shutil.which("c++") or shutil.which("g++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
     major = next(one for one in _core.backends() if one["name"] == "tensorrt")["version"].partition(".")[0]
-    made = folder / f"libnvinfer.so.{major}"
-    (folder / "made.cpp").write_text(body.replace("MAJOR", major))
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", made, folder / "made.cpp"], check=True)
-    return made
+    return shared_library(folder / f"libnvinfer.so.{major}", body.replace("MAJOR", major))
 
 
 VERSION = (
@@ -190,11 +183,6 @@ def test_a_backend_without_plans_says_which_has_them(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ which plan does
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Bundle:
-    return tiny_bundle.write(tmp_path / "tiny.x2ct")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny_bundle
 from x2ct import _core
 from x2ct.built.artefacts import Cache
 from x2ct.built.plans import BACKEND, PRECISIONS, Machine, Volumes, find, inputs_for
@@ -32,11 +31,6 @@ from x2ct.export.plans import PlanOptions, build_plans  # noqa: E402
 
 BOUND_HU = {"f32": 0.5, "tf32": 5.0, "bf16": 10.0, "f16": 5.0}
 """Mean absolute difference of a whole sample from the CPU's."""
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct")
 
 
 @pytest.fixture(scope="module")

@@ -25,44 +25,41 @@ def xray(seed: int) -> x2ct.XRay:
     return x2ct.XRay.of(np.random.default_rng(seed).uniform(0.5, 6, tiny_bundle.DETECTOR).astype(np.float32))
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct").path
-
-
 @pytest.fixture
 def grid() -> Grid:
     return Grid(SHAPE, (4.0, 4.0, 3.0))
 
 
-def test_a_grid_of_ones_own_lies_about_the_origin(path: Path, grid: Grid) -> None:
-    result = x2ct.Sampler(path, precision="f32", threads=1, grid=grid).run(ap=xray(1), lateral=xray(2))
+def test_a_grid_of_ones_own_lies_about_the_origin(tiny_path: Path, grid: Grid) -> None:
+    result = x2ct.Sampler(tiny_path, precision="f32", threads=1, grid=grid).run(ap=xray(1), lateral=xray(2))
     assert result.volume.shape == SHAPE
     np.testing.assert_allclose(result.volume.affine @ (31.5, 23.5, 47.5, 1), (0, 0, 0, 1))
     assert result.report["grid"] == {"shape": list(SHAPE), "spacing_mm": [4.0, 4.0, 3.0]}
     assert any("trained on" in line for line in result.report["warnings"])
     assert result.report["tiles"] is None
     with pytest.raises(InputError, match="multiples of the model's stride"):
-        x2ct.Sampler(path, grid=Grid((60, 48, 96))).compile()
+        x2ct.Sampler(tiny_path, grid=Grid((60, 48, 96))).compile()
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_tiles_give_what_the_whole_gives(path: Path, grid: Grid, keep: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_give_what_the_whole_gives(
+    tiny_path: Path, grid: Grid, keep: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The tiny lift and denoiser look no further than their own cells, so that a halo of one stride is ample."""
     given = {"ap": xray(1), "lateral": xray(2), "seed": 4}
-    whole = x2ct.Sampler(path, precision="f32", threads=1, grid=grid).sample(**given)
+    whole = x2ct.Sampler(tiny_path, precision="f32", threads=1, grid=grid).sample(**given)
     cost = {"condition_bytes": 0.0 if keep else 1e6, "grid_bytes": 0.0, "denoiser_bytes": 1000.0, "lift_bytes": 1.0}
     tile = 32 * 32 * 48 * (1012.0 + 3 * cost["condition_bytes"])
     small = _core.plan_tiles(SHAPE, 8, 8, 8, int(tile if keep else tile * 4), fixed=0, **cost)
     monkeypatch.setattr(_core.Networks, "plan", lambda networks, volumes: small)
-    result = x2ct.Sampler(path, precision="f32", threads=1, grid=grid, memory=1 << 30).run(**given)
+    result = x2ct.Sampler(tiny_path, precision="f32", threads=1, grid=grid, memory=1 << 30).run(**given)
     tiles = result.report["tiles"]
     assert tiles["lift"] == ("once" if keep else "each tile")
     assert tiles["count"] != [1, 1, 1]
     np.testing.assert_allclose(result.volume.hu, whole.hu, atol=0.01)
 
 
-def test_a_budget_is_kept(path: Path, tmp_path: Path) -> None:
+def test_a_budget_is_kept(tiny_path: Path, tmp_path: Path) -> None:
     """In a process of its own, since a peak is a process's."""
     script = tmp_path / "run.py"
     script.write_text(
@@ -76,7 +73,7 @@ def test_a_budget_is_kept(path: Path, tmp_path: Path) -> None:
     )
     found = {}
     for budget in (360 << 20, 2 << 30):
-        command = [sys.executable, str(script), str(path), str(budget)]
+        command = [sys.executable, str(script), str(tiny_path), str(budget)]
         told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=CHECKOUT)
         found[budget], tiles = json.loads(told.stdout)
         assert found[budget] <= budget
@@ -84,9 +81,9 @@ def test_a_budget_is_kept(path: Path, tmp_path: Path) -> None:
     assert found[360 << 20] < found[2 << 30] - (50 << 20)
 
 
-def test_a_budget_that_nothing_fits_into_is_refused(path: Path) -> None:
+def test_a_budget_that_nothing_fits_into_is_refused(tiny_path: Path) -> None:
     with pytest.raises(MemoryLimitError, match="expected at least"):
-        x2ct.Sampler(path, memory=50 << 20).compile()
+        x2ct.Sampler(tiny_path, memory=50 << 20).compile()
 
 
 @pytest.mark.parametrize(
@@ -103,8 +100,8 @@ def test_other_words_are_refused(text: str) -> None:
         parse_bytes(text)
 
 
-def test_many_samples_are_the_single_ones_their_mean_and_their_spread(path: Path) -> None:
-    sampler = x2ct.Sampler(path, precision="f32", threads=1)
+def test_many_samples_are_the_single_ones_their_mean_and_their_spread(tiny_path: Path) -> None:
+    sampler = x2ct.Sampler(tiny_path, precision="f32", threads=1)
     given = {"ap": xray(1), "lateral": xray(2), "seed": 7}
     seen: list[np.ndarray] = []
     told: list[tuple[int, int]] = []
@@ -138,11 +135,11 @@ def test_an_ensemble_of_large_offset_keeps_its_spread() -> None:
     np.testing.assert_allclose(deviation, stack.std(0, ddof=1), atol=0.01)
 
 
-def test_files_of_many_samples_appear_together_or_not_at_all(path: Path, tmp_path: Path) -> None:
+def test_files_of_many_samples_appear_together_or_not_at_all(tiny_path: Path, tmp_path: Path) -> None:
     from x2ct.tasks import SampleJob, sample_files
 
     np.save(tmp_path / "ap.npy", xray(1).image)
-    job = SampleJob(tmp_path / "ct.nii.gz", ap=tmp_path / "ap.npy", model=str(path), samples=2, threads=1)
+    job = SampleJob(tmp_path / "ct.nii.gz", ap=tmp_path / "ap.npy", model=str(tiny_path), samples=2, threads=1)
     names = ["ct.nii.gz", "ct_000.nii.gz", "ct_001.nii.gz", "ct_std.nii.gz"]
 
     class StopError(Exception):

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.tiny_run import CONFIG, GRID, write_shards
+from tests.tiny_run import CONFIG, GRID
 from x2ct.data import ShardSet
 from x2ct.data.augment import AugmentConfig, Study, augmented_study, plain_study
 from x2ct.data.imaging import NONE
@@ -32,11 +32,6 @@ from x2ct.training.runs import starting_weights, training_geometry
 
 TINY = TrainConfig.from_json(CONFIG)
 TOPS = (6.0, 8.0)
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_shards(tmp_path_factory.mktemp("shards") / "phantoms")
 
 
 def test_sigmas_are_log_normal_but_for_the_mean_share() -> None:

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import solvers
-from tests import paper_solvers, tiny_bundle, tiny_run
+from tests import paper_solvers, tiny_bundle
 from x2ct import Sampler, _core
 from x2ct.bundle import Bundle
 from x2ct.cli import app
@@ -98,11 +98,6 @@ def test_descent_ends_no_further_than_it_began() -> None:
         assert (way[0], way[-1], len(way)) == (0, 11, 4)
     assert trajectory.nearest([20.0, LEVELS[1] * 1.02, 0.1]) == (0, 1, 11)
     assert trajectory.nearest([20.0, 19.9, 0.1]) is None
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_run.write_shards(tmp_path_factory.mktemp("people") / "shards")
 
 
 def test_a_bundle_gets_what_was_better_and_samples_with_it(shards: Path, tmp_path: Path) -> None:

@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 import x2ct
 from benchmarks import input_files as files
-from tests import tiny_bundle
+from tests.commandline import run
 from x2ct.bundle import Bundle
-from x2ct.cli import app
 from x2ct.conditioning import conditions
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
@@ -34,15 +32,6 @@ CONE = {
 STAGES = ["stored", "upright", "bright", "log", "field", "air", "scale", "detector"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle.write(tmp_path_factory.mktemp("bundle") / "tiny.x2ct").path
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def report(*arguments: object) -> dict[str, Any]:
     result = run("xray", *arguments, "--json")
     assert result.exit_code == 0, result.stderr
@@ -54,13 +43,15 @@ def report(*arguments: object) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("tags", [{}, CONE, {"PixelIntensityRelationship": "LIN"}], ids=["plain", "cone", "linear"])
-def test_what_it_writes_is_what_sample_reads_from_the_file(tmp_path: Path, model: Path, tags: dict[str, Any]) -> None:
+def test_what_it_writes_is_what_sample_reads_from_the_file(
+    tmp_path: Path, tiny_path: Path, tags: dict[str, Any]
+) -> None:
     path = files.dicom(tmp_path / "a.dcm", SHOWN, **tags)
-    done = report(path, "-m", model, "-o", tmp_path / "x.npy")
+    done = report(path, "-m", tiny_path, "-o", tmp_path / "x.npy")
     (tmp_path / "geometry.json").write_text(json.dumps(done["geometry"]))
     geometry = Geometry.load(tmp_path / "geometry.json")
     name = done["input"]["view"]
-    bundle = Bundle.load(model)
+    bundle = Bundle.load(tiny_path)
     straight = conditions(bundle, {name: XRay.load(path)})
     around = conditions(bundle, {name: XRay.load(tmp_path / "x.npy")}, geometry)
     np.testing.assert_array_equal(around.views, straight.views)
@@ -72,30 +63,30 @@ def test_what_it_writes_is_what_sample_reads_from_the_file(tmp_path: Path, model
     assert done["warnings"] == [line for line in straight.warnings if line.startswith(f"{name}: ")]
 
 
-def test_line_integrals_are_only_placed(tmp_path: Path, model: Path) -> None:
+def test_line_integrals_are_only_placed(tmp_path: Path, tiny_path: Path) -> None:
     np.save(tmp_path / "a.npy", files.truth())
-    done = report(tmp_path / "a.npy", "-m", model)
+    done = report(tmp_path / "a.npy", "-m", tiny_path)
     assert [stage["name"] for stage in done["stages"]] == ["stored", "upright", "bright", "log", "detector"]
     assert done["input"]["calibrated"] is True
 
 
-def test_tiff_and_npy_hold_the_same(tmp_path: Path, model: Path) -> None:
+def test_tiff_and_npy_hold_the_same(tmp_path: Path, tiny_path: Path) -> None:
     path = files.dicom(tmp_path / "a.dcm", SHOWN)
     for name in ("x.npy", "x.tif"):
-        assert run("xray", path, "-m", model, "-o", tmp_path / name, "-q").exit_code == 0
+        assert run("xray", path, "-m", tiny_path, "-o", tmp_path / name, "-q").exit_code == 0
     assert np.array_equal(np.load(tmp_path / "x.npy"), tifffile.imread(tmp_path / "x.tif"))
     assert XRay.load(tmp_path / "x.tif").calibrated
 
 
-def test_the_stages_are_drawn(tmp_path: Path, model: Path) -> None:
+def test_the_stages_are_drawn(tmp_path: Path, tiny_path: Path) -> None:
     path = files.dicom(tmp_path / "a.dcm", SHOWN, PatientName="Somebody^Else", PatientID="4711")
-    result = run("xray", path, "-m", model, "--stages", tmp_path / "s.png")
+    result = run("xray", path, "-m", tiny_path, "--stages", tmp_path / "s.png")
     assert result.exit_code == 0
     with Image.open(tmp_path / "s.png") as page:
         assert page.width > 1000
         assert np.asarray(page).std() > 20
     assert all(f" {number} {name}" in result.stdout for number, name in enumerate(STAGES))
-    for told in (result.stdout, result.stderr, json.dumps(report(path, "-m", model))):
+    for told in (result.stdout, result.stderr, json.dumps(report(path, "-m", tiny_path))):
         assert "Somebody" not in told
         assert "4711" not in told
 
@@ -109,7 +100,7 @@ def test_options_of_one_view_go_before_those_of_all(tmp_path: Path) -> None:
     assert options["lateral"] == ReadOptions(0.2, beam=Beam(sdd_mm=1800))
 
 
-def test_sample_takes_the_options_of_each_view(tmp_path: Path, model: Path) -> None:
+def test_sample_takes_the_options_of_each_view(tmp_path: Path, tiny_path: Path) -> None:
     upright = files.dicom(tmp_path / "a.dcm", SHOWN, PixelSpacing=[1.25, 1.25])
     Image.fromarray(np.rot90(files.display(files.truth(), 16))).save(tmp_path / "lying.png")
     made = []
@@ -120,7 +111,7 @@ def test_sample_takes_the_options_of_each_view(tmp_path: Path, model: Path) -> N
     ):
         out = tmp_path / "ct.nii.gz"
         result = run(
-            "sample", "--ap", ap, "-m", model, "--mean", "--precision", "f32", "--threads", 1, "-o", out, *options
+            "sample", "--ap", ap, "-m", tiny_path, "--mean", "--precision", "f32", "--threads", 1, "-o", out, *options
         )
         assert result.exit_code == 0, result.stderr
         made.append(x2ct.Volume.load(out).hu)
@@ -155,14 +146,14 @@ REFUSED: dict[str, tuple[list[object], str]] = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, model: Path, fault: str) -> None:
+def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, tiny_path: Path, fault: str) -> None:
     files.dicom(tmp_path / "a.dcm", SHOWN[160:200])
     files.dicom(tmp_path / "several.dcm", np.stack([SHOWN[160:200]] * 3))
     Geometry((View.parallel("ap", shape=(40, 352)),)).save(tmp_path / "g.json")
     arguments, words = REFUSED[fault]
     placed = [tmp_path / a if isinstance(a, str) and "." in a and "=" not in a else a for a in arguments]
     before = sorted(tmp_path.iterdir())
-    result = run("xray", *placed, "-m", model, *([] if "-o" in arguments else ["-o", tmp_path / "out.npy"]))
+    result = run("xray", *placed, "-m", tiny_path, *([] if "-o" in arguments else ["-o", tmp_path / "out.npy"]))
     assert result.exit_code == 2, result.stderr
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1, result.stderr
@@ -170,7 +161,7 @@ def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, model: Path, f
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_what_readers_log_is_not_shown(tmp_path: Path, model: Path) -> None:
+def test_what_readers_log_is_not_shown(tmp_path: Path, tiny_path: Path) -> None:
     """In a process of its own: pytest has handlers, and a library without any is heard on stderr."""
     import struct
     import subprocess
@@ -181,7 +172,7 @@ def test_what_readers_log_is_not_shown(tmp_path: Path, model: Path) -> None:
     at = content.find(struct.pack("<HH", 270, 2))
     content[at + 8 : at + 12] = struct.pack("<I", 10**8)
     (tmp_path / "a.tif").write_bytes(bytes(content))
-    command = [sys.executable, "-m", "x2ct", "xray", str(tmp_path / "a.tif"), "-m", str(model), "--quiet"]
+    command = [sys.executable, "-m", "x2ct", "xray", str(tmp_path / "a.tif"), "-m", str(tiny_path), "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
