@@ -179,6 +179,17 @@ def test_the_refusal_catches_a_heavy_import() -> None:
     assert "the inference side imports torch" in refused_imports(["x2ct.model"])
 
 
+def test_the_map_has_every_room() -> None:
+    """docs/architecture.md names each module and room of the package, and each room of the C++ side."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page[page.index("## Rooms") : page.index("## Laws")]
+    named = {part.removesuffix(".py") for path in re.findall("`([^`]+)`", table) for part in path.split("/")}
+    modules = {module_of(path).split(".")[1] for path in library_sources() if module_of(path) != "x2ct"}
+    rooms = modules - {"__main__"} | {path.name for path in (ROOT / "csrc").iterdir() if path.is_dir()}
+    assert "sampler" in rooms and "core" in rooms
+    assert not rooms - named
+
+
 # ------------------------------------------------------------------------------------------------ the C++ rooms
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
