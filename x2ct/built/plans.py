@@ -14,7 +14,7 @@ from pathlib import Path
 
 from x2ct import _core
 from x2ct.built.artefacts import Cache, Recipe, onnx_sources
-from x2ct.bundle import Bundle, Network, bundled
+from x2ct.bundle import Bundle, Network
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.onnxfile import Tensor
 from x2ct.runtimes import find_runtime
@@ -155,10 +155,9 @@ def find(
             return candidate, found
     size = ",".join(str(side) for side in volume)
     where = f"in {folder}" if folder else "in this machine's cache"
-    model = bundle.name if bundle.name in bundled() else str(bundle.path)
     raise MissingRuntimeError(
         f"backend {BACKEND}: no plans of model {bundle.name} in {precision} for {size} voxels on {machine.device} "
-        f"{where}; build them: x2ct build {model} --shape {size}"
+        f"{where}; build them: x2ct build {bundle.argument} --shape {size}"
         f"{'' if precision == 'auto' else f' --precision {precision}'}"
     )
 

@@ -77,7 +77,7 @@ def find(
     where = f"in {folder}" if folder else "in this machine's cache"
     raise MissingRuntimeError(
         f"backend torch: no {kind or 'torchscript or aoti'} artefact of model {bundle.name} {where}; "
-        f"make it: x2ct export {_told(bundle)} --format {kind or 'torchscript'}"
+        f"make it: x2ct export {bundle.argument} --format {kind or 'torchscript'}"
     )
 
 
@@ -109,10 +109,3 @@ def _in_folder(bundle: Bundle, kind: str, folder: Path, trust: bool) -> Mapping[
         return None
     cache = Cache()
     return {file: cache.open(folder / one.file, one, trust=trust).path for file, one in wanted.items()}
-
-
-def _told(bundle: Bundle) -> str:
-    """How the command line names a bundle."""
-    from x2ct.bundle import bundled
-
-    return bundle.name if bundle.name in bundled() else str(bundle.path)

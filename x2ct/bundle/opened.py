@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from x2ct.bundle.contract import check_graph
-from x2ct.bundle.folder import DEFAULT, check_target, find, read_file, read_manifest_file, written
+from x2ct.bundle.folder import DEFAULT, bundled, check_target, find, read_file, read_manifest_file, written
 from x2ct.bundle.manifest import MANIFEST, File, Manifest, Network
 from x2ct.bundle.reading import MAX_FILE_BYTES, read_manifest
 from x2ct.errors import InputError
@@ -80,6 +80,11 @@ class Bundle(Manifest):
     def file_of(self, network: Network) -> Path:
         """The path of a network's graph."""
         return self.path / network.file
+
+    @property
+    def argument(self) -> str:
+        """How the command line names it: a model that comes with the package by its name, another by its path."""
+        return self.name if self.name in bundled() else str(self.path)
 
     @property
     def size_bytes(self) -> int:
