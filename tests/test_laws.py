@@ -179,6 +179,18 @@ def test_the_refusal_catches_a_heavy_import() -> None:
     assert "the inference side imports torch" in refused_imports(["x2ct.model"])
 
 
+def test_no_test_file_imports_from_another() -> None:
+    """What two of them need is in conftest.py or in a module beside them."""
+    sources = {path.name: ast.parse(path.read_text()) for path in sorted((ROOT / "tests").glob("test_*.py"))}
+    found = {
+        name: node.module
+        for name, tree in sources.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests.test_")
+    }
+    assert sources and not found
+
+
 def test_the_map_has_every_room() -> None:
     """docs/architecture.md names each module and room of the package, and each room of the C++ side."""
     page = (ROOT / "docs" / "architecture.md").read_text()
