@@ -4,7 +4,8 @@
     python benchmarks/gpu/measure.py chest -o results/gpu --device cpu --shape 32,32,32 --rounds 2
 
 One row a grid and precision, each beside its parity: the mean absolute difference from the CPU's volume of the same
-seed, in HU. Times of the denoiser and of our kernels are by the GPU's own clock, a sample's by the host's. A precision
+seed, in HU. Times of the denoiser and of our kernels are by the GPU's own clock, a sample's and a pull's (consistency
+after every evaluation, in runs of their own) by the host's. A precision
 that can't be had is listed with the reason. Medians over the rounds, after three that warm up.
 """
 
@@ -91,14 +92,16 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
     away = np.abs(first.volume.hu - wanted)
     for seed in range(WARM_UP):
         sampler.run(**given, seed=seed, steps=EVALUATIONS)
-    times, ends = [], []
+    times, ends, pulled = [], [], []
     for seed in range(args.rounds):
         started = time.perf_counter()
         times.append(sampler.run(**given, seed=seed, steps=EVALUATIONS).report["timings"])
         ends.append(time.perf_counter() - started)
+    for seed in range(args.rounds):
+        pulled.append(sampler.run(**given, seed=seed, steps=EVALUATIONS, consistency="every").report["timings"])
 
-    def milliseconds(key: str) -> float:
-        return 1e3 * statistics.median(one[key] for one in times)
+    def milliseconds(key: str, of: list[dict[str, Any]] = times) -> float:
+        return 1e3 * statistics.median(one[key] for one in of)
 
     evaluation = milliseconds("per_evaluation_s")
     on_gpu = "kernel_s" in times[0]
@@ -114,6 +117,8 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
         "loop_min_ms": round(1e3 * min(one["loop_s"] for one in times), 3),
         "loop_max_ms": round(1e3 * max(one["loop_s"] for one in times), 3),
         "end_to_end_ms": round(1e3 * statistics.median(ends), 3),
+        "pulled_loop_ms": round(milliseconds("loop_s", pulled), 3),
+        "pull_ms": round(milliseconds("consistency_s", pulled) / EVALUATIONS, 3),
         "kernel_share": round(milliseconds("kernel_s") / (milliseconds("kernel_s") + EVALUATIONS * evaluation), 5)
         if on_gpu
         else None,
@@ -131,8 +136,8 @@ def markdown(table: dict[str, Any]) -> str:
         f"{head}; {EVALUATIONS} evaluations a sample; medians of {table['rounds']}.",
         "",
         "| runtime | precision | grid | ms per evaluation | loop ms | min to max | end to end ms | own kernels "
-        "| longest gap us | mean HU apart | max |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| longest gap us | with consistency, ms | ms a pull | mean HU apart | max |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table["rows"]:
         share = "" if row["kernel_share"] is None else f"{row['kernel_share']:.2%}"
@@ -140,7 +145,7 @@ def markdown(table: dict[str, Any]) -> str:
         lines.append(
             f"| {row['runtime']} | {row['precision']} | {row['shape']} | {row['per_evaluation_ms']:.2f} "
             f"| {row['loop_ms']:.2f} | {row['loop_min_ms']:.2f} to {row['loop_max_ms']:.2f} "
-            f"| {row['end_to_end_ms']:.2f} | {share} | {gap} "
+            f"| {row['end_to_end_ms']:.2f} | {share} | {gap} | {row['pulled_loop_ms']:.2f} | {row['pull_ms']:.2f} "
             f"| {row['mean_abs_difference_hu']:.4f} | {row['max_abs_difference_hu']:.2f} |"
         )
     wanted = ", ".join(f"{shape} in {most:g} ms" for shape, most in TARGET_MS.items())
