@@ -139,6 +139,7 @@ inline void aligned_rays_are_the_cpus() {
     const std::vector<std::vector<int>> pairs = {{0}, {1}, {2}, {0, 1}, {1, 0}, {0, 2}, {1, 2}, {2, 1}};
     for (const auto& axes : pairs) {
         std::vector<DetectorView> views;
+        views.reserve(axes.size());
         for (const int axis : axes) views.push_back(along(axis));
         const auto there = x2ct::aligned_rays(ray_grid(), views, device);
         const auto here = x2ct::aligned_rays(ray_grid(), views, host);
