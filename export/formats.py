@@ -1,4 +1,4 @@
-"""`x2ct export` from end to end: a run to a bundle, a bundle to torch's artefacts, each proven before it is written."""
+"""`x2ct export` from end to end: a run to a bundle, a bundle to what a runtime makes of it; proven, then written."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2ct.built.artefacts import Artefact, Cache, Recipe
-from x2ct.built.torchartefacts import SUFFIXES, recipe
-from x2ct.bundle import MANIFEST, SUFFIX, Bundle, Network, bundled, check_target
+from x2ct.built.artefacts import Artefact, Build, Cache, Recipe
+from x2ct.built.plans import BACKEND as TENSORRT
+from x2ct.built.plans import PRECISIONS, Machine
+from x2ct.built.torchartefacts import SUFFIXES
+from x2ct.bundle import MANIFEST, SUFFIX, Bundle, bundled, check_target
 from x2ct.errors import InputError
-from x2ct.export import proof, torchfiles
+from x2ct.export import plans, proof, torchfiles
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.fields import Json
 
-FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True))
+FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT)
 """What can be made; "onnx" is the bundle itself."""
+
+_OTHERS = "torchscript, aoti or tensorrt"
 
 Progress = Callable[[str], None]
 
@@ -41,7 +45,7 @@ class Exported:
         bundle: the bundle, new or as it was given.
         parity: of a run's graphs, against the network that was trained; None where a bundle was given.
         proofs: the table of `export/proof.py`.
-        artefacts: torch's, as they lie in the cache.
+        artefacts: what was made of it, as it lies in the cache.
     """
 
     bundle: Bundle
@@ -68,6 +72,7 @@ def export(
     *,
     run: RunOptions | None = None,
     folder: Path | None = None,
+    precision: str | None = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Make what is asked for of a run or a bundle, prove it, and only then write it.
@@ -77,17 +82,19 @@ def export(
         output: the bundle to write, for a run; None for a bundle, which is there already.
         formats: of `FORMATS`. A run's bundle is always made, as all others are made of it.
         run: of a run alone.
-        folder: where to put a copy of torch's artefacts, to take to another machine.
+        folder: where to put a copy of the artefacts, to take to another machine.
+        precision: of TensorRT's plan of the denoiser; None is `x2ct build`'s own.
         progress: called with one line before each stage.
 
     Raises:
         InputError: the source can't be read, the output can't be written, or an option does not fit the source.
-        MissingRuntimeError: a package or a compiler is missing.
+        MissingRuntimeError: a package, a compiler, TensorRT or its GPU is missing.
         X2CTError: something can't be made, or computes something else; nothing is written.
     """
     say = progress or _silent
     options = run or RunOptions()
-    kinds = _kinds(formats, folder)
+    kinds = _kinds(formats, folder, precision)
+    planned = plans.PlanOptions(precision) if precision else plans.PlanOptions()
     target = _target(source, output, kinds, options)
     with tempfile.TemporaryDirectory(prefix="x2ct-export-") as name:
         scratch = Path(name)
@@ -96,10 +103,11 @@ def export(
             parity = export_run(source, scratch / target.name, **vars(options), progress=progress)
         bundle = parity.bundle if parity is not None else Bundle.load(source)
         staged = Cache(scratch / "cache")
-        made = list(_make(bundle, kinds, staged, say))
+        made = list(_make(bundle, kinds, planned, staged, say))
         say("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
-        rows = proof.prove(bundle, reference, ["onnx", *kinds], scratch / "trials", staged.folder, say)
+        trials = proof.trials(["onnx", *kinds], planned.precision, planned.device)
+        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.folder, say)
         proof.require(rows)
         say("writing")
         if target is not None:
@@ -110,16 +118,22 @@ def export(
     return Exported(bundle, parity, rows, kept)
 
 
-def _kinds(formats: Sequence[str], folder: Path | None) -> list[str]:
-    """Torch's kinds among the formats."""
+def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None) -> list[str]:
+    """The formats that are made of a bundle; says before anything heavy which of them can't be had here."""
     for name in formats:
         if name not in FORMATS:
             raise InputError.of("--format", "name", found=repr(name), expected=", ".join(FORMATS))
-    kinds = [name for name in dict.fromkeys(formats) if name in SUFFIXES]
-    if kinds:
+    kinds = [name for name in dict.fromkeys(formats) if name != "onnx"]
+    if folder is not None and not kinds:
+        raise InputError.of("--artefacts", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
+    if precision is not None and TENSORRT not in kinds:
+        raise InputError.of("--precision", "options", found="no plans", expected=f"--format {TENSORRT} with it")
+    if precision is not None and precision not in PRECISIONS:
+        raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
+    if any(name in SUFFIXES for name in kinds):
         proof.require_torch_backend()
-    elif folder is not None:
-        raise InputError.of("--artefacts", "options", found="no --format of torch's", expected="torchscript or aoti")
+    if TENSORRT in kinds:
+        Machine.here()
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +150,7 @@ def _target(source: str, output: Path | None, kinds: Sequence[str], options: Run
             found = "--output" if output is not None else "options of a run"
             raise InputError.of(source, "source", found=f"a bundle, and {found}", expected="a bundle alone, or a run")
         if not kinds:
-            raise InputError.of("--format", "name", found="onnx alone", expected="torchscript or aoti, from a bundle")
+            raise InputError.of("--format", "name", found="onnx alone", expected=f"{_OTHERS}, from a bundle")
         return None
     if output is None:
         raise InputError.of("--output", "option", found="none", expected=f"the bundle to write: NAME{SUFFIX}")
@@ -144,21 +158,22 @@ def _target(source: str, output: Path | None, kinds: Sequence[str], options: Run
     return output
 
 
-def _make(bundle: Bundle, kinds: Sequence[str], staged: Cache, say: Progress) -> Iterator[tuple[Recipe, Artefact]]:
+def _make(
+    bundle: Bundle, kinds: Sequence[str], planned: plans.PlanOptions, staged: Cache, say: Progress
+) -> Iterator[tuple[Recipe, Artefact]]:
     """Each artefact in a cache of the export's own: taken from the user's where it is there, or built."""
     for kind in kinds:
-        for _, network in bundle.networks.items():
-            one = recipe(bundle, network, kind)
+        for one, build in _builds(bundle, kind, planned, say):
             there = Cache().find(one)
-            if there is not None:
-                yield one, staged.obtain(one, _copying(there.path))
-                continue
-            say(f"making {one.file} of {network.file}")
+            if there is None:
+                say(f"making {one.file}")
+            yield one, staged.obtain(one, build if there is None else _copying(there.path))
 
-            def build(target: Path, network: Network = network, kind: str = kind) -> None:
-                torchfiles.build(bundle, network, kind, target)
 
-            yield one, staged.obtain(one, build)
+def _builds(bundle: Bundle, kind: str, planned: plans.PlanOptions, say: Progress) -> list[tuple[Recipe, Build]]:
+    if kind == TENSORRT:
+        return plans.builds(bundle, planned, Cache(), say=say)[1]
+    return torchfiles.builds(bundle, kind)
 
 
 def _copying(source: Path) -> Callable[[Path], None]:

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from x2ct import __version__, _core
-from x2ct.built.artefacts import Artefact, Cache, Recipe, onnx_sources
+from x2ct.built.artefacts import Artefact, Build, Cache, Recipe, onnx_sources
 from x2ct.built.plans import BACKEND, Machine, Volumes, recipe
 from x2ct.bundle import Bundle
 from x2ct.fields import Json
@@ -121,21 +121,36 @@ def build_plans(
         X2CTError: the builder failed, or the typed graph is past its bounds.
     """
     tell = say or (lambda _: None)
+    typed, plans = builds(bundle, options, cache, say=say, step=step)
+    artefacts = dict(typed.artefacts)
+    for made, build in plans:
+        tell(f"building {made.file} in {made.precision}")
+        artefact = cache.obtain(made, build, tell)
+        artefacts[artefact.path.name] = artefact
+    return Built(artefacts, typed.rounding)
+
+
+def builds(
+    bundle: Bundle, options: PlanOptions, cache: Cache, *, say: Say | None = None, step: Step | None = None
+) -> tuple[Built, list[tuple[Recipe, Build]]]:
+    """The typed graph, and what is left to do for `build_plans`: each plan's recipe and what builds it.
+
+    The typed graph and the kernels' timings lie in `cache`, wherever the plans go. Arguments and errors are those of
+    `build_plans`.
+    """
     shape = bundle.grid.shape
     volumes = options.volumes or Volumes(shape, shape, shape)
     volumes.check(bundle.patch.stride)
     machine = Machine.here(options.device)
-    typed = typed_graph(bundle, options.precision, cache, tell)
-    artefacts = dict(typed.artefacts)
+    typed = typed_graph(bundle, options.precision, cache, say)
     [denoiser] = (one.path for one in typed.artefacts.values())
+    plans = []
     for name, network in bundle.networks.items():
         precision = options.precision if name == "denoiser" else "f32"
         source = denoiser if name == "denoiser" else bundle.file_of(network)
         made = recipe(bundle, network, precision, volumes, machine, options.flags)
-        tell(f"building the {name}'s plan in {precision}")
-        artefact = cache.obtain(made, _builder(source, made, options, machine, cache, step), tell)
-        artefacts[artefact.path.name] = artefact
-    return Built(artefacts, typed.rounding)
+        plans.append((made, _builder(source, made, options, machine, cache, step)))
+    return typed, plans
 
 
 def copy_to(built: Built, cache: Cache, folder: Path) -> None:

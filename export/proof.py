@@ -2,6 +2,8 @@
 
 PyTorch evaluates the bundle's graphs node by node in float32. Compared are the denoiser at five noise levels on two
 patches, and the final volume of a whole run with the same noise; each runtime has a process of its own (`x2ct.trial`).
+TensorRT's plans hold for the grid that they were built for, so that of them the volume alone is compared; five noise
+levels are what the graph that they are built from is proven at (`rounding.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from x2ct import _core
-from x2ct.built.torchartefacts import SUFFIXES, find
+from x2ct.built import plans, torchartefacts
+from x2ct.built.torchartefacts import SUFFIXES
 from x2ct.bundle import Bundle
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.evaluation.metrics import psnr
@@ -33,7 +36,7 @@ NETWORK_BOUND = {"f32": 1e-3, "bf16": 0.05}
 """RMS of the difference over the RMS of PyTorch's: sums in another order give 1e-7 to 4e-5, bfloat16's 8 bits a few
 times 1e-3; a wrong weight, axis or padding gives more."""
 
-VOLUME_BOUND_HU = {"f32": 0.5, "bf16": 5.0}
+VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}
 """Mean absolute difference of a whole sample."""
 
 
@@ -42,36 +45,37 @@ class Proof:
     """One line of the table.
 
     Attributes:
-        artefact: "onnx", "torchscript" or "aoti".
+        artefact: "onnx", "torchscript", "aoti" or "tensorrt".
         runtime: the runtime with its version.
         precision: as read back from the compiled model.
-        network_error: of the denoiser, the largest over noise levels and patches.
+        network_error: of the denoiser, the largest over noise levels and patches; None where none was tried.
         errors: all of them, by patch and sigma.
         mae_hu: mean absolute difference of the final volume.
         psnr_db: its PSNR, the window's width the peak; None for the very same volume.
         bytes: of the three files.
         load_s: from files to a denoiser that is ready, encoder and lift included.
         ms_per_evaluation: of the whole grid, the least of three runs.
-        network_bound, volume_bound_hu: what the errors may be at most.
+        network_bound, volume_bound_hu: what the errors may be at most; None likewise.
     """
 
     artefact: str
     runtime: str
     precision: str
-    network_error: float
+    network_error: float | None
     errors: tuple[tuple[str, float, float], ...]
     mae_hu: float
     psnr_db: float | None
     bytes: int
     load_s: float
     ms_per_evaluation: float
-    network_bound: float
+    network_bound: float | None
     volume_bound_hu: float
 
     @property
     def passed(self) -> bool:
         """Whether both errors are within their bounds; NaN is not."""
-        return self.network_error <= self.network_bound and self.mae_hu <= self.volume_bound_hu
+        error, bound = self.network_error, self.network_bound
+        return (error is None or bound is None or error <= bound) and self.mae_hu <= self.volume_bound_hu
 
     def to_json(self) -> dict[str, Json]:
         """The row as plain data."""
@@ -84,7 +88,7 @@ class Proof:
             self.artefact,
             self.runtime,
             self.precision,
-            f"{self.network_error:.1e}",
+            "" if self.network_error is None else f"{self.network_error:.1e}",
             f"{self.mae_hu:.4f}",
             "the same" if self.psnr_db is None else f"{self.psnr_db:.1f}",
             f"{self.bytes / 1e6:.1f}",
@@ -94,9 +98,14 @@ class Proof:
         )
 
     def __str__(self) -> str:
+        denoiser = (
+            ""
+            if self.network_error is None
+            else (f"denoiser {self.network_error:.2g} (at most {self.network_bound:g}), ")
+        )
         return (
-            f"{self.artefact} in {self.runtime} {self.precision}: denoiser {self.network_error:.2g} "
-            f"(at most {self.network_bound:g}), volume {self.mae_hu:.2g} HU (at most {self.volume_bound_hu:g})"
+            f"{self.artefact} in {self.runtime} {self.precision}: {denoiser}"
+            f"volume {self.mae_hu:.2g} HU (at most {self.volume_bound_hu:g})"
         )
 
 
@@ -108,9 +117,20 @@ class Reference:
     denoised: Mapping[str, Array]
     volume: Array
 
+    @property
+    def study(self) -> dict[str, Array]:
+        """The inputs without the patches'."""
+        return {name: value for name, value in self.inputs.items() if "/" not in name}
 
-def trials(artefacts: Sequence[str]) -> list[tuple[str, Trial]]:
-    """Each file with each runtime that is here for it; bfloat16 where the processor has it."""
+
+def trials(artefacts: Sequence[str], precision: str = "f32", device: str = "cuda") -> list[tuple[str, Trial]]:
+    """Each file with each runtime that is here for it; bfloat16 where the processor has it.
+
+    Args:
+        artefacts: "onnx", the kinds of torch's, "tensorrt".
+        precision: of TensorRT's plan of the denoiser.
+        device: of TensorRT's plans.
+    """
     found = []
     here = {one["name"]: one for one in _backends()}
     if "onnx" in artefacts:
@@ -119,13 +139,15 @@ def trials(artefacts: Sequence[str]) -> list[tuple[str, Trial]]:
                 precisions = [name for name in here[backend]["precisions"]["cpu"] if name in NETWORK_BOUND]
                 found += [("onnx", Trial(backend, precision)) for precision in sorted(precisions, reverse=True)]
     found += [(kind, Trial("torch", "f32", kind)) for kind in artefacts if kind in SUFFIXES]
+    if plans.BACKEND in artefacts:
+        found.append((plans.BACKEND, Trial(plans.BACKEND, precision, device=device)))
     return found
 
 
 def prove(
     bundle: Bundle,
     reference: Reference,
-    artefacts: Sequence[str],
+    tried: Sequence[tuple[str, Trial]],
     folder: Path,
     cache: Path,
     say: Callable[[str], None],
@@ -135,31 +157,34 @@ def prove(
     Args:
         bundle: the model.
         reference: from `reference_of`.
-        artefacts: "onnx" and the kinds of torch's.
+        tried: from `trials`.
         folder: for what the processes hand each other.
-        cache: where torch's artefacts are.
+        cache: where the artefacts are.
         say: told what is being tried.
 
     Raises:
         X2CTError: a runtime failed.
-        MissingRuntimeError: torch's artefacts can't be tried, as there is no torch backend here.
+        MissingRuntimeError: an artefact can't be tried, as its backend is not here.
     """
     rows = []
-    for number, (artefact, trial) in enumerate(trials(artefacts)):
+    for number, (artefact, trial) in enumerate(tried):
         say(f"proving {artefact} in {trial}")
-        found = attempt(trial, bundle.path, dict(reference.inputs), folder / str(number), cache)
+        inputs = reference.inputs if trial.backend != plans.BACKEND else reference.study
+        found = attempt(trial, bundle.path, dict(inputs), folder / str(number), cache)
         rows.append(_row(bundle, artefact, trial, reference, found, cache))
     return tuple(rows)
 
 
 def require(rows: Iterable[Proof]) -> None:
-    """Refuse what computes something else in float32; at a lower precision the table tells, and nobody has to use it.
+    """Refuse what computes something else: in float32, and a plan in its own precision, which it can't leave.
+
+    Of ONNX at a lower precision the table tells, and nobody has to use it.
 
     Raises:
         X2CTError: naming the first that failed.
     """
     for row in rows:
-        if not row.passed and row.precision == "f32":
+        if not row.passed and (row.precision == "f32" or row.artefact == plans.BACKEND):
             raise X2CTError(f"proof failed, not written: {row}")
 
 
@@ -227,7 +252,7 @@ def _row(
     sigmas = next(value for name, value in reference.inputs.items() if name.endswith("/sigmas"))
     errors = tuple(
         (patch, float(sigma), relative_error(mine, theirs))
-        for patch, wanted in reference.denoised.items()
+        for patch, wanted in (reference.denoised if trial.backend != plans.BACKEND else {}).items()
         for sigma, mine, theirs in zip(sigmas, found["denoised"][patch], wanted, strict=True)
     )
     mine, theirs = (bundle.intensity.to_hu(volume) for volume in (found["volume"], reference.volume))
@@ -236,22 +261,27 @@ def _row(
         artefact=artefact,
         runtime=f"{trial.backend} {facts['runtime']}",
         precision=facts["precision"],
-        network_error=float(np.max([error for _, _, error in errors])),
+        network_error=float(np.max([error for _, _, error in errors])) if errors else None,
         errors=errors,
         mae_hu=float(np.mean(np.abs(mine - theirs), dtype=np.float64)),
         psnr_db=None if math.isinf(decibel) else decibel,
         bytes=_size(bundle, trial, cache),
         load_s=facts["load_s"],
         ms_per_evaluation=facts["ms_per_evaluation"],
-        network_bound=NETWORK_BOUND[trial.precision],
+        network_bound=NETWORK_BOUND[trial.precision] if errors else None,
         volume_bound_hu=VOLUME_BOUND_HU[trial.precision],
     )
 
 
 def _size(bundle: Bundle, trial: Trial, cache: Path) -> int:
-    if trial.backend != "torch":
+    if trial.backend == torchartefacts.BACKEND:
+        _, files = torchartefacts.find(bundle, trial.provider, cache=cache)
+    elif trial.backend == plans.BACKEND:
+        machine = plans.Machine.here(trial.device)
+        _, files = plans.find(bundle, trial.precision, bundle.grid.shape, machine, cache=cache)
+    else:
         return bundle.size_bytes
-    return sum(path.stat().st_size for path in find(bundle, trial.provider, cache=cache)[1].values())
+    return sum(path.stat().st_size for path in files.values())
 
 
 def _backends() -> list[dict[str, Any]]:

@@ -14,10 +14,12 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from x2ct.built.torchartefacts import DESCRIPTION_SCHEMA
+from x2ct.built.artefacts import Build, Recipe
+from x2ct.built.torchartefacts import DESCRIPTION_SCHEMA, recipe
 from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.export.torchgraph import OnnxModule
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
 PATCH_AXES = ("X", "Y", "Z")
 MOST_VOXELS = 4096
 """Along an axis: what AOTInductor is told, for its index arithmetic."""
+
+
+def builds(bundle: Bundle, kind: str) -> list[tuple[Recipe, Build]]:
+    """Each graph's recipe and what builds it; see `build`."""
+    return [
+        (recipe(bundle, network, kind), partial(build, bundle, network, kind)) for _, network in bundle.networks.items()
+    ]
 
 
 def build(bundle: Bundle, network: Network, kind: str, target: Path) -> None:

@@ -116,6 +116,15 @@ def test_consistency_is_the_cpus(sampler: x2ct.Sampler, consistency: str) -> Non
 
 
 @needs_ort
+def test_consistency_waits_for_rays_alone(sampler: x2ct.Sampler) -> None:
+    """Before and after a pull the rays' integrals come to the host; a volume of 128^3 would be two waits more."""
+    for _ in range(3):
+        report = sampler.run(**xrays(), seed=0, consistency="every").report
+    assert report["consistency"]["method"] == "closed form"
+    assert report["timings"]["waits"] <= 3 * report["evaluations"] + 5
+
+
+@needs_ort
 def test_a_cancelled_run_ends_and_the_sampler_goes_on(sampler: x2ct.Sampler) -> None:
     token = _core.CancelToken()
     steps = []

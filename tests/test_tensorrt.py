@@ -99,7 +99,9 @@ def test_info_says_what_to_do_about_a_missing_tensorrt() -> None:
         assert "-DX2CT_TENSORRT_INCLUDE=FOLDER" in status["reason"]
 
 
-@pytest.mark.parametrize("command", ["build chest", "sample --ap AP --backend tensorrt -o OUT"])
+@pytest.mark.parametrize(
+    "command", ["build chest", "sample --ap AP --backend tensorrt -o OUT", "export chest --format tensorrt"]
+)
 def test_without_tensorrt_the_command_line_ends_with_code_3(command: str, tmp_path: Path) -> None:
     if status_in_a_fresh_process("", "tensorrt")["available"]:
         pytest.skip("TensorRT is here")
@@ -114,6 +116,32 @@ def test_without_tensorrt_the_command_line_ends_with_code_3(command: str, tmp_pa
     assert run.returncode == 3, run.stderr
     [line] = run.stderr.strip().splitlines()
     assert line.startswith("x2ct: error: backend tensorrt: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--format onnx --precision f16", "--precision: options: found no plans, expected --format tensorrt with it"),
+        ("--format tensorrt --precision int8", "--precision: name: found 'int8', expected bf16, f16, tf32, f32"),
+        ("--format trt", "--format: name: found 'trt', expected onnx, torchscript, aoti, tensorrt"),
+        ("--artefacts FOLDER", "expected --format torchscript, aoti or tensorrt with it"),
+    ],
+)
+def test_exporting_what_cannot_be_is_refused_before_anything_is_made(options: str, words: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    command = [
+        sys.executable,
+        "-m",
+        "x2ct",
+        "export",
+        "chest",
+        *options.replace("FOLDER", str(tmp_path / "to")).split(),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    [line] = run.stderr.strip().splitlines()
+    assert words in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -334,3 +362,52 @@ def test_a_network_is_opened_from_its_artefact(tiny: Bundle, tmp_path: Path) -> 
     assert networks({"denoiser.onnx": str(copy)}).precision == "f32"
     with pytest.raises(InputError, match=r"none\.onnx: file: found none, expected an ONNX network"):
         networks({"denoiser.onnx": str(tmp_path / "none.onnx")})
+
+
+# ------------------------------------------------------------------------------------------------ the proof
+
+
+def proven(artefact: str, precision: str, mae_hu: float, network_error: float | None = None) -> Any:
+    from x2ct.export.proof import VOLUME_BOUND_HU, Proof
+
+    bound = None if network_error is None else 1e-3
+    return Proof(
+        artefact,
+        "a runtime",
+        precision,
+        network_error,
+        (),
+        mae_hu,
+        40.0,
+        1,
+        1.0,
+        1.0,
+        bound,
+        VOLUME_BOUND_HU[precision],
+    )
+
+
+def test_a_plan_is_judged_in_its_own_precision() -> None:
+    """An ONNX graph may be run in float32 instead; a plan can't be."""
+    pytest.importorskip("torch")
+    from x2ct.errors import X2CTError
+    from x2ct.export.proof import require
+
+    require([proven("tensorrt", "bf16", 4.9), proven("onnx", "bf16", 5.1), proven("onnx", "f32", 0.4, 1e-4)])
+    for precision in ("bf16", "f16", "tf32", "f32"):
+        with pytest.raises(X2CTError, match=rf"proof failed, not written: tensorrt in a runtime {precision}: volume"):
+            require([proven("tensorrt", precision, 5.1)])
+    for wrong in (float("nan"), 2e-3):
+        with pytest.raises(X2CTError, match="onnx in a runtime f32: denoiser"):
+            require([proven("onnx", "f32", 0.4, wrong)])
+
+
+def test_a_plan_is_tried_on_its_device_and_torchs_files_on_the_cpu() -> None:
+    pytest.importorskip("torch")
+    from x2ct.export.proof import trials
+
+    tried = trials(["torchscript", "tensorrt"], "f16", "cuda:1")
+    assert [(artefact, str(trial), trial.device) for artefact, trial in tried] == [
+        ("torchscript", "torch torchscript f32", "cpu"),
+        ("tensorrt", "tensorrt f16", "cuda:1"),
+    ]

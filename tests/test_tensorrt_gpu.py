@@ -27,6 +27,7 @@ if "cuda" not in STATUS["devices"]:
 pytest.importorskip("onnx")
 pytest.importorskip("torch")
 
+from x2ct.export import formats  # noqa: E402
 from x2ct.export.plans import PlanOptions, build_plans  # noqa: E402
 
 BOUND_HU = {"f32": 0.5, "tf32": 5.0, "bf16": 10.0, "f16": 5.0}
@@ -118,3 +119,19 @@ def test_a_sample_is_the_cpus(tiny: Bundle, tmp_path: Path, precision: str, monk
     here = x2ct.Sampler(tiny, backend="openvino", precision="f32").sample(ap=ap, seed=1)
     there = x2ct.Sampler(tiny, backend=BACKEND, device="cuda", precision=precision).sample(ap=ap, seed=1)
     assert float(np.abs(here.hu - there.hu).mean()) < BOUND_HU[precision]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_export_proves_the_plans_that_it_writes(
+    tiny: Bundle, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "cache"))
+    done = formats.export(str(tiny.path), None, (BACKEND,), folder=tmp_path / "copies", precision=precision)
+    [row] = (row for row in done.proofs if row.artefact == BACKEND)
+    assert (row.passed, row.precision, row.network_error) == (True, precision, None)
+    assert {path.name for path in (tmp_path / "copies").glob("*.plan")} == {
+        "encoder.plan",
+        "lift.plan",
+        "denoiser.plan",
+    }
+    assert find(tiny, precision, tiny.grid.shape, Machine.here())[0] == precision

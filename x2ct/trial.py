@@ -38,13 +38,14 @@ class Trial:
     """What is tried.
 
     Attributes:
-        backend, precision, provider: see `x2ct.Sampler`.
+        backend, precision, provider, device: see `x2ct.Sampler`.
         repeats: how many evaluations of the whole grid are timed; the least counts.
     """
 
     backend: str
     precision: str = "f32"
     provider: str = ""
+    device: str = "cpu"
     repeats: int = 3
 
     def __str__(self) -> str:
@@ -57,7 +58,7 @@ def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Pat
     Args:
         trial: what is tried.
         bundle: the model's folder.
-        inputs: `views`, `valid` and `matrices` of a study; and for each patch K the denoiser's inputs, named
+        inputs: `views`, `valid` and `matrices` of a study; and for each patch K, if any, the denoiser's inputs, named
             "K/x", "K/c0" ..., with "K/sigmas".
         folder: where the processes hand each other arrays.
         cache: of artefacts; by default the user's.
@@ -109,7 +110,7 @@ def work(job: str) -> None:
 
 
 def _run(trial: Trial, bundle: Bundle, inputs: Arrays) -> tuple[Arrays, dict[str, Any]]:
-    choice = choose("cpu", trial.backend, trial.precision, trial.provider)
+    choice = choose(trial.device, trial.backend, trial.precision, trial.provider)
     views, valid, matrices = (inputs[name] for name in CONDITIONS)
     ready = Conditions(views, valid, matrices, (), ())
     table = plan(bundle.diffusion).table

@@ -4,7 +4,8 @@
     python benchmarks/gpu/measure.py chest -o results/gpu --device cpu --shape 32,32,32 --rounds 2
 
 One row a grid and precision, each beside its parity: the mean absolute difference from the CPU's volume of the same
-seed, in HU. Times of the denoiser and of our kernels are by the GPU's own clock, a sample's by the host's. A precision
+seed, in HU. Times of the denoiser and of our kernels are by the GPU's own clock, a sample's and a pull's (consistency
+after every evaluation, in runs of their own) by the host's. A precision
 that can't be had is listed with the reason. Medians over the rounds, after three that warm up.
 """
 
@@ -24,7 +25,7 @@ import numpy as np
 
 import x2ct
 from x2ct.commands.options import parse_shape
-from x2ct.errors import X2CTError
+from x2ct.errors import InputError, X2CTError
 from x2ct.grid import Grid
 
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
@@ -114,6 +115,7 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
         "loop_min_ms": round(1e3 * min(one["loop_s"] for one in times), 3),
         "loop_max_ms": round(1e3 * max(one["loop_s"] for one in times), 3),
         "end_to_end_ms": round(1e3 * statistics.median(ends), 3),
+        **with_consistency(sampler, args.rounds),
         "kernel_share": round(milliseconds("kernel_s") / (milliseconds("kernel_s") + EVALUATIONS * evaluation), 5)
         if on_gpu
         else None,
@@ -124,6 +126,19 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
     }
 
 
+def with_consistency(sampler: x2ct.Sampler, rounds: int) -> dict[str, Any]:
+    """What pulling D after every evaluation takes; the reason where a grid is too small for a ray to count."""
+    try:
+        times = [
+            sampler.run(**xrays(), seed=seed, steps=EVALUATIONS, consistency="every").report["timings"]
+            for seed in range(rounds)
+        ]
+    except InputError as error:
+        return {"pulled_loop_ms": None, "pull_ms": None, "not_pulled": str(error)}
+    loop, pull = (1e3 * statistics.median(one[key] for one in times) for key in ("loop_s", "consistency_s"))
+    return {"pulled_loop_ms": round(loop, 3), "pull_ms": round(pull / EVALUATIONS, 3)}
+
+
 def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown, with the targets."""
     head = "; ".join(table["devices"]) or table["device"]
@@ -131,16 +146,17 @@ def markdown(table: dict[str, Any]) -> str:
         f"{head}; {EVALUATIONS} evaluations a sample; medians of {table['rounds']}.",
         "",
         "| runtime | precision | grid | ms per evaluation | loop ms | min to max | end to end ms | own kernels "
-        "| longest gap us | mean HU apart | max |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| longest gap us | with consistency, ms | ms a pull | mean HU apart | max |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table["rows"]:
         share = "" if row["kernel_share"] is None else f"{row['kernel_share']:.2%}"
+        pulled = " | " if row["pull_ms"] is None else f"{row['pulled_loop_ms']:.2f} | {row['pull_ms']:.2f}"
         gap = "" if row["longest_gap_us"] is None else f"{row['longest_gap_us']:.1f}"
         lines.append(
             f"| {row['runtime']} | {row['precision']} | {row['shape']} | {row['per_evaluation_ms']:.2f} "
             f"| {row['loop_ms']:.2f} | {row['loop_min_ms']:.2f} to {row['loop_max_ms']:.2f} "
-            f"| {row['end_to_end_ms']:.2f} | {share} | {gap} "
+            f"| {row['end_to_end_ms']:.2f} | {share} | {gap} | {pulled} "
             f"| {row['mean_abs_difference_hu']:.4f} | {row['max_abs_difference_hu']:.2f} |"
         )
     wanted = ", ".join(f"{shape} in {most:g} ms" for shape, most in TARGET_MS.items())

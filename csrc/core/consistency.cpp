@@ -2,30 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <functional>
 #include <iterator>
-#include <numeric>
 
 #include "core/measured_view.h"
-#include "core/parallel.h"
 #include "core/ray_operator.h"
+#include "kernels/ray_kernel.h"
 #include "x2ct/error.h"
 
 namespace x2ct {
 namespace {
 
-constexpr std::int64_t kGrain = 1 << 15;
 constexpr double kFewestRays = 0.01;         // of those that meet body and grid
 constexpr double kWeakestCorrelation = 0.5;  // of an X-ray that is to be fitted with the one that D gives
-
-// Piecewise linear, constant beyond the ends.
-float interpolate(const std::vector<double>& from, const std::vector<double>& to, float value) {
-    if (!(value > from.front())) return static_cast<float>(to.front());
-    if (value >= from.back()) return static_cast<float>(to.back());
-    std::size_t k = 1;
-    while (value >= from[k]) ++k;
-    const double slope = (to[k] - to[k - 1]) / (from[k] - from[k - 1]);
-    return static_cast<float>(to[k - 1] + (value - from[k - 1]) * slope);
-}
 
 void check(const AttenuationKnots& knots) {
     const auto rises = [](const std::vector<double>& values) {
@@ -56,46 +46,106 @@ double rms(const float* values, const float* counts, std::size_t begin, std::siz
     return number > 0 ? std::sqrt(sum / number) : 0;
 }
 
+Buffer there(const std::shared_ptr<Device>& device, const std::vector<float>& values) {
+    Buffer buffer(device, values.size());
+    device->upload(buffer.data(), values.data(), values.size());
+    return buffer;
+}
+
+std::vector<float> here(Device& device, const Buffer& buffer) {
+    std::vector<float> values(buffer.count());
+    device.download(values.data(), buffer.data(), values.size());
+    return values;
+}
+
+// x and mu of the knots, in double precision.
+Buffer there(const std::shared_ptr<Device>& device, const AttenuationKnots& knots) {
+    std::vector<double> both = knots.x;
+    both.insert(both.end(), knots.mu.begin(), knots.mu.end());
+    std::vector<float> bits(both.size() * sizeof(double) / sizeof(float));
+    std::memcpy(bits.data(), both.data(), both.size() * sizeof(double));
+    return there(device, bits);
+}
+
 }  // namespace
+
+struct Consistency::Place {
+    Place(std::shared_ptr<Device> on, std::unique_ptr<RayOperator> along, std::size_t voxels,
+          const AttenuationKnots& between)
+        : device(std::move(on)),
+          rays(std::move(along)),
+          mu(device, voxels),
+          z(device, voxels),
+          target(device, rays->rays()),
+          dual(device, rays->rays()),
+          seen(device, rays->rays()),
+          step(device, rays->rays()),
+          knots(there(device, between)),
+          number_of_knots(static_cast<int>(between.x.size())) {}
+
+    void run(const RayKernel::Work& work) const { device->run(RayKernel{work}); }
+
+    static kernels::Elements of(const Buffer& buffer) { return {static_cast<std::int64_t>(buffer.count())}; }
+
+    // mu = that of D.
+    void to_mu(const float* denoised) const {
+        run(kernels::KnotMap{of(mu), x_knots(), mu_knots(), number_of_knots, denoised, nullptr, mu.data()});
+    }
+
+    // D = that of z, where the pull has moved anything.
+    void to_denoised(float* denoised) const {
+        run(kernels::KnotMap{of(z), mu_knots(), x_knots(), number_of_knots, z.data(), mu.data(), denoised});
+    }
+
+    const double* x_knots() const { return reinterpret_cast<const double*>(knots.data()); }
+    const double* mu_knots() const { return x_knots() + number_of_knots; }
+
+    std::shared_ptr<Device> device;
+    std::unique_ptr<RayOperator> rays;
+    Buffer mu, z;                     // of the voxels: attenuation before the pull, and after it
+    Buffer target, dual, seen, step;  // of the rays
+    Buffer knots;
+    int number_of_knots;
+};
 
 Consistency::Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::vector<MeasuredView> views,
                          const ConsistencyOptions& options)
-    : shape_(grid.shape.begin(), grid.shape.end()), knots_(std::move(knots)), options_(options) {
+    : grid_(grid), shape_(grid.shape.begin(), grid.shape.end()), knots_(std::move(knots)), options_(options) {
     check(knots_);
     check(options_);
     if (views.empty()) throw InputError("consistency: X-rays: found none, expected at least one");
-    std::vector<DetectorView> detectors;
     for (MeasuredView& view : views) {
         check(grid, view);
         view = averaged(grid, view);
-        detectors.push_back(view.view);
+        detectors_.push_back(view.view);
         calibrated_.push_back(view.calibrated);
     }
-    if (options_.closed) rays_ = aligned_rays(grid, detectors, options_.threads);
-    if (!rays_) rays_ = joseph_rays(grid, detectors, options_.cg_steps, options_.threads);
-    if (options_.rounds == 0) options_.rounds = rays_->is_closed_form() ? 4 : 2;
+    place_ = place_on(cpu_device(options_.threads));
+    RayOperator& rays = *place_->rays;
+    closed_ = rays.is_closed_form();
+    if (options_.rounds == 0) options_.rounds = closed_ ? 4 : 2;
 
-    const auto count = static_cast<std::size_t>(volume_of(shape_));
-    mu_.resize(count);
-    z_.assign(count, 1.0F);
-    measured_.resize(rays_->rays());
-    dual_.assign(rays_->rays(), 0.0F);
-    std::vector<float> length(rays_->rays()), counts(rays_->rays());
-    rays_->forward(z_.data(), length.data());
-    rays_->backward(length.data(), z_.data());
-    scale_ = *std::ranges::max_element(z_) / static_cast<double>(views.size());
+    // on the host, whose memory the buffers are
+    float* const volume = place_->z.data();
+    std::fill_n(volume, place_->z.count(), 1.0F);
+    std::vector<float> length(rays.rays());
+    rays.forward(volume, length.data());
+    rays.backward(length.data(), volume);
+    scale_ = *std::max_element(volume, volume + place_->z.count()) / static_cast<double>(views.size());
 
     const auto within = rays_within(grid, views, options_.threads);
+    measured_.resize(rays.rays());
+    counts_.resize(rays.rays());
     double most = 0;
     for (std::size_t view = 0; view < views.size(); ++view) {
-        rays_->gather(view, views[view].image, measured_.data());
-        rays_->gather(view, within[view], counts.data());
+        rays.gather(view, views[view].image, measured_.data());
+        rays.gather(view, within[view], counts_.data());
         double met = 0, counted = 0;
-        for (std::size_t ray = rays_->first()[view]; ray < rays_->first()[view + 1]; ++ray) {
-            if (length[ray] == 0) counts[ray] = 0;
+        for (std::size_t ray = rays.first()[view]; ray < rays.first()[view + 1]; ++ray) {
+            if (length[ray] == 0) counts_[ray] = 0;
             if (length[ray] == 0 || measured_[ray] <= kAirIntegral) continue;
             met += 1;
-            counted += counts[ray];
+            counted += counts_[ray];
         }
         report_.push_back({.name = views[view].name, .rays = met > 0 ? counted / met : 0});
         most = std::max(most, report_.back().rays);
@@ -105,79 +155,91 @@ Consistency::Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::ve
             "consistency: rays: found none known to miss the body outside of the grid, expected some; give a second "
             "view that shows where the body ends, or leave consistency off");
     }
-    rays_->count(std::move(counts));
+    rays.count(counts_);
 }
 
 Consistency::~Consistency() = default;
 
-bool Consistency::is_closed_form() const { return rays_->is_closed_form(); }
+std::unique_ptr<Consistency::Place> Consistency::place_on(const std::shared_ptr<Device>& device) const {
+    std::unique_ptr<RayOperator> rays;
+    if (options_.closed) rays = aligned_rays(grid_, detectors_, device);
+    if (!rays) rays = joseph_rays(grid_, detectors_, options_.cg_steps, device, options_.threads);
+    if (!counts_.empty()) rays->count(counts_);
+    return std::make_unique<Place>(device, std::move(rays), static_cast<std::size_t>(volume_of(shape_)), knots_);
+}
+
+bool Consistency::works_on(const std::shared_ptr<Device>& device) {
+    const bool is_host = device->stream() == nullptr && place_->device->stream() == nullptr;
+    if (!is_host && device != place_->device) place_ = place_on(device);
+    return true;
+}
 
 void Consistency::apply(int row, int, double, float* denoised) {
-    if (row == 0) std::ranges::fill(dual_, 0.0F);
+    if (row == 0) forget();
     const auto& after = options_.evaluations;
     if (options_.gamma == 0 || (!after.empty() && std::ranges::find(after, row + 1) == after.end())) return;
-    const auto count = static_cast<std::int64_t>(mu_.size());
-    parallel_for(count, kGrain, 1, options_.threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) mu_[i] = interpolate(knots_.x, knots_.mu, denoised[i]);
-    });
+    const Place& place = *place_;
+    place.to_mu(denoised);
     solve();
-    parallel_for(count, kGrain, 1, options_.threads, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) {
-            if (z_[i] != mu_[i]) denoised[i] = interpolate(knots_.mu, knots_.x, z_[i]);
-        }
-    });
+    place.to_denoised(denoised);
 }
 
 void Consistency::pull(float* mu) {
-    std::ranges::fill(dual_, 0.0F);
+    forget();
     if (options_.gamma == 0) return;
-    std::copy_n(mu, mu_.size(), mu_.begin());
+    place_->device->upload(place_->mu.data(), mu, place_->mu.count());
     solve();
-    std::ranges::copy(z_, mu);
+    place_->device->download(mu, place_->z.data(), place_->z.count());
 }
 
-// z of mu_, from the dual that is there, which is moved on.
+// l = 0
+void Consistency::forget() {
+    const std::vector<float> zeros(place_->dual.count());
+    place_->device->upload(place_->dual.data(), zeros.data(), zeros.size());
+}
+
+// z of mu, from the dual that is there, which is moved on.
 void Consistency::solve() {
+    const Place& place = *place_;
+    const RayOperator& rays = *place.rays;
     const double e = scale_ / options_.gamma;
-    const std::vector<float>& counts = rays_->counts();
-    std::vector<float> seen(rays_->rays()), step(rays_->rays());
-    rays_->forward(mu_.data(), seen.data());
-    const std::vector<float> target = fitted(seen);
-    report_rms(target, seen, &ViewConsistency::rms_before);
+    float *const seen = place.seen.data(), *const dual = place.dual.data();
+    rays.forward(place.mu.data(), seen);
+    const std::vector<float> before = here(*place.device, place.seen), target = fitted(before);
+    report_rms(target, before, &ViewConsistency::rms_before);
+    place.device->upload(place.target.data(), target.data(), target.size());
     for (int round = 0; round < options_.rounds; ++round) {
-        move_to(dual_);
-        rays_->forward(z_.data(), seen.data());
-        for (std::size_t ray = 0; ray < seen.size(); ++ray) {
-            seen[ray] = counts[ray] * (target[ray] - seen[ray] - static_cast<float>(e) * dual_[ray]);
-        }
-        rays_->solve(e, seen.data(), step.data(), z_.data());
-        for (std::size_t ray = 0; ray < seen.size(); ++ray) dual_[ray] += step[ray];
+        move_to_dual();
+        rays.forward(place.z.data(), seen);
+        place.run(kernels::Residual{place.of(place.seen), place.target.data(), dual, rays.counts_there(), seen,
+                                    static_cast<float>(e)});
+        rays.solve(e, seen, place.step.data(), place.z.data());
+        place.run(kernels::Added{place.of(place.dual), place.step.data(), dual});
     }
-    move_to(dual_);
-    rays_->forward(z_.data(), seen.data());
-    report_rms(target, seen, &ViewConsistency::rms_after);
+    move_to_dual();
+    rays.forward(place.z.data(), seen);
+    report_rms(target, here(*place.device, place.seen), &ViewConsistency::rms_after);
 }
 
 // z = clamp(mu + A^T dual).
-void Consistency::move_to(const std::vector<float>& dual) {
-    rays_->backward(dual.data(), z_.data());
+void Consistency::move_to_dual() {
+    const Place& place = *place_;
+    place.rays->backward(place.dual.data(), place.z.data());
     const auto low = static_cast<float>(knots_.mu.front()), high = static_cast<float>(knots_.mu.back());
-    parallel_for(static_cast<std::int64_t>(z_.size()), kGrain, 1, options_.threads,
-                 [&](std::int64_t begin, std::int64_t end) {
-                     for (std::int64_t i = begin; i < end; ++i) z_[i] = std::clamp(mu_[i] + z_[i], low, high);
-                 });
+    place.run(kernels::Clamped{place.of(place.z), place.mu.data(), place.z.data(), low, high});
 }
 
 // What D's X-rays should be: what was measured, an X-ray that is not calibrated on the scale on which D explains it
 // best: y = a A(D) + b by least squares over the rays that count.
 std::vector<float> Consistency::fitted(const std::vector<float>& seen) {
     std::vector<float> target = measured_;
+    const std::vector<std::size_t>& first = place_->rays->first();
     for (std::size_t view = 0; view < report_.size(); ++view) {
         if (calibrated_[view] || report_[view].rays == 0) continue;
         double n = 0, p = 0, y = 0, pp = 0, py = 0, yy = 0;
-        const std::size_t begin = rays_->first()[view], end = rays_->first()[view + 1];
+        const std::size_t begin = first[view], end = first[view + 1];
         for (std::size_t ray = begin; ray < end; ++ray) {
-            if (rays_->counts()[ray] == 0) continue;
+            if (counts_[ray] == 0) continue;
             n += 1, p += seen[ray], y += measured_[ray];
             pp += static_cast<double>(seen[ray]) * seen[ray];
             py += static_cast<double>(seen[ray]) * measured_[ray];
@@ -205,8 +267,8 @@ void Consistency::report_rms(const std::vector<float>& target, const std::vector
     std::vector<float> residual(seen.size());
     std::ranges::transform(target, seen, residual.begin(), std::minus<>());
     for (std::size_t view = 0; view < report_.size(); ++view) {
-        report_[view].*where =
-            rms(residual.data(), rays_->counts().data(), rays_->first()[view], rays_->first()[view + 1]);
+        const std::vector<std::size_t>& first = place_->rays->first();
+        report_[view].*where = rms(residual.data(), counts_.data(), first[view], first[view + 1]);
     }
 }
 

@@ -125,6 +125,7 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     if (options.preview_every < 1) {
         throw InputError("preview_every: found " + std::to_string(options.preview_every) + ", expected 1 or more");
     }
+    const bool corrected_there = options.correction && options.correction->works_on(device_);
     const std::int64_t waited = device_->waits();
     evaluator_->prepare(levels(table));
     Registers registers(device_, table, static_cast<std::size_t>(count_));
@@ -147,7 +148,7 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
         float* const denoised = registers.denoised(row);
         evaluator_->evaluate(row, registers.y.data(), denoised, pause, timings);
         if (options.correction) {
-            timed(timings.correction_s, [&] { correct(options, row, table, denoised); });
+            timed(timings.correction_s, [&] { correct(*options.correction, corrected_there, row, table, denoised); });
         }
         if (is_shown(row)) {
             shown.resize(static_cast<std::size_t>(count_));
@@ -193,16 +194,16 @@ void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     timings_ = timings;
 }
 
-// Corrections work on the host: where the device's memory is its own, D goes there and back.
-void Sampler::correct(const RunOptions& options, int row, const Table& table, float* denoised) {
+// A correction that doesn't work on the device gets D on the host, and what it makes of it goes back.
+void Sampler::correct(Correction& correction, bool there, int row, const Table& table, float* denoised) {
     const double sigma = table.rows()[row].sigma;
-    if (device_->stream() == nullptr) {
-        options.correction->apply(row, table.evaluations(), sigma, denoised);
+    if (there) {
+        correction.apply(row, table.evaluations(), sigma, denoised);
         return;
     }
     std::vector<float> copy(static_cast<std::size_t>(count_));
     device_->download(copy.data(), denoised, copy.size());
-    options.correction->apply(row, table.evaluations(), sigma, copy.data());
+    correction.apply(row, table.evaluations(), sigma, copy.data());
     device_->upload(denoised, copy.data(), copy.size());
 }
 

@@ -57,6 +57,19 @@ inline void copies_of_any_size_come_back() {
     }
 }
 
+/// Also what was given back and is taken again.
+inline void addresses_are_what_networks_ask_for() {
+    for (const auto& [device, alignment] : {std::pair(gpu(), 256), std::pair(cpu(), 64)}) {
+        for (int turn = 0; turn < 3; ++turn) {
+            std::vector<x2ct::Buffer> taken;
+            for (const std::size_t count : {1, 3, 63, 64, 65, 1000, 4099, 100003}) {
+                taken.emplace_back(device, count);
+                CHECK(reinterpret_cast<std::uintptr_t>(taken.back().data()) % alignment == 0);
+            }
+        }
+    }
+}
+
 inline void noise_is_the_cpus() {
     const auto device = gpu();
     for (const std::int64_t count : {1, 2, 3, 4, 5, 1023, 65537}) {
@@ -145,7 +158,8 @@ inline void any_box_is_the_cpus() {
     }
 }
 
-/// D = x / 2 + c / 4, and sigma in the first voxel: queued on the device, as a runtime that may be recorded does.
+/// D = x / 2 + c / 4, and sigma in the first voxel: queued on the device, as a runtime that may be recorded does. It
+/// takes no address on a GPU that TensorRT would refuse.
 class QueueNetwork : public x2ct::Network {
   public:
     QueueNetwork(std::shared_ptr<Device> device, const x2ct::Shape& shape, bool recordable = true)
@@ -169,9 +183,13 @@ class QueueNetwork : public x2ct::Network {
       public:
         explicit Evaluation(QueueNetwork& network) : network_(network) {}
         void set_input(const std::string& name, const float* data, const x2ct::Shape&) override {
+            check_address(data);
             (name == "x" ? x_ : name == "c" ? c_ : sigma_) = data;
         }
-        void set_output(const std::string&, float* data, const x2ct::Shape&) override { denoised_ = data; }
+        void set_output(const std::string&, float* data, const x2ct::Shape&) override {
+            check_address(data);
+            denoised_ = data;
+        }
         void evaluate() override {
             if (network_.calls++ == network_.fails_at) throw x2ct::Error("network: failed");
             RowKernel mix;
@@ -186,6 +204,10 @@ class QueueNetwork : public x2ct::Network {
         x2ct::TensorView output(const std::string&) override { return {denoised_, network_.outputs_[0].shape}; }
 
       private:
+        void check_address(const float* data) const {
+            CHECK(network_.device_->stream() == nullptr || reinterpret_cast<std::uintptr_t>(data) % 256 == 0);
+        }
+
         QueueNetwork& network_;
         const float *x_ = nullptr, *c_ = nullptr, *sigma_ = nullptr;
         float* denoised_ = nullptr;
@@ -377,10 +399,11 @@ inline void the_devices_clock_tells_where_time_went() {
 
 }  // namespace laws
 
-#define DEVICE_LAWS                                                                                                    \
-    laws::copies_of_any_size_come_back, laws::noise_is_the_cpus, laws::any_row_is_the_cpus, laws::any_box_is_the_cpus, \
-        laws::every_solver_gives_the_cpus_bits_queued_and_replayed,                                                    \
-        laws::a_replay_reads_the_new_coefficients_and_conditions, laws::the_whole_loop_is_one_where_nobody_listens,    \
-        laws::only_rows_and_the_result_are_waited_for, laws::progress_tells_every_row, laws::previews_are_the_cpus,    \
-        laws::corrections_are_the_cpus, laws::it_outlives_cancelling_and_failing, laws::tiles_are_the_cpus,            \
+#define DEVICE_LAWS                                                                                                 \
+    laws::copies_of_any_size_come_back, laws::addresses_are_what_networks_ask_for, laws::noise_is_the_cpus,         \
+        laws::any_row_is_the_cpus, laws::any_box_is_the_cpus,                                                       \
+        laws::every_solver_gives_the_cpus_bits_queued_and_replayed,                                                 \
+        laws::a_replay_reads_the_new_coefficients_and_conditions, laws::the_whole_loop_is_one_where_nobody_listens, \
+        laws::only_rows_and_the_result_are_waited_for, laws::progress_tells_every_row, laws::previews_are_the_cpus, \
+        laws::corrections_are_the_cpus, laws::it_outlives_cancelling_and_failing, laws::tiles_are_the_cpus,         \
         laws::the_devices_clock_tells_where_time_went

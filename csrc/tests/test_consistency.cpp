@@ -24,6 +24,7 @@ using x2ct::VolumeGrid;
 
 const VolumeGrid kGrid{{8, 7, 6}, {20, 0, 0, -70, 0, 25, 0, -75, 0, 0, 30, -75, 0, 0, 0, 1}};
 const std::size_t kCount = 8 * 7 * 6;
+std::shared_ptr<x2ct::Device> host() { return x2ct::cpu_device(1); }
 AttenuationKnots knots() { return {{-1, -0.45, 0.6, 1}, {0, 0.017, 0.032, 0.05}}; }
 
 // One pixel a line of voxels, and a border of `border` pixels on each side.
@@ -198,8 +199,8 @@ void cg_is_dense_least_squares_for_a_cone() {
 
 void one_view_has_its_closed_form_too() {
     const auto views = aligned_pair(plain_truth());
-    const auto rays = x2ct::aligned_rays(kGrid, {views[0].view}, 1);
-    const auto same = x2ct::joseph_rays(kGrid, {views[0].view}, 50, 1);
+    const auto rays = x2ct::aligned_rays(kGrid, {views[0].view}, host());
+    const auto same = x2ct::joseph_rays(kGrid, {views[0].view}, 50, host());
     std::vector<float> by_line(rays->rays()), by_pixel(same->rays()), step(rays->rays()), wanted(same->rays()),
         work(kCount);
     rays->gather(0, views[0].image, by_line.data());
@@ -215,7 +216,7 @@ void one_view_has_its_closed_form_too() {
 void transposes_match() {
     for (const bool aligned : {true, false}) {
         const std::vector<DetectorView> views = {aligned ? along_y() : oblique_cone(), along_x()};
-        auto rays = aligned ? x2ct::aligned_rays(kGrid, views, 1) : x2ct::joseph_rays(kGrid, views, 1, 1);
+        auto rays = aligned ? x2ct::aligned_rays(kGrid, views, host()) : x2ct::joseph_rays(kGrid, views, 1, host());
         const auto volume = pseudo_random(kCount, 3, -1, 1);
         auto image = pseudo_random(rays->rays(), 4, -1, 1);
         for (std::size_t i = 0; i < image.size(); ++i) image[i] *= rays->counts()[i];
@@ -234,8 +235,8 @@ void aligned_sums_are_the_projector() {
     const VolumeGrid turned{{6, 7, 8}, {0, 0, 20, -70, 25, 0, 0, -75, 0, -30, 0, 75, 0, 0, 0, 1}};
     const std::vector<DetectorView> views = {along_y(), along_x()};
     for (const VolumeGrid& grid : {kGrid, turned}) {
-        const auto sums = x2ct::aligned_rays(grid, views, 1);
-        const auto integrals = x2ct::joseph_rays(grid, views, 1, 1);
+        const auto sums = x2ct::aligned_rays(grid, views, host());
+        const auto integrals = x2ct::joseph_rays(grid, views, 1, host());
         CHECK(sums != nullptr);
         if (!sums) continue;
         std::vector<float> a(sums->rays()), b(integrals->rays()), gathered(sums->rays());
@@ -249,11 +250,11 @@ void aligned_sums_are_the_projector() {
         CHECK(worst(a, std::vector<float>(a.size())) > 1);
         CHECK_CLOSE(worst(a, gathered), 0, 1e-5);
     }
-    CHECK(x2ct::aligned_rays(kGrid, {along_y(), along_y()}, 1) == nullptr);  // along the same axis
-    CHECK(x2ct::aligned_rays(kGrid, {oblique_cone()}, 1) == nullptr);
+    CHECK(x2ct::aligned_rays(kGrid, {along_y(), along_y()}, host()) == nullptr);  // along the same axis
+    CHECK(x2ct::aligned_rays(kGrid, {oblique_cone()}, host()) == nullptr);
     DetectorView between = along_y();
     between.matrix[3] += 0.25;
-    CHECK(x2ct::aligned_rays(kGrid, {between}, 1) == nullptr);
+    CHECK(x2ct::aligned_rays(kGrid, {between}, host()) == nullptr);
 }
 
 void a_strong_pull_reprojects() {

@@ -1,8 +1,8 @@
 // The CUDA device over a runtime that is emulated on the host (emulated/): its kernels are the very functions that the
 // GPU runs, so that they are compared with the CPU's bit by bit; and its stream puts all work off until somebody waits,
 // so that what is queued, recorded, replayed and waited for can be counted.
-#include "device_laws.h"
 #include "devices/cuda/cuda.h"
+#include "ray_laws.h"
 
 std::shared_ptr<x2ct::Device> laws::gpu() { return std::shared_ptr<Device>(x2ct::cuda::open(0)); }
 
@@ -123,6 +123,26 @@ void a_cancelled_run_leaves_nothing_queued() {
     CHECK(static_cast<cudaStream_t>(rig.device->stream())->queue.empty());
 }
 
+// Of each pull the rays' integrals come, before it and after it, for the fit and the report, and nothing waits for
+// more.
+void a_pull_brings_rays_to_the_host_and_no_volume() {
+    Rig rig(gpu());
+    x2ct::RunOptions options;
+    options.correction = consistency(measured({along(1), along(0)}));
+    const auto table = table_of("unipc-2");
+    rig.run(table, options);
+    const auto before = machine();
+    const std::int64_t told = rig.device->waits();
+    rig.run(table, options);
+    const std::size_t rows = static_cast<std::size_t>(table.evaluations()), rays = (8 + 12) * 20;
+    const auto voxels = static_cast<std::size_t>(x2ct::volume_of(kShape));
+    CHECK(machine().downloaded - before.downloaded == (voxels + rows * 2 * rays) * sizeof(float));
+    CHECK(machine().uploaded - before.uploaded < (rows * rays + voxels) * sizeof(float));
+    CHECK(machine().allocations == before.allocations);
+    CHECK(machine().waits - before.waits == rig.device->waits() - told);
+    CHECK(machine().waits - before.waits <= 3 * static_cast<int>(rows) + 2);
+}
+
 void too_little_memory_is_an_error_of_its_own() {
     Rig rig(gpu());
     machine().bytes = machine().taken + 4096;
@@ -134,7 +154,7 @@ void too_little_memory_is_an_error_of_its_own() {
 
 }  // namespace
 
-TESTS(what_is_missing_is_one_line, memory_is_kept_and_given_up_in_need, DEVICE_LAWS,
-      each_row_is_recorded_once_and_replayed, the_whole_loop_is_one_graph,
+TESTS(what_is_missing_is_one_line, memory_is_kept_and_given_up_in_need, DEVICE_LAWS, RAY_LAWS,
+      a_pull_brings_rays_to_the_host_and_no_volume, each_row_is_recorded_once_and_replayed, the_whole_loop_is_one_graph,
       nothing_waits_allocates_or_copies_but_what_says_so, two_rows_are_in_flight_and_progress_tells_of_done_ones,
       a_cancelled_run_leaves_nothing_queued, too_little_memory_is_an_error_of_its_own)

@@ -1,4 +1,4 @@
-"""`x2ct export`: a trained run to a bundle, and a bundle to what a runtime compiles of it, each proven."""
+"""`x2ct export`: a trained run to a bundle, and a bundle to what a runtime makes of it, each proven."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ def export(
         list[str] | None,
         typer.Option(
             "--format",
-            help="onnx (the bundle), or torchscript and aoti, which go to this machine's cache; may be repeated.",
+            help="onnx (the bundle); torchscript, aoti, tensorrt, which go to this machine's cache; may be repeated.",
         ),
     ] = None,
     artefacts: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Also put torchscript and aoti there.")
+        Path | None, typer.Option(metavar="FOLDER", help="Also put what goes to the cache there.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of tensorrt's denoiser: bf16, f16, tf32 or f32; by default bf16.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; by default the run's.")] = None,
     weights: Annotated[str, typer.Option(help="How large weights are stored: f16 or f32.")] = "f16",
@@ -38,7 +41,7 @@ def export(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Turn a trained run into a bundle, or a bundle into what torch runs, if it computes the same."""
+    """Turn a trained run into a bundle, or a bundle into what torch or TensorRT runs, if it computes the same."""
     from x2ct import report as reports
 
     if report is not None:
@@ -55,6 +58,7 @@ def export(
             formats or ("onnx",),
             run=making.RunOptions(name, weights, ema, said),
             folder=artefacts,
+            precision=precision,
             progress=display.stage,
         )
     if report is not None:

@@ -8,6 +8,7 @@
 #include "core/multiversion.h"
 #include "core/parallel.h"
 #include "devices/cpu/memory.h"
+#include "devices/cpu/rays.h"
 #include "x2ct/device.h"
 #include "x2ct/error.h"
 
@@ -159,6 +160,8 @@ class Cpu : public Device {
             for (std::int64_t at = begin; at < end; at += kChunk) run_chunk(kernel, at, std::min(kChunk, end - at));
         });
     }
+
+    void run(const RayKernel& kernel) override { run_rays(kernel, threads_); }
 
     void copy(const BoxCopy& box) override {
         const auto [nx, ny, nz] = box.extent;

@@ -113,6 +113,11 @@ void Cuda::run(const RowKernel& kernel) {
     clock_.kernel_ends(kernel.row, recording_);
 }
 
+void Cuda::run(const RayKernel& kernel) {
+    on(index_);
+    launch(kernel, stream_.handle());
+}
+
 void Cuda::copy(const BoxCopy& box) {
     on(index_);
     const kernels::BoxProgram program = program_of(box);

@@ -41,6 +41,7 @@ class Cuda : public Device {
     void upload(float* to, const float* from_host, std::size_t count) override;
     void download(float* to_host, const float* from, std::size_t count) override;
     void run(const RowKernel& kernel) override;
+    void run(const RayKernel& kernel) override;
     void copy(const BoxCopy& box) override;
 
     void* stream() const override { return stream_.handle(); }

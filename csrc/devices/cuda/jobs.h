@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/box.h"
+#include "kernels/ray_kernel.h"
 #include "kernels/row.h"
 
 namespace x2ct::cuda {
@@ -29,6 +30,13 @@ struct Box {
     X2CT_BOTH void operator()(std::int64_t piece) const { kernels::copy_piece(program, piece); }
 };
 
+/// One element an index of what consistency asks.
+template <typename Work>
+struct OneElement {
+    Work work;
+    X2CT_BOTH void operator()(std::int64_t i) const { work.template run<1>(i, i + 1); }
+};
+
 /// Brings the kernels to the GPU now: the driver would do so at their first launch, which may be one that is recorded.
 void load_kernels();
 
@@ -36,5 +44,6 @@ void load_kernels();
 void launch(const TableRow& work, std::int64_t count, cudaStream_t stream);
 void launch(const OneRow& work, std::int64_t count, cudaStream_t stream);
 void launch(const Box& work, std::int64_t count, cudaStream_t stream);
+void launch(const RayKernel& kernel, cudaStream_t stream);
 
 }  // namespace x2ct::cuda

@@ -1,4 +1,6 @@
 // The one file that nvcc compiles: every piece of work, a thread an index.
+#include <variant>
+
 #include "devices/cuda/failure.h"
 #include "devices/cuda/jobs.h"
 
@@ -26,16 +28,26 @@ void load() {
     check(cudaFuncGetAttributes(&attributes, each<Work>), "loading the kernels");
 }
 
+template <typename... Works>
+void load_each(const std::variant<Works...>*) {
+    (load<OneElement<Works>>(), ...);
+}
+
 }  // namespace
 
 void load_kernels() {
     load<TableRow>();
     load<OneRow>();
     load<Box>();
+    load_each(static_cast<const RayKernel::Work*>(nullptr));
 }
 
 void launch(const TableRow& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
 void launch(const OneRow& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
 void launch(const Box& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
+void launch(const RayKernel& kernel, cudaStream_t stream) {
+    std::visit([stream]<typename Work>(const Work& work) { launch_each(OneElement<Work>{work}, work.count(), stream); },
+               kernel.work);
+}
 
 }  // namespace x2ct::cuda

@@ -46,7 +46,7 @@ struct ConsistencyOptions {
     int rounds = 0;                     ///< of solving and clamping; 0: 4 with the closed form, 2 with CG
     int cg_steps = 3;                   ///< a round, where there is no closed form
     bool closed = true;                 ///< use the closed form where there is one
-    int threads = 0;                    ///< 0: all; the result doesn't depend on it
+    int threads = 0;                    ///< of the host, 0: all; the result doesn't depend on it
 };
 
 /// What became of one X-ray.
@@ -58,8 +58,6 @@ struct ViewConsistency {
     double rms_before = 0;  ///< of y - A(D) over the rays that count, a line integral
     double rms_after = 0;
 };
-
-class RayOperator;
 
 /// Replaces D's attenuation mu by
 ///
@@ -77,12 +75,19 @@ class RayOperator;
 ///
 /// Pixels finer than the voxels are averaged over blocks. Only rays that miss the body outside of the grid count: see
 /// rays_within.
+///
+/// Volumes and rays lie on the sampler's device, and what is done to them is queued there. To the host come the rays'
+/// integrals of D, once before a pull and once after it, for the fit and the report, and CG's vectors, which are no
+/// larger.
 class Consistency : public Correction {
   public:
     /// Throws InputError for sizes that don't match, or if no ray counts.
     Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::vector<MeasuredView> views,
                 const ConsistencyOptions& options);
     ~Consistency() override;
+
+    /// On any: moves there. It begins on the host.
+    bool works_on(const std::shared_ptr<Device>& device) override;
 
     /// D in the network's unit. Throws Error where an X-ray can't be fitted.
     void apply(int row, int rows, double sigma, float* denoised) override;
@@ -91,25 +96,31 @@ class Consistency : public Correction {
     void pull(float* mu);
 
     const std::vector<ViewConsistency>& views() const { return report_; }
-    bool is_closed_form() const;
+    bool is_closed_form() const { return closed_; }
     int rounds() const { return options_.rounds; }
     const Shape& shape() const { return shape_; }
 
   private:
+    struct Place;  // a device, and all that lies there
+
+    std::unique_ptr<Place> place_on(const std::shared_ptr<Device>& device) const;
+    void forget();
     void solve();
-    void move_to(const std::vector<float>& dual);
+    void move_to_dual();
     std::vector<float> fitted(const std::vector<float>& seen);
     void report_rms(const std::vector<float>& target, const std::vector<float>& seen, double ViewConsistency::* where);
 
+    VolumeGrid grid_;
     Shape shape_;
     AttenuationKnots knots_;
     ConsistencyOptions options_;
-    std::unique_ptr<RayOperator> rays_;
-    double scale_ = 1;  // s^2, mm^2
+    std::vector<DetectorView> detectors_;
     std::vector<bool> calibrated_;
-    std::vector<float> measured_, dual_;  // of the rays
-    std::vector<float> mu_, z_;           // of the voxels
+    bool closed_ = false;
+    double scale_ = 1;                      // s^2, mm^2
+    std::vector<float> measured_, counts_;  // of the rays
     std::vector<ViewConsistency> report_;
+    std::unique_ptr<Place> place_;
 };
 
 /// For each view the rays [rows, cols] that can be taken to lie in the grid as far as they meet the body: 1, else 0.

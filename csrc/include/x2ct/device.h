@@ -1,4 +1,5 @@
-// What the sampling loop needs of a device: memory, copies, one fused element-wise kernel, and a queue.
+// What the sampling loop needs of a device: memory, copies, one fused element-wise kernel, what consistency does along
+// rays, and a queue.
 //
 // A device may run behind its caller: what is asked of it is then queued on its stream, in order, and wait() is where
 // the caller lets it catch up. On the CPU everything is done when a call returns.
@@ -45,6 +46,10 @@ struct RowKernel {
     int row = -1;            ///< its place among the rows that the device was told of; -1: it is none of them
 };
 
+/// One piece of what consistency does to voxels or along rays: csrc/kernels/ray_kernel.h, which only devices and the
+/// core look into.
+struct RayKernel;
+
 /// Voxels along x, y and z, or a voxel's place.
 using Index = std::array<std::int64_t, 3>;
 
@@ -77,7 +82,8 @@ class Device {
     /// "cpu", "cuda:0"; a network says by this name where it wants its tensors.
     virtual std::string name() const = 0;
 
-    /// Memory for `count` floats, aligned to 64 bytes. Throws OutOfMemory.
+    /// Memory for `count` floats, aligned to 64 bytes; on a device with a stream to 256, which is what TensorRT asks of
+    /// a tensor's address. Throws OutOfMemory.
     virtual float* allocate(std::size_t count) = 0;
     virtual void release(float* memory) noexcept = 0;
     /// Whether memory of `count` floats that is released may be kept for the next that wants as many, so that a run's
@@ -88,6 +94,7 @@ class Device {
     virtual void download(float* to_host, const float* from, std::size_t count) = 0;
 
     virtual void run(const RowKernel& kernel) = 0;
+    virtual void run(const RayKernel& kernel) = 0;
     virtual void copy(const BoxCopy& box) = 0;
 
     /// The cudaStream_t on which all of this is queued, and onto which networks are to be loaded; null: no queue.

@@ -27,8 +27,11 @@ struct Progress {
 class Correction {
   public:
     virtual ~Correction() = default;
-    /// `denoised`: D in the sampler's shape on the host, changed in place; after the network of `row`, of `rows`,
-    /// evaluated at `sigma`. What it throws ends the run.
+    /// Asked before a run: whether D is handed over where it is, in the memory of the sampler's device, on whose stream
+    /// the work is then to be queued. Otherwise it is copied to the host and back.
+    virtual bool works_on(const std::shared_ptr<Device>& device) { return device->stream() == nullptr; }
+    /// `denoised`: D in the sampler's shape, changed in place; after the network of `row`, of `rows`, evaluated at
+    /// `sigma`. What it throws ends the run.
     virtual void apply(int row, int rows, double sigma, float* denoised) = 0;
 };
 
@@ -84,7 +87,7 @@ class Sampler {
     std::unique_lock<std::mutex> enter() const;
     void start(const Table& table, const RunOptions& options, Registers& registers);
     RowKernel step(const Table& table, int row, const RunOptions& options, const Registers& registers) const;
-    void correct(const RunOptions& options, int row, const Table& table, float* denoised);
+    void correct(Correction& correction, bool there, int row, const Table& table, float* denoised);
     std::string key(const Registers& registers, const Table& table, int row) const;
 
     std::unique_ptr<Evaluator> evaluator_;

@@ -64,6 +64,7 @@ struct Machine {
     std::map<void*, std::size_t> memory;
     std::size_t taken = 0;
     int allocations = 0, frees = 0, waits = 0, launches = 0, graphs = 0, replays = 0, uploads = 0, downloads = 0;
+    std::size_t uploaded = 0, downloaded = 0;  // bytes
     double clock = 0;
     bool broken_kernels = false;
 };
@@ -133,8 +134,10 @@ inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
         if (stream->recording != nullptr) return cudaErrorStreamCaptureUnsupported;
     }
     if (machine.taken + bytes > machine.bytes) return cudaErrorMemoryAllocation;
-    *memory = std::aligned_alloc(512, bytes);
-    if (*memory == nullptr) return cudaErrorMemoryAllocation;
+    // No more than is promised: a multiple of 256 bytes that is none of 512.
+    auto* const whole = static_cast<char*>(std::aligned_alloc(512, bytes + 512));
+    if (whole == nullptr) return cudaErrorMemoryAllocation;
+    *memory = whole + 256;
     std::fill_n(static_cast<float*>(*memory), bytes / sizeof(float), std::numeric_limits<float>::quiet_NaN());
     machine.memory[*memory] = bytes;
     machine.taken += bytes;
@@ -153,7 +156,7 @@ inline cudaError_t cudaFree(void* memory) {
     machine.taken -= machine.memory[memory];
     machine.memory.erase(memory);
     ++machine.frees;
-    std::free(memory);
+    std::free(static_cast<char*>(memory) - 256);
     return cudaSuccess;
 }
 inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
@@ -173,6 +176,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes
                                    cudaStream_t stream) {
     auto& machine = emulated::machine();
     ++(kind == cudaMemcpyHostToDevice ? machine.uploads : machine.downloads);
+    (kind == cudaMemcpyHostToDevice ? machine.uploaded : machine.downloaded) += bytes;
     emulated::put(stream, [=] { std::memcpy(to, from, bytes); });
     return cudaSuccess;
 }

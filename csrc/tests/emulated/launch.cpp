@@ -1,4 +1,6 @@
 // devices/cuda/launch.cu on the host: the same functions of the same indices, put off until somebody waits.
+#include <variant>
+
 #include "devices/cuda/jobs.h"
 
 namespace x2ct::cuda {
@@ -19,5 +21,9 @@ void load_kernels() {}
 void launch(const TableRow& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
 void launch(const OneRow& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
 void launch(const Box& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
+void launch(const RayKernel& kernel, cudaStream_t stream) {
+    std::visit([stream]<typename Work>(const Work& work) { launch_each(OneElement<Work>{work}, work.count(), stream); },
+               kernel.work);
+}
 
 }  // namespace x2ct::cuda
