@@ -78,12 +78,20 @@ def _tune(found: dict[str, Any], path: Path) -> str:
 
 
 def _soak(found: dict[str, Any], path: Path) -> str:
-    memory = found["rss_mib"]
-    return (
-        f"{found['runs']} runs of {' x '.join(map(str, found['grid']))} voxels in {found['seconds']:.0f} s: resident "
-        f"memory {memory[0]} MiB after the first tenth, {max(memory[1:])} MiB at most later, "
-        f"{100 * found['growth']:.3f}% more (limit {100 * found['limit']:g}%).\n"
+    memory, grids = found["rss_mib"], found.get("grids") or [found["grid"]]
+    text = (
+        f"{found['runs']} runs of {', '.join(' x '.join(map(str, grid)) for grid in grids)} voxels in "
+        f"{found['seconds']:.0f} s: resident memory {memory[0]} MiB after the first tenth, {max(memory[1:])} MiB at most "
+        f"later, {100 * found['growth']:.3f}% more (limit {100 * found['limit']:g}%)."
     )
+    if "kinds" in found:
+        freed = found["rss_with_freed_mib"]
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found["kinds"].items())
+        text += (
+            f" {kinds}; the same runs gave the same bytes at each reading. With what had been freed and malloc still "
+            f"kept, it was {min(freed)} to {max(freed)} MiB."
+        )
+    return text + "\n"
 
 
 SECTIONS = (

@@ -396,6 +396,10 @@ class TilePlan:
         """Whether the lift runs once for all; otherwise it runs on each tile at each evaluation."""
 
     @property
+    def in_turn(self) -> bool:
+        """Whether lift and denoiser don't fit side by side, so that each is let go of before the other runs."""
+
+    @property
     def bytes(self) -> int:
         """What it takes, by the needs given."""
 

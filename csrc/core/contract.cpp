@@ -53,6 +53,13 @@ void check_condition(const Network& denoiser, const std::string& name, const Sha
     check_tensor(denoiser.inputs(), "inputs", name, shape);
 }
 
+void check_lifted(const Lift::Output& output, const Buffer& values, const Shape& shape) {
+    if (static_cast<std::int64_t>(values.count()) != volume_of(shape)) {
+        throw InputError("lift: " + output.name + ": found " + std::to_string(values.count()) +
+                         " values, expected those of " + to_string(shape) + ": another grid than the sampler's");
+    }
+}
+
 bool is_condition(const TensorInfo& input) { return input.name != "x" && input.name != "sigma"; }
 
 InputError missing_condition(const TensorInfo& input) {

@@ -19,10 +19,7 @@ Buffer buffer_of(const std::shared_ptr<Device>& device, const Shape& shape) {
 
 }  // namespace
 
-struct TiledEvaluator::Condition {
-    std::string name;
-    std::int64_t channels;
-    std::int64_t stride;  // a cell of it is so many voxels wide
+struct TiledEvaluator::Condition : Lift::Output {
     Buffer tile;
     Buffer whole;  // empty where a lift makes each tile's
 };
@@ -47,30 +44,40 @@ void TiledEvaluator::set_condition(const std::string& name, const float* data, c
         throw InputError("condition " + name + ": found shape " + to_string(shape) +
                          ", expected [1, C, X, Y, Z] of a grid of " + to_string(shape_));
     }
-    const Shape tile = with_channels(channels, tiling_.tile, stride);
-    check_condition(*denoiser_, name, tile);
+    Condition made = condition({name, channels, stride});
+    made.whole = buffer_of(device_, shape);
+    device_->upload(made.whole.data(), data, made.whole.count());
     lift_.reset();
     std::erase_if(conditions_, [&](const Condition& old) { return old.name == name; });
-    conditions_.push_back({name, channels, stride, buffer_of(device_, tile), buffer_of(device_, shape)});
-    device_->upload(conditions_.back().whole.data(), data, conditions_.back().whole.count());
+    conditions_.push_back(std::move(made));
 }
 
-void TiledEvaluator::set_lift(std::shared_ptr<Lift> lift, bool keep) {
+void TiledEvaluator::set_lifted(std::vector<Lift::Whole> conditions) {
+    std::vector<Condition> made;
+    for (auto& [output, values] : conditions) {
+        check_lifted(output, values, with_channels(output.channels, tiling_.grid, output.stride));
+        made.push_back(condition(output));
+        made.back().whole = std::move(values);
+    }
+    lift_.reset();
+    conditions_ = std::move(made);
+}
+
+void TiledEvaluator::set_lift(std::shared_ptr<Lift> lift) {
     if (lift->tiling().grid != tiling_.grid) {
         throw InputError("lift: found another grid than the sampler's, expected the same");
     }
-    conditions_.clear();
-    for (const auto& [name, channels, stride] : lift->outputs()) {
-        const Shape tile = with_channels(channels, tiling_.tile, stride);
-        check_condition(*denoiser_, name, tile);
-        conditions_.push_back({name, channels, stride, buffer_of(device_, tile), {}});
-    }
-    if (keep) {
-        std::vector<Buffer> whole = lift->whole();
-        for (std::size_t k = 0; k < conditions_.size(); ++k) conditions_[k].whole = std::move(whole[k]);
-        lift.reset();
-    }
+    std::vector<Condition> made;
+    for (const Lift::Output& output : lift->outputs()) made.push_back(condition(output));
     lift_ = std::move(lift);
+    conditions_ = std::move(made);
+}
+
+// One with a tile's memory.
+TiledEvaluator::Condition TiledEvaluator::condition(const Lift::Output& output) const {
+    const Shape tile = with_channels(output.channels, tiling_.tile, output.stride);
+    check_condition(*denoiser_, output.name, tile);
+    return {output, buffer_of(device_, tile), {}};
 }
 
 void TiledEvaluator::prepare(const std::vector<float>& sigmas) {

@@ -33,19 +33,16 @@ class WholeEvaluator : public Evaluator {
         device_->upload(condition.buffer.data(), data, count);
     }
 
-    void set_lift(std::shared_ptr<Lift> lift, bool) override {
-        const Index& grid = lift->tiling().grid;
-        if (shape_ != Shape{1, 1, grid[0], grid[1], grid[2]}) {
-            throw InputError("lift: found another grid than the sampler's, expected " + to_string(shape_));
-        }
-        const auto& outputs = lift->outputs();
+    void set_lifted(std::vector<Lift::Whole> conditions) override {
+        if (shape_.size() != 5)
+            throw InputError("lift: found a sampler of " + to_string(shape_) + ", expected volumes");
         std::map<std::string, Condition> made;
-        std::vector<Buffer> whole = lift->whole();
-        for (std::size_t k = 0; k < outputs.size(); ++k) {
-            const auto& [name, channels, stride] = outputs[k];
-            const Shape shape = {1, channels, grid[0] / stride, grid[1] / stride, grid[2] / stride};
+        for (auto& [output, values] : conditions) {
+            const auto& [name, channels, stride] = output;
+            const Shape shape = {1, channels, shape_[2] / stride, shape_[3] / stride, shape_[4] / stride};
+            check_lifted(output, values, shape);
             check_condition(*denoiser_, name, shape);
-            made[name] = {shape, std::move(whole[k])};
+            made[name] = {shape, std::move(values)};
         }
         conditions_ = std::move(made);
     }

@@ -75,17 +75,18 @@ void Lift::evaluate(const Box& box) {
     session_->evaluate();
 }
 
-std::vector<Buffer> Lift::whole() {
+std::vector<Lift::Whole> Lift::whole() {
     const auto& grid = tiling_.grid;
-    std::vector<Buffer> made;
-    for (const auto& [name, channels, stride] : outputs_) {
-        const Index size = cells(grid, stride);
-        made.emplace_back(device_, static_cast<std::size_t>(channels * size[0] * size[1] * size[2]));
+    std::vector<Whole> made;
+    for (const Output& output : outputs_) {
+        const Index size = cells(grid, output.stride);
+        const auto count = static_cast<std::size_t>(output.channels * size[0] * size[1] * size[2]);
+        made.push_back({output, Buffer(device_, count)});
     }
     const Box all{{}, grid};
     for (const Tile& tile : tiling_.tiles(0)) {
         evaluate(tile.output);
-        for (std::size_t k = 0; k < outputs_.size(); ++k) copy(k, tile.output, made[k].data(), all);
+        for (std::size_t k = 0; k < outputs_.size(); ++k) copy(k, tile.output, made[k].values.data(), all);
     }
     return made;
 }

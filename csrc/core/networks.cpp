@@ -11,7 +11,8 @@
 namespace x2ct {
 namespace {
 
-constexpr std::int64_t kProcessBytes = 192 << 20;  // a program and the runtime before they have done anything
+// A program, the runtime and three compiled networks before they have done anything.
+constexpr std::int64_t kProcessBytes = 224 << 20;
 // More a voxel than any network of today takes whole: with that much free there is nothing to plan.
 constexpr std::int64_t kAmpleBytes = 512;
 constexpr std::int64_t kProbe = 64;  // the side of the patch that the networks are compiled for to see what they take
@@ -150,7 +151,7 @@ void Networks::let_go() {
     sampler_.reset();
     denoiser_.reset();
     lift_.reset();
-    lift_precision_.clear();
+    conditioned_ = false;
 }
 
 void Networks::compile(const TilePlan& plan) {
@@ -158,7 +159,7 @@ void Networks::compile(const TilePlan& plan) {
     plan_ = plan;
     denoiser_ = denoiser_for(plan.denoiser.tile);
     precision_ = denoiser_->precision();
-    // Where memory is counted, registers have to make room for what comes after the loop.
+    // Where memory is counted, registers have to make room for what comes after the loop, and for the next lift.
     device_->keep(counted_ ? 0 : static_cast<std::size_t>(voxels(grid_.shape)));
     if (plan.whole()) {
         const auto& [x, y, z] = grid_.shape;
@@ -170,6 +171,27 @@ void Networks::compile(const TilePlan& plan) {
 }
 
 void Networks::condition_on(const Conditions& ready) {
+    if (plan_.in_turn && conditioned_) let_go();  // a run may have filled the denoiser's scratch memory
+    if (sampler_) sampler_->set_lifted({});       // the last study's
+    if (!lift_) {
+        const std::shared_ptr<Network> network = lift_for(plan_.lift.tile);
+        lift_precision_ = network->precision();
+        lift_ = std::make_shared<Lift>(network, device_, plan_.lift, grid_.spacing_mm);
+    }
+    show(ready, *lift_);
+    if (!plan_.keep) {
+        sampler_->set_lift(lift_);
+    } else {
+        std::vector<Lift::Whole> conditions = lift_->whole();
+        if (plan_.in_turn) lift_.reset();
+        if (!sampler_) compile(plan_);
+        sampler_->set_lifted(std::move(conditions));
+    }
+    conditioned_ = true;
+}
+
+// Encodes the X-rays and hands the lift all but the coordinates.
+void Networks::show(const Conditions& ready, Lift& lift) {
     const auto slots = static_cast<std::int64_t>(bundle_.views.size());
     const Shape valid = {1, slots};
     const Buffer views = uploaded(device_, ready.views), given = uploaded(device_, ready.valid);
@@ -180,15 +202,9 @@ void Networks::condition_on(const Conditions& ready) {
     const TensorView seen = encode->output("features");
     std::vector<float> features(static_cast<std::size_t>(volume_of(seen.shape)));
     device_->download(features.data(), seen.data, features.size());
-    std::shared_ptr<Network> network = lift_ ? lift_ : lift_for(plan_.lift.tile);
-    lift_precision_ = network->precision();
-    auto lift = std::make_shared<Lift>(network, device_, plan_.lift, grid_.spacing_mm);
-    lift->set_input("features", features.data(), seen.shape);
-    lift->set_input("P", ready.matrices.data(), {1, slots, 3, 4});
-    lift->set_input("valid", ready.valid.data(), valid);
-    sampler_->set_lift(std::move(lift), plan_.keep);
-    // Where memory is counted, a lift that has done its part has to make room.
-    lift_ = counted_ && plan_.keep ? nullptr : std::move(network);
+    lift.set_input("features", features.data(), seen.shape);
+    lift.set_input("P", ready.matrices.data(), {1, slots, 3, 4});
+    lift.set_input("valid", ready.valid.data(), valid);
 }
 
 std::shared_ptr<Network> Networks::denoiser_for(const Index& patch) {

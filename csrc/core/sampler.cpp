@@ -114,9 +114,14 @@ void Sampler::set_condition(const std::string& name, const float* data, const Sh
     evaluator_->set_condition(name, data, shape);
 }
 
-void Sampler::set_lift(std::shared_ptr<Lift> lift, bool keep) {
+void Sampler::set_lifted(std::vector<Lift::Whole> conditions) {
     const auto lock = enter();
-    evaluator_->set_lift(std::move(lift), keep);
+    evaluator_->set_lifted(std::move(conditions));
+}
+
+void Sampler::set_lift(std::shared_ptr<Lift> lift) {
+    const auto lock = enter();
+    evaluator_->set_lift(std::move(lift));
 }
 
 void Sampler::run(const Table& table, const RunOptions& options, float* out) {

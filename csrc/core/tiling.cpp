@@ -61,8 +61,9 @@ std::vector<std::int64_t> sizes(std::int64_t grid, std::int64_t halo, std::int64
 
 double evaluated(const Tiling& tiling) { return voxels(tiling.count()) * voxels(tiling.tile); }
 
-// What a runtime holds is its scratch memory and inputs of its own; beside it there are those that are bound to it.
-double bytes_of(const Tiling& tiling, const Tiling& lift, bool keep, const MemoryNeeds& needs) {
+// The most bytes that there are at once. What a runtime holds is its scratch memory and inputs of its own, from its
+// first evaluation until it is let go of; beside it there are those that are bound to it.
+double bytes_of(const Tiling& tiling, const Tiling& lift, bool keep, bool in_turn, const MemoryNeeds& needs) {
     constexpr double kValue = sizeof(float);
     const bool whole = tiling.tile == tiling.grid;  // then x, D and conditions are the volumes themselves
     const double bound = whole ? 0 : 2 * kValue + needs.conditions;
@@ -70,10 +71,8 @@ double bytes_of(const Tiling& tiling, const Tiling& lift, bool keep, const Memor
     // Coordinates are made, bound and held.
     const double lifting = voxels(lift.tile) * (needs.lift + 3 * 3 * kValue + needs.conditions);
     const double registers = voxels(tiling.grid) * needs.grid;
-    const auto fixed = static_cast<double>(needs.fixed);
-    // A lift that is kept is gone before the registers come.
-    if (keep) return fixed + voxels(tiling.grid) * needs.conditions + std::max(lifting, registers + denoiser);
-    return fixed + lifting + registers + denoiser;
+    const double always = static_cast<double>(needs.fixed) + (keep ? voxels(tiling.grid) * needs.conditions : 0);
+    return always + (in_turn ? std::max(lifting, registers + denoiser) : lifting + registers + denoiser);
 }
 
 }  // namespace
@@ -131,15 +130,15 @@ TilePlan plan_tiles(const Index& grid, std::int64_t stride, std::int64_t halo, s
 
     TilePlan best;
     double least_work = std::numeric_limits<double>::infinity(), least_bytes = least_work;
-    const auto consider = [&](bool keep) {
-        const double bytes = bytes_of(tiling, lift, keep, needs);
+    const auto consider = [&](bool keep, bool in_turn) {
+        const double bytes = bytes_of(tiling, lift, keep, in_turn, needs);
         // Scratch memory stands for work: an evaluation that keeps less does less. A lift that is kept runs once.
         const double work =
             evaluated(tiling) * needs.denoiser + (keep ? 0 : voxels(tiling.count()) * voxels(lift.tile) * needs.lift);
         least_bytes = std::min(least_bytes, bytes);
         if (bytes > static_cast<double>(budget) || work >= least_work) return;
         least_work = work;
-        best = {tiling, lift, keep, static_cast<std::int64_t>(bytes)};
+        best = {tiling, lift, keep, in_turn, static_cast<std::int64_t>(bytes)};
     };
     for (const std::int64_t x : axes[0]) {
         for (const std::int64_t y : axes[1]) {
@@ -149,8 +148,9 @@ TilePlan plan_tiles(const Index& grid, std::int64_t stride, std::int64_t halo, s
                     const std::int64_t wanted = tiling.tile[axis] + 2 * lift.halo;
                     lift.tile[axis] = lift_halo < 0 ? grid[axis] : std::min(grid[axis], wanted);
                 }
-                consider(true);
-                if (lift_halo >= 0) consider(false);
+                consider(true, false);
+                consider(true, true);  // the same work, in less memory
+                if (lift_halo >= 0 && tiling.tile != grid) consider(false, false);
             }
         }
     }

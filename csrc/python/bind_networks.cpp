@@ -68,7 +68,10 @@ void bind_networks(py::module_& module) {
         .def("condition_on", &condition_on, "views"_a, "valid"_a, "matrices"_a)
         .def_property_readonly("counted", &Networks::is_counted)
         .def_property_readonly("sampler",
-                               [](const Networks& self) { return std::make_unique<PySampler>(self.sampler()); })
+                               [](const Networks& self) {
+                                   if (!self.sampler()) throw InputError("networks: found none compiled, call compile");
+                                   return std::make_unique<PySampler>(self.sampler());
+                               })
         .def_property_readonly("encoder_precision", &Networks::encoder_precision)
         .def_property_readonly("lift_precision", &Networks::lift_precision)
         .def_property_readonly("precision", &Networks::precision)

@@ -17,6 +17,7 @@ void bind_tiles(py::module_& module) {
         .def_property_readonly("count", [](const TilePlan& self) { return py::tuple(py::cast(self.denoiser.count())); })
         .def_property_readonly("lift_tile", [](const TilePlan& self) { return py::tuple(py::cast(self.lift.tile)); })
         .def_readonly("keep", &TilePlan::keep)
+        .def_readonly("in_turn", &TilePlan::in_turn)
         .def_readonly("bytes", &TilePlan::bytes)
         .def_property_readonly("whole", &TilePlan::whole);
     module.def(

@@ -206,11 +206,11 @@ void a_grid_within_a_budget_is_the_whole_in_tiles() {
     CHECK(x2ct_sampler_tiles(whole.sampler.get(), tile, count) == X2CT_OK && tile[0] == 64 && count[0] == 1);
     whole.see(1);
     std::unique_ptr<Opened> tiled;  // by the first budget that something fits into
-    for (options.memory = 192 << 20; !tiled; options.memory += 100 << 10) {
+    for (options.memory = 224 << 20; !tiled; options.memory += 100 << 10) {
         try {
             tiled = std::make_unique<Opened>(options);
         } catch (const x2ct::OutOfMemory&) {
-            CHECK(options.memory < 256 << 20);
+            CHECK(options.memory < 288 << 20);
         }
     }
     CHECK(x2ct_sampler_tiles(tiled->sampler.get(), tile, count) == X2CT_OK);

@@ -1,6 +1,9 @@
 // The loop: it does what the table says, whatever the table; the same bits every time; and it outlives its errors.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
+#include <fstream>
 #include <stdexcept>
 #include <thread>
 
@@ -260,6 +263,33 @@ void what_memory_held_before_changes_nothing() {
     CHECK(run(one, usual()) == run(one, usual()));
 }
 
+// This process's resident memory in bytes, on Linux.
+std::int64_t resident() {
+    std::int64_t pages = 0, resident_pages = 0;
+    std::ifstream("/proc/self/statm") >> pages >> resident_pages;
+    return resident_pages * sysconf(_SC_PAGESIZE);
+}
+
+// Also once malloc has seen so much that it would keep it, and with younger memory behind it.
+void large_memory_goes_back_when_it_is_released() {
+    constexpr std::size_t kCount = 2 << 20;
+    constexpr std::int64_t kBytes = kCount * sizeof(float);
+    const auto device = x2ct::cpu_device(1);
+    std::vector<float*> volumes;
+    for (int round = 0; round < 2; ++round) {
+        for (int k = 0; k < 8; ++k) {
+            volumes.push_back(device->allocate(kCount));
+            CHECK(reinterpret_cast<std::uintptr_t>(volumes.back()) % 64 == 0);
+            std::fill_n(volumes.back(), kCount, 1.0f);
+        }
+        const std::int64_t before = resident();
+        for (int k = 0; k < 7; ++k) device->release(volumes[k]);
+        CHECK(before - resident() > 6 * kBytes);
+        device->release(volumes[7]);
+        volumes.clear();
+    }
+}
+
 void a_second_run_meanwhile_is_refused() {
     auto one = sampler(kData);
     bool refused = false;
@@ -316,4 +346,5 @@ TESTS(solvers_match_the_reference, any_table_matches_the_reference, same_bits_fo
       seeds_and_samples_differ, progress_counts_evaluations, a_preview_is_what_the_network_says,
       samplers_in_threads_do_not_disturb_each_other, a_cancelled_sampler_runs_again, a_sampler_survives_exceptions,
       a_correction_has_the_last_word_on_every_row, what_memory_held_before_changes_nothing,
-      a_second_run_meanwhile_is_refused, misfits_are_refused, impossible_memory_is_an_error)
+      large_memory_goes_back_when_it_is_released, a_second_run_meanwhile_is_refused, misfits_are_refused,
+      impossible_memory_is_an_error)

@@ -2,14 +2,15 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <mutex>
-#include <set>
 #include <vector>
 
 namespace x2ct {
 
-/// Memory aligned to 64 bytes. What is large asks for huge pages: registers are new in each run, and by small pages the
-/// first touch of one costs more than a pass over it.
+/// Memory aligned to 64 bytes. What is large comes straight from the kernel and goes back to it when it is released,
+/// where malloc might keep it for itself; and it asks for huge pages: registers are new in each run, and by small pages
+/// the first touch of one costs more than a pass over it.
 class HostMemory {
   public:
     HostMemory() = default;
@@ -26,9 +27,9 @@ class HostMemory {
 
   private:
     std::mutex mutex_;
+    std::map<float*, std::size_t> in_use_;  // of how many floats
     std::size_t kept_count_ = 0;
     std::vector<float*> kept_;
-    std::set<float*> of_kept_count_;  // in use
 };
 
 }  // namespace x2ct

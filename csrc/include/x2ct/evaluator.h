@@ -40,9 +40,11 @@ class Evaluator {
     /// Copies what the denoiser is conditioned on to the device; kept until it is set again. `data` is on the host.
     virtual void set_condition(const std::string& name, const float* data, const Shape& shape) = 0;
 
-    /// Conditions from `lift`, which replace all: made once, here, and kept; or, where the evaluator goes by tiles and
-    /// `keep` is false, for each tile whenever it is evaluated.
-    virtual void set_lift(std::shared_ptr<Lift> lift, bool keep) = 0;
+    /// All conditions, as a lift made them of the grid.
+    virtual void set_lifted(std::vector<Lift::Whole> conditions) = 0;
+    /// All conditions from `lift`: made once, here; or, by an evaluator that goes by tiles, for each tile whenever it
+    /// is evaluated.
+    virtual void set_lift(std::shared_ptr<Lift> lift) { set_lifted(lift->whole()); }
 
     /// Before a run with these noise levels, by row. Throws InputError if a condition is missing.
     virtual void prepare(const std::vector<float>& sigmas) = 0;

@@ -36,8 +36,14 @@ class Lift {
     /// Evaluates where `box` and its halo lie. Throws InputError if they don't fit into a tile.
     void evaluate(const Box& box);
 
-    /// Every output on the whole grid, put together from tiles, in their order: [1, channels, X, Y, Z] of cells.
-    std::vector<Buffer> whole();
+    /// An output on the whole grid: [1, channels, X, Y, Z] of cells.
+    struct Whole {
+        Output output;
+        Buffer values;
+    };
+
+    /// Every output on the whole grid, put together from tiles.
+    std::vector<Whole> whole();
 
     /// Output `index` on the evaluated `box`, into `to`, which holds the voxels of `region`.
     void copy(std::size_t index, const Box& box, float* to, const Box& region) const;

@@ -41,7 +41,8 @@ int volumes_kept(const Table& table, bool many, bool preview, bool consistency);
 /// Three compiled networks for one grid, and the sampler around the denoiser.
 ///
 /// A plan's memory is counted from what the runtime itself says: the networks are compiled for a small probe, their
-/// scratch memory is read off the compiled graph and taken to grow with the voxels, as that of convolutions does.
+/// scratch memory is read off the compiled graph and taken to grow with the voxels, as that of convolutions does. Where
+/// lift and denoiser don't fit side by side (TilePlan::in_turn), each is let go of before the other runs.
 class Networks {
   public:
     /// Compiles the encoder. Throws InputError for a grid or halo that the model can't take, MissingRuntime. `device`
@@ -67,7 +68,7 @@ class Networks {
     /// Runs the encoder, and the lift or what will run it, and hands what they say to the denoiser.
     void condition_on(const Conditions& ready);
 
-    /// Null before compile(); good until the next plan() or compile().
+    /// Null before compile(); good until the next plan(), compile() or condition_on().
     const std::shared_ptr<Sampler>& sampler() const { return sampler_; }
 
     std::string encoder_precision() const { return encoder_->precision(); }
@@ -81,6 +82,7 @@ class Networks {
     std::shared_ptr<Network> denoiser_for(const Index& patch);
     std::shared_ptr<Network> lift_for(const Index& patch);
     void let_go();
+    void show(const Conditions& ready, Lift& lift);
     Shape views_shape() const;
 
     Bundle bundle_;
@@ -88,10 +90,12 @@ class Networks {
     Backend* backend_;
     PipelineOptions options_;
     std::shared_ptr<Device> device_;
-    std::shared_ptr<Network> encoder_, lift_, denoiser_;
+    std::shared_ptr<Network> encoder_, denoiser_;
+    std::shared_ptr<Lift> lift_;
     std::string precision_, lift_precision_;
     TilePlan plan_;
     bool counted_ = false;
+    bool conditioned_ = false;  // since what is compiled was
     std::shared_ptr<Sampler> sampler_;
 };
 

@@ -73,7 +73,8 @@ class Sampler {
     void set_condition(const std::string& name, const float* data, const Shape& shape);
 
     /// Conditions from a lift; see Evaluator.
-    void set_lift(std::shared_ptr<Lift> lift, bool keep = true);
+    void set_lifted(std::vector<Lift::Whole> conditions);
+    void set_lift(std::shared_ptr<Lift> lift);
 
     /// Runs the table and writes the last x, of the sampler's shape, to `out` on the host.
     void run(const Table& table, const RunOptions& options, float* out);

@@ -23,7 +23,8 @@ class TiledEvaluator : public Evaluator {
 
     const Shape& shape() const override { return shape_; }
     void set_condition(const std::string& name, const float* data, const Shape& shape) override;
-    void set_lift(std::shared_ptr<Lift> lift, bool keep) override;
+    void set_lifted(std::vector<Lift::Whole> conditions) override;
+    void set_lift(std::shared_ptr<Lift> lift) override;
     void prepare(const std::vector<float>& sigmas) override;
     void evaluate(int row, const float* y, float* denoised, const Pause& pause, Timings& timings) override;
     std::string key() const override;
@@ -31,6 +32,7 @@ class TiledEvaluator : public Evaluator {
   private:
     struct Condition;
 
+    Condition condition(const Lift::Output& output) const;
     void condition_on(const Box& box);
 
     std::shared_ptr<Network> denoiser_;

@@ -50,8 +50,10 @@ struct MemoryNeeds {
 struct TilePlan {
     Tiling denoiser;
     Tiling lift;
-    /// Lift once, let the lift go, and cut what it made; otherwise lift each tile at each evaluation.
+    /// Lift once and cut what it made; otherwise lift each tile at each evaluation.
     bool keep = true;
+    /// Lift and denoiser don't fit side by side: each is let go of before the other runs. Only where `keep`.
+    bool in_turn = false;
     std::int64_t bytes = 0;  ///< what it takes, by the needs given
 
     bool whole() const { return denoiser.tile == denoiser.grid; }
