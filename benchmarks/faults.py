@@ -65,8 +65,11 @@ class Fault:
 
 
 def visible(folder: Path) -> Content:
-    """What has a final name: hidden files and folders are leftovers of a kill, which nothing can clear."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """What has a final name: hidden files and folders are leftovers of a kill, which nothing can clear.
+
+    TensorBoard's logs are named after time and process, one for each start of a training, and are left out.
+    """
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
     kept = (path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
     return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
 
