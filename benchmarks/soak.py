@@ -173,7 +173,7 @@ class Mixed:
 
 
 def soak_mixed(mixed: Mixed, runs: int, leak: int = 0) -> tuple[list[int], list[int]]:
-    """Resident bytes after each tenth of the runs; and what they were with what malloc keeps. A leak is in bytes a run."""
+    """Resident bytes after each tenth of the runs, and with what malloc keeps; `leak` is each run's."""
     readings, with_freed = [], []
     leaked = []
     mixed.warm_up()

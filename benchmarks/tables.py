@@ -81,8 +81,8 @@ def _soak(found: dict[str, Any], path: Path) -> str:
     memory, grids = found["rss_mib"], found.get("grids") or [found["grid"]]
     text = (
         f"{found['runs']} runs of {', '.join(' x '.join(map(str, grid)) for grid in grids)} voxels in "
-        f"{found['seconds']:.0f} s: resident memory {memory[0]} MiB after the first tenth, {max(memory[1:])} MiB at most "
-        f"later, {100 * found['growth']:.3f}% more (limit {100 * found['limit']:g}%)."
+        f"{found['seconds']:.0f} s: resident memory {memory[0]} MiB after the first tenth, "
+        f"{max(memory[1:])} MiB at most later, {100 * found['growth']:.3f}% more (limit {100 * found['limit']:g}%)."
     )
     if "kinds" in found:
         freed = found["rss_with_freed_mib"]
