@@ -100,6 +100,7 @@ SECTIONS = (
     Section("Tiles", "tiles*.json", _bench),
     Section("The ancestor", "ancestor*.json", _by_script("ancestor")),
     Section("Runtimes", "runtimes*.json", _by_script("runtimes")),
+    Section("Batches", "batch*.json", _by_script("batch")),
     Section("Quality", "evaluat*/evaluation.json", _evaluation),
     Section("Baselines trained for equal time", "baselines*.json", _by_script("baselines_table")),
     Section("Solvers", "solvers*.json", _by_script("solvers")),
