@@ -51,7 +51,7 @@ class Networks:
 
     def __init__(self, bundle: Bundle, grid: Grid, choice: Choice, threads: int, budget: Budget, volumes: int) -> None:
         started = time.perf_counter()
-        self.bundle = bundle
+        self.bundle, self.volumes = bundle, volumes
         self.artefacts, files = artefacts_of(bundle, grid, choice)
         self.compiled = _core.Networks(
             str(bundle.path),
@@ -73,10 +73,9 @@ class Networks:
         self.compiled.compile(self.plan)
         self.seconds = time.perf_counter() - started
 
-    @property
-    def planned(self) -> bool:
-        """Whether memory was counted, so that another number of volumes may ask for another plan."""
-        return self.compiled.counted
+    def are_for(self, volumes: int) -> bool:
+        """Whether a run may keep so many; not where memory was counted for another number: the plan may be another."""
+        return volumes == self.volumes or not self.compiled.counted
 
     @property
     def sampler(self) -> _core.Sampler:

@@ -12,10 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import wraps
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 import numpy.typing as npt
@@ -23,22 +24,21 @@ import numpy.typing as npt
 from x2ct import _core, report
 from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
-from x2ct.conditioning import Conditions, conditions
-from x2ct.consistency import Pull, correction
 from x2ct.consistency import facts as consistency_facts
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry
 from x2ct.grid import Grid
-from x2ct.networks import Budget, Networks
+from x2ct.networks import Budget
+from x2ct.preparation import Preparation, Ready
 from x2ct.radiograph import XRay
+from x2ct.request import Request
 from x2ct.runtimes import choose
-from x2ct.schedules import plan
 from x2ct.volume import Volume
 
 Progress = Callable[[int, int, float], None]
 Preview = Callable[[int, int, float, Volume], None]
 Each = Callable[[int, Volume], None]
-MAX_SAMPLES = 1000
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,42 @@ class Result:
     spread: Volume | None = None
 
 
-@dataclass(frozen=True)
-class _Study:
-    """The X-rays of the last run and what encoder and lift made of them, to be used again for other seeds."""
+@dataclass
+class _Spent:
+    """Seconds in the loop, over all samples so far."""
 
-    given: tuple[tuple[str, object], ...]
-    conditions: Conditions
-    seconds: float
-    reused: bool = False
+    loop_s: float = 0.0
+    network_s: float = 0.0
+    consistency_s: float = 0.0
 
-    def is_of(self, given: tuple[tuple[str, object], ...]) -> bool:
-        """Whether these are the very same objects under the same names."""
-        mine, theirs = ([(name, id(item)) for name, item in items] for items in (self.given, given))
-        return mine == theirs
+    def add(self, loop_s: float, timings: _core.TimingInfo) -> None:
+        """One more sample."""
+        self.loop_s += loop_s
+        self.network_s += timings["network_s"]
+        self.consistency_s += timings["correction_s"]
+
+    def facts(self, evaluations: int) -> dict[str, float]:
+        """The report's fields."""
+        return {
+            "loop_s": self.loop_s,
+            "consistency_s": self.consistency_s,
+            "per_evaluation_s": self.network_s / evaluations,
+            "outside_network_share": max(0.0, 1.0 - self.network_s / self.loop_s),
+        }
+
+
+def _volume_of(
+    run: Callable[Concatenate[Sampler, Arguments], Result],
+) -> Callable[Concatenate[Sampler, Arguments], Volume]:
+    """`run` without its report: the same arguments, written down once."""
+
+    @wraps(run)
+    def sample(sampler: Sampler, /, *args: Arguments.args, **given: Arguments.kwargs) -> Volume:
+        return run(sampler, *args, **given).volume
+
+    sample.__name__, sample.__qualname__ = "sample", "Sampler.sample"
+    sample.__doc__ = "One CT volume; takes what `run` takes, which also returns the report."
+    return sample
 
 
 class Sampler:
@@ -119,7 +142,6 @@ class Sampler:
         if threads < 0:
             raise InputError.of("--threads", "value", found=threads, expected="0 (the runtime decides) or more")
         self._lock = threading.Lock()
-        self._study: _Study | None = None
         self._threads = threads
         self._asked: dict[str, Any] = {"device": device, "backend": backend, "precision": precision, "threads": threads}
         self.choice = choose(device, backend, precision, provider, provider_options, str(artefacts), trust)
@@ -127,57 +149,12 @@ class Sampler:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self._load_s = time.perf_counter() - started
         self.grid = grid or self.bundle.grid
-        self._budget = Budget(memory, halo)
+        self._preparation = Preparation(self.bundle, self.grid, self.choice, threads, Budget(memory, halo))
         self._asked |= {"memory": memory, "halo": halo}
         if self.choice.provider or self.choice.provider_options:
             self._asked |= {"provider": provider, "provider_options": dict(self.choice.provider_options)}
         if self.choice.artefacts:
             self._asked |= {"artefacts": self.choice.artefacts, "trust": trust}
-        self._compiled: tuple[int, Networks] | None = None
-
-    def sample(
-        self,
-        *,
-        ap: XRay | None = None,
-        pa: XRay | None = None,
-        lateral: XRay | None = None,
-        geometry: Geometry | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-        solver: str | None = None,
-        schedule: str | Sequence[float] | None = None,
-        mean: bool = False,
-        churn: float = 0.0,
-        samples: int = 1,
-        each: Each | None = None,
-        progress: Progress | None = None,
-        preview: Preview | None = None,
-        preview_every: int = 1,
-        cancel: CancelToken | None = None,
-        consistency: str | Sequence[int] = "off",
-        gamma: float | None = None,
-    ) -> Volume:
-        """One CT volume; see `run`, which also returns the report."""
-        return self.run(
-            ap=ap,
-            pa=pa,
-            lateral=lateral,
-            geometry=geometry,
-            seed=seed,
-            steps=steps,
-            solver=solver,
-            schedule=schedule,
-            mean=mean,
-            churn=churn,
-            samples=samples,
-            each=each,
-            progress=progress,
-            preview=preview,
-            preview_every=preview_every,
-            cancel=cancel,
-            consistency=consistency,
-            gamma=gamma,
-        ).volume
 
     def run(
         self,
@@ -234,37 +211,39 @@ class Sampler:
             Cancelled: cancelled between two evaluations.
         """
         started = time.perf_counter()
-        _check_seed(seed)
-        pull = Pull.of(consistency, gamma)
-        if not 1 <= samples <= MAX_SAMPLES:
-            raise InputError.of("--samples", "value", found=samples, expected=f"1 to {MAX_SAMPLES}")
-        planned = plan(self.bundle.diffusion, steps=steps, solver=solver, schedule=schedule, mean=mean, churn=churn)
-        table = planned.table
-        pull.after(table.evaluations)
-        xrays = given_xrays({"ap": ap, "pa": pa, "lateral": lateral})
+        request = Request(
+            self.bundle.diffusion,
+            ap=ap,
+            pa=pa,
+            lateral=lateral,
+            geometry=geometry,
+            seed=seed,
+            steps=steps,
+            solver=solver,
+            schedule=schedule,
+            mean=mean,
+            churn=churn,
+            samples=samples,
+            consistency=consistency,
+            gamma=gamma,
+        )
+        spent, ensemble = _Spent(), _core.Ensemble(self._threads)
         with self._lock, _memory_limit("sampling"):
-            networks = self._networks(_volumes(table, samples, preview, pull))
-            study = self._study_of(networks, xrays, geometry)
-            applied = correction(
-                pull, xrays, geometry, study.conditions, self.bundle, self.grid, table.evaluations, self._threads
-            )
-            ensemble, loop_s, network_s, consistency_s = _core.Ensemble(self._threads), 0.0, 0.0, 0.0
+            ready = self._preparation.ready(request, preview=preview is not None)
+            loop = ready.networks.sampler
             for sample in range(samples):
                 looping = time.perf_counter()
-                x = networks.sampler.run(
-                    table,
+                x = loop.run(
+                    request.table,
                     seed=seed,
                     sample=sample,
                     progress=_of_all(progress, sample, samples),
                     cancel=cancel,
                     preview=self._in_hu(preview),
                     preview_every=preview_every,
-                    correction=applied,
+                    correction=ready.correction,
                 )
-                loop_s += time.perf_counter() - looping
-                spent = networks.sampler.timings
-                network_s += float(spent["network_s"])
-                consistency_s += float(spent["correction_s"])
+                spent.add(time.perf_counter() - looping, loop.timings)
                 hu = self.bundle.intensity.to_hu(x)
                 del x
                 if each is not None:
@@ -272,32 +251,24 @@ class Sampler:
                 if samples > 1:
                     ensemble.add(hu)
                     del hu
+            last = loop.timings
         if samples > 1:
             volume, spread = map(self._volume, ensemble.finish())
         else:
             volume, spread = self._volume(hu), None
-        timings = {
-            "load_s": self._load_s,
-            "compile_s": networks.seconds,
-            "condition_s": 0.0 if study.reused else study.seconds,
-            "loop_s": loop_s,
-            "consistency_s": consistency_s,
-            "per_evaluation_s": network_s / (samples * table.evaluations),
-            "outside_network_share": max(0.0, 1.0 - network_s / loop_s),
-            "total_s": time.perf_counter() - started,
-        }
+        timings = {**spent.facts(request.evaluations), "total_s": time.perf_counter() - started}
         if self.choice.device != "cpu":  # by the device's clock, of the last sample
-            timings |= {"kernel_s": spent["kernel_s"], "longest_gap_s": spent["gap_s"], "waits": spent["waits"]}
-        pulled = consistency_facts(pull, applied, xrays, table.evaluations)
-        told = {"seed": seed, "samples": samples, **planned.facts(), "consistency": pulled}
-        return Result(volume, self._report(networks, xrays, study, told, timings), spread)
+            timings |= {"kernel_s": last["kernel_s"], "longest_gap_s": last["gap_s"], "waits": last["waits"]}
+        pulled = consistency_facts(request.pull, ready.correction, request.xrays, request.table.evaluations)
+        return Result(volume, {**self._report(request, ready, timings), "consistency": pulled}, spread)
 
-    def rehearse(self, *, samples: int = 1, **arguments: Any) -> dict[str, Any]:
+    sample = _volume_of(run)
+
+    def rehearse(self, **arguments: Any) -> dict[str, Any]:
         """What `run` with the same arguments would do and take, found out by its first two evaluations.
 
         Args:
-            samples: as for `run`.
-            arguments: `run`'s others, but for the callbacks.
+            arguments: `run`'s, but for the callbacks.
 
         Returns:
             The report as far as it is known before a run, and in `estimate` the seconds of what is left (`seconds`),
@@ -306,28 +277,22 @@ class Sampler:
         Raises:
             X2CTError: as `run` would.
         """
+        request = Request(self.bundle.diffusion, **arguments)
         moments: list[float] = []
-        count = 0
 
         def stop(done: int, total: int, sigma: float) -> None:
-            nonlocal count
-            count = total
             moments.append(time.perf_counter())
-            if len(moments) > 1:
+            if done == 2:
                 raise _Rehearsed
 
-        began = time.perf_counter()
-        with suppress(_Rehearsed):
-            self.run(**arguments, samples=samples, progress=stop)
-        with self._lock:
-            assert self._compiled is not None and self._study is not None  # there has been an evaluation
-            networks, study = self._compiled[1], self._study
-        each = moments[1] - moments[0] if len(moments) > 1 else moments[0] - began
+        with self._lock, _memory_limit("sampling"):
+            ready = self._preparation.ready(request, preview=False)
+            moments.append(time.perf_counter())
+            with suppress(_Rehearsed):
+                ready.networks.sampler.run(request.table, seed=request.seed, progress=stop, correction=ready.correction)
+        each, count = moments[-1] - moments[-2], request.evaluations
         left = {"evaluations": count, "per_evaluation_s": round(each, 6), "seconds": round(each * count, 6)}
-        given = {key: arguments[key] for key in ("steps", "solver", "schedule", "mean") if key in arguments}
-        told = {"seed": arguments.get("seed", 0), "samples": samples, **plan(self.bundle.diffusion, **given).facts()}
-        timings = {"load_s": self._load_s, "compile_s": networks.seconds, "condition_s": study.seconds}
-        return {**self._report(networks, given_xrays(arguments), study, told, timings), "estimate": left}
+        return {**self._report(request, ready, {}), "estimate": left}
 
     def _volume(self, hu: npt.NDArray[np.float32]) -> Volume:
         return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}", synthetic=True)
@@ -346,41 +311,19 @@ class Sampler:
             MemoryLimitError: the networks don't fit.
         """
         with self._lock, _memory_limit("compiling the networks"):
-            self._networks(_volumes(plan(self.bundle.diffusion).table, 1, None, Pull()))
-
-    def _networks(self, volumes: int) -> Networks:
-        """The compiled networks; compiled anew where a run keeps another number of volumes, and the plan may change."""
-        if self._compiled is None or (self._compiled[1].planned and self._compiled[0] != volumes):
-            self._compiled = self._study = None
-            made = Networks(self.bundle, self.grid, self.choice, self._threads, self._budget, volumes)
-            self._compiled = volumes, made
-        return self._compiled[1]
-
-    def _study_of(self, networks: Networks, xrays: Mapping[str, XRay], geometry: Geometry | None) -> _Study:
-        """Encoder and lift on these X-rays, unless they were the last ones already."""
-        given = (*xrays.items(), ("geometry", geometry))
-        if self._study is not None and self._study.is_of(given):
-            return replace(self._study, reused=True)
-        started = time.perf_counter()
-        self._study = None  # what follows may fail half-way
-        ready = conditions(self.bundle, xrays, geometry)
-        networks.condition_on(ready)
-        self._study = _Study(given, ready, time.perf_counter() - started)
-        return self._study
+            self._preparation.networks(Request(self.bundle.diffusion).volumes(preview=False))
 
     def _doubts(self) -> list[str]:
         mine, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
         return [] if mine == models else [f"voxels of {mine} mm: the model was trained on {models} mm"]
 
-    def _report(
-        self,
-        networks: Networks,
-        xrays: Mapping[str, XRay],
-        study: _Study,
-        facts: Mapping[str, Any],
-        timings: Mapping[str, float],
-    ) -> dict[str, Any]:
-        grid = self.grid
+    def _report(self, request: Request, ready: Ready, timings: Mapping[str, float]) -> dict[str, Any]:
+        grid, networks, study = self.grid, ready.networks, ready.study
+        before = {
+            "load_s": self._load_s,
+            "compile_s": networks.seconds,
+            "condition_s": 0.0 if study.reused else study.seconds,
+        }
         return {
             "schema": report.SCHEMA,
             "notice": report.NOTICE,
@@ -392,12 +335,14 @@ class Sampler:
             "precision": networks.precisions(),
             "asked": self._asked,
             "model": {"name": self.bundle.name, "sha256": self.bundle.checksum},
-            "inputs": [{"view": name, "file": Path(xray.source).name, **xray.facts()} for name, xray in xrays.items()],
-            **facts,
+            "inputs": [
+                {"view": name, "file": Path(xray.source).name, **xray.facts()} for name, xray in request.xrays.items()
+            ],
+            **request.facts(),
             "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
             "tiles": networks.tiles(),
             "condition_reused": study.reused,
-            "timings": {key: round(value, 6) for key, value in timings.items()},
+            "timings": {key: round(value, 6) for key, value in (before | dict(timings)).items()},
             "peak_memory_bytes": report.peak_memory_bytes(),
             "assumptions": list(study.conditions.assumptions),
             "warnings": [*study.conditions.warnings, *self._doubts(), report.NOTICE],
@@ -409,26 +354,11 @@ class _Rehearsed(Exception):
     """Ends a rehearsal."""
 
 
-def given_xrays(arguments: Mapping[str, Any]) -> dict[str, XRay]:
-    """The X-rays among the arguments of a run, by view."""
-    return {name: arguments[name] for name in ("ap", "pa", "lateral") if arguments.get(name) is not None}
-
-
-def _volumes(table: _core.Table, samples: int, preview: object, pull: Pull) -> int:
-    """How many float32 volumes a run holds at once."""
-    return _core.volumes_kept(table, many=samples > 1, preview=preview is not None, consistency=pull.active)
-
-
 def _of_all(progress: Progress | None, sample: int, samples: int) -> Progress | None:
     """Progress of one sample, as progress of all."""
     if progress is None or samples == 1:
         return progress
     return lambda done, total, sigma: progress(sample * total + done, samples * total, sigma)
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**64:
-        raise InputError.of("--seed", "value", found=seed, expected="0 to 2^64 - 1")
 
 
 @contextmanager
