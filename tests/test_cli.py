@@ -307,12 +307,12 @@ def test_bad_input_is_one_line_with_its_code_and_nothing_written(study: Study, f
 
 
 def test_memory_is_its_own_code(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from x2ct import sampler
+    from x2ct import preparation
 
     def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(sampler, "conditions", exhausted)
+    monkeypatch.setattr(preparation, "conditions", exhausted)
     before = study.files()
     result = study.sample()
     assert (result.exit_code, study.files()) == (4, before)
