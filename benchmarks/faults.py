@@ -139,7 +139,7 @@ def trial(fault: Fault, whole: Content, seconds: float, out: Path) -> str:
     there = visible(out)
     if fault.same and any(whole.get(name) != data for name, data in there.items() if not _grows(name)):
         return f"after the kill: other bytes in {', '.join(n for n, d in there.items() if whole.get(n) != d)}"
-    begun = bool(there)
+    begun = any(path.is_file() and not path.name.startswith(".") for path in out.rglob("*"))
     again = subprocess.run(fault.command(out, again=begun), stderr=subprocess.PIPE, text=True, check=False)
     if again.returncode and fault.again and begun:  # killed before there was anything to go on with
         again = subprocess.run(fault.command(out), stderr=subprocess.PIPE, text=True, check=False)
