@@ -50,18 +50,19 @@ class Fault:
         again: what is added to go on after a kill.
         check: raises where a file with a final name is not whole.
         same: whether the whole output has the same bytes each time.
-        before: files that are there when the command starts, from this folder.
+        first: what is added where there is nothing to go on with.
     """
 
     arguments: tuple[str, ...]
     again: tuple[str, ...]
     check: Callable[[Path], object]
     same: bool = True
+    first: tuple[str, ...] = ()
 
     def command(self, out: Path, again: bool = False) -> list[str]:
         """The command line, with or without what goes on."""
         given = [part.replace("OUT", str(out)) for part in self.arguments]
-        return [sys.executable, str(ROOT / "cli.py"), *given, *(self.again if again else ())]
+        return [sys.executable, str(ROOT / "cli.py"), *given, *(self.again if again else self.first)]
 
 
 def visible(folder: Path) -> Content:
@@ -116,7 +117,7 @@ def faults(work: Path) -> dict[str, Fault]:
         "sample": Fault((*sample, "--preview", "OUT/ct.png"), (), volumes),
         "cohort": Fault(cohort, ("--continue",), volumes, same=False),
         "prepare": Fault(("prepare", str(work / "cts"), "-o", "OUT/shards", *grid), (), shard_set),
-        "train": Fault((*train, "--config", str(work / "config.json")), ("--resume",), checkpoint, same=False),
+        "train": Fault(train, ("--resume",), checkpoint, same=False, first=("--config", str(work / "config.json"))),
         "export": Fault(("export", str(work / "run"), "-o", "OUT/new.x2ct", "--quiet"), (), bundle, same=False),
     }
 

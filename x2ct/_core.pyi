@@ -356,6 +356,17 @@ def pulled_after(when: str, evaluations: int) -> list[int]:
 def attenuation_knots(hu: Sequence[float], x: Sequence[float]) -> tuple[list[float], list[float]]:
     """The knots (x, mu) of the map between the network's unit and attenuation per mm, from where mu rises."""
 
+def to_hu(hu: Sequence[float], x: Sequence[float], values: FloatArray, threads: int = 0) -> FloatArray:
+    """The network's unit in HU, clipped to the window: a new array. The result does not depend on the threads.
+
+    Args:
+        hu, x: knots of the monotone, piecewise linear map between the two, strictly increasing.
+        values: float32, C-contiguous, any shape.
+
+    Raises:
+        InputError: values of another kind.
+    """
+
 class Ensemble:
     """The voxel-wise mean and standard deviation of volumes that come one by one (Welford 1962, Technometrics 4(3)).
 

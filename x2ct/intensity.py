@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import _core
 from x2ct.errors import InputError
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,4 @@ class Intensity:
 
     def to_hu(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """The inverse: the network's unit, clipped to its range, in HU (float32)."""
-        values = np.ascontiguousarray(x, np.float32)
-        hu = np.empty_like(values)
-        flat, to = values.reshape(-1), hu.reshape(-1)
-        for at in range(0, flat.size, _CHUNK):  # interp works in float64: a large volume would be there four times
-            to[at : at + _CHUNK] = np.interp(flat[at : at + _CHUNK], self.x, self.hu)
-        return hu.reshape(np.shape(x))
+        return _core.to_hu(self.hu, self.x, np.asarray(x, np.float32, order="C"))

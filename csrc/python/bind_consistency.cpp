@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "bind.h"
+#include "x2ct/bundle.h"
 #include "x2ct/error.h"
 
 namespace py = pybind11;
@@ -105,6 +106,17 @@ std::vector<py::array_t<bool>> within(const std::array<std::int64_t, 3>& shape, 
     return result;
 }
 
+py::array_t<float> in_hu(std::vector<double> hu, std::vector<double> x, const py::array& values, int threads) {
+    const float* const given = checked(values, "values");
+    py::array_t<float> found = new_array(shape_of(values));
+    float* const to = found.mutable_data();
+    const std::int64_t count = values.size();
+    const py::gil_scoped_release release;
+    std::copy_n(given, count, to);
+    Intensity{std::move(hu), std::move(x)}.to_hu(to, count, threads);
+    return found;
+}
+
 }  // namespace
 
 void bind_consistency(py::module_& module) {
@@ -127,6 +139,7 @@ void bind_consistency(py::module_& module) {
             return std::make_pair(std::move(at), std::move(mu));
         },
         "hu"_a, "x"_a);
+    module.def("to_hu", &in_hu, "hu"_a, "x"_a, "values"_a, "threads"_a = 0);
     module.def("rays_within", &within, "shape"_a, "index_to_mm"_a, "views"_a, "threads"_a = 0);
 }
 
