@@ -55,6 +55,9 @@ def dicom(path: Path, stored: Array, bits: int = 12, **tags: Any) -> Path:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    # What GDCM would make up anew, were it not there: the same call gives the same bytes.
+    dataset.StudyInstanceUID = dataset.SeriesInstanceUID = generate_uid(entropy_srcs=["study"])
+    dataset.StudyDate, dataset.StudyTime = "20000101", "000000"
     dataset.Modality, dataset.PhotometricInterpretation, dataset.SamplesPerPixel = "DX", "MONOCHROME2", 1
     dataset.PatientOrientation = ["L", "F"]
     signed = stored.dtype.kind == "i"

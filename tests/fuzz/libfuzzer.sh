@@ -15,7 +15,7 @@ fuzz_target() {
     local name=$1 seconds=$2 runs covered
     shift 2
     local options=(-max_total_time="$seconds" -timeout=60 -print_final_stats=1)
-    [ -z "${SEED:-}" ] || options+=(-seed="$SEED" -runs="${RUNS:-20000}")
+    [ -z "${SEED:-}" ] || options+=(-seed="$SEED" -runs="${RUNS:-4000}")
     PYTHONHASHSEED=${SEED:-random} "$@" "${options[@]}" > "$name.log" 2>&1 || { tail -40 "$name.log"; return 1; }
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$name.log")
     covered=$(grep -oE 'cov: [0-9]+' "$name.log" | tail -1)
