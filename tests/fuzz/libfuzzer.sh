@@ -10,7 +10,8 @@ corpus_of() {
 
 # fuzz_target NAME SECONDS COMMAND...: one line on stdout when nothing was found, else the end of its log and exit code 1.
 #
-# With a SEED every call on a machine makes the same inputs in the same order, RUNS of them if the seconds allow.
+# With a SEED it begins from the seeds alone and draws by that number: RUNS inputs, if the seconds allow, and the same ones
+# on a machine as far as the target itself does the same each time.
 fuzz_target() {
     local name=$1 seconds=$2 runs covered
     shift 2
