@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 import x2ct
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts, read_body
+from x2ct.drr import calibrated_views
 from x2ct.errors import X2CTError
 from x2ct.export import export_run
-from x2ct.geometry import attenuation, project
 from x2ct.grid import Grid
 from x2ct.training import TrainConfig, train
 from x2ct.training.config import CONFIG_FILE
@@ -145,13 +145,7 @@ def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
     geometry = sampler.bundle.geometry
     for case, path in find_cts(args.data).items():
         person = read_body(path)
-        mu = attenuation(person.hu)
-        xrays = {
-            view.name: x2ct.XRay.of(
-                project(mu, person.index_to_mm, view, args.threads), view.spacing_mm, source=case, view=view.name
-            )
-            for view in geometry.views
-        }
+        xrays = calibrated_views(person.hu, person.index_to_mm, geometry, case, args.threads)
         for way, options in baseline.ways.items():
             target = bundle.with_name(f"{bundle.stem}{way}-predictions") / f"{case}.nii.gz"
             if not target.exists():

@@ -37,31 +37,31 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="NAME: writes NAME.json and NAME.md")
     asked = parser.parse_args()
     try:
-        rows = fitted(asked.shards, asked.data)
+        people, rows = fitted(asked.shards, asked.data)
         for folder in sorted(asked.runs.glob(f"*{SUFFIX}")):
             rows += trained(folder, asked.data)
     except X2CTError as error:
         print(f"baselines_table: error: {error}", file=sys.stderr)
         return error.exit_code
-    table = {"people": sorted(rows[0].pop("people")), "rows": rows}
+    table = {"people": people, "rows": rows}
     output.write_atomically(asked.output.with_suffix(".json"), report.to_json(table).encode())
     output.write_atomically(asked.output.with_suffix(".md"), markdown(table).encode())
     print(markdown(table))
     return 0
 
 
-def fitted(shards: Path, data: Path) -> list[dict[str, Any]]:
-    """The baselines that need no training, a row each; the first has the people's names too."""
+def fitted(shards: Path, data: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """The people's names; and the baselines that need no training, a row each."""
     found = judged(EvaluateJob(data=data, output=Path(), baselines=shards))
     rows = [{"system": name, **figures} for name, figures in found["mean"].items()]
-    rows[0]["people"] = [case["id"] for case in found["cases"]]
-    return rows
+    return sorted(case["id"] for case in found["cases"]), rows
 
 
 def trained(folder: Path, data: Path) -> list[dict[str, Any]]:
     """A network's predictions, of one way to sample it."""
     way = folder.name.removesuffix(SUFFIX)
-    run = max((run for run in folder.parent.iterdir() if run.is_dir() and way.startswith(run.name)), key=_length)
+    runs = [run for run in folder.parent.iterdir() if run.is_dir() and way.startswith(run.name)]
+    run = max(runs, key=lambda run: len(run.name))
     steps, seconds = read_progress(run)
     network = X2CTModel(TrainConfig.load(run).model)
     facts = {
@@ -71,10 +71,6 @@ def trained(folder: Path, data: Path) -> list[dict[str, Any]]:
     }
     found = judged(EvaluateJob(data=data, output=Path(), predictions=folder))
     return [{"system": way, **facts, **figures} for figures in found["mean"].values()]
-
-
-def _length(run: Path) -> int:
-    return len(run.name)
 
 
 def judged(job: EvaluateJob) -> dict[str, Any]:

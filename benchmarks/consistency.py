@@ -27,11 +27,11 @@ import x2ct
 from x2ct import _core
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts
+from x2ct.drr import calibrated
 from x2ct.errors import InputError, X2CTError
 from x2ct.evaluation import metrics
 from x2ct.evaluation.case import OUTSIDE, Case, case_of, make_case
 from x2ct.geometry import Geometry, attenuation, project
-from x2ct.radiograph import XRay
 from x2ct.xrays import degradation
 
 FloatArray = npt.NDArray[np.float32]
@@ -98,10 +98,7 @@ def study(
 ) -> Iterator[dict[str, Any]]:
     """One person's rows: each kind of X-rays with each setting, figures averaged over seeds."""
     for kind, images in (("clean", case.xrays), ("noise, scatter", worsened(case))):
-        xrays = {
-            view.name: XRay(image=image, calibrated=True, spacing_mm=view.spacing_mm, source=case.id, view=view.name)
-            for view, image in zip(case.geometry.views, images, strict=True)
-        }
+        xrays = calibrated(case.geometry, images, case.id)
         for when, gamma in settings:
             runs = [
                 figures(sampler, case, sampler.run(**xrays, geometry=geometry, seed=s, consistency=when, gamma=gamma))

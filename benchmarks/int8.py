@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import XRay, _core, output, report
+from x2ct import _core, output, report
 from x2ct.bundle import Bundle
 from x2ct.conditioning import conditions
 from x2ct.data import ShardSet
 from x2ct.data.shards import Person, resample
+from x2ct.drr import calibrated_views
 from x2ct.evaluation.metrics import psnr
-from x2ct.geometry import attenuation, project
 from x2ct.schedules import plan
 
 Array = npt.NDArray[np.float32]
@@ -49,17 +49,7 @@ class Study:
 
     def __init__(self, runtime: Runtime, person: Person) -> None:
         bundle = runtime.bundle
-        mu = attenuation(person.hu())
-        xrays = {
-            view.name: XRay(
-                image=project(mu, person.index_to_mm, view, runtime.threads),
-                calibrated=True,
-                spacing_mm=view.spacing_mm,
-                source=person.id,
-                view=view.name,
-            )
-            for view in bundle.geometry.views
-        }
+        xrays = calibrated_views(person.hu(), person.index_to_mm, bundle.geometry, person.id, runtime.threads)
         self.person, self.runtime = person, runtime
         self.ready = conditions(bundle, xrays)
         self.features = runtime.encoder({"views": self.ready.views, "valid": self.ready.valid})["features"]

@@ -38,12 +38,14 @@ RUNS: Mapping[str, Mapping[str, Any]] = {
 CONE = {"consistency, every, cone beams": {"consistency": "every"}}
 
 
-def shares(sampler: x2ct.Sampler, study: dict[str, Any], run: Mapping[str, Any], rounds: int) -> dict[str, float]:
-    """Medians of the shares of the loop, and of an evaluation's seconds."""
-    timings = [sampler.run(**study, **run, seed=seed).report["timings"] for seed in range(rounds + 1)][1:]
+def shares(sampler: x2ct.Sampler, study: dict[str, Any], run: Mapping[str, Any], rounds: int) -> dict[str, Any]:
+    """The denoiser's precision, and medians of the shares of the loop and of an evaluation's seconds."""
+    reports = [sampler.run(**study, **run, seed=seed).report for seed in range(rounds + 1)][1:]
+    timings = [report["timings"] for report in reports]
     pulled = [one["consistency_s"] / one["loop_s"] for one in timings]
     outside = [max(0.0, one["outside_network_share"] - share) for one, share in zip(timings, pulled, strict=True)]
     return {
+        "precision": reports[0]["precision"]["denoiser"],
         "outside_share": statistics.median(outside),
         "consistency_share": statistics.median(pulled),
         "per_evaluation_s": statistics.median(one["per_evaluation_s"] for one in timings),
@@ -84,10 +86,8 @@ def main() -> int:
         sampler = x2ct.Sampler(asked.model, precision=precision, threads=asked.threads)
         for given, runs in ((study, RUNS), (cone, CONE)):
             for name, run in runs.items():
-                row = {"run": name, **shares(sampler, given, run, asked.rounds)}
-                row["precision"] = sampler.run(**study, mean=True).report["precision"]["denoiser"]
-                rows.append(row)
-                print(name, row, file=sys.stderr, flush=True)
+                rows.append({"run": name, **shares(sampler, given, run, asked.rounds)})
+                print(rows[-1], file=sys.stderr, flush=True)
     found = {
         "model": asked.model,
         "grid": list(sampler.grid.shape),

@@ -26,12 +26,12 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from x2ct import Sampler, XRay, _core, output, report
+from x2ct import Sampler, _core, output, report
 from x2ct.bundle import Bundle
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts, read_body
+from x2ct.drr import calibrated_views
 from x2ct.errors import InputError, X2CTError
-from x2ct.geometry import attenuation, project
 from x2ct.grid import Grid
 
 FloatArray = npt.NDArray[np.float32]
@@ -53,17 +53,7 @@ class Benchmark:
 
     def xrays(self, name: str, hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike) -> XRays:
         """The bundle's own views, projected from the whole CT."""
-        mu = attenuation(hu)
-        return {
-            view.name: XRay(
-                image=project(mu, index_to_mm, view, self.threads),
-                calibrated=True,
-                spacing_mm=view.spacing_mm,
-                source=name,
-                view=view.name,
-            )
-            for view in self.bundle.geometry.views
-        }
+        return calibrated_views(hu, index_to_mm, self.bundle.geometry, name, self.threads)
 
     def sample(self, xrays: XRays, solver: str, schedule: str, steps: int) -> FloatArray:
         """One sample in HU; seed 0."""

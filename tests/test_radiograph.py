@@ -12,32 +12,9 @@ import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from tests import refusals
+from tests.radiographs import CHEST, P99, VIEW, refused, save_dicom, some_picture
 from x2ct.errors import InputError
-from x2ct.geometry import View
 from x2ct.radiograph import MAX_PIXELS, XRay
-
-CHEST = Path(__file__).parent / "data" / "chest_pa_cr.dcm"
-VIEW = View.parallel("ap")  # 352 x 352 of 1.25 mm
-P99 = 6.0
-
-
-def some_picture(rows: int = 40, columns: int = 30, kind: type = np.uint16) -> np.ndarray:
-    top = 255 if kind is np.uint8 else 4000
-    return np.random.default_rng(1).integers(0, top, (rows, columns)).astype(kind)
-
-
-def refused(path: Path, *words: str) -> None:
-    refusals.refused(lambda: XRay.load(path), str(path), *words)
-
-
-def save_dicom(path: Path, change: Callable[[Dataset], None] | None = None) -> Path:
-    dataset = pydicom.dcmread(CHEST)
-    if change:
-        change(dataset)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
 
 # ---------------------------------------------------------------------------------------------- files
 

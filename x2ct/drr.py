@@ -19,6 +19,7 @@ from x2ct import output
 from x2ct.errors import InputError
 from x2ct.geometry import MU_WATER_PER_MM, Geometry, Image, attenuation, project
 from x2ct.grid import centred_affine
+from x2ct.radiograph import XRay
 from x2ct.volume import Volume
 
 GEOMETRY_FILE = "geometry.json"
@@ -119,6 +120,31 @@ def radiographs(
         if progress is not None:
             progress(done + 1, len(geometry.views))
     return images
+
+
+def calibrated(geometry: Geometry, images: Sequence[Image], source: str) -> dict[str, XRay]:
+    """Line integrals on a geometry's detectors as X-rays."""
+    return {
+        view.name: XRay(image=image, calibrated=True, spacing_mm=view.spacing_mm, source=source, view=view.name)
+        for view, image in zip(geometry.views, images, strict=True)
+    }
+
+
+def calibrated_views(
+    hu: npt.ArrayLike, index_to_mm: npt.ArrayLike, geometry: Geometry, source: str, threads: int = 0
+) -> dict[str, XRay]:
+    """A person's X-rays, as the network sees a calibrated study: projected from the whole CT.
+
+    Args:
+        hu: (x, y, z) HU.
+        index_to_mm: 4x4, voxel index to patient mm.
+        geometry: the views.
+        source: whose they are, as messages name it.
+        threads: 0 takes every processor; the result does not depend on it.
+    """
+    mu = attenuation(hu)
+    images = [project(mu, index_to_mm, view, threads) for view in geometry.views]
+    return calibrated(geometry, images, source)
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Path:

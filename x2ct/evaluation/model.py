@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -43,11 +43,3 @@ class Model:
         result = self._sampler.run(ap=ap, pa=pa, lateral=lateral, geometry=geometry, seed=seed, mean=mean)
         self.choice["precision"] = result.report["precision"]["denoiser"]
         return result.volume.hu
-
-
-def calibrated(geometry: Geometry, images: Sequence[FloatArray], source: str) -> dict[str, XRay]:
-    """Line integrals on a geometry's detectors as X-rays."""
-    return {
-        view.name: XRay(image=image, calibrated=True, spacing_mm=view.spacing_mm, source=source, view=view.name)
-        for view, image in zip(geometry.views, images, strict=True)
-    }

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from x2ct.drr import calibrated
 from x2ct.evaluation import plants
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import BONE_HU
-from x2ct.evaluation.model import Model, calibrated
+from x2ct.evaluation.model import Model
 from x2ct.evaluation.plants import Finding, Gap, Nodule
 from x2ct.geometry import attenuation, project
 

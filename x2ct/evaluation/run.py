@@ -20,12 +20,13 @@ from x2ct import drr, output
 from x2ct import report as reports
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts
+from x2ct.drr import calibrated
 from x2ct.errors import InputError
 from x2ct.evaluation import card, conditions, metrics, page, predictions, probe, protocol, table
 from x2ct.evaluation.baselines import Baselines
 from x2ct.evaluation.case import Case, make_case
 from x2ct.evaluation.job import FILES, EvaluateJob, check
-from x2ct.evaluation.model import Model, calibrated
+from x2ct.evaluation.model import Model
 from x2ct.geometry import Geometry
 from x2ct.grid import Grid
 from x2ct.sampler import Sampler

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.data.shards import Person
-from x2ct.geometry import attenuation, project
+from x2ct.drr import calibrated_views
 from x2ct.grid import Grid
 from x2ct.intensity import Intensity
-from x2ct.radiograph import XRay
 from x2ct.sampler import Sampler
 from x2ct.tuning.stepsearch import SOLVER
 
@@ -55,17 +54,8 @@ class Runner:
 
     def xrays(self, person: Person) -> XRays:
         """The bundle's own views of a person, projected from the whole CT."""
-        mu = attenuation(person.hu())
-        return {
-            view.name: XRay(
-                image=project(mu, person.index_to_mm, view, self.threads),
-                calibrated=True,
-                spacing_mm=view.spacing_mm,
-                source=person.id,
-                view=view.name,
-            )
-            for view in self.bundle.geometry.views
-        }
+        geometry = self.bundle.geometry
+        return calibrated_views(person.hu(), person.index_to_mm, geometry, person.id, self.threads)
 
     def sample(
         self, xrays: XRays, seed: int, schedule: str | Sequence[float], steps: int, solver: str, progress: Progress
