@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <optional>
 
 #include "core/fields.h"
 #include "core/manifest.h"
+#include "core/multiversion.h"
 #include "core/onnxfile.h"
 #include "core/parallel.h"
 #include "core/sha256.h"
@@ -116,22 +118,35 @@ Bundle manifest_of(const Folder& folder, const std::string& path) {
     return bundle;
 }
 
+constexpr std::int64_t kBlock = 1 << 10;  // values whose doubles stay in the first cache
+
+// Every piece is worked out for every value, and the last one that begins at or below it is kept: no branch.
+X2CT_MULTIVERSION void interpolate(const Intensity& map, const std::vector<double>& slopes, float* values,
+                                   std::int64_t count) {
+    std::array<double, kBlock> found;
+    std::fill_n(found.begin(), count, map.hu.front());
+    const double end = map.x.back();
+    for (std::size_t k = 0; k < slopes.size(); ++k) {
+        const double from = map.x[k], slope = slopes[k], at = map.hu[k];
+        for (std::int64_t i = 0; i < count; ++i) {
+            const double value = std::min<double>(values[i], end);
+            const double here = slope * (value - from) + at;
+            found[i] = value >= from ? here : found[i];
+        }
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+        const float value = values[i];
+        values[i] = value == value ? static_cast<float>(found[i]) : value;  // NaN stays
+    }
+}
+
 }  // namespace
 
 void Intensity::to_hu(float* values, std::int64_t count, int threads) const {
-    constexpr std::int64_t kGrain = 1 << 15;
-    std::vector<double> slopes(x.size() - 1);
-    for (std::size_t k = 0; k < slopes.size(); ++k) slopes[k] = (hu[k + 1] - hu[k]) / (x[k + 1] - x[k]);
-    const auto hu_of = [&](float given) {
-        const double value = given;
-        if (!(value > x.front())) return value <= x.front() ? static_cast<float>(hu.front()) : given;  // NaN stays
-        if (value >= x.back()) return static_cast<float>(hu.back());
-        std::size_t k = 0;
-        while (value >= x[k + 1]) ++k;
-        return static_cast<float>(slopes[k] * (value - x[k]) + hu[k]);
-    };
-    parallel_for(count, kGrain, 1, threads, [&](std::int64_t begin, std::int64_t end) {
-        std::transform(values + begin, values + end, values + begin, hu_of);
+    std::vector<double> slopes(x.size(), 0);  // none from the last knot on
+    for (std::size_t k = 0; k + 1 < x.size(); ++k) slopes[k] = (hu[k + 1] - hu[k]) / (x[k + 1] - x[k]);
+    parallel_for(count, kBlock, 1, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (; begin < end; begin += kBlock) interpolate(*this, slopes, values + begin, std::min(kBlock, end - begin));
     });
 }
 
