@@ -222,7 +222,7 @@ def sample(
         str,
         typer.Option(
             metavar="FOLDER",
-            help="Where torch's files are; by default this machine's cache.",
+            help="Where the files of torch or tensorrt are; by default this machine's cache.",
             rich_help_panel="Runtime",
         ),
     ] = "",

@@ -281,7 +281,7 @@ def test_a_file_that_export_did_not_make_is_refused(tmp_path: Path) -> None:
 def test_choices_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="--provider: name: found 'cuda', expected torchscript, aoti"):
         choose(backend="torch", provider="cuda")
-    with pytest.raises(InputError, match="--artefacts: backend: found auto, expected torch"):
+    with pytest.raises(InputError, match="--artefacts: backend: found auto, expected tensorrt or torch"):
         choose(trust=True)
 
 

@@ -22,6 +22,8 @@ from x2ct.built.artefacts import Cache, Recipe
 from x2ct.built.plans import Machine, Volumes, find, inputs_for, recipe
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError, MissingRuntimeError
+from x2ct.networks import artefacts_of
+from x2ct.runtimes import Choice
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "csrc" / "backends" / "tensorrt").glob("*.cpp"))
@@ -263,23 +265,38 @@ def test_a_plan_of_another_release_or_gpu_is_passed_over(cache: Cache, tiny: Bun
         look(cache, tiny, "bf16", 32, 32, 32)
 
 
-def test_a_folder_of_plans_needs_trust_elsewhere(cache: Cache, tiny: Bundle, tmp_path: Path) -> None:
-    for file in keep(cache, tiny, "32,32,32", "bf16"):
+@pytest.mark.parametrize("precision", ["bf16", "f32"])
+def test_a_folder_of_plans_needs_trust_elsewhere(
+    cache: Cache, tiny: Bundle, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in keep(cache, tiny, "32,32,32", precision):
         stem = Path(file).stem
         network = getattr(tiny.networks, stem)
-        one = recipe(tiny, network, "bf16" if stem == "denoiser" else "f32", Volumes.parse("32,32,32"), HERE, FLAGS)
+        one = recipe(tiny, network, precision if stem == "denoiser" else "f32", Volumes.parse("32,32,32"), HERE, FLAGS)
         artefact = cache.find(one)
         assert artefact is not None
         (tmp_path / "plans").mkdir(exist_ok=True)
         cache.copy_to(artefact, tmp_path / "plans" / f"{stem}.plan")
     folder = str(tmp_path / "plans")
-    assert look(cache, tiny, "bf16", 32, 32, 32, folder=folder)[0] == "bf16"
+    assert look(cache, tiny, precision, 32, 32, 32, folder=folder)[0] == precision
     elsewhere = Cache(tmp_path / "elsewhere")
     with pytest.raises(InputError, match=r"one that was built elsewhere.*--trust"):
-        look(elsewhere, tiny, "bf16", 32, 32, 32, folder=folder)
-    assert look(elsewhere, tiny, "bf16", 32, 32, 32, folder=folder, trust=True)[0] == "bf16"
-    with pytest.raises(InputError, match=r'stale: precision "bf16" where "f16" is wanted'):
+        look(elsewhere, tiny, precision, 32, 32, 32, folder=folder)
+    assert look(elsewhere, tiny, precision, 32, 32, 32, folder=folder, trust=True)[0] == precision
+    assert look(cache, tiny, "auto", 32, 32, 32, folder=folder)[0] == precision
+    monkeypatch.setattr(Machine, "here", lambda device: HERE)
+    chosen = Choice("cuda:0", "tensorrt", "auto", "", artefacts=folder, trust=True)
+    assert {Path(path).parent for path in artefacts_of(tiny, tiny.grid, chosen)[1].values()} == {tmp_path / "plans"}
+    with pytest.raises(InputError, match=rf'stale: precision "{precision}" where "f16" is wanted'):
         look(cache, tiny, "f16", 32, 32, 32, folder=folder)
+
+
+def test_a_folder_of_plans_that_says_nothing_is_refused(cache: Cache, tiny: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(MissingRuntimeError, match=f"no plans of model .* in auto .* in {tmp_path}; build them"):
+        look(cache, tiny, "auto", 32, 32, 32, folder=str(tmp_path))
+    (tmp_path / "encoder.plan").write_bytes(b"plan")
+    with pytest.raises(InputError, match=r"encoder\.plan: artefact: found no encoder\.plan\.json beside it"):
+        look(cache, tiny, "auto", 32, 32, 32, folder=str(tmp_path))
 
 
 def test_every_input_has_its_shape(tiny: Bundle) -> None:

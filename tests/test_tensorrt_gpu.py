@@ -8,9 +8,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import x2ct
 from x2ct import _core
 from x2ct.built.artefacts import Cache
 from x2ct.built.plans import BACKEND, PRECISIONS, Machine, Volumes, find, inputs_for
@@ -109,10 +112,6 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_sample_is_the_cpus(tiny: Bundle, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import numpy as np
-
-    import x2ct
-
     monkeypatch.setenv("X2CT_CACHE", str(tmp_path))
     build_plans(tiny, PlanOptions(precision, effort=0), Cache())
     ap = x2ct.XRay.load(Path(x2ct.__file__).parent / "models" / "demo" / "ap.npy")
@@ -135,3 +134,10 @@ def test_export_proves_the_plans_that_it_writes(
         "denoiser.plan",
     }
     assert find(tiny, precision, tiny.grid.shape, Machine.here())[0] == precision
+    monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "elsewhere"))
+    copies: dict[str, Any] = {"backend": BACKEND, "device": "cuda", "artefacts": tmp_path / "copies"}
+    ap = x2ct.XRay.load(Path(x2ct.__file__).parent / "models" / "demo" / "ap.npy")
+    with pytest.raises(InputError, match="one that was built elsewhere"):
+        x2ct.Sampler(tiny, **copies).sample(ap=ap)
+    found = x2ct.Sampler(tiny, **copies, trust=True).run(ap=ap)
+    assert found.report["precision"]["denoiser"] == precision

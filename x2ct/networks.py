@@ -115,7 +115,10 @@ def artefacts_of(bundle: Bundle, grid: Grid, choice: Choice) -> tuple[str, dict[
         kind, files = torchartefacts.find(bundle, choice.provider, choice.artefacts, choice.trust)
     elif choice.backend == plans.BACKEND:
         kind = plans.BACKEND
-        _, files = plans.find(bundle, choice.precision, grid.shape, plans.Machine.here(choice.device))
+        machine = plans.Machine.here(choice.device)
+        _, files = plans.find(
+            bundle, choice.precision, grid.shape, machine, folder=choice.artefacts, trust=choice.trust
+        )
     else:
         return "", {}
     return kind, {file: str(path) for file, path in files.items()}

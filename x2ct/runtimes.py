@@ -18,6 +18,8 @@ BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt", "torch")
 PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16")
 PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript", "aoti")}
 """Of the backends that have several ways to run a network."""
+ARTEFACTS = ("tensorrt", "torch")
+"""The backends that run what was built of a bundle, in place of its ONNX graphs."""
 
 _AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
 """The backend that "auto" is on a device."""
@@ -90,7 +92,7 @@ class Choice:
         runtime_dir: the runtime's folder, for the core to open.
         provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
         provider_options: handed to the provider as they are.
-        artefacts: where torch's artefacts are; "" is this machine's cache.
+        artefacts: where what was built of the bundle is; "" is this machine's cache.
         trust: open those also where another machine made them.
     """
 
@@ -121,7 +123,7 @@ def choose(
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of the backend.
         provider_options: of ONNX Runtime's provider.
-        artefacts: where torch's are; "" is this machine's cache.
+        artefacts: where what was built of the bundle is; "" is this machine's cache.
         trust: open those also where another machine made them.
 
     Raises:
@@ -141,8 +143,8 @@ def choose(
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
     if provider_options and backend != "onnxruntime":
         raise InputError.of("--provider-option", "backend", found=backend, expected="onnxruntime")
-    if (artefacts or trust) and backend != "torch":
-        raise InputError.of("--artefacts", "backend", found=backend, expected="torch")
+    if (artefacts or trust) and backend not in ARTEFACTS:
+        raise InputError.of("--artefacts", "backend", found=backend, expected=" or ".join(ARTEFACTS))
     chosen = _cuda(index) if kind == "cuda" else "cpu"
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:

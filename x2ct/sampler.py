@@ -112,7 +112,7 @@ class Sampler:
         provider: ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; "" is the device's own. Of torch what
             it runs, "torchscript" or "aoti"; "" is a package where `x2ct export` made one, and else TorchScript.
         provider_options: handed to ONNX Runtime's provider as they are.
-        artefacts: a folder with what torch runs; by default this machine's cache.
+        artefacts: a folder with what torch or TensorRT runs; by default this machine's cache.
         trust: run what is in that folder also where another machine made it: it is code, and does what its maker wants.
 
     Raises:

@@ -8,12 +8,13 @@ package or onnx.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from x2ct import _core
 from x2ct.built.artefacts import Cache, Recipe, onnx_sources
+from x2ct.built.sidecar import Sidecar, UnfitError
 from x2ct.bundle import Bundle, Network
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.onnxfile import Tensor
@@ -99,7 +100,7 @@ def recipe(
     ranges = [inputs_for(network, volume) for volume in (volumes.least, volumes.usual, volumes.largest)]
     return Recipe(
         kind=BACKEND,
-        file=f"{Path(network.file).stem}.plan",
+        file=_file_of(network),
         sources=onnx_sources(bundle.file_of(network)),
         runtime=machine.runtime,
         device=machine.device,
@@ -107,6 +108,10 @@ def recipe(
         profile={name: tuple(one[name] for one in ranges) for name in ranges[0]},
         flags=flags,
     )
+
+
+def _file_of(network: Network) -> str:
+    return f"{Path(network.file).stem}.plan"
 
 
 def inputs_for(network: Network, volume: Shape) -> dict[str, tuple[int, ...]]:
@@ -128,7 +133,7 @@ def find(
 
     Args:
         bundle: the model.
-        precision: of the denoiser, or "auto", the first in `PRECISIONS` that there is a plan for.
+        precision: of the denoiser, or "auto": the first in `PRECISIONS` that there is a plan for, or the folder's own.
         volume: (X, Y, Z) in voxels.
         machine: see `Machine.here`.
         folder: where to look in place of the cache: what `x2ct build -o` wrote.
@@ -143,7 +148,7 @@ def find(
         MissingRuntimeError: there are none; the text says what builds them.
     """
     there = Cache(cache)
-    for candidate in PRECISIONS if precision == "auto" else (precision,):
+    for candidate in _candidates(bundle, folder) if precision == "auto" else (precision,):
         found = {}
         for name, network in bundle.networks.items():
             wanted = candidate if name == "denoiser" else "f32"
@@ -160,6 +165,18 @@ def find(
         f"{where}; build them: x2ct build {bundle.argument} --shape {size}"
         f"{'' if precision == 'auto' else f' --precision {precision}'}"
     )
+
+
+def _candidates(bundle: Bundle, folder: str) -> Sequence[str]:
+    """The precisions that "auto" looks for; in a folder, what stands beside the denoiser's plan."""
+    if not folder:
+        return PRECISIONS
+    path = Path(folder) / _file_of(bundle.networks.denoiser)
+    try:
+        told = Sidecar.read(path.with_name(f"{path.name}.json"), path).artefact.ingredients.get("precision")
+    except UnfitError:  # whoever opens the plan says so
+        told = None
+    return tuple(one for one in PRECISIONS if one == told) or PRECISIONS[:1]
 
 
 def _in_cache(cache: Cache, like: Recipe) -> Path | None:
