@@ -4,7 +4,8 @@
     python benchmarks/baselines.py SHARDS -o runs/baselines --minutes 30 --data CTS     # predictions of CTs' X-rays too
 
 Each leaves a run, a bundle (DIR/NAME.x2ct, for `x2ct evaluate`) and, with --data, one NIfTI a person
-(DIR/NAME-predictions/PERSON.nii.gz, for `x2ct evaluate --predictions`). What is there already is not made again.
+(DIR/NAME-predictions/PERSON.nii.gz, for `x2ct evaluate --predictions`), from X-rays in the training geometry and, in
+NAME-cone-predictions, from cone beams, of which the networks are told. What is there already is not made again.
 
 - own: this project's network and recipe (chest.json).
 - regression: the same network, trained at sigma_max alone, where the answer is the posterior mean (regression.json).
@@ -12,8 +13,9 @@ Each leaves a run, a bundle (DIR/NAME.x2ct, for `x2ct evaluate`) and, with --dat
   carry; ancestor-progressive with Patch Diffusion's progressive schedule, ancestor-frontal from the frontal X-ray
   alone. Sampled as EDM does, 18 steps of Heun, with and without churn.
 
-Minutes are the trainer's own time, validation included. A tenth of them measures the speed; then the run gets as many
-steps as fit into the rest, so that its rate can fall to zero. Choices are made on the shards' validation people.
+Minutes are the trainer's own time. How many steps they hold is not known before, so it is found on the way: at each of
+CHECKS the run gets as many steps as fit into what is left at the speed it had since the check before, so that its rate
+falls to zero when its time ends. No run gets more than its time. Choices are made on the shards' validation people.
 """
 
 from __future__ import annotations
@@ -34,13 +36,18 @@ from x2ct.data.prepare import find_cts, read_body
 from x2ct.drr import calibrated_views
 from x2ct.errors import X2CTError
 from x2ct.export import export_run
+from x2ct.geometry import Geometry
 from x2ct.grid import Grid
 from x2ct.training import TrainConfig, train
+from x2ct.training.checkpoint import read_progress
 from x2ct.training.config import CONFIG_FILE
 
 HERE = Path(__file__).resolve().parent
 CHURN = 40.0
 """S_churn of EDM's stochastic sampler for ImageNet (Karras et al. 2022, table 5), with its S_max left open."""
+
+CHECKS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
+"""Shares of the time after which the number of steps is found anew; a step's time changes with the patches' sizes."""
 
 Way = Mapping[str, Any]
 """How a prediction is sampled: arguments of `Sampler.sample`."""
@@ -118,18 +125,23 @@ def trained(name: str, baseline: Baseline, args: argparse.Namespace) -> Path:
     if bundle.exists():
         return bundle
     run, shards = args.output / name, baseline.shards(args.shards)
-    # The speed is measured without validation; the rate falls over the steps that are then known to fit.
-    config = dataclasses.replace(baseline.config, name=name, checkpoint_every=50, validate_every=10**9)
+    # Validation would take time from the training, and nothing is chosen by it.
+    config = dataclasses.replace(baseline.config, name=name, checkpoint_every=10**9, validate_every=10**9)
     settings = {"device": args.device, "threads": args.threads}
-    clock = Clock()
-    if not (run / CONFIG_FILE).exists():
-        done = train(shards, run, config, minutes=args.minutes / 10, progress=clock, **settings)
-    else:
-        done = train(shards, run, resume=True, minutes=args.minutes / 10, progress=clock, **settings)
-    left = 60 * args.minutes - done.seconds
-    if not done.finished and left > 0:
-        config = dataclasses.replace(TrainConfig.load(run), steps=done.steps + max(1, int(left / clock.step_s)))
-        train(shards, run, config, resume=True, progress=_say, **settings)
+    resume = (run / CONFIG_FILE).exists()
+    seconds = read_progress(run)[1] if resume else 0.0
+    for share in (*CHECKS, 1.0):
+        left = 60 * args.minutes * share - seconds
+        if left <= 0:
+            continue
+        clock = Clock()
+        done = train(shards, run, config, resume=resume, minutes=left / 60, progress=clock, **settings)
+        if done.finished:
+            break
+        resume, seconds = True, done.seconds
+        fit = max(1, int((60 * args.minutes - seconds) / clock.step_s))
+        config = dataclasses.replace(TrainConfig.load(run), steps=done.steps + fit)
+        print(f"{name}: step {done.steps} of {config.steps} after {seconds:.0f} s", file=sys.stderr, flush=True)
     facts = {
         "data": {split: [p.id for p in shards.select(split)] for split in ("train", "validation")},
         "date": time.strftime("%Y-%m-%d"),
@@ -140,18 +152,20 @@ def trained(name: str, baseline: Baseline, args: argparse.Namespace) -> Path:
 
 
 def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
-    """One CT a person and way, from X-rays that are projected from the whole CT as `x2ct evaluate` does."""
+    """One CT a person, way and geometry, from X-rays that are projected from the whole CT as `x2ct evaluate` does."""
     sampler = x2ct.Sampler(bundle, threads=args.threads)
-    geometry = sampler.bundle.geometry
+    own = sampler.bundle.geometry
+    cone = Geometry.cone([view.name for view in own.views], shape=own.views[0].shape)
     for case, path in find_cts(args.data).items():
         person = read_body(path)
-        xrays = calibrated_views(person.hu, person.index_to_mm, geometry, case, args.threads)
-        for way, options in baseline.ways.items():
-            target = bundle.with_name(f"{bundle.stem}{way}-predictions") / f"{case}.nii.gz"
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                sampler.sample(**xrays, geometry=geometry, **options).save(target)
-                print(target, flush=True)
+        for suffix, geometry in {"": own, "-cone": cone}.items():
+            xrays = calibrated_views(person.hu, person.index_to_mm, geometry, case, args.threads)
+            for way, options in baseline.ways.items():
+                target = bundle.with_name(f"{bundle.stem}{way}{suffix}-predictions") / f"{case}.nii.gz"
+                if not target.exists():
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    sampler.sample(**xrays, geometry=geometry, **options).save(target)
+                    print(target, flush=True)
 
 
 class Clock:
@@ -169,11 +183,6 @@ class Clock:
         """The mean over the steps seen."""
         times = self._times[1:] if len(self._times) > 2 else self._times
         return (times[-1] - times[0]) / max(len(times) - 1, 1)
-
-
-def _say(step: int, total: int, loss: float) -> None:
-    if step % 10 == 0:
-        print(f"step {step} of {total}: loss {loss:.3f}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from x2ct.training import TrainConfig
 from x2ct.training.checkpoint import read_progress
 
 SUFFIX = "-predictions"
+PARALLEL, CONE = "parallel", "cone"
 
 
 def main() -> int:
@@ -37,7 +38,8 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="NAME: writes NAME.json and NAME.md")
     asked = parser.parse_args()
     try:
-        people, rows = fitted(asked.shards, asked.data)
+        people, rows = fitted(asked.shards, asked.data, PARALLEL)
+        rows += fitted(asked.shards, asked.data, CONE)[1]
         for folder in sorted(asked.runs.glob(f"*{SUFFIX}")):
             rows += trained(folder, asked.data)
     except X2CTError as error:
@@ -50,16 +52,17 @@ def main() -> int:
     return 0
 
 
-def fitted(shards: Path, data: Path) -> tuple[list[str], list[dict[str, Any]]]:
+def fitted(shards: Path, data: Path, xrays: str) -> tuple[list[str], list[dict[str, Any]]]:
     """The people's names; and the baselines that need no training, a row each."""
-    found = judged(EvaluateJob(data=data, output=Path(), baselines=shards))
-    rows = [{"system": name, **figures} for name, figures in found["mean"].items()]
+    found = judged(EvaluateJob(data=data, output=Path(), baselines=shards, geometry=xrays))
+    rows = [{"system": name, "xrays": xrays, **figures} for name, figures in found["mean"].items()]
     return sorted(case["id"] for case in found["cases"]), rows
 
 
 def trained(folder: Path, data: Path) -> list[dict[str, Any]]:
     """A network's predictions, of one way to sample it."""
-    way = folder.name.removesuffix(SUFFIX)
+    name = folder.name.removesuffix(SUFFIX)
+    way = name.removesuffix(f"-{CONE}")
     runs = [run for run in folder.parent.iterdir() if run.is_dir() and way.startswith(run.name)]
     run = max(runs, key=lambda run: len(run.name))
     steps, seconds = read_progress(run)
@@ -70,7 +73,8 @@ def trained(folder: Path, data: Path) -> list[dict[str, Any]]:
         "training_s": seconds,
     }
     found = judged(EvaluateJob(data=data, output=Path(), predictions=folder))
-    return [{"system": way, **facts, **figures} for figures in found["mean"].values()]
+    kind = {"system": way, "xrays": PARALLEL if name == way else CONE}
+    return [{**kind, **facts, **figures} for figures in found["mean"].values()]
 
 
 def judged(job: EvaluateJob) -> dict[str, Any]:
@@ -82,11 +86,11 @@ def judged(job: EvaluateJob) -> dict[str, Any]:
 def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
-        f"Means over {', '.join(table['people'])}; X-rays in the training geometry. Steps were fixed by the "
-        "speed of a training's first tenth; seconds are what they took. The ancestor's voxels are of twice the size.",
+        f"Means over {', '.join(table['people'])}; X-rays in the training geometry (parallel) and as cone beams, told. "
+        "Steps are what fitted into the same time. The ancestor's voxels are of twice the size.",
         "",
-        "| system | weights M | steps | training s | PSNR dB | SSIM | MAE HU body | bone Dice | bones touched |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| system | X-rays | M weights | steps | s | PSNR dB | SSIM | MAE HU body | bone Dice | bones touched |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in table["rows"]:
         facts = (
@@ -101,7 +105,7 @@ def markdown(table: dict[str, Any]) -> str:
             f"{row['bone_dice']:.3f}",
             f"{row['bone_pieces']['any']:.0%}",
         )
-        lines.append("| " + " | ".join(map(str, (row["system"], *facts, *figures))) + " |")
+        lines.append("| " + " | ".join(map(str, (row["system"], row["xrays"], *facts, *figures))) + " |")
     return "\n".join(lines) + "\n"
 
 
