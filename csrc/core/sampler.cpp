@@ -1,39 +1,14 @@
 #include "x2ct/sampler.h"
 
-#include <algorithm>
 #include <exception>
 #include <vector>
 
+#include "core/registers.h"
 #include "core/stopwatch.h"
 #include "x2ct/error.h"
 
 namespace x2ct {
 namespace {
-
-RowKernel::Weights weights(const Combination& c) {
-    RowKernel::Weights w;
-    w.x = static_cast<float>(c.x);
-    w.y = static_cast<float>(c.y);
-    for (int k = 0; k < kHistory; ++k) w.h[k] = static_cast<float>(c.h[k]);
-    w.noise = static_cast<float>(c.noise);
-    return w;
-}
-
-// The step to sigma 0 of most solvers.
-bool is_denoised(const Row& row) { return row.a == 0 && row.b == 1 && row.x == Combination{.h = {1}}; }
-
-bool reads_x(const Row& row) { return row.x.x != 0 || row.y.x != 0; }
-
-// Whether a row after `row` looks back at the H0 made there.
-bool is_remembered(const Table& table, int row) {
-    const auto& rows = table.rows();
-    for (int k = 1; k < kHistory && row + k < table.evaluations(); ++k) {
-        const Row& later = rows[row + k];
-        const bool last = row + k + 1 == table.evaluations();
-        if (later.x.h[k] != 0 || (!last && later.y.h[k] != 0)) return true;
-    }
-    return false;
-}
 
 // What the network is told of the noise, by row.
 std::vector<float> levels(const Table& table) {
@@ -42,8 +17,12 @@ std::vector<float> levels(const Table& table) {
     return sigmas;
 }
 
-void check_at_once(const RunOptions& options) {
-    if (options.progress || options.preview || options.pause || options.cancel != nullptr || options.correction) {
+void check(const RunOptions& options) {
+    if (options.preview_every < 1) {
+        throw InputError("preview_every: found " + std::to_string(options.preview_every) + ", expected 1 or more");
+    }
+    const bool asks = options.progress || options.preview || options.pause || options.cancel || options.correction;
+    if (options.at_once && asks) {
         throw InputError("at_once: found callbacks, a cancel token or a correction, expected none");
     }
 }
@@ -63,39 +42,126 @@ class Drained {
     int before_ = std::uncaught_exceptions();
 };
 
-}  // namespace
-
-// The volumes of one run, and no more of them than the table uses.
-struct Sampler::Registers {
-    Registers(const std::shared_ptr<Device>& device, const Table& table, std::size_t count) : y(device, count) {
-        if (table.uses_x()) x = Buffer(device, count);
-        for (int k = 0; k <= table.history(); ++k) ring.emplace_back(device, count);
+// One run: its registers, its rows' kernels, and what has been told of it.
+class Run {
+  public:
+    Run(Evaluator& evaluator, const std::shared_ptr<Device>& device, std::int64_t count, const Table& table,
+        const RunOptions& options)
+        : evaluator_(evaluator),
+          device_(*device),
+          table_(table),
+          options_(options),
+          corrected_there_(options.correction && options.correction->works_on(device)),
+          count_(static_cast<std::size_t>(count)),
+          rows_(table.evaluations()),
+          registers_(device, table, count, options.seed, options.sample) {
+        for (int row = 0; row < rows_; ++row) steps_.push_back(registers_.step(row));
     }
 
-    // D of `row`, and H_k of it: what `row - k` left behind. They are a ring: the network writes D over the oldest, and
-    // H0 takes D's place, most often being D.
-    float* denoised(int row) const { return h(row, 0); }
-    float* h(int row, int k) const { return ring[static_cast<std::size_t>(row - k) % ring.size()].data(); }
-
-    // Where they lie.
-    std::string key() const {
-        std::string text = key_of(x) + key_of(y);
-        for (const Buffer& one : ring) text += key_of(one);
-        return text;
+    // Leaves the result in the registers.
+    void sample() {
+        device_.begin(steps_);
+        const Drained drained(device_);
+        timed(timings_.kernel_s, [&] {
+            for (const RowKernel& kernel : registers_.start()) device_.run(kernel);
+        });
+        options_.at_once ? at_once() : row_by_row();
     }
 
-    // Before the result is copied, so that a large volume needs no more memory then than in the loop.
-    void keep_only(const float* result) {
-        const auto drop = [result](Buffer& buffer) {
-            if (buffer.data() != result) buffer = Buffer();
-        };
-        drop(x), drop(y);
-        std::ranges::for_each(ring, drop);
+    Timings finish(float* out) {
+        registers_.keep_result();
+        device_.download(out, registers_.result(), count_);
+        timings_.evaluations = rows_;
+        if (const auto times = device_.times()) {
+            timings_.kernel_s = times->kernels_s;
+            timings_.network_s = times->rows_s - times->kernels_s;
+            timings_.gap_s = times->gap_s;
+        }
+        return timings_;
     }
 
-    Buffer x, y;
-    std::vector<Buffer> ring;
+  private:
+    void at_once() {
+        device_.row(rows_ - 1, key(rows_), [&] {
+            for (int row = 0; row < rows_; ++row) evaluate(row);
+        });
+    }
+
+    // What is told of a row is behind by as many as the device may queue; what looks into a row's volume queues none.
+    void row_by_row() {
+        const bool queues = !options_.correction && !options_.preview;
+        const int behind = queues ? device_.ahead() : 0;
+        for (int row = 0; row < rows_; ++row) {
+            pause();
+            device_.row(row, queues ? key(row) : "", [&] { evaluate(row); });
+            tell(row + 1 - behind);
+        }
+        tell(rows_);
+    }
+
+    void evaluate(int row) {
+        float* const denoised = registers_.denoised(row);
+        evaluator_.evaluate(row, registers_.y(), denoised, [&] { pause(); }, timings_);
+        if (options_.correction) timed(timings_.correction_s, [&] { correct(row, denoised); });
+        if (is_shown(row)) {
+            shown_.resize(count_);
+            device_.download(shown_.data(), denoised, count_);
+        }
+        if (steps_[row].count > 0) timed(timings_.kernel_s, [&] { device_.run(steps_[row]); });
+    }
+
+    // A correction that doesn't work on the device gets D on the host, and what it makes of it goes back.
+    void correct(int row, float* denoised) {
+        const double sigma = table_.rows()[row].sigma;
+        if (corrected_there_) {
+            options_.correction->apply(row, rows_, sigma, denoised);
+            return;
+        }
+        std::vector<float> copy(count_);
+        device_.download(copy.data(), denoised, count_);
+        options_.correction->apply(row, rows_, sigma, copy.data());
+        device_.upload(denoised, copy.data(), count_);
+    }
+
+    void pause() const {
+        if (options_.cancel != nullptr && *options_.cancel) throw Cancelled("cancelled");
+        if (options_.pause) options_.pause();
+    }
+
+    bool is_shown(int row) const { return options_.preview && (row + 1) % options_.preview_every == 0; }
+
+    void tell(int until) {
+        for (; told_ < until; ++told_) {
+            device_.wait(told_);
+            const Progress now{told_ + 1, rows_, table_.rows()[told_].sigma};
+            if (is_shown(told_)) options_.preview(now, shown_.data());
+            if (options_.progress) options_.progress(now);
+        }
+    }
+
+    // What the device may know `row` by, and all rows by their number; empty where an evaluation does more than queue.
+    std::string key(int row) const {
+        const std::string evaluation = evaluator_.key();
+        if (evaluation.empty()) return "";
+        return table_.solver() + " " + std::to_string(rows_) + " row " + std::to_string(row) + " " + registers_.key() +
+               " " + evaluation;
+    }
+
+    Evaluator& evaluator_;
+    Device& device_;
+    const Table& table_;
+    const RunOptions& options_;
+    const bool corrected_there_;
+    const std::size_t count_;
+    const int rows_;
+    Registers registers_;
+    std::vector<RowKernel> steps_;
+    std::vector<float> shown_;
+    Timings timings_;
+    int told_ = 0;
 };
+
+}  // namespace
 
 Sampler::Sampler(std::shared_ptr<Network> denoiser, std::shared_ptr<Device> device, Shape shape)
     : Sampler(whole_evaluator(std::move(denoiser), device, std::move(shape)), device) {}
@@ -127,154 +193,15 @@ void Sampler::set_lift(std::shared_ptr<Lift> lift) {
 void Sampler::run(const Table& table, const RunOptions& options, float* out) {
     const auto lock = enter();
     const Stopwatch total;
-    if (options.preview_every < 1) {
-        throw InputError("preview_every: found " + std::to_string(options.preview_every) + ", expected 1 or more");
-    }
-    const bool corrected_there = options.correction && options.correction->works_on(device_);
     const std::int64_t waited = device_->waits();
+    check(options);
     evaluator_->prepare(levels(table));
-    Registers registers(device_, table, static_cast<std::size_t>(count_));
-    const int rows = table.evaluations();
-    std::vector<RowKernel> steps;
-    steps.reserve(static_cast<std::size_t>(rows));
-    for (int row = 0; row < rows; ++row) steps.push_back(step(table, row, options, registers));
-    device_->begin(steps);
-
-    Timings timings;
-    const Drained drained(*device_);
-    timed(timings.kernel_s, [&] { start(table, options, registers); });
-    const auto pause = [&] {
-        if (options.cancel != nullptr && *options.cancel) throw Cancelled("cancelled");
-        if (options.pause) options.pause();
-    };
-    const auto is_shown = [&](int row) { return options.preview && (row + 1) % options.preview_every == 0; };
-    std::vector<float> shown;
-    const auto evaluate = [&](int row) {
-        float* const denoised = registers.denoised(row);
-        evaluator_->evaluate(row, registers.y.data(), denoised, pause, timings);
-        if (options.correction) {
-            timed(timings.correction_s, [&] { correct(*options.correction, corrected_there, row, table, denoised); });
-        }
-        if (is_shown(row)) {
-            shown.resize(static_cast<std::size_t>(count_));
-            device_->download(shown.data(), denoised, shown.size());
-        }
-        if (steps[row].count > 0) timed(timings.kernel_s, [&] { device_->run(steps[row]); });
-    };
-    int told = 0;
-    const auto tell = [&](int until) {
-        for (; told < until; ++told) {
-            device_->wait(told);
-            const Progress now{told + 1, rows, table.rows()[told].sigma};
-            if (is_shown(told)) options.preview(now, shown.data());
-            if (options.progress) options.progress(now);
-        }
-    };
-    if (options.at_once) {
-        check_at_once(options);
-        device_->row(rows - 1, key(registers, table, rows), [&] {
-            for (int row = 0; row < rows; ++row) evaluate(row);
-        });
-    } else {
-        const bool queues = !options.correction && !options.preview;
-        for (int row = 0; row < rows; ++row) {
-            pause();
-            device_->row(row, queues ? key(registers, table, row) : "", [&] { evaluate(row); });
-            tell(row + 1 - (queues ? device_->ahead() : 0));
-        }
-        tell(rows);
-    }
-    // A last row that ends at D has not been stepped from.
-    const float* const result = is_denoised(table.rows().back()) ? registers.denoised(rows - 1) : registers.y.data();
-    registers.keep_only(result);
-    device_->download(out, result, static_cast<std::size_t>(count_));
-    timings.evaluations = rows;
-    if (const auto times = device_->times()) {
-        timings.kernel_s = times->kernels_s;
-        timings.network_s = times->rows_s - times->kernels_s;
-        timings.gap_s = times->gap_s;
-    }
+    Run run(*evaluator_, device_, count_, table, options);
+    run.sample();
+    Timings timings = run.finish(out);
     timings.waits = device_->waits() - waited;
     timings.total_s = total.seconds();
     timings_ = timings;
-}
-
-// A correction that doesn't work on the device gets D on the host, and what it makes of it goes back.
-void Sampler::correct(Correction& correction, bool there, int row, const Table& table, float* denoised) {
-    const double sigma = table.rows()[row].sigma;
-    if (there) {
-        correction.apply(row, table.evaluations(), sigma, denoised);
-        return;
-    }
-    std::vector<float> copy(static_cast<std::size_t>(count_));
-    device_->download(copy.data(), denoised, copy.size());
-    correction.apply(row, table.evaluations(), sigma, copy.data());
-    device_->upload(denoised, copy.data(), copy.size());
-}
-
-// What the device may know `row` by, and all rows by their number; empty where an evaluation does more than queue.
-std::string Sampler::key(const Registers& registers, const Table& table, int row) const {
-    const std::string evaluation = evaluator_->key();
-    if (evaluation.empty()) return "";
-    return table.solver() + " " + std::to_string(table.evaluations()) + " row " + std::to_string(row) + " " +
-           registers.key() + " " + evaluation;
-}
-
-// y = start_scale n0 (+ start_noise n1), and x the same where the first row reads it.
-void Sampler::start(const Table& table, const RunOptions& options, Registers& registers) {
-    const Row& first = table.rows().front();
-    RowKernel kernel;
-    kernel.count = count_;
-    kernel.noise = {options.seed, 0, options.sample};
-    kernel.new_y = registers.y.data();
-    kernel.to_y.noise = static_cast<float>(first.input_scale * table.start_scale());
-    device_->run(kernel);
-    if (table.start_noise() != 0) {
-        kernel.y = registers.y.data();
-        kernel.noise.draw = 1;
-        kernel.to_y.y = 1;
-        kernel.to_y.noise = static_cast<float>(first.input_scale * table.start_noise());
-        device_->run(kernel);
-    }
-    if (reads_x(first)) {
-        RowKernel copy;
-        copy.count = count_;
-        copy.y = registers.y.data();
-        copy.to_x.y = static_cast<float>(1 / first.input_scale);
-        copy.new_x = registers.x.data();
-        device_->run(copy);
-    }
-}
-
-// The row's linear combinations, none where the last row ends at D. What no later row reads is not written; the last x'
-// goes to y, which is free by then.
-RowKernel Sampler::step(const Table& table, int row, const RunOptions& options, const Registers& registers) const {
-    const Row& now = table.rows()[row];
-    const bool last = row + 1 == table.evaluations();
-    RowKernel kernel;
-    kernel.row = row;
-    if (last && is_denoised(now)) return kernel;
-    kernel.count = count_;
-    kernel.x = registers.x.data();
-    kernel.y = registers.y.data();
-    kernel.denoised = registers.denoised(row);
-    for (int k = 1; k <= std::min(row, table.history()); ++k) kernel.h[k] = registers.h(row, k);
-    kernel.a = static_cast<float>(now.a);
-    kernel.b = static_cast<float>(now.b);
-    kernel.noise = {options.seed, now.draw, options.sample};
-    if (last) {
-        kernel.to_x = weights(now.x);
-        kernel.new_x = registers.y.data();
-    } else {
-        kernel.to_y = weights(now.y);
-        kernel.new_y = registers.y.data();
-        if (reads_x(table.rows()[row + 1])) {
-            kernel.to_x = weights(now.x);
-            kernel.new_x = registers.x.data();
-        }
-    }
-    if (is_remembered(table, row)) kernel.new_h = registers.h(row, 0);
-    return kernel;
 }
 
 Timings Sampler::timings() const {

@@ -83,13 +83,7 @@ class Sampler {
     Timings timings() const;
 
   private:
-    struct Registers;
-
     std::unique_lock<std::mutex> enter() const;
-    void start(const Table& table, const RunOptions& options, Registers& registers);
-    RowKernel step(const Table& table, int row, const RunOptions& options, const Registers& registers) const;
-    void correct(Correction& correction, bool there, int row, const Table& table, float* denoised);
-    std::string key(const Registers& registers, const Table& table, int row) const;
 
     std::unique_ptr<Evaluator> evaluator_;
     std::shared_ptr<Device> device_;
