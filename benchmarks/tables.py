@@ -10,7 +10,7 @@ measured it. A JSON that no section knows is taken with the page that its own co
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
 import re
 import sys
@@ -22,11 +22,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
+from benchmarks import refresh
 from x2ct.benchmark import tables as bench_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- begin: made by benchmarks/tables.py -->", "<!-- end -->"
+TABLES = "<!-- begin: made by benchmarks/tables.py -->", "<!-- end -->"
+COMMANDS = "<!-- begin: commands of benchmarks/refresh.py -->", "<!-- end: commands -->"
+"""What the made parts of a page lie between."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,7 @@ def _bench(made: dict[str, Any], path: Path) -> str:
 
 def _by_script(name: str) -> Callable[[Any, Path], str]:
     """The `markdown` of a command in benchmarks/."""
-
-    def render(found: Any, path: Path) -> str:
-        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return str(module.markdown(found))
-
-    return render
+    return lambda found, path: str(importlib.import_module(f"benchmarks.{name}").markdown(found))
 
 
 def _evaluation(found: dict[str, Any], path: Path) -> str:
@@ -178,17 +173,19 @@ def outputs() -> Iterator[tuple[Path, str]]:
     for path, (section, page) in made.items():
         if section != OTHERS:
             yield path.with_suffix(".md"), page
-    yield _between(ROOT / "benchmarks" / "README.md", readme(made))
-    yield _between(ROOT / "README.md", speed(RESULTS / "bench.json"))
+    page = ROOT / "benchmarks" / "README.md"
+    yield page, _between(TABLES, readme(made), _between(COMMANDS, refresh.markdown(), page.read_text(), page), page)
+    page = ROOT / "README.md"
+    yield page, _between(TABLES, speed(RESULTS / "bench.json"), page.read_text(), page)
 
 
-def _between(path: Path, content: str) -> tuple[Path, str]:
-    """A file with what lies between its two marks replaced."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def _between(marks: tuple[str, str], content: str, text: str, path: Path) -> str:
+    """The file's text with what lies between two marks replaced."""
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"{path.name}: found no place for tables, expected {BEGIN} and {END}")
-    return path, f"{before}{BEGIN}\n\n{content.strip()}\n\n{END}{after}"
+        raise ValueError(f"{path.name}: found no place for tables, expected {' and '.join(marks)}")
+    return f"{before}{begin}\n\n{content.strip()}\n\n{end}{after}"
 
 
 def main() -> int:

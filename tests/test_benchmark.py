@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
+from benchmarks.refresh import MEASUREMENTS, ROOT, arguments
 from tests import tiny_bundle
 from tests.commandline import run
 from x2ct import _core
@@ -23,6 +26,7 @@ from x2ct.benchmark.graph import read_graph
 from x2ct.benchmark.machine import clock_facts
 from x2ct.benchmark.stats import Summary, exponent, ratio
 from x2ct.bundle import Bundle
+from x2ct.cli import app
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.runtimes import choose
 
@@ -422,3 +426,22 @@ def test_the_tables_are_what_their_json_says() -> None:
     command = [sys.executable, root / "benchmarks" / "tables.py", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "command", sorted({one for each in MEASUREMENTS for one in each.commands if not one.startswith("make ")})
+)
+def test_a_measurement_is_a_command_of_this_checkout(command: str) -> None:
+    """Its script or command is here and knows its options, and SHARDS and CTS become the folders that are given."""
+    program, *rest = arguments(command, Path("/s"), Path("/c"))
+    assert program == sys.executable
+    assert rest.count("/s") + rest.count("/c") == command.count("SHARDS") + command.count("CTS")
+    if rest[:2] == ["-m", "x2ct"]:
+        known = {
+            name
+            for option in get_command(app).commands[rest[2]].params
+            for name in (*option.opts, *option.secondary_opts)
+        }
+    else:
+        known = set(re.findall(r'"(--?[a-z-]+)"', (ROOT / rest[0]).read_text()))
+    assert {word for word in rest[2:] if word.startswith("-")} <= known

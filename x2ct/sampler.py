@@ -8,6 +8,7 @@ bundle's intensity map turns it to HU.
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -90,6 +91,7 @@ def _volume_of(
         return run(sampler, *args, **given).volume
 
     sample.__name__, sample.__qualname__ = "sample", "Sampler.sample"
+    sample.__signature__ = inspect.signature(run).replace(return_annotation="Volume")  # type: ignore[attr-defined]
     sample.__doc__ = "One CT volume; takes what `run` takes, which also returns the report."
     return sample
 

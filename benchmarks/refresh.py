@@ -1,0 +1,252 @@
+"""Every measurement that is kept under benchmarks/results, by name: what to run after the bundled model was replaced.
+
+    python benchmarks/refresh.py SHARDS CTS                        # all that depend on the model
+    python benchmarks/refresh.py SHARDS CTS --only bench overhead  # these
+    python benchmarks/refresh.py SHARDS CTS --only bench --list    # say what would be run
+
+SHARDS is what `x2ct prepare` wrote, CTS the folder of the test people's CTs. Each command writes its own results; one
+that fails stops no other, and the exit code is then 1. `make benchmarks` makes the tables from them. A new model is
+tuned first (`x2ct tune`), for its noise levels are part of what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = "benchmarks/results"
+LATENCY = "x2ct bench chest --part latency --no-pytorch --apart --threads 2 -n 1 --warmup 0 --cold 1"
+TILED = f"{LATENCY} --sweep grid=256x256x160 --sweep steps=2 --sweep precision=f32"
+EVALUATE = "--data CTS --baselines SHARDS"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One or several commands, run one after another.
+
+    Attributes:
+        name: what `--only` calls it.
+        what: it measures.
+        commands: with SHARDS and CTS where those folders belong.
+        minutes: on two cores that do nothing else.
+        of_model: whether its figures change with the bundled model's weights.
+    """
+
+    name: str
+    what: str
+    commands: tuple[str, ...]
+    minutes: int
+    of_model: bool = True
+
+
+MEASUREMENTS = (
+    Measurement(
+        "bench",
+        "latency in each runtime and precision beside the plain PyTorch loop; roofline and layers; agreement with the "
+        "converged solution",
+        (f"x2ct bench chest --threads 2 -o {RESULTS}/bench",),
+        8,
+    ),
+    Measurement(
+        "scaling",
+        "time and peak memory against voxels to 512^3, steps, batch, threads",
+        (f"x2ct bench chest --part scaling --threads 2 -o {RESULTS}/scaling",),
+        5,
+        of_model=False,
+    ),
+    Measurement(
+        "tiles",
+        "what a memory budget costs, and a thinner halo at the seams",
+        (
+            f"{TILED} --sweep tiles=whole,1.4GiB,1.2GiB,1GiB -o {RESULTS}/tiles",
+            f"{TILED} --sweep tiles=1.2GiB --sweep halo=32,16,8,0 -o {RESULTS}/tiles-halo",
+        ),
+        6,
+    ),
+    Measurement(
+        "large",
+        "512^3 voxels to a written file within 6 GiB",
+        (
+            "x2ct sample --ap x2ct/models/demo/ap.npy --lateral x2ct/models/demo/lateral.npy --shape 512,512,512 "
+            "--voxel 0.625 --memory 6GiB --solver dpmpp-2m --steps 4 --threads 2 -o build/large-512.nii.gz "
+            f"--report {RESULTS}/large-512.json",
+        ),
+        3,
+        of_model=False,
+    ),
+    Measurement(
+        "ancestor",
+        "the field's ancestor at its published setting: FLOP, and an evaluation's time, against ours",
+        (f"python benchmarks/ancestor.py -o {RESULTS}/ancestor",),
+        3,
+        of_model=False,
+    ),
+    Measurement(
+        "evaluate",
+        "quality: see [docs/evaluation.md](../docs/evaluation.md)",
+        (
+            f"x2ct evaluate chest {EVALUATE} --conditions every --probe -o {RESULTS}/evaluate-chest",
+            f"x2ct evaluate chest {EVALUATE} --geometry cone -o {RESULTS}/evaluate-chest-cone",
+            f"x2ct evaluate chest-radiograph {EVALUATE} --conditions every -o {RESULTS}/evaluate-chest-radiograph",
+        ),
+        14,
+    ),
+    Measurement(
+        "radiographs",
+        "what X-rays as hospitals have them cost both bundled models, on the validation people",
+        (f"python benchmarks/radiographs.py SHARDS chest chest-radiograph -o {RESULTS}/radiographs-bundled",),
+        3,
+    ),
+    Measurement(
+        "runtimes",
+        "one volume in each runtime, each within its bound of the first",
+        (
+            "x2ct export chest --format torchscript --format aoti",
+            f"python benchmarks/runtimes.py chest -o {RESULTS}/runtimes-cpu",
+        ),
+        3,
+    ),
+    Measurement(
+        "solvers",
+        "solvers, schedules and numbers of evaluations; tuned noise levels on validation and test people",
+        (
+            f"python benchmarks/solvers.py chest --shards SHARDS --shape 48 48 48 -o {RESULTS}/solvers",
+            "python benchmarks/solvers.py chest --shards SHARDS --solver unipc-2 --schedule log-snr --schedule tuned "
+            f"--evaluations 3 4 5 6 8 10 --reference 40 -o {RESULTS}/solvers-tuned",
+            "python benchmarks/solvers.py chest --shards SHARDS --test CTS --shape 64 64 64 --solver unipc-2 "
+            f"--schedule log-snr --schedule tuned --reference 40 -o {RESULTS}/solvers-tuned-test",
+        ),
+        15,
+    ),
+    Measurement(
+        "consistency",
+        "what pulling towards the X-rays is worth",
+        (f"python benchmarks/consistency.py chest --shards SHARDS --test CTS --cone -o {RESULTS}/consistency-chest",),
+        10,
+    ),
+    Measurement(
+        "overhead",
+        "what the loop spends outside of the network, feature by feature",
+        (f"python benchmarks/overhead.py -o {RESULTS}/overhead",),
+        4,
+        of_model=False,
+    ),
+    Measurement(
+        "int8",
+        "whether 8 bits are worth it on this processor; needs `pip install nncf==3.4.0`",
+        (f"python benchmarks/int8.py chest --shards SHARDS -o {RESULTS}/int8-cpu",),
+        8,
+    ),
+    Measurement(
+        "batch",
+        "what it would gain to evaluate two or four samples at once",
+        (f"python benchmarks/batch.py chest --threads 2 -o {RESULTS}/batch",),
+        3,
+        of_model=False,
+    ),
+    Measurement(
+        "designs",
+        "designs of the network, trained for equal time",
+        (f"python benchmarks/designs.py SHARDS -o {RESULTS}/designs --minutes 2",),
+        18,
+        of_model=False,
+    ),
+    Measurement(
+        "baselines",
+        "the ancestor, a regression network and ours, trained for the same time, beside the fitted baselines",
+        (
+            "python benchmarks/baselines.py SHARDS -o runs/baselines --minutes 6 --data CTS",
+            f"python benchmarks/baselines_table.py runs/baselines --shards SHARDS --data CTS -o {RESULTS}/baselines",
+        ),
+        80,
+        of_model=False,
+    ),
+    Measurement(
+        "faults",
+        "kill -9 at random moments: what is lost",
+        (
+            f"python benchmarks/faults.py --trials 140 --only sample --only cohort --only prepare -o {RESULTS}/faults",
+            f"python benchmarks/faults.py --trials 60 --only train --only export -o {RESULTS}/faults-train",
+        ),
+        20,
+        of_model=False,
+    ),
+    Measurement(
+        "inputs",
+        "every kind of X-ray file, and what came out of it",
+        (f"python benchmarks/inputs.py -o {RESULTS}/inputs.md",),
+        1,
+        of_model=False,
+    ),
+    Measurement(
+        "soak",
+        "whether memory stays flat: 1000 runs of one kind, 500 of all kinds",
+        (
+            f"python benchmarks/soak.py -o {RESULTS}/soak",
+            f"python benchmarks/soak.py --mixed --runs 500 --threads 2 -o {RESULTS}/soak-mixed",
+        ),
+        20,
+        of_model=False,
+    ),
+    Measurement(
+        "fuzz",
+        "what hostile files do to the readers, the core and the C interface: [fuzz.md](results/fuzz.md)",
+        ("make fuzz SECONDS=600",),
+        120,
+        of_model=False,
+    ),
+)
+
+
+def markdown() -> str:
+    """The README's table of commands."""
+    lines = ["| name | measures | command | minutes |", "|---|---|---|---:|"]
+    for one in MEASUREMENTS:
+        commands = ", then ".join(f"`{command}`" for command in one.commands)
+        lines.append(f"| {one.name} | {one.what} | {commands} | {one.minutes} |")
+    return "\n".join(lines) + "\n"
+
+
+def arguments(command: str, shards: Path, cts: Path) -> list[str]:
+    """The command as a process of this Python, with the folders in their places."""
+    places = {
+        "SHARDS": [str(shards)],
+        "CTS": [str(cts)],
+        "python": [sys.executable],
+        "x2ct": [sys.executable, "-m", "x2ct"],
+    }
+    return [part for word in shlex.split(command) for part in places.get(word, [word])]
+
+
+def main() -> int:
+    """Run what is asked for; returns the exit code."""
+    names = [one.name for one in MEASUREMENTS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("cts", type=Path)
+    parser.add_argument("--only", nargs="+", choices=names, help="these, in this module's order")
+    parser.add_argument("--list", action="store_true", help="run nothing")
+    asked = parser.parse_args()
+    failed = 0
+    for one in MEASUREMENTS:
+        if one.name not in asked.only if asked.only else not one.of_model:
+            continue
+        for command in one.commands:
+            print(f"{time.strftime('%H:%M:%S')} {one.name}: {command}", flush=True)
+            if asked.list:
+                continue
+            code = subprocess.call(arguments(command, asked.shards.resolve(), asked.cts.resolve()), cwd=ROOT)
+            failed += code != 0
+            if code:
+                print(f"refresh.py: {one.name}: exit code {code}: {command}", file=sys.stderr, flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
