@@ -19,7 +19,7 @@ message(STATUS "ONNX Runtime backend: for 1.${api_version} and newer, headers in
 set_property(SOURCE csrc/backends/backends.cpp APPEND PROPERTY COMPILE_DEFINITIONS X2CT_ONNXRUNTIME_VERSION="1.${api_version}")
 file(GLOB onnxruntime_sources CONFIGURE_DEPENDS csrc/backends/onnxruntime/*.cpp)
 add_library(x2ct_onnxruntime MODULE ${onnxruntime_sources})
-target_include_directories(x2ct_onnxruntime PRIVATE csrc/include)
+target_include_directories(x2ct_onnxruntime PRIVATE csrc csrc/include)
 target_include_directories(x2ct_onnxruntime SYSTEM PRIVATE "${X2CT_ONNXRUNTIME_INCLUDE}")
 target_compile_definitions(x2ct_onnxruntime PRIVATE ORT_API_MANUAL_INIT)
 target_link_libraries(x2ct_onnxruntime PRIVATE ${CMAKE_DL_LIBS})

@@ -31,7 +31,7 @@ message(STATUS "TensorRT backend: for ${tensorrt_MAJOR}.x, headers of ${tensorrt
 set_property(SOURCE csrc/backends/backends.cpp APPEND PROPERTY COMPILE_DEFINITIONS X2CT_TENSORRT_MAJOR="${tensorrt_MAJOR}")
 file(GLOB tensorrt_sources CONFIGURE_DEPENDS csrc/backends/tensorrt/*.cpp)
 add_library(x2ct_tensorrt MODULE ${tensorrt_sources})
-target_include_directories(x2ct_tensorrt PRIVATE csrc/include)
+target_include_directories(x2ct_tensorrt PRIVATE csrc csrc/include)
 target_include_directories(x2ct_tensorrt SYSTEM PRIVATE "${X2CT_TENSORRT_INCLUDE}")
 target_link_libraries(x2ct_tensorrt PRIVATE CUDA::cudart_static ${CMAKE_DL_LIBS})
 # CUDA's symbols stay inside: another library of the process may have its own runtime.

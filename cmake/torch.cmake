@@ -19,7 +19,7 @@ set_property(SOURCE csrc/backends/backends.cpp APPEND PROPERTY COMPILE_DEFINITIO
 
 file(GLOB torch_sources CONFIGURE_DEPENDS csrc/backends/torch/*.cpp)
 add_library(x2ct_torch MODULE ${torch_sources})
-target_include_directories(x2ct_torch PRIVATE csrc/include)
+target_include_directories(x2ct_torch PRIVATE csrc csrc/include)
 target_include_directories(x2ct_torch SYSTEM PRIVATE "${torch_folder}/include" "${X2CT_JSON_INCLUDE}")
 target_link_libraries(x2ct_torch PRIVATE "${torch_folder}/lib/libtorch_cpu.so" "${torch_folder}/lib/libc10.so" ${CMAKE_DL_LIBS})
 set_target_properties(x2ct_torch PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${package_dir}/lib")

@@ -2,10 +2,10 @@
 // device knows neither solvers nor networks. This file opens those that are libraries of their own.
 #include "x2ct/devices.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <utility>
 
+#include "core/place.h"
 #include "core/shared_library.h"
 #include "x2ct/error.h"
 
@@ -51,30 +51,18 @@ std::pair<DeviceList*, DeviceOpen*> functions(const std::string& library_dir) {
     return {symbol<DeviceList>(library, "x2ct_device_list"), symbol<DeviceOpen>(library, "x2ct_device_open")};
 }
 
-// "cuda" is "cuda:0". Throws InputError.
-int index_of(const std::string& name) {
-    const std::size_t colon = name.find(':');
-    const std::string index = colon == std::string::npos ? "0" : name.substr(colon + 1);
-    const bool number = !index.empty() && index.size() < 4 &&
-                        std::ranges::all_of(index, [](char digit) { return digit >= '0' && digit <= '9'; });
-    if (name.substr(0, colon) != "cuda" || !number) {
-        throw InputError("device: found \"" + name + "\", expected cpu, cuda or cuda:N");
-    }
-    return std::stoi(index);
-}
-
 }  // namespace
 
 std::shared_ptr<Device> open_device(const std::string& name, const std::string& library_dir, int threads) {
-    if (name == "cpu") return cpu_device(threads);
-    const int index = index_of(name);
+    const Place place = place_of(name);
+    if (place.is_cpu()) return cpu_device(threads);
     const auto [list, open] = functions(library_dir);
     const std::size_t count = list().size();
-    if (static_cast<std::size_t>(index) >= count) {
+    if (static_cast<std::size_t>(place.index) >= count) {
         throw MissingRuntime("device " + name + ": found " + std::to_string(count) + " of them, expected more than " +
-                             std::to_string(index));
+                             std::to_string(place.index));
     }
-    return std::shared_ptr<Device>(open(index));
+    return std::shared_ptr<Device>(open(place.index));
 }
 
 std::vector<DeviceStatus> device_status(const std::string& library_dir) {

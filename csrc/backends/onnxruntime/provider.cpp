@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <memory>
 #include <string_view>
 
+#include "core/place.h"
 #include "failure.h"
 #include "runtime.h"
 #include "x2ct/error.h"
@@ -70,19 +70,6 @@ const Provider& known(const std::string& name) {
                          list(providers(), [](const Provider& one) { return one.name; }));
     }
     return *found;
-}
-
-// "cuda:1" -> "cuda" and 1. Throws InputError.
-std::pair<std::string, int> parse(const std::string& device) {
-    const std::size_t colon = device.find(':');
-    const std::string kind = device.substr(0, colon);
-    const std::string index = colon == std::string::npos ? "0" : device.substr(colon + 1);
-    const bool number = !index.empty() && index.size() < 4 &&
-                        std::ranges::all_of(index, [](unsigned char c) { return std::isdigit(c) != 0; });
-    if ((kind != "cpu" && kind != "cuda") || !number || (kind == "cpu" && colon != std::string::npos)) {
-        throw InputError("device: found \"" + device + "\", expected cpu, cuda or cuda:N");
-    }
-    return {kind, std::stoi(index)};
 }
 
 const Precision& choose_precision(const Provider& provider, const std::string& wanted) {
@@ -160,9 +147,9 @@ void append_tensorrt(Ort::SessionOptions& options, Options asked, const Target& 
 }  // namespace
 
 Target choose(const NetworkOptions& options) {
-    const auto [kind, index] = parse(options.device);
-    const Provider& provider = known(options.provider.empty() ? kind : options.provider);
-    if (provider.device != kind) {
+    const Place place = place_of(options.device);
+    const Provider& provider = known(options.provider.empty() ? place.kind : options.provider);
+    if (provider.device != place.kind) {
         throw InputError("provider " + provider.name + ": found device " + options.device + ", expected " +
                          provider.device);
     }
@@ -172,8 +159,8 @@ Target choose(const NetworkOptions& options) {
     const Precision& precision = choose_precision(provider, options.precision);
     Target target;
     target.provider = provider.name;
-    target.device = kind == "cpu" ? "cpu" : kind + ":" + std::to_string(index);
-    target.index = index;
+    target.device = place.name();
+    target.index = place.index;
     target.precision = precision.name;
     target.options = options.provider_options;
     target.options.insert(precision.options.begin(), precision.options.end());
@@ -223,7 +210,7 @@ std::string flaw_of_provider(const std::string& provider) {
 
 std::vector<std::string> precisions_of(const std::string& device) {
     std::vector<std::string> names;
-    for (const Precision& precision : known(parse(device).first).precisions) names.push_back(precision.name);
+    for (const Precision& precision : known(place_of(device).kind).precisions) names.push_back(precision.name);
     return names;
 }
 

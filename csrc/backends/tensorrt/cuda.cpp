@@ -1,8 +1,6 @@
 #include "cuda.h"
 
-#include <algorithm>
-#include <cctype>
-
+#include "core/place.h"
 #include "failure.h"
 #include "x2ct/error.h"
 
@@ -18,19 +16,13 @@ std::string flaw_of_cuda() {
 }
 
 int device_index(const std::string& device) {
-    const auto colon = device.find(':');
-    const std::string index = colon == std::string::npos ? "0" : device.substr(colon + 1);
-    const bool digits = !index.empty() && index.size() < 4 &&
-                        std::ranges::all_of(index, [](unsigned char c) { return std::isdigit(c) != 0; });
-    const std::string kind = device.substr(0, colon);
-    if (kind == "cpu" || kind == "auto") {
+    if (device == "auto" || place_of(device).is_cpu()) {
         throw MissingRuntime("device " + device + ": the tensorrt backend drives cuda only; use device cuda");
     }
-    if (kind != "cuda" || !digits) throw InputError("device: found \"" + device + "\", expected cuda or cuda:N");
     if (const std::string flaw = flaw_of_cuda(); !flaw.empty()) throw MissingRuntime("device " + device + ": " + flaw);
     int count = 0;
     check(cudaGetDeviceCount(&count), "counting GPUs");
-    const int found = std::stoi(index);
+    const int found = place_of(device).index;
     if (found >= count) {
         throw MissingRuntime("device " + device + ": found " + std::to_string(count) +
                              " GPUs, the last is cuda:" + std::to_string(count - 1));

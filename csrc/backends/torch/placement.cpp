@@ -2,23 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 
 #include "x2ct/error.h"
 
 namespace x2ct::torch {
-
-Place place_of(const std::string& device) {
-    const std::size_t colon = device.find(':');
-    const std::string kind = device.substr(0, colon);
-    const std::string index = colon == std::string::npos ? "0" : device.substr(colon + 1);
-    const bool number = !index.empty() && index.size() < 4 &&
-                        std::ranges::all_of(index, [](unsigned char c) { return std::isdigit(c) != 0; });
-    if ((kind != "cpu" && kind != "cuda") || !number || (kind == "cpu" && colon != std::string::npos)) {
-        throw InputError("device: found \"" + device + "\", expected cpu, cuda or cuda:N");
-    }
-    return {kind, std::stoi(index)};
-}
 
 std::vector<std::string> precisions_of(const std::string& kind) {
     if (kind == "cuda") return {"tf32", "f32"};
