@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from x2ct import _core
 from x2ct.errors import InputError
 from x2ct.intensity import Intensity
 
@@ -29,3 +30,9 @@ def test_there_and_back_is_where_it_began_inside_the_window() -> None:
 def test_knots_that_are_no_map_are_refused(knots: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
     with pytest.raises(InputError, match="intensity"):
         Intensity(*knots)
+
+
+@pytest.mark.parametrize("knots", [((), ()), ((0.0,), (0.0,)), ((0.0, 1.0), (0.0,)), ((0.0, 1.0), (0.0, 0.0))])
+def test_the_core_refuses_knots_that_are_no_map(knots: tuple[tuple[float, ...], tuple[float, ...]]) -> None:
+    with pytest.raises(InputError, match=r"knots: found \d HU and \d x, expected two or more of each, x rising"):
+        _core.to_hu(*knots, np.zeros(3, np.float32))

@@ -364,7 +364,7 @@ def to_hu(hu: Sequence[float], x: Sequence[float], values: FloatArray, threads: 
         values: float32, C-contiguous, any shape.
 
     Raises:
-        InputError: values of another kind.
+        InputError: values of another kind, or knots that don't rise.
     """
 
 class Ensemble:
@@ -475,6 +475,7 @@ class Sampler:
         cancel: CancelToken | None = None,
         preview: Preview | None = None,
         preview_every: int = 1,
+        preview_in: tuple[Sequence[float], Sequence[float]] | None = None,
         correction: Correction | None = None,
         at_once: bool = False,
     ) -> FloatArray:
@@ -489,6 +490,7 @@ class Sampler:
             preview: called with the same and D, float32 [X, Y, Z] in the network's unit, after every `preview_every`
                 evaluations; what it raises ends the run too.
             preview_every: 1 or more.
+            preview_in: the knots (HU, x) of `to_hu`: D is then handed over in HU.
             correction: changes D after each evaluation, before the step is taken from it.
             at_once: queues all evaluations before waiting for any, without any of the other options but seed and
                 sample; not even Ctrl-C ends such a run.
@@ -586,6 +588,7 @@ def run(
     threads: int = 0,
     preview: Preview | None = None,
     preview_every: int = 1,
+    preview_in: tuple[Sequence[float], Sequence[float]] | None = None,
     correction: Correction | None = None,
 ) -> FloatArray:
     """The same loop with a Python function as the network: x of `shape` and sigma in, the denoised x out."""

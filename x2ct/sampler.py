@@ -241,8 +241,9 @@ class Sampler:
                     sample=sample,
                     progress=_of_all(progress, sample, samples),
                     cancel=cancel,
-                    preview=self._in_hu(preview),
+                    preview=self._shown(preview),
                     preview_every=preview_every,
+                    preview_in=(self.bundle.intensity.hu, self.bundle.intensity.x),
                     correction=ready.correction,
                 )
                 spent.add(time.perf_counter() - looping, loop.timings)
@@ -299,11 +300,11 @@ class Sampler:
     def _volume(self, hu: npt.NDArray[np.float32]) -> Volume:
         return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}", synthetic=True)
 
-    def _in_hu(self, preview: Preview | None) -> _core.Preview | None:
-        """A preview that wants HU, as one that takes what the core gives."""
+    def _shown(self, preview: Preview | None) -> _core.Preview | None:
+        """A preview that wants a volume, as one that takes an array of HU."""
         if preview is None:
             return None
-        return lambda done, total, sigma, x: preview(done, total, sigma, self._volume(self.bundle.intensity.to_hu(x)))
+        return lambda done, total, sigma, hu: preview(done, total, sigma, self._volume(hu))
 
     def compile(self) -> None:
         """Compile the networks now; otherwise the first run does.

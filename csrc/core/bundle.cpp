@@ -121,9 +121,10 @@ Bundle manifest_of(const Folder& folder, const std::string& path) {
 constexpr std::int64_t kBlock = 1 << 10;  // values whose doubles stay in the first cache
 
 // Every piece is worked out for every value, and the last one that begins at or below it is kept: no branch.
-X2CT_MULTIVERSION void interpolate(const Intensity& map, const std::vector<double>& slopes, float* values,
-                                   std::int64_t count) {
+X2CT_MULTIVERSION void interpolate(const Intensity& map, const std::vector<double>& slopes, const float* values,
+                                   float* to, std::int64_t count) {
     std::array<double, kBlock> found;
+    std::array<float, kBlock> result;  // `to` may be `values`
     std::fill_n(found.begin(), count, map.hu.front());
     const double end = map.x.back();
     for (std::size_t k = 0; k < slopes.size(); ++k) {
@@ -136,17 +137,21 @@ X2CT_MULTIVERSION void interpolate(const Intensity& map, const std::vector<doubl
     }
     for (std::int64_t i = 0; i < count; ++i) {
         const float value = values[i];
-        values[i] = value == value ? static_cast<float>(found[i]) : value;  // NaN stays
+        result[i] = value == value ? static_cast<float>(found[i]) : value;  // NaN stays
     }
+    std::copy_n(result.begin(), count, to);
 }
 
 }  // namespace
 
-void Intensity::to_hu(float* values, std::int64_t count, int threads) const {
-    std::vector<double> slopes(x.size(), 0);  // none from the last knot on
+void Intensity::to_hu(const float* given, float* to, std::int64_t count, int threads) const {
+    constexpr std::int64_t kGrain = 32 * kBlock;  // worth a thread
+    std::vector<double> slopes(x.size(), 0);      // none from the last knot on
     for (std::size_t k = 0; k + 1 < x.size(); ++k) slopes[k] = (hu[k + 1] - hu[k]) / (x[k + 1] - x[k]);
-    parallel_for(count, kBlock, 1, threads, [&](std::int64_t begin, std::int64_t end) {
-        for (; begin < end; begin += kBlock) interpolate(*this, slopes, values + begin, std::min(kBlock, end - begin));
+    parallel_for(count, kGrain, 1, threads, [&](std::int64_t begin, std::int64_t end) {
+        for (; begin < end; begin += kBlock) {
+            interpolate(*this, slopes, given + begin, to + begin, std::min(kBlock, end - begin));
+        }
     });
 }
 

@@ -134,8 +134,8 @@ void Pipeline::run(const SampleOptions& options, float* hu) {
     std::vector<float> shown;
     if (options.preview) {
         inner.preview = [&](const Progress& now, const float* denoised) {
-            shown.assign(denoised, denoised + count);
-            bundle().intensity.to_hu(shown.data(), count, threads_);
+            shown.resize(static_cast<std::size_t>(count));
+            bundle().intensity.to_hu(denoised, shown.data(), count, threads_);
             options.preview(of_all(now), shown.data());
         };
     }
@@ -146,7 +146,7 @@ void Pipeline::run(const SampleOptions& options, float* hu) {
         float* const volume = own ? own.get() : hu;
         inner.sample = options.sample + static_cast<std::uint32_t>(sample);
         networks_.sampler()->run(table, inner, volume);
-        bundle().intensity.to_hu(volume, count, threads_);
+        bundle().intensity.to_hu(volume, volume, count, threads_);
         if (options.each) options.each(sample, volume);
         if (samples > 1) ensemble.add(volume);
     }

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "bind.h"
 #include "x2ct/error.h"
 
@@ -23,6 +25,16 @@ const float* checked(const py::array& array, const std::string& name) {
                          ": layout: found strides that aren't C's, expected C-contiguous; use numpy.ascontiguousarray");
     }
     return static_cast<const float*>(array.data());
+}
+
+Intensity checked_map(Knots knots) {
+    const auto& [hu, x] = knots;
+    const bool rises = std::ranges::adjacent_find(x, [](double a, double b) { return !(a < b); }) == x.end();
+    if (x.size() < 2 || hu.size() != x.size() || !rises) {
+        throw InputError("knots: found " + std::to_string(hu.size()) + " HU and " + std::to_string(x.size()) +
+                         " x, expected two or more of each, x rising");
+    }
+    return {std::move(knots.first), std::move(knots.second)};
 }
 
 Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }

@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "x2ct/bundle.h"
 #include "x2ct/network.h"
 
 namespace x2ct::python {
@@ -34,6 +36,12 @@ pybind11::array as_array(pybind11::handle value, const std::string& name);
 const float* checked(const pybind11::array& array, const std::string& name);
 
 Shape shape_of(const pybind11::array& array);
+
+/// Of a map between HU and the network's unit: HU, and x.
+using Knots = std::pair<std::vector<double>, std::vector<double>>;
+
+/// Two or more of each, x strictly increasing. Throws InputError.
+Intensity checked_map(Knots knots);
 
 /// Sizes of at least 1. Throws InputError.
 Shape checked_shape(const std::vector<std::int64_t>& shape, const std::string& name);

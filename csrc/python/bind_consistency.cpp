@@ -111,9 +111,9 @@ py::array_t<float> in_hu(std::vector<double> hu, std::vector<double> x, const py
     py::array_t<float> found = new_array(shape_of(values));
     float* const to = found.mutable_data();
     const std::int64_t count = values.size();
+    const Intensity map = checked_map({std::move(hu), std::move(x)});
     const py::gil_scoped_release release;
-    std::copy_n(given, count, to);
-    Intensity{std::move(hu), std::move(x)}.to_hu(to, count, threads);
+    map.to_hu(given, to, count, threads);
     return found;
 }
 
@@ -135,7 +135,7 @@ void bind_consistency(py::module_& module) {
     module.def(
         "attenuation_knots",
         [](std::vector<double> hu, std::vector<double> x) {
-            auto [at, mu] = attenuation_knots({std::move(hu), std::move(x)});
+            auto [at, mu] = attenuation_knots(checked_map({std::move(hu), std::move(x)}));
             return std::make_pair(std::move(at), std::move(mu));
         },
         "hu"_a, "x"_a);

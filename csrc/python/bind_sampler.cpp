@@ -29,13 +29,20 @@ std::function<void(const Progress&)> between_evaluations(const py::object& progr
     };
 }
 
-// Hands over a copy of D, which the caller may keep.
-std::function<void(const Progress&, const float*)> shown(const py::object& preview, const Shape& shape) {
+// Hands over a copy of D, in HU where there are knots, which the caller may keep.
+std::function<void(const Progress&, const float*)> shown(const py::object& preview, const std::optional<Knots>& knots,
+                                                         const Shape& shape) {
     if (preview.is_none()) return {};
-    return [&preview, &shape](const Progress& now, const float* denoised) {
+    std::optional<Intensity> map;
+    if (knots) map = checked_map(*knots);
+    return [&preview, &shape, map = std::move(map)](const Progress& now, const float* denoised) {
         const py::gil_scoped_acquire acquire;
         py::array_t<float> copy = new_array(shape);
-        std::copy_n(denoised, copy.size(), copy.mutable_data());
+        if (map) {
+            map->to_hu(denoised, copy.mutable_data(), copy.size(), 0);
+        } else {
+            std::copy_n(denoised, copy.size(), copy.mutable_data());
+        }
         preview(now.step, now.total, now.sigma, std::move(copy));
     };
 }
@@ -48,6 +55,7 @@ struct PyRun {
     const std::shared_ptr<CancelToken>& cancel;
     const py::object& preview;
     int preview_every;
+    const std::optional<Knots>& preview_in;
     const std::shared_ptr<Correction>& correction;
     bool at_once = false;
 };
@@ -61,7 +69,7 @@ py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table,
     options.sample = asked.sample;
     options.at_once = asked.at_once;
     if (!asked.at_once || !asked.progress.is_none()) options.progress = between_evaluations(asked.progress);
-    options.preview = shown(asked.preview, shape);
+    options.preview = shown(asked.preview, asked.preview_in, shape);
     options.preview_every = asked.preview_every;
     options.correction = asked.correction;
     if (!asked.at_once) {
@@ -86,11 +94,12 @@ py::dict timings(const PySampler& sampler) {
 py::array_t<float> run_callable(const py::function& denoiser, const Table& table,
                                 const std::vector<std::int64_t>& shape, std::uint64_t seed, std::uint32_t sample,
                                 const py::object& progress, const std::shared_ptr<CancelToken>& cancel, int threads,
-                                const py::object& preview, int preview_every,
+                                const py::object& preview, int preview_every, const std::optional<Knots>& preview_in,
                                 const std::shared_ptr<Correction>& correction) {
     const Shape checked = checked_shape(shape, "run");
     Sampler sampler(callable_network(denoiser, checked), cpu_device(threads), checked);
-    return run(sampler, checked, table, {seed, sample, progress, cancel, preview, preview_every, correction});
+    return run(sampler, checked, table,
+               {seed, sample, progress, cancel, preview, preview_every, preview_in, correction});
 }
 
 }  // namespace
@@ -112,10 +121,10 @@ void PySampler::set_condition(const py::dict& arrays) {
 
 py::array_t<float> PySampler::run(const Table& table, std::uint64_t seed, std::uint32_t sample,
                                   const py::object& progress, const std::shared_ptr<CancelToken>& cancel,
-                                  const py::object& preview, int preview_every,
+                                  const py::object& preview, int preview_every, const std::optional<Knots>& preview_in,
                                   const std::shared_ptr<Correction>& correction, bool at_once) {
     return python::run(*sampler_, shape_, table,
-                       {seed, sample, progress, cancel, preview, preview_every, correction, at_once});
+                       {seed, sample, progress, cancel, preview, preview_every, preview_in, correction, at_once});
 }
 
 void bind_sampler(py::module_& module) {
@@ -134,13 +143,13 @@ void bind_sampler(py::module_& module) {
              "denoiser"_a, "shape"_a, "threads"_a = 0)
         .def("set_condition", &PySampler::set_condition, "arrays"_a)
         .def("run", &PySampler::run, "table"_a, "seed"_a, "sample"_a = 0, "progress"_a = py::none(),
-             "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1, "correction"_a = py::none(),
-             "at_once"_a = false)
+             "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1, "preview_in"_a = py::none(),
+             "correction"_a = py::none(), "at_once"_a = false)
         .def_property_readonly("shape", [](const PySampler& self) { return py::tuple(py::cast(self.shape())); })
         .def_property_readonly("timings", &timings);
     module.def("run", &run_callable, "denoiser"_a, "table"_a, "shape"_a, "seed"_a, "sample"_a = 0,
                "progress"_a = py::none(), "cancel"_a = py::none(), "threads"_a = 0, "preview"_a = py::none(),
-               "preview_every"_a = 1, "correction"_a = py::none(),
+               "preview_every"_a = 1, "preview_in"_a = py::none(), "correction"_a = py::none(),
                "The same loop with a Python function (x, sigma) -> denoised as the network.");
 }
 

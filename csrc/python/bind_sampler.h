@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "bind.h"
 #include "x2ct/sampler.h"
@@ -24,7 +25,8 @@ class PySampler {
     pybind11::array_t<float> run(const Table& table, std::uint64_t seed, std::uint32_t sample,
                                  const pybind11::object& progress, const std::shared_ptr<CancelToken>& cancel,
                                  const pybind11::object& preview, int preview_every,
-                                 const std::shared_ptr<Correction>& correction, bool at_once);
+                                 const std::optional<Knots>& preview_in, const std::shared_ptr<Correction>& correction,
+                                 bool at_once);
 
     const Shape& shape() const { return shape_; }
     Timings timings() const { return sampler_->timings(); }

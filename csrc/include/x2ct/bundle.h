@@ -40,8 +40,8 @@ struct Graph {
 struct Intensity {
     std::vector<double> hu, x;
 
-    /// x to HU in place, clipped to the window. `threads` 0 takes all; the result does not depend on it.
-    void to_hu(float* values, std::int64_t count, int threads = 1) const;
+    /// x to HU, clipped to the window; `to` may be where x is. `threads` 0 takes all; the result does not depend on it.
+    void to_hu(const float* given, float* to, std::int64_t count, int threads = 1) const;
 };
 
 struct BundleFile {
