@@ -125,19 +125,20 @@ X2CT_MULTIVERSION void interpolate(const Intensity& map, const std::vector<doubl
                                    float* to, std::int64_t count) {
     std::array<double, kBlock> found;
     std::array<float, kBlock> result;  // `to` may be `values`
-    std::fill_n(found.begin(), count, map.hu.front());
-    const double end = map.x.back();
+    const double least = map.hu.front(), end = map.x.back();
+    const auto most = static_cast<float>(map.hu.back());
     for (std::size_t k = 0; k < slopes.size(); ++k) {
         const double from = map.x[k], slope = slopes[k], at = map.hu[k];
         for (std::int64_t i = 0; i < count; ++i) {
-            const double value = std::min<double>(values[i], end);
+            const double value = values[i];
             const double here = slope * (value - from) + at;
-            found[i] = value >= from ? here : found[i];
+            found[i] = value >= from ? here : (k == 0 ? least : found[i]);
         }
     }
     for (std::int64_t i = 0; i < count; ++i) {
         const float value = values[i];
-        result[i] = value == value ? static_cast<float>(found[i]) : value;  // NaN stays
+        const float inside = value == value ? static_cast<float>(found[i]) : value;  // NaN stays
+        result[i] = value >= end ? most : inside;
     }
     std::copy_n(result.begin(), count, to);
 }
@@ -145,9 +146,9 @@ X2CT_MULTIVERSION void interpolate(const Intensity& map, const std::vector<doubl
 }  // namespace
 
 void Intensity::to_hu(const float* given, float* to, std::int64_t count, int threads) const {
-    constexpr std::int64_t kGrain = 32 * kBlock;  // worth a thread
-    std::vector<double> slopes(x.size(), 0);      // none from the last knot on
-    for (std::size_t k = 0; k + 1 < x.size(); ++k) slopes[k] = (hu[k + 1] - hu[k]) / (x[k + 1] - x[k]);
+    constexpr std::int64_t kGrain = 32 * kBlock;  // what is worth a thread
+    std::vector<double> slopes(x.size() - 1);
+    for (std::size_t k = 0; k < slopes.size(); ++k) slopes[k] = (hu[k + 1] - hu[k]) / (x[k + 1] - x[k]);
     parallel_for(count, kGrain, 1, threads, [&](std::int64_t begin, std::int64_t end) {
         for (; begin < end; begin += kBlock) {
             interpolate(*this, slopes, given + begin, to + begin, std::min(kBlock, end - begin));
