@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__, terminal
-from x2ct.commands import bench, build, cohort, drr, evaluate, export, info, prepare, train, tune, view, xray
+from x2ct.commands import bench, build, cohort, drr, evaluate, export, info, prepare, quantize, train, tune, view, xray
 from x2ct.commands.options import (
     AngleOf,
     FlipOf,
@@ -204,7 +204,10 @@ def sample(
         ),
     ] = "auto",
     precision: Annotated[
-        str, typer.Option(help="auto, f32, tf32, bf16 or f16; what can't be had is refused.", rich_help_panel="Runtime")
+        str,
+        typer.Option(
+            help="auto, f32, tf32, bf16, f16 or int8; what can't be had is refused.", rich_help_panel="Runtime"
+        ),
     ] = "auto",
     provider: Annotated[
         str,
@@ -324,6 +327,7 @@ for _command in (
     export.export,
     build.build,
     tune.tune,
+    quantize.quantize,
     bench.bench,
     evaluate.evaluate,
     info.info,

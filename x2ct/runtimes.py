@@ -15,7 +15,7 @@ from x2ct.errors import InputError, MissingRuntimeError
 
 DEVICES = ("auto", "cpu", "cuda")
 BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt", "torch")
-PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16")
+PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16", "int8")
 PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript", "aoti")}
 """Of the backends that have several ways to run a network."""
 ARTEFACTS = ("tensorrt", "torch")

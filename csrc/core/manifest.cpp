@@ -25,6 +25,9 @@ bool is_tensor_name(std::string_view text) {
     if (text.empty() || text.size() > 64 || (text[0] >= '0' && text[0] <= '9')) return false;
     return std::ranges::all_of(text, [](char c) { return c == '_' || is_word(std::string_view(&c, 1), "", 1); });
 }
+bool is_node_name(std::string_view text) {  // "/net/enter.0/Conv"
+    return is_word(text.starts_with('/') ? text.substr(1) : text, "/._-", 127);
+}
 bool is_dtype(std::string_view text) {
     return text == "float32" || text == "float16" || text == "bfloat16" || text == "int64";
 }
@@ -232,6 +235,20 @@ Graph read_graph(Fields& fields) {
     return graph;
 }
 
+Int8Ranges read_ranges(Fields fields) {
+    Int8Ranges ranges;
+    for (const std::string& name : fields.keys()) {
+        if (!is_node_name(name)) fields.fail(name, shown(Json(name)), "names of the graph's convolutions as keys");
+        const auto range = array_of<2>(fields.numbers(name, 2, 2, -1e6, 1e6));
+        if (range[0] > 0 || range[1] < 0 || range[0] == range[1]) {
+            fields.fail(name, shown(Json(range)), "the least value and the largest, with 0 between them");
+        }
+        ranges[name] = range;
+    }
+    if (ranges.empty()) fields.fail("keys", "none", "names of the graph's convolutions");
+    return ranges;
+}
+
 void read_networks(Fields fields, Bundle& bundle) {
     for (const auto& [name, graph] : {std::pair{"encoder", &bundle.encoder}, std::pair{"lift", &bundle.lift},
                                       std::pair{"denoiser", &bundle.denoiser}}) {
@@ -241,6 +258,7 @@ void read_networks(Fields fields, Bundle& bundle) {
         if (graph == &bundle.denoiser || (graph == &bundle.lift && section.has("receptive_radius"))) {
             graph->receptive_radius = section.integer("receptive_radius", 0, 4096);
         }
+        if (graph == &bundle.denoiser && section.has("int8")) graph->int8 = read_ranges(section.section("int8"));
         section.close();
     }
     fields.close();

@@ -212,6 +212,10 @@ std::shared_ptr<Network> Networks::denoiser_for(const Index& patch) {
     for (const Tensor& input : bundle_.denoiser.inputs) {
         if (!shapes.contains(input.name)) shapes[input.name] = resolved(input, patch);
     }
+    if (options_.precision == "int8" && bundle_.denoiser.int8.empty()) {
+        throw MissingRuntime("precision int8: model " + bundle_.name +
+                             " has no ranges for it; find them: x2ct quantize " + bundle_.path + " SHARDS");
+    }
     return load(bundle_.denoiser, options_.precision, std::move(shapes), true);
 }
 
@@ -231,6 +235,7 @@ std::shared_ptr<Network> Networks::load(const Graph& graph, const std::string& p
     NetworkOptions options{path, device_->name(), precision, options_.threads, std::move(shapes)};
     options.provider = options_.provider;
     options.provider_options = options_.provider_options;
+    options.int8 = graph.int8;
     options.replayed = replayed;
     options.stream = device_->stream();
     return backend_->load(options);

@@ -31,13 +31,15 @@ std::shared_ptr<PyNetwork> load(const std::string& path, const std::string& back
                                 const std::string& precision, int threads,
                                 const std::map<std::string, std::vector<std::int64_t>>& shapes,
                                 const std::string& runtime_dir, const std::string& provider,
-                                const std::map<std::string, std::string>& provider_options, bool profile) {
+                                const std::map<std::string, std::string>& provider_options, bool profile,
+                                const Int8Ranges& int8) {
     const py::gil_scoped_release release;
     Backend& opened = open_backend(backend, {library_dir(), runtime_dir});
     NetworkOptions options{path, device, precision, threads, shapes};
     options.provider = provider;
     options.provider_options = provider_options;
     options.profile = profile;
+    options.int8 = int8;
     auto network = released_without_gil(opened.load(options));
     return released_without_gil(std::make_unique<PyNetwork>(std::move(network), threads));
 }
@@ -139,7 +141,7 @@ void bind_network(py::module_& module) {
     py::class_<PyNetwork, std::shared_ptr<PyNetwork>>(module, "Network", "One network, compiled for one device.")
         .def(py::init(&load), "path"_a, "backend"_a = "openvino", "device"_a = "cpu", "precision"_a = "auto",
              "threads"_a = 0, "shapes"_a = py::dict(), "runtime_dir"_a = "", "provider"_a = "",
-             "provider_options"_a = py::dict(), "profile"_a = false)
+             "provider_options"_a = py::dict(), "profile"_a = false, "int8"_a = py::dict())
         .def("__call__", &call, "inputs"_a, "Evaluates once: float32 arrays by name in, new arrays by name out.")
         .def("profile", &profile, "The layers that ran in the latest call, of a network made with profile=True.")
         .def_property_readonly("inputs", [](const PyNetwork& self) { return tensors(self.network->inputs()); })

@@ -17,7 +17,8 @@ Schema 1. A field that is not named here is refused; lengths are in mm, x is the
 |                     | extents of a patch are multiples of, in voxels                                               |
 | networks            | encoder, lift, denoiser: file; inputs and outputs as name, dtype and shape (an extent, or    |
 |                     | the name of a free one: N the batch, X Y Z the patch); receptive_radius in voxels, of the   |
-|                     | denoiser and, where it is known, the lift                                                    |
+|                     | denoiser and, where it is known, the lift; int8 of the denoiser, where `x2ct quantize` was   |
+|                     | run: convolution -> [least, largest] of what it is given                                     |
 | parity              | what `x2ct.export` measured: the weights' type, tolerances, and a row per graph, runtime,    |
 |                     | sigma and shape                                                                              |
 | provenance          | free: data, compute, date, figures, training configuration                                   |
@@ -109,21 +110,26 @@ class Network:
     """One graph: its file, its inputs and outputs in order, and how far in voxels its output looks at its input.
 
     The lift's and the denoiser's radius is what a tile needs as its halo. None is unknown: only the whole will do.
+    `int8` is what `x2ct quantize` found for the denoiser: by the name of a convolution that may compute in 8 bits, the
+    least value and the largest of what it is given.
     """
 
     file: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     receptive_radius: int | None = None
+    int8: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
         """One of the field `networks`."""
+        ranges: dict[str, Json] = {name: list(found) for name, found in sorted(self.int8.items())}
         radius: dict[str, Json] = {} if self.receptive_radius is None else {"receptive_radius": self.receptive_radius}
         return {
             "file": self.file,
             "inputs": [_tensor_json(tensor) for tensor in self.inputs],
             "outputs": [_tensor_json(tensor) for tensor in self.outputs],
             **radius,
+            **({"int8": ranges} if ranges else {}),
         }
 
 

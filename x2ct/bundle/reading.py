@@ -32,6 +32,7 @@ MAX_FILE_BYTES = (2 << 30) - 1
 _VOXELS = 1 << 30
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _FILE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_NODE = r"/?[A-Za-z0-9][A-Za-z0-9/._-]{0,126}"
 _WORD = r"[a-z0-9][a-z0-9+-]{0,31}"  # a schedule or solver; the core knows which exist
 _DTYPES = "float32|float16|bfloat16|int64"
 
@@ -197,10 +198,25 @@ def _read_networks(fields: Fields) -> Networks:
             _read_tensors(section, "inputs"),
             _read_tensors(section, "outputs"),
             section.integer("receptive_radius", 0, 4096) if told else None,
+            _read_ranges(section.section("int8")) if name == "denoiser" and "int8" in section else {},
         )
         section.close()
     fields.close()
     return Networks(found["encoder"], found["lift"], found["denoiser"])
+
+
+def _read_ranges(fields: Fields) -> dict[str, tuple[float, float]]:
+    found = {}
+    for name in fields.keys():  # noqa: SIM118
+        if not re.fullmatch(_NODE, name):
+            fields.fail(name, found=shown(name), expected="names of the graph's convolutions as keys")
+        low, high = fields.numbers(name, 2, 2, -1e6, 1e6)
+        if low > 0 or high < 0 or low == high:
+            fields.fail(name, found=[low, high], expected="the least value and the largest, with 0 between them")
+        found[name] = low, high
+    if not found:
+        fields.fail("keys", found="none", expected="names of the graph's convolutions")
+    return found
 
 
 def _file_name(fields: Fields, key: str) -> str:

@@ -53,7 +53,9 @@ def evaluate(
     backend: Annotated[
         str, typer.Option(help="auto, openvino, onnxruntime or tensorrt.", rich_help_panel="Runtime")
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, f32, tf32, bf16 or f16.", rich_help_panel="Runtime")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, f32, tf32, bf16, f16 or int8.", rich_help_panel="Runtime")
+    ] = "auto",
     threads: Threads = 0,
     card: Annotated[bool, typer.Option("--card", help="Print the Markdown for a model card.")] = False,
     quiet: Quiet = False,

@@ -49,7 +49,7 @@ const std::vector<Provider>& providers() {
     return all;
 }
 
-constexpr std::array<std::string_view, 5> kPrecisions = {"auto", "f32", "tf32", "bf16", "f16"};
+constexpr std::array<std::string_view, 6> kPrecisions = {"auto", "f32", "tf32", "bf16", "f16", "int8"};
 
 // Said by --device, --precision and the stream, and by nothing else, so that what is reported is what runs.
 constexpr std::array<std::string_view, 8> kReserved = {

@@ -5,6 +5,7 @@
 #include "failure.h"
 #include "liveness.h"
 #include "precision.h"
+#include "quantise.h"
 #include "session.h"
 
 namespace x2ct::openvino {
@@ -94,6 +95,8 @@ OpenVinoNetwork::OpenVinoNetwork(ov::Core& core, const NetworkOptions& options) 
     reshape(*model, options);
     inputs_ = describe(model->inputs(), options.path);
     outputs_ = describe(model->outputs(), options.path);
+    const bool in_int8 = options.precision == "int8";
+    if (in_int8) quantise(*model, options);
     model_ = guarded("compiling " + options.path, [&] {
         return core.compile_model(model, device, properties(wanted, options.threads, options.profile));
     });
@@ -102,6 +105,10 @@ OpenVinoNetwork::OpenVinoNetwork(ov::Core& core, const NetworkOptions& options) 
     if (precision_ != name_of(wanted)) {
         throw MissingRuntime("precision " + name_of(wanted) + ": openvino compiled " + options.path + " in " +
                              precision_ + " instead; ask for that");
+    }
+    if (in_int8) {
+        check_quantised(*guarded("looking into it", [&] { return model_.get_runtime_model(); }), options);
+        precision_ = "int8";
     }
 }
 

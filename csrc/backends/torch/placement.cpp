@@ -13,9 +13,9 @@ std::vector<std::string> precisions_of(const std::string& kind) {
 }
 
 std::string choose_precision(const std::string& wanted, const Place& place) {
-    constexpr std::array<const char*, 5> kKnown = {"auto", "f32", "tf32", "bf16", "f16"};
+    constexpr std::array<const char*, 6> kKnown = {"auto", "f32", "tf32", "bf16", "f16", "int8"};
     if (std::ranges::none_of(kKnown, [&](const char* name) { return wanted == name; })) {
-        throw InputError("precision: found \"" + wanted + "\", expected auto, f32, tf32, bf16, f16");
+        throw InputError("precision: found \"" + wanted + "\", expected auto, f32, tf32, bf16, f16, int8");
     }
     const auto here = precisions_of(place.kind);
     if (wanted == "auto") return here.front();

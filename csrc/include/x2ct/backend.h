@@ -14,7 +14,7 @@
 namespace x2ct {
 
 /// Grows whenever anything in network.h, plan.h or backend.h changes: a library of another version is refused.
-inline constexpr std::uint32_t kBackendAbi = 8;
+inline constexpr std::uint32_t kBackendAbi = 9;
 
 /// A runtime that compiles and evaluates networks.
 class Backend {
@@ -25,7 +25,8 @@ class Backend {
     virtual std::vector<std::string> devices() const = 0;  ///< "cpu", ...
     /// Devices that this backend could drive and can't here: why, and what to install.
     virtual std::map<std::string, std::string> missing_devices() const { return {}; }
-    /// What the device computes natively, fastest first; the first is what "auto" means.
+    /// What the device computes natively, fastest first; the first is what "auto" means. "int8" comes last: it needs
+    /// to be told ranges.
     virtual std::vector<std::string> precisions(const std::string& device) const = 0;
     /// Throws InputError for a wrong file or option, MissingRuntime for a device or precision that isn't here.
     virtual std::unique_ptr<Network> load(const NetworkOptions& options) = 0;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "x2ct/network.h"
 #include "x2ct/view.h"
 
 namespace x2ct {
@@ -33,6 +34,7 @@ std::string to_string(const Tensor& tensor);
 struct Graph {
     std::string file;
     std::vector<Tensor> inputs, outputs;
+    Int8Ranges int8;                     ///< what `x2ct quantize` found, of the denoiser; empty: it can't be had
     std::int64_t receptive_radius = -1;  ///< how far in voxels its output looks at its input; -1 is unknown
 };
 

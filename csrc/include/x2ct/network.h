@@ -1,6 +1,7 @@
 // A network as the core sees it: named float tensors in, named float tensors out.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -85,16 +86,22 @@ class Network {
     virtual std::unique_ptr<Session> session() = 0;
 };
 
+/// Of what convolutions are given that are to compute in 8 bits, by the convolution's name: the least value and the
+/// largest, with 0 between them. What lies beyond is cut.
+using Int8Ranges = std::map<std::string, std::array<double, 2>>;
+
 struct NetworkOptions {
     std::string path;  ///< the .onnx file
     std::string device = "cpu";
-    /// "f32", "tf32", "bf16", "f16"; "auto" is the fastest that the device computes natively.
+    /// "f32", "tf32", "bf16", "f16"; "auto" is the fastest of them that the device computes natively; or "int8", of the
+    /// convolutions that `int8` names.
     std::string precision = "auto";
     int threads = 0;                      ///< 0 leaves it to the runtime
     std::map<std::string, Shape> shapes;  ///< of inputs, fixed before compiling
     /// ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt"; "" is the device's own.
     std::string provider = {};
     std::map<std::string, std::string> provider_options = {};  ///< handed to the provider as they are
+    Int8Ranges int8 = {};                                      ///< for precision "int8"
     bool profile = false;    ///< time each layer, for Session::profile; costs time itself
     bool replayed = false;   ///< it will be evaluated again and again on the same memory: worth a recording of its own
     void* stream = nullptr;  ///< a CUDA stream of the caller's that outlives the network; null: the runtime's own

@@ -62,7 +62,7 @@ typedef struct x2ct_sampler_options {
     const char* bundle;      /* the model's folder; required */
     const char* backend;     /* "auto", "openvino", "onnxruntime" */
     const char* device;      /* "auto" (which is "cpu"), "cpu", "cuda" or "cuda:N" */
-    const char* precision;   /* "auto", "f32", "bf16" or "f16": of the denoiser */
+    const char* precision;   /* "auto", "f32", "bf16", "f16" or "int8": of the denoiser */
     int32_t threads;         /* 0 leaves it to the runtime */
     const char* library_dir; /* where the backends' libraries are; NULL: the folder x2ct beside this library */
     const char* runtime_dir; /* where the runtime is installed; NULL: wherever the system's loader looks */
