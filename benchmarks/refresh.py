@@ -139,9 +139,13 @@ MEASUREMENTS = (
     ),
     Measurement(
         "int8",
-        "whether 8 bits are worth it on this processor; needs `pip install nncf==3.4.0`",
-        (f"python benchmarks/int8.py chest --shards SHARDS -o {RESULTS}/int8-cpu",),
-        8,
+        "what 8 bits cost and gain, on the validation person and on test people; needs VNNI",
+        (
+            "x2ct quantize x2ct/models/chest.x2ct SHARDS -o build/chest-int8.x2ct --threads 2 "
+            f"--report {RESULTS}/int8-cpu.json",
+            f"x2ct evaluate chest {EVALUATE} --precision int8 -o {RESULTS}/evaluate-chest-int8",
+        ),
+        3,
     ),
     Measurement(
         "batch",

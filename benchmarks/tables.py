@@ -15,7 +15,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,12 @@ def _tune(found: dict[str, Any], path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _int8(found: dict[str, Any], path: Path) -> str:
+    from x2ct.export.quantise import Quantised, markdown
+
+    return markdown(Quantised(**{field.name: found[field.name] for field in fields(Quantised)}))
+
+
 def _soak(found: dict[str, Any], path: Path) -> str:
     memory, grids = found["rss_mib"], found.get("grids") or [found["grid"]]
     text = (
@@ -102,6 +108,7 @@ SECTIONS = (
     Section("Noise levels for few steps", "tune*.json", _tune),
     Section("Consistency", "consistency*/consistency.json", _by_script("consistency")),
     Section("Designs", "designs*.json", _by_script("designs")),
+    Section("8 bits", "int8*.json", _int8),
     Section("Soak", "soak*.json", _soak),
 )
 OTHERS = "As their own commands printed them"

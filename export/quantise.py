@@ -84,10 +84,10 @@ def best_range(values: Array) -> Range:
 
 def rounded(values: Array, ends: Range) -> Array:
     """Values in 8 bits, as the backend rounds them: a range in 255 steps, moved so that 0 is one of its values."""
-    step = max(ends[1] - ends[0], np.finfo(np.float32).tiny) / (LEVELS - 1)
-    zero = np.round(-ends[0] / step)
-    whole: Array = np.clip(np.round(values / step) + zero, 0, LEVELS - 1)
-    return ((whole - zero) * step).astype(np.float32)
+    step = max(ends[1] - ends[0], 1e-30) / (LEVELS - 1)
+    zero = round(-ends[0] / step)
+    whole = np.clip(np.round(values / step) + zero, 0, LEVELS - 1)
+    return np.asarray((whole - zero) * step, np.float32)
 
 
 def convolutions(model: onnx.ModelProto) -> dict[str, str]:
@@ -157,7 +157,7 @@ class Watch:
                 values = found[tensor].ravel()
                 self._seen[name].append(values[:: max(1, values.size // _KEPT)].copy())
             self.states += 1
-            return found["denoised"][0, 0]
+            return np.asarray(found["denoised"][0, 0])
 
         _core.run(denoiser, plan(bundle.diffusion).table, shape, seed=seed)
 
@@ -289,9 +289,10 @@ def _judged(made: Bundle, people: Sequence[Person], threads: int, tell: Say) -> 
     found: dict[str, list[tuple[float, float, float]]] = {}
     for person in people:
         xrays = calibrated_views(person.hu(), person.index_to_mm, made.geometry, person.id, threads)
+        arguments: dict[str, Any] = {**xrays, "seed": 0}
         reference: Result | None = None
         for sampler in samplers.values():
-            result = sampler.run(**xrays, seed=0)
+            result = sampler.run(**arguments)
             reference = reference or result
             name = result.report["precision"]["denoiser"]
             tell(f"{person.id} in {name}")

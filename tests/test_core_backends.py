@@ -179,7 +179,7 @@ def test_a_missing_array_is_named(network: _core.Network) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"precision": "int8"}, "precision: found .int8."),
+        ({"precision": "int4"}, "precision: found .int4."),
         ({"threads": -1}, "threads: found -1"),
         ({"shapes": {"y": [1]}}, "shapes: found y"),
         ({"shapes": {"x": [1, 2, 8, 8, 8]}}, "shapes"),

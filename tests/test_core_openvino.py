@@ -35,7 +35,7 @@ def network(denoiser_file: str) -> _core.Network:
 # ------------------------------------------------------------------------------------------------ precisions
 
 
-@pytest.mark.parametrize("precision", NATIVE)
+@pytest.mark.parametrize("precision", [one for one in NATIVE if one != "int8"])
 def test_native_precisions_are_what_was_asked_for(denoiser_file: str, precision: str) -> None:
     network = load(denoiser_file, precision)
     assert network.precision == precision

@@ -226,7 +226,7 @@ def test_what_another_machine_made_runs_only_where_it_is_trusted(
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"precision": "int8"}, InputError, "precision: found .int8."),
+        ({"precision": "int4"}, InputError, "precision: found .int4."),
         ({"precision": "bf16"}, MissingRuntimeError, "precision bf16: .* in f32 only"),
         ({"device": "cpu:1"}, InputError, "device: found .cpu:1."),
         ({"device": "tpu"}, InputError, "device: found .tpu."),

@@ -38,7 +38,8 @@ def test_check_tries_what_claims_to_be_usable(tiny_path: Path, tmp_path: Path, m
     usable = [one for one in json.loads(run("--json").stdout)["abilities"] if one["usable"]]
     assert len(checks) == len(usable)
     for one in checks:
-        assert one["result"] == ("not tried" if one["backend"] == "torch" else "passed"), one
+        made_first = one["backend"] == "torch" or one["precision"] == "int8"  # the tiny model has none
+        assert one["result"] == ("not tried" if made_first else "passed"), one
     lines = run(tiny_path, "--check").stdout.splitlines()
     assert len(lines) == len(checks)
     assert lines[0].split()[:4] == ["openvino", "cpu", "f32", "passed"]

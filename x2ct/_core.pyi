@@ -172,15 +172,16 @@ class Network:
         path: the .onnx file.
         backend: "openvino" or "onnxruntime".
         device: "cpu"; with onnxruntime also "cuda" or "cuda:N".
-        precision: "f32", "tf32", "bf16", "f16" or "int8"; "auto" is the fastest of the others that the device has natively.
+        precision: "f32", "tf32", "bf16", "f16" or "int8"; "auto" is the fastest of the others that the device computes
+            natively.
         threads: of the runtime; 0 leaves it to the runtime.
         shapes: sizes of inputs by name, fixed before compiling.
         runtime_dir: the installed runtime's folder, or its library; "" is wherever the system's loader looks.
         provider: ONNX Runtime's execution provider: "cpu", "cuda", "tensorrt"; "" is the device's own.
         provider_options: handed to the provider as they are.
         profile: time each layer; costs time itself.
-        int8: for precision "int8", which only openvino has: by the name of a convolution that is to compute in 8 bits, the
-            least value and the largest of what it is given, with 0 between them.
+        int8: for precision "int8", which only openvino has: by the name of a convolution that is to compute in 8 bits,
+            the least value and the largest of what it is given, with 0 between them.
 
     Raises:
         InputError: a file or an argument is wrong.

@@ -103,8 +103,8 @@ class Sampler:
         bundle: a model folder, the name of a bundled model, or a loaded `Bundle`.
         device: "auto" (which is "cpu"), "cpu", "cuda" or "cuda:N".
         backend: "auto", "openvino", "onnxruntime", "tensorrt" or "torch"; "auto" is OpenVINO, and ONNX Runtime on CUDA.
-        precision: "auto", "f32", "tf32", "bf16", "f16" or "int8": of the denoiser. Encoder and lift, which run once and place
-            pixels, always compute in f32.
+        precision: "auto", "f32", "tf32", "bf16", "f16", or "int8", for which the bundle needs ranges: of the denoiser.
+            Encoder and lift, which run once and place pixels, always compute in f32.
         threads: of the runtime; 0 leaves it to the runtime.
         grid: what to fill, if not the model's own grid; its shape in multiples of the model's stride.
         memory: bytes that the process may take, by default what the machine has free. Where the whole volume does not

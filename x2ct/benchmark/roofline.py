@@ -66,6 +66,9 @@ def roofline(
         if backend not in _OPENS_ONNX:
             missing.append(f"{backend} {precision}: it opens no ONNX graph, through which a machine's rate is measured")
             continue
+        if precision == "int8":
+            missing.append(f"{backend} int8: convolutions compute in 8 bits, the rest does not: no one rate holds")
+            continue
         place = Place(backend, device, threads)
         try:
             for spec, used in _graphs(bundle, precision, whole=backend not in [row["backend"] for row in rows]):

@@ -118,6 +118,7 @@ class Bundle(Manifest):
             },
             "patch": {"sizes": [list(size) for size in self.patch.sizes], "stride": self.patch.stride},
             "receptive_radius": self.networks.denoiser.receptive_radius,
+            "int8": f"{len(self.networks.denoiser.int8)} convolutions" if self.networks.denoiser.int8 else "none",
             "networks": {
                 name: {
                     "bytes": self.files[network.file].bytes,
