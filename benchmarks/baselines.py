@@ -4,8 +4,9 @@
     python benchmarks/baselines.py SHARDS -o runs/baselines --minutes 30 --data CTS     # predictions of CTs' X-rays too
 
 Each leaves a run, a bundle (DIR/NAME.x2ct, for `x2ct evaluate`) and, with --data, one NIfTI a person
-(DIR/NAME-predictions/PERSON.nii.gz, for `x2ct evaluate --predictions`), from X-rays in the training geometry and, in
-NAME-cone-predictions, from cone beams, of which the networks are told. What is there already is not made again.
+(DIR/NAME-predictions/PERSON.nii.gz, for `x2ct evaluate --predictions`), from X-rays in the training geometry and, but
+for churn, from cone beams, of which the networks are told (NAME-cone-predictions). What is there already is not made
+again.
 
 - own: this project's network and recipe (chest.json).
 - regression: the same network, trained at sigma_max alone, where the answer is the posterior mean (regression.json).
@@ -161,6 +162,8 @@ def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
         for suffix, geometry in {"": own, "-cone": cone}.items():
             xrays = calibrated_views(person.hu, person.index_to_mm, geometry, case, args.threads)
             for way, options in baseline.ways.items():
+                if suffix and "churn" in options:  # a quarter of an hour for what the other geometry has shown
+                    continue
                 target = bundle.with_name(f"{bundle.stem}{way}{suffix}-predictions") / f"{case}.nii.gz"
                 if not target.exists():
                     target.parent.mkdir(parents=True, exist_ok=True)

@@ -238,6 +238,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="run nothing")
     asked = parser.parse_args()
     failed = 0
+    (ROOT / "build").mkdir(exist_ok=True)  # for what is made on the way and not kept
     for one in MEASUREMENTS:
         if one.name not in asked.only if asked.only else not one.of_model:
             continue
