@@ -29,24 +29,21 @@ std::function<void(const Progress&)> between_evaluations(const py::object& progr
     };
 }
 
-// Hands over a copy of D, in HU where there are knots, which the caller may keep. One that nobody kept is filled anew:
-// its memory is there already.
+// Hands over a copy of D, in HU where there are knots, which the caller may keep.
 std::function<void(const Progress&, const float*)> shown(const py::object& preview, const std::optional<Knots>& knots,
                                                          const Shape& shape) {
     if (preview.is_none()) return {};
     std::optional<Intensity> map;
     if (knots) map = checked_map(*knots);
-    const auto last = std::make_shared<py::array_t<float>>(new_array(shape));
-    return [&preview, last, map = std::move(map), &shape](const Progress& now, const float* denoised) {
+    return [&preview, &shape, map = std::move(map)](const Progress& now, const float* denoised) {
         const py::gil_scoped_acquire acquire;
-        if (last->ref_count() > 1) *last = new_array(shape);
-        py::array_t<float>& copy = *last;
+        py::array_t<float> copy = new_array(shape);
         if (map) {
             map->to_hu(denoised, copy.mutable_data(), copy.size(), 0);
         } else {
             std::copy_n(denoised, copy.size(), copy.mutable_data());
         }
-        preview(now.step, now.total, now.sigma, copy);
+        preview(now.step, now.total, now.sigma, std::move(copy));
     };
 }
 
