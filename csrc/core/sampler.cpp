@@ -103,7 +103,7 @@ class Run {
         float* const denoised = registers_.denoised(row);
         evaluator_.evaluate(row, registers_.y(), denoised, [&] { pause(); }, timings_);
         if (options_.correction) timed(timings_.correction_s, [&] { correct(row, denoised); });
-        if (is_shown(row)) shown_ = shown(row, denoised);
+        if (is_shown(row)) show(row, denoised);
         if (steps_[row].count > 0) timed(timings_.kernel_s, [&] { device_.run(steps_[row]); });
     }
 
@@ -125,24 +125,24 @@ class Run {
         if (options_.pause) options_.pause();
     }
 
-    // D on the host, until the next row: where it is, unless the row's step overwrites it.
-    const float* shown(int row, const float* denoised) {
-        const RowKernel& step = steps_[row];
-        const bool stays = step.new_h != denoised || (step.a == 0 && step.b == 1);
-        if (stays && device_.stream() == nullptr) return denoised;
-        copy_.resize(count_);
-        device_.download(copy_.data(), denoised, count_);
-        return copy_.data();
+    // Before the row's step, which may overwrite D.
+    void show(int row, const float* denoised) {
+        if (device_.stream() != nullptr) {
+            copy_.resize(count_);
+            device_.download(copy_.data(), denoised, count_);
+            denoised = copy_.data();
+        }
+        options_.preview(progress(row), denoised);
     }
 
     bool is_shown(int row) const { return options_.preview && (row + 1) % options_.preview_every == 0; }
 
+    Progress progress(int row) const { return {row + 1, rows_, table_.rows()[row].sigma}; }
+
     void tell(int until) {
         for (; told_ < until; ++told_) {
             device_.wait(told_);
-            const Progress now{told_ + 1, rows_, table_.rows()[told_].sigma};
-            if (is_shown(told_)) options_.preview(now, shown_);
-            if (options_.progress) options_.progress(now);
+            if (options_.progress) options_.progress(progress(told_));
         }
     }
 
@@ -164,7 +164,6 @@ class Run {
     Registers registers_;
     std::vector<RowKernel> steps_;
     std::vector<float> copy_;
-    const float* shown_ = nullptr;
     Timings timings_;
     int told_ = 0;
 };
