@@ -4,15 +4,15 @@
     python benchmarks/baselines.py SHARDS -o runs/baselines --minutes 30 --data CTS     # predictions of CTs' X-rays too
 
 Each leaves a run, a bundle (DIR/NAME.x2ct, for `x2ct evaluate`) and, with --data, one NIfTI a person
-(DIR/NAME-predictions/PERSON.nii.gz, for `x2ct evaluate --predictions`), from X-rays in the training geometry and, but
-for churn, from cone beams, of which the networks are told (NAME-cone-predictions). What is there already is not made
-again.
+(DIR/NAME-predictions/PERSON.nii.gz, for `x2ct evaluate --predictions`), from X-rays in the training geometry and, of
+own, regression and ancestor, from cone beams, of which the networks are told (NAME-cone-predictions). What is there
+already is not made again.
 
 - own: this project's network and recipe (chest.json).
 - regression: the same network, trained at sigma_max alone, where the answer is the posterior mean (regression.json).
 - ancestor: 3D patch diffusion on slabs as published (ancestor.json), with voxels of twice the size, which a CPU can
   carry; ancestor-progressive with Patch Diffusion's progressive schedule, ancestor-frontal from the frontal X-ray
-  alone. Sampled as EDM does, 18 steps of Heun, with and without churn.
+  alone. Sampled as EDM does, 18 steps of Heun; ancestor with and without churn.
 
 Minutes are the trainer's own time. How many steps they hold is not known before, so it is found on the way: at each of
 CHECKS the run gets as many steps as fit into what is left at the speed it had since the check before, so that its rate
@@ -62,11 +62,13 @@ class Baseline:
         config: what is trained.
         coarser: voxels of so many times the shards' size, and as many fewer along each axis.
         ways: how it is sampled, by the name added to the predictions' folder.
+        cone: whether CTs are predicted from cone beams too.
     """
 
     config: TrainConfig
     coarser: int = 1
     ways: Mapping[str, Way] = dataclasses.field(default_factory=lambda: {"": {}})
+    cone: bool = True
 
     def shards(self, folder: Path) -> ShardSet:
         """The people on this baseline's grid."""
@@ -87,13 +89,12 @@ def baselines() -> dict[str, Baseline]:
         model=dataclasses.replace(ancestor.model, views=1),
         augment=dataclasses.replace(ancestor.augment, drop=(0.0,)),
     )
-    heun = {"": {}, "-churn": {"churn": CHURN}}
     return {
         "own": Baseline(own, ways={"": {}, "-mean": {"mean": True}}),
         "regression": Baseline(regression, ways={"": {"mean": True}}),
-        "ancestor": Baseline(ancestor, 2, heun),
-        "ancestor-progressive": Baseline(progressive, 2, heun),
-        "ancestor-frontal": Baseline(frontal, 2, heun),
+        "ancestor": Baseline(ancestor, 2, {"": {}, "-churn": {"churn": CHURN}}),
+        "ancestor-progressive": Baseline(progressive, 2, cone=False),
+        "ancestor-frontal": Baseline(frontal, 2, cone=False),
     }
 
 
@@ -159,10 +160,10 @@ def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
     cone = Geometry.cone([view.name for view in own.views], shape=own.views[0].shape)
     for case, path in find_cts(args.data).items():
         person = read_body(path)
-        for suffix, geometry in {"": own, "-cone": cone}.items():
+        for suffix, geometry in {"": own, **({"-cone": cone} if baseline.cone else {})}.items():
             xrays = calibrated_views(person.hu, person.index_to_mm, geometry, case, args.threads)
             for way, options in baseline.ways.items():
-                if suffix and "churn" in options:  # a quarter of an hour for what the other geometry has shown
+                if suffix and "churn" in options:
                     continue
                 target = bundle.with_name(f"{bundle.stem}{way}{suffix}-predictions") / f"{case}.nii.gz"
                 if not target.exists():
