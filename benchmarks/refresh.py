@@ -168,7 +168,7 @@ MEASUREMENTS = (
             "python benchmarks/baselines.py SHARDS -o runs/baselines --minutes 6 --data CTS",
             f"python benchmarks/baselines_table.py runs/baselines --shards SHARDS --data CTS -o {RESULTS}/baselines",
         ),
-        80,
+        75,
         of_model=False,
     ),
     Measurement(
