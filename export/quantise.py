@@ -134,14 +134,12 @@ class Watch:
             for path in (bundle.file_of(networks.encoder), bundle.file_of(networks.lift), watched)
         )
         self.states = 0
+        self._studies: dict[str, dict[str, Array]] = {}
         self._seen: dict[str, list[Array]] = {name: [] for name in self.inputs}
 
     def run(self, person: Person, rng: np.random.Generator, seed: int) -> None:
         """Sample one patch of a person's grid, and keep some of what the convolutions were given on the way."""
-        bundle = self.bundle
-        xrays = calibrated_views(person.hu(), person.index_to_mm, bundle.geometry, person.id, self.threads)
-        ready = conditions(bundle, xrays)
-        features = self._encoder({"views": ready.views, "valid": ready.valid})["features"]
+        bundle, study = self.bundle, self._study(person)
         stride, shape = bundle.patch.stride, tuple(min(self.side, whole) for whole in bundle.grid.shape)
         i, j, k = (
             int(rng.integers(0, (whole - own) // stride + 1)) * stride
@@ -149,7 +147,7 @@ class Watch:
         )
         x, y, z = shape
         coords = np.ascontiguousarray(bundle.grid.coordinates()[None, :, i : i + x, j : j + y, k : k + z], np.float32)
-        condition = self._lift({"features": features, "P": ready.matrices, "coords": coords, "valid": ready.valid})
+        condition = self._lift({**study, "coords": coords})
 
         def denoiser(now: Array, sigma: float) -> Array:
             found = self._denoiser({"x": now[None, None].copy(), "sigma": np.array([sigma], np.float32), **condition})
@@ -160,6 +158,16 @@ class Watch:
             return np.asarray(found["denoised"][0, 0])
 
         _core.run(denoiser, plan(bundle.diffusion).table, shape, seed=seed)
+
+    def _study(self, person: Person) -> dict[str, Array]:
+        """What the lift is given of a person, whatever the patch; made once."""
+        if person.id not in self._studies:
+            geometry = self.bundle.geometry
+            xrays = calibrated_views(person.hu(), person.index_to_mm, geometry, person.id, self.threads)
+            ready = conditions(self.bundle, xrays)
+            features = self._encoder({"views": ready.views, "valid": ready.valid})["features"]
+            self._studies[person.id] = {"features": features, "P": ready.matrices, "valid": ready.valid}
+        return self._studies[person.id]
 
     def ranges(self) -> dict[str, Range]:
         """The best of what was seen, by convolution."""
@@ -208,7 +216,7 @@ def quantise(
     ranges = watch.ranges()
     denoiser = replace(bundle.networks.denoiser, int8=ranges)
     manifest = replace(bundle, networks=replace(bundle.networks, denoiser=denoiser))
-    made = Bundle.write(folder / f"{bundle.name}.x2ct", manifest, contents(bundle))
+    made = Bundle.write(folder / f"{bundle.name}.x2ct", manifest, bundle.contents())
     rows = _judged(made, validation, threads, tell)
     found = Quantised(
         ranges,
@@ -244,15 +252,10 @@ def quantise_files(
     opened = Bundle.load(bundle)
     with tempfile.TemporaryDirectory(prefix="x2ct-quantize-") as folder:
         made, found = quantise(opened, ShardSet.open(shards), Path(folder), **options)
-        Bundle.write(output, made, contents(made))
+        Bundle.write(output, made, made.contents())
     if report is not None:
         reports.write_json(found.to_json(), report)
     return found
-
-
-def contents(bundle: Bundle) -> dict[str, bytes]:
-    """A bundle's files."""
-    return {name: (bundle.path / name).read_bytes() for name in bundle.files}
 
 
 def markdown(found: Quantised) -> str:

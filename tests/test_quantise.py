@@ -66,7 +66,7 @@ def test_what_is_rare_and_far_away_is_cut_and_what_is_not_is_kept() -> None:
 
 @pytest.fixture(scope="module")
 def convolution(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Array]:
-    """One 3^3 convolution between two additions, and its weights: channels of very different size."""
+    """One 3^3 convolution between a Relu and an addition, and its weights: channels of very different size."""
     rng = np.random.default_rng(1)
     weights = (rng.normal(size=(16, 16, 3, 3, 3)) * np.geomspace(0.01, 1, 16)[:, None, None, None, None]).astype("f4")
     nodes = [

@@ -81,6 +81,10 @@ class Bundle(Manifest):
         """The path of a network's graph."""
         return self.path / network.file
 
+    def contents(self) -> dict[str, bytes]:
+        """Each listed file's bytes by name, as `write` takes them."""
+        return {name: (self.path / name).read_bytes() for name in self.files}
+
     @property
     def argument(self) -> str:
         """How the command line names it: a model that comes with the package by its name, another by its path."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Threads = Annotated[
     int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")
 ]
+
+OtherBundle = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Write another bundle, and leave this one as it is.")
+]
+FoundReport = Annotated[Path | None, typer.Option("--report", help="Also write what was found: .json.")]
 
 VIEWS = ("ap", "pa", "lateral")
 Said = tuple[str | None, Any]

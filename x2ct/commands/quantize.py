@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json, Quiet, Threads
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads
 
 
 def quantize(
@@ -19,10 +19,8 @@ def quantize(
     ],
     patches: Annotated[int, typer.Option(min=1, help="Runs on patches, to find the ranges on.")] = 24,
     side: Annotated[int, typer.Option(min=8, help="Voxels of a patch's side, a multiple of the model's stride.")] = 48,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write another bundle, and leave this one as it is.")
-    ] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write what was found: .json.")] = None,
+    output: OtherBundle = None,
+    report: FoundReport = None,
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,

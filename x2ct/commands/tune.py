@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json, Quiet, Threads
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads
 
 
 def tune(
@@ -29,10 +29,8 @@ def tune(
     refine: Annotated[
         int, typer.Option(min=0, help="Runs a list to move its levels by what is measured; 0 leaves them as found.")
     ] = 24,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write another bundle, and leave this one as it is.")
-    ] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write what was found: .json.")] = None,
+    output: OtherBundle = None,
+    report: FoundReport = None,
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,

@@ -97,4 +97,4 @@ def store(tuned: Tuned, bundle: Bundle, output: str | os.PathLike[str]) -> Bundl
         kept = {}
     diffusion = replace(bundle.diffusion, solver=tuned.solver, schedules={**kept, **tuned.schedules})
     manifest = replace(bundle, diffusion=diffusion)
-    return Bundle.write(output, manifest, {name: (bundle.path / name).read_bytes() for name in bundle.files})
+    return Bundle.write(output, manifest, bundle.contents())
