@@ -20,15 +20,24 @@ class ModelConfig:
         views: number of view slots V (slot 0 frontal, slot 1 lateral).
         detector: rows and columns of the encoder's input images; multiples of the encoder's coarsest stride.
         encoder_stem: side, in pixels, of the cells that the encoder works on.
-        encoder_channels: channels of the 2D encoder at strides encoder_stem, 2 encoder_stem, ...; the first is also
-            its output's.
+        encoder_channels: channels of the 2D encoder at strides encoder_stem, 2 encoder_stem, ...
+        encoder_features: channels of the encoder's output, at stride encoder_stem; 0 for encoder_channels[0]. Each
+            position describes its surroundings in the image, so that a stride-4 cell of the volume sees the detail
+            that its one sample stands for.
         features: how the X-rays reach the volume: "encoded" samples the 2D encoder's output, "pixels" samples
             the X-rays themselves (the repeated pixels of earlier work, kept as a baseline).
         stem: side, in voxels, of the cells that the 3D networks work on; a power of 2.
         lift_channels: channels of the lift's 3D U-Net at strides stem, 2 stem, 4 stem, ...
-        lift_blocks: its residual blocks at each resolution on the way down, and again on the way up.
+        lift_blocks: its residual blocks at each resolution on the way down.
+        lift_blocks_up: its residual blocks on the way up at each resolution but the coarsest; () for as many as on the
+            way down.
         channels: channels of the 3D denoiser at strides stem, 2 stem, 4 stem, ...
-        blocks: its residual blocks at each resolution, likewise.
+        blocks: its residual blocks at each resolution on the way down.
+        blocks_up: its residual blocks on the way up, as for the lift.
+        expand: 0 for residual blocks of two 3^3 convolutions; a factor for blocks of one 3^3 convolution and a
+            pointwise network with that many times the channels between (27 times less work a weight).
+        overlap: whether the layer that turns cells into voxels also reads the neighbouring cells, against steps at the
+            cells' borders.
         embedding: number of Fourier features of the noise level.
         norm: "mp" for magnitude-preserving weights that fold into plain convolutions, "group" for GroupNorm.
         sigma_data: standard deviation of the data in the network's unit x.
@@ -44,12 +53,17 @@ class ModelConfig:
     detector: tuple[int, int] = (352, 352)
     encoder_stem: int = 4
     encoder_channels: tuple[int, ...] = (64, 64, 64, 80)
+    encoder_features: int = 0
     features: str = "encoded"
     stem: int = 4
     lift_channels: tuple[int, ...] = (64, 96)
     lift_blocks: tuple[int, ...] = (1, 1)
+    lift_blocks_up: tuple[int, ...] = ()
     channels: tuple[int, ...] = (96, 128)
     blocks: tuple[int, ...] = (1, 1)
+    blocks_up: tuple[int, ...] = ()
+    expand: int = 0
+    overlap: bool = False
     embedding: int = 32
     norm: str = "mp"
     sigma_data: float = 0.5
@@ -57,7 +71,8 @@ class ModelConfig:
     reference_p99: float = 6.0
 
     def __post_init__(self) -> None:
-        for name in ("encoder_channels", "lift_channels", "lift_blocks", "channels", "blocks", "detector"):
+        lists = ("channels", "blocks", "blocks_up", "lift_channels", "lift_blocks", "lift_blocks_up")
+        for name in (*lists, "encoder_channels", "detector"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for widths, counts in (("channels", "blocks"), ("lift_channels", "lift_blocks")):
             pair = getattr(self, widths), getattr(self, counts)
@@ -65,6 +80,10 @@ class ModelConfig:
                 raise InputError.of(
                     "model config", f"{widths} and {counts}", found=pair, expected="one number of blocks a width"
                 )
+            up = getattr(self, f"{counts}_up")
+            if up and len(up) != len(pair[0]) - 1:
+                expected = f"{len(pair[0]) - 1} numbers, one for each width but the last"
+                raise InputError.of("model config", f"{counts}_up", found=up, expected=expected)
         if self.stem < 1 or self.stem & (self.stem - 1):
             raise InputError.of("model config", "stem", found=self.stem, expected="a power of 2")
         if self.kind not in ("cells", "slabs"):
@@ -89,16 +108,17 @@ class ModelConfig:
     @property
     def receptive_radius(self) -> int:
         """How far, in voxels, the denoiser's output looks at its input and its condition."""
-        return EVERYWHERE if self.kind == "slabs" else self._reach(self.blocks)
+        return EVERYWHERE if self.kind == "slabs" else self._reach(self.blocks, self.blocks_up)
 
     @property
     def lift_radius(self) -> int:
-        """How far, in voxels, a voxel's condition looks at the image features about it."""
-        return 0 if self.kind == "slabs" else self._reach(self.lift_blocks)
+        """How far, in voxels, a voxel's condition or coarse prediction looks at the image features about it."""
+        return 0 if self.kind == "slabs" else self._reach(self.lift_blocks, self.lift_blocks_up)
 
-    def _reach(self, counts: tuple[int, ...]) -> int:
+    def _reach(self, down: tuple[int, ...], up: tuple[int, ...]) -> int:
         """Each 3^3 convolution at stride s reaches s voxels further; the coarsest cell's alignment adds to that."""
-        both_ways = [2] * (len(counts) - 1) + [1]
-        strides = [self.stem * 2**level for level in range(len(counts))]
-        convolutions = sum(2 * s * n * w for s, n, w in zip(strides, counts, both_ways, strict=True))
+        strides = [self.stem * 2**level for level in range(len(down))]
+        blocks = [a + b for a, b in zip(down, (*(up or down[:-1]), 0), strict=True)]
+        each = 1 if self.expand else 2
+        convolutions = sum(each * s * n for s, n in zip(strides, blocks, strict=True)) + self.stem * self.overlap
         return int(convolutions + strides[-1] - 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from x2ct.model.config import ModelConfig
-from x2ct.model.layers import MPConv, UNet, modulate, mp_silu, mp_sum
+from x2ct.model.layers import MPConv, ToVoxels, UNet, modulate, mp_silu, mp_sum
 
 
 class NoiseEmbedding(nn.Module):
@@ -37,8 +37,10 @@ class Core(nn.Module):
         self.gate_in = MPConv(emb, width, (), gain=0.5)
         self.gate_out = MPConv(emb, width, (), gain=0.5)
         self.stem = MPConv(1, width, cell, stride=config.stem)
-        self.net = UNet(config.channels, config.blocks, embedding=emb, norm=config.norm)
-        self.out = MPConv(width, 1, cell, stride=config.stem, transposed=True, gain=1.0)
+        self.net = UNet(
+            config.channels, config.blocks, config.blocks_up, expand=config.expand, embedding=emb, norm=config.norm
+        )
+        self.out = ToVoxels(width, config.stem, overlap=config.overlap)
 
     def forward(self, x: Tensor, embedding: Tensor, condition: Tensor) -> Tensor:
         h = modulate(self.stem(x), self.gate_in(embedding)).contiguous(memory_format=torch.channels_last_3d)

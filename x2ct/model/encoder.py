@@ -41,12 +41,14 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList(MPConv(a, b, (2, 2), stride=2) for a, b in zip(widths, widths[1:], strict=False))
         self.up = nn.ModuleList(Up2D(b, a) for a, b in zip(widths, widths[1:], strict=False))
         self.leave = nn.ModuleList(Block(width, 2) for width in widths[:-1])
-        self.out = MPConv(widths[0], widths[0], (1, 1))
+        self.out = MPConv(widths[0], self.out_channels, (3, 3) if config.encoder_features else (1, 1))
 
     @property
     def out_channels(self) -> int:
         """Channels of the features of one view."""
-        return 1 if self.config.features == "pixels" else self.config.encoder_channels[0]
+        if self.config.features == "pixels":
+            return 1
+        return self.config.encoder_features or self.config.encoder_channels[0]
 
     def forward(self, views: Tensor, valid: Tensor) -> Tensor:
         """Features of each view.

@@ -40,6 +40,13 @@ def modulate(x: Tensor, scale: Tensor) -> Tensor:
     return x * (scale + 1).to(x.dtype)[(...,) + (None,) * (x.ndim - 2)]
 
 
+def unfold_cells(cells: Tensor, side: int, outputs: int) -> Tensor:
+    """Lay cells [N, side^3 outputs, X, Y, Z] out as voxels [N, outputs, side X, side Y, side Z]."""
+    n, _, *size = cells.shape
+    cells = cells.permute(0, 2, 3, 4, 1).reshape(n, *size, side, side, side, outputs).permute(0, 1, 4, 2, 5, 3, 6, 7)
+    return cells.reshape(n, *(side * extent for extent in size), outputs).permute(0, 4, 1, 2, 3)
+
+
 class MPConv(nn.Module):
     """A convolution without bias whose output has unit variance when its input has (their section 2.3).
 
@@ -106,11 +113,9 @@ class MPConv(nn.Module):
 
     def _unfold_cells(self, x: Tensor, weight: Tensor) -> Tensor:
         """A 1^3 convolution to a cell's voxels, laid out: matrix units run it where they have no transpose."""
-        n, _, *size = x.shape
         outputs, inputs, k = weight.shape[:3]
         cells = functional.conv3d(x, weight.permute(2, 3, 4, 0, 1).reshape(-1, inputs, 1, 1, 1))
-        cells = cells.permute(0, 2, 3, 4, 1).reshape(n, *size, k, k, k, outputs).permute(0, 1, 4, 2, 5, 3, 6, 7)
-        return cells.reshape(n, *(k * side for side in size), outputs).permute(0, 4, 1, 2, 3)
+        return unfold_cells(cells, k, outputs)
 
     @torch.no_grad()
     def normalize(self) -> None:
@@ -137,6 +142,70 @@ class MPConv(nn.Module):
         return {"weight": weight / gain, "gain": gain}
 
 
+class ToVoxels(MPConv):
+    """One channel of voxels out of cells: each cell's own pointwise layer and, where asked, its neighbours' part.
+
+    The part that reads the 26 neighbours has a gain of its own that starts at 0: it mends steps at the cells' borders
+    without slowing down what a cell learns about itself. Both are one convolution.
+
+    Args:
+        inputs: channels of the cells.
+        side: voxels along a cell's edge.
+        overlap: whether the neighbouring cells are read.
+    """
+
+    def __init__(self, inputs: int, side: int, *, overlap: bool) -> None:
+        super().__init__(inputs, side**3, (3, 3, 3) if overlap else (1, 1, 1), gain=1.0)
+        self.side = side
+        self.scale = 1 / math.sqrt(inputs)
+        self.around = nn.Parameter(torch.tensor(0.0)) if overlap else None
+
+    def effective_weight(self) -> Tensor:
+        if self.folded:
+            return self.weight
+        own, around = self._parts(self.weight.float())
+        weight = unit_norm(own[None])[0] * (self.scale * cast(Tensor, self.gain))
+        if around is None or self.around is None:
+            return weight
+        return functional.pad(weight, (1,) * 6) + unit_norm(around[None])[0] * (self.scale * self.around)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs, X, Y, Z] to [N, 1, side X, side Y, side Z]."""
+        weight = self.effective_weight().to(x.dtype)
+        return unfold_cells(functional.conv3d(x, weight, padding=self.padding), self.side, 1)
+
+    @torch.no_grad()
+    def normalize(self) -> None:
+        """Bring both parts back to unit norm."""
+        if self.folded:
+            return
+        own, around = self._parts(self.weight)
+        weight = unit_norm(own[None])[0]
+        if around is not None:
+            weight = functional.pad(weight, (1,) * 6) + unit_norm(around[None])[0]
+        self.weight.copy_(weight)
+
+    def fold(self) -> None:
+        super().fold()
+        self.around = None
+
+    def unfolded(self) -> dict[str, Tensor]:
+        own, around = self._parts(self.weight.detach() / self.scale)
+        gain = own.square().mean().sqrt()
+        if around is None:
+            return {"weight": own / gain, "gain": gain}
+        other = around.square().mean().sqrt()
+        weight = functional.pad(own / gain, (1,) * 6) + around / other.clamp(min=1e-12)
+        return {"weight": weight, "gain": gain, "around": other}
+
+    def _parts(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The centre of the kernel [outputs, inputs, 1, 1, 1], and the kernel without it."""
+        if weight.shape[-1] == 1:
+            return weight, None
+        own = weight[..., 1:2, 1:2, 1:2]
+        return own, weight - functional.pad(own, (1,) * 6)
+
+
 class GroupNormed(nn.Module):
     """GroupNorm before the activation: the field's habit, here to be compared with."""
 
@@ -149,24 +218,35 @@ class GroupNormed(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block: two convolutions, modulated by the noise level between them where there is one.
+    """A residual block, modulated by the noise level after its first convolution where there is one.
 
     Args:
         channels: channels in and out.
         dims: 2 or 3.
+        expand: 0 for two 3^dims convolutions; else the second is a pointwise network with `expand` times the channels.
         embedding: length of the noise embedding; 0 for a block that does not see the noise level.
         norm: "mp" or "group".
         share: weight of the residual branch in the magnitude-preserving sum.
     """
 
-    def __init__(self, channels: int, dims: int, *, embedding: int = 0, norm: str = "mp", share: float = 0.3) -> None:
+    def __init__(
+        self,
+        channels: int,
+        dims: int,
+        *,
+        expand: int = 0,
+        embedding: int = 0,
+        norm: str = "mp",
+        share: float = 0.3,
+    ) -> None:
         super().__init__()
-        kernel = (3,) * dims
+        kernel, point = (3,) * dims, (1,) * dims
         self.share = share
         self.before = GroupNormed(channels) if norm == "group" else nn.Identity()
         self.between = GroupNormed(channels) if norm == "group" else nn.Identity()
         self.first = MPConv(channels, channels, kernel)
-        self.second = MPConv(channels, channels, kernel)
+        self.widen = MPConv(channels, expand * channels, point) if expand else None
+        self.second = MPConv(expand * channels if expand else channels, channels, point if expand else kernel)
         self.modulation = MPConv(embedding, channels, (), gain=0.3) if embedding else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
@@ -174,6 +254,8 @@ class Block(nn.Module):
         h = self.between(h)
         if self.modulation is not None and embedding is not None:
             h = modulate(h, self.modulation(embedding))
+        if self.widen is not None:
+            h = self.widen(mp_silu(h))
         return mp_sum(x, self.second(mp_silu(h)), self.share)
 
 
@@ -182,22 +264,33 @@ class UNet(nn.Module):
 
     Args:
         widths: channels at each resolution, each half as fine as the one before.
-        counts: residual blocks of each resolution, one way.
+        counts: residual blocks of each resolution on the way down.
+        up: residual blocks on the way up, of each resolution but the coarsest; () for as many as on the way down.
+        expand: see `Block`.
         embedding: length of the noise embedding; 0 for a network that does not see the noise level.
         norm: "mp" or "group".
     """
 
-    def __init__(self, widths: Sequence[int], counts: Sequence[int], *, embedding: int = 0, norm: str = "mp") -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        counts: Sequence[int],
+        up: Sequence[int] = (),
+        *,
+        expand: int = 0,
+        embedding: int = 0,
+        norm: str = "mp",
+    ) -> None:
         super().__init__()
 
-        def stages(number: int) -> nn.ModuleList:
+        def stages(numbers: Sequence[int]) -> nn.ModuleList:
             return nn.ModuleList(
-                nn.ModuleList(Block(width, 3, embedding=embedding, norm=norm) for _ in range(count))
-                for width, count in zip(widths[:number], counts[:number], strict=True)
+                nn.ModuleList(Block(width, 3, expand=expand, embedding=embedding, norm=norm) for _ in range(count))
+                for width, count in zip(widths, numbers, strict=False)
             )
 
         pairs = list(zip(widths, widths[1:], strict=False))
-        self.enter, self.leave = stages(len(widths)), stages(len(pairs))
+        self.enter, self.leave = stages(counts), stages(up or counts[:-1])
         self.down = nn.ModuleList(MPConv(a, b, (2, 2, 2), stride=2) for a, b in pairs)
         self.up = nn.ModuleList(MPConv(b, a, (2, 2, 2), stride=2, transposed=True) for a, b in pairs)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from x2ct.model.config import ModelConfig
-from x2ct.model.layers import MPConv, UNet, mp_silu
+from x2ct.model.layers import MPConv, ToVoxels, UNet, mp_silu
 
 WAVELENGTHS = (6.4, 3.2, 1.6, 0.8)
 """Of the coordinates' Fourier features, in coordinate units (100 mm): from twice the grid to a rib and its gap."""
@@ -30,9 +30,9 @@ class Lift(nn.Module):
         width, hidden = config.lift_channels[0], 2 * config.lift_channels[0]
         self.mix = MPConv(inputs, hidden, (1, 1, 1))
         self.enter = MPConv(hidden, width, (1, 1, 1))
-        self.net = UNet(config.lift_channels, config.lift_blocks)
+        self.net = UNet(config.lift_channels, config.lift_blocks, config.lift_blocks_up, expand=config.expand)
         self.out = MPConv(width, config.channels[0], (1, 1, 1))
-        self.sketcher = MPConv(width, 1, (config.stem,) * 3, stride=config.stem, transposed=True, gain=1.0)
+        self.sketcher = ToVoxels(width, config.stem, overlap=config.overlap)
 
     def forward(self, features: Tensor, P: Tensor, coords: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """The condition of one patch.
@@ -68,6 +68,8 @@ def sample_view(
 ) -> tuple[Tensor, Tensor]:
     """Bilinear samples of one view's features where points are seen, and 1 where they fall on the detector.
 
+    Always in float32, also under autocast: bfloat16 has 8 bits for a pixel's position, and a detector has 352 pixels.
+
     Args:
         features: [N, C, h, w], of all the detector.
         projection: [N, 3, 4], patient mm to pixels of the detector.
@@ -77,8 +79,14 @@ def sample_view(
     Returns:
         [N, C, x, y, z] and [N, 1, x, y, z].
     """
-    flat = points.flatten(2)
-    projected = torch.matmul(projection, flat)
+    with torch.autocast(points.device.type, enabled=False):
+        return _sample_view(features.float(), projection.float(), points.float(), detector)
+
+
+def _sample_view(
+    features: Tensor, projection: Tensor, points: Tensor, detector: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    projected = torch.matmul(projection, points.flatten(2))
     pixels = projected[:, :2] / projected[:, 2:]
     # Pixel centres are integers; grid_sample's -1 and 1 are the image's outer edges (align_corners=False).
     height, width = detector
@@ -87,7 +95,7 @@ def sample_view(
     seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
     # GridSample is two-dimensional at opset 18: the points become one row of an image.
     sampled = functional.grid_sample(
-        features.float(),
+        features,
         grid.transpose(1, 2).unsqueeze(1),
         mode="bilinear",
         padding_mode="border",

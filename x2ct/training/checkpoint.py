@@ -15,6 +15,7 @@ from x2ct.errors import InputError
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
 from x2ct.training.config import TrainConfig
+from x2ct.training.optimizer import Optimizer
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -25,7 +26,7 @@ class State:
 
     config: TrainConfig
     model: X2CTModel
-    optimizer: torch.optim.AdamW
+    optimizer: Optimizer
     averages: list[PowerEMA]
     step: int = 0
     seconds: float = 0.0
@@ -36,8 +37,7 @@ def save(state: State, folder: Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
-        for key, moment in state.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = moment
+    tensors |= {f"optimizer.{name}": moment for name, moment in state.optimizer.state().items()}
     for average in state.averages:
         for name, value in average.state().items():
             tensors[f"ema{average.relative_width:g}.{name}"] = value
@@ -57,15 +57,8 @@ def restore(state: State, folder: Path) -> None:
     _copy(tensors, "model.", dict(state.model.named_parameters()), folder)
     for average in state.averages:
         _copy(tensors, f"ema{average.relative_width:g}.", average.state(), folder)
-    for name, value in state.model.named_parameters():
-        moments = {
-            key: tensors[f"optimizer.{key}.{name}"]
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"optimizer.{key}.{name}" in tensors
-        }
-        state.optimizer.state[value] = {
-            key: moment if key == "step" else moment.to(value.device) for key, moment in moments.items()
-        }
+    prefix = "optimizer."
+    state.optimizer.load({n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)})
     state.step = int(metadata["step"])
     state.seconds = float(metadata["seconds"])
 

@@ -82,10 +82,12 @@ class PatchConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW, its schedule, and the averages of the weights.
+    """The optimiser, its schedule, and the averages of the weights.
 
     Attributes:
-        rate: learning rate after warm-up (weights are kept at unit norm, so it is a relative step).
+        rate: AdamW's learning rate after warm-up (weights are kept at unit norm, so it is a relative step).
+        muon: Muon's learning rate for the hidden layers' matrices; 0 leaves them to AdamW.
+        muon_momentum: Muon's momentum.
         warmup: steps of linear warm-up.
         flat: steps after which the rate decays as the inverse square root.
         cooldown: share of the run, at its end, over which the rate falls to zero linearly.
@@ -100,6 +102,8 @@ class OptimConfig:
     """
 
     rate: float = 0.005
+    muon: float = 0.0
+    muon_momentum: float = 0.95
     warmup: int = 100
     flat: int = 2000
     cooldown: float = 0.3

@@ -26,6 +26,7 @@ from x2ct.training.config import TrainConfig
 from x2ct.training.heap import keep_freed_memory
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.monitor import Monitor
+from x2ct.training.optimizer import Optimizer
 from x2ct.training.patches import Patch, draw_patches
 from x2ct.training.runs import initialise, open_run, people_of, training_geometry
 from x2ct.training.studies import StudyPool
@@ -130,19 +131,13 @@ def new_state(config: TrainConfig, device: torch.device) -> checkpoint.State:
         model = X2CTModel(config.model)
     model.normalize()
     model.to(device)
-    optim = config.optim
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=optim.rate, betas=optim.betas, eps=1e-8, weight_decay=optim.weight_decay
-    )
-    return checkpoint.State(config, model, optimizer, [PowerEMA(model, width) for width in optim.ema])
+    averages = [PowerEMA(model, width) for width in config.optim.ema]
+    return checkpoint.State(config, model, Optimizer(model, config.optim), averages)
 
 
 def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Tensor) -> float:
     """One optimiser step; returns the loss per voxel."""
     config = state.config
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, state.step)
-    state.optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for turn in range(config.optim.accumulate):
         study, rng = pool.draw(state.step * config.optim.accumulate + turn)
@@ -152,7 +147,7 @@ def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Ten
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optim.clip)
-    state.optimizer.step()
+    state.optimizer.step(learning_rate(config, state.step) / config.optim.rate)
     state.model.normalize()
     state.step += 1
     for average in state.averages:

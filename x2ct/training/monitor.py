@@ -38,7 +38,6 @@ class Monitor:
         self._recent.append(loss)
         if state.step % 20 == 0:
             self._scalar("train/loss", float(np.mean(self._recent)), state.step)
-            self._scalar("train/rate", state.optimizer.param_groups[0]["lr"], state.step)
             self._recent.clear()
 
     def validation(self, state: State, result: Validation, truth: npt.NDArray[np.float32]) -> None:

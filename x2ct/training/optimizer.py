@@ -1,0 +1,98 @@
+"""The optimiser: AdamW for all weights, or Muon for the hidden layers' matrices beside AdamW for the rest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from x2ct.model import X2CTModel
+from x2ct.model.layers import MPConv, ToVoxels
+from x2ct.training.config import OptimConfig
+
+FEWEST_INPUTS = 16
+"""A convolution over fewer channels is a first layer, which Muon's authors leave to AdamW."""
+
+
+class Optimizer:
+    """PyTorch's AdamW and, where the configuration asks for it, PyTorch's Muon, behind one step.
+
+    Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's update by the nearest
+    orthogonal one. A convolution's weight is the matrix [outputs, inputs * taps]; Muon works on a view of it. Its rate
+    is scaled to the root mean square of AdamW's updates (Liu et al. 2025, "Muon is Scalable for LLM Training").
+
+    Args:
+        model: the model whose parameters are trained.
+        config: rates, betas, and whether Muon is used.
+    """
+
+    def __init__(self, model: X2CTModel, config: OptimConfig) -> None:
+        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        hidden = _hidden_weights(model) if config.muon else []
+        taken = {id(weight) for weight in hidden}
+        rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
+        self._matrices = {weight: weight.detach().view(len(weight), -1) for weight in hidden}
+        self._adamw = torch.optim.AdamW(
+            rest, lr=config.rate, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay
+        )
+        self._muon = None
+        if hidden:
+            self._muon = torch.optim.Muon(
+                list(self._matrices.values()),
+                lr=config.muon,
+                momentum=config.muon_momentum,
+                weight_decay=0.0,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        self._config = config
+
+    def step(self, share: float) -> None:
+        """Take one step with the gradients at hand, at `share` of the configured rates, and drop the gradients."""
+        for group in self._adamw.param_groups:
+            group["lr"] = share * self._config.rate
+        self._adamw.step()
+        if self._muon is not None:
+            for group in self._muon.param_groups:
+                group["lr"] = share * self._config.muon
+            for weight, matrix in self._matrices.items():
+                matrix.grad = None if weight.grad is None else weight.grad.reshape(matrix.shape)
+            self._muon.step()
+        for parameter in self._names:
+            parameter.grad = None
+        for matrix in self._matrices.values():
+            matrix.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """The moments, each named "key.parameter" (references, not copies)."""
+        moments = {}
+        for parameter, name in self._names.items():
+            for key, value in self._state_of(parameter).items():
+                moments[f"{key}.{name}"] = value
+        return moments
+
+    def load(self, moments: dict[str, Tensor]) -> None:
+        """Take moments that `state` returned; parameters without any start anew."""
+        for parameter, name in self._names.items():
+            state = self._state_of(parameter)
+            state.clear()
+            for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
+                value = moments.get(f"{key}.{name}")
+                if value is not None:
+                    state[key] = value if key == "step" else value.to(parameter.device)
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        matrix = self._matrices.get(parameter)
+        if matrix is not None and self._muon is not None:
+            return self._muon.state[matrix]
+        return self._adamw.state[parameter]
+
+
+def _hidden_weights(model: X2CTModel) -> list[Tensor]:
+    """The convolutions' weights but for first and last layers."""
+    return [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, MPConv)
+        and not isinstance(module, ToVoxels)
+        and module.weight.ndim > 2
+        and module.weight.shape[1] >= FEWEST_INPUTS
+    ]
