@@ -189,7 +189,7 @@ class TrainConfig:
         object.__setattr__(self, "regions", tuple(self.regions))
         object.__setattr__(self, "display_p99", tuple(self.display_p99))
         if self.model.sigma_max != self.diffusion.sigma_max:
-            found = (self.model.sigma_max, self.diffusion.sigma_max)
+            found = f"{self.model.sigma_max:g} and {self.diffusion.sigma_max:g}"
             raise InputError.of("train config", "sigma_max of model and diffusion", found=found, expected="one value")
         if any(size % self.model.stride for size in self.patch.sizes):
             raise InputError.of(
