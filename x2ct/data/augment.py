@@ -35,6 +35,8 @@ class AugmentConfig:
         warp_mm: standard deviation of a smooth random displacement.
         flip: probability of exchanging left and right.
         density: largest relative change of bone and lung density.
+        lesions: largest number of synthetic masses, calcifications and cavities put into the body.
+        lesion_mm: smallest and largest radius of one; drawn evenly in the logarithm.
         crop: probability of a field of view that cuts the body.
         cone: probability of a cone beam instead of the bundle's own geometry.
         view_deg: largest error of a view's angle, known to the network.
@@ -52,6 +54,8 @@ class AugmentConfig:
     warp_mm: float = 5.0
     flip: float = 0.5
     density: float = 0.1
+    lesions: int = 0
+    lesion_mm: tuple[float, float] = (4.0, 25.0)
     crop: float = 0.25
     cone: float = 0.35
     view_deg: float = 4.0
@@ -62,8 +66,8 @@ class AugmentConfig:
     drop: tuple[float, ...] = (0.08, 0.15)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "margin_mm", tuple(self.margin_mm))
-        object.__setattr__(self, "drop", tuple(self.drop))
+        for name in ("margin_mm", "lesion_mm", "drop"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def augmented_study(
     box_shape = np.asarray(grid.shape) + 2 * margin
     box = _resampled_box(person, box_shape, spacing, config, rng)
     box = _change_density(box, config, rng)
+    _insert_lesions(box, spacing, config, rng)
     if rng.random() < config.crop:
         _cut_field_of_view(box, spacing, rng)
     index_to_mm = np.diag([*spacing, 1.0])
@@ -198,6 +203,32 @@ def _change_density(hu: FloatArray, config: AugmentConfig, rng: np.random.Genera
     knots = np.asarray([-1000.0, -850.0, -400.0, 150.0, 3000.0])
     values = np.asarray([-1000.0, -1000.0 + 150.0 * lung, -400.0, 150.0, 150.0 + 2850.0 * bone])
     return np.asarray(np.interp(hu, knots, values), np.float32)
+
+
+LESION_HU = ((0.0, 80.0), (0.0, 80.0), (0.0, 80.0), (200.0, 900.0), (-1000.0, -700.0))
+"""Ranges that a lesion's HU are drawn from, one of them each time: masses, calcifications, cavities."""
+
+LESION_EDGE_MM = 2.0
+
+
+def _insert_lesions(hu: FloatArray, spacing: FloatArray, config: AugmentConfig, rng: np.random.Generator) -> None:
+    """Put ellipsoids of another density into the body, in place.
+
+    Only the X-rays tell where they are: a network that draws the anatomy it remembers misses them.
+    """
+    for _ in range(int(rng.integers(config.lesions + 1))):
+        radii = np.exp(rng.uniform(*np.log(config.lesion_mm)) + rng.uniform(-0.3, 0.3, 3))
+        value = rng.uniform(*LESION_HU[int(rng.integers(len(LESION_HU)))])
+        centre = rng.uniform(0.15, 0.85, 3) * hu.shape
+        reach = (radii + 3 * LESION_EDGE_MM) / spacing
+        low = np.maximum(centre - reach, 0).astype(int)
+        high = np.minimum(centre + reach + 1, hu.shape).astype(int)
+        part = hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        axes = np.ogrid[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        squares = [((axis - c) * s / r) ** 2 for axis, c, s, r in zip(axes, centre, spacing, radii, strict=True)]
+        outside_mm = (np.sqrt(sum(squares)) - 1) * radii.min()
+        share = np.where(part > -1000, 1 / (1 + np.exp(np.clip(outside_mm / (LESION_EDGE_MM / 2), -30, 30))), 0)
+        part += (share * (value - part)).astype(np.float32)
 
 
 def _cut_field_of_view(hu: FloatArray, spacing: FloatArray, rng: np.random.Generator) -> None:

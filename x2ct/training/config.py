@@ -151,7 +151,8 @@ class TrainConfig:
         optim: optimiser, schedule and averages.
         augment: how studies vary.
         detector_spacing_mm: pixel pitch of the encoder's input images (rows, columns).
-        regions: which people of the shards are used, by region; empty for all.
+        regions: which patients of the shards are used, by region; empty for all.
+        turns: how often a round of all training patients takes each patient of each of `regions`; () for once.
         pool: studies kept at hand, of which each step draws one.
         refresh: steps after which the oldest study of the pool is replaced.
         workers: threads that make studies ahead; more do not change what is drawn.
@@ -174,6 +175,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detector_spacing_mm: tuple[float, float] = (1.25, 1.25)
     regions: tuple[str, ...] = ("chest",)
+    turns: tuple[int, ...] = ()
     pool: int = 8
     refresh: int = 4
     workers: int = 1
@@ -187,6 +189,10 @@ class TrainConfig:
             raise InputError.of("train config", "steps and minutes", found=found, expected="at least one above 0")
         object.__setattr__(self, "detector_spacing_mm", tuple(self.detector_spacing_mm))
         object.__setattr__(self, "regions", tuple(self.regions))
+        object.__setattr__(self, "turns", tuple(self.turns))
+        if self.turns and (len(self.turns) != len(self.regions) or min(self.turns) < 1):
+            found = f"{self.turns} for {self.regions}"
+            raise InputError.of("train config", "turns", found=found, expected="one number from 1 on for each region")
         object.__setattr__(self, "display_p99", tuple(self.display_p99))
         if self.model.sigma_max != self.diffusion.sigma_max:
             found = f"{self.model.sigma_max:g} and {self.diffusion.sigma_max:g}"

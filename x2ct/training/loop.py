@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import Study, plain_study
-from x2ct.data.shards import ShardSet
+from x2ct.data.shards import Person, ShardSet
 from x2ct.grid import Grid
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
@@ -121,10 +121,11 @@ def train(
     coords = torch.from_numpy(shard_set.grid.coordinates()).to(target)
     studies = {
         "validation": [plain_study(person, shard_set.grid, geometry) for person in held_out],
-        "train": [plain_study(person, shard_set.grid, geometry) for person in people[:WATCHED]],
+        "train": [plain_study(person, shard_set.grid, geometry) for person in _watched(people)],
     }
+    turns = dict(zip(config.regions, config.turns, strict=True)) if config.turns else {}
     pool = StudyPool(
-        people,
+        [person for person in people for _ in range(turns.get(person.region, 1))],
         shard_set.grid,
         geometry,
         config.augment,
@@ -150,6 +151,12 @@ def train(
             if state.step % config.checkpoint_every == 0 or last or caught:
                 checkpoint.save(state, run_dir)
     return TrainResult(state.step, state.progress >= 1, state.seconds, caught[0] if caught else None)
+
+
+def _watched(people: tuple[Person, ...]) -> tuple[Person, ...]:
+    """Return the training patients that are validated: of the region of the first, spread over the list."""
+    same = [person for person in people if person.region == people[0].region]
+    return tuple(same[:: max(1, len(same) // WATCHED)][:WATCHED])
 
 
 @contextmanager
