@@ -15,6 +15,9 @@ BoolArray = npt.NDArray[np.bool_]
 TISSUE_HU = -500
 """Between lung (about -800) or foam, and fat (about -100)."""
 
+BONE_HU = 150
+"""Above soft tissue; contrast in vessels and bowel reaches it too."""
+
 OPENING_MM = 6.0
 """Radius of the opening: table tops, tubes and clothes are thinner than 12 mm, a limb is not."""
 
@@ -35,6 +38,7 @@ class Body:
         region: "chest" if lungs were found, else "other".
         lungs_mm: (2, 3) bounding box of the lungs in patient mm, or None.
         body_mm: (2, 3) bounding box of the body in patient mm.
+        bone_share: share of the body's voxels above `BONE_HU`.
         origin: 4x4 float64, patient mm -> the source's world mm (a translation).
     """
 
@@ -43,6 +47,7 @@ class Body:
     region: str
     lungs_mm: FloatArray | None
     body_mm: FloatArray
+    bone_share: float
     origin: FloatArray
 
 
@@ -133,6 +138,7 @@ def extract_body(hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lun
         region="other" if lungs is None else "chest",
         lungs_mm=None if lungs is None else _box_mm(lungs, index_to_mm),
         body_mm=_box_mm(body, index_to_mm),
+        bone_share=float((hu[body] > BONE_HU).mean()),
         origin=origin,
     )
 
