@@ -25,7 +25,7 @@ SMALLEST_LUNG_MM2 = 1500.0
 """A slice through a lung is larger; a pocket of air and cloth under a back is smaller."""
 
 HULL_GROWTH = 0.5
-"""By this share of a lost lung, the body's convex hull may grow to hold it; for a table's hollow, it grows by more than 1."""
+"""A lost lung may widen the body's convex hull by this share of itself; a table's hollow widens it by all of itself."""
 
 LUNG_LITRES = 1.0
 """Less air than this inside a body is bowel gas or the lungs' bases."""
@@ -87,7 +87,9 @@ def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> B
         missing[:, :, k] = ndimage.binary_fill_holes(tissue[:, :, k]) & ~tissue[:, :, k] & ~body[:, :, k]
     # In thin patients the chest wall beside a lung is thinner than the opening, which then leaves the lung outside.
     lungs = _lost_lungs(np.asarray(hu), missing, body, spacing_mm)
-    for k in np.flatnonzero(lungs.any(axis=(0, 1))):
+    for k in range(tissue.shape[2]):
+        if not lungs[:, :, k].any():
+            continue
         wall = tissue[:, :, k] & _dilate(lungs[:, :, k], spacing_mm, 2 * OPENING_MM)
         body[:, :, k] = ndimage.binary_fill_holes(body[:, :, k] | lungs[:, :, k] | wall)
     return body
