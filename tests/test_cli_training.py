@@ -70,6 +70,23 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
     assert Volume.load(folder / "ct.nii.gz").shape == (32, 32, 32)
 
 
+def test_a_patient_table_and_contact_sheets_by_command(folder: Path, tmp_path: Path) -> None:
+    marks = tmp_path / "patients.csv"
+    marks.write_text("id,split,reason\ndamaged,leave-out,half of the file is missing\nperson1,validation,\n")
+    command = ["prepare", folder / "cts", "-o", tmp_path / "shards", "--patients", marks, "--preview"]
+    done = run(*command, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert "note: damaged left out: half of the file is missing" in done.stderr
+    result = json.loads(done.stdout)
+    assert result["left_out"] == [["damaged", "half of the file is missing"]]
+    assert result["validation"] == ["person1"]
+    assert {p.name for p in (tmp_path / "shards").glob("*.png")} >= {"person0.png", "_overview1.png"}
+    marks.write_text("id,split\nperson9,train\n")
+    wrong = run(*command)
+    assert wrong.exit_code == 2
+    assert "person9" in wrong.stderr and len(wrong.stderr.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -72,6 +72,36 @@ def test_lungs_belong_to_the_body_even_behind_a_thin_wall() -> None:
     assert found[lungs].mean() > 0.999
 
 
+def test_a_lung_that_tapers_off_behind_a_thin_wall_is_kept_to_its_tip() -> None:
+    """Its last slices are crescents outside of the convex hull of what the opening leaves there."""
+    x, y = np.meshgrid(np.arange(-42, 42) * 4.0, np.arange(-30, 30) * 4.0, indexing="ij")
+    hu = np.full((*x.shape, 20), -1000.0)
+    hu[np.hypot(x / 150, y / 100) < 1] = 40.0
+    for k in range(20):
+        lung = (
+            (np.hypot(x / 140, y / 90) < 1)
+            & (x > 50)
+            & (abs(y) < 60)
+            & (np.hypot(x / (128 - 4 * k), y / (78 - 4 * k)) > 1)
+        )
+        hu[lung, k] = -850.0
+    found = body_mask(hu, (4.0, 4.0, 4.0))
+    assert found[np.hypot(x / 148, y / 98) < 1].mean() > 0.999
+    assert not found[np.hypot(x / 152, y / 102) > 1].any()
+
+
+def test_a_table_filled_with_foam_like_lung_goes() -> None:
+    hu = chest()
+    scan, table = with_table(hu)
+    back = int(np.argwhere(table)[:, 1].max())
+    hollow = np.zeros(hu.shape, bool)
+    hollow[11:-11, back - 4 : back, :] = True
+    scan[hollow] = np.random.default_rng(0).normal(-850, 40, int(hollow.sum()))
+    found = body_mask(scan, CHEST.spacing_mm)
+    assert found[hollow].mean() < 0.001
+    assert found[table].mean() < 0.12
+
+
 def test_gas_in_the_body_belongs_to_it() -> None:
     hu = chest()
     hu[40:46, 30:36] = -1000.0  # a windpipe through all slices
@@ -92,6 +122,42 @@ def test_lungs_are_found_in_a_chest_and_not_in_a_limb() -> None:
     assert 2 * (lungs & truth).sum() / (lungs.sum() + truth.sum()) > 0.9
     leg = phantom.limb(LIMB)
     assert lung_mask(leg, body_mask(leg, LIMB.spacing_mm), LIMB.spacing_mm) is None
+
+
+def test_gas_in_the_bowel_is_no_lung() -> None:
+    hu = chest()
+    lungs = np.abs(hu + 820) < 100
+    gas = np.where(lungs, np.random.default_rng(0).normal(-990, 15, hu.shape), hu)
+    body = body_mask(hu, CHEST.spacing_mm)
+    assert lung_mask(hu, body, CHEST.spacing_mm) is not None
+    assert lung_mask(gas, body, CHEST.spacing_mm) is None
+
+
+def test_a_windpipe_above_the_lungs_does_not_move_the_grid() -> None:
+    """However much of the neck a scan holds, the same lungs lie at the same place of the grid."""
+    hu = chest()
+    lungs = lung_mask(hu, body_mask(hu, CHEST.spacing_mm), CHEST.spacing_mm)
+    assert lungs is not None
+    x, y, top = np.argwhere(lungs)[np.argwhere(lungs)[:, 2].argmax()]
+    neck = np.full((*CHEST.shape[:2], 20), -1000.0, np.float32)
+    neck[x - 12 : x + 16, y - 8 : y + 12] = 40.0
+    scan = np.concatenate([hu[:, :, : top + 3], neck], axis=2)
+    scan[x : x + 4, y : y + 4, top:-3] = -900.0  # 4 cm2
+    short, long = (extract_body(part, CHEST.index_to_mm) for part in (scan[:, :, : top + 3], scan))
+    assert short is not None and long is not None and long.lungs_mm is not None
+    assert np.array_equal(short.index_to_mm[2], long.index_to_mm[2])
+    assert np.ptp(long.lungs_mm[:, 2]) <= np.ptp(np.flatnonzero(lungs.any(axis=(0, 1)))) * CHEST.spacing_mm[2]
+
+
+def test_the_share_of_bone_counts_body_voxels_alone() -> None:
+    hu = np.where(np.hypot(*np.meshgrid(np.arange(-40, 40), np.arange(-40, 40))) < 30, 40.0, -1000.0)
+    hu = np.repeat(hu[:, :, None], 10, axis=2)
+    hu[35:45, 35:45] = 700.0
+    scan = hu.copy()
+    scan[:, 75:77] = 2000.0  # a table's sheet
+    body = extract_body(scan, np.diag([2.0, 2.0, 2.0, 1.0]))
+    assert body is not None
+    assert body.bone_share == pytest.approx(100 * 10 / (hu > -500).sum(), rel=0.02)
 
 
 def trunk() -> tuple[np.ndarray, np.ndarray]:
@@ -319,3 +385,139 @@ def test_a_dicom_folder_is_one_person(cts: Path, tmp_path: Path) -> None:
     assert np.array_equal(people["scan"].hu(), people["a"].hu())
     assert np.allclose(people["scan"].index_to_mm, people["a"].index_to_mm)
     assert json.loads((tmp_path / "out" / "index.json").read_text())["people"][3]["made_from"]["files"] == hu.shape[2]
+
+
+# ------------------------------------------------------------------------------------------------ the patient table
+
+
+def table(folder: Path, text: str) -> Path:
+    path = folder / "patients.csv"
+    path.write_text(text)
+    return path
+
+
+def test_a_patient_table_says_who_is_used_for_what(cts: Path, tmp_path: Path) -> None:
+    marks = table(
+        tmp_path,
+        "id,split,region,reason,source,licence\n"
+        'a,leave-out,,"cut, and noisy",somewhere,CC BY 4.0\n'
+        "b,validation,chest,,,\n",
+    )
+    out = tmp_path / "shards"
+    prepare(cts, out, validation=[])
+    result = prepare(cts, out, patients=marks)
+    assert result.people == ("b", "more_c")
+    assert result.left_out == (("a", "cut, and noisy"),)
+    assert result.validation == ("b",)
+    assert result.kept == ("b", "more_c")  # a mark makes no shard again
+    assert {p.id: (p.split, p.region) for p in ShardSet.open(out).people} == {
+        "b": ("validation", "chest"),
+        "more_c": ("train", "other"),
+    }
+    left_out = json.loads((out / "index.json").read_text())["left_out"]
+    assert left_out == [{"id": "a", "reason": "cut, and noisy"}]
+    # Without the table, all is as it was found.
+    assert prepare(cts, out, validation=[]).people == ("a", "b", "more_c")
+    assert {p.region for p in ShardSet.open(out).people} == {"other"}
+    assert json.loads((out / "index.json").read_text())["left_out"] == []
+
+
+def test_chance_sets_aside_only_patients_whom_the_table_leaves_open(cts: Path, tmp_path: Path) -> None:
+    for open_one, others in (("a", ("b", "more_c")), ("b", ("a", "more_c")), ("more_c", ("a", "b"))):
+        marks = table(tmp_path, "id,split\n" + "".join(f"{name},train\n" for name in others))
+        assert prepare(cts, tmp_path / "shards", patients=marks).validation == (open_one,)
+    marks = table(tmp_path, "id,split\na,train\nb,train\nmore_c,train\n")
+    assert prepare(cts, tmp_path / "shards", patients=marks).validation == ()
+    assert prepare(
+        cts, tmp_path / "shards", patients=table(tmp_path, "id,split\nb,\n"), validation=["a"]
+    ).validation == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("id,split\nnobody,train\n", "nobody"),
+        ("id,splits\na,train\n", "splits"),
+        ("split\ntrain\n", "columns"),
+        ("id,split\na,test\n", "line 2: split: found test"),
+        ("id,region\na,leg\n", "line 2: region: found leg"),
+        ("id,split\na,train\na,train\n", "a again"),
+        ("id,split\na,leave-out\n", "why a is left out"),
+        ("id,split\na\n", "line 2: columns"),
+        ("id,split\nc,train\n", "found c, expected one of a, b, more_c"),
+        ("id,split\nb,train\n", "validation: found b"),
+    ],
+)
+def test_a_wrong_patient_table_is_one_line(text: str, named: str, cts: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=named) as caught:
+        prepare(cts, tmp_path / "shards", patients=table(tmp_path, text), validation=["b"])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "shards").exists()
+
+
+# ------------------------------------------------------------------------------------------------ contact sheets
+
+
+def test_sheets_are_written_once_and_made_again_when_they_would_change(cts: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    out = tmp_path / "shards"
+    (cts / "text.nii").write_text("not a CT")
+
+    def run(**options: object) -> dict[str, tuple[int, bytes]]:
+        result = prepare(cts, out, grid=LIMB, validation=[], preview=True, **options)  # type: ignore[arg-type]
+        assert result.people == ("a", "b", "more_c") and len(result.failures) == 1
+        return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.glob("[!_]*.png")}
+
+    prepare(cts, out, grid=LIMB, validation=[])
+    assert not list(out.glob("*.png"))
+    first = run()  # of patients whose shards an earlier run has made
+    assert sorted(first) == ["a.png", "b.png", "more_c.png"]
+    with Image.open(out / "_overview1.png") as picture:
+        assert picture.width > 3 * 400
+    assert run() == first
+    (out / "a.png").unlink()
+    again = run()
+    assert again["a.png"][1] == first["a.png"][1]  # the same bytes twice
+    assert again["b.png"] == first["b.png"]
+    marked = run(patients=table(tmp_path, "id,region\nb,chest\n"))
+    assert marked["b.png"][1] != first["b.png"][1] and marked["a.png"] == again["a.png"]
+    save(cts / "a.nii.gz", phantom.limb(LIMB, 8), LIMB)
+    prepare(cts, out, grid=LIMB, validation=[])
+    assert not (out / "a.png").exists()  # rather none than one of another shard
+    assert run()["a.png"][1] != first["a.png"][1]
+    assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+
+def test_a_sheet_shows_slices_bones_and_the_x_rays_of_training(
+    cts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from x2ct import panels, preview
+    from x2ct.data import sheets
+    from x2ct.data.augment import plain_study
+    from x2ct.training.config import TrainConfig
+    from x2ct.training.runs import training_geometry
+
+    prepare(cts / "b.nii", tmp_path / "shards", grid=LIMB)
+    (person,) = ShardSet.open(tmp_path / "shards").people
+    drawn: list[tuple[list[list[str]], str]] = []
+    seen = []
+
+    def page(rows: list[list[panels.Panel]], footer: str, heading: str = "") -> object:
+        drawn.append(([[panel.title.split(",")[0] for panel in row] for row in rows], heading))
+        return panels.page(rows, footer, heading)
+
+    def xray_panels(xrays: dict, height: int) -> list[panels.Panel]:
+        seen.extend(xray.image for xray in xrays.values())
+        return original(xrays, height)
+
+    original = preview._xray_panels
+    monkeypatch.setattr(preview, "page", page)
+    monkeypatch.setattr(preview, "_xray_panels", xray_panels)
+    assert sheets.sheet(person, LIMB).startswith(b"\x89PNG")
+    ((titles, heading),) = drawn
+    assert titles == [["coronal", "sagittal", "axial", "X-ray"], ["bone (MIP)"] * 3 + ["X-ray"]]
+    for word in ("b: other", "no lungs", "32 x 32 x 24 voxels of 4 x 4 x 8 mm", "bone "):
+        assert word in heading
+    study = plain_study(person, LIMB, training_geometry(TrainConfig()))
+    assert np.allclose(np.stack(seen), study.views, rtol=1e-5)

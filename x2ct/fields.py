@@ -1,11 +1,13 @@
-"""Reading JSON that may be wrong: every field checked where it enters, every complaint a line naming file and field."""
+"""Reading JSON and CSV that may be wrong: each field checked where it enters, each complaint names file and field."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeAlias, cast
 
@@ -192,3 +194,35 @@ def parse(source: Path, data: bytes) -> Fields:
         )
         raise InputError.of(source, "file", found=what, expected="JSON") from None
     return Fields(source, value)
+
+
+def read_table(source: Path, known: Sequence[str]) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Read a CSV in UTF-8 whose first line names its columns.
+
+    Args:
+        source: the file.
+        known: the columns that it may have.
+
+    Returns:
+        Its columns, and each further line's text by column, without blanks at either end.
+
+    Raises:
+        InputError: no such file, no CSV, an unknown or doubled column, or a line with another number of columns.
+    """
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError.of(source, "file", found=error, expected="a CSV in UTF-8") from error
+    try:
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        rows: list[dict[str | None, str | None]] = list(reader)
+        columns = tuple(reader.fieldnames or ())
+    except csv.Error as error:
+        raise InputError.of(source, "content", found=error, expected="a CSV") from error
+    if unknown := [name for name in columns if name not in known or columns.count(name) > 1]:
+        raise InputError.of(source, "columns", found=", ".join(unknown), expected=f"some of {', '.join(known)}, once")
+    for number, row in enumerate(rows, 2):
+        if None in row.values() or None in row:
+            where = f"{source}: line {number}"
+            raise InputError.of(where, "columns", found="another number than the first line's", expected="one for each")
+    return columns, [{str(name): str(text).strip() for name, text in row.items()} for row in rows]

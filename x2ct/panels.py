@@ -37,8 +37,14 @@ def window(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
 
 
-def page(rows: Sequence[Sequence[Panel]], footer: str) -> Image:
-    """Panels in columns as wide as their widest, each with its title and the letters at its sides; one line below."""
+def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Image:
+    """Draw panels in columns as wide as their widest, each with its title and the letters at its sides.
+
+    Args:
+        rows: of panels, from the top.
+        footer: one line below them.
+        heading: one line above them; none takes no room.
+    """
     from PIL import Image as images
     from PIL import ImageDraw
 
@@ -46,10 +52,12 @@ def page(rows: Sequence[Sequence[Panel]], footer: str) -> Image:
     widths = [max((row[i].image.width for row in rows if i < len(row)), default=0) for i in range(columns)]
     heights = [max(panel.image.height for panel in row) + _TITLE for row in rows]
     font, small = _font(13), _font(12)
-    width = max(sum(widths) + _GAP * (columns + 1), 2 * _GAP + round(font.getlength(footer)))
-    page = images.new("RGB", (width, sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
+    width = max(sum(widths) + _GAP * (columns + 1), *(2 * _GAP + round(font.getlength(t)) for t in (footer, heading)))
+    above = _TITLE + _GAP if heading else 0
+    page = images.new("RGB", (width, above + sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
     draw = ImageDraw.Draw(page)
-    y = _GAP // 2
+    draw.text((_GAP, _GAP // 2), heading, fill=_INK, font=font)
+    y = above + _GAP // 2
     for row, height in zip(rows, heights, strict=True):
         x = _GAP
         for panel, column in zip(row, widths, strict=False):

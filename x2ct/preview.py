@@ -42,7 +42,12 @@ _XRAY = "X-ray, "
 
 
 def preview(
-    volume: Volume, xrays: Mapping[str, XRay] | None = None, *, synthetic: bool = True, panel_px: int = 320
+    volume: Volume,
+    xrays: Mapping[str, XRay] | None = None,
+    *,
+    synthetic: bool = True,
+    panel_px: int = 320,
+    heading: str = "",
 ) -> Image:
     """Centre slices above, bone (maximum intensity) below, the X-rays beside them.
 
@@ -51,6 +56,7 @@ def preview(
         xrays: by view name.
         synthetic: whether the picture says that this is no scan of a person.
         panel_px: the longest side of the volume, in pixels.
+        heading: one line above the panels.
 
     Returns:
         An RGB picture.
@@ -61,7 +67,7 @@ def preview(
     height = slices[0].image.height
     pictures = _xray_panels(xrays or {}, height)
     rows = [[*slices, *pictures[:1]], [*bone, *pictures[1:2]]]
-    return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION)
+    return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION, heading)
 
 
 def comparison(

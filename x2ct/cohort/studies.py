@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 from x2ct.errors import InputError
+from x2ct.fields import read_table
 
 COLUMNS = ("id", "ap", "pa", "lateral", "geometry", "seed")
 """What a manifest may have; `id` and at least one view it must have."""
@@ -39,9 +38,7 @@ def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
             view, or a seed that is no number.
     """
     source = Path(path)
-    columns, table = _table(source)
-    if unknown := [name for name in columns if name not in COLUMNS]:
-        raise InputError.of(source, "columns", found=", ".join(unknown), expected=f"some of {', '.join(COLUMNS)}")
+    columns, table = read_table(source, COLUMNS)
     if not 0 < len(table) <= MAX_STUDIES or "id" not in columns:
         found = f"{len(table)} studies with columns {', '.join(columns) or 'none'}"
         raise InputError.of(source, "content", found=found, expected=f"an id column and 1 to {MAX_STUDIES} studies")
@@ -53,25 +50,8 @@ def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
     return studies
 
 
-def _table(source: Path) -> tuple[tuple[str, ...], list[dict[str, str | None]]]:
-    """A CSV's columns and rows."""
-    try:
-        text = source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError.of(source, "file", found=error, expected="a CSV in UTF-8") from error
-    try:
-        reader = csv.DictReader(io.StringIO(text), strict=True)
-        rows: list[dict[str, str | None]] = list(reader)
-        return tuple(reader.fieldnames or ()), rows
-    except csv.Error as error:
-        raise InputError.of(source, "content", found=error, expected="a CSV") from error
-
-
-def _study(source: Path, number: int, row: dict[str, str | None]) -> Study:
+def _study(source: Path, number: int, told: dict[str, str]) -> Study:
     where = f"{source}: line {number}"
-    if None in row.values() or None in row:
-        raise InputError.of(where, "columns", found="another number than the first line's", expected="one for each")
-    told = {name: (text or "").strip() for name, text in row.items()}
     name = told["id"]
     if not _ID.fullmatch(name) or name.lower() == SUMMARY:
         expected = f"letters, digits, '.', '_' and '-', and not {SUMMARY}: it names files"

@@ -20,7 +20,14 @@ def prepare(
         list[str] | None,
         typer.Option(help="A person (by file name) to set aside; may be repeated. By default one in ten."),
     ] = None,
+    patients: Annotated[
+        Path | None,
+        typer.Option(help="A CSV with a patient's id, split (train, validation, leave-out), region, reason a line."),
+    ] = None,
     centre: Annotated[str, typer.Option(help="What the grid is centred on: lungs or body.")] = "lungs",
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Also write each patient's contact sheet, ID.png, and overviews.")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -39,10 +46,14 @@ def prepare(
             grid=Grid(shape, spacing),
             options=PrepareOptions(centre),
             validation=validation,
+            patients=patients,
+            preview=preview,
             progress=display.step,
         )
     for source, reason in done.failures:
         terminal.note("warning", f"{source} left out: {reason}", quiet)
+    for name, reason in done.left_out:
+        terminal.note("note", f"{name} left out: {reason}", quiet)
     told = f"{output}: {len(done.people)} people ({len(done.kept)} from before), {len(done.validation)} for validation"
     terminal.show(reports.to_json(vars(done)).rstrip() if json else told, quiet and not json)
     if done.failures:

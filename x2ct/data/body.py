@@ -15,11 +15,17 @@ BoolArray = npt.NDArray[np.bool_]
 TISSUE_HU = -500
 """Between lung (about -800) or foam, and fat (about -100)."""
 
+BONE_HU = 150
+"""Above soft tissue; contrast in vessels and bowel reaches it too."""
+
 OPENING_MM = 6.0
 """Radius of the opening: table tops, tubes and clothes are thinner than 12 mm, a limb is not."""
 
 SMALLEST_LUNG_MM2 = 1500.0
 """A slice through a lung is larger; a pocket of air and cloth under a back is smaller."""
+
+HULL_GROWTH = 0.5
+"""A lost lung may widen the body's convex hull by this share of itself; a table's hollow widens it by all of itself."""
 
 LUNG_LITRES = 1.0
 """Less air than this inside a body is bowel gas or the lungs' bases."""
@@ -35,6 +41,7 @@ class Body:
         region: "chest" if lungs were found, else "other".
         lungs_mm: (2, 3) bounding box of the lungs in patient mm, or None.
         body_mm: (2, 3) bounding box of the body in patient mm.
+        bone_share: share of the body's voxels above `BONE_HU`.
         origin: 4x4 float64, patient mm -> the source's world mm (a translation).
     """
 
@@ -43,6 +50,7 @@ class Body:
     region: str
     lungs_mm: FloatArray | None
     body_mm: FloatArray
+    bone_share: float
     origin: FloatArray
 
 
@@ -71,20 +79,28 @@ def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> B
     sizes[0] = 0
     core = labels == int(np.argmax(sizes))
     body = np.empty(tissue.shape, np.bool_)
+    missing = np.zeros(tissue.shape, np.bool_)
     for k in range(tissue.shape[2]):
         # A pixel more than was eroded: the skin's own blurred edge belongs to the body.
         grown = tissue[:, :, k] & _dilate(core[:, :, k], spacing_mm, OPENING_MM + max(spacing_mm[:2]))
-        whole = ndimage.binary_fill_holes(grown)
-        lungs = _thin_walled_lungs(np.asarray(hu[:, :, k]), tissue[:, :, k], whole, spacing_mm)
-        if lungs.any():
-            wall = tissue[:, :, k] & _dilate(lungs, spacing_mm, 2 * OPENING_MM)
-            whole = ndimage.binary_fill_holes(whole | lungs | wall)
-        body[:, :, k] = whole
+        body[:, :, k] = ndimage.binary_fill_holes(grown)
+        missing[:, :, k] = ndimage.binary_fill_holes(tissue[:, :, k]) & ~tissue[:, :, k] & ~body[:, :, k]
+    # In thin patients the chest wall beside a lung is thinner than the opening, which then leaves the lung outside.
+    lungs = _lost_lungs(np.asarray(hu), missing, body, spacing_mm)
+    for k in range(tissue.shape[2]):
+        if not lungs[:, :, k].any():
+            continue
+        wall = tissue[:, :, k] & _dilate(lungs[:, :, k], spacing_mm, 2 * OPENING_MM)
+        body[:, :, k] = ndimage.binary_fill_holes(body[:, :, k] | lungs[:, :, k] | wall)
     return body
 
 
 def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, float, float]) -> BoolArray | None:
-    """The one or two largest pieces of lung-like air in the body, or None if they are too small to be lungs."""
+    """The one or two largest pieces of lung-like air in the body, or None if they are too small to be lungs.
+
+    They end with the first and the last slice that holds `SMALLEST_LUNG_MM2` of them, so that the windpipe above the
+    lungs, of which a scan holds more or less, does not count.
+    """
     from scipy import ndimage
 
     labels, count = ndimage.label(body & (np.asarray(hu) < TISSUE_HU))
@@ -98,7 +114,13 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
         piece = labels == label
         if litres[label] >= 0.2 * LUNG_LITRES and _is_lung(hu[piece]):
             found |= piece
-    return found if float(found.sum()) * float(np.prod(spacing_mm)) * 1e-6 >= LUNG_LITRES else None
+    if float(found.sum()) * float(np.prod(spacing_mm)) * 1e-6 < LUNG_LITRES:
+        return None
+    large = np.flatnonzero(found.sum(axis=(0, 1)) * spacing_mm[0] * spacing_mm[1] >= SMALLEST_LUNG_MM2)
+    if not len(large):
+        return None
+    found[:, :, : large[0]] = found[:, :, large[-1] + 1 :] = False
+    return found
 
 
 def extract_body(hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lungs") -> Body | None:
@@ -133,6 +155,7 @@ def extract_body(hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lun
         region="other" if lungs is None else "chest",
         lungs_mm=None if lungs is None else _box_mm(lungs, index_to_mm),
         body_mm=_box_mm(body, index_to_mm),
+        bone_share=float((hu[body] > BONE_HU).mean()),
         origin=origin,
     )
 
@@ -166,32 +189,40 @@ def coarsen(
     return volume, matrix
 
 
-def _thin_walled_lungs(
-    hu: npt.NDArray[Any], tissue: BoolArray, body: BoolArray, spacing_mm: tuple[float, float, float]
+def _lost_lungs(
+    hu: npt.NDArray[Any], missing: BoolArray, body: BoolArray, spacing_mm: tuple[float, float, float]
 ) -> BoolArray:
-    # In thin people the chest wall beside a lung is thinner than the opening, which then leaves the lung outside. What
-    # the tissue encloses, is lung by its HU and lies in the body's convex hull (unlike a table's hollow) comes back.
-    from scipy import ndimage, spatial
+    # The missing air that is lung by its HU, size and place: a lung that was lost leaves a hollow in the body, while a
+    # table lies beside the body, whose convex hull would have to grow to hold the table's hollow.
+    from scipy import ndimage
 
-    missing = ndimage.binary_fill_holes(tissue) & ~tissue & ~body
-    found = np.zeros(body.shape, np.bool_)
-    points = np.argwhere(body)
-    if not missing.any() or len(points) < 3 or np.any(np.ptp(points, axis=0) == 0):
-        return found
-    hull = spatial.ConvexHull(points).equations
     labels, count = ndimage.label(missing)
-    for label in range(1, count + 1):
-        hole = np.argwhere(labels == label)
-        inside = np.all(hole @ hull[:, :2].T + hull[:, 2] <= 0, axis=1)
-        area = len(hole) * spacing_mm[0] * spacing_mm[1]
-        if area >= SMALLEST_LUNG_MM2 and inside.mean() > 0.8 and _is_lung(hu[labels == label]):
-            found |= labels == label
+    found = np.zeros(missing.shape, np.bool_)
+    for label, place in enumerate(ndimage.find_objects(labels, count), 1):
+        piece = labels[place] == label
+        largest_mm2 = piece.sum(axis=(0, 1)).max() * spacing_mm[0] * spacing_mm[1]
+        if largest_mm2 < SMALLEST_LUNG_MM2 or not _is_lung(hu[place][piece]):
+            continue
+        growth = 0.0
+        for k in range(place[2].start, place[2].stop):
+            growth += _hull_area(body[:, :, k] | (labels[:, :, k] == label)) - _hull_area(body[:, :, k])
+        if growth < HULL_GROWTH * float(piece.sum()):
+            found[place] |= piece
     return found
 
 
+def _hull_area(mask: BoolArray) -> float:
+    from scipy import spatial
+
+    points = np.argwhere(mask)
+    if len(points) < 3 or np.any(np.ptp(points, axis=0) == 0):
+        return 0.0
+    return float(spatial.ConvexHull(points).volume)  # in two dimensions, "volume" is the area
+
+
 def _is_lung(hu: npt.NDArray[Any]) -> bool:
-    # Air outside is -1000; lungs keep some blood and walls in every voxel.
-    return -970 < float(np.median(hu)) < -600
+    # Lungs keep some blood and walls in nearly every voxel. Air outside and gas in the bowel are -1000, but for noise.
+    return float(np.percentile(hu, 25)) > -970 and float(np.median(hu)) < -600
 
 
 def _erode(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:

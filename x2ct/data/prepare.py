@@ -14,12 +14,14 @@ import numpy as np
 
 from x2ct import output
 from x2ct.data.body import Body, coarsen, extract_body
-from x2ct.data.shards import INDEX, read_index, sha256_of, write_index
+from x2ct.data.patients import LEAVE_OUT, Mark, named_for_validation, read_patients
+from x2ct.data.shards import INDEX, person_of, read_index, sha256_of, write_index
+from x2ct.data.sheets import key_of, sheet, write_overviews
 from x2ct.errors import InputError, X2CTError
 from x2ct.grid import Grid
 from x2ct.volume import SUFFIXES, Volume
 
-METHOD = 3
+METHOD = 4
 """Raised when the same source would give another shard, so that old shards are made again."""
 
 Progress = Callable[[int, int, str], None]
@@ -57,12 +59,14 @@ class PrepareResult:
         kept: those of them that an earlier run had already made.
         failures: (source, one line that says what is wrong) of each CT that could not be used.
         validation: ids of the validation split.
+        left_out: (id, reason) of each patient whom the patient table leaves out.
     """
 
     people: tuple[str, ...]
     kept: tuple[str, ...]
     failures: tuple[tuple[str, str], ...]
     validation: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def prepare(
@@ -73,6 +77,8 @@ def prepare(
     options: PrepareOptions | None = None,
     validation: Iterable[str] | None = None,
     validation_share: float = 0.1,
+    patients: str | os.PathLike[str] | None = None,
+    preview: bool = False,
     progress: Progress | None = None,
 ) -> PrepareResult:
     """Make training shards from a folder of CTs (one file or DICOM folder is one person).
@@ -88,10 +94,15 @@ def prepare(
         validation: ids of the people set aside for validation; default: a stable hash of the id chooses
             `validation_share` of them, and at least one where there are two or more.
         validation_share: see `validation`.
+        patients: a patient table, see `x2ct.data.patients`: who is trained on, set aside or left out, and of which
+            region a patient is. Where it or `validation` names anybody for validation, nobody else is chosen.
+        preview: whether each patient gets a contact sheet `ID.png`, and all of them `_overview1.png` and so on. Sheets
+            of an earlier run are kept where they would come out the same.
         progress: called before each person and once at the end.
 
     Raises:
-        InputError: nothing to prepare, a validation id that is not there, or an output that can't be written.
+        InputError: nothing to prepare, a validation id that is not there, a patient table that can't be used, or an
+            output that can't be written.
     """
     root, folder = Path(source), Path(shards)
     grid, options = grid or Grid(), options or PrepareOptions()
@@ -100,12 +111,20 @@ def prepare(
     if unknown:
         expected = f"ids among {', '.join(sources)}"
         raise InputError.of("prepare", "validation", found=", ".join(unknown), expected=expected)
+    marks = read_patients(patients, sources.keys()) if patients is not None else {}
+    named = named_for_validation(marks, validation)
+    left_out = [(name, mark.reason) for name, mark in marks.items() if mark.split == LEAVE_OUT]
+    for name, _ in left_out:
+        del sources[name]
     _make_folder(folder)
     entries = _finished(folder)
+    for name, _ in left_out:
+        entries.pop(name, None)
     done: dict[str, dict[str, Any]] = {}
     kept: list[str] = []
     failures: list[tuple[str, str]] = []
-    chosen = set(choose_validation(sources, validation_share) if validation is None else validation)
+    open_to_choice = [name for name in sources if not (name in marks and marks[name].split)]
+    chosen = set(choose_validation(open_to_choice, validation_share)) if named is None else named
     for count, (name, path) in enumerate(sources.items()):
         if progress is not None:
             progress(count, len(sources), name)
@@ -116,22 +135,31 @@ def prepare(
                 kept.append(name)
             else:
                 entry = _write(folder, name, path, options, state)
+            mark = marks.get(name, Mark())
+            entry = {**entry, "region": mark.region or entry["found_region"]}
+            if preview:
+                entry["sheet"] = _write_sheet(folder, entry, grid)
         except X2CTError as error:
             failures.append((str(path), " ".join(str(error).split())))
             continue
         done[name] = {**entry, "split": "validation" if name in chosen else "train"}
         # Entries that this run has not come to yet stay in the index, for the run that continues this one.
-        write_index(folder, grid, list((entries | done).values()))
+        write_index(folder, grid, list((entries | done).values()), left_out)
     if not done:
         first = f", first: {failures[0][1]}" if failures else ""
         raise InputError.of(root, "CTs", found=f"none usable of {len(sources)}{first}", expected="at least one CT")
-    chosen = _settle(chosen & done.keys(), sorted(done), explicit=validation is not None)
+    candidates = sorted(done.keys() & set(open_to_choice))
+    chosen = _settle(chosen & done.keys(), candidates, sorted(done), explicit=named is not None)
     for name, entry in done.items():
         entry["split"] = "validation" if name in chosen else "train"
-    write_index(folder, grid, list(done.values()))
+    write_index(folder, grid, list(done.values()), left_out)
+    if preview:
+        write_overviews(
+            folder, [(f"{name}: {entry['region']}", folder / f"{name}.png") for name, entry in done.items()]
+        )
     if progress is not None:
         progress(len(sources), len(sources), "")
-    return PrepareResult(tuple(sorted(done)), tuple(kept), tuple(failures), tuple(sorted(chosen)))
+    return PrepareResult(tuple(sorted(done)), tuple(kept), tuple(failures), tuple(sorted(chosen)), tuple(left_out))
 
 
 def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = None) -> Body:
@@ -177,12 +205,12 @@ def choose_validation(names: Iterable[str], share: float) -> tuple[str, ...]:
     return tuple(name for name in names if _fraction(name) < share)
 
 
-def _settle(chosen: set[str], names: list[str], *, explicit: bool) -> set[str]:
+def _settle(chosen: set[str], candidates: list[str], names: list[str], *, explicit: bool) -> set[str]:
     # Few people: the hash may choose none or all of them. One is set aside, and one is left to train on.
     if explicit:
         return chosen
-    if not chosen and len(names) > 1:
-        return {min(names, key=_fraction)}
+    if not chosen and candidates and len(names) > 1:
+        return {min(candidates, key=_fraction)}
     if len(chosen) == len(names):
         return chosen - {max(names, key=_fraction)}
     return chosen
@@ -247,6 +275,7 @@ def _write(folder: Path, name: str, path: Path, options: PrepareOptions, state: 
     try:
         np.save(beside, body.hu, allow_pickle=False)
         os.replace(beside, target)
+        target.with_suffix(".png").unlink(missing_ok=True)  # the sheet of the shard that was there before
     except OSError as error:
         raise X2CTError(f"{target}: output: not written: {error.strerror or error}") from error
     finally:
@@ -259,12 +288,23 @@ def _write(folder: Path, name: str, path: Path, options: PrepareOptions, state: 
         "shape": list(body.hu.shape),
         "index_to_mm": body.index_to_mm.tolist(),
         "region": body.region,
+        "found_region": body.region,
         "lungs_mm": None if body.lungs_mm is None else body.lungs_mm.tolist(),
         "body_mm": body.body_mm.tolist(),
+        "bone_share": round(body.bone_share, 4),
         "bytes": target.stat().st_size,
         "sha256": sha256_of(target),
         "made_from": state,
     }
+
+
+def _write_sheet(folder: Path, entry: dict[str, Any], grid: Grid) -> str:
+    """Make a patient's contact sheet unless the one that is there would come out the same; return its key."""
+    person = person_of(folder, entry)
+    target, key = folder / f"{person.id}.png", key_of(person, grid)
+    if entry.get("sheet") != key or not target.is_file():
+        output.write_atomically(target, sheet(person, grid))
+    return key
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ SCHEMA = 1
 INDEX = "index.json"
 AIR_HU = -1000
 SPLITS = ("train", "validation")
+REGIONS = ("chest", "other")
 
 FloatArray = npt.NDArray[np.float64]
 VolumeArray = npt.NDArray[np.float32]
@@ -45,7 +46,7 @@ class Person:
         lungs_mm: the lungs' bounding box in patient mm, ((x, y, z) low, (x, y, z) high), or None.
         body_mm: the body's bounding box in patient mm, likewise.
         sha256: checksum of `file`.
-        details: the whole index entry, with the source and the options that it was made with.
+        details: the whole index entry, with the share of bone, the source and the options that it was made with.
     """
 
     id: str
@@ -110,7 +111,7 @@ class ShardSet:
         index = read_index(folder)
         x, y, z = _triple(index["grid"], "shape", folder / INDEX)
         grid = Grid((int(x), int(y), int(z)), _triple(index["grid"], "spacing_mm", folder / INDEX))
-        people = tuple(_person(folder, entry) for entry in index["people"])
+        people = tuple(person_of(folder, entry) for entry in index["people"])
         if not people:
             raise InputError.of(folder, "people", found="none", expected="at least one", hint="run x2ct prepare")
         return cls(folder, grid, people)
@@ -196,13 +197,23 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def write_index(folder: Path, grid: Grid, people: list[dict[str, Any]]) -> None:
-    """Write the index whole or not at all: beside, then over the old one."""
+def write_index(
+    folder: Path, grid: Grid, people: list[dict[str, Any]], left_out: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Write the index whole or not at all: beside, then over the old one.
+
+    Args:
+        folder: the shards.
+        grid: the one that the index suggests to trainers.
+        people: their entries.
+        left_out: (id, reason) of the patients that a patient table leaves out.
+    """
     text = json.dumps(
         {
             "schema": SCHEMA,
             "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
             "people": sorted(people, key=lambda entry: str(entry["id"])),
+            "left_out": [{"id": name, "reason": reason} for name, reason in sorted(left_out)],
         },
         indent=1,
     )
@@ -232,7 +243,12 @@ def _box(entry: Any, key: str, source: Path) -> FloatArray | None:
     return box
 
 
-def _person(folder: Path, entry: Any) -> Person:
+def person_of(folder: Path, entry: Any) -> Person:
+    """Read one entry of a folder's index.
+
+    Raises:
+        InputError: a field is missing or of the wrong kind, or the shard is missing.
+    """
     source = folder / INDEX
     name = str(_field(entry, "id", str, source))
     file = str(_field(entry, "file", str, source))

@@ -1,0 +1,81 @@
+"""The patient table: a CSV that says how each patient of a folder is used, and why one is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from x2ct.data.shards import REGIONS, SPLITS
+from x2ct.errors import InputError
+from x2ct.fields import read_table
+
+LEAVE_OUT = "leave-out"
+COLUMNS = ("id", "split", "region", "reason", "source", "licence")
+"""`id` is required. `source` and `licence` of the CT are for model cards: `prepare` passes over them."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one patient is used.
+
+    Attributes:
+        split: "train", "validation" or "leave-out"; empty leaves the choice to `prepare`.
+        region: "chest" or "other"; empty keeps the region that `prepare` finds.
+        reason: why the patient is left out, or any other remark.
+    """
+
+    split: str = ""
+    region: str = ""
+    reason: str = ""
+
+
+def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[str, Mark]:
+    """Read a patient table.
+
+    Args:
+        path: a CSV in UTF-8 whose first line names its columns, see `COLUMNS`.
+        ids: of the patients that are there.
+
+    Returns:
+        The marks by id. Patients that the table does not name have none.
+
+    Raises:
+        InputError: no such file, no table, an unknown column, a split or region that does not exist, an id that is
+            unknown or there twice, or a patient left out without a reason.
+    """
+    source = Path(path)
+    columns, table = read_table(source, COLUMNS)
+    if "id" not in columns:
+        raise InputError.of(source, "columns", found=", ".join(columns) or "none", expected="id, and split")
+    marks: dict[str, Mark] = {}
+    for number, row in enumerate(table, 2):
+        where, name = f"{source}: line {number}", row["id"]
+        if name not in ids:
+            raise InputError.of(where, "id", found=name or "none", expected=f"one of {', '.join(sorted(ids))}")
+        if name in marks:
+            raise InputError.of(where, "id", found=f"{name} again", expected="one line for each patient")
+        mark = Mark(row.get("split", ""), row.get("region", ""), row.get("reason", ""))
+        for field, value, known in (("split", mark.split, (*SPLITS, LEAVE_OUT)), ("region", mark.region, REGIONS)):
+            if value and value not in known:
+                raise InputError.of(where, field, found=value, expected=f"{', '.join(known)}, or nothing")
+        if mark.split == LEAVE_OUT and not mark.reason:
+            raise InputError.of(where, "reason", found="none", expected=f"why {name} is left out")
+        marks[name] = mark
+    return marks
+
+
+def named_for_validation(marks: Mapping[str, Mark], validation: Iterable[str] | None) -> set[str] | None:
+    """Return the ids that the table or the caller sets aside; None where neither names any.
+
+    Raises:
+        InputError: the caller names a patient whom the table trains on or leaves out.
+    """
+    for name in validation or ():
+        split = marks[name].split if name in marks else ""
+        if split not in ("", "validation"):
+            expected = f"a patient whom the patient table does not mark {split}"
+            raise InputError.of("prepare", "validation", found=name, expected=expected)
+    marked = {name for name, mark in marks.items() if mark.split == "validation"}
+    return None if validation is None and not marked else marked | set(validation or ())

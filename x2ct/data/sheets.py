@@ -1,0 +1,92 @@
+"""Contact sheets of shards: one PNG for each patient, as the training sees the patient, and overviews of many."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from x2ct import output
+from x2ct.data.shards import Person, resample
+from x2ct.drr import calibrated_views
+from x2ct.geometry import Geometry
+from x2ct.grid import Grid
+from x2ct.panels import Panel, page, png
+from x2ct.preview import preview
+from x2ct.volume import Volume
+
+METHOD = 1
+"""Raised when the same shard would give another sheet, so that old sheets are made again."""
+
+_COLUMNS, _ROWS, _WIDTH_PX = 4, 6, 480  # of an overview
+_OVERVIEW = "_overview"  # no patient's id begins with an underscore
+
+
+def heading(person: Person, grid: Grid) -> str:
+    """Return the line above a patient's sheet: id, region, lungs found, voxels, body and grid."""
+    bone = person.details.get("bone_share")
+    parts = [
+        f"{person.id}: {person.region}",
+        "no lungs" if person.lungs_mm is None else f"lungs {_size(person.lungs_mm[1] - person.lungs_mm[0])} mm",
+        f"{_size(person.shape)} voxels of {_size(person.spacing_mm)} mm",
+        "" if person.body_mm is None else f"body {_size(person.body_mm[1] - person.body_mm[0])} mm",
+        "" if bone is None else f"bone {bone:.1%}",
+        f"grid {_size(grid.shape)} of {_size(grid.spacing_mm)} mm",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def key_of(person: Person, grid: Grid) -> str:
+    """Return a checksum of all that decides a patient's sheet."""
+    text = f"{METHOD} {person.sha256} {person.index_to_mm.tolist()} {heading(person, grid)}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sheet(person: Person, grid: Grid, threads: int = 0) -> bytes:
+    """Draw a patient's contact sheet: the grid's centre slices, its bones, and both X-rays of the training geometry.
+
+    Args:
+        person: the patient.
+        grid: the voxels that the slices and the bone projections show. The X-rays see the whole CT.
+        threads: 0 takes every processor; the result does not depend on it.
+
+    Returns:
+        A PNG.
+
+    Raises:
+        InputError: the shard is missing, or contradicts the index.
+    """
+    xrays = calibrated_views(person.hu(), person.index_to_mm, Geometry.parallel(), person.id, threads)
+    volume = Volume(resample(person, grid), grid.index_to_mm)
+    return png(preview(volume, xrays, synthetic=False, heading=heading(person, grid)))
+
+
+def write_overviews(folder: Path, sheets: Sequence[tuple[str, Path]]) -> tuple[Path, ...]:
+    """Write `_overview1.png` and so on, each of up to 24 sheets made small, in place of those of an earlier run.
+
+    Args:
+        folder: where they go.
+        sheets: (title, PNG) of each patient.
+
+    Raises:
+        X2CTError: a write failed.
+    """
+    from PIL import Image
+
+    written: list[Path] = []
+    for first in range(0, len(sheets), _COLUMNS * _ROWS):
+        panels = []
+        for title, path in sheets[first : first + _COLUMNS * _ROWS]:
+            with Image.open(path) as picture:
+                size = (_WIDTH_PX, max(1, round(picture.height * _WIDTH_PX / picture.width)))
+                panels.append(Panel(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), title))
+        rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
+        target = folder / f"{_OVERVIEW}{len(written) + 1}.png"
+        written.append(output.write_atomically(target, png(page(rows, f"{len(sheets)} patients"))))
+    for stale in set(folder.glob(f"{_OVERVIEW}*.png")) - set(written):
+        stale.unlink(missing_ok=True)
+    return tuple(written)
+
+
+def _size(sides: Sequence[float]) -> str:
+    return " x ".join(f"{round(float(side), 2):g}" for side in sides)
