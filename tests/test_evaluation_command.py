@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,9 @@ from tests import commandline, tiny_bundle
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
 from x2ct.evaluation.job import FILES
+from x2ct.evaluation.model import Model
 from x2ct.grid import Grid
+from x2ct.sampler import Sampler
 from x2ct.volume import Volume
 
 SOURCE = Grid((44, 40, 36), (9.0, 9.0, 9.0))
@@ -58,6 +61,9 @@ def test_a_bundle_meets_the_baselines(folder: Path) -> None:
         assert figures["linear regression"]["psnr_db"] > 15
         assert figures["mean estimate"]["psnr_db"] > figures["single sample"]["psnr_db"]
         assert figures["mean of 2 samples"]["psnr_db"] > figures["single sample"]["psnr_db"]
+        assert all(math.isfinite(figures[name]["anatomy"]["air_std_hu"]) for name in METHODS)
+        assert figures["mean estimate"]["anatomy"]["spine_correlation"] is None  # this phantom's spine has no canal
+        assert figures["single sample"]["anatomy"]["air_std_hu"] > figures["mean estimate"]["anatomy"]["air_std_hu"]
         # The tiny bundle's samples differ by the spread that it was made with, in the body as everywhere.
         assert case["calibration"]["std_hu"] == pytest.approx(tiny_bundle.SIGMA_DATA * HU_PER_X, rel=0.25)
     low, high = found["interval"]["mean estimate"]["psnr_db"]
@@ -65,6 +71,11 @@ def test_a_bundle_meets_the_baselines(folder: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
     assert done.stdout.strip() == (out / "card.md").read_text().strip()
     assert all(f"| {name} |" in done.stdout for name in METHODS)
+
+
+def test_the_cells_of_the_step_ratio_are_the_bundle_s(folder: Path) -> None:
+    assert Model(Sampler(folder / "tiny.x2ct")).stride == 2  # its condition is X/2
+    assert Model(Sampler("chest")).stride == 4
 
 
 class Page(HTMLParser):
@@ -102,6 +113,7 @@ def test_the_page_is_one_file_that_shows_everybody(folder: Path) -> None:
     assert "<script" not in text
     assert text.count("<svg") == 2
     assert "not a medical device" in text
+    assert text.count("<th>step ratio</th>") == 1
 
 
 def test_other_x_rays_and_planted_findings_have_their_tables(folder: Path) -> None:
@@ -130,6 +142,7 @@ def test_predictions_of_any_system_are_judged_alike(folder: Path) -> None:
     done = run("--data", folder / "test", "--predictions", theirs, "--frame", "world", "-o", out, *grid)
     assert done.exit_code == 1  # person5's is missing, person4 is judged
     assert "person5 left out" in done.stderr and "person5.nii.gz" in done.stderr
+    assert "| air std HU | step ratio |" in (out / "evaluation.md").read_text()
     found = report(out)
     (case,) = found["cases"]
     assert case["methods"]["prediction"]["mae_hu"]["body"] < 5  # table and padding are no body

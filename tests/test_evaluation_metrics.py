@@ -81,8 +81,17 @@ def ssim_as_in_the_paper(a: np.ndarray, b: np.ndarray, width: float) -> float:
 
 def test_ssim_agrees_with_the_paper(truth: np.ndarray, noisy: np.ndarray) -> None:
     for estimate in (noisy, np.roll(truth, 1, axis=0), np.full_like(truth, -300.0)):
-        a, b = (np.clip(v, -1000, 1500).astype(np.float64) for v in (truth, estimate))
+        a, b = (np.clip(v, -1000, 1500).astype(np.float64) + 1000 for v in (truth, estimate))
         assert metrics.ssim(truth, estimate) == pytest.approx(ssim_as_in_the_paper(a, b, 2500.0), abs=1e-3)
+
+
+def test_ssim_does_not_depend_on_where_hu_has_its_zero(truth: np.ndarray, noisy: np.ndarray) -> None:
+    alone = metrics.ssim(truth, noisy)
+    for constant in (1000.0, -300.0):
+        moved = metrics.ssim(truth + constant, noisy + constant, (-1000 + constant, 1500 + constant))
+        assert moved == pytest.approx(alone, abs=1e-4)
+    # On signed HU this was -0.12, and the same error elsewhere in the window 0.999.
+    assert metrics.ssim(np.full((12, 12, 12), 20.0), np.full((12, 12, 12), -20.0)) > 0.99
 
 
 def test_ssim_says_when_a_volume_is_too_small() -> None:

@@ -47,7 +47,7 @@ def pieces(truth: npt.NDArray[np.float32], spacing_mm: Spacing) -> Labels:
     seeds = np.zeros(bone.shape, np.int32)
     seeds[tuple(middles.T)] = np.arange(1, len(middles) + 1)
     labels = np.where(bone, watershed(-depth, seeds, mask=solid), 0).astype(np.int32)  # type: ignore[no-untyped-call]
-    return _renumbered(labels, SMALLEST_ML * 1000 / float(np.prod(spacing_mm)))
+    return renumbered(labels, SMALLEST_ML * 1000 / float(np.prod(spacing_mm)))
 
 
 def present(labels: Labels, estimate: npt.ArrayLike) -> dict[str, float]:
@@ -89,7 +89,7 @@ def _surface(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return np.asarray(mask & ~ndimage.binary_erosion(mask, border_value=1))
 
 
-def _renumbered(labels: Labels, least: float) -> Labels:
+def renumbered(labels: Labels, least: float) -> Labels:
     """Without the pieces of fewer voxels, numbered without gaps."""
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0

@@ -18,6 +18,7 @@ from x2ct.data.body import body_mask
 from x2ct.data.prepare import PrepareOptions, find_cts, read_body
 from x2ct.data.shards import resample_array
 from x2ct.evaluation import bones
+from x2ct.evaluation.anatomy import Landmarks
 from x2ct.geometry import Geometry, attenuation, project
 from x2ct.grid import Grid
 
@@ -63,6 +64,11 @@ class Case:
     def bones(self) -> bones.Labels:
         """The truth's bones by pieces, see `x2ct.evaluation.bones`."""
         return bones.pieces(self.truth, self.grid.spacing_mm)
+
+    @cached_property
+    def landmarks(self) -> Landmarks:
+        """The truth's spine, ribs and air, see `x2ct.evaluation.anatomy`."""
+        return Landmarks.of(self.truth, self.grid.spacing_mm, body=self.body, pieces=self.bones)
 
     def project(
         self, geometry: Geometry, threads: int = 0, hu: npt.NDArray[Any] | None = None

@@ -40,6 +40,9 @@ def psnr(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_
 def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_HU) -> float:
     """Structural similarity (Wang et al. 2004) in 3D: Gaussian weights of sigma 1.5 voxels, data range = window width.
 
+    It is computed on HU from the window's lower end up, because its luminance term takes intensities for non-negative:
+    on signed HU it breaks down around 0, in soft tissue.
+
     Raises:
         InputError: an axis is shorter than the weights' 11 voxels.
     """
@@ -49,6 +52,7 @@ def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_
     if min(a.shape) < 11:
         raise InputError.of("ssim", "shape", found=a.shape, expected="at least 11 voxels along each axis")
     width = window[1] - window[0]
+    a, b = a - np.float32(window[0]), b - np.float32(window[0])
     options = {"data_range": width, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return float(structural_similarity(a, b, **options))  # type: ignore[no-untyped-call]
 

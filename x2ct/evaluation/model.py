@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from x2ct.bundle import Bundle
+from x2ct.evaluation.anatomy import STRIDE
 from x2ct.evaluation.metrics import Window
 from x2ct.geometry import Geometry
 from x2ct.grid import Grid
@@ -28,6 +30,7 @@ class Model:
         self.grid: Grid = sampler.bundle.grid
         self.geometry: Geometry = sampler.bundle.geometry
         self.window: Window = sampler.bundle.intensity.window_hu
+        self.stride: int = _stride(sampler.bundle)
         self.choice: dict[str, str] = {"device": sampler.choice.device, "backend": sampler.choice.backend}
 
     def mean(self, xrays: XRays, geometry: Geometry | None) -> FloatArray:
@@ -43,3 +46,9 @@ class Model:
         result = self._sampler.run(ap=ap, pa=pa, lateral=lateral, geometry=geometry, seed=seed, mean=mean)
         self.choice["precision"] = result.report["precision"]["denoiser"]
         return result.volume.hu
+
+
+def _stride(bundle: Bundle) -> int:
+    """Side, in voxels, of the cells that the denoiser is conditioned on: 4 for a condition of "X/4"; 4 if unknown."""
+    extents = [str(extent) for tensor in bundle.networks.lift.outputs for extent in tensor.shape]
+    return min((int(extent.split("/")[1]) for extent in extents if "/" in extent), default=STRIDE)

@@ -84,10 +84,11 @@ def html(found: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     """The page."""
     parts = [f"<h1>Evaluation</h1><p>{escape(NOTICE)}</p>"]
     parts += [f"<p>{escape(line)}</p>" for line in card.who(found)]
-    parts.append(f"<p>{escape(card.READING)}</p>")
+    parts += [f"<p>{escape(text)}</p>" for text in (card.READING, card.ANATOMY)]
     if len(found["cases"]) > 1:
         parts.append(f"<h2>Mean of {len(found['cases'])} people</h2>")
         parts.append(_worse(found["mean"]) + _table(table.rows(found["mean"], found["interval"])))
+        parts.append(_table(table.rows(found["mean"], columns=table.ANATOMY)))
         parts.append("<p>In brackets: the 95% bootstrap interval over these people, who are few.</p>")
     parts += _calibration(found["cases"])
     if found["conditions"]:
@@ -118,6 +119,7 @@ def _calibration(cases: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _case(shown: Shown, case: Mapping[str, Any]) -> list[str]:
     parts = [f"<h2>{escape(shown.id)}</h2>", _worse(case["methods"]), _table(table.rows(case["methods"]))]
+    parts.append(_table(table.rows(case["methods"], columns=table.ANATOMY)))
     if case.get("calibration"):
         parts.append(f"<p>{escape(table.said(case['calibration']))}</p>")
     parts += [_row(name, panels) for name, panels in shown.rows]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.evaluation import bones, legacy, metrics
+from x2ct.evaluation.anatomy import STRIDE
 from x2ct.evaluation.calibration import calibration
 from x2ct.evaluation.case import OUTSIDE, Case
 from x2ct.geometry import attenuation, project
@@ -32,12 +33,19 @@ def volume_figures(case: Case, estimate: npt.ArrayLike, window: metrics.Window =
     }
 
 
-def score(case: Case, estimate: npt.ArrayLike, window: metrics.Window = metrics.WINDOW_HU, threads: int = 0) -> Figures:
+def score(
+    case: Case,
+    estimate: npt.ArrayLike,
+    window: metrics.Window = metrics.WINDOW_HU,
+    threads: int = 0,
+    stride: int = STRIDE,
+) -> Figures:
     """Every figure of one estimate (HU on the case's grid).
 
     `reprojection` is against the given X-rays and counts the rays that the grid contains (`rays` is their share of
     those that meet the body); `reprojection_grid` is against the truth's own grid and counts every ray that meets it.
-    `legacy` is for old tables only, see `x2ct.evaluation.legacy`.
+    `anatomy` is measured with cells of `stride` voxels, see `x2ct.evaluation.anatomy`. `legacy` is for old tables only,
+    see `x2ct.evaluation.legacy`.
     """
     estimate = np.asarray(estimate, np.float32)
     found = volume_figures(case, estimate, window)
@@ -51,6 +59,7 @@ def score(case: Case, estimate: npt.ArrayLike, window: metrics.Window = metrics.
         found["reprojection"][view.name] = metrics.reprojection_error(image, again, rays)
         found["reprojection_grid"][view.name] = metrics.reprojection_error(ideal, again, ideal > OUTSIDE)
         found["rays"][view.name] = float(rays.sum()) / max(1, int((image > OUTSIDE).sum()))
+    found["anatomy"] = case.landmarks.measure(estimate, stride).figures()
     found["legacy"] = {
         "psnr_4095_db": legacy.slice_psnr(case.truth, estimate, window),
         "ssim_slices": legacy.slice_ssim(case.truth, estimate, window),
@@ -64,6 +73,7 @@ def evaluate(
     samples: Sequence[FloatArray] = (),
     window: metrics.Window = metrics.WINDOW_HU,
     threads: int = 0,
+    stride: int = STRIDE,
 ) -> dict[str, Any]:
     """One case's part of the table.
 
@@ -74,13 +84,14 @@ def evaluate(
             samples", and the samples' calibration.
         window: the HU window.
         threads: for re-projection.
+        stride: side, in voxels, of the network's cells, for the step ratio of `x2ct.evaluation.anatomy`.
     """
-    methods = {name: score(case, volume, window, threads) for name, volume in predictions.items()}
+    methods = {name: score(case, volume, window, threads, stride) for name, volume in predictions.items()}
     result: dict[str, Any] = {"id": case.id, "region": case.region, "bone_pieces": int(case.bones.max())}
     if samples:
-        methods["single sample"] = average([score(case, sample, window, threads) for sample in samples])
+        methods["single sample"] = average([score(case, sample, window, threads, stride) for sample in samples])
     if len(samples) > 1:
-        methods[f"mean of {len(samples)} samples"] = score(case, mean_of(samples), window, threads)
+        methods[f"mean of {len(samples)} samples"] = score(case, mean_of(samples), window, threads, stride)
         result["calibration"] = calibration(case.truth, samples, case.body, window)
     result["methods"] = methods
     return result

@@ -22,7 +22,7 @@ from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts
 from x2ct.drr import calibrated
 from x2ct.errors import InputError
-from x2ct.evaluation import card, conditions, metrics, page, predictions, probe, protocol, table
+from x2ct.evaluation import anatomy, card, conditions, metrics, page, predictions, probe, protocol, table
 from x2ct.evaluation.baselines import Baselines
 from x2ct.evaluation.case import Case, make_case
 from x2ct.evaluation.job import FILES, EvaluateJob, check
@@ -167,7 +167,9 @@ class _Judge:
         if self.baselines is not None:
             methods |= self.baselines.predict(case.xrays)
         now("scoring")
-        result = protocol.evaluate(case, methods, samples, self.window, threads)
+        result = protocol.evaluate(
+            case, methods, samples, self.window, threads, self.model.stride if self.model else anatomy.STRIDE
+        )
         if self.baselines is not None:
             result["nearest"] = self.baselines.nearest_id(case.xrays)
         seen = page.show(case, methods, samples, self.window)

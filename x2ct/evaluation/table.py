@@ -32,6 +32,15 @@ COLUMNS: tuple[Column, ...] = (
     ("bone_pieces.any", "bones touched", ".0%"),
     ("bone_pieces.quarter", "a quarter there", ".0%"),
 )
+ANATOMY: tuple[Column, ...] = (
+    ("anatomy.spine_correlation", "spine profile, correlation", ".2f"),
+    ("anatomy.vertebrae", "vertebrae found", ".0%"),
+    ("anatomy.rib_pieces", "rib pieces, a quarter there", ".0%"),
+    ("anatomy.rib_distance_mm", "rib to bone mm", ".1f"),
+    ("anatomy.air_std_hu", "air std HU", ".1f"),
+    ("anatomy.step_ratio", "step ratio", ".3f"),
+)
+"""A table of its own: no table is wider than a screen."""
 LEGACY: tuple[Column, ...] = (
     ("legacy.psnr_4095_db", "legacy PSNR (slices, peak 4095)", ".2f"),
     ("legacy.ssim_slices", "legacy SSIM (three axes)", ".3f"),
@@ -79,8 +88,10 @@ def markdown(table: Mapping[str, Any]) -> str:
     lines: list[str] = []
     if len(cases) > 1:
         lines += [f"### Mean of {len(cases)} people", "", *rows(table["mean"], table["interval"]), ""]
+        lines += [*rows(table["mean"], columns=ANATOMY), ""]
     for case in cases:
         lines += [f"### {case['id']}", "", *rows(case["methods"]), ""]
+        lines += [*rows(case["methods"], columns=ANATOMY), ""]
         if case.get("calibration"):
             lines += [said(case["calibration"]), ""]
     return "\n".join(lines)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import Study
+from x2ct.evaluation.metrics import bone_dice, psnr
+from x2ct.evaluation.protocol import average
 from x2ct.intensity import Intensity
 from x2ct.model import X2CTModel
 from x2ct.training.loss import edm_weight
 
 LEVELS = (1.0, 0.3, 0.1)
 """Noise levels at which the denoiser is validated, beside sigma_max."""
-
-BONE_HU = 200.0
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,10 @@ def validate(
 ) -> Validation:
     """Denoise each study whole, at sigma_max and at each of `LEVELS`."""
     device = coords.device
-    bottom, top = intensity.window_hu
     sigma_data = model.config.sigma_data
     figures, losses, first = [], [], None
     for number, study in enumerate(studies):
         truth = torch.from_numpy(intensity.to_x(study.hu))[None, None].to(device)
-        clipped = np.clip(study.hu, bottom, top)
         noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(number)).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             conditions = model.condition(*study_tensors([study], device), coords[None])
@@ -77,14 +75,18 @@ def validate(
                 row.append(float((result - truth).square().mean()) * edm_weight(sigma, sigma_data))
                 if sigma == LEVELS[1]:
                     low = intensity.to_hu(result[0, 0].cpu().numpy())
-        psnr = 10 * np.log10((top - bottom) ** 2 / np.mean((mean - clipped) ** 2))
-        figures.append((float(psnr), bone_dice(mean, clipped), bone_dice(low, clipped)))
+        figures.append(
+            {
+                "mean_psnr": psnr(study.hu, mean, intensity.window_hu),
+                "mean_bone_dice": bone_dice(study.hu, mean),
+                "low_bone_dice": bone_dice(study.hu, low),
+            }
+        )
         losses.append(row)
         first = first or (mean, low)
     assert first is not None
-    psnr, dice, low_dice = (float(value) for value in np.mean(figures, 0))
     mean_loss, *others = (float(value) for value in np.mean(losses, 0))
-    return Validation(psnr, dice, mean_loss, tuple(others), low_dice, *first)
+    return Validation(mean_loss=mean_loss, losses=tuple(others), mean_hu=first[0], low_hu=first[1], **average(figures))
 
 
 def study_tensors(studies: list[Study], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,10 +95,3 @@ def study_tensors(studies: list[Study], device: torch.device) -> tuple[Tensor, T
     valid = torch.from_numpy(np.stack([study.valid for study in studies]))
     projections = torch.from_numpy(np.stack([study.projections for study in studies]))
     return views.to(device), valid.to(device), projections.to(device)
-
-
-def bone_dice(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    """Dice coefficient of the voxels above 200 HU; 1 where neither has any."""
-    bone_a, bone_b = a > BONE_HU, b > BONE_HU
-    total = int(bone_a.sum()) + int(bone_b.sum())
-    return 2 * int((bone_a & bone_b).sum()) / total if total else 1.0

@@ -1,0 +1,472 @@
+"""Figures for what a radiographer looks at: vertebrae and their discs, ribs, and a texture without a pattern.
+
+All landmarks are found in the truth by simple geometry, without a trained segmentation, and the prediction is measured
+at them. HU are taken as they are, without the window. Indices grow towards the patient's right, front and head (RAS+),
+and z runs along the body. A figure is None where the truth lacks what it measures.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.data.body import body_mask, lung_mask
+from x2ct.errors import InputError
+from x2ct.evaluation import bones
+from x2ct.evaluation.metrics import BONE_HU, pair
+
+FloatArray = npt.NDArray[np.float32]
+Points = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Spacing = tuple[float, float, float]
+
+STRIDE = 4
+"""Side, in voxels, of the cells that the bundled networks work on."""
+
+SHORTEST_SPINE_MM = 80.0
+"""A shorter column has too few discs to correlate."""
+
+DISC_RADIUS_MM = 10.0
+"""The profile's samples lie in a disc of that radius, inside of a vertebral body (25 to 50 mm wide)."""
+
+END_MM = 5.0
+"""The axis stops that far from the ends of what the CT shows of the spine."""
+
+STEP_MM = 1.0
+"""Distance of the profile's samples along the spine."""
+
+BAND_MM = (12.0, 45.0)
+"""Wavelengths of the profile that are kept: a vertebra and its disc are 18 to 40 mm high."""
+
+HEIGHTS_MM = np.arange(14, 43)
+"""Distances between neighbouring discs, in steps of the profile: 15 mm in the neck, 20 to 30 in the chest, 40 below."""
+
+AROUND_GAP_MM = 14.0
+"""Half the length of the piece of profile by which a disc gap is found again."""
+
+GAP_WITHIN_MM = 4.0
+"""A disc gap is found if it is displaced no more; displacements up to `GAP_SEARCH_MM` are tried."""
+
+GAP_SEARCH_MM = 11.0
+GAP_CORRELATION = 0.5
+GAP_SHARE = 0.25
+"""Least correlation of the two pieces of profile, and least amplitude of the prediction's as a share of the truth's."""
+
+COLUMN_MM = 35.0
+"""Bone that is no further from the spine's axis, left to right, is spine or sternum."""
+
+CHEST_WALL_MM = 15.0
+"""Ribs are no further from the lungs; the shoulder blades and collar bones mostly are."""
+
+INSIDE_MM = 6.0
+"""Ribs are no deeper inside of the lungs' convex hull, slice by slice; contrast in heart and vessels is."""
+
+FARTHEST_MM = 20.0
+"""A rib's distance to the prediction's bone counts no more than that."""
+
+AROUND_BODY_MM = 10.0
+"""Air nearer to the body does not count: a blurred skin is no texture."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The figures of one prediction. None: the truth has no spine, ribs or air to measure at.
+
+    Attributes:
+        spine_correlation: Pearson correlation of the two HU profiles along the truth's spine, band-passed to
+            wavelengths of `BAND_MM`. 1 is perfect, 0 the figure of a prediction without any profile.
+        vertebrae: share of the truth's vertebral bodies both of whose disc gaps the prediction has within 4 mm. 1 is
+            perfect, 0 the worst.
+        rib_pieces: share of the truth's rib pieces of which the prediction has a quarter of the voxels as bone. 1 is
+            perfect, 0 the worst.
+        rib_distance_mm: mean distance from the ribs' centrelines to the nearest bone of the prediction, each at most
+            `FARTHEST_MM`. 0 is perfect, 20 the figure of a prediction without bone.
+        air_std_hu: standard deviation in the air more than 10 mm from the truth's body, in slices that have a body. 0
+            is best, a scanner's noise is the truth's own figure.
+        step_ratio: mean absolute HU step between neighbours in the body across the borders of the network's cells,
+            over the mean of all other steps. 1 is no checker pattern; also 1 for a prediction without any step.
+    """
+
+    spine_correlation: float | None
+    vertebrae: float | None
+    rib_pieces: float | None
+    rib_distance_mm: float | None
+    air_std_hu: float | None
+    step_ratio: float | None
+
+    def figures(self) -> dict[str, float]:
+        """The figures for the tables, where what is undefined is NaN (null in JSON) and left out of means."""
+        return {name: math.nan if value is None else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Landmarks:
+    """Where the truth has its spine, ribs and air; found once, for any number of predictions.
+
+    Attributes:
+        spacing_mm: voxel pitch.
+        body: bool [X, Y, Z].
+        axis: float64 [N, 3], voxel indices of the spine's axis every `STEP_MM` from foot to head; N is 0 without a
+            spine.
+        profile: float64 [N], the truth's band-passed HU profile along the axis.
+        gaps: indices into the axis of the disc gaps.
+        ribs: int32 [X, Y, Z], the rib pieces 1, 2, ... and 0 elsewhere.
+        centreline: bool [X, Y, Z], of the ribs.
+        air: bool [X, Y, Z], the air around the body.
+    """
+
+    spacing_mm: Spacing
+    body: BoolArray
+    axis: Points
+    profile: Points
+    gaps: npt.NDArray[np.intp]
+    ribs: bones.Labels
+    centreline: BoolArray
+    air: BoolArray
+
+    @staticmethod
+    def of(
+        truth: npt.ArrayLike,
+        spacing_mm: Spacing,
+        *,
+        body: BoolArray | None = None,
+        pieces: bones.Labels | None = None,
+    ) -> Landmarks:
+        """Find the landmarks of a CT.
+
+        Args:
+            truth: HU [X, Y, Z], RAS+.
+            spacing_mm: voxel pitch.
+            body: bool [X, Y, Z], see `x2ct.data.body.body_mask`, where it is known already.
+            pieces: int32 [X, Y, Z], see `bones.pieces`, where they are known already.
+        """
+        from scipy import ndimage
+
+        hu = np.asarray(truth, np.float32)
+        body = body_mask(hu, spacing_mm) if body is None else body
+        axis = spine_axis(hu, body, spacing_mm)
+        profile = _profile(hu, axis, spacing_mm)
+        gaps = disc_gaps(profile)
+        ribs = rib_pieces(hu, body, axis, spacing_mm, bones.pieces(hu, spacing_mm) if pieces is None else pieces)
+        air = np.zeros(hu.shape, np.bool_)
+        if body.any():
+            air = ndimage.distance_transform_edt(~body, spacing_mm) > AROUND_BODY_MM
+            air &= body.any(axis=(0, 1))  # where the CT ends, the patient does not
+        return Landmarks(spacing_mm, body, axis, band_passed(profile), gaps, ribs, _centreline(ribs > 0), air)
+
+    def measure(self, prediction: npt.ArrayLike, stride: int = STRIDE) -> Anatomy:
+        """Measure one prediction, HU on the truth's grid.
+
+        Raises:
+            InputError: another shape, a value that is not finite, or a stride below 2.
+        """
+        hu = pair(self.body, prediction, None)[1]
+        if stride < 2:
+            raise InputError.of("anatomy", "stride", found=stride, expected="2 voxels or more")
+        correlation = share = None
+        if len(self.axis):
+            profile = band_passed(_profile(hu, self.axis, self.spacing_mm))
+            correlation = _correlation(self.profile, profile)
+            share = self._vertebrae(profile)
+        there = bones.present(self.ribs, hu)["quarter"]
+        air = float(np.std(hu[self.air], dtype=np.float64)) if self.air.any() else None
+        return Anatomy(
+            spine_correlation=correlation,
+            vertebrae=share,
+            rib_pieces=None if math.isnan(there) else there,
+            rib_distance_mm=self._rib_distance(hu),
+            air_std_hu=air,
+            step_ratio=step_ratio(hu, self.body, stride),
+        )
+
+    def _vertebrae(self, profile: Points) -> float | None:
+        found = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
+        return float(np.mean(np.logical_and(found[1:], found[:-1]))) if len(found) > 1 else None
+
+    def _rib_distance(self, hu: FloatArray) -> float | None:
+        from scipy import ndimage
+
+        if not self.centreline.any():
+            return None
+        bone = hu >= BONE_HU
+        if not bone.any():
+            return FARTHEST_MM
+        away = ndimage.distance_transform_edt(~bone, self.spacing_mm)[self.centreline]
+        return float(np.mean(np.minimum(away, FARTHEST_MM)))
+
+
+def anatomy(prediction: npt.ArrayLike, truth: npt.ArrayLike, spacing_mm: Spacing, stride: int = STRIDE) -> Anatomy:
+    """Measure a prediction against the truth in one call.
+
+    `Landmarks.of(truth, ...).measure(prediction)` does the same and saves time where a truth has several predictions.
+
+    Args:
+        prediction: HU [X, Y, Z], RAS+.
+        truth: HU [X, Y, Z] on the same grid.
+        spacing_mm: voxel pitch.
+        stride: side, in voxels, of the network's cells, the first of which begins at voxel 0.
+
+    Raises:
+        InputError: shapes differ, a value is not finite, or the stride is below 2.
+    """
+    a, b = pair(truth, prediction, None)
+    return Landmarks.of(a, spacing_mm).measure(b, stride)
+
+
+def spine_axis(hu: FloatArray, body: BoolArray, spacing_mm: Spacing) -> Points:
+    """Find the axis of the vertebral bodies: float64 [N, 3] voxel indices every `STEP_MM`; N is 0 without a spine.
+
+    In each slice a point's score is the bone around it, more with bone 32 to 40 mm behind (laminae and spinous
+    process), less with bone between (there is the canal), and less away from where a body has its spine. Bone counts
+    no more than half, since contrast in heart and aorta is as bright. The axis is the path of the largest sum of scores
+    from slice to slice (Viterbi), smoothed along z, over the longest run of slices with bone around it.
+    """
+    from scipy import ndimage
+
+    none = np.zeros((0, 3))
+    filled = np.flatnonzero(body.any(axis=(0, 1)))
+    if not len(filled):
+        return none
+    first, last = int(filled[0]), int(filled[-1]) + 1
+    dx, dy, dz = spacing_mm
+    bone = np.clip((hu[:, :, first:last] - 50) / 200, 0, 1) * body[:, :, first:last]
+    bone = ndimage.gaussian_filter1d(bone, 12 / dz, axis=2, mode="nearest")
+
+    def around(sigma_mm: float) -> FloatArray:
+        return np.asarray(ndimage.gaussian_filter(bone, (sigma_mm / dx, sigma_mm / dy, 0)), np.float32)
+
+    def behind(volume: FloatArray, mm: float) -> FloatArray:
+        return np.asarray(ndimage.shift(volume, (0, mm / dy, 0), order=0, mode="constant"), np.float32)
+
+    thick, narrow, wide = around(7.0), around(4.0), around(6.0)
+    canal = [behind(wide, mm + 15) - behind(narrow, mm) for mm in (17.0, 21.0, 25.0)]
+    score = np.minimum(thick, 0.5) + 1.5 * np.maximum.reduce(canal) - _unlikely(body[:, :, first:last], spacing_mm)
+    path = _best_path(score)
+    rows = np.arange(len(path))
+    there = thick[path[:, 0], path[:, 1], rows] >= 0.25
+    run = _longest_run(there)
+    if (run.stop - run.start) * dz < SHORTEST_SPINE_MM:
+        return none
+    points = np.column_stack([path[run], rows[run] + first]).astype(np.float64)
+    points[:, :2] = ndimage.gaussian_filter1d(points[:, :2], 12 / dz, axis=0, mode="nearest")
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0) * spacing_mm, axis=1))])
+    even = np.arange(END_MM, along[-1] - END_MM, STEP_MM)
+    return np.column_stack([np.interp(even, along, points[:, axis]) for axis in range(3)])
+
+
+def band_passed(profile: Points) -> Points:
+    """Keep the wavelengths of `BAND_MM` of a profile sampled every `STEP_MM` (Butterworth, zero phase)."""
+    from scipy import signal
+
+    if not len(profile):
+        return profile
+    edges = (1 / BAND_MM[1], 1 / BAND_MM[0])
+    sections = signal.butter(2, edges, "bandpass", fs=1 / STEP_MM, output="sos")
+    padding = min(len(profile) - 1, round(BAND_MM[1] / STEP_MM))
+    return np.asarray(signal.sosfiltfilt(sections, profile, padlen=padding), np.float64)
+
+
+def disc_gaps(profile: Points) -> npt.NDArray[np.intp]:
+    """Find the disc gaps in the HU profile of a spine, sampled every `STEP_MM`: indices into it, from foot to head.
+
+    At the resolution of a few mm a gap is a dip between two end plates, which together may be brighter than the middle
+    of the bodies: minima of a smooth profile are as often there. So a place's evidence is: end plates 3 to 6 mm to both
+    sides, less the place itself, less the bodies 8 to 14 mm away. The gaps are the chain of largest sum of evidence in
+    standard deviations, less 10 times the squared logarithm of the ratio of neighbouring heights (Viterbi), so that one
+    faded gap breaks no chain.
+    """
+    from scipy import ndimage
+
+    count = len(profile)
+    padded = np.pad(ndimage.gaussian_filter1d(profile, 1.0 / STEP_MM), 14, mode="edge") if count else profile
+
+    def aside(mm: int) -> Points:
+        return np.asarray((padded[14 - mm :][:count] + padded[14 + mm :][:count]) / 2)
+
+    if count < HEIGHTS_MM[0]:
+        return np.zeros(0, np.intp)
+    bodies = np.mean([aside(mm) for mm in range(8, 15)], axis=0)
+    evidence = np.max([2 * aside(mm) for mm in range(3, 7)], axis=0) - aside(0) - bodies
+    deviation = float(evidence.std())
+    if deviation < 1.0:
+        return np.zeros(0, np.intp)
+    evidence = (evidence - np.median(evidence)) / deviation
+    penalty = 10 * np.log(HEIGHTS_MM[:, None] / HEIGHTS_MM) ** 2
+    best = np.full((count, len(HEIGHTS_MM)), -np.inf)  # of a chain that ends here, by its last height
+    before = np.full(best.shape, -1)
+    for place in range(count):
+        for row, height in enumerate(HEIGHTS_MM[: np.searchsorted(HEIGHTS_MM, place, "right")]):
+            chains = best[place - height] - penalty[row]
+            choice = int(np.argmax(chains))
+            longer = chains[choice] >= evidence[place - height]
+            best[place, row] = evidence[place] + (chains[choice] if longer else evidence[place - height])
+            before[place, row] = choice if longer else -1
+    place, row = (int(i) for i in np.unravel_index(int(np.argmax(best)), best.shape))
+    chain = [place]
+    while row >= 0:
+        place, row = place - int(HEIGHTS_MM[row]), int(before[place, row])
+        chain.append(place)
+    return np.array(chain[::-1], np.intp)
+
+
+def rib_pieces(
+    hu: FloatArray, body: BoolArray, axis: Points, spacing_mm: Spacing, pieces: bones.Labels
+) -> bones.Labels:
+    """The ribs by pieces: int32 [X, Y, Z], 1, 2, ... and 0 elsewhere.
+
+    What of the pieces of bone lies in the chest wall: near the lungs, not deep inside of their convex hull, and beside
+    the column of spine and sternum.
+    """
+    from scipy import ndimage
+
+    lungs = lung_mask(hu, body, spacing_mm)
+    if lungs is None or not len(axis):
+        return np.zeros(hu.shape, np.int32)
+    wall = ndimage.distance_transform_edt(~lungs, spacing_mm) <= CHEST_WALL_MM
+    middle = np.interp(np.arange(hu.shape[2]), axis[:, 2], axis[:, 0])
+    wall &= (np.abs(np.arange(hu.shape[0])[:, None] - middle) * spacing_mm[0] > COLUMN_MM)[:, None, :]
+    for k in np.flatnonzero(lungs.any(axis=(0, 1))):
+        wall[:, :, k] &= ~_deep_inside(lungs[:, :, k], spacing_mm)
+    return bones.renumbered(np.where(wall, pieces, 0), bones.SMALLEST_ML * 1000 / float(np.prod(spacing_mm)))
+
+
+def step_ratio(hu: FloatArray, body: BoolArray, stride: int = STRIDE) -> float | None:
+    """The mean absolute step between voxels stride k - 1 and stride k, over that of all other neighbours in the body.
+
+    The three axes' steps are pooled. None where the body has no steps of both kinds.
+    """
+    border, other = [], []
+    for axis in range(3):
+        steps = np.abs(np.diff(np.moveaxis(hu, axis, 0), axis=0))
+        mask = np.moveaxis(body, axis, 0)
+        inside = mask[1:] & mask[:-1]
+        border.append(steps[stride - 1 :: stride][inside[stride - 1 :: stride]])
+        inner = np.ones(len(steps), np.bool_)
+        inner[stride - 1 :: stride] = False
+        other.append(steps[inner][inside[inner]])
+    across, within = np.concatenate(border), np.concatenate(other)
+    if not len(across) or not len(within):
+        return None
+    numerator, denominator = float(np.mean(across, dtype=np.float64)), float(np.mean(within, dtype=np.float64))
+    if denominator == 0:
+        return 1.0 if numerator == 0 else math.inf
+    return numerator / denominator
+
+
+def _unlikely(body: BoolArray, spacing_mm: Spacing) -> FloatArray:
+    """Penalty [X, Y, slices]: half at 60 mm from the middle, and at 60 mm from a third of the depth from the back."""
+    nx, ny, count = body.shape
+    x, y = np.arange(nx) * spacing_mm[0], np.arange(ny) * spacing_mm[1]
+    spans = []
+    for k in range(count):
+        columns, rows = (np.flatnonzero(body[:, :, k].any(axis=axis)) for axis in (1, 0))
+        if len(columns):
+            spans.append((x[columns[0]] + x[columns[-1]], y[rows[0]], y[rows[-1]]))
+    across, back, front = np.median(spans, axis=0)
+    aside, ahead = (x - across / 2) / 60, (y - back - (front - back) / 3) / 60
+    penalty = 0.5 * (aside[:, None] ** 2 + ahead[None, :] ** 2)
+    return np.repeat(penalty[:, :, None], count, axis=2).astype(np.float32)
+
+
+def _best_path(score: FloatArray) -> npt.NDArray[np.intp]:
+    """The path [slices, 2] of the largest sum of scores [X, Y, slices], at most a voxel aside from slice to slice."""
+    from scipy import ndimage
+
+    cost = -0.02 * np.array([[2, 1, 2], [1, 0, 1], [2, 1, 2]], np.float32)
+    total = np.empty_like(score)
+    total[:, :, 0] = score[:, :, 0]
+    for k in range(1, score.shape[2]):
+        total[:, :, k] = score[:, :, k] + ndimage.grey_dilation(total[:, :, k - 1], structure=cost, mode="nearest")
+    path = np.empty((score.shape[2], 2), np.intp)
+    x, y = np.unravel_index(int(np.argmax(total[:, :, -1])), score.shape[:2])
+    for k in range(score.shape[2] - 1, -1, -1):
+        path[k] = x, y
+        if k:
+            low = max(int(x) - 1, 0), max(int(y) - 1, 0)
+            near = total[low[0] : x + 2, low[1] : y + 2, k - 1]
+            offset = np.array(low) - path[k] + 1
+            step = near + cost[offset[0] :, offset[1] :][: near.shape[0], : near.shape[1]]
+            i, j = np.unravel_index(int(np.argmax(step)), near.shape)
+            x, y = low[0] + i, low[1] + j
+    return path
+
+
+def _longest_run(mask: BoolArray) -> slice:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
+    if not len(edges):
+        return slice(0, 0)
+    starts, stops = edges[::2], edges[1::2]
+    longest = int(np.argmax(stops - starts))
+    return slice(int(starts[longest]), int(stops[longest]))
+
+
+def _profile(hu: FloatArray, axis: Points, spacing_mm: Spacing) -> Points:
+    """Mean HU in a disc about each point of the axis and normal to it: float64 [N].
+
+    Clipped to -200 to 800, so that neither an implant nor air outweighs the vertebrae.
+    """
+    from scipy import ndimage
+
+    if not len(axis):
+        return np.zeros(0)
+    spacing = np.asarray(spacing_mm)
+    tangent = np.gradient(axis * spacing, axis=0)
+    tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
+    right = np.array([1.0, 0.0, 0.0]) - tangent[:, :1] * tangent
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    front = np.cross(tangent, right)
+    ticks = np.arange(-DISC_RADIUS_MM, DISC_RADIUS_MM + 0.1, 2.0)
+    u, v = (side.ravel() for side in np.meshgrid(ticks, ticks))
+    inside = np.hypot(u, v) <= DISC_RADIUS_MM
+    offsets = u[inside][None, :, None] * right[:, None, :] + v[inside][None, :, None] * front[:, None, :]
+    places = axis[:, None, :] + offsets / spacing
+    samples = ndimage.map_coordinates(np.clip(hu, -200, 800), np.moveaxis(places, 2, 0), order=1, mode="nearest")
+    return np.asarray(samples.mean(axis=1), np.float64)
+
+
+def _has_gap(truth: Points, profile: Points, gap: int) -> bool:
+    """Whether a piece of the truth's profile about a gap fits the other profile best no more than 4 mm away.
+
+    The fit is the correlation, which and the amplitude must be large enough too.
+    """
+    half, reach = round(AROUND_GAP_MM / STEP_MM), round(GAP_SEARCH_MM / STEP_MM)
+    a, b = np.pad(truth, half, mode="edge"), np.pad(profile, half + reach, mode="edge")
+    piece = a[gap : gap + 2 * half + 1]
+    others = np.stack([b[gap + shift : gap + shift + 2 * half + 1] for shift in range(2 * reach + 1)])
+    fits = [_correlation(piece, other) for other in others]
+    best = int(np.argmax(fits))
+    amplitude = float(np.std(others[best])) * fits[best]
+    return (
+        fits[best] >= GAP_CORRELATION
+        and amplitude >= GAP_SHARE * float(np.std(piece))
+        and abs(best - reach) * STEP_MM <= GAP_WITHIN_MM
+    )
+
+
+def _correlation(a: Points, b: Points) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return 0.0 if size < 1e-6 else float(a @ b) / size
+
+
+def _centreline(ribs: BoolArray) -> BoolArray:
+    """The ribs' skeleton (Lee et al. 1994), where it runs in bone: marrow is filled first, and is none."""
+    from scipy import ndimage
+    from skimage.morphology import skeletonize
+
+    if not ribs.any():
+        return ribs
+    whole = ribs | ndimage.binary_closing(ribs, iterations=2)
+    return np.asarray(skeletonize(whole) > 0) & ribs  # type: ignore[no-untyped-call]
+
+
+def _deep_inside(lungs: BoolArray, spacing_mm: Spacing) -> BoolArray:
+    """Where an axial slice [X, Y] is more than `INSIDE_MM` inside of the convex hull of its lungs."""
+    from scipy import ndimage
+    from skimage.morphology import convex_hull_image
+
+    hull = convex_hull_image(lungs)  # type: ignore[no-untyped-call]
+    return np.asarray(ndimage.distance_transform_edt(hull, spacing_mm[:2]) > INSIDE_MM)
