@@ -36,6 +36,7 @@ FINE = replace(
     blocks_up=(1,),
     expand=2,
     overlap=True,
+    fuse=True,
 )
 """The bundled network's kind."""
 
@@ -77,9 +78,7 @@ def test_norms_come_back_too(tmp_path: Path) -> None:
     check_weights(load_bundle_model(exported(tmp_path, config)), random_model(config).fold())
 
 
-def test_a_model_to_train_computes_what_the_bundle_does(
-    config: ModelConfig, bundle: Bundle, loaded: X2CTModel
-) -> None:
+def test_a_model_to_train_computes_what_the_bundle_does(config: ModelConfig, bundle: Bundle, loaded: X2CTModel) -> None:
     """With unit-norm weights and gains again, after the normalisation that each optimiser step ends with."""
     weights = loaded.unfolded()
     model = X2CTModel(config)

@@ -27,6 +27,7 @@ FINE = dataclasses.replace(
     blocks_up=(1,),
     expand=2,
     overlap=True,
+    fuse=True,
 )
 """The bundled network's kind: image features of half the pitch, pointwise expansion, overlapping cells."""
 
@@ -45,7 +46,7 @@ def lively(config: ModelConfig) -> X2CTModel:
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.ndim == 0:
-                parameter.fill_(0.2 if name.endswith("around") else 0.7)
+                parameter.fill_(0.2 if name.endswith(("around", "fused.gain")) else 0.7)
     return network.eval()
 
 

@@ -26,6 +26,8 @@ class ModelConfig:
             that its one sample stands for.
         features: how the X-rays reach the volume: "encoded" samples the 2D encoder's output, "pixels" samples
             the X-rays themselves (the repeated pixels of earlier work, kept as a baseline).
+        fuse: whether products of the views' features join their weighted sum in the lift: what both views show at a
+            place, and not what either does.
         stem: side, in voxels, of the cells that the 3D networks work on; a power of 2.
         lift_channels: channels of the lift's 3D U-Net at strides stem, 2 stem, 4 stem, ...
         lift_blocks: its residual blocks at each resolution on the way down.
@@ -55,6 +57,7 @@ class ModelConfig:
     encoder_channels: tuple[int, ...] = (64, 64, 64, 80)
     encoder_features: int = 0
     features: str = "encoded"
+    fuse: bool = False
     stem: int = 4
     lift_channels: tuple[int, ...] = (64, 96)
     lift_blocks: tuple[int, ...] = (1, 1)

@@ -31,6 +31,11 @@ class Lift(nn.Module):
         width, hidden = config.lift_channels[0], 2 * config.lift_channels[0]
         self.mix = MPConv(inputs, hidden, (1, 1, 1))
         self.enter = MPConv(hidden, width, (1, 1, 1))
+        self.factors = nn.ModuleList(
+            MPConv(features + 1, hidden, (1, 1, 1)) for _ in range(config.views if config.fuse else 0)
+        )
+        # It starts at 0: a network learns from the sum first, and one that was trained without products can go on.
+        self.fused = MPConv(hidden, width, (1, 1, 1), gain=0.0) if config.fuse else None
         self.net = UNet(config.lift_channels, config.lift_blocks, config.lift_blocks_up, expand=config.expand)
         self.out = MPConv(width, config.channels[0], (1, 1, 1))
         self.sketcher = ToVoxels(width, config.stem, overlap=config.overlap)
@@ -50,17 +55,22 @@ class Lift(nn.Module):
         """
         cells = functional.avg_pool3d(coords, self.config.stem)
         points = torch.cat([cells * 100.0, torch.ones_like(cells[:, :1])], 1)
-        parts = []
+        views = []
         for view in range(self.config.views):
             sampled, seen = sample_view(features[:, view], P[:, view], points, self.config.detector)
             mask = seen * valid[:, view].reshape(-1, 1, 1, 1, 1)
-            parts += [sampled * mask, mask]
+            views.append(torch.cat([sampled * mask, mask], 1))
+        parts = list(views)
         for wavelength in WAVELENGTHS:
             phase = cells * (2 * math.pi / wavelength)
             parts += [phase.sin(), phase.cos()]
         parts += [cells, torch.ones_like(cells[:, :1])]
         joined = torch.cat(parts, 1).contiguous(memory_format=torch.channels_last_3d)
-        x = mp_silu(self.net(self.enter(mp_silu(self.mix(joined)))))
+        x = self.enter(mp_silu(self.mix(joined)))
+        if self.fused is not None:
+            seen_by_all = math.prod(factor(view) for factor, view in zip(self.factors, views, strict=True))
+            x = x + self.fused(seen_by_all)
+        x = mp_silu(self.net(x))
         return self.out(x), self.sketcher(x)
 
 
