@@ -10,7 +10,9 @@ namespace {
 // Of a block, and how many blocks at least are to share a multiprocessor's registers; 0 leaves it to the compiler. For
 // what gathers along cones it would take more than there are registers for: 64 a thread, and the rest in memory.
 template <typename Work>
-constexpr int kThreads = 256, kBlocks = 0;
+constexpr int kThreads = 256;
+template <typename Work>
+constexpr int kBlocks = 0;
 template <>
 constexpr int kThreads<OneElement<kernels::JosephBackward>> = 128;
 template <>
