@@ -222,8 +222,12 @@ std::string flaw_of_provider(const std::string& provider) {
 }
 
 std::vector<std::string> precisions_of(const std::string& device) {
+    const Provider& provider = known(place_of(device).kind);
     std::vector<std::string> names;
-    for (const Precision& precision : known(place_of(device).kind).precisions) names.push_back(precision.name);
+    for (const Precision& precision : provider.precisions) {
+        if (!precision.is_typed || provider.device != "cpu")
+            names.push_back(precision.name);  // conversions are not native
+    }
     return names;
 }
 
