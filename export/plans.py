@@ -11,12 +11,11 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 
-from x2ct import __version__, _core
-from x2ct.built.artefacts import Artefact, Build, Cache, Recipe, onnx_sources
-from x2ct.built.plans import BACKEND, Machine, Volumes, recipe
+from x2ct import _core
+from x2ct.built.artefacts import Artefact, Build, Cache, Recipe
+from x2ct.built.plans import BACKEND, Machine, Volumes, recipe, typed_recipe
 from x2ct.bundle import Bundle
 from x2ct.fields import Json
 
@@ -78,15 +77,7 @@ def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = 
     import onnx
 
     tell = say or (lambda _: None)
-    source = bundle.file_of(bundle.networks.denoiser)
-    made = Recipe(
-        kind="onnx",
-        file=f"denoiser.{precision}.onnx",
-        sources=(*onnx_sources(source), *(bundle.file_of(one) for _, one in bundle.networks.items())),
-        runtime=f"x2ct {__version__}, onnx {metadata.version('onnx')}",
-        device="any",
-        precision=precision,
-    )
+    made = typed_recipe(bundle, precision)
 
     def build(target: Path) -> None:
         from x2ct.export.rounding import typed_denoiser

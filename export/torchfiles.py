@@ -32,14 +32,15 @@ MOST_VOXELS = 4096
 """Along an axis: what AOTInductor is told, for its index arithmetic."""
 
 
-def builds(bundle: Bundle, kind: str) -> list[tuple[Recipe, Build]]:
+def builds(bundle: Bundle, kind: str, device: str = "cpu") -> list[tuple[Recipe, Build]]:
     """Each graph's recipe and what builds it; see `build`."""
     return [
-        (recipe(bundle, network, kind), partial(build, bundle, network, kind)) for _, network in bundle.networks.items()
+        (recipe(bundle, network, kind, device), partial(build, bundle, network, kind, device=device))
+        for _, network in bundle.networks.items()
     ]
 
 
-def build(bundle: Bundle, network: Network, kind: str, target: Path) -> None:
+def build(bundle: Bundle, network: Network, kind: str, target: Path, device: str = "cpu") -> None:
     """Write one artefact.
 
     Args:
@@ -47,43 +48,48 @@ def build(bundle: Bundle, network: Network, kind: str, target: Path) -> None:
         network: which of its graphs.
         kind: "torchscript" or "aoti".
         target: the file to write.
+        device: "cpu", "cuda" or "cuda:N": what a package is compiled for, on that very device. TorchScript made on one
+            runs on all.
 
     Raises:
-        MissingRuntimeError: there is no C++ compiler for AOTInductor.
+        MissingRuntimeError: there is no C++ compiler for AOTInductor, or no such device.
         X2CTError: the graph has an operator that is not known, or PyTorch can't compile it.
     """
     import onnx
-
-    module = OnnxModule(onnx.load(bundle.file_of(network))).eval()
-    write = {"torchscript": _torchscript, "aoti": _aoti}[kind]
-    write(module, bundle, network, target)
-
-
-def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: Path) -> None:
     import torch
 
-    example = tuple(_example(network.inputs, bundle.patch.stride).values())
+    if device != "cpu" and not torch.cuda.is_available():
+        raise MissingRuntimeError(f"device {device}: PyTorch {torch.__version__} finds no GPU here; use the CPU")
+    module = OnnxModule(onnx.load(bundle.file_of(network))).eval().to(device)
+    write = {"torchscript": _torchscript, "aoti": _aoti}[kind]
+    write(module, bundle, network, target, device)
+
+
+def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
+    import torch
+
+    example = tuple(_example(network.inputs, bundle.patch.stride, device).values())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # its deprecation, and sizes that the tracer follows as numbers
         traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         frozen = torch.jit.freeze(traced.eval())
-        told = _description(bundle, network, free_batch=True)
+        told = _description(bundle, network, device, free_batch=True)
         torch.jit.save(frozen, str(target), _extra_files={"x2ct.json": told.encode()})
 
 
-def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path) -> None:
+def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
     import torch
     import torch._inductor
 
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise MissingRuntimeError("format aoti: AOTInductor needs a C++ compiler: apt-get install g++")
     stride = bundle.patch.stride
-    example = tuple(_example(network.inputs, stride).values())
+    example = tuple(_example(network.inputs, stride, device).values())
     # dynamic_threads: as many as are set when it runs; otherwise as many as there were when it was compiled. Freezing
     # (weights packed for oneDNN) stays off: with free axes it gave another volume, as a direct comparison showed.
     options: dict[str, Any] = {
         "cpp.dynamic_threads": True,
-        "aot_inductor.metadata": {"x2ct": _description(bundle, network, free_batch=False)},
+        "aot_inductor.metadata": {"x2ct": _description(bundle, network, device, free_batch=False)},
     }
     with _quiet(), tempfile.TemporaryDirectory(prefix="x2ct-aoti-") as scratch, torch.no_grad():
         try:
@@ -97,7 +103,7 @@ def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path) ->
         shutil.copyfile(made, target)
 
 
-def _description(bundle: Bundle, network: Network, *, free_batch: bool) -> str:
+def _description(bundle: Bundle, network: Network, device: str, *, free_batch: bool) -> str:
     """What the backend reads; see csrc/backends/torch/description.h."""
 
     def ports(tensors: tuple[Tensor, ...]) -> list[dict[str, Any]]:
@@ -112,7 +118,7 @@ def _description(bundle: Bundle, network: Network, *, free_batch: bool) -> str:
             "model": bundle.name,
             "graph": network.file,
             "onnx_sha256": bundle.files[network.file].sha256,
-            "device": "cpu",
+            "device": device.partition(":")[0],
             "stride": bundle.patch.stride if network is not bundle.networks.encoder else 1,
             "inputs": ports(network.inputs),
             "outputs": ports(network.outputs),
@@ -120,7 +126,7 @@ def _description(bundle: Bundle, network: Network, *, free_batch: bool) -> str:
     )
 
 
-def _example(tensors: tuple[Tensor, ...], stride: int) -> dict[str, torch.Tensor]:
+def _example(tensors: tuple[Tensor, ...], stride: int, device: str) -> dict[str, torch.Tensor]:
     """One of each input, on a patch of three different sides, so that its axes can't be confused."""
     import torch
 
@@ -130,7 +136,7 @@ def _example(tensors: tuple[Tensor, ...], stride: int) -> dict[str, torch.Tensor
         name, _, divisor = str(axis).partition("/")
         return int(name) if name.isdigit() else sides[name] // int(divisor or 1)
 
-    return {tensor.name: torch.ones([size(axis) for axis in tensor.shape]) for tensor in tensors}
+    return {tensor.name: torch.ones([size(axis) for axis in tensor.shape], device=device) for tensor in tensors}
 
 
 def _free_axes(tensors: tuple[Tensor, ...], stride: int) -> tuple[dict[int, Any] | None, ...]:

@@ -30,7 +30,8 @@ class OnnxModule(nn.Module):
     """Evaluates an ONNX graph; its float initialisers are parameters, its whole numbers plain ones.
 
     Args:
-        model: an ONNX graph with float32 inputs and outputs. Weights stored in float16 become float32 once, here.
+        model: an ONNX graph with float32 inputs and outputs. Weights stored in float16 with a Cast behind them become
+            float32 once, here; a graph whose inside is typed (`precision.typed`) computes in its type.
 
     Raises:
         X2CTError: an operator, or a use of one, that is not known here.
@@ -46,21 +47,21 @@ class OnnxModule(nn.Module):
         self._numbers: dict[str, Value] = {}
         self._weights: dict[str, str] = {}
         for initializer in graph.initializer:
-            self._hold(initializer.name, torch.from_numpy(onnx.numpy_helper.to_array(initializer).copy()))
+            self._hold(initializer.name, _tensor(initializer))
         self._steps: list[tuple[Operator, list[str], list[str], dict[str, Any]]] = []
         for node in graph.node:
             attributes = {item.name: _attribute(onnx.helper.get_attribute_value(item)) for item in node.attribute}
             if node.op_type == "Constant":
                 self._hold(node.output[0], attributes["value"])
             elif node.op_type == "Cast" and node.input[0] in self._weights:
-                self._hold(node.output[0], getattr(self, self._weights[node.input[0]]).float())
+                self._hold(node.output[0], _cast(getattr(self, self._weights[node.input[0]]), **attributes))
             elif node.op_type in OPERATORS:
                 if node.op_type == "Resize" and node.input[2] in self._weights:  # scales are numbers, not values
                     self._numbers[node.input[2]] = getattr(self, self._weights[node.input[2]]).tolist()
                 self._steps.append((OPERATORS[node.op_type], list(node.input), list(node.output), attributes))
             else:
                 raise X2CTError(f"{graph.name}: {node.name}: {node.op_type} is an operator that is not known here")
-        self._let_go_of_f16()
+        self._let_go_of({name for _, inputs, _, _ in self._steps for name in inputs} | set(self.outputs))
 
     def _hold(self, name: str, value: Tensor) -> None:
         if value.dtype == torch.int64:
@@ -71,10 +72,10 @@ class OnnxModule(nn.Module):
         self._weights[name] = f"weight_{len(self._weights)}"
         self.register_buffer(self._weights[name], value)
 
-    def _let_go_of_f16(self) -> None:
-        """Float16 weights have been made float32 by now."""
+    def _let_go_of(self, read: set[str]) -> None:
+        """What nothing reads any more goes: weights that have been cast by now."""
         for name, held in list(self._weights.items()):
-            if getattr(self, held).dtype == torch.float16:
+            if name not in read:
                 del self._weights[name]
                 delattr(self, held)
 
@@ -97,8 +98,17 @@ def _attribute(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, onnx.TensorProto):
-        return torch.from_numpy(onnx.numpy_helper.to_array(value).copy())
+        return _tensor(value)
     return value
+
+
+def _tensor(stored: onnx.TensorProto) -> Tensor:
+    import onnx
+
+    array = onnx.numpy_helper.to_array(stored).copy()
+    if stored.data_type == onnx.TensorProto.BFLOAT16:  # a type that NumPy and PyTorch know each by itself
+        return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _refuse(what: str) -> X2CTError:
@@ -229,9 +239,9 @@ def _constant_of_shape(shape: Sequence[int], value: Tensor | None = None) -> Ten
 
 
 def _cast(x: Value, to: int, **_: object) -> Value:
-    float_type, int_type = 1, 7
-    if to == float_type and isinstance(x, Tensor):
-        return x.float()
+    floats, int_type = {1: torch.float32, 10: torch.float16, 16: torch.bfloat16}, 7
+    if to in floats and isinstance(x, Tensor):
+        return x.to(floats[to])
     if to == int_type and not isinstance(x, Tensor):
         return x
     raise _refuse("Cast")

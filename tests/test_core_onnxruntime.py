@@ -142,14 +142,74 @@ def test_weights_in_float16_are_turned_to_float32_once(tmp_path: Path) -> None:
         assert casts(onnx.load(tmp_path / spec.file)) == 0
 
 
+# ------------------------------------------------------------------------------------------------ typed graphs
+
+TYPED = 2e-3
+"""RMS of f16's difference from f32, over f32's: each value inside the network has 11 bits."""
+
+
+@pytest.fixture(scope="module")
+def typed_file(denoiser_file: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    from x2ct.export.precision import typed
+
+    path = tmp_path_factory.mktemp("typed") / "denoiser.f16.onnx"
+    onnx.save(typed(onnx.load(denoiser_file), "f16").model, path)
+    return str(path)
+
+
+def test_a_typed_graph_is_run_as_it_is(network: _core.Network, typed_file: str) -> None:
+    """Its values are those of f16, close to f32's and not the same."""
+    typed = load(typed_file, precision="f16")
+    assert (network.precision, typed.precision) == ("f32", "f16")
+    assert 0 < difference(typed(arrays())["denoised"], network(arrays())["denoised"]) < TYPED
+
+
+def test_a_graph_of_another_type_than_was_asked_for_is_refused(denoiser_file: str, typed_file: str) -> None:
+    with pytest.raises(MissingRuntimeError, match=r"precision: found a graph in f32, expected one in f16; make it: "):
+        load(denoiser_file, precision="f16")
+    for precision in ("f32", "auto"):
+        with pytest.raises(InputError, match=r"precision: found a graph in f16, expected one in f32; ask for precisi"):
+            load(typed_file, precision=precision)
+
+
+def test_a_precision_that_needs_a_graph_of_its_own_takes_it_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or from a folder, once `x2ct build` made it; before that it is a line."""
+    pytest.importorskip("torch")
+    from x2ct.built.artefacts import Cache
+    from x2ct.export import plans
+
+    monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "cache"))
+    bundle = tiny_bundle.write(tmp_path / "tiny.x2ct")
+    image = np.random.default_rng(0).uniform(0, 6, tiny_bundle.DETECTOR).astype(np.float32)
+    xray = x2ct.XRay(image, calibrated=True)
+
+    def sampled(precision: str, **options: Any) -> x2ct.Volume:
+        sampler = x2ct.Sampler(bundle, backend="onnxruntime", precision=precision, threads=1, **options)
+        result = sampler.run(ap=xray, steps=3, seed=1)
+        assert result.report["precision"] == {"encoder": "f32", "lift": "f32", "denoiser": precision}
+        return result.volume
+
+    with pytest.raises(MissingRuntimeError, match=r"precision f16: found no graph .* x2ct build .* --graph --prec"):
+        sampled("f16")
+    made = plans.typed_graph(bundle, "f16", Cache())
+    plans.copy_to(made, Cache(), tmp_path / "copies")
+    away = np.abs(sampled("f16").hu - sampled("f32").hu)
+    assert away.max() < 5
+    monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "another"))
+    copied = sampled("f16", artefacts=str(tmp_path / "copies"))
+    assert np.abs(copied.hu - sampled("f32").hu).max() == away.max()
+
+
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"precision": "bf16"}, MissingRuntimeError, "precision bf16: .* in f32 only"),
-        ({"precision": "tf32"}, MissingRuntimeError, "precision tf32: .* in f32 only"),
+        ({"precision": "bf16"}, MissingRuntimeError, "precision bf16: .* in f32, f16 only"),
+        ({"precision": "tf32"}, MissingRuntimeError, "precision tf32: .* in f32, f16 only"),
         ({"device": "cuda"}, MissingRuntimeError, "device cuda: .* pip install onnxruntime-gpu"),
         ({"device": "cuda:1"}, MissingRuntimeError, "device cuda:1: .* no CUDAExecutionProvider"),
         ({"device": "cuda", "provider": "tensorrt"}, MissingRuntimeError, "no TensorrtExecutionProvider"),
@@ -185,7 +245,7 @@ def test_the_installed_runtime_is_available(place: Path) -> None:
     assert found["available"], found["reason"]
     assert found["version"] == version("onnxruntime")
     assert found["devices"] == ["cpu"]
-    assert found["precisions"] == {"cpu": ["f32"]}
+    assert found["precisions"] == {"cpu": ["f32"]}  # what it computes natively
     assert "pip install onnxruntime-gpu" in found["missing_devices"]["cuda"]
 
 

@@ -52,6 +52,16 @@ def test_a_preview_is_what_the_network_said_and_stays(solver: str) -> None:
         _core.run(denoiser, table, SHAPE, seed=1, preview=lambda *_: None, preview_in=((0.0,), (0.0,)))
 
 
+@pytest.mark.parametrize("solver", ["euler", "ipndm-4"])
+def test_a_result_in_hu_has_the_bits_of_one_that_is_mapped_later(solver: str) -> None:
+    table = _core.Table.make(solver, _core.schedule("edm", 5, 0.03, 20.0))
+    knots = ((-1000.0, 0.0, 1500.0), (-1.0, 0.2, 1.0))
+    wanted = _core.to_hu(*knots, _core.run(denoiser, table, SHAPE, seed=1))
+    assert _core.run(denoiser, table, SHAPE, seed=1, result_in=knots).tobytes() == wanted.tobytes()
+    with pytest.raises(InputError, match="knots"):
+        _core.run(denoiser, table, SHAPE, seed=1, result_in=((0.0,), (0.0,)))
+
+
 def test_progress_counts_evaluations() -> None:
     seen: list[tuple[int, int, float]] = []
     _core.run(denoiser, TABLE, SHAPE, seed=0, progress=lambda *now: seen.append(now))

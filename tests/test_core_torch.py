@@ -281,7 +281,7 @@ def test_a_file_that_export_did_not_make_is_refused(tmp_path: Path) -> None:
 def test_choices_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="--provider: name: found 'cuda', expected torchscript, aoti"):
         choose(backend="torch", provider="cuda")
-    with pytest.raises(InputError, match="--artefacts: backend: found auto, expected tensorrt or torch"):
+    with pytest.raises(InputError, match="--artefacts: backend: found auto, expected tensorrt, torch, onnxruntime"):
         choose(trust=True)
 
 
@@ -361,3 +361,38 @@ def test_the_backends_library_names_no_folder() -> None:
     assert "libtorch_cpu.so]" in dynamic
     assert "RPATH" not in dynamic
     assert "RUNPATH" not in dynamic
+
+
+# ------------------------------------------------------------------------------------------------ typed graphs, GPUs
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("f16", 2e-3), ("bf16", 2e-2)])
+def test_a_graph_whose_inside_is_typed_computes_in_its_type(precision: str, bound: float) -> None:
+    """Close to f32 and not the same, with weights that are stored in the type."""
+    import onnx
+
+    from x2ct.export.precision import typed
+
+    bundle = Bundle.load("chest")
+    plain = onnx.load(bundle.file_of(bundle.networks.denoiser))
+    sizes = {"x": (1, 1, 16, 16, 16), "sigma": (1,), "c0": (1, 96, 4, 4, 4), "c1": (1, 1, 16, 16, 16)}
+    rng = np.random.default_rng(0)
+    values = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    values["sigma"] = np.full(1, 0.5, np.float32)
+    given = [torch.from_numpy(values[port.name]) for port in plain.graph.input]
+    with torch.no_grad():
+        [wanted] = torchfiles.OnnxModule(plain)(*given)
+        narrow = torchfiles.OnnxModule(typed(plain, precision).model)
+        [found] = narrow(*given)
+    types = {one.dtype for one in narrow.buffers() if one.ndim == 5}
+    assert types == {{"f16": torch.float16, "bf16": torch.bfloat16}[precision]}
+    assert found.dtype == torch.float32
+    assert 0 < float((found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()) < bound
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_an_artefact_for_a_gpu_is_made_where_there_is_one(tiny: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(MissingRuntimeError, match=r"device cuda: PyTorch .* finds no GPU here"):
+        torchfiles.build(tiny, tiny.networks.denoiser, "aoti", tmp_path / "denoiser.pt2", device="cuda")
+    with pytest.raises(MissingRuntimeError, match="device cuda"):
+        torchartefacts.find(tiny, "aoti", device="cuda:0", cache=tmp_path)

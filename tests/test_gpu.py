@@ -1,4 +1,4 @@
-"""What only a GPU can show: `pytest -m gpu`, which benchmarks/gpu/run.sh runs. X2CT_BUILD names the build's folder."""
+"""What only a GPU can show: `pytest -m gpu`, by benchmarks/gpu/verify.sh. X2CT_BUILD names the build's folder."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def test_other_x_rays_and_seeds_are_not_the_recorded_ones(sampler: x2ct.Sampler)
 def test_the_host_waits_for_rows_and_the_result_alone(sampler: x2ct.Sampler) -> None:
     for _ in range(3):
         report = sampler.run(**xrays(), seed=0).report
-    # Each row, and the pieces of 4 MiB that the result of 128^3 voxels comes in.
-    assert report["timings"]["waits"] <= report["evaluations"] + 3
+    # Each row, and the result, which comes in one piece.
+    assert report["timings"]["waits"] <= report["evaluations"] + 1
 
 
 @needs_ort
@@ -117,7 +117,7 @@ def test_consistency_is_the_cpus(sampler: x2ct.Sampler, consistency: str) -> Non
 
 @needs_ort
 def test_consistency_waits_for_rays_alone(sampler: x2ct.Sampler) -> None:
-    """Before and after a pull the rays' integrals come to the host; a volume of 128^3 would be two waits more."""
+    """Before and after a pull the rays' integrals come to the host; no volume does."""
     for _ in range(3):
         report = sampler.run(**xrays(), seed=0, consistency="every").report
     assert report["consistency"]["method"] == "closed form"

@@ -481,9 +481,10 @@ class Sampler:
         preview_every: int = 1,
         preview_in: tuple[Sequence[float], Sequence[float]] | None = None,
         correction: Correction | None = None,
+        result_in: tuple[Sequence[float], Sequence[float]] | None = None,
         at_once: bool = False,
     ) -> FloatArray:
-        """Runs the table: float32 [X, Y, Z] in the network's unit. The GIL is free meanwhile.
+        """Runs the table: float32 [X, Y, Z] in the network's unit, or in HU. The GIL is free meanwhile.
 
         Args:
             table: what to run.
@@ -496,6 +497,7 @@ class Sampler:
             preview_every: 1 or more.
             preview_in: the knots (HU, x) of `to_hu`: D is then handed over in HU.
             correction: changes D after each evaluation, before the step is taken from it.
+            result_in: the knots (HU, x) of `to_hu`: the result is then in HU, made on the sampler's device.
             at_once: queues all evaluations before waiting for any, without any of the other options but seed and
                 sample; not even Ctrl-C ends such a run.
 
@@ -594,6 +596,7 @@ def run(
     preview_every: int = 1,
     preview_in: tuple[Sequence[float], Sequence[float]] | None = None,
     correction: Correction | None = None,
+    result_in: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> FloatArray:
     """The same loop with a Python function as the network: x of `shape` and sigma in, the denoised x out."""
 

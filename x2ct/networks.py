@@ -109,19 +109,30 @@ class Networks:
 def artefacts_of(bundle: Bundle, grid: Grid, choice: Choice) -> tuple[str, dict[str, str]]:
     """What kind of artefacts the backend opens, and each by the file name of the graph that it stands for.
 
-    Nothing of either for backends that open ONNX.
+    Nothing of either for backends that open ONNX, but for ONNX Runtime in a precision that a graph is typed in.
     """
     if choice.backend == torchartefacts.BACKEND:
-        kind, files = torchartefacts.find(bundle, choice.provider, choice.artefacts, choice.trust)
+        kind, files = torchartefacts.find(bundle, choice.provider, choice.artefacts, choice.trust, device=choice.device)
     elif choice.backend == plans.BACKEND:
         kind = plans.BACKEND
         machine = plans.Machine.here(choice.device)
         _, files = plans.find(
             bundle, choice.precision, grid.shape, machine, folder=choice.artefacts, trust=choice.trust
         )
+    elif is_typed(choice):
+        kind = "typed"
+        files = {
+            bundle.networks.denoiser.file: plans.find_typed(bundle, choice.precision, folder=choice.artefacts),
+        }
     else:
         return "", {}
     return kind, {file: str(path) for file, path in files.items()}
+
+
+def is_typed(choice: Choice) -> bool:
+    """Whether the denoiser's graph must itself be in the precision that is asked for."""
+    takes = plans.TYPED[choice.device.partition(":")[0]]
+    return choice.backend == "onnxruntime" and choice.provider != "tensorrt" and choice.precision in takes
 
 
 def provider_of(choice: Choice) -> str:

@@ -18,8 +18,8 @@ BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt", "torch")
 PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16", "int8")
 PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript", "aoti")}
 """Of the backends that have several ways to run a network."""
-ARTEFACTS = ("tensorrt", "torch")
-"""The backends that run what was built of a bundle, in place of its ONNX graphs."""
+ARTEFACTS = ("tensorrt", "torch", "onnxruntime")
+"""The backends that run what was built of a bundle in place of its ONNX graphs, or of one of them."""
 
 _AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
 """The backend that "auto" is on a device."""
@@ -144,7 +144,7 @@ def choose(
     if provider_options and backend != "onnxruntime":
         raise InputError.of("--provider-option", "backend", found=backend, expected="onnxruntime")
     if (artefacts or trust) and backend not in ARTEFACTS:
-        raise InputError.of("--artefacts", "backend", found=backend, expected=" or ".join(ARTEFACTS))
+        raise InputError.of("--artefacts", "backend", found=backend, expected=", ".join(ARTEFACTS))
     chosen = _cuda(index) if kind == "cuda" else "cpu"
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:

@@ -233,9 +233,10 @@ class Sampler:
         with self._lock, _memory_limit("sampling"):
             ready = self._preparation.ready(request, preview=preview is not None)
             loop = ready.networks.sampler
+            knots = (self.bundle.intensity.hu, self.bundle.intensity.x)
             for sample in range(samples):
                 looping = time.perf_counter()
-                x = loop.run(
+                hu = loop.run(
                     request.table,
                     seed=seed,
                     sample=sample,
@@ -243,12 +244,11 @@ class Sampler:
                     cancel=cancel,
                     preview=self._shown(preview),
                     preview_every=preview_every,
-                    preview_in=(self.bundle.intensity.hu, self.bundle.intensity.x),
+                    preview_in=knots,
                     correction=ready.correction,
+                    result_in=knots,
                 )
                 spent.add(time.perf_counter() - looping, loop.timings)
-                hu = self.bundle.intensity.to_hu(x)
-                del x
                 if each is not None:
                     each(sample, self._volume(hu))
                 if samples > 1:

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import argparse
 import collections
+import re
 import struct
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 MAGIC = struct.pack("<I", 0xBA55ED50)
 MACHINE_CODE = 2
+ZSTD = b"\x28\xb5\x2f\xfd"
 KINDS = {1: "intermediate", MACHINE_CODE: "machine code"}
 
 
@@ -53,14 +57,47 @@ def _entries(data: bytes | bytearray, at: int, end: int) -> Iterator[Entry]:
         at += header + size
 
 
-def blank(data: bytearray, keep: int) -> int:
-    """Blank all but the machine code for `keep`, wherever there is some; returns how many bytes."""
+def kernels_of(data: bytes | bytearray, capability: int) -> dict[int, list[str] | None]:
+    """The mangled names of the kernels in each fat binary with machine code for a GPU, by where that code begins.
+
+    None stands for code that was blanked.
+    """
+    return {
+        entry.offset: _kernels(bytes(data[entry.offset : entry.offset + entry.size]))
+        for entries in fat_binaries(data)
+        for entry in entries
+        if entry.kind == MACHINE_CODE and entry.capability == capability
+    }
+
+
+def _kernels(code: bytes) -> list[str] | None:
+    if not any(code):
+        return None
+    if code.startswith(ZSTD):
+        run = subprocess.run(["zstd", "-dcq"], input=code, capture_output=True, check=False)
+        code = run.stdout  # complete, though what pads it afterwards is complained about
+    if not code.startswith(b"\x7fELF"):
+        sys.exit(f"keep_architecture.py: found machine code that begins {code[:4].hex()}, expected ELF or zstd")
+    return sorted({name.decode() for name in re.findall(rb"\.text\.([A-Za-z0-9_$]+)", code)})
+
+
+def blank(data: bytearray, keep: int, wanted: Callable[[list[str]], bool] | None = None) -> int:
+    """Blank all but the machine code for `keep`, wherever there is some; returns how many bytes.
+
+    Args:
+        data: the library, changed in place.
+        keep: compute capability times 10.
+        wanted: says by the kernels' mangled names whether a fat binary's code is kept at all.
+    """
     blanked = 0
     for entries in list(fat_binaries(data)):
-        if not any(entry.kind == MACHINE_CODE and entry.capability == keep for entry in entries):
+        kept = [entry for entry in entries if entry.kind == MACHINE_CODE and entry.capability == keep]
+        if not kept:
             continue
+        if wanted is not None:
+            kept = [one for one in kept if wanted(_kernels(bytes(data[one.offset : one.offset + one.size])) or [])]
         for entry in entries:
-            if entry.kind != MACHINE_CODE or entry.capability != keep:
+            if entry not in kept:
                 data[entry.offset : entry.offset + entry.size] = bytes(entry.size)
                 blanked += entry.size
     return blanked

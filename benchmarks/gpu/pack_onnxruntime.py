@@ -1,57 +1,170 @@
-"""Pack ONNX Runtime's CUDA provider into one archive small enough to carry to a GPU machine: the code of one GPU only.
+"""Pack ONNX Runtime's CUDA provider into one archive small enough to carry to a GPU machine.
 
     python benchmarks/gpu/pack_onnxruntime.py --keep 90 --headers build/onnxruntime-headers -o .gpu/onnxruntime.tar.xz
 
-Downloads the wheel of onnxruntime-gpu by pip, or takes a given one. benchmarks/gpu/run.sh unpacks the archive in front
-of what Python has. Packing takes minutes. CUDA's own libraries are not in it: they come with the machine's PyTorch.
+Downloads the wheel of onnxruntime-gpu for Python 3.12 by pip, or takes a given one. Of the provider it keeps the code
+of one GPU, and of that no fat binary with attention, quantised matrix products, mixtures of experts and the like, which
+are nine tenths of it; entry headers stay, and the driver loads a fat binary when one of its kernels is first started
+(never set CUDA_MODULE_LOADING=EAGER). Every operator of the bundled models must be listed here with its kernels, and
+every fat binary with one of these must be kept. benchmarks/gpu/verify.sh unpacks the archive in front of what Python
+has. Packing takes minutes and needs zstd. CUDA's own libraries are not in it: they come with the machine's PyTorch.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import lzma
 import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from keep_architecture import blank
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works in a checkout, installed or not
+
+from keep_architecture import blank, kernels_of
 
 WANTED = re.compile(r"onnxruntime/capi/libonnxruntime(\.so\.[\d.]+|_providers_(shared|cuda)\.so)$")
+CARRY_MIB, TRAINING_MIB = 62.0, 26.0
+"""What a machine takes along in all, and how much of it is left to the training's part (benchmarks/gpu/pack.py)."""
+
+DROPPED = re.compile(
+    r"flash|fmha|_mha|cutlass|cute|attention|paged|moe|gemm(?!_small)|nbits|_[248]bits|Float[48]b|marlin|fpA_intB|xqa"
+    r"|quant|beam|decod|sampling|logits|ngram|topk|softmax|norm|rotary|skip|dropout|radixsort|padding|mamba|conv1d"
+    r"|hyper_connection|deform_conv|roialign|random|stridetwo|bicubic(?!Kernel)|nonmax|SequenceIndex|KVInPlace|AddBias",
+    re.IGNORECASE,
+)
+"""Parts of mangled names of kernels that are not these models'."""
+
+NOTHING = ""  # no kernel of the provider's own: cuDNN, cuBLAS or a copy
+KERNELS = {
+    **dict.fromkeys(["Add", "Sub", "Mul", "Div", "LessOrEqual"], r"_BinaryElementWise"),
+    **dict.fromkeys(["Sqrt", "Log", "Exp", "Abs", "Sin", "Cos", "Reciprocal", "Sigmoid"], r"_UnaryElementWise"),
+    **dict.fromkeys(["Reshape", "Squeeze", "Unsqueeze", "Shape"], NOTHING),
+    "AveragePool": r"AveragePoolWithPadKernel",
+    "Cast": r"OP_Cast|CastKernelSat|CastKernelStd|CudaCastPairwiseKernel",
+    "Concat": r"_ConcatKernel|ConcatTensorToTensor",
+    "ConstantOfShape": r"5_Fill|4FillI",
+    "Conv": r"BroadcastBiasKernel|_PadKernel",
+    "Gather": r"_GatherKernel",
+    "GridSample": r"_GridSampleKernel",
+    "MatMul": r"SmallNGemv|CopyVector",
+    "QuickGelu": r"OP_QuickGelu",  # what x * sigmoid(x) is made into
+    "ReduceMax": r"reduce_matrix|_BinaryElementWise",
+    "Resize": r"_ResizeNearestKernel|_UpsampleNearestKernel",
+    "Slice": r"_SliceKernel",
+    "Split": r"_SplitKernel",
+    "Transpose": r"\d(?:Transpose\w*Kernel)|4cuda\d+Transpose",
+    "Variadic": r"VariadicElementWise",
+    "Expand": r"ExpandKernel",
+}
+"""Patterns of kernels by operator: the bundled models', and what the runtime's optimiser makes of them."""
 
 
 def main() -> None:
-    """Download, cut, pack."""
+    """Download, cut, prove, pack."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=int, default=90, help="the GPU's compute capability times 10")
     parser.add_argument("--wheel", type=Path, help="in place of downloading one")
     parser.add_argument("--headers", type=Path, required=True, help="what cmake/onnxruntime_headers.sh fetched")
+    parser.add_argument("--carried", type=Path, nargs="*", default=[], help="files that travel too, for the sum")
+    parser.add_argument("--without", nargs="*", default=[], help="tracked folders that are left at home, for the sum")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         wheel = args.wheel or download(Path(folder))
-        with zipfile.ZipFile(wheel) as source, tarfile.open(args.output, "w:xz", preset=9) as archive:
+        with zipfile.ZipFile(wheel) as source, compressed(args.output) as archive:
             add(archive, "site/onnxruntime/__init__.py", b"")
             for name in filter(WANTED.search, source.namelist()):
                 data = bytearray(source.read(name))
-                blanked = blank(data, args.keep)
+                if name.endswith("_cuda.so"):
+                    cut(data, args.keep)
                 add(archive, f"site/{name}", bytes(data))
-                print(f"{name}: {len(data) / 1e6:.1f} MB, {blanked / 1e6:.1f} MB of it blanked")
             for header in sorted(args.headers.glob("*.h")):
                 add(archive, f"onnxruntime-headers/{header.name}", header.read_bytes())
-    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
+    check_size(args.output, args.carried, tuple(args.without))
+
+
+def cut(data: bytearray, capability: int) -> None:
+    """Blank what isn't needed of the provider; raise SystemExit where a kernel that is needed would go with it."""
+    before = kernels_of(data, capability)
+    blanked = blank(data, capability, lambda names: not any(map(DROPPED.search, names)) or is_needed(names))
+    kept = {at: before[at] for at, names in kernels_of(data, capability).items() if names is not None}
+    size = sum(names is not None for names in before.values())
+    print(f"{len(kept)} of {size} fat binaries for sm_{capability} kept, {blanked / 1e6:.1f} MB blanked")
+    for operator in sorted(operators() | {"QuickGelu", "Variadic", "Expand"}):
+        if operator not in KERNELS:
+            sys.exit(f"pack_onnxruntime.py: operator {operator}: found none of its kernels listed; add it to KERNELS")
+        pattern = re.compile(KERNELS[operator])
+        having = {at for at, names in before.items() if KERNELS[operator] and any(map(pattern.search, names or ()))}
+        if KERNELS[operator] and not having:
+            sys.exit(f"pack_onnxruntime.py: operator {operator}: found no kernel like {pattern.pattern} in the library")
+        if lost := having - kept.keys():
+            sys.exit(f"pack_onnxruntime.py: operator {operator}: found its kernels in blanked code at {sorted(lost)}")
+        print(
+            f"  {operator}: {len(having)} fat binaries, all kept" if having else f"  {operator}: no kernel of its own"
+        )
+
+
+def is_needed(names: Iterable[str]) -> bool:
+    """Whether some of a fat binary's kernels are an operator's, whatever else is in it."""
+    return any(re.search(pattern, name) for name in names for pattern in KERNELS.values() if pattern)
+
+
+def operators() -> set[str]:
+    """Those of the bundled models' graphs, the denoiser's in f16 and bf16 among them."""
+    import onnx
+
+    from x2ct import Bundle
+    from x2ct.bundle import bundled
+    from x2ct.export.precision import typed
+
+    found: set[str] = set()
+    for name in bundled():
+        bundle = Bundle.load(name)
+        for kind, network in bundle.networks.items():
+            graphs = [onnx.load(bundle.file_of(network))]
+            if kind == "denoiser":
+                graphs += [typed(graphs[0], precision).model for precision in ("f16", "bf16")]
+            found |= {node.op_type for graph in graphs for node in graph.graph.node}
+    return found
+
+
+def check_size(archive: Path, carried: list[Path], without: tuple[str, ...]) -> None:
+    """Print the carry's sizes and their sum; raise SystemExit where the training's part no longer fits beside them."""
+    root = Path(__file__).resolve().parent.parent.parent
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, check=True).stdout
+    tracked = [root / name for name in listed.decode().split("\0") if name and not name.startswith(without or ("/",))]
+    sizes = {
+        "tracked files": sum(path.stat().st_size for path in tracked if path.is_file()),
+        **{str(path): path.stat().st_size for path in (archive, *carried)},
+    }
+    for name, size in sizes.items():
+        print(f"{size / 2**20:8.2f} MiB  {name}")
+    total, most = sum(sizes.values()) / 2**20, CARRY_MIB - TRAINING_MIB
+    print(f"{total:8.2f} MiB  in all, of {most:g}, which leaves {TRAINING_MIB:g} to the training")
+    if total > most:
+        sys.exit(f"pack_onnxruntime.py: carry: found {total:.2f} MiB, expected at most {most:g}")
 
 
 def download(folder: Path) -> Path:
-    """The newest wheel for this Python."""
+    """The newest wheel for the machine's Python."""
+    tags = [f"--platform=manylinux_2_{release}_x86_64" for release in (28, 27)]
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
-    subprocess.run([*command, "onnxruntime-gpu"], check=True)
+    subprocess.run([*command, "--python-version=3.12", *tags, "onnxruntime-gpu"], check=True)
     [wheel] = folder.glob("onnxruntime_gpu-*.whl")
     return wheel
+
+
+def compressed(path: Path) -> tarfile.TarFile:
+    """An archive that `tar -xf` reads, with jumps in machine code made the same before compressing."""
+    filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 256 << 20}]
+    return tarfile.open(fileobj=lzma.open(path, "wb", filters=filters), mode="w")
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

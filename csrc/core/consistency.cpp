@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <iterator>
 
@@ -46,12 +45,6 @@ double rms(const float* values, const float* counts, std::size_t begin, std::siz
     return number > 0 ? std::sqrt(sum / number) : 0;
 }
 
-Buffer there(const std::shared_ptr<Device>& device, const std::vector<float>& values) {
-    Buffer buffer(device, values.size());
-    device->upload(buffer.data(), values.data(), values.size());
-    return buffer;
-}
-
 std::vector<float> here(Device& device, const Buffer& buffer) {
     std::vector<float> values(buffer.count());
     device.download(values.data(), buffer.data(), values.size());
@@ -62,9 +55,7 @@ std::vector<float> here(Device& device, const Buffer& buffer) {
 Buffer there(const std::shared_ptr<Device>& device, const AttenuationKnots& knots) {
     std::vector<double> both = knots.x;
     both.insert(both.end(), knots.mu.begin(), knots.mu.end());
-    std::vector<float> bits(both.size() * sizeof(double) / sizeof(float));
-    std::memcpy(bits.data(), both.data(), both.size() * sizeof(double));
-    return there(device, bits);
+    return doubles_on(device, both);
 }
 
 }  // namespace

@@ -121,7 +121,7 @@ void TiledEvaluator::condition_on(const Box& box) {
 }
 
 std::string TiledEvaluator::key() const {
-    if (lift_ || !session_->is_recordable()) return "";  // a lift's coordinates come from the host
+    if (lift_ || !session_->is_recordable()) return "";  // a lift makes coordinates only where its tile moves
     std::string text = levels_->key() + key_of(x_) + key_of(denoised_);
     for (const auto& condition : conditions_) text += key_of(condition.tile) + key_of(condition.whole);
     return text;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/ray_kernel.h"
 #include "x2ct/error.h"
 
 namespace x2ct {
@@ -41,12 +42,32 @@ void Lift::set_input(const std::string& name, const float* data, const Shape& sh
     const auto count = static_cast<std::size_t>(volume_of(shape));
     Buffer buffer(device_, count);
     device_->upload(buffer.data(), data, count);
-    session_->set_input(name, buffer.data(), shape);
-    inputs_[name] = std::move(buffer);
+    set_input(name, std::move(buffer), shape);
+}
+
+void Lift::set_input(const std::string& name, Buffer values, const Shape& shape) {
+    session_->set_input(name, values.data(), shape);
+    inputs_[name] = std::move(values);
+}
+
+// Coordinates depend on nothing else: a grid of one tile gets them once.
+void Lift::place(const Index& origin) {
+    if (placed_ && origin == origin_) return;
+    kernels::Coordinates work{};
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+        work.tile[axis] = tiling_.tile[axis], work.origin[axis] = origin[axis];
+        work.middle[axis] = static_cast<double>(tiling_.grid[axis] - 1) / 2;
+        work.spacing_mm[axis] = spacing_mm_[axis];
+    }
+    work.unit_mm = kCoordinateUnitMm;
+    work.to = coords_.data();
+    device_->run(RayKernel{work});
+    origin_ = origin, placed_ = true;
 }
 
 void Lift::evaluate(const Box& box) {
     const auto& [grid, tile, halo, stride] = tiling_;
+    Index origin{};
     for (std::size_t axis = 0; axis < 3; ++axis) {
         const std::int64_t begin = std::max<std::int64_t>(0, box.origin[axis] - halo);
         const std::int64_t end = std::min(grid[axis], box.origin[axis] + box.extent[axis] + halo);
@@ -54,24 +75,9 @@ void Lift::evaluate(const Box& box) {
             throw InputError("lift: box: found " + std::to_string(end - begin) + " voxels with its halo, expected " +
                              std::to_string(tile[axis]) + " or less");
         }
-        origin_[axis] = std::min(begin, grid[axis] - tile[axis]);
+        origin[axis] = std::min(begin, grid[axis] - tile[axis]);
     }
-    std::vector<float> coords(coords_.count());
-    const std::int64_t voxels = tile[0] * tile[1] * tile[2];
-    for (std::size_t axis = 0; axis < 3; ++axis) {
-        float* const to = coords.data() + static_cast<std::int64_t>(axis) * voxels;
-        const auto mm = [&](std::int64_t i) {
-            const double from_centre = static_cast<double>(origin_[axis] + i) - static_cast<double>(grid[axis] - 1) / 2;
-            return static_cast<float>(from_centre * spacing_mm_[axis] / kCoordinateUnitMm);
-        };
-        std::int64_t at = 0;
-        for (std::int64_t x = 0; x < tile[0]; ++x) {
-            for (std::int64_t y = 0; y < tile[1]; ++y) {
-                for (std::int64_t z = 0; z < tile[2]; ++z) to[at++] = mm(Index{x, y, z}[axis]);
-            }
-        }
-    }
-    device_->upload(coords_.data(), coords.data(), coords.size());
+    place(origin);
     session_->evaluate();
 }
 

@@ -147,7 +147,9 @@ TilePlan Networks::plan(int volumes) {
                       limited ? memory : memory + kProcessBytes);
 }
 
-void Networks::let_go() {
+// What the device recorded stands for networks at addresses that others may get.
+void Networks::let_go() noexcept {
+    device_->forget();
     sampler_.reset();
     denoiser_.reset();
     lift_.reset();
@@ -190,21 +192,21 @@ void Networks::condition_on(const Conditions& ready) {
     conditioned_ = true;
 }
 
-// Encodes the X-rays and hands the lift all but the coordinates.
+// Encodes the X-rays and hands the lift all but the coordinates; the features stay on the device.
 void Networks::show(const Conditions& ready, Lift& lift) {
     const auto slots = static_cast<std::int64_t>(bundle_.views.size());
     const Shape valid = {1, slots};
-    const Buffer views = uploaded(device_, ready.views), given = uploaded(device_, ready.valid);
+    const Shape& seen = encoder_->outputs().front().shape;
+    const Buffer views = uploaded(device_, ready.views);
+    Buffer given = uploaded(device_, ready.valid), features(device_, static_cast<std::size_t>(volume_of(seen)));
     const auto encode = encoder_->session();
     encode->set_input("views", views.data(), views_shape());
     encode->set_input("valid", given.data(), valid);
+    encode->set_output("features", features.data(), seen);
     encode->evaluate();
-    const TensorView seen = encode->output("features");
-    std::vector<float> features(static_cast<std::size_t>(volume_of(seen.shape)));
-    device_->download(features.data(), seen.data, features.size());
-    lift.set_input("features", features.data(), seen.shape);
+    lift.set_input("features", std::move(features), seen);
     lift.set_input("P", ready.matrices.data(), {1, slots, 3, 4});
-    lift.set_input("valid", ready.valid.data(), valid);
+    lift.set_input("valid", std::move(given), valid);
 }
 
 std::shared_ptr<Network> Networks::denoiser_for(const Index& patch) {

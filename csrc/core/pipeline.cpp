@@ -124,6 +124,8 @@ void Pipeline::run(const SampleOptions& options, float* hu) {
     inner.cancel = options.cancel;
     inner.preview_every = options.preview_every;
     inner.correction = pull;
+    inner.result_in = &bundle().intensity;
+    inner.threads = threads_;
     int sample = 0;
     const auto of_all = [&](Progress now) {
         now.step += sample * evaluations;
@@ -146,7 +148,6 @@ void Pipeline::run(const SampleOptions& options, float* hu) {
         float* const volume = own ? own.get() : hu;
         inner.sample = options.sample + static_cast<std::uint32_t>(sample);
         networks_.sampler()->run(table, inner, volume);
-        bundle().intensity.to_hu(volume, volume, count, threads_);
         if (options.each) options.each(sample, volume);
         if (samples > 1) ensemble.add(volume);
     }

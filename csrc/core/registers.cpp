@@ -102,7 +102,7 @@ RowKernel Registers::step(int row) const {
 }
 
 // A last row that ends at D has not been stepped from.
-const float* Registers::result() const {
+float* Registers::result() const {
     return is_denoised(table_.rows().back()) ? denoised(table_.evaluations() - 1) : y_.data();
 }
 

@@ -30,7 +30,7 @@ class Registers {
     RowKernel step(int row) const;
 
     /// What the last row leaves.
-    const float* result() const;
+    float* result() const;
     /// Releases all others, so that copying the result of a large volume needs no more memory than the loop.
     void keep_result();
 

@@ -5,6 +5,7 @@
 
 #include "core/registers.h"
 #include "core/stopwatch.h"
+#include "kernels/ray_kernel.h"
 #include "x2ct/error.h"
 
 namespace x2ct {
@@ -48,13 +49,14 @@ class Run {
     Run(Evaluator& evaluator, const std::shared_ptr<Device>& device, std::int64_t count, const Table& table,
         const RunOptions& options)
         : evaluator_(evaluator),
+          shared_(device),
           device_(*device),
           table_(table),
           options_(options),
-          corrected_there_(options.correction && options.correction->works_on(device)),
           count_(static_cast<std::size_t>(count)),
           rows_(table.evaluations()),
-          registers_(device, table, count, options.seed, options.sample) {
+          registers_(device, table, count, options.seed, options.sample),
+          corrected_there_(options.correction && options.correction->works_on(device)) {
         for (int row = 0; row < rows_; ++row) steps_.push_back(registers_.step(row));
     }
 
@@ -70,7 +72,7 @@ class Run {
 
     Timings finish(float* out) {
         registers_.keep_result();
-        device_.download(out, registers_.result(), count_);
+        hand_out(out);
         timings_.evaluations = rows_;
         if (const auto times = device_.times()) {
             timings_.kernel_s = times->kernels_s;
@@ -81,6 +83,22 @@ class Run {
     }
 
   private:
+    // In HU it is made in place, by the device.
+    void hand_out(float* out) {
+        float* const result = registers_.result();
+        const auto count = static_cast<std::int64_t>(count_);
+        if (options_.result_in == nullptr) return device_.download(out, result, count_);
+        if (device_.stream() == nullptr) return options_.result_in->to_hu(result, out, count, options_.threads);
+        const auto& [hu, x] = *options_.result_in;
+        std::vector<double> both = x;
+        both.insert(both.end(), hu.begin(), hu.end());
+        const Buffer there = doubles_on(shared_, both);
+        const auto* const knots = reinterpret_cast<const double*>(there.data());
+        device_.run(RayKernel{
+            kernels::ToHu{{{count}, knots, knots + x.size(), static_cast<int>(x.size()), result, nullptr, result}}});
+        device_.download(out, result, count_);
+    }
+
     void at_once() {
         device_.row(rows_ - 1, key(rows_), [&] {
             for (int row = 0; row < rows_; ++row) evaluate(row);
@@ -155,13 +173,14 @@ class Run {
     }
 
     Evaluator& evaluator_;
+    const std::shared_ptr<Device>& shared_;
     Device& device_;
     const Table& table_;
     const RunOptions& options_;
-    const bool corrected_there_;
     const std::size_t count_;
     const int rows_;
     Registers registers_;
+    const bool corrected_there_;  // asked after the registers have their places, which its own memory must not take
     std::vector<RowKernel> steps_;
     std::vector<float> copy_;
     Timings timings_;

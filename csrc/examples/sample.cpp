@@ -5,6 +5,7 @@
 // The X-rays are from parallel beams, AP and from the patient's right, with a detector of ROWS x COLUMNS pixels of
 // PITCH_MM. RUNTIME_DIR is the folder of the installed OpenVINO (pip's package folder will do). X Y Z are the voxels to
 // fill, of the model's own size; they are denoised in tiles where MEMORY_MIB asks for it.
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>

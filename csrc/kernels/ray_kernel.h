@@ -1,4 +1,5 @@
-// All that consistency asks of a device, as plain data with what it does to a range of elements.
+// All that is asked of a device beside rows and copies, mostly by consistency, as plain data with what it does to a
+// range of elements.
 //
 // Each has count() elements in lines of line(), and costs about cost() reads an element. run<Most>(begin, end) does the
 // elements [begin, end), at most `Most` of one line, and none depends on another: a GPU takes one a thread, a CPU
@@ -10,13 +11,15 @@
 #include "kernels/aligned.h"
 #include "kernels/projector.h"
 #include "kernels/pull.h"
+#include "kernels/voxels.h"
 
 namespace x2ct {
 
 struct RayKernel {
-    using Work = std::variant<kernels::KnotMap, kernels::Clamped, kernels::Residual, kernels::Added,
-                              kernels::AlignedForward, kernels::AlignedBackward, kernels::SliceTotals,
-                              kernels::SliceSteps, kernels::JosephForward, kernels::JosephBackward>;
+    using Work =
+        std::variant<kernels::KnotMap, kernels::Clamped, kernels::Residual, kernels::Added, kernels::AlignedForward,
+                     kernels::AlignedBackward, kernels::SliceTotals, kernels::SliceSteps, kernels::JosephForward,
+                     kernels::JosephBackward, kernels::Coordinates, kernels::ToHu>;
     Work work;
 };
 

@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <mutex>

@@ -57,6 +57,7 @@ struct PyRun {
     int preview_every;
     const std::optional<Knots>& preview_in;
     const std::shared_ptr<Correction>& correction;
+    const std::optional<Knots>& result_in;
     bool at_once = false;
 };
 
@@ -72,6 +73,9 @@ py::array_t<float> run(Sampler& sampler, const Shape& shape, const Table& table,
     options.preview = shown(asked.preview, asked.preview_in, shape);
     options.preview_every = asked.preview_every;
     options.correction = asked.correction;
+    std::optional<Intensity> map;
+    if (asked.result_in) map = checked_map(*asked.result_in);
+    if (map) options.result_in = &*map;
     if (!asked.at_once) {
         options.pause = [] {
             const py::gil_scoped_acquire acquire;
@@ -95,11 +99,11 @@ py::array_t<float> run_callable(const py::function& denoiser, const Table& table
                                 const std::vector<std::int64_t>& shape, std::uint64_t seed, std::uint32_t sample,
                                 const py::object& progress, const std::shared_ptr<CancelToken>& cancel, int threads,
                                 const py::object& preview, int preview_every, const std::optional<Knots>& preview_in,
-                                const std::shared_ptr<Correction>& correction) {
+                                const std::shared_ptr<Correction>& correction, const std::optional<Knots>& result_in) {
     const Shape checked = checked_shape(shape, "run");
     Sampler sampler(callable_network(denoiser, checked), cpu_device(threads), checked);
     return run(sampler, checked, table,
-               {seed, sample, progress, cancel, preview, preview_every, preview_in, correction});
+               {seed, sample, progress, cancel, preview, preview_every, preview_in, correction, result_in});
 }
 
 }  // namespace
@@ -122,9 +126,11 @@ void PySampler::set_condition(const py::dict& arrays) {
 py::array_t<float> PySampler::run(const Table& table, std::uint64_t seed, std::uint32_t sample,
                                   const py::object& progress, const std::shared_ptr<CancelToken>& cancel,
                                   const py::object& preview, int preview_every, const std::optional<Knots>& preview_in,
-                                  const std::shared_ptr<Correction>& correction, bool at_once) {
-    return python::run(*sampler_, shape_, table,
-                       {seed, sample, progress, cancel, preview, preview_every, preview_in, correction, at_once});
+                                  const std::shared_ptr<Correction>& correction, const std::optional<Knots>& result_in,
+                                  bool at_once) {
+    return python::run(
+        *sampler_, shape_, table,
+        {seed, sample, progress, cancel, preview, preview_every, preview_in, correction, result_in, at_once});
 }
 
 void bind_sampler(py::module_& module) {
@@ -144,12 +150,13 @@ void bind_sampler(py::module_& module) {
         .def("set_condition", &PySampler::set_condition, "arrays"_a)
         .def("run", &PySampler::run, "table"_a, "seed"_a, "sample"_a = 0, "progress"_a = py::none(),
              "cancel"_a = py::none(), "preview"_a = py::none(), "preview_every"_a = 1, "preview_in"_a = py::none(),
-             "correction"_a = py::none(), "at_once"_a = false)
+             "correction"_a = py::none(), "result_in"_a = py::none(), "at_once"_a = false)
         .def_property_readonly("shape", [](const PySampler& self) { return py::tuple(py::cast(self.shape())); })
         .def_property_readonly("timings", &timings);
     module.def("run", &run_callable, "denoiser"_a, "table"_a, "shape"_a, "seed"_a, "sample"_a = 0,
                "progress"_a = py::none(), "cancel"_a = py::none(), "threads"_a = 0, "preview"_a = py::none(),
                "preview_every"_a = 1, "preview_in"_a = py::none(), "correction"_a = py::none(),
+               "result_in"_a = py::none(),
                "The same loop with a Python function (x, sigma) -> denoised as the network.");
 }
 

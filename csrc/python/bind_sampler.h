@@ -26,7 +26,7 @@ class PySampler {
                                  const pybind11::object& progress, const std::shared_ptr<CancelToken>& cancel,
                                  const pybind11::object& preview, int preview_every,
                                  const std::optional<Knots>& preview_in, const std::shared_ptr<Correction>& correction,
-                                 bool at_once);
+                                 const std::optional<Knots>& result_in, bool at_once);
 
     const Shape& shape() const { return shape_; }
     Timings timings() const { return sampler_->timings(); }

@@ -7,7 +7,9 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -55,6 +57,19 @@ inline void copies_of_any_size_come_back() {
         const auto values = numbers(count, 1);
         CHECK(same(values_of(*device, on(device, values)), values));
     }
+}
+
+/// The pinned memory that it goes through is still being read when the kernel is queued, which is no error of
+/// anybody's.
+inline void a_kernel_follows_copies_that_are_under_way() {
+    const auto device = gpu();
+    const auto values = numbers(5000003, 1);
+    const x2ct::Buffer from = on(device, values), to(device, values.size());
+    RowKernel kernel;
+    kernel.count = static_cast<std::int64_t>(values.size());
+    kernel.x = from.data(), kernel.new_y = to.data(), kernel.to_y.x = 1;
+    device->run(kernel);
+    CHECK(same(values_of(*device, to), values));
 }
 
 /// Also what was given back and is taken again.
@@ -177,6 +192,7 @@ class QueueNetwork : public x2ct::Network {
 
     int calls = 0;
     int fails_at = -1;
+    std::set<std::pair<const float*, float*>> places;  // of x and D so far: to ONNX Runtime each is another graph
 
   private:
     class Evaluation : public x2ct::Session {
@@ -192,6 +208,7 @@ class QueueNetwork : public x2ct::Network {
         }
         void evaluate() override {
             if (network_.calls++ == network_.fails_at) throw x2ct::Error("network: failed");
+            network_.places.emplace(x_, denoised_);
             RowKernel mix;
             mix.count = x2ct::volume_of(network_.outputs_[0].shape);
             mix.x = x_, mix.y = c_, mix.new_y = denoised_;
@@ -393,16 +410,18 @@ inline void the_devices_clock_tells_where_time_went() {
         const x2ct::Timings timings = rig.sampler.timings();
         CHECK(timings.network_s > 0);
         CHECK(timings.kernel_s > 0);
-        CHECK(timings.gap_s >= 0 && timings.gap_s < timings.network_s);
+        CHECK(timings.gap_s >= 0);
+        // The first time rows are recorded between others, which takes the host longer than such small rows take.
+        CHECK(turn == 0 || timings.gap_s < timings.network_s);
     }
 }
 
 }  // namespace laws
 
 #define DEVICE_LAWS                                                                                                 \
-    laws::copies_of_any_size_come_back, laws::addresses_are_what_networks_ask_for, laws::noise_is_the_cpus,         \
-        laws::any_row_is_the_cpus, laws::any_box_is_the_cpus,                                                       \
-        laws::every_solver_gives_the_cpus_bits_queued_and_replayed,                                                 \
+    laws::copies_of_any_size_come_back, laws::a_kernel_follows_copies_that_are_under_way,                           \
+        laws::addresses_are_what_networks_ask_for, laws::noise_is_the_cpus, laws::any_row_is_the_cpus,              \
+        laws::any_box_is_the_cpus, laws::every_solver_gives_the_cpus_bits_queued_and_replayed,                      \
         laws::a_replay_reads_the_new_coefficients_and_conditions, laws::the_whole_loop_is_one_where_nobody_listens, \
         laws::only_rows_and_the_result_are_waited_for, laws::progress_tells_every_row, laws::previews_are_the_cpus, \
         laws::corrections_are_the_cpus, laws::it_outlives_cancelling_and_failing, laws::tiles_are_the_cpus,         \

@@ -1,6 +1,7 @@
 // The device's laws on a GPU: gpu_laws LIBRARY_DIR, the folder of libx2ct_cuda.so.
 #include <cstdlib>
 
+#include "pipeline_laws.h"
 #include "ray_laws.h"
 #include "x2ct/devices.h"
 
@@ -25,5 +26,5 @@ std::shared_ptr<x2ct::Device> laws::gpu() { return x2ct::open_device("cuda", lib
 int main(int count, char** arguments) {
     if (count != 2) return EXIT_FAILURE;
     library_dir() = arguments[1];
-    return check::run({DEVICE_LAWS, RAY_LAWS, too_much_memory_is_an_error_of_its_own});
+    return check::run({DEVICE_LAWS, RAY_LAWS, PIPELINE_LAWS, too_much_memory_is_an_error_of_its_own});
 }

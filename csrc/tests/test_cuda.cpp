@@ -2,6 +2,7 @@
 // GPU runs, so that they are compared with the CPU's bit by bit; and its stream puts all work off until somebody waits,
 // so that what is queued, recorded, replayed and waited for can be counted.
 #include "devices/cuda/cuda.h"
+#include "pipeline_laws.h"
 #include "ray_laws.h"
 
 std::shared_ptr<x2ct::Device> laws::gpu() { return std::shared_ptr<Device>(x2ct::cuda::open(0)); }
@@ -143,6 +144,72 @@ void a_pull_brings_rays_to_the_host_and_no_volume() {
     CHECK(machine().waits - before.waits <= 3 * static_cast<int>(rows) + 2);
 }
 
+void results_come_in_one_piece() {
+    const auto device = gpu();
+    const auto values = numbers(5000003, 1);
+    const x2ct::Buffer there = on(device, values);
+    values_of(*device, there);
+    const auto before = machine();
+    CHECK(same(values_of(*device, there), values));
+    CHECK(machine().downloads - before.downloads == 1);
+    CHECK(machine().waits - before.waits == 1);
+    CHECK(machine().pins == before.pins);  // what was pinned for the one before is used again
+}
+
+// Else each run with consistency would be another graph to a runtime that goes by addresses, and the next without, too.
+void what_a_pull_takes_moves_no_registers() {
+    Rig rig(gpu());
+    const auto table = table_of("unipc-2");
+    for (int turn = 0; turn < 3; ++turn) rig.run(table);
+    const int settled = machine().graphs;
+    const auto places = rig.network->places;
+    for (int turn = 0; turn < 2; ++turn) {
+        x2ct::RunOptions options;
+        options.correction = consistency(measured({along(1), along(0)}));
+        rig.run(table, options);
+        options.correction.reset();
+        rig.run(table);
+    }
+    CHECK(machine().graphs == settled);
+    CHECK(rig.network->places == places);
+}
+
+// No coordinates go to the GPU, and no features come from it.
+void another_study_brings_its_x_rays_and_nothing_else_to_the_gpu() {
+    Study study(gpu());
+    study.show(1), study.run(), study.show(2), study.run();
+    const auto before = machine();
+    study.show(3);
+    CHECK(machine().downloads == before.downloads);
+    CHECK(machine().uploads - before.uploads == 3);  // pictures, which of them there are, and where they are
+    CHECK(machine().uploaded - before.uploaded == (2 * tiny::kDetector * tiny::kDetector + 2 + 24) * sizeof(float));
+    CHECK(machine().allocations == before.allocations);
+    CHECK(machine().waits - before.waits <= 1);  // for the first half, which the third takes again
+    const auto shown = machine();
+    const std::size_t voxels = study.run().size();
+    CHECK(machine().downloaded - shown.downloaded == voxels * sizeof(float));
+}
+
+// Of the emulated runtime itself: what the real one does not allow, it does not allow either.
+void recording_is_spoilt_by_what_may_not_be_done() {
+    const auto device = gpu();
+    auto* const stream = static_cast<cudaStream_t>(device->stream());
+    void* memory = nullptr;
+    cudaGraph_t graph = nullptr;
+    cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    CHECK(cudaMalloc(&memory, 512) == cudaErrorStreamCaptureUnsupported);
+    CHECK(cudaStreamEndCapture(stream, &graph) == cudaErrorStreamCaptureInvalidated && graph == nullptr);
+    CHECK(cudaGetLastError() == cudaErrorStreamCaptureInvalidated);
+    CHECK(cudaGetLastError() == cudaSuccess);
+    cudaEvent_t event = nullptr;
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    cudaEventRecord(event, stream);
+    CHECK(cudaEventQuery(event) == cudaErrorNotReady);
+    CHECK(cudaGetLastError() == cudaErrorNotReady);
+    cudaEventSynchronize(event);
+    cudaEventDestroy(event);
+}
+
 void too_little_memory_is_an_error_of_its_own() {
     Rig rig(gpu());
     machine().bytes = machine().taken + 4096;
@@ -154,7 +221,9 @@ void too_little_memory_is_an_error_of_its_own() {
 
 }  // namespace
 
-TESTS(what_is_missing_is_one_line, memory_is_kept_and_given_up_in_need, DEVICE_LAWS, RAY_LAWS,
+TESTS(what_is_missing_is_one_line, memory_is_kept_and_given_up_in_need, DEVICE_LAWS, RAY_LAWS, PIPELINE_LAWS,
+      results_come_in_one_piece, what_a_pull_takes_moves_no_registers,
+      another_study_brings_its_x_rays_and_nothing_else_to_the_gpu, recording_is_spoilt_by_what_may_not_be_done,
       a_pull_brings_rays_to_the_host_and_no_volume, each_row_is_recorded_once_and_replayed, the_whole_loop_is_one_graph,
       nothing_waits_allocates_or_copies_but_what_says_so, two_rows_are_in_flight_and_progress_tells_of_done_ones,
       a_cancelled_run_leaves_nothing_queued, too_little_memory_is_an_error_of_its_own)

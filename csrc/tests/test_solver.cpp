@@ -1,4 +1,6 @@
 // Solvers as tables: exact where they must be, of their order elsewhere, with no register too many.
+#include <algorithm>
+
 #include "check.h"
 #include "core/solvers.h"
 #include "reference.h"

@@ -1,6 +1,7 @@
 // A bundle of a few hundred bytes, and a backend that computes its networks: the whole way without a runtime.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>

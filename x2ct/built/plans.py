@@ -1,9 +1,9 @@
-"""TensorRT plans of a bundle: what each depends on, and which of those in the cache does for a volume.
+"""TensorRT plans of a bundle, and its denoiser's typed graphs: what each depends on, and which of the cache's will do.
 
-A plan is native code for one release of TensorRT and one kind of GPU, and holds for a range of shapes; so none is part
-of a bundle: `x2ct build` makes them and keeps them in this machine's cache (`x2ct.built.artefacts`). Those from
-elsewhere are opened from a folder that is named, and only if they are trusted. Nothing here needs TensorRT's Python
-package or onnx.
+A typed graph is ONNX for any machine, which ONNX Runtime runs as it is. A plan is native code for one release of
+TensorRT and one kind of GPU, and holds for a range of shapes; so none is part of a bundle: `x2ct build` makes them and
+keeps them in this machine's cache (`x2ct.built.artefacts`). Those from elsewhere are opened from a folder that is
+named, and only if they are trusted. Nothing here needs TensorRT's Python package or onnx.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2ct import _core
+from x2ct import __version__, _core
 from x2ct.built.artefacts import Cache, Recipe, onnx_sources
 from x2ct.built.sidecar import Sidecar, UnfitError
 from x2ct.bundle import Bundle, Network
@@ -112,6 +112,52 @@ def recipe(
 
 def _file_of(network: Network) -> str:
     return f"{Path(network.file).stem}.plan"
+
+
+TYPED = {"cuda": ("bf16", "f16"), "cpu": ("f16",)}
+"""The types of a graph's inside (`x2ct.export.precision`) that ONNX Runtime has kernels or conversions for."""
+
+
+def typed_recipe(bundle: Bundle, precision: str) -> Recipe:
+    """What the denoiser's graph in a precision depends on; it is proven against the whole model."""
+    source = bundle.file_of(bundle.networks.denoiser)
+    return Recipe(
+        kind="onnx",
+        file=f"denoiser.{precision}.onnx",
+        sources=(*onnx_sources(source), *(bundle.file_of(one) for _, one in bundle.networks.items())),
+        runtime=f"x2ct {__version__}",
+        device="any",
+        precision=precision,
+    )
+
+
+def find_typed(bundle: Bundle, precision: str, *, folder: str = "", cache: Path | None = None) -> Path:
+    """The denoiser's graph in a precision: from a folder that `x2ct build -o` wrote, or the cache.
+
+    One from a folder need not be this machine's work: it is ONNX, and executes nothing.
+
+    Args:
+        bundle: the model.
+        precision: "bf16" or "f16".
+        folder: where to look in place of the cache.
+        cache: by default the user's.
+
+    Raises:
+        InputError: the folder's is of another model or precision, or damaged.
+        MissingRuntimeError: there is none; the text says what makes it.
+    """
+    there, wanted = Cache(cache), typed_recipe(bundle, precision)
+    if folder:
+        path = Path(folder) / wanted.file
+        if path.exists():
+            return there.open(path, wanted, trust=True).path
+    elif found := there.find(wanted):
+        return found.path
+    where = f"in {folder}" if folder else "in this machine's cache"
+    raise MissingRuntimeError(
+        f"precision {precision}: found no graph of model {bundle.name} in it {where}; make it: "
+        f"x2ct build {bundle.argument} --graph --precision {precision}"
+    )
 
 
 def inputs_for(network: Network, volume: Shape) -> dict[str, tuple[int, ...]]:

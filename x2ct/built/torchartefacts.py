@@ -28,13 +28,20 @@ SUFFIXES = {"aoti": ".pt2", "torchscript": ".pt"}
 _ABILITIES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile")
 
 
-def recipe(bundle: Bundle, network: Network, kind: str) -> Recipe:
+def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> Recipe:
     """What the artefact of a graph depends on.
 
-    TorchScript is interpreted, and good for any processor; a package is compiled for the one that it is made on.
+    TorchScript is interpreted, and good for any device; a package is compiled for the processor that it is made on, and
+    the GPU.
+
+    Args:
+        bundle: the model.
+        network: which of its graphs.
+        kind: "torchscript" or "aoti".
+        device: "cpu", "cuda" or "cuda:N", that the artefact is to run on.
 
     Raises:
-        MissingRuntimeError: PyTorch is not installed.
+        MissingRuntimeError: PyTorch is not installed, or there is no such GPU.
     """
     runtime = find_runtime("torch")
     if runtime.folder is None:
@@ -44,14 +51,19 @@ def recipe(bundle: Bundle, network: Network, kind: str) -> Recipe:
         file=Path(network.file).stem + SUFFIXES[kind],
         sources=onnx_sources(bundle.file_of(network)),
         runtime=f"torch {runtime.version}",
-        device="any" if kind == "torchscript" else processor(),
+        device="any" if kind == "torchscript" else processor() + _and_gpu(device),
         precision="f32",
         flags={"description": str(DESCRIPTION_SCHEMA), "stride": str(bundle.patch.stride)},
     )
 
 
 def find(
-    bundle: Bundle, kind: str = "", folder: str = "", trust: bool = False, cache: Path | None = None
+    bundle: Bundle,
+    kind: str = "",
+    folder: str = "",
+    trust: bool = False,
+    cache: Path | None = None,
+    device: str = "cpu",
 ) -> tuple[str, Mapping[str, Path]]:
     """The artefacts of a bundle's three graphs.
 
@@ -61,6 +73,7 @@ def find(
         folder: where to look in place of the cache: what `x2ct export --artefacts` copied.
         trust: open those of a folder also where another machine made them.
         cache: by default the user's.
+        device: that they are to run on.
 
     Returns:
         The kind, and each graph's artefact by the graph's file name.
@@ -71,7 +84,8 @@ def find(
     """
     for candidate in (kind,) if kind else tuple(SUFFIXES):
         there = Cache(cache)
-        found = _in_folder(bundle, candidate, Path(folder), trust) if folder else _in_cache(bundle, candidate, there)
+        wanted = {network.file: recipe(bundle, network, candidate, device) for _, network in bundle.networks.items()}
+        found = _in_folder(wanted, Path(folder), trust) if folder else _in_cache(wanted, there)
         if found is not None:
             return candidate, found
     where = f"in {folder}" if folder else "in this machine's cache"
@@ -91,20 +105,31 @@ def processor() -> str:
     return " ".join([platform.machine(), *(name for name in _ABILITIES if name in flags)])
 
 
-def _in_cache(bundle: Bundle, kind: str, cache: Cache) -> Mapping[str, Path] | None:
+def _and_gpu(device: str) -> str:
+    """The GPU's name and what it computes, after a processor's; nothing for the CPU."""
+    if device == "cpu":
+        return ""
+    from x2ct import _core
+
+    [status] = (one for one in _core.devices() if one["name"] == "cuda")
+    if not status["available"]:
+        raise MissingRuntimeError(status["reason"])
+    return f" + {status['found'][int(device.partition(':')[2] or 0)]}"
+
+
+def _in_cache(wanted: Mapping[str, Recipe], cache: Cache) -> Mapping[str, Path] | None:
     found = {}
-    for _, network in bundle.networks.items():
-        artefact = cache.find(recipe(bundle, network, kind))
+    for file, one in wanted.items():
+        artefact = cache.find(one)
         if artefact is None:
             return None
-        found[network.file] = artefact.path
+        found[file] = artefact.path
     return found
 
 
-def _in_folder(bundle: Bundle, kind: str, folder: Path, trust: bool) -> Mapping[str, Path] | None:
+def _in_folder(wanted: Mapping[str, Recipe], folder: Path, trust: bool) -> Mapping[str, Path] | None:
     if not folder.is_dir():
         raise InputError.of(folder, "artefacts", found="no folder", expected="what x2ct export --artefacts wrote")
-    wanted = {network.file: recipe(bundle, network, kind) for _, network in bundle.networks.items()}
     if not any((folder / one.file).exists() for one in wanted.values()):
         return None
     cache = Cache()

@@ -3,7 +3,11 @@
 #include <onnxruntime_run_options_config_keys.h>
 #include <onnxruntime_session_options_config_keys.h>
 
+#include <algorithm>
 #include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "failure.h"
 #include "graph.h"
@@ -14,8 +18,9 @@
 namespace x2ct::onnxruntime {
 namespace {
 
-// A session as the file has it, to learn its inputs and the names of their free axes: only a session tells them.
-Ort::Session read(const std::string& path) {
+// A session as the file has it, to learn its inputs and the names of their free axes: only a session tells them. One of
+// the CPU's provider, which has no kernels for some of the types that a graph may be typed in.
+Ort::Session read(const std::string& path, const Target& target) {
     std::error_code ignored;
     if (!std::filesystem::is_regular_file(path, ignored)) {
         throw InputError(path + ": file: found none, expected an ONNX network");
@@ -24,11 +29,29 @@ Ort::Session read(const std::string& path) {
     options.SetGraphOptimizationLevel(ORT_DISABLE_ALL);
     options.SetIntraOpNumThreads(1);
     try {
+        if (target.is_typed) append(options, target);
         return {environment(), path.c_str(), options};
     } catch (const Ort::Exception& error) {
         throw InputError(path + ": file: found something unreadable, expected an ONNX network; " +
                          Failures::text_of(error));
     }
+}
+
+// The type that a graph's inside was given (export/precision.py), or f32.
+std::string type_of(const Ort::Session& model) {
+    const Ort::AllocatorWithDefaultOptions allocator;
+    const auto told = model.GetModelMetadata().LookupCustomMetadataMapAllocated("x2ct.precision", allocator);
+    const std::string type = told ? told.get() : "f32";
+    return type == "tf32" ? "f32" : type;
+}
+
+void check_type(const Target& target, const std::string& found, const std::string& path) {
+    const std::string wanted = target.is_typed ? target.precision : "f32";
+    if (found == wanted) return;
+    std::string line = path + ": precision: found a graph in " + found;
+    line += ", expected one in " + wanted;
+    if (!target.is_typed) throw InputError(line + "; ask for precision " + found);
+    throw MissingRuntime(line + "; make it: x2ct build MODEL --graph --precision " + wanted);
 }
 
 // All of the runtime's optimisations: its constant folding turns weights that are stored in float16 to float32 once,
@@ -89,7 +112,9 @@ std::vector<TensorInfo> infos(const std::vector<Port>& ports) {
 OrtNetwork::OrtNetwork(const NetworkOptions& options) : target_(choose(options)) {
     if (options.threads < 0)
         throw InputError("threads: found " + std::to_string(options.threads) + ", expected 0 or more");
-    const auto sizes = sizes_of_axes(inputs_of(read(options.path), options.path), options);
+    const Ort::Session plain = read(options.path, target_);
+    check_type(target_, type_of(plain), options.path);
+    const auto sizes = sizes_of_axes(inputs_of(plain, options.path), options);
     guarded("compiling " + options.path, [&] {
         Ort::SessionOptions made = session_options(options, target_, sizes);
         model_ = compile(options, target_, made);

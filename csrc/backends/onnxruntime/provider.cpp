@@ -17,7 +17,8 @@ using Options = std::map<std::string, std::string>;
 
 struct Precision {
     std::string name;
-    Options options;  // that make the provider compute in it
+    Options options;        // that make the provider compute in it
+    bool is_typed = false;  // that of a graph whose inside is typed so, which the provider computes as it stands
 };
 
 struct Provider {
@@ -29,16 +30,21 @@ struct Provider {
     std::vector<Precision> precisions;  // fastest first, but for those that only "auto" must not choose
 };
 
-// A bundle's graphs are in f32; TensorRT may take other types inside them, and TF32 always.
+// A bundle's graphs are in f32, for which TensorRT may take other types inside them, and TF32 always; CUDA's provider
+// takes a graph that is typed. So does the CPU's, which has convolutions in f32 alone and converts before and after
+// them: slower than f32, and good for trying such a graph without a GPU.
 const std::vector<Provider>& providers() {
     static const std::vector<Provider> all = {
-        {"cpu", "cpu", "CPUExecutionProvider", "pip install onnxruntime", nullptr, {{"f32", {}}}},
+        {"cpu", "cpu", "CPUExecutionProvider", "pip install onnxruntime", nullptr, {{"f32", {}}, {"f16", {}, true}}},
         {"cuda",
          "cuda",
          "CUDAExecutionProvider",
          "pip install onnxruntime-gpu in place of onnxruntime",
          "enable_cuda_graph",
-         {{"tf32", {{"use_tf32", "1"}}}, {"f32", {{"use_tf32", "0"}}}}},
+         {{"tf32", {{"use_tf32", "1"}}},
+          {"f32", {{"use_tf32", "0"}}},
+          {"bf16", {{"use_tf32", "1"}}, true},
+          {"f16", {{"use_tf32", "1"}}, true}}},
         {"tensorrt",
          "cuda",
          "TensorrtExecutionProvider",
@@ -48,6 +54,11 @@ const std::vector<Provider>& providers() {
     };
     return all;
 }
+
+// How the provider finds a convolution's kernel: by cuDNN's rules, not by timing all that there are, which takes
+// seconds and may end otherwise each time, so that two samplers would differ in the last bits. An option says
+// otherwise.
+constexpr const char *kSearch = "cudnn_conv_algo_search", *kUsualSearch = "HEURISTIC";
 
 constexpr std::array<std::string_view, 6> kPrecisions = {"auto", "f32", "tf32", "bf16", "f16", "int8"};
 
@@ -81,7 +92,7 @@ const Precision& choose_precision(const Provider& provider, const std::string& w
     const auto found = std::ranges::find(provider.precisions, wanted, &Precision::name);
     if (found == provider.precisions.end()) {
         throw MissingRuntime("precision " + wanted + ": onnxruntime's " + provider.name +
-                             " provider computes a bundle's f32 graphs in " +
+                             " provider computes a bundle's graphs in " +
                              list(provider.precisions, [](const Precision& one) { return one.name; }) +
                              " only; ask for that, or for another backend");
     }
@@ -162,8 +173,10 @@ Target choose(const NetworkOptions& options) {
     target.device = place.name();
     target.index = place.index;
     target.precision = precision.name;
+    target.is_typed = precision.is_typed;
     target.options = options.provider_options;
     target.options.insert(precision.options.begin(), precision.options.end());
+    if (provider.name == "cuda") target.options.try_emplace(kSearch, kUsualSearch);
     target.stream = options.stream;
     // What was bound when the provider recorded must be bound when it replays: only the sampler's own memory is.
     if (options.replayed && options.stream != nullptr && provider.records != nullptr) {
@@ -178,7 +191,7 @@ void append(Ort::SessionOptions& options, const Target& target) {
     if (target.provider == "tensorrt") {
         append_tensorrt(options, target.options, target);
         // For what TensorRT does not take, in the precision that it has in any case.
-        append_cuda(options, {{"use_tf32", "1"}}, target);
+        append_cuda(options, {{"use_tf32", "1"}, {kSearch, kUsualSearch}}, target);
     } else if (target.provider == "cuda") {
         append_cuda(options, target.options, target);
     }
@@ -209,8 +222,12 @@ std::string flaw_of_provider(const std::string& provider) {
 }
 
 std::vector<std::string> precisions_of(const std::string& device) {
+    const Provider& provider = known(place_of(device).kind);
     std::vector<std::string> names;
-    for (const Precision& precision : known(place_of(device).kind).precisions) names.push_back(precision.name);
+    for (const Precision& precision : provider.precisions) {
+        if (!precision.is_typed || provider.device != "cpu")
+            names.push_back(precision.name);  // conversions are not native
+    }
     return names;
 }
 

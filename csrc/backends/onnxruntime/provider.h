@@ -17,6 +17,7 @@ struct Target {
     std::string device;    ///< "cpu", "cuda:0"
     int index = 0;         ///< of the device
     std::string precision;
+    bool is_typed = false;  ///< the graph itself is in this precision
     std::map<std::string, std::string> options;
     void* stream = nullptr;
     bool records = false;  ///< the provider makes a CUDA graph of what it does, and replays it

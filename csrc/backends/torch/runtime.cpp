@@ -8,6 +8,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <array>
+#include <cstdint>
 #include <filesystem>
 
 namespace x2ct::torch {

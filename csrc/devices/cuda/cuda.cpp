@@ -1,5 +1,5 @@
 // The CUDA device: one GPU with a stream of its own. Everything is queued on the stream; the host waits where wait(),
-// drain() and download() say so, and nowhere else. No thread of the host computes.
+// drain(), forget() and download() say so, and nowhere else. The host's threads copy results, and compute nothing.
 #include "devices/cuda/cuda.h"
 
 #include <algorithm>
@@ -175,6 +175,12 @@ const Graph& Cuda::recorded(const std::string& key, const std::function<void()>&
         bool& is_;
     } const recording(recording_);
     return graphs_.emplace(key, Graph(stream_.handle(), work)).first->second;
+}
+
+void Cuda::forget() noexcept {
+    drain();
+    graphs_.clear();
+    warm_ = false;
 }
 
 void Cuda::wait(int row) {

@@ -48,6 +48,7 @@ class Cuda : public Device {
     std::optional<std::int64_t> free_bytes() const override;
     void begin(std::span<const RowKernel> rows) override;
     void row(int row, const std::string& key, const std::function<void()>& work) override;
+    void forget() noexcept override;
     int ahead() const override { return 1; }
     void wait(int row) override;
     void drain() noexcept override;

@@ -7,18 +7,28 @@
 namespace x2ct::cuda {
 namespace {
 
+// Of a block, and how many blocks at least are to share a multiprocessor's registers; 0 leaves it to the compiler. For
+// what gathers along cones it would take more than there are registers for: 64 a thread, and the rest in memory.
+template <typename Work>
 constexpr int kThreads = 256;
+template <typename Work>
+constexpr int kBlocks = 0;
+template <>
+constexpr int kThreads<OneElement<kernels::JosephBackward>> = 128;
+template <>
+constexpr int kBlocks<OneElement<kernels::JosephBackward>> = 4;
 
 template <typename Work>
-__global__ void __launch_bounds__(kThreads) each(const __grid_constant__ Work work, std::int64_t count) {
-    const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+__global__ void __launch_bounds__(kThreads<Work>, kBlocks<Work>) each(const __grid_constant__ Work work, std::int64_t count) {
+    const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads<Work> + threadIdx.x;
     if (i < count) work(i);
 }
 
 template <typename Work>
 void launch_each(const Work& work, std::int64_t count, cudaStream_t stream) {
     if (count == 0) return;
-    each<<<static_cast<unsigned>((count + kThreads - 1) / kThreads), kThreads, 0, stream>>>(work, count);
+    constexpr int kBlock = kThreads<Work>;
+    each<<<static_cast<unsigned>((count + kBlock - 1) / kBlock), kBlock, 0, stream>>>(work, count);
     check(cudaGetLastError(), "starting a kernel");
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "core/parallel.h"
 #include "devices/cuda/failure.h"
 #include "x2ct/error.h"
 
@@ -12,19 +13,23 @@ namespace {
 
 constexpr std::size_t kGranule = 512;
 constexpr std::size_t kHalf = std::size_t{4} << 20;
+constexpr std::size_t kMostPinned = std::size_t{64} << 20;  // for a result; a larger one comes in pieces
+// Of the copy into the caller's memory: most often it is new, and its pages are made as they are written.
+constexpr int kThreads = 4;
+constexpr std::int64_t kGrain = 1 << 20, kPage = 4096;
 
 }  // namespace
 
 Pool::~Pool() {
     empty();
-    for (const auto& [memory, size] : taken_) cudaFree(memory);
+    for (const auto& [memory, block] : taken_) cudaFree(memory);
 }
 
 float* Pool::take(std::size_t bytes) {
     const std::size_t size = std::max<std::size_t>((bytes + kGranule - 1) / kGranule, 1) * kGranule;
     if (auto& kept = kept_[size]; !kept.empty()) {
-        float* const memory = *kept.begin();
-        taken_[memory] = size;
+        const auto [number, memory] = *kept.begin();
+        taken_[memory] = {size, number};
         kept.erase(kept.begin());
         return memory;
     }
@@ -40,7 +45,7 @@ float* Pool::take(std::size_t bytes) {
         throw OutOfMemory("cuda: out of memory for " + std::to_string(size >> 20) + " MiB");
     }
     check(status, "allocating");
-    taken_[static_cast<float*>(memory)] = size;
+    taken_[static_cast<float*>(memory)] = {size, made_++};
     return static_cast<float*>(memory);
 }
 
@@ -48,7 +53,7 @@ void Pool::give_back(float* memory) noexcept {
     const auto found = taken_.find(memory);
     if (found == taken_.end()) return;
     try {
-        kept_[found->second].insert(memory);
+        kept_[found->second.size][found->second.number] = memory;
     } catch (...) {
         cudaFree(memory);
     }
@@ -63,42 +68,50 @@ std::int64_t Pool::kept_bytes() const {
 
 void Pool::empty() noexcept {
     for (const auto& [size, kept] : kept_) {
-        for (float* const memory : kept) cudaFree(memory);
+        for (const auto& [number, memory] : kept) cudaFree(memory);
     }
     kept_.clear();
 }
 
+Staging::Pinned::~Pinned() {
+    if (copied != nullptr) cudaEventDestroy(copied);
+    if (memory != nullptr) cudaFreeHost(memory);
+}
+
 Staging::Staging(cudaStream_t stream) : stream_(stream) {
-    try {
-        for (Half& half : halves_) {
-            check(cudaHostAlloc(&half.memory, kHalf, cudaHostAllocDefault), "pinning memory of the host");
-            check(cudaEventCreateWithFlags(&half.copied, cudaEventDisableTiming), "making an event");
-        }
-    } catch (...) {
-        free();
-        throw;
+    for (Pinned& half : halves_) {
+        if (!pin(half, kHalf)) throw OutOfMemory("cuda: pinning memory of the host: found none left");
     }
 }
 
-Staging::~Staging() { free(); }
-
-void Staging::free() noexcept {
-    for (Half& half : halves_) {
-        if (half.copied != nullptr) cudaEventDestroy(half.copied);
-        if (half.memory != nullptr) cudaFreeHost(half.memory);
+// Makes it as large as `bytes` at least, and says whether it is. Nothing that uses it may be under way.
+bool Staging::pin(Pinned& buffer, std::size_t bytes) {
+    if (buffer.bytes >= bytes) return true;
+    if (buffer.copied == nullptr) {
+        check(cudaEventCreateWithFlags(&buffer.copied, cudaEventDisableTiming), "making an event");
     }
+    if (buffer.memory != nullptr) cudaFreeHost(buffer.memory);
+    buffer.memory = nullptr, buffer.bytes = 0;
+    if (cudaHostAlloc(&buffer.memory, bytes, cudaHostAllocDefault) == cudaSuccess) {
+        buffer.bytes = bytes;
+    } else {
+        buffer.memory = nullptr;
+        cudaGetLastError();
+    }
+    return buffer.bytes >= bytes;
 }
 
 // An event that was never recorded is done.
-void Staging::await(Half& half) {
-    if (cudaEventQuery(half.copied) == cudaSuccess) return;
+void Staging::await(Pinned& buffer) {
+    if (cudaEventQuery(buffer.copied) == cudaSuccess) return;
+    cudaGetLastError();  // that it isn't done is no error, and not for the next kernel to find
     ++waits_;
-    check(cudaEventSynchronize(half.copied), "waiting for a copy");
+    check(cudaEventSynchronize(buffer.copied), "waiting for a copy");
 }
 
 void Staging::upload(void* to, const void* from, std::size_t bytes) {
     for (std::size_t at = 0; at < bytes; at += kHalf) {
-        Half& half = halves_[turn_++ % 2];
+        Pinned& half = halves_[turn_++ % 2];
         const std::size_t size = std::min(kHalf, bytes - at);
         await(half);
         std::memcpy(half.memory, static_cast<const char*>(from) + at, size);
@@ -108,25 +121,24 @@ void Staging::upload(void* to, const void* from, std::size_t bytes) {
     }
 }
 
-// One half is read while the other is filled. What was uploaded through a half has been read when the stream comes
-// here.
+// Through the buffer for results, which grows to what they take; through a half where no more memory can be pinned.
+// What was uploaded through a half has been read when the stream comes here.
 void Staging::download(void* to, const void* from, std::size_t bytes) {
-    const std::size_t pieces = (bytes + kHalf - 1) / kHalf;
-    for (std::size_t piece = 0; piece < pieces + 1; ++piece) {
-        if (piece < pieces) {
-            const Half& half = halves_[turn_++ % 2];
-            const std::size_t at = piece * kHalf, size = std::min(kHalf, bytes - at);
-            check(cudaMemcpyAsync(half.memory, static_cast<const char*>(from) + at, size, cudaMemcpyDeviceToHost,
-                                  stream_),
-                  "copying from the GPU");
-            check(cudaEventRecord(half.copied, stream_), "recording an event");
-        }
-        if (piece > 0) {
-            Half& half = halves_[(piece < pieces ? turn_ : turn_ + 1) % 2];  // the one before the latest
-            const std::size_t at = (piece - 1) * kHalf;
-            await(half);
-            std::memcpy(static_cast<char*>(to) + at, half.memory, std::min(kHalf, bytes - at));
-        }
+    const bool is_large = bytes > kHalf && pin(result_, std::min(bytes, kMostPinned));
+    Pinned& through = is_large ? result_ : halves_[turn_++ % 2];
+    for (std::size_t at = 0; at < bytes; at += through.bytes) {
+        const std::size_t size = std::min(through.bytes, bytes - at);
+        check(
+            cudaMemcpyAsync(through.memory, static_cast<const char*>(from) + at, size, cudaMemcpyDeviceToHost, stream_),
+            "copying from the GPU");
+        check(cudaEventRecord(through.copied, stream_), "recording an event");
+        await(through);
+        const char* const source = static_cast<const char*>(through.memory);
+        char* const target = static_cast<char*>(to) + at;
+        parallel_for(static_cast<std::int64_t>(size), kGrain, kPage, kThreads,
+                     [&](std::int64_t begin, std::int64_t end) {
+                         std::memcpy(target + begin, source + begin, static_cast<std::size_t>(end - begin));
+                     });
     }
 }
 

@@ -8,12 +8,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "x2ct/noise.h"
 
@@ -46,8 +48,8 @@ struct RowKernel {
     int row = -1;            ///< its place among the rows that the device was told of; -1: it is none of them
 };
 
-/// One piece of what consistency does to voxels or along rays: csrc/kernels/ray_kernel.h, which only devices and the
-/// core look into.
+/// One piece of what is done voxel by voxel or ray by ray, mostly by consistency: csrc/kernels/ray_kernel.h, which only
+/// devices and the core look into.
 struct RayKernel;
 
 /// Voxels along x, y and z, or a voxel's place.
@@ -112,6 +114,9 @@ class Device {
         (void)row, (void)key;
         work();
     }
+    /// Returns when nothing is queued, and forgets what was recorded: before networks go that row() has recorded, for
+    /// others may come to lie at their addresses. The next recordable row is done once without recording.
+    virtual void forget() noexcept {}
     /// How many rows may be queued behind the one that runs.
     virtual int ahead() const { return 0; }
     /// Returns when `row` is done.
@@ -156,6 +161,15 @@ class Buffer {
     float* data_ = nullptr;
     std::size_t count_ = 0;
 };
+
+/// Doubles in a device's memory.
+inline Buffer doubles_on(const std::shared_ptr<Device>& device, const std::vector<double>& values) {
+    std::vector<float> bits(values.size() * sizeof(double) / sizeof(float));
+    std::memcpy(bits.data(), values.data(), values.size() * sizeof(double));
+    Buffer buffer(device, bits.size());
+    device->upload(buffer.data(), bits.data(), bits.size());
+    return buffer;
+}
 
 /// A buffer's place, for keys of recorded work.
 inline std::string key_of(const Buffer& buffer) {

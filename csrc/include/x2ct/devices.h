@@ -12,7 +12,7 @@
 namespace x2ct {
 
 /// Grows whenever anything in device.h or here changes: a library of another version is refused.
-inline constexpr std::uint32_t kDeviceAbi = 2;
+inline constexpr std::uint32_t kDeviceAbi = 3;
 
 // What a device's library exports, with C linkage.
 extern "C" {

@@ -30,8 +30,10 @@ class Lift {
     const Tiling& tiling() const { return tiling_; }
     const std::vector<Output>& outputs() const { return outputs_; }
 
-    /// Copies an input other than the coordinates to the device: what the encoder says, and the views' matrices.
+    /// Copies an input other than the coordinates to the device, such as the views' matrices.
     void set_input(const std::string& name, const float* data, const Shape& shape);
+    /// Takes over an input that is on the device already: what the encoder says.
+    void set_input(const std::string& name, Buffer values, const Shape& shape);
 
     /// Evaluates where `box` and its halo lie. Throws InputError if they don't fit into a tile.
     void evaluate(const Box& box);
@@ -49,6 +51,8 @@ class Lift {
     void copy(std::size_t index, const Box& box, float* to, const Box& region) const;
 
   private:
+    void place(const Index& origin);
+
     std::shared_ptr<Network> network_;
     std::shared_ptr<Device> device_;
     Tiling tiling_;
@@ -57,6 +61,7 @@ class Lift {
     std::map<std::string, Buffer> inputs_;
     Buffer coords_;
     Index origin_{};
+    bool placed_ = false;  // whether the coordinates are those of the tile at origin_
     std::unique_ptr<Session> session_;
 };
 

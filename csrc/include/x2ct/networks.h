@@ -48,6 +48,9 @@ class Networks {
     /// Compiles the encoder. Throws InputError for a grid or halo that the model can't take, MissingRuntime. `device`
     /// is where all of it runs, the one that options.device names; null: the CPU.
     Networks(Bundle bundle, Backend& backend, PipelineOptions options, std::shared_ptr<Device> device = nullptr);
+    Networks(const Networks&) = delete;
+    Networks& operator=(const Networks&) = delete;
+    ~Networks() { let_go(); }
 
     const Bundle& bundle() const { return bundle_; }
     const Bundle::Grid& grid() const { return grid_; }
@@ -81,7 +84,7 @@ class Networks {
                                   bool replayed = false);
     std::shared_ptr<Network> denoiser_for(const Index& patch);
     std::shared_ptr<Network> lift_for(const Index& patch);
-    void let_go();
+    void let_go() noexcept;
     void show(const Conditions& ready, Lift& lift);
     Shape views_shape() const;
 

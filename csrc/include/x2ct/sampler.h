@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "x2ct/bundle.h"
 #include "x2ct/device.h"
 #include "x2ct/evaluator.h"
 #include "x2ct/network.h"
@@ -44,6 +45,9 @@ struct RunOptions {
     /// then: D in the sampler's shape on the host, good during the call. What it throws ends the run as above.
     std::function<void(const Progress&, const float* denoised)> preview = {};
     int preview_every = 1;
+    /// The map by which the result is handed out in HU: made where the result is, before it comes to the host. Null: x.
+    const Intensity* result_in = nullptr;
+    int threads = 0;  ///< of the host, for that, where the device is the CPU; the result does not depend on it
     /// Looked at before each evaluation, and between tiles; true ends the run with Cancelled.
     const std::atomic<bool>* cancel = nullptr;
     /// Applied after each evaluation; none leaves D as the network says it.
@@ -76,7 +80,7 @@ class Sampler {
     void set_lifted(std::vector<Lift::Whole> conditions);
     void set_lift(std::shared_ptr<Lift> lift);
 
-    /// Runs the table and writes the last x, of the sampler's shape, to `out` on the host.
+    /// Runs the table and writes the last x, of the sampler's shape, or its HU, to `out` on the host.
     void run(const Table& table, const RunOptions& options, float* out);
 
     /// Of the latest run that ended well.

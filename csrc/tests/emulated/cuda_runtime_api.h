@@ -1,10 +1,13 @@
 // As much of the CUDA runtime as the CUDA device uses, on the host: for tests of the device where there is no GPU.
 //
 // A stream is a list of work that has been put off: nothing of it happens before somebody waits, so that a test sees
-// what reads too early and what waits without need. Recording puts work into a graph instead. Memory is the host's,
-// filled with NaN. One thread only.
+// what reads too early and what waits without need. Recording puts work into a graph instead, and is spoilt by what may
+// not be done meanwhile: allocating, freeing, waiting, asking. An error is remembered until cudaGetLastError is asked.
+// Memory is the host's, filled with NaN; small pieces of a size come at falling addresses, as a driver may hand them
+// out. One thread only.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -14,6 +17,7 @@
 #include <limits>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 enum cudaError_t {
@@ -25,6 +29,7 @@ enum cudaError_t {
     cudaErrorInvalidDevice = 101,
     cudaErrorNotReady = 600,
     cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
 };
 enum { cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0 };
 enum { cudaEventDefault = 0, cudaEventDisableTiming = 2 };
@@ -54,6 +59,7 @@ struct Graph {
 struct Stream {
     std::deque<Work> queue;
     Graph* recording = nullptr;
+    bool spoilt = false;  // the recording
 };
 
 /// What the tests set and look at.
@@ -63,14 +69,21 @@ struct Machine {
     std::size_t bytes = std::size_t{1} << 30;
     std::map<void*, std::size_t> memory;
     std::size_t taken = 0;
-    int allocations = 0, frees = 0, waits = 0, launches = 0, graphs = 0, replays = 0, uploads = 0, downloads = 0;
+    int allocations = 0, pins = 0, frees = 0, waits = 0, launches = 0, graphs = 0, replays = 0, uploads = 0,
+        downloads = 0;
     std::size_t uploaded = 0, downloaded = 0;  // bytes
     double clock = 0;
-    bool broken_kernels = false;
+    cudaError_t last_error = cudaSuccess;
 };
 inline Machine& machine() {
     static Machine one;
     return one;
+}
+
+/// What a call returns, remembered where it is an error.
+inline cudaError_t said(cudaError_t status) {
+    if (status != cudaSuccess) machine().last_error = status;
+    return status;
 }
 
 inline void put(Stream* stream, Work work) {
@@ -93,6 +106,31 @@ inline std::vector<Stream*>& streams() {
     return all;
 }
 
+/// Whether a stream records, which what is asked for now spoils.
+inline bool spoils() {
+    bool spoilt = false;
+    for (Stream* stream : streams()) {
+        if (stream->recording != nullptr) spoilt = stream->spoilt = true;
+    }
+    return spoilt;
+}
+
+/// Memory of a size and 512 bytes more: of several pieces the one that lies highest.
+inline char* piece_of(std::size_t bytes) {
+    constexpr std::size_t kSmall = 64 << 10, kPieces = 16;
+    static std::map<std::size_t, std::vector<char*>> ready;
+    auto& pieces = ready[bytes];
+    while (pieces.size() < (bytes <= kSmall ? kPieces : 1)) {
+        auto* const whole = static_cast<char*>(std::aligned_alloc(512, (bytes + 1023) / 512 * 512));
+        if (whole == nullptr) return nullptr;
+        pieces.push_back(whole);
+    }
+    const auto highest = std::ranges::max_element(pieces);
+    char* const piece = *highest;
+    pieces.erase(highest);
+    return piece;
+}
+
 }  // namespace emulated
 
 using cudaStream_t = emulated::Stream*;
@@ -100,13 +138,13 @@ using cudaEvent_t = emulated::Event*;
 using cudaGraph_t = emulated::Graph*;
 using cudaGraphExec_t = emulated::Graph*;
 
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return std::exchange(emulated::machine().last_error, cudaSuccess); }
 inline const char* cudaGetErrorString(cudaError_t status) {
     return status == cudaErrorMemoryAllocation ? "out of memory" : "an error";
 }
 inline cudaError_t cudaGetDeviceCount(int* count) {
     *count = emulated::machine().gpus;
-    return emulated::machine().count_status;
+    return emulated::said(emulated::machine().count_status);
 }
 inline cudaError_t cudaDriverGetVersion(int* version) {
     *version = emulated::machine().driver;
@@ -117,7 +155,7 @@ inline cudaError_t cudaRuntimeGetVersion(int* version) {
     return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int index) {
-    return index < emulated::machine().gpus ? cudaSuccess : cudaErrorInvalidDevice;
+    return emulated::said(index < emulated::machine().gpus ? cudaSuccess : cudaErrorInvalidDevice);
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     *properties = {"Emulated", emulated::machine().capability, 0, emulated::machine().bytes};
@@ -130,13 +168,11 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
 
 inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     auto& machine = emulated::machine();
-    for (const auto* stream : emulated::streams()) {
-        if (stream->recording != nullptr) return cudaErrorStreamCaptureUnsupported;
-    }
-    if (machine.taken + bytes > machine.bytes) return cudaErrorMemoryAllocation;
+    if (emulated::spoils()) return emulated::said(cudaErrorStreamCaptureUnsupported);
+    if (machine.taken + bytes > machine.bytes) return emulated::said(cudaErrorMemoryAllocation);
     // No more than is promised: a multiple of 256 bytes that is none of 512.
-    auto* const whole = static_cast<char*>(std::aligned_alloc(512, bytes + 512));
-    if (whole == nullptr) return cudaErrorMemoryAllocation;
+    auto* const whole = emulated::piece_of(bytes);
+    if (whole == nullptr) return emulated::said(cudaErrorMemoryAllocation);
     *memory = whole + 256;
     std::fill_n(static_cast<float*>(*memory), bytes / sizeof(float), std::numeric_limits<float>::quiet_NaN());
     machine.memory[*memory] = bytes;
@@ -145,6 +181,7 @@ inline cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (emulated::spoils()) return emulated::said(cudaErrorStreamCaptureUnsupported);
     ++emulated::machine().waits;
     while (!stream->queue.empty()) emulated::run_one(stream);
     return cudaSuccess;
@@ -152,6 +189,7 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 // Waits for the whole GPU, as the real one does.
 inline cudaError_t cudaFree(void* memory) {
     auto& machine = emulated::machine();
+    if (emulated::spoils()) return emulated::said(cudaErrorStreamCaptureUnsupported);
     for (auto* stream : emulated::streams()) cudaStreamSynchronize(stream);
     machine.taken -= machine.memory[memory];
     machine.memory.erase(memory);
@@ -165,10 +203,13 @@ inline cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
     return cudaSuccess;
 }
 inline cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned) {
+    if (emulated::spoils()) return emulated::said(cudaErrorStreamCaptureUnsupported);
+    ++emulated::machine().pins;
     *memory = std::malloc(bytes);
     return cudaSuccess;
 }
 inline cudaError_t cudaFreeHost(void* memory) {
+    if (emulated::spoils()) return emulated::said(cudaErrorStreamCaptureUnsupported);
     std::free(memory);
     return cudaSuccess;
 }
@@ -202,7 +243,7 @@ inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 inline cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
     const bool external = flags == cudaEventRecordExternal;
-    if (external != (stream->recording != nullptr)) return cudaErrorInvalidValue;
+    if (external != (stream->recording != nullptr)) return emulated::said(cudaErrorInvalidValue);
     // To wait for an event that a graph records is no wait before the graph has come to it.
     if (!external) ++event->asked;
     emulated::put(stream, [event, external] {
@@ -215,9 +256,11 @@ inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     return cudaEventRecordWithFlags(event, stream, cudaEventRecordDefault);
 }
 inline cudaError_t cudaEventQuery(cudaEvent_t event) {
-    return event->done == event->asked ? cudaSuccess : cudaErrorNotReady;
+    if (emulated::spoils()) return emulated::said(cudaErrorStreamCaptureUnsupported);
+    return emulated::said(event->done == event->asked ? cudaSuccess : cudaErrorNotReady);
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    if (emulated::spoils()) return emulated::said(cudaErrorStreamCaptureUnsupported);
     ++emulated::machine().waits;
     for (auto* stream : emulated::streams()) {
         while (event->done < event->asked && !stream->queue.empty()) emulated::run_one(stream);
@@ -226,7 +269,7 @@ inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
     if (!from->timed || !to->timed || cudaEventQuery(from) != cudaSuccess || cudaEventQuery(to) != cudaSuccess) {
-        return cudaErrorInvalidValue;
+        return emulated::said(cudaErrorInvalidValue);
     }
     *milliseconds = static_cast<float>(to->at - from->at);
     return cudaSuccess;
@@ -234,12 +277,14 @@ inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, c
 
 inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
     stream->recording = new emulated::Graph;
+    stream->spoilt = false;
     return cudaSuccess;
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-    *graph = stream->recording;
-    stream->recording = nullptr;
-    return cudaSuccess;
+    *graph = std::exchange(stream->recording, nullptr);
+    if (!stream->spoilt) return cudaSuccess;
+    delete std::exchange(*graph, nullptr);
+    return emulated::said(cudaErrorStreamCaptureInvalidated);
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, std::uint64_t) {
     *executable = new emulated::Graph(*graph);

@@ -1,6 +1,7 @@
 // devices/cuda/launch.cu on the host: the same functions of the same indices, put off until somebody waits.
 #include <variant>
 
+#include "devices/cuda/failure.h"
 #include "devices/cuda/jobs.h"
 
 namespace x2ct::cuda {
@@ -12,6 +13,7 @@ void launch_each(const Work& work, std::int64_t count, cudaStream_t stream) {
     emulated::put(stream, [work, count] {
         for (std::int64_t i = 0; i < count; ++i) work(i);
     });
+    check(cudaGetLastError(), "starting a kernel");
 }
 
 }  // namespace
