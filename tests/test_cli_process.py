@@ -66,7 +66,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     tiny_bundle.write(folder / "tiny.x2ct")
     tiny_bundle.write(folder / "slow.x2ct", shape=(96, 96, 96))
-    np.save(folder / "ap.npy", np.random.default_rng(0).random(tiny_bundle.DETECTOR, np.float32))
+    np.save(folder / "ap.npy", 5 * np.random.default_rng(0).random(tiny_bundle.DETECTOR, np.float32))
     return folder
 
 
