@@ -111,13 +111,16 @@ def test_a_picture_that_settles_nothing_leaves_it_to_tags_that_agree(tmp_path: P
     assert np.array_equal(one, FLAT.max() - two)
 
 
-def test_the_custom_of_fluoroscopy_yields_to_the_picture(tmp_path: Path) -> None:
-    assert right(files.dicom(tmp_path / "dark.dcm", NEGATIVE, Modality="XA"))
-    bright = files.dicom(tmp_path / "bright.dcm", SHOWN, Modality="XA")
-    assert right(bright)
-    assert "inverted" in XRay.load(bright).warnings[0]
-    flat = XRay.load(files.dicom(tmp_path / "flat.dcm", FLAT, Modality="XA"))
-    assert np.array_equal(flat.image, FLAT.max() - FLAT.astype(np.float32))
+def test_fluoroscopy_keeps_its_sign_or_its_custom_and_is_doubted(tmp_path: Path) -> None:
+    """Its fields may be round with black around them: a picture of it can tell that it is odd, and no more."""
+    dark = files.dicom(tmp_path / "dark.dcm", NEGATIVE, Modality="XA")
+    assert right(dark)
+    assert not XRay.load(dark).warnings
+    for tags in ({}, {"PixelIntensityRelationshipSign": 1}):
+        bright = files.dicom(tmp_path / "bright.dcm", SHOWN, Modality="XA", **tags)
+        assert np.array_equal(XRay.load(bright).image, SHOWN.max() - SHOWN.astype(np.float32))
+        assert "--invert no" in XRay.load(bright).warnings[0]
+        assert right(bright, invert=False)
 
 
 # ---------------------------------------------------------------------------------------------- without tags

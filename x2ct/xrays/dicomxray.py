@@ -215,8 +215,10 @@ def _meaning(header: Mapping[str, Any], relationship: str, falls: bool) -> tuple
             )
             polarity = DISPUTED
         if modality in FLUOROSCOPY:
-            dense_is_high, polarity = not dense_is_high, ASSUMED
+            dense_is_high = not dense_is_high
             notes.append("Fluoroscopy without a sign of its intensity: dense tissue was taken to be shown dark.")
+    if modality in FLUOROSCOPY:
+        polarity = ASSUMED
     notes.append(_INTENSITY.get(relationship) or _INTENSITY[""])
     if intent == "FOR PROCESSING" and relationship not in ("LIN", "LOG"):
         doubts.append(

@@ -39,9 +39,9 @@ class Picture:
         calibrated: whether the values are line integrals.
         dense_is_high: whether a higher value means more attenuation.
         white_is_high: whether viewers show a higher value brighter.
-        polarity: how far `dense_is_high` is known: STATED by the caller or the user, TAGGED by the file, ASSUMED by the
-            custom of a modality, DISPUTED where tags contradict each other, UNTOLD where there are none (see
-            `x2ct.xrays.polarity`).
+        polarity: how far `dense_is_high` is known: STATED by the caller or the user, TAGGED by the file, ASSUMED of
+            fluoroscopy by its sign or its custom, DISPUTED where tags contradict each other, UNTOLD where there is none
+            (see `x2ct.xrays.polarity`).
         highest: the largest value that can be stored, which is no intensity in linear values that fall with it; None
             for the largest one there is.
         sure: whether somebody says that the values are line integrals, or are not; else the kind of numbers does.

@@ -1,6 +1,6 @@
 """Decide whether high values of a picture are dense tissue: from what its file says, and from the picture itself.
 
-The picture's own answer is the mean of three contrasts of its upright field, each 0 for a picture without structure and
+The picture's own answer is the sum of three contrasts of its upright field, each 0 for a picture without structure and
 of the opposite sign for its negative:
 
 - `middle`: the middle of the chest, with spine and heart, is denser than the lungs beside it.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FloatImage = npt.NDArray[np.float32]
 
 DECIDES = 0.4
-"""The least contrast, of 1.5 at most, that settles a polarity. Of 165 pictures of chests that were looked at, the
+"""The least contrast that settles a polarity. Of 120 radiographs, nearly all of chests, and 90 projections of CTs, the
 right way round, the least was 0.53."""
 
 SHOWN = "The file does not say which values are dense: dense tissue was taken to be bright, as the picture suggests."
@@ -65,29 +65,33 @@ def settled(picture: Picture, source: str, invert: bool | None) -> Picture:
     if picture.polarity == TAGGED:
         if sees in (None, picture.dense_is_high):
             return picture
-        raise _refusal(picture, source, "a picture that looks like a negative by what its tags say")
-    if sees is None and picture.polarity == ASSUMED:
-        return picture
+        raise _refusal(source, "a picture that looks like a negative by what its tags say")
+    if picture.polarity == ASSUMED:
+        # Fields of fluoroscopy are often round, with black around them, of which the contrast knows nothing.
+        if sees in (None, picture.dense_is_high):
+            return picture
+        word = "no" if sees == picture.white_is_high else "yes"
+        doubt = f"The picture may be a negative of what was taken; to turn it round, say --invert {word}."
+        return replace(picture, warnings=(doubt, *picture.warnings))
     if sees is None:
         found = "tags that contradict each other" if picture.polarity == DISPUTED else "no tag that tells it"
-        raise _refusal(picture, source, f"{found}, and a picture that does not settle it")
+        raise _refusal(source, f"{found}, and a picture that does not settle it")
     if sees == picture.dense_is_high:
         notes = (SHOWN,) if picture.polarity == UNTOLD else ()
         return replace(picture, notes=(*notes, *picture.notes))
     why = {
         DISPUTED: "PixelIntensityRelationshipSign contradicts PhotometricInterpretation, and the picture agrees with "
         "the sign: it was inverted; if that is wrong, say --invert {}.",
-        ASSUMED: "The picture does not look as its modality's custom has it (dense tissue dark), and was inverted; if "
-        "that is wrong, say --invert {}.",
         UNTOLD: "The picture looks like a negative (lungs bright, bone dark), and was inverted; if that is wrong, say "
         "--invert {}.",
     }[picture.polarity].format("no" if picture.dense_is_high == picture.white_is_high else "yes")
     return replace(picture, dense_is_high=sees, warnings=(why, *picture.warnings))
 
 
-def _refusal(picture: Picture, source: str, found: str) -> InputError:
+def _refusal(source: str, found: str) -> InputError:
     hint = "look at it in a viewer and say --invert no where dense tissue is bright, --invert yes where it is dark"
-    return InputError.of(source, "polarity", found=found, expected="one of which side is dense", hint=hint)
+    expected = "tags and a picture that tell which side is dense"
+    return InputError.of(source, "polarity", found=found, expected=expected, hint=hint)
 
 
 def contrast(values: FloatImage, exposed: BoolImage | None = None) -> float:
@@ -98,7 +102,7 @@ def contrast(values: FloatImage, exposed: BoolImage | None = None) -> float:
         exposed: (rows, columns), False where the file says that there is no picture.
 
     Returns:
-        -1.5 to 1.5; positive where high values are dense. The negative of the picture has the opposite sign.
+        -3 to 3; positive where high values are dense. The negative of the picture has the opposite sign.
     """
     rows, columns = _between_shutters(values, exposed)
     field = _contrasts(values[rows, columns], None if exposed is None else exposed[rows, columns])
