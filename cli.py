@@ -21,13 +21,16 @@ from x2ct.commands.options import (
     AngleOf,
     FlipOf,
     FrameOf,
+    InvertOf,
     Json,
     Quiet,
     RotateOf,
     SddOf,
     SodOf,
     SpacingOf,
+    Strict,
     Threads,
+    ValuesOf,
     parse_bytes,
     parse_option,
     parse_shape,
@@ -101,6 +104,8 @@ def sample(
     sdd: SddOf = None,
     sod: SodOf = None,
     angle: AngleOf = None,
+    invert: InvertOf = None,
+    values: ValuesOf = None,
     model: Annotated[
         str,
         typer.Option("--model", "-m", help="A bundle's folder, or a bundled model's name.", rich_help_panel="Sampling"),
@@ -247,6 +252,7 @@ def sample(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and how long it takes; write nothing.")
     ] = False,
+    strict: Strict = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -270,6 +276,8 @@ def sample(
             sdd=sdd,
             sod=sod,
             angle=angle,
+            invert=invert,
+            values=values,
         ),
         model=model,
         preview=preview,
@@ -295,6 +303,7 @@ def sample(
         artefacts=artefacts,
         trust=trust,
         threads=threads,
+        strict=strict,
     )
     if manifest is not None:
         if dry_run:
@@ -314,7 +323,7 @@ def sample(
         terminal.show(reports.to_json(done).rstrip())
         return
     terminal.show(reports.summary(done), quiet)
-    terminal.remarks(done, quiet)
+    terminal.remarks(done, quiet, see=f"the report {report}" if report else "--report FILE, or x2ct xray FILE")
 
 
 # The order in which the help lists them.

@@ -189,6 +189,13 @@ MEASUREMENTS = (
         of_model=False,
     ),
     Measurement(
+        "polarity",
+        "which side of real radiographs is dense, with right and wrong tags",
+        (f"python benchmarks/polarity.py -o {RESULTS}/polarity",),
+        5,
+        of_model=False,
+    ),
+    Measurement(
         "soak",
         "whether memory stays flat: 1000 runs of one kind, 500 of all kinds",
         (

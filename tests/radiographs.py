@@ -18,9 +18,13 @@ VIEW = View.parallel("ap")  # 352 x 352 of 1.25 mm
 P99 = 6.0
 
 
-def some_picture(rows: int = 40, columns: int = 30, kind: type = np.uint16) -> np.ndarray:
+def some_picture(rows: int = 160, columns: int = 140, kind: type = np.uint16) -> np.ndarray:
+    """Random values around a body that is dense in the middle and below, with air beside its neck."""
     top = 255 if kind is np.uint8 else 4000
-    return np.random.default_rng(1).integers(0, top, (rows, columns)).astype(kind)
+    down, across = np.mgrid[0 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    body = np.clip((0.2 + 0.8 * down) * (1 - across**2), 0, 1)
+    noise = np.random.default_rng(1).uniform(0, 1, (rows, columns))
+    return (top * (0.7 * body + 0.3 * noise)).astype(kind)
 
 
 def refused(path: Path, *words: str) -> None:

@@ -174,7 +174,7 @@ def test_report_says_what_was_done(study: Study) -> None:
     assert report["timings"]["total_s"] > report["timings"]["loop_s"] > 0
     assert report["peak_memory_bytes"] > 1e6
     assert any("geometry: none given" in line for line in report["assumptions"])
-    assert any("not a medical device" in line for line in report["warnings"])
+    assert "not a medical device" in report["notice"]
     assert str(study.folder) not in (study.folder / "run.json").read_text()  # a path may name a person
     with Image.open(study / "ct.png") as picture:
         assert picture.format == "PNG"
@@ -262,7 +262,7 @@ REFUSED: dict[str, tuple[Callable[[Study], None], str | None, list[str], int, st
     "no such model": (nothing, "ap.npy", ["-m", "nobody"], 2, "nobody"),
     "no X-ray": (nothing, None, [], 2, "--lateral"),
     "both frontal views": (nothing, "ap.npy", ["--pa", "ap.npy"], 2, "one frontal view"),
-    "output in no folder": (nothing, "ap.npy", ["-o", "nowhere/ct.nii.gz"], 2, "no such folder"),
+    "output below a file": (nothing, "ap.npy", ["-o", "ap.npy/ct.nii.gz"], 2, "found a file ap.npy"),
     "output is a folder": (nothing, "ap.npy", ["-o", "tiny.x2ct"], 2, "tiny.x2ct"),
     "output of unknown kind": (nothing, "ap.npy", ["-o", "ct.jpg"], 2, ".nii"),
     "preview of unknown kind": (nothing, "ap.npy", ["--preview", "ct.bmp"], 2, ".png"),
@@ -276,6 +276,11 @@ REFUSED: dict[str, tuple[Callable[[Study], None], str | None, list[str], int, st
     ),
     "two outputs of one name": (nothing, "ap.npy", ["-o", "a.nii", "--preview", "a.nii"], 2, "another output"),
     "unknown solver": (nothing, "ap.npy", ["--solver", "magic"], 2, "magic"),
+    "misspelt solver": (nothing, "ap.npy", ["--solver", "dpm++2m"], 2, "did you mean 'dpmpp-2m'?"),
+    "misspelt schedule": (nothing, "ap.npy", ["--schedule", "logsnr"], 2, "did you mean 'log-snr'?"),
+    "misspelt backend": (nothing, "ap.npy", ["--backend", "onnx-runtime"], 2, "did you mean 'onnxruntime'?"),
+    "misspelt precision": (nothing, "ap.npy", ["--precision", "fp16"], 2, "did you mean 'f16'?"),
+    "misspelt model": (nothing, "ap.npy", ["-m", "chets"], 2, "did you mean 'chest'?"),
     "no steps": (nothing, "ap.npy", ["--steps", "0"], 2, "--steps"),
     "negative seed": (nothing, "ap.npy", ["--seed", "-1"], 2, "--seed"),
     "seed past 64 bits": (nothing, "ap.npy", ["--seed", str(2**64)], 2, "seed"),
@@ -286,6 +291,16 @@ REFUSED: dict[str, tuple[Callable[[Study], None], str | None, list[str], int, st
     "unknown precision": (nothing, "ap.npy", ["--precision", "f8"], 2, "f8"),
     "unknown option": (nothing, "ap.npy", ["--colour"], 2, "--colour"),
 }
+REFUSED["a negative without a word"] = (save_ap(NOISE), "ap.npy", ["--invert", "no"], 2, "--invert: found line int")
+REFUSED["display values from 0 to 1"] = (save_ap(0.2 * NOISE), "ap.npy", [], 2, "--values display")
+REFUSED["another word for them"] = (nothing, "ap.npy", ["--values", "raw"], 2, "--values: word: found 'raw'")
+REFUSED["a warning, strictly"] = (
+    nothing,
+    "ap.npy",
+    ["--strict", "--voxel", "5"],
+    2,
+    "--strict: warnings: found 1 warn",
+)
 PATH_OPTIONS = {"--geometry", "--pa", "-o", "--preview", "--report"}
 
 
@@ -304,6 +319,26 @@ def test_bad_input_is_one_line_with_its_code_and_nothing_written(study: Study, f
     assert result.stderr.startswith("x2ct: error: ")
     assert word in result.stderr
     assert study.files() == before
+
+
+def test_a_study_without_doubts_has_no_warning_and_is_strict_enough(study: Study) -> None:
+    result = study.sample("--geometry", study / "geometry.json", "--report", study / "run.json", "--strict")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((study.folder / "run.json").read_text())["warnings"] == []
+    assert "warning" not in result.stderr
+    assert result.stderr.startswith("x2ct: notice: Research tool, not a medical device")
+
+
+def test_the_folder_of_an_output_is_made_and_goes_again_with_a_run_that_fails(study: Study) -> None:
+    place = study.folder / "new" / "folder"
+    assert study.sample("-o", str(place / "ct.nii.gz"), "--halo", "3", "--memory", "1").exit_code != 0
+    assert not (study.folder / "new").exists()
+    reports = study.folder / "reports"
+    result = study.sample("-o", str(place / "ct.nii.gz"), "--report", str(reports / "run.json"))
+    assert result.exit_code == 0, result.stderr
+    assert [path.name for path in (*place.iterdir(), *reports.iterdir())] == ["ct.nii.gz", "run.json"]
+    assert study.sample("--format", "dicom", "-o", str(study.folder / "a" / "b" / "series")).exit_code == 0
+    assert len(list((study.folder / "a" / "b" / "series").iterdir())) == tiny_bundle.GRID[2]
 
 
 def test_memory_is_its_own_code(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     tiny_bundle.write(folder / "tiny.x2ct")
     tiny_bundle.write(folder / "slow.x2ct", shape=(96, 96, 96))
-    np.save(folder / "ap.npy", np.random.default_rng(0).random(tiny_bundle.DETECTOR, np.float32))
+    np.save(folder / "ap.npy", 5 * np.random.default_rng(0).random(tiny_bundle.DETECTOR, np.float32))
     return folder
 
 
@@ -99,7 +99,9 @@ def test_signal_in_the_middle_ends_the_run_and_leaves_nothing(
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert time.monotonic() - sent_at < 5  # between two evaluations, not at the end
-    assert err == f"x2ct: {said}\n"
+    *progress, last = err.splitlines()
+    assert last == f"x2ct: {said}"
+    assert all(line.startswith("x2ct: sampling: ") for line in progress)  # where the first evaluation took long
     assert not list(tmp_path.iterdir())
 
 

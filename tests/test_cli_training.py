@@ -64,7 +64,7 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
     first_config, own = (json.loads((folder / run / "config.json").read_text()) for run in ("run", "more"))
     assert own["model"] == first_config["model"] and own["steps"] == 1  # weights keep their configuration
 
-    np.save(folder / "ap.npy", np.random.default_rng(0).random((64, 64), np.float32))
+    np.save(folder / "ap.npy", 5 * np.random.default_rng(0).random((64, 64), np.float32))
     sampled = run("sample", "--ap", folder / "ap.npy", "-m", folder / "t.x2ct", "-o", folder / "ct.nii.gz")
     assert sampled.exit_code == 0, sampled.stderr
     assert Volume.load(folder / "ct.nii.gz").shape == (32, 32, 32)

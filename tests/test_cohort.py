@@ -99,6 +99,25 @@ def test_other_settings_or_another_xray_are_not_taken_for_done(folder: Path) -> 
     assert states(sample_cohort(folder / "cases.csv", mean, resume=True).outcomes)["a"] == "done"
 
 
+def test_a_line_says_how_to_read_its_xrays(folder: Path) -> None:
+    """As the options of one study say it, for the views of the line or for one of them."""
+    rng = np.random.default_rng(1)
+    np.save(folder / "shown.npy", rng.integers(0, 4000, (140, 140)))
+    np.save(folder / "scaled.npy", rng.uniform(0, 0.4, (140, 140)))
+    (folder / "cases.csv").write_text(
+        "id,ap,lateral,invert,values\nplain,a.npy,,,\ndark,shown.npy,,yes,\n"
+        "both,shown.npy,scaled.npy,ap=no lateral=yes,lateral=display\nunsaid,shown.npy,,,\n"
+    )
+    studies = {study.id: study for study in read_manifest(folder / "cases.csv")}
+    assert studies["plain"].reading == {}
+    assert studies["both"].reading == {"ap": {"invert": False}, "lateral": {"invert": True, "values": "display"}}
+    done = sample_cohort(folder / "cases.csv", base(folder))
+    assert states(done.outcomes) == {"plain": "done", "dark": "done", "both": "done", "unsaid": "failed"}
+    alone = ["sample", "--ap", str(folder / "shown.npy"), "--invert", "yes", "-o", str(folder / "dark.nii.gz")]
+    CliRunner().invoke(app, [*alone, "-m", str(folder / "tiny.x2ct"), "--threads", "1"])
+    assert (folder / "dark.nii.gz").read_bytes() == (folder / "out" / "dark.nii.gz").read_bytes()
+
+
 def test_a_folder_with_results_is_not_written_into_unless_asked(folder: Path) -> None:
     cohort(folder)
     before = contents(folder / "out")
@@ -172,6 +191,8 @@ def test_reports_name_no_patient(folder: Path) -> None:
         ("id,ap\na,\n", "line 2: X-rays: found none"),
         ("id,ap,seed\na,a.npy,-1\n", "line 2: seed: found '-1'"),
         ("id,ap\na,a.npy,more\n", "line 2: columns"),
+        ("id,ap,invert\na,a.npy,maybe\n", "line 2: invert: found 'maybe', expected yes or no"),
+        ("id,ap,values\na,a.npy,lateral=display\n", "line 2: values: found 'lateral=display'"),
         ('id,ap\n"a,a.npy\n', "content"),
         ('id,"two\nlines\x1b[2J"\na,b\n', "columns: found two lines?[2J"),
     ],

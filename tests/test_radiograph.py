@@ -52,7 +52,7 @@ def test_float_pictures_are_line_integrals(tmp_path: Path, kind: type, suffix: s
 def test_what_a_file_is_its_bytes_say(tmp_path: Path) -> None:
     Image.fromarray(some_picture()).save(tmp_path / "x.png")
     (tmp_path / "x.png").rename(tmp_path / "x")
-    assert XRay.load(tmp_path / "x").image.shape == (40, 30)
+    assert XRay.load(tmp_path / "x").image.shape == (160, 140)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
@@ -64,6 +64,7 @@ def test_grey_stored_as_colour_is_fine(tmp_path: Path, mode: str) -> None:
 
 def test_tiff_whose_white_is_zero_is_inverted(tmp_path: Path) -> None:
     picture = some_picture()
+    picture = picture.max() - picture
     tifffile.imwrite(tmp_path / "x.tif", picture, photometric="miniswhite")
     assert np.array_equal(XRay.load(tmp_path / "x.tif").image, picture.max() - picture.astype(np.float32))
 
@@ -122,6 +123,24 @@ def test_monochrome2_of_inverted_values_is_the_same(tmp_path: Path) -> None:
         dataset.PixelData = (stored.max() - stored).astype("<u2").tobytes()
 
     assert np.array_equal(XRay.load(save_dicom(tmp_path / "x.dcm", invert)).image, XRay.load(CHEST).image)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+@pytest.mark.parametrize("meta", [True, False])
+@pytest.mark.parametrize("name", ["x.dcm", "x"])
+def test_a_file_without_a_preamble_is_the_same(tmp_path: Path, syntax: str, meta: bool, name: str) -> None:
+    """As scanners write it that know nothing of PS3.10: from the file meta information on, or from the dataset on."""
+    dataset = pydicom.dcmread(CHEST)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.save_as(tmp_path / "whole.dcm", enforce_file_format=True)
+    content = (tmp_path / "whole.dcm").read_bytes()[132:]
+    length = 12 + int.from_bytes(content[8:12], "little")
+    (tmp_path / name).write_bytes(content if meta else content[length:])
+    bare = XRay.load(tmp_path / name)
+    assert np.array_equal(bare.image, XRay.load(CHEST).image)
+    assert bare.facts() | {"kind": ""} == XRay.load(CHEST).facts() | {"kind": ""}
+    (tmp_path / name).write_bytes((content if meta else content[length:])[:3000])
+    refused(tmp_path / name, "pixel data")
 
 
 def test_windows_change_nothing_and_rescale_does(tmp_path: Path) -> None:
@@ -245,6 +264,21 @@ def test_flipped_bytes_are_read_or_refused(tmp_path: Path, suffix: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- bad pictures
+
+
+@pytest.mark.parametrize("shape", [(127, 400), (400, 127), (16, 16)])
+def test_a_thumbnail_is_no_radiograph(tmp_path: Path, shape: tuple[int, int]) -> None:
+    np.save(tmp_path / "x.npy", some_picture(*shape))
+    refused(tmp_path / "x.npy", f"size: found {shape[1]} x {shape[0]} pixels", "128 or more", "thumbnail")
+    np.save(tmp_path / "x.npy", some_picture(*shape) / 1000)
+    assert XRay.load(tmp_path / "x.npy").calibrated  # a detector of any size may have been simulated
+
+
+def test_a_pixel_of_more_than_5_mm_is_no_radiographs(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", some_picture())
+    XRay.load(tmp_path / "x.npy", spacing=5.0)
+    with pytest.raises(InputError, match=r"pixel spacing in mm: found 5\.01 x 5\.01, expected at most 5"):
+        XRay.load(tmp_path / "x.npy", spacing=5.01)
 
 
 def test_no_file_a_folder_an_empty_file_and_other_kinds(tmp_path: Path) -> None:

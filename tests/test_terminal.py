@@ -98,6 +98,50 @@ def test_progress_elsewhere_than_on_a_terminal_is_a_line_now_and_then(
         assert ("training: 5/10" in err) is not quiet
 
 
+def test_a_pace_is_the_median_of_the_steps_that_are_done() -> None:
+    pace = terminal.Pace()
+    moments = [60.0, 62.0, 64.0, 66.0, 96.0, 98.0, 100.0]  # slow to begin, and half a minute of writing in between
+    seconds = [pace.at(done, 8, moment) for done, moment in enumerate(moments, 1)]
+    assert seconds == [None, 2, 2, 2, 2, 2, 2]
+    assert pace.at(1, 8, 200.0) is None  # anew
+    assert pace.at(3, 8, 208.0) == 4
+    assert pace.at(1, 9, 300.0) is None
+
+
+def test_a_stage_that_is_come_back_to_keeps_its_pace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several samples: between two of them one is written, and what is left is not a matter of milliseconds."""
+    clock = iter(float(second) for second in range(0, 1000))
+    monkeypatch.setattr(terminal, "_QUIET_LINE_S", -1.0)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
+    with terminal.progress("studies", quiet=False) as display:
+        for done in range(1, 5):
+            display.stage("writing")
+            display.stage("sampling")
+            display.step(done, 100)
+            display.step(done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "x2ct: sampling: 1/100"  # and once: nothing new is no line
+    assert len(lines) == 4
+    assert all("s/study 0:0" in line and not line.endswith("0:00:00 left") for line in lines[1:])
+
+
+def test_warnings_come_first_assumptions_are_one_line_and_the_notice_is_no_warning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = {"warnings": ["w1", "w2"], "assumptions": ["a1", "a2", "a3"], "notice": "n"}
+    terminal.remarks(report, see="the report run.json")
+    kinds = [line.split(": ")[1:] for line in capsys.readouterr().err.splitlines()]
+    assert [kind[0] for kind in kinds] == ["warning", "warning", "note", "notice"]
+    assert "3 things were assumed" in kinds[2][1]
+    assert kinds[2][-1] == "the report run.json"
+    terminal.remarks({**report, "assumptions": ["a1"], "warnings": []}, see="x")
+    assert capsys.readouterr().err.splitlines() == ["x2ct: note: a1", "x2ct: notice: n"]
+    terminal.remarks(report)
+    assert [line[6:] for line in capsys.readouterr().err.splitlines()][2:5] == ["note: a1", "note: a2", "note: a3"]
+
+
 def test_progress_on_a_terminal_shows_rate_and_remaining_time(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -338,13 +338,17 @@ def test_axes_in_a_plane_are_refused() -> None:
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     volume = Volume(some_hu(), AFFINE)
     (tmp_path / "folder.nii").mkdir()
-    for name in ("ct.dcm", "ct", "no/such/ct.nii.gz", "folder.nii"):
+    (tmp_path / "file").touch()
+    for name in ("ct.dcm", "ct", "file/ct.nii.gz", "folder.nii"):
         with pytest.raises(InputError) as caught:
             check_writable(tmp_path / name)
         assert "\n" not in str(caught.value)
         with pytest.raises(InputError):
             volume.save(tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["folder.nii"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.nii"]
+    check_writable(tmp_path / "no" / "such" / "ct.nii.gz")
+    assert not (tmp_path / "no").exists()
+    assert volume.save(tmp_path / "no" / "such" / "ct.nii.gz").exists()
 
 
 def test_check_writable_leaves_an_existing_file_alone(tmp_path: Path) -> None:

@@ -94,6 +94,14 @@ def test_the_command_writes_it_beside_the_ct(tmp_path: Path) -> None:
     assert (facts["name"], facts["warning"]) == ("ct", "synthetic, not for diagnosis")
 
 
+def test_the_command_takes_ones_word_on_an_xray(tmp_path: Path) -> None:
+    phantom().save(tmp_path / "ct.nii.gz")
+    np.save(tmp_path / "ap.npy", np.random.default_rng(0).integers(0, 99, (140, 140)))
+    said = ["view", str(tmp_path / "ct.nii.gz"), "--ap", str(tmp_path / "ap.npy")]
+    assert "--invert" in CliRunner().invoke(app, said).stderr
+    assert CliRunner().invoke(app, [*said, "--invert", "ap=no"]).exit_code == 0
+
+
 def test_a_missing_ct_or_a_wrong_ending_is_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["view", str(tmp_path / "nothing.nii.gz")])
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)

@@ -22,13 +22,15 @@ from x2ct.geometry import Geometry, View
 from x2ct.radiograph import ReadOptions, XRay
 from x2ct.xrays.beam import Beam
 
-SHOWN = files.display(files.truth())
+TRUTH = files.truth()
+SHOWN = files.display(TRUTH)
 CONE = {
     "DistanceSourceToDetector": 1800,
     "DistanceSourceToPatient": 1500,
     "ImagerPixelSpacing": [1.5, 1.5],
     "ViewPosition": "PA",
 }
+LINEAR = {"PixelIntensityRelationship": "LIN", "PixelIntensityRelationshipSign": -1}
 STAGES = ["stored", "upright", "bright", "log", "field", "air", "scale", "detector"]
 
 
@@ -42,7 +44,7 @@ def report(*arguments: object) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------- one chain
 
 
-@pytest.mark.parametrize("tags", [{}, CONE, {"PixelIntensityRelationship": "LIN"}], ids=["plain", "cone", "linear"])
+@pytest.mark.parametrize("tags", [{}, CONE, LINEAR], ids=["plain", "cone", "linear"])
 def test_what_it_writes_is_what_sample_reads_from_the_file(
     tmp_path: Path, tiny_path: Path, tags: dict[str, Any]
 ) -> None:
@@ -89,6 +91,29 @@ def test_the_stages_are_drawn(tmp_path: Path, tiny_path: Path) -> None:
     for told in (result.stdout, result.stderr, json.dumps(report(path, "-m", tiny_path))):
         assert "Somebody" not in told
         assert "4711" not in told
+
+
+def test_what_stands_beside_a_stage_is_true(tmp_path: Path, tiny_path: Path) -> None:
+    path = files.dicom(tmp_path / "a.dcm", SHOWN)
+    stages = {stage["name"]: stage for stage in report(path, "-m", tiny_path)["stages"]}
+    assert (stages["stored"]["min"], stages["stored"]["max"]) == (SHOWN.min(), SHOWN.max())
+    assert stages["stored"]["p0.5"] == np.percentile(SHOWN, 0.5)
+    assert [name for name, stage in stages.items() if not stage["done"]] == ["upright", "bright", "log", "field", "air"]
+    lines = run("xray", path, "-m", tiny_path).stdout.splitlines()
+    assert "0 to 4095:" in lines[1]
+    assert lines[4].endswith(": skipped")
+    linear = files.dicom(tmp_path / "b.dcm", files.intensity(TRUTH), 16, PixelIntensityRelationship="LIN")
+    assert "-ln, where values" in run("xray", linear, "-m", tiny_path).stdout
+
+
+def test_a_warning_is_an_error_where_strictness_is_asked_for(tmp_path: Path, tiny_path: Path) -> None:
+    path = files.dicom(tmp_path / "a.dcm", SHOWN)
+    result = run("xray", path, "-m", tiny_path, "--strict", "-o", tmp_path / "x.npy")
+    assert result.exit_code == 2
+    assert "--strict: warnings: found 1 warning: ap: intensities are not calibrated" in result.stderr
+    assert not (tmp_path / "x.npy").exists()
+    np.save(tmp_path / "b.npy", TRUTH)
+    assert run("xray", tmp_path / "b.npy", "-m", tiny_path, "--strict").exit_code == 0
 
 
 def test_options_of_one_view_go_before_those_of_all(tmp_path: Path) -> None:
@@ -147,9 +172,9 @@ REFUSED: dict[str, tuple[list[object], str]] = {
 
 @pytest.mark.parametrize("fault", REFUSED)
 def test_a_refusal_is_one_line_and_writes_nothing(tmp_path: Path, tiny_path: Path, fault: str) -> None:
-    files.dicom(tmp_path / "a.dcm", SHOWN[160:200])
-    files.dicom(tmp_path / "several.dcm", np.stack([SHOWN[160:200]] * 3))
-    Geometry((View.parallel("ap", shape=(40, 352)),)).save(tmp_path / "g.json")
+    files.dicom(tmp_path / "a.dcm", SHOWN[100:240])
+    files.dicom(tmp_path / "several.dcm", np.stack([SHOWN[100:240]] * 3))
+    Geometry((View.parallel("ap", shape=(140, 352)),)).save(tmp_path / "g.json")
     arguments, words = REFUSED[fault]
     placed = [tmp_path / a if isinstance(a, str) and "." in a and "=" not in a else a for a in arguments]
     before = sorted(tmp_path.iterdir())

@@ -7,7 +7,7 @@ every voxel still finds its own ray.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Conditions:
         valid: [1, V]; 1 where there is an X-ray.
         matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
         assumptions: what the inputs did not say and was taken for granted, one line each.
-        warnings: what makes the result less trustworthy, one line each.
+        warnings: what makes the result less trustworthy, one line each, by consequence.
     """
 
     views: FloatArray
@@ -65,7 +65,7 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
     valid = np.zeros((1, slots), np.float32)
     matrices = np.stack([view.matrix for view in bundle.geometry.views])[None].astype(np.float64)
     assumptions: list[str] = []
-    warnings: list[str] = []
+    ranked: list[tuple[int, str]] = []
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
         view = view_of(name, bundle.geometry.views[slot], xray, geometry)
@@ -73,7 +73,7 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         views[0, slot, 0], matrices[0, slot] = onto_grid(image, view.matrix, shape, bundle.xray.spacing_mm)
         valid[0, slot] = 1.0
         assumptions += [f"{name}: {line}" for line in (*assumed, *beam_notes(xray, geometry))]
-        warnings += doubts(name, xray, bundle)
+        ranked += _ranked_doubts(name, xray, bundle)
     own = [name for name, xray in xrays.items() if not xray.beam]
     if geometry is None and own:
         usual = ", ".join(f"{view.name} {view.kind}" for view in bundle.geometry.views)
@@ -81,13 +81,14 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
             f"geometry: none given for {' and '.join(own)}, so the views are taken to be the model's own ({usual})"
         )
     if len(xrays) == 1 and slots > 1:
-        warnings.append(f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data")
+        line = f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data"
+        ranked.append((_ONE_VIEW, line))
     return Conditions(
         views,
         valid,
         matrices.astype(np.float32),
         tuple(assumptions),
-        tuple(warnings),
+        _by_consequence(ranked),
     )
 
 
@@ -205,17 +206,36 @@ def _from_behind(view: View) -> View:
     return View("pa", mirror @ view.matrix @ half_turn, view.shape, view.spacing_mm)
 
 
+_BODY_PART, _READING, _VIEW_NAME, _ONE_VIEW, _SCALE = range(5)
+"""Warnings by consequence: the CT of another part of the body first, HU that are approximate last."""
+
+
 def doubts(name: str, xray: XRay, bundle: Bundle) -> list[str]:
-    """What makes a result from this X-ray less trustworthy, one line each."""
-    lines = [f"{name}: {line}" for line in xray.warnings]
-    if not xray.calibrated:
-        lines.append(f"{name}: intensities are not calibrated line integrals; HU are approximate")
-    if xray.view and xray.view != name:
-        lines.append(f"{name}: the file calls itself {xray.view}")
+    """Return what makes a result from this X-ray less trustworthy, one line each, by consequence."""
+    return list(_by_consequence(_ranked_doubts(name, xray, bundle)))
+
+
+def refuse_warnings(warnings: Sequence[str]) -> None:
+    """Raise InputError where there is anything to warn of, as `--strict` asks for."""
+    if warnings:
+        count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
+        raise InputError.of("--strict", "warnings", found=f"{count}: {' | '.join(warnings)}", expected="none")
+
+
+def _by_consequence(ranked: list[tuple[int, str]]) -> tuple[str, ...]:
+    return tuple(line for _, line in sorted(ranked, key=lambda pair: pair[0]))
+
+
+def _ranked_doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
+    lines = [(_READING, line) for line in xray.warnings]
     known = trained_on(bundle)
     if xray.body_part and known and not any(_shows(xray.body_part, region) for region in known):
-        lines.append(f"{name}: the file shows {xray.body_part}; the model was trained on {' and '.join(known)}")
-    return lines
+        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model was trained on {' and '.join(known)}"))
+    if xray.view and xray.view != name:
+        lines.append((_VIEW_NAME, f"the file calls itself {xray.view}"))
+    if not xray.calibrated:
+        lines.append((_SCALE, "intensities are not calibrated line integrals; HU are approximate"))
+    return [(rank, f"{name}: {line}") for rank, line in lines]
 
 
 def trained_on(bundle: Bundle) -> tuple[str, ...]:

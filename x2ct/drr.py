@@ -194,7 +194,11 @@ def _npy(image: Image) -> bytes:
 
 def _png(picture: npt.NDArray[np.uint16]) -> bytes:
     import PIL.Image
+    from PIL.PngImagePlugin import PngInfo
 
-    stream = io.BytesIO()
-    PIL.Image.fromarray(picture).save(stream, "PNG")
+    from x2ct.xrays.picture import DENSE_BRIGHT, DENSE_KEY
+
+    stream, told = io.BytesIO(), PngInfo()
+    told.add_text(DENSE_KEY, DENSE_BRIGHT)
+    PIL.Image.fromarray(picture).save(stream, "PNG", pnginfo=told)
     return stream.getvalue()

@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from os import PathLike
 
 
@@ -46,6 +48,24 @@ class InputError(X2CTError):
         """
         line = f"{source}: {field}: found {found}, expected {expected}"
         return cls(_one_line(f"{line}; {hint}" if hint else line))
+
+    @classmethod
+    def unknown(
+        cls, source: str | PathLike[str], field: str, *, found: str, known: Iterable[str], expected: str = ""
+    ) -> InputError:
+        """Return the complaint about a name that is none of `known`, with the nearest one.
+
+        Args:
+            source: the file, option or argument that is wrong.
+            field: what about it is wrong.
+            found: the name.
+            known: the names that there are.
+            expected: what can be used; by default the names.
+        """
+        names = list(known)
+        near = get_close_matches(found.lower(), names, 1, 0.5)
+        hint = f"did you mean '{near[0]}'?" if near else ""
+        return cls.of(source, field, found=repr(found), expected=expected or " or ".join(names), hint=hint)
 
 
 class MissingRuntimeError(X2CTError):

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
@@ -25,7 +25,8 @@ def check_writable(path: str | PathLike[str], suffixes: tuple[str, ...] = ()) ->
         The path.
 
     Raises:
-        InputError: a wrong ending, a missing or read-only folder, or a folder under that name.
+        InputError: a wrong ending, a read-only folder, a file in place of one, or a folder under that name. Folders
+            that are missing are made when the file is written.
     """
     target = Path(path)
     if suffixes and not target.name.lower().endswith(suffixes):
@@ -33,10 +34,11 @@ def check_writable(path: str | PathLike[str], suffixes: tuple[str, ...] = ()) ->
         raise InputError.of(target, "output", found=found, expected=" or ".join(suffixes))
     if target.is_dir():
         raise InputError.of(target, "output", found="a folder", expected="a file name", hint="add a name to it")
-    if not target.parent.is_dir():
-        raise InputError.of(target, "output", found="no such folder", expected="an existing one", hint="make it first")
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise InputError.of(target, "output", found=f"a file {folder.name}", expected="a folder of that name")
     # Permission bits say nothing on a read-only or full file system, or to root: only trying tells.
-    probe = _beside(target)
+    probe = _beside(folder / target.name)
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -87,6 +89,7 @@ def write_beside(path: str | PathLike[str], write: Callable[[Path], object]) -> 
     target = Path(path)
     part = _beside(target)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
             _flush(file)
@@ -118,22 +121,27 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
     """Write several files so that all of them appear, or none.
 
     Yields a function from each output to the path to write it to, in a hidden folder beside it. When the block ends
-    well they are moved into place; when it raises, for whatever reason, the hidden folders go with what is in them.
+    well they are moved into place; when it raises, for whatever reason, the hidden folders go with what is in them, and
+    so do the folders that were made for the outputs.
 
     Raises:
         X2CTError: a hidden folder can't be made, or a file can't be moved.
     """
     folders: dict[Path, Path] = {}
+    made: list[Path] = []
 
     def place(output: Path) -> Path:
         return folders[output.parent] / output.name
 
     try:
         for parent in {output.parent for output in outputs}:
+            made += [folder for folder in (parent, *parent.parents) if not folder.exists()]
+            parent.mkdir(parents=True, exist_ok=True)
             folders[parent] = Path(tempfile.mkdtemp(prefix=".x2ct-", dir=parent))
         yield place
         for output in outputs:
             os.replace(place(output), output)
+        made.clear()
     except X2CTError as error:
         # The user's names, not the hidden ones.
         text = str(error)
@@ -145,6 +153,9 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
     finally:
         for folder in folders.values():
             shutil.rmtree(folder, ignore_errors=True)
+        for folder in sorted(made, key=lambda folder: -len(folder.parts)):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _flush(file: Path) -> None:

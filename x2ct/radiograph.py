@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.xrays import anyfile, exposure
+from x2ct.xrays import anyfile, exposure, polarity
 from x2ct.xrays.beam import UNKNOWN, Beam
 from x2ct.xrays.exposure import Watch, resample
-from x2ct.xrays.picture import MAX_PIXELS, BoolImage, Picture, from_array
+from x2ct.xrays.picture import MAX_PIXELS, STATED, UNTOLD, BoolImage, Picture, from_array
 from x2ct.xrays.readoptions import ReadOptions, Spacing, checked_spacing
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ __all__ = ["ASSUMED_SIDE_MM", "MAX_PIXELS", "ReadOptions", "XRay", "resample"]
 FloatImage = npt.NDArray[np.float32]
 
 ASSUMED_SIDE_MM = 430.0  # the longer side of the usual cassettes and flat panels, 35 x 43 cm and 43 x 43 cm
+LEAST_PIXELS = 128  # along each side of a radiograph: 3.4 mm a pixel on the largest cassette
+COARSEST_MM = 5.0
+SCALE_FACTOR = 3.0  # by which the 99th percentile of line integrals may differ from the model's reference
 LINE_INTEGRALS = (-1.0, 100.0)  # noise around air, and more than metal across a whole body
 
 
@@ -46,6 +50,8 @@ class XRay:
         body_part: what the file says that it shows.
         kind: what the file is, in a few words.
         warnings: what makes it less trustworthy, one sentence each.
+        sure: whether the caller or the user says that these are line integrals, or are not; False: only the kind of
+            numbers does, and `to_detector` compares their size with the model's.
 
     Raises:
         InputError: not 2-D, constant, NaN or infinite; line integrals outside -1 to 100; a senseless spacing.
@@ -62,6 +68,7 @@ class XRay:
     body_part: str | None = None
     kind: str = "array"
     warnings: tuple[str, ...] = field(default=())
+    sure: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", np.ascontiguousarray(self.image, np.float32))
@@ -89,17 +96,20 @@ class XRay:
                 integrals; integer: display values), or DICOM.
             spacing: pixel spacing in mm, one number or (row, column); overrides what the file says.
             options: that and more of how to read it.
-            watch: sees the picture after each stage of `exposure.LOADING`, and as stored before them.
+            watch: sees the picture after each stage of `exposure.loading_stages`, and as stored before them.
 
         Raises:
-            InputError: a missing, damaged, constant, colour or over-large picture, one of several without a choice of
-                frame, or what can't be an X-ray; NaN; not a 2-D array; an option that the file contradicts.
+            InputError: a missing, damaged, constant, colour, over-large or very coarse picture, one of several without
+                a choice of frame, or what can't be an X-ray; NaN; not a 2-D array; an option that the file contradicts;
+                a picture of which nothing tells which side is dense (`x2ct.xrays.polarity`).
         """
         source = Path(path)
         asked = options or ReadOptions()
-        picture = anyfile.read(source, asked.frame)
+        picture = _valued(anyfile.read(source, asked.frame), str(source), asked.values)
         _check_values(str(source), picture.values, picture.calibrated)
         asked = asked if spacing is None else replace(asked, spacing_mm=spacing)
+        if not picture.calibrated:
+            _check_detail(str(source), picture, asked)
         return cls._of(picture, str(source), asked, watch)
 
     @classmethod
@@ -112,7 +122,7 @@ class XRay:
         view: str | None = None,
     ) -> XRay:
         """An X-ray from a 2-D array: floats are line integrals, integers display values with dense = bright."""
-        picture = replace(from_array(np.asarray(array), source), view=view)
+        picture = replace(from_array(np.asarray(array), source), view=view, polarity=STATED, sure=True)
         return cls._of(picture, source, ReadOptions(spacing_mm=spacing))
 
     @classmethod
@@ -120,7 +130,8 @@ class XRay:
         if watch is not None:
             watch(STORED, picture)
         picture = replace(picture, turns=(*picture.turns, *options.turns))
-        picture = exposure.run(exposure.LOADING, picture, watch)
+        settle = partial(polarity.settled, source=source, invert=options.invert)
+        picture = exposure.run(exposure.loading_stages(settle), picture, watch)
         beam, notes = _combined(source, picture.beam, options.beam)
         return cls(
             picture.values,
@@ -134,6 +145,7 @@ class XRay:
             picture.body_part,
             picture.kind,
             picture.warnings,
+            picture.sure,
         )
 
     def to_detector(
@@ -152,10 +164,13 @@ class XRay:
             (rows, columns) float32 line integrals, and every assumption as a sentence.
 
         Raises:
-            InputError: `exact`, and the shape or the known spacing is not the view's.
+            InputError: `exact`, and the shape or the known spacing is not the view's; a float file whose 99th
+                percentile is far from the reference, unless `values` of its options says what it is.
         """
         if exact:
             self._check_against(view)
+        if self.calibrated and not self.sure:
+            _check_scale(self.source, self.image, reference_p99)
         stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
         done = exposure.run(stages, self._picture(), watch)
         if exact:
@@ -213,6 +228,44 @@ class XRay:
 
 
 STORED = exposure.Stage("stored", "as the file has it, after its modality LUT", lambda picture: picture)
+
+
+def _valued(picture: Picture, source: str, values: str | None) -> Picture:
+    """The picture with the user's word on what its values are."""
+    if values is None:
+        return picture
+    if picture.kind.startswith("DICOM"):
+        raise InputError.of(source, "--values", found="a DICOM file, which says it", expected="PNG, JPEG, TIFF or .npy")
+    if values == "integrals":
+        return replace(picture, calibrated=True, sure=True)
+    return replace(picture, calibrated=False, sure=True, polarity=UNTOLD)
+
+
+def _check_detail(source: str, picture: Picture, options: ReadOptions) -> None:
+    """Raise InputError where a radiograph is too coarse to show a chest."""
+    rows, columns = picture.values.shape
+    if min(rows, columns) < LEAST_PIXELS:
+        found, expected = f"{columns} x {rows} pixels", f"a radiograph of {LEAST_PIXELS} or more along each side"
+        raise InputError.of(source, "size", found=found, expected=expected, hint="is this a thumbnail?")
+    spacing = picture.spacing_mm if options.spacing_mm is None else checked_spacing(options.spacing_mm)
+    if spacing is not None and max(spacing) > COARSEST_MM:
+        found = " x ".join(f"{step:g}" for step in spacing)
+        raise InputError.of(source, "pixel spacing in mm", found=found, expected=f"at most {COARSEST_MM:g}")
+
+
+def _check_scale(source: str, image: FloatImage, reference_p99: float) -> None:
+    """Raise InputError where an image's 99th percentile is far from that of the model's training X-rays."""
+    p99 = float(np.percentile(image, 99))
+    if reference_p99 / SCALE_FACTOR <= p99 <= reference_p99 * SCALE_FACTOR:
+        return
+    raise InputError.of(
+        source,
+        "values",
+        found=f"a 99th percentile of {p99:.3g}",
+        expected=f"within a factor of {SCALE_FACTOR:g} of {reference_p99:.3g}, as line integrals of the model have it",
+        hint="these may be display values scaled as floats (say --values display), or line integrals in another unit "
+        "or of another part of the body (say --values integrals)",
+    )
 
 
 def _assumed(shape: tuple[int, int]) -> tuple[tuple[float, float], str]:
@@ -277,5 +330,5 @@ def _check_values(source: str, image: FloatImage, calibrated: bool) -> None:
             "values",
             found=f"{lowest:g} to {highest:g}",
             expected="line integrals of attenuation (0 for air, rarely above 20), as float images are",
-            hint="save display values as integers",
+            hint="if these are values for display, say --values display",
         )

@@ -111,6 +111,7 @@ def summary(report: Mapping[str, Any]) -> str:
 def intention(told: Mapping[str, Any]) -> str:
     """What `x2ct.tasks.rehearse_files` found out, a line each."""
     left, tiles = told["estimate"], told["tiles"]
+    ready = sum(told["timings"].values())
     lines = {
         "model": f"{told['model']['name']} {told['model']['sha256'][:12]}",
         "runs on": f"{told['device']}, {told['backend']} {told['runtime']}, {told['precision']['denoiser']}",
@@ -119,8 +120,10 @@ def intention(told: Mapping[str, Any]) -> str:
         "sampling": f"{told['solver']} ({told['schedule']}), {left['evaluations']} evaluations in all",
         "tiles": f"{tiles['count']} of {tiles['shape']}, halo {tiles['halo']}" if tiles else "none, it fits whole",
         "memory": f"{told['peak_memory_bytes'] / 2**30:.2f} GiB so far",
-        "time": f"about {left['seconds']:.1f} s, {left['per_evaluation_s']:.3f} s an evaluation, on this machine now",
+        "time": f"about {ready + left['seconds']:.1f} s on this machine now: {ready:.1f} s until the first evaluation, "
+        f"then {left['per_evaluation_s']:.3f} s for each; writing comes on top",
         "would write": ", ".join(entry["file"] for entry in told["outputs"]),
     }
-    notes = [f"note: {line}" for line in (*told["assumptions"], *told["warnings"])]
-    return "\n".join([*(f"{name}: {text}" for name, text in lines.items()), *notes])
+    doubts = [f"warning: {line}" for line in told["warnings"]]
+    notes = [f"note: {line}" for line in told["assumptions"]]
+    return "\n".join([*(f"{name}: {text}" for name, text in lines.items()), *doubts, *notes])

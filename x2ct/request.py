@@ -24,7 +24,7 @@ class Request:
 
     Attributes:
         diffusion: what the model says about sampling.
-        ap, pa, lateral, geometry, seed, steps, solver, schedule, mean, churn, samples, consistency, gamma: see
+        ap, pa, lateral, geometry, seed, steps, solver, schedule, mean, churn, samples, consistency, gamma, strict: see
             `x2ct.Sampler.run`.
 
     Raises:
@@ -45,6 +45,7 @@ class Request:
     samples: int = 1
     consistency: str | Sequence[int] = "off"
     gamma: float | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:

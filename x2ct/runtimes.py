@@ -134,9 +134,10 @@ def choose(
     if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
         raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
     if backend not in BACKENDS:
-        raise InputError.of("--backend", "name", found=repr(backend), expected=", ".join(BACKENDS))
+        raise InputError.unknown("--backend", "name", found=backend, known=BACKENDS, expected=", ".join(BACKENDS))
     if precision not in PRECISIONS:
-        raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
+        expected = ", ".join(PRECISIONS)
+        raise InputError.unknown("--precision", "name", found=precision, known=PRECISIONS, expected=expected)
     if (provider or provider_options) and backend not in PROVIDERS:
         raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
     if provider and provider not in PROVIDERS[backend]:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from x2ct import _core, report
 from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
+from x2ct.conditioning import refuse_warnings
 from x2ct.consistency import facts as consistency_facts
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry
@@ -179,6 +180,7 @@ class Sampler:
         cancel: CancelToken | None = None,
         consistency: str | Sequence[int] = "off",
         gamma: float | None = None,
+        strict: bool = False,
     ) -> Result:
         """One CT volume and its report. The same inputs and seed give the same bytes.
 
@@ -206,9 +208,10 @@ class Sampler:
             consistency: pull the volume towards the X-rays (see `x2ct.consistency`): "off", "last" (after the last
                 evaluation), "every" (after each), or after chosen evaluations, counted from 1: "3,5,6" or [3, 5, 6].
             gamma: how strongly; by default `x2ct.consistency.GAMMA`.
+            strict: whether anything that the report would warn of is an error before the first evaluation.
 
         Raises:
-            InputError: an argument is wrong or contradicts another.
+            InputError: an argument is wrong or contradicts another; a warning, if `strict`.
             MemoryLimitError: out of memory.
             Cancelled: cancelled between two evaluations.
         """
@@ -228,10 +231,11 @@ class Sampler:
             samples=samples,
             consistency=consistency,
             gamma=gamma,
+            strict=strict,
         )
         spent, ensemble = _Spent(), _core.Ensemble(self._threads)
         with self._lock, _memory_limit("sampling"):
-            ready = self._preparation.ready(request, preview=preview is not None)
+            ready = self._checked(request, self._preparation.ready(request, preview=preview is not None))
             loop = ready.networks.sampler
             knots = (self.bundle.intensity.hu, self.bundle.intensity.x)
             for sample in range(samples):
@@ -289,7 +293,7 @@ class Sampler:
                 raise _Rehearsed
 
         with self._lock, _memory_limit("sampling"):
-            ready = self._preparation.ready(request, preview=False)
+            ready = self._checked(request, self._preparation.ready(request, preview=False))
             moments.append(time.perf_counter())
             with suppress(_Rehearsed):
                 ready.networks.sampler.run(request.table, seed=request.seed, progress=stop, correction=ready.correction)
@@ -316,9 +320,17 @@ class Sampler:
         with self._lock, _memory_limit("compiling the networks"):
             self._preparation.networks(Request(self.bundle.diffusion).volumes(preview=False))
 
-    def _doubts(self) -> list[str]:
+    def _warnings(self, ready: Ready) -> list[str]:
+        """What makes the result less trustworthy, by consequence."""
         mine, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
-        return [] if mine == models else [f"voxels of {mine} mm: the model was trained on {models} mm"]
+        grids = [] if mine == models else [f"voxels of {mine} mm: the model was trained on {models} mm"]
+        return [*grids, *ready.study.conditions.warnings]
+
+    def _checked(self, request: Request, ready: Ready) -> Ready:
+        """Raise InputError where the request is strict and there is something to warn of."""
+        if request.strict:
+            refuse_warnings(self._warnings(ready))
+        return ready
 
     def _report(self, request: Request, ready: Ready, timings: Mapping[str, float]) -> dict[str, Any]:
         grid, networks, study = self.grid, ready.networks, ready.study
@@ -348,7 +360,7 @@ class Sampler:
             "timings": {key: round(value, 6) for key, value in (before | dict(timings)).items()},
             "peak_memory_bytes": report.peak_memory_bytes(),
             "assumptions": list(study.conditions.assumptions),
-            "warnings": [*study.conditions.warnings, *self._doubts(), report.NOTICE],
+            "warnings": self._warnings(ready),
             "outputs": [],
         }
 

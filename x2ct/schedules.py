@@ -79,7 +79,7 @@ def plan(
     solver = solver or diffusion.solver
     known = {entry["name"]: entry for entry in _core.solvers()}
     if solver not in known:
-        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(known))
+        raise InputError.unknown("--solver", "name", found=solver, known=known)
     if schedule is not None and not isinstance(schedule, str):
         name, sigmas = "explicit", [float(sigma) for sigma in schedule]
         if steps not in (None, len(sigmas)):
@@ -103,7 +103,7 @@ def _levels(diffusion: Diffusion, steps: int, schedule: str | None) -> tuple[str
         raise InputError.of("--schedule", "tuned", found=f"--steps {steps}", expected=expected, hint="run x2ct tune")
     name = schedule or diffusion.schedule
     if name not in _core.schedules():
-        raise InputError.of("--schedule", "name", found=repr(name), expected=" or ".join([TUNED, *_core.schedules()]))
+        raise InputError.unknown("--schedule", "name", found=name, known=[TUNED, *_core.schedules()])
     return name, _core.schedule(name, steps, diffusion.sigma_min, diffusion.sigma_max)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from x2ct import report
 from x2ct.bundle import Bundle
-from x2ct.conditioning import SLOT_OF, beam_notes, doubts, view_of
+from x2ct.conditioning import SLOT_OF, beam_notes, doubts, refuse_warnings, view_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry
 from x2ct.output import check_outputs, check_writable, staged
@@ -44,6 +44,7 @@ class XRayJob:
         model: whose detector and reference scale.
         stages: a PNG with a panel for each stage.
         output: the line integrals on the detector, .npy or .tif, float32.
+        strict: whether a warning is an error.
     """
 
     xray: Path
@@ -53,6 +54,7 @@ class XRayJob:
     model: str = "chest"
     stages: Path | None = None
     output: Path | None = None
+    strict: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,9 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
     image, assumptions = xray.to_detector(
         view, bundle.xray.reference_p99[slot], exact=geometry is not None, watch=watch
     )
+    warnings = doubts(name, xray, bundle)
+    if job.strict:
+        refuse_warnings(warnings)
     with staged(outputs) as place:
         if job.output:
             _write(place(job.output), image)
@@ -102,7 +107,7 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         "geometry": Geometry((view,)).to_json(),
         "stages": [_facts(before, after) for before, after in zip([None, *seen], seen, strict=False)],
         "assumptions": [*assumptions, *beam_notes(xray, geometry)],
-        "warnings": doubts(name, xray, bundle),
+        "warnings": warnings,
         "outputs": written,
     }
 
@@ -120,17 +125,28 @@ def _facts(before: Seen | None, after: Seen) -> dict[str, Any]:
     """A stage in numbers, and the sentences that it added."""
     values, exposed = after.picture.values, after.picture.exposed
     known = set(before.picture.notes) if before else set()
-    low, middle, high = (round(float(x), 6) for x in np.percentile(values, (0.5, 50, 99.5)))
+    least, low, middle, high, most = (round(float(x), 6) for x in np.percentile(values, (0, 0.5, 50, 99.5, 100)))
     return {
         "name": after.stage.name,
         "does": after.stage.does,
         "shape": list(values.shape),
+        "done": before is None or not _same(before.picture, after.picture),
+        "min": least,
         "p0.5": low,
         "median": middle,
         "p99.5": high,
+        "max": most,
         "exposed": 1.0 if exposed is None else round(float(exposed.mean()), 6),
         "notes": [note for note in after.picture.notes if note not in known],
     }
+
+
+def _same(before: Picture, after: Picture) -> bool:
+    """Return whether a stage had nothing to do: neither values nor field changed."""
+    one, other = (
+        True if picture.exposed is None or picture.exposed.all() else picture.exposed for picture in (before, after)
+    )
+    return np.array_equal(before.values, after.values) and np.array_equal(one, other)
 
 
 def _write(path: Path, image: FloatImage) -> None:
@@ -163,7 +179,7 @@ def _panel(number: int, seen: Seen) -> Panel:
     sides = (values.shape[0] * row, values.shape[1] * column)
     size = [max(1, round(_PANEL_PX * side / max(sides))) for side in sides]
     picture = images.fromarray(pixels).resize((size[1], size[0]), images.Resampling.BOX)
-    return Panel(picture, f"{number} {seen.stage.name}: {low:.4g} to {high:.4g}")
+    return Panel(picture, f"{number} {seen.stage.name}: {low:.4g} to {high:.4g} (0.5% to 99.5%)")
 
 
 def summary(done: Mapping[str, Any]) -> str:
@@ -172,8 +188,8 @@ def summary(done: Mapping[str, Any]) -> str:
     lines = [f"{given['file']}: {given['kind']}; {given['view']}; {_told(given)}"]
     for number, stage in enumerate(done["stages"]):
         rows, columns = stage["shape"]
-        extent = f"{columns} x {rows}, {stage['p0.5']:.4g} to {stage['p99.5']:.4g}"
-        lines.append(f"  {number} {stage['name']:<9}{extent}: {stage['does']}")
+        extent = f"{columns} x {rows}, {stage['min']:.4g} to {stage['max']:.4g}"
+        lines.append(f"  {number} {stage['name']:<9}{extent}: {stage['does'] if stage['done'] else 'skipped'}")
     return "\n".join(lines)
 
 

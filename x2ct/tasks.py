@@ -46,7 +46,7 @@ class SampleJob:
             standard deviation in HU, and NAME_000, NAME_001, ..., each of them.
         shape, voxel_mm: of the CT, by default the model's own.
         memory, halo: see `x2ct.Sampler`.
-        seed, steps, solver, schedule, mean, consistency, gamma: see `x2ct.Sampler.run`.
+        seed, steps, solver, schedule, mean, consistency, gamma, strict: see `x2ct.Sampler.run`.
         device, backend, precision, provider, provider_options, artefacts, trust, threads: see `x2ct.Sampler`.
     """
 
@@ -81,6 +81,7 @@ class SampleJob:
     artefacts: str = ""
     trust: bool = False
     threads: int = 0
+    strict: bool = False
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -210,7 +211,7 @@ def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dic
     from x2ct.radiograph import XRay
 
     xrays = {name: XRay.load(path, options=job.reading.get(name)) for name, path in job.inputs.items()}
-    names = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples")
+    names = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "strict")
     settings = {name: getattr(job, name) for name in names}
     geometry = Geometry.load(job.geometry) if job.geometry else None
     return xrays, {**xrays, "geometry": geometry, **settings}

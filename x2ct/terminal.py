@@ -11,9 +11,11 @@ import signal
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from statistics import median
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -22,7 +24,7 @@ import typer
 from x2ct.errors import MemoryLimitError, MissingRuntimeError, X2CTError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, Task
+    from rich.progress import Progress
 
 _EXIT_CODES = {
     0: "done",
@@ -54,6 +56,7 @@ _TRAINING_PACKAGES = {
     "onnxscript",
 }
 _QUIET_LINE_S = 15.0
+_ONE = {"studies": "study", "people": "person"}
 
 
 class Terminated(BaseException):
@@ -121,14 +124,24 @@ def _line(text: str) -> None:
 
 
 def note(kind: str, text: str, quiet: bool = False) -> None:
-    """A remark on stderr: "warning" or "note"."""
+    """Write a remark to stderr; `kind` is "warning", "note" or "notice"."""
     if not quiet:
         _line(f"{kind}: {text}")
 
 
-def remarks(report: Mapping[str, Any], quiet: bool = False) -> None:
-    """What a report says was assumed, and what it warns of, a remark each."""
-    for kind, lines in (("note", report["assumptions"]), ("warning", report["warnings"])):
+def remarks(report: Mapping[str, Any], quiet: bool = False, see: str = "") -> None:
+    """Write what a report warns of, by consequence, then what was assumed, then its notice.
+
+    Args:
+        report: has `warnings` and `assumptions`, and may have a `notice`.
+        quiet: write nothing.
+        see: where all assumptions can be read; several are then one line.
+    """
+    assumed = report["assumptions"]
+    if see and len(assumed) > 1:
+        assumed = [f"{len(assumed)} things were assumed of the X-rays and their views; to see them: {see}"]
+    notices = [report["notice"]] if "notice" in report else []
+    for kind, lines in (("warning", report["warnings"]), ("note", assumed), ("notice", notices)):
         for line in lines:
             note(kind, line, quiet)
 
@@ -191,34 +204,61 @@ def log_lines(package: str, quiet: bool) -> Iterator[None]:
         logger.setLevel(before)
 
 
+class Pace:
+    """How long a step takes: the median of the latest ones, for which neither the first nor a pause counts for much."""
+
+    def __init__(self) -> None:
+        self._done, self._total, self._moment = 0, 0, 0.0
+        self._seconds: deque[float] = deque(maxlen=101)
+
+    def at(self, done: int, total: int, moment: float) -> float | None:
+        """Return the seconds of a step, None before the second one.
+
+        Args:
+            done: steps that are done at this moment; fewer than before, or another total, begin anew.
+            total: of how many.
+            moment: in seconds, of any clock that only goes forward.
+        """
+        if total != self._total or done < self._done:
+            self._seconds.clear()
+            self._done = 0
+        if done > self._done:
+            if self._done:
+                self._seconds.append((moment - self._moment) / (done - self._done))
+            self._done, self._moment = done, moment
+        self._total = total
+        return median(self._seconds) if self._seconds else None
+
+
 class Display:
     """Progress on stderr: a live bar on a terminal, a line now and then elsewhere, nothing when quiet."""
 
     def __init__(self, unit: str, bar: Progress | None, quiet: bool) -> None:
         self._unit, self._bar, self._quiet = unit, bar, quiet
-        self._task = bar.add_task("starting", total=None) if bar else None
-        self._stage, self._started, self._said = "", time.monotonic(), time.monotonic()
+        self._task = bar.add_task("starting", total=None, state="") if bar else None
+        self._stage, self._said, self._last = "", time.monotonic(), ""
+        self._paces: dict[str, Pace] = {}
 
     def stage(self, text: str) -> None:
         """Say what is being done now."""
         if text == self._stage:
             return
-        self._stage, self._started = text, time.monotonic()
+        self._stage = text
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
 
     def step(self, done: int, total: int, detail: object = "") -> None:
         """Say how far it is."""
+        seconds = self._paces.setdefault(self._stage, Pace()).at(done, total, time.monotonic())
+        state = _state(done, total, seconds, self._unit)
         if self._bar is not None and self._task is not None:
             if done == 0 or self._bar.tasks[0].total != total:
                 self._bar.reset(self._task, total=total)
             shown = detail if isinstance(detail, str) else ""
-            self._bar.update(self._task, completed=done, description=f"{self._stage} {shown}".strip())
-        elif not self._quiet and time.monotonic() - self._said > _QUIET_LINE_S:
-            self._said = time.monotonic()
-            per_second = done / (self._said - self._started)
-            left_s = (total - done) / per_second if done else None
-            _line(f"{self._stage}: {_state(done, total, per_second, left_s, self._unit)}")
+            self._bar.update(self._task, completed=done, description=f"{self._stage} {shown}".strip(), state=state)
+        elif not self._quiet and time.monotonic() - self._said > _QUIET_LINE_S and state != self._last:
+            self._said, self._last = time.monotonic(), state
+            _line(f"{self._stage}: {state}")
 
 
 @contextmanager
@@ -228,32 +268,22 @@ def progress(unit: str, quiet: bool) -> Iterator[Display]:
         yield Display(unit, None, quiet)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
-    from rich.text import Text
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-    class State(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(_state(task.completed, task.total, task.speed, task.time_remaining, unit), no_wrap=True)
-
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), State()]
+    state = TextColumn("{task.fields[state]}", markup=False)
+    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), state]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield Display(unit, bar, quiet)
 
 
-def _state(done: float, total: float | None, per_second: float | None, left_s: float | None, unit: str) -> str:
+def _state(done: int, total: int, seconds: float | None, unit: str) -> str:
     """How far, how fast, how long: "3/6  0.41 s/evaluation  0:00:01 left", as far as it is known."""
-    if total is None:
-        return ""
-    parts = [f"{done:g}/{total:g}"]
-    if per_second:
-        parts.append(_pace(per_second, unit))
-    if left_s is not None:
-        parts.append(f"{timedelta(seconds=round(left_s))} left")
+    parts = [f"{done}/{total}"]
+    if seconds:
+        one = _ONE.get(unit, unit.removesuffix("s"))
+        parts.append(f"{1 / seconds:.1f} {unit}/s" if seconds <= 1 else f"{seconds:.2f} s/{one}")
+        parts.append(f"{timedelta(seconds=round(seconds * (total - done)))} left")
     return "  ".join(parts)
-
-
-def _pace(per_second: float, unit: str) -> str:
-    return f"{per_second:.1f} {unit}/s" if per_second >= 1 else f"{1 / per_second:.2f} s/{unit.removesuffix('s')}"
 
 
 def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:

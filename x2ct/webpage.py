@@ -20,6 +20,7 @@ from x2ct.volumes.voxels import int16_hu
 if TYPE_CHECKING:
     from x2ct.radiograph import XRay
     from x2ct.volume import Volume
+    from x2ct.xrays.readoptions import ReadOptions
 
 SUFFIXES = (".html",)
 WINDOWS = {"wide": (-200, 1600), "lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800)}
@@ -69,9 +70,12 @@ def save(
 
 
 def view_files(
-    ct: str | PathLike[str], page: str | PathLike[str] | None = None, xrays: Mapping[str, Path] | None = None
+    ct: str | PathLike[str],
+    page: str | PathLike[str] | None = None,
+    xrays: Mapping[str, Path] | None = None,
+    reading: Mapping[str, ReadOptions] | None = None,
 ) -> Path:
-    """A CT and X-ray files to a page, by default beside the CT.
+    """A CT and X-ray files, read by `reading`, to a page, by default beside the CT.
 
     Raises:
         X2CTError: any of the family; nothing has been written.
@@ -83,7 +87,7 @@ def view_files(
     name = stem_and_ending(source.name)[0]
     target = output.check_writable(page or source.with_name(f"{name}.html"), SUFFIXES)
     volume = Volume.load(source)
-    pictures = {view: XRay.load(path) for view, path in (xrays or {}).items()}
+    pictures = {view: XRay.load(path, options=(reading or {}).get(view)) for view, path in (xrays or {}).items()}
     return save(target, volume, pictures, name=name)
 
 

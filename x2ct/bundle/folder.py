@@ -40,9 +40,8 @@ def find(model: str | os.PathLike[str]) -> Path:
         if packaged.is_dir():
             return packaged
         names = ", ".join(bundled()) or "none"
-        raise InputError.of(
-            model, "model", found="no such bundle", expected=f"a folder NAME{SUFFIX} or a bundled model ({names})"
-        )
+        expected = f"a folder NAME{SUFFIX} or a bundled model ({names})"
+        raise InputError.unknown(model, "model", found=model, known=bundled(), expected=expected)
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing there"
         raise InputError.of(folder, "bundle", found=found, expected=f"a folder NAME{SUFFIX} with {MANIFEST}")

@@ -12,6 +12,7 @@ from x2ct import output, report
 from x2ct.cohort.studies import FILES, SUMMARY, Study
 from x2ct.errors import InputError
 from x2ct.tasks import SampleJob
+from x2ct.xrays.readoptions import ReadOptions
 
 SUMMARY_FILE = f"{SUMMARY}.csv"
 
@@ -24,6 +25,7 @@ def job_of(base: SampleJob, study: Study) -> SampleJob:
     ct = base.output / f"{study.id}{_ENDINGS.get(base.format, '.nii.gz')}"
     seed = base.seed if study.seed is None else study.seed
     given = study.inputs.get
+    reading = {view: replace(base.reading.get(view, ReadOptions()), **said) for view, said in study.reading.items()}
     return replace(
         base,
         output=ct,
@@ -33,6 +35,7 @@ def job_of(base: SampleJob, study: Study) -> SampleJob:
         pa=given("pa"),
         lateral=given("lateral"),
         geometry=given("geometry"),
+        reading={**base.reading, **reading},
     )
 
 

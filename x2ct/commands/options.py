@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit with code 2 and write nothing where there is anything to warn of.")
+]
 Threads = Annotated[
     int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")
 ]
@@ -50,6 +53,12 @@ def _parse_whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"found {text!r}, expected a whole number") from None
+
+
+def _parse_yes(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise typer.BadParameter(f"found {text!r}, expected yes or no")
+    return text == "yes"
 
 
 def parse_pitch(text: str) -> tuple[float, float]:
@@ -123,6 +132,18 @@ SodOf = Annotated[list[Any] | None, _reading(_parse_number, "MM", "From source t
 AngleOf = Annotated[
     list[Any] | None,
     _reading(_parse_number, "DEGREES", "Of the source about the patient: 0 front, 90 right."),
+]
+
+
+InvertOf = Annotated[
+    list[Any] | None,
+    _reading(
+        _parse_yes, "yes|no", "Whether viewers show an X-ray with dense tissue dark. Default: file and picture tell."
+    ),
+]
+ValuesOf = Annotated[
+    list[Any] | None,
+    _reading(str, "WORD", "What the numbers of a PNG, JPEG, TIFF or .npy file are: display, or (line) integrals."),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Quiet
+from x2ct.commands.options import InvertOf, Quiet, ValuesOf, reading
 
 
 def view(
@@ -19,6 +19,8 @@ def view(
     ap: Annotated[Path | None, typer.Option(help="Show this frontal X-ray beside it.")] = None,
     pa: Annotated[Path | None, typer.Option(help="Likewise.")] = None,
     lateral: Annotated[Path | None, typer.Option(help="Show this lateral X-ray beside it.")] = None,
+    invert: InvertOf = None,
+    values: ValuesOf = None,
     quiet: Quiet = False,
 ) -> None:
     """Make a page of a CT for any browser, offline: three planes, window presets, the X-rays."""
@@ -26,6 +28,6 @@ def view(
 
     with terminal.progress("stages", quiet) as display:
         display.stage("reading")
-        given = {"ap": ap, "pa": pa, "lateral": lateral}
-        page = view_files(ct, output, {name: path for name, path in given.items() if path is not None})
+        given = {name: path for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path is not None}
+        page = view_files(ct, output, given, reading(list(given), invert=invert, values=values))
     terminal.show(str(page), quiet)

@@ -13,12 +13,15 @@ from x2ct.commands.options import (
     AngleOf,
     FlipOf,
     FrameOf,
+    InvertOf,
     Json,
     Quiet,
     RotateOf,
     SddOf,
     SodOf,
     SpacingOf,
+    Strict,
+    ValuesOf,
     reading,
 )
 
@@ -38,6 +41,8 @@ def xray(
     sdd: SddOf = None,
     sod: SodOf = None,
     angle: AngleOf = None,
+    invert: InvertOf = None,
+    values: ValuesOf = None,
     model: Annotated[
         str,
         typer.Option("--model", "-m", help="Whose detector and scale: a bundle, or a bundled model's name."),
@@ -47,6 +52,7 @@ def xray(
         Path | None,
         typer.Option("--output", "-o", help="The line integrals, float32: .npy or .tif.", rich_help_panel="Output"),
     ] = None,
+    strict: Strict = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -65,8 +71,10 @@ def xray(
         sdd=sdd,
         sod=sod,
         angle=angle,
+        invert=invert,
+        values=values,
     )
-    done = xray_file(XRayJob(file, view, geometry, said, model, stages, output))
+    done = xray_file(XRayJob(file, view, geometry, said, model, stages, output, strict))
     if json:
         terminal.show(reports.to_json(done).rstrip())
         return

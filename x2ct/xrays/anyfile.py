@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from x2ct.errors import InputError
+from x2ct.xrays.dicompixels import lacks_preamble
 from x2ct.xrays.picture import Picture, read_jpeg, read_npy, read_png, read_tiff, unreadable
 
 KINDS = "PNG, JPEG, TIFF, .npy or DICOM"
@@ -38,7 +39,7 @@ def read(source: Path, frame: int | None) -> Picture:
         raise unreadable(source, error) from error
     if not head:
         raise InputError.of(source, "file", found="an empty file", expected=f"an X-ray ({KINDS})")
-    if head[128:132] == b"DICM" or source.suffix.lower() in (".dcm", ".dicom"):
+    if head[128:132] == b"DICM" or source.suffix.lower() in (".dcm", ".dicom") or lacks_preamble(head):
         from x2ct.xrays.dicomxray import read_dicom
 
         return read_dicom(source, frame)

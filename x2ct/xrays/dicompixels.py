@@ -19,11 +19,22 @@ MAX_FILE_BYTES = 4 << 30
 MAX_INFLATED_BYTES = 256 << 20  # what a deflated file may become: MAX_PIXELS of 16 bits, and a header
 BITS_STORED = (8, 16)
 
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+_IMPLICIT, _EXPLICIT, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
+
+
+def lacks_preamble(head: bytes) -> bool:
+    """Return whether a file's first bytes are those of a bare dataset, as scanners and old archives write them.
+
+    Such a file begins with an element of group 2 or 8, little endian, explicit or implicit, where PS3.10 7.1 asks for
+    128 bytes and "DICM".
+    """
+    if len(head) < 8 or head[:2] not in (b"\2\0", b"\x08\0") or head[3] != 0:
+        return False
+    return (head[4:6].isalpha() and head[4:6].isupper()) or head[6:8] == b"\0\0"
 
 
 def open_dicom(source: Path) -> Dataset:
-    """A DICOM file's dataset.
+    """A DICOM file's dataset, with or without a preamble.
 
     Raises:
         InputError: no DICOM, damaged, or larger than any radiograph.
@@ -35,8 +46,14 @@ def open_dicom(source: Path) -> Dataset:
         size = source.stat().st_size
         if size > MAX_FILE_BYTES:
             raise InputError.of(source, "size", found=f"{size} bytes", expected=f"at most {MAX_FILE_BYTES >> 30} GiB")
-        _refuse_deflate_bomb(source)
-        return pydicom.dcmread(source)
+        with source.open("rb") as stream:
+            bare = lacks_preamble(stream.read(8))
+        _refuse_deflate_bomb(source, bare)
+        dataset = pydicom.dcmread(source, force=bare)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, _ = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(_IMPLICIT if implicit else _EXPLICIT)
+        return dataset
     except InvalidDicomError as error:
         hint = "the file has no DICOM header, whatever its name says"
         raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
@@ -46,13 +63,13 @@ def open_dicom(source: Path) -> Dataset:
         raise unreadable(source, error) from error
 
 
-def _refuse_deflate_bomb(source: Path) -> None:
+def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
     """A deflated dataset is inflated as a whole by whoever reads it, so it is measured first."""
     from pydicom.filereader import _read_file_meta_info as read_meta
     from pydicom.filereader import read_preamble
 
     with source.open("rb") as stream:
-        read_preamble(stream, force=False)
+        read_preamble(stream, force=bare)
         if str(read_meta(stream).get("TransferSyntaxUID", "")) != _DEFLATED:
             return
         inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from x2ct.errors import InputError
 from x2ct.xrays.dicompixels import decode, open_dicom
 from x2ct.xrays.dicomplace import exposed, meaning, place
-from x2ct.xrays.picture import BoolImage, Picture, grey, unreadable
+from x2ct.xrays.picture import ASSUMED, DISPUTED, TAGGED, UNTOLD, BoolImage, Picture, grey, unreadable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -88,10 +88,8 @@ def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
     relationship = str(header.get("PixelIntensityRelationship") or "").strip().upper()
     physical = relationship in ("LIN", "LOG")
     values = np.array(stored if physical else _after_modality_lut(stored, dataset), np.float32)
-    dense_is_high, notes, doubts = _meaning(header, relationship, _falls(dataset) and not physical)
-    if relationship == "LIN" and dense_is_high:
-        # No intensity is the highest number that can be stored, which only the header knows.
-        values, dense_is_high = np.float32(_highest(dataset)) - values, False
+    dense_is_high, polarity, notes, doubts = _meaning(header, relationship, _falls(dataset) and not physical)
+    white_is_high = str(header.get("PhotometricInterpretation") or "") != "MONOCHROME1"
     if str(header.get("Modality") or "") in UNSURE:
         doubts.append(f"Modality is {header.get('Modality') or 'missing'}: it was taken for a radiograph.")
     found = place(header, (values.shape[0], values.shape[1]))
@@ -119,6 +117,9 @@ def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
         _kind(dataset),
         (*notes, *found.notes),
         tuple(doubts),
+        white_is_high,
+        polarity,
+        highest=_highest(dataset) if relationship == "LIN" else None,
     )
 
 
@@ -183,43 +184,48 @@ def _as_stored(value: Any, stored: npt.NDArray[Any]) -> int:
     return number - (1 << limits.bits) if limits.min < 0 and number > limits.max else number
 
 
-def _meaning(header: Mapping[str, Any], relationship: str, falls: bool) -> tuple[bool, list[str], list[str]]:
-    """Whether high values are dense; what was assumed for that, and what is doubtful.
+def _meaning(header: Mapping[str, Any], relationship: str, falls: bool) -> tuple[bool, str, list[str], list[str]]:
+    """Return whether high values are dense, how far that is known, what was assumed for it, and what is doubtful.
 
-    DICOM PS3.3 C.8.11.3 (DX) and C.8.7.1 (XA): PixelIntensityRelationshipSign 1 means that lower stored values are
-    less X-ray intensity; LIN without a sign is proportional to it. MONOCHROME1 shows its lowest value white, and
-    radiographs are shown with dense tissue white.
+    DICOM PS3.3 C.8.11.3.1.2 (DX) and C.8.7.1 (XA): PixelIntensityRelationshipSign 1 means that lower stored values are
+    less X-ray intensity; LIN without a sign is proportional to it. Sign and relationship "do not define a
+    transformation intended to be applied to the pixel data for presentation": there, PhotometricInterpretation counts.
+    MONOCHROME1 shows its lowest value white, and radiographs are shown with dense tissue white.
     """
     sign = header.get("PixelIntensityRelationshipSign")
     photometric = str(header.get("PhotometricInterpretation") or "")
     modality = str(header.get("Modality") or "")
     intent = str(header.get("PresentationIntentType") or "").strip().upper()
-    notes, doubts = [], []
+    notes, doubts, polarity = [], [], TAGGED
     shown_bright = photometric != "MONOCHROME1"
-    if sign in (1, -1):
+    for_eyes = relationship != "LIN" and intent != "FOR PROCESSING" and modality not in FLUOROSCOPY
+    if sign in (1, -1) and not (for_eyes and photometric):
         dense_is_high = (sign == -1) != falls
-        for_eyes = relationship != "LIN" and intent != "FOR PROCESSING" and modality not in FLUOROSCOPY
-        if for_eyes and photometric and dense_is_high != shown_bright:
-            doubts.append(
-                f"PixelIntensityRelationshipSign says that dense tissue is {'high' if dense_is_high else 'low'}, and "
-                f"{photometric[:16]} would show it dark: the sign was believed."
-            )
     elif relationship == "LIN":
         dense_is_high = False
     else:
         if photometric not in ("MONOCHROME1", "MONOCHROME2"):
             notes.append(f"PhotometricInterpretation is {photometric[:16] or 'missing'}: MONOCHROME2 was assumed.")
+            polarity = UNTOLD
         dense_is_high = shown_bright
+        if sign in (1, -1) and dense_is_high != ((sign == -1) != falls):
+            notes.append(
+                "PixelIntensityRelationshipSign contradicts PhotometricInterpretation, which counts for display: the "
+                "picture itself had to confirm it."
+            )
+            polarity = DISPUTED
         if modality in FLUOROSCOPY:
             dense_is_high = not dense_is_high
             notes.append("Fluoroscopy without a sign of its intensity: dense tissue was taken to be shown dark.")
+    if modality in FLUOROSCOPY:
+        polarity = ASSUMED
     notes.append(_INTENSITY.get(relationship) or _INTENSITY[""])
     if intent == "FOR PROCESSING" and relationship not in ("LIN", "LOG"):
         doubts.append(
             "The file is FOR PROCESSING and does not say whether its values are linear (LIN) or logarithmic (LOG) in "
             "X-ray intensity: they were taken as they are, no log."
         )
-    return dense_is_high, notes, doubts
+    return dense_is_high, polarity, notes, doubts
 
 
 _INTENSITY = {

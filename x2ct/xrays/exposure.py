@@ -1,11 +1,11 @@
 """From a file's values to line integrals on a detector: one chain, each stage a function from picture to picture.
 
 A display value says little about attenuation: detectors, processing and windows differ. The chain brings any
-radiograph to a common scale without judging tissue. `LOADING` is what a file decides:
+radiograph to a common scale without judging tissue. `loading_stages` are what a file decides:
 
 1. `upright`: the picture's orientation, as the file says it and then the user, so that the head is at row 0.
-2. `bright`: photometric inversion, so that a higher value is more attenuation; or, where values are linear in X-ray
-   intensity, more intensity, as the next stage needs it.
+2. `bright`: inversion, where tags, picture or user say so (`x2ct.xrays.polarity`), so that a higher value is more
+   attenuation; or, where values are linear in X-ray intensity, more intensity, as the next stage needs it.
 3. `log`: only where values are linear in X-ray intensity; line integrals are the negative log of it.
 
 `onto` is what the model decides; the first three are left out for values that are line integrals already:
@@ -66,6 +66,7 @@ class Stage:
 
 
 Watch = Callable[[Stage, Picture], None]
+Settle = Callable[[Picture], Picture]
 
 
 def run(stages: Sequence[Stage], picture: Picture, watch: Watch | None = None) -> Picture:
@@ -89,10 +90,12 @@ def upright(picture: Picture) -> Picture:
     return replace(picture, values=values, exposed=exposed, spacing_mm=spacing, turns=())
 
 
-def bright(picture: Picture) -> Picture:
+def bright(picture: Picture, settle: Settle) -> Picture:
     """Stage 2: what grows is attenuation; or intensity, where `log` comes next."""
+    picture = settle(picture)
     high = not picture.dense_is_high if picture.linear else picture.dense_is_high
-    values = picture.values if high else np.float32(picture.values.max()) - picture.values
+    top = np.float32(picture.values.max() if picture.highest is None else picture.highest)
+    values = picture.values if high else top - picture.values
     return replace(picture, values=values, dense_is_high=not picture.linear)
 
 
@@ -107,11 +110,13 @@ def log(picture: Picture) -> Picture:
     return replace(picture, values=np.asarray(-np.log(relative), np.float32), linear=False, dense_is_high=True)
 
 
-LOADING = (
-    Stage("upright", "head up, patient's right (front) at column 0", upright),
-    Stage("bright", "dense is bright; or intensity, where a log follows", bright),
-    Stage("log", "-ln, where values are linear in intensity", log),
-)
+def loading_stages(settle: Settle) -> tuple[Stage, ...]:
+    """Stages 1 to 3; `settle` decides the polarity of the upright picture, or raises InputError."""
+    return (
+        Stage("upright", "head up, patient's right (front) at column 0", upright),
+        Stage("bright", "dense is bright; or intensity, where a log follows", partial(bright, settle=settle)),
+        Stage("log", "-ln, where values are linear in intensity", log),
+    )
 
 
 # ---------------------------------------------------------------------------------------------- what the model decides
@@ -122,7 +127,7 @@ def field(picture: Picture) -> Picture:
     rows, columns = exposed_field(picture.values, picture.exposed)
     inside = np.zeros(picture.values.shape, np.bool_)
     inside[rows, columns] = True if picture.exposed is None else picture.exposed[rows, columns]
-    size = _bounds(picture.exposed, picture.values.shape)
+    size = bounds(picture.exposed, picture.values.shape)
     if (rows, columns) == size:
         return replace(picture, exposed=inside)
     note = (
@@ -226,7 +231,7 @@ def exposed_field(density: FloatImage, exposed: BoolImage | None = None) -> tupl
         density: (rows, columns), dense = high.
         exposed: what the file calls exposed; shutters are looked for within its bounds.
     """
-    rows, columns = _bounds(exposed, density.shape)
+    rows, columns = bounds(exposed, density.shape)
     within = density[rows, columns]
     if exposed is not None:
         inside = exposed[rows, columns]
@@ -245,8 +250,8 @@ def exposed_field(density: FloatImage, exposed: BoolImage | None = None) -> tupl
     )
 
 
-def _bounds(exposed: BoolImage | None, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The smallest rectangle that holds all that is exposed."""
+def bounds(exposed: BoolImage | None, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the rows and columns of the smallest rectangle that holds all that is exposed."""
     if exposed is None:
         return slice(0, shape[0]), slice(0, shape[1])
     rows, columns = (np.flatnonzero(exposed.any(axis=axis)) for axis in (1, 0))

@@ -25,6 +25,8 @@ COLOUR_SHARE = 1e-3  # of the pixels, that may be coloured (a stamp, an annotati
 COLOUR_SPREAD = 8 / 255  # between the channels, from which on a pixel is coloured: JPEG leaves less in a grey one
 
 
+STATED, TAGGED, ASSUMED, DISPUTED, UNTOLD = "stated", "tagged", "assumed", "disputed", "untold"
+
 BoolImage = npt.NDArray[np.bool_]
 
 
@@ -36,6 +38,13 @@ class Picture:
         values: (rows, columns) float32; first as stored, after a rescale if the file has one.
         calibrated: whether the values are line integrals.
         dense_is_high: whether a higher value means more attenuation.
+        white_is_high: whether viewers show a higher value brighter.
+        polarity: how far `dense_is_high` is known: STATED by the caller or the user, TAGGED by the file, ASSUMED of
+            fluoroscopy by its sign or its custom, DISPUTED where tags contradict each other, UNTOLD where there is none
+            (see `x2ct.xrays.polarity`).
+        highest: the largest value that can be stored, which is no intensity in linear values that fall with it; None
+            for the largest one there is.
+        sure: whether somebody says that the values are line integrals, or are not; else the kind of numbers does.
         linear: whether the values are linear in X-ray intensity, so that a log is due.
         exposed: (rows, columns), where the detector was exposed to what came through the patient; None: everywhere, as
             far as the file says. Shutters and padding are not.
@@ -63,11 +72,16 @@ class Picture:
     kind: str = "array"
     notes: tuple[str, ...] = field(default=())
     warnings: tuple[str, ...] = field(default=())
+    white_is_high: bool = True
+    polarity: str = UNTOLD
+    sure: bool = False
+    highest: int | None = None
 
 
 UPRIGHT = "The file does not say how the picture lies: head up, patient's right (front, in a lateral) at column 0."
+DENSE_KEY, DENSE_BRIGHT = "Dense tissue", "bright"
+"""What a PNG of `x2ct drr` says of itself, as a tEXt chunk."""
 LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are not in it."
-DISPLAY = "The file does not say what its values mean: dense tissue was taken to be bright, as radiographs are shown."
 
 
 def check_size(source: str | Path, rows: int, columns: int) -> None:
@@ -151,6 +165,7 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
                 if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
                     raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+                tagged = image.info.get(DENSE_KEY) == DENSE_BRIGHT
         except Image.DecompressionBombError as error:
             found, expected = "a picture past every limit", "at most 100 million pixels"
             raise InputError.of(source, "size", found=found, expected=expected) from error
@@ -158,8 +173,9 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
             raise unreadable(source, error) from error
     if values.ndim == 3:
         values = grey(values, source)
-    notes = (*((LOSSY,) if kind == "JPEG" else ()), DISPLAY, *_lie_notes(turn))
-    return Picture(values.astype(np.float32), turns=(turn,) if turn else (), kind=kind, notes=notes)
+    notes = (*((LOSSY,) if kind == "JPEG" else ()), *_lie_notes(turn))
+    polarity = TAGGED if tagged else UNTOLD
+    return Picture(values.astype(np.float32), turns=(turn,) if turn else (), kind=kind, notes=notes, polarity=polarity)
 
 
 def _lie_notes(turn: Turn) -> tuple[str, ...]:
@@ -190,14 +206,14 @@ def read_tiff(source: Path, frame: int | None = None) -> Picture:
         raise InputError.of(source, "shape", found=values.shape, expected="one channel of line integrals")
     if values.ndim == 3:
         values = grey(values, source)
-    notes = (*(() if calibrated else (DISPLAY,)), *_lie_notes(turn))
     return Picture(
         _single(values),
         calibrated,
         photometric != "MINISWHITE",
+        white_is_high=photometric != "MINISWHITE",
         turns=(turn,) if turn else (),
         kind=f"TIFF, {values.dtype}",
-        notes=notes,
+        notes=_lie_notes(turn),
     )
 
 
@@ -272,7 +288,7 @@ def from_array(values: npt.NDArray[Any], source: str | Path) -> Picture:
     check_size(source, *values.shape)
     if values.dtype.kind == "f":
         return Picture(_single(values), calibrated=True, kind=f"array, {values.dtype}")
-    return Picture(_single(values), kind=f"array, {values.dtype}", notes=(DISPLAY, UPRIGHT))
+    return Picture(_single(values), kind=f"array, {values.dtype}", notes=(UPRIGHT,))
 
 
 def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ from x2ct.xrays.beam import UNKNOWN, Beam
 from x2ct.xrays.turn import Turn
 
 SPACING_MM = (0.01, 20.0)
+VALUES = ("display", "integrals")
 Spacing = float | tuple[float, float]
 
 
@@ -25,6 +26,8 @@ class ReadOptions:
         flip: "horizontal" or "vertical": how to mirror it after that.
         frame: which picture of several, the first is 1.
         beam: the source's distances and angle.
+        invert: whether viewers show dense tissue dark; False: bright; None: tags and picture decide.
+        values: "display" or "integrals" (line integrals): what the values are, for files other than DICOM.
 
     Raises:
         InputError: a value that can't be.
@@ -35,12 +38,16 @@ class ReadOptions:
     flip: str | None = None
     frame: int | None = None
     beam: Beam = UNKNOWN
+    invert: bool | None = None
+    values: str | None = None
 
     def __post_init__(self) -> None:
         if self.spacing_mm is not None:
             object.__setattr__(self, "spacing_mm", checked_spacing(self.spacing_mm))
         if self.frame is not None and self.frame < 1:
             raise InputError.of("--frame", "number", found=self.frame, expected="1 (the first) or more")
+        if self.values not in (None, *VALUES):
+            raise InputError.of("--values", "word", found=repr(self.values), expected=" or ".join(VALUES))
         _ = self.turns
 
     @property
@@ -57,8 +64,8 @@ class ReadOptions:
 
         Args:
             views: the names of the X-rays that there are.
-            said: by option (spacing, rotate, flip, frame, sdd, sod, angle) pairs of a view, or None for every view,
-                and a value; what is said of one view goes before what is said of all.
+            said: by option (spacing, rotate, flip, frame, sdd, sod, angle, invert, values) pairs of a view, or None for
+                every view, and a value; what is said of one view goes before what is said of all.
 
         Raises:
             InputError: something is said of a view that isn't there, or twice of the same, or can't be.
@@ -86,8 +93,10 @@ class ReadOptions:
         sdd: float | None = None,
         sod: float | None = None,
         angle: float | None = None,
+        invert: bool | None = None,
+        values: str | None = None,
     ) -> ReadOptions:
-        return cls(spacing, rotate, flip, frame, Beam(sod, sdd, angle))
+        return cls(spacing, rotate, flip, frame, Beam(sod, sdd, angle), invert, values)
 
 
 def checked_spacing(spacing: Spacing) -> tuple[float, float]:
