@@ -14,9 +14,7 @@ already is not made again.
   carry; ancestor-progressive with Patch Diffusion's progressive schedule, ancestor-frontal from the frontal X-ray
   alone. Sampled as EDM does, 18 steps of Heun; ancestor with and without churn.
 
-Minutes are the trainer's own time. How many steps they hold is not known before, so it is found on the way: at each of
-CHECKS the run gets as many steps as fit into what is left at the speed it had since the check before, so that its rate
-falls to zero when its time ends. No run gets more than its time. Choices are made on the shards' validation people.
+Minutes are the trainer's own time, and each run cools down by then. Choices are made on the shards' validation people.
 """
 
 from __future__ import annotations
@@ -40,15 +38,11 @@ from x2ct.export import export_run
 from x2ct.geometry import Geometry
 from x2ct.grid import Grid
 from x2ct.training import TrainConfig, train
-from x2ct.training.checkpoint import read_progress
 from x2ct.training.config import CONFIG_FILE
 
 HERE = Path(__file__).resolve().parent
 CHURN = 40.0
 """S_churn of EDM's stochastic sampler for ImageNet (Karras et al. 2022, table 5), with its S_max left open."""
-
-CHECKS = (0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
-"""Shares of the time after which the number of steps is found anew; a step's time changes with the patches' sizes."""
 
 Way = Mapping[str, Any]
 """How a prediction is sampled: arguments of `Sampler.sample`."""
@@ -128,22 +122,9 @@ def trained(name: str, baseline: Baseline, args: argparse.Namespace) -> Path:
         return bundle
     run, shards = args.output / name, baseline.shards(args.shards)
     # Validation would take time from the training, and nothing is chosen by it.
-    config = dataclasses.replace(baseline.config, name=name, checkpoint_every=10**9, validate_every=10**9)
+    config = dataclasses.replace(baseline.config, name=name, steps=0, minutes=args.minutes, validate_every=10**9)
     settings = {"device": args.device, "threads": args.threads}
-    resume = (run / CONFIG_FILE).exists()
-    seconds = read_progress(run)[1] if resume else 0.0
-    for share in (*CHECKS, 1.0):
-        left = 60 * args.minutes * share - seconds
-        if left <= 0:
-            continue
-        clock = Clock()
-        done = train(shards, run, config, resume=resume, minutes=left / 60, progress=clock, **settings)
-        if done.finished:
-            break
-        resume, seconds = True, done.seconds
-        fit = max(1, int((60 * args.minutes - seconds) / clock.step_s))
-        config = dataclasses.replace(TrainConfig.load(run), steps=done.steps + fit)
-        print(f"{name}: step {done.steps} of {config.steps} after {seconds:.0f} s", file=sys.stderr, flush=True)
+    train(shards, run, config, resume=(run / CONFIG_FILE).exists(), minutes=args.minutes, **settings)
     facts = {
         "data": {split: [p.id for p in shards.select(split)] for split in ("train", "validation")},
         "date": time.strftime("%Y-%m-%d"),
@@ -170,23 +151,6 @@ def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     sampler.sample(**xrays, geometry=geometry, **options).save(target)
                     print(target, flush=True)
-
-
-class Clock:
-    """Seconds of a step, as the trainer's progress callback; the first step, which waits for studies, is left out."""
-
-    def __init__(self) -> None:
-        self._times = [time.monotonic()]
-
-    def __call__(self, step: int, total: int, loss: float) -> None:
-        """Take the time after a step."""
-        self._times.append(time.monotonic())
-
-    @property
-    def step_s(self) -> float:
-        """The mean over the steps seen."""
-        times = self._times[1:] if len(self._times) > 2 else self._times
-        return (times[-1] - times[0]) / max(len(times) - 1, 1)
 
 
 if __name__ == "__main__":

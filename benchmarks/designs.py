@@ -1,10 +1,13 @@
-"""Compare network designs at equal training time: parameters, GFLOP, milliseconds per evaluation, validation loss.
+"""Compare network designs at equal training time: size, work, learning curve, milliseconds per evaluation.
 
-    python benchmarks/designs.py SHARDS -o benchmarks/results/designs --minutes 5
+    python benchmarks/designs.py SHARDS -o benchmarks/results/designs --runs runs/designs --minutes 40
+    python benchmarks/designs.py SHARDS -o benchmarks/results/designs --runs runs/designs --only "fine features"
 
-The training time is spent by count, not by clock: each design's step is timed (the fastest of several, designs taken
-in turn), and it gets as many steps as fit the minutes at that speed. So other load on the machine does not decide.
-Choices are made on the shards' validation people.
+Each design trains alone for the same minutes with the recipe of benchmarks/chest.json, and its run stays in RUNS: what
+is there already is not trained again, and an interrupted one goes on. Nothing else may run on the machine meanwhile.
+The learning rate does not cool down here, so that a run's curve can be carried on: a power law a + b steps^-c is fitted
+to the validation loss from the first quarter on, and `loss_x4` is its value at four times the steps. Choices are made
+on the shards' validation patients.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import json
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,33 +26,37 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 import numpy as np
 import torch
+from scipy.optimize import curve_fit
 from torch.utils.flop_counter import FlopCounterMode
 
-from x2ct.data import ShardSet
-from x2ct.data.augment import plain_study
 from x2ct.export import export_model
 from x2ct.export.run import spec_of
 from x2ct.model import ModelConfig, X2CTModel
 from x2ct.training import TrainConfig, load_run, train
-from x2ct.training.loop import new_state, study_loss
-from x2ct.training.patches import draw_patches
-from x2ct.training.runs import training_geometry
+from x2ct.training.config import CONFIG_FILE
+from x2ct.training.monitor import HISTORY_FILE
 
-BASE = json.loads(Path(__file__).with_name("chest.json").read_text())
+RECIPE = TrainConfig.load(Path(__file__).with_name("chest.json"))
 
 
 def designs() -> dict[str, ModelConfig]:
-    """The candidates: the bundled one, and one change each."""
-    base = TrainConfig.from_json(BASE).model
+    """Return the candidates by name: the bundled one, the one before it, and changes of one thing at a time."""
+    bundled = RECIPE.model
+    before = ModelConfig(sigma_data=bundled.sigma_data, reference_p99=bundled.reference_p99)
     return {
-        "bundled: cells of 4^3": base,
-        "cells of 2^3": dataclasses.replace(
-            base, stem=2, channels=(32, 80, 128), blocks=(1, 1, 1), lift_channels=(32, 64, 96), lift_blocks=(0, 1, 1)
+        "bundled": bundled,
+        "before: 96 channels, features of 5 mm": before,
+        "before, with fine features": dataclasses.replace(
+            before,
+            encoder_stem=bundled.encoder_stem,
+            encoder_channels=bundled.encoder_channels,
+            encoder_features=bundled.encoder_features,
         ),
-        "repeated pixels": dataclasses.replace(base, features="pixels"),
-        "GroupNorm in the denoiser": dataclasses.replace(base, norm="group"),
-        "no 3D blocks in the lift": dataclasses.replace(base, lift_blocks=(0, 0)),
-        "one resolution, 112 channels": dataclasses.replace(base, channels=(112,), blocks=(3,)),
+        "96 and 192 channels": dataclasses.replace(bundled, channels=(96, 192), lift_channels=(96, 192)),
+        "three resolutions": dataclasses.replace(
+            bundled, lift_channels=(128, 192, 256), lift_blocks=(0, 2, 2), lift_blocks_up=(1, 1)
+        ),
+        "pairs of 3^3 convolutions": dataclasses.replace(bundled, expand=0),
     }
 
 
@@ -59,19 +65,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix")
-    parser.add_argument("--minutes", type=float, default=5.0, help="training time of each design")
+    parser.add_argument("--runs", type=Path, required=True, help="folder of the training runs")
+    parser.add_argument("--minutes", type=float, default=40.0, help="training time of each design")
     parser.add_argument("--only", nargs="+", choices=list(designs()), help="these alone")
-    parser.add_argument("--least", type=int, default=50, help="steps that each design gets at least")
     args = parser.parse_args()
-    configs = {name: train_config(model) for name, model in designs().items() if not args.only or name in args.only}
-    seconds = step_seconds(ShardSet.open(args.shards), configs)
     rows = []
-    for name, config in configs.items():
-        steps = max(args.least, round(args.minutes * 60 / seconds[name]))
-        config = dataclasses.replace(config, steps=steps, validate_every=steps, checkpoint_every=steps)
-        rows.append({"design": name, **facts(config.model), "step_s": round(seconds[name], 3), "steps": steps})
-        with tempfile.TemporaryDirectory() as folder:
-            rows[-1] |= trained(args.shards, Path(folder) / "run", config)
+    for name, model in designs().items():
+        if args.only and name not in args.only:
+            continue
+        run = args.runs / name.replace(" ", "-").replace(":", "").replace(",", "").replace("^", "")
+        trained(args.shards, run, model, args.minutes)
+        rows.append({"design": name, **facts(model), **figures(run)})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     table = {
         "minutes": args.minutes,
@@ -84,13 +88,22 @@ def main() -> None:
     print(markdown(table))
 
 
-def train_config(model: ModelConfig) -> TrainConfig:
-    """The bundled recipe with another network."""
-    return dataclasses.replace(TrainConfig.from_json(BASE), model=model)
+def trained(shards: Path, run: Path, model: ModelConfig, minutes: float) -> None:
+    """Train a design for these minutes, or go on with its run; a finished one ends at once."""
+    config = dataclasses.replace(
+        RECIPE,
+        model=model,
+        steps=0,
+        minutes=minutes,
+        validate_every=50,
+        optim=dataclasses.replace(RECIPE.optim, cooldown=0.0),
+    )
+    resume = (run / CONFIG_FILE).exists()
+    train(shards, run, None if resume else config, resume=resume, minutes=minutes)
 
 
 def facts(model: ModelConfig) -> dict[str, Any]:
-    """Parameters, the denoiser's GFLOP at 128^3 (counted as multiplications and additions), receptive radius."""
+    """Return weights in millions, the denoiser's GFLOP at 128^3 (multiplications and additions), receptive radius."""
     network = X2CTModel(model).fold()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         x = torch.zeros(1, 1, 64, 64, 64)
@@ -104,40 +117,47 @@ def facts(model: ModelConfig) -> dict[str, Any]:
 
 
 def condition_shapes(model: ModelConfig, side: int) -> dict[str, list[int]]:
-    """What the lift gives for a cube of `side` voxels."""
+    """Return the shapes that the lift gives for a cube of `side` voxels."""
     return {"c0": [1, model.channels[0], *(side // model.stem,) * 3], "c1": [1, 1, side, side, side]}
 
 
-def step_seconds(shards: ShardSet, configs: dict[str, TrainConfig], rounds: int = 4) -> dict[str, float]:
-    """Fastest forward and backward pass of a step's patches of one study, designs taken in turn."""
-    person = shards.select("train")[0]
-    coords = torch.from_numpy(shards.grid.coordinates())
-    usual = dataclasses.replace(next(iter(configs.values())).patch, sizes=(64,), probabilities=(1.0,))
-    patches = draw_patches(shards.grid, usual, 64, np.random.default_rng(0))
-    states = {name: new_state(config, torch.device("cpu")) for name, config in configs.items()}
-    study = plain_study(person, shards.grid, training_geometry(next(iter(configs.values()))))
-    times: dict[str, list[float]] = {name: [] for name in configs}
-    for _ in range(rounds):
-        for name, config in configs.items():
-            start = time.perf_counter()
-            study_loss(states[name].model, study, patches, config, coords, torch.Generator()).backward()  # type: ignore[no-untyped-call]
-            times[name].append(time.perf_counter() - start)
-    return {name: min(values[1:]) for name, values in times.items()}
-
-
-def trained(shards: Path, run: Path, config: TrainConfig) -> dict[str, Any]:
-    """Train, validate, export; the validation's figures and the denoiser's milliseconds in OpenVINO."""
-    train(shards, run, config)
-    last = json.loads((run / "validation.jsonl").read_text().splitlines()[-1])
+def figures(run: Path) -> dict[str, Any]:
+    """Return what a run reached, its fitted curve, and the denoiser's time in OpenVINO."""
+    rows = [json.loads(line) for line in (run / HISTORY_FILE).read_text().splitlines()]
+    last = rows[-1]
     config, model = load_run(run)
     bundle = export_model(model, spec_of(config, config.name, {}), run.with_suffix(".x2ct")).bundle
     milliseconds, precision = evaluation_ms(bundle.path / "denoiser.onnx", config.model)
-    figures = {key: round(last[key], 4) for key in ("loss", "mean_psnr", "mean_bone_dice", "low_bone_dice")}
-    return {**figures, "ms_128": round(milliseconds), "precision": precision}
+    return {
+        "steps": last["step"],
+        "loss": round(last["loss"], 4),
+        "loss_train": round(last["train"]["loss"], 4),
+        "loss_x4": carried_on(rows, 4 * last["step"]),
+        "mean_psnr": round(last["mean_psnr"], 2),
+        "mean_bone_dice": round(last["mean_bone_dice"], 3),
+        "ms_128": round(milliseconds),
+        "precision": precision,
+    }
+
+
+def carried_on(rows: list[dict[str, Any]], step: int) -> float | None:
+    """Return the fitted validation loss at a later step, or None where the rows do not tell a curve."""
+    steps, losses = np.array([[row["step"], row["loss"]] for row in rows if row["step"] >= rows[-1]["step"] / 4]).T
+    if len(steps) < 5:
+        return None
+
+    def curve(x: Any, a: float, b: float, c: float) -> Any:
+        return a + b * (x / steps[0]) ** -c
+
+    try:
+        fitted, _ = curve_fit(curve, steps, losses, p0=(losses[-1] / 2, losses[0] / 2, 0.5), bounds=(0, [1, 10, 2]))
+    except RuntimeError:
+        return None
+    return round(float(curve(step, *fitted)), 4)
 
 
 def evaluation_ms(path: Path, model: ModelConfig, count: int = 5) -> tuple[float, str]:
-    """Median milliseconds of one denoiser evaluation at 128^3 in OpenVINO, and the precision that it ran in."""
+    """Return the median milliseconds of one evaluation at 128^3 in OpenVINO, and the precision that it ran in."""
     import openvino as ov
 
     core = ov.Core()
@@ -156,7 +176,7 @@ def evaluation_ms(path: Path, model: ModelConfig, count: int = 5) -> tuple[float
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     rows = table["rows"]
     keys = list(rows[0])
     lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]

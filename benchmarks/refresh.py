@@ -157,8 +157,8 @@ MEASUREMENTS = (
     Measurement(
         "designs",
         "designs of the network, trained for equal time",
-        (f"python benchmarks/designs.py SHARDS -o {RESULTS}/designs --minutes 2",),
-        18,
+        (f"python benchmarks/designs.py SHARDS -o {RESULTS}/designs --runs runs/designs --minutes 40",),
+        250,
         of_model=False,
     ),
     Measurement(

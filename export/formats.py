@@ -35,6 +35,7 @@ class RunOptions:
     dtype: str = "f16"
     ema: float | None = None
     provenance: Mapping[str, Json] | None = None
+    best: bool = False
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ def export_run(
     name: str | None = None,
     dtype: str = "f16",
     ema: float | None = None,
+    best: bool = False,
     provenance: Mapping[str, Json] | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
@@ -99,6 +100,7 @@ def export_run(
         name: the model's name; by default the run's.
         dtype: how large weights are stored, "f16" or "f32"; the graphs compute in f32 either way.
         ema: relative width of the weights' average to export; by default the run's first.
+        best: export the average with the lowest validation loss instead of the last one.
         provenance: what to say about data, compute, date and figures, beside the training's configuration.
         progress: called with one line before each stage.
 
@@ -113,7 +115,7 @@ def export_run(
 
     say = progress or _silent
     say("reading the run")
-    config, model = load_run(Path(run_dir), ema=ema)
+    config, model = load_run(Path(run_dir), ema=ema, best=best)
     said: dict[str, Json] = {**(provenance or {}), "training": config.to_json()}
     return export_model(model, spec_of(config, name or config.name, said), output, dtype=dtype, progress=progress)
 

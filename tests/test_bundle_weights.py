@@ -26,9 +26,28 @@ def exported(folder: Path, config: ModelConfig) -> Bundle:
     return export_model(random_model(config), spec, folder / "tiny.x2ct").bundle
 
 
+FINE = replace(
+    CONFIG,
+    encoder_stem=2,
+    encoder_channels=(8, 8),
+    encoder_features=12,
+    lift_blocks=(0, 1),
+    lift_blocks_up=(1,),
+    blocks_up=(1,),
+    expand=2,
+    overlap=True,
+)
+"""The bundled network's kind."""
+
+
+@pytest.fixture(scope="module", params=[CONFIG, FINE], ids=["plain", "fine"])
+def config(request: pytest.FixtureRequest) -> ModelConfig:
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported(tmp_path_factory.mktemp("weights"), CONFIG)
+def bundle(tmp_path_factory: pytest.TempPathFactory, config: ModelConfig) -> Bundle:
+    return exported(tmp_path_factory.mktemp("weights"), config)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +68,8 @@ def check_weights(found: X2CTModel, wanted: X2CTModel) -> None:
         torch.testing.assert_close(got, value, rtol=1e-3, atol=1e-6)
 
 
-def test_every_weight_comes_back(loaded: X2CTModel) -> None:
-    check_weights(loaded, random_model().fold())
+def test_every_weight_comes_back(config: ModelConfig, loaded: X2CTModel) -> None:
+    check_weights(loaded, random_model(config).fold())
 
 
 def test_norms_come_back_too(tmp_path: Path) -> None:
@@ -58,10 +77,12 @@ def test_norms_come_back_too(tmp_path: Path) -> None:
     check_weights(load_bundle_model(exported(tmp_path, config)), random_model(config).fold())
 
 
-def test_a_model_to_train_computes_what_the_bundle_does(bundle: Bundle, loaded: X2CTModel) -> None:
+def test_a_model_to_train_computes_what_the_bundle_does(
+    config: ModelConfig, bundle: Bundle, loaded: X2CTModel
+) -> None:
     """With unit-norm weights and gains again, after the normalisation that each optimiser step ends with."""
     weights = loaded.unfolded()
-    model = X2CTModel(CONFIG)
+    model = X2CTModel(config)
     own = dict(model.named_parameters())
     assert own.keys() == weights.keys()
     with torch.no_grad():

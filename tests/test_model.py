@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,21 +13,39 @@ from x2ct.errors import InputError
 from x2ct.geometry import Geometry
 from x2ct.model import ModelConfig, X2CTModel
 from x2ct.model.ema import PowerEMA, power_gamma
-from x2ct.model.layers import MPConv, mp_silu, mp_sum
+from x2ct.model.layers import MPConv, ToVoxels, mp_silu, mp_sum
 from x2ct.training.config import TrainConfig
 
 MODEL = TrainConfig.from_json(CONFIG).model
+FINE = dataclasses.replace(
+    MODEL,
+    encoder_stem=2,
+    encoder_channels=(8, 8, 8),
+    encoder_features=12,
+    lift_blocks=(0, 1),
+    lift_blocks_up=(1,),
+    blocks_up=(1,),
+    expand=2,
+    overlap=True,
+)
+"""The bundled network's kind: image features of half the pitch, pointwise expansion, overlapping cells."""
 
 
-@pytest.fixture
-def model() -> X2CTModel:
+@pytest.fixture(params=[MODEL, FINE], ids=["plain", "fine"])
+def model(request: pytest.FixtureRequest) -> X2CTModel:
     """A network whose every weight matters: gains that start at zero are set."""
+    return lively(request.param)
+
+
+def lively(config: ModelConfig) -> X2CTModel:
+    """A network of random weights whose learned gains, which may start at 0, let every layer through."""
     torch.manual_seed(0)
-    network = X2CTModel(MODEL)
+    network = X2CTModel(config)
+    network.normalize()
     with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, MPConv) and module.gain is not None:
-                module.gain.fill_(0.7)
+        for name, parameter in network.named_parameters():
+            if parameter.ndim == 0:
+                parameter.fill_(0.2 if name.endswith("around") else 0.7)
     return network.eval()
 
 
@@ -65,12 +84,17 @@ def test_folding_changes_nothing_but_the_layers(model: X2CTModel) -> None:
     assert all(m.gain is None for m in model.modules() if isinstance(m, MPConv))
 
 
+NEAR = (
+    dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(1, 0)),
+    dataclasses.replace(FINE, blocks=(1, 0), lift_blocks=(1, 0)),
+)
+"""Networks that look less far than the volumes that can be tried in a moment."""
+
+
 @torch.no_grad()
-def test_the_denoiser_looks_no_further_than_its_receptive_radius() -> None:
-    torch.manual_seed(0)
-    config = dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(1, 0))
-    network = X2CTModel(config).eval()
-    network.denoiser.core.out.gain.fill_(1.0)  # type: ignore[union-attr, operator]
+@pytest.mark.parametrize("config", NEAR, ids=["plain", "fine"])
+def test_the_denoiser_looks_no_further_than_its_receptive_radius(config: ModelConfig) -> None:
+    network = lively(config)
     radius = config.receptive_radius
     x, sigma = torch.randn(1, 1, 96, 16, 16), torch.tensor([0.7])
     conditions = (torch.zeros(1, 8, 24, 4, 4), torch.zeros(1, 1, 96, 16, 16))
@@ -84,11 +108,9 @@ def test_the_denoiser_looks_no_further_than_its_receptive_radius() -> None:
 
 
 @torch.no_grad()
-def test_a_tile_with_its_halo_equals_the_whole() -> None:
-    torch.manual_seed(0)
-    config = dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(1, 0))
-    network = X2CTModel(config).eval()
-    network.denoiser.core.out.gain.fill_(1.0)  # type: ignore[union-attr, operator]
+@pytest.mark.parametrize("config", NEAR, ids=["plain", "fine"])
+def test_a_tile_with_its_halo_equals_the_whole(config: ModelConfig) -> None:
+    network = lively(config)
     views, valid, matrices, _ = study()
     coords = torch.from_numpy(dataclasses.replace(GRID, shape=(128, 16, 16)).coordinates())[None]
     features = network.encoder(views, valid)
@@ -144,6 +166,8 @@ def test_the_lift_puts_a_pixel_on_its_ray() -> None:
 def test_without_its_network_the_denoiser_is_the_normal_one_about_the_sketch(model: X2CTModel) -> None:
     """sketch + c_skip (x - sketch): exact for data that are normal about the sketch."""
     model.denoiser.core.out.gain.zero_()  # type: ignore[union-attr, operator]
+    if model.denoiser.core.out.around is not None:  # type: ignore[union-attr]
+        model.denoiser.core.out.around.zero_()  # type: ignore[union-attr, operator]
     model.denoiser.mixing.gain.zero_()  # type: ignore[union-attr, operator]
     conditions = model.condition(*study())
     sketch = conditions[1]
@@ -173,7 +197,7 @@ def test_starting_from_pure_noise_is_starting_about_the_sketch(model: X2CTModel)
 def test_preconditioning_has_edms_limits(model: X2CTModel) -> None:
     x = torch.randn(1, 1, 32, 32, 32) * 0.4
     conditions = model.condition(*study())
-    assert torch.allclose(model.denoiser(x, torch.tensor([1e-4]), *conditions), x, atol=1e-2)
+    assert torch.allclose(model.denoiser(x, torch.tensor([1e-5]), *conditions), x, atol=1e-2)
     far = model.denoiser(x * 1000, torch.tensor([400.0]), *conditions)
     assert far.abs().max() < 20  # x itself is a thousand times its usual size
 
@@ -205,6 +229,8 @@ def test_power_average_has_the_stated_width() -> None:
         {"detector": (65, 64)},
         {"lift_blocks": ()},
         {"stem": 3},
+        {"blocks_up": (1, 1)},
+        {"lift_blocks_up": (1, 1, 1)},
     ],
 )
 def test_impossible_networks_are_refused(change: dict[str, object]) -> None:
@@ -212,6 +238,27 @@ def test_impossible_networks_are_refused(change: dict[str, object]) -> None:
         dataclasses.replace(MODEL, **change)  # type: ignore[arg-type]
 
 
+@torch.no_grad()
+def test_overlapping_cells_start_as_cells_that_do_not() -> None:
+    """The neighbours' gain starts at 0; their part and a cell's own can be told apart again once folded into one."""
+    torch.manual_seed(0)
+    layer = ToVoxels(16, 4, overlap=True)
+    layer.normalize()
+    x = torch.randn(1, 16, 5, 5, 5)
+    own = ToVoxels(16, 4, overlap=False)
+    own.weight.copy_(layer.weight[..., 1:2, 1:2, 1:2])
+    assert torch.allclose(layer(x), own(x), atol=1e-5)
+    layer.around.fill_(0.3)  # type: ignore[union-attr]
+    wanted = layer(x)
+    assert not torch.allclose(wanted, own(x), atol=1e-2)
+    before = {name: value.detach().clone() for name, value in layer.named_parameters()}
+    layer.fold()
+    assert torch.allclose(layer(x), wanted, atol=1e-5)
+    for name, value in layer.unfolded().items():
+        assert torch.allclose(value, before[name], rtol=2e-3, atol=2e-3), name
+
+
 def test_the_bundled_configuration_fits_its_bundle() -> None:
-    """8 MB at two bytes a weight."""
-    assert sum(p.numel() for p in X2CTModel(ModelConfig()).parameters()) * 2 < 7.9e6
+    """32 MB at two bytes a weight."""
+    config = TrainConfig.load(Path(__file__).parent.parent / "benchmarks" / "chest.json").model
+    assert sum(p.numel() for p in X2CTModel(config).parameters()) * 2 < 31.9e6

@@ -33,6 +33,7 @@ _EXIT_CODES = {
     130: "cancelled by Ctrl-C",
     143: "cancelled by SIGTERM",
 }
+EXIT_CODES_OF_SIGNALS = {"SIGINT": 130, "SIGTERM": 143}
 EPILOG = "\n".join(
     [
         "Exit codes:",
@@ -167,6 +168,27 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def log_lines(package: str, quiet: bool) -> Iterator[None]:
+    """Show what a package logs at level INFO and above as lines on stderr, for the length of a block."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            _line(record.getMessage())
+
+    logger, handler, before = logging.getLogger(package), Lines(), logging.getLogger(package).level
+    if quiet:
+        yield
+        return
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 class Display:

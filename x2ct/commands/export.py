@@ -34,6 +34,9 @@ def export(
     ema: Annotated[
         float | None, typer.Option(help="Relative width of the weights' average; by default the first.")
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Export the average with the lowest validation loss, not the last one.")
+    ] = False,
     provenance: Annotated[
         Path | None, typer.Option(help="JSON to put into the bundle: data, compute, date, figures.")
     ] = None,
@@ -56,7 +59,7 @@ def export(
             source,
             output,
             formats or ("onnx",),
-            run=making.RunOptions(name, weights, ema, said),
+            run=making.RunOptions(name, weights, ema, said, best),
             folder=artefacts,
             precision=precision,
             progress=display.stage,

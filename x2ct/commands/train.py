@@ -27,25 +27,33 @@ def train(
         typer.Option(help="What a new run starts from: a run, a bundle, or a bundled model's name."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a new run.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the whole run.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in a new run.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0, help="Stop by then, with a checkpoint to go on from.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Minutes of training of the whole run. The learning rate reaches 0 after these or after --steps, "
+            "whichever comes first.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].")] = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Train a model on shards."""
+    """Train a model on shards.
+
+    Ctrl-C and SIGTERM finish the step and write a checkpoint from which --resume goes on.
+    """
     from x2ct import report as reports
 
-    changes: dict[str, Any] = {
-        key: value for key, value in (("name", name), ("steps", steps), ("seed", seed)) if value is not None
-    }
+    changes: dict[str, Any] = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     if resume and (changes or config or init):
         raise typer.BadParameter(
-            "a resumed run keeps its own configuration: leave out --config, --init, --name, --steps and --seed."
+            "a resumed run keeps its own configuration: leave out --config, --init, --name and --seed."
         )
-    with terminal.training_packages(), terminal.progress("steps", quiet) as display:
+    with terminal.training_packages(), terminal.progress("steps", quiet) as display, terminal.log_lines("x2ct", quiet):
         from x2ct.training import TrainConfig
         from x2ct.training import train as run
 
@@ -63,6 +71,7 @@ def train(
             output,
             None if resume else replace(settings, **changes),
             resume=resume,
+            steps=steps,
             minutes=minutes,
             init=start.weights if start else None,
             device=device,
@@ -71,6 +80,8 @@ def train(
         )
     if json:
         terminal.show(reports.to_json(vars(done)).rstrip())
-        return
-    state = "finished" if done.finished else "to be resumed"
-    terminal.show(f"{output}: {done.steps} steps in {done.seconds:.0f} s, {state}", quiet)
+    else:
+        state = "finished" if done.finished else f"saved; go on with: x2ct train {shards} -o {output} --resume"
+        terminal.show(f"{output}: {done.steps} steps in {done.seconds:.0f} s, {state}", quiet)
+    if done.signal is not None:
+        raise typer.Exit(terminal.EXIT_CODES_OF_SIGNALS[done.signal])

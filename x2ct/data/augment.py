@@ -28,6 +28,11 @@ from x2ct.grid import Grid, centred_affine
 FloatArray = npt.NDArray[np.float32]
 AffineArray = npt.NDArray[np.float64]
 
+LESION_HU = ((0.0, 80.0), (0.0, 80.0), (0.0, 80.0), (200.0, 900.0), (-1000.0, -700.0))
+"""Ranges that a lesion's HU are drawn from, one of them each time: masses, calcifications, cavities."""
+
+LESION_EDGE_MM = 2.0
+
 _DENSITY_HU = (-1000.0, -850.0, -400.0, 150.0, 3000.0)
 _NODES = 6  # of the coarse warp along each axis; the fine one has nodes in between too
 
@@ -46,6 +51,8 @@ class AugmentConfig:
         fine_warp_mm: the same for a finer displacement beside it, at nodes half as far apart; 2 to 4 where it is used.
         flip: probability of exchanging left and right.
         density: largest relative change of bone and lung density.
+        lesions: largest number of synthetic masses, calcifications and cavities put into the body.
+        lesion_mm: smallest and largest radius of one; drawn evenly in the logarithm.
         crop: probability of a field of view that cuts the body.
         cone: probability of a cone beam instead of the bundle's own geometry.
         view_deg: largest error of a view's angle, known to the network.
@@ -64,6 +71,8 @@ class AugmentConfig:
     fine_warp_mm: float = 0.0
     flip: float = 0.5
     density: float = 0.1
+    lesions: int = 0
+    lesion_mm: tuple[float, float] = (4.0, 25.0)
     crop: float = 0.25
     cone: float = 0.35
     view_deg: float = 4.0
@@ -74,8 +83,8 @@ class AugmentConfig:
     drop: tuple[float, ...] = (0.08, 0.15)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "margin_mm", tuple(self.margin_mm))
-        object.__setattr__(self, "drop", tuple(self.drop))
+        for name in ("margin_mm", "lesion_mm", "drop"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,15 @@ class Study:
     views: Tensor
     valid: Tensor
     projections: Tensor
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A synthetic lesion: an ellipsoid's middle in voxels of the box, its radii in mm, and its HU."""
+
+    centre: tuple[float, ...]
+    radii_mm: tuple[float, ...]
+    hu: float
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,7 @@ class StudyPlan:
         positions: float32 [3, N, N, N], (z, y, x) of the body from -1 to 1 between its outer faces, at N nodes along
             each axis of the box, the first and the last in the middle of its outer voxels; linear in between.
         density: HU that `_DENSITY_HU` are changed to.
+        lesions: put into the body.
         slices: first and last + 1 of the box's axial slices that the scan has, or None for all.
         circle_mm: radius of the scan circle, or None.
         views: the X-rays.
@@ -142,6 +161,7 @@ class StudyPlan:
     margin: tuple[int, int, int]
     positions: FloatArray
     density: tuple[float, ...]
+    lesions: tuple[Lesion, ...]
     slices: tuple[int, int] | None
     circle_mm: float | None
     views: tuple[ViewPlan, ...]
@@ -209,6 +229,7 @@ def draw_plan(
     positions = _draw_positions(person, shape, spacing, config, rng)
     bone, lung = 1 + rng.uniform(-1, 1, 2) * config.density
     density = (-1000.0, -1000.0 + 150.0 * lung, -400.0, 150.0, 150.0 + 2850.0 * bone)
+    lesions = _draw_lesions(shape, config, rng)
     slices = circle = None
     if rng.random() < config.crop:
         if rng.random() < 0.5:
@@ -225,7 +246,9 @@ def draw_plan(
     )
     valid = rng.random(len(views)) >= np.asarray(config.drop)
     valid[0] |= not valid.any()
-    return StudyPlan(grid, (x, y, z), positions, density, slices, circle, views, tuple(bool(given) for given in valid))
+    return StudyPlan(
+        grid, (x, y, z), positions, density, lesions, slices, circle, views, tuple(bool(given) for given in valid)
+    )
 
 
 def _draw_positions(
@@ -268,6 +291,17 @@ def _draw_displacement(config: AugmentConfig, rng: np.random.Generator) -> Affin
         field = functional.interpolate(field, size=(fine,) * 3, mode="trilinear", align_corners=True)
         field = field + smooth(config.fine_warp_mm, fine)
     return np.asarray(field[0].numpy(), np.float64)
+
+
+def _draw_lesions(shape: npt.NDArray[np.int64], config: AugmentConfig, rng: np.random.Generator) -> tuple[Lesion, ...]:
+    """Up to `config.lesions` of them, anywhere but near the box's border."""
+    lesions = []
+    for _ in range(int(rng.integers(config.lesions + 1))):
+        radii = np.exp(rng.uniform(*np.log(config.lesion_mm)) + rng.uniform(-0.3, 0.3, 3))
+        value = rng.uniform(*LESION_HU[int(rng.integers(len(LESION_HU)))])
+        centre = rng.uniform(0.15, 0.85, 3) * shape
+        lesions.append(Lesion(tuple(centre.tolist()), tuple(radii.tolist()), value))
+    return tuple(lesions)
 
 
 def _rotation(angles: npt.NDArray[np.float64]) -> AffineArray:
@@ -357,6 +391,8 @@ def _posed(body: Tensor, plan: StudyPlan) -> Tensor:
         where = torch.lerp(nodes[segment], nodes[segment + 1], share[:, None, None, None])
         sampled = functional.grid_sample(source, where[None], mode="bilinear", align_corners=False)[0, 0]
         box[rows[0] : rows[-1] + 1] = interpolated(sampled.add_(AIR_HU), _DENSITY_HU, plan.density)
+    for lesion in plan.lesions:
+        _insert(box, lesion, plan.grid.spacing_mm)
     if plan.slices is not None:
         low, high = plan.slices
         box[:, :, :low] = AIR_HU
@@ -369,6 +405,26 @@ def _posed(body: Tensor, plan: StudyPlan) -> Tensor:
         outside = across[:, None].square() + along.square() > plan.circle_mm**2
         box.masked_fill_(outside[:, :, None], AIR_HU)
     return box
+
+
+def _insert(box: Tensor, lesion: Lesion, spacing_mm: tuple[float, float, float]) -> None:
+    """Put an ellipsoid of another density into the body, in place.
+
+    Only the X-rays tell where it is: a network that draws the anatomy it remembers misses it.
+    """
+    cut, squares = [], []
+    for axis, (centre, radius, pitch) in enumerate(zip(lesion.centre, lesion.radii_mm, spacing_mm, strict=True)):
+        reach = (radius + 3 * LESION_EDGE_MM) / pitch
+        low, high = int(max(centre - reach, 0)), int(min(centre + reach + 1, box.shape[axis]))
+        index = torch.arange(low, high, dtype=torch.float64, device=box.device)
+        squares.append(
+            ((index - centre) * (pitch / radius)).square().reshape([-1 if k == axis else 1 for k in range(3)])
+        )
+        cut.append(slice(low, high))
+    part = box[tuple(cut)]
+    outside_mm = ((squares[0] + squares[1] + squares[2]).sqrt() - 1) * min(lesion.radii_mm)
+    share = torch.sigmoid(-outside_mm / (LESION_EDGE_MM / 2)).float() * (part > AIR_HU)
+    part.add_(share * (lesion.hu - part))
 
 
 def interpolated(values: Tensor, knots: Sequence[float], results: Sequence[float]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,8 @@ def sample_view(
     Returns:
         [N, C, x, y, z] and [N, 1, x, y, z].
     """
-    with torch.autocast(points.device.type, enabled=False):
+    device = points.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         return _sample_view(features.float(), projection.float(), points.float(), detector)
 
 

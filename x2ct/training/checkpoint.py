@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,23 @@ from x2ct.training.config import TrainConfig
 from x2ct.training.optimizer import Optimizer
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+BEST_FILE = "best.safetensors"
 
 
 @dataclass
 class State:
-    """What a run is, between two steps; the random numbers depend on the step alone."""
+    """What a run is between two steps; the random numbers depend on the step alone.
+
+    Attributes:
+        config: the run's configuration.
+        model: the weights.
+        optimizer: their moments.
+        averages: of the weights.
+        step: steps done.
+        seconds: training time so far.
+        progress: share of the run that is done, which sets the learning rate; drawn once a step.
+        best_loss: lowest validation loss so far; `BEST_FILE` has the average that reached it.
+    """
 
     config: TrainConfig
     model: X2CTModel
@@ -30,6 +43,8 @@ class State:
     averages: list[PowerEMA]
     step: int = 0
     seconds: float = 0.0
+    progress: float = 0.0
+    best_loss: float = math.inf
 
 
 def save(state: State, folder: Path) -> None:
@@ -41,10 +56,26 @@ def save(state: State, folder: Path) -> None:
     for average in state.averages:
         for name, value in average.state().items():
             tensors[f"ema{average.relative_width:g}.{name}"] = value
-    metadata = {"step": str(state.step), "seconds": repr(state.seconds), "config": json.dumps(state.config.to_json())}
-    partial = folder / f"{CHECKPOINT_FILE}.partial"
+    _write(folder / CHECKPOINT_FILE, tensors, state)
+
+
+def save_best(state: State, folder: Path) -> None:
+    """Write the first average alone, beside the checkpoint: the best so far by its validation loss."""
+    average = state.averages[0]
+    prefix = f"ema{average.relative_width:g}."
+    _write(folder / BEST_FILE, {f"{prefix}{name}": value for name, value in average.state().items()}, state)
+
+
+def _write(path: Path, tensors: dict[str, Tensor], state: State) -> None:
+    metadata = {
+        "step": str(state.step),
+        "seconds": repr(state.seconds),
+        "best_loss": repr(state.best_loss),
+        "config": json.dumps(state.config.to_json()),
+    }
+    partial = path.with_name(f"{path.name}.partial")
     save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, partial, metadata)
-    partial.replace(folder / CHECKPOINT_FILE)
+    partial.replace(path)
 
 
 def restore(state: State, folder: Path) -> None:
@@ -61,22 +92,27 @@ def restore(state: State, folder: Path) -> None:
     state.optimizer.load({n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)})
     state.step = int(metadata["step"])
     state.seconds = float(metadata["seconds"])
+    state.progress = state.config.progress(state.step, state.seconds)
+    state.best_loss = float(metadata.get("best_loss", "inf"))
 
 
-def load_run(folder: str | Path, *, ema: float | None = None, raw: bool = False) -> tuple[TrainConfig, X2CTModel]:
-    """A run's configuration and its model, with averaged weights.
+def load_run(
+    folder: str | Path, *, ema: float | None = None, raw: bool = False, best: bool = False
+) -> tuple[TrainConfig, X2CTModel]:
+    """Return a run's configuration and its model, with averaged weights.
 
     Args:
         folder: the run's folder.
         ema: relative width of the average; the configuration's first by default.
         raw: the last weights themselves instead of an average.
+        best: the first average when its validation loss was lowest, instead of the last one.
 
     Raises:
         InputError: there is no run in the folder, it is damaged, or it has no such average.
     """
     folder = Path(folder)
     config = TrainConfig.load(folder)
-    tensors, _ = _read(folder / CHECKPOINT_FILE)
+    tensors, _ = _read(folder / (BEST_FILE if best else CHECKPOINT_FILE))
     width = config.optim.ema[0] if ema is None else ema
     prefix = "model." if raw else f"ema{width:g}."
     model = X2CTModel(config.model)

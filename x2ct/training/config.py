@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +121,15 @@ class OptimConfig:
         object.__setattr__(self, "betas", tuple(self.betas))
         object.__setattr__(self, "ema", tuple(self.ema))
 
+    def share(self, step: int, progress: float) -> float:
+        """Return the share of the learning rates at a step and at a progress of the run from 0 to 1.
+
+        Linear warm-up, flat, inverse square root (Karras et al. 2024, equation 67), and linear to zero at the end.
+        """
+        warm = min(1.0, (step + 1) / max(self.warmup, 1))
+        cool = min(1.0, (1.0 - progress) / self.cooldown) if self.cooldown > 0 else 1.0
+        return warm * cool / math.sqrt(max(step / self.flat, 1.0))
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -127,7 +137,9 @@ class TrainConfig:
 
     Attributes:
         name: the model's name.
-        steps: optimiser steps of the whole run.
+        steps: optimiser steps of the whole run; 0 for no limit other than `minutes`.
+        minutes: minutes of training of the whole run, over all of its parts; 0 for no limit other than `steps`. The
+            learning rate, its cooldown and the patch sizes follow whichever limit is nearer (`progress`).
         seed: of everything random in the run.
         grid: the voxels that the model fills; a new run takes its shards'.
         display_p99: per view, the median over the training people of their X-ray's 99th percentile (a line integral),
@@ -139,7 +151,8 @@ class TrainConfig:
         optim: optimiser, schedule and averages.
         augment: how studies vary.
         detector_spacing_mm: pixel pitch of the encoder's input images (rows, columns).
-        regions: which people of the shards are used, by region; empty for all.
+        regions: which patients of the shards are used, by region; empty for all.
+        turns: how often a round of all training patients takes each patient of each of `regions`; () for once.
         pool: studies kept at hand, of which each step draws one.
         refresh: steps after which the oldest study of the pool is replaced.
         workers: threads that make studies ahead; more do not change what is drawn.
@@ -150,6 +163,7 @@ class TrainConfig:
 
     name: str = "model"
     steps: int = 5000
+    minutes: float = 0.0
     seed: int = 0
     grid: Grid = field(default_factory=Grid)
     display_p99: tuple[float, ...] = ()
@@ -161,6 +175,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     detector_spacing_mm: tuple[float, float] = (1.25, 1.25)
     regions: tuple[str, ...] = ("chest",)
+    turns: tuple[int, ...] = ()
     pool: int = 8
     refresh: int = 4
     workers: int = 1
@@ -169,16 +184,29 @@ class TrainConfig:
     validate_every: int = 500
 
     def __post_init__(self) -> None:
+        if self.steps <= 0 and self.minutes <= 0:
+            found = f"{self.steps} and {self.minutes:g}"
+            raise InputError.of("train config", "steps and minutes", found=found, expected="at least one above 0")
         object.__setattr__(self, "detector_spacing_mm", tuple(self.detector_spacing_mm))
         object.__setattr__(self, "regions", tuple(self.regions))
+        object.__setattr__(self, "turns", tuple(self.turns))
+        if self.turns and (len(self.turns) != len(self.regions) or min(self.turns) < 1):
+            found = f"{self.turns} for {self.regions}"
+            raise InputError.of("train config", "turns", found=found, expected="one number from 1 on for each region")
         object.__setattr__(self, "display_p99", tuple(self.display_p99))
         if self.model.sigma_max != self.diffusion.sigma_max:
-            found = (self.model.sigma_max, self.diffusion.sigma_max)
+            found = f"{self.model.sigma_max:g} and {self.diffusion.sigma_max:g}"
             raise InputError.of("train config", "sigma_max of model and diffusion", found=found, expected="one value")
         if any(size % self.model.stride for size in self.patch.sizes):
             raise InputError.of(
                 "train config", "patch sizes", found=self.patch.sizes, expected=f"multiples of {self.model.stride}"
             )
+
+    def progress(self, step: int, seconds: float) -> float:
+        """Return the share of the run that is done after `step` steps and `seconds` of training, 0 to 1."""
+        by_steps = step / self.steps if self.steps > 0 else 0.0
+        by_clock = seconds / (60 * self.minutes) if self.minutes > 0 else 0.0
+        return min(1.0, max(by_steps, by_clock))
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

@@ -1,23 +1,28 @@
 """The training loop, top to bottom: draw a study, cut patches, add noise, denoise, step, average.
 
-Everything random depends on (seed, step) alone, so a run that was killed and resumed is the run that was not.
+Everything random depends on (seed, step) alone, so a run of a given number of steps that was killed and resumed is the
+run that was not.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from x2ct.data.augment import Study, plain_study
-from x2ct.data.shards import ShardSet
+from x2ct.data.shards import Person, ShardSet
 from x2ct.grid import Grid
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
@@ -29,20 +34,34 @@ from x2ct.training.monitor import Monitor
 from x2ct.training.optimizer import Optimizer
 from x2ct.training.patches import Patch, draw_patches
 from x2ct.training.runs import initialise, open_run, people_of, training_geometry
+from x2ct.training.speed import WorkMeter
 from x2ct.training.studies import StudyPool
-from x2ct.training.validate import study_tensors, validate
+from x2ct.training.validate import Validation, study_tensors, validate
+
+log = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[int, int, float], None]
-"""Called with (steps done, steps in all, loss of the last step)."""
+"""Called with (steps done, steps in all as far as it is known, loss of the last step)."""
+
+WATCHED = 2
+"""Training patients that are validated beside the validation patients, to see how far the two drift apart."""
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a call of `train` did: steps done in the run so far, whether that is all of them, seconds in all."""
+    """What a call of `train` did.
+
+    Attributes:
+        steps: steps of the run so far.
+        finished: whether the run has reached its steps or its minutes.
+        seconds: training time of the run so far.
+        signal: name of the signal that ended this call early, SIGINT or SIGTERM, or None.
+    """
 
     steps: int
     finished: bool
     seconds: float
+    signal: str | None = None
 
 
 def train(
@@ -51,6 +70,7 @@ def train(
     config: TrainConfig | None = None,
     *,
     resume: bool = False,
+    steps: int | None = None,
     minutes: float | None = None,
     init: Mapping[str, Tensor] | None = None,
     device: str = "auto",
@@ -59,14 +79,19 @@ def train(
 ) -> TrainResult:
     """Train a model on shards, or go on with a run.
 
+    SIGINT and SIGTERM, when this runs in the main thread, end the call after the step at hand with a checkpoint; a
+    second one acts as it did before.
+
     Args:
         shards: a folder that `x2ct prepare` wrote, or one that was opened and perhaps given another grid.
-        run_dir: the run's folder: config.json, checkpoint.safetensors, TensorBoard logs, previews.
+        run_dir: the run's folder: config.json, checkpoint.safetensors, best.safetensors, logs, previews.
         config: the configuration of a new run; the run's own when resuming.
         resume: go on from the run's checkpoint.
+        steps: steps of the whole run, in place of the configuration's.
+        minutes: minutes of training of the whole run, in place of the configuration's. A finished run that is resumed
+            with more minutes goes on, at the learning rate of its new progress.
         init: weights by name that a new run starts from, where name and shape agree: another run's
             (`runs.starting_weights`) or a bundle's (`x2ct.export.starting_point`).
-        minutes: stop after this many minutes with a checkpoint to resume from.
         device: "auto", "cpu" or "cuda[:N]".
         threads: PyTorch's CPU threads; 0 leaves its default.
         progress: called after each step; an exception in it stops the run, its last checkpoint stays.
@@ -76,7 +101,7 @@ def train(
     """
     run_dir = Path(run_dir)
     shard_set = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
-    config = open_run(run_dir, config, shard_set, resume)
+    config = open_run(run_dir, config, shard_set, resume, steps=steps, minutes=minutes)
     if threads:
         torch.set_num_threads(threads)
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -94,9 +119,13 @@ def train(
     else:
         checkpoint.save(state, run_dir)
     coords = torch.from_numpy(shard_set.grid.coordinates()).to(target)
-    validation = [plain_study(person, shard_set.grid, geometry) for person in held_out]
+    studies = {
+        "validation": [plain_study(person, shard_set.grid, geometry) for person in held_out],
+        "train": [plain_study(person, shard_set.grid, geometry) for person in _watched(people)],
+    }
+    turns = dict(zip(config.regions, config.turns, strict=True)) if config.turns else {}
     pool = StudyPool(
-        people,
+        [person for person in people for _ in range(turns.get(person.region, 1))],
         shard_set.grid,
         geometry,
         config.augment,
@@ -106,26 +135,59 @@ def train(
         seed=config.seed,
         workers=config.workers,
     )
+    meter = WorkMeter(target, torch.bfloat16 if config.autocast else torch.float32)
     started, before = time.monotonic(), state.seconds
-    with pool, Monitor(run_dir, state.step) as monitor:
-        while state.step < config.steps:
-            loss = train_step(state, pool, shard_set.grid, coords)
+    with pool, Monitor(run_dir, state.step, meter) as monitor, _finish_on_signal() as caught:
+        while state.progress < 1 and not caught:
+            loss = train_step(state, pool, shard_set.grid, coords, meter)
             state.seconds = before + time.monotonic() - started
+            state.progress = config.progress(state.step, state.seconds)
             monitor.step(state, loss)
             if progress is not None:
-                progress(state.step, config.steps, loss)
-            if validation and (state.step % config.validate_every == 0 or state.step == config.steps):
-                _validate(state, validation, coords, monitor)
-            out_of_time = minutes is not None and time.monotonic() - started > 60 * minutes
-            if state.step % config.checkpoint_every == 0 or state.step == config.steps or out_of_time:
+                progress(state.step, max(state.step, round(state.step / max(state.progress, 1e-9))), loss)
+            last = state.progress >= 1
+            if held_out and (state.step % config.validate_every == 0 or last):
+                _validate(state, studies, coords, monitor, run_dir)
+            if state.step % config.checkpoint_every == 0 or last or caught:
                 checkpoint.save(state, run_dir)
-            if out_of_time:
-                break
-    return TrainResult(state.step, state.step >= config.steps, state.seconds)
+    return TrainResult(state.step, state.progress >= 1, state.seconds, caught[0] if caught else None)
+
+
+def _watched(people: tuple[Person, ...]) -> tuple[Person, ...]:
+    """Return the training patients that are validated: of the region of the first, spread over the list."""
+    same = [person for person in people if person.region == people[0].region]
+    return tuple(same[:: max(1, len(same) // WATCHED)][:WATCHED])
+
+
+@contextmanager
+def _finish_on_signal() -> Iterator[list[str]]:
+    """Collect the names of SIGINT and SIGTERM instead of stopping; a second signal finds the handlers from before."""
+    caught: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def finish(number: int, _: FrameType | None) -> None:
+        caught.append(signal.Signals(number).name)
+        log.info("%s: finishing the step", caught[0])
+        restore()
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, finish)
+    try:
+        yield caught
+    finally:
+        restore()
 
 
 def new_state(config: TrainConfig, device: torch.device) -> checkpoint.State:
-    """A freshly initialised run; the same seed gives the same weights."""
+    """Return a freshly initialised run; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(config.seed)  # type: ignore[attr-defined]
         model = X2CTModel(config.model)
@@ -135,19 +197,25 @@ def new_state(config: TrainConfig, device: torch.device) -> checkpoint.State:
     return checkpoint.State(config, model, Optimizer(model, config.optim), averages)
 
 
-def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Tensor) -> float:
-    """One optimiser step; returns the loss per voxel."""
+def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Tensor, meter: WorkMeter) -> float:
+    """Take one optimiser step at the state's progress; return the loss per voxel."""
     config = state.config
     total = 0.0
     for turn in range(config.optim.accumulate):
         study, rng = pool.draw(state.step * config.optim.accumulate + turn)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        patches = draw_patches(grid, config.patch, config.model.stride, rng, state.step / config.steps)
-        loss = study_loss(state.model, study, patches, config, coords, generator) / config.optim.accumulate
+        seed = int(rng.integers(2**62))
+        patches = draw_patches(grid, config.patch, config.model.stride, rng, state.progress)
+
+        def forward(study: Study = study, patches: list[Patch] = patches, seed: int = seed) -> Tensor:
+            generator = torch.Generator().manual_seed(seed)
+            return study_loss(state.model, study, patches, config, coords, generator) / config.optim.accumulate
+
+        meter.add(len(patches) * math.prod(patches[0].shape), forward)
+        loss = forward()
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optim.clip)
-    state.optimizer.step(learning_rate(config, state.step) / config.optim.rate)
+    state.optimizer.step(config.optim.share(state.step, state.progress))
     state.model.normalize()
     state.step += 1
     for average in state.averages:
@@ -163,7 +231,7 @@ def study_loss(
     coords: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """EDM's weighted loss over patches of one study, and the condition's own over all of it.
+    """Return EDM's weighted loss over patches of one study, plus the coarse prediction's over all of it.
 
     The X-rays are encoded and lifted once, for the whole volume; each patch gets its part of the condition.
     """
@@ -176,7 +244,7 @@ def study_loss(
     with torch.autocast(device.type, torch.bfloat16) if config.autocast else nullcontext():
         condition, sketch = model.condition(views, valid, projections, coords[None])
         conditions = torch.cat([condition[(..., *patch.cells(config.model.stem))] for patch in patches])
-        # The sketch is the posterior mean by its own loss alone; the denoiser works about it as it finds it.
+        # The coarse prediction is the posterior mean by its own loss alone; the denoiser works about it as it is.
         sketches = torch.cat([sketch.detach()[(..., *patch.slices)] for patch in patches])
         noisy = truth + noise * sigma.reshape(-1, 1, 1, 1, 1)
         denoised = model.denoiser.denoise(noisy, sigma, conditions, sketches)
@@ -187,37 +255,32 @@ def study_loss(
 
 
 def squared_error(result: Tensor, truth: Tensor, config: TrainConfig) -> Tensor:
-    """Mean squared error of each of N volumes, bone weighing more; [N]."""
+    """Return the mean squared error of each of N volumes, bone weighing more; [N]."""
     threshold = float(config.intensity.to_x(config.optim.bone_hu))
     weight = bone_weights(truth, threshold, config.optim.bone_weight)
     return (weight * (result.float() - truth).square()).mean((1, 2, 3, 4))
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, flat, inverse square root (Karras et al. 2024, equation 67), and linear to zero at the end."""
-    optim = config.optim
-    rate = optim.rate / math.sqrt(max(step / optim.flat, 1.0))
-    warm = min(1.0, (step + 1) / max(optim.warmup, 1))
-    left = (config.steps - step) / max(optim.cooldown * config.steps, 1.0)
-    return rate * warm * min(1.0, left)
-
-
-def _validate(state: checkpoint.State, studies: list[Study], coords: Tensor, monitor: Monitor) -> None:
-    """Validate with the first average's weights, and put the training's own back."""
+def _validate(
+    state: checkpoint.State, studies: Mapping[str, list[Study]], coords: Tensor, monitor: Monitor, run_dir: Path
+) -> None:
+    """Validate with the first average's weights, keep them if they are the best so far, and put the own ones back."""
     average = state.averages[0]
     own = [value.detach().clone() for value in state.model.parameters()]
     average.copy_to(state.model)
+    config = state.config
+
+    def judge(chosen: list[Study]) -> Validation:
+        sigma_max = config.diffusion.sigma_max
+        return validate(state.model, chosen, coords, config.intensity, sigma_max, autocast=config.autocast)
+
     try:
-        result = validate(
-            state.model,
-            studies,
-            coords,
-            state.config.intensity,
-            state.config.diffusion.sigma_max,
-            autocast=state.config.autocast,
-        )
+        result, watched = judge(studies["validation"]), judge(studies["train"])
+        if result.loss < state.best_loss:
+            state.best_loss = result.loss
+            checkpoint.save_best(state, run_dir)
     finally:
         with torch.no_grad():
             for value, kept in zip(state.model.parameters(), own, strict=True):
                 value.copy_(kept)
-    monitor.validation(state, result, np.clip(studies[0].hu, *state.config.intensity.window_hu))
+    monitor.validation(state, result, watched, np.clip(studies["validation"][0].hu, *config.intensity.window_hu))

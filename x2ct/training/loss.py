@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from x2ct.training.config import DiffusionConfig
+
+Level = TypeVar("Level", Tensor, float)
 
 
 def draw_sigmas(count: int, config: DiffusionConfig, generator: torch.Generator) -> Tensor:
@@ -16,9 +20,9 @@ def draw_sigmas(count: int, config: DiffusionConfig, generator: torch.Generator)
     return torch.where(top, torch.full_like(sigmas, config.sigma_max), sigmas)
 
 
-def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
-    """lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (Karras et al. 2022, Table 1)."""
-    return (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+def edm_weight(sigma: Level, sigma_data: float) -> Level:
+    """Return lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 (Karras et al. 2022, Table 1)."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
 def bone_weights(x: Tensor, threshold: float, extra: float) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -55,7 +57,7 @@ class Optimizer:
                 group["lr"] = share * self._config.muon
             for weight, matrix in self._matrices.items():
                 matrix.grad = None if weight.grad is None else weight.grad.reshape(matrix.shape)
-            self._muon.step()
+            self._muon.step()  # type: ignore[no-untyped-call]
         for parameter in self._names:
             parameter.grad = None
         for matrix in self._matrices.values():
@@ -82,8 +84,8 @@ class Optimizer:
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         matrix = self._matrices.get(parameter)
         if matrix is not None and self._muon is not None:
-            return self._muon.state[matrix]
-        return self._adamw.state[parameter]
+            return cast(dict[str, Tensor], self._muon.state[matrix])
+        return cast(dict[str, Tensor], self._adamw.state[parameter])
 
 
 def _hidden_weights(model: X2CTModel) -> list[Tensor]:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,19 +23,36 @@ from x2ct.training.config import CONFIG_FILE, TrainConfig
 log = logging.getLogger(__name__)
 
 
-def open_run(run_dir: Path, config: TrainConfig | None, shards: ShardSet, resume: bool) -> TrainConfig:
-    """The configuration of a new run, saved in its folder, or that of the run to go on with.
+def open_run(
+    run_dir: Path,
+    config: TrainConfig | None,
+    shards: ShardSet,
+    resume: bool,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+) -> TrainConfig:
+    """Return the configuration of a new run, saved in its folder, or that of the run to go on with.
+
+    Args:
+        run_dir: the run's folder.
+        config: of a new run; of a resumed one its own, or None.
+        shards: what is trained on.
+        resume: whether the run goes on.
+        steps: steps of the whole run, if they are to be others than the configuration's.
+        minutes: minutes of the whole run, if they are to be others than the configuration's.
 
     Raises:
         InputError: a new run where there is one, none where one is to go on, or one that these shards or this
-            configuration do not belong to. The number of steps may change on the way.
+            configuration do not belong to. Only the numbers of steps and minutes may change on the way.
     """
+    limits: dict[str, Any] = {k: v for k, v in (("steps", steps), ("minutes", minutes)) if v is not None}
     if not resume:
         # Without its first checkpoint, a run was killed while it was made, and may be made again.
         if (run_dir / checkpoint.CHECKPOINT_FILE).exists():
             hint = "use --resume, or choose another folder"
             raise InputError.of(run_dir, "run", found="a run", expected="an empty or new folder", hint=hint)
-        chosen = measured(config or TrainConfig(), shards)
+        chosen = measured(dataclasses.replace(config or TrainConfig(), **limits), shards)
         run_dir.mkdir(parents=True, exist_ok=True)
         chosen.save(run_dir)
         return chosen
@@ -46,10 +64,10 @@ def open_run(run_dir: Path, config: TrainConfig | None, shards: ShardSet, resume
     if own.grid != shards.grid:
         expected = f"the run's, {own.grid}"
         raise InputError.of("shards", "grid", found=shards.grid, expected=expected, hint="prepare them again")
-    given = own if config is None else config
-    chosen = measured(dataclasses.replace(given, display_p99=given.display_p99 or own.display_p99), shards)
-    if dataclasses.replace(chosen, steps=own.steps) != measured(own, shards):
-        expected = "the run's own when resuming (steps may differ)"
+    wanted = dataclasses.replace(own if config is None else config, **limits)
+    chosen = measured(dataclasses.replace(wanted, display_p99=wanted.display_p99 or own.display_p99), shards)
+    if dataclasses.replace(chosen, steps=own.steps, minutes=own.minutes) != measured(own, shards):
+        expected = "the run's own when resuming (steps and minutes may differ)"
         raise InputError.of(run_dir, "config", found="another configuration", expected=expected)
     if chosen != own:
         chosen.save(run_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,26 +13,34 @@ from torch import Tensor
 from x2ct.data.augment import Study
 from x2ct.intensity import Intensity
 from x2ct.model import X2CTModel
+from x2ct.training.loss import edm_weight
 
 LEVELS = (1.0, 0.3, 0.1)
+"""Noise levels at which the denoiser is validated, beside sigma_max."""
+
 BONE_HU = 200.0
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Figures of one validation, means over the people.
+    """Figures of one validation, means over the patients.
 
     Attributes:
+        FIGURES: names of the attributes that are numbers.
         mean_psnr: PSNR in dB of the posterior mean over the volume, peak = the HU window.
         mean_bone_dice: Dice of bone at 200 HU of the posterior mean.
+        mean_loss: mean squared error in x of the posterior mean times EDM's weight at sigma_max.
         losses: mean squared error in x times EDM's weight, at each of `LEVELS`.
         low_bone_dice: Dice of bone of the volume denoised from the middle of `LEVELS`.
         mean_hu: the posterior mean of the first person, float32 HU [X, Y, Z].
         low_hu: the same person denoised from the middle of `LEVELS`.
     """
 
+    FIGURES: ClassVar = ("loss", "losses", "mean_loss", "mean_psnr", "mean_bone_dice", "low_bone_dice")
+
     mean_psnr: float
     mean_bone_dice: float
+    mean_loss: float
     losses: tuple[float, ...]
     low_bone_dice: float
     mean_hu: npt.NDArray[np.float32]
@@ -39,8 +48,8 @@ class Validation:
 
     @property
     def loss(self) -> float:
-        """One number to compare runs by: the mean over the levels and the posterior mean's own error."""
-        return float(np.mean(self.losses))
+        """One number to compare runs by: the mean over sigma_max and `LEVELS`."""
+        return float(np.mean((self.mean_loss, *self.losses)))
 
 
 @torch.no_grad()
@@ -58,13 +67,14 @@ def validate(
         noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(number)).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             conditions = model.condition(*study_tensors([study], device), coords[None])
-            mean = denoised_hu(model, noise * sigma_max, sigma_max, conditions, intensity)
-            row = []
+            level = torch.full((1,), sigma_max, device=device)
+            denoised = model.denoiser(noise * sigma_max, level, *conditions).float()
+            mean = intensity.to_hu(denoised[0, 0].cpu().numpy())
+            row = [float((denoised - truth).square().mean()) * edm_weight(sigma_max, sigma_data)]
             for sigma in LEVELS:
                 level = torch.full((1,), sigma, device=device)
                 result = model.denoiser.denoise(truth + noise * sigma, level, *conditions).float()
-                weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-                row.append(float((result - truth).square().mean()) * weight)
+                row.append(float((result - truth).square().mean()) * edm_weight(sigma, sigma_data))
                 if sigma == LEVELS[1]:
                     low = intensity.to_hu(result[0, 0].cpu().numpy())
         psnr = 10 * np.log10((top - bottom) ** 2 / np.mean((mean - clipped) ** 2))
@@ -72,18 +82,9 @@ def validate(
         losses.append(row)
         first = first or (mean, low)
     assert first is not None
-    means = np.mean(figures, 0)
-    return Validation(
-        float(means[0]), float(means[1]), tuple(float(v) for v in np.mean(losses, 0)), float(means[2]), *first
-    )
-
-
-def denoised_hu(
-    model: X2CTModel, noisy: Tensor, sigma: float, conditions: tuple[Tensor, ...], intensity: Intensity
-) -> npt.NDArray[np.float32]:
-    """One evaluation on one volume, in HU [X, Y, Z]."""
-    level = torch.full((1,), sigma, device=noisy.device)
-    return intensity.to_hu(model.denoiser(noisy, level, *conditions)[0, 0].float().cpu().numpy())
+    psnr, dice, low_dice = (float(value) for value in np.mean(figures, 0))
+    mean_loss, *others = (float(value) for value in np.mean(losses, 0))
+    return Validation(psnr, dice, mean_loss, tuple(others), low_dice, *first)
 
 
 def study_tensors(studies: list[Study], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
