@@ -1,6 +1,6 @@
 """Pack shards into one file small enough to carry to a GPU machine, and unpack it there with Python's standard library.
 
-    python benchmarks/gpu/pack.py SHARDS -o patients.tar --most-mib 30
+    python benchmarks/gpu/pack.py SHARDS -o patients.tar --most-mib 36
     python benchmarks/gpu/pack.py --unpack patients.tar -o SHARDS
 
 Bodies are resampled to the grid's spacing, cut to what the training's views can see, clipped to the HU window and
@@ -36,7 +36,7 @@ WINDOW_HU = (-1000, 1500)
 REACH_MM = 260.0
 """Beyond this height above or below the grid's centre no ray of the training's views passes."""
 
-FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 0, "pb": 0}]
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "lp": 0, "pb": 0}]
 
 
 def encode(hu: npt.NDArray[np.int16]) -> bytes:
@@ -149,8 +149,8 @@ def main() -> int:
     parser.add_argument("source", type=Path, help="shards, or the archive to unpack")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the archive, or the folder to unpack into")
     parser.add_argument("--unpack", action="store_true", help="write shards from an archive")
-    parser.add_argument("--regions", nargs="*", default=["chest"], help="patients of these regions; none for all")
-    parser.add_argument("--most-mib", type=float, default=30.0, help="refuse a larger archive")
+    parser.add_argument("--regions", nargs="*", default=[], help="patients of these regions; all where left out")
+    parser.add_argument("--most-mib", type=float, default=36.0, help="refuse a larger archive")
     args = parser.parse_args()
     try:
         if args.unpack:
