@@ -18,11 +18,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import numpy as np
+import torch
 
 import x2ct
 from x2ct.data import ShardSet
 from x2ct.data.augment import Study, plain_study
-from x2ct.data.imaging import NONE, RadiographConfig, detected, display_picture
+from x2ct.data.imaging import NONE, RadiographConfig, detected, display_picture, draw_display, draw_physics
 from x2ct.evaluation import metrics
 
 PHYSICS = replace(NONE, scatter=0.0, glare=0.0, blur_mm=0.0, photons=(0.0, 0.0))
@@ -57,7 +58,7 @@ def main() -> None:
         sampler = x2ct.Sampler(bundle, threads=args.threads)
         shards = ShardSet.open(args.shards)
         for person in shards.select("validation", "chest"):
-            study = plain_study(person, sampler.grid, sampler.bundle.geometry, args.threads)
+            study = plain_study(person, sampler.grid, sampler.bundle.geometry)
             for name, config in CONDITIONS.items():
                 if args.only and name not in args.only:
                     continue
@@ -76,11 +77,13 @@ def corrupted(sampler: x2ct.Sampler, study: Study, config: RadiographConfig, see
     found = {}
     for slot, view in enumerate(sampler.bundle.geometry.views):
         rng = np.random.default_rng([seed, slot])
-        image: Any = detected(study.views[slot], view.spacing_mm, config, rng)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        image = detected(study.views[slot], view.spacing_mm, draw_physics(config, rng), generator)
+        values: Any = image.numpy()
         if config.display:
-            grey = display_picture(image, config, rng)
-            image = grey.astype(np.uint8) if config.eight_bit else grey
-        found[view.name] = x2ct.XRay.of(image, view.spacing_mm, view=view.name)
+            grey = display_picture(image, draw_display(config, view.shape, rng)).numpy()
+            values = grey.astype(np.uint8 if config.eight_bit else np.uint16)
+        found[view.name] = x2ct.XRay.of(values, view.spacing_mm, view=view.name)
     return found
 
 
@@ -89,8 +92,10 @@ def estimate(sampler: x2ct.Sampler, study: Study, xrays: dict[str, x2ct.XRay]) -
     found = {}
     for what, mean in (("mean", True), ("sample", False)):
         hu = sampler.sample(**xrays, mean=mean).hu
-        found[f"{what}_psnr_db"] = round(float(metrics.psnr(study.hu, hu, sampler.bundle.intensity.window_hu)), 3)
-        found[f"{what}_bone_dice"] = round(float(metrics.bone_dice(study.hu, hu)), 4)
+        found[f"{what}_psnr_db"] = round(
+            float(metrics.psnr(study.hu.numpy(), hu, sampler.bundle.intensity.window_hu)), 3
+        )
+        found[f"{what}_bone_dice"] = round(float(metrics.bone_dice(study.hu.numpy(), hu)), 4)
     return found
 
 

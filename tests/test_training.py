@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from tests.tiny_run import CONFIG, GRID
 from x2ct.data import ShardSet
-from x2ct.data.augment import AugmentConfig, Study, augmented_study, plain_study
+from x2ct.data.augment import AugmentConfig, Study, augmented_study, draw_plan, interpolated, plain_study
 from x2ct.data.imaging import NONE
 from x2ct.errors import InputError
 from x2ct.model import X2CTModel
@@ -30,6 +30,7 @@ from x2ct.training.loop import new_state, study_loss
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.patches import Patch, draw_patches
 from x2ct.training.runs import starting_weights, training_geometry
+from x2ct.training.studies import StudyPool
 from x2ct.training.validate import study_tensors
 
 TINY = TrainConfig.from_json(CONFIG)
@@ -85,9 +86,9 @@ def test_without_augmentation_a_study_is_the_person(shards: Path) -> None:
     geometry = training_geometry(TINY)
     study = augmented_study(person, GRID, geometry, nothing, np.random.default_rng(0), TOPS)
     plain = plain_study(person, GRID, geometry)
-    assert np.abs(study.hu - plain.hu).max() < 0.1
-    assert np.abs(study.views - plain.views).max() < 1e-3
-    assert np.array_equal(study.projections, plain.projections)
+    assert (study.hu - plain.hu).abs().max() < 0.1
+    assert (study.views - plain.views).abs().max() < 1e-3
+    assert torch.equal(study.projections, plain.projections)
 
 
 def test_studies_depend_on_their_generator_alone(shards: Path) -> None:
@@ -98,8 +99,8 @@ def test_studies_depend_on_their_generator_alone(shards: Path) -> None:
         return augmented_study(person, GRID, geometry, TINY.augment, np.random.default_rng(seed), TOPS)
 
     a, b, c = drawn(1), drawn(1), drawn(2)
-    assert np.array_equal(a.views, b.views) and np.array_equal(a.hu, b.hu)
-    assert not np.array_equal(a.hu, c.hu)
+    assert torch.equal(a.views, b.views) and torch.equal(a.hu, b.hu)
+    assert not torch.equal(a.hu, c.hu)
 
 
 def test_a_flipped_body_has_flipped_x_rays(shards: Path) -> None:
@@ -112,8 +113,41 @@ def test_a_flipped_body_has_flipped_x_rays(shards: Path) -> None:
     geometry = training_geometry(TINY)
     study = augmented_study(person, GRID, geometry, config, np.random.default_rng(0), TOPS)
     plain = plain_study(person, GRID, geometry)
-    assert np.abs(study.hu - plain.hu[::-1]).max() < 0.1
-    assert np.abs(study.views[0] - plain.views[0][:, ::-1]).max() < 1e-2
+    assert (study.hu - plain.hu.flip(0)).abs().max() < 0.1
+    assert (study.views[0] - plain.views[0].flip(1)).abs().max() < 1e-2
+
+
+def test_a_fine_warp_leaves_the_coarse_one_and_the_rest_of_the_plan(shards: Path) -> None:
+    """Between the coarse nodes the field is linear, so that the finer nodes carry it as it is."""
+    person = ShardSet.open(shards).people[0]
+    positions = []
+    for config in (AugmentConfig(), AugmentConfig(fine_warp_mm=1e-9), AugmentConfig(fine_warp_mm=8.0)):
+        plan = draw_plan(person, GRID, training_geometry(TINY), config, np.random.default_rng(0), TOPS)
+        positions.append(plan.positions)
+    assert np.abs(positions[1][:, ::2, ::2, ::2] - positions[0]).max() < 1e-6
+    moved = (positions[2] - positions[1]) * np.reshape(person.shape, (3, 1, 1, 1)) / 2 * 10.0  # in mm
+    assert 2.0 < moved.std() < 8.0  # smoothed to about half
+
+
+def test_interpolation_is_numpy_s() -> None:
+    values, knots, results = np.linspace(-3, 3, 101, dtype=np.float32), (-2.0, -0.5, 1.0), (-1.0, 0.5, 0.75)
+    seen = interpolated(torch.from_numpy(values), knots, results).numpy()
+    assert np.abs(seen - np.interp(values, knots, results)).max() < 1e-6
+
+
+def test_studies_made_on_demand_are_those_made_ahead(shards: Path) -> None:
+    """On a GPU nothing is made ahead; what a step draws does not depend on it."""
+
+    def drawn(workers: int) -> list[Study]:
+        pool = StudyPool(
+            ShardSet.open(shards).people, GRID, training_geometry(TINY), TINY.augment, TOPS,
+            size=3, refresh=2, seed=5, workers=workers,
+        )  # fmt: skip
+        with pool:
+            return [pool.draw(step)[0] for step in (0, 1, 4, 5, 6)]
+
+    for ahead, demanded in zip(drawn(2), drawn(0), strict=True):
+        assert torch.equal(ahead.hu, demanded.hu) and torch.equal(ahead.views, demanded.views)
 
 
 def one_loss(shards: Path, device: str) -> tuple[X2CTModel, torch.Tensor]:

@@ -1,56 +1,168 @@
-"""Pack shards into one archive small enough to carry to a GPU machine: bodies cut to what a chest model's X-rays see.
+"""Pack shards into one file small enough to carry to a GPU machine, and unpack it there with Python's standard library.
 
-python benchmarks/gpu/pack.py SHARDS -o gpu-shards.tar.xz
+    python benchmarks/gpu/pack.py SHARDS -o patients.tar --most-mib 36
+    python benchmarks/gpu/pack.py --unpack patients.tar -o SHARDS
+
+Bodies are resampled to the grid's spacing, cut to what the training's views can see, clipped to the HU window and
+rounded to steps of 4 HU, a quarter of a CT's noise at that spacing. The archive holds index.json and one xz stream a
+patient: differences along one axis, their low bytes before their high ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import lzma
+import os
 import sys
 import tarfile
-import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works in a checkout, installed or not
 
 import numpy as np
+import numpy.typing as npt
 
-from x2ct.data import ShardSet
-from x2ct.data.shards import INDEX, sha256_of
+from x2ct import output
+from x2ct.data.shards import INDEX, Person, ShardSet, resample_array, sha256_of
+from x2ct.errors import InputError, X2CTError
+from x2ct.grid import Grid
 
+STEP_HU = 4
+WINDOW_HU = (-1000, 1500)
 REACH_MM = 260.0
 """Beyond this height above or below the grid's centre no ray of the training's views passes."""
 
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "lp": 0, "pb": 0}]
 
-def main() -> None:
-    """Cut, checksum and pack."""
+
+def encode(hu: npt.NDArray[np.int16]) -> bytes:
+    """Compress HU [x, y, z] that are multiples of the step within the window, after `quantised`."""
+    levels = (hu.astype(np.int32) - WINDOW_HU[0]) // STEP_HU
+    steps = np.diff(levels, axis=2, prepend=0)
+    folded = np.where(steps < 0, -2 * steps - 1, 2 * steps).astype("<u2")  # small ones of either sign are small numbers
+    low, high = (folded & 255).astype(np.uint8), (folded >> 8).astype(np.uint8)
+    return lzma.compress(low.tobytes() + high.tobytes(), lzma.FORMAT_XZ, filters=FILTERS)
+
+
+def decode(data: bytes, shape: tuple[int, int, int]) -> npt.NDArray[np.int16]:
+    """Return what `encode` took, int16 HU [x, y, z]."""
+    low, high = np.frombuffer(lzma.decompress(data), np.uint8).reshape(2, *shape)
+    folded = low.astype(np.int32) | (high.astype(np.int32) << 8)
+    steps = np.where(folded & 1, -((folded + 1) >> 1), folded >> 1)
+    return (np.cumsum(steps, axis=2) * STEP_HU + WINDOW_HU[0]).astype(np.int16)
+
+
+def quantised(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """Clip HU to the window and round them to the step."""
+    low, high = WINDOW_HU
+    return (np.rint((np.clip(hu, low, high) - low) / STEP_HU) * STEP_HU + low).astype(np.int16)
+
+
+def packed(person: Person, spacing_mm: tuple[float, float, float]) -> tuple[dict[str, Any], bytes]:
+    """Return a patient's index entry and compressed body, on voxels of the given spacing."""
+    corners = np.asarray([[0, 0, 0], np.asarray(person.shape) - 1], np.float64)
+    ends = np.sort(corners @ person.index_to_mm[:3, :3].T + person.index_to_mm[:3, 3], axis=0)
+    if person.body_mm is not None:
+        ends = np.stack([np.maximum(ends[0], person.body_mm[0] - 5), np.minimum(ends[1], person.body_mm[1] + 5)])
+    ends[:, 2] = np.clip(ends[:, 2], -REACH_MM, REACH_MM)
+    x, y, z = (max(1, int(n)) for n in np.floor((ends[1] - ends[0]) / spacing_mm) + 1)
+    grid = Grid((x, y, z), spacing_mm)
+    middle = ends.mean(0)
+    centred = person.index_to_mm.copy()
+    centred[:3, 3] -= middle
+    body = quantised(resample_array(person.hu(), centred, grid))
+    affine = grid.index_to_mm
+    affine[:3, 3] += middle
+    entry = {**person.details, "shape": list(body.shape), "index_to_mm": affine.tolist(), "sha256": "", "bytes": 0}
+    return entry, encode(body)
+
+
+def pack(shards: Path, target: Path, regions: tuple[str, ...], most_bytes: int) -> int:
+    """Write the archive; return its size in bytes.
+
+    Raises:
+        InputError: it would be larger than `most_bytes`.
+    """
+    shard_set = ShardSet.open(shards)
+    people = [person for person in shard_set.people if not regions or person.region in regions]
+    index: dict[str, Any] = json.loads((shards / INDEX).read_text())
+    index["people"] = []
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for person in people:
+            entry, data = packed(person, shard_set.grid.spacing_mm)
+            index["people"].append(entry)
+            _add(tar, f"{person.id}.xz", data)
+            print(f"{person.id}: {tuple(entry['shape'])}, {len(data) / 2**20:.2f} MiB", file=sys.stderr, flush=True)
+        _add(tar, f"{INDEX}.xz", lzma.compress(json.dumps(index).encode()))
+    size = len(archive.getvalue())
+    if size > most_bytes:
+        hint = "fewer patients (--regions), or a larger --most-mib"
+        found, expected = f"{size / 2**20:.1f} MiB", f"at most {most_bytes / 2**20:g} MiB"
+        raise InputError.of(target, "archive", found=found, expected=expected, hint=hint)
+    output.write_atomically(target, archive.getvalue())
+    return size
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Write the archive's patients as a shard folder, several at a time; the index comes last.
+
+    Raises:
+        InputError: the file is no such archive.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(archive) as tar:
+            members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+        index = json.loads(lzma.decompress(members.pop(f"{INDEX}.xz")))
+    except (OSError, tarfile.TarError, lzma.LZMAError, KeyError, ValueError) as error:
+        raise InputError.of(archive, "file", found=error, expected="an archive of benchmarks/gpu/pack.py") from error
+    jobs = [(entry, members[f"{entry['id']}.xz"], folder) for entry in index["people"]]
+    with ProcessPoolExecutor(
+        min(len(jobs), os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count() or 1)
+    ) as workers:
+        index["people"] = list(workers.map(_unpacked, jobs))
+    output.write_atomically(folder / INDEX, json.dumps(index, indent=1).encode())
+
+
+def _unpacked(job: tuple[dict[str, Any], bytes, Path]) -> dict[str, Any]:
+    entry, data, folder = job
+    x, y, z = entry["shape"]
+    path = folder / entry["file"]
+    np.save(path, decode(data, (x, y, z)))
+    return {**entry, "sha256": sha256_of(path), "bytes": path.stat().st_size}
+
+
+def main() -> int:
+    """Pack or unpack; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shards", type=Path)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--region", default="chest")
+    parser.add_argument("source", type=Path, help="shards, or the archive to unpack")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the archive, or the folder to unpack into")
+    parser.add_argument("--unpack", action="store_true", help="write shards from an archive")
+    parser.add_argument("--regions", nargs="*", default=[], help="patients of these regions; all where left out")
+    parser.add_argument("--most-mib", type=float, default=36.0, help="refuse a larger archive")
     args = parser.parse_args()
-    index = json.loads((args.shards / INDEX).read_text())
-    people = {person.id: person for person in ShardSet.open(args.shards).people if person.region == args.region}
-    index["people"] = [entry for entry in index["people"] if entry["id"] in people]
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder)
-        for entry in index["people"]:
-            person = people[entry["id"]]
-            affine = np.asarray(person.index_to_mm)
-            z = affine[2, 2] * np.arange(person.shape[2]) + affine[2, 3]
-            first, last = np.flatnonzero(np.abs(z) <= REACH_MM)[[0, -1]]
-            body = np.ascontiguousarray(person.hu()[:, :, first : last + 1])
-            np.save(out / entry["file"], body)
-            affine[:3, 3] += affine[:3, 2] * first
-            entry["index_to_mm"], entry["shape"] = affine.tolist(), list(body.shape)
-            entry["sha256"], entry["bytes"] = sha256_of(out / entry["file"]), (out / entry["file"]).stat().st_size
-        (out / INDEX).write_text(json.dumps(index, indent=1))
-        with tarfile.open(args.output, "w:xz", preset=6) as archive:
-            for path in sorted(out.iterdir()):
-                archive.add(path, path.name)
-    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB, {len(index['people'])} people")
+    try:
+        if args.unpack:
+            unpack(args.source, args.output)
+            return 0
+        size = pack(args.source, args.output, tuple(args.regions), int(args.most_mib * 2**20))
+    except X2CTError as error:
+        print(f"pack: error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{args.output}: {size / 2**20:.1f} MiB")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

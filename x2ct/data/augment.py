@@ -1,7 +1,10 @@
-"""One training study out of one person: a posed, scaled and gently deformed body, its grid and its X-rays.
+"""One training study out of one patient: a posed, scaled and gently deformed body, its grid and its X-rays.
 
 The body is resampled once onto a box that is larger than the grid and shares its voxels; the grid is cut out of the
 box, the X-rays are projected from all of it. So the X-rays see more than the grid, as they do in life.
+
+Everything random is drawn on the host first, as one `StudyPlan`; `render` then makes the study where the body lies, on
+a CPU or a GPU. Only noise on the pixels is drawn there, from the plan's own seed.
 """
 
 from __future__ import annotations
@@ -12,15 +15,26 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from x2ct.data.imaging import RadiographConfig, radiograph
-from x2ct.data.shards import Person, resample
-from x2ct.geometry import Geometry, View, attenuation, project
-from x2ct.grid import Grid
-from x2ct.xrays import degradation
+from x2ct.data import imaging
+from x2ct.data.imaging import Display, Physics, RadiographConfig
+from x2ct.data.projection import attenuation, ray_sums
+from x2ct.data.shards import AIR_HU, Person, resample
+from x2ct.geometry import Geometry, View
+from x2ct.grid import Grid, centred_affine
 
 FloatArray = npt.NDArray[np.float32]
+AffineArray = npt.NDArray[np.float64]
+
+LESION_HU = ((0.0, 80.0), (0.0, 80.0), (0.0, 80.0), (200.0, 900.0), (-1000.0, -700.0))
+"""Ranges that a lesion's HU are drawn from, one of them each time: masses, calcifications, cavities."""
+
+LESION_EDGE_MM = 2.0
+
+_DENSITY_HU = (-1000.0, -850.0, -400.0, 150.0, 3000.0)
+_NODES = 6  # of the coarse warp along each axis; the fine one has nodes in between too
 
 
 @dataclass(frozen=True)
@@ -30,9 +44,11 @@ class AugmentConfig:
     Attributes:
         margin_mm: how much larger than the grid the projected box is, on each side, by axis.
         rotation_deg: largest rotation about each axis.
-        scale: largest relative change of size, by axis.
+        scale: largest relative change of size (in the logarithm), and half of it again by axis.
         shift_mm: largest shift along each axis.
-        warp_mm: standard deviation of a smooth random displacement.
+        warp_mm: standard deviation of a random displacement at nodes a fifth of the box apart, about 90 mm, before they
+            are smoothed, which leaves about half of it; 10 to 15 for strong variation.
+        fine_warp_mm: the same for a finer displacement beside it, at nodes half as far apart; 2 to 4 where it is used.
         flip: probability of exchanging left and right.
         density: largest relative change of bone and lung density.
         lesions: largest number of synthetic masses, calcifications and cavities put into the body.
@@ -52,6 +68,7 @@ class AugmentConfig:
     scale: float = 0.12
     shift_mm: float = 15.0
     warp_mm: float = 5.0
+    fine_warp_mm: float = 0.0
     flip: float = 0.5
     density: float = 0.1
     lesions: int = 0
@@ -72,7 +89,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Study:
-    """A volume with its X-rays.
+    """A volume with its X-rays, all on one device.
 
     Attributes:
         hu: the grid, float32 HU [X, Y, Z].
@@ -81,18 +98,88 @@ class Study:
         projections: patient mm to pixels, float32 [V, 3, 4].
     """
 
-    hu: FloatArray
-    views: FloatArray
-    valid: FloatArray
-    projections: FloatArray
+    hu: Tensor
+    views: Tensor
+    valid: Tensor
+    projections: Tensor
 
 
-def plain_study(person: Person, grid: Grid, geometry: Geometry, threads: int = 0) -> Study:
-    """The person as they are: the grid resampled, the X-rays projected from the whole CT at its own resolution."""
-    mu = attenuation(np.asarray(person.hu(), np.float32))
-    views = np.stack([project(mu, person.index_to_mm, view, threads=threads) for view in geometry.views])
-    projections = np.stack([view.matrix for view in geometry.views]).astype(np.float32)
-    return Study(resample(person, grid), views, np.ones(len(views), np.float32), projections)
+@dataclass(frozen=True)
+class Lesion:
+    """A synthetic lesion: an ellipsoid's middle in voxels of the box, its radii in mm, and its HU."""
+
+    centre: tuple[float, ...]
+    radii_mm: tuple[float, ...]
+    hu: float
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """One X-ray of a planned study.
+
+    Attributes:
+        taken: the view as it is taken.
+        stated: the view as the network is told that it is.
+        spacing_mm: pixel pitch for the detector's physics.
+        reference_p99: what a display picture's 99th percentile is scaled to.
+        physics: the detector's physics, or None for none.
+        display: a display picture's looks, or None for line integrals.
+        tone: exponent and scale of another calibration, or None.
+        noise: standard deviation of white noise, relative to the largest value.
+        seed: of the noise on the pixels.
+    """
+
+    taken: View
+    stated: View
+    spacing_mm: tuple[float, float]
+    reference_p99: float
+    physics: Physics | None
+    display: Display | None
+    tone: tuple[float, float] | None
+    noise: float
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class StudyPlan:
+    """All that is random about a study, but for the noise on the pixels.
+
+    Attributes:
+        grid: the study's voxels.
+        margin: voxels by which the projected box is larger than the grid, on each side, by axis.
+        positions: float32 [3, N, N, N], (z, y, x) of the body from -1 to 1 between its outer faces, at N nodes along
+            each axis of the box, the first and the last in the middle of its outer voxels; linear in between.
+        density: HU that `_DENSITY_HU` are changed to.
+        lesions: put into the body.
+        slices: first and last + 1 of the box's axial slices that the scan has, or None for all.
+        circle_mm: radius of the scan circle, or None.
+        views: the X-rays.
+        valid: for each of them, whether it is given.
+    """
+
+    grid: Grid
+    margin: tuple[int, int, int]
+    positions: FloatArray
+    density: tuple[float, ...]
+    lesions: tuple[Lesion, ...]
+    slices: tuple[int, int] | None
+    circle_mm: float | None
+    views: tuple[ViewPlan, ...]
+    valid: tuple[bool, ...]
+
+    @property
+    def box(self) -> Grid:
+        """The voxels that are resampled and projected."""
+        x, y, z = (n + 2 * m for n, m in zip(self.grid.shape, self.margin, strict=True))
+        return Grid((x, y, z), self.grid.spacing_mm)
+
+
+def plain_study(person: Person, grid: Grid, geometry: Geometry, device: str | torch.device = "cpu") -> Study:
+    """The patient as they are: the grid resampled, the X-rays projected from the whole CT at its own resolution."""
+    mu = attenuation(body_of(person, device).float())
+    views = torch.stack([ray_sums(mu, person.index_to_mm, view) for view in geometry.views])
+    hu = torch.from_numpy(resample(person, grid)).to(device)
+    return Study(hu, views, views.new_ones(len(views)), _matrices(geometry.views, device))
 
 
 def augmented_study(
@@ -102,8 +189,9 @@ def augmented_study(
     config: AugmentConfig,
     rng: np.random.Generator,
     display_p99: Sequence[float],
+    body: Tensor | None = None,
 ) -> Study:
-    """A random study of the person; the same generator state gives the same study.
+    """A random study of the patient; the same generator state gives the same study.
 
     Args:
         person: whose CT.
@@ -112,80 +200,111 @@ def augmented_study(
         config: how far it may differ.
         rng: where the chances come from.
         display_p99: per view, what the sampler scales a display picture's 99th percentile to.
+        body: `body_of(person, device)`, where that is kept; on its device the study is made.
     """
+    plan = draw_plan(person, grid, geometry, config, rng, display_p99)
+    return render(body_of(person) if body is None else body, plan)
+
+
+def body_of(person: Person, device: str | torch.device = "cpu") -> Tensor:
+    """The whole body on a device, int16 HU [x, y, z]."""
+    return torch.from_numpy(np.array(person.hu())).to(device)
+
+
+# ---------------------------------------------------------------------------------------------- on the host
+
+
+def draw_plan(
+    person: Person,
+    grid: Grid,
+    geometry: Geometry,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    display_p99: Sequence[float],
+) -> StudyPlan:
+    """All random choices of a study; the arguments are those of `augmented_study`."""
     spacing = np.asarray(grid.spacing_mm)
-    margin = np.round(np.asarray(config.margin_mm) / spacing).astype(int)
-    box_shape = np.asarray(grid.shape) + 2 * margin
-    box = _resampled_box(person, box_shape, spacing, config, rng)
-    box = _change_density(box, config, rng)
-    _insert_lesions(box, spacing, config, rng)
+    x, y, z = (int(m) for m in np.round(np.asarray(config.margin_mm) / spacing))
+    shape = np.asarray(grid.shape) + 2 * np.asarray((x, y, z))
+    positions = _draw_positions(person, shape, spacing, config, rng)
+    bone, lung = 1 + rng.uniform(-1, 1, 2) * config.density
+    density = (-1000.0, -1000.0 + 150.0 * lung, -400.0, 150.0, 150.0 + 2850.0 * bone)
+    lesions = _draw_lesions(shape, config, rng)
+    slices = circle = None
     if rng.random() < config.crop:
-        _cut_field_of_view(box, spacing, rng)
-    index_to_mm = np.diag([*spacing, 1.0])
-    index_to_mm[:3, 3] = -spacing * (box_shape - 1) / 2
-    mu = attenuation(box)
+        if rng.random() < 0.5:
+            half = rng.uniform(110, 160) / spacing[2]
+            slices = int(max(0, shape[2] / 2 - half)), int(min(shape[2], shape[2] / 2 + half))
+        else:
+            circle = rng.uniform(140, 190)
     cone = rng.random() < config.cone
     sdd = rng.uniform(1000, 2000)
     sod = sdd - rng.uniform(180, 420)
-    views, projections = [], []
-    for view, reference in zip(geometry.views, display_p99, strict=True):
-        true, told = _posed_views(view, cone, sod, sdd, config, rng)
-        image = project(mu, index_to_mm, true, threads=1)
-        image = radiograph(image, view.spacing_mm, reference, config.radiograph, rng)
-        views.append(_degrade(image, config, rng))
-        projections.append(told.matrix)
-    valid = (rng.random(len(views)) >= np.asarray(config.drop)).astype(np.float32)
-    if not valid.any():
-        valid[0] = 1.0
-    cut = tuple(slice(m, m + n) for m, n in zip(margin, grid.shape, strict=True))
-    return Study(
-        np.ascontiguousarray(box[cut]),
-        np.stack(views) * valid[:, None, None],
-        valid,
-        np.stack(projections).astype(np.float32),
+    views = tuple(
+        _draw_view(view, reference, cone, sod, sdd, config, rng)
+        for view, reference in zip(geometry.views, display_p99, strict=True)
+    )
+    valid = rng.random(len(views)) >= np.asarray(config.drop)
+    valid[0] |= not valid.any()
+    return StudyPlan(
+        grid, (x, y, z), positions, density, lesions, slices, circle, views, tuple(bool(given) for given in valid)
     )
 
 
-def _resampled_box(
-    person: Person, shape: npt.NDArray[np.int64], spacing: FloatArray, config: AugmentConfig, rng: np.random.Generator
+def _draw_positions(
+    person: Person, shape: npt.NDArray[np.int64], spacing: AffineArray, config: AugmentConfig, rng: np.random.Generator
 ) -> FloatArray:
-    """The person's body on the box's voxels, posed and warped; outside is air."""
+    """Where the box's nodes lie in the body: a random pose and a smooth random displacement."""
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * config.rotation_deg)
     scales = np.exp(rng.uniform(-1, 1) * config.scale + rng.uniform(-0.5, 0.5, 3) * config.scale)
     if rng.random() < config.flip:
         scales[0] = -scales[0]
-    matrix = _rotation(angles) @ np.diag(1 / scales)
-    shift = rng.uniform(-1, 1, 3) * config.shift_mm
-    mm_to_index = np.linalg.inv(person.index_to_mm)
-    # box voxel -> box mm -> person mm -> person voxel -> grid_sample's [-1, 1], composed into one affine.
-    to_mm = np.diag([*spacing, 1.0])
-    to_mm[:3, 3] = -spacing * (np.asarray(shape) - 1) / 2
     pose = np.eye(4)
-    pose[:3, :3] = matrix
-    pose[:3, 3] = shift
-    source_shape = np.asarray(person.hu().shape)
-    to_unit = np.diag([*(2 / source_shape), 1.0])
-    to_unit[:3, 3] = 1 / source_shape - 1
-    affine = to_unit @ mm_to_index @ pose @ to_mm
-    axes = [np.arange(n, dtype=np.float32) for n in shape]
-    grid = torch.from_numpy(np.zeros((*shape, 3), np.float32))
-    for axis in range(3):
-        row = affine[axis]
-        parts = [torch.from_numpy((row[k] * axes[k]).astype(np.float32)) for k in range(3)]
-        grid[..., axis] = parts[0][:, None, None] + parts[1][None, :, None] + (parts[2] + float(row[3]))[None, None, :]
-    if config.warp_mm > 0:
-        nodes = rng.normal(0, config.warp_mm, (1, 3, 6, 6, 6)).astype(np.float32)
-        smooth = functional.avg_pool3d(torch.from_numpy(nodes), 3, 1, 1, count_include_pad=False) * 2.5
-        field = functional.interpolate(smooth, size=tuple(int(n) for n in shape), mode="trilinear", align_corners=True)
-        for axis in range(3):
-            grid[..., axis] += field[0, axis] * float((to_unit @ mm_to_index)[axis, axis])
-    # grid_sample's last axis order is (z, y, x) for a volume stored (x, y, z).
-    source = torch.from_numpy(np.asarray(person.hu(), np.float32) + 1000.0)[None, None]
-    sampled = functional.grid_sample(source, grid.flip(-1)[None], mode="bilinear", align_corners=False)
-    return np.asarray(sampled[0, 0].numpy() - 1000.0, np.float32)
+    pose[:3, :3] = _rotation(angles) @ np.diag(1 / scales)
+    pose[:3, 3] = rng.uniform(-1, 1, 3) * config.shift_mm
+    # body mm -> body voxel -> grid_sample's [-1, 1] between the outer faces
+    body_shape = np.asarray(person.shape)
+    to_unit = np.diag([*(2 / body_shape), 1.0])
+    to_unit[:3, 3] = 1 / body_shape - 1
+    to_unit = to_unit @ np.linalg.inv(person.index_to_mm)
+    displacement = _draw_displacement(config, rng)
+    to_mm = centred_affine(shape.tolist(), spacing.tolist())
+    steps = [np.linspace(0, n - 1, displacement.shape[1]) for n in shape]
+    index = np.stack(np.meshgrid(*steps, indexing="ij")).reshape(3, -1)
+    mm = pose[:3, :3] @ (to_mm[:3, :3] @ index + to_mm[:3, 3:]) + pose[:3, 3:] + displacement.reshape(3, -1)
+    unit = to_unit[:3, :3] @ mm + to_unit[:3, 3:]
+    return np.ascontiguousarray(unit[::-1].reshape(displacement.shape), np.float32)  # grid_sample's order is z, y, x
 
 
-def _rotation(angles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _draw_displacement(config: AugmentConfig, rng: np.random.Generator) -> AffineArray:
+    """Displacement in mm at nodes, float64 [3, N, N, N]: the coarse warp, and the fine one where there is any."""
+    if not config.warp_mm and not config.fine_warp_mm:
+        return np.zeros((3, 2, 2, 2))
+
+    def smooth(mm: float, nodes: int) -> Tensor:
+        normal = torch.from_numpy(rng.normal(0, mm, (1, 3, nodes, nodes, nodes)).astype(np.float32))
+        return functional.avg_pool3d(normal, 3, 1, 1, count_include_pad=False) * 2.5
+
+    field = smooth(config.warp_mm, _NODES)
+    if config.fine_warp_mm:
+        fine = 2 * _NODES - 1  # the coarse nodes and their middles, so that the coarse warp stays as it is
+        field = functional.interpolate(field, size=(fine,) * 3, mode="trilinear", align_corners=True)
+        field = field + smooth(config.fine_warp_mm, fine)
+    return np.asarray(field[0].numpy(), np.float64)
+
+
+def _draw_lesions(shape: npt.NDArray[np.int64], config: AugmentConfig, rng: np.random.Generator) -> tuple[Lesion, ...]:
+    """Up to `config.lesions` of them, anywhere but near the box's border."""
+    lesions = []
+    for _ in range(int(rng.integers(config.lesions + 1))):
+        radii = np.exp(rng.uniform(*np.log(config.lesion_mm)) + rng.uniform(-0.3, 0.3, 3))
+        value = rng.uniform(*LESION_HU[int(rng.integers(len(LESION_HU)))])
+        centre = rng.uniform(0.15, 0.85, 3) * shape
+        lesions.append(Lesion(tuple(centre.tolist()), tuple(radii.tolist()), value))
+    return tuple(lesions)
+
+
+def _rotation(angles: npt.NDArray[np.float64]) -> AffineArray:
     """Rotation about x, then y, then z, in radians."""
     result = np.eye(3)
     for axis, angle in enumerate(angles):
@@ -197,59 +316,16 @@ def _rotation(angles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return result
 
 
-def _change_density(hu: FloatArray, config: AugmentConfig, rng: np.random.Generator) -> FloatArray:
-    """Denser or lighter bone (above 150 HU) and lung (below -400 HU), as people and scanners differ."""
-    bone, lung = 1 + rng.uniform(-1, 1, 2) * config.density
-    knots = np.asarray([-1000.0, -850.0, -400.0, 150.0, 3000.0])
-    values = np.asarray([-1000.0, -1000.0 + 150.0 * lung, -400.0, 150.0, 150.0 + 2850.0 * bone])
-    return np.asarray(np.interp(hu, knots, values), np.float32)
-
-
-LESION_HU = ((0.0, 80.0), (0.0, 80.0), (0.0, 80.0), (200.0, 900.0), (-1000.0, -700.0))
-"""Ranges that a lesion's HU are drawn from, one of them each time: masses, calcifications, cavities."""
-
-LESION_EDGE_MM = 2.0
-
-
-def _insert_lesions(hu: FloatArray, spacing: FloatArray, config: AugmentConfig, rng: np.random.Generator) -> None:
-    """Put ellipsoids of another density into the body, in place.
-
-    Only the X-rays tell where they are: a network that draws the anatomy it remembers misses them.
-    """
-    for _ in range(int(rng.integers(config.lesions + 1))):
-        radii = np.exp(rng.uniform(*np.log(config.lesion_mm)) + rng.uniform(-0.3, 0.3, 3))
-        value = rng.uniform(*LESION_HU[int(rng.integers(len(LESION_HU)))])
-        centre = rng.uniform(0.15, 0.85, 3) * hu.shape
-        reach = (radii + 3 * LESION_EDGE_MM) / spacing
-        low = np.maximum(centre - reach, 0).astype(int)
-        high = np.minimum(centre + reach + 1, hu.shape).astype(int)
-        part = hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        axes = np.ogrid[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        squares = [((axis - c) * s / r) ** 2 for axis, c, s, r in zip(axes, centre, spacing, radii, strict=True)]
-        outside_mm = (np.sqrt(sum(squares)) - 1) * radii.min()
-        share = np.where(part > -1000, 1 / (1 + np.exp(np.clip(outside_mm / (LESION_EDGE_MM / 2), -30, 30))), 0)
-        part += (share * (value - part)).astype(np.float32)
-
-
-def _cut_field_of_view(hu: FloatArray, spacing: FloatArray, rng: np.random.Generator) -> None:
-    """Air beyond a shorter scan or a narrower scan circle, in place."""
-    x, y, z = hu.shape
-    if rng.random() < 0.5:
-        half = rng.uniform(110, 160) / spacing[2]
-        low, high = int(max(0, z / 2 - half)), int(min(z, z / 2 + half))
-        hu[:, :, :low] = -1000
-        hu[:, :, high:] = -1000
-    else:
-        radius = rng.uniform(140, 190)
-        gx, gy = np.ogrid[:x, :y]
-        outside = ((gx - x / 2) * spacing[0]) ** 2 + ((gy - y / 2) * spacing[1]) ** 2 > radius**2
-        hu[outside] = -1000
-
-
-def _posed_views(
-    view: View, cone: bool, sod: float, sdd: float, config: AugmentConfig, rng: np.random.Generator
-) -> tuple[View, View]:
-    """The view as it is taken, and as the network is told that it is."""
+def _draw_view(
+    view: View,
+    reference_p99: float,
+    cone: bool,
+    sod: float,
+    sdd: float,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> ViewPlan:
+    """The view's place, and what happens to its X-ray."""
     angle = view.angle_deg + rng.uniform(-1, 1) * config.view_deg
     error = rng.uniform(-1, 1) * config.unknown_deg
     name = view.name
@@ -265,12 +341,117 @@ def _posed_views(
             return View.cone(name, degrees, sod_mm=sod, sdd_mm=sdd, shape=view.shape, spacing_mm=spacing)
         return View.parallel(name, degrees, shape=view.shape, spacing_mm=view.spacing_mm)
 
-    return at(angle + error), at(angle)
+    looks = config.radiograph
+    physics = imaging.draw_physics(looks, rng) if rng.random() < looks.physics else None
+    display = imaging.draw_display(looks, view.shape, rng) if rng.random() < looks.display else None
+    tone = (rng.uniform(0.75, 1.3), rng.uniform(0.85, 1.15)) if rng.random() < config.uncalibrated else None
+    noise = rng.uniform(0, config.noise)
+    seed = int(rng.integers(2**62))
+    return ViewPlan(at(angle + error), at(angle), view.spacing_mm, reference_p99, physics, display, tone, noise, seed)
 
 
-def _degrade(image: FloatArray, config: AugmentConfig, rng: np.random.Generator) -> FloatArray:
-    """Another intensity scale for some views, and white noise; nothing below 0."""
-    if rng.random() < config.uncalibrated:
-        image = degradation.gamma(image, rng.uniform(0.75, 1.3), rng.uniform(0.85, 1.15))
-    sigma = rng.uniform(0, config.noise) * max(float(image.max()), 1e-3)
-    return np.clip(image + rng.normal(0, sigma, image.shape), 0, None).astype(np.float32)
+# ---------------------------------------------------------------------------------------------- on the device
+
+
+@torch.no_grad()
+def render(body: Tensor, plan: StudyPlan) -> Study:
+    """The planned study, on the body's device.
+
+    Args:
+        body: int16 HU [x, y, z]; outside is air.
+        plan: drawn for this body.
+    """
+    box = _posed(body, plan)
+    mu, affine = attenuation(box), plan.box.index_to_mm
+    views = [
+        _pictured(ray_sums(mu, affine, view.taken), view) if given else mu.new_zeros(view.taken.shape)
+        for view, given in zip(plan.views, plan.valid, strict=True)
+    ]
+    cut = tuple(slice(m, m + n) for m, n in zip(plan.margin, plan.grid.shape, strict=True))
+    valid = torch.tensor(plan.valid, dtype=torch.float32, device=body.device)
+    stated = _matrices([view.stated for view in plan.views], body.device)
+    return Study(box[cut].contiguous(), torch.stack(views), valid, stated)
+
+
+def _posed(body: Tensor, plan: StudyPlan) -> Tensor:
+    """The body on the box's voxels, float32 HU: posed, warped, its density changed and its field of view cut."""
+    x, y, z = plan.box.shape
+    nodes = torch.from_numpy(plan.positions).to(body.device).movedim(0, 1)
+    # Linear along y and z once, then along x from node to node: far cheaper than a trilinear upsampling.
+    nodes = functional.interpolate(nodes, size=(y, z), mode="bilinear", align_corners=True)
+    nodes = nodes.permute(0, 2, 3, 1).contiguous()
+    source = body.float().sub_(AIR_HU)[None, None]
+    at = np.linspace(0, len(nodes) - 1, x)
+    box = source.new_empty(x, y, z)
+    for segment in range(len(nodes) - 1):
+        rows = np.flatnonzero(np.minimum(at.astype(int), len(nodes) - 2) == segment)
+        if not len(rows):
+            continue
+        share = torch.from_numpy((at[rows] - segment).astype(np.float32)).to(body.device)
+        where = torch.lerp(nodes[segment], nodes[segment + 1], share[:, None, None, None])
+        sampled = functional.grid_sample(source, where[None], mode="bilinear", align_corners=False)[0, 0]
+        box[rows[0] : rows[-1] + 1] = interpolated(sampled.add_(AIR_HU), _DENSITY_HU, plan.density)
+    for lesion in plan.lesions:
+        _insert(box, lesion, plan.grid.spacing_mm)
+    if plan.slices is not None:
+        low, high = plan.slices
+        box[:, :, :low] = AIR_HU
+        box[:, :, high:] = AIR_HU
+    if plan.circle_mm is not None:
+        across, along = (
+            (torch.arange(n, dtype=torch.float64, device=body.device) - n / 2) * pitch
+            for n, pitch in zip((x, y), plan.grid.spacing_mm[:2], strict=True)
+        )
+        outside = across[:, None].square() + along.square() > plan.circle_mm**2
+        box.masked_fill_(outside[:, :, None], AIR_HU)
+    return box
+
+
+def _insert(box: Tensor, lesion: Lesion, spacing_mm: tuple[float, float, float]) -> None:
+    """Put an ellipsoid of another density into the body, in place.
+
+    Only the X-rays tell where it is: a network that draws the anatomy it remembers misses it.
+    """
+    cut, squares = [], []
+    for axis, (centre, radius, pitch) in enumerate(zip(lesion.centre, lesion.radii_mm, spacing_mm, strict=True)):
+        reach = (radius + 3 * LESION_EDGE_MM) / pitch
+        low, high = int(max(centre - reach, 0)), int(min(centre + reach + 1, box.shape[axis]))
+        index = torch.arange(low, high, dtype=torch.float64, device=box.device)
+        squares.append(
+            ((index - centre) * (pitch / radius)).square().reshape([-1 if k == axis else 1 for k in range(3)])
+        )
+        cut.append(slice(low, high))
+    part = box[tuple(cut)]
+    outside_mm = ((squares[0] + squares[1] + squares[2]).sqrt() - 1) * min(lesion.radii_mm)
+    share = torch.sigmoid(-outside_mm / (LESION_EDGE_MM / 2)).float() * (part > AIR_HU)
+    part.add_(share * (lesion.hu - part))
+
+
+def interpolated(values: Tensor, knots: Sequence[float], results: Sequence[float]) -> Tensor:
+    """`numpy.interp` on a device: piecewise linear between knots, constant beyond them; float32."""
+    total = torch.full_like(values, results[0])
+    pairs = list(zip(knots, results, strict=True))
+    for (low, start), (high, end) in zip(pairs, pairs[1:], strict=False):
+        total.add_((values - low).clamp_(0, high - low), alpha=(end - start) / (high - low))
+    return total
+
+
+def _pictured(image: Tensor, view: ViewPlan) -> Tensor:
+    """What becomes of a view's line integrals: physics, display, another calibration, white noise; nothing below 0."""
+    generator = torch.Generator(image.device).manual_seed(view.seed)
+    if view.physics is not None:
+        image = imaging.detected(image, view.spacing_mm, view.physics, generator)
+    if view.display is not None:
+        image = imaging.displayed(image, view.reference_p99, view.display)
+    if view.tone is not None:
+        image = imaging.toned(image, *view.tone)
+    if view.noise:
+        sigma = view.noise * image.max().clamp(min=1e-3)
+        noise = torch.randn(image.shape, generator=generator, device=image.device)
+        image = image + noise * sigma
+    return image.clamp(min=0)
+
+
+def _matrices(views: Sequence[View], device: str | torch.device) -> Tensor:
+    """Patient mm to pixels, float32 [V, 3, 4]."""
+    return torch.from_numpy(np.stack([view.matrix for view in views]).astype(np.float32)).to(device)

@@ -2,20 +2,21 @@
 
 Line integrals go in and come out, in the domain that the sampler brings real radiographs to: a display picture passes
 through `x2ct.xrays.exposure`'s chain just as one from a file does, with the same reference.
+
+What happens to an X-ray is drawn on the host (`draw_physics`, `draw_display`) and done on the image's device.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from x2ct.xrays import degradation, exposure
-from x2ct.xrays.picture import Picture
-
-FloatImage = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -61,88 +62,183 @@ NONE = RadiographConfig(physics=0.0, display=0.0)
 """X-rays stay line integrals."""
 
 
-def radiograph(
-    image: FloatImage,
-    spacing_mm: tuple[float, float],
-    reference_p99: float,
-    config: RadiographConfig,
-    rng: np.random.Generator,
-) -> FloatImage:
-    """An X-ray as a detector, and perhaps a workstation, would give it; the same generator state, the same picture.
+@dataclass(frozen=True)
+class Physics:
+    """The strengths of one X-ray's detector physics; 0 leaves an effect out.
 
-    Args:
-        image: line integrals, float32 (rows, columns).
-        spacing_mm: pixel pitch (rows, columns).
-        reference_p99: what the sampler scales a display picture's 99th percentile to, for this view.
-        config: how far it may go.
-        rng: where the chances come from.
-
-    Returns:
-        (rows, columns) float32 in the domain of line integrals.
+    Attributes:
+        scatter: scattered over primary intensity.
+        glare: share of the light that strays.
+        spread_mm: standard deviation of the spread of both.
+        blur_mm: standard deviation of focal spot and detector.
+        photons: per pixel where nothing attenuates.
     """
-    if rng.random() < config.physics:
-        image = detected(image, spacing_mm, config, rng)
-    if rng.random() < config.display:
-        image = displayed(image, reference_p99, config, rng)
-    return image
+
+    scatter: float
+    glare: float
+    spread_mm: float
+    blur_mm: float
+    photons: float
 
 
-def detected(
-    image: FloatImage, spacing_mm: tuple[float, float], config: RadiographConfig, rng: np.random.Generator
-) -> FloatImage:
-    """Scatter, veiling glare, blur and photon noise, in the order in which they happen; still line integrals."""
+@dataclass(frozen=True)
+class Marker:
+    """A lead letter: the row and column of its middle, its height in pixels, its text, and its line integral."""
 
-    def pixels(millimetres: float) -> tuple[float, float]:
-        return millimetres / spacing_mm[0], millimetres / spacing_mm[1]
+    centre: tuple[float, float]
+    height: int
+    letter: str
+    line_integral: float
 
+
+@dataclass(frozen=True)
+class Display:
+    """How one X-ray becomes a display picture.
+
+    Attributes:
+        gamma: exponent of the tone curve.
+        clip: per cent of the pixels that the window cuts off at the lower and at the upper end.
+        blades: rows at the top and bottom, columns at the left and right under collimator blades; None for no blades.
+        levels: the highest grey level, 255 or 65535.
+        marker: a lead letter, if any.
+    """
+
+    gamma: float
+    clip: tuple[float, float]
+    blades: tuple[int, int, int, int] | None
+    levels: int
+    marker: Marker | None
+
+
+def draw_physics(config: RadiographConfig, rng: np.random.Generator) -> Physics:
+    """Strengths up to the configuration's; doses evenly in the logarithm."""
     shares = rng.random(4)
-    if config.scatter:
-        image = degradation.scatter(image, config.scatter * shares[0], pixels(config.spread_mm))
-    if config.glare:
-        image = degradation.veiling_glare(image, config.glare * shares[1], pixels(config.spread_mm))
-    if config.blur_mm:
-        image = degradation.blur(image, pixels(config.blur_mm * shares[2]))
     low, high = config.photons
-    if low:
-        dose = math.exp(math.log(low) + shares[3] * math.log(high / low))
-        image = degradation.poisson_noise(image, dose, rng)
-    return image
+    dose = math.exp(math.log(low) + shares[3] * math.log(high / low)) if low else 0.0
+    return Physics(
+        config.scatter * shares[0], config.glare * shares[1], config.spread_mm, config.blur_mm * shares[2], dose
+    )
 
 
-def displayed(
-    image: FloatImage, reference_p99: float, config: RadiographConfig, rng: np.random.Generator
-) -> FloatImage:
-    """A display picture made of line integrals, and read back as the sampler reads one: not calibrated any more."""
-    picture = Picture(display_picture(image, config, rng).astype(np.float32))
-    return exposure.run(exposure.intensity_stages(reference_p99), picture).values
-
-
-def display_picture(image: FloatImage, config: RadiographConfig, rng: np.random.Generator) -> npt.NDArray[np.uint16]:
-    """Line integrals with letter, tone curve, window and blades as grey levels, dense bright; 0 to 255 or to 65535."""
-    if rng.random() < config.marker:
-        image = _marked(image, rng)
-    image = degradation.gamma(image, math.exp(rng.uniform(-1, 1) * config.gamma))
-    low, high = np.percentile(image, np.asarray([0, 100]) + rng.uniform(0, 1, 2) * (config.clip, -config.clip))
-    if rng.random() < config.collimate:  # after the window was set: it is set on what is exposed
-        image = _collimated(image, config.blade, rng)
+def draw_display(config: RadiographConfig, shape: tuple[int, int], rng: np.random.Generator) -> Display:
+    """A display picture's looks, for an image of (rows, columns)."""
+    marker = _draw_marker(shape, rng) if rng.random() < config.marker else None
+    gamma = math.exp(rng.uniform(-1, 1) * config.gamma)
+    low, high = rng.uniform(0, 1, 2) * config.clip
+    blades = _draw_blades(shape, config.blade, rng) if rng.random() < config.collimate else None
     levels = 255 if rng.random() < config.eight_bit else 65535
-    unit = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
-    return np.asarray(np.rint(unit * levels), np.uint16)
+    return Display(gamma, (low, high), blades, levels, marker)
 
 
-def _collimated(image: FloatImage, blade: float, rng: np.random.Generator) -> FloatImage:
-    """One to four blades."""
-    sides = np.repeat(image.shape, 2)
+def _draw_blades(shape: tuple[int, int], blade: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """None to four blades."""
+    sides = np.repeat(shape, 2)
     closed = rng.random(4) < 0.5
-    margins = (rng.uniform(0.02, max(blade, 0.02), 4) * sides * closed).astype(int)
-    top, bottom, left, right = (int(margin) for margin in margins)
-    return degradation.collimate(image, (top, bottom, left, right))
+    top, bottom, left, right = (int(n) for n in rng.uniform(0.02, max(blade, 0.02), 4) * sides * closed)
+    return top, bottom, left, right
 
 
-def _marked(image: FloatImage, rng: np.random.Generator) -> FloatImage:
+def _draw_marker(shape: tuple[int, int], rng: np.random.Generator) -> Marker:
     """A lead letter towards a corner, where radiographers put it."""
-    rows, columns = image.shape
+    rows, columns = shape
     row, column = rng.uniform(0.05, 0.25, 2)
     centre = rows * (row if rng.random() < 0.5 else 1 - row), columns * (column if rng.random() < 0.5 else 1 - column)
     height = int(rng.uniform(0.03, 0.07) * rows)
-    return degradation.marker(image, centre, height, rng.choice(("R", "L", "PA", "AP")), rng.uniform(2.0, 6.0))
+    return Marker(centre, height, str(rng.choice(("R", "L", "PA", "AP"))), rng.uniform(2.0, 6.0))
+
+
+# ---------------------------------------------------------------------------------------------- on the device
+
+
+def detected(image: Tensor, spacing_mm: tuple[float, float], physics: Physics, generator: torch.Generator) -> Tensor:
+    """Scatter, veiling glare, blur and photon noise, in the order in which they happen; still line integrals.
+
+    The same physics as `x2ct.xrays.degradation`'s functions of these names.
+
+    Args:
+        image: line integrals, float32 [rows, columns].
+        spacing_mm: pixel pitch (rows, columns).
+        physics: strengths.
+        generator: of the photon noise, on the image's device.
+    """
+    intensity = (-image).exp()
+    if physics.scatter:
+        intensity = intensity + physics.scatter * _smooth(intensity, spacing_mm, physics.spread_mm)
+    if physics.glare:
+        intensity = torch.lerp(intensity, _smooth(intensity, spacing_mm, physics.spread_mm), physics.glare)
+    if physics.blur_mm:
+        intensity = _smooth(intensity, spacing_mm, physics.blur_mm)
+    if physics.photons:
+        counts = torch.poisson(intensity.clamp_(min=degradation.DARKEST) * physics.photons, generator=generator)
+        intensity = counts.clamp_(min=1) / physics.photons
+        return -intensity.log()
+    return -intensity.clamp(min=degradation.DARKEST).log()
+
+
+def displayed(image: Tensor, reference_p99: float, display: Display) -> Tensor:
+    """A display picture made of line integrals, and read back as the sampler reads one: not calibrated any more.
+
+    The stages field, air and scale of `x2ct.xrays.exposure`; float32 [rows, columns].
+    """
+    grey = display_picture(image, display)
+    rows, columns = exposure.exposed_field(grey.cpu().numpy())  # a search for edges that reads the whole picture
+    result = torch.zeros_like(grey)
+    field = result[rows, columns]
+    field.copy_(grey[rows, columns])
+    field.sub_(_percentile(field, exposure.AIR_PERCENTILE)).clamp_(min=0)
+    top = _percentile(field, exposure.REFERENCE_PERCENTILE)
+    top = torch.where(top > 0, top, field.max())
+    return result.mul_(reference_p99 / torch.where(top > 0, top, torch.ones_like(top)))
+
+
+def display_picture(image: Tensor, display: Display) -> Tensor:
+    """Line integrals with letter, tone curve, window and blades as whole grey levels, dense bright, float32."""
+    if display.marker is not None:
+        mark = display.marker
+        lead = degradation.marker(
+            np.zeros(image.shape, np.float32), mark.centre, mark.height, mark.letter, mark.line_integral
+        )
+        image = image + torch.from_numpy(lead).to(image.device)
+    image = toned(image, display.gamma)
+    low, high = _percentile(image, display.clip[0]), _percentile(image, 100 - display.clip[1])
+    if display.blades is not None:  # after the window was set: it is set on what is exposed
+        blades = degradation.collimate(np.zeros(image.shape, np.float32), display.blades)
+        image = image + torch.from_numpy(blades).to(image.device)
+    unit = ((image - low) / (high - low).clamp(min=1e-6)).clamp_(0, 1)
+    return unit.mul_(display.levels).round_()
+
+
+def toned(image: Tensor, exponent: float, scale: float = 1.0) -> Tensor:
+    """Another intensity normalisation, as `degradation.gamma`: scale top (image / top)^exponent."""
+    positive = image.clamp(min=0)
+    top = _percentile(positive, 99).clamp(min=1e-3)
+    return (positive / top).pow_(exponent).mul_(top * scale)
+
+
+def _percentile(values: Tensor, per_cent: float) -> Tensor:
+    """The percentile as NumPy interpolates it, a tensor without axes; no copy to the host."""
+    flat = values.flatten()
+    rank = per_cent / 100 * (flat.numel() - 1)
+    below = int(rank)
+    low = flat.kthvalue(below + 1).values
+    if below == rank:
+        return low
+    return torch.lerp(low, flat.kthvalue(below + 2).values, rank - below)
+
+
+def _smooth(image: Tensor, spacing_mm: tuple[float, float], sigma_mm: float) -> Tensor:
+    """A Gaussian that takes what lies beyond the image as its border, as `degradation` does."""
+    down, across = (
+        _gaussian(size, round(sigma_mm / pitch, 4)) for size, pitch in zip(image.shape, spacing_mm, strict=True)
+    )
+    return down.to(image.device) @ image @ across.to(image.device).T
+
+
+@lru_cache(maxsize=16)
+def _gaussian(size: int, sigma_px: float) -> Tensor:
+    """The filter along one axis as a matrix, float32 [size, size]."""
+    from scipy import ndimage
+
+    return torch.from_numpy(
+        ndimage.gaussian_filter1d(np.eye(size), sigma_px, axis=0, mode="nearest").astype(np.float32)
+    )

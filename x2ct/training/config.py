@@ -158,6 +158,7 @@ class TrainConfig:
         workers: threads that make studies ahead; more do not change what is drawn.
         autocast: bf16 autocast.
         checkpoint_every: steps between checkpoints.
+        checkpoint_minutes: a checkpoint is also written so many minutes after the last; 0 for none by the clock.
         validate_every: steps between validations.
     """
 
@@ -181,6 +182,7 @@ class TrainConfig:
     workers: int = 1
     autocast: bool = True
     checkpoint_every: int = 250
+    checkpoint_minutes: float = 0.0
     validate_every: int = 500
 
     def __post_init__(self) -> None:

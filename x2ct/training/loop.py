@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from x2ct.data.augment import Study, plain_study
+from x2ct.data.augment import Study, interpolated, plain_study
 from x2ct.data.shards import Person, ShardSet
 from x2ct.grid import Grid
 from x2ct.model import X2CTModel
@@ -133,10 +132,12 @@ def train(
         size=config.pool,
         refresh=config.refresh,
         seed=config.seed,
-        workers=config.workers,
+        workers=config.workers if target.type == "cpu" else 0,
+        device=target,
     )
     meter = WorkMeter(target, torch.bfloat16 if config.autocast else torch.float32)
     started, before = time.monotonic(), state.seconds
+    saved = started
     with pool, Monitor(run_dir, state.step, meter) as monitor, _finish_on_signal() as caught:
         while state.progress < 1 and not caught:
             loss = train_step(state, pool, shard_set.grid, coords, meter)
@@ -148,8 +149,10 @@ def train(
             last = state.progress >= 1
             if held_out and (state.step % config.validate_every == 0 or last):
                 _validate(state, studies, coords, monitor, run_dir)
-            if state.step % config.checkpoint_every == 0 or last or caught:
+            waited = config.checkpoint_minutes > 0 and time.monotonic() - saved > 60 * config.checkpoint_minutes
+            if state.step % config.checkpoint_every == 0 or last or caught or waited:
                 checkpoint.save(state, run_dir)
+                saved = time.monotonic()
     return TrainResult(state.step, state.progress >= 1, state.seconds, caught[0] if caught else None)
 
 
@@ -237,7 +240,7 @@ def study_loss(
     """
     device = coords.device
     views, valid, projections = study_tensors([study], device)
-    x = torch.from_numpy(config.intensity.to_x(study.hu)).to(device)
+    x = interpolated(study.hu.to(device), config.intensity.hu, config.intensity.x)
     truth = torch.stack([x[patch.slices] for patch in patches])[:, None]
     sigma = draw_sigmas(len(patches), config.diffusion, generator).to(device)
     noise = torch.randn(truth.shape, generator=generator).to(device)
@@ -283,4 +286,5 @@ def _validate(
         with torch.no_grad():
             for value, kept in zip(state.model.parameters(), own, strict=True):
                 value.copy_(kept)
-    monitor.validation(state, result, watched, np.clip(studies["validation"][0].hu, *config.intensity.window_hu))
+    truth = studies["validation"][0].hu.clamp(*config.intensity.window_hu)
+    monitor.validation(state, result, watched, truth.cpu().numpy())

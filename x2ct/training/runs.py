@@ -81,7 +81,7 @@ def measured(config: TrainConfig, shards: ShardSet) -> TrainConfig:
         return config
     geometry = training_geometry(config)
     studies = [plain_study(person, shards.grid, geometry) for person in people_of(shards, config, "train")]
-    tops = np.median([[np.percentile(view, 99) for view in study.views] for study in studies], axis=0)
+    tops = np.median([[np.percentile(view.numpy(), 99) for view in study.views] for study in studies], axis=0)
     return dataclasses.replace(config, display_p99=tuple(round(float(top), 3) for top in tops))
 
 

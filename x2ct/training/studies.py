@@ -1,4 +1,7 @@
-"""A rolling pool of augmented studies: made ahead by a thread, and the same for the same step after any restart."""
+"""A rolling pool of augmented studies: made ahead by threads on a CPU, when they are drawn on a GPU.
+
+The same step draws the same study after any restart.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from x2ct.data.augment import AugmentConfig, Study, augmented_study
+from x2ct.data.augment import AugmentConfig, Study, augmented_study, body_of
 from x2ct.data.shards import Person
 from x2ct.geometry import Geometry
 from x2ct.grid import Grid
@@ -20,6 +25,19 @@ class StudyPool:
     """Study k depends on (seed, k) alone; step s draws from studies s // refresh ... s // refresh + size - 1.
 
     Making a study costs about as much as a training step, so each is drawn from several times while it is in the pool.
+
+    Args:
+        people: whose bodies; one after the other in a shuffled order.
+        grid: the voxels.
+        geometry: the bundle's own views.
+        config: how far studies differ from the patients.
+        display_p99: per view, what the sampler scales a display picture's 99th percentile to.
+        size: studies to draw from at a time.
+        refresh: steps after which the oldest study is replaced.
+        seed: of all studies and draws.
+        workers: threads that make studies ahead; 0 makes each in the calling thread when it is first drawn, which is
+            right for a GPU.
+        device: where studies are made and stay; on any but a CPU the bodies are kept there too, as int16.
     """
 
     def __init__(
@@ -34,29 +52,43 @@ class StudyPool:
         refresh: int,
         seed: int,
         workers: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         self._people = people
         self._grid, self._geometry, self._config, self._display_p99 = grid, geometry, config, display_p99
         self._size, self._refresh, self._seed, self._workers = size, refresh, seed, workers
         self._studies: dict[int, Future[Study]] = {}
-        self._worker = ThreadPoolExecutor(workers, thread_name_prefix="x2ct-studies", initializer=_yield_to_training)
+        self._device = torch.device(device)
+        self._bodies: dict[str, Tensor] = {}
+        self._threads = (
+            ThreadPoolExecutor(workers, thread_name_prefix="x2ct-studies", initializer=_yield_to_training)
+            if workers
+            else None
+        )
 
     def __enter__(self) -> StudyPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._worker.shutdown(wait=True, cancel_futures=True)
+        if self._threads is not None:
+            self._threads.shutdown(wait=True, cancel_futures=True)
 
     def draw(self, step: int) -> tuple[Study, np.random.Generator]:
         """The study of a step, and the step's own random generator."""
         first = step // self._refresh
         for index in [k for k in self._studies if k < first]:
             del self._studies[index]
-        for index in range(first, first + self._size + 2 * self._workers):  # each worker is two ahead
-            if index not in self._studies:
-                self._studies[index] = self._worker.submit(self._make, index)
         rng = np.random.default_rng([self._seed, 1, step])
-        return self._studies[first + int(rng.integers(self._size))].result(), rng
+        chosen = first + int(rng.integers(self._size))
+        if self._threads is None:
+            if chosen not in self._studies:
+                self._studies[chosen] = Future()
+                self._studies[chosen].set_result(self._make(chosen))
+        else:
+            for index in range(first, first + self._size + 2 * self._workers):  # each thread is two ahead
+                if index not in self._studies:
+                    self._studies[index] = self._threads.submit(self._make, index)
+        return self._studies[chosen].result(), rng
 
     def _make(self, index: int) -> Study:
         rng = np.random.default_rng([self._seed, 0, index])
@@ -64,7 +96,15 @@ class StudyPool:
         turn, place = divmod(index, len(self._people))
         order = np.random.default_rng([self._seed, 2, turn]).permutation(len(self._people))
         person = self._people[int(order[place])]
-        return augmented_study(person, self._grid, self._geometry, self._config, rng, self._display_p99)
+        body = self._body(person)
+        return augmented_study(person, self._grid, self._geometry, self._config, rng, self._display_p99, body)
+
+    def _body(self, person: Person) -> Tensor:
+        if self._device.type == "cpu":  # the file's pages are kept by the system
+            return body_of(person)
+        if person.id not in self._bodies:
+            self._bodies[person.id] = body_of(person, self._device)
+        return self._bodies[person.id]
 
 
 def _yield_to_training() -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from x2ct.data.augment import Study
+from x2ct.data.augment import Study, interpolated
 from x2ct.evaluation.metrics import bone_dice, psnr
 from x2ct.evaluation.protocol import average
 from x2ct.intensity import Intensity
@@ -61,25 +61,26 @@ def validate(
     sigma_data = model.config.sigma_data
     figures, losses, first = [], [], None
     for number, study in enumerate(studies):
-        truth = torch.from_numpy(intensity.to_x(study.hu))[None, None].to(device)
+        truth = interpolated(study.hu, intensity.hu, intensity.x)[None, None].to(device)
         noise = torch.randn(truth.shape, generator=torch.Generator().manual_seed(number)).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             conditions = model.condition(*study_tensors([study], device), coords[None])
             level = torch.full((1,), sigma_max, device=device)
             denoised = model.denoiser(noise * sigma_max, level, *conditions).float()
-            mean = intensity.to_hu(denoised[0, 0].cpu().numpy())
+            mean = interpolated(denoised[0, 0], intensity.x, intensity.hu).cpu().numpy()
             row = [float((denoised - truth).square().mean()) * edm_weight(sigma_max, sigma_data)]
             for sigma in LEVELS:
                 level = torch.full((1,), sigma, device=device)
                 result = model.denoiser.denoise(truth + noise * sigma, level, *conditions).float()
                 row.append(float((result - truth).square().mean()) * edm_weight(sigma, sigma_data))
                 if sigma == LEVELS[1]:
-                    low = intensity.to_hu(result[0, 0].cpu().numpy())
+                    low = interpolated(result[0, 0], intensity.x, intensity.hu).cpu().numpy()
+        hu = study.hu.cpu().numpy()
         figures.append(
             {
-                "mean_psnr": psnr(study.hu, mean, intensity.window_hu),
-                "mean_bone_dice": bone_dice(study.hu, mean),
-                "low_bone_dice": bone_dice(study.hu, low),
+                "mean_psnr": psnr(hu, mean, intensity.window_hu),
+                "mean_bone_dice": bone_dice(hu, mean),
+                "low_bone_dice": bone_dice(hu, low),
             }
         )
         losses.append(row)
@@ -91,7 +92,7 @@ def validate(
 
 def study_tensors(studies: list[Study], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """views [N, V, 1, H, W], valid [N, V] and P [N, V, 3, 4] of studies, as the networks take them."""
-    views = torch.from_numpy(np.stack([study.views for study in studies]))[:, :, None]
-    valid = torch.from_numpy(np.stack([study.valid for study in studies]))
-    projections = torch.from_numpy(np.stack([study.projections for study in studies]))
+    views = torch.stack([study.views for study in studies])[:, :, None]
+    valid = torch.stack([study.valid for study in studies])
+    projections = torch.stack([study.projections for study in studies])
     return views.to(device), valid.to(device), projections.to(device)

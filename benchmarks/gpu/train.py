@@ -1,0 +1,172 @@
+"""Train on a GPU machine that is lent for minutes: nothing but training, and its results outside as they come.
+
+    python benchmarks/gpu/train.py patients.tar OUT --until $(($(date +%s) + 530)) --config benchmarks/gpu/chest.json
+
+Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image and safetensors; no compiled part of x2ct. A first process
+unpacks, watches and copies, a second one trains, so that a crash of the second ends nothing: it is started again from
+its checkpoint. OUT gets the last average (checkpoint.safetensors) as often as --every says, the best one
+(best.safetensors), config.json, validation.jsonl and train.log, each replaced as a whole: whatever is killed, and when,
+OUT is a run that `x2ct export` takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works in a checkout, installed or not
+
+from benchmarks.gpu import slim
+from benchmarks.gpu.pack import unpack
+from x2ct.errors import InputError, X2CTError
+
+LAST_S = 20.0
+"""Seconds before the deadline at which training is to have ended: the last validation and copies come after it."""
+
+STOP_S = 4.0
+"""Seconds before the deadline at which what still runs is stopped."""
+
+ATTEMPTS = 5
+"""Crashes of the training after which it is not started again."""
+
+
+def main() -> int:
+    """Train, and copy as it goes; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("patients", type=Path, help="an archive of benchmarks/gpu/pack.py, or shards")
+    parser.add_argument("out", type=Path, help="the folder for results")
+    parser.add_argument("--until", type=float, required=True, help="when all ends, in seconds since 1970")
+    parser.add_argument("--config", type=Path, required=True, help="a training configuration; its minutes are not used")
+    parser.add_argument("--init", type=Path, help="a run whose average is the start: benchmarks/gpu/slim.py BUNDLE")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/x2ct-train"), help="a folder for shards and the run")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--every", type=float, default=30.0, help="seconds between two copies of the last average")
+    parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    try:
+        return train(args) if args.child else watch(args)
+    except X2CTError as error:
+        print(f"train: error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+# ---------------------------------------------------------------------------------------------- the second process
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train to the deadline, or go on with a run."""
+    from x2ct.training import TrainConfig
+    from x2ct.training import train as run
+    from x2ct.training.checkpoint import CHECKPOINT_FILE, read_progress
+    from x2ct.training.runs import starting_weights
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    folder = args.work / "run"
+    resume = (folder / CHECKPOINT_FILE).is_file()
+    spent = read_progress(folder)[1] if resume else 0.0
+    config = dataclasses.replace(TrainConfig.load(args.config), steps=0, minutes=1.0)
+    result = run(
+        _shards(args),
+        folder,
+        None if resume else config,
+        resume=resume,
+        minutes=(spent + max(args.child - time.time(), 1.0)) / 60,
+        init=starting_weights(args.init) if args.init and not resume else None,
+        device=args.device,
+        threads=1 if args.device == "cpu" else 0,
+    )
+    logging.info("%d steps in %.0f s", result.steps, result.seconds)
+    return 0
+
+
+def _shards(args: argparse.Namespace) -> Path:
+    return Path(args.patients) if args.patients.is_dir() else Path(args.work) / "shards"
+
+
+# ---------------------------------------------------------------------------------------------- the first process
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Unpack, start the training as often as it takes, copy its results, and end in time."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.until - time.time() < LAST_S + 5:
+        found = f"{args.until - time.time():.0f} s from now"
+        raise InputError.of("--until", "deadline", found=found, expected=f"at least {LAST_S + 5:.0f} s from now")
+    if not (_shards(args) / "index.json").is_file():
+        unpack(args.patients, _shards(args))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    copies = Copies(args.work / "run", args.out, args.every)
+    code = 1
+    with (args.out / "train.log").open("ab", buffering=0) as log:
+        for _ in range(ATTEMPTS):
+            code = _attempt(args, copies, log.fileno())
+            if code == 0 or time.time() > args.until - LAST_S:
+                break
+            print(f"train: the training ended with code {code}, see train.log; it is started again", file=sys.stderr)
+    return code
+
+
+def _attempt(args: argparse.Namespace, copies: Copies, log: int) -> int:
+    """One process that trains; return its exit code."""
+    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], f"--child={args.until - LAST_S}"]
+    environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"} | os.environ
+    child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    try:
+        while child.poll() is None:
+            time.sleep(0.2)
+            copies.update()
+            if time.time() > args.until - STOP_S:
+                child.send_signal(signal.SIGTERM)
+                if time.time() > args.until - STOP_S / 2:
+                    break
+    finally:
+        child.kill()
+        code = child.wait()
+        copies.update(now=True)
+    return code if code >= 0 else 128 - code  # as a shell counts signals
+
+
+class Copies:
+    """What comes home, brought up to date.
+
+    Args:
+        run: the run's folder.
+        out: the folder for results.
+        every: seconds between two copies of the last average; the best one is copied whenever there is a better.
+    """
+
+    def __init__(self, run: Path, out: Path, every: float) -> None:
+        self._run, self._out, self._every = run, out, every
+        self._seen: dict[str, int] = {}
+        self._copied = 0.0
+
+    def update(self, *, now: bool = False) -> None:
+        """Copy what is new and due."""
+        last, best = slim.AVERAGES
+        due = now or time.monotonic() - self._copied >= self._every
+        if due and self._copy(last):
+            self._copied = time.monotonic()
+            slim.texts(self._run, self._out)
+        if self._copy(best):
+            slim.texts(self._run, self._out)
+
+    def _copy(self, name: str) -> bool:
+        path = self._run / name
+        if not path.is_file() or path.stat().st_mtime_ns == self._seen.get(name):
+            return False
+        self._seen[name] = path.stat().st_mtime_ns
+        step = slim.average(path, self._out / name)
+        print(f"{name}: step {step}", file=sys.stderr, flush=True)
+        return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
