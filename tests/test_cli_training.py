@@ -92,7 +92,7 @@ def test_a_patient_table_and_contact_sheets_by_command(folder: Path, tmp_path: P
     [
         (["train", "nowhere", "-o", "run"], "nowhere"),
         (["train", "nowhere", "-o", "run", "--config", "nowhere.json"], "nowhere.json"),
-        (["train", "nowhere", "-o", "run", "--resume", "--steps", "3"], "--steps"),
+        (["train", "nowhere", "-o", "run", "--resume", "--seed", "3"], "--seed"),
         (["train", "nowhere", "-o", "run", "--init", "elsewhere"], "elsewhere"),
         (["prepare", "nowhere", "-o", "shards"], "nowhere"),
         (["prepare", ".", "-o", "shards", "--centre", "mind"], "mind"),

@@ -128,7 +128,7 @@ def test_only_openvino_has_8_bits(convolution: tuple[str, Array]) -> None:
     from x2ct.runtimes import find_runtime
 
     place = str(find_runtime("onnxruntime").folder)
-    with pytest.raises(MissingRuntimeError, match=r"precision int8: .* in f32 only"):
+    with pytest.raises(MissingRuntimeError, match=r"precision int8: .* in f32, f16 only"):
         _core.Network(convolution[0], backend="onnxruntime", precision="int8", runtime_dir=place)
 
 

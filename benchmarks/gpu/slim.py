@@ -56,6 +56,7 @@ def join(source: Path, target: Path) -> None:
     names = [name for name in AVERAGES if (source / name).is_file()]
     if not names:
         raise InputError.of(source, "folder", found="no average", expected=f"{' or '.join(AVERAGES)}")
+    target.mkdir(parents=True, exist_ok=True)
     texts(source, target)
     for name in names:
         joined, first = _read(source / name)
