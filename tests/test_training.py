@@ -407,6 +407,21 @@ def test_one_step_of_either_optimiser_moves_every_weight(shards: Path, muon: flo
     assert kinds == ({"step", "exp_avg", "exp_avg_sq"} | ({"momentum_buffer"} if muon else set()))
 
 
+def test_the_denoiser_can_be_trained_alone(shards: Path) -> None:
+    config = dataclasses.replace(TINY, optim=dataclasses.replace(TINY.optim, denoiser_only=True))
+    state = new_state(config, torch.device("cpu"))
+    study = plain_study(ShardSet.open(shards).select("train")[0], GRID, training_geometry(TINY))
+    before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
+    coords = torch.from_numpy(GRID.coordinates())
+    patches = [Patch((0, 0, 0), (32, 32, 32))]
+    study_loss(state.model, study, patches, config, coords, torch.Generator().manual_seed(0)).backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step(1.0)
+    moved = {
+        name.split(".")[0] for name, value in state.model.named_parameters() if not torch.equal(value, before[name])
+    }
+    assert moved == {"denoiser"}
+
+
 def test_training_and_inference_sample_the_same_places(shards: Path) -> None:
     """Under autocast, points were projected in bfloat16: image features came from up to 3.7 pixels beside."""
     study = plain_study(ShardSet.open(shards).select("train")[0], GRID, training_geometry(TINY))

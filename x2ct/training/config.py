@@ -99,6 +99,8 @@ class OptimConfig:
         ema: relative widths of the power-function averages; the first is the one that is exported.
         bone_weight: extra weight of bone voxels in the loss.
         bone_hu: what counts as bone in the loss.
+        denoiser_only: leave encoder and lift as they are and train the denoiser alone, which makes a step cheaper; for
+            the end of a run, when samples are what lags behind.
         sketch_weight: weight of the whole volume as the condition alone tells it (see `Denoiser.sketch`).
     """
 
@@ -115,6 +117,7 @@ class OptimConfig:
     ema: tuple[float, ...] = (0.05, 0.1)
     bone_weight: float = 2.0
     bone_hu: float = 150.0
+    denoiser_only: bool = False
     sketch_weight: float = 1.0
 
     def __post_init__(self) -> None:

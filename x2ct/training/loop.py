@@ -245,13 +245,16 @@ def study_loss(
     sigma = draw_sigmas(len(patches), config.diffusion, generator).to(device)
     noise = torch.randn(truth.shape, generator=generator).to(device)
     with torch.autocast(device.type, torch.bfloat16) if config.autocast else nullcontext():
-        condition, sketch = model.condition(views, valid, projections, coords[None])
+        with torch.no_grad() if config.optim.denoiser_only else nullcontext():
+            condition, sketch = model.condition(views, valid, projections, coords[None])
         conditions = torch.cat([condition[(..., *patch.cells(config.model.stem))] for patch in patches])
         # The coarse prediction is the posterior mean by its own loss alone; the denoiser works about it as it is.
         sketches = torch.cat([sketch.detach()[(..., *patch.slices)] for patch in patches])
         noisy = truth + noise * sigma.reshape(-1, 1, 1, 1, 1)
         denoised = model.denoiser.denoise(noisy, sigma, conditions, sketches)
     loss = (edm_weight(sigma, config.model.sigma_data) * squared_error(denoised, truth, config)).mean()
+    if config.optim.denoiser_only:
+        return loss
     # EDM's weight where sigma goes to infinity, where the posterior mean is all that can be said.
     guide = squared_error(sketch, x[None, None], config).mean() / config.model.sigma_data**2
     return loss + config.optim.sketch_weight * guide
