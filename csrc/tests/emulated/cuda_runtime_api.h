@@ -16,6 +16,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -115,18 +116,22 @@ inline bool spoils() {
     return spoilt;
 }
 
+struct Free {
+    void operator()(char* memory) const { std::free(memory); }
+};
+using Piece = std::unique_ptr<char, Free>;
+
 /// Memory of a size and 512 bytes more: of several pieces the one that lies highest.
 inline char* piece_of(std::size_t bytes) {
     constexpr std::size_t kSmall = 64 << 10, kPieces = 16;
-    static std::map<std::size_t, std::vector<char*>> ready;
+    static std::map<std::size_t, std::vector<Piece>> ready;
     auto& pieces = ready[bytes];
     while (pieces.size() < (bytes <= kSmall ? kPieces : 1)) {
-        auto* const whole = static_cast<char*>(std::aligned_alloc(512, (bytes + 1023) / 512 * 512));
-        if (whole == nullptr) return nullptr;
-        pieces.push_back(whole);
+        pieces.emplace_back(static_cast<char*>(std::aligned_alloc(512, (bytes + 1023) / 512 * 512)));
+        if (pieces.back() == nullptr) return nullptr;
     }
     const auto highest = std::ranges::max_element(pieces);
-    char* const piece = *highest;
+    char* const piece = highest->release();
     pieces.erase(highest);
     return piece;
 }
