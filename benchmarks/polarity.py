@@ -160,7 +160,7 @@ def main() -> int:
         "",
         "Printed by `python benchmarks/polarity.py`: each file as it is, and its picture written again with right and",
         "wrong tags. *Wrong* tags say that dense tissue is where it is not.",
-        "docs/xrays.md has the rule, under "Polarity".",
+        'docs/xrays.md has the rule, under "Polarity".',
         f"The least contrast of a picture the right way round was {least:.2f}; {DECIDES:g} settles it.",
         *table(results),
     ]
