@@ -375,7 +375,8 @@ def test_a_graph_whose_inside_is_typed_computes_in_its_type(precision: str, boun
 
     bundle = Bundle.load("chest")
     plain = onnx.load(bundle.file_of(bundle.networks.denoiser))
-    sizes = {"x": (1, 1, 16, 16, 16), "sigma": (1,), "c0": (1, 96, 4, 4, 4), "c1": (1, 1, 16, 16, 16)}
+    width = {port.name: port.type.tensor_type.shape.dim for port in plain.graph.input}["c0"][1].dim_value
+    sizes = {"x": (1, 1, 16, 16, 16), "sigma": (1,), "c0": (1, width, 4, 4, 4), "c1": (1, 1, 16, 16, 16)}
     rng = np.random.default_rng(0)
     values = {name: rng.normal(size=size).astype(np.float32) for name, size in sizes.items()}
     values["sigma"] = np.full(1, 0.5, np.float32)
