@@ -29,7 +29,7 @@ from x2ct.training.config import DiffusionConfig, PatchConfig
 from x2ct.training.loop import new_state, study_loss
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.patches import Patch, draw_patches
-from x2ct.training.runs import starting_weights, training_geometry
+from x2ct.training.runs import initialise, starting_weights, training_geometry
 from x2ct.training.studies import StudyPool
 from x2ct.training.validate import study_tensors
 
@@ -251,6 +251,9 @@ def test_a_run_can_start_from_another(shards: Path, tmp_path: Path) -> None:
     given, taken = (load_run(tmp_path / "first")[1], load_run(tmp_path / "second", raw=True)[1])
     pairs = zip(given.parameters(), taken.parameters(), strict=True)
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in pairs)  # one step at a billionth of the rate
+    state = new_state(dataclasses.replace(TINY, seed=5), torch.device("cpu"))
+    initialise(state, starting_weights(tmp_path / "first"))
+    assert all(torch.equal(a, b) for a, b in zip(given.parameters(), state.model.parameters(), strict=True))
     with pytest.raises(InputError, match=r"config\.json"):
         starting_weights(tmp_path)
     with pytest.raises(InputError, match="none that fit"):
