@@ -37,6 +37,7 @@ FINE = replace(
     expand=2,
     overlap=True,
     fuse=True,
+    gated=True,
 )
 """The bundled network's kind."""
 

@@ -28,8 +28,9 @@ FINE = dataclasses.replace(
     expand=2,
     overlap=True,
     fuse=True,
+    gated=True,
 )
-"""The bundled network's kind: image features of half the pitch, pointwise expansion, overlapping cells."""
+"""The bundled network's kind and more: finer image features, pointwise expansion, overlapping cells, a gate."""
 
 
 @pytest.fixture(params=[MODEL, FINE], ids=["plain", "fine"])

@@ -40,6 +40,8 @@ class ModelConfig:
             pointwise network with that many times the channels between (27 times less work a weight).
         overlap: whether the layer that turns cells into voxels also reads the neighbouring cells, against steps at the
             cells' borders.
+        gated: whether the denoiser also says, voxel by voxel, how much of its input the output keeps. Cells of 64
+            voxels leave few channels to carry noise out again voxel by voxel; a gate drops it.
         embedding: number of Fourier features of the noise level.
         norm: "mp" for magnitude-preserving weights that fold into plain convolutions, "group" for GroupNorm.
         sigma_data: standard deviation of the data in the network's unit x.
@@ -67,6 +69,7 @@ class ModelConfig:
     blocks_up: tuple[int, ...] = ()
     expand: int = 0
     overlap: bool = False
+    gated: bool = False
     embedding: int = 32
     norm: str = "mp"
     sigma_data: float = 0.5

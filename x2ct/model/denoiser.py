@@ -41,11 +41,14 @@ class Core(nn.Module):
             config.channels, config.blocks, config.blocks_up, expand=config.expand, embedding=emb, norm=config.norm
         )
         self.out = ToVoxels(width, config.stem, overlap=config.overlap)
+        self.gate = ToVoxels(width, config.stem, overlap=False, gain=0.1) if config.gated else None
 
-    def forward(self, x: Tensor, embedding: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[N, 1, X, Y, Z] to the output and, where there is one, the gate on the input, both of that shape."""
         h = modulate(self.stem(x), self.gate_in(embedding)).contiguous(memory_format=torch.channels_last_3d)
         h = self.net(mp_sum(h, condition, 0.5), embedding)
-        return self.out(mp_silu(modulate(h, self.gate_out(embedding))))  # type: ignore[no-any-return]
+        h = mp_silu(modulate(h, self.gate_out(embedding)))
+        return self.out(h), None if self.gate is None else self.gate(h)
 
 
 class Denoiser(nn.Module):
@@ -96,6 +99,9 @@ class Denoiser(nn.Module):
         share, size = self.mixing(embedding).float().reshape(-1, 2, 1, 1, 1, 1).unbind(1)
         sketch = sketch.float()
         rest = x - sketch
-        output = self.core(rest * c_in, embedding, condition).float()
-        denoised: Tensor = sketch + (c_skip + c_out * c_in * share) * rest + c_out * size.exp() * output
+        output, gate = self.core(rest * c_in, embedding, condition)
+        kept = c_skip + c_out * c_in * share
+        if gate is not None:
+            kept = kept * (1 + gate.float())
+        denoised: Tensor = sketch + kept * rest + c_out * size.exp() * output.float()
         return denoised

@@ -152,10 +152,11 @@ class ToVoxels(MPConv):
         inputs: channels of the cells.
         side: voxels along a cell's edge.
         overlap: whether the neighbouring cells are read.
+        gain: what the cell's own part is scaled by at the start.
     """
 
-    def __init__(self, inputs: int, side: int, *, overlap: bool) -> None:
-        super().__init__(inputs, side**3, (3, 3, 3) if overlap else (1, 1, 1), gain=1.0)
+    def __init__(self, inputs: int, side: int, *, overlap: bool, gain: float = 1.0) -> None:
+        super().__init__(inputs, side**3, (3, 3, 3) if overlap else (1, 1, 1), gain=gain)
         self.side = side
         self.scale = 1 / math.sqrt(inputs)
         self.around = nn.Parameter(torch.tensor(0.0)) if overlap else None
