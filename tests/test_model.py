@@ -12,6 +12,7 @@ from tests.tiny_run import CONFIG, GRID
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry
 from x2ct.model import ModelConfig, X2CTModel
+from x2ct.model.denoiser import GATE_FADES
 from x2ct.model.ema import PowerEMA, power_gamma
 from x2ct.model.layers import MPConv, ToVoxels, mp_silu, mp_sum
 from x2ct.training.config import TrainConfig
@@ -170,6 +171,8 @@ def test_without_its_network_the_denoiser_is_the_normal_one_about_the_sketch(mod
     model.denoiser.core.out.gain.zero_()  # type: ignore[union-attr, operator]
     if model.denoiser.core.out.around is not None:  # type: ignore[union-attr]
         model.denoiser.core.out.around.zero_()  # type: ignore[union-attr, operator]
+    if model.denoiser.core.gate is not None:  # type: ignore[union-attr]
+        model.denoiser.core.gate.gain.zero_()  # type: ignore[union-attr, operator]
     model.denoiser.mixing.gain.zero_()  # type: ignore[union-attr, operator]
     conditions = model.condition(*study())
     sketch = conditions[1]
@@ -178,6 +181,21 @@ def test_without_its_network_the_denoiser_is_the_normal_one_about_the_sketch(mod
     found = model.denoiser.denoise(x, torch.tensor([sigma]), *conditions)
     assert torch.allclose(found, sketch + share * (x - sketch), atol=1e-5)
     assert sketch.std() > 0.1
+
+
+@torch.no_grad()
+def test_a_gate_of_minus_one_drops_the_input_voxel_by_voxel() -> None:
+    """What the gate closes is the network's answer alone; what it leaves at 0 is as without a gate."""
+    model = lively(FINE)
+    conditions, sigma = model.condition(*study()), torch.tensor([0.1])
+    closed = torch.zeros(1, 1, 32, 32, 32)
+    closed[..., :16] = -(0.1 + GATE_FADES) / 0.1
+    model.denoiser.core.forward = lambda x, *_: (torch.zeros_like(x), closed)  # type: ignore[method-assign]
+    x = torch.randn(1, 1, 32, 32, 32)
+    gated = model.denoiser.denoise(x, sigma, *conditions)
+    assert torch.allclose(gated[..., :16], conditions[1][..., :16], atol=1e-6)
+    model.denoiser.core.forward = lambda x, *_: (torch.zeros_like(x), None)  # type: ignore[method-assign]
+    assert torch.equal(gated[..., 16:], model.denoiser.denoise(x, sigma, *conditions)[..., 16:])
 
 
 @torch.no_grad()

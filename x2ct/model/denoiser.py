@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from x2ct.model.config import ModelConfig
 from x2ct.model.layers import MPConv, ToVoxels, UNet, modulate, mp_silu, mp_sum
 
+GATE_FADES = 0.01
+"""Noise level in x below which the gate fades out, so that D(x; sigma) goes to x as sigma goes to 0."""
+
 
 class NoiseEmbedding(nn.Module):
     """Fourier features of c_noise = ln(sigma) / 4, mixed once (Karras et al. 2024, section B.3)."""
@@ -102,6 +105,6 @@ class Denoiser(nn.Module):
         output, gate = self.core(rest * c_in, embedding, condition)
         kept = c_skip + c_out * c_in * share
         if gate is not None:
-            kept = kept * (1 + gate.float())
+            kept = kept * (1 + gate.float() * (s / (s + GATE_FADES)))
         denoised: Tensor = sketch + kept * rest + c_out * size.exp() * output.float()
         return denoised
