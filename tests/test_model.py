@@ -217,7 +217,7 @@ def test_starting_from_pure_noise_is_starting_about_the_sketch(model: X2CTModel)
 def test_preconditioning_has_edms_limits(model: X2CTModel) -> None:
     x = torch.randn(1, 1, 32, 32, 32) * 0.4
     conditions = model.condition(*study())
-    assert torch.allclose(model.denoiser(x, torch.tensor([1e-5]), *conditions), x, atol=1e-2)
+    assert torch.allclose(model.denoiser(x, torch.tensor([1e-6]), *conditions), x, atol=1e-2)
     far = model.denoiser(x * 1000, torch.tensor([400.0]), *conditions)
     assert far.abs().max() < 20  # x itself is a thousand times its usual size
 
