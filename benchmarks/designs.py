@@ -57,6 +57,7 @@ def designs() -> dict[str, ModelConfig]:
             bundled, lift_channels=(128, 192, 256), lift_blocks=(0, 2, 2), lift_blocks_up=(1, 1)
         ),
         "pairs of 3^3 convolutions": dataclasses.replace(bundled, expand=0),
+        "no gate on the input": dataclasses.replace(bundled, gated=False),
     }
 
 
