@@ -130,7 +130,6 @@ class PlainLoop:
             "schedule": "edm",
             "evaluations": len(ends),
             "tiles": None,
-            "weights": "bundle",
             "transfers": "none to make: the networks read and write the host's memory",
         }
         between = [after - before for before, after in pairwise(ends)]
