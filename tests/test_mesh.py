@@ -110,9 +110,9 @@ def test_grain_of_equal_values_that_meets_the_border_is_closed_too(values: str) 
     """Ties at saddles and values at the threshold itself are what tears marching cubes apart or folds them."""
     hu = np.random.default_rng(3).normal(200, 300, (24, 25, 26))
     if values != "noise":
-        hu = np.rint(hu / 300) + 200
+        hu = np.rint(hu / 300 - 2 / 3) * 1500 + 200
     if values == "two values":
-        hu = np.where(hu > 200, 1000, 0)
+        hu = np.where(hu > 200, 400, 0)
     surface = mesh.surface(Volume(hu, np.diag([0.7, 0.7, 0.9, 1]) + 400 * np.eye(4, k=3)))
     assert_closed(surface.vertices[surface.triangles])
     assert surface.volume_mm3 > 0
@@ -180,6 +180,14 @@ def test_small_pieces_go_and_the_others_stay_to_the_bit_with_their_cavities() ->
     assert triangles_of(mesh.surface(volume, min_volume_mm3=1)) == triangles_of(everything)
     for corners in (surface.vertices[surface.triangles] for surface in (everything, without_smallest, largest)):
         assert_closed(corners)
+
+
+def test_voxels_that_touch_at_a_corner_are_one_piece() -> None:
+    hu = np.zeros((7, 7, 8), np.float32)
+    hu[1:3, 1:3, 1:3] = hu[3:6, 3:6, 3:6] = 1000
+    volume = Volume(hu, np.eye(4))
+    assert triangles_of(mesh.surface(volume, keep_largest=True)) == triangles_of(mesh.surface(volume))
+    assert triangles_of(mesh.surface(volume, min_volume_mm3=35)) == triangles_of(mesh.surface(volume))
 
 
 # ------------------------------------------------------------------------------------------------ files
