@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from x2ct.report import markdown_table
+
 _MIB = 1 << 20
 
 
@@ -20,9 +22,7 @@ class Table:
     def markdown(self) -> str:
         """As Markdown, under a heading of the second level."""
         lines = [f"## {self.title}", "", *_paragraphs(self.notes)]
-        lines += ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines + markdown_table(self.columns, self.rows)) + "\n"
 
 
 def _paragraphs(notes: Sequence[str]) -> list[str]:
