@@ -16,7 +16,22 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__, terminal
-from x2ct.commands import bench, build, cohort, drr, evaluate, export, info, prepare, quantize, train, tune, view, xray
+from x2ct.commands import (
+    bench,
+    build,
+    cohort,
+    drr,
+    evaluate,
+    export,
+    info,
+    mesh,
+    prepare,
+    quantize,
+    train,
+    tune,
+    view,
+    xray,
+)
 from x2ct.commands.options import (
     AngleOf,
     FlipOf,
@@ -331,6 +346,7 @@ for _command in (
     view.view,
     xray.xray,
     drr.drr,
+    mesh.mesh,
     prepare.prepare,
     train.train,
     export.export,

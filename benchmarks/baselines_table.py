@@ -89,9 +89,9 @@ def markdown(table: dict[str, Any]) -> str:
         f"Means over {', '.join(table['people'])}; X-rays in the training geometry (parallel) and as cone beams, told. "
         "Steps are what fitted into the same time. The ancestor's voxels are of twice the size.",
         "",
-        "| system | X-rays | M weights | steps | s | PSNR dB | SSIM | MAE HU body | bone Dice | bones touched |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    measures = "PSNR dB", "SSIM", "MAE HU body", "bone Dice", "bones touched"
+    rows = []
     for row in table["rows"]:
         facts = (
             (f"{row['parameters'] / 1e6:.2f}", row["steps"], f"{row['training_s']:.0f}")
@@ -105,7 +105,8 @@ def markdown(table: dict[str, Any]) -> str:
             f"{row['bone_dice']:.3f}",
             f"{row['bone_pieces']['any']:.0%}",
         )
-        lines.append("| " + " | ".join(map(str, (row["system"], row["xrays"], *facts, *figures))) + " |")
+        rows.append((row["system"], row["xrays"], *facts, *figures))
+    lines += report.markdown_table(("system", "X-rays", "M weights", "steps", "s", *measures), rows, text=2)
     return "\n".join(lines) + "\n"
 
 

@@ -27,6 +27,7 @@ from x2ct import _core
 from x2ct.benchmark.machine import environment
 from x2ct.benchmark.stats import Summary, ratio
 from x2ct.errors import MissingRuntimeError
+from x2ct.report import markdown_table
 from x2ct.runtimes import choose
 
 SIDES = (32, 64, 128)
@@ -144,17 +145,16 @@ def markdown(table: dict[str, Any]) -> str:
         "",
         f"A batch takes at least {100 * WORTH:g}% less, beyond the interval: {verdict}.",
         "",
-        "| grid | precision | batch | n | ms per sample | CV | of batch 1 | interval | largest difference |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
+    columns = "grid", "precision", "batch", "n", "ms per sample", "CV", "of batch 1", "interval", "largest difference"
+    cells = []
     for row in rows:
         time_, of = row["per_sample_s"], row["of_batch_1"]
         spread = "-" if time_["cv"] is None else f"{100 * time_['cv']:.1f}%"
         interval = "-" if row["batch"] == 1 else f"{of['low']:.3f} to {of['high']:.3f}"
-        lines.append(
-            f"| {_size(row)} | {row['precision']} | {row['batch']} | {time_['n']} | {1e3 * time_['median']:.2f} "
-            f"| {spread} | {of['value']:.3f} | {interval} | {row['max_difference']:.2g} |"
-        )
+        facts = _size(row), row["precision"], row["batch"], time_["n"], f"{1e3 * time_['median']:.2f}"
+        cells.append((*facts, spread, f"{of['value']:.3f}", interval, f"{row['max_difference']:.2g}"))
+    lines += markdown_table(columns, cells)
     lines += [f"\nMissing: {precision}: {reason}" for precision, reason in table["missing"].items()]
     return "\n".join(lines) + "\n"
 

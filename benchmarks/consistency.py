@@ -24,7 +24,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct import _core
+from x2ct import _core, report
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts
 from x2ct.drr import calibrated
@@ -184,10 +184,10 @@ def markdown(table: dict[str, Any]) -> str:
     lines = [
         f"Model {model}, {table['precision']}, samples a row: {table['seeds']}. {choice}",
         "",
-        "| person | X-rays | consistency | gamma | PSNR dB | MAE body | bone Dice | re-projection | rays "
-        "| truly within | share of time |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    columns = ["person", "X-rays", "consistency", "gamma", "PSNR dB", "MAE body", "bone Dice", "re-projection", "rays"]
+    columns += ["truly within", "share of time"]
+    rows = []
     views: list[str] = []
     for row in table["rows"]:
         views = [key.removeprefix("reprojection_") for key in row if key.startswith("reprojection_")]
@@ -205,8 +205,9 @@ def markdown(table: dict[str, Any]) -> str:
             "" if off else ", ".join(f"{row['truly_within'][view]:.1%}" for view in views),
             "" if off else f"{row['share_of_time']:.1%}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     lines += [
+        *report.markdown_table(columns, rows, text=3),
         "",
         f"Where there are two figures: {', '.join(views)}. Re-projection is the root mean square against the clean "
         "X-rays, a line integral, along rays that the grid truly contains; rays, the share that counted of those that "

@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from x2ct.export import export_model
 from x2ct.export.run import spec_of
 from x2ct.model import ModelConfig, X2CTModel
+from x2ct.report import markdown_table
 from x2ct.training import TrainConfig, load_run, train
 from x2ct.training.config import CONFIG_FILE
 from x2ct.training.monitor import HISTORY_FILE
@@ -178,11 +179,8 @@ def evaluation_ms(path: Path, model: ModelConfig, count: int = 5) -> tuple[float
 
 def markdown(table: dict[str, Any]) -> str:
     """Return the table as Markdown."""
-    rows = table["rows"]
-    keys = list(rows[0])
-    lines = ["| " + " | ".join(keys) + " |", "|" + "---|" * len(keys)]
-    lines += ["| " + " | ".join(str(row[key]) for key in keys) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    keys = list(table["rows"][0])
+    return "\n".join(markdown_table(keys, ([row[key] for key in keys] for row in table["rows"]))) + "\n"
 
 
 if __name__ == "__main__":

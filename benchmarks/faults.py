@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 import numpy as np
 
 from tests import tiny_bundle, tiny_run
-from x2ct import output
+from x2ct import output, report
 from x2ct.bundle import Bundle
 from x2ct.data import phantom
 from x2ct.data.shards import ShardSet
@@ -196,9 +196,9 @@ def main() -> int:
     told = {"seed": args.seed, "cpus": os.cpu_count(), "rows": rows, "losses": losses}
     args.output.parent.mkdir(parents=True, exist_ok=True)
     output.write_atomically(args.output.with_suffix(".json"), (json.dumps(told, indent=1) + "\n").encode())
-    lines = ["| command | kills | losses |", "|---|---:|---:|"]
-    lines += [f"| {row['command']} | {row['trials']} | {row['losses']} |" for row in rows]
-    lines.append(f"| all | {sum(row['trials'] for row in rows)} | {len(losses)} |")
+    cells = [(row["command"], row["trials"], row["losses"]) for row in rows]
+    cells.append(("all", sum(row["trials"] for row in rows), len(losses)))
+    lines = report.markdown_table(("command", "kills", "losses"), cells, text=1)
     output.write_atomically(args.output.with_suffix(".md"), ("\n".join(lines) + "\n").encode())
     print("\n".join(lines))
     return 1 if losses else 0

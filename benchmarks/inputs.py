@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 
 from x2ct import output
 from x2ct.cli import app
+from x2ct.report import markdown_table
 
 if __package__:
     from benchmarks import input_files as files
@@ -313,14 +314,14 @@ def rows_of(folder: Path) -> list[Row]:
 
 
 def table(rows: list[Row]) -> list[str]:
-    lines = ["| file | came out | error | code | line, or warnings |", "|---|---|---|---|---|"]
+    cells = []
     for row in rows:
         error = "" if row.error is None else f"{100 * row.error:.2f}%"
         line = row.line.removeprefix("x2ct: error: ")
         if row.facts is not None:
             line = "; ".join(w.partition(": ")[2] for w in row.facts["warnings"] if "not calibrated" not in w)
-        lines.append(f"| {row.what} | {_out(row)} | {error} | {row.code} | {line.replace('|', '/')} |")
-    return lines
+        cells.append((row.what, _out(row), error, row.code, line.replace("|", "/")))
+    return markdown_table(("file", "came out", "error", "code", "line, or warnings"), cells)
 
 
 def _out(row: Row) -> str:

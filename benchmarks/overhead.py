@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct import output
+from x2ct import output, report
 from x2ct.benchmark.machine import Neighbours, environment
 
 DEMO = Path(x2ct.__file__).parent / "models" / "demo"
@@ -60,14 +60,13 @@ def markdown(found: dict[str, Any]) -> str:
         f"{found['model']}, {grid} voxels, {machine['processor']}, {found['threads']} threads; "
         f"medians of {found['rounds']}; others took {found['others_share']:.0%} of the processors meanwhile.",
         "",
-        "| run | precision | outside of network and consistency | consistency | an evaluation ms |",
-        "|---|---|---:|---:|---:|",
     ]
-    lines += [
-        f"| {row['run']} | {row['precision']} | {row['outside_share']:.2%} | {row['consistency_share']:.1%} | "
-        f"{1e3 * row['per_evaluation_s']:.0f} |"
-        for row in found["rows"]
-    ]
+    columns = "run", "precision", "outside of network and consistency", "consistency", "an evaluation ms"
+    rows = []
+    for row in found["rows"]:
+        shares = f"{row['outside_share']:.2%}", f"{row['consistency_share']:.1%}"
+        rows.append((row["run"], row["precision"], *shares, f"{1e3 * row['per_evaluation_s']:.0f}"))
+    lines += report.markdown_table(columns, rows, text=2)
     return "\n".join(lines) + "\n"
 
 

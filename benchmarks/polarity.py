@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from x2ct import output
+from x2ct import output, report
 from x2ct.errors import InputError
 from x2ct.radiograph import ReadOptions, XRay
 from x2ct.xrays.polarity import DECIDES, contrast
@@ -126,12 +126,12 @@ def table(results: dict[str, dict[str, list[str]]]) -> list[str]:
     lines = []
     for group, by_variant in results.items():
         count = len(next(iter(by_variant.values())))
-        lines += ["", f"## {group}: {count} files", "", f"| file | {RIGHT} | {INVERTED} | {REFUSED} | {WRONG} |"]
-        lines += ["|---|---:|---:|---:|---:|"]
+        rows = []
         for variant, outcomes in by_variant.items():
             counts = Counter(outcomes)
-            cells = [str(counts[outcome] or "") for outcome in (RIGHT, INVERTED, REFUSED, WRONG)]
-            lines.append(f"| {variant} | {' | '.join(cells)} |")
+            rows.append([variant, *(counts[outcome] or "" for outcome in (RIGHT, INVERTED, REFUSED, WRONG))])
+        lines += ["", f"## {group}: {count} files", ""]
+        lines += report.markdown_table(("file", RIGHT, INVERTED, REFUSED, WRONG), rows, text=1)
     return lines
 
 

@@ -25,6 +25,7 @@ from x2ct.data import ShardSet
 from x2ct.data.augment import Study, plain_study
 from x2ct.data.imaging import NONE, RadiographConfig, detected, display_picture, draw_display, draw_physics
 from x2ct.evaluation import metrics
+from x2ct.report import markdown_table
 
 PHYSICS = replace(NONE, scatter=0.0, glare=0.0, blur_mm=0.0, photons=(0.0, 0.0))
 DISPLAY = replace(PHYSICS, display=1.0, gamma=0.0, clip=0.0, eight_bit=0.0, collimate=0.0, marker=0.0)
@@ -105,15 +106,15 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     keys = [("mean_psnr_db", "mean dB", ".2f"), ("sample_psnr_db", "sample dB", ".2f")]
     keys += [("mean_bone_dice", "mean bone Dice", ".3f"), ("sample_bone_dice", "sample bone Dice", ".3f")]
     titles = [f"{title}, {Path(bundle).stem}" for _, title, _ in keys for bundle in bundles]
-    lines = ["| X-rays | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
+    lines = []
     for name in dict.fromkeys(row["x-rays"] for row in rows):
         cells = []
         for key, _, form in keys:
             for bundle in bundles:
                 values = [row[key] for row in rows if (row["bundle"], row["x-rays"]) == (bundle, name)]
                 cells.append(format(float(np.mean(values)), form))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([name, *cells])
+    return "\n".join(markdown_table(["X-rays", *titles], lines, text=1)) + "\n"
 
 
 if __name__ == "__main__":

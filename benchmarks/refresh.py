@@ -19,6 +19,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
+
+from x2ct.report import markdown_table
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"
 LATENCY = "x2ct bench chest --no-pytorch --apart --threads 2 -n 1 --warmup 0 --cold 1"
@@ -221,11 +225,11 @@ MEASUREMENTS = (
 
 def markdown() -> str:
     """The README's table of commands."""
-    lines = ["| name | measures | command | minutes |", "|---|---|---|---:|"]
-    for one in MEASUREMENTS:
-        commands = ", then ".join(f"`{command}`" for command in one.commands)
-        lines.append(f"| {one.name} | {one.what} | {commands} | {one.minutes} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        (one.name, one.what, ", then ".join(f"`{command}`" for command in one.commands), one.minutes)
+        for one in MEASUREMENTS
+    ]
+    return "\n".join(markdown_table(("name", "measures", "command", "minutes"), rows, text=3)) + "\n"
 
 
 def arguments(command: str, shards: Path, cts: Path) -> list[str]:

@@ -24,6 +24,7 @@ import numpy as np
 
 import x2ct
 from x2ct.errors import MissingRuntimeError
+from x2ct.report import markdown_table
 
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
 Row = tuple[str, str, str]
@@ -110,16 +111,15 @@ def markdown(table: dict[str, Any]) -> str:
         f"Grid {table['grid']}, {table['solver']}, {table['evaluations']} evaluations, {table['threads']} threads; "
         f"medians of {table['rounds']}.",
         "",
-        "| runtime | s per evaluation | min to max | times the first | compile s | condition s | mean HU apart | max "
-        "| bound |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['runtime']} | {row['per_evaluation_s']:.3f} | {row['min_s']:.3f} to {row['max_s']:.3f} "
-        f"| {row['per_evaluation_s'] / fastest:.2f} | {row['compile_s']:.2f} | {row['condition_s']:.2f} "
-        f"| {row['mean_abs_difference_hu']:.4f} | {row['max_abs_difference_hu']:.2f} | {row['bound_hu']:g} |"
-        for row in table["rows"]
-    ]
+    columns = ["runtime", "s per evaluation", "min to max", "times the first", "compile s", "condition s"]
+    rows = []
+    for row in table["rows"]:
+        times = f"{row['per_evaluation_s']:.3f}", f"{row['min_s']:.3f} to {row['max_s']:.3f}"
+        starts = f"{row['per_evaluation_s'] / fastest:.2f}", f"{row['compile_s']:.2f}", f"{row['condition_s']:.2f}"
+        apart = f"{row['mean_abs_difference_hu']:.4f}", f"{row['max_abs_difference_hu']:.2f}", f"{row['bound_hu']:g}"
+        rows.append((row["runtime"], *times, *starts, *apart))
+    lines += markdown_table([*columns, "mean HU apart", "max", "bound"], rows)
     lines += [f"\nMissing: {name}: {reason}" for name, reason in table["missing"].items()]
     return "\n".join(lines) + "\n"
 

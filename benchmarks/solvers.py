@@ -167,13 +167,12 @@ def markdown(found: dict[str, Any]) -> str:
             "",
             f"{split}: {', '.join(part['people'])}; {CHECK} with {fine} evaluations: {part['check']:.3f}%",
             "",
-            "| solver | schedule | " + " | ".join(map(str, found["evaluations"])) + " |",
-            "|---|---|" + "---|" * len(found["evaluations"]),
         ]
+        rows = []
         for row in part["errors"]:
             cells = (row["percent"].get(str(count)) for count in found["evaluations"])
-            shown = " | ".join("" if cell is None else f"{cell:.2f}" for cell in cells)
-            lines.append(f"| {row['solver']} | {row['schedule']} | {shown} |")
+            rows.append([row["solver"], row["schedule"], *("" if cell is None else f"{cell:.2f}" for cell in cells)])
+        lines += report.markdown_table(["solver", "schedule", *map(str, found["evaluations"])], rows)
     counts = ", ".join(map(str, DECIDING))
     lines += [
         "",

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 from benchmarks import agreement, refresh, roofline, scaling
 from x2ct.benchmark import tables as bench_tables
+from x2ct.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -65,13 +66,12 @@ def _tune(found: dict[str, Any], path: Path) -> str:
         f"{found['solver']}, {' x '.join(map(str, found['shape']))} voxels, {', '.join(found['people'])}; RMS "
         f"difference from {found['reference_steps']} steps in % of the HU window.",
         "",
-        "| steps | untuned | tuned | stored |",
-        "|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['steps']} | {row['untuned']:.3f} | {row['tuned']:.3f} | {'yes' if row['stored'] else 'no'} |"
+    rows = [
+        (row["steps"], f"{row['untuned']:.3f}", f"{row['tuned']:.3f}", "yes" if row["stored"] else "no")
         for row in found["rows"]
     ]
+    lines += markdown_table(("steps", "untuned", "tuned", "stored"), rows)
     return "\n".join(lines) + "\n"
 
 
@@ -165,14 +165,15 @@ def speed(bench: Path) -> str:
             "Not taken yet for this version: `x2ct bench chest -o benchmarks/results/bench`, then `make benchmarks`.\n"
         )
     made = json.loads(bench.read_text())
-    lines = ["| | evaluations | end to end ms | an evaluation ms | mean difference HU |", "|---|---|---|---|---|"]
+    rows = []
     for row in made["rows"]:
         if row["status"] != "measured":
             continue
         parity, summary = row["parity"], row["summary"]
         off = "-" if "none" in parity else f"{parity['mean_abs_hu']:.4f}"
-        times = " | ".join(f"{1e3 * summary[name]['median']:.0f}" for name in ("end_to_end_s", "evaluation_s"))
-        lines.append(f"| {row['label']} | {row['facts']['evaluations']} | {times} | {off} |")
+        times = (f"{1e3 * summary[name]['median']:.0f}" for name in ("end_to_end_s", "evaluation_s"))
+        rows.append((row["label"], row["facts"]["evaluations"], *times, off))
+    lines = markdown_table(("", "evaluations", "end to end ms", "an evaluation ms", "mean difference HU"), rows)
     lines += ["", *(f"Note: {warning}." for warning in made["warnings"] if "varies" not in warning)]
     best = dict(made["headline"] or {})
     if (near := bench.with_name("agreement.json")).is_file():

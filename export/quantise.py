@@ -264,14 +264,13 @@ def markdown(found: Quantised) -> str:
         f"Ranges of {len(found.ranges)} convolutions from {found.states} states of {', '.join(found.calibrated_on)}; "
         f"judged on {', '.join(found.judged_on)}.",
         "",
-        "| denoiser | mean HU from f32 | RMS | ms an evaluation |",
-        "|---|---:|---:|---:|",
     ]
-    lines += [
-        f"| {name} | {row['mae_hu']:.2f} | {row['rms_hu']:.2f} | {1e3 * row['per_evaluation_s']:.0f} |"
+    rows = [
+        (name, f"{row['mae_hu']:.2f}", f"{row['rms_hu']:.2f}", f"{1e3 * row['per_evaluation_s']:.0f}")
         for name, row in found.rows.items()
     ]
-    return "\n".join(lines)
+    columns = "denoiser", "mean HU from f32", "RMS", "ms an evaluation"
+    return "\n".join(lines + reports.markdown_table(columns, rows, text=1))
 
 
 def _check_processor() -> None:

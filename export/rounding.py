@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from x2ct.bundle import Bundle
 from x2ct.errors import X2CTError
+from x2ct.evaluation.metrics import psnr
 from x2ct.export.parity import Case, Row, open_onnxruntime, open_openvino, patches, relative_error, require, xrays
 from x2ct.export.precision import Typed, typed
 from x2ct.fields import Json
@@ -274,8 +275,6 @@ def _volume(bundle: Bundle, plain: onnx.ModelProto, made: Typed, references: tup
         return np.asarray(volume, np.float64)
 
     wanted, found = sampled(open_onnxruntime()[1](plain.SerializeToString())), sampled(rounded(made.model))
-    low, high = bundle.intensity.window_hu
-    mse = float(np.mean((found - wanted) ** 2))
-    psnr = float(10 * np.log10((high - low) ** 2 / mse)) if mse else float("inf")
     mae = float(np.mean(np.abs(found - wanted)))
-    return VolumeRow(shape, table.evaluations, mae, psnr, VOLUME_TOLERANCE_HU[made.precision])
+    decibel = psnr(wanted, found, bundle.intensity.window_hu)
+    return VolumeRow(shape, table.evaluations, mae, decibel, VOLUME_TOLERANCE_HU[made.precision])

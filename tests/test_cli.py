@@ -413,7 +413,8 @@ def test_help_names_every_exit_code_and_command() -> None:
     text = run("--help").stdout
     assert all(code in text for code in ("130", "143", "out of memory"))
     assert all(
-        command in text for command in ("sample", "drr", "prepare", "train", "export", "tune", "evaluate", "info")
+        command in text
+        for command in ("sample", "drr", "mesh", "prepare", "train", "export", "tune", "evaluate", "info")
     )
     assert run().stdout == text
     assert run("--version").stdout.startswith("x2ct 0.")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from x2ct.data import phantom
-from x2ct.data.shards import ShardSet, resample, resample_array, sha256_of, write_index
+from x2ct.data.shards import ShardSet, resample, resample_array, write_index
 from x2ct.errors import InputError
 from x2ct.grid import Grid
+from x2ct.report import sha256
 
 GRID = Grid((24, 20, 28), (4.0, 4.0, 4.0))
 
@@ -31,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
                 "shape": list(hu.shape),
                 "index_to_mm": GRID.index_to_mm.tolist(),
                 "region": "other",
-                "sha256": sha256_of(tmp_path / f"p{seed}.npy"),
+                "sha256": sha256(tmp_path / f"p{seed}.npy"),
             }
         )
     write_index(tmp_path, GRID, entries)

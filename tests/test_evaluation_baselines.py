@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from x2ct.data import phantom
-from x2ct.data.shards import ShardSet, sha256_of, write_index
+from x2ct.data.shards import ShardSet, write_index
 from x2ct.errors import InputError
 from x2ct.evaluation import baselines
 from x2ct.evaluation.baselines import Baselines, back_projected
 from x2ct.geometry import Geometry, View, attenuation, project
 from x2ct.grid import Grid
+from x2ct.report import sha256
 
 GRID = Grid((16, 14, 18), (8.0, 8.0, 8.0))
 GEOMETRY = Geometry.parallel(shape=(24, 20), spacing_mm=(8.0, 8.0))
@@ -29,7 +30,7 @@ def fitted(folder: Path, volumes: list[np.ndarray]) -> Baselines:
         np.save(folder / f"p{k}.npy", np.rint(volume).astype(np.int16))
         entry = {"id": f"p{k}", "split": "train", "file": f"p{k}.npy", "shape": list(volume.shape)}
         affine = GRID.index_to_mm.tolist()
-        entries.append({**entry, "index_to_mm": affine, "sha256": sha256_of(folder / f"p{k}.npy")})
+        entries.append({**entry, "index_to_mm": affine, "sha256": sha256(folder / f"p{k}.npy")})
     write_index(folder, GRID, entries)
     return Baselines.fit(ShardSet.open(folder).people, GRID, GEOMETRY, threads=1)
 

@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from x2ct.evaluation import card, table
+from x2ct.report import markdown_table
 
 
 def test_the_interval_agrees_with_scipy_s_bootstrap_and_is_always_the_same() -> None:
@@ -79,3 +80,8 @@ def test_where_a_baseline_is_better_is_said_in_the_figure_s_own_direction() -> N
     (line, _) = card.worse({"mean estimate": other, "mean volume": model})
     assert "in none of these figures" in line
     assert card.worse({"prediction": model}) == []
+
+
+def test_a_cell_cannot_break_its_table() -> None:
+    lines = markdown_table(("", "n"), [("a|b", 1)], text=1)
+    assert lines == ["| | n |", "|---|---:|", "| a\\|b | 1 |"]

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from x2ct.data import phantom
-from x2ct.data.shards import sha256_of, write_index
+from x2ct.data.shards import write_index
 from x2ct.grid import Grid
+from x2ct.report import sha256
 
 GRID = Grid((32, 32, 32), (10.0, 10.0, 10.0))
 
@@ -54,7 +55,7 @@ def write_shards(folder: Path) -> Path:
                 "region": "chest",
                 "lungs_mm": None,
                 "body_mm": [[-100, -100, -100], [100, 100, 100]],
-                "sha256": sha256_of(folder / f"{name}.npy"),
+                "sha256": sha256(folder / f"{name}.npy"),
                 "bytes": (folder / f"{name}.npy").stat().st_size,
             }
         )

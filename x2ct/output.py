@@ -76,12 +76,14 @@ def write_atomically(path: str | PathLike[str], content: bytes | Iterable[bytes]
     return write_beside(path, write)
 
 
-def write_beside(path: str | PathLike[str], write: Callable[[Path], object]) -> Path:
+def write_beside(path: str | PathLike[str], write: Callable[[Path], object], *, replace: bool = False) -> Path:
     """Lets `write` make a file, or a folder of files, beside `path`; flushes it to the disk and moves it to its name.
 
     Args:
         path: the file, which may be there already, or the folder, which may not (but for an empty one).
         write: is given a hidden name with the same ending.
+        replace: replace a folder that holds files. That takes two renames: a process killed between them leaves the
+            old folder beside `path`, under a hidden name that ends in ".old".
 
     Raises:
         X2CTError: the write failed (disk full, folder gone); what was at `path` before is still there, whole.
@@ -92,8 +94,11 @@ def write_beside(path: str | PathLike[str], write: Callable[[Path], object]) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
-            _flush(file)
-        os.replace(part, target)
+            flush(file)
+        if replace and target.is_dir():
+            _exchange(part, target)
+        else:
+            os.replace(part, target)
     except OSError as error:
         raise X2CTError(f"{target}: output: not written: {_reason(error)}") from error
     finally:
@@ -158,7 +163,19 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
                 folder.rmdir()
 
 
-def _flush(file: Path) -> None:
+def _exchange(part: Path, target: Path) -> None:
+    old = part.with_name(f"{part.name}.old")
+    target.rename(old)
+    try:
+        part.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def flush(file: Path) -> None:
+    """Wait until a file's bytes are on the disk. Raises OSError."""
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
 

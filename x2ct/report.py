@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
@@ -54,9 +54,16 @@ def peak_memory_bytes() -> int:
 
 
 def sha256(path: str | PathLike[str]) -> str:
-    """A file's SHA-256 in hexadecimal. Raises OSError."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return a file's SHA-256 in hexadecimal.
+
+    Raises:
+        InputError: the file can't be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError.of(path, "file", found=error.strerror, expected="a readable file") from None
 
 
 def file_record(path: str | PathLike[str]) -> dict[str, Any]:
@@ -69,6 +76,21 @@ def file_record(path: str | PathLike[str]) -> dict[str, Any]:
         digest.update(bytes.fromhex(sha256(member)))
         size += member.stat().st_size
     return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]], text: int | None = None) -> list[str]:
+    """Return the lines of a Markdown table.
+
+    Args:
+        columns: the headings.
+        rows: the cells of each row, as many as there are headings; a "|" in a cell is escaped.
+        text: number of leading columns that hold text. The figures in the columns after them are aligned right;
+            None aligns every column left.
+    """
+    text = len(columns) if text is None else text
+    heading = "".join(f" {column} |" if column else " |" for column in columns)
+    lines = [f"|{heading}", "|" + "---|" * text + "---:|" * (len(columns) - text)]
+    return lines + ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def to_json(report: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ import x2ct
 from x2ct.commands.options import parse_shape
 from x2ct.errors import InputError, X2CTError
 from x2ct.grid import Grid
+from x2ct.report import markdown_table
 
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
 SHAPES = ("128,128,128", "256,256,160")
@@ -181,20 +182,20 @@ def markdown(table: dict[str, Any]) -> str:
     lines = [
         f"{head}; {EVALUATIONS} evaluations a sample; medians of {table['rounds']}.",
         "",
-        "| runtime | precision | grid | ms per evaluation | loop ms | min to max | end to end ms | other X-rays "
-        "| own kernels | longest gap us | with consistency, ms | ms a pull | mean HU apart | max |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    columns = ["runtime", "precision", "grid", "ms per evaluation", "loop ms", "min to max", "end to end ms"]
+    columns += ["other X-rays", "own kernels", "longest gap us", "with consistency, ms", "ms a pull"]
+    cells = []
     for row in table["rows"]:
         share = "" if row["kernel_share"] is None else f"{row['kernel_share']:.2%}"
-        pulled = " | " if row["pull_ms"] is None else f"{row['pulled_loop_ms']:.2f} | {row['pull_ms']:.2f}"
+        pulled = ["" if row["pull_ms"] is None else f"{row[name]:.2f}" for name in ("pulled_loop_ms", "pull_ms")]
         gap = "" if row["longest_gap_us"] is None else f"{row['longest_gap_us']:.1f}"
-        lines.append(
-            f"| {row['runtime']} | {row['precision']} | {row['shape']} | {row['per_evaluation_ms']:.2f} "
-            f"| {row['loop_ms']:.2f} | {row['loop_min_ms']:.2f} to {row['loop_max_ms']:.2f} "
-            f"| {row['end_to_end_ms']:.2f} | {row['fresh_end_to_end_ms']:.2f} | {share} | {gap} | {pulled} "
-            f"| {row['mean_abs_difference_hu']:.4f} | {row['max_abs_difference_hu']:.2f} |"
-        )
+        spread = f"{row['loop_min_ms']:.2f} to {row['loop_max_ms']:.2f}"
+        times = f"{row['per_evaluation_ms']:.2f}", f"{row['loop_ms']:.2f}", spread, f"{row['end_to_end_ms']:.2f}"
+        apart = f"{row['mean_abs_difference_hu']:.4f}", f"{row['max_abs_difference_hu']:.2f}"
+        facts = row["runtime"], row["precision"], row["shape"], *times, f"{row['fresh_end_to_end_ms']:.2f}"
+        cells.append((*facts, share, gap, *pulled, *apart))
+    lines += markdown_table([*columns, "mean HU apart", "max"], cells)
     wanted = ", ".join(f"{shape} in {most:g} ms" for shape, most in TARGET_MS.items())
     lines.append(
         f"\nAimed at on an H200 in bf16 or f16: {wanted}; gaps of {GAP_US:g} us; own kernels {KERNEL_SHARE:.0%}."

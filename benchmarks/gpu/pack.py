@@ -27,9 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct import output
-from x2ct.data.shards import INDEX, Person, ShardSet, resample_array, sha256_of
+from x2ct.data.shards import INDEX, Person, ShardSet, resample_array
 from x2ct.errors import InputError, X2CTError
 from x2ct.grid import Grid
+from x2ct.report import sha256
 
 STEP_HU = 4
 WINDOW_HU = (-1000, 1500)
@@ -140,7 +141,7 @@ def _unpacked(job: tuple[dict[str, Any], bytes, Path]) -> dict[str, Any]:
     x, y, z = entry["shape"]
     path = folder / entry["file"]
     np.save(path, decode(data, (x, y, z)))
-    return {**entry, "sha256": sha256_of(path), "bytes": path.stat().st_size}
+    return {**entry, "sha256": sha256(path), "bytes": path.stat().st_size}
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from x2ct.benchmark.stats import CV_LIMIT, Summary
+from x2ct.report import markdown_table
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,7 @@ class Table:
     def markdown(self) -> str:
         """Return it as Markdown, under a heading of the second level."""
         lines = [f"## {self.title}", "", *(line for note in self.notes for line in (note, ""))]
-        lines += ["| " + " | ".join(self.columns) + " |", "|" + "---|" * len(self.columns)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in self.rows]
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines + markdown_table(self.columns, self.rows)) + "\n"
 
 
 def ms(value: float | None) -> str:

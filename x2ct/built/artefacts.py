@@ -38,11 +38,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from x2ct.built.cachefolder import default_folder, locked, os_errors, part_of, sweep
-from x2ct.built.recipe import Recipe, checksum, difference, key_of, onnx_sources, unreadable
+from x2ct.built.recipe import Recipe, difference, key_of, onnx_sources, unreadable
 from x2ct.built.seal import is_sealed, seal
 from x2ct.built.sidecar import SIDECAR, Artefact, ForeignError, Sidecar, UnfitError
 from x2ct.errors import InputError, X2CTError
-from x2ct.output import write_atomically
+from x2ct.output import flush, write_atomically
+from x2ct.report import sha256
 
 __all__ = ["Artefact", "Cache", "Recipe", "onnx_sources"]
 
@@ -177,7 +178,8 @@ class Cache:
                 raise X2CTError(f"{recipe.sources[0]}: it changed while {recipe.file} was built from it; start again")
             created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             with os_errors(self.folder):
-                digest, size = _flushed(file)
+                flush(file)
+                digest, size = sha256(file), file.stat().st_size
                 made = Artefact(place / recipe.file, place.name, ingredients, digest, size, created, seconds, True)
                 write_atomically(beside / SIDECAR, self._sidecar(made))
                 shutil.rmtree(place, ignore_errors=True)  # what was there and would not do
@@ -198,21 +200,14 @@ class Cache:
         if stale := difference(said.ingredients, wanted):
             raise UnfitError(stale)
         try:
-            there = checksum(path)
-        except InputError:
+            there = sha256(path), path.stat().st_size
+        except (InputError, OSError):
             raise UnfitError("its file is missing") from None
         if there != (said.sha256, said.bytes):
             raise UnfitError(f"damaged: its {there[1]} bytes are not the {said.bytes} that were written")
         if sealed and not is_sealed(self.folder, found.content, found.seal):
             raise ForeignError("one that was built elsewhere")
         return said
-
-
-def _flushed(path: Path) -> tuple[str, int]:
-    """Checksum and size of a file that is on the disk by then."""
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-    return checksum(path)
 
 
 def _unfit(path: Path, reason: UnfitError) -> InputError:

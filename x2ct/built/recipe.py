@@ -11,6 +11,7 @@ from pathlib import Path
 from x2ct.errors import InputError
 from x2ct.fields import Json, shown
 from x2ct.onnxfile import external_files
+from x2ct.report import sha256
 
 SCHEMA = 1
 """Grows when an artefact of the same recipe would come out otherwise: by a change of our graph transformations, of what
@@ -50,7 +51,7 @@ class Recipe:
         return {
             "schema": SCHEMA,
             "kind": self.kind,
-            "sources": [checksum(path)[0] for path in self.sources],
+            "sources": [sha256(path) for path in self.sources],
             "runtime": self.runtime,
             "device": self.device,
             "precision": self.precision,
@@ -97,20 +98,6 @@ def difference(found: Mapping[str, Json], wanted: Mapping[str, Json]) -> str:
 def canonical(content: Mapping[str, Json]) -> bytes:
     """The same bytes for the same content."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def checksum(path: Path) -> tuple[str, int]:
-    """A file's SHA-256 and its size.
-
-    Raises:
-        InputError: it can't be read.
-    """
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            return digest, stream.tell()
-    except OSError as error:
-        raise unreadable(path, error) from None
 
 
 def unreadable(path: Path, error: OSError) -> InputError:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from x2ct.bundle.manifest import MANIFEST
 from x2ct.bundle.reading import listed_files
 from x2ct.errors import InputError
+from x2ct.output import check_writable
 
 SUFFIX = ".x2ct"
 DEFAULT = "chest"
@@ -91,11 +88,13 @@ def check_target(target: Path) -> None:
     if not target.name or not target.absolute().parent.is_dir():
         raise InputError.of(target, "output", found="no folder to put it in", expected=f"a path PARENT/NAME{SUFFIX}")
     if not target.is_dir():
+        check_writable(target)
         return
     try:
         present = {entry.name for entry in target.iterdir()}
     except OSError as error:
-        raise _unwritable(target, error) from None
+        expected = "a folder that can be written"
+        raise InputError.of(target, "output", found=error.strerror or error, expected=expected) from None
     if present and (other := _strangers(target, present)):
         raise InputError.of(
             target, "output", found=f"a folder that holds {other[0]}", expected="a new folder, or a bundle to replace"
@@ -109,53 +108,3 @@ def _strangers(target: Path, present: set[str]) -> list[str]:
     except InputError:
         known = set()
     return sorted(present - known)
-
-
-@contextmanager
-def written(target: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
-    """A folder beside the target that holds these files; the block checks it, and then it takes the target's place.
-
-    A bundle that is already there is replaced whole, or left as it is when anything fails. (Replacing takes two
-    renames, since rename does not replace a folder that holds files; a process killed between them leaves the old
-    bundle beside, as .NAME-*.old.)
-
-    Raises:
-        InputError: the target can't be written.
-    """
-    beside = target.absolute().parent / f".{target.name}-{secrets.token_hex(4)}.new"
-    try:
-        beside.mkdir()
-        for name, data in files.items():
-            _write_file(beside / name, data)
-        yield beside
-        _put_in_place(beside, target)
-    except OSError as error:
-        raise _unwritable(target, error) from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _unwritable(target: Path, error: OSError) -> InputError:
-    return InputError.of(target, "output", found=error.strerror or error, expected="a folder that can be written")
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    with path.open("xb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _put_in_place(beside: Path, target: Path) -> None:
-    """Rename the finished folder over the target; put the old one back if that fails."""
-    if not target.exists():
-        beside.rename(target)
-        return
-    old = beside.with_suffix(".old")
-    target.rename(old)
-    try:
-        beside.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from x2ct.bundle.contract import check_graph
-from x2ct.bundle.folder import DEFAULT, bundled, check_target, find, read_file, read_manifest_file, written
+from x2ct.bundle.folder import DEFAULT, bundled, check_target, find, read_file, read_manifest_file
 from x2ct.bundle.manifest import MANIFEST, File, Manifest, Network
 from x2ct.bundle.reading import MAX_FILE_BYTES, read_manifest
 from x2ct.errors import InputError
 from x2ct.fields import Json
+from x2ct.output import write_beside
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class Bundle(Manifest):
             files: content of each graph's file, by name.
 
         Raises:
-            InputError: the target can't be written, or is something else than a bundle; or the manifest contradicts the
-                files.
+            InputError: the target's folder can't be written, or it is something else than a bundle; or the manifest
+                contradicts the files.
+            X2CTError: the write failed on the way (disk full).
         """
         target = Path(target)
         check_target(target)
@@ -73,9 +75,15 @@ class Bundle(Manifest):
             "files": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in listed.items()}
         }
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-        with written(target, {**files, MANIFEST: text.encode()}) as beside:
-            bundle = _load(beside)
-        return cls(**{**vars(bundle), "path": target})
+
+        def write(part: Path) -> None:
+            part.mkdir()
+            for name, data in {**files, MANIFEST: text.encode()}.items():
+                (part / name).write_bytes(data)
+            _load(part)
+
+        write_beside(target, write, replace=True)
+        return _load(target)
 
     def file_of(self, network: Network) -> Path:
         """The path of a network's graph."""

@@ -15,10 +15,11 @@ import numpy as np
 from x2ct import output
 from x2ct.data.body import Body, coarsen, extract_body
 from x2ct.data.patients import LEAVE_OUT, Mark, named_for_validation, read_patients
-from x2ct.data.shards import INDEX, person_of, read_index, sha256_of, write_index
+from x2ct.data.shards import INDEX, person_of, read_index, write_index
 from x2ct.data.sheets import key_of, sheet, write_overviews
 from x2ct.errors import InputError, X2CTError
 from x2ct.grid import Grid
+from x2ct.report import sha256
 from x2ct.volume import SUFFIXES, Volume
 
 METHOD = 4
@@ -271,15 +272,8 @@ def _state(path: Path, options: PrepareOptions) -> dict[str, Any]:
 def _write(folder: Path, name: str, path: Path, options: PrepareOptions, state: dict[str, Any]) -> dict[str, Any]:
     body = read_body(path, options)
     target = folder / f"{name}.npy"
-    beside = folder / f".{name}.{os.getpid()}.npy"
-    try:
-        np.save(beside, body.hu, allow_pickle=False)
-        os.replace(beside, target)
-        target.with_suffix(".png").unlink(missing_ok=True)  # the sheet of the shard that was there before
-    except OSError as error:
-        raise X2CTError(f"{target}: output: not written: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
+    output.write_beside(target, lambda part: np.save(part, body.hu, allow_pickle=False))
+    target.with_suffix(".png").unlink(missing_ok=True)  # the sheet of the shard that was there before
     return {
         "id": name,
         "split": "train",
@@ -293,7 +287,7 @@ def _write(folder: Path, name: str, path: Path, options: PrepareOptions, state: 
         "body_mm": body.body_mm.tolist(),
         "bone_share": round(body.bone_share, 4),
         "bytes": target.stat().st_size,
-        "sha256": sha256_of(target),
+        "sha256": sha256(target),
         "made_from": state,
     }
 
@@ -324,4 +318,4 @@ def _finished(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:
     file = folder / str(entry.get("file"))
-    return file.is_file() and file.stat().st_size == entry.get("bytes") and sha256_of(file) == entry.get("sha256")
+    return file.is_file() and file.stat().st_size == entry.get("bytes") and sha256(file) == entry.get("sha256")

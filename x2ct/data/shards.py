@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from x2ct import output
 from x2ct.errors import InputError
 from x2ct.grid import Grid
+from x2ct.report import sha256
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -81,7 +81,7 @@ class Person:
         Raises:
             InputError: the file is missing or has changed since `prepare` wrote it.
         """
-        found = sha256_of(self.file)
+        found = sha256(self.file)
         if found != self.sha256:
             raise InputError.of(self.file, "sha256", found=found, expected=self.sha256, hint="prepare it again")
 
@@ -160,19 +160,6 @@ def resample_array(hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike, grid: Grid)
         volume, step[:3, :3], step[:3, 3], grid.shape, np.float32, order=1, mode="grid-constant", cval=AIR_HU
     )
     return np.asarray(sampled, np.float32)
-
-
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal.
-
-    Raises:
-        InputError: it can't be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError.of(path, "file", found=error.strerror, expected="a readable file") from None
 
 
 def read_index(folder: Path) -> dict[str, Any]:

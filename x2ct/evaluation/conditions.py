@@ -22,6 +22,7 @@ from x2ct.evaluation.protocol import Figures, average, volume_figures
 from x2ct.evaluation.table import Column, at, cell
 from x2ct.geometry import Geometry, View
 from x2ct.radiograph import XRay
+from x2ct.report import markdown_table
 from x2ct.xrays import degradation
 
 FloatArray = npt.NDArray[np.float32]
@@ -221,15 +222,15 @@ def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures
 
 def rows(means: Mapping[str, Mapping[str, Figures]], method: str) -> list[str]:
     """A Markdown table: a row a condition, PSNR's cost against training's X-rays last."""
-    titles = [title for _, title, _ in COLUMNS]
-    lines = ["| X-rays | " + " | ".join([*titles, "PSNR lost"]) + " |", "|---|" + "---:|" * (len(COLUMNS) + 1)]
+    titles = ["X-rays", *(title for _, title, _ in COLUMNS), "PSNR lost"]
+    lines = []
     what = {condition.name: condition.what for condition in CONDITIONS}
     for name, methods in means.items():
         figures = methods[method]
         lost = at(means[TRAINING.name][method], "psnr_db") - at(figures, "psnr_db")
         cells = [cell(at(figures, key), form) for key, _, form in COLUMNS]
-        lines.append("| " + " | ".join([what[name], *cells, cell(lost, ".2f")]) + " |")
-    return lines
+        lines.append([what[name], *cells, cell(lost, ".2f")])
+    return markdown_table(titles, lines, text=1)
 
 
 def _pixels(mm: float, view: View) -> tuple[float, float]:

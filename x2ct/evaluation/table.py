@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from x2ct.evaluation.protocol import average
+from x2ct.report import markdown_table
 
 SCHEMA = 2
 RESAMPLES = 2000
@@ -104,7 +105,7 @@ def rows(
 ) -> list[str]:
     """Methods as rows of a Markdown table; with intervals, PSNR's and Dice's stand behind them."""
     shown = columns_of(methods) if columns is None else columns
-    lines = ["| | " + " | ".join(title for _, title, _ in shown) + " |", "|---|" + "---:|" * len(shown)]
+    lines = []
     for name, figures in methods.items():
         cells = [cell(at(figures, key), form) for key, _, form in shown]
         if intervals:
@@ -113,8 +114,8 @@ def rows(
                 f"{text} ({cell(edge[0], form)} – {cell(edge[1], form)})" if edge else text
                 for text, edge, (_, _, form) in zip(cells, edges, shown, strict=True)
             ]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return lines
+        lines.append([name, *cells])
+    return markdown_table(["", *(title for _, title, _ in shown)], lines, text=1)
 
 
 def columns_of(methods: Mapping[str, Mapping[str, Any]]) -> tuple[Column, ...]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from x2ct.errors import InputError
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
+from x2ct.output import write_beside
 from x2ct.training.config import TrainConfig
 from x2ct.training.optimizer import Optimizer
 
@@ -73,9 +74,8 @@ def _write(path: Path, tensors: dict[str, Tensor], state: State) -> None:
         "best_loss": repr(state.best_loss),
         "config": json.dumps(state.config.to_json()),
     }
-    partial = path.with_name(f"{path.name}.partial")
-    save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, partial, metadata)
-    partial.replace(path)
+    content = {name: value.contiguous().cpu() for name, value in tensors.items()}
+    write_beside(path, lambda part: save_file(content, part, metadata))
 
 
 def restore(state: State, folder: Path) -> None:

@@ -15,6 +15,7 @@ from x2ct.errors import InputError
 from x2ct.grid import Grid
 from x2ct.intensity import Intensity
 from x2ct.model import ModelConfig
+from x2ct.output import write_atomically
 
 CONFIG_FILE = "config.json"
 
@@ -229,9 +230,7 @@ class TrainConfig:
 
     def save(self, folder: Path) -> None:
         """Write config.json into the run's folder."""
-        partial = folder / f"{CONFIG_FILE}.partial"
-        partial.write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / CONFIG_FILE)
+        write_atomically(folder / CONFIG_FILE, (json.dumps(self.to_json(), indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:

@@ -69,18 +69,13 @@ class Tuned:
 
 def markdown(tuned: Tuned) -> str:
     """The errors as a table."""
-    lines = [
-        f"{tuned.solver}, RMS difference in % of the HU window from {tuned.reference_steps} steps",
-        "",
-        f"| steps | tuned | {tuned.schedule} | stored | tuned sigmas |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for row in tuned.rows:
         sigmas = " ".join(f"{sigma:.3g}" for sigma in row.sigmas)
-        lines.append(
-            f"| {row.steps} | {row.tuned:.2f} | {row.untuned:.2f} | {'yes' if row.better else 'no'} | {sigmas} |"
-        )
-    return "\n".join(lines)
+        rows.append((row.steps, f"{row.tuned:.2f}", f"{row.untuned:.2f}", "yes" if row.better else "no", sigmas))
+    title = f"{tuned.solver}, RMS difference in % of the HU window from {tuned.reference_steps} steps"
+    columns = "steps", "tuned", tuned.schedule, "stored", "tuned sigmas"
+    return "\n".join([title, "", *reports.markdown_table(columns, rows)])
 
 
 def store(tuned: Tuned, bundle: Bundle, output: str | os.PathLike[str]) -> Bundle:

@@ -1,0 +1,49 @@
+"""`x2ct mesh`: the surface of a CT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from x2ct import terminal
+from x2ct.commands.options import Json, Quiet
+
+
+def mesh(
+    ct: Annotated[Path, typer.Argument(help="A CT: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The surface to write: .stl (binary), .ply or .obj.")],
+    hu: Annotated[float, typer.Option(help="Threshold: the surface encloses what has at least so many HU.")] = 200.0,
+    smooth: Annotated[
+        float, typer.Option(metavar="MM", help="Standard deviation of a Gaussian to blur the CT with before; 0 is off.")
+    ] = 0.0,
+    keep_largest: Annotated[bool, typer.Option("--keep-largest", help="Leave out all pieces but the largest.")] = False,
+    min_volume: Annotated[float, typer.Option(metavar="MM3", help="Leave out pieces of fewer cubic mm.")] = 0.0,
+    coordinates: Annotated[
+        str,
+        typer.Option(help="In mm: lps, as in DICOM and in the mesh files of 3D Slicer, or ras, as in NIfTI."),
+    ] = "lps",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write the surface of a CT's bones, or at any HU, as a triangle mesh."""
+    from x2ct import report as reports
+    from x2ct.mesh import mesh_files, summary
+
+    with terminal.progress("stages", quiet) as display:
+        display.stage("finding the surface")
+        done = mesh_files(
+            ct,
+            output,
+            hu,
+            smooth_mm=smooth,
+            keep_largest=keep_largest,
+            min_volume_mm3=min_volume,
+            coordinates=coordinates,
+        )
+    if json:
+        terminal.show(reports.to_json(done).rstrip())
+        return
+    terminal.show(summary(done), quiet)
+    terminal.remarks(done, quiet)
