@@ -27,6 +27,7 @@ Say = Callable[[str], None]
 _CORE, _PLAIN = "x2ct.benchmark.worker", "x2ct.export.plainloop"
 _ERRORS = {error.exit_code: error for error in (X2CTError, InputError, MissingRuntimeError, MemoryLimitError)}
 _COLD = ("start_s", "load_s", "build_s", "first_run_s")
+_MEMORY = ("base_bytes", "steady_bytes", "peak_bytes", "device_bytes")
 _TIMES = ("end_to_end_s", "condition_s", "loop_s", "evaluation_s")
 
 
@@ -164,18 +165,13 @@ class Row:
         """Add one cold start."""
         self.facts = answer["facts"]
         self.cold.append({name: answer[name] for name in _COLD})
-        self.memory["base_bytes"] = answer["base_bytes"]
-        self.remember(answer)
+        self.memory = {name: answer[name] for name in _MEMORY}
 
-    def ran(self, answer: dict[str, Any]) -> None:
-        """Add one counted run."""
-        for name, values in self.samples.items():
+    def ran(self, answer: dict[str, Any], counts: bool = True) -> None:
+        """Take over the memory of the latest run, and its times if it counts."""
+        self.memory |= {name: answer[name] for name in _MEMORY[1:]}
+        for name, values in self.samples.items() if counts else ():
             values.append(answer[name])
-        self.remember(answer)
-
-    def remember(self, answer: dict[str, Any]) -> None:
-        """Take over the memory of the latest run."""
-        self.memory |= {name: answer[name] for name in ("steady_bytes", "peak_bytes", "device_bytes")}
 
     def median(self, name: str) -> float:
         """Return the median of one time, in seconds."""
@@ -263,7 +259,7 @@ def _take_turns(bundle: str, rows: Sequence[Row], effort: Effort, say: Say, kept
                 running[id(row)] = worker = stack.enter_context(_working(bundle, row.case))
                 row.began(worker.start(kept.get(id(row))))
                 for _ in range(effort.of(row.case).warmup):
-                    row.remember(worker.run(0))
+                    row.ran(worker.run(0), counts=False)
             except X2CTError as error:
                 row.fail(error)
         for turn in range(max(effort.of(row.case).runs for row in rows)):
