@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -94,6 +95,10 @@ class Consistency : public Correction {
 
     /// The same for attenuation on the host, from l = 0: mu [X, Y, Z] is overwritten.
     void pull(float* mu);
+
+    /// Attenuation per mm [X, Y, Z] of D before the first data-consistency step of the latest run, on the host; empty
+    /// before one. Good until the next run begins.
+    std::span<const float> uncorrected() const;
 
     const std::vector<ViewConsistency>& views() const { return report_; }
     bool is_closed_form() const { return closed_; }
