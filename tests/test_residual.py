@@ -91,7 +91,7 @@ def test_a_ball_that_only_the_ct_has_is_no_area(chest: Bundle) -> None:
 def test_noise_alone_gives_no_area(chest: Bundle) -> None:
     random = np.random.default_rng(0)
     noisy = {
-        name: poisson_noise(image, 1e5, random) for name, image in xrays_of(body(chest), chest, chest.geometry).items()
+        name: poisson_noise(image, 1e4, random) for name, image in xrays_of(body(chest), chest, chest.geometry).items()
     }
     for residual in compared(body(chest), noisy, chest):
         figures = residual.figures()
@@ -163,7 +163,7 @@ def test_a_run_reports_it_before_and_after_data_consistency(
 
 def test_one_view_alone_can_not_be_judged(sampler: x2ct.Sampler, tiny_xrays: dict[str, x2ct.XRay]) -> None:
     (entry,) = sampler.run(ap=tiny_xrays["ap"], steps=2).report["residual"]
-    assert entry == {"view": "ap", "rays": 0.0, "before": None}
+    assert entry["rays"] < 0.01 and entry["before"] is None
 
 
 def test_the_preview_shows_what_is_missing_in_red(chest: Bundle) -> None:

@@ -41,6 +41,7 @@ SMOOTHING_MM = 2.5
 LEAST_EXCESS_MM = 5.0
 LEAST_AREA_MM2 = 50.0
 MOST_AREAS = 5
+_FEWEST_RAYS = 0.01  # of those that meet body and grid; with fewer a view is not judged at all
 _WEAKEST_CORRELATION = 0.5  # of an uncalibrated X-ray with the CT's projection, as in the core
 _APART_MM = 10.0  # between two peaks
 
@@ -181,6 +182,7 @@ class Reprojection:
         parts = zip(self._views, projections, self._judged, self._shares, strict=True)
         for (name, _, image, _, calibrated), projection, judged, share in parts:
             target, fit = np.asarray(image, np.float32), None
+            judged = judged if share >= _FEWEST_RAYS else np.zeros_like(judged)
             if not calibrated:
                 fit = _fit(target[judged], projection[judged])
                 judged = judged if fit else np.zeros_like(judged)
