@@ -78,8 +78,8 @@ struct ViewConsistency {
 /// rays_within.
 ///
 /// Volumes and rays lie on the sampler's device, and what is done to them is queued there. To the host come the rays'
-/// integrals of D, once before a pull and once after it, for the fit and the report, and CG's vectors, which are no
-/// larger.
+/// integrals of D, once before a pull and once after it, for the fit and the report, CG's vectors, which are no larger,
+/// and D's attenuation once a run, before its first pull.
 class Consistency : public Correction {
   public:
     /// Throws InputError for sizes that don't match, or if no ray counts.
