@@ -105,16 +105,28 @@ def test_a_spike_is_no_area() -> None:
     assert unexplained(spike, (1.25, 1.25)) == ()
 
 
-def test_areas_come_by_excess_and_not_from_where_nothing_is_known() -> None:
+def blobs(*places: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+    """Gaussians of 6 mm on 200 x 300 pixels of 1.25 mm: height in mm of water, and where, in mm down and across."""
     down, across = np.indices((200, 300)) * 1.25
-    excess = sum(
-        high * np.exp(-((down - v) ** 2 + (across - u) ** 2) / (2 * 10**2))
-        for high, v, u in ((20, 50, 60), (30, 150, 200), (40, 60, 300))
+    return sum(  # type: ignore[return-value]
+        (high * np.exp(-((down - v) ** 2 + (across - u) ** 2) / (2 * 6**2)) for high, v, u in places),
+        np.zeros((200, 300)),
     )
-    excess[across > 260] = np.nan
+
+
+def test_areas_come_by_excess_and_not_from_where_nothing_is_known() -> None:
+    excess = blobs((20, 50, 60), (30, 150, 200), (40, 60, 300))
+    excess[:, 208:] = np.nan  # from 260 mm on
     areas = unexplained(excess, (1.25, 1.25))
     assert [round(area.excess_mm / 10) for area in areas] == [3, 2]
     assert (areas[0].across_mm, areas[0].down_mm) == pytest.approx((200 - 299 * 0.625, 150 - 199 * 0.625), abs=0.5)
+
+
+def test_an_outline_that_is_off_is_no_area() -> None:
+    excess = np.zeros((200, 300))
+    excess[60:140, 80:84] = 50.0  # 5 mm of the body that the CT lacks, at its edge
+    excess[:, :80] = np.nan
+    assert unexplained(excess, (1.25, 1.25)) == ()
 
 
 def test_an_uncalibrated_xray_is_fitted_or_not_judged(chest: Bundle) -> None:

@@ -9,7 +9,9 @@ A ray is judged where the detector measured it and it can be taken to meet the b
 consistency (`rays_within` in csrc/core). r over the attenuation of water is a length: mm of water that the CT lacks.
 
 Unexplained attenuation is where r, smoothed by a Gaussian of 2.5 mm against noise, rises to 5 mm of water or more: an
-area is what hangs together around such a peak at half of its height or above, 50 mm^2 or more. A ball of diameter d
+area is what hangs together around such a peak at half of its height or above, 50 mm^2 or more. Within 10 mm of the
+edge of what is judged none is sought: where the body, the grid or the scan ends, an outline that is off by a
+millimetre makes a large residual. A ball of diameter d
 and attenuation m above its surroundings that is missing from the CT makes an area at its centre, of 3/4 of its disc,
 with an excess of d m / mu_water. Places are in mm at the isocentre, where an X-ray's pixels are as large as the body's.
 """
@@ -40,6 +42,7 @@ AIR = 0.05
 SMOOTHING_MM = 2.5
 LEAST_EXCESS_MM = 5.0
 LEAST_AREA_MM2 = 50.0
+EDGE_MM = 10.0
 MOST_AREAS = 5
 _FEWEST_RAYS = 0.01  # of those that meet body and grid; with fewer a view is not judged at all
 _WEAKEST_CORRELATION = 0.5  # of an uncalibrated X-ray with the CT's projection, as in the core
@@ -206,7 +209,8 @@ def unexplained(excess_mm: npt.NDArray[Any], pitch_mm: tuple[float, float]) -> t
     sigmas = [SMOOTHING_MM / pitch for pitch in pitch_mm]
     weight = ndimage.gaussian_filter(known.astype(np.float64), sigmas)
     total = ndimage.gaussian_filter(np.where(known, excess_mm, 0.0).astype(np.float64), sigmas)
-    smooth = np.where(known, total / np.maximum(weight, 1e-12), -np.inf)
+    depth_mm = ndimage.distance_transform_edt(np.pad(known, 1), pitch_mm)[1:-1, 1:-1]
+    smooth = np.where(depth_mm > EDGE_MM, total / np.maximum(weight, 1e-12), -np.inf)
     apart = [2 * int(_APART_MM / pitch) + 1 for pitch in pitch_mm]
     peaks = np.argwhere((smooth >= LEAST_EXCESS_MM) & (smooth == ndimage.maximum_filter(smooth, apart)))
     taken, found = np.zeros(known.shape, np.bool_), list[Area]()
