@@ -139,6 +139,12 @@ MEASUREMENTS = (
         10,
     ),
     Measurement(
+        "unexplained",
+        "synthetic lesions that the CT lacks, found by what its X-rays show beyond it, against false alarms",
+        (f"python benchmarks/unexplained.py chest CTS --sites 1 -o {RESULTS}/unexplained-chest-test",),
+        30,
+    ),
+    Measurement(
         "overhead",
         "what the loop spends outside of the network, feature by feature",
         (f"python benchmarks/overhead.py -o {RESULTS}/overhead",),

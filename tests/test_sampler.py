@@ -187,6 +187,7 @@ def test_report_tells_time_apart(sampler: x2ct.Sampler) -> None:
         "condition_s",
         "loop_s",
         "consistency_s",
+        "residual_s",
         "per_evaluation_s",
         "outside_network_share",
         "total_s",

@@ -339,6 +339,10 @@ class Consistency(Correction):
         """Attenuation (X, Y, Z) per mm, pulled. Raises X2CTError if an X-ray that is not calibrated can't be fitted."""
 
     @property
+    def uncorrected(self) -> FloatArray | None:
+        """Attenuation (X, Y, Z) per mm of D before the latest run's first data-consistency step; None before a run."""
+
+    @property
     def views(self) -> list[ViewConsistency]: ...
     @property
     def closed(self) -> bool:

@@ -17,12 +17,14 @@ import numpy.typing as npt
 
 from x2ct import output
 from x2ct.errors import InputError
+from x2ct.geometry import MU_WATER_PER_MM
 from x2ct.panels import Panel, Window, page, png, window
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from x2ct.radiograph import XRay
+    from x2ct.residual import Residual
     from x2ct.volume import Volume
 
 HuArray = npt.NDArray[np.floating[Any]]
@@ -30,6 +32,8 @@ HuArray = npt.NDArray[np.floating[Any]]
 WIDE: Window = (-1000.0, 600.0)  # lungs, soft tissue and bone in one picture
 BONE: Window = (0.0, 1200.0)  # of maximum intensity projections
 DIFFERENCE: Window = (-500.0, 500.0)
+RESIDUAL_MM = 50.0  # of water, from black to the brightest red or blue
+_UNKNOWN = 70  # grey
 WARNING = "synthetic, not for diagnosis"
 CONVENTION = "R: patient's right, A: front; head up, in axial slices the front"
 PLANES = ("coronal", "sagittal", "axial")
@@ -48,8 +52,9 @@ def preview(
     synthetic: bool = True,
     panel_px: int = 320,
     heading: str = "",
+    residuals: Sequence[Residual] = (),
 ) -> Image:
-    """Centre slices above, bone (maximum intensity) below, the X-rays beside them.
+    """Centre slices above, bone (maximum intensity) below, the X-rays beside them, and what they show beyond the CT.
 
     Args:
         volume: the CT.
@@ -57,6 +62,8 @@ def preview(
         synthetic: whether the picture says that this is no scan of a person.
         panel_px: the longest side of the volume, in pixels.
         heading: one line above the panels.
+        residuals: of a run, see `x2ct.residual`: red where an X-ray shows more attenuation than the CT, blue where
+            less, grey where the CT's grid does not hold a ray.
 
     Returns:
         An RGB picture.
@@ -66,8 +73,10 @@ def preview(
     bone = [_projection(volume.hu, spacing, plane, panel_px) for plane in PLANES]
     height = slices[0].image.height
     pictures = _xray_panels(xrays or {}, height)
-    rows = [[*slices, *pictures[:1]], [*bone, *pictures[1:2]]]
-    return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION, heading)
+    maps = _residual_panels(residuals, height)
+    rows = [[*slices, *pictures[:1], *maps[:1]], [*bone, *pictures[1:2], *maps[1:2]]]
+    colours = "; X-ray less CT: red where the X-ray shows more, blue where less, grey where unknown" if maps else ""
+    return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION + colours, heading)
 
 
 def comparison(
@@ -131,6 +140,7 @@ def save(
     *,
     truth: Volume | None = None,
     synthetic: bool = True,
+    residuals: Sequence[Residual] = (),
 ) -> Path:
     """Writes `preview`, or with a truth `comparison`, as a PNG.
 
@@ -139,7 +149,10 @@ def save(
         X2CTError: the write failed on the way.
     """
     target = output.check_writable(path, SUFFIXES)
-    picture = comparison(truth, volume, xrays) if truth is not None else preview(volume, xrays, synthetic=synthetic)
+    if truth is not None:
+        picture = comparison(truth, volume, xrays)
+    else:
+        picture = preview(volume, xrays, synthetic=synthetic, residuals=residuals)
     return output.write_atomically(target, png(picture))
 
 
@@ -190,9 +203,9 @@ def _differences(truth: HuArray, synthesis: HuArray, spacing: Sequence[float], p
     return panels
 
 
-def diverging(error: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Black where nothing differs, towards red above and blue below, white-hot at the ends of the window."""
-    level = np.clip(error / DIFFERENCE[1], -1, 1)
+def diverging(error: npt.NDArray[Any], most: float = DIFFERENCE[1]) -> npt.NDArray[np.uint8]:
+    """Black where nothing differs, towards red above and blue below, white-hot at `most` and beyond."""
+    level = np.clip(error / most, -1, 1)
     above, below = np.maximum(level, 0), np.maximum(-level, 0)
     red, blue = np.minimum(1, 1.6 * above), np.minimum(1, 1.6 * below)
     green = 0.45 * above + 0.55 * below
@@ -230,4 +243,21 @@ def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
         width = min(2 * height, max(1, round(height * columns * column / (rows * row))))
         picture = images.fromarray(pixels).resize((width, height), images.Resampling.LANCZOS).convert("RGB")
         panels.append(Panel(picture, f"{_XRAY}{name}", _VIEW_ENDS.get(name, "")))
+    return panels
+
+
+def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
+    """The signed maps as pictures of the encoder's detector, with the rays that are not judged in grey."""
+    from PIL import Image as images
+
+    panels = []
+    for residual in residuals:
+        water = residual.difference / MU_WATER_PER_MM
+        known = np.isfinite(water)
+        pixels = np.where(known[..., None], diverging(np.where(known, water, 0), RESIDUAL_MM), _UNKNOWN)
+        rows, columns = water.shape
+        width = max(1, round(height * columns * residual.pitch_mm[1] / (rows * residual.pitch_mm[0])))
+        picture = images.fromarray(pixels.astype(np.uint8)).resize((width, height), images.Resampling.BOX)
+        title = f"X-ray less CT, {residual.view}, -{RESIDUAL_MM:g} to {RESIDUAL_MM:g} mm of water"
+        panels.append(Panel(picture, title, _VIEW_ENDS.get(residual.view, "")))
     return panels

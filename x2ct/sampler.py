@@ -28,12 +28,14 @@ from x2ct.bundle import Bundle
 from x2ct.conditioning import refuse_warnings
 from x2ct.consistency import facts as consistency_facts
 from x2ct.errors import InputError, MemoryLimitError
-from x2ct.geometry import Geometry
+from x2ct.geometry import Geometry, attenuation
 from x2ct.grid import Grid
 from x2ct.networks import Budget
 from x2ct.preparation import Preparation, Ready
 from x2ct.radiograph import XRay
 from x2ct.request import Request
+from x2ct.residual import Reprojection, Residual
+from x2ct.residual import facts as residual_facts
 from x2ct.runtimes import choose
 from x2ct.volume import Volume
 
@@ -51,11 +53,13 @@ class Result:
         volume: the synthesised CT, in HU, RAS+, its origin at the grid's centre; of several samples their mean.
         spread: the voxel-wise standard deviation of several samples, in HU; None of one.
         report: the written record (see `x2ct.report`), ready for JSON.
+        residuals: each X-ray less the projection of the CT as it was before any data-consistency step.
     """
 
     volume: Volume
     report: dict[str, Any]
     spread: Volume | None = None
+    residuals: tuple[Residual, ...] = ()
 
 
 @dataclass
@@ -237,6 +241,9 @@ class Sampler:
         with self._lock, _memory_limit("sampling"):
             ready = self._checked(request, self._preparation.ready(request, preview=preview is not None))
             loop = ready.networks.sampler
+            reprojection = Reprojection(
+                request.xrays, request.geometry, ready.study.conditions, self.bundle, self.grid, self._threads
+            )
             knots = (self.bundle.intensity.hu, self.bundle.intensity.x)
             for sample in range(samples):
                 looping = time.perf_counter()
@@ -253,6 +260,8 @@ class Sampler:
                     result_in=knots,
                 )
                 spent.add(time.perf_counter() - looping, loop.timings)
+                if ready.correction is not None:
+                    reprojection.add(ready.correction.uncorrected)
                 if each is not None:
                     each(sample, self._volume(hu))
                 if samples > 1:
@@ -263,11 +272,14 @@ class Sampler:
             volume, spread = map(self._volume, ensemble.finish())
         else:
             volume, spread = self._volume(hu), None
-        timings = {**spent.facts(request.evaluations), "total_s": time.perf_counter() - started}
+        before, after = reprojection.finish(attenuation(volume.hu))
+        timings = {**spent.facts(request.evaluations), "residual_s": reprojection.seconds}
+        timings["total_s"] = time.perf_counter() - started
         if self.choice.device != "cpu":  # by the device's clock, of the last sample
             timings |= {"kernel_s": last["kernel_s"], "longest_gap_s": last["gap_s"], "waits": last["waits"]}
         pulled = consistency_facts(request.pull, ready.correction, request.xrays, request.table.evaluations)
-        return Result(volume, {**self._report(request, ready, timings), "consistency": pulled}, spread)
+        told = {"consistency": pulled, "residual": residual_facts(before, after)}
+        return Result(volume, {**self._report(request, ready, timings), **told}, spread, before)
 
     sample = _volume_of(run)
 

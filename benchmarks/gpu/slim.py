@@ -42,7 +42,7 @@ def average(source: Path, target: Path) -> int:
     prefix = f"ema{json.loads(metadata['config'])['optim']['ema'][0]:g}."
     half = {name: value.astype(np.float16) for name, value in tensors.items() if name.startswith(prefix)}
     for number, part in enumerate(_parts(half), 1):
-        output.write_atomically(_part(target, number), save(part, metadata))
+        _replace(_part(target, number), save(part, metadata))
     return int(metadata["step"])
 
 
@@ -100,7 +100,14 @@ def texts(run: Path, target: Path) -> None:
     """Copy the configuration and the validations."""
     for name in TEXTS:
         if (run / name).is_file():
-            output.write_atomically(target / name, (run / name).read_bytes())
+            _replace(target / name, (run / name).read_bytes())
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Write beside and rename; one name for all that is unfinished, so that a kill leaves at most one such file."""
+    partial = target.with_name("partial")
+    partial.write_bytes(data)
+    partial.replace(target)
 
 
 def from_bundle(bundle: str, target: Path) -> None:

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <iterator>
+#include <span>
 
 #include "core/measured_view.h"
 #include "core/ray_operator.h"
@@ -97,6 +98,7 @@ struct Consistency::Place {
     Buffer target, dual, seen, step;  // of the rays
     Buffer knots;
     int number_of_knots;
+    std::vector<float> uncorrected;  // on the host: mu of D before the first data-consistency step of a run
 };
 
 Consistency::Consistency(const VolumeGrid& grid, AttenuationKnots knots, std::vector<MeasuredView> views,
@@ -171,6 +173,7 @@ void Consistency::apply(int row, int, double, float* denoised) {
     if (options_.gamma == 0 || (!after.empty() && std::ranges::find(after, row + 1) == after.end())) return;
     const Place& place = *place_;
     place.to_mu(denoised);
+    if (place_->uncorrected.empty()) place_->uncorrected = here(*place.device, place.mu);
     solve();
     place.to_denoised(denoised);
 }
@@ -183,8 +186,11 @@ void Consistency::pull(float* mu) {
     place_->device->download(mu, place_->z.data(), place_->z.count());
 }
 
+std::span<const float> Consistency::uncorrected() const { return place_->uncorrected; }
+
 // l = 0
 void Consistency::forget() {
+    place_->uncorrected.clear();
     const std::vector<float> zeros(place_->dual.count());
     place_->device->upload(place_->dual.data(), zeros.data(), zeros.size());
 }

@@ -16,7 +16,7 @@ constexpr std::int64_t kProcessBytes = 224 << 20;
 // More a voxel than any network of today takes whole: with that much free there is nothing to plan.
 constexpr std::int64_t kAmpleBytes = 512;
 constexpr std::int64_t kProbe = 64;  // the side of the patch that the networks are compiled for to see what they take
-constexpr int kConsistencyVolumes = 3;  // attenuation before and after the pull, and one to spare
+constexpr int kConsistencyVolumes = 4;  // attenuation before and after the pull, that of the first, one to spare
 
 double voxels(const Index& index) {
     return static_cast<double>(index[0]) * static_cast<double>(index[1]) * static_cast<double>(index[2]);

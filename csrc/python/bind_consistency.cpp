@@ -83,6 +83,15 @@ py::array_t<float> pull(Consistency& self, const py::array& mu) {
     return result;
 }
 
+// A copy, None before a run.
+py::object uncorrected(const Consistency& self) {
+    const auto mu = self.uncorrected();
+    if (mu.empty()) return py::none();
+    py::array_t<float> copy = new_array(self.shape());
+    std::ranges::copy(mu, copy.mutable_data());
+    return copy;
+}
+
 py::list views(const Consistency& self) {
     py::list list;
     for (const ViewConsistency& view : self.views()) {
@@ -127,6 +136,7 @@ void bind_consistency(py::module_& module) {
         .def(py::init(&make), "shape"_a, "index_to_mm"_a, "x"_a, "mu"_a, "views"_a, "gamma"_a = 1.0,
              "evaluations"_a = std::vector<int>(), "rounds"_a = 0, "cg_steps"_a = 3, "closed"_a = true, "threads"_a = 0)
         .def("pull", &pull, "mu"_a)
+        .def_property_readonly("uncorrected", &uncorrected)
         .def_property_readonly("views", &views)
         .def_property_readonly("closed", &Consistency::is_closed_form)
         .def_property_readonly("rounds", &Consistency::rounds);

@@ -94,6 +94,17 @@ def nodules(case: Case, diameter_mm: float) -> list[Nodule]:
 
     A part without a place that has `CLEARANCE_MM` of lung around the nodule has none.
     """
+    wanted = diameter_mm / 2 + CLEARANCE_MM
+    return [Nodule(place, diameter_mm) for place, depth_mm in _depths(case) if depth_mm >= wanted]
+
+
+def deepest(case: Case) -> list[Point]:
+    """Return the place in each of four parts of the lungs farthest from the wall, in patient mm, the deepest first."""
+    return [place for place, depth_mm in sorted(_depths(case), key=lambda pair: -pair[1]) if depth_mm > 0]
+
+
+def _depths(case: Case) -> list[tuple[Point, float]]:
+    """The deepest place of each quarter of the lungs, in patient mm, and how far it is from the wall, in mm."""
     from scipy import ndimage
 
     mask = lungs(case)
@@ -104,8 +115,7 @@ def nodules(case: Case, diameter_mm: float) -> list[Nodule]:
     found = []
     for part in _quarters(mask):
         place = np.unravel_index(int(np.argmax(np.where(part, depth, 0))), depth.shape)
-        if depth[place] >= diameter_mm / 2 + CLEARANCE_MM:
-            found.append(Nodule(_mm(np.asarray(place), case.grid.index_to_mm), diameter_mm))
+        found.append((_mm(np.asarray(place), case.grid.index_to_mm), float(depth[place])))
     return found
 
 

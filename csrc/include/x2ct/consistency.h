@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -77,8 +78,8 @@ struct ViewConsistency {
 /// rays_within.
 ///
 /// Volumes and rays lie on the sampler's device, and what is done to them is queued there. To the host come the rays'
-/// integrals of D, once before a pull and once after it, for the fit and the report, and CG's vectors, which are no
-/// larger.
+/// integrals of D, once before a pull and once after it, for the fit and the report, CG's vectors, which are no larger,
+/// and D's attenuation once a run, before its first pull.
 class Consistency : public Correction {
   public:
     /// Throws InputError for sizes that don't match, or if no ray counts.
@@ -94,6 +95,10 @@ class Consistency : public Correction {
 
     /// The same for attenuation on the host, from l = 0: mu [X, Y, Z] is overwritten.
     void pull(float* mu);
+
+    /// Attenuation per mm [X, Y, Z] of D before the first data-consistency step of the latest run, on the host; empty
+    /// before one. Good until the next run begins.
+    std::span<const float> uncorrected() const;
 
     const std::vector<ViewConsistency>& views() const { return report_; }
     bool is_closed_form() const { return closed_; }

@@ -1,0 +1,186 @@
+"""What the map of unexplained attenuation finds: synthetic lesions that a CT lacks, against false alarms per study.
+
+    python benchmarks/unexplained.py chest cts/validation/ -o benchmarks/results/unexplained-chest
+
+Each CT of the folder is projected from the model's own views and sampled, as it is and with a ball in the lung, one at
+a time: HU are added where the ball's voxels are lung (below -200 HU). Balls lie where the lung is deepest, in its right
+and left, lower and upper parts. A ball is found at a threshold if either view has an area of unexplained attenuation
+(`x2ct.residual`) of at least that excess whose centre lies within the ball's disc, 5 mm added; each area of the CT as
+it is that reaches the threshold is a false alarm. Places of balls in the CT as it is give what is found by chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
+
+import x2ct
+from x2ct.data.prepare import find_cts
+from x2ct.drr import calibrated
+from x2ct.errors import X2CTError
+from x2ct.evaluation.case import Case, make_case
+from x2ct.evaluation.plants import deepest
+from x2ct.geometry import MU_WATER_PER_MM
+from x2ct.residual import Area
+
+Row = dict[str, Any]
+LUNG_HU = -200.0
+MARGIN_MM = 5.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    try:
+        rows = run(options)
+    except X2CTError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(markdown(rows, options.thresholds))
+    return 0
+
+
+def run(options: argparse.Namespace) -> list[Row]:
+    sampler = x2ct.Sampler(options.bundle, precision=options.precision, threads=options.threads)
+    rows: list[Row] = []
+    for path in find_cts(options.cts).values():
+        case = make_case(path, sampler.grid, sampler.bundle.geometry, threads=options.threads)
+        for row in study(sampler, case, options):
+            rows.append(row)
+            print(time.strftime("%H:%M:%S"), json.dumps(row), file=sys.stderr, flush=True)
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+            options.output.with_suffix(".md").write_text(markdown(rows, options.thresholds))
+    return rows
+
+
+def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Iterator[Row]:
+    """One patient: the CT as it is, each seed; then with each ball, the first seed."""
+    xrays = calibrated(case.geometry, case.xrays, case.id)
+    for seed in range(options.seeds):
+        yield {"case": case.id, "seed": seed, **sampled(sampler, xrays, seed)}
+    for centre in deepest(case)[: options.sites]:
+        for diameter in options.diameters:
+            for rise in options.rises:
+                images = case.project(case.geometry, options.threads, hu=planted(case, centre, diameter, rise))
+                shown = [
+                    float((image - clean).max() / MU_WATER_PER_MM)
+                    for image, clean in zip(images, case.xrays, strict=True)
+                ]
+                places = [place(case, view, centre, sampler) for view in range(len(case.geometry.views))]
+                ball = {"diameter_mm": diameter, "rise_hu": rise, "places_mm": places, "shown_mm": shown}
+                yield {"case": case.id, "ball": ball, **sampled(sampler, calibrated(case.geometry, images, case.id), 0)}
+
+
+def sampled(sampler: x2ct.Sampler, xrays: dict[str, x2ct.XRay], seed: int) -> Row:
+    result = sampler.run(**xrays, seed=seed)
+    figures = [residual.figures() or {} for residual in result.residuals]
+    return {
+        "areas": [[asdict(area) for area in residual.areas] for residual in result.residuals],
+        "rms_mm": [figure.get("rms_mm_water") for figure in figures],
+        "mean_mm": [figure.get("mean_mm_water") for figure in figures],
+        "share_of_loop": result.report["timings"]["residual_s"] / result.report["timings"]["loop_s"],
+    }
+
+
+def planted(case: Case, centre: npt.NDArray[np.float64], diameter_mm: float, rise_hu: float) -> npt.NDArray[np.float32]:
+    """The CT with HU added in a ball, where it is lung; the ball's edge is soft by a voxel."""
+    hu = np.array(case.hu, np.float32)
+    pitch = np.linalg.norm(case.index_to_mm[:3, :3], axis=0)
+    middle = np.linalg.inv(case.index_to_mm)[:3] @ np.append(centre, 1.0)
+    reach = diameter_mm / 2 + 2 * pitch
+    low = np.clip(np.floor(middle - reach / pitch), 0, hu.shape).astype(int)
+    high = np.clip(np.ceil(middle + reach / pitch) + 1, 0, hu.shape).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    index = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), -1)
+    distance = np.linalg.norm((index - middle) @ case.index_to_mm[:3, :3].T, axis=-1)
+    share = np.clip((diameter_mm / 2 - distance) / pitch.max() + 0.5, 0, 1)
+    hu[box] += np.where(hu[box] < LUNG_HU, share * rise_hu, 0)
+    return hu
+
+
+def place(case: Case, view: int, centre: npt.NDArray[np.float64], sampler: x2ct.Sampler) -> tuple[float, float]:
+    """Where a view shows a point: mm from the X-ray's middle at the isocentre, to the right and downwards."""
+    seen = case.geometry.views[view]
+    pixels = seen.to_pixels(centre)[0]
+    rows, columns = seen.shape
+    down, across = sampler.bundle.xray.spacing_mm
+    return float((pixels[0] - (columns - 1) / 2) * across), float((pixels[1] - (rows - 1) / 2) * down)
+
+
+def best(row: Row, ball: Row) -> float:
+    """The highest excess of the areas at a ball's place, in mm of water; 0 without one."""
+    excess = 0.0
+    for areas, (across, down) in zip(row["areas"], ball["places_mm"], strict=True):
+        for area in (Area(**fields) for fields in areas):
+            if np.hypot(area.across_mm - across, area.down_mm - down) <= ball["diameter_mm"] / 2 + MARGIN_MM:
+                excess = max(excess, area.excess_mm)
+    return excess
+
+
+def markdown(rows: Sequence[Row], thresholds: Sequence[float]) -> str:
+    """Sensitivity by ball against false alarms per study, one row a threshold."""
+    clean = [row for row in rows if "ball" not in row]
+    balls = [row for row in rows if "ball" in row]
+    kinds = sorted({(row["ball"]["diameter_mm"], row["ball"]["rise_hu"]) for row in balls})
+    heads = [f"{diameter:g} mm +{rise:g} HU" for diameter, rise in kinds]
+    lines = [
+        "| excess of, mm of water | false alarms a study | studies with one | by chance | " + " | ".join(heads) + " |",
+        "|---:|---:|---:|---:|" + "---:|" * len(kinds),
+    ]
+    for threshold in thresholds:
+        alarms = [sum(a["excess_mm"] >= threshold for view in row["areas"] for a in view) for row in clean]
+        chance = [
+            best(row, other["ball"]) >= threshold for other in balls for row in clean if row["case"] == other["case"]
+        ]
+        cells = [
+            f"{threshold:g}",
+            f"{np.mean(alarms):.1f}" if clean else "",
+            f"{sum(n > 0 for n in alarms)}/{len(clean)}",
+        ]
+        cells.append(f"{np.mean(chance):.0%}" if chance else "")
+        for kind in kinds:
+            mine = [r for r in balls if (r["ball"]["diameter_mm"], r["ball"]["rise_hu"]) == kind]
+            cells.append(f"{sum(best(row, row['ball']) >= threshold for row in mine)}/{len(mine)}")
+        lines.append("| " + " | ".join(cells) + " |")
+    shares = [row["share_of_loop"] for row in rows]
+    patients = len({row["case"] for row in rows})
+    mean = ", ".join(f"{value:.1f}" for value in np.mean([row["mean_mm"] for row in clean], axis=0)) if clean else ""
+    rms = ", ".join(f"{value:.1f}" for value in np.mean([row["rms_mm"] for row in clean], axis=0)) if clean else ""
+    lines += [
+        "",
+        f"{patients} patients, {len(clean)} samples of CTs as they are, {len(balls)} of CTs with a ball. Residual of "
+        f"CTs as they are, by view: mean {mean}, root mean square {rms} mm of water. Projecting and comparing took "
+        f"{np.mean(shares):.0%} of the time of the sampling loop.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", help="a bundle's folder or name")
+    parser.add_argument("cts", type=Path, help="a folder of validation CTs")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix, of .json and .md")
+    parser.add_argument("--diameters", type=float, nargs="+", default=[10, 20, 30, 40, 50], help="of balls, in mm")
+    parser.add_argument("--rises", type=float, nargs="+", default=[40, 300, 900], help="HU that are added")
+    parser.add_argument("--sites", type=int, default=4, help="places a patient, the deepest first, at most 4")
+    parser.add_argument("--seeds", type=int, default=3, help="samples of each CT as it is")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[5, 10, 15, 20, 25, 30, 40, 50])
+    parser.add_argument("--precision", default="f32")
+    parser.add_argument("--threads", type=int, default=0)
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
