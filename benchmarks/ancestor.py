@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.roofline import median_s
 from x2ct import output, report
 from x2ct.benchmark.cases import Case
 from x2ct.benchmark.fleet import Effort, measure
 from x2ct.benchmark.machine import Neighbours, environment
-from x2ct.benchmark.rates import median_s
 from x2ct.benchmark.stats import Summary
 from x2ct.model import X2CTModel
 from x2ct.model.config import ModelConfig

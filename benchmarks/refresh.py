@@ -25,7 +25,7 @@ from x2ct.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"
-LATENCY = "x2ct bench chest --part latency --no-pytorch --apart --threads 2 -n 1 --warmup 0 --cold 1"
+LATENCY = "x2ct bench chest --no-pytorch --apart --threads 2 -n 1 --warmup 0 --cold 1"
 TILED = f"{LATENCY} --sweep grid=256x256x160 --sweep steps=2 --sweep precision=f32"
 EVALUATE = "--data CTS --baselines SHARDS"
 
@@ -54,13 +54,17 @@ MEASUREMENTS = (
         "bench",
         "latency in each runtime and precision beside the plain PyTorch loop; roofline and layers; agreement with the "
         "converged solution",
-        (f"x2ct bench chest --threads 2 -o {RESULTS}/bench",),
+        (
+            f"x2ct bench chest --threads 2 -o {RESULTS}/bench",
+            f"python benchmarks/roofline.py chest --threads 2 -o {RESULTS}/roofline",
+            f"python benchmarks/agreement.py chest --threads 2 -o {RESULTS}/agreement",
+        ),
         8,
     ),
     Measurement(
         "scaling",
         "time and peak memory against voxels to 512^3, steps, batch, threads",
-        (f"x2ct bench chest --part scaling --threads 2 -o {RESULTS}/scaling",),
+        (f"python benchmarks/scaling.py chest --threads 2 -o {RESULTS}/scaling",),
         5,
         of_model=False,
     ),

@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from benchmarks import refresh
+from benchmarks import agreement, refresh, roofline, scaling
 from x2ct.benchmark import tables as bench_tables
 from x2ct.report import markdown_table
 
@@ -43,8 +43,11 @@ class Section:
 
 
 def _bench(made: dict[str, Any], path: Path) -> str:
-    pictures = sorted(picture.name for picture in path.parent.glob(f"{path.stem}-*.svg"))
-    return bench_tables.markdown(made, {name.removesuffix(".svg").rpartition("-")[2]: name for name in pictures})
+    """The tables of `x2ct bench`; a document from before its parts became scripts has those parts' tables too."""
+    tables = bench_tables.tables_of(made)
+    for name, script in (("agreement", agreement), ("roofline", roofline), ("scaling", scaling)):
+        tables += script.tables(made[name]) if made.get(name) else []
+    return bench_tables.page("benchmark", made, tables)
 
 
 def _by_script(name: str) -> Callable[[Any, Path], str]:
@@ -97,7 +100,11 @@ def _soak(found: dict[str, Any], path: Path) -> str:
 
 SECTIONS = (
     Section("Latency, roofline, agreement", "bench*.json", _bench),
-    Section("Scaling", "scaling*.json", _bench),
+    Section(
+        "Scaling", "scaling*.json", lambda made, path: _bench(made, path) if "kind" in made else scaling.markdown(made)
+    ),
+    Section("Agreement", "agreement*.json", _by_script("agreement")),
+    Section("Roofline", "roofline*.json", _by_script("roofline")),
     Section("Tiles", "tiles*.json", _bench),
     Section("The ancestor", "ancestor*.json", _by_script("ancestor")),
     Section("Runtimes", "runtimes*.json", _by_script("runtimes")),
@@ -168,8 +175,11 @@ def speed(bench: Path) -> str:
         rows.append((row["label"], row["facts"]["evaluations"], *times, off))
     lines = markdown_table(("", "evaluations", "end to end ms", "an evaluation ms", "mean difference HU"), rows)
     lines += ["", *(f"Note: {warning}." for warning in made["warnings"] if "varies" not in warning)]
+    best = dict(made["headline"] or {})
+    if (near := bench.with_name("agreement.json")).is_file():
+        best["as_near_as_edm"] = json.loads(near.read_text())["as_near_as_edm"]
     for name, what in (("fastest", "The fastest row"), ("as_near_as_edm", "Ours that ends as near as EDM's defaults")):
-        ours = (made["headline"] or {}).get(name)
+        ours = best.get(name)
         for theirs, times in (ours["times_faster_than"] if ours else {}).items():
             lines.append(f"{what} is {times['end_to_end']:.1f} times as fast end to end as {theirs}.")
     return "\n".join(lines) + "\n"

@@ -8,30 +8,26 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from typer.main import get_command
 
 from benchmarks.refresh import MEASUREMENTS, ROOT, arguments
-from tests import tiny_bundle
 from tests.commandline import run
 from x2ct import _core
-from x2ct.benchmark import document, rates, roofline, tables
-from x2ct.benchmark.cases import KEYS, PLAIN, Case, cases_of, labels
-from x2ct.benchmark.compare import compare, parse_threshold
-from x2ct.benchmark.fleet import Effort, Worker, measure
-from x2ct.benchmark.graph import read_graph
-from x2ct.benchmark.machine import clock_facts
-from x2ct.benchmark.stats import Summary, exponent, ratio
-from x2ct.bundle import Bundle
+from x2ct.benchmark import document, machine, tables
+from x2ct.benchmark.cases import EDM, KEYS, PLAIN, Case, cases_of, labels
+from x2ct.benchmark.document import compare, parse_threshold
+from x2ct.benchmark.fleet import Effort, Row, Worker, measure
+from x2ct.benchmark.machine import Neighbours, clock_facts, resident_bytes
+from x2ct.benchmark.stats import Summary, ratio
 from x2ct.cli import app
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.runtimes import choose
-
-SIZE = rates.Size(rows=64, width=128, products=2, channels=16, side=8, convolutions=2)
-
 
 # ------------------------------------------------------------------------------------------------ figures
 
@@ -60,11 +56,6 @@ def test_a_ratio_is_a_regression_when_it_is_past_the_threshold_and_not_by_chance
     assert not ratio(old, old).slower_than(0.0)
     wild = ratio([0.5, 1.2, 1.9], [0.4, 1.1, 1.8])
     assert wild.value > 1.05 and not wild.slower_than(0.05)  # any of it may be chance
-
-
-def test_exponents_are_those_of_power_laws() -> None:
-    assert exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
-    assert exponent([5, 5], [1, 2]) is None
 
 
 # ------------------------------------------------------------------------------------------------ sweeps
@@ -120,128 +111,12 @@ def test_a_sweep_that_makes_no_sense_is_one_line_and_exit_code_2(sweep: str, wor
     assert isinstance(done.exception, InputError) or done.exit_code == 2
 
 
-def test_a_key_is_swept_once_and_parts_have_names() -> None:
+def test_a_key_is_swept_once() -> None:
     with pytest.raises(InputError, match="--sweep: steps: found it twice"):
         cases_of(["steps=1", "steps=2"])
-    with pytest.raises(InputError, match="--part: name: found 'speed'"):
-        document.Plan(parts=("speed",))
     with pytest.raises(InputError, match="--plain-runs: value: found 0"):
         Effort(plain_runs=0)
     assert set(KEYS) == set(Case().to_json())
-
-
-# ------------------------------------------------------------------------------------------------ counting
-
-
-def shapes_of(bundle: Bundle, name: str, side: int) -> dict[str, list[int]]:
-    spec = getattr(bundle.networks, name)
-    return {tensor.name: roofline.input_shape(tensor.shape, (side,) * 3) for tensor in spec.inputs}
-
-
-def test_the_denoisers_flop_are_those_that_pytorch_counts() -> None:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from x2ct.model import X2CTModel
-    from x2ct.model.config import ModelConfig
-
-    bundle, side = Bundle.load("chest"), 32
-    shapes = shapes_of(bundle, "denoiser", side)
-    cost = roofline.count(read_graph(bundle.file_of(bundle.networks.denoiser)), shapes)
-    training: Any = bundle.provenance["training"]
-    model = X2CTModel(ModelConfig(**training["model"])).fold()
-    given = [torch.ones(shapes[name]) for name in ("x", "sigma", "c0", "c1")]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.denoiser(*given)
-    assert cost.matrix_flop == counter.get_total_flops()
-    assert not any(node.op == "Cast" for node in cost.nodes)  # of weights, once when the graph is compiled
-    # Weights once, x, c0, c1 and the result at the ends, and nothing twice.
-    assert cost.weight_elements == pytest.approx(sum(p.numel() for p in model.denoiser.parameters()), rel=0.01)
-    assert cost.end_elements == sum(int(np.prod(shape)) for shape in shapes.values()) + side**3
-
-
-def test_flop_and_bytes_of_one_convolution_in_closed_form(tmp_path: Path) -> None:
-    import onnx
-
-    model, shape = rates.convolution_chain(SIZE, np.random.default_rng(0))
-    path = tmp_path / "chain.onnx"
-    path.write_bytes(model)
-    onnx.checker.check_model(str(path), full_check=True)  # the file is written by hand
-    cost = roofline.count(read_graph(path), {"h0": shape})
-    first, wide, last = cost.nodes[0], cost.nodes[1], cost.nodes[-1]
-    assert first.matrix_flop == 2 * 8**3 * 8 * 16
-    assert wide.matrix_flop == 2 * 8**3 * 16 * 16 * 27
-    assert cost.matrix_flop == first.matrix_flop + SIZE.convolutions * wide.matrix_flop + last.matrix_flop
-    weights = 8 * 16 * 2 + SIZE.convolutions * 16 * 16 * 27
-    between = 8**3 * (8 + 16 + SIZE.convolutions * 2 * 16 + 16 + 8)
-    assert cost.bytes_fused(2) == 2 * (weights + between) + 4 * 2 * 8 * 8**3
-
-
-def test_an_operator_that_is_not_known_is_an_error_and_never_a_zero(tmp_path: Path) -> None:
-    from onnx import TensorProto, helper
-
-    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Elu", ["x"], ["y"], name="act")], "g", ports[:1], ports[1:])
-    path = tmp_path / "elu.onnx"
-    path.write_bytes(helper.make_model(graph).SerializeToString())
-    with pytest.raises(InputError, match="act: found operator Elu"):
-        roofline.count(read_graph(path), {"x": [4]})
-
-
-@pytest.mark.parametrize("name", ["encoder", "lift", "denoiser"])
-def test_each_graph_of_the_bundled_model_can_be_counted(name: str) -> None:
-    bundle = Bundle.load("chest")
-    path = bundle.file_of(getattr(bundle.networks, name))
-    small, large = (roofline.count(read_graph(path), shapes_of(bundle, name, side)) for side in (32, 64))
-    assert small.bytes_fused(4) < small.bytes_unfused(4)
-    grows = large.matrix_flop / small.matrix_flop
-    assert grows == (1 if name == "encoder" else pytest.approx(8, rel=0.02))
-
-
-def test_the_roofline_of_a_model_names_rates_shares_and_layers(tmp_path: Path) -> None:
-    bundle = tiny_bundle.write(tmp_path / "tiny.x2ct")
-    found = roofline.roofline(bundle, [("openvino", "f32")], threads=1, repeats=2, size=SIZE, copy_bytes=1 << 20)
-    assert [row["graph"] for row in found["graphs"]] == ["encoder.onnx", "lift.onnx", "denoiser.onnx"]
-    row = found["graphs"][-1]
-    assert row["matrix_share"] == pytest.approx(row["flop_per_s"] / row["matrix_rate"]["flop_per_s"])
-    assert row["achieved_share"] == max(row["matrix_share"], row["copy_share"])
-    assert row["layers"] and all(layer["ms"] >= 0 for layer in row["layers"])
-    assert found["copy_rate"]["bytes_per_s"] > 0
-    assert found["missing"] == []
-
-
-def test_a_backend_that_can_not_be_looked_into_costs_no_other_its_roofline(tmp_path: Path) -> None:
-    bundle = tiny_bundle.write(tmp_path / "tiny.x2ct")
-    pairs = [("tensorrt", "f32"), ("openvino", "f32")]
-    found = roofline.roofline(bundle, pairs, threads=1, repeats=1, size=SIZE, copy_bytes=1 << 20)
-    assert len(found["graphs"]) == 3
-    assert found["missing"] and found["missing"][0].startswith("tensorrt f32: ")
-
-
-# ------------------------------------------------------------------------------------------------ layers' times
-
-
-def network(path: Path, **more: Any) -> _core.Network:
-    more.setdefault("runtime_dir", choose().runtime_dir)
-    return _core.Network(str(path), precision="f32", threads=1, shapes={"h0": [1, 8, 8, 8, 8]}, **more)
-
-
-def test_a_profiled_network_tells_its_layers_times_and_another_does_not(tmp_path: Path) -> None:
-    model, shape = rates.convolution_chain(SIZE, np.random.default_rng(0))
-    path = tmp_path / "chain.onnx"
-    path.write_bytes(model)
-    given = {"h0": np.ones(shape, np.float32)}
-    profiled = network(path, profile=True)
-    with pytest.raises(InputError, match="expected a call before it"):
-        profiled.profile()
-    profiled(given)
-    layers = profiled.profile()
-    assert sum(layer["type"] == "Convolution" for layer in layers) == SIZE.convolutions + 2
-    assert all(layer["ms"] > 0 and layer["kernel"] for layer in layers if layer["type"] == "Convolution")
-    plain = network(path)
-    plain(given)
-    with pytest.raises(InputError, match="expected one loaded with profile"):
-        plain.profile()
 
 
 # ------------------------------------------------------------------------------------------------ from end to end
@@ -251,7 +126,7 @@ def test_a_profiled_network_tells_its_layers_times_and_another_does_not(tmp_path
 def made(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A benchmark of the tiny bundle, by the command."""
     name = tmp_path_factory.mktemp("bench") / "figures"
-    options = ["-n", 2, "--cold", 1, "--warmup", 0, "--threads", 1, "--part", "latency", "-o", name]
+    options = ["-n", 2, "--cold", 1, "--warmup", 0, "--threads", 1, "-o", name]
     done = run(
         "bench", tiny_path, "--sweep", "steps=2,3", "--sweep", "precision=f32", "--sweep", "backend=openvino", *options
     )
@@ -287,33 +162,26 @@ def test_the_plain_loop_is_a_row_even_where_it_can_not_run(made: Path) -> None:
     assert any(warning.startswith("pytorch-eager f32: missing:") for warning in read["warnings"])
 
 
-def test_the_page_and_the_picture_say_the_same(made: Path) -> None:
-    import xml.etree.ElementTree as ElementTree
-
+def test_the_page_says_the_same(made: Path) -> None:
     text = Path(f"{made}.md").read_text()
     assert "## Latency" in text and "## Cold start" in text and "| openvino f32 steps=3 |" in text
-    assert "figures-latency.svg" in text
-    drawn = ElementTree.parse(f"{made}-latency.svg").getroot()
-    assert sum(part.tag.endswith("circle") for part in drawn) == 2 * 2 + 2 * (1 + 2)  # every sample of every row
 
 
-def test_times_faster_are_the_plain_loops_time_over_ours(made: Path) -> None:
-    read = document.read(f"{made}.json")
-    ours, *_ = (row for row in read["rows"] if row["status"] == "measured")
-    theirs = copy.deepcopy(ours)
-    theirs["label"], theirs["case"]["backend"], theirs["case"]["solver"] = "pytorch-eager f32", PLAIN[0], "heun"
-    theirs["summary"]["end_to_end_s"]["median"] = 50.0
-    ours["summary"]["end_to_end_s"]["median"], ours["summary"]["loop_s"]["median"] = 0.5, 0.1
-    near = {"solver": "unipc-2", "schedule": "log-snr", "precision": "f32", "evaluations": 8}
-    read["rows"] = [ours, theirs]
-    read["agreement"] = {"as_near_as_edm": {**near, "end_to_end_s": 1.0, "loop_s": 0.5}}
-    found = document.headline(read)
+def row_of(case: Case, end_to_end_s: float, loop_s: float) -> Row:
+    row = Row(case, case.backend, facts={"grid": [32, 32, 32]})
+    row.samples |= {"end_to_end_s": [end_to_end_s], "loop_s": [loop_s]}
+    return row
+
+
+def test_times_faster_are_the_plain_loops_time_over_the_fastest_rows() -> None:
+    plain = row_of(Case(backend=PLAIN[0], **EDM), 50.0, 40.0)
+    rows = [row_of(Case(backend="openvino"), 1.0, 0.05), row_of(Case(backend="onnxruntime"), 0.5, 0.1), plain]
+    found = document.headline(rows)
     assert found is not None
-    assert found["fastest"]["times_faster_than"]["pytorch-eager f32"]["end_to_end"] == pytest.approx(100)
-    assert found["as_near_as_edm"]["times_faster_than"]["pytorch-eager f32"]["end_to_end"] == pytest.approx(50)
-    [table] = [one for one in tables.tables({**read, "agreement": None, "headline": found}) if "PyTorch" in one.title]
-    assert table.rows[0][1:4] == ["openvino f32 steps=2", "pytorch-eager f32", "100.0"]
-    assert table.rows[1][1:4] == ["unipc-2 log-snr f32, 8", "pytorch-eager f32", "50.0"]
+    assert found["fastest"]["label"] == "onnxruntime"
+    assert found["fastest"]["times_faster_than"] == {PLAIN[0]: {"end_to_end": 100.0, "loop": 400.0}}
+    assert tables.headline(found).rows == [["fastest row", "onnxruntime", PLAIN[0], "100.0", "400.0"]]
+    assert document.headline(rows[:2]) is None
 
 
 def changed(made: Path, factor: float) -> Path:
@@ -388,6 +256,29 @@ def test_clocks_that_can_not_be_read_are_said_to_be_so() -> None:
     assert clock_facts(blind, blind)["notes"] == ["clocks: not readable here", "throttling: not readable here"]
     hot = {"mhz": {"min": 1.0, "max": 2.0, "source": "cpufreq"}, "throttled": 3, "gpu": None}
     assert clock_facts(hot, {**hot, "throttled": 5})["throttled"] == 2
+
+
+def test_resident_memory_is_what_the_system_says() -> None:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    assert resident_bytes() == pytest.approx(1024 * kilobytes, rel=0.05)
+
+
+def test_neighbours_are_all_that_was_busy_but_this_process_and_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = psutil.cpu_times()._asdict()
+    clock = SimpleNamespace(now=0.0, busy=5.0, own=1.0)
+    system = SimpleNamespace(
+        cpu_times=lambda: SimpleNamespace(
+            _asdict=lambda: {**dict.fromkeys(times, 0.0), "idle": 9.0, "user": clock.busy}
+        ),
+        Process=lambda: SimpleNamespace(cpu_times=lambda: (clock.own / 2, 0.0, clock.own / 4, clock.own / 4, 0.0)),
+        cpu_count=lambda: 2,
+    )
+    monkeypatch.setattr(machine, "psutil", system)
+    monkeypatch.setattr(machine, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    neighbours = Neighbours()
+    clock.now, clock.busy, clock.own = 10.0, 5.0 + 8.0, 1.0 + 3.0
+    assert neighbours.share() == pytest.approx((8 - 3) / (10 * 2))
 
 
 # ------------------------------------------------------------------------------------------------ the plain loop

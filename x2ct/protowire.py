@@ -1,4 +1,4 @@
-"""Protobuf's wire format, as far as ONNX files need it: walking a message, and writing one.
+"""Protobuf's wire format, as far as ONNX files need it: walking a message.
 
 https://protobuf.dev/programming-guides/encoding; which field number means what is its users' affair.
 """
@@ -55,22 +55,6 @@ def fields(message: Value) -> Iterator[tuple[int, Value]]:
         at += length
 
 
-def packed(value: Value) -> list[int]:
-    """A repeated integer: one of its values, or several packed."""
-    if isinstance(value, int):
-        return [signed(value)]
-    found, at = [], 0
-    while at < len(value):
-        number, at = _varint(value, at)
-        found.append(signed(number))
-    return found
-
-
-def signed(value: int) -> int:
-    """An int64 out of a varint, which holds it as two's complement."""
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
 def text(value: Value) -> str:
     """A field that holds text."""
     if isinstance(value, int):
@@ -83,19 +67,3 @@ def integer(value: Value) -> int:
     if not isinstance(value, int):
         raise Malformed("bytes where a number belongs")
     return value
-
-
-def write(number: int, value: int | str | bytes) -> bytes:
-    """One field of a message that is being written; a message inside is its bytes."""
-    if isinstance(value, int):
-        return _written(number << 3) + _written(value)
-    content = value.encode() if isinstance(value, str) else value
-    return _written(number << 3 | 2) + _written(len(content)) + content
-
-
-def _written(value: int) -> bytes:
-    parts = []
-    while value >= 0x80:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*parts, value])

@@ -1,4 +1,4 @@
-"""What is measured: one case a row, and the sweeps that make rows."""
+"""The cases that are measured, one a row, and the sweeps that make them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ PLAIN = ("pytorch-eager", "pytorch-compiled")
 EDM: dict[str, Any] = {"solver": "heun", "schedule": "edm", "steps": 18}
 """EDM's defaults (Karras et al. 2022): 18 steps of deterministic Heun, 35 evaluations."""
 
-_REFERENCE: dict[str, Any] = {"backend": "openvino", "precision": "f32", "device": "cpu", "provider": ""}
-_REFERENCE |= {"tiles": None, "halo": None}
-
 
 @dataclass(frozen=True)
 class Case:
-    """One row. What is None or "auto" is the model's or the runtime's own.
+    """One row. None and "auto" leave a choice to the model or to the runtime.
 
     Attributes:
         backend: one of the core's, or one of `PLAIN`.
@@ -35,7 +32,7 @@ class Case:
         batch: samples of one run. The core takes them one after another.
         threads: of the runtime; 0 leaves it to the runtime.
         tiles: bytes that the process may take, by which the core chooses tiles; None is the whole volume where the free
-            memory lets it.
+            memory allows it.
         halo: of the tiles, in voxels.
     """
 
@@ -54,46 +51,47 @@ class Case:
 
     @property
     def plain(self) -> bool:
-        """Whether it is the PyTorch loop."""
+        """True for the PyTorch loop."""
         return self.backend in PLAIN
 
     @property
     def task(self) -> Case:
-        """What is computed, whoever computes it: rows of one task are to give one volume."""
-        return replace(self, threads=0, **_REFERENCE)
+        """The reference case, OpenVINO f32 on the CPU and whole, of all rows that should give this row's volume."""
+        reference = replace(self, backend="openvino", precision="f32", device="cpu", provider="")
+        return replace(reference, threads=0, tiles=None, halo=None)
 
     @property
     def is_reference(self) -> bool:
-        """Whether it computes its task the plain way: OpenVINO, f32, on the CPU, whole."""
-        device, backend = ("cpu" if self.device == "auto" else self.device), self.backend
-        asked = replace(self, device=device, backend="openvino" if backend == "auto" else backend, threads=0)
-        return asked == self.task
+        """True where this is its own task's reference."""
+        device = "cpu" if self.device == "auto" else self.device
+        backend = "openvino" if self.backend == "auto" else self.backend
+        return replace(self, device=device, backend=backend, threads=0) == self.task
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the fields as a JSON object."""
         return asdict(self)
 
     @classmethod
     def of_json(cls, data: dict[str, Any]) -> Case:
-        """Back from `to_json`."""
+        """Return the case that `to_json` wrote."""
         grid = data.get("grid")
         return cls(**{**data, "grid": tuple(grid) if grid else None})
 
 
 def labels(cases: Sequence[Case]) -> list[str]:
-    """A name for each: backend and precision, and whatever else is not the same in all or not left to itself."""
-    plain = Case()
-
-    def told(field: str) -> bool:
-        values = {getattr(case, field) for case in cases if not case.plain}
-        return len(values) > 1 or (field != "threads" and values != {getattr(plain, field)} and bool(values))
-
-    shown = [field.name for field in fields(Case) if field.name not in ("backend", "precision") and told(field.name)]
+    """Return each case's name: backend, precision, and what differs between the cases or is not left to a default."""
+    shown = []
+    for field in fields(Case):
+        values = {getattr(case, field.name) for case in cases if not case.plain}
+        chosen = field.name != "threads" and values and values != {field.default}
+        if field.name not in ("backend", "precision") and (len(values) > 1 or chosen):
+            shown.append(field.name)
 
     def label(case: Case) -> str:
-        own = ["grid", "threads"] if case.plain else shown
-        extra = [f"{name}={_shown(name, getattr(case, name))}" for name in shown if name in own]
-        return " ".join([case.backend, case.precision, *extra])
+        own = [name for name in shown if not case.plain or name in ("grid", "threads")]
+        return " ".join(
+            [case.backend, case.precision, *(f"{name}={_shown(name, getattr(case, name))}" for name in own)]
+        )
 
     return [label(case) for case in cases]
 
@@ -136,7 +134,10 @@ def _grid(text: str) -> tuple[int, int, int]:
 
 
 def _tiles(text: str) -> int | None:
-    return None if text == "whole" else memory.parse_bytes(text)
+    try:
+        return None if text == "whole" else memory.parse_bytes(text)
+    except InputError:
+        raise ValueError("whole, or a size such as 2GiB") from None
 
 
 _KEYS: dict[str, Callable[[str], Any]] = {
@@ -156,61 +157,45 @@ _KEYS: dict[str, Callable[[str], Any]] = {
 KEYS = tuple(_KEYS)
 
 
-def parse_sweep(text: str) -> tuple[str, tuple[Any, ...]]:
-    """KEY=VALUE,VALUE... of `--sweep`.
-
-    Raises:
-        InputError: no such key, or a value that it can't have.
-    """
-    key, equals, values = text.partition("=")
-    if not equals or key not in _KEYS:
-        raise InputError.of("--sweep", "key", found=repr(text), expected=f"KEY=VALUE,... with KEY {' or '.join(_KEYS)}")
-    found = []
-    for value in values.split(","):
-        try:
-            found.append(_KEYS[key](value.strip()))
-        except ValueError as error:
-            raise InputError.of("--sweep", key, found=repr(value), expected=error) from None
-        except InputError:
-            raise InputError.of("--sweep", key, found=repr(value), expected="whole, or a size such as 2GiB") from None
-    if len(set(found)) < len(found):
-        raise InputError.of("--sweep", key, found=values, expected="each value once")
-    return key, tuple(found)
-
-
 def cases_of(sweeps: Sequence[str], threads: int = 0, plain: bool = True) -> list[Case]:
-    """The rows: all combinations of what is swept.
+    """Return all combinations of what is swept.
 
     Without a sweep of backends or precisions these are all that are here. The PyTorch loop, eager and compiled, is a
     row for each grid and number of threads.
 
     Args:
-        sweeps: texts for `parse_sweep`.
-        threads: where they are not swept.
-        plain: whether PyTorch's rows are added.
+        sweeps: texts KEY=VALUE,VALUE..., each key once.
+        threads: of the runtimes, where they are not swept.
+        plain: whether to add PyTorch's rows.
 
     Raises:
-        InputError: from `parse_sweep`, or a key twice.
+        InputError: an unknown key, a key or a value twice, or a value that the key can't have.
     """
-    asked: dict[str, tuple[Any, ...]] = {}
+    swept: dict[str, list[Any]] = {}
     for text in sweeps:
-        key, values = parse_sweep(text)
-        if key in asked:
+        key, equals, values = text.partition("=")
+        if not equals or key not in _KEYS:
+            known = f"KEY=VALUE,... with KEY {' or '.join(_KEYS)}"
+            raise InputError.of("--sweep", "key", found=repr(text), expected=known)
+        if key in swept:
             raise InputError.of("--sweep", key, found="it twice", expected="all its values in one")
-        asked[key] = values
-    asked.setdefault("threads", (threads,))
-    if "backend" not in asked and "precision" not in asked:
+        swept[key] = []
+        for value in values.split(","):
+            try:
+                swept[key].append(_KEYS[key](value.strip()))
+            except ValueError as error:
+                raise InputError.of("--sweep", key, found=repr(value), expected=error) from None
+        if len(set(swept[key])) < len(swept[key]):
+            raise InputError.of("--sweep", key, found=values, expected="each value once")
+    swept.setdefault("threads", [threads])
+    if "backend" not in swept and "precision" not in swept:
         pairs = _here()
     else:
-        pairs = list(itertools.product(asked.pop("backend", ("auto",)), asked.pop("precision", ("auto",))))
-    others = [dict(zip(asked, values, strict=True)) for values in itertools.product(*asked.values())]
+        pairs = list(itertools.product(swept.pop("backend", ["auto"]), swept.pop("precision", ["auto"])))
+    others = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
     rows = [_case(backend, precision, other) for other in others for backend, precision in pairs]
     if plain:
-        rows += [
-            Case(backend=backend, precision="f32", grid=other.get("grid"), threads=other["threads"], **EDM)
-            for other in others
-            for backend in PLAIN
-        ]
+        rows += [_case(backend, "f32", other) for other in others for backend in PLAIN]
     return list(dict.fromkeys(rows))
 
 
@@ -221,12 +206,12 @@ def _case(backend: str, precision: str, other: dict[str, Any]) -> Case:
 
 
 def _here() -> list[tuple[str, str]]:
-    """Each backend that is here, with each precision that it says the processor has; f32 of the first comes first."""
+    """Return each backend that is here, with each precision that the processor has; OpenVINO's f32 comes first."""
     folders = {name: str(find_runtime(name).folder or "") for name in BACKENDS if name != "auto"}
-    found = [
-        (one["name"], precision)
-        for one in _core.backends(folders)
-        if one["available"] and folders.get(one["name"])
-        for precision in one["precisions"].get("cpu", [])
+    pairs = [
+        (backend["name"], precision)
+        for backend in _core.backends(folders)
+        if backend["available"] and folders.get(backend["name"])
+        for precision in backend["precisions"].get("cpu", [])
     ]
-    return sorted(found, key=lambda pair: pair != ("openvino", "f32")) or [("auto", "auto")]
+    return sorted(pairs, key=lambda pair: pair != ("openvino", "f32")) or [("auto", "auto")]

@@ -1,16 +1,14 @@
-"""Samples of a time, summarised; ratios with intervals; exponents. No percentile that its samples can't carry."""
+"""Summaries of a time's samples, and ratios of two times with their confidence intervals."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 CV_LIMIT = 0.025
-"""Above this coefficient of variation a row gets a warning."""
+"""Coefficient of variation above which a row gets a warning."""
 
 _RESAMPLES = 4000
 _PERCENTILES = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
@@ -18,10 +16,10 @@ _PERCENTILES = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 @dataclass(frozen=True)
 class Summary:
-    """What samples of one time say.
+    """Samples of one time in a few figures.
 
     Attributes:
-        n: how many there are.
+        n: number of samples.
         min, median: in the samples' unit.
         p90, p95, p99: by nearest rank; None below 10, 20 and 100 samples, where they would be the maximum's other name.
         cv: the coefficient of variation, standard deviation over mean; None of one sample.
@@ -38,60 +36,50 @@ class Summary:
     @classmethod
     def of(cls, samples: Sequence[float]) -> Summary:
         """Summarise at least one sample."""
-        values = np.sort(np.asarray(samples, np.float64))
-        n = len(values)
-        ranks = {name: _nearest_rank(values, share) for name, share in _PERCENTILES.items()}
-        cv = float(values.std(ddof=1) / values.mean()) if n > 1 and values.mean() > 0 else None
-        return cls(n, float(values[0]), float(np.median(values)), **ranks, cv=cv)
+        values = np.asarray(samples, np.float64)
+        ranks = {
+            name: float(np.quantile(values, share, method="inverted_cdf"))
+            if len(values) * (1 - share) > 0.999
+            else None
+            for name, share in _PERCENTILES.items()
+        }
+        cv = float(values.std(ddof=1) / values.mean()) if len(values) > 1 and values.mean() > 0 else None
+        return cls(len(values), float(values.min()), float(np.median(values)), **ranks, cv=cv)
 
     @property
     def unsteady(self) -> bool:
-        """Whether the samples vary more than a figure should."""
+        """True where the samples vary more than a figure should."""
         return self.cv is not None and self.cv > CV_LIMIT
 
     def to_json(self) -> dict[str, float | int | None]:
-        """As JSON has it."""
+        """Return the fields as a JSON object."""
         return asdict(self)
-
-
-def _nearest_rank(values: npt.NDArray[np.float64], share: float) -> float | None:
-    """The smallest value that `share` of all do not exceed; None where not even one sample may lie beyond it."""
-    n = len(values)
-    if n * (1 - share) < 1 - 1e-9:
-        return None
-    return float(values[math.ceil(share * n - 1e-9) - 1])
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """New over old: of the medians, with a 95% bootstrap interval."""
+    """Ratio of two medians, new over old, with its 95% bootstrap interval."""
 
     value: float
     low: float
     high: float
 
     def slower_than(self, threshold: float) -> bool:
-        """Whether the ratio is past 1 + threshold, and not by the samples' spread alone (the interval is above 1)."""
+        """True where the ratio is past 1 + threshold and its interval above 1: slower, and not by chance."""
         return self.value > 1 + threshold and self.low > 1
 
 
 def ratio(new: Sequence[float], old: Sequence[float]) -> Ratio:
-    """Of the medians of two sets of samples; each is resampled by itself, from a fixed seed."""
-    random = np.random.default_rng(0)
+    """Return the ratio of the medians of two sets of samples, each resampled by itself from a fixed seed."""
+    from scipy import stats
 
-    def medians(samples: Sequence[float]) -> npt.NDArray[np.float64]:
-        values = np.asarray(samples, np.float64)
-        drawn = random.integers(0, len(values), (_RESAMPLES, len(values)))
-        return np.asarray(np.median(values[drawn], axis=1), np.float64)
-
-    drawn = medians(new) / medians(old)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return Ratio(float(np.median(new) / np.median(old)), float(low), float(high))
-
-
-def exponent(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """p of y ~ x^p, by least squares of the logarithms; None of fewer than two different x."""
-    if len(set(x)) < 2 or min(*x, *y) <= 0:
-        return None
-    slope, _ = np.polyfit(np.log(np.asarray(x, np.float64)), np.log(np.asarray(y, np.float64)), 1)
-    return float(slope)
+    # SciPy refuses a set of one sample; doubled, it is resampled to itself.
+    pair = tuple(np.repeat(np.asarray(samples, np.float64), 2 if len(samples) == 1 else 1) for samples in (new, old))
+    interval = stats.bootstrap(
+        pair,
+        lambda a, b, axis: np.median(a, axis) / np.median(b, axis),
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Ratio(float(np.median(new) / np.median(old)), float(interval.low), float(interval.high))

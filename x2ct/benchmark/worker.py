@@ -1,8 +1,8 @@
-"""One case in a process of its own: cold start, runs when asked for, memory. `python -m` this, or a room's like it.
+"""One case in a process of its own: its cold start, runs on request, its memory. `python -m` this module.
 
 The parent (`fleet`) writes one JSON object a line on stdin and reads one a line from what was stdout; whatever else a
-runtime prints goes to stderr. A process that measures nothing but its case is what makes cold start and peak memory the
-case's own.
+runtime prints goes to stderr. A process that measures nothing but its case makes cold start and peak memory the case's
+own. `x2ct.export.plainloop` serves the PyTorch loop in the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +34,11 @@ class Run:
     """One run, from X-rays in memory to a CT in memory.
 
     Attributes:
-        hu: the CT, or the mean of a batch.
-        condition_s: of it, encoder and lift with what they are given.
-        loop_s: of it, the sampling loop.
-        evaluation_s: from each evaluation's end to the next's, the element-wise step between included.
-        facts: of how it was computed, the same for all runs.
+        hu: the CT, float32 [X, Y, Z] in HU, or the mean of a batch.
+        condition_s: seconds of it for encoder and lift with their inputs.
+        loop_s: seconds of it for the sampling loop.
+        evaluation_s: seconds from each evaluation's end to the next's, the element-wise step between included.
+        facts: how it was computed, the same for all runs.
     """
 
     hu: npt.NDArray[np.float32]
@@ -58,7 +58,7 @@ class Subject(Protocol):
         """Make the networks ready to run."""
 
     def run(self, seed: int) -> Run:
-        """Once, X-rays to CT; nothing is kept from one run to the next."""
+        """Compute one CT from the X-rays; nothing is kept from one run to the next."""
 
 
 class SamplerSubject:
@@ -107,26 +107,19 @@ class SamplerSubject:
             samples=case.batch,
             progress=lambda *_: ends.append(time.perf_counter()),
         )
-        told, timings = done.report, done.report["timings"]
-        facts = {
-            "device": told["device"],
-            "backend": told["backend"],
-            "runtime": told["runtime"],
-            "precision": told["precision"]["denoiser"],
-            "grid": told["grid"]["shape"],
-            "solver": told["solver"],
-            "schedule": told["schedule"],
-            "evaluations": told["evaluations"],
-            "tiles": told["tiles"],
-            "weights": "bundle",
-            "transfers": transfers(told["device"]),
+        record, timings = done.report, done.report["timings"]
+        names = ("device", "backend", "runtime", "solver", "schedule", "evaluations", "tiles")
+        facts = {name: record[name] for name in names} | {
+            "precision": record["precision"]["denoiser"],
+            "grid": record["grid"]["shape"],
+            "transfers": transfers(record["device"]),
         }
         evaluation_s = [after - before for before, after in pairwise(ends)]
         return Run(done.volume.hu, timings["condition_s"], timings["loop_s"], evaluation_s, facts)
 
 
 def transfers(device: str) -> str:
-    """What end-to-end times hold of copies between host and device."""
+    """Return which copies between host and device the end-to-end times include."""
     if device == "cpu":
         return "none to make: the networks read and write the host's memory"
     return "included: X-rays come from the host's memory, the CT ends there"
@@ -138,53 +131,48 @@ def serve(subject_of: Callable[[str, Case], Subject]) -> None:
     os.dup2(2, 1)
     subject: Subject | None = None
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         try:
-            if asked["do"] == "start":
-                subject = subject_of(asked["bundle"], Case.of_json(asked["case"]))
-                told = _start(subject, asked)
+            if request["do"] == "start":
+                subject = subject_of(request["bundle"], Case.of_json(request["case"]))
+                answer = _start(subject, request)
             else:
                 assert subject is not None, "a run before its start"
-                told = _run(subject, asked)
+                answer = _run(subject, request)
         except X2CTError as error:
-            told = {"error": str(error), "exit_code": error.exit_code}
+            answer = {"error": str(error), "exit_code": error.exit_code}
         except ModuleNotFoundError as error:
-            what = f"{error.name} is not installed: pip install 'x2ct[train]'"
-            told = {"error": what, "exit_code": MissingRuntimeError.exit_code}
+            text = f"{error.name} is not installed: pip install 'x2ct[train]'"
+            answer = {"error": text, "exit_code": MissingRuntimeError.exit_code}
         except MemoryError as error:
-            told = {"error": f"out of memory {error}".strip(), "exit_code": MemoryLimitError.exit_code}
-        _answer(answers, told)
+            answer = {"error": f"out of memory {error}".strip(), "exit_code": MemoryLimitError.exit_code}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
 
 
-def _answer(answers: TextIO, told: dict[str, Any]) -> None:
-    answers.write(json.dumps(told) + "\n")
-    answers.flush()
-
-
-def _start(subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:
-    """From the parent's decision to start a process to the end of the first run."""
-    began = time.monotonic()
-    base = resident_bytes()
+def _start(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
+    """Load, build and run once; times count from the parent's decision to start a process."""
+    began, base = time.monotonic(), resident_bytes()
     subject.load()
     loaded = time.monotonic()
     subject.build()
     built = time.monotonic()
-    told = _run(subject, asked)
-    return told | {
-        "start_s": began - asked["at"],
+    answer = _run(subject, request)
+    return answer | {
+        "start_s": began - request["at"],
         "load_s": loaded - began,
         "build_s": built - loaded,
-        "first_run_s": told["end_to_end_s"],
+        "first_run_s": answer["end_to_end_s"],
         "base_bytes": base,
     }
 
 
-def _run(subject: Subject, asked: dict[str, Any]) -> dict[str, Any]:
+def _run(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
-    run = subject.run(asked["seed"])
+    run = subject.run(request["seed"])
     end_to_end_s = time.perf_counter() - started
-    if asked.get("keep"):
-        np.save(asked["keep"], run.hu)
+    if request.get("keep"):
+        np.save(request["keep"], run.hu)
     return {
         "end_to_end_s": end_to_end_s,
         "condition_s": run.condition_s,

@@ -1,0 +1,177 @@
+"""Scripts of benchmarks/ that look into a model: counted FLOP, the roofline, solver error, scaling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import agreement, flops, roofline, scaling
+from tests import tiny_bundle
+from x2ct import _core
+from x2ct.benchmark.cases import Case
+from x2ct.benchmark.fleet import Effort
+from x2ct.bundle import Bundle
+from x2ct.errors import InputError
+from x2ct.runtimes import choose
+
+SIZE = roofline.Size(rows=64, width=128, products=2, channels=16, side=8, convolutions=2)
+
+
+# ------------------------------------------------------------------------------------------------ counting
+
+
+def shapes_of(bundle: Bundle, name: str, side: int) -> dict[str, list[int]]:
+    spec = getattr(bundle.networks, name)
+    return {tensor.name: roofline.input_shape(tensor.shape, (side,) * 3) for tensor in spec.inputs}
+
+
+def test_the_denoisers_flop_are_those_that_pytorch_counts() -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from x2ct.model import X2CTModel
+    from x2ct.model.config import ModelConfig
+
+    bundle, side = Bundle.load("chest"), 32
+    shapes = shapes_of(bundle, "denoiser", side)
+    cost = flops.count(bundle.file_of(bundle.networks.denoiser), shapes)
+    training: Any = bundle.provenance["training"]
+    model = X2CTModel(ModelConfig(**training["model"])).fold()
+    given = [torch.ones(shapes[name]) for name in ("x", "sigma", "c0", "c1")]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.denoiser(*given)
+    assert cost.matrix_flop == counter.get_total_flops()
+    assert not any(node.op == "Cast" for node in cost.nodes)  # of weights, once when the graph is compiled
+    # Weights once, x, c0, c1 and the result at the ends, and nothing twice.
+    assert cost.weight_elements == pytest.approx(sum(p.numel() for p in model.denoiser.parameters()), rel=0.01)
+    assert cost.end_elements == sum(int(np.prod(shape)) for shape in shapes.values()) + side**3
+
+
+def test_flop_and_bytes_of_one_convolution_in_closed_form(tmp_path: Path) -> None:
+    path = tmp_path / "chain.onnx"
+    shape = roofline.convolution_chain(path, SIZE, np.random.default_rng(0))
+    cost = flops.count(path, {"h0": shape})
+    first, wide, last = cost.nodes[0], cost.nodes[1], cost.nodes[-1]
+    assert first.matrix_flop == 2 * 8**3 * 8 * 16
+    assert wide.matrix_flop == 2 * 8**3 * 16 * 16 * 27
+    assert cost.matrix_flop == first.matrix_flop + SIZE.convolutions * wide.matrix_flop + last.matrix_flop
+    weights = 8 * 16 * 2 + SIZE.convolutions * 16 * 16 * 27
+    between = 8**3 * (8 + 16 + SIZE.convolutions * 2 * 16 + 16 + 8)
+    assert cost.bytes_fused(2) == 2 * (weights + between) + 4 * 2 * 8 * 8**3
+
+
+def test_shapes_that_depend_on_arithmetic_on_shapes_are_followed_and_cost_nothing(tmp_path: Path) -> None:
+    """A reshape by a quotient of the input's own extent, which ONNX's shape inference alone does not follow."""
+    from onnx import TensorProto, helper
+
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"]) for name in ("x", "y")]
+    constants = [
+        helper.make_tensor("four", TensorProto.INT64, [1], [4]),
+        helper.make_tensor("w", TensorProto.FLOAT, [4, 8], [0.5] * 32),
+    ]
+    nodes = [
+        helper.make_node("Shape", ["x"], ["extent"]),
+        helper.make_node("Div", ["extent", "four"], ["rows"]),
+        helper.make_node("Concat", ["rows", "four"], ["wanted"], axis=0),
+        helper.make_node("Reshape", ["x", "wanted"], ["cells"]),
+        helper.make_node("MatMul", ["cells", "w"], ["y"]),
+    ]
+    ports[1] = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["M", 8])
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], constants)
+    path = tmp_path / "cells.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    cost = flops.count(path, {"x": [24]})
+    assert [node.op for node in cost.nodes] == ["Reshape", "MatMul"]
+    assert cost.matrix_flop == 2 * 6 * 4 * 8 and cost.other_flop == 0
+    assert cost.end_elements == 24 + 6 * 8
+
+
+def test_an_operator_that_is_not_known_is_an_error_and_never_a_zero(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Elu", ["x"], ["y"], name="act")], "g", ports[:1], ports[1:])
+    path = tmp_path / "elu.onnx"
+    path.write_bytes(helper.make_model(graph).SerializeToString())
+    with pytest.raises(InputError, match="act: found operator Elu"):
+        flops.count(path, {"x": [4]})
+
+
+@pytest.mark.parametrize("name", ["encoder", "lift", "denoiser"])
+def test_each_graph_of_the_bundled_model_can_be_counted(name: str) -> None:
+    bundle = Bundle.load("chest")
+    path = bundle.file_of(getattr(bundle.networks, name))
+    small, large = (flops.count(path, shapes_of(bundle, name, side)) for side in (32, 64))
+    assert small.bytes_fused(4) < small.bytes_unfused(4)
+    grows = large.matrix_flop / small.matrix_flop
+    assert grows == (1 if name == "encoder" else pytest.approx(8, rel=0.02))
+
+
+def test_the_roofline_of_a_model_names_rates_shares_and_layers(tmp_path: Path) -> None:
+    bundle = tiny_bundle.write(tmp_path / "tiny.x2ct")
+    found = roofline.roofline(bundle, [("openvino", "f32")], threads=1, repeats=2, size=SIZE, copy_bytes=1 << 20)
+    assert [row["graph"] for row in found["graphs"]] == ["encoder.onnx", "lift.onnx", "denoiser.onnx"]
+    row = found["graphs"][-1]
+    assert row["matrix_share"] == pytest.approx(row["flop_per_s"] / row["matrix_rate"]["flop_per_s"])
+    assert row["achieved_share"] == max(row["matrix_share"], row["copy_share"])
+    assert row["layers"] and all(layer["ms"] >= 0 for layer in row["layers"])
+    assert found["copy_rate"]["bytes_per_s"] > 0
+    assert found["missing"] == []
+
+
+def test_a_backend_that_can_not_be_looked_into_costs_no_other_its_roofline(tmp_path: Path) -> None:
+    bundle = tiny_bundle.write(tmp_path / "tiny.x2ct")
+    pairs = [("tensorrt", "f32"), ("openvino", "f32")]
+    found = roofline.roofline(bundle, pairs, threads=1, repeats=1, size=SIZE, copy_bytes=1 << 20)
+    assert len(found["graphs"]) == 3
+    assert found["missing"] and found["missing"][0].startswith("tensorrt f32: ")
+
+
+# ------------------------------------------------------------------------------------------------ layers' times
+
+
+def network(path: Path, **more: Any) -> _core.Network:
+    more.setdefault("runtime_dir", choose().runtime_dir)
+    return _core.Network(str(path), precision="f32", threads=1, shapes={"h0": [1, 8, 8, 8, 8]}, **more)
+
+
+def test_a_profiled_network_tells_its_layers_times_and_another_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "chain.onnx"
+    shape = roofline.convolution_chain(path, SIZE, np.random.default_rng(0))
+    given = {"h0": np.ones(shape, np.float32)}
+    profiled = network(path, profile=True)
+    with pytest.raises(InputError, match="expected a call before it"):
+        profiled.profile()
+    profiled(given)
+    layers = profiled.profile()
+    assert sum(layer["type"] == "Convolution" for layer in layers) == SIZE.convolutions + 2
+    assert all(layer["ms"] > 0 and layer["kernel"] for layer in layers if layer["type"] == "Convolution")
+    plain = network(path)
+    plain(given)
+    with pytest.raises(InputError, match="expected one loaded with profile"):
+        plain.profile()
+
+
+# ------------------------------------------------------------------------------------------------ the other scripts
+
+
+def test_exponents_are_those_of_power_laws() -> None:
+    assert scaling.exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
+    assert scaling.exponent([5, 5], [1, 2]) is None
+
+
+def test_the_scripts_measure_a_bundle_and_print_what_they_measured(tmp_path: Path) -> None:
+    tiny_bundle.write(tmp_path / "tiny.x2ct")
+    source = str(tmp_path / "tiny.x2ct")
+    effort, lines = Effort(runs=1, warmup=0, cold=1, together=False), list[str]()
+    base = Case(backend="openvino", precision="f32", threads=1)
+    found = agreement.agreement(source, base, effort, lines.append, plain=(), steps=(), fine=12)
+    assert found["rows"][0]["evaluations"] == 35  # EDM's defaults come first
+    assert all(row["error_percent"] >= 0 for row in found["rows"])
+    [table] = agreement.tables(found)
+    assert len(table.rows) == len(found["rows"]) and lines[0] == "the converged solution"
+    points = scaling._axis("steps", [])
+    assert points["fitted"] == [] and points["exponents"]["loop_s"] is None
