@@ -103,8 +103,8 @@ def test_the_preview_is_drawn_while_it_samples(study: Study, monkeypatch: pytest
     drawn: list[bytes] = []
     save = preview.save
 
-    def watch(path: Path, *rest: object) -> Path:
-        save(path, *rest)  # type: ignore[arg-type]
+    def watch(path: Path, *rest: object, **options: object) -> Path:
+        save(path, *rest, **options)  # type: ignore[arg-type]
         drawn.append(Path(path).read_bytes())
         return path
 

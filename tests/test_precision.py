@@ -45,7 +45,7 @@ def test_all_that_convolves_is_narrow_and_nothing_is_cast_twice(chest: onnx.Mode
     made = typed(chest, precision)
     types, narrow = types_of(made.model), NARROW[precision]
     heavy = [node for node in made.model.graph.node if node.op_type == "Conv"]
-    assert len(heavy) == 16  # stem, down, up, head, and three in each of four blocks
+    assert len(heavy) == 17  # stem, down, up, head, gate, and three in each of four blocks
     for node in heavy:
         assert {types[name] for name in (*node.input, *node.output)} == {narrow}
     weights = {tensor.name for tensor in made.model.graph.initializer}
@@ -83,7 +83,7 @@ def test_stored_f16_weights_are_folded(chest: onnx.ModelProto) -> None:
     # Weights that float16 holds already are not rounded again.
     half = {t.name: numpy_helper.to_array(t) for t in typed(chest, "f16").model.graph.initializer}
     kernels = [name for name, tensor in stored.items() if len(tensor.dims) == 5]
-    assert len(kernels) == 16
+    assert len(kernels) == 17
     for name in kernels:
         np.testing.assert_array_equal(half[f"{name}.f16"], numpy_helper.to_array(stored[name]))
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import x2ct
 from tests import tiny_bundle
-from tests.test_consistency import images
+from tests.tiny_body import images
 from x2ct import preview
 from x2ct.bundle import Bundle
 from x2ct.cli import app
