@@ -54,8 +54,8 @@ def test_all_that_convolves_is_narrow_and_nothing_is_cast_twice(chest: onnx.Mode
     for node in casts:
         assert node.input[0] not in weights, "a weight is cast at each evaluation"
         assert node.input[0] not in made_by_casts, "a cast undoes a cast"
-    # In: the scaled input, the condition, and a modulation for each of six products. Out: the output.
-    assert Counter(node.attribute[0].i for node in casts) == {narrow: 8, TensorProto.FLOAT: 1}
+    # In: the scaled input, the condition, and a modulation for each of six products. Out: the output and the gate.
+    assert Counter(node.attribute[0].i for node in casts) == {narrow: 8, TensorProto.FLOAT: 2}
 
 
 @pytest.mark.parametrize("precision", ["f32", "tf32", *NARROW])
