@@ -38,7 +38,7 @@ X2CT_BOTH float radius(Word w) {
     return std::sqrt(-2.0f * std::fma(e, 0x1.62e430p-1f, ln_m));
 }
 
-// Cosine and sine of 2 pi (w + 1/2) 2^-32 - pi/4: the quarter turn from the upper two bits, the rest by Taylor's series.
+// Cosine and sine of 2 pi (w + 1/2) 2^-32 - pi/4: quarter turns from the upper two bits, the rest by Taylor series.
 X2CT_BOTH void direction(Word w, float& cosine, float& sine) {
     const auto rest = static_cast<std::int32_t>(w & 0x3fffffffu) - 0x20000000;  // an eighth of a turn either way
     const float angle = std::fma(static_cast<float>(rest), 0x1p-30f, 0x1p-31f) * 0x1.921fb6p+0f;
