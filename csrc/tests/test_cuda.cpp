@@ -124,9 +124,9 @@ void a_cancelled_run_leaves_nothing_queued() {
     CHECK(static_cast<cudaStream_t>(rig.device->stream())->queue.empty());
 }
 
-// Of each pull the rays' integrals come, before it and after it, for the fit and the report, and nothing waits for
-// more.
-void a_pull_brings_rays_to_the_host_and_no_volume() {
+// Of each pull the rays' integrals come, before it and after it, for the fit and the report, and of the first D's
+// attenuation all, for the residual before data consistency; and nothing waits for more.
+void a_pull_brings_rays_to_the_host_and_a_run_one_volume() {
     Rig rig(gpu());
     x2ct::RunOptions options;
     options.correction = consistency(measured({along(1), along(0)}));
@@ -137,11 +137,11 @@ void a_pull_brings_rays_to_the_host_and_no_volume() {
     rig.run(table, options);
     const std::size_t rows = static_cast<std::size_t>(table.evaluations()), rays = (8 + 12) * 20;
     const auto voxels = static_cast<std::size_t>(x2ct::volume_of(kShape));
-    CHECK(machine().downloaded - before.downloaded == (voxels + rows * 2 * rays) * sizeof(float));
+    CHECK(machine().downloaded - before.downloaded == (2 * voxels + rows * 2 * rays) * sizeof(float));
     CHECK(machine().uploaded - before.uploaded < (rows * rays + voxels) * sizeof(float));
     CHECK(machine().allocations == before.allocations);
     CHECK(machine().waits - before.waits == rig.device->waits() - told);
-    CHECK(machine().waits - before.waits <= 3 * static_cast<int>(rows) + 2);
+    CHECK(machine().waits - before.waits <= 3 * static_cast<int>(rows) + 3);
 }
 
 void results_come_in_one_piece() {
@@ -224,6 +224,7 @@ void too_little_memory_is_an_error_of_its_own() {
 TESTS(what_is_missing_is_one_line, memory_is_kept_and_given_up_in_need, DEVICE_LAWS, RAY_LAWS, PIPELINE_LAWS,
       results_come_in_one_piece, what_a_pull_takes_moves_no_registers,
       another_study_brings_its_x_rays_and_nothing_else_to_the_gpu, recording_is_spoilt_by_what_may_not_be_done,
-      a_pull_brings_rays_to_the_host_and_no_volume, each_row_is_recorded_once_and_replayed, the_whole_loop_is_one_graph,
-      nothing_waits_allocates_or_copies_but_what_says_so, two_rows_are_in_flight_and_progress_tells_of_done_ones,
-      a_cancelled_run_leaves_nothing_queued, too_little_memory_is_an_error_of_its_own)
+      a_pull_brings_rays_to_the_host_and_a_run_one_volume, each_row_is_recorded_once_and_replayed,
+      the_whole_loop_is_one_graph, nothing_waits_allocates_or_copies_but_what_says_so,
+      two_rows_are_in_flight_and_progress_tells_of_done_ones, a_cancelled_run_leaves_nothing_queued,
+      too_little_memory_is_an_error_of_its_own)
