@@ -46,18 +46,18 @@ def main() -> None:
     parser.add_argument("-n", "--runs", type=int, default=2, help="of each row")
     parser.add_argument("--threads", type=int, default=0, help="of the runtimes; 0 leaves it to them")
     parser.add_argument("--no-pytorch", action="store_true", help="leave the PyTorch loop out")
-    asked = parser.parse_args()
-    session = document.Session(Bundle.load(asked.bundle), asked.threads)
+    options = parser.parse_args()
+    session = document.Session(Bundle.load(options.bundle), options.threads)
     result = agreement(
-        asked.bundle,
-        Case(backend="openvino", grid=tuple(asked.grid) if asked.grid else None, threads=asked.threads),
-        Effort(runs=asked.runs, warmup=0, cold=1, plain_runs=asked.runs),
+        options.bundle,
+        Case(backend="openvino", grid=tuple(options.grid) if options.grid else None, threads=options.threads),
+        Effort(runs=options.runs, warmup=0, cold=1, plain_runs=options.runs),
         print,
-        plain=() if asked.no_pytorch else PLAIN,
+        plain=() if options.no_pytorch else PLAIN,
     )
     figures = session.facts() | result
-    if asked.output:
-        document.write(figures, markdown(figures), asked.output)
+    if options.output:
+        document.write(figures, markdown(figures), options.output)
     print(markdown(figures))
 
 

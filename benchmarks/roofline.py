@@ -62,14 +62,14 @@ def main() -> None:
         "--sweep", action="append", default=[], help="backend=, precision=, grid=, as x2ct bench has it"
     )
     parser.add_argument("--threads", type=int, default=0, help="of the runtimes; 0 leaves it to them")
-    asked = parser.parse_args()
-    bundle, cases = Bundle.load(asked.bundle), cases_of(asked.sweep, asked.threads, plain=False)
-    session = document.Session(bundle, asked.threads)
+    options = parser.parse_args()
+    bundle, cases = Bundle.load(options.bundle), cases_of(options.sweep, options.threads, plain=False)
+    session = document.Session(bundle, options.threads)
     pairs = list(dict.fromkeys((case.backend, case.precision) for case in cases))
-    result = roofline(bundle, pairs, grid=cases[0].grid, threads=asked.threads, say=print)
+    result = roofline(bundle, pairs, grid=cases[0].grid, threads=options.threads, say=print)
     figures = session.facts() | result
-    if asked.output:
-        document.write(figures, markdown(figures), asked.output)
+    if options.output:
+        document.write(figures, markdown(figures), options.output)
     print(markdown(figures))
 
 

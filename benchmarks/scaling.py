@@ -55,14 +55,14 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=0, help="where they are not what varies; 0 leaves it to the runtime"
     )
-    asked = parser.parse_args()
-    session = document.Session(Bundle.load(asked.bundle), asked.threads)
-    base = Case(threads=asked.threads)
-    effort = Effort(runs=asked.runs, warmup=0, cold=1, together=False)
-    figures = {"axes": scaling(asked.bundle, base, effort, print, sides=asked.side, memory=asked.memory)}
+    options = parser.parse_args()
+    session = document.Session(Bundle.load(options.bundle), options.threads)
+    base = Case(threads=options.threads)
+    effort = Effort(runs=options.runs, warmup=0, cold=1, together=False)
+    figures = {"axes": scaling(options.bundle, base, effort, print, sides=options.side, memory=options.memory)}
     figures = session.facts() | figures
-    if asked.output:
-        document.write(figures, markdown(figures), asked.output)
+    if options.output:
+        document.write(figures, markdown(figures), options.output)
     print(markdown(figures))
 
 

@@ -1,4 +1,4 @@
-"""What the map of unexplained attenuation finds: synthetic lesions that a CT lacks, against false alarms per study.
+"""Measure the map of unexplained attenuation: synthetic lesions that a CT lacks against false alarms per study.
 
     python benchmarks/unexplained.py chest cts/validation/ -o benchmarks/results/unexplained-chest
 
@@ -32,6 +32,7 @@ from x2ct.errors import X2CTError
 from x2ct.evaluation.case import Case, make_case
 from x2ct.evaluation.plants import deepest
 from x2ct.geometry import MU_WATER_PER_MM
+from x2ct.report import markdown_table
 from x2ct.residual import Area
 
 Row = dict[str, Any]
@@ -133,11 +134,9 @@ def markdown(rows: Sequence[Row], thresholds: Sequence[float]) -> str:
     clean = [row for row in rows if "ball" not in row]
     balls = [row for row in rows if "ball" in row]
     kinds = sorted({(row["ball"]["diameter_mm"], row["ball"]["rise_hu"]) for row in balls})
-    heads = [f"{diameter:g} mm +{rise:g} HU" for diameter, rise in kinds]
-    lines = [
-        "| excess of, mm of water | false alarms a study | studies with one | by chance | " + " | ".join(heads) + " |",
-        "|---:|---:|---:|---:|" + "---:|" * len(kinds),
-    ]
+    columns = ["excess of, mm of water", "false alarms a study", "studies with one", "by chance"]
+    columns += [f"{diameter:g} mm +{rise:g} HU" for diameter, rise in kinds]
+    table = []
     for threshold in thresholds:
         alarms = [sum(a["excess_mm"] >= threshold for view in row["areas"] for a in view) for row in clean]
         chance = [
@@ -152,12 +151,13 @@ def markdown(rows: Sequence[Row], thresholds: Sequence[float]) -> str:
         for kind in kinds:
             mine = [r for r in balls if (r["ball"]["diameter_mm"], r["ball"]["rise_hu"]) == kind]
             cells.append(f"{sum(best(row, row['ball']) >= threshold for row in mine)}/{len(mine)}")
-        lines.append("| " + " | ".join(cells) + " |")
+        table.append(cells)
     shares = [row["share_of_loop"] for row in rows]
     patients = len({row["case"] for row in rows})
     mean = ", ".join(f"{value:.1f}" for value in np.mean([row["mean_mm"] for row in clean], axis=0)) if clean else ""
     rms = ", ".join(f"{value:.1f}" for value in np.mean([row["rms_mm"] for row in clean], axis=0)) if clean else ""
-    lines += [
+    lines = [
+        *markdown_table(columns, table, text=0),
         "",
         f"{patients} patients, {len(clean)} samples of CTs as they are, {len(balls)} of CTs with a ball. Residual of "
         f"CTs as they are, by view: mean {mean}, root mean square {rms} mm of water. Projecting and comparing took "

@@ -11,9 +11,9 @@ consistency (`rays_within` in csrc/core). r over the attenuation of water is a l
 Unexplained attenuation is where r, smoothed by a Gaussian of 2.5 mm against noise, rises to 5 mm of water or more: an
 area is what hangs together around such a peak at half of its height or above, 50 mm^2 or more. Within 10 mm of the
 edge of what is judged none is sought: where the body, the grid or the scan ends, an outline that is off by a
-millimetre makes a large residual. A ball of diameter d
-and attenuation m above its surroundings that is missing from the CT makes an area at its centre, of 3/4 of its disc,
-with an excess of d m / mu_water. Places are in mm at the isocentre, where an X-ray's pixels are as large as the body's.
+millimetre makes a large residual. A ball of diameter d and attenuation m above its surroundings that is missing from
+the CT makes an area at its centre, of 3/4 of its disc, with an excess of d m / mu_water. Places are in mm at the
+isocentre, where an X-ray's pixels are as large as the body's.
 """
 
 from __future__ import annotations
