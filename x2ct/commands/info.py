@@ -7,22 +7,23 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json
+from x2ct.commands.options import MODEL, Json
 
 
 def info(
-    bundle: Annotated[str | None, typer.Argument(help="A bundle's folder, or a bundled model's name.")] = None,
+    bundle: Annotated[str | None, typer.Argument(help=MODEL)] = None,
     table: Annotated[
-        str | None, typer.Option(metavar="SOLVER", help="Show this solver's coefficients, by evaluation, instead.")
+        str | None,
+        typer.Option(metavar="SOLVER", help="Print the coefficients of this solver, one line for each evaluation."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the table; by default the model's.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of the table; by default the model's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps of --table. Default: the model's.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Noise schedule of --table. Default: the model's.")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Try one step on each backend, device and precision that is here.")
+        bool, typer.Option("--check", help="Run one step on each available backend, device and precision.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show versions, backends, devices, solvers and schedules; what a bundle holds; or a table of coefficients."""
+    """Print versions, backends, devices, solvers and schedules, the contents of a bundle, or a solver's table."""
     from x2ct import report as reports
     from x2ct.about import about, sections, solver_table
 

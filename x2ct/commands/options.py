@@ -11,19 +11,23 @@ import typer
 if TYPE_CHECKING:
     from x2ct.xrays.readoptions import ReadOptions
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Exit with code 2 and write nothing where there is anything to warn of.")
-]
+MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
+"""Help of the argument or option that names a model."""
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Treat warnings as errors: exit with code 2 and write nothing.")]
 Threads = Annotated[
-    int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")
+    int,
+    typer.Option(
+        "--threads", min=0, help="Number of CPU threads. 0: chosen by the runtime.", rich_help_panel="Runtime"
+    ),
 ]
 
 OtherBundle = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Write another bundle, and leave this one as it is.")
+    Path | None, typer.Option("--output", "-o", help="Write a new bundle here instead of changing this one.")
 ]
-FoundReport = Annotated[Path | None, typer.Option("--report", help="Also write what was found: .json.")]
+FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the results to this .json file.")]
 
 VIEWS = ("ap", "pa", "lateral")
 Said = tuple[str | None, Any]
@@ -123,27 +127,41 @@ def _reading(parse: Callable[[str], Any], metavar: str, text: str) -> Any:
     return typer.Option(parser=of_view(parse), metavar=f"[VIEW=]{metavar}", help=text, rich_help_panel="Input")
 
 
-SpacingOf = Annotated[list[Any] | None, _reading(parse_pitch, "MM", "An X-ray's pixel pitch: MM, or ROW,COLUMN.")]
-RotateOf = Annotated[list[Any] | None, _reading(_parse_whole, "DEGREES", "Turn an X-ray clockwise by 90, 180 or 270.")]
-FlipOf = Annotated[list[Any] | None, _reading(str, "WAY", "Then mirror it: horizontal or vertical.")]
-FrameOf = Annotated[list[Any] | None, _reading(_parse_whole, "N", "Which picture of several; the first is 1.")]
-SddOf = Annotated[list[Any] | None, _reading(_parse_number, "MM", "From source to detector; goes with --sod.")]
-SodOf = Annotated[list[Any] | None, _reading(_parse_number, "MM", "From source to the patient's middle.")]
+SpacingOf = Annotated[list[Any] | None, _reading(parse_pitch, "MM", "Pixel pitch in mm, one number or ROW,COLUMN.")]
+RotateOf = Annotated[
+    list[Any] | None, _reading(_parse_whole, "DEGREES", "Rotate the X-ray clockwise by 90, 180 or 270 degrees.")
+]
+FlipOf = Annotated[
+    list[Any] | None, _reading(str, "WAY", "Mirror the X-ray, after the rotation: horizontal or vertical.")
+]
+FrameOf = Annotated[list[Any] | None, _reading(_parse_whole, "N", "Frame of a multi-frame file, counted from 1.")]
+SddOf = Annotated[
+    list[Any] | None, _reading(_parse_number, "MM", "Distance from source to detector in mm. Requires --sod.")
+]
+SodOf = Annotated[
+    list[Any] | None, _reading(_parse_number, "MM", "Distance from source to the centre of the patient in mm.")
+]
 AngleOf = Annotated[
     list[Any] | None,
-    _reading(_parse_number, "DEGREES", "Of the source about the patient: 0 front, 90 right."),
+    _reading(
+        _parse_number,
+        "DEGREES",
+        "Angle of the source around the patient in degrees: 0 in front, 90 at the patient's right.",
+    ),
 ]
 
 
 InvertOf = Annotated[
     list[Any] | None,
     _reading(
-        _parse_yes, "yes|no", "Whether viewers show an X-ray with dense tissue dark. Default: file and picture tell."
+        _parse_yes, "yes|no", "yes if dense tissue is dark in the X-ray. Default: read from the file and its picture."
     ),
 ]
 ValuesOf = Annotated[
     list[Any] | None,
-    _reading(str, "WORD", "What the numbers of a PNG, JPEG, TIFF or .npy file are: display, or (line) integrals."),
+    _reading(
+        str, "WORD", "Meaning of the pixel values of a PNG, JPEG, TIFF or .npy file: display or (line) integrals."
+    ),
 ]
 
 

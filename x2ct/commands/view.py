@@ -12,18 +12,18 @@ from x2ct.commands.options import InvertOf, Quiet, ValuesOf, reading
 
 
 def view(
-    ct: Annotated[Path, typer.Argument(help="A CT: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
+    ct: Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page, .html; by default beside the CT.")
+        Path | None, typer.Option("--output", "-o", help="HTML page to write. Default: beside the CT.")
     ] = None,
-    ap: Annotated[Path | None, typer.Option(help="Show this frontal X-ray beside it.")] = None,
-    pa: Annotated[Path | None, typer.Option(help="Likewise.")] = None,
-    lateral: Annotated[Path | None, typer.Option(help="Show this lateral X-ray beside it.")] = None,
+    ap: Annotated[Path | None, typer.Option(help="Frontal X-ray to show beside the CT.")] = None,
+    pa: Annotated[Path | None, typer.Option(help="Frontal X-ray, source behind the patient.")] = None,
+    lateral: Annotated[Path | None, typer.Option(help="Lateral X-ray to show beside the CT.")] = None,
     invert: InvertOf = None,
     values: ValuesOf = None,
     quiet: Quiet = False,
 ) -> None:
-    """Make a page of a CT for any browser, offline: three planes, window presets, the X-rays."""
+    """Write a CT as an HTML page that works offline: three planes, window presets, the X-rays."""
     from x2ct.webpage import view_files
 
     with terminal.progress("stages", quiet) as display:
