@@ -112,6 +112,7 @@ lint: lint-python lint-imports lint-cpp
 lint-python: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/words.py
 	$(BIN)/mypy
 
 lint-imports: $(DEV_STAMP)
