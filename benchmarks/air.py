@@ -3,7 +3,7 @@
     python benchmarks/air.py chest cts/test/ -o benchmarks/results/air-chest
 
 A voxel is seen to be air if the ray through it has a line integral below 0.03 (1.5 mm of water) in either view, in all
-pixels within 3 mm. What is left of the air beside the body lies behind or before the body in both views (between arm and
+pixels within 3 mm. What is left of the air beside the body lies behind or before it in both views (between arm and
 trunk, at the corners of the chest): there the X-rays do not say where the skin is. The standard deviation of HU in
 either part, more than 10 mm from the truth's body, tells noise from an outline that is guessed.
 """
@@ -68,7 +68,7 @@ def seen_air(case: Case) -> npt.NDArray[np.bool_]:
     points = index @ case.grid.index_to_mm[:3, :3].T + case.grid.index_to_mm[:3, 3]
     lowest = np.full(len(points), np.inf)
     for view, image in zip(case.geometry.views, case.xrays, strict=True):
-        columns, rows = view.to_pixels(points).T
+        columns, rows = view.to_pixels(points)[0].T
         thickest = ndimage.maximum_filter(image, AROUND)
         shown = ndimage.map_coordinates(thickest, [rows, columns], order=1, cval=np.inf)
         lowest = np.minimum(lowest, shown)
