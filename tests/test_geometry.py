@@ -149,6 +149,15 @@ def test_a_geometry_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["geometry.json"]  # nothing left beside it
 
 
+def test_a_geometry_file_says_where_the_ct_lies(tmp_path: Path) -> None:
+    geometry = Geometry(Geometry.parallel().views, (1 / 3, -20.0, 1e3))
+    geometry.save(tmp_path / "geometry.json")
+    found = Geometry.load(tmp_path / "geometry.json")
+    assert found == geometry
+    np.testing.assert_array_equal(found.to_world @ [1, 2, 3, 1], [4 / 3, -18, 1003, 1])
+    assert np.array_equal(Geometry.parallel().to_world, np.eye(4))
+
+
 def test_a_file_may_describe_a_view_in_words(tmp_path: Path) -> None:
     common = {"shape": [300, 200], "spacing_mm": [1.5, 1.0]}
     cone = {"beam": "cone", "sod_mm": 1500, "sdd_mm": 1800, "isocentre_mm": [1, 2, 3]}
@@ -209,6 +218,8 @@ def test_a_wrong_field_is_named_with_its_file(change: dict[str, object], field: 
         ),
         ('{"schema": 1, "views": [{"name": "ap", "shape": [3, 3], "spacing_mm": [1, 1], "beam": "cone"}]}', "sod_mm"),
         (json.dumps({"schema": 1, "views": [GOOD, GOOD]}), "views"),
+        (json.dumps({"schema": 1, "origin_world_mm": [0, 0], "views": [GOOD]}), "origin_world_mm"),
+        (json.dumps({"schema": 1, "origin_world_mm": [0, 0, 1e7], "views": [GOOD]}), "origin_world_mm"),
     ],
 )
 def test_a_wrong_file_is_refused(text: str, names: str, tmp_path: Path) -> None:
