@@ -257,7 +257,7 @@ def sample(
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="Many studies: a CSV with id, ap, pa, lateral ...; -o is a folder.", rich_help_panel="Cohort"
+            help="Many studies: a CSV or TSV with id, ap, pa, lateral ...; -o is a folder.", rich_help_panel="Cohort"
         ),
     ] = None,
     go_on: Annotated[

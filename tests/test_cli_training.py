@@ -32,8 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_whole_way_by_commands(folder: Path) -> None:
-    shape, spacing = map(list, zip(*[(32, 10.0)] * 3, strict=True))
-    grid = ["--shape", *shape, "--spacing", *spacing, "--validation", "person2"]
+    grid = ["--shape", "32,32,32", "--voxel", "10", "--validation", "person2"]
     prepared = run("prepare", folder / "cts", "-o", folder / "shards", *grid, "--json")
     assert prepared.exit_code == 1, prepared.stderr  # one could not be used, and the others are there
     assert json.loads(prepared.stdout)["people"] == ["person0", "person1", "person2"]

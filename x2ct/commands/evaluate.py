@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json, Quiet, Threads, parse_shape, parse_voxel
+from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, Threads, parse_shape, parse_voxel
 
 
 def evaluate(
@@ -24,8 +24,14 @@ def evaluate(
         typer.Option(help="Instead of a bundle: volumes made elsewhere, CASE.nii.gz or CASE_000.nii.gz ..."),
     ] = None,
     frame: Annotated[
-        str, typer.Option(help="What the predictions' affines lead to: patient mm, or the CT's world mm.")
-    ] = "patient",
+        str,
+        typer.Option(
+            help="What the predictions' affines lead to: patient mm, the CT's world mm, or auto: where they fill more "
+            "of the grid."
+        ),
+    ] = "auto",
+    centre: Centre = "lungs",
+    keep_couch: KeepCouch = False,
     baselines: Annotated[
         Path | None,
         typer.Option(
@@ -73,6 +79,8 @@ def evaluate(
         bundle=bundle,
         predictions=predictions,
         frame=frame,
+        centre=centre,
+        keep_couch=keep_couch,
         baselines=baselines,
         region=region,
         samples=samples,
@@ -92,6 +100,8 @@ def evaluate(
         done = evaluate_files(job, stage=display.stage, progress=display.step)
     for name, reason in done.failures:
         terminal.note("warning", f"{name} left out: {reason}", quiet)
+    for line in done.warnings:
+        terminal.note("warning", line, quiet)
     if json:
         terminal.show(reports.to_json(done.plain()).rstrip())
     else:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from x2ct.xrays.readoptions import ReadOptions
+    from x2ct.xrays.readoptions import ReadOptions, Said
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -20,57 +20,20 @@ Threads = Annotated[
     int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")
 ]
 
+Centre = Annotated[
+    str,
+    typer.Option(
+        help="The origin of patient mm: the middle of the lungs (of the body where there are none), body or file."
+    ),
+]
+KeepCouch = Annotated[
+    bool, typer.Option("--keep-couch", help="Keep what is not the body: couch, clothes and tubes. Default: removed.")
+]
+
 OtherBundle = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write another bundle, and leave this one as it is.")
 ]
 FoundReport = Annotated[Path | None, typer.Option("--report", help="Also write what was found: .json.")]
-
-VIEWS = ("ap", "pa", "lateral")
-Said = tuple[str | None, Any]
-
-
-def of_view(parse: Callable[[str], Any]) -> Callable[[str], Said]:
-    """The parser of VALUE, which holds for every X-ray, or VIEW=VALUE, which holds for one."""
-
-    def parsed(text: str) -> Said:
-        view, equals, value = text.rpartition("=")
-        if equals and view not in VIEWS:
-            raise typer.BadParameter(f"found {view!r} before the equals sign, expected {' or '.join(VIEWS)}")
-        return view or None, parse(value)
-
-    return parsed
-
-
-def _parse_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected a number") from None
-
-
-def _parse_whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected a whole number") from None
-
-
-def _parse_yes(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise typer.BadParameter(f"found {text!r}, expected yes or no")
-    return text == "yes"
-
-
-def parse_pitch(text: str) -> tuple[float, float]:
-    """One pixel pitch in mm for both directions, or ROW,COLUMN."""
-    try:
-        row, *column = (float(part) for part in text.split(","))
-        (across,) = column or [row]
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected MM or ROW,COLUMN in mm") from None
-    if not (0 < row < 100 and 0 < across < 100):
-        raise typer.BadParameter(f"found {text!r}, expected a pitch above 0 and below 100 mm")
-    return row, across
 
 
 def parse_option(text: str) -> tuple[str, str]:
@@ -119,31 +82,37 @@ def parse_bytes(text: str) -> int:
     return memory.parse_bytes(text)
 
 
-def _reading(parse: Callable[[str], Any], metavar: str, text: str) -> Any:
-    return typer.Option(parser=of_view(parse), metavar=f"[VIEW=]{metavar}", help=text, rich_help_panel="Input")
+def _reading(option: str, metavar: str, text: str) -> Any:
+    def parsed(said: str) -> Said:
+        from x2ct.xrays.readoptions import parse_said
+
+        try:
+            return parse_said(option, said)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return typer.Option(parser=parsed, metavar=f"[VIEW=]{metavar}", help=text, rich_help_panel="Input")
 
 
-SpacingOf = Annotated[list[Any] | None, _reading(parse_pitch, "MM", "An X-ray's pixel pitch: MM, or ROW,COLUMN.")]
-RotateOf = Annotated[list[Any] | None, _reading(_parse_whole, "DEGREES", "Turn an X-ray clockwise by 90, 180 or 270.")]
-FlipOf = Annotated[list[Any] | None, _reading(str, "WAY", "Then mirror it: horizontal or vertical.")]
-FrameOf = Annotated[list[Any] | None, _reading(_parse_whole, "N", "Which picture of several; the first is 1.")]
-SddOf = Annotated[list[Any] | None, _reading(_parse_number, "MM", "From source to detector; goes with --sod.")]
-SodOf = Annotated[list[Any] | None, _reading(_parse_number, "MM", "From source to the patient's middle.")]
+SpacingOf = Annotated[list[Any] | None, _reading("spacing", "MM", "An X-ray's pixel pitch: MM, or ROW,COLUMN.")]
+RotateOf = Annotated[list[Any] | None, _reading("rotate", "DEGREES", "Turn an X-ray clockwise by 90, 180 or 270.")]
+FlipOf = Annotated[list[Any] | None, _reading("flip", "WAY", "Then mirror it: horizontal or vertical.")]
+FrameOf = Annotated[list[Any] | None, _reading("frame", "N", "Which picture of several; the first is 1.")]
+SddOf = Annotated[list[Any] | None, _reading("sdd", "MM", "From source to detector; goes with --sod.")]
+SodOf = Annotated[list[Any] | None, _reading("sod", "MM", "From source to the patient's middle.")]
 AngleOf = Annotated[
     list[Any] | None,
-    _reading(_parse_number, "DEGREES", "Of the source about the patient: 0 front, 90 right."),
+    _reading("angle", "DEGREES", "Of the source about the patient: 0 front, 90 right."),
 ]
-
-
 InvertOf = Annotated[
     list[Any] | None,
     _reading(
-        _parse_yes, "yes|no", "Whether viewers show an X-ray with dense tissue dark. Default: file and picture tell."
+        "invert", "yes|no", "Whether viewers show an X-ray with dense tissue dark. Default: file and picture tell."
     ),
 ]
 ValuesOf = Annotated[
     list[Any] | None,
-    _reading(str, "WORD", "What the numbers of a PNG, JPEG, TIFF or .npy file are: display, or (line) integrals."),
+    _reading("values", "WORD", "What the numbers of a PNG, JPEG, TIFF or .npy file are: display, or (line) integrals."),
 ]
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json, Quiet
+from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, parse_shape, parse_voxel
 
 
 def prepare(
     cts: Annotated[Path, typer.Argument(help="A folder of CT files and DICOM folders; each is one person.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The shard folder; an interrupted run goes on.")],
-    shape: Annotated[tuple[int, int, int], typer.Option(help="The grid's voxels along x, y and z.")] = (128, 128, 128),
-    spacing: Annotated[tuple[float, float, float], typer.Option(help="The grid's voxel size in mm.")] = (2.5, 2.5, 2.5),
+    shape: Annotated[
+        Any, typer.Option(parser=parse_shape, metavar="X,Y,Z", help="Voxels of the grid.")
+    ] = "128,128,128",
+    voxel: Annotated[
+        Any, typer.Option(parser=parse_voxel, metavar="MM", help="Voxel size of the grid: MM, or X,Y,Z in mm.")
+    ] = "2.5",
     validation: Annotated[
         list[str] | None,
         typer.Option(help="A person (by file name) to set aside; may be repeated. By default one in ten."),
@@ -24,7 +28,8 @@ def prepare(
         Path | None,
         typer.Option(help="A CSV with a patient's id, split (train, validation, leave-out), region, reason a line."),
     ] = None,
-    centre: Annotated[str, typer.Option(help="What the grid is centred on: lungs or body.")] = "lungs",
+    centre: Centre = "lungs",
+    keep_couch: KeepCouch = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Also write each patient's contact sheet, ID.png, and overviews.")
     ] = False,
@@ -43,8 +48,8 @@ def prepare(
         done = run(
             cts,
             output,
-            grid=Grid(shape, spacing),
-            options=PrepareOptions(centre),
+            grid=Grid(shape, voxel),
+            options=PrepareOptions(centre, keep_couch=keep_couch),
             validation=validation,
             patients=patients,
             preview=preview,

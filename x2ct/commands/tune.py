@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, parse_shape
 
 
 def tune(
@@ -23,7 +23,10 @@ def tune(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Noise seeds a person.")] = 1,
     shape: Annotated[
-        tuple[int, int, int] | None, typer.Option(help="Only so many voxels, at the grid's centre; by default all.")
+        Any,
+        typer.Option(
+            parser=parse_shape, metavar="X,Y,Z", help="Only so many voxels, at the grid's centre; by default all."
+        ),
     ] = None,
     fine: Annotated[int, typer.Option(help="Steps of the reference trajectory.")] = 64,
     refine: Annotated[

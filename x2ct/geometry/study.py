@@ -106,10 +106,10 @@ class Geometry:
         matrix[:3, 3] = self.origin_world_mm or 0.0
         return matrix
 
-    def to_json(self) -> dict[str, Json]:
-        """The geometry as a geometry file's object."""
+    def to_json(self, *, readable: bool = False) -> dict[str, Json]:
+        """The geometry as a geometry file's object; see `View.to_json`."""
         placed: dict[str, Json] = {"origin_world_mm": list(self.origin_world_mm)} if self.origin_world_mm else {}
-        return {"schema": SCHEMA, **placed, "views": [view.to_json() for view in self.views]}
+        return {"schema": SCHEMA, **placed, "views": [view.to_json(readable=readable) for view in self.views]}
 
     @classmethod
     def from_json(cls, data: Json | Fields, source: str | os.PathLike[str] = "geometry") -> Geometry:
@@ -154,9 +154,9 @@ class Geometry:
         return cls.from_json(parse(file, data))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a geometry file; it appears complete or not at all.
+        """Write a geometry file, readable where it can be; it appears complete or not at all.
 
         Raises:
             X2CTError: the file can't be written.
         """
-        output.write_atomically(path, (json.dumps(self.to_json(), indent=1) + "\n").encode())
+        output.write_atomically(path, (json.dumps(self.to_json(readable=True), indent=1) + "\n").encode())
