@@ -20,6 +20,7 @@ from x2ct.commands import (
     bench,
     build,
     cohort,
+    demo,
     drr,
     evaluate,
     export,
@@ -34,18 +35,25 @@ from x2ct.commands import (
 )
 from x2ct.commands.options import (
     AngleOf,
+    Backend,
+    Device,
     FlipOf,
     FrameOf,
     InvertOf,
     Json,
+    Model,
+    Precision,
     Quiet,
     RotateOf,
+    Schedule,
     SddOf,
     SodOf,
+    Solver,
     SpacingOf,
     Strict,
     Threads,
     ValuesOf,
+    completer,
     parse_bytes,
     parse_option,
     parse_shape,
@@ -121,13 +129,14 @@ def sample(
     angle: AngleOf = None,
     invert: InvertOf = None,
     values: ValuesOf = None,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", help="A bundle's folder, or a bundled model's name.", rich_help_panel="Sampling"),
-    ] = "chest",
+    model: Model = "chest",
     format: Annotated[  # noqa: A002 - the option's name
         str,
-        typer.Option(help="nifti, nrrd, mha, or dicom, with which -o is a new folder.", rich_help_panel="Output"),
+        typer.Option(
+            help="nifti, nrrd, mha, or dicom, with which -o is a new folder.",
+            rich_help_panel="Output",
+            autocompletion=completer("format"),
+        ),
     ] = "auto",
     preview: Annotated[
         Path | None, typer.Option(help="Also write a picture of the result: .png.", rich_help_panel="Output")
@@ -149,16 +158,8 @@ def sample(
         int | None,
         typer.Option(min=1, help="Steps along the noise schedule; by default the model's.", rich_help_panel="Sampling"),
     ] = None,
-    solver: Annotated[
-        str | None, typer.Option(help="One of those that `x2ct info` lists.", rich_help_panel="Sampling")
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            help="Of noise levels: tuned, or one that `x2ct info` lists; by default the model's.",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
+    solver: Solver = None,
+    schedule: Schedule = None,
     mean: Annotated[
         bool,
         typer.Option(
@@ -170,6 +171,7 @@ def sample(
         typer.Option(
             help="Pull the CT towards the X-rays: off, last, every (at each step), or at chosen ones: 3,5,6.",
             rich_help_panel="Sampling",
+            autocompletion=completer("consistency"),
         ),
     ] = "off",
     gamma: Annotated[
@@ -216,19 +218,9 @@ def sample(
             rich_help_panel="Runtime",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="auto (which is openvino), openvino, onnxruntime, tensorrt or torch.", rich_help_panel="Runtime"
-        ),
-    ] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="auto, f32, tf32, bf16, f16 or int8; what can't be had is refused.", rich_help_panel="Runtime"
-        ),
-    ] = "auto",
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
     provider: Annotated[
         str,
         typer.Option(
@@ -343,6 +335,7 @@ def sample(
 
 # The order in which the help lists them.
 for _command in (
+    demo.demo,
     view.view,
     xray.xray,
     drr.drr,

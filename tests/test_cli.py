@@ -420,6 +420,25 @@ def test_help_names_every_exit_code_and_command() -> None:
     assert run("--version").stdout.startswith("x2ct 0.")
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("sample --solver unipc", {"unipc-2", "unipc-3"}),
+        ("sample --schedule tu", {"tuned"}),
+        ("sample -m chest-", {"chest-radiograph"}),
+        ("sample --backend o", {"openvino", "onnxruntime"}),
+        ("sample --precision bf", {"bf16"}),
+        ("sample --format ni", {"nifti"}),
+        ("drr --centre l", {"lungs"}),
+    ],
+)
+def test_shells_complete_the_words_that_an_option_takes(typed: str, expected: set[str]) -> None:
+    words = f"x2ct {typed}"
+    asked = {"_X2CT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    found = CliRunner().invoke(app, [], prog_name="x2ct", env=asked)
+    assert set(found.stdout.split()) == expected
+
+
 def test_drr_writes_what_sample_reads(study: Study) -> None:
     """CT -> X-rays of a cone -> CT, with the geometry file that came with them."""
     made = run("drr", study / "truth.nii.gz", "-o", study / "xray", "--geometry", "cone", "--threads", "1", "--json")

@@ -294,7 +294,7 @@ class _Writer:
         if job.preview:
             from x2ct import preview
 
-            preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals)
+            preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals, spread=result.spread)
         report["outputs"] = [reports.file_record(place(path)) for path in job.outputs if path != job.report]
         report["peak_memory_bytes"] = reports.peak_memory_bytes()
         if job.report:

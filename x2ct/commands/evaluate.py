@@ -8,7 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, Threads, parse_shape, parse_voxel
+from x2ct.commands.options import (
+    Backend,
+    Centre,
+    Device,
+    Json,
+    KeepCouch,
+    Precision,
+    Quiet,
+    Threads,
+    completer,
+    parse_shape,
+    parse_voxel,
+)
 
 
 def evaluate(
@@ -18,7 +30,10 @@ def evaluate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A folder for the report: JSON, CSV, Markdown and a page.")
     ],
-    bundle: Annotated[str | None, typer.Argument(help="A bundle's folder, or a bundled model's name.")] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Argument(help="A bundle's folder, or a bundled model's name.", autocompletion=completer("model")),
+    ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(help="Instead of a bundle: volumes made elsewhere, CASE.nii.gz or CASE_000.nii.gz ..."),
@@ -55,13 +70,9 @@ def evaluate(
         Any, typer.Option(parser=parse_shape, metavar="X,Y,Z", help="The judged grid's voxels, without a bundle.")
     ] = None,
     voxel: Annotated[Any, typer.Option(parser=parse_voxel, metavar="MM", help="Their size, likewise.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
-    backend: Annotated[
-        str, typer.Option(help="auto, openvino, onnxruntime or tensorrt.", rich_help_panel="Runtime")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, f32, tf32, bf16, f16 or int8.", rich_help_panel="Runtime")
-    ] = "auto",
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
     threads: Threads = 0,
     card: Annotated[bool, typer.Option("--card", help="Print the Markdown for a model card.")] = False,
     quiet: Quiet = False,

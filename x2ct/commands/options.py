@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +20,80 @@ Threads = Annotated[
     int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")
 ]
 
+
+def _words(option: str) -> Sequence[str]:
+    from x2ct import _core, bundle, runtimes, volume
+
+    words: dict[str, Callable[[], Sequence[str]]] = {
+        "model": bundle.bundled,
+        "solver": lambda: [solver["name"] for solver in _core.solvers()],
+        "schedule": lambda: ["tuned", *_core.schedules()],
+        "device": lambda: runtimes.DEVICES,
+        "backend": lambda: runtimes.BACKENDS,
+        "precision": lambda: runtimes.PRECISIONS,
+        "format": lambda: ["auto", *volume.FORMATS],
+        "consistency": lambda: ["off", "last", "every"],
+        "centre": lambda: ["lungs", "body", "file"],
+    }
+    return words[option]()
+
+
+def completer(option: str) -> Callable[[str], list[str]]:
+    """Return what completes the values of an option that takes one of a few words."""
+    return lambda incomplete: [word for word in _words(option) if word.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A bundle's folder, or a bundled model's name.",
+        rich_help_panel="Sampling",
+        autocompletion=completer("model"),
+    ),
+]
+Solver = Annotated[
+    str | None,
+    typer.Option(
+        help="One of those that `x2ct info` lists; by default the model's.",
+        rich_help_panel="Sampling",
+        autocompletion=completer("solver"),
+    ),
+]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        help="Noise levels: tuned, or one of the schedules that `x2ct info` lists; by default the model's.",
+        rich_help_panel="Sampling",
+        autocompletion=completer("schedule"),
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime", autocompletion=completer("device")),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="auto (which is openvino on the CPU), openvino, onnxruntime, tensorrt or torch.",
+        rich_help_panel="Runtime",
+        autocompletion=completer("backend"),
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="auto, f32, tf32, bf16, f16 or int8; what can't be had is refused.",
+        rich_help_panel="Runtime",
+        autocompletion=completer("precision"),
+    ),
+]
 Centre = Annotated[
     str,
     typer.Option(
-        help="The origin of patient mm: the middle of the lungs (of the body where there are none), body or file."
+        autocompletion=completer("centre"),
+        help="The origin of patient mm: the middle of the lungs (of the body where there are none), body or file.",
     ),
 ]
 KeepCouch = Annotated[
