@@ -13,10 +13,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
 from tests import tiny_bundle
 from tests.commandline import run
+from x2ct.cli import app
 from x2ct.geometry import Geometry
 from x2ct.grid import centred_affine
 from x2ct.volume import Volume
@@ -418,6 +419,14 @@ def test_help_names_every_exit_code_and_command() -> None:
     )
     assert run().stdout == text
     assert run("--version").stdout.startswith("x2ct 0.")
+
+
+@pytest.mark.parametrize("command", ["tune", "quantize"])
+def test_a_bundled_model_is_not_written_over(study: Study, command: str) -> None:
+    result = run(command, "chest", study.folder)
+    assert result.exit_code == 2
+    expected = "chest: output: found a bundled model, expected a bundle of one's own (write another: -o NAME.x2ct)"
+    assert expected in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,22 @@ def completer(option: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in _words(option) if word.startswith(incomplete)]
 
 
+def own_bundle(bundle: str, output: Path | None) -> Path:
+    """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own.
+
+    Raises:
+        InputError: no such bundle; or a bundled model, and no output.
+    """
+    from x2ct.bundle.folder import find
+    from x2ct.errors import InputError
+
+    folder = find(bundle)
+    if output is None and folder != Path(bundle):
+        hint = "write another: -o NAME.x2ct"
+        raise InputError.of(bundle, "output", found="a bundled model", expected="a bundle of one's own", hint=hint)
+    return output or folder
+
+
 Model = Annotated[
     str,
     typer.Option(

@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle
 
 
 def quantize(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; it gets the ranges that are found.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(help="A bundle's folder, which gets the ranges that are found; or a bundled model, with -o."),
+    ],
     shards: Annotated[
         Path,
         typer.Argument(help="A folder that `x2ct prepare` wrote: found on its training people, judged on the others."),
@@ -34,7 +37,7 @@ def quantize(
         done = quantise_files(
             bundle,
             shards,
-            output or bundle,
+            own_bundle(bundle, output),
             report=report,
             patches=patches,
             side=side,

@@ -8,11 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, parse_shape
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, parse_shape
 
 
 def tune(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; it gets the noise levels that are found.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="A bundle's folder, which gets the noise levels that are found; or a bundled model, with -o."
+        ),
+    ],
     shards: Annotated[Path, typer.Argument(help="A folder that `x2ct prepare` wrote; its validation people are used.")],
     steps: Annotated[
         list[int] | None,
@@ -48,7 +53,7 @@ def tune(
         done = run(
             bundle,
             shards,
-            output or bundle,
+            own_bundle(bundle, output),
             report=report,
             counts=steps,
             solver=solver,
