@@ -496,6 +496,7 @@ def test_a_dry_run_tells_what_a_run_then_does_and_writes_nothing(study: Study, o
     assert told["assumptions"] == done["assumptions"]
     assert told["estimate"]["evaluations"] == done["evaluations"] * done["samples"]
     assert told["estimate"]["seconds"] > 0
+    assert told["estimate"]["writing_s"] > 0
     assert "would write: ct.nii.gz" in study.sample("--dry-run", *options).stdout
 
 

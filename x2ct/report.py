@@ -142,8 +142,8 @@ def intention(told: Mapping[str, Any]) -> str:
         "sampling": f"{told['solver']} ({told['schedule']}), {left['evaluations']} evaluations in all",
         "tiles": f"{tiles['count']} of {tiles['shape']}, halo {tiles['halo']}" if tiles else "none, it fits whole",
         "memory": f"{told['peak_memory_bytes'] / 2**30:.2f} GiB so far",
-        "time": f"about {ready + left['seconds']:.1f} s on this machine now: {ready:.1f} s until the first evaluation, "
-        f"then {left['per_evaluation_s']:.3f} s for each; writing comes on top",
+        "time": f"about {ready + left['seconds'] + left['writing_s']:.1f} s on this machine now: {ready:.1f} s until "
+        f"the first evaluation, {left['per_evaluation_s']:.3f} s for each, {left['writing_s']:.1f} s to write",
         "would write": ", ".join(entry["file"] for entry in told["outputs"]),
     }
     doubts = [f"warning: {line}" for line in told["warnings"]]

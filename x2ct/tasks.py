@@ -6,6 +6,8 @@ new file, and never half of one.
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +21,9 @@ from x2ct.output import check_outputs, check_writable, staged
 from x2ct.xrays.readoptions import ReadOptions, refuse_beams_beside
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from x2ct.bundle import Bundle
     from x2ct.drr import Drr
     from x2ct.geometry import Geometry
@@ -190,10 +195,11 @@ def sample_files(
 
 
 def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dict[str, Any]:
-    """What `sample_files` would do and take: all but the rest of the evaluations, and nothing is written.
+    """What `sample_files` would do and take: all but the rest of the evaluations, and nothing is left on the disk.
 
     Returns:
-        `x2ct.Sampler.rehearse`'s, with the names of the files that would be written in `outputs`.
+        `x2ct.Sampler.rehearse`'s, with the names of the files that would be written in `outputs`, and in `estimate`
+        also `writing_s`, the seconds to write the CTs.
 
     Raises:
         X2CTError: any of the family.
@@ -203,7 +209,22 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     say("loading the model")
     sampler = open_sampler(job)
     say("trying two evaluations")
-    return {**sampler.rehearse(**arguments), "outputs": [{"file": path.name} for path in job.outputs]}
+    told = sampler.rehearse(**arguments)
+    told["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
+    return {**told, "outputs": [{"file": path.name} for path in job.outputs]}
+
+
+def _writing_s(job: SampleJob, affine: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> float:
+    """Return the seconds that a job's CTs take to write, by one of noise in a temporary folder."""
+    import numpy as np
+
+    from x2ct.volume import Volume
+
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32) * np.float32(30)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="x2ct-") as folder:
+        _Writer(job, "", None).ct(Volume(noise, affine, synthetic=True), Path(folder) / job.output.name)
+    return (time.perf_counter() - started) * (job.samples + 2 if job.samples > 1 else 1)
 
 
 def drr_files(
