@@ -9,7 +9,6 @@ import typer
 
 from x2ct import terminal
 from x2ct.commands.options import (
-    VIEWS,
     AngleOf,
     FlipOf,
     FrameOf,
@@ -57,6 +56,8 @@ def xray(
     json: Json = False,
 ) -> None:
     """Show how an X-ray file is read, and write the line integrals that `x2ct sample` makes of it."""
+    from x2ct.xrays.readoptions import VIEWS
+
     from x2ct import report as reports
     from x2ct.stages import XRayJob, summary, xray_file
 
