@@ -56,10 +56,9 @@ def xray(
     json: Json = False,
 ) -> None:
     """Show how an X-ray file is read, and write the line integrals that `x2ct sample` makes of it."""
-    from x2ct.xrays.readoptions import VIEWS
-
     from x2ct import report as reports
     from x2ct.stages import XRayJob, summary, xray_file
+    from x2ct.xrays.readoptions import VIEWS
 
     if view is not None and view not in VIEWS:
         raise typer.BadParameter(f"--view: found {view!r}, expected {' or '.join(VIEWS)}")
