@@ -93,7 +93,7 @@ def _version(wanted: bool) -> None:
 def x2ct(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Comes first.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """A CT volume from one or two X-rays."""

@@ -418,7 +418,8 @@ def test_help_names_every_exit_code_and_command() -> None:
         for command in ("sample", "drr", "mesh", "prepare", "train", "export", "tune", "evaluate", "info")
     )
     assert run().stdout == text
-    assert run("--version").stdout.startswith("x2ct 0.")
+    assert run("--version").stdout == run("-V").stdout
+    assert run("-V").stdout.startswith("x2ct 0.")
 
 
 @pytest.mark.parametrize("command", ["tune", "quantize"])

@@ -124,10 +124,10 @@ def summary(report: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, report["grid"]["shape"]))
     spacing = " x ".join(f"{step:g}" for step in report["grid"]["spacing_mm"])
     solver = f"{report['solver']} ({report['schedule']}), {report['evaluations']} evaluations"
-    kind = "posterior mean" if report["mean"] else solver
+    kind = "posterior mean" if report["mean"] else f"{solver}, seed {report['seed']}"
     where = f"{report['device']}, {report['backend']} {report['precision']['denoiser']}"
     seconds = report["timings"]["total_s"]
-    return f"{output}: {shape} voxels of {spacing} mm; {kind}, seed {report['seed']}; {seconds:.1f} s on {where}"
+    return f"{output}: {shape} voxels of {spacing} mm; {kind}; {seconds:.1f} s on {where}"
 
 
 def intention(told: Mapping[str, Any]) -> str:

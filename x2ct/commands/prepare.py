@@ -59,7 +59,8 @@ def prepare(
         terminal.note("warning", f"{source} left out: {reason}", quiet)
     for name, reason in done.left_out:
         terminal.note("note", f"{name} left out: {reason}", quiet)
-    told = f"{output}: {len(done.people)} people ({len(done.kept)} from before), {len(done.validation)} for validation"
+    told = f"{output}: {len(done.people)} people ({len(done.kept)} from before)"
+    told += f", for validation: {', '.join(done.validation) or 'none'}"
     terminal.show(reports.to_json(vars(done)).rstrip() if json else told, quiet and not json)
     if done.failures:
         raise typer.Exit(1)

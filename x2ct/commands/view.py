@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import InvertOf, Quiet, ValuesOf, reading
+from x2ct.commands.options import InvertOf, Json, Quiet, ValuesOf, reading
 
 
 def view(
@@ -26,12 +26,17 @@ def view(
     invert: InvertOf = None,
     values: ValuesOf = None,
     quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Make a page of a CT for any browser, offline: three planes or projections, windows, the X-rays."""
+    from x2ct import report as reports
     from x2ct.webpage import view_files
 
     with terminal.progress("stages", quiet) as display:
         display.stage("reading")
         given = {name: path for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path is not None}
         page = view_files(ct, output, given, reading(list(given), invert=invert, values=values), beside or ())
+    if json:
+        terminal.show(reports.to_json({"outputs": [reports.file_record(page)]}).rstrip())
+        return
     terminal.show(str(page), quiet)
