@@ -20,6 +20,7 @@ from x2ct.commands import (
     bench,
     build,
     cohort,
+    demo,
     drr,
     evaluate,
     export,
@@ -33,20 +34,26 @@ from x2ct.commands import (
     xray,
 )
 from x2ct.commands.options import (
-    MODEL,
     AngleOf,
+    Backend,
+    Device,
     FlipOf,
     FrameOf,
     InvertOf,
     Json,
+    Model,
+    Precision,
     Quiet,
     RotateOf,
+    Schedule,
     SddOf,
     SodOf,
+    Solver,
     SpacingOf,
     Strict,
     Threads,
     ValuesOf,
+    completer,
     parse_bytes,
     parse_option,
     parse_shape,
@@ -88,7 +95,7 @@ def x2ct(
         bool, typer.Option("--debug", help="Print the traceback of an error. Must be the first option.")
     ] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Turn one or two X-rays into a CT volume."""
@@ -133,20 +140,13 @@ def sample(
     angle: AngleOf = None,
     invert: InvertOf = None,
     values: ValuesOf = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help=MODEL,
-            rich_help_panel="Sampling",
-        ),
-    ] = "chest",
+    model: Model = "chest",
     format: Annotated[  # noqa: A002 - the option's name
         str,
         typer.Option(
-            help="File format: nifti, nrrd, mha or dicom. With dicom, -o names a new folder. Default: by the file name.",
+            help="File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
             rich_help_panel="Output",
+            autocompletion=completer("format"),
         ),
     ] = "auto",
     preview: Annotated[
@@ -174,17 +174,8 @@ def sample(
         int | None,
         typer.Option(min=1, help="Number of sampling steps. Default: the model's.", rich_help_panel="Sampling"),
     ] = None,
-    solver: Annotated[
-        str | None,
-        typer.Option(help="Solver, a name listed by `x2ct info`. Default: the model's.", rich_help_panel="Sampling"),
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            help="Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
+    solver: Solver = None,
+    schedule: Schedule = None,
     mean: Annotated[
         bool,
         typer.Option(
@@ -199,6 +190,7 @@ def sample(
             help="Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
             "each one (every), or listed ones (3,5,6).",
             rich_help_panel="Sampling",
+            autocompletion=completer("consistency"),
         ),
     ] = "off",
     gamma: Annotated[
@@ -249,20 +241,9 @@ def sample(
             rich_help_panel="Runtime",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda[:N].", rich_help_panel="Runtime")] = "auto",
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="Runtime: auto (openvino), openvino, onnxruntime, tensorrt or torch.", rich_help_panel="Runtime"
-        ),
-    ] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="Precision of the denoiser: auto, f32, tf32, bf16, f16 or int8. An unsupported one is an error.",
-            rich_help_panel="Runtime",
-        ),
-    ] = "auto",
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
     provider: Annotated[
         str,
         typer.Option(
@@ -299,7 +280,7 @@ def sample(
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="CSV file of studies, with columns id, ap, pa, lateral ...; -o names a folder.",
+            help="CSV or TSV file of studies, with columns id, ap, pa, lateral ...; -o names a folder.",
             rich_help_panel="Cohort",
         ),
     ] = None,
@@ -388,6 +369,7 @@ def sample(
 
 # The order in which the help lists them.
 for _command in (
+    demo.demo,
     view.view,
     xray.xray,
     drr.drr,

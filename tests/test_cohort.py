@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from typer.testing import CliRunner, Result
 from tests import tiny_bundle
 from x2ct.cli import app
 from x2ct.cohort import Outcome, read_manifest, sample_cohort
+from x2ct.cohort.folder import job_of
 from x2ct.errors import Cancelled, InputError
 from x2ct.tasks import SampleJob
+from x2ct.xrays.beam import Beam
+from x2ct.xrays.readoptions import ReadOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "id,ap,lateral,seed\na,a.npy,b.npy,\nb,b.npy,,7\nbroken,broken.npy,,\nmissing,nothing.npy,,\nc,,c.npy,\n"
@@ -118,6 +122,26 @@ def test_a_line_says_how_to_read_its_xrays(folder: Path) -> None:
     assert (folder / "dark.nii.gz").read_bytes() == (folder / "out" / "dark.nii.gz").read_bytes()
 
 
+def test_a_line_says_all_that_options_say_of_an_xray(folder: Path) -> None:
+    """Tabs or semicolons part columns as well as commas."""
+    rows = [
+        ["id", "ap", "lateral", "spacing", "rotate", "flip", "frame", "sdd", "sod", "angle"],
+        ["one", "a.npy", "b.npy", "7.0", "ap=90", "lateral=vertical", "", "1800", "1500 lateral=1400", "lateral=80"],
+        ["two", "a.npy", "", "7.0,7.1", "", "", "1", "", "", ""],
+    ]
+    for mark in "\t;":
+        (folder / "cases.tsv").write_text("\n".join(mark.join(row) for row in rows) + "\n")
+        one, two = read_manifest(folder / "cases.tsv")
+        beam = {"sdd": 1800.0, "sod": 1500.0}
+        assert one.reading["ap"] == {"spacing": (7.0, 7.0), "rotate": 90, **beam}
+        side = {"spacing": (7.0, 7.0), "flip": "vertical", **beam, "sod": 1400.0, "angle": 80.0}
+        assert one.reading["lateral"] == side
+        assert two.reading == {"ap": {"spacing": (7.0, 7.1), "frame": 1}}
+    said = replace(base(folder), reading={"ap": ReadOptions(spacing_mm=3.0, flip="horizontal")})
+    options = job_of(said, one).reading["ap"]
+    assert options == ReadOptions((7.0, 7.0), 90, "horizontal", beam=Beam(1500.0, 1800.0))  # the line goes first
+
+
 def test_a_folder_with_results_is_not_written_into_unless_asked(folder: Path) -> None:
     cohort(folder)
     before = contents(folder / "out")
@@ -191,6 +215,9 @@ def test_reports_name_no_patient(folder: Path) -> None:
         ("id,ap\na,\n", "line 2: X-rays: found none"),
         ("id,ap,seed\na,a.npy,-1\n", "line 2: seed: found '-1'"),
         ("id,ap\na,a.npy,more\n", "line 2: columns"),
+        ("id,ap,rotate\na,a.npy,45\n", "line 2: --rotate"),
+        ("id,ap,sdd\na,a.npy,lateral=1800\n", "line 2: --sdd: view: found lateral, expected ap"),
+        ("id,ap,frame\na,a.npy,first\n", "line 2: frame: found 'first', expected a whole number"),
         ("id,ap,invert\na,a.npy,maybe\n", "line 2: invert: found 'maybe', expected yes or no"),
         ("id,ap,values\na,a.npy,lateral=display\n", "line 2: values: found 'lateral=display'"),
         ('id,ap\n"a,a.npy\n', "content"),

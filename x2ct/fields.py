@@ -197,7 +197,7 @@ def parse(source: Path, data: bytes) -> Fields:
 
 
 def read_table(source: Path, known: Sequence[str]) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """Read a CSV in UTF-8 whose first line names its columns.
+    """Read a CSV in UTF-8 whose first line names its columns; where it has tabs or semicolons, these part them.
 
     Args:
         source: the file.
@@ -214,7 +214,9 @@ def read_table(source: Path, known: Sequence[str]) -> tuple[tuple[str, ...], lis
     except (OSError, UnicodeDecodeError) as error:
         raise InputError.of(source, "file", found=error, expected="a CSV in UTF-8") from error
     try:
-        reader = csv.DictReader(io.StringIO(text), strict=True)
+        heading = text.partition("\n")[0]
+        delimiter = next((mark for mark in "\t;" if mark in heading), ",")
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
         rows: list[dict[str | None, str | None]] = list(reader)
         columns = tuple(reader.fieldnames or ())
     except csv.Error as error:

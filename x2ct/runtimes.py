@@ -151,7 +151,11 @@ def choose(
     if chosen != "cpu" and runtime.name in _CPU_ONLY:
         raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
     if runtime.reason:
-        raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
+        from x2ct import _core
+
+        # To install a runtime is no use to a build that could not open it.
+        [status] = (one for one in _core.backends() if one["name"] == runtime.name)
+        raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}" if status["built"] else status["reason"])
     return Choice(
         chosen,
         runtime.name,

@@ -1,4 +1,4 @@
-"""A manifest: a CSV that names each study's X-ray files."""
+"""A manifest: a table that names each study's X-ray files, and says how to read them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from x2ct.errors import InputError
 from x2ct.fields import read_table
-from x2ct.xrays.readoptions import VALUES
+from x2ct.xrays.readoptions import PARSERS, VIEWS, ReadOptions, Said, parse_said, said_of
 
-COLUMNS = ("id", "ap", "pa", "lateral", "geometry", "seed", "invert", "values")
+COLUMNS = ("id", "ap", "pa", "lateral", "geometry", "seed", *PARSERS)
 """What a manifest may have; `id` and at least one view it must have."""
 FILES = ("ap", "pa", "lateral", "geometry")
 """Those of them that name files."""
@@ -20,8 +20,6 @@ MAX_STUDIES = 100_000
 SUMMARY = "summary"
 """The name that no study may have: a run's own table has it."""
 
-_VIEWS = ("ap", "pa", "lateral")
-_READING: dict[str, dict[str, Any]] = {"invert": {"yes": True, "no": False}, "values": {word: word for word in VALUES}}
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -33,7 +31,7 @@ class Study:
         id: the name.
         inputs: files by column.
         seed: None for that of all.
-        reading: by view, what the line says of how to read it, as `ReadOptions` have it (`invert`, `values`).
+        reading: by view and by option of `x2ct.xrays.readoptions.PARSERS`, what the line says of how to read it.
     """
 
     id: str
@@ -43,11 +41,11 @@ class Study:
 
 
 def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
-    """Reads a CSV whose first line names its columns; file names are relative to the manifest.
+    """Reads a CSV or TSV whose first line names its columns; file names are relative to the manifest.
 
     Raises:
         InputError: no such file, no table, an unknown column, an id that is doubled or no file name, a line without a
-            view, a seed that is no number, or an unknown word on how to read an X-ray.
+            view, a seed that is no number, or what can not be said of an X-ray.
     """
     source = Path(path)
     columns, table = read_table(source, COLUMNS)
@@ -69,18 +67,21 @@ def _study(source: Path, number: int, told: dict[str, str]) -> Study:
         expected = f"letters, digits, '.', '_' and '-', and not {SUMMARY}: it names files"
         raise InputError.of(where, "id", found=repr(name[:120]), expected=expected)
     inputs = {key: source.parent / told[key] for key in FILES if told.get(key)}
-    if not inputs.keys() & set(_VIEWS):
+    if not inputs.keys() & set(VIEWS):
         raise InputError.of(where, "X-rays", found="none", expected="ap or pa, lateral, or a frontal view and lateral")
     seed = told.get("seed", "")
     if seed and not (seed.isdecimal() and int(seed) < 2**64):
         raise InputError.of(where, "seed", found=repr(seed[:40]), expected="0 to 2^64 - 1")
-    reading: dict[str, dict[str, Any]] = {view: {} for view in _VIEWS if view in inputs}
-    for column, words in _READING.items():
-        for part in told.get(column, "").split():
-            view, equals, word = part.rpartition("=")
-            if word not in words or (equals and view not in reading):
-                expected = f"{' or '.join(words)}, or VIEW= before it of a view of the line"
-                raise InputError.of(where, column, found=repr(part[:40]), expected=expected)
-            for each in (view,) if equals else reading:
-                reading[each][column] = words[word]
-    return Study(name, inputs, int(seed) if seed else None, {view: said for view, said in reading.items() if said})
+    said: dict[str, list[Said]] = {}
+    for option in PARSERS:
+        try:
+            said[option] = [parse_said(option, part) for part in told.get(option, "").split()]
+        except ValueError as error:
+            raise InputError(f"{where}: {option}: {error}") from None
+    try:
+        reading = said_of([view for view in VIEWS if view in inputs], said)
+        for values in reading.values():
+            ReadOptions().updated(values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return Study(name, inputs, int(seed) if seed else None, reading)

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import MODEL, Json, Quiet, Threads, parse_shape, parse_voxel
+from x2ct.commands.options import (
+    MODEL,
+    Backend,
+    Centre,
+    Device,
+    Json,
+    KeepCouch,
+    Precision,
+    Quiet,
+    Threads,
+    completer,
+    parse_shape,
+    parse_voxel,
+)
 
 
 def evaluate(
@@ -18,7 +31,10 @@ def evaluate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report: JSON, CSV, Markdown and HTML.")
     ],
-    bundle: Annotated[str | None, typer.Argument(help=MODEL)] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Argument(help=MODEL, autocompletion=completer("model")),
+    ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(help="Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ..."),
@@ -26,9 +42,12 @@ def evaluate(
     frame: Annotated[
         str,
         typer.Option(
-            help="Coordinates of the predictions' affines: patient (patient mm) or world (the CT's world mm)."
+            help="Coordinates of the predictions' affines: patient (patient mm), world (the CT's world mm), or auto "
+            "(the one that fills more of the grid)."
         ),
-    ] = "patient",
+    ] = "auto",
+    centre: Centre = "lungs",
+    keep_couch: KeepCouch = False,
     baselines: Annotated[
         Path | None,
         typer.Option(
@@ -72,14 +91,9 @@ def evaluate(
             parser=parse_voxel, metavar="MM", help="Voxel size in mm of the evaluated grid. Only without a bundle."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda[:N].", rich_help_panel="Runtime")] = "auto",
-    backend: Annotated[
-        str, typer.Option(help="Runtime: auto, openvino, onnxruntime or tensorrt.", rich_help_panel="Runtime")
-    ] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(help="Precision of the denoiser: auto, f32, tf32, bf16, f16 or int8.", rich_help_panel="Runtime"),
-    ] = "auto",
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
     threads: Threads = 0,
     card: Annotated[bool, typer.Option("--card", help="Print the results as Markdown for a model card.")] = False,
     quiet: Quiet = False,
@@ -97,6 +111,8 @@ def evaluate(
         bundle=bundle,
         predictions=predictions,
         frame=frame,
+        centre=centre,
+        keep_couch=keep_couch,
         baselines=baselines,
         region=region,
         samples=samples,
@@ -116,6 +132,8 @@ def evaluate(
         done = evaluate_files(job, stage=display.stage, progress=display.step)
     for name, reason in done.failures:
         terminal.note("warning", f"{name} left out: {reason}", quiet)
+    for line in done.warnings:
+        terminal.note("warning", line, quiet)
     if json:
         terminal.show(reports.to_json(done.plain()).rstrip())
     else:

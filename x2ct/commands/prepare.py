@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json, Quiet
+from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, parse_shape, parse_voxel
 
 
 def prepare(
@@ -16,14 +16,12 @@ def prepare(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Shard folder to write. An interrupted run is continued.")
     ],
-    shape: Annotated[tuple[int, int, int], typer.Option(help="Number of voxels of the grid along x, y and z.")] = (
-        128,
-        128,
-        128,
-    ),
-    spacing: Annotated[
-        tuple[float, float, float], typer.Option(help="Voxel size of the grid in mm along x, y and z.")
-    ] = (2.5, 2.5, 2.5),
+    shape: Annotated[
+        Any, typer.Option(parser=parse_shape, metavar="X,Y,Z", help="Voxels of the grid.")
+    ] = "128,128,128",
+    voxel: Annotated[
+        Any, typer.Option(parser=parse_voxel, metavar="MM", help="Voxel size of the grid: MM, or X,Y,Z in mm.")
+    ] = "2.5",
     validation: Annotated[
         list[str] | None,
         typer.Option(help="Patient (file name) to keep for validation. May be repeated. Default: one in ten."),
@@ -32,7 +30,8 @@ def prepare(
         Path | None,
         typer.Option(help="CSV file with columns id, split (train, validation, leave-out), region and reason."),
     ] = None,
-    centre: Annotated[str, typer.Option(help="Centre of the grid: lungs or body.")] = "lungs",
+    centre: Centre = "lungs",
+    keep_couch: KeepCouch = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Write a contact sheet of each patient, ID.png, and overviews.")
     ] = False,
@@ -51,8 +50,8 @@ def prepare(
         done = run(
             cts,
             output,
-            grid=Grid(shape, spacing),
-            options=PrepareOptions(centre),
+            grid=Grid(shape, voxel),
+            options=PrepareOptions(centre, keep_couch=keep_couch),
             validation=validation,
             patients=patients,
             preview=preview,
@@ -62,9 +61,8 @@ def prepare(
         terminal.note("warning", f"{source} left out: {reason}", quiet)
     for name, reason in done.left_out:
         terminal.note("note", f"{name} left out: {reason}", quiet)
-    told = (
-        f"{output}: {len(done.people)} patients ({len(done.kept)} from before), {len(done.validation)} for validation"
-    )
+    told = f"{output}: {len(done.people)} patients ({len(done.kept)} from before)"
+    told += f", for validation: {', '.join(done.validation) or 'none'}"
     terminal.show(reports.to_json(vars(done)).rstrip() if json else told, quiet and not json)
     if done.failures:
         raise typer.Exit(1)

@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle
 
 
 def quantize(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder. The ranges are stored in it.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(help="Bundle folder, in which the ranges are stored; or a model that comes with x2ct, with -o."),
+    ],
     shards: Annotated[
         Path,
         typer.Argument(
@@ -36,7 +39,7 @@ def quantize(
         done = quantise_files(
             bundle,
             shards,
-            output or bundle,
+            own_bundle(bundle, output),
             report=report,
             patches=patches,
             side=side,

@@ -67,6 +67,10 @@ def train(
             start = starting_point(init)
         # Weights mean what they do under the configuration that they were trained with: unless told, it is kept.
         settings = TrainConfig.load(config) if config else start.config if start else TrainConfig()
+        if start is not None:
+            # Its sampling settings were tuned for its noise levels.
+            alike = settings.diffusion == start.config.diffusion
+            changes["parent"] = {key: v for key, v in start.config.parent.items() if alike or key != "diffusion"}
         display.stage("training")
         done = run(
             shards,

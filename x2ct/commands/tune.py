@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, parse_shape
 
 
 def tune(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder. The tuned noise levels are stored in it.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="Bundle folder, in which the noise levels are stored; or a model that comes with x2ct, with -o."
+        ),
+    ],
     shards: Annotated[Path, typer.Argument(help="Shard folder of `x2ct prepare`. Its validation patients are used.")],
     steps: Annotated[
         list[int] | None,
@@ -23,7 +28,10 @@ def tune(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Number of random seeds for each patient.")] = 1,
     shape: Annotated[
-        tuple[int, int, int] | None, typer.Option(help="Number of voxels at the grid's centre to use. Default: all.")
+        Any,
+        typer.Option(
+            parser=parse_shape, metavar="X,Y,Z", help="Number of voxels at the grid's centre to use. Default: all."
+        ),
     ] = None,
     fine: Annotated[int, typer.Option(help="Number of steps of the reference trajectory.")] = 64,
     refine: Annotated[
@@ -46,7 +54,7 @@ def tune(
         done = run(
             bundle,
             shards,
-            output or bundle,
+            own_bundle(bundle, output),
             report=report,
             counts=steps,
             solver=solver,

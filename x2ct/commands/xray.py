@@ -9,7 +9,6 @@ import typer
 
 from x2ct import terminal
 from x2ct.commands.options import (
-    VIEWS,
     AngleOf,
     FlipOf,
     FrameOf,
@@ -71,6 +70,7 @@ def xray(
     """Show how an X-ray file is read, and write the line integrals that `x2ct sample` uses."""
     from x2ct import report as reports
     from x2ct.stages import XRayJob, summary, xray_file
+    from x2ct.xrays.readoptions import VIEWS
 
     if view is not None and view not in VIEWS:
         raise typer.BadParameter(f"--view: found {view!r}, expected {' or '.join(VIEWS)}")

@@ -25,6 +25,8 @@ from x2ct.volume import SUFFIXES, Volume
 METHOD = 4
 """Raised when the same source would give another shard, so that old shards are made again."""
 
+CENTRES = ("lungs", "body", "file")
+
 Progress = Callable[[int, int, str], None]
 """Called with (people done, people in all, what is being worked on)."""
 
@@ -34,8 +36,10 @@ class PrepareOptions:
     """How a CT becomes a shard; part of the index, so that a change makes the shard again.
 
     Attributes:
-        centre: what the grid is centred on along the body: "lungs" (where there are some) or "body".
+        centre: what the grid is centred on: along the body its "lungs" (where there are some) or the whole "body", and
+            across it the body; or the "file", the middle of its voxels.
         finest_mm: axes finer than this are brought there.
+        keep_couch: leave in what is not the body: couch, clothes, tubes.
 
     Raises:
         InputError: an unknown centre, or a spacing that is not positive.
@@ -43,10 +47,11 @@ class PrepareOptions:
 
     centre: str = "lungs"
     finest_mm: float = 1.25
+    keep_couch: bool = False
 
     def __post_init__(self) -> None:
-        if self.centre not in ("lungs", "body"):
-            raise InputError.of("prepare", "centre", found=self.centre, expected="lungs or body")
+        if self.centre not in CENTRES:
+            raise InputError.of("--centre", "value", found=self.centre, expected=" or ".join(CENTRES))
         if not 0 < self.finest_mm < float("inf"):
             raise InputError.of("prepare", "finest_mm", found=self.finest_mm, expected="a positive length in mm")
 
@@ -164,7 +169,7 @@ def prepare(
 
 
 def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = None) -> Body:
-    """Read one CT and take the person out of it, exactly as `prepare` does (the evaluation uses it too).
+    """Read one CT and take the person out of it, exactly as `prepare` does (`x2ct drr` and the evaluation do too).
 
     Raises:
         InputError: it can't be read, is not a CT in HU, or holds no body.
@@ -172,10 +177,11 @@ def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = Non
     options = options or PrepareOptions()
     volume = Volume.load(path)
     hu, affine = coarsen(volume.hu, volume.affine, options.finest_mm)
-    body = extract_body(hu, affine, options.centre)
+    body = extract_body(hu, affine, options.centre, options.keep_couch)
     if body is None:
         found = f"no body (values {float(hu.min()):.0f} to {float(hu.max()):.0f})"
-        raise InputError.of(path, "HU", found=found, expected="a person in HU, tissue above -500")
+        hint = "take it as it is: --centre file --keep-couch"
+        raise InputError.of(path, "HU", found=found, expected="a person in HU, tissue above -500", hint=hint)
     return body
 
 
@@ -265,7 +271,8 @@ def _state(path: Path, options: PrepareOptions) -> dict[str, Any]:
         "bytes": sum(s.st_size for s in stats),
         "modified_ns": max((s.st_mtime_ns for s in stats), default=0),
         "method": METHOD,
-        **asdict(options),
+        # Left out unless chosen, so that shards from before this option are kept.
+        **{name: value for name, value in asdict(options).items() if value is not False},
     }
 
 

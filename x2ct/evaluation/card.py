@@ -114,6 +114,7 @@ def who(found: Mapping[str, Any]) -> list[str]:
     lines = [f"{judged}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
     if found["baselines"]:
         lines += [f"Baselines of {len(found['baselines']['people'])} training people."]
+    lines += [f"Warning: {line}." for line in found.get("warnings", ())]
     lines += [f"Left out: {failure['case']} ({failure['reason']})." for failure in found["failures"]]
     return lines
 

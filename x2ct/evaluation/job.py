@@ -22,7 +22,8 @@ class EvaluateJob:
         output: the folder for the report; see `FILES`.
         bundle: the model under test: a folder, or a bundled model's name.
         predictions: a folder of volumes made elsewhere, see `x2ct.evaluation.predictions`.
-        frame: of their affines, "patient" or "world".
+        frame: of their affines, one of `predictions.FRAMES`.
+        centre, keep_couch: see `x2ct.data.PrepareOptions`.
         baselines: shards to fit the baselines on.
         region: of the people to fit them on: "chest", "other" or "any".
         samples: of the bundle a case, of seeds 0 to N - 1; 0 for its mean estimate alone.
@@ -39,7 +40,9 @@ class EvaluateJob:
     output: Path
     bundle: str | None = None
     predictions: Path | None = None
-    frame: str = "patient"
+    frame: str = "auto"
+    centre: str = "lungs"
+    keep_couch: bool = False
     baselines: Path | None = None
     region: str = "chest"
     samples: int = 8

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from x2ct import drr, output
 from x2ct import report as reports
 from x2ct.data import ShardSet
-from x2ct.data.prepare import find_cts
+from x2ct.data.prepare import PrepareOptions, find_cts
 from x2ct.drr import calibrated
 from x2ct.errors import InputError
 from x2ct.evaluation import anatomy, card, conditions, metrics, page, predictions, probe, protocol, table
@@ -46,11 +46,13 @@ class Evaluation:
         table: the whole report, JSON data.
         failures: (what, one line) of each CT or prediction that could not be used.
         files: what was written.
+        warnings: what makes the figures less trustworthy, one line each.
     """
 
     table: dict[str, Any]
     failures: tuple[tuple[str, str], ...]
     files: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """The table for JSON, in which what is undefined or infinite is null."""
@@ -72,6 +74,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
     say, step = stage or (lambda _: None), progress or (lambda *_: None)
     check(job)
     sources = _sources(job)
+    options = PrepareOptions(job.centre, keep_couch=job.keep_couch)
     say("loading")
     judge = _Judge.of(job, sources, step)
     results: list[dict[str, Any]] = []
@@ -86,7 +89,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
 
         now("reading")
         try:
-            case = make_case(path, judge.grid, judge.geometry, threads=job.threads)
+            case = make_case(path, judge.grid, judge.geometry, options=options, threads=job.threads)
             result, seen = judge.case(case, path, now)
         except InputError as error:
             if isinstance(error, _NotATestPerson):
@@ -101,7 +104,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
     found = _table(job, judge, results, failures)
     written = _write(job.output, found, shown)
     step(len(sources), len(sources), "")
-    return Evaluation(found, tuple(failures), written)
+    return Evaluation(found, tuple(failures), written, tuple(found["warnings"]))
 
 
 class _NotATestPerson(InputError):
@@ -152,7 +155,7 @@ class _Judge:
             _refuse_training_people(self.baselines.includes(case.xrays), path)
         if self.job.xrays is not None:
             images = {view.name: image for view, image in zip(case.geometry.views, case.xrays, strict=True)}
-            drr.save(self.job.xrays / case.id, images, case.geometry)
+            drr.save(self.job.xrays / case.id, images, case.placed)
         methods: dict[str, FloatArray] = {}
         samples: list[FloatArray] = []
         if self.predictions is not None:
@@ -170,6 +173,10 @@ class _Judge:
         result = protocol.evaluate(
             case, methods, samples, self.window, threads, self.model.stride if self.model else anatomy.STRIDE
         )
+        if self.predictions is not None:
+            judged = {**methods, **({"mean of its samples": protocol.mean_of(samples)} if samples else {})}
+            lines = [predictions.misplaced(case, name, volume) for name, volume in judged.items()]
+            result["warnings"] = [line for line in lines if line]
         if self.baselines is not None:
             result["nearest"] = self.baselines.nearest_id(case.xrays)
         seen = page.show(case, methods, samples, self.window)
@@ -196,6 +203,7 @@ def _table(
         "geometry": judge.geometry.to_json(),
         "baselines": {"people": list(base.ids), "penalty": base.penalty} if base else None,
         "versions": reports.versions(),
+        "warnings": [line for result in results for line in result.get("warnings", [])],
         "failures": [{"case": name, "reason": reason} for name, reason in failures],
     }
     found = table.summarise(results, facts)

@@ -164,6 +164,7 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints.
         checkpoint_minutes: a checkpoint is also written so many minutes after the last; 0 for none by the clock.
         validate_every: steps between validations.
+        parent: the bundle that the weights came from, as `x2ct.export.starting_point` describes it; {} for none.
     """
 
     name: str = "model"
@@ -188,6 +189,7 @@ class TrainConfig:
     checkpoint_every: int = 250
     checkpoint_minutes: float = 0.0
     validate_every: int = 500
+    parent: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.steps <= 0 and self.minutes <= 0:
@@ -262,6 +264,8 @@ def _build(cls: Any, values: Any, source: str) -> Any:
             arguments[name] = _build(hint, value, source)
         elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
             arguments[name] = tuple(value)
+        elif typing.get_origin(hint) is dict and isinstance(value, dict):
+            arguments[name] = value
         elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
             arguments[name] = float(value)
         elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):

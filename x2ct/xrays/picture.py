@@ -80,7 +80,7 @@ class Picture:
 
 UPRIGHT = "The file does not say how the picture lies: head up, patient's right (front, in a lateral) at column 0."
 DENSE_KEY, DENSE_BRIGHT = "Dense tissue", "bright"
-"""What a PNG of `x2ct drr` says of itself, as a tEXt chunk."""
+"""What a PNG of `x2ct drr` says of itself, as a tEXt chunk; such a PNG's pHYs chunk is its pixel pitch."""
 LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are not in it."
 
 
@@ -166,6 +166,7 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
                     raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
                 tagged = image.info.get(DENSE_KEY) == DENSE_BRIGHT
+                across, down = image.info.get("dpi", (0, 0)) if tagged else (0, 0)
         except Image.DecompressionBombError as error:
             found, expected = "a picture past every limit", "at most 100 million pixels"
             raise InputError.of(source, "size", found=found, expected=expected) from error
@@ -175,7 +176,12 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
         values = grey(values, source)
     notes = (*((LOSSY,) if kind == "JPEG" else ()), *_lie_notes(turn))
     polarity = TAGGED if tagged else UNTOLD
-    return Picture(values.astype(np.float32), turns=(turn,) if turn else (), kind=kind, notes=notes, polarity=polarity)
+    # Of other pictures the resolution is that of a screen or printer.
+    spacing = (25.4 / down, 25.4 / across) if down > 0 and across > 0 else None
+    turns = (turn,) if turn else ()
+    return Picture(
+        values.astype(np.float32), turns=turns, spacing_mm=spacing, kind=kind, notes=notes, polarity=polarity
+    )
 
 
 def _lie_notes(turn: Turn) -> tuple[str, ...]:
