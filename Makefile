@@ -78,7 +78,7 @@ $(HEADERS):
 
 $(DEV_STAMP): $(RUN_STAMP) | $(HEADERS)
 	$(BIN)/python -m pip install -qq '$(TORCH)'
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,dev]'
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,report,dev]'
 	@touch $@
 
 setup: $(DEV_STAMP)

@@ -16,7 +16,10 @@ def evaluate(
         Path, typer.Option("--data", help="Test CTs: a folder of CT files and DICOM folders; each is one person.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="A folder for the report: JSON, CSV, Markdown and a page.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for the report: JSON, CSV, Markdown and, with the extra report, a page."
+        ),
     ],
     bundle: Annotated[str | None, typer.Argument(help="A bundle's folder, or a bundled model's name.")] = None,
     predictions: Annotated[
@@ -64,12 +67,15 @@ def evaluate(
     """Measure a model on CTs. A CT that can't be used is named, the others go on, and the exit code is 1."""
     from x2ct import report as reports
     from x2ct.evaluation import card as cards
-    from x2ct.evaluation.job import EvaluateJob
+    from x2ct.evaluation import page
+    from x2ct.evaluation.job import PAGE, EvaluateJob
     from x2ct.evaluation.run import evaluate_files
 
+    reason = page.unavailable()
     job = EvaluateJob(
         data=data,
         output=output,
+        page=not reason,
         bundle=bundle,
         predictions=predictions,
         frame=frame,
@@ -88,6 +94,8 @@ def evaluate(
         precision=precision,
         threads=threads,
     )
+    if reason:
+        terminal.note("warning", f"{PAGE} is not written: {reason}", quiet)
     with terminal.progress("people", quiet) as display:
         done = evaluate_files(job, stage=display.stage, progress=display.step)
     for name, reason in done.failures:
