@@ -101,7 +101,9 @@ def sample(
     ],
     ap: Annotated[
         Path | None,
-        typer.Option(help="Frontal X-ray, source in front: DICOM, PNG, JPEG, TIFF or .npy.", rich_help_panel="Input"),
+        typer.Option(
+            help="Frontal X-ray, source in front: DICOM, PNG, JPEG, TIFF, .npy, NIfTI.", rich_help_panel="Input"
+        ),
     ] = None,
     pa: Annotated[
         Path | None, typer.Option(help="Frontal X-ray, source behind, in place of --ap.", rich_help_panel="Input")
@@ -257,7 +259,8 @@ def sample(
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="Many studies: a CSV with id, ap, pa, lateral ...; -o is a folder.", rich_help_panel="Cohort"
+            help="Many studies: a CSV with id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset; -o is a folder.",
+            rich_help_panel="Cohort",
         ),
     ] = None,
     go_on: Annotated[

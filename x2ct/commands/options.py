@@ -143,7 +143,7 @@ InvertOf = Annotated[
 ]
 ValuesOf = Annotated[
     list[Any] | None,
-    _reading(str, "WORD", "What the numbers of a PNG, JPEG, TIFF or .npy file are: display, or (line) integrals."),
+    _reading(str, "WORD", "What the numbers of a PNG, JPEG, TIFF, .npy or NIfTI are: display, or (line) integrals."),
 ]
 
 

@@ -12,7 +12,10 @@ from x2ct.commands.options import Json, Quiet
 
 
 def prepare(
-    cts: Annotated[Path, typer.Argument(help="A folder of CT files and DICOM folders; each is one person.")],
+    cts: Annotated[
+        Path,
+        typer.Argument(help="Folder of CT files and DICOM folders, each one patient; or an nnU-Net or BIDS dataset."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The shard folder; an interrupted run goes on.")],
     shape: Annotated[tuple[int, int, int], typer.Option(help="The grid's voxels along x, y and z.")] = (128, 128, 128),
     spacing: Annotated[tuple[float, float, float], typer.Option(help="The grid's voxel size in mm.")] = (2.5, 2.5, 2.5),
@@ -22,7 +25,9 @@ def prepare(
     ] = None,
     patients: Annotated[
         Path | None,
-        typer.Option(help="A CSV with a patient's id, split (train, validation, leave-out), region, reason a line."),
+        typer.Option(
+            help="CSV with a patient's id, split (train, validation, leave-out), region, reason a line; or BIDS' participants.tsv."
+        ),
     ] = None,
     centre: Annotated[str, typer.Option(help="What the grid is centred on: lungs or body.")] = "lungs",
     preview: Annotated[

@@ -27,7 +27,7 @@ from x2ct.commands.options import (
 
 
 def xray(
-    file: Annotated[Path, typer.Argument(help="An X-ray: DICOM, PNG, JPEG, TIFF or .npy.")],
+    file: Annotated[Path, typer.Argument(help="An X-ray: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.")],
     view: Annotated[
         str | None, typer.Option(help="ap, pa or lateral; by default the file's, else ap.", rich_help_panel="Input")
     ] = None,
