@@ -26,7 +26,7 @@ def prepare(
     patients: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with a patient's id, split (train, validation, leave-out), region, reason a line; or BIDS' participants.tsv."
+            help="CSV of patients: id, split (train, validation, leave-out), region, reason; or BIDS' participants.tsv."
         ),
     ] = None,
     centre: Annotated[str, typer.Option(help="What the grid is centred on: lungs or body.")] = "lungs",
