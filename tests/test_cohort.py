@@ -302,7 +302,7 @@ def test_participants_of_bids_are_a_manifest(tmp_path: Path) -> None:
         read_manifest(tmp_path / "participants.tsv")
     (tmp_path / "participants.tsv").write_text("participant_id\nsub-9\n")
     with pytest.raises(
-        InputError, match=r"line 2: X-rays: found none, expected sub-9_\*_vp-VIEW_\*; leave the line out"
+        InputError, match=r"line 2: X-rays: found none, expected sub-9_\.\.\._vp-VIEW_\.\.\.; leave the line out"
     ):
         read_manifest(tmp_path / "participants.tsv")
     (tmp_path / "participants.tsv").write_text("participant_id\n../sub-9\n")

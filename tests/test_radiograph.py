@@ -100,15 +100,15 @@ def test_a_nifti_without_a_unit_has_no_spacing_and_scaled_integers_are_display_v
 def test_a_nifti_that_is_no_single_picture_or_damaged_is_refused(tmp_path: Path) -> None:
     for shape in ((20, 30, 4), (20, 30, 1, 2), (20, 1, 1)):
         nib.save(nib.Nifti1Image(np.zeros(shape, np.float32), np.eye(4)), tmp_path / "x.nii")
-        assert "expected one slice" in refused(tmp_path / "x.nii")
+        refused(tmp_path / "x.nii", "expected one slice")
     colour = np.zeros((20, 30), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "x.nii")
-    assert "data type" in refused(tmp_path / "x.nii")
+    refused(tmp_path / "x.nii", "data type")
     nib.save(nib.Nifti1Image(some_picture(kind=np.uint16).T, np.eye(4)), tmp_path / "y.nii.gz")
     whole = (tmp_path / "y.nii.gz").read_bytes()
     for broken in (whole[: len(whole) // 2], whole[:40], whole[:-8] + bytes(8), b"no file at all"):
         (tmp_path / "y.nii.gz").write_bytes(broken)
-        assert "what can't be read" in refused(tmp_path / "y.nii.gz")
+        refused(tmp_path / "y.nii.gz", "what can't be read")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])

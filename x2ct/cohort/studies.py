@@ -108,9 +108,10 @@ def _bids(source: Path) -> list[dict[str, str]]:
         where, before = f"{source}: line {number}", len(rows)
         if not _ID.fullmatch(participant):
             raise InputError.of(where, "participant_id", found=repr(participant[:120]), expected="sub-ID, a folder")
-        for file in sorted((source.parent / participant).rglob(f"{participant}_*_vp-*")):
+        for file in sorted((source.parent / participant).rglob(f"{participant}_*vp-*")):
             *entities, _ = file.name.partition(".")[0].split("_")
-            view = next(_BIDS_VIEWS.get(entity[3:].lower()) for entity in entities if entity.startswith("vp-"))
+            words = [entity[3:].lower() for entity in entities if entity.startswith("vp-")]
+            view = _BIDS_VIEWS.get("".join(words))
             if view is None or not file.name.lower().endswith(_ENDINGS):
                 continue
             name = "_".join(entity for entity in entities if not entity.startswith("vp-"))
@@ -120,7 +121,7 @@ def _bids(source: Path) -> list[dict[str, str]]:
             row[view] = str(file.relative_to(source.parent))
         if len(rows) == before:
             hint = "leave the line out"
-            raise InputError.of(where, "X-rays", found="none", expected=f"{participant}_*_vp-VIEW_*", hint=hint)
+            raise InputError.of(where, "X-rays", found="none", expected=f"{participant}_..._vp-VIEW_...", hint=hint)
     return list(rows.values())
 
 
