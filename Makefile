@@ -9,6 +9,7 @@
 #   make wheel        dist/x2ct-*.whl
 #   make test-wheel   build the wheel, install it in a fresh environment outside the checkout, use it
 #   make test-browser  the pages that x2ct writes, looked at in headless Chromium (which apt installs where it can)
+#   make test-notebook  run docs/quickstart.ipynb from top to bottom on the demo pair
 #   make sanitize     the C++ tests under AddressSanitizer with UBSan, then under ThreadSanitizer
 #   make fuzz         the fuzz targets of the core (Clang 16, which apt installs where it can) and of the readers
 #                     (atheris, which pip installs), SECONDS=20 each; SEED=1 makes the same inputs each time
@@ -49,7 +50,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build test ctest pytest test-browser lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
+.PHONY: help setup demo build test ctest pytest test-notebook test-browser lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
 	sanitize sanitize-address sanitize-thread fuzz coverage soak docs benchmarks clean
 
 help:
@@ -78,7 +79,7 @@ $(HEADERS):
 
 $(DEV_STAMP): $(RUN_STAMP) | $(HEADERS)
 	$(BIN)/python -m pip install -qq '$(TORCH)'
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,dev]'
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,report,dev]'
 	@touch $@
 
 setup: $(DEV_STAMP)
@@ -146,6 +147,9 @@ pytest: setup build
 
 test-wheel: setup
 	$(BIN)/python -m pytest -m wheel tests/test_packaging.py
+
+test-notebook: setup build
+	$(BIN)/python -m pytest -m notebook tests/test_notebook.py
 
 test-browser: setup
 	@command -v chromium chromium-browser google-chrome > /dev/null || { apt-get update -qq; apt-get install -qq --yes --no-install-recommends chromium; } > /dev/null 2>&1 || true

@@ -112,7 +112,7 @@ def sample(
     ap: Annotated[
         Path | None,
         typer.Option(
-            help="Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF or .npy.",
+            help="Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.",
             rich_help_panel="Input",
         ),
     ] = None,
@@ -280,7 +280,8 @@ def sample(
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="CSV or TSV file of studies, with columns id, ap, pa, lateral ...; -o names a folder.",
+            help="Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. -o names "
+            "a folder.",
             rich_help_panel="Cohort",
         ),
     ] = None,

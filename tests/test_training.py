@@ -277,6 +277,21 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_made_again(shards:
     assert train(shards, tmp_path, dataclasses.replace(TINY, steps=1)).steps == 1
 
 
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_that_is_there(shards: Path, tmp_path: Path) -> None:
+    """A limit on a file's size fails a write as a full disk does: in the middle, by the system's word."""
+    train(shards, tmp_path, dataclasses.replace(TINY, steps=1))
+    before = (tmp_path / CHECKPOINT_FILE).read_bytes()
+    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\nfrom x2ct import cli; cli.main()\n"
+    command = [sys.executable, "-c", limited, "train", str(shards), "-o", str(tmp_path), "--resume", "--steps", "2"]
+    done = subprocess.run([*command, "--threads", "1", "--quiet"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line == f"x2ct: error: {tmp_path / CHECKPOINT_FILE}: output: not written: file too large (os error 27)"
+    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
+    assert not list(tmp_path.glob(".x2ct-*"))
+
+
 def test_a_damaged_checkpoint_is_one_line(shards: Path, tmp_path: Path) -> None:
     train(shards, tmp_path, dataclasses.replace(TINY, steps=1))
     whole = (tmp_path / CHECKPOINT_FILE).read_bytes()

@@ -17,6 +17,7 @@ _DEVICES = {
 """What each backend could drive, were all that it needs here."""
 
 _TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")
+_REPORT = ("jinja2", "matplotlib")
 
 
 def about(bundle: str | None = None) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         "solvers": [],
         "schedules": [],
         "training": {name: _version(name) for name in _TRAINING},
+        "report": {name: _version(name) for name in _REPORT},
         "models": list(bundled()),
         "notice": report.NOTICE,
     }
@@ -106,7 +108,10 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """What `about` found, as titled rows of name and text for a person; the bundle alone when there is one."""
     if "bundle" in facts:
         return _bundle_sections(facts["bundle"])
-    training = [(name, version or "missing: pip install 'x2ct[train]'") for name, version in facts["training"].items()]
+    training, pages = (
+        [(name, version or f"missing: pip install 'x2ct[{extra}]'") for name, version in facts[part].items()]
+        for part, extra in (("training", "train"), ("report", "report"))
+    )
     return [
         ("Versions", list(facts["versions"].items())),
         (
@@ -117,6 +122,7 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Solvers", [(solver["name"], _solver(solver)) for solver in facts["solvers"]]),
         ("Schedules", [(name, "") for name in facts["schedules"]]),
         ("Training and export", training),
+        ("Evaluation's page", pages),
         ("Bundled models", [(name, "") for name in facts["models"]] or [("none", "")]),
     ]
 

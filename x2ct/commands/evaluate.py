@@ -29,7 +29,10 @@ def evaluate(
         Path, typer.Option("--data", help="Folder of test CTs: CT files and DICOM folders, one for each patient.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the report: JSON, CSV, Markdown and HTML.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for the report: JSON, CSV, Markdown and, with the extra report, a page."
+        ),
     ],
     bundle: Annotated[
         str | None,
@@ -102,12 +105,15 @@ def evaluate(
     """Measure a model on CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
     from x2ct import report as reports
     from x2ct.evaluation import card as cards
-    from x2ct.evaluation.job import EvaluateJob
+    from x2ct.evaluation import page
+    from x2ct.evaluation.job import PAGE, EvaluateJob
     from x2ct.evaluation.run import evaluate_files
 
+    reason = page.unavailable()
     job = EvaluateJob(
         data=data,
         output=output,
+        page=not reason,
         bundle=bundle,
         predictions=predictions,
         frame=frame,
@@ -128,6 +134,8 @@ def evaluate(
         precision=precision,
         threads=threads,
     )
+    if reason:
+        terminal.note("warning", f"{PAGE} is not written: {reason}", quiet)
     with terminal.progress("patients", quiet) as display:
         done = evaluate_files(job, stage=display.stage, progress=display.step)
     for name, reason in done.failures:

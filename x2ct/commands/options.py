@@ -210,7 +210,9 @@ InvertOf = Annotated[
 ValuesOf = Annotated[
     list[Any] | None,
     _reading(
-        "values", "WORD", "Meaning of the pixel values of a PNG, JPEG, TIFF or .npy file: display or (line) integrals."
+        "values",
+        "WORD",
+        "Meaning of the pixel values of a PNG, JPEG, TIFF, .npy or NIfTI file: display or (line) integrals.",
     ),
 ]
 

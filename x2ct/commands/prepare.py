@@ -12,7 +12,12 @@ from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, parse_shape, p
 
 
 def prepare(
-    cts: Annotated[Path, typer.Argument(help="Folder of CT files and DICOM folders, one for each patient.")],
+    cts: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of CT files and DICOM folders, one for each patient; or an nnU-Net or BIDS dataset."
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Shard folder to write. An interrupted run is continued.")
     ],
@@ -28,7 +33,9 @@ def prepare(
     ] = None,
     patients: Annotated[
         Path | None,
-        typer.Option(help="CSV file with columns id, split (train, validation, leave-out), region and reason."),
+        typer.Option(
+            help="CSV file with columns id, split (train, validation, leave-out), region, reason; or BIDS' participants.tsv."
+        ),
     ] = None,
     centre: Centre = "lungs",
     keep_couch: KeepCouch = False,

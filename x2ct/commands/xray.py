@@ -26,7 +26,7 @@ from x2ct.commands.options import (
 
 
 def xray(
-    file: Annotated[Path, typer.Argument(help="X-ray to read: DICOM, PNG, JPEG, TIFF or .npy.")],
+    file: Annotated[Path, typer.Argument(help="X-ray to read: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.")],
     view: Annotated[
         str | None, typer.Option(help="View: ap, pa or lateral. Default: the file's, else ap.", rich_help_panel="Input")
     ] = None,

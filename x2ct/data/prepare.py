@@ -19,7 +19,7 @@ from x2ct.data.shards import INDEX, person_of, read_index, write_index
 from x2ct.data.sheets import key_of, sheet, write_overviews
 from x2ct.errors import InputError, X2CTError
 from x2ct.grid import Grid
-from x2ct.report import sha256
+from x2ct.report import read_json, sha256
 from x2ct.volume import SUFFIXES, Volume
 
 METHOD = 4
@@ -188,14 +188,25 @@ def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = Non
 def find_cts(root: Path) -> dict[str, Path]:
     """The CTs at or below a path: id -> file or DICOM folder, sorted. Ids come from the path below `root`.
 
+    Of an nnU-Net dataset (a folder with `imagesTr`; or that folder, or `imagesTs`, itself) they are the images alone,
+    in the channel that `dataset.json` names CT, and the id is the case's. Of a BIDS dataset (a folder with
+    `participants.tsv`) they are the files `sub-*_ct.*` below `sub-*`, and the id is the name without `_ct`.
+
     Raises:
-        InputError: the path is missing, holds no CT, or two CTs would have the same id.
+        InputError: the path is missing, holds no CT, or two CTs would have the same id; an nnU-Net dataset that has no
+            CT, or several.
     """
     if not root.exists():
         raise InputError.of(root, "path", found="nothing there", expected="a folder with CTs, or one CT")
     found: dict[str, Path] = {}
-    for path in [root] if root.is_file() else sorted(_walk(root)):
+    folders, pattern = _layout(root)
+    for path in [root] if root.is_file() else sorted(path for folder in folders for path in _walk(folder)):
         parts = path.relative_to(root).parts or (path.name or path.resolve().name,)
+        if pattern is not None:
+            case = pattern.fullmatch(path.name)
+            if case is None:
+                continue
+            parts = ("".join(case.groups()),)
         name = _identifier("_".join(parts), path.is_dir())
         if name in found:
             taken = f"{name}, as for {found[name]}"
@@ -207,8 +218,28 @@ def find_cts(root: Path) -> dict[str, Path]:
     return found
 
 
+def _layout(root: Path) -> tuple[list[Path], re.Pattern[str] | None]:
+    """The folders to walk, and of a dataset in a known layout the names that count: their groups joined are the id."""
+    if (root / "participants.tsv").is_file():
+        return sorted(root.glob("sub-*")), re.compile(r"(sub-[^.]+)_ct(\..+)")
+    images = root / "imagesTr" if (root / "imagesTr").is_dir() else root
+    if images.name not in ("imagesTr", "imagesTs"):
+        return [root], None
+    description = images.parent / "dataset.json"
+    channels = read_json(description).get("channel_names") if description.is_file() else {"0": "CT"}
+    cts = [key for key, name in channels.items() if name == "CT"] if isinstance(channels, dict) else []
+    if len(cts) != 1 or not cts[0].isdecimal():
+        raise InputError.of(
+            description, "channel_names", found=channels, expected="a channel's number with the name CT"
+        )
+    return [images], re.compile(rf"(.+)_{int(cts[0]):04d}(\..+)")
+
+
 def choose_validation(names: Iterable[str], share: float) -> tuple[str, ...]:
-    """The names whose SHA-256, read as a fraction of its range, lies below `share`: stable when others come or go."""
+    """The names whose SHA-256, read as a fraction of its range, lies below `share`: stable when others come or go.
+
+    Of a BIDS name the patient's part counts, so that all sessions of a patient are chosen or none is.
+    """
     return tuple(name for name in names if _fraction(name) < share)
 
 
@@ -216,15 +247,18 @@ def _settle(chosen: set[str], candidates: list[str], names: list[str], *, explic
     # Few people: the hash may choose none or all of them. One is set aside, and one is left to train on.
     if explicit:
         return chosen
-    if not chosen and candidates and len(names) > 1:
-        return {min(candidates, key=_fraction)}
+    fractions = {name: _fraction(name) for name in names}
+    if not chosen and candidates and len(set(fractions.values())) > 1:
+        least = min(fractions[name] for name in candidates)
+        return {name for name in candidates if fractions[name] == least}
     if len(chosen) == len(names):
-        return chosen - {max(names, key=_fraction)}
+        return {name for name in chosen if fractions[name] < max(fractions.values())}
     return chosen
 
 
 def _fraction(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2.0**64
+    patient = re.match(r"sub-[A-Za-z0-9]+(?=_|$)", name)
+    return int.from_bytes(hashlib.sha256((patient[0] if patient else name).encode()).digest()[:8], "big") / 2.0**64
 
 
 def _identifier(text: str, is_folder: bool) -> str:
