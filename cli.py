@@ -244,14 +244,18 @@ def sample(
     artefacts: Annotated[
         str,
         typer.Option(
+            "--engines",
+            "--artefacts",
             metavar="FOLDER",
-            help="Where the files of torch or tensorrt are; by default this machine's cache.",
+            help="Folder with the compiled engines of torch or tensorrt. Default: this machine's cache.",
             rich_help_panel="Runtime",
         ),
     ] = "",
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Run them, which are code, also if made elsewhere.", rich_help_panel="Runtime"),
+        typer.Option(
+            "--trust", help="Run the engines in that folder, which are native code.", rich_help_panel="Runtime"
+        ),
     ] = False,
     threads: Threads = 0,
     manifest: Annotated[

@@ -145,7 +145,7 @@ def choose(
     if provider_options and backend != "onnxruntime":
         raise InputError.of("--provider-option", "backend", found=backend, expected="onnxruntime")
     if (artefacts or trust) and backend not in ARTEFACTS:
-        raise InputError.of("--artefacts", "backend", found=backend, expected=", ".join(ARTEFACTS))
+        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(ARTEFACTS))
     chosen = _cuda(index) if kind == "cuda" else "cpu"
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:

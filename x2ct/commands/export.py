@@ -23,8 +23,11 @@ def export(
             help="onnx (the bundle); torchscript, aoti, tensorrt, which go to this machine's cache; may be repeated.",
         ),
     ] = None,
-    artefacts: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Also put what goes to the cache there.")
+    engines: Annotated[
+        Path | None,
+        typer.Option(
+            "--engines", "--artefacts", metavar="FOLDER", help="Also copy the compiled engines into this folder."
+        ),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Of tensorrt's denoiser: bf16, f16, tf32 or f32; by default bf16.")
@@ -60,7 +63,7 @@ def export(
             output,
             formats or ("onnx",),
             run=making.RunOptions(name, weights, ema, said, best),
-            folder=artefacts,
+            folder=engines,
             precision=precision,
             progress=display.stage,
         )
