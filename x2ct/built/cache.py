@@ -45,6 +45,7 @@ from platformdirs import user_cache_path
 from x2ct.errors import InputError, X2CTError
 from x2ct.output import write_atomically, write_beside
 from x2ct.report import sha256
+from x2ct.textfiles import decode_json
 
 Build = Callable[[Path], None]
 Say = Callable[[str], None]
@@ -331,11 +332,11 @@ def _verified(path: Path, note_name: str, recipe: Recipe, free: tuple[str, ...] 
 
 def _read_note(path: Path) -> Note:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Note)
+        return decode_json(path.name, path.read_bytes(), Note)
     except OSError:
         raise _UnfitError(f"no {path.name} beside it describes it") from None
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise _UnfitError(f"{path.name}: {error}") from None
+    except InputError as error:
+        raise _UnfitError(str(error)) from None
 
 
 def _difference(recipe: Recipe, needed: Recipe, free: tuple[str, ...]) -> str:
