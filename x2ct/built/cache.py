@@ -1,24 +1,14 @@
 """The cache of compiled engines: files that a runtime runs in place of a bundle's ONNX graphs.
 
 A bundle is ONNX and executes nothing. A compiled engine (a TensorRT plan, a TorchScript file, an AOTInductor package)
-is native code for one runtime on one kind of device, so each machine builds its own and keeps it in
-ENGINES/KIND/KEY/FILE with a note beside it:
+is native code for one runtime on one kind of device, so each machine builds its own:
 
-    recipe = Recipe(
-        kind="aoti",                        # the folder in the cache
-        file="denoiser.pt2",                # the file's name there
-        sources=(bundle.files["denoiser.onnx"].sha256,),
-        runtime=f"torch {version}",         # the whole version, with its build
-        device="x86_64 avx512f",            # the device and what of it the compiler uses
-        precision="f32",
-        profile={"x": (shape,)},            # by input: one shape, or the least, the usual and the largest
-        flags={"freezing": "on"},           # every option of the builder
-    )
     engine = Cache().obtain(recipe, build)  # build(path) writes the file; called only if the recipe has no engine yet
     run(engine.path)
 
-KEY is the recipe's SHA-256. An engine is *stale* if its recipe differs from the one that is needed, and *damaged* if
-its bytes are not those that were written. The cache builds both again; copies elsewhere are refused.
+It lies in ENGINES/KIND/KEY/FILE, with a note beside it; KEY is the recipe's SHA-256. An engine is *stale* if its recipe
+differs from the one that is needed, and *damaged* if its bytes are not those that were written. The cache builds both
+again; copies elsewhere are refused.
 
 Trust. Running an engine runs whatever its maker put into it, and no check of its content shows who made it. The cache
 is trusted because nobody but its user can write to it: ENGINES must be a real folder that belongs to the user and has
@@ -32,8 +22,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +41,8 @@ Say = Callable[[str], None]
 
 NOTE = "engine.json"
 """The note's name in the cache; beside a copy FILE it is FILE.json."""
+LOCK = ".lock"
+"""The ending of an entry's lock file, which stays. The kernel releases the lock of a process that ends."""
 
 
 class Recipe(msgspec.Struct, frozen=True):
@@ -61,8 +52,8 @@ class Recipe(msgspec.Struct, frozen=True):
         kind: what builds it ("tensorrt", "torchscript", "aoti"); a plain word.
         file: its file name.
         sources: SHA-256 of each file that it is made from.
-        runtime: the runtime's name and whole version.
-        device: the device's name, and what of it the runtime compiles for.
+        runtime: the runtime's name and whole version, with its build.
+        device: the device's name, and what of it the runtime compiles for, such as "x86_64 avx512f".
         precision: "f32", "tf32", "bf16" or "f16".
         profile: by input, the shape that it is for, or the least, the usual and the largest.
         flags: every option of the builder.
@@ -170,22 +161,32 @@ class Cache:
             InputError: the cache can't be written, or others can write to it.
             X2CTError: the builder wrote nothing, or the disk is full.
         """
-        entry = self._entry(recipe)
+        entry, lock = self._entry(recipe), FileLock(self._entry(recipe).with_suffix(LOCK))
         tell = say or (lambda _: None)
-        with self._os_errors():
+        try:
             self.root.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
             self._is_private()
             entry.parent.mkdir(mode=0o700, exist_ok=True)
             _sweep(entry.parent)
-        with self._locked(entry, lambda: tell(f"waiting for another process that builds {recipe.file}")):
             try:
-                return _verified(entry / recipe.file, NOTE, recipe)
-            except _UnfitError as reason:
-                if entry.exists():
-                    tell(f"{entry / recipe.file}: {reason}; building it again")
+                lock.acquire(blocking=False)
+            except Timeout:
+                tell(f"waiting for another process that builds {recipe.file}")
+                lock.acquire()
+        except OSError as error:
+            found, hint = (error.strerror or str(error)).lower(), "name another one with X2CT_CACHE"
+            expected = "a folder that can be written"
+            raise InputError.of(self.folder, "cache", found=found, expected=expected, hint=hint) from error
+        try:
+            return _verified(entry / recipe.file, NOTE, recipe)
+        except _UnfitError as reason:
+            if entry.exists():
+                tell(f"{entry / recipe.file}: {reason}; building it again")
             write_beside(entry, lambda part: _build(recipe, build, part), replace=True)
             return Engine(entry / recipe.file, _read_note(entry / NOTE), built=True)
+        finally:
+            lock.release()
 
     def _entry(self, recipe: Recipe) -> Path:
         return self.folder / recipe.kind / recipe.key
@@ -194,7 +195,7 @@ class Cache:
         """Return False if the folder is not there yet; raise InputError unless only its user can write to it."""
         try:
             state = os.lstat(self.folder)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:
             return False
         if not stat.S_ISDIR(state.st_mode):
             found = "a symbolic link or a file"
@@ -211,34 +212,6 @@ class Cache:
             expected="a folder of your own with mode 0700, as engines are native code",
             hint="remove it, or name another cache with X2CT_CACHE",
         )
-
-    @contextmanager
-    def _locked(self, entry: Path, waiting: Callable[[], None]) -> Iterator[None]:
-        """Let one process build an entry at a time. The kernel releases the lock of a process that ends."""
-        lock = FileLock(_lock_of(entry))
-        with self._os_errors():
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                waiting()
-                lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    @contextmanager
-    def _os_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError.of(
-                self.folder,
-                "cache",
-                found=(error.strerror or str(error)).lower(),
-                expected="a folder that can be written",
-                hint="name another one with X2CT_CACHE",
-            ) from error
 
 
 def copy_to(engine: Engine, target: Path) -> None:
@@ -358,16 +331,12 @@ def _note_beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _lock_of(entry: Path) -> Path:
-    return entry.with_name(f".{entry.name}.lock")
-
-
 def _sweep(folder: Path) -> None:
     """Remove what killed builders left (see `write_beside`): each hidden part whose lock nobody holds."""
     for part in folder.glob(".x2ct-*"):
         key = part.name.removesuffix(".old").rpartition("-")[2]
         try:
-            with FileLock(_lock_of(folder / key)).acquire(blocking=False):
+            with FileLock(folder / f"{key}{LOCK}").acquire(blocking=False):
                 shutil.rmtree(part, ignore_errors=True)
         except Timeout:
             continue
