@@ -93,7 +93,7 @@ class Choice:
         provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
         provider_options: handed to the provider as they are.
         artefacts: where what was built of the bundle is; "" is this machine's cache.
-        trust: open those also where another machine made them.
+        trust: the user vouches for whoever made the engines in that folder (see `x2ct.built.cache`).
     """
 
     device: str
@@ -124,7 +124,7 @@ def choose(
         provider: one of `PROVIDERS`, of the backend.
         provider_options: of ONNX Runtime's provider.
         artefacts: where what was built of the bundle is; "" is this machine's cache.
-        trust: open those also where another machine made them.
+        trust: the user vouches for whoever made the engines in that folder (see `x2ct.built.cache`).
 
     Raises:
         InputError: a name that no version of x2ct knows.
