@@ -263,6 +263,8 @@ def sample(
     artefacts: Annotated[
         str,
         typer.Option(
+            "--engines",
+            "--artefacts",
             metavar="FOLDER",
             help="Folder of compiled engines for torch or tensorrt. Default: this user's cache.",
             rich_help_panel="Runtime",
@@ -280,8 +282,8 @@ def sample(
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. -o names "
-            "a folder.",
+            help="Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
+            "-o names a folder.",
             rich_help_panel="Cohort",
         ),
     ] = None,

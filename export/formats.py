@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2ct.built.artefacts import Artefact, Build, Cache, Recipe
+from x2ct.built.cache import Build, Cache, Engine, Recipe, copy_to
 from x2ct.built.plans import BACKEND as TENSORRT
 from x2ct.built.plans import PRECISIONS, Machine
 from x2ct.built.torchartefacts import SUFFIXES
@@ -46,13 +46,13 @@ class Exported:
         bundle: the bundle, new or as it was given.
         parity: of a run's graphs, against the network that was trained; None where a bundle was given.
         proofs: the table of `export/proof.py`.
-        artefacts: what was made of it, as it lies in the cache.
+        engines: the compiled engines that were made of it, in the cache.
     """
 
     bundle: Bundle
     parity: ExportReport | None
     proofs: tuple[Proof, ...]
-    artefacts: tuple[Artefact, ...]
+    engines: tuple[Engine, ...]
 
     def to_json(self) -> dict[str, Json]:
         """The report as plain data."""
@@ -62,7 +62,7 @@ class Exported:
             "checksum": self.bundle.checksum,
             "bytes": self.bundle.size_bytes,
             "proof": [row.to_json() for row in self.proofs],
-            "artefacts": [one.to_json() for one in self.artefacts],
+            "engines": [engine.to_json() for engine in self.engines],
         }
 
 
@@ -83,7 +83,7 @@ def export(
         output: the bundle to write, for a run; None for a bundle, which is there already.
         formats: of `FORMATS`. A run's bundle is always made, as all others are made of it.
         run: of a run alone.
-        folder: where to put a copy of the artefacts, to take to another machine.
+        folder: where to put copies of the compiled engines, to take to another machine.
         precision: of TensorRT's plan of the denoiser; None is `x2ct build`'s own.
         progress: called with one line before each stage.
 
@@ -108,14 +108,14 @@ def export(
         say("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
         trials = proof.trials(["onnx", *kinds], planned.precision, planned.device)
-        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.folder, say)
+        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.root, say)
         proof.require(rows)
         say("writing")
         if target is not None:
             bundle = Bundle.write(target, bundle, {file: (bundle.path / file).read_bytes() for file in bundle.files})
-        kept = tuple(Cache().obtain(one, _copying(artefact.path)) for one, artefact in made)
-        for artefact in kept if folder is not None else ():
-            Cache().copy_to(artefact, Path(folder or "") / artefact.path.name)
+        kept = tuple(Cache().obtain(one, _copying(engine.path)) for one, engine in made)
+        for engine in kept if folder is not None else ():
+            copy_to(engine, Path(folder or "") / engine.path.name)
     return Exported(bundle, parity, rows, kept)
 
 
@@ -126,7 +126,7 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None) -
             raise InputError.of("--format", "name", found=repr(name), expected=", ".join(FORMATS))
     kinds = [name for name in dict.fromkeys(formats) if name != "onnx"]
     if folder is not None and not kinds:
-        raise InputError.of("--artefacts", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
+        raise InputError.of("--engines", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
     if precision is not None and TENSORRT not in kinds:
         raise InputError.of("--precision", "options", found="no plans", expected=f"--format {TENSORRT} with it")
     if precision is not None and precision not in PRECISIONS:
@@ -140,7 +140,7 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None) -
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             found = (error.strerror or str(error)).lower()
-            raise InputError.of(folder, "artefacts", found=found, expected="a folder to write to") from None
+            raise InputError.of(folder, "engines", found=found, expected="a folder to write to") from None
     return kinds
 
 
@@ -161,8 +161,8 @@ def _target(source: str, output: Path | None, kinds: Sequence[str], options: Run
 
 def _make(
     bundle: Bundle, kinds: Sequence[str], planned: plans.PlanOptions, staged: Cache, say: Progress
-) -> Iterator[tuple[Recipe, Artefact]]:
-    """Each artefact in a cache of the export's own: taken from the user's where it is there, or built."""
+) -> Iterator[tuple[Recipe, Engine]]:
+    """Yield each engine in a cache of the export's own: copied from the user's if it is there, else built."""
     for kind in kinds:
         for one, build in _builds(bundle, kind, planned, say):
             there = Cache().find(one)

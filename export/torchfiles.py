@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from x2ct.built.artefacts import Build, Recipe
+from x2ct.built.cache import Build, Recipe, unchanged
 from x2ct.built.torchartefacts import DESCRIPTION_SCHEMA, recipe
 from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import MissingRuntimeError, X2CTError
@@ -33,15 +33,17 @@ MOST_VOXELS = 4096
 
 
 def builds(bundle: Bundle, kind: str, device: str = "cpu") -> list[tuple[Recipe, Build]]:
-    """Each graph's recipe and what builds it; see `build`."""
-    return [
-        (recipe(bundle, network, kind, device), partial(build, bundle, network, kind, device=device))
-        for _, network in bundle.networks.items()
-    ]
+    """Return each graph's recipe and what builds it; see `build`."""
+
+    def builder(network: Network) -> Build:
+        source = {bundle.file_of(network): bundle.files[network.file].sha256}
+        return unchanged(partial(build, bundle, network, kind, device=device), source)
+
+    return [(recipe(bundle, network, kind, device), builder(network)) for _, network in bundle.networks.items()]
 
 
 def build(bundle: Bundle, network: Network, kind: str, target: Path, device: str = "cpu") -> None:
-    """Write one artefact.
+    """Write one compiled engine.
 
     Args:
         bundle: the model.

@@ -1,4 +1,4 @@
-"""The torch backend: the same values as OpenVINO from artefacts that export made, and what is refused."""
+"""The torch backend: the same values as OpenVINO from engines that export made, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.processes import status_in_a_fresh_process
 from tests.tiny_network import RUNTIME, Array
 from x2ct import _core
 from x2ct.built import torchartefacts
-from x2ct.built.artefacts import Cache
+from x2ct.built.cache import Cache
 from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
@@ -200,21 +200,20 @@ def test_what_has_not_been_made_is_named_with_the_command_that_makes_it(
     assert not (tmp_path / "ct.nii.gz").exists()
 
 
-def test_what_another_machine_made_runs_only_where_it_is_trusted(
+def test_engines_from_a_folder_run_only_if_they_are_trusted(
     tiny: Bundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = str(cache / "copies")
-    monkeypatch.setenv("X2CT_CACHE", str(cache))
-    kind, files = torchartefacts.find(tiny, folder=copies)  # made here
+    monkeypatch.setenv("X2CT_CACHE", str(cache))  # where they were built, too
+    kind, files = torchartefacts.find(tiny, folder=copies, trust=True)
     assert (kind, len(files)) == ("torchscript", 3)
-    monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "elsewhere"))
     options: dict[str, Any] = {"backend": "torch", "artefacts": copies, "threads": 1}
-    with pytest.raises(InputError, match=r"one that was built elsewhere.*say --trust"):
+    with pytest.raises(InputError, match=r"a file outside this user's cache, expected --trust with it"):
         x2ct.Sampler(tiny, **options).sample(**xrays(), steps=2)
     assert x2ct.Sampler(tiny, trust=True, **options).sample(**xrays(), steps=2).hu.shape == tiny_bundle.GRID
     np.save(tmp_path / "ap.npy", xrays()["ap"].image)
     arguments = ["sample", "--ap", str(tmp_path / "ap.npy"), "-m", str(tiny.path), "-o", str(tmp_path / "ct.nii.gz")]
-    arguments += ["--backend", "torch", "--artefacts", copies]
+    arguments += ["--backend", "torch", "--engines", copies]
     assert CliRunner().invoke(app, arguments).exit_code == 2
     assert not (tmp_path / "ct.nii.gz").exists()
     assert CliRunner().invoke(app, [*arguments, "--trust"]).exit_code == 0
@@ -281,7 +280,7 @@ def test_a_file_that_export_did_not_make_is_refused(tmp_path: Path) -> None:
 def test_choices_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="--provider: name: found 'cuda', expected torchscript, aoti"):
         choose(backend="torch", provider="cuda")
-    with pytest.raises(InputError, match="--artefacts: backend: found auto, expected tensorrt, torch, onnxruntime"):
+    with pytest.raises(InputError, match="--engines: backend: found auto, expected tensorrt, torch, onnxruntime"):
         choose(trust=True)
 
 

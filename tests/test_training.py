@@ -209,8 +209,11 @@ def test_configuration_survives_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"stepz": 3}, "stepz"),
-        ({"steps": "many"}, "steps"),
+        ({"stepz": 3}, r"config: found 'stepz', expected .*; did you mean 'steps'\?"),
+        ({"optim": {"ratee": 3}}, r"optim: found 'ratee', expected .*; did you mean 'rate'\?"),
+        ({"steps": "many"}, "train config: steps: found str, expected int"),
+        ({"optim": {"betas": [0.9, "b"]}}, r"train config: optim\.betas\[1\]: found str, expected float"),
+        ({"detector_spacing_mm": [1.0]}, r"detector_spacing_mm: found another value, expected array of length 2"),
         ({"model": {"norm": "batch"}}, "norm"),
         ({"patch": {"sizes": [10], "probabilities": [1.0]}}, "multiples"),
         ({"patch": {"sizes": [16], "probabilities": [0.5]}}, "probability"),

@@ -93,7 +93,7 @@ class Choice:
         provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
         provider_options: handed to the provider as they are.
         artefacts: where what was built of the bundle is; "" is this machine's cache.
-        trust: open those also where another machine made them.
+        trust: the user vouches for whoever made the engines in that folder (see `x2ct.built.cache`).
     """
 
     device: str
@@ -124,7 +124,7 @@ def choose(
         provider: one of `PROVIDERS`, of the backend.
         provider_options: of ONNX Runtime's provider.
         artefacts: where what was built of the bundle is; "" is this machine's cache.
-        trust: open those also where another machine made them.
+        trust: the user vouches for whoever made the engines in that folder (see `x2ct.built.cache`).
 
     Raises:
         InputError: a name that no version of x2ct knows.
@@ -145,7 +145,7 @@ def choose(
     if provider_options and backend != "onnxruntime":
         raise InputError.of("--provider-option", "backend", found=backend, expected="onnxruntime")
     if (artefacts or trust) and backend not in ARTEFACTS:
-        raise InputError.of("--artefacts", "backend", found=backend, expected=", ".join(ARTEFACTS))
+        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(ARTEFACTS))
     chosen = _cuda(index) if kind == "cuda" else "cpu"
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:

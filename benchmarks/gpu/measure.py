@@ -92,7 +92,7 @@ def typed_graph(bundle: str, precision: str) -> None:
     """Make the denoiser's graph in a precision, where the cache has none."""
     import onnx
 
-    from x2ct.built.artefacts import Cache
+    from x2ct.built.cache import Cache
     from x2ct.built.plans import typed_recipe
     from x2ct.export.precision import typed
 

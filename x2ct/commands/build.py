@@ -44,7 +44,7 @@ def build(
 ) -> None:
     """Build TensorRT engines of a model for this machine's GPU. Engines that exist already are reused."""
     from x2ct import report as reports
-    from x2ct.built.artefacts import Cache
+    from x2ct.built.cache import Cache, copy_to
     from x2ct.built.plans import BACKEND, PRECISIONS, Volumes
     from x2ct.bundle import Bundle
 
@@ -63,10 +63,11 @@ def build(
             options = plans.PlanOptions(precision, volumes, workspace or 0, effort, device)
             done = plans.build_plans(model, options, kept, say=display.stage, step=display.step)
         if output is not None:
-            plans.copy_to(done, kept, output)
+            for engine in done.engines.values():
+                copy_to(engine, output / engine.path.name)
     if json:
         terminal.show(reports.to_json(done.to_json()).rstrip())
         return
-    for artefact in done.artefacts.values():
-        state = f"built in {artefact.seconds:.1f} s" if artefact.built else "there already"
-        terminal.show(f"{artefact.path}: {artefact.bytes / 1e6:.1f} MB, {state}", quiet)
+    for engine in done.engines.values():
+        state = f"built in {engine.note.seconds:.1f} s" if engine.built else "there already"
+        terminal.show(f"{engine.path}: {engine.note.bytes / 1e6:.1f} MB, {state}", quiet)

@@ -24,8 +24,11 @@ def export(
             "May be repeated.",
         ),
     ] = None,
-    artefacts: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write compiled engines to this folder too.")
+    engines: Annotated[
+        Path | None,
+        typer.Option(
+            "--engines", "--artefacts", metavar="FOLDER", help="Write compiled engines to this folder too."
+        ),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="Precision of the TensorRT denoiser: bf16, f16, tf32 or f32. Default: bf16.")
@@ -62,7 +65,7 @@ def export(
             output,
             formats or ("onnx",),
             run=making.RunOptions(name, weights, ema, said, best),
-            folder=artefacts,
+            folder=engines,
             precision=precision,
             progress=display.stage,
         )

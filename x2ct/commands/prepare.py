@@ -34,7 +34,8 @@ def prepare(
     patients: Annotated[
         Path | None,
         typer.Option(
-            help="CSV file with columns id, split (train, validation, leave-out), region, reason; or BIDS' participants.tsv."
+            help="CSV file with columns id, split (train, validation, leave-out), region, reason; or BIDS' "
+            "participants.tsv."
         ),
     ] = None,
     centre: Centre = "lungs",

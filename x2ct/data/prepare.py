@@ -353,8 +353,7 @@ def _make_folder(folder: Path) -> None:
 def _finished(folder: Path) -> dict[str, dict[str, Any]]:
     if not (folder / INDEX).exists():
         return {}
-    people = read_index(folder)["people"]
-    return {str(entry["id"]): entry for entry in people if isinstance(entry, dict) and "id" in entry}
+    return {str(entry["id"]): entry for entry in read_index(folder).people if "id" in entry}
 
 
 def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:
