@@ -91,7 +91,7 @@ class Choice:
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
         provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
-        provider_options: handed to the provider as they are.
+        provider_options: handed to the provider as they are; torch has cuda_graph alone.
         artefacts: where what was built of the bundle is; "" is this machine's cache.
         trust: open those also where another machine made them.
     """
@@ -122,7 +122,7 @@ def choose(
         backend: one of `BACKENDS`; "auto" is OpenVINO, and ONNX Runtime on CUDA.
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of the backend.
-        provider_options: of ONNX Runtime's provider.
+        provider_options: of ONNX Runtime's provider, or cuda_graph of torch: "0" records nothing, on a GPU.
         artefacts: where what was built of the bundle is; "" is this machine's cache.
         trust: open those also where another machine made them.
 
@@ -142,8 +142,6 @@ def choose(
         raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
     if provider and provider not in PROVIDERS[backend]:
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
-    if provider_options and backend != "onnxruntime":
-        raise InputError.of("--provider-option", "backend", found=backend, expected="onnxruntime")
     if (artefacts or trust) and backend not in ARTEFACTS:
         raise InputError.of("--artefacts", "backend", found=backend, expected=", ".join(ARTEFACTS))
     chosen = _cuda(index) if kind == "cuda" else "cpu"

@@ -25,10 +25,13 @@ DESCRIPTION_SCHEMA = 1
 SUFFIXES = {"aoti": ".pt2", "torchscript": ".pt"}
 """What a kind's files end in. Where none is asked for, the first that has been made is taken."""
 
+TYPED = ("bf16", "f16")
+"""Precisions that the inside of the denoiser's graph is typed in (`x2ct.export.precision`); tf32 is f32's artefact."""
+
 _ABILITIES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile")
 
 
-def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> Recipe:
+def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu", precision: str = "f32") -> Recipe:
     """What the artefact of a graph depends on.
 
     TorchScript is interpreted, and good for any device; a package is compiled for the processor that it is made on, and
@@ -39,6 +42,7 @@ def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> 
         network: which of its graphs.
         kind: "torchscript" or "aoti".
         device: "cpu", "cuda" or "cuda:N", that the artefact is to run on.
+        precision: of the denoiser; encoder and lift are always f32.
 
     Raises:
         MissingRuntimeError: PyTorch is not installed, or there is no such GPU.
@@ -46,13 +50,14 @@ def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> 
     runtime = find_runtime("torch")
     if runtime.folder is None:
         raise MissingRuntimeError(f"backend torch: {runtime.reason}")
+    narrow = precision if network is bundle.networks.denoiser and precision in TYPED else "f32"
     return Recipe(
         kind=kind,
-        file=Path(network.file).stem + SUFFIXES[kind],
+        file=Path(network.file).stem + (f".{narrow}" if narrow in TYPED else "") + SUFFIXES[kind],
         sources=onnx_sources(bundle.file_of(network)),
         runtime=f"torch {runtime.version}",
         device="any" if kind == "torchscript" else processor() + _and_gpu(device),
-        precision="f32",
+        precision=narrow,
         flags={"description": str(DESCRIPTION_SCHEMA), "stride": str(bundle.patch.stride)},
     )
 
@@ -64,6 +69,7 @@ def find(
     trust: bool = False,
     cache: Path | None = None,
     device: str = "cpu",
+    precision: str = "f32",
 ) -> tuple[str, Mapping[str, Path]]:
     """The artefacts of a bundle's three graphs.
 
@@ -74,6 +80,7 @@ def find(
         trust: open those of a folder also where another machine made them.
         cache: by default the user's.
         device: that they are to run on.
+        precision: of the denoiser; "auto" and "tf32" are f32's.
 
     Returns:
         The kind, and each graph's artefact by the graph's file name.
@@ -84,7 +91,8 @@ def find(
     """
     for candidate in (kind,) if kind else tuple(SUFFIXES):
         there = Cache(cache)
-        wanted = {network.file: recipe(bundle, network, candidate, device) for _, network in bundle.networks.items()}
+        networks = (network for _, network in bundle.networks.items())
+        wanted = {network.file: recipe(bundle, network, candidate, device, precision) for network in networks}
         found = _in_folder(wanted, Path(folder), trust) if folder else _in_cache(wanted, there)
         if found is not None:
             return candidate, found
@@ -92,6 +100,8 @@ def find(
     raise MissingRuntimeError(
         f"backend torch: no {kind or 'torchscript or aoti'} artefact of model {bundle.name} {where}; "
         f"make it: x2ct export {bundle.argument} --format {kind or 'torchscript'}"
+        f"{f' --precision {precision}' if precision in TYPED else ''}"
+        f"{f' --device {device}' if device != 'cpu' else ''}"
     )
 
 

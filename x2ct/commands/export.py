@@ -27,8 +27,12 @@ def export(
         Path | None, typer.Option(metavar="FOLDER", help="Also put what goes to the cache there.")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of tensorrt's denoiser: bf16, f16, tf32 or f32; by default bf16.")
+        str | None,
+        typer.Option(
+            help="Of the denoiser in what goes to the cache: bf16, f16, tf32 or f32; torch's is f32 by default."
+        ),
     ] = None,
+    device: Annotated[str, typer.Option(help="What torchscript and aoti are made for: cpu or cuda[:N].")] = "cpu",
     name: Annotated[str | None, typer.Option(help="The model's name; by default the run's.")] = None,
     weights: Annotated[str, typer.Option(help="How large weights are stored: f16 or f32.")] = "f16",
     ema: Annotated[
@@ -62,6 +66,7 @@ def export(
             run=making.RunOptions(name, weights, ema, said, best),
             folder=artefacts,
             precision=precision,
+            device=device,
             progress=display.stage,
         )
     if report is not None:
