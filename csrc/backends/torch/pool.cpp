@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #ifdef X2CT_TORCH_CUDA_HEADERS
+#define C10_CUDA_NO_CMAKE_CONFIGURE_FILE  // which a release for the CPU lacks; it matters on Windows alone
 #include <c10/cuda/CUDACachingAllocator.h>
 
 #include <atomic>
