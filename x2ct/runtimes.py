@@ -130,9 +130,7 @@ def choose(
         InputError: a name that no version of x2ct knows.
         MissingRuntimeError: a device or runtime that is known and not here.
     """
-    kind, _, index = device.partition(":")
-    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
-        raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
+    chosen = choose_device(device)
     if backend not in BACKENDS:
         raise InputError.unknown("--backend", "name", found=backend, known=BACKENDS, expected=", ".join(BACKENDS))
     if precision not in PRECISIONS:
@@ -144,7 +142,6 @@ def choose(
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
     if (artefacts or trust) and backend not in ARTEFACTS:
         raise InputError.of("--artefacts", "backend", found=backend, expected=", ".join(ARTEFACTS))
-    chosen = _cuda(index) if kind == "cuda" else "cpu"
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:
         raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
@@ -160,6 +157,19 @@ def choose(
         artefacts,
         trust,
     )
+
+
+def choose_device(device: str) -> str:
+    """Return a device's full name, "cpu" or "cuda:N"; "auto" is the CPU.
+
+    Raises:
+        InputError: a name that no version of x2ct knows.
+        MissingRuntimeError: there is no such device here.
+    """
+    kind, _, index = device.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
+        raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
+    return _cuda(index) if kind == "cuda" else "cpu"
 
 
 def _cuda(index: str) -> str:
