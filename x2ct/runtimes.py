@@ -130,7 +130,7 @@ def choose(
         InputError: a name that no version of x2ct knows.
         MissingRuntimeError: a device or runtime that is known and not here.
     """
-    chosen = choose_device(device)
+    _check_name(device)
     if backend not in BACKENDS:
         raise InputError.unknown("--backend", "name", found=backend, known=BACKENDS, expected=", ".join(BACKENDS))
     if precision not in PRECISIONS:
@@ -142,6 +142,7 @@ def choose(
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
     if (artefacts or trust) and backend not in ARTEFACTS:
         raise InputError.of("--artefacts", "backend", found=backend, expected=", ".join(ARTEFACTS))
+    chosen = choose_device(device)
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:
         raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
@@ -166,10 +167,15 @@ def choose_device(device: str) -> str:
         InputError: a name that no version of x2ct knows.
         MissingRuntimeError: there is no such device here.
     """
+    _check_name(device)
+    kind, _, index = device.partition(":")
+    return _cuda(index) if kind == "cuda" else "cpu"
+
+
+def _check_name(device: str) -> None:
     kind, _, index = device.partition(":")
     if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
         raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
-    return _cuda(index) if kind == "cuda" else "cpu"
 
 
 def _cuda(index: str) -> str:

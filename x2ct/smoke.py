@@ -1,7 +1,8 @@
 """A one-step smoke of every backend, device and precision that says it can be used: does it, with a real model?
 
-For `x2ct info --check`. First a device's kernels, each beside the CPU's on the same numbers. Then the posterior mean of the bundled model on a small grid, which is one evaluation, from a
-made-up X-ray; compared with the first that ran in f32, for a runtime that computes something else is no use either.
+For `x2ct info --check`. First a device's kernels, each beside the CPU's on the same numbers. Then the posterior mean of
+the bundled model on a small grid, which is one evaluation, from a made-up X-ray; compared with the first that ran in
+f32, for a runtime that computes something else is no use either.
 """
 
 from __future__ import annotations
