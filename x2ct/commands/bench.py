@@ -24,6 +24,7 @@ def bench(
             "batch, threads, tiles and halo; may be repeated. By default each backend and precision that is here.",
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="Of all rows: cpu or cuda[:N]; short for --sweep device=.")] = "",
     runs: Annotated[int, typer.Option("--runs", "-n", min=1, help="Runs of each row that count.")] = 10,
     warmup: Annotated[int, typer.Option(min=0, help="Runs of each row after its first that don't count.")] = 1,
     cold: Annotated[int, typer.Option(min=1, help="Fresh processes of each row whose start is timed.")] = 3,
@@ -52,7 +53,7 @@ def bench(
     from x2ct.output import check_writable
 
     effort = Effort(runs=runs, warmup=warmup, cold=cold, plain_runs=plain_runs, together=not apart)
-    cases = cases_of(sweep or (), threads, pytorch)
+    cases = cases_of([*(sweep or ()), *([f"device={device}"] if device else [])], threads, pytorch)
     share = document.parse_threshold(threshold)
     old = document.read(compare) if compare else None
     if output:
