@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/x2ct-train"), help="a folder for shards and the run")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two copies of the last average")
+    parser.add_argument("--recorded", action="store_true", help="take steps from a CUDA graph: not tried so far")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     try:
@@ -81,6 +82,7 @@ def train(args: argparse.Namespace) -> int:
         init=starting_weights(args.init) if args.init and not resume else None,
         device=args.device,
         threads=1 if args.device == "cpu" else 0,
+        recorded=args.recorded,
     )
     logging.info("%d steps in %.0f s", result.steps, result.seconds)
     return 0
