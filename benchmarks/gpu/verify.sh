@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # One call on a GPU machine without internet: the device's laws, the tests that need a GPU, and what sampling takes.
 #
-#   benchmarks/gpu/verify.sh OUT DEADLINE                  DEADLINE in seconds since 1970: $(($(date +%s) + 200))
+#   benchmarks/gpu/verify.sh OUT DEADLINE                  DEADLINE in seconds since 1970: $(($(date +%s) + 280))
 #   DEVICE=cpu benchmarks/gpu/verify.sh OUT DEADLINE       tries the same, small, on a machine without a GPU
 #
 # Each stage has a limit of its own and what is left until the deadline, whichever is less; one that fails or hangs is a
 # line in the summary, and the next begins. Two files come back: OUT/summary.txt, a line a stage, and OUT/results.tar.gz,
 # all that the stages wrote, made anew after each of them. The exit code is 1 where a stage failed or was left out.
 #
-# PyTorch is measured first, as it is there; ONNX Runtime where it came along. Needs Python with PyTorch; to compile what was not carried also a C++ compiler, CMake, ninja and nvcc. What comes along,
-# in CARRY (.gpu unless set), each where it is there:
+# PyTorch is measured first, as it is there; ONNX Runtime where it came along. Needs Python with PyTorch; to compile what
+# was not carried also a C++ compiler, CMake, ninja and nvcc. What comes along, in CARRY (.gpu unless set), each where it
+# is there:
 #   wheels/*.whl         what Python lacks of benchmarks/gpu/wheels.txt
 #   onnxruntime.tar.xz   ONNX Runtime with its CUDA provider, and its headers: benchmarks/gpu/pack_onnxruntime.py
 #   bin/                 what was compiled from these sources: benchmarks/gpu/verify.sh --pack FOLDER

@@ -1,7 +1,5 @@
 #include "network.h"
 
-#include <utility>
-
 #include "description.h"
 #include "failure.h"
 #include "pool.h"
@@ -11,8 +9,8 @@
 namespace x2ct::torch {
 namespace {
 
-// Whether evaluations are to be such that a device can record them, and whether somebody said so.
-std::pair<bool, bool> graph_option(const NetworkOptions& options) {
+// "0" or "1", whether evaluations are to be such that a device can record them; "" where nobody said.
+std::string graph_option(const NetworkOptions& options) {
     std::string wanted;
     for (const auto& [key, value] : options.provider_options) {
         if (key != "cuda_graph" || (value != "0" && value != "1")) {
@@ -22,7 +20,7 @@ std::pair<bool, bool> graph_option(const NetworkOptions& options) {
         }
         wanted = value;
     }
-    return {options.replayed && options.stream != nullptr && wanted != "0", wanted == "1"};
+    return wanted;
 }
 
 }  // namespace
@@ -32,7 +30,8 @@ TorchNetwork::TorchNetwork(const NetworkOptions& options)
       precision_(choose_precision(options.precision, place_)),
       threads_(options.threads),
       stream_(options.stream),
-      records_(graph_option(options).first) {
+      graph_(graph_option(options)),
+      records_(options.replayed && stream_ != nullptr && graph_ != "0") {
     if (threads_ < 0) throw InputError("threads: found " + std::to_string(threads_) + ", expected 0 or more");
     if (place_.is_cpu() && (!options.provider_options.empty() || stream_ != nullptr)) {
         throw InputError("provider options: found some, expected none: torch has none, and no stream, on the CPU");
@@ -64,6 +63,11 @@ std::unique_ptr<Session> TorchNetwork::session() {
     const bool tf32 = precision_ != "f32";  // what a narrow graph keeps in f32 may be rounded as well
     return guarded("making a session", [&] {
         auto pool = records_ ? private_pool(place_, stream_) : nullptr;
+        if (records_ && pool == nullptr && graph_ == "1") {
+            throw MissingRuntime(
+                "provider option cuda_graph: found a torch backend that was built without CUDA's headers, expected one "
+                "with them; build it where cuda_runtime_api.h is found, or leave the option out");
+        }
         return std::make_unique<TorchSession>(model_, inputs_, outputs_, place_, tf32, threads_, stream_,
                                               std::move(pool));
     });
