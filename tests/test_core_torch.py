@@ -446,6 +446,30 @@ def test_nothing_is_left_on_the_cpu_and_convolutions_read_channels_last(monkeypa
     assert {dtype for dtype, _ in layouts} == {torch.float32, torch.bfloat16}
 
 
+def test_torchscript_made_on_the_cpu_names_no_device() -> None:
+    """So that it runs on any: also what a graph makes by itself is made where the inputs are."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    ones = numpy_helper.from_array(np.ones(1, np.float32))
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=ones),
+        helper.make_node("Concat", ["x", "ones"], ["both"], axis=1),
+        helper.make_node("Cast", ["both"], ["narrow"], to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["narrow"], ["y"], to=TensorProto.FLOAT),
+    ]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size, "X"])
+        for name, size in zip("xy", (3, 6), strict=True)
+    ]
+    graph = helper.make_graph(nodes, "made", ports[:1], ports[1:])
+    module = torchfiles.OnnxModule(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])).eval()
+    frozen = torch.jit.freeze(torch.jit.trace(module, (torch.zeros(1, 3, 4),), check_trace=False))
+    [found] = frozen(torch.zeros(1, 3, 7))
+    assert torch.equal(found, torch.cat([torch.zeros(1, 3, 7), torch.ones(1, 3, 7)], 1))
+    assert "Device = prim::Constant" not in str(frozen.graph)
+
+
 def _size(axis: str, sides: dict[str, int]) -> int:
     name, _, divisor = axis.partition("/")
     return sides[name] // int(divisor or 1)
