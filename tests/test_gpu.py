@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("X2CT_BUILD", ROOT / "build" / "dev"))
 DEMO = ROOT / "x2ct" / "models" / "demo"
 BOUND_HU = {"f32": 0.5, "tf32": 5.0, "bf16": 2.0}
-"""Mean absolute difference of a whole sample from the CPU's: f32 differs by the order of sums, the others by rounding."""
+"""Mean absolute difference of a whole sample from the CPU's: f32 differs by sums' order, the others by rounding."""
 RUNTIMES = ("onnxruntime", "torch")
 STATUS = {
     one["name"]: one
