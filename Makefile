@@ -16,6 +16,8 @@
 #   make coverage     which lines of csrc/ the C++ tests run, as text and in build/coverage/report.html
 #   make soak         1000 runs of a small volume: memory stays flat
 #   make benchmarks   all tables of benchmarks/README.md again, from the JSON in benchmarks/results
+#   make gpu-carry    what a GPU machine takes along at two calls, into .gpu, and the lines to start there; SHARDS=FOLDER
+#                     packs patients to train on
 #   make docs         the documentation as a site in build/site, every link checked
 #   make clean        remove what the builds made; .venv stays
 
@@ -26,6 +28,7 @@ JOBS ?= $(shell nproc)
 # In CI a warning is an error; elsewhere a newer compiler's new warning must not stop anybody.
 WERROR ?= $(if $(CI),ON,OFF)
 DEMO ?= demo
+HOME_BUNDLE := x2ct/models/chest-radiograph.x2ct
 SECONDS ?= 20
 
 BIN := .venv/bin
@@ -51,7 +54,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo build test ctest pytest test-notebook test-browser lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
-	sanitize sanitize-address sanitize-thread fuzz coverage soak docs benchmarks clean
+	sanitize sanitize-address sanitize-thread fuzz coverage soak docs benchmarks gpu-carry clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -185,6 +188,18 @@ soak: build
 # Measures nothing: the commands that do are listed in benchmarks/README.md.
 benchmarks: $(DEV_STAMP)
 	$(BIN)/python benchmarks/tables.py
+
+# In wheels/ what its Python may lack; pip takes those for Python 3.12. A bundle that no stage there needs stays at home.
+gpu-carry: build
+	mkdir -p .gpu/wheels
+	$(BIN)/python -m pip download -qq --no-deps --only-binary=:all: --python-version 3.12 -d .gpu/wheels \
+		nlohmann_json==3.12.0 pybind11 typer pytest
+	benchmarks/gpu/verify.sh --pack $(BUILD)
+	$(if $(SHARDS),$(BIN)/python benchmarks/gpu/pack.py $(SHARDS) -o .gpu/patients.tar --without $(HOME_BUNDLE))
+	@echo 'Move $(HOME_BUNDLE) away, carry .gpu, and start there with OUT a folder:'
+	@echo '  benchmarks/gpu/verify.sh OUT $$(($$(date +%s) + 280))'
+	@echo '  python3 benchmarks/gpu/slim.py chest -o /tmp/start && python3 benchmarks/gpu/train.py .gpu/patients.tar OUT' \
+		'--until $$(($$(date +%s) + 540)) --config benchmarks/gpu/chest.json --init /tmp/start --recorded'
 
 docs: $(DEV_STAMP)
 	@$(BIN)/python -c 'import material' 2> /dev/null || $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[docs]'

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2ct.built.cache import Build, Cache, Engine, Recipe, copy_to
+from x2ct.built.cache import Cache, Engine, Recipe, copy_to
 from x2ct.built.plans import BACKEND as TENSORRT
 from x2ct.built.plans import PRECISIONS, Machine
+from x2ct.built.torchartefacts import BACKEND as TORCH
 from x2ct.built.torchartefacts import SUFFIXES
 from x2ct.bundle import MANIFEST, SUFFIX, Bundle, bundled, check_target
 from x2ct.errors import InputError
@@ -18,6 +19,7 @@ from x2ct.export import plans, proof, torchfiles
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.fields import Json
+from x2ct.runtimes import choose
 
 FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT)
 """What can be made; "onnx" is the bundle itself."""
@@ -36,6 +38,14 @@ class RunOptions:
     ema: float | None = None
     provenance: Mapping[str, Json] | None = None
     best: bool = False
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """What torch's artefacts are to be like; see `torchfiles.build`."""
+
+    device: str
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ def export(
     run: RunOptions | None = None,
     folder: Path | None = None,
     precision: str | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Exported:
     """Make what is asked for of a run or a bundle, prove it, and only then write it.
@@ -84,7 +95,8 @@ def export(
         formats: of `FORMATS`. A run's bundle is always made, as all others are made of it.
         run: of a run alone.
         folder: where to put copies of the compiled engines, to take to another machine.
-        precision: of TensorRT's plan of the denoiser; None is `x2ct build`'s own.
+        precision: of the denoiser in what is made of a bundle; None is bf16 of TensorRT's plan, and f32 of the others.
+        device: "cpu", "cuda" or "cuda:N", that torch's engines are made for and proven on.
         progress: called with one line before each stage.
 
     Raises:
@@ -94,8 +106,9 @@ def export(
     """
     say = progress or _silent
     options = run or RunOptions()
-    kinds = _kinds(formats, folder, precision)
+    kinds = _kinds(formats, folder, precision, device)
     planned = plans.PlanOptions(precision) if precision else plans.PlanOptions()
+    scripted = Scripted(choose(device, TORCH).device if set(kinds) & set(SUFFIXES) else "cpu", precision or "f32")
     target = _target(source, output, kinds, options)
     with tempfile.TemporaryDirectory(prefix="x2ct-export-") as name:
         scratch = Path(name)
@@ -104,10 +117,12 @@ def export(
             parity = export_run(source, scratch / target.name, **vars(options), progress=progress)
         bundle = parity.bundle if parity is not None else Bundle.load(source)
         staged = Cache(scratch / "cache")
-        made = list(_make(bundle, kinds, planned, staged, say))
+        made = list(_make(bundle, kinds, planned, scripted, staged, say))
         say("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
-        trials = proof.trials(["onnx", *kinds], planned.precision, planned.device)
+        trials = proof.trials(
+            ["onnx", *kinds], plan=(planned.precision, planned.device), torch=(scripted.precision, scripted.device)
+        )
         rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.root, say)
         proof.require(rows)
         say("writing")
@@ -119,7 +134,7 @@ def export(
     return Exported(bundle, parity, rows, kept)
 
 
-def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None) -> list[str]:
+def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, device: str) -> list[str]:
     """The formats that are made of a bundle; says before anything heavy which of them can't be had here."""
     for name in formats:
         if name not in FORMATS:
@@ -127,12 +142,14 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None) -
     kinds = [name for name in dict.fromkeys(formats) if name != "onnx"]
     if folder is not None and not kinds:
         raise InputError.of("--engines", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
-    if precision is not None and TENSORRT not in kinds:
-        raise InputError.of("--precision", "options", found="no plans", expected=f"--format {TENSORRT} with it")
+    if precision is not None and not kinds:
+        raise InputError.of("--precision", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
     if precision is not None and precision not in PRECISIONS:
         raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
     if any(name in SUFFIXES for name in kinds):
         proof.require_torch_backend()
+    elif device != "cpu":
+        raise InputError.of("--device", "options", found="nothing of torch's", expected="--format aoti or torchscript")
     if TENSORRT in kinds:
         Machine.here()
     if folder is not None:
@@ -160,21 +177,24 @@ def _target(source: str, output: Path | None, kinds: Sequence[str], options: Run
 
 
 def _make(
-    bundle: Bundle, kinds: Sequence[str], planned: plans.PlanOptions, staged: Cache, say: Progress
+    bundle: Bundle,
+    kinds: Sequence[str],
+    planned: plans.PlanOptions,
+    scripted: Scripted,
+    staged: Cache,
+    say: Progress,
 ) -> Iterator[tuple[Recipe, Engine]]:
     """Yield each engine in a cache of the export's own: copied from the user's if it is there, else built."""
     for kind in kinds:
-        for one, build in _builds(bundle, kind, planned, say):
+        for one, build in (
+            plans.builds(bundle, planned, Cache(), say=say)[1]
+            if kind == TENSORRT
+            else torchfiles.builds(bundle, kind, scripted.device, scripted.precision)
+        ):
             there = Cache().find(one)
             if there is None:
                 say(f"making {one.file}")
             yield one, staged.obtain(one, build if there is None else _copying(there.path))
-
-
-def _builds(bundle: Bundle, kind: str, planned: plans.PlanOptions, say: Progress) -> list[tuple[Recipe, Build]]:
-    if kind == TENSORRT:
-        return plans.builds(bundle, planned, Cache(), say=say)[1]
-    return torchfiles.builds(bundle, kind)
 
 
 def _copying(source: Path) -> Callable[[Path], None]:

@@ -124,7 +124,7 @@ def test_without_tensorrt_the_command_line_ends_with_code_3(command: str, tmp_pa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--format onnx --precision f16", "--precision: options: found no plans, expected --format tensorrt with it"),
+        ("--format onnx --precision f16", "--precision: options: found onnx alone, expected --format torchscript"),
         ("--format tensorrt --precision int8", "--precision: name: found 'int8', expected bf16, f16, tf32, f32"),
         ("--format trt", "--format: name: found 'trt', expected onnx, torchscript, aoti, tensorrt"),
         ("--engines FOLDER", "expected --format torchscript, aoti or tensorrt with it"),
@@ -423,7 +423,7 @@ def test_a_plan_is_tried_on_its_device_and_torchs_files_on_the_cpu() -> None:
     pytest.importorskip("torch")
     from x2ct.export.proof import trials
 
-    tried = trials(["torchscript", "tensorrt"], "f16", "cuda:1")
+    tried = trials(["torchscript", "tensorrt"], plan=("f16", "cuda:1"))
     assert [(artefact, str(trial), trial.device) for artefact, trial in tried] == [
         ("torchscript", "torch torchscript f32", "cpu"),
         ("tensorrt", "tensorrt f16", "cuda:1"),

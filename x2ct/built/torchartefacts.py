@@ -24,10 +24,13 @@ DESCRIPTION_SCHEMA = 1
 SUFFIXES = {"aoti": ".pt2", "torchscript": ".pt"}
 """The ending of each kind's files. If no kind is asked for, the first of which there are engines is used."""
 
+TYPED = ("bf16", "f16")
+"""Precisions that the inside of the denoiser's graph is typed in (`x2ct.export.precision`); tf32 is f32's engine."""
+
 _ABILITIES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile")
 
 
-def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> Recipe:
+def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu", precision: str = "f32") -> Recipe:
     """Return the recipe of a graph's engine.
 
     TorchScript is interpreted, and good for any device; a package is compiled for the processor that it is made on, and
@@ -38,6 +41,7 @@ def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> 
         network: which of its graphs.
         kind: "torchscript" or "aoti".
         device: "cpu", "cuda" or "cuda:N", that the engine is to run on.
+        precision: of the denoiser; encoder and lift are always f32.
 
     Raises:
         MissingRuntimeError: PyTorch is not installed, or there is no such GPU.
@@ -45,13 +49,14 @@ def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> 
     runtime = find_runtime("torch")
     if runtime.folder is None:
         raise MissingRuntimeError(f"backend torch: {runtime.reason}")
+    narrow = precision if network is bundle.networks.denoiser and precision in TYPED else "f32"
     return Recipe(
         kind=kind,
-        file=Path(network.file).stem + SUFFIXES[kind],
+        file=Path(network.file).stem + (f".{narrow}" if narrow in TYPED else "") + SUFFIXES[kind],
         sources=(bundle.files[network.file].sha256,),
         runtime=f"torch {runtime.version}",
         device="any" if kind == "torchscript" else processor() + _and_gpu(device),
-        precision="f32",
+        precision=narrow,
         flags={"description": str(DESCRIPTION_SCHEMA), "stride": str(bundle.patch.stride)},
     )
 
@@ -63,6 +68,7 @@ def find(
     trust: bool = False,
     cache: Path | None = None,
     device: str = "cpu",
+    precision: str = "f32",
 ) -> tuple[str, Mapping[str, Path]]:
     """Return the engines of a bundle's three graphs.
 
@@ -73,6 +79,7 @@ def find(
         trust: the user vouches for whoever made the folder's engines.
         cache: the cache's root; by default the user's.
         device: that they are to run on.
+        precision: of the denoiser; "auto" and "tf32" are f32's.
 
     Returns:
         The kind, and each graph's engine by the graph's file name.
@@ -83,7 +90,8 @@ def find(
     """
     kept = Cache(cache)
     for candidate in (kind,) if kind else tuple(SUFFIXES):
-        needed = {network.file: recipe(bundle, network, candidate, device) for _, network in bundle.networks.items()}
+        networks = (network for _, network in bundle.networks.items())
+        needed = {network.file: recipe(bundle, network, candidate, device, precision) for network in networks}
         engines = {
             file: open_copy(folder, one, trust=trust) if folder else kept.find(one) for file, one in needed.items()
         }
@@ -94,6 +102,8 @@ def find(
     raise MissingRuntimeError(
         f"backend torch: no compiled engine ({kind or 'torchscript or aoti'}) of model {bundle.name} {where}; "
         f"make it: x2ct export {bundle.argument} --format {kind or 'torchscript'}"
+        f"{f' --precision {precision}' if precision in TYPED else ''}"
+        f"{f' --device {device}' if device != 'cpu' else ''}"
     )
 
 

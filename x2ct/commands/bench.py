@@ -27,6 +27,7 @@ def bench(
             "schedule, batch, threads, tiles or halo. May be repeated. Default: each available backend and precision.",
         ),
     ] = None,
+    device: Annotated[str, typer.Option(help="Device of all rows: cpu or cuda[:N]. Short for --sweep device=.")] = "",
     runs: Annotated[int, typer.Option("--runs", "-n", min=1, help="Number of timed runs of each row.")] = 10,
     warmup: Annotated[int, typer.Option(min=0, help="Number of untimed runs of each row after the first.")] = 1,
     cold: Annotated[int, typer.Option(min=1, help="Number of new processes of each row whose start is timed.")] = 3,
@@ -59,7 +60,7 @@ def bench(
     from x2ct.output import check_writable
 
     effort = Effort(runs=runs, warmup=warmup, cold=cold, plain_runs=plain_runs, together=not apart)
-    cases = cases_of(sweep or (), threads, pytorch)
+    cases = cases_of([*(sweep or ()), *([f"device={device}"] if device else [])], threads, pytorch)
     share = document.parse_threshold(threshold)
     old = document.read(compare) if compare else None
     if output:

@@ -31,8 +31,13 @@ def export(
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Precision of the TensorRT denoiser: bf16, f16, tf32 or f32. Default: bf16.")
+        str | None,
+        typer.Option(
+            help="Precision of the denoiser in compiled engines: bf16, f16, tf32 or f32. Default: bf16 for tensorrt, "
+            "f32 for torch."
+        ),
     ] = None,
+    device: Annotated[str, typer.Option(help="Device of torchscript and aoti engines: cpu or cuda[:N].")] = "cpu",
     name: Annotated[str | None, typer.Option(help="Name of the model. Default: the run's.")] = None,
     weights: Annotated[str, typer.Option(help="Data type of the stored weights: f16 or f32.")] = "f16",
     ema: Annotated[
@@ -67,6 +72,7 @@ def export(
             run=making.RunOptions(name, weights, ema, said, best),
             folder=engines,
             precision=precision,
+            device=device,
             progress=display.stage,
         )
     if report is not None:

@@ -21,6 +21,9 @@ def info(
     check: Annotated[
         bool, typer.Option("--check", help="Run one step on each available backend, device and precision.")
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="Of --check: this device alone, with each of its kernels: cpu or cuda[:N].")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Print versions, backends, devices, solvers and schedules, the contents of a bundle, or a solver's table."""
@@ -33,8 +36,10 @@ def info(
         return
     if steps is not None or schedule is not None:
         raise typer.BadParameter("--steps and --schedule say which table: name its solver with --table.")
+    if device and not check:
+        raise typer.BadParameter("--device says what --check tries: add --check.")
     if check:
-        _check(bundle, json)
+        _check(bundle, device, json)
         return
     facts = about(bundle)
     if json:
@@ -44,20 +49,26 @@ def info(
         terminal.table(title, rows)
 
 
-def _check(bundle: str | None, json: bool) -> None:
+def _check(bundle: str | None, device: str, json: bool) -> None:
     """Try what claims to be usable, a line each; something that then fails is missing after all."""
+    from itertools import chain
+
     from x2ct import report as reports
     from x2ct import smoke
     from x2ct.about import about
     from x2ct.bundle import DEFAULT
     from x2ct.errors import MissingRuntimeError
+    from x2ct.runtimes import choose_device
 
-    done = []
-    for one in smoke.check(about()["abilities"], bundle or DEFAULT):
+    chosen = choose_device(device) if device else ""
+    facts, done = about(), []
+    others = [one["name"] for one in facts["devices"] if one["available"] and one["name"] != "cpu"]
+    kernels = (smoke.kernels(name) for name in ([chosen] if chosen else others))
+    for one in chain(*kernels, smoke.check(facts["abilities"], bundle or DEFAULT, chosen)):
         done.append(one)
         if not json:
             name = f"{one.backend} {one.device} {one.precision}"
-            terminal.show(f"{name:<24} {one.result:<9} {one.seconds:6.2f} s  {one.text}")
+            terminal.show(f"{name:<{36 if others or chosen else 24}} {one.result:<9} {one.seconds:6.2f} s  {one.text}")
     if json:
         terminal.show(reports.to_json({"checks": [one.to_json() for one in done]}).rstrip())
     failed = [one for one in done if one.result == smoke.FAILED]
