@@ -112,8 +112,14 @@ def artefacts_of(bundle: Bundle, grid: Grid, choice: Choice) -> tuple[str, dict[
     Nothing of either for backends that open ONNX, but for ONNX Runtime in a precision that a graph is typed in.
     """
     if choice.backend == torchartefacts.BACKEND:
-        where = {"folder": choice.artefacts, "device": choice.device, "precision": choice.precision}
-        kind, files = torchartefacts.find(bundle, choice.provider, trust=choice.trust, **where)
+        kind, files = torchartefacts.find(
+            bundle,
+            choice.provider,
+            choice.artefacts,
+            choice.trust,
+            device=choice.device,
+            precision=choice.precision,
+        )
     elif choice.backend == plans.BACKEND:
         kind = plans.BACKEND
         machine = plans.Machine.here(choice.device)

@@ -2,11 +2,11 @@
 
     python benchmarks/gpu/train.py patients.tar OUT --until $(($(date +%s) + 530)) --config benchmarks/gpu/chest.json
 
-Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image, msgspec and safetensors; no compiled part of x2ct. A first
-process unpacks, watches and copies, a second one trains, so that a crash of the second ends nothing: it starts again from
-its checkpoint. OUT gets the last average (checkpoint.safetensors) as often as --every says, the best one
-(best.safetensors), config.json, validation.jsonl and train.log, each replaced as a whole: whatever is killed, and when,
-OUT is a run that `x2ct export` takes.
+Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image, msgspec and safetensors; no compiled part of x2ct. A
+first process unpacks, watches and copies, a second one trains, so that a crash of the second ends nothing: it starts
+again from its checkpoint. OUT gets the last average (checkpoint.safetensors) as often as --every says, the best one
+(best.safetensors), config.json, validation.jsonl and train.log, each replaced as a whole: whatever is killed, and
+when, OUT is a run that `x2ct export` takes.
 """
 
 from __future__ import annotations

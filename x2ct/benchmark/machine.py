@@ -73,6 +73,7 @@ class GpuWatch:
 
     def __init__(self) -> None:
         command = ["nvidia-smi", f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader,nounits", "-lms", "200"]
+        self._tool: subprocess.Popen[str] | None
         try:
             self._tool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         except OSError:

@@ -59,6 +59,7 @@ def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
             without X-rays, two files of one view, or a channel that is no view.
     """
     source = Path(path)
+    columns: tuple[str, ...]
     if source.is_dir():
         columns, table = ("id",), _nnunet(source)
     elif source.name == "participants.tsv":

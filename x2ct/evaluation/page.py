@@ -153,9 +153,10 @@ def calibration_plot(ranks: Mapping[str, Sequence[float]]) -> str:
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
         counts.xaxis.set_major_locator(MaxNLocator(integer=True))
         # Matplotlib leaves a label out that begins with "_", so the names are put in afterwards.
-        legend = figure.legend(counts.containers, range(len(ranks)), loc="outside right upper", frameon=False)
-        for text, name in zip(legend.get_texts(), ranks, strict=True):
-            text.set_text(name)
+        numbers = [str(index) for index in range(len(ranks))]
+        legend = figure.legend(counts.containers, numbers, loc="outside right upper", frameon=False)
+        for label, name in zip(legend.get_texts(), ranks, strict=True):
+            label.set_text(name)
         for axes in (coverage, counts):
             axes.patch.set_alpha(0)
         stream = io.StringIO()
