@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from x2ct.xrays.readoptions import ReadOptions
 
 SUFFIXES = (".html",)
-WINDOWS: dict[str, tuple[float, float]] = {"wide": (-200, 1600), "lung": (-600, 1500), "soft tissue": (40, 400), "bone": (400, 1800)}
+WINDOWS: dict[str, tuple[float, float]] = {
+    "wide": (-200, 1600),
+    "lung": (-600, 1500),
+    "soft tissue": (40, 400),
+    "bone": (400, 1800),
+}
 """Window centre and width in HU, by name; the first is what the page opens with."""
 LARGEST_SIDE = 256
 """A page holds at most so many voxels along a side; larger volumes are averaged over blocks, and the page says so."""
