@@ -146,5 +146,5 @@ def _study(where: str, folder: Path, told: dict[str, str]) -> Study:
         for values in reading.values():
             ReadOptions().updated(values)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise InputError(f"{where}: {str(error).removeprefix('--')}") from None  # a column, not an option
     return Study(name, inputs, int(seed) if seed else None, reading)
