@@ -141,7 +141,7 @@ def trials(
     if "onnx" in artefacts:
         for backend in ("openvino", "onnxruntime"):
             if backend in here:
-                precisions = [name for name in here[backend]["precisions"]["cpu"] if name in NETWORK_BOUND]
+                precisions = [name for name in here[backend]["precisions"]["cpu"] if name in ("f32", "bf16")]
                 found += [("onnx", Trial(backend, precision)) for precision in sorted(precisions, reverse=True)]
     found += [(kind, Trial("torch", torch[0], kind, torch[1])) for kind in artefacts if kind in SUFFIXES]
     if plans.BACKEND in artefacts:

@@ -67,7 +67,8 @@ def build(
 
     if device != "cpu" and not torch.cuda.is_available():
         raise MissingRuntimeError(f"device {device}: PyTorch {torch.__version__} finds no GPU here; use the CPU")
-    module = OnnxModule(typed(onnx.load(bundle.file_of(network)), precision).model).eval().to(device)
+    model = onnx.load(bundle.file_of(network))
+    module = OnnxModule(model if precision == "f32" else typed(model, precision).model).eval().to(device)
     write = {"torchscript": _torchscript, "aoti": _aoti}[kind]
     write(module, bundle, network, target, device)
 

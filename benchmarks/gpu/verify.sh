@@ -160,11 +160,11 @@ run tests "${TEST_LIMIT:-70}" tests
 if [ "$device" = cuda ]; then
     run measure-torch-128 45 measure torch-128 --shape 128,128,128 --backend torch/torchscript --precision bf16 tf32 f32
     run lab 60 lab --seconds 55
-    run measure-torch-256 40 measure torch-256 --shape 256,256,160 --backend torch/torchscript --precision bf16 tf32 --against cuda
-    run measure-ort-128 40 measure ort-128 --shape 128,128,128 --backend onnxruntime --precision bf16 tf32 --against cuda
-    run measure-ort-256 40 measure ort-256 --shape 256,256,160 --backend onnxruntime --precision bf16 tf32 --against cuda
-    run measure-eager 30 measure eager --shape 128,128,128 --backend torch/torchscript --precision bf16 --no-graphs --against cuda
-    run measure-aoti 90 measure aoti --backend torch/aoti --precision bf16 --against cuda
+    run measure-torch-256 40 measure torch-256 --shape 256,256,160 --backend torch/torchscript --precision bf16 tf32
+    run measure-ort-128 40 measure ort-128 --shape 128,128,128 --backend onnxruntime --precision bf16 tf32
+    run measure-ort-256 40 measure ort-256 --shape 256,256,160 --backend onnxruntime --precision bf16 tf32
+    run measure-eager 30 measure eager --shape 128,128,128 --backend torch/torchscript --precision bf16 --no-graphs
+    run measure-aoti 90 measure aoti --backend torch/aoti --precision bf16
     run check 60 check
 else
     run measure-32 "${MEASURE_LIMIT:-60}" measure 32 --shape 32,32,32 --rounds 2 --precision f32 f16
