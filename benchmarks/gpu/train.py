@@ -2,7 +2,8 @@
 
     python benchmarks/gpu/train.py patients.tar OUT --until $(($(date +%s) + 530)) --config benchmarks/gpu/chest.json
 
-Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image and safetensors; no compiled part of x2ct. A first process
+Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image, safetensors and msgspec, and the module `x2ct._core`, as
+`benchmarks/gpu/verify.sh` builds it; no other compiled part of x2ct. A first process
 unpacks, watches and copies, a second one trains, so that a crash of the second ends nothing: it is started again from
 its checkpoint. OUT gets the last average (checkpoint.safetensors) as often as --every says, the best one
 (best.safetensors), config.json, validation.jsonl and train.log, each replaced as a whole: whatever is killed, and when,

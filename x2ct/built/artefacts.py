@@ -6,7 +6,7 @@ built where it runs and kept in a cache. To have one:
     recipe = Recipe(
         kind="aoti",                        # the folder of the cache
         file="denoiser.pt2",                # what the artefact is called there
-        sources=onnx_sources(bundle.file_of(bundle.networks.denoiser)),
+        sources=(bundle.file_of(bundle.networks.denoiser),),
         runtime=f"torch {version}",         # all that decides what comes out: the whole version with its build ...
         device="cpu AVX512",                # ... the device's name and its abilities ...
         precision="f32",
@@ -38,14 +38,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from x2ct.built.cachefolder import default_folder, locked, os_errors, part_of, sweep
-from x2ct.built.recipe import Recipe, difference, key_of, onnx_sources, unreadable
+from x2ct.built.recipe import Recipe, difference, key_of, unreadable
 from x2ct.built.seal import is_sealed, seal
 from x2ct.built.sidecar import SIDECAR, Artefact, ForeignError, Sidecar, UnfitError
 from x2ct.errors import InputError, X2CTError
 from x2ct.output import flush, write_atomically
 from x2ct.report import sha256
 
-__all__ = ["Artefact", "Cache", "Recipe", "onnx_sources"]
+__all__ = ["Artefact", "Cache", "Recipe"]
 
 Build = Callable[[Path], None]
 Say = Callable[[str], None]

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from x2ct import __version__, _core
-from x2ct.built.artefacts import Cache, Recipe, onnx_sources
+from x2ct.built.artefacts import Cache, Recipe
 from x2ct.built.sidecar import Sidecar, UnfitError
-from x2ct.bundle import Bundle, Network
+from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import InputError, MissingRuntimeError
-from x2ct.onnxfile import Tensor
 from x2ct.runtimes import find_runtime
 
 BACKEND = "tensorrt"
@@ -101,7 +100,7 @@ def recipe(
     return Recipe(
         kind=BACKEND,
         file=_file_of(network),
-        sources=onnx_sources(bundle.file_of(network)),
+        sources=(bundle.file_of(network),),
         runtime=machine.runtime,
         device=machine.device,
         precision=precision,
@@ -120,11 +119,11 @@ TYPED = {"cuda": ("bf16", "f16"), "cpu": ("f16",)}
 
 def typed_recipe(bundle: Bundle, precision: str) -> Recipe:
     """What the denoiser's graph in a precision depends on; it is proven against the whole model."""
-    source = bundle.file_of(bundle.networks.denoiser)
+    graphs = (bundle.networks.denoiser, *(network for _, network in bundle.networks.items()))
     return Recipe(
         kind="onnx",
         file=f"denoiser.{precision}.onnx",
-        sources=(*onnx_sources(source), *(bundle.file_of(one) for _, one in bundle.networks.items())),
+        sources=tuple(bundle.file_of(network) for network in graphs),
         runtime=f"x2ct {__version__}",
         device="any",
         precision=precision,

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from x2ct.errors import InputError
-from x2ct.fields import Json, shown
-from x2ct.onnxfile import external_files
 from x2ct.report import sha256
+from x2ct.textfiles import Json, shown
 
 SCHEMA = 1
 """Grows when an artefact of the same recipe would come out otherwise: by a change of our graph transformations, of what
@@ -71,19 +70,6 @@ class Recipe:
 def key_of(ingredients: Mapping[str, Json]) -> str:
     """The name in the cache: SHA-256 of the ingredients, whose order does not count."""
     return hashlib.sha256(canonical(ingredients)).hexdigest()
-
-
-def onnx_sources(path: Path) -> tuple[Path, ...]:
-    """An ONNX file and the files that it keeps its weights in, where it does.
-
-    Raises:
-        InputError: it can't be read, or refers to something outside its folder.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from None
-    return (path, *external_files(path, data))
 
 
 def difference(found: Mapping[str, Json], wanted: Mapping[str, Json]) -> str:

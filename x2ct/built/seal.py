@@ -11,7 +11,7 @@ from pathlib import Path
 
 from x2ct.built.cachefolder import os_errors
 from x2ct.built.recipe import canonical
-from x2ct.fields import Json
+from x2ct.textfiles import Json
 
 
 def seal(folder: Path, content: Mapping[str, Json]) -> str:

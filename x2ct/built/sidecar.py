@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
 
 from x2ct.built.recipe import Recipe, difference, key_of
 from x2ct.errors import InputError
-from x2ct.fields import Json, parse
+from x2ct.textfiles import Json, decode_json
 
 SIDECAR = "artefact.json"
 """Its name in the cache; elsewhere it is the artefact's, with .json behind it."""
@@ -50,6 +53,17 @@ class Artefact:
         }
 
 
+class _Facts(msgspec.Struct):
+    """The fields that a sidecar must have."""
+
+    ingredients: dict[str, Any]
+    sha256: str
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+    created: str
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+    seal: str
+
+
 class UnfitError(Exception):
     """What is there won't do; the text says why."""
 
@@ -80,19 +94,11 @@ class Sidecar:
             UnfitError: there is none, or it can't be read.
         """
         try:
-            fields = parse(sidecar, sidecar.read_bytes())
-            ingredients = fields.mapping("ingredients")
-            said = Artefact(
-                path,
-                key_of(ingredients),
-                ingredients,
-                fields.text("sha256", "a checksum"),
-                fields.integer("bytes", 0, 1 << 62),
-                fields.text("created", "a time"),
-                fields.number("seconds", 0, 1e9),
-            )
-            seal = fields.text("seal", "a seal")
-            return cls({name: fields.raw(name, "a field") for name in fields.keys()}, said, seal)  # noqa: SIM118
+            data = sidecar.read_bytes()
+            facts, content = decode_json(sidecar, data, _Facts), decode_json(sidecar, data, dict[str, Any])
+            key = key_of(facts.ingredients)
+            artefact = Artefact(path, key, facts.ingredients, facts.sha256, facts.bytes, facts.created, facts.seconds)
+            return cls(content, artefact, facts.seal)
         except OSError:
             raise UnfitError(f"no {sidecar.name} beside it says what it is") from None
         except InputError as error:

@@ -12,7 +12,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from x2ct.built.artefacts import Cache, Recipe, onnx_sources
+from x2ct.built.artefacts import Cache, Recipe
 from x2ct.bundle import Bundle, Network
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.runtimes import find_runtime
@@ -49,7 +49,7 @@ def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> 
     return Recipe(
         kind=kind,
         file=Path(network.file).stem + SUFFIXES[kind],
-        sources=onnx_sources(bundle.file_of(network)),
+        sources=(bundle.file_of(network),),
         runtime=f"torch {runtime.version}",
         device="any" if kind == "torchscript" else processor() + _and_gpu(device),
         precision="f32",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from x2ct.errors import InputError
-from x2ct.fields import read_table
+from x2ct.textfiles import read_table
 from x2ct.xrays.readoptions import VALUES
 
 COLUMNS = ("id", "ap", "pa", "lateral", "geometry", "seed", "invert", "values")

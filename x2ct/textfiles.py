@@ -1,0 +1,86 @@
+"""JSON and CSV files that may be wrong: read in one call, refused in one line that names the file and the field."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from x2ct.errors import InputError
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+Kind = TypeVar("Kind")
+
+_SHOWN = 60  # characters of a value that a message repeats
+_WRONG_TYPE = re.compile(r"Expected `(?P<expected>.*?)`(?P<range>.*), got `(?P<found>.*)`")
+
+
+def shown(value: object) -> str:
+    """Return a value as a message repeats it: JSON in one short line."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def decode_json(source: str | PathLike[str], data: bytes | str, kind: type[Kind]) -> Kind:
+    """Return the JSON in `data` as `kind`: a msgspec.Struct, a dataclass, or any type that msgspec knows.
+
+    Args:
+        source: the file, as messages name it.
+        data: its content, UTF-8.
+        kind: what it must be. A field that `kind` does not have is passed over, unless `kind` forbids it.
+
+    Raises:
+        InputError: no JSON, a field is missing, or has another type or a value out of its range.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$")
+        where = path.strip("`.").removeprefix("[...].") or "file"
+        if wrong := _WRONG_TYPE.fullmatch(text):
+            raise InputError.of(
+                source, where, found=wrong["found"], expected=wrong["expected"] + wrong["range"]
+            ) from None
+        raise InputError.of(source, where, found=text[0].lower() + text[1:], expected="a file of this kind") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError.of(source, "file", found=error, expected="JSON") from None
+
+
+def read_table(source: Path, known: Sequence[str]) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Read a CSV in UTF-8 whose first line names its columns.
+
+    Args:
+        source: the file.
+        known: the columns that it may have.
+
+    Returns:
+        Its columns, and each further line's text by column, without blanks at either end.
+
+    Raises:
+        InputError: no such file, no CSV, an unknown or doubled column, or a line with another number of columns.
+    """
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError.of(source, "file", found=error, expected="a CSV in UTF-8") from error
+    try:
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        rows: list[dict[str | None, str | None]] = list(reader)
+        columns = tuple(reader.fieldnames or ())
+    except csv.Error as error:
+        raise InputError.of(source, "content", found=error, expected="a CSV") from error
+    if unknown := [name for name in columns if name not in known or columns.count(name) > 1]:
+        raise InputError.of(source, "columns", found=", ".join(unknown), expected=f"some of {', '.join(known)}, once")
+    for number, row in enumerate(rows, 2):
+        if None in row.values() or None in row:
+            where = f"{source}: line {number}"
+            raise InputError.of(where, "columns", found="another number than the first line's", expected="one for each")
+    return columns, [{str(name): str(text).strip() for name, text in row.items()} for row in rows]
