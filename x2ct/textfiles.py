@@ -20,7 +20,6 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 Kind = TypeVar("Kind")
 
 _SHOWN = 60  # characters of a value that a message repeats
-_WRONG_TYPE = re.compile(r"Expected `(?P<expected>.*?)`(?P<range>.*), got `(?P<found>.*)`")
 
 
 def shown(value: object) -> str:
@@ -43,15 +42,32 @@ def decode_json(source: str | PathLike[str], data: bytes | str, kind: type[Kind]
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        where = path.strip("`.").removeprefix("[...].") or "file"
-        if wrong := _WRONG_TYPE.fullmatch(text):
-            raise InputError.of(
-                source, where, found=wrong["found"], expected=wrong["expected"] + wrong["range"]
-            ) from None
-        raise InputError.of(source, where, found=text[0].lower() + text[1:], expected="a file of this kind") from None
+        raise _unfit(source, error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError.of(source, "file", found=error, expected="JSON") from None
+
+
+def convert(source: str | PathLike[str], value: object, kind: type[Kind]) -> Kind:
+    """Return parsed JSON as `kind`; raises InputError as `decode_json` does."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _unfit(source, error) from None
+
+
+def _unfit(source: str | PathLike[str], error: msgspec.ValidationError) -> InputError:
+    """Return msgspec's "Expected `int`, got `str` - at `$.bytes`" as file, field, found and expected."""
+    text, _, path = str(error).partition(" - at `$")
+    where, found, expected = path.strip("`."), "another value", "a value that fits"
+    if field := re.fullmatch(r"Object (missing required|contains unknown) field `(.*)`", text):
+        where = f"{where}.{field[2]}".lstrip(".")
+        missing = field[1] == "missing required"
+        found, expected = ("nothing", "a value") if missing else ("a field", "none of that name")
+    elif wrong := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text):
+        expected, found = wrong[1], wrong[2] or found
+    else:  # "Invalid enum value 'z'"
+        found = text[0].lower() + text[1:]
+    return InputError.of(source, where or "file", found=found.replace("`", ""), expected=expected.replace("`", ""))
 
 
 def read_table(source: Path, known: Sequence[str]) -> tuple[tuple[str, ...], list[dict[str, str]]]:

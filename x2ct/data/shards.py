@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +21,7 @@ from x2ct import output
 from x2ct.errors import InputError
 from x2ct.grid import Grid
 from x2ct.report import sha256
+from x2ct.textfiles import convert, decode_json
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -30,6 +31,8 @@ REGIONS = ("chest", "other")
 
 FloatArray = npt.NDArray[np.float64]
 VolumeArray = npt.NDArray[np.float32]
+_Point = tuple[float, float, float]
+_Row = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,27 @@ class Person:
         return x, y, z
 
 
+class _Index(msgspec.Struct):
+    """The fields that an index must have."""
+
+    grid: dict[str, Any]
+    people: list[dict[str, Any]]
+
+
+class _Entry(msgspec.Struct):
+    """The fields that a person's entry must have; `prepare` writes more. See `Person`."""
+
+    id: str
+    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.npy$")]
+    split: Literal["train", "validation"]
+    shape: tuple[int, int, int]
+    index_to_mm: tuple[_Row, _Row, _Row, _Row]
+    sha256: str
+    region: str = "other"
+    lungs_mm: tuple[_Point, _Point] | None = None
+    body_mm: tuple[_Point, _Point] | None = None
+
+
 @dataclass(frozen=True)
 class ShardSet:
     """An opened shard folder: its grid and its people."""
@@ -109,8 +133,7 @@ class ShardSet:
         """
         folder = Path(path)
         index = read_index(folder)
-        x, y, z = _triple(index["grid"], "shape", folder / INDEX)
-        grid = Grid((int(x), int(y), int(z)), _triple(index["grid"], "spacing_mm", folder / INDEX))
+        grid = convert(folder / INDEX, index["grid"], Grid)
         people = tuple(person_of(folder, entry) for entry in index["people"])
         if not people:
             raise InputError.of(folder, "people", found="none", expected="at least one", hint="run x2ct prepare")
@@ -170,17 +193,16 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
         hint = "make it with x2ct prepare"
         raise InputError.of(folder, "shards", found=f"no {INDEX}", expected="a shard folder", hint=hint) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise InputError.of(path, "index", found=error, expected="a JSON file") from None
-    if not isinstance(index, dict) or index.get("schema") != SCHEMA:
-        found = index.get("schema") if isinstance(index, dict) else type(index).__name__
-        raise InputError.of(path, "schema", found=found, expected=SCHEMA)
-    _field(index, "grid", dict, path)
-    _field(index, "people", list, path)
+    index = decode_json(path, data, dict[str, Any])
+    if index.get("schema") != SCHEMA:
+        raise InputError.of(path, "schema", found=index.get("schema"), expected=SCHEMA)
+    convert(path, index, _Index)
     return index
 
 
@@ -207,58 +229,30 @@ def write_index(
     output.write_atomically(folder / INDEX, f"{text}\n".encode())
 
 
-def _field(entry: Any, key: str, kind: type, source: Path) -> Any:
-    if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
-        found = type(entry.get(key)).__name__ if isinstance(entry, dict) else type(entry).__name__
-        raise InputError.of(source, key, found=found, expected=kind.__name__)
-    return entry[key]
-
-
-def _triple(entry: Any, key: str, source: Path) -> tuple[float, float, float]:
-    values = _field(entry, key, list, source)
-    if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-        raise InputError.of(source, key, found=values, expected="three numbers")
-    return values[0], values[1], values[2]
-
-
-def _box(entry: Any, key: str, source: Path) -> FloatArray | None:
-    if entry.get(key) is None:
-        return None
-    box = np.asarray(entry[key], np.float64)
-    if box.shape != (2, 3):
-        raise InputError.of(source, key, found=entry[key], expected="a lowest and a highest corner, or null")
-    return box
-
-
-def person_of(folder: Path, entry: Any) -> Person:
+def person_of(folder: Path, entry: dict[str, Any]) -> Person:
     """Read one entry of a folder's index.
 
     Raises:
         InputError: a field is missing or of the wrong kind, or the shard is missing.
     """
     source = folder / INDEX
-    name = str(_field(entry, "id", str, source))
-    file = str(_field(entry, "file", str, source))
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.npy", file):
-        raise InputError.of(source, f"{name}.file", found=file, expected="a .npy file in the folder itself")
-    split = str(_field(entry, "split", str, source))
-    if split not in SPLITS:
-        raise InputError.of(source, f"{name}.split", found=split, expected=" or ".join(SPLITS))
-    if not (folder / file).is_file():
-        raise InputError.of(folder / file, "file", found="missing", expected="a shard", hint="run x2ct prepare again")
-    affine = np.asarray(_field(entry, "index_to_mm", list, source), np.float64)
-    if affine.shape != (4, 4) or not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine)) < 1e-9:
-        raise InputError.of(source, f"{name}.index_to_mm", found=affine.tolist(), expected="an invertible 4x4 matrix")
-    x, y, z = _triple(entry, "shape", source)
+    facts = convert(source, entry, _Entry)
+    if not (folder / facts.file).is_file():
+        found, hint = "missing", "run x2ct prepare again"
+        raise InputError.of(folder / facts.file, "file", found=found, expected="a shard", hint=hint)
+    affine = np.asarray(facts.index_to_mm, np.float64)
+    if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine)) < 1e-9:
+        expected = "an invertible 4x4 matrix"
+        raise InputError.of(source, f"{facts.id}.index_to_mm", found=affine.tolist(), expected=expected)
     return Person(
-        id=name,
-        split=split,
-        file=folder / file,
-        shape=(int(x), int(y), int(z)),
+        id=facts.id,
+        split=facts.split,
+        file=folder / facts.file,
+        shape=facts.shape,
         index_to_mm=affine,
-        region=str(entry.get("region", "other")),
-        lungs_mm=_box(entry, "lungs_mm", source),
-        body_mm=_box(entry, "body_mm", source),
-        sha256=str(_field(entry, "sha256", str, source)),
+        region=facts.region,
+        lungs_mm=None if facts.lungs_mm is None else np.asarray(facts.lungs_mm, np.float64),
+        body_mm=None if facts.body_mm is None else np.asarray(facts.body_mm, np.float64),
+        sha256=facts.sha256,
         details=entry,
     )
