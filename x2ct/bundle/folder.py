@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from x2ct._core import MAX_MANIFEST_BYTES
 from x2ct.bundle.manifest import MANIFEST
 from x2ct.errors import InputError
 from x2ct.output import check_writable
@@ -66,8 +68,9 @@ def check_target(target: Path) -> None:
 
 def _strangers(target: Path, present: set[str]) -> list[str]:
     """Return what is in a folder that is no part of the bundle there, damaged or not; all of it where there is none."""
-    try:
-        known = {MANIFEST, *read_json(target / MANIFEST)["files"]}
-    except (InputError, KeyError, TypeError):
-        known = set()
+    manifest = target / MANIFEST
+    known = set[str]()
+    if manifest.is_file() and manifest.stat().st_size <= MAX_MANIFEST_BYTES:
+        with suppress(InputError, KeyError, TypeError):
+            known = {MANIFEST, *read_json(manifest)["files"]}
     return sorted(present - known)
