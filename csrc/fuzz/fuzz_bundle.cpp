@@ -1,7 +1,7 @@
 // fuzz/ holds one libFuzzer target a door: whatever comes in, the answer is a result or an InputError.
 //
-// The bundle reader: a first byte that says whether the rest is a model.json, an ONNX graph or a geometry file; files on
-// disk differ from these bytes only by what the reader of files checks, which tests/test_bundle.py covers.
+// The bundle reader: a first byte that says whether the rest is a model.json, an ONNX graph or a geometry file; files
+// on disk differ from these bytes only by what the reader of files checks, which tests/test_bundle.py covers.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
