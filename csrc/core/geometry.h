@@ -8,10 +8,10 @@
 
 namespace x2ct {
 
-/// The views of a geometry file's object, each under its own name. Throws InputError that names the field.
+/// Returns the views of a geometry file's object, each under its own name. Throws InputError that names the field.
 std::vector<View> read_views(Fields fields);
 
-/// A geometry file's object that `read_views` reads, each view by its matrix.
+/// Returns the geometry file's object that `read_views` reads, each view by its matrix.
 Json json_of(const std::vector<View>& views);
 
 }  // namespace x2ct

@@ -10,7 +10,7 @@ namespace x2ct {
 
 inline constexpr std::int64_t kMostFileBytes = (std::int64_t{2} << 30) - 1;  // protobuf's own limit of one message
 
-/// The content of model.json, checked field by field, but for path and checksum; `source` is how messages name it.
+/// Reads model.json, checked field by field; path and checksum stay empty. `source` is how messages name it.
 /// Throws InputError.
 OpenedBundle read_manifest(const std::string& source, std::string_view text);
 
