@@ -532,8 +532,6 @@ MAX_VIEWS: int
 MU_WATER_PER_MM: float
 LINE_INTEGRALS: tuple[float, float]
 """The least and the largest that a radiograph can have: noise around air, and more than metal across a whole body."""
-WHOLLY: float
-"""The share of a pixel that must have been measured."""
 
 def open_bundle(folder: str | bytes) -> tuple[str, str]:
     """Open a bundle and check the whole of it.

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct._core import SLOT_OF as SLOT_OF
-from x2ct._core import WHOLLY
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
@@ -23,6 +22,8 @@ from x2ct.radiograph import XRay
 
 FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
+
+WHOLLY = 0.999  # the share of a pixel that must have been measured
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@
 namespace x2ct {
 namespace {
 
+constexpr float kWholly = 0.999F;  // the share of a pixel that must have been measured
+
 [[noreturn]] void fail(const XRay& xray, const std::string& what) {
     throw InputError("X-ray in slot " + std::to_string(xray.slot) + ": " + what);
 }

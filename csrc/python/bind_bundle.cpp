@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>
@@ -98,7 +97,6 @@ void add_constants(py::module_& module) {
     module.attr("MAX_VIEWS") = kMostViews;
     module.attr("MU_WATER_PER_MM") = kWaterPerMm;
     module.attr("LINE_INTEGRALS") = py::make_tuple(kLeastLineIntegral, kMostLineIntegral);
-    module.attr("WHOLLY") = std::round(kWholly * 1e6) / 1e6;  // the decimal number that the float stands for
 }
 
 }  // namespace

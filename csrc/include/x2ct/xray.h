@@ -13,7 +13,6 @@ namespace x2ct {
 
 /// Line integrals that a radiograph can have: noise around air, and more than metal across a whole body.
 inline constexpr float kLeastLineIntegral = -1, kMostLineIntegral = 100;
-inline constexpr float kWholly = 0.999F;  ///< the share of a pixel that must have been measured
 
 /// One X-ray: line integrals of attenuation (dimensionless) [rows, columns], row 0 at the head, column 0 at the
 /// patient's right, in a lateral at the front. They are copied.
