@@ -58,9 +58,15 @@ std::string one_line(std::string_view text) {
 
 // Where in `text` it stops being JSON, after `at` characters.
 std::string syntax_error(std::string_view text, std::size_t at) {
-    if (at == 0 || at > text.size()) return "its end";
+    if (at == 0 || at > text.size()) return "the end of the file";
     return "a syntax error at " + std::string(text.substr(at - 1, 20));
 }
+
+std::string whole_from(std::int64_t low, std::int64_t high) {
+    return "a whole number from " + std::to_string(low) + " to " + std::to_string(high);
+}
+
+std::string number_from(double low, double high) { return "a number from " + brief(low) + " to " + brief(high); }
 
 std::string list_of(std::size_t least, std::size_t most) {
     return "a list of " + std::to_string(least) + (most != least ? " to " + std::to_string(most) : "");
@@ -168,7 +174,7 @@ std::int64_t Fields::as_integer(const std::string& key, const Json& value, std::
     const bool whole =
         value.is_number_integer() && (!value.is_number_unsigned() || value.get<std::uint64_t>() <= INT64_MAX);
     if (!whole || value.get<std::int64_t>() < low || value.get<std::int64_t>() > high) {
-        fail(key, shown(value), "a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+        fail(key, shown(value), whole_from(low, high));
     }
     return value.get<std::int64_t>();
 }
@@ -176,17 +182,17 @@ std::int64_t Fields::as_integer(const std::string& key, const Json& value, std::
 double Fields::as_number(const std::string& key, const Json& value, double low, double high) const {
     const double found = value.is_number() ? value.get<double>() : 0;
     if (!value.is_number() || !(low <= found && found <= high)) {
-        fail(key, shown(value), "a number from " + brief(low) + " to " + brief(high));
+        fail(key, shown(value), number_from(low, high));
     }
     return found;
 }
 
 std::int64_t Fields::integer(const std::string& key, std::int64_t low, std::int64_t high) {
-    return as_integer(key, raw(key, "a whole number"), low, high);
+    return as_integer(key, raw(key, whole_from(low, high)), low, high);
 }
 
 double Fields::number(const std::string& key, double low, double high) {
-    return as_number(key, raw(key, "a number"), low, high);
+    return as_number(key, raw(key, number_from(low, high)), low, high);
 }
 
 const Json& Fields::list(const std::string& key, std::size_t least, std::size_t most) {

@@ -306,7 +306,8 @@ void read_files(Fields fields, Fields& whole, Bundle& bundle) {
     for (const auto& [name, graph] : {std::pair{"encoder", &bundle.encoder}, std::pair{"lift", &bundle.lift},
                                       std::pair{"denoiser", &bundle.denoiser}}) {
         if (!bundle.files.contains(graph->file)) {
-            whole.fail("networks." + std::string(name) + ".file", graph->file, "a file listed in files");
+            whole.fail("networks." + std::string(name) + ".file", graph->file,
+                       "a file listed in files (" + names_of(fields.keys()) + ")");
         }
     }
 }
