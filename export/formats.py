@@ -18,8 +18,8 @@ from x2ct.errors import InputError
 from x2ct.export import plans, proof, torchfiles
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
-from x2ct.fields import Json
 from x2ct.runtimes import choose
+from x2ct.textfiles import Json
 
 FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT)
 """What can be made; "onnx" is the bundle itself."""

@@ -17,7 +17,7 @@ from x2ct import _core
 from x2ct.built.cache import Build, Cache, Engine, Recipe, unchanged
 from x2ct.built.plans import BACKEND, Machine, Volumes, recipe, typed_recipe
 from x2ct.bundle import Bundle
-from x2ct.fields import Json
+from x2ct.textfiles import Json
 
 Say = Callable[[str], None]
 Step = Callable[[int, int, str], None]

@@ -23,9 +23,9 @@ from x2ct.bundle import Bundle
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.evaluation.metrics import psnr
 from x2ct.export.parity import Array, patches, relative_error, smooth_volume, xrays
-from x2ct.fields import Json
 from x2ct.runtimes import find_runtime
 from x2ct.schedules import plan
+from x2ct.textfiles import Json
 from x2ct.trial import Trial, attempt
 
 if TYPE_CHECKING:

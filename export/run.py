@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from x2ct import __version__
+from x2ct._core import BUNDLE_SCHEMA
 from x2ct.bundle import (
-    SCHEMA,
     SUFFIX,
     Bundle,
     Description,
@@ -35,7 +35,7 @@ from x2ct.export.parity import (
     measure,
     require,
 )
-from x2ct.fields import Json
+from x2ct.textfiles import Json
 
 if TYPE_CHECKING:
     from x2ct.export.graphs import Graph
@@ -213,7 +213,7 @@ def trace_networks(model: X2CTModel, references: tuple[Case, ...], spec: Descrip
     denoiser = trace("denoiser", model.denoiser, inputs, outputs, batch=True, patch=case.patch)
     check_nodes(denoiser)
     for graph in (encoder, lift, denoiser):
-        stamp(graph, {"x2ct.name": spec.name, "x2ct.version": __version__, "x2ct.schema": str(SCHEMA)})
+        stamp(graph, {"x2ct.name": spec.name, "x2ct.version": __version__, "x2ct.schema": str(BUNDLE_SCHEMA)})
     return encoder, lift, denoiser
 
 

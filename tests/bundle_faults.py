@@ -1,4 +1,4 @@
-"""What may be wrong with a bundle, for all readers of one: fields, and graphs that reach out of their file."""
+"""What may be wrong with a bundle: fields, and graphs that reach out of their file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,11 @@ def put(path: str, value: object) -> Callable[[dict[str, Any]], None]:
 
 def replace_graph(folder: Path, model: onnx.ModelProto, file: str = "denoiser.onnx") -> None:
     """Put another graph in place, with the right size and checksum."""
-    data = model.SerializeToString()
+    replace_file(folder, model.SerializeToString(), file)
+
+
+def replace_file(folder: Path, data: bytes, file: str = "denoiser.onnx") -> None:
+    """Put other bytes in place of a file, with the right size and checksum."""
     (folder / file).write_bytes(data)
     edit(folder, put(f"files/{file}", {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}))
 
@@ -54,7 +58,8 @@ FIELD_FAULTS: list[tuple[str, object, str]] = [
     ("grid/shape", [32, 32, 32.0], "grid.shape"),
     ("grid/shape", [32, 32, 36], "grid.shape"),
     ("grid/shape", [4096, 4096, 4096], "grid.shape"),
-    ("grid/shape", [10**400, 8, 8], "grid.shape"),
+    ("grid/shape", [10**400, 8, 8], "no float can hold"),
+    ("grid/shape", [2**63, 8, 8], "grid.shape"),
     ("grid/spacing_mm", [10.0, 10.0, 0.0], "grid.spacing_mm"),
     ("grid/spacing_mm", [10.0, 10.0, True], "grid.spacing_mm"),
     ("grid/spacing_mm", [10.0, 10.0, "10"], "grid.spacing_mm"),
@@ -108,6 +113,11 @@ FIELD_FAULTS: list[tuple[str, object, str]] = [
     ("networks/denoiser/receptive_radius", ..., "networks.denoiser.receptive_radius"),
     ("parity", "fine", "parity"),
     ("provenance", None, "provenance"),
+    ("xray_statistics", [], "xray_statistics"),
+    ("xray_statistics", {"mean": 1.0}, "xray_statistics.mean"),
+    ("xray_statistics", {"mean": [1.0, "2"]}, "xray_statistics.mean"),
+    ("xray_statistics", {"mean": [0.123456789] * 100_000}, "xray_statistics: found"),
+    ("geometry/views/0/tilt_deg", 5.0, "geometry.views[0].tilt_deg"),
     ("files/..", {"sha256": "0" * 64, "bytes": 1}, "files"),
     ("files/lift.onnx", ..., "networks.lift.file"),
     ("files/lift.onnx/sha256", "f" * 63, "files.lift.onnx.sha256"),
@@ -138,6 +148,21 @@ def _external_in_subgraph(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("If", ["x"], ["unused"], then_branch=branch, else_branch=branch))
 
 
+def _external_in_sparse(model: onnx.ModelProto) -> None:
+    sparse = model.graph.sparse_initializer.add()
+    sparse.values.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), "inner"))
+    sparse.values.data_location = TensorProto.EXTERNAL
+
+
+def _nested(model: onnx.ModelProto) -> None:
+    branch = helper.make_graph([], "branch", [], [])
+    for _ in range(20):
+        node = helper.make_node("If", ["x"], ["unused"], then_branch=branch, else_branch=branch)
+        branch = helper.make_graph([node], "branch", [], [])
+        branch.node[0].attribute.pop()
+    model.graph.node.append(helper.make_node("If", ["x"], ["unused"], then_branch=branch))
+
+
 def _custom_operator(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Run", ["x"], ["unused"], domain="com.example"))
 
@@ -156,7 +181,12 @@ GRAPH_FAULTS: dict[str, tuple[Callable[[onnx.ModelProto], object], str]] = {
     "external": (_external, "external data"),
     "external in an attribute": (_external_in_attribute, "external data"),
     "external in a subgraph": (_external_in_subgraph, "external data"),
+    "external in a sparse tensor": (_external_in_sparse, "external data"),
+    "nested": (_nested, "graphs nested too deep"),
     "custom operator": (_custom_operator, "com.example"),
+    "unprintable operator": (lambda model: model.graph.node.add(domain="a\nb\x1b[31m"), "domain 'a b?[31m'"),
+    "training": (lambda model: model.training_info.add(), "training information"),
+    "no graph": (lambda model: model.ClearField("graph"), "no graph"),
     "function": (_function, "functions"),
     "opset": (_opset, "opset: found 22, expected 18"),
 }

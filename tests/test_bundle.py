@@ -19,11 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import tiny_bundle
-from tests.bundle_faults import FIELD_FAULTS, GRAPH_FAULTS, edit, put, replace_graph
+from tests.bundle_faults import FIELD_FAULTS, GRAPH_FAULTS, edit, put, replace_file, replace_graph
 from tests.refusals import refused
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError, X2CTError
-from x2ct.onnxfile import GraphFacts, read_facts
 
 
 @pytest.fixture
@@ -77,6 +76,22 @@ def test_tuned_schedules_are_kept(tmp_path: Path) -> None:
     assert again.checksum == bundle.checksum
 
 
+def test_statistics_of_x_rays_are_kept_as_they_are(tmp_path: Path) -> None:
+    manifest, files = tiny_bundle.manifest()
+    statistics = {"mean": [0.5, 2], "covariance": [[1.0, 0.25], [0.25, 1.0]], "none": []}
+    bundle = Bundle.write(tmp_path / "judged.x2ct", replace(manifest, xray_statistics=statistics), files)
+    assert bundle.xray_statistics == statistics
+    assert Bundle.write(tmp_path / "again.x2ct", bundle, files).checksum == bundle.checksum
+    assert Bundle.write(tmp_path / "plain.x2ct", manifest, files).xray_statistics == {}
+
+
+def test_free_sections_keep_their_order_and_numbers(tmp_path: Path) -> None:
+    manifest, files = tiny_bundle.manifest()
+    provenance = {"z": 1, "a": {"y": [1.0, 0.1, 1e-300, 2**53 + 1, -7], "b": None}, "text": '\u00e9\U0001f600 \\ "'}
+    bundle = Bundle.write(tmp_path / "free.x2ct", replace(manifest, provenance=provenance), files)
+    assert json.dumps(bundle.provenance) == json.dumps(provenance)
+
+
 def test_grid_has_its_origin_in_the_middle(tiny_path: Path) -> None:
     grid = Bundle.load(tiny_path).grid
     middle = (np.array(grid.shape) - 1) / 2
@@ -122,6 +137,7 @@ def test_a_wrong_field_is_named(folder: Path, path: str, value: object, named: s
         '{"schema": NaN}',
         '{"schema": 1e999}',
         '{"schema": 1, "schema": 1}',
+        "{" + ",".join(f'"{key}": 1' for key in range(5000)) + "}",
         "[" * 100_000,
         "\x00",
     ],
@@ -163,6 +179,27 @@ def test_any_flipped_bit_is_noticed(tiny_path: Path, tmp_path: Path, data: st.Da
         assert name == "model.json" or (name in outcome and "SHA-256" in outcome)
 
 
+def _mutated(text: bytes, data: st.DataObject) -> bytes:
+    """Return a text with a few characters dropped, doubled, or replaced by what JSON is made of."""
+    content = bytearray(text)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        what = data.draw(st.sampled_from(["drop", "double", *'0123456789-.e"[]{}:,xX/N']))
+        content[at : at + 1] = {"drop": b"", "double": content[at : at + 1] * 2}.get(what, what.encode())
+    return bytes(content)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_mutated_manifest_is_read_or_refused(tiny_path: Path, tmp_path: Path, data: st.DataObject) -> None:
+    """Nothing but an InputError of one line comes out; what is taken fills the types."""
+    target = tmp_path / "mutated.x2ct"
+    shutil.copytree(tiny_path, target, dirs_exist_ok=True)
+    (target / "model.json").write_bytes(_mutated((tiny_path / "model.json").read_bytes(), data))
+    outcome = attempt(lambda: Bundle.load(target))
+    assert isinstance(outcome, Bundle) or ("\n" not in outcome and "mutated.x2ct" in outcome)
+
+
 @pytest.mark.parametrize("name", ["model.json", "encoder.onnx", "lift.onnx", "denoiser.onnx"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
@@ -179,17 +216,20 @@ def test_a_truncated_graph_is_refused(folder: Path, cut: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["model.json", "denoiser.onnx"])
-def test_links_are_refused(folder: Path, name: str, tmp_path: Path) -> None:
-    (folder / name).rename(tmp_path / name)
-    (folder / name).symlink_to(tmp_path / name)
-    assert "symbolic link" in refusal(folder)
-
-
-@pytest.mark.parametrize("name", ["model.json", "denoiser.onnx"])
-def test_a_pipe_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    os.mkfifo(folder / name)
-    assert "not a regular file" in refusal(folder)
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [("link", "a symbolic link"), ("pipe", "not a regular file"), ("folder", "not a regular file")],
+)
+def test_only_regular_files_in_the_folder_are_read(folder: Path, name: str, kind: str, found: str) -> None:
+    """A link is not followed, and a pipe not waited for."""
+    (folder / name).rename(folder.parent / name)
+    if kind == "link":
+        (folder / name).symlink_to(folder.parent / name)
+    elif kind == "pipe":
+        os.mkfifo(folder / name)
+    else:
+        (folder / name).mkdir()
+    assert f"{name}: file: found {found}" in refusal(folder)
 
 
 def test_an_absurdly_large_manifest_is_not_read(folder: Path) -> None:
@@ -234,23 +274,17 @@ def test_a_graph_with_other_ports_is_refused(folder: Path) -> None:
     assert "denoiser.onnx: inputs" in refusal(folder)
 
 
-def test_facts_agree_with_onnx() -> None:
-    for model in (tiny_bundle.encoder(), tiny_bundle.lift(), tiny_bundle.denoiser()):
-        facts = read_facts(Path("graph.onnx"), model.SerializeToString())
-        assert facts.opset == model.opset_import[0].version
-        assert [tensor.name for tensor in facts.inputs] == [info.name for info in model.graph.input]
-        shape = [dim.dim_param or dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
-        assert list(facts.outputs[0].shape) == shape
-
-
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200), st.integers(0, 400))
-def test_rubbish_is_no_graph(noise: bytes, place: int) -> None:
-    """Whatever the bytes, the answer is facts or an InputError, at once."""
+def test_rubbish_is_no_graph(tiny_path: Path, tmp_path: Path, noise: bytes, place: int) -> None:
+    """Whatever the bytes under a right checksum, the answer is a bundle or an InputError, at once."""
+    target = tmp_path / "rubbish.x2ct"
+    shutil.copytree(tiny_path, target, dirs_exist_ok=True)
     data = tiny_bundle.denoiser().SerializeToString()
     for content in (noise, data[:place], data[:place] + noise + data[place:]):
-        outcome = attempt(lambda content=content: read_facts(Path("graph.onnx"), content))
-        assert isinstance(outcome, GraphFacts) or "graph.onnx" in outcome
+        replace_file(target, content)
+        outcome = attempt(lambda: Bundle.load(target))
+        assert isinstance(outcome, Bundle) or "denoiser.onnx" in outcome or "bytes" in outcome
 
 
 # ---------------------------------------------------------------------------------------------- writing

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from x2ct.drr import check_folder, display, geometry_of
@@ -119,6 +120,34 @@ def test_a_view_is_a_value() -> None:
     assert View("far", View.cone("ap").matrix * 7, (3, 3), (1, 1)).kind == "cone"
 
 
+def reference(angle_deg: float, tilt_deg: float, larger: float, per_mm: float, isocentre_mm: np.ndarray) -> np.ndarray:
+    """Return the matrix of a view on 300 x 200 pixels of 1.5 x 0.8 mm, built from the unit vectors of its frame."""
+    angle, tilt = np.radians([angle_deg, tilt_deg])
+    to_source = np.array([np.cos(tilt) * np.sin(angle), np.cos(tilt) * np.cos(angle), np.sin(tilt)])
+    along_v = np.array([np.sin(tilt) * np.sin(angle), np.sin(tilt) * np.cos(angle), -np.cos(tilt)])
+    along_u = np.array([-np.cos(angle), np.sin(angle), 0.0])
+    sagittal = abs(np.sin(angle)) > abs(np.cos(angle)) + 1e-9
+    along_u *= -1 if along_u[1 if sagittal else 0] > 0 else 1
+    rows = np.stack([larger * along_u / 0.8, larger * along_v / 1.5, -to_source * per_mm])
+    middle = np.array([[1.0, 0.0, 199 / 2], [0.0, 1.0, 299 / 2], [0.0, 0.0, 1.0]])
+    return middle @ np.column_stack([rows, np.array([0.0, 0.0, 1.0]) - rows @ isocentre_mm])
+
+
+@given(angle=st.floats(-360, 360), tilt=st.floats(-80, 80), centre=st.tuples(*[st.floats(-200, 200)] * 3))
+def test_matrices_are_those_of_the_views_frame(angle: float, tilt: float, centre: tuple[float, float, float]) -> None:
+    detector: dict[str, Any] = {"shape": (300, 200), "spacing_mm": (1.5, 0.8), "tilt_deg": tilt, "isocentre_mm": centre}
+    assume(abs(abs(np.sin(np.radians(angle))) - abs(np.cos(np.radians(angle)))) > 1e-6)  # either side is right there
+    parallel, cone = View.parallel("x", angle, **detector), View.cone("x", angle, sod_mm=1e3, sdd_mm=1400, **detector)
+    point = np.array(centre)
+    np.testing.assert_allclose(parallel.matrix, reference(angle, tilt, 1, 0, point), rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(cone.matrix, reference(angle, tilt, 1.4, 1e-3, point), rtol=1e-12, atol=1e-10)
+
+
+def test_right_angles_keep_rays_on_their_axis() -> None:
+    for name, axis in (("ap", 1), ("pa", 1), ("lateral", 0)):
+        assert np.count_nonzero(View.parallel(name).matrix[:, axis]) == 0
+
+
 @pytest.mark.parametrize(
     ("make", "names"),
     [
@@ -130,6 +159,7 @@ def test_a_view_is_a_value() -> None:
         (lambda: View("x", View.cone("ap").matrix, (3, 3), (1, -1)), "spacing_mm"),
         (lambda: View.parallel("sideways"), "angle"),
         (lambda: View.parallel("x", float("nan")), "angle"),
+        (lambda: View.parallel("ap", tilt_deg=80.5), "tilt"),
         (lambda: View.cone("ap", sod_mm=0), "sod_mm"),
         (lambda: View.cone("ap", sod_mm=1000, sdd_mm=900), "sdd_mm"),
         (lambda: Geometry(()), "views"),
@@ -190,13 +220,14 @@ def test_a_geometry_file_says_where_the_ct_lies(tmp_path: Path) -> None:
 def test_a_file_may_describe_a_view_in_words(tmp_path: Path) -> None:
     common = {"shape": [300, 200], "spacing_mm": [1.5, 1.0]}
     cone = {"beam": "cone", "sod_mm": 1500, "sdd_mm": 1800, "isocentre_mm": [1, 2, 3]}
-    views = [{"name": "pa", **common, **cone}, {"name": "tilted", **common, "beam": "parallel", "angle_deg": 30}]
+    tilted = {"name": "tilted", **common, "beam": "parallel", "angle_deg": 30, "tilt_deg": -12.5}
+    views = [{"name": "pa", **common, **cone}, tilted]
     path = tmp_path / "hand.json"
     path.write_text(json.dumps({"schema": 1, "views": views}))
     detector = {"shape": (300, 200), "spacing_mm": (1.5, 1.0)}
     expected = (
         View.cone("pa", 180, sod_mm=1500, sdd_mm=1800, isocentre_mm=(1, 2, 3), **detector),  # type: ignore[arg-type]
-        View.parallel("tilted", 30, **detector),  # type: ignore[arg-type]
+        View.parallel("tilted", 30, tilt_deg=-12.5, **detector),  # type: ignore[arg-type]
     )
     assert Geometry.load(path).views == expected
 

@@ -523,6 +523,66 @@ class Sampler:
     @property
     def timings(self) -> TimingInfo: ...
 
+ViewFields = tuple[str, DoubleArray, tuple[int, int], tuple[float, float]]
+"""A view's name, matrix (3, 4), shape and spacing_mm, as `x2ct.geometry.View` takes them."""
+
+ANGLES_DEG: dict[str, float]
+"""The angle of the source about z, by the names of views that have one: ap, pa, lateral."""
+SLOT_OF: dict[str, int]
+"""The slot of a model that takes a view: 0 frontal, 1 lateral."""
+BUNDLE_SCHEMA: int
+GEOMETRY_SCHEMA: int
+OPSET: int
+"""The opset of a bundle's graphs."""
+MAX_MANIFEST_BYTES: int
+MAX_VIEWS: int
+"""The views of one geometry."""
+MU_WATER_PER_MM: float
+LINE_INTEGRALS: tuple[float, float]
+"""The least and the largest that a radiograph can have: noise around air, and more than metal across a whole body."""
+
+def open_bundle(folder: str | bytes) -> tuple[str, str]:
+    """Open a bundle and check the whole of it.
+
+    Returns:
+        model.json as JSON text, each view by its matrix and with the defaults of fields that were left out, and the
+        SHA-256 of model.json as it stands.
+
+    Raises:
+        InputError: not a bundle, of an unknown schema version, damaged, or inconsistent; it names file and field.
+    """
+
+def load_geometry(path: str | bytes) -> tuple[list[ViewFields], list[float] | None]:
+    """Read a geometry file. Raises InputError, which names the file and the field."""
+
+def read_geometry(source: str, text: str) -> tuple[list[ViewFields], list[float] | None]:
+    """Read a geometry file's text; `source` is how messages name it. Raises InputError."""
+
+def parallel_view(
+    name: str,
+    angle_deg: float | None,
+    tilt_deg: float,
+    shape: tuple[int, int],
+    spacing_mm: tuple[float, float],
+    isocentre_mm: tuple[float, float, float],
+) -> ViewFields:
+    """Return the view of a parallel beam; without an angle by its name. See `x2ct.geometry.View.parallel`."""
+
+def cone_view(
+    name: str,
+    angle_deg: float | None,
+    tilt_deg: float,
+    sod_mm: float,
+    sdd_mm: float,
+    shape: tuple[int, int],
+    spacing_mm: tuple[float, float] | None,
+    isocentre_mm: tuple[float, float, float],
+) -> ViewFields:
+    """Return the view of a cone beam; without an angle by its name. See `x2ct.geometry.View.cone`."""
+
+def check_view(name: str, matrix: DoubleArray, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> None:
+    """Raise InputError for a matrix from which no rays can be had, or a detector without size."""
+
 def volumes_kept(table: Table, *, many: bool, preview: bool, consistency: bool) -> int:
     """How many float32 volumes of the grid a run holds at once: its registers, and what is asked for beside."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from x2ct._core import SLOT_OF as SLOT_OF
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
@@ -23,8 +24,6 @@ FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
 WHOLLY = 0.999  # the share of a pixel that must have been measured
-
-SLOT_OF = {"ap": 0, "pa": 0, "lateral": 1}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import _core
 from x2ct.errors import InputError
 
 
@@ -44,6 +45,4 @@ class Intensity:
 
     def to_hu(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """The inverse: the network's unit, clipped to its range, in HU (float32)."""
-        from x2ct import _core  # training does without the compiled core
-
         return _core.to_hu(self.hu, self.x, np.asarray(x, np.float32, order="C"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
 from x2ct.xrays import anyfile, exposure, polarity
 from x2ct.xrays.beam import UNKNOWN, Beam
@@ -29,7 +30,6 @@ ASSUMED_SIDE_MM = 430.0  # the longer side of the usual cassettes and flat panel
 LEAST_PIXELS = 128  # along each side of a radiograph: 3.4 mm a pixel on the largest cassette
 COARSEST_MM = 5.0
 SCALE_FACTOR = 3.0  # by which the 99th percentile of line integrals may differ from the model's reference
-LINE_INTEGRALS = (-1.0, 100.0)  # noise around air, and more than metal across a whole body
 
 
 @dataclass(frozen=True, eq=False)

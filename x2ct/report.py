@@ -17,6 +17,7 @@ from typing import Any
 
 from x2ct.errors import InputError
 from x2ct.output import write_atomically
+from x2ct.textfiles import decode_json
 
 SCHEMA = 1
 NOTICE = "Research tool, not a medical device: a synthesised CT is an estimate, not for diagnosis or treatment."
@@ -110,12 +111,10 @@ def read_json(path: str | PathLike[str]) -> dict[str, Any]:
         InputError: the file can't be read, or is something else.
     """
     try:
-        found = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError.of(path, "file", found=error, expected="a JSON object") from error
-    if not isinstance(found, dict):
-        raise InputError.of(path, "content", found=type(found).__name__, expected="a JSON object")
-    return found
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError.of(path, "file", found=error.strerror or error, expected="a JSON object") from error
+    return decode_json(path, data, dict[str, Any])
 
 
 def summary(report: Mapping[str, Any]) -> str:

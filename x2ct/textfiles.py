@@ -1,18 +1,31 @@
-"""JSON files that may be wrong: read in one call, refused in one line that names the file and the field."""
+"""JSON and CSV files that may be wrong: read in one call, refused in one line that names the file and the field."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import re
+from collections.abc import Sequence
 from os import PathLike
-from typing import TypeVar
+from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from x2ct.errors import InputError
 
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
 Kind = TypeVar("Kind")
 
-_WRONG_TYPE = re.compile(r"Expected `(?P<expected>.*?)`(?P<range>.*?)(?:, got `?(?P<found>[^`]*)`?)?")
+_SHOWN = 60  # characters of a value that a message repeats
+
+
+def shown(value: object) -> str:
+    """Return a value as a message repeats it: JSON in one short line."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def decode_json(source: str | PathLike[str], data: bytes | str, kind: type[Kind]) -> Kind:
@@ -29,11 +42,69 @@ def decode_json(source: str | PathLike[str], data: bytes | str, kind: type[Kind]
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        where = path.strip("`.").removeprefix("[...].") or "file"
-        if wrong := _WRONG_TYPE.fullmatch(text):
-            found = wrong["found"] or "another value"
-            raise InputError.of(source, where, found=found, expected=wrong["expected"] + wrong["range"]) from None
-        raise InputError.of(source, where, found=text[0].lower() + text[1:], expected="a file of this kind") from None
+        raise _unfit(source, error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError.of(source, "file", found=error, expected="JSON") from None
+
+
+def convert(source: str | PathLike[str], value: object, kind: type[Kind]) -> Kind:
+    """Return parsed JSON as `kind`; raises InputError as `decode_json` does."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _unfit(source, error) from None
+
+
+def _unfit(source: str | PathLike[str], error: msgspec.ValidationError) -> InputError:
+    """Return msgspec's "Expected `int`, got `str` - at `$.bytes`" as file, field, found and expected."""
+    text, _, path = str(error).partition(" - at `$")
+    where, found, expected = path.strip("`."), "another value", "a value that fits"
+    if field := re.fullmatch(r"Object (missing required|contains unknown) field `(.*)`", text):
+        where = f"{where}.{field[2]}".lstrip(".")
+        missing = field[1] == "missing required"
+        found, expected = ("nothing", "a value") if missing else ("a field", "none of that name")
+    elif wrong := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text):
+        expected, found = wrong[1], wrong[2] or found
+    else:  # "Invalid enum value 'z'"
+        found = text[0].lower() + text[1:]
+    return InputError.of(source, where or "file", found=found.replace("`", ""), expected=expected.replace("`", ""))
+
+
+def read_table(source: Path, known: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Read a table in UTF-8 whose first line names its columns: where it has tabs or semicolons, these separate them.
+
+    Args:
+        source: the file.
+        known: the columns that it may have; any where None.
+
+    Returns:
+        Its columns, and each further line's text by column, without blanks at either end.
+
+    Raises:
+        InputError: no such file, no CSV, an unknown or doubled column, or a line with another number of columns.
+    """
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError.of(source, "file", found=error, expected="a CSV in UTF-8") from error
+    try:
+        heading = text.partition("\n")[0]
+        delimiter = next((mark for mark in "\t;" if mark in heading), ",")
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
+        rows: list[dict[str | None, str | None]] = list(reader)
+        columns = tuple(reader.fieldnames or ())
+    except csv.Error as error:
+        raise InputError.of(source, "content", found=error, expected="a CSV") from error
+    if unknown := [name for name in columns if (known and name not in known) or columns.count(name) > 1]:
+        expected = f"some of {', '.join(known)}, once" if known else "each once"
+        raise InputError.of(source, "columns", found=", ".join(unknown), expected=expected)
+    for number, row in enumerate(rows, 2):
+        if None in row.values() or None in row:
+            where = f"{source}: line {number}"
+            raise InputError.of(where, "columns", found="another number than the first line's", expected="one for each")
+    return columns, [{str(name): str(text).strip() for name, text in row.items()} for row in rows]
+
+
+def is_tsv(source: Path) -> bool:
+    """Return whether a table's name says that tabs are between its columns, as in BIDS' participants.tsv."""
+    return source.suffix.lower() == ".tsv"

@@ -22,8 +22,6 @@ namespace x2ct {
 namespace {
 
 constexpr const char* kManifest = "model.json";
-constexpr std::int64_t kMostManifestBytes = 4 << 20;
-constexpr std::uint64_t kOpset = 18;
 
 // An open file or folder, closed when it goes.
 class Descriptor {
@@ -110,12 +108,12 @@ void check_graph(const std::string& path, std::string_view data, const Graph& gr
     }
 }
 
-Bundle manifest_of(const Folder& folder, const std::string& path) {
+OpenedBundle manifest_of(const Folder& folder, const std::string& path) {
     const std::string text = folder.read(kManifest, std::nullopt, kMostManifestBytes);
-    Bundle bundle = read_manifest(folder.path_of(kManifest), text);
-    bundle.path = path;
-    bundle.checksum = sha256(text);
-    return bundle;
+    OpenedBundle opened = read_manifest(folder.path_of(kManifest), text);
+    opened.bundle.path = path;
+    opened.bundle.checksum = sha256(text);
+    return opened;
 }
 
 constexpr std::int64_t kBlock = 1 << 10;  // values whose doubles stay in the first cache
@@ -156,9 +154,12 @@ void Intensity::to_hu(const float* given, float* to, std::int64_t count, int thr
     });
 }
 
-Bundle open_bundle(const std::string& path) {
+Bundle open_bundle(const std::string& path) { return open_bundle_with_manifest(path).bundle; }
+
+OpenedBundle open_bundle_with_manifest(const std::string& path) {
     const Folder folder(path);
-    Bundle bundle = manifest_of(folder, path);
+    OpenedBundle opened = manifest_of(folder, path);
+    const Bundle& bundle = opened.bundle;
     for (const auto& [name, file] : bundle.files) {
         const std::string data = folder.read(name, file.bytes, kMostFileBytes);
         const std::string digest = sha256(data);
@@ -170,12 +171,12 @@ Bundle open_bundle(const std::string& path) {
             if (graph->file == name) check_graph(folder.path_of(name), data, *graph);
         }
     }
-    return bundle;
+    return opened;
 }
 
 Bundle reopen_bundle(const std::string& path, const std::string& checksum) {
     const Folder folder(path);
-    Bundle bundle = manifest_of(folder, path);
+    Bundle bundle = manifest_of(folder, path).bundle;
     if (bundle.checksum != checksum) {
         refuse(folder.path_of(kManifest), "SHA-256", bundle.checksum.substr(0, 12) + "...",
                checksum.substr(0, 12) + "...", "the bundle has changed since it was opened; open it again");

@@ -9,8 +9,9 @@
 namespace x2ct {
 namespace {
 
-constexpr std::size_t kShown = 60;  // characters of a wrong value that a message repeats
-constexpr int kDeepest = 256;       // lists and objects in each other
+constexpr std::size_t kShown = 60;         // characters of a wrong value that a message repeats
+constexpr int kDeepest = 256;              // lists and objects in each other
+constexpr std::size_t kMostFields = 4096;  // of one object: looking a field up goes through all of them
 
 std::string brief(double value) {
     char text[32];
@@ -35,6 +36,38 @@ std::size_t character(std::string_view text) {
     return overlong || no_character ? 0 : size;
 }
 
+// What a file holds may be anything: line ends become blanks, and what no terminal should get becomes '?'.
+std::string one_line(std::string_view text) {
+    std::string line;
+    while (!text.empty()) {
+        const std::size_t size = character(text);
+        const auto first = static_cast<unsigned char>(text[0]);
+        const bool is_control =
+            first < 0x20 || first == 0x7F || (first == 0xC2 && size == 2 && (text[1] & 0xE0) == 0x80);
+        if (first == '\n' || first == '\r' || first == '\t') {
+            line += ' ';
+        } else if (size == 0 || is_control) {
+            line += '?';
+        } else {
+            line += text.substr(0, size);
+        }
+        text.remove_prefix(std::max<std::size_t>(size, 1));
+    }
+    return line;
+}
+
+// Where in `text` it stops being JSON, after `at` characters.
+std::string syntax_error(std::string_view text, std::size_t at) {
+    if (at == 0 || at > text.size()) return "the end of the file";
+    return "a syntax error at " + std::string(text.substr(at - 1, 20));
+}
+
+std::string whole_from(std::int64_t low, std::int64_t high) {
+    return "a whole number from " + std::to_string(low) + " to " + std::to_string(high);
+}
+
+std::string number_from(double low, double high) { return "a number from " + brief(low) + " to " + brief(high); }
+
 std::string list_of(std::size_t least, std::size_t most) {
     return "a list of " + std::to_string(least) + (most != least ? " to " + std::to_string(most) : "");
 }
@@ -44,7 +77,7 @@ std::string list_of(std::size_t least, std::size_t most) {
 void refuse(const std::string& source, const std::string& field, const std::string& found, const std::string& expected,
             const std::string& hint) {
     const std::string line = source + ": " + field + ": found " + found + ", expected " + expected;
-    throw InputError(hint.empty() ? line : line + "; " + hint);
+    throw InputError(one_line(hint.empty() ? line : line + "; " + hint));
 }
 
 bool is_utf8(std::string_view text) {
@@ -86,8 +119,13 @@ Json parse_json(const std::string& source, std::string_view text) {
             seen.emplace_back();
         } else if (event == Json::parse_event_t::object_end) {
             seen.pop_back();
-        } else if (event == Json::parse_event_t::key && !seen.back().insert(parsed.get<std::string>()).second) {
-            refuse(source, "file", "the field " + shown(parsed) + " twice", "JSON");
+        } else if (event == Json::parse_event_t::key) {
+            if (!seen.back().insert(parsed.get<std::string>()).second) {
+                refuse(source, "file", "the field " + shown(parsed) + " twice", "JSON");
+            }
+            if (seen.back().size() > kMostFields) {
+                refuse(source, "file", "an object of more than " + std::to_string(kMostFields) + " fields", "JSON");
+            }
         }
         return true;
     };
@@ -95,7 +133,8 @@ Json parse_json(const std::string& source, std::string_view text) {
         return Json::parse(text.begin(), text.end(), watch);
     } catch (const Json::parse_error& error) {
         const auto end = text.begin() + static_cast<std::ptrdiff_t>(std::min(error.byte, text.size()));
-        refuse(source, "line " + std::to_string(1 + std::count(text.begin(), end, '\n')), "a syntax error", "JSON");
+        refuse(source, "line " + std::to_string(1 + std::count(text.begin(), end, '\n')),
+               syntax_error(text, error.byte), "JSON");
     } catch (const Json::exception&) {
         refuse(source, "file", "a number that no float can hold", "JSON");
     }
@@ -135,7 +174,7 @@ std::int64_t Fields::as_integer(const std::string& key, const Json& value, std::
     const bool whole =
         value.is_number_integer() && (!value.is_number_unsigned() || value.get<std::uint64_t>() <= INT64_MAX);
     if (!whole || value.get<std::int64_t>() < low || value.get<std::int64_t>() > high) {
-        fail(key, shown(value), "a whole number from " + std::to_string(low) + " to " + std::to_string(high));
+        fail(key, shown(value), whole_from(low, high));
     }
     return value.get<std::int64_t>();
 }
@@ -143,17 +182,17 @@ std::int64_t Fields::as_integer(const std::string& key, const Json& value, std::
 double Fields::as_number(const std::string& key, const Json& value, double low, double high) const {
     const double found = value.is_number() ? value.get<double>() : 0;
     if (!value.is_number() || !(low <= found && found <= high)) {
-        fail(key, shown(value), "a number from " + brief(low) + " to " + brief(high));
+        fail(key, shown(value), number_from(low, high));
     }
     return found;
 }
 
 std::int64_t Fields::integer(const std::string& key, std::int64_t low, std::int64_t high) {
-    return as_integer(key, raw(key, "a whole number"), low, high);
+    return as_integer(key, raw(key, whole_from(low, high)), low, high);
 }
 
 double Fields::number(const std::string& key, double low, double high) {
-    return as_number(key, raw(key, "a number"), low, high);
+    return as_number(key, raw(key, number_from(low, high)), low, high);
 }
 
 const Json& Fields::list(const std::string& key, std::size_t least, std::size_t most) {

@@ -1,5 +1,4 @@
-// Reading JSON that may be wrong: every field is checked where it enters, every complaint names file and field. The
-// counterpart of x2ct/fields.py.
+// Reading JSON that may be wrong: every field is checked where it enters, every complaint names file and field.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +10,14 @@
 
 namespace x2ct {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;  // fields keep the file's order
 
-/// Throws InputError: "source: field: found ..., expected ...; hint".
+/// Throws InputError: "source: field: found ..., expected ...; hint", one line whatever the parts hold.
 [[noreturn]] void refuse(const std::string& source, const std::string& field, const std::string& found,
                          const std::string& expected, const std::string& hint = "");
 
-/// The JSON in `text`; NaN, infinities, repeated fields and deep nesting are refused. Throws InputError naming
-/// `source`.
+/// The JSON in `text`; NaN, infinities, repeated fields, deep nesting and objects of more than 4096 fields are refused.
+/// Throws InputError naming `source`.
 Json parse_json(const std::string& source, std::string_view text);
 
 /// A value as a message repeats it: one line, short.

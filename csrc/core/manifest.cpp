@@ -6,18 +6,17 @@
 #include <functional>
 
 #include "core/fields.h"
+#include "core/geometry.h"
 #include "x2ct/error.h"
 
 namespace x2ct {
 namespace {
 
-constexpr int kSchema = 1;
 constexpr std::int64_t kMostVoxels = std::int64_t{1} << 30;
-constexpr double kFarMm = 1e6;
+constexpr std::size_t kMostStatisticsBytes = 1 << 20;
 
 bool is_name(std::string_view text) { return is_word(text, "._-", 64); }
 bool is_file(std::string_view text) { return is_word(text, "._-", 128); }
-bool is_view_name(std::string_view text) { return is_word(text, "_.+-", 32); }
 bool is_choice(std::string_view text) {  // a schedule or solver; the core knows which exist
     return is_word(text, "+-", 32) && std::ranges::none_of(text, [](char c) { return c >= 'A' && c <= 'Z'; });
 }
@@ -34,7 +33,6 @@ bool is_dtype(std::string_view text) {
 bool is_digest(std::string_view text) {
     return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
-bool is_beam(std::string_view text) { return text == "parallel" || text == "cone"; }
 bool is_free_extent(std::string_view text) {  // "N", "X/2"
     if (text.empty() || text[0] < 'A' || text[0] > 'Z') return false;
     if (text.size() == 1) return true;
@@ -68,55 +66,10 @@ void read_xray(Fields fields, Bundle& bundle) {
     fields.close();
 }
 
-View read_described_view(Fields& fields, View view) {
-    const bool knows_angle = view.name == "ap" || view.name == "pa" || view.name == "lateral";
-    const std::string beam = fields.text("beam", "\"parallel\" or \"cone\", or a \"matrix\" instead", is_beam);
-    double angle = view.name == "pa" ? 180 : view.name == "lateral" ? 90 : 0;
-    if (fields.has("angle_deg") || !knows_angle) angle = fields.number("angle_deg", -360, 360);
-    Detector detector{view.rows, view.columns, view.row_mm, view.column_mm, {}};
-    if (fields.has("isocentre_mm")) {
-        detector.isocentre_mm = array_of<3>(fields.numbers("isocentre_mm", 3, 3, -kFarMm, kFarMm));
-    }
-    if (beam == "parallel") return parallel_view(view.name, angle, detector);
-    const double sod = fields.number("sod_mm", 1, kFarMm);
-    return cone_view(view.name, angle, sod, fields.number("sdd_mm", sod, kFarMm), detector);
-}
-
-View read_view(Fields fields) {
-    View view;
-    view.name = fields.text("name", "a short word of letters, digits and _.+-", is_view_name);
-    const auto shape = fields.integers("shape", 2, 1, 10'000);
-    const auto spacing = fields.numbers("spacing_mm", 2, 2, 1e-6, kFarMm);
-    view.rows = shape[0], view.columns = shape[1], view.row_mm = spacing[0], view.column_mm = spacing[1];
-    if (!fields.has("matrix")) {
-        view = read_described_view(fields, view);
-    } else {
-        std::size_t at = 0;
-        for (const Json& row : fields.list("matrix", 3, 3)) {
-            if (!row.is_array() || row.size() != 4) fields.fail("matrix", shown(row), "three rows of four numbers");
-            for (const Json& value : row) view.matrix[at++] = fields.as_number("matrix", value, -1e12, 1e12);
-        }
-        try {
-            check(view);
-        } catch (const InputError& error) {
-            throw InputError(fields.source() + ": " + fields.path() + ": " + error.what());
-        }
-    }
-    fields.close();
-    return view;
-}
-
 void read_geometry(Fields fields, Fields& whole, Bundle& bundle) {
-    fields.integer("schema", kSchema, kSchema);
-    // Where the CT lies that X-rays were projected from: it places files, and decides nothing here.
-    if (fields.has("origin_world_mm")) fields.numbers("origin_world_mm", 3, 3, -kFarMm, kFarMm);
-    for (const Fields& view : fields.sections("views", 1, 64)) bundle.views.push_back(read_view(view));
-    fields.close();
+    bundle.views = read_geometry(std::move(fields)).views;
     for (std::size_t i = 0; i < bundle.views.size(); ++i) {
         const View& view = bundle.views[i];
-        for (std::size_t k = 0; k < i; ++k) {
-            if (bundle.views[k].name == view.name) fields.fail("views", view.name, "a name of its own for each view");
-        }
         if (view.rows != bundle.xray.rows || view.columns != bundle.xray.columns) {
             whole.fail("geometry.views[" + std::to_string(i) + "].shape", shown(Json{view.rows, view.columns}),
                        "xray.shape " + shown(Json{bundle.xray.rows, bundle.xray.columns}));
@@ -322,6 +275,24 @@ void check_contract(const Fields& fields, const Bundle& bundle) {
     }
 }
 
+bool is_numeric(const Json& value) {
+    return value.is_number() || (value.is_array() && std::ranges::all_of(value, is_numeric));
+}
+
+// Arrays of numbers under free names, for whoever judges X-rays by them.
+void check_statistics(Fields& whole) {
+    Fields fields = whole.section("xray_statistics");
+    for (const std::string& name : fields.keys()) {
+        const Json& value = fields.raw(name, "an array of numbers");
+        if (!value.is_array() || !is_numeric(value)) fields.fail(name, shown(value), "an array of numbers");
+    }
+    const std::size_t size = whole.raw("xray_statistics", "an object").dump().size();
+    if (size > kMostStatisticsBytes) {
+        whole.fail("xray_statistics", std::to_string(size) + " bytes",
+                   "at most " + std::to_string(kMostStatisticsBytes) + " bytes");
+    }
+}
+
 void read_files(Fields fields, Fields& whole, Bundle& bundle) {
     for (const std::string& name : fields.keys()) {
         Fields entry = fields.section(name);
@@ -335,7 +306,8 @@ void read_files(Fields fields, Fields& whole, Bundle& bundle) {
     for (const auto& [name, graph] : {std::pair{"encoder", &bundle.encoder}, std::pair{"lift", &bundle.lift},
                                       std::pair{"denoiser", &bundle.denoiser}}) {
         if (!bundle.files.contains(graph->file)) {
-            whole.fail("networks." + std::string(name) + ".file", graph->file, "a file listed in files");
+            whole.fail("networks." + std::string(name) + ".file", graph->file,
+                       "a file listed in files (" + names_of(fields.keys()) + ")");
         }
     }
 }
@@ -351,12 +323,12 @@ std::string to_string(const Tensor& tensor) {
     return text + "]";
 }
 
-Bundle read_manifest(const std::string& source, std::string_view text) {
-    const Json content = parse_json(source, text);
+OpenedBundle read_manifest(const std::string& source, std::string_view text) {
+    Json content = parse_json(source, text);
     Fields fields(source, content);
-    const Json& schema = fields.raw("schema", std::to_string(kSchema));
-    if (!schema.is_number() || schema.get<double>() != kSchema) {
-        fields.fail("schema", shown(schema), std::to_string(kSchema),
+    const Json& schema = fields.raw("schema", std::to_string(kBundleSchema));
+    if (!schema.is_number() || schema.get<double>() != kBundleSchema) {
+        fields.fail("schema", shown(schema), std::to_string(kBundleSchema),
                     "written by another version of x2ct; update x2ct or export the model again");
     }
     Bundle bundle;
@@ -381,9 +353,17 @@ Bundle read_manifest(const std::string& source, std::string_view text) {
     read_diffusion(fields.section("diffusion"), bundle);
     fields.section("parity");
     fields.section("provenance");
+    if (fields.has("xray_statistics")) check_statistics(fields);
     read_files(fields.section("files"), fields, bundle);
     fields.close();
-    return bundle;
+    content["geometry"] = json_of(bundle.views);
+    content["diffusion"].emplace("schedules", Json::object());
+    for (const char* name : {"encoder", "lift", "denoiser"}) {
+        content["networks"][name].emplace("receptive_radius", nullptr);
+        content["networks"][name].emplace("int8", Json::object());
+    }
+    content.emplace("xray_statistics", Json::object());
+    return {std::move(bundle), content.dump()};
 }
 
 }  // namespace x2ct

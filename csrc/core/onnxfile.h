@@ -1,4 +1,4 @@
-// What an ONNX file says about itself, read before a runtime sees it. The counterpart of x2ct/onnxfile.py.
+// What an ONNX file says about itself, read before a runtime sees it.
 #pragma once
 
 #include <cstdint>

@@ -33,8 +33,7 @@ void check_one(const Bundle& bundle, const XRay& xray) {
                        std::to_string(own.columns) + ", the bundle's view " + own.name);
     }
     for (std::int64_t i = 0; i < xray.rows * xray.columns; ++i) {
-        // Noise around air, and more than metal across a whole body.
-        if (!(xray.line_integrals[i] >= -1 && xray.line_integrals[i] <= 100)) {
+        if (!(xray.line_integrals[i] >= kLeastLineIntegral && xray.line_integrals[i] <= kMostLineIntegral)) {
             fail(xray, "values: found " + std::to_string(xray.line_integrals[i]) +
                            ", expected line integrals of attenuation, -1 to 100");
         }

@@ -22,6 +22,7 @@ void bind_table(pybind11::module_& module);
 void bind_noise(pybind11::module_& module);
 void bind_network(pybind11::module_& module);
 void bind_networks(pybind11::module_& module);
+void bind_bundle(pybind11::module_& module);
 void bind_plan(pybind11::module_& module);
 void bind_consistency(pybind11::module_& module);
 void bind_sampler(pybind11::module_& module);

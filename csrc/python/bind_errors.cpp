@@ -1,4 +1,5 @@
 // C++ exceptions become the classes of x2ct/errors.py.
+#include <cstring>
 #include <exception>
 #include <new>
 
@@ -12,7 +13,10 @@ namespace {
 
 void raise(const char* name, const char* text) {
     py::object type = py::module_::import("x2ct.errors").attr(name);
-    py::set_error(type, text);
+    // Names of files may be no UTF-8.
+    const auto message = py::reinterpret_steal<py::object>(
+        PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(std::strlen(text)), "replace"));
+    PyErr_SetObject(type.ptr(), message.ptr());
 }
 
 void translate(std::exception_ptr pointer) {

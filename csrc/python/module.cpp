@@ -2,7 +2,9 @@
 #include "bind.h"
 
 PYBIND11_MODULE(_core, module) {
-    module.doc() = "The C++ core of x2ct: schedules, solvers, noise, the sampling loop, networks and the projector.";
+    module.doc() =
+        "The C++ core of x2ct: bundles, views, schedules, solvers, noise, the sampling loop, networks and the "
+        "projector.";
     x2ct::python::bind_errors(module);
     x2ct::python::bind_schedule(module);
     x2ct::python::bind_table(module);
@@ -14,6 +16,7 @@ PYBIND11_MODULE(_core, module) {
     x2ct::python::bind_ensemble(module);
     x2ct::python::bind_sampler(module);
     x2ct::python::bind_networks(module);
+    x2ct::python::bind_bundle(module);
     x2ct::python::bind_picture(module);
     bind_projector(module);
 }

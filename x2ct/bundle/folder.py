@@ -1,21 +1,20 @@
-"""A bundle's folder: found by name or path, read file by file, written beside its place and then put there."""
+"""A bundle's folder: found by name or path, and what may be replaced by one."""
 
 from __future__ import annotations
 
 import os
-import stat
+from contextlib import suppress
 from pathlib import Path
 
+from x2ct._core import MAX_MANIFEST_BYTES
 from x2ct.bundle.manifest import MANIFEST
-from x2ct.bundle.reading import listed_files
 from x2ct.errors import InputError
 from x2ct.output import check_writable
+from x2ct.report import read_json
 
 SUFFIX = ".x2ct"
 DEFAULT = "chest"
 """The name of the bundled model that is used when none is named."""
-
-MAX_MANIFEST_BYTES = 4 << 20
 
 _MODELS = Path(__file__).parent.parent / "models"
 
@@ -26,10 +25,10 @@ def bundled() -> tuple[str, ...]:
 
 
 def find(model: str | os.PathLike[str]) -> Path:
-    """The folder of a bundle: a path, or the name of a bundled model.
+    """Return the folder of a bundle: a path, which need not be one, or the name of a bundled model.
 
     Raises:
-        InputError: there is none.
+        InputError: no bundled model has that name.
     """
     folder = Path(model)
     if isinstance(model, str) and Path(model).name == model and not (model.endswith(SUFFIX) and folder.exists()):
@@ -39,41 +38,7 @@ def find(model: str | os.PathLike[str]) -> Path:
         names = ", ".join(bundled()) or "none"
         expected = f"a folder NAME{SUFFIX} or a bundled model ({names})"
         raise InputError.unknown(model, "model", found=model, known=bundled(), expected=expected)
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing there"
-        raise InputError.of(folder, "bundle", found=found, expected=f"a folder NAME{SUFFIX} with {MANIFEST}")
     return folder
-
-
-def read_file(path: Path, size: int | None, limit: int) -> bytes:
-    """A regular file's bytes; `size` is what it must have, None where any size up to `limit` will do.
-
-    Raises:
-        InputError: it is absent, no regular file, or of another size.
-        OSError: it can't be read.
-    """
-    try:
-        found = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError.of(path, "file", found="nothing there", expected="a file of the bundle") from None
-    if not stat.S_ISREG(found.st_mode):
-        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a regular file"
-        raise InputError.of(path, "file", found=what, expected="a regular file inside the bundle")
-    expected = f"at most {limit} bytes" if size is None else f"{size} bytes"
-    if found.st_size > limit or size not in (None, found.st_size):
-        raise InputError.of(
-            path, "size", found=f"{found.st_size} bytes", expected=expected, hint="copy the bundle again"
-        )
-    with path.open("rb") as stream:
-        data = stream.read(found.st_size + 1)
-    if len(data) != found.st_size:
-        raise InputError.of(path, "size", found="a file that changes", expected=expected)
-    return data
-
-
-def read_manifest_file(folder: Path) -> bytes:
-    """The bytes of model.json; raises as `read_file`."""
-    return read_file(folder / MANIFEST, None, MAX_MANIFEST_BYTES)
 
 
 def check_target(target: Path) -> None:
@@ -102,9 +67,10 @@ def check_target(target: Path) -> None:
 
 
 def _strangers(target: Path, present: set[str]) -> list[str]:
-    """What is in a folder that is no part of the bundle there; all of it where there is none."""
-    try:
-        known = {MANIFEST, *listed_files(target / MANIFEST, read_manifest_file(target))}
-    except InputError:
-        known = set()
+    """Return what is in a folder that is no part of the bundle there, damaged or not; all of it where there is none."""
+    manifest = target / MANIFEST
+    known = set[str]()
+    if manifest.is_file() and manifest.stat().st_size <= MAX_MANIFEST_BYTES:
+        with suppress(InputError, KeyError, TypeError):
+            known = {MANIFEST, *read_json(manifest)["files"]}
     return sorted(present - known)

@@ -1,4 +1,4 @@
-"""The schema of a bundle's model.json as types; `x2ct.bundle.reading` checks it field by field.
+"""The schema of a bundle's model.json as types; the core (csrc/core/manifest.cpp) reads and checks it.
 
 Schema 1. A field that is not named here is refused; lengths are in mm, x is the network's unit.
 
@@ -22,6 +22,7 @@ Schema 1. A field that is not named here is refused; lengths are in mm, x is the
 | parity              | what `x2ct.export` measured: the weights' type, tolerances, and a row per graph, runtime,    |
 |                     | sigma and shape                                                                              |
 | provenance          | free: data, compute, date, figures, training configuration                                   |
+| xray_statistics     | optional: arrays of numbers under free names, at most 1 MiB; the core passes them through    |
 | files               | sha256 and bytes of each file                                                                |
 """
 
@@ -31,14 +32,31 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from x2ct.fields import Json
+from x2ct._core import BUNDLE_SCHEMA
 from x2ct.geometry import Geometry
 from x2ct.grid import Grid
 from x2ct.intensity import Intensity
-from x2ct.onnxfile import Tensor
+from x2ct.textfiles import Json
 
-SCHEMA = 1
 MANIFEST = "model.json"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A network's input or output.
+
+    Attributes:
+        name: its name in the graph.
+        dtype: "float32", "float16", ...
+        shape: an extent or the name of a free one ("N", "X", "X/2") per axis.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype} [{', '.join(str(extent) for extent in self.shape)}]"
 
 
 @dataclass(frozen=True)
@@ -166,6 +184,7 @@ class Description:
     diffusion: Diffusion
     patch: Patch
     provenance: Mapping[str, Json]
+    xray_statistics: Mapping[str, Json] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -188,7 +207,7 @@ class Manifest(Description):
     def to_json(self) -> dict[str, Json]:
         """The content of model.json without `files`."""
         return {
-            "schema": SCHEMA,
+            "schema": BUNDLE_SCHEMA,
             "name": self.name,
             "x2ct": self.version,
             "created": self.created,
@@ -201,6 +220,7 @@ class Manifest(Description):
             "networks": {name: network.to_json() for name, network in self.networks.items()},
             "parity": dict(self.parity),
             "provenance": dict(self.provenance),
+            **({"xray_statistics": dict(self.xray_statistics)} if self.xray_statistics else {}),
         }
 
 

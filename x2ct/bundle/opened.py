@@ -8,14 +8,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from x2ct.bundle.contract import check_graph
-from x2ct.bundle.folder import DEFAULT, bundled, check_target, find, read_file, read_manifest_file
-from x2ct.bundle.manifest import MANIFEST, File, Manifest, Network
-from x2ct.bundle.reading import MAX_FILE_BYTES, read_manifest
-from x2ct.errors import InputError
-from x2ct.fields import Json
+import msgspec
+import numpy as np
+
+from x2ct import _core
+from x2ct.bundle.folder import DEFAULT, bundled, check_target, find
+from x2ct.bundle.manifest import MANIFEST, Diffusion, File, Manifest, Network, Networks, Patch, XRaySpec
+from x2ct.geometry import Geometry
+from x2ct.grid import Grid
+from x2ct.intensity import Intensity
 from x2ct.output import write_beside
+from x2ct.textfiles import Json
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,7 @@ class Bundle(Manifest):
             InputError: not a bundle, of an unknown schema version, damaged, or inconsistent; the text names file and
                 field.
         """
-        folder = find(model)
-        try:
-            return _load(folder)
-        except OSError as error:
-            raise InputError.of(
-                folder, "bundle", found=error.strerror or error, expected="files that can be read"
-            ) from None
+        return _load(find(model))
 
     @classmethod
     def write(cls, target: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -145,26 +146,28 @@ class Bundle(Manifest):
 
 
 def _load(folder: Path) -> Bundle:
-    data = read_manifest_file(folder)
-    manifest, files = read_manifest(folder / MANIFEST, data)
-    for name, file in files.items():
-        content = _checked(folder / name, file)
-        for _, network in manifest.networks.items():
-            if network.file == name:
-                check_graph(folder / name, content, network)
-    return Bundle(**vars(manifest), path=folder, checksum=hashlib.sha256(data).hexdigest(), files=files)
+    """Fill the types from the JSON of the core, which has checked all of it."""
+    text, checksum = _core.open_bundle(os.fsencode(folder))
+    content = msgspec.json.decode(text)
 
+    def part(name: str, kind: type[Part]) -> Part:
+        return msgspec.convert(content[name], kind, str_keys=True, dec_hook=lambda _, value: np.asarray(value))
 
-def _checked(path: Path, file: File) -> bytes:
-    """A file's bytes, if they are those that model.json knows."""
-    content = read_file(path, file.bytes, MAX_FILE_BYTES)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != file.sha256:
-        raise InputError.of(
-            path,
-            "SHA-256",
-            found=f"{digest[:12]}...",
-            expected=f"{file.sha256[:12]}...",
-            hint="the file is damaged; copy it again",
-        )
-    return content
+    return Bundle(
+        name=content["name"],
+        version=content["x2ct"],
+        created=content["created"],
+        grid=part("grid", Grid),
+        intensity=part("intensity", Intensity),
+        xray=part("xray", XRaySpec),
+        geometry=part("geometry", Geometry),
+        diffusion=part("diffusion", Diffusion),
+        patch=part("patch", Patch),
+        networks=part("networks", Networks),
+        parity=content["parity"],
+        provenance=content["provenance"],
+        xray_statistics=content["xray_statistics"],
+        path=folder,
+        checksum=checksum,
+        files=part("files", dict[str, File]),
+    )

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from x2ct.errors import InputError
-from x2ct.fields import read_table
 from x2ct.report import read_json
+from x2ct.textfiles import read_table
 from x2ct.xrays.readoptions import PARSERS, VIEWS, ReadOptions, Said, parse_said, said_of
 
 COLUMNS = ("id", "ap", "pa", "lateral", "geometry", "seed", *PARSERS)

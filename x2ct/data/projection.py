@@ -1,7 +1,7 @@
 """Line integrals of a volume on any PyTorch device: Joseph's method, as `x2ct.geometry.project` computes it in C++.
 
-Training projects each study anew. On a CPU this costs about as much as the core's projector, on a GPU the volume never
-leaves the device, and neither needs the compiled core.
+Training projects each study anew. On a CPU this costs about as much as the core's projector; on a GPU the volume never
+leaves the device.
 """
 
 from __future__ import annotations

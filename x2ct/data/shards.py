@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -22,7 +21,7 @@ from x2ct import output
 from x2ct.errors import InputError
 from x2ct.grid import Grid
 from x2ct.report import sha256
-from x2ct.textfiles import decode_json
+from x2ct.textfiles import convert, decode_json
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -32,6 +31,8 @@ REGIONS = ("chest", "other")
 
 FloatArray = npt.NDArray[np.float64]
 VolumeArray = npt.NDArray[np.float32]
+_Point = tuple[float, float, float]
+_Row = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,20 @@ class Person:
         """Voxel pitch along the array's axes."""
         x, y, z = (float(s) for s in np.linalg.norm(self.index_to_mm[:3, :3], axis=0))
         return x, y, z
+
+
+class _Entry(msgspec.Struct):
+    """The fields that a person's entry must have; `prepare` writes more. See `Person`."""
+
+    id: str
+    file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.npy$")]
+    split: Literal["train", "validation"]
+    shape: tuple[int, int, int]
+    index_to_mm: tuple[_Row, _Row, _Row, _Row]
+    sha256: str
+    region: str = "other"
+    lungs_mm: tuple[_Point, _Point] | None = None
+    body_mm: tuple[_Point, _Point] | None = None
 
 
 @dataclass(frozen=True)
@@ -213,52 +228,30 @@ def write_index(
     output.write_atomically(folder / INDEX, f"{text}\n".encode())
 
 
-_Triple = tuple[float, float, float]
-_Row = tuple[float, float, float, float]
-
-
-class _Entry(msgspec.Struct, frozen=True):
-    """The fields of an index entry that readers need; see `Person`."""
-
-    id: str
-    split: str
-    file: str
-    shape: tuple[int, int, int]
-    index_to_mm: tuple[_Row, _Row, _Row, _Row]
-    sha256: str
-    region: str = "other"
-    lungs_mm: tuple[_Triple, _Triple] | None = None
-    body_mm: tuple[_Triple, _Triple] | None = None
-
-
-def person_of(folder: Path, entry: Mapping[str, Any]) -> Person:
+def person_of(folder: Path, entry: dict[str, Any]) -> Person:
     """Read one entry of a folder's index.
 
     Raises:
         InputError: a field is missing or of the wrong kind, or the shard is missing.
     """
     source = folder / INDEX
-    read = decode_json(source, msgspec.json.encode(entry), _Entry)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.npy", read.file):
-        raise InputError.of(source, f"{read.id}.file", found=read.file, expected="a .npy file in the folder itself")
-    if read.split not in SPLITS:
-        raise InputError.of(source, f"{read.id}.split", found=read.split, expected=" or ".join(SPLITS))
-    file = folder / read.file
-    if not file.is_file():
-        raise InputError.of(file, "file", found="missing", expected="a shard", hint="run x2ct prepare again")
-    affine = np.asarray(read.index_to_mm, np.float64)
-    if abs(np.linalg.det(affine)) < 1e-9:
+    facts = convert(source, entry, _Entry)
+    if not (folder / facts.file).is_file():
+        found, hint = "missing", "run x2ct prepare again"
+        raise InputError.of(folder / facts.file, "file", found=found, expected="a shard", hint=hint)
+    affine = np.asarray(facts.index_to_mm, np.float64)
+    if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine)) < 1e-9:
         expected = "an invertible 4x4 matrix"
-        raise InputError.of(source, f"{read.id}.index_to_mm", found=affine.tolist(), expected=expected)
+        raise InputError.of(source, f"{facts.id}.index_to_mm", found=affine.tolist(), expected=expected)
     return Person(
-        id=read.id,
-        split=read.split,
-        file=file,
-        shape=read.shape,
+        id=facts.id,
+        split=facts.split,
+        file=folder / facts.file,
+        shape=facts.shape,
         index_to_mm=affine,
-        region=read.region,
-        lungs_mm=None if read.lungs_mm is None else np.asarray(read.lungs_mm, np.float64),
-        body_mm=None if read.body_mm is None else np.asarray(read.body_mm, np.float64),
-        sha256=read.sha256,
+        region=facts.region,
+        lungs_mm=None if facts.lungs_mm is None else np.asarray(facts.lungs_mm, np.float64),
+        body_mm=None if facts.body_mm is None else np.asarray(facts.body_mm, np.float64),
+        sha256=facts.sha256,
         details=entry,
     )

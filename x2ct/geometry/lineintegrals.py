@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import _core
 from x2ct.errors import InputError
 from x2ct.geometry.view import View
 
 Image = npt.NDArray[np.float32]
 
-MU_WATER_PER_MM = 0.02  # about 70 keV
+MU_WATER_PER_MM = _core.MU_WATER_PER_MM
+"""The linear attenuation of water at about 70 keV."""
 
 
 def attenuation(hu: npt.ArrayLike, mu_water: float = MU_WATER_PER_MM) -> Image:
@@ -36,8 +38,6 @@ def project(mu: npt.ArrayLike, index_to_mm: npt.ArrayLike, view: View, threads: 
     Raises:
         InputError: shapes that don't fit, or an affine that can't be inverted.
     """
-    from x2ct import _core
-
     rows, cols = view.shape
     return _core.project(mu, index_to_mm, view.matrix, rows, cols, threads)
 
@@ -62,8 +62,6 @@ def backproject(
     Raises:
         InputError: shapes that don't fit, or an affine that can't be inverted.
     """
-    from x2ct import _core
-
     found = np.shape(image)
     if found != view.shape:
         raise InputError.of(f"view {view.name}", "image shape", found=found, expected=view.shape)

@@ -1,4 +1,4 @@
-"""The views of one study, and the geometry file that holds them (`x2ct.geometry.viewfields` says how)."""
+"""The views of one study, and the geometry file that holds them, which the core reads (docs/geometry.md)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from x2ct import output
+from x2ct import _core, output
 from x2ct.errors import InputError
-from x2ct.fields import Fields, Json, parse
-from x2ct.geometry.placement import FloatArray, Vector, named
-from x2ct.geometry.view import DEFAULT_SDD_MM, DEFAULT_SHAPE, DEFAULT_SOD_MM, DEFAULT_SPACING_MM, View
-
-SCHEMA = 1
-
-_MOST_VIEWS = 64
-_FAR_MM = 1e6
-_LARGEST_FILE = 1 << 20  # bytes
+from x2ct.geometry.view import (
+    DEFAULT_SDD_MM,
+    DEFAULT_SHAPE,
+    DEFAULT_SOD_MM,
+    DEFAULT_SPACING_MM,
+    FloatArray,
+    Vector,
+    View,
+)
+from x2ct.textfiles import Json
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Geometry:
 
     def __post_init__(self) -> None:
         names = [view.name for view in self.views]
-        if not names or len(names) > _MOST_VIEWS:
-            raise InputError.of("geometry", "views", found=f"{len(names)} views", expected=f"1 to {_MOST_VIEWS}")
+        if not 1 <= len(names) <= _core.MAX_VIEWS:
+            raise InputError.of("geometry", "views", found=f"{len(names)} views", expected=f"1 to {_core.MAX_VIEWS}")
         if len(set(names)) != len(names):
             raise InputError.of("geometry", "views", found=", ".join(names), expected="a name of its own for each view")
 
@@ -60,7 +60,7 @@ class Geometry:
         def make(name: str, angle: float | None) -> View:
             return View.parallel(name, angle, shape=shape, spacing_mm=spacing_mm, isocentre_mm=isocentre_mm)
 
-        return cls(tuple(make(*named(view)) for view in views))
+        return cls(tuple(make(*_named(view)) for view in views))
 
     @classmethod
     def cone(
@@ -86,7 +86,7 @@ class Geometry:
                 isocentre_mm=isocentre_mm,
             )
 
-        return cls(tuple(make(*named(view)) for view in views))
+        return cls(tuple(make(*_named(view)) for view in views))
 
     def view(self, name: str) -> View:
         """The view of that name.
@@ -109,31 +109,22 @@ class Geometry:
     def to_json(self, *, readable: bool = False) -> dict[str, Json]:
         """The geometry as a geometry file's object; see `View.to_json`."""
         placed: dict[str, Json] = {"origin_world_mm": list(self.origin_world_mm)} if self.origin_world_mm else {}
-        return {"schema": SCHEMA, **placed, "views": [view.to_json(readable=readable) for view in self.views]}
+        views: list[Json] = [view.to_json(readable=readable) for view in self.views]
+        return {"schema": _core.GEOMETRY_SCHEMA, **placed, "views": views}
 
     @classmethod
-    def from_json(cls, data: Json | Fields, source: str | os.PathLike[str] = "geometry") -> Geometry:
-        """A geometry out of a geometry file's object.
+    def from_json(cls, data: Json, source: str | os.PathLike[str] = "geometry") -> Geometry:
+        """Return the geometry that a geometry file's object describes.
 
         Args:
-            data: the object as parsed, or its fields where it is a part of another file (`Fields.section`).
+            data: the object as parsed.
             source: the file, as messages name it.
 
         Raises:
             InputError: a field is missing, unknown or wrong; the text names the file and the field.
         """
-        fields = data if isinstance(data, Fields) else Fields(Path(source), data)
-        fields.integer("schema", SCHEMA, SCHEMA)
-        origin = None
-        if "origin_world_mm" in fields:
-            x, y, z = fields.numbers("origin_world_mm", 3, 3, -_FAR_MM, _FAR_MM)
-            origin = x, y, z
-        views = tuple(View.from_json(section) for section in fields.sections("views", 1, _MOST_VIEWS))
-        fields.close()
-        names = [view.name for view in views]
-        if len(set(names)) != len(names):
-            fields.fail("views", found=", ".join(names), expected="a name of its own for each view")
-        return cls(views, origin)
+        views, origin = _core.read_geometry(str(source), json.dumps(data))
+        return cls(tuple(View(*view) for view in views), None if origin is None else (origin[0], origin[1], origin[2]))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Geometry:
@@ -142,16 +133,8 @@ class Geometry:
         Raises:
             InputError: not a file, not JSON, or a field is missing, unknown or wrong; it names the file and the field.
         """
-        file = Path(path)
-        try:
-            with file.open("rb") as stream:
-                data = stream.read(_LARGEST_FILE + 1)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise InputError.of(file, "file", found=reason, expected="a readable geometry file") from None
-        if len(data) > _LARGEST_FILE:
-            raise InputError.of(file, "file", found=f"more than {_LARGEST_FILE} bytes", expected="a geometry file")
-        return cls.from_json(parse(file, data))
+        views, origin = _core.load_geometry(os.fsencode(path))
+        return cls(tuple(View(*view) for view in views), None if origin is None else (origin[0], origin[1], origin[2]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a geometry file, readable where it can be; it appears complete or not at all.
@@ -160,3 +143,12 @@ class Geometry:
             X2CTError: the file can't be written.
         """
         output.write_atomically(path, (json.dumps(self.to_json(readable=True), indent=1) + "\n").encode())
+
+
+def _named(view: str | float) -> tuple[str, float | None]:
+    """Return the name and angle in degrees of a view that is named by either ("30" too); None if its name says it."""
+    try:
+        angle = float(view)
+    except ValueError:
+        return str(view), None
+    return f"angle{angle:g}", angle

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import _core
 from x2ct.errors import InputError
-from x2ct.fields import Fields, Json
-from x2ct.geometry.placement import (
-    MOST_PIXELS,
-    FloatArray,
-    Vector,
-    cone_matrix,
-    described,
-    magnification,
-    parallel_matrix,
-)
-from x2ct.geometry.viewfields import read_view
+from x2ct.textfiles import Json
+
+FloatArray = npt.NDArray[np.float64]
+Vector = tuple[float, float, float]
 
 DEFAULT_SHAPE = (352, 352)
 DEFAULT_SPACING_MM = 1.25  # at the isocentre
@@ -49,33 +44,14 @@ class View:
     spacing_mm: tuple[float, float]
 
     def __post_init__(self) -> None:
-        what = f"view {self.name}"
         matrix = np.array(self.matrix, np.float64)
-        if matrix.shape != (3, 4):
-            raise InputError.of(what, "matrix", found=f"shape {matrix.shape}", expected="(3, 4)")
-        if not np.isfinite(matrix).all():
-            raise InputError.of(what, "matrix", found="values that are not finite", expected="finite numbers")
-        if np.shape(self.shape) != (2,) or not all(1 <= n <= MOST_PIXELS for n in self.shape):
-            raise InputError.of(what, "shape", found=self.shape, expected=f"rows and columns from 1 to {MOST_PIXELS}")
-        if np.shape(self.spacing_mm) != (2,) or not all(0 < s < math.inf for s in self.spacing_mm):
-            raise InputError.of(what, "spacing_mm", found=self.spacing_mm, expected="two positive numbers")
+        shape = (int(self.shape[0]), int(self.shape[1]))
+        spacing_mm = (float(self.spacing_mm[0]), float(self.spacing_mm[1]))
+        _core.check_view(self.name, matrix, shape, spacing_mm)
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
-        object.__setattr__(self, "shape", (int(self.shape[0]), int(self.shape[1])))
-        object.__setattr__(self, "spacing_mm", (float(self.spacing_mm[0]), float(self.spacing_mm[1])))
-        self._check_rays()
-
-    def _check_rays(self) -> None:
-        """Each pixel has a ray of its own, and the source's side is known."""
-        what = f"view {self.name}"
-        rows = self.matrix[:, :3] if self.kind == "cone" else self.matrix[:2, :3]
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        # rows of unit length, so that neither magnification nor the pixel's size is mistaken for a lack of rank
-        if not lengths.all() or np.linalg.matrix_rank(rows / lengths, tol=1e-9) < len(rows):
-            raise InputError.of(what, "matrix", found="dependent rows", expected="one ray for each pixel")
-        w = self.matrix[2, 3]
-        if self.kind == "parallel" and w <= 0:
-            raise InputError.of(what, "matrix", found=f"w = {w:g}", expected="w > 0 (1 for a parallel beam)")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "spacing_mm", spacing_mm)
 
     def __eq__(self, other: object) -> bool:
         """Same name, detector and numbers."""
@@ -104,7 +80,8 @@ class View:
 
         Args:
             name: the view's name; "ap", "pa" and "lateral" know their angle.
-            angle_deg: of the source about z, see `x2ct.geometry.placement`.
+            angle_deg: of the source about z: 0 in front of the patient (AP), 90 at the patient's right (lateral), 180
+                behind (PA).
             tilt_deg: of the source out of the axial plane, towards the head.
             shape: detector rows and columns.
             spacing_mm: row and column pitch.
@@ -113,10 +90,7 @@ class View:
         Raises:
             InputError: no angle for a name that has none, or a detector without size.
         """
-        matrix = parallel_matrix(
-            name, angle_deg, tilt_deg, shape=shape, spacing_mm=spacing_mm, isocentre_mm=isocentre_mm
-        )
-        return cls(name, matrix, shape, spacing_mm)
+        return cls(*_core.parallel_view(name, angle_deg, tilt_deg, shape, spacing_mm, isocentre_mm))
 
     @classmethod
     def cone(
@@ -135,7 +109,8 @@ class View:
 
         Args:
             name: the view's name; "ap", "pa" and "lateral" know their angle.
-            angle_deg: of the source about z, see `x2ct.geometry.placement`.
+            angle_deg: of the source about z: 0 in front of the patient (AP), 90 at the patient's right (lateral), 180
+                behind (PA).
             tilt_deg: of the source out of the axial plane, towards the head.
             sod_mm: from the source to the isocentre.
             sdd_mm: from the source to the detector; sdd / sod is the magnification of what lies at the isocentre.
@@ -146,20 +121,7 @@ class View:
         Raises:
             InputError: no angle for a name that has none, distances that can't be, or a detector without size.
         """
-        if spacing_mm is None:
-            pitch = DEFAULT_SPACING_MM * magnification(name, sod_mm, sdd_mm)
-            spacing_mm = (pitch, pitch)
-        matrix = cone_matrix(
-            name,
-            angle_deg,
-            tilt_deg,
-            sod_mm=sod_mm,
-            sdd_mm=sdd_mm,
-            shape=shape,
-            spacing_mm=spacing_mm,
-            isocentre_mm=isocentre_mm,
-        )
-        return cls(name, matrix, shape, spacing_mm)
+        return cls(*_core.cone_view(name, angle_deg, tilt_deg, sod_mm, sdd_mm, shape, spacing_mm, isocentre_mm))
 
     def with_detector(self, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> View:
         """The same source and detector plane, its middle at the same place, with other pixels."""
@@ -233,7 +195,7 @@ class View:
             readable: describe it by beam, distances and angle where that gives exactly its matrix, which is not written
                 then.
         """
-        words = described(self.name, self.matrix, self.shape, self.spacing_mm) if readable else None
+        words = self._words() if readable else None
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -241,15 +203,40 @@ class View:
             **(words or {"matrix": [[float(value) for value in row] for row in self.matrix]}),
         }
 
-    @classmethod
-    def from_json(cls, fields: Fields) -> View:
-        """A view out of one object of a geometry file.
+    def _words(self) -> dict[str, Json] | None:
+        """Return the fields that describe the view in a geometry file, beside name, shape and spacing_mm.
 
-        Raises:
-            InputError: a field is missing, unknown or wrong; the text names the file and the field.
+        The inverse of `parallel` and `cone`, defaults left out; None where no words of at most six decimals give
+        exactly this matrix.
         """
-        said = read_view(fields)
-        try:
-            return cls(said.name, said.matrix, said.shape, said.spacing_mm)
-        except InputError as error:
-            raise InputError(f"{fields.source}: {fields.path}: {error}") from None
+        matrix, shape, spacing_mm = self.matrix, self.shape, self.spacing_mm
+        depth = float(np.linalg.norm(matrix[2, :3]))
+        beam: dict[str, Json] = {"beam": "cone" if depth else "parallel"}
+        if depth:
+            to_source, sod = -matrix[2, :3] / depth, 1 / depth
+            across = matrix[0, :3] - (matrix[0, :3] @ to_source) * to_source
+            beam |= {"sod_mm": _short(sod), "sdd_mm": _short(float(np.linalg.norm(across)) * spacing_mm[1] * sod)}
+            isocentre = -np.linalg.solve(matrix[:, :3], matrix[:, 3]) - sod * to_source
+        else:
+            to_source = np.cross(matrix[0, :3], matrix[1, :3]) * spacing_mm[0] * spacing_mm[1]
+            middle = (np.array(shape[::-1]) - 1) / 2
+            isocentre = np.linalg.pinv(matrix[:2, :3]) @ (middle - matrix[:2, 3])
+        point = [_short(float(mm)) for mm in isocentre]
+        lengths = {key: beam[key] for key in ("sod_mm", "sdd_mm") if key in beam}
+        make: Any = View.cone if depth else View.parallel
+        usual = _core.ANGLES_DEG.get(self.name)
+        for side in (1, -1):  # a parallel beam's source may stand on either
+            x, y, z = side * to_source
+            tilt = _short(math.degrees(math.asin(min(1.0, max(-1.0, z)))))
+            for angle in (usual, _short(math.degrees(math.atan2(x, y)))):
+                words: dict[str, Any] = beam | ({} if usual == angle else {"angle_deg": angle})
+                words |= ({"tilt_deg": tilt} if tilt else {}) | ({"isocentre_mm": point} if any(point) else {})
+                detector = {"shape": shape, "spacing_mm": spacing_mm, "isocentre_mm": point}
+                with suppress(InputError):  # no such distances, or no angle
+                    if np.array_equal(make(self.name, angle, tilt_deg=tilt, **lengths, **detector).matrix, matrix):
+                        return words
+        return None
+
+
+def _short(value: float) -> float:
+    return round(value, 6) + 0.0  # not -0

@@ -51,6 +51,10 @@ struct BundleFile {
     std::int64_t bytes = 0;
 };
 
+inline constexpr int kBundleSchema = 1;
+inline constexpr std::uint64_t kOpset = 18;  ///< of the graphs: what OpenVINO, ONNX Runtime and TensorRT 10 all read
+inline constexpr std::int64_t kMostManifestBytes = 4 << 20;
+
 /// An opened bundle, all of it checked. Lengths in mm; x is the network's unit.
 struct Bundle {
     std::string path;      ///< the folder
@@ -89,6 +93,16 @@ struct Bundle {
 /// inputs and outputs, and that no graph refers to anything outside its file. Nothing is executed, nothing outside of
 /// the folder is read, and symbolic links aren't followed. Throws InputError that names file and field.
 Bundle open_bundle(const std::string& folder);
+
+/// A bundle, and its model.json as JSON text: each view by its matrix, and the defaults of fields that were left out.
+/// Sections that the core has no use for (parity, provenance, xray_statistics) stand as they are.
+struct OpenedBundle {
+    Bundle bundle;
+    std::string manifest;
+};
+
+/// Opens a bundle as `open_bundle` does, for a caller that reads more of model.json than the core does.
+OpenedBundle open_bundle_with_manifest(const std::string& folder);
 
 /// A bundle that was checked before: only model.json is read. Throws InputError if that is another than the one with
 /// this `checksum`.

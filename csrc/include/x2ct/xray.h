@@ -11,6 +11,9 @@
 
 namespace x2ct {
 
+/// Line integrals that a radiograph can have: noise around air, and more than metal across a whole body.
+inline constexpr float kLeastLineIntegral = -1, kMostLineIntegral = 100;
+
 /// One X-ray: line integrals of attenuation (dimensionless) [rows, columns], row 0 at the head, column 0 at the
 /// patient's right, in a lateral at the front. They are copied.
 struct XRay {
