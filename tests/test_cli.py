@@ -426,7 +426,7 @@ def test_help_names_every_exit_code_and_command() -> None:
 def test_a_bundled_model_is_not_written_over(study: Study, command: str) -> None:
     result = run(command, "chest", study.folder)
     assert result.exit_code == 2
-    expected = "chest: output: found a bundled model, expected a bundle of one's own (write another: -o NAME.x2ct)"
+    expected = "chest: output: found a bundled model, expected a bundle of one's own; write another: -o NAME.x2ct"
     assert expected in result.stderr
 
 
