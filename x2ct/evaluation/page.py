@@ -154,7 +154,7 @@ def calibration_plot(ranks: Mapping[str, Sequence[float]]) -> str:
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
         counts.xaxis.set_major_locator(MaxNLocator(integer=True))
         # Matplotlib leaves a label out that begins with "_", so the names are put in afterwards.
-        legend = figure.legend(counts.containers, [str(n) for n in range(len(ranks))], loc="outside right upper", frameon=False)
+        legend = figure.legend(counts.containers, ["-"] * len(ranks), loc="outside right upper", frameon=False)
         for text, name in zip(legend.get_texts(), ranks, strict=True):
             text.set_text(name)
         stream = io.StringIO()
