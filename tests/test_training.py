@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -24,9 +25,9 @@ from tests.tiny_run import CONFIG, GRID
 from x2ct.data import ShardSet
 from x2ct.data.augment import AugmentConfig, Study, augmented_study, draw_plan, interpolated, plain_study
 from x2ct.data.imaging import NONE
-from x2ct.errors import InputError
+from x2ct.errors import InputError, X2CTError
 from x2ct.model import X2CTModel
-from x2ct.training import TrainConfig, load_run, train
+from x2ct.training import TrainConfig, checkpoint, load_run, train
 from x2ct.training.checkpoint import BEST_FILE, CHECKPOINT_FILE, read_progress
 from x2ct.training.config import DiffusionConfig, PatchConfig
 from x2ct.training.loop import Draw, RecordedStep, new_state, study_loss, train_step
@@ -284,19 +285,22 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_made_again(shards:
     assert train(shards, tmp_path, dataclasses.replace(TINY, steps=1)).steps == 1
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_that_is_there(shards: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_that_is_there(tmp_path: Path) -> None:
     """A limit on a file's size fails a write as a full disk does: in the middle, by the system's word."""
-    train(shards, tmp_path, dataclasses.replace(TINY, steps=1))
+    state = new_state(TINY, torch.device("cpu"))
+    checkpoint.save(state, tmp_path)
     before = (tmp_path / CHECKPOINT_FILE).read_bytes()
-    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\nfrom x2ct import cli; cli.main()\n"
-    command = [sys.executable, "-c", limited, "train", str(shards), "-o", str(tmp_path), "--resume", "--steps", "2"]
-    done = subprocess.run([*command, "--threads", "1", "--quiet"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert line == f"x2ct: error: {tmp_path / CHECKPOINT_FILE}: output: not written: file too large (os error 27)"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20000, hard))
+    try:
+        with pytest.raises(X2CTError) as caught:
+            checkpoint.save(state, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == f"{tmp_path / CHECKPOINT_FILE}: output: not written: file too large (os error 27)"
+    assert caught.value.exit_code == 1
     assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
-    assert not list(tmp_path.glob(".x2ct-*"))
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT_FILE]
 
 
 def test_a_damaged_checkpoint_is_one_line(shards: Path, tmp_path: Path) -> None:

@@ -59,11 +59,11 @@ def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
             without X-rays, two files of one view, or a channel that is no view.
     """
     source = Path(path)
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = ("id",)
     if source.is_dir():
-        columns, table = ("id",), _nnunet(source)
+        table = _nnunet(source)
     elif source.name == "participants.tsv":
-        columns, table = ("id",), _bids(source)
+        table = _bids(source)
     else:
         columns, table = read_table(source, COLUMNS)
     if not 0 < len(table) <= MAX_STUDIES or "id" not in columns:

@@ -107,8 +107,8 @@ def prepare(
         progress: called before each person and once at the end.
 
     Raises:
-        InputError: nothing to prepare, a validation id that is not there, a patient table that can't be used, or an
-            output that can't be written.
+        InputError: nothing to prepare, a validation id that is not there, some of a BIDS patient's sessions for
+            validation and others not, a patient table that can't be used, or an output that can't be written.
     """
     root, folder = Path(source), Path(shards)
     grid, options = grid or Grid(), options or PrepareOptions()
@@ -122,6 +122,9 @@ def prepare(
     left_out = [(name, mark.reason) for name, mark in marks.items() if mark.split == LEAVE_OUT]
     for name, _ in left_out:
         del sources[name]
+    if split := {_patient(n) for n in named or ()} & {_patient(n) for n in sources.keys() - (named or set(sources))}:
+        found, expected = f"some CTs of {', '.join(sorted(split))}", "all CTs of a patient, or none"
+        raise InputError.of("prepare", "validation", found=found, expected=expected)
     _make_folder(folder)
     entries = _finished(folder)
     for name, _ in left_out:
@@ -257,8 +260,13 @@ def _settle(chosen: set[str], candidates: list[str], names: list[str], *, explic
 
 
 def _fraction(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(_patient(name).encode()).digest()[:8], "big") / 2.0**64
+
+
+def _patient(name: str) -> str:
+    """Whose CT it is: of a BIDS name `sub-ID`, whatever the session; else the name itself."""
     patient = re.match(r"sub-[A-Za-z0-9]+(?=_|$)", name)
-    return int.from_bytes(hashlib.sha256((patient[0] if patient else name).encode()).digest()[:8], "big") / 2.0**64
+    return patient[0] if patient else name
 
 
 def _identifier(text: str, is_folder: bool) -> str:

@@ -135,9 +135,10 @@ def calibration_plot(ranks: Mapping[str, Sequence[float]]) -> str:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    colours = {f"{part}.color": _INK for part in ("xtick", "ytick", "text")} | {"axes.labelcolor": _INK}
-    fixed = {"svg.hashsalt": "x2ct", "svg.fonttype": "none", "text.parse_math": False}
-    with matplotlib.rc_context({**colours, **fixed, "axes.edgecolor": _LINE, "font.size": 9}):
+    style: dict[Any, Any] = dict.fromkeys(("xtick.color", "ytick.color", "text.color", "axes.labelcolor"), _INK)
+    style |= {"axes.edgecolor": _LINE, "font.size": 9}
+    style |= {"svg.hashsalt": "x2ct", "svg.fonttype": "none", "text.parse_math": False}
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=(10, 4), layout="constrained")
         coverage, counts = figure.subplots(1, 2)
         coverage.plot((0, 1), (0, 1), "--", color=_LINE)
