@@ -190,7 +190,7 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     """What `sample_files` would do and take: all but the rest of the evaluations, and nothing is written.
 
     Returns:
-        `x2ct.Sampler.rehearse`'s, with the names of the files that would be written in `outputs`.
+        `x2ct.Sampler.dry_run`'s, with the names of the files that would be written in `outputs`.
 
     Raises:
         X2CTError: any of the family.
@@ -200,7 +200,7 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     say("loading the model")
     sampler = open_sampler(job)
     say("trying two evaluations")
-    return {**sampler.rehearse(**arguments), "outputs": [{"file": path.name} for path in job.outputs]}
+    return {**sampler.dry_run(**arguments), "outputs": [{"file": path.name} for path in job.outputs]}
 
 
 def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dict[str, Any]]:
