@@ -98,12 +98,9 @@ def study(
 ) -> Iterator[dict[str, Any]]:
     """One person's rows: each kind of X-rays with each setting, figures averaged over seeds."""
     for kind, images in (("clean", case.xrays), ("noise, scatter", worsened(case))):
-        xrays = calibrated(case.geometry, images, case.id)
+        sampler.set_xrays(**calibrated(case.geometry, images, case.id), geometry=geometry)
         for when, gamma in settings:
-            runs = [
-                figures(sampler, case, sampler.run(**xrays, geometry=geometry, seed=s, consistency=when, gamma=gamma))
-                for s in range(seeds)
-            ]
+            runs = [figures(sampler, case, sampler.run(seed=s, consistency=when, gamma=gamma)) for s in range(seeds)]
             row = {"person": case.id, "xrays": kind, "when": when, "gamma": gamma, **averaged(runs)}
             if when != "off":
                 row["truly_within"] = truly_within(case, images)

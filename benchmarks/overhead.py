@@ -40,7 +40,8 @@ CONE = {"consistency, every, cone beams": {"consistency": "every"}}
 
 def shares(sampler: x2ct.Sampler, study: dict[str, Any], run: Mapping[str, Any], rounds: int) -> dict[str, Any]:
     """The denoiser's precision, and medians of the shares of the loop and of an evaluation's seconds."""
-    reports = [sampler.run(**study, **run, seed=seed).report for seed in range(rounds + 1)][1:]
+    sampler.set_xrays(**study)
+    reports = [sampler.run(**run, seed=seed).report for seed in range(rounds + 1)][1:]
     timings = [report["timings"] for report in reports]
     pulled = [one["consistency_s"] / one["loop_s"] for one in timings]
     outside = [max(0.0, one["outside_network_share"] - share) for one, share in zip(timings, pulled, strict=True)]

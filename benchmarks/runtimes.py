@@ -66,14 +66,15 @@ def measure(bundle: str, rounds: int, threads: int) -> dict[str, Any]:
     for row in ROWS:
         try:
             sampler = x2ct.Sampler(bundle, backend=row[0], provider=row[1], precision=row[2], threads=threads)
-            first[row] = sampler.run(**xrays, seed=0)
+            sampler.set_xrays(**xrays)
+            first[row] = sampler.run(seed=0)
             samplers[row] = sampler
         except MissingRuntimeError as error:
             missing[" ".join(filter(None, row))] = str(error)
     times: dict[Row, list[dict[str, Any]]] = {row: [] for row in samplers}
     for number in range(rounds):
         for row, sampler in samplers.items():
-            times[row].append(sampler.run(**xrays, seed=1 + number).report["timings"])
+            times[row].append(sampler.run(seed=1 + number).report["timings"])
     reference = next(iter(first.values())).volume.hu
     report = next(iter(first.values())).report
     return {

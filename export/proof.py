@@ -24,7 +24,6 @@ from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.evaluation.metrics import psnr
 from x2ct.export.parity import Array, patches, relative_error, smooth_volume, xrays
 from x2ct.runtimes import find_runtime
-from x2ct.schedules import plan
 from x2ct.textfiles import Json
 from x2ct.trial import Trial, attempt
 
@@ -235,7 +234,8 @@ def reference_of(bundle: Bundle) -> Reference:
             denoised: Array = _denoise(modules["denoiser"], x[None, None], np.float32(sigma), conditions)[0, 0]
             return denoised
 
-        volume = _core.run(step, plan(bundle.diffusion).table, bundle.grid.shape, seed=0)
+        usual = _core.sampling_plan(bundle.diffusion, _core.SampleOptions())
+        volume = _core.run(step, usual.table, bundle.grid.shape, seed=0)
     return Reference(inputs, denoised, volume)
 
 

@@ -32,7 +32,6 @@ from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.output import check_writable
 from x2ct.runtimes import find_runtime
 from x2ct.sampler import Result, Sampler
-from x2ct.schedules import plan
 
 Array = npt.NDArray[np.float32]
 Range = tuple[float, float]
@@ -157,7 +156,8 @@ class Watch:
             self.states += 1
             return np.asarray(found["denoised"][0, 0])
 
-        _core.run(denoiser, plan(bundle.diffusion).table, shape, seed=seed)
+        plan = _core.sampling_plan(self.bundle.diffusion, _core.SampleOptions())
+        _core.run(denoiser, plan.table, shape, seed=seed)
 
     def _study(self, person: Person) -> dict[str, Array]:
         """What the lift is given of a person, whatever the patch; made once."""

@@ -18,7 +18,6 @@ from x2ct.export import export_run
 from x2ct.grid import Grid
 from x2ct.model import ModelConfig, X2CTModel
 from x2ct.model.config import EVERYWHERE
-from x2ct.schedules import plan
 from x2ct.training import TrainConfig, train
 from x2ct.training.config import PatchConfig
 from x2ct.training.patches import draw_patches, size_probabilities
@@ -135,17 +134,6 @@ def test_it_trains_and_its_bundle_samples(shards: Path, tmp_path: Path) -> None:
     volume, again = (sampler.sample(ap=xray, churn=churn).hu for churn in (0.0, 10.0))
     assert volume.shape == GRID.shape and np.isfinite(volume).all()
     assert not np.array_equal(volume, again)
-
-
-def test_churn_is_heun_s_and_in_the_plan() -> None:
-    diffusion = x2ct.Bundle.load("chest").diffusion
-    calm, stirred = (plan(diffusion, solver="heun", schedule="edm", steps=8, churn=churn) for churn in (0.0, 4.0))
-    assert calm.table.evaluations == stirred.table.evaluations == 15
-    assert stirred.facts()["churn"] == 4.0
-    with pytest.raises(InputError, match="churn"):
-        plan(diffusion, solver="euler", churn=1.0)
-    with pytest.raises(InputError, match="--mean"):
-        plan(diffusion, mean=True, churn=1.0)
 
 
 @pytest.mark.parametrize(

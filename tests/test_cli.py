@@ -343,12 +343,12 @@ def test_the_folder_of_an_output_is_made_and_goes_again_with_a_run_that_fails(st
 
 
 def test_memory_is_its_own_code(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from x2ct import preparation
+    from x2ct import sampler
 
     def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(preparation, "conditions", exhausted)
+    monkeypatch.setattr(sampler, "study_of", exhausted)
     before = study.files()
     result = study.sample()
     assert (result.exit_code, study.files()) == (4, before)
@@ -480,7 +480,7 @@ def test_drr_of_a_truncated_ct_is_one_line(study: Study) -> None:
     assert not (study.folder / "xray").exists()
 
 
-# ------------------------------------------------------------------------------------------------ a rehearsal
+# ------------------------------------------------------------------------------------------------ a dry run
 
 
 @pytest.mark.parametrize("options", [[], ["--mean"], ["--samples", "3", "--steps", "4"]])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests import tiny_bundle
+from x2ct import _core
 from x2ct.bundle import Bundle
-from x2ct.conditioning import conditions, onto_grid
+from x2ct.conditioning import DetectorImage, conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.grid import Grid
@@ -33,6 +34,13 @@ def centroid(image: np.ndarray) -> np.ndarray:
     return np.array([(image * columns).sum(), (image * rows).sum()]) / image.sum()
 
 
+def on_encoder(image: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
+    """An image of a view as the encoder gets it, and the matrix to its pixels."""
+    given = DetectorImage("ap", 0, image, view.matrix, np.ones_like(image), True)
+    views, _, matrices, _ = _core.conditions([view.matrix], SHAPE, SPACING_MM, [given])
+    return views[0, 0, 0], matrices[0, 0]
+
+
 VIEWS = {
     "finer": View.parallel("ap", shape=(400, 380), spacing_mm=(1.2, 1.1)),
     "coarser": View.parallel("ap", shape=(36, 40), spacing_mm=(12.0, 11.0)),
@@ -46,7 +54,7 @@ VIEWS = {
 @pytest.mark.parametrize("point_mm", POINTS_MM)
 def test_resampled_picture_and_matrix_agree_on_where_a_point_is(name: str, point_mm: np.ndarray) -> None:
     view = VIEWS[name]
-    image, matrix = onto_grid(picture_of(view, point_mm), view.matrix, SHAPE, SPACING_MM)
+    image, matrix = on_encoder(picture_of(view, point_mm), view)
     u_w, v_w, w = matrix @ [*point_mm, 1.0]
     assert image.shape == SHAPE
     np.testing.assert_allclose(centroid(image), [u_w / w, v_w / w], atol=0.03)
@@ -54,7 +62,8 @@ def test_resampled_picture_and_matrix_agree_on_where_a_point_is(name: str, point
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_resampled_pixel_measures_what_the_encoder_was_trained_on(name: str) -> None:
-    _, matrix = onto_grid(np.zeros(VIEWS[name].shape, np.float32), VIEWS[name].matrix, SHAPE, SPACING_MM)
+    _, matrix = on_encoder(np.zeros(VIEWS[name].shape, np.float32), VIEWS[name])
+    matrix = matrix.astype(np.float64)
     origin, head = (matrix @ [0.0, 0.0, z, 1.0] for z in (0.0, -0.01))
     rows_per_mm = (head[1] / head[2] - origin[1] / origin[2]) / 0.01
     assert rows_per_mm == pytest.approx(1 / SPACING_MM[0], rel=1e-3)
@@ -63,19 +72,20 @@ def test_resampled_pixel_measures_what_the_encoder_was_trained_on(name: str) -> 
 def test_picture_on_the_encoders_own_grid_is_left_alone(tiny: Bundle) -> None:
     view = tiny.geometry.views[1]
     image = picture_of(view, POINTS_MM[1])
-    same, matrix = onto_grid(image, view.matrix, SHAPE, SPACING_MM)
+    same, matrix = on_encoder(image, view)
     np.testing.assert_array_equal(same, image)
-    np.testing.assert_array_equal(matrix, view.matrix)
+    np.testing.assert_array_equal(matrix, view.matrix.astype(np.float32))
 
 
 def test_missing_view_is_invalid_and_harmless(tiny: Bundle) -> None:
-    ready = conditions(tiny, {"lateral": XRay.of(picture_of(tiny.geometry.views[1], POINTS_MM[1]))})
+    xrays = {"lateral": XRay.of(picture_of(tiny.geometry.views[1], POINTS_MM[1]))}
+    ready = conditions(tiny, xrays)
     assert ready.valid.tolist() == [[0.0, 1.0]]
     assert not ready.views[0, 0].any()
     assert ready.views[0, 1].any()
     points = np.concatenate([POINTS_MM, np.ones((3, 1))], 1)
     assert (points @ ready.matrices[0, 0].T)[:, 2].all()  # no division by zero in the lift
-    assert any("one view only" in line for line in ready.warnings)
+    assert any("one view only" in line for line in study_of(tiny, xrays).warnings)
 
 
 def test_pa_equals_ap_with_parallel_rays(tiny: Bundle) -> None:
@@ -129,6 +139,17 @@ def test_a_path_or_an_array_in_place_of_an_xray_says_how(tiny: Bundle) -> None:
     for thing in ("ap.png", np.zeros((4, 4))):
         with pytest.raises(InputError, match=r"XRay\.load reads a file"):
             conditions(tiny, {"ap": thing})  # type: ignore[dict-item]
+
+
+def test_padding_is_not_measured(tiny: Bundle) -> None:
+    """What the detector did not see is air to the networks, and no measurement to data consistency."""
+    shown = np.random.default_rng(0).uniform(1, 6, (SHAPE[0] - 16, SHAPE[1] - 24)).astype(np.float32)
+    small = XRay.of(shown, SPACING_MM)
+    [(name, matrix, image, seen, calibrated)] = conditions(tiny, {"ap": small}).measured
+    assert (name, calibrated) == ("ap", True)
+    np.testing.assert_allclose(matrix, tiny.geometry.views[0].matrix)
+    assert np.asarray(seen)[8:-8, 12:-12].all() and np.asarray(seen).sum() == 48 * 40
+    np.testing.assert_array_equal(np.asarray(image) > 0, seen)
 
 
 @pytest.mark.parametrize(("names", "said"), [((), "none"), (("ap", "pa"), "both ap and pa"), (("top",), "top")])

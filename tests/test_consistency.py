@@ -12,15 +12,12 @@ from typer.testing import CliRunner
 
 import x2ct
 from tests import tiny_bundle
-from tests.tiny_body import GEOMETRY, GRID, body, images
-from x2ct import _core, conditioning
+from tests.tiny_body import GEOMETRY, GRID, images
 from x2ct.bundle import Bundle
 from x2ct.cli import app
-from x2ct.consistency import Pull, attenuation_knots
-from x2ct.errors import InputError, X2CTError
+from x2ct.errors import InputError
 from x2ct.geometry import Geometry, attenuation, project
 from x2ct.grid import Grid
-from x2ct.intensity import Intensity
 
 
 def errors(volume: x2ct.Volume, geometry: Geometry = GEOMETRY) -> list[float]:
@@ -104,67 +101,16 @@ def test_an_uncalibrated_xray_is_fitted_and_the_fit_reported(sampler: x2ct.Sampl
         assert view["rms_after"] < 0.7 * view["rms_before"]
 
 
-def test_an_uncalibrated_xray_that_does_not_fit_is_refused(tiny: Bundle) -> None:
-    x, mu = attenuation_knots(tiny.intensity)
-    seen = np.ones(tiny_bundle.DETECTOR, bool)
-    views = [(view.name, view.matrix, images()[view.name], seen, False) for view in GEOMETRY.views]
-    pull = _core.Consistency(GRID.shape, GRID.index_to_mm, x, mu, views, threads=1)
-    upside = np.ascontiguousarray(0.05 - attenuation(body()), np.float32)
-    with pytest.raises(X2CTError, match="fit of the uncalibrated X-ray"):
-        pull.pull(upside)
-
-
-def test_padding_is_not_measured(tiny: Bundle) -> None:
-    small = x2ct.XRay.of(images()["ap"][8:-8, 12:-12], tiny_bundle.DETECTOR_MM)
-    seen = conditioning.measured(tiny, {"ap": small})
-    assert seen.shape == (2, *tiny_bundle.DETECTOR)
-    assert seen[0, 8:-8, 12:-12].all() and seen[0].sum() == 48 * 40
-    assert not seen[1].any()
-
-
 def test_the_bundled_geometry_has_the_closed_form() -> None:
-    grid, geometry = Grid(), Geometry.parallel()
+    chest, grid = Bundle.load("chest"), Grid((64, 64, 64))
     inside = np.zeros(grid.shape, np.float32)
-    inside[30:90, 40:90, 20:100] = 0.02
-    views = []
-    for view in geometry.views:
-        image = project(inside, grid.index_to_mm, view, threads=1)
-        views.append((view.name, view.matrix, image, np.ones(image.shape, bool), True))
-    x, mu = attenuation_knots(Intensity())
-    pull = _core.Consistency(grid.shape, grid.index_to_mm, x, mu, views, 100.0, threads=1)
-    assert pull.closed
-    pulled = pull.pull(np.full(grid.shape, 0.004, np.float32))
-    assert all(view["rays"] == 1 and view["rms_after"] < 0.2 * view["rms_before"] for view in pull.views)
-    assert pulled.min() == 0
-
-
-def test_knots_are_the_map_to_attenuation() -> None:
-    random = np.random.default_rng(0)
-    for intensity in (Intensity(), Intensity((-1024, -1000, -150, 600, 1500), (-1, -0.99, -0.45, 0.6, 1))):
-        x, mu = attenuation_knots(intensity)
-        sampled = random.uniform(-1, 1, 1000)
-        np.testing.assert_allclose(np.interp(sampled, x, mu), attenuation(intensity.to_hu(sampled)), atol=1e-7)
-        assert mu[0] == 0 and np.all(np.diff(x) > 0) and np.all(np.diff(mu) > 0)
-
-
-@pytest.mark.parametrize(
-    ("when", "gamma", "says"),
-    [
-        ("always", None, "consistency: found"),
-        ("", None, "consistency: found"),
-        ("3,,5", None, "consistency: found"),
-        ("3, 5", None, "consistency: found"),
-        ("0", None, "evaluation: found 0"),
-        ([3, -1], None, "evaluation: found -1"),
-        ("9" * 30, None, "evaluation: found 9"),
-        ("every", -1.0, "--gamma"),
-        ("last", np.nan, "--gamma"),
-        ("off", 1.0, "--gamma"),
-    ],
-)
-def test_wrong_use_is_refused(when: str | list[int], gamma: float | None, says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        Pull.of(when, gamma)
+    inside[20:44, 24:40, 16:50] = 0.02
+    views = chest.geometry.views
+    ball = {view.name: x2ct.XRay.of(project(inside, grid.index_to_mm, view, threads=1)) for view in views}
+    sampler = x2ct.Sampler(chest, precision="f32", threads=1, grid=grid)
+    told = sampler.run(**ball, geometry=chest.geometry, mean=True, consistency="last", gamma=100).report["consistency"]
+    assert told["method"] == "closed form"
+    assert all(view["rays"] == 1 and view["rms_after"] < 0.5 * view["rms_before"] for view in told["views"])
 
 
 def test_the_command_line_pulls(tiny: Bundle, tmp_path: Path) -> None:

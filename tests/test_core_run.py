@@ -35,10 +35,8 @@ def test_same_bytes_in_repeated_runs_and_for_any_threads(solver: str, threads: i
 def test_a_preview_is_what_the_network_said_and_stays(solver: str) -> None:
     """In the network's unit, and in HU where there are knots; also where the step makes a derivative in D's place."""
     table = _core.Table.make(solver, _core.schedule("edm", 5, 0.03, 20.0))
-    knots = ((-1000.0, 0.0, 1500.0), (-1.0, 0.2, 1.0))
     said: list[npt.NDArray[np.float32]] = []
     plain: list[npt.NDArray[np.float32]] = []
-    in_hu: list[npt.NDArray[np.float32]] = []
 
     def network(x: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
         said.append(denoiser(x, sigma))
@@ -46,20 +44,6 @@ def test_a_preview_is_what_the_network_said_and_stays(solver: str) -> None:
 
     _core.run(network, table, SHAPE, seed=1, preview=lambda done, total, sigma, x: plain.append(x))
     assert all(np.array_equal(shown, one) for shown, one in zip(plain, said, strict=True))
-    _core.run(denoiser, table, SHAPE, seed=1, preview=lambda *now: in_hu.append(now[3]), preview_in=knots)
-    assert all(np.array_equal(shown, _core.to_hu(*knots, one)) for shown, one in zip(in_hu, said, strict=True))
-    with pytest.raises(InputError, match="knots"):
-        _core.run(denoiser, table, SHAPE, seed=1, preview=lambda *_: None, preview_in=((0.0,), (0.0,)))
-
-
-@pytest.mark.parametrize("solver", ["euler", "ipndm-4"])
-def test_a_result_in_hu_has_the_bits_of_one_that_is_mapped_later(solver: str) -> None:
-    table = _core.Table.make(solver, _core.schedule("edm", 5, 0.03, 20.0))
-    knots = ((-1000.0, 0.0, 1500.0), (-1.0, 0.2, 1.0))
-    wanted = _core.to_hu(*knots, _core.run(denoiser, table, SHAPE, seed=1))
-    assert _core.run(denoiser, table, SHAPE, seed=1, result_in=knots).tobytes() == wanted.tobytes()
-    with pytest.raises(InputError, match="knots"):
-        _core.run(denoiser, table, SHAPE, seed=1, result_in=((0.0,), (0.0,)))
 
 
 def test_progress_counts_evaluations() -> None:

@@ -104,15 +104,18 @@ class Seer:
         self.case, self.known, self.share = case, known, share
         self.plain = case.truth if always is None else always.put(case.truth, GRID.index_to_mm)
 
-    def mean(self, xrays, geometry) -> np.ndarray:
-        image = xrays["ap"].image
+    def set_xrays(self, xrays, geometry) -> None:
+        self.image = xrays["ap"].image
+
+    def mean(self) -> np.ndarray:
+        image = self.image
         off, finding = min(((float(np.abs(image - other).max()), f) for other, f in self.known), key=lambda x: x[0])
         if float(np.abs(image - self.case.xrays[0]).max()) <= off:
             return self.plain
         return self.plain + np.float32(self.share) * (finding.put(self.case.truth, GRID.index_to_mm) - self.case.truth)
 
-    def sample(self, xrays, geometry, seed: int) -> np.ndarray:
-        return self.mean(xrays, geometry) + np.random.default_rng(seed).normal(0, 30, GRID.shape).astype(np.float32)
+    def sample(self, seed: int) -> np.ndarray:
+        return self.mean() + np.random.default_rng(seed).normal(0, 30, GRID.shape).astype(np.float32)
 
 
 def summary(case: Case, model: Seer) -> list[dict]:

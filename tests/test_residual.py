@@ -53,8 +53,8 @@ def compared(
     """The residuals of a CT without data consistency."""
     pitch = bundle.xray.spacing_mm if geometry is None else None
     xrays = {name: x2ct.XRay.of(picture, pitch) for name, picture in pictures.items()}
-    ready = conditions(bundle, xrays, geometry)
-    before, after = Reprojection(xrays, geometry, ready, bundle, bundle.grid, 1).finish(attenuation(hu))
+    views = conditions(bundle, xrays, geometry).measured
+    before, after = Reprojection(views, bundle, bundle.grid, 1).finish(attenuation(hu))
     assert after is None
     return before
 

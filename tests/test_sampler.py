@@ -67,21 +67,45 @@ def test_what_a_view_shows_on_the_patients_right_is_on_the_right(sampler: x2ct.S
     assert hu[20:, :, 20:].min() > hu[:, :, :12].max() + 500
 
 
-def test_one_study_is_conditioned_once_for_many_seeds(sampler: x2ct.Sampler, tiny_path: Path) -> None:
+def test_xrays_that_are_set_are_encoded_once_for_many_seeds(sampler: x2ct.Sampler, tiny_path: Path) -> None:
     ap, lateral = flat_xray(), flat_xray(2.0)
-    first, second = (sampler.run(ap=ap, lateral=lateral, seed=seed) for seed in (0, 1))
+    sampler.set_xrays(ap=ap, lateral=lateral)
+    first, second = (sampler.run(seed=seed) for seed in (0, 1))
     assert (first.report["condition_reused"], second.report["condition_reused"]) == (False, True)
+    assert first.report["timings"]["condition_s"] > second.report["timings"]["condition_s"] == 0
     assert not np.array_equal(first.volume.hu, second.volume.hu)
     alone = x2ct.Sampler(tiny_path, precision="f32", threads=1).sample(ap=ap, lateral=lateral, seed=1)
     np.testing.assert_array_equal(second.volume.hu, alone.hu)
 
 
-def test_another_study_is_conditioned_anew(sampler: x2ct.Sampler) -> None:
+def test_xrays_of_a_run_go_before_those_that_were_set(sampler: x2ct.Sampler) -> None:
     ap, lateral = flat_xray(), flat_xray(2.0)
     for others in ({"ap": lateral, "lateral": ap}, {"ap": ap}, {"pa": ap, "lateral": lateral}):
         both = sampler.run(ap=ap, lateral=lateral, mean=True)
         assert not sampler.run(**others, mean=True).report["condition_reused"]
     assert abs(sampler.sample(ap=ap, mean=True).hu - both.volume.hu).max() > 50
+
+
+def test_without_xrays_nothing_is_made(tiny_path: Path) -> None:
+    fresh = x2ct.Sampler(tiny_path, precision="f32", threads=1)
+    with pytest.raises(InputError, match="expected at least one of ap, pa, lateral"):
+        fresh.run()
+    fresh.set_xrays(ap=flat_xray())
+    with pytest.raises(InputError, match="expected at least one of ap, pa, lateral"):
+        fresh.set_xrays()
+    assert fresh.run(mean=True).report["inputs"][0]["view"] == "ap"  # what is refused changes nothing
+
+
+@pytest.mark.parametrize("options", [{}, {"mean": True}, {"samples": 2}])
+def test_hu_are_the_networks_unit_mapped(sampler: x2ct.Sampler, options: dict[str, object]) -> None:
+    """To the bit where nothing follows the map; a mean of several is taken after it."""
+    ap, seen = flat_xray(), list[np.ndarray]()
+    raw = sampler.run(ap=ap, raw=True, preview=lambda *now: seen.append(now[3].hu), **options)  # type: ignore[arg-type]
+    hu = sampler.run(ap=ap, **options).volume.hu  # type: ignore[arg-type]
+    assert raw.residuals == ()
+    assert max(np.abs(one).max() for one in (raw.volume.hu, *seen)) < 2
+    tolerance = 0.01 if "samples" in options else 0.0
+    np.testing.assert_allclose(sampler.bundle.intensity.to_hu(raw.volume.hu), hu, rtol=0, atol=tolerance)
 
 
 def test_threads_take_turns(sampler: x2ct.Sampler) -> None:

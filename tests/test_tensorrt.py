@@ -18,11 +18,11 @@ import pytest
 
 from tests.processes import shared_library, status_in_a_fresh_process
 from x2ct import _core
+from x2ct.built import engines
 from x2ct.built.cache import Cache, Recipe, copy_to
 from x2ct.built.plans import Machine, Volumes, find, inputs_for, recipe
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError, MissingRuntimeError
-from x2ct.networks import artefacts_of
 from x2ct.runtimes import Choice
 
 ROOT = Path(__file__).parents[1]
@@ -286,9 +286,9 @@ def test_a_folder_of_plans_needs_trust(
         look(cache, tiny, "auto", 32, 32, 40, **trusted)
     monkeypatch.setattr(Machine, "here", lambda device: HERE)
     chosen = Choice("cuda:0", "tensorrt", "auto", "", artefacts=folder, trust=True)
-    assert {Path(path).parent for path in artefacts_of(tiny, tiny.grid, chosen)[1].values()} == {tmp_path / "plans"}
     with pytest.raises(InputError, match=rf"stale: precision '{precision}' where 'f16' is needed"):
         look(cache, tiny, "f16", 32, 32, 32, **trusted)
+    assert {Path(path).parent for path in engines.find(tiny, tiny.grid, chosen)[1].values()} == {tmp_path / "plans"}
 
 
 def test_a_folder_of_plans_that_says_nothing_is_refused(cache: Cache, tiny: Bundle, tmp_path: Path) -> None:
@@ -354,12 +354,12 @@ def test_the_typed_graph_is_made_once_and_runs(tiny: Bundle, tmp_path: Path) -> 
     np.testing.assert_allclose(network(inputs)["denoised"], wanted, atol=1e-3)
 
 
-def test_a_network_is_opened_from_its_artefact(tiny: Bundle, tmp_path: Path) -> None:
+def test_a_network_is_opened_from_its_compiled_engine(tiny: Bundle, tmp_path: Path) -> None:
     """What a graph's file name is mapped to is opened in its place, by the core."""
     from x2ct.runtimes import find_runtime
 
-    def networks(artefacts: dict[str, str]) -> _core.Networks:
-        made = _core.Networks(
+    def pipeline(files: dict[str, str]) -> _core.Pipeline:
+        return _core.Pipeline(
             str(tiny.path),
             tiny.checksum,
             backend="openvino",
@@ -369,16 +369,14 @@ def test_a_network_is_opened_from_its_artefact(tiny: Bundle, tmp_path: Path) -> 
             threads=1,
             shape=tiny.grid.shape,
             voxel_mm=tiny.grid.spacing_mm,
-            artefacts=artefacts,
+            engines=files,
         )
-        made.compile(made.plan(4))
-        return made
 
     copy = tmp_path / "elsewhere.onnx"
     shutil.copy(tiny.file_of(tiny.networks.denoiser), copy)
-    assert networks({"denoiser.onnx": str(copy)}).precision == "f32"
+    assert pipeline({"denoiser.onnx": str(copy)}).precisions["denoiser"] == "f32"
     with pytest.raises(InputError, match=r"none\.onnx: file: found none, expected an ONNX network"):
-        networks({"denoiser.onnx": str(tmp_path / "none.onnx")})
+        pipeline({"denoiser.onnx": str(tmp_path / "none.onnx")})
 
 
 # ------------------------------------------------------------------------------------------------ the proof

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import pytest
 
 import x2ct
 from tests import tiny_bundle
-from x2ct import _core
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.grid import Grid
 from x2ct.memory import parse_bytes
@@ -42,22 +43,18 @@ def test_a_grid_of_ones_own_lies_about_the_origin(tiny_path: Path, grid: Grid) -
         x2ct.Sampler(tiny_path, grid=Grid((60, 48, 96))).compile()
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_tiles_give_what_the_whole_gives(
-    tiny_path: Path, grid: Grid, keep: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tiles_give_what_the_whole_gives(tiny_path: Path, grid: Grid) -> None:
     """The tiny lift and denoiser look no further than their own cells, so that a halo of one stride is ample."""
     given = {"ap": xray(1), "lateral": xray(2), "seed": 4}
     whole = x2ct.Sampler(tiny_path, precision="f32", threads=1, grid=grid).sample(**given)
-    cost = {"condition_bytes": 0.0 if keep else 1e6, "grid_bytes": 0.0, "denoiser_bytes": 1000.0, "lift_bytes": 1.0}
-    tile = 32 * 32 * 48 * (1012.0 + 3 * cost["condition_bytes"])
-    small = _core.plan_tiles(SHAPE, 8, 8, 8, int(tile if keep else tile * 4), fixed=0, **cost)
-    monkeypatch.setattr(_core.Networks, "plan", lambda networks, volumes: small)
-    result = x2ct.Sampler(tiny_path, precision="f32", threads=1, grid=grid, memory=1 << 30).run(**given)
-    tiles = result.report["tiles"]
-    assert tiles["lift"] == ("once" if keep else "each tile")
-    assert tiles["count"] != [1, 1, 1]
-    np.testing.assert_allclose(result.volume.hu, whole.hu, atol=0.01)
+    with pytest.raises(MemoryLimitError) as least:
+        x2ct.Sampler(tiny_path, precision="f32", threads=1, grid=grid, memory=1 << 20).compile()
+    budget = re.search(r"at least (\d+) MiB", str(least.value))
+    assert budget is not None
+    for mib in (int(budget[1]), int(budget[1]) + 2):
+        result = x2ct.Sampler(tiny_path, precision="f32", threads=1, grid=grid, memory=mib << 20).run(**given)
+        assert result.report["tiles"]["count"] != [1, 1, 1]
+        np.testing.assert_allclose(result.volume.hu, whole.hu, atol=0.01)
 
 
 def peak_of_two_studies(tmp_path: Path, model: str, side: int, budget: int) -> tuple[int, Any]:
@@ -139,16 +136,25 @@ def test_many_samples_are_the_single_ones_their_mean_and_their_spread(tiny_path:
     assert sampler.run(**given).spread is None
 
 
-def test_an_ensemble_of_large_offset_keeps_its_spread() -> None:
-    random = np.random.default_rng(0)
-    volumes = [(30000 + random.normal(0, 1, (9, 8, 7))).astype(np.float32) for _ in range(50)]
-    ensemble = _core.Ensemble()
-    for volume in volumes:
-        ensemble.add(volume)
-    stack = np.stack(volumes).astype(np.float64)
-    mean, deviation = ensemble.finish()
-    np.testing.assert_allclose(mean, stack.mean(0), atol=0.01)
-    np.testing.assert_allclose(deviation, stack.std(0, ddof=1), atol=0.01)
+def keep(shown: list[x2ct.Volume], done: int, total: int, sigma: float, ct: x2ct.Volume) -> None:
+    shown.append(ct)
+
+
+def test_samples_are_the_same_whether_somebody_looks_on_or_keeps_them(tiny_path: Path) -> None:
+    """A callback may keep what it is handed, or let go of it at once; the mean knows the sample all the same."""
+    sampler = x2ct.Sampler(tiny_path, precision="f32", threads=1)
+    sampler.set_xrays(ap=xray(1), lateral=xray(2))
+    alone = sampler.run(seed=7, samples=3, steps=3)
+    kept: list[x2ct.Volume] = []
+    for each in (lambda number, ct: kept.append(ct), lambda number, ct: None):
+        shown: list[x2ct.Volume] = []
+        told = sampler.run(seed=7, samples=3, steps=3, each=each, preview=partial(keep, shown))
+        assert alone.spread is not None and told.spread is not None
+        np.testing.assert_array_equal(told.volume.hu, alone.volume.hu)
+        np.testing.assert_array_equal(told.spread.hu, alone.spread.hu)
+        for ct, last in zip(kept, shown[2::3], strict=True):  # a last step to sigma 0 lands on D
+            np.testing.assert_array_equal(ct.hu, last.hu)
+    np.testing.assert_array_equal(kept[0].hu, sampler.sample(seed=7, steps=3).hu)
 
 
 def test_files_of_many_samples_appear_together_or_not_at_all(tiny_path: Path, tmp_path: Path) -> None:

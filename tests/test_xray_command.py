@@ -16,7 +16,7 @@ import x2ct
 from benchmarks import input_files as files
 from tests.commandline import run
 from x2ct.bundle import Bundle
-from x2ct.conditioning import conditions
+from x2ct.conditioning import conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.radiograph import ReadOptions, XRay
@@ -61,8 +61,9 @@ def test_what_it_writes_is_what_sample_reads_from_the_file(
     assert around.valid.tolist() == straight.valid.tolist()
     assert [stage["name"] for stage in done["stages"]] == STAGES
     told = [f"{name}: {line}" for line in done["assumptions"]]
-    assert told == [line for line in straight.assumptions if line.startswith(f"{name}: ")]
-    assert done["warnings"] == [line for line in straight.warnings if line.startswith(f"{name}: ")]
+    study = study_of(bundle, {name: XRay.load(path)})
+    assert told == [line for line in study.assumptions if line.startswith(f"{name}: ")]
+    assert done["warnings"] == [line for line in study.warnings if line.startswith(f"{name}: ")]
 
 
 def test_line_integrals_are_only_placed(tmp_path: Path, tiny_path: Path) -> None:

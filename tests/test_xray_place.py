@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from benchmarks import input_files as files
 from tests.xray_files import SHOWN, TRUTH, on_detector, says
 from x2ct.bundle import Bundle
-from x2ct.conditioning import conditions
+from x2ct.conditioning import conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import View
 from x2ct.radiograph import ReadOptions, XRay
@@ -228,7 +228,7 @@ def test_a_frontal_view_is_not_taken_for_a_lateral(tmp_path: Path, tiny: Bundle)
         conditions(tiny, {"ap": lateral})
     assert conditions(tiny, {"lateral": lateral}).valid.tolist() == [[0.0, 1.0]]
     pa = XRay.load(files.dicom(tmp_path / "b.dcm", SHOWN, ViewPosition="PA"))
-    assert any("calls itself pa" in line for line in conditions(tiny, {"ap": pa}).warnings)
+    assert any("calls itself pa" in line for line in study_of(tiny, {"ap": pa}).warnings)
 
 
 @pytest.mark.parametrize(
@@ -248,5 +248,5 @@ def test_the_wrong_part_of_a_body_is_a_warning(tmp_path: Path) -> None:
     chest = Bundle.load("chest")
     for part, warned in (("FOOT", True), ("CHEST", False), ("LUNG", False), ("", False)):
         xray = XRay.load(files.dicom(tmp_path / "a.dcm", SHOWN, BodyPartExamined=part))
-        ready = conditions(chest, {"ap": xray})
-        assert any("shows FOOT; the model was trained on chest" in line for line in ready.warnings) == warned
+        warnings = study_of(chest, {"ap": xray}).warnings
+        assert any("shows FOOT; the model was trained on chest" in line for line in warnings) == warned

@@ -4,7 +4,7 @@ Arrays are float32, C-contiguous unless said otherwise. Errors are those of `x2c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, TypedDict
+from typing import ClassVar, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -289,9 +289,6 @@ def build_plan(
         Cancelled: by `progress`.
     """
 
-class Correction:
-    """What is done to D before a step."""
-
 class ViewConsistency(TypedDict):
     """One X-ray in consistency.
 
@@ -310,68 +307,6 @@ class ViewConsistency(TypedDict):
 MeasuredView = tuple[str, npt.ArrayLike, npt.ArrayLike, npt.ArrayLike, bool]
 """Name, P (3, 4), line integrals (rows, cols), where the detector measured (rows, cols), whether it is calibrated."""
 
-class Consistency(Correction):
-    """Pulls D towards the X-rays that it was made from (csrc/include/x2ct/consistency.h has the mathematics).
-
-    Args:
-        shape: (X, Y, Z) of D.
-        index_to_mm: (4, 4) voxel index -> patient mm.
-        x, mu: the knots of the piecewise linear map between the network's unit and attenuation per mm.
-        views: the X-rays.
-        gamma: strength, 0 to 1e6; at 1 a ray that crosses the whole grid alone keeps half of its residual.
-        evaluations: after which, from 1; none: after each.
-        rounds: of solving and clamping; 0 leaves it to the core.
-        cg_steps: in each round, where there is no closed form.
-        closed: use the closed form where there is one.
-        threads: 0 takes every processor; the result does not depend on it.
-
-    Raises:
-        InputError: sizes that don't fit, or no ray that is known to lie in the grid.
-    """
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        index_to_mm: npt.ArrayLike,
-        x: Sequence[float],
-        mu: Sequence[float],
-        views: Sequence[MeasuredView],
-        gamma: float = 1.0,
-        evaluations: Sequence[int] = ...,
-        rounds: int = 0,
-        cg_steps: int = 3,
-        closed: bool = True,
-        threads: int = 0,
-    ) -> None: ...
-    def pull(self, mu: FloatArray) -> FloatArray:
-        """Attenuation (X, Y, Z) per mm, pulled. Raises X2CTError if an X-ray that is not calibrated can't be fitted."""
-
-    @property
-    def uncorrected(self) -> FloatArray | None:
-        """Attenuation (X, Y, Z) per mm of D before the latest run's first data-consistency step; None before a run."""
-
-    @property
-    def views(self) -> list[ViewConsistency]: ...
-    @property
-    def closed(self) -> bool:
-        """Whether it has the closed form."""
-
-    @property
-    def rounds(self) -> int: ...
-
-GAMMA: float
-"""The usual strength."""
-
-def pulled_after(when: str, evaluations: int) -> list[int]:
-    """After which of a run's evaluations, from 1: none for "off", the "last", "every" one, or those named, "3,5,6".
-
-    Raises:
-        InputError: another word, or an evaluation that there is not.
-    """
-
-def attenuation_knots(hu: Sequence[float], x: Sequence[float]) -> tuple[list[float], list[float]]:
-    """The knots (x, mu) of the map between the network's unit and attenuation per mm, from where mu rises."""
-
 def to_hu(hu: Sequence[float], x: Sequence[float], values: FloatArray, threads: int = 0) -> FloatArray:
     """The network's unit in HU, clipped to the window: a new array. The result does not depend on the threads.
 
@@ -382,19 +317,6 @@ def to_hu(hu: Sequence[float], x: Sequence[float], values: FloatArray, threads: 
     Raises:
         InputError: values of another kind, or knots that don't rise.
     """
-
-class Ensemble:
-    """The voxel-wise mean and standard deviation of volumes that come one by one (Welford 1962, Technometrics 4(3)).
-
-    Keeps two volumes, whatever the number of samples.
-    """
-
-    def __init__(self, threads: int = 0) -> None: ...
-    def add(self, volume: FloatArray) -> None:
-        """Takes one more sample, of the same shape as those before. Raises InputError."""
-
-    def finish(self) -> tuple[FloatArray, FloatArray]:
-        """The mean and the standard deviation (divided by n - 1; zeros for one). It starts anew then."""
 
 def rays_within(
     shape: Sequence[int], index_to_mm: npt.ArrayLike, views: Sequence[MeasuredView], threads: int = 0
@@ -491,12 +413,8 @@ class Sampler:
         cancel: CancelToken | None = None,
         preview: Preview | None = None,
         preview_every: int = 1,
-        preview_in: tuple[Sequence[float], Sequence[float]] | None = None,
-        correction: Correction | None = None,
-        result_in: tuple[Sequence[float], Sequence[float]] | None = None,
-        at_once: bool = False,
     ) -> FloatArray:
-        """Runs the table: float32 [X, Y, Z] in the network's unit, or in HU. The GIL is free meanwhile.
+        """Runs the table: float32 [X, Y, Z] in the network's unit. The GIL is free meanwhile.
 
         Args:
             table: what to run.
@@ -507,11 +425,6 @@ class Sampler:
             preview: called with the same and D, float32 [X, Y, Z] in the network's unit, after every `preview_every`
                 evaluations; what it raises ends the run too.
             preview_every: 1 or more.
-            preview_in: the knots (HU, x) of `to_hu`: D is then handed over in HU.
-            correction: changes D after each evaluation, before the step is taken from it.
-            result_in: the knots (HU, x) of `to_hu`: the result is then in HU, made on the sampler's device.
-            at_once: queues all evaluations before waiting for any, without any of the other options but seed and
-                sample; not even Ctrl-C ends such a run.
 
         Raises:
             Cancelled: by `cancel`. KeyboardInterrupt comes out after the evaluation that was going on.
@@ -583,13 +496,154 @@ def cone_view(
 def check_view(name: str, matrix: DoubleArray, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> None:
     """Raise InputError for a matrix from which no rays can be had, or a detector without size."""
 
-def volumes_kept(table: Table, *, many: bool, preview: bool, consistency: bool) -> int:
-    """How many float32 volumes of the grid a run holds at once: its registers, and what is asked for beside."""
+GAMMA: float
+"""The usual strength of data consistency."""
 
-class Networks:
-    """A bundle's three networks, compiled for one grid, and the sampler around the denoiser.
+MAX_GAMMA: float
+MAX_STEPS: int
+MAX_SAMPLES: int
 
-    The encoder is compiled at once; `plan` says what fits into memory, and `compile` does it.
+XRay = tuple[str, int, npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None, bool]
+"""Name, slot, line integrals (rows, columns), P (3, 4), the share of each pixel that was measured, calibrated."""
+
+class SampleOptions:
+    """What a run is asked for, but for its callbacks; see `x2ct.Sampler.run`.
+
+    Raises:
+        InputError: a seed outside of 0 to 2**64 - 1, or an empty list of noise levels. The rest is checked by
+            `sampling_plan`.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        sample: int = 0,
+        steps: int | None = None,
+        solver: str | None = None,
+        schedule: str | Sequence[float] | None = None,
+        mean: bool = False,
+        churn: float = 0.0,
+        samples: int = 1,
+        consistency: str | Sequence[int] = "off",
+        gamma: float | None = None,
+        raw: bool = False,
+    ) -> None: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def mean(self) -> bool: ...
+    @property
+    def churn(self) -> float: ...
+    @property
+    def consistency(self) -> str: ...
+    @property
+    def raw(self) -> bool: ...
+
+class SamplingPlan:
+    """The noise levels that a run visits, and the table that takes it there."""
+
+    @property
+    def table(self) -> Table: ...
+    @property
+    def schedule(self) -> str:
+        """ "tuned", the name of one of `schedules`, "explicit", or "posterior mean"."""
+
+    @property
+    def sigmas(self) -> list[float]:
+        """The noise levels, falling, in the network's unit; the final 0 is not among them."""
+
+    @property
+    def corrected(self) -> list[int]:
+        """After which evaluations, from 1, data consistency is applied."""
+
+    @property
+    def gamma(self) -> float: ...
+    @property
+    def evaluations(self) -> int:
+        """Of all samples."""
+
+class _Diffusion(Protocol):
+    @property
+    def sigma_min(self) -> float: ...
+    @property
+    def sigma_max(self) -> float: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def solver(self) -> str: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def schedules(self) -> Mapping[int, Sequence[float]]: ...
+
+def sampling_plan(diffusion: _Diffusion, options: SampleOptions) -> SamplingPlan:
+    """Plan what is asked for; what isn't is what the bundle says.
+
+    Raises:
+        InputError: an unknown name, a number that can't be had, or options that contradict each other.
+    """
+
+def conditions(
+    matrices: Sequence[npt.ArrayLike], shape: Sequence[int], spacing_mm: Sequence[float], xrays: Sequence[XRay]
+) -> tuple[FloatArray, FloatArray, FloatArray, list[MeasuredView]]:
+    """Bring X-rays onto the encoder's picture.
+
+    Args:
+        matrices: P (3, 4) of a bundle's views.
+        shape: (rows, columns) of the picture.
+        spacing_mm: its row and column pitch at the isocentre.
+        xrays: one or more.
+
+    Returns:
+        [1, V, 1, H, W] line integrals, [1, V] with 1 where there is an X-ray, [1, V, 3, 4] patient mm to pixels, and
+        each X-ray on the picture.
+
+    Raises:
+        InputError: no X-ray, two in one slot, or one whose values or geometry can't be.
+    """
+
+class PrecisionInfo(TypedDict):
+    """What each network computes in; of the lift "" before X-rays are set."""
+
+    encoder: str
+    lift: str
+    denoiser: str
+
+class ConsistencyInfo(TypedDict):
+    """What data consistency did in a run; no views where it was off."""
+
+    evaluations: list[int]
+    gamma: float
+    closed: bool
+    rounds: int
+    views: list[ViewConsistency]
+
+class RunTimes(TypedDict):
+    """Where the latest run's time went, in seconds; `kernel_s`, `gap_s` and `waits` are of its last sample.
+
+    `compile_s` and `condition_s` are 0 unless the run had to compile networks anew.
+    """
+
+    compile_s: float
+    condition_s: float
+    loop_s: float
+    network_s: float
+    consistency_s: float
+    kernel_s: float
+    gap_s: float
+    waits: int
+
+class DryRun(TypedDict):
+    """What a run would take: how many evaluations, and the seconds of one."""
+
+    evaluations: int
+    per_evaluation_s: float
+
+class Pipeline:
+    """One model, compiled for one device and one grid: X-rays in, a CT out. One call at a time.
 
     Args:
         folder: a bundle's, which has been checked: only its model.json is read again.
@@ -600,11 +654,13 @@ class Networks:
         voxel_mm: (x, y, z).
         memory: bytes that the process may take; 0 is what the machine has free.
         halo: of tiles, in voxels; below 0, the denoiser's receptive radius.
-        artefacts: by a graph's file name in the bundle, what the backend opens in its place, where it opens no ONNX.
+        engines: by a graph's file name in the bundle, the compiled engine that the backend opens in its place.
+        first: the networks are compiled for runs like this one.
 
     Raises:
         InputError: a bundle that changed, or a grid that the model can't take.
         MissingRuntimeError: the runtime refuses.
+        MemoryLimitError: no tile fits.
     """
 
     def __init__(
@@ -623,35 +679,59 @@ class Networks:
         halo: int = -1,
         provider: str = "",
         provider_options: Mapping[str, str] = ...,
-        artefacts: Mapping[str, str] = ...,
+        engines: Mapping[str, str] = ...,
+        first: SampleOptions = ...,
     ) -> None: ...
-    def plan(self, volumes: int) -> TilePlan:
-        """What fits, for runs that keep so many volumes. Raises MemoryLimitError if no tile does."""
+    def set_xrays(self, xrays: Sequence[XRay]) -> None:
+        """Run encoder and lift. Raises InputError as `conditions` does."""
 
-    def compile(self, plan: TilePlan) -> None:
-        """Compiles the denoiser; what was compiled before goes first, and its conditions with it."""
+    def run(
+        self,
+        options: SampleOptions,
+        *,
+        progress: Progress | None = None,
+        preview: Preview | None = None,
+        preview_every: int = 1,
+        each: Callable[[int, FloatArray], object] | None = None,
+        uncorrected: Callable[[int, FloatArray], object] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """Sample. The GIL is free meanwhile, and Ctrl-C ends the run between two evaluations.
 
-    def condition_on(self, views: FloatArray, valid: FloatArray, matrices: FloatArray) -> None:
-        """Runs the encoder, and the lift or what will run it. [1, V, 1, H, W], [1, V] and [1, V, 3, 4]."""
+        Args:
+            options: what is asked for.
+            progress: called with (evaluations done, of how many, sigma) after each, of all samples together.
+            preview: called with the same and the denoised volume [X, Y, Z], before `progress`.
+            preview_every: so many evaluations; 1 or more.
+            each: called with each sample's place, from 0, and the sample.
+            uncorrected: called after each sample with data consistency, with attenuation per mm [X, Y, Z] of the
+                denoised volume before its first step.
+            cancel: looked at before each evaluation.
+
+        Returns:
+            The volume, float32 [X, Y, Z], of several samples their mean, and their standard deviation, None of one; in
+            HU, or in the network's unit where `options.raw`.
+
+        Raises:
+            InputError: options that can't be, or no X-rays.
+            Cancelled: by `cancel`. What a callback raises ends the run too.
+        """
+
+    def dry_run(self, options: SampleOptions) -> DryRun:
+        """Run the first two evaluations. Raises as `run`."""
 
     @property
-    def counted(self) -> bool:
-        """Whether the last plan had to count memory: it may come out otherwise for another number of volumes."""
+    def tiles(self) -> TilePlan: ...
+    @property
+    def views(self) -> list[MeasuredView]:
+        """The X-rays as the networks see them, in the order of `set_xrays`."""
 
     @property
-    def sampler(self) -> Sampler:
-        """The loop over the denoiser, after `compile`."""
-
+    def consistency(self) -> ConsistencyInfo: ...
     @property
-    def encoder_precision(self) -> str: ...
+    def times(self) -> RunTimes: ...
     @property
-    def lift_precision(self) -> str:
-        """Empty before `condition_on`."""
-
-    @property
-    def precision(self) -> str:
-        """The denoiser's, read back from the compiled network."""
-
+    def precisions(self) -> PrecisionInfo: ...
     @property
     def runtime_version(self) -> str: ...
 
@@ -666,9 +746,6 @@ def run(
     threads: int = 0,
     preview: Preview | None = None,
     preview_every: int = 1,
-    preview_in: tuple[Sequence[float], Sequence[float]] | None = None,
-    correction: Correction | None = None,
-    result_in: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> FloatArray:
     """The same loop with a Python function as the network: x of `shape` and sigma in, the denoised x out."""
 
@@ -712,13 +789,4 @@ def resample(
 
     Raises:
         InputError: an empty shape, or a spacing that is not above 0.
-    """
-
-def onto_grid(
-    image: FloatArray, P: npt.ArrayLike, shape: tuple[int, int], spacing_mm: tuple[float, float]
-) -> tuple[FloatArray, DoubleArray]:
-    """A picture resampled about its middle so that its pixel measures `spacing_mm` at the isocentre, and its matrix.
-
-    Raises:
-        InputError: as `resample`; or the view doesn't see the isocentre.
     """

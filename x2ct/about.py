@@ -144,14 +144,16 @@ def solver_table(
     Raises:
         InputError: the bundle can't be opened, or there is no such solver, schedule or number of steps.
     """
+    from x2ct import _core
     from x2ct.bundle import DEFAULT, Bundle
-    from x2ct.schedules import plan
+    from x2ct.sampler import plan_facts
 
-    planned = plan(Bundle.load(bundle or DEFAULT).diffusion, solver=solver, steps=steps, schedule=schedule)
-    table = planned.table
+    options = _core.SampleOptions(solver=solver, steps=steps, schedule=schedule)
+    plan = _core.sampling_plan(Bundle.load(bundle or DEFAULT).diffusion, options)
+    table = plan.table
     return {
-        "text": f"schedule: {planned.schedule}\n{table.describe().rstrip()}",
-        **planned.facts(),
+        "text": f"schedule: {plan.schedule}\n{table.describe().rstrip()}",
+        **plan_facts(plan, options),
         "registers": table.registers,
         "start": {"scale": table.start_scale, "noise": table.start_noise},
         "columns": table.columns,

@@ -1,8 +1,8 @@
-"""From X-rays to what the networks read: pictures on the encoder's grid, and the matrices that say where they look.
+"""From X-rays to what the core's pipeline takes: an image on a detector, and the matrix that says where it looks.
 
-The encoder was trained on pictures of one size whose pixels measure the same at the isocentre. An X-ray from any other
-detector is resampled onto such a picture, and its projection matrix is composed with the same change of pixels, so that
-every voxel still finds its own ray.
+The encoder was trained on pictures of one size whose pixels measure the same at the isocentre. The core resamples an
+image of any other detector onto such a picture, and composes its projection matrix with the same change of pixels, so
+that every voxel still finds its own ray (csrc/core/xray.cpp).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,36 +21,70 @@ from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.radiograph import XRay
 
+if TYPE_CHECKING:
+    from x2ct import _core
+
 FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
-WHOLLY = 0.999  # the share of a pixel that must have been measured
+
+class DetectorImage(NamedTuple):
+    """One X-ray as the core takes it.
+
+    Attributes:
+        name: "ap", "pa" or "lateral".
+        slot: which of the bundle's views it is.
+        image: (rows, columns) float32 line integrals, dimensionless, air 0.
+        matrix: 3x4, patient mm to its pixels.
+        measured: (rows, columns) float32, the share of each pixel that the detector measured, 0 to 1.
+        calibrated: whether the line integrals are known not only up to a scale and an offset.
+    """
+
+    name: str
+    slot: int
+    image: FloatArray
+    matrix: Matrix
+    measured: FloatArray
+    calibrated: bool
+
+
+@dataclass(frozen=True)
+class Study:
+    """A patient's X-rays as the core takes them, and what had to be assumed to make them.
+
+    Attributes:
+        images: one an X-ray, in their order.
+        assumptions: what the inputs did not say and was taken for granted, one line each.
+        warnings: what makes the result less trustworthy, one line each, by consequence.
+    """
+
+    images: tuple[DetectorImage, ...]
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """The inputs of encoder and lift, float32 and C-contiguous, and what had to be assumed to make them.
+    """The inputs of encoder and lift, float32 and C-contiguous, for code that evaluates them outside of the pipeline.
 
     Attributes:
         views: [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray.
         valid: [1, V]; 1 where there is an X-ray.
         matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
-        assumptions: what the inputs did not say and was taken for granted, one line each.
-        warnings: what makes the result less trustworthy, one line each, by consequence.
+        measured: each X-ray on the encoder's picture, with what of it a detector measured.
     """
 
     views: FloatArray
     valid: FloatArray
     matrices: FloatArray
-    assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
+    measured: tuple[_core.MeasuredView, ...]
 
 
-def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> Conditions:
-    """Bring X-rays onto the encoder's grid.
+def study_of(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> Study:
+    """Bring X-rays onto their detectors.
 
     Args:
-        bundle: says the grid, the encoder's picture and the views that it takes when no geometry is given.
+        bundle: says the views that are taken when no geometry is given, and what X-rays look like.
         xrays: by view name: "ap" or "pa", and "lateral"; at least one.
         geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
 
@@ -58,19 +93,16 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
             round, a view that the geometry lacks, or a size or spacing that contradicts it.
     """
     _check_study(xrays)
-    shape = bundle.xray.shape
-    slots = len(bundle.geometry.views)
-    views = np.zeros((1, slots, 1, *shape), np.float32)
-    valid = np.zeros((1, slots), np.float32)
-    matrices = np.stack([view.matrix for view in bundle.geometry.views])[None].astype(np.float64)
+    images: list[DetectorImage] = []
     assumptions: list[str] = []
     ranked: list[tuple[int, str]] = []
+    exact = geometry is not None
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
         view = view_of(name, bundle.geometry.views[slot], xray, geometry)
-        image, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=geometry is not None)
-        views[0, slot, 0], matrices[0, slot] = onto_grid(image, view.matrix, shape, bundle.xray.spacing_mm)
-        valid[0, slot] = 1.0
+        image, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=exact)
+        measured = xray.field_on(view, exact=exact)
+        images.append(DetectorImage(name, slot, image, view.matrix, measured, xray.calibrated))
         assumptions += [f"{name}: {line}" for line in (*assumed, *beam_notes(xray, geometry))]
         ranked += _ranked_doubts(name, xray, bundle)
     own = [name for name, xray in xrays.items() if not xray.beam]
@@ -79,57 +111,29 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
         assumptions.append(
             f"geometry: none given for {' and '.join(own)}, so the views are taken to be the model's own ({usual})"
         )
-    if len(xrays) == 1 and slots > 1:
+    if len(xrays) == 1 and len(bundle.geometry.views) > 1:
         line = f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data"
         ranked.append((_ONE_VIEW, line))
-    return Conditions(
-        views,
-        valid,
-        matrices.astype(np.float32),
-        tuple(assumptions),
-        _by_consequence(ranked),
-    )
+    return Study(tuple(images), tuple(assumptions), _by_consequence(ranked))
 
 
-def measured(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> npt.NDArray[np.bool_]:
-    """Where `Conditions.views` hold what a detector measured, and not the air that padding and shutters became.
-
-    Returns:
-        bool [V, H, W]; False in a slot without an X-ray.
-
-    Raises:
-        InputError: as `conditions`.
-    """
-    found = np.zeros((len(bundle.geometry.views), *bundle.xray.shape), np.bool_)
-    for name, xray in xrays.items():
-        slot = SLOT_OF[name]
-        view = view_of(name, bundle.geometry.views[slot], xray, geometry)
-        field = xray.field_on(view, exact=geometry is not None)
-        found[slot] = onto_grid(field, view.matrix, bundle.xray.shape, bundle.xray.spacing_mm)[0] > WHOLLY
-    return found
-
-
-def onto_grid(
-    image: FloatArray, matrix: Matrix, shape: tuple[int, int], spacing_mm: tuple[float, float]
-) -> tuple[FloatArray, Matrix]:
-    """Resample a picture about its middle so that its pixel measures what is wanted, and move its matrix with it.
+def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> Conditions:
+    """Bring X-rays onto the encoder's picture, as the pipeline does.
 
     Args:
-        image: (rows, columns) line integrals; beyond its edge lies air (0).
-        matrix: 3x4, patient mm to the picture's pixels.
-        shape: rows and columns wanted.
-        spacing_mm: row and column pitch wanted, measured at the isocentre, in mm.
-
-    Returns:
-        The picture (float32) and the 3x4 matrix from patient mm to its pixels. A picture that is as wanted comes back
-        with the same values.
+        bundle: as for `study_of`.
+        xrays: as for `study_of`.
+        geometry: as for `study_of`.
 
     Raises:
-        InputError: the view does not see the isocentre.
+        InputError: as `study_of`.
     """
     from x2ct import _core
 
-    return _core.onto_grid(np.ascontiguousarray(image, np.float32), matrix, shape, spacing_mm)
+    own = [view.matrix for view in bundle.geometry.views]
+    images = study_of(bundle, xrays, geometry).images
+    views, valid, matrices, measured = _core.conditions(own, bundle.xray.shape, bundle.xray.spacing_mm, images)
+    return Conditions(views, valid, matrices, tuple(measured))
 
 
 def _check_study(xrays: Mapping[str, object]) -> None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,10 +29,8 @@ import numpy.typing as npt
 
 from x2ct import _core
 from x2ct.bundle import Bundle
-from x2ct.conditioning import SLOT_OF, Conditions, measured
-from x2ct.geometry import MU_WATER_PER_MM, Geometry
+from x2ct.geometry import MU_WATER_PER_MM
 from x2ct.grid import Grid
-from x2ct.radiograph import XRay
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -111,32 +109,17 @@ class Reprojection:
         seconds: what projecting and comparing took so far.
 
     Args:
-        xrays: by view name.
-        geometry: where they were taken from; None for the model's own views.
-        ready: the X-rays on the encoder's picture.
+        views: the X-rays on the encoder's picture.
         bundle: the model.
         grid: of the CT.
         threads: 0 takes every processor; the result does not depend on it.
     """
 
-    def __init__(
-        self,
-        xrays: Mapping[str, XRay],
-        geometry: Geometry | None,
-        ready: Conditions,
-        bundle: Bundle,
-        grid: Grid,
-        threads: int = 0,
-    ) -> None:
+    def __init__(self, views: Sequence[_core.MeasuredView], bundle: Bundle, grid: Grid, threads: int = 0) -> None:
         started = time.perf_counter()
         self._grid, self._threads = grid, threads
         self._pitch_mm = bundle.xray.spacing_mm
-        seen = measured(bundle, xrays, geometry)
-        self._views: list[_core.MeasuredView] = [
-            (name, ready.matrices[0, slot], ready.views[0, slot, 0], seen[slot], xray.calibrated)
-            for name, xray in xrays.items()
-            for slot in (SLOT_OF[name],)
-        ]
+        self._views = list(views)
         within = _core.rays_within(grid.shape, grid.index_to_mm, self._views, threads)
         lengths = self._project(np.ones(grid.shape, np.float32))
         bodies = [(length > 0) & (np.asarray(view[2]) > AIR) for length, view in zip(lengths, self._views, strict=True)]
@@ -147,11 +130,10 @@ class Reprojection:
         self._uncorrected: list[list[FloatArray]] = []
         self.seconds = time.perf_counter() - started
 
-    def add(self, mu: npt.ArrayLike | None) -> None:
-        """Take a sample's attenuation per mm (X, Y, Z) before any data-consistency step; None where there is none."""
+    def add(self, sample: int, mu: npt.ArrayLike) -> None:
+        """Take a sample's number and its attenuation per mm (X, Y, Z) before any data-consistency step."""
         started = time.perf_counter()
-        if mu is not None:
-            self._uncorrected.append(self._project(mu))
+        self._uncorrected.append(self._project(mu))
         self.seconds += time.perf_counter() - started
 
     def finish(self, mu: npt.ArrayLike) -> tuple[tuple[Residual, ...], tuple[Residual, ...] | None]:

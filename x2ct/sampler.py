@@ -1,39 +1,33 @@
-"""The Python face of the C++ sampler: X-rays in, a CT volume and a report out.
+"""The Python face of the core's pipeline: X-rays in, a CT volume and a report out.
 
-`Sampler` compiles a bundle's three networks once, at the first run. A run brings the X-rays onto the encoder's grid
-(`x2ct.conditioning`), runs encoder and lift once, compiles schedule and solver to the core's coefficient table, and
-hands both to the core's loop, which evaluates the denoiser once per row. What comes back is in the network's unit; the
-bundle's intensity map turns it to HU.
+`Sampler` finds the runtime, brings the X-rays onto the model's detector (`x2ct.conditioning`) and hands them to
+`_core.Pipeline` (csrc/core/pipeline.cpp), which does everything else: it plans memory, compiles the three networks,
+runs encoder and lift, compiles schedule and solver to a table, samples, applies data consistency, and gives HU.
 """
 
 from __future__ import annotations
 
-import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from os import PathLike
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct import _core, report
 from x2ct._core import CancelToken
+from x2ct.built import engines
 from x2ct.bundle import Bundle
-from x2ct.conditioning import refuse_warnings
-from x2ct.consistency import facts as consistency_facts
+from x2ct.conditioning import Study, refuse_warnings, study_of
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry, attenuation
 from x2ct.grid import Grid
-from x2ct.networks import Budget
-from x2ct.preparation import Preparation, Ready
 from x2ct.radiograph import XRay
-from x2ct.request import Request
 from x2ct.residual import Reprojection, Residual
 from x2ct.residual import facts as residual_facts
 from x2ct.runtimes import choose
@@ -42,7 +36,6 @@ from x2ct.volume import Volume
 Progress = Callable[[int, int, float], None]
 Preview = Callable[[int, int, float, Volume], None]
 Each = Callable[[int, Volume], None]
-Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True)
@@ -63,42 +56,20 @@ class Result:
 
 
 @dataclass
-class _Spent:
-    """Seconds in the loop, over all samples so far."""
+class _Encoded:
+    """The X-rays that encoder and lift have run on.
 
-    loop_s: float = 0.0
-    network_s: float = 0.0
-    consistency_s: float = 0.0
+    Attributes:
+        xrays: by view name.
+        study: what the core was given of them.
+        seconds: that this and encoder and lift took.
+        reported: whether a run has reported these seconds.
+    """
 
-    def add(self, loop_s: float, timings: _core.TimingInfo) -> None:
-        """One more sample."""
-        self.loop_s += loop_s
-        self.network_s += timings["network_s"]
-        self.consistency_s += timings["correction_s"]
-
-    def facts(self, evaluations: int) -> dict[str, float]:
-        """The report's fields."""
-        return {
-            "loop_s": self.loop_s,
-            "consistency_s": self.consistency_s,
-            "per_evaluation_s": self.network_s / evaluations,
-            "outside_network_share": max(0.0, 1.0 - self.network_s / self.loop_s),
-        }
-
-
-def _volume_of(
-    run: Callable[Concatenate[Sampler, Arguments], Result],
-) -> Callable[Concatenate[Sampler, Arguments], Volume]:
-    """`run` without its report: the same arguments, written down once."""
-
-    @wraps(run)
-    def sample(sampler: Sampler, /, *args: Arguments.args, **given: Arguments.kwargs) -> Volume:
-        return run(sampler, *args, **given).volume
-
-    sample.__name__, sample.__qualname__ = "sample", "Sampler.sample"
-    sample.__signature__ = inspect.signature(run).replace(return_annotation="Volume")  # type: ignore[attr-defined]
-    sample.__doc__ = "One CT volume; takes what `run` takes, which also returns the report."
-    return sample
+    xrays: Mapping[str, XRay]
+    study: Study
+    seconds: float = 0.0
+    reported: bool = False
 
 
 class Sampler:
@@ -119,7 +90,7 @@ class Sampler:
         provider: ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; "" is the device's own. Of torch what
             it runs, "torchscript" or "aoti"; "" is a package where `x2ct export` made one, and else TorchScript.
         provider_options: handed to ONNX Runtime's provider as they are.
-        artefacts: a folder with what torch or TensorRT runs; by default this machine's cache.
+        artefacts: a folder with the compiled engines that torch or TensorRT runs; by default this machine's cache.
         trust: run what is in that folder also where another machine made it: it is code, and does what its maker wants.
 
     Raises:
@@ -149,19 +120,55 @@ class Sampler:
         if threads < 0:
             raise InputError.of("--threads", "value", found=threads, expected="0 (the runtime decides) or more")
         self._lock = threading.Lock()
-        self._threads = threads
+        self._threads, self._memory, self._halo = threads, memory, halo
         self._asked: dict[str, Any] = {"device": device, "backend": backend, "precision": precision, "threads": threads}
         self.choice = choose(device, backend, precision, provider, provider_options, str(artefacts), trust)
         started = time.perf_counter()
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self._load_s = time.perf_counter() - started
         self.grid = grid or self.bundle.grid
-        self._preparation = Preparation(self.bundle, self.grid, self.choice, threads, Budget(memory, halo))
+        self._pipeline: _core.Pipeline | None = None
+        self._engines, self._compile_s = "", 0.0
+        self._encoded: _Encoded | None = None
         self._asked |= {"memory": memory, "halo": halo}
         if self.choice.provider or self.choice.provider_options:
             self._asked |= {"provider": provider, "provider_options": dict(self.choice.provider_options)}
         if self.choice.artefacts:
             self._asked |= {"artefacts": self.choice.artefacts, "trust": trust}
+
+    def compile(self) -> None:
+        """Compile the networks now; otherwise the first run does.
+
+        Raises:
+            MissingRuntimeError: the runtime can't be opened, or refuses the precision.
+            MemoryLimitError: the networks don't fit.
+        """
+        with self._lock, _memory_limit("compiling the networks"):
+            self._compiled(_core.SampleOptions())
+
+    def set_xrays(
+        self,
+        *,
+        ap: XRay | None = None,
+        pa: XRay | None = None,
+        lateral: XRay | None = None,
+        geometry: Geometry | None = None,
+    ) -> None:
+        """Run encoder and lift on a patient's X-rays, for all runs that follow until others are set.
+
+        Args:
+            ap: the frontal X-ray, taken with the source in front of the patient.
+            pa: the frontal X-ray, taken with the source behind the patient, in place of `ap`.
+            lateral: the lateral X-ray. Any one view is enough.
+            geometry: where the X-rays were taken from; by default the model's own views.
+
+        Raises:
+            InputError: no X-ray, two frontal ones, or one that the geometry contradicts.
+            X2CTError: as `compile`.
+        """
+        xrays = _named(ap, pa, lateral)
+        with self._lock, _memory_limit("encoding the X-rays"):
+            self._encode(xrays, geometry, _core.SampleOptions())
 
     def run(
         self,
@@ -185,16 +192,16 @@ class Sampler:
         consistency: str | Sequence[int] = "off",
         gamma: float | None = None,
         strict: bool = False,
+        raw: bool = False,
     ) -> Result:
         """One CT volume and its report. The same inputs and seed give the same bytes.
 
         Args:
-            ap: the frontal X-ray, taken with the source in front of the patient.
-            pa: the frontal X-ray, taken with the source behind the patient, in place of `ap`.
-            lateral: the lateral X-ray. Any one view is enough.
-            geometry: where the X-rays were taken from; by default the model's own views.
-            seed: of the noise, 0 to 2**64 - 1. Runs with the same X-ray objects reuse what encoder and lift made of
-                them.
+            ap: a frontal X-ray to set before the run, see `set_xrays`. Without any, those that are set are used.
+            pa: a frontal X-ray that was taken from behind, in place of `ap`.
+            lateral: a lateral X-ray to set before the run.
+            geometry: where these were taken from.
+            seed: random seed of the noise, 0 to 2**64 - 1.
             steps: along the noise schedule; by default the bundle's. Heun evaluates twice a step.
             solver: one of the core's solvers; by default the bundle's.
             schedule: "tuned", one of the core's schedules, or falling noise levels; by default the list that
@@ -205,14 +212,17 @@ class Sampler:
                 alone would be.
             each: called with each sample's number, from 0, and the sample, which is not kept otherwise.
             progress: called with (evaluations done, of how many, sigma) after each; an exception from it ends the run.
-            preview: called with the same and what the network makes of the volume by then (in HU), before `progress`,
-                after every `preview_every` evaluations; an exception from it ends the run.
+            preview: called with the same and the denoised volume of that evaluation, before `progress`, after every
+                `preview_every` evaluations; an exception from it ends the run.
             preview_every: 1 or more.
             cancel: its `cancel()`, from any thread, ends the run before the next evaluation.
-            consistency: pull the volume towards the X-rays (see `x2ct.consistency`): "off", "last" (after the last
-                evaluation), "every" (after each), or after chosen evaluations, counted from 1: "3,5,6" or [3, 5, 6].
-            gamma: how strongly; by default `x2ct.consistency.GAMMA`.
+            consistency: when data consistency is applied, which moves the denoised volume so that it projects onto the
+                X-rays (csrc/include/x2ct/consistency.h has the equations): "off", "last" (after the last evaluation),
+                "every" (after each), or after chosen evaluations, counted from 1: "3,5,6" or [3, 5, 6].
+            gamma: its strength, 0 to 1e6; by default 10. At 1, a ray that crosses the whole grid alone keeps half of
+                its residual.
             strict: whether anything that the report would warn of is an error before the first evaluation.
+            raw: give volumes in the network's unit x in place of HU, without residuals: for tools that measure solvers.
 
         Raises:
             InputError: an argument is wrong or contradicts another; a warning, if `strict`.
@@ -220,12 +230,7 @@ class Sampler:
             Cancelled: cancelled between two evaluations.
         """
         started = time.perf_counter()
-        request = Request(
-            self.bundle.diffusion,
-            ap=ap,
-            pa=pa,
-            lateral=lateral,
-            geometry=geometry,
+        options = _core.SampleOptions(
             seed=seed,
             steps=steps,
             solver=solver,
@@ -235,59 +240,66 @@ class Sampler:
             samples=samples,
             consistency=consistency,
             gamma=gamma,
-            strict=strict,
+            raw=raw,
         )
-        spent, ensemble = _Spent(), _core.Ensemble(self._threads)
+        plan = _core.sampling_plan(self.bundle.diffusion, options)
         with self._lock, _memory_limit("sampling"):
-            ready = self._checked(request, self._preparation.ready(request, preview=preview is not None))
-            loop = ready.networks.sampler
-            reprojection = Reprojection(
-                request.xrays, request.geometry, ready.study.conditions, self.bundle, self.grid, self._threads
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict)
+            reprojection = None if raw else Reprojection(pipeline.views, self.bundle, self.grid, self._threads)
+            hu, deviation = pipeline.run(
+                options,
+                progress=progress,
+                preview=self._shown(preview),
+                preview_every=preview_every,
+                each=None if each is None else lambda sample, hu: each(sample, self._volume(hu)),
+                uncorrected=None if reprojection is None else reprojection.add,
+                cancel=cancel,
             )
-            knots = (self.bundle.intensity.hu, self.bundle.intensity.x)
-            for sample in range(samples):
-                looping = time.perf_counter()
-                hu = loop.run(
-                    request.table,
-                    seed=seed,
-                    sample=sample,
-                    progress=_of_all(progress, sample, samples),
-                    cancel=cancel,
-                    preview=self._shown(preview),
-                    preview_every=preview_every,
-                    preview_in=knots,
-                    correction=ready.correction,
-                    result_in=knots,
-                )
-                spent.add(time.perf_counter() - looping, loop.timings)
-                if ready.correction is not None:
-                    reprojection.add(ready.correction.uncorrected)
-                if each is not None:
-                    each(sample, self._volume(hu))
-                if samples > 1:
-                    ensemble.add(hu)
-                    del hu
-            last = loop.timings
-        if samples > 1:
-            volume, spread = map(self._volume, ensemble.finish())
-        else:
-            volume, spread = self._volume(hu), None
-        before, after = reprojection.finish(attenuation(volume.hu))
-        timings = {**spent.facts(request.evaluations), "residual_s": reprojection.seconds}
-        timings["total_s"] = time.perf_counter() - started
+            volume = self._volume(hu)
+            spread = None if deviation is None else self._volume(deviation)
+            times = pipeline.times
+            facts = self._report(options, plan, encoded, pipeline)
+            facts["consistency"] = _consistency_facts(options, pipeline.consistency, encoded.xrays)
+        before, after = ((), None) if reprojection is None else reprojection.finish(attenuation(volume.hu))
+        facts["residual"] = residual_facts(before, after)
+        facts["timings"] |= _rounded(
+            {
+                "loop_s": times["loop_s"],
+                "consistency_s": times["consistency_s"],
+                "per_evaluation_s": times["network_s"] / plan.evaluations,
+                "outside_network_share": max(0.0, 1.0 - times["network_s"] / times["loop_s"]),
+                "residual_s": 0.0 if reprojection is None else reprojection.seconds,
+                "total_s": time.perf_counter() - started,
+            }
+        )
         if self.choice.device != "cpu":  # by the device's clock, of the last sample
-            timings |= {"kernel_s": last["kernel_s"], "longest_gap_s": last["gap_s"], "waits": last["waits"]}
-        pulled = consistency_facts(request.pull, ready.correction, request.xrays, request.table.evaluations)
-        told = {"consistency": pulled, "residual": residual_facts(before, after)}
-        return Result(volume, {**self._report(request, ready, timings), **told}, spread, before)
+            longest = {"kernel_s": times["kernel_s"], "longest_gap_s": times["gap_s"], "waits": times["waits"]}
+            facts["timings"] |= _rounded(longest)
+        return Result(volume, facts, spread, before)
 
-    sample = _volume_of(run)
+    def sample(self, **arguments: Any) -> Volume:
+        """One CT volume; takes what `run` takes, which also returns the report."""
+        return self.run(**arguments).volume
 
-    def rehearse(self, **arguments: Any) -> dict[str, Any]:
+    def dry_run(
+        self,
+        *,
+        ap: XRay | None = None,
+        pa: XRay | None = None,
+        lateral: XRay | None = None,
+        geometry: Geometry | None = None,
+        strict: bool = False,
+        **options: Any,
+    ) -> dict[str, Any]:
         """What `run` with the same arguments would do and take, found out by its first two evaluations.
 
         Args:
-            arguments: `run`'s, but for the callbacks.
+            ap: as of `run`.
+            pa: as of `run`.
+            lateral: as of `run`.
+            geometry: as of `run`.
+            strict: as of `run`.
+            options: `run`'s others, but for the callbacks.
 
         Returns:
             The report as far as it is known before a run, and in `estimate` the seconds of what is left (`seconds`),
@@ -296,96 +308,179 @@ class Sampler:
         Raises:
             X2CTError: as `run` would.
         """
-        request = Request(self.bundle.diffusion, **arguments)
-        moments: list[float] = []
-
-        def stop(done: int, total: int, sigma: float) -> None:
-            moments.append(time.perf_counter())
-            if done == 2:
-                raise _Rehearsed
-
+        asked = _core.SampleOptions(**options)
+        plan = _core.sampling_plan(self.bundle.diffusion, asked)
         with self._lock, _memory_limit("sampling"):
-            ready = self._checked(request, self._preparation.ready(request, preview=False))
-            moments.append(time.perf_counter())
-            with suppress(_Rehearsed):
-                ready.networks.sampler.run(request.table, seed=request.seed, progress=stop, correction=ready.correction)
-        each, count = moments[-1] - moments[-2], request.evaluations
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, asked, strict)
+            tried = pipeline.dry_run(asked)
+            facts = self._report(asked, plan, encoded, pipeline)
+        each, count = tried["per_evaluation_s"], tried["evaluations"]
         left = {"evaluations": count, "per_evaluation_s": round(each, 6), "seconds": round(each * count, 6)}
-        return {**self._report(request, ready, {}), "estimate": left}
+        return {**facts, "estimate": left}
+
+    def _ready(
+        self, xrays: Mapping[str, XRay], geometry: Geometry | None, options: _core.SampleOptions, strict: bool
+    ) -> tuple[_Encoded, _core.Pipeline]:
+        """Return the X-rays of a run, encoded, and networks; raise InputError where `strict` and there are warnings."""
+        if xrays or geometry is not None or self._encoded is None:
+            self._encode(xrays, geometry, options, strict)
+        elif strict:
+            refuse_warnings(self._warnings(self._encoded.study))
+        assert self._encoded is not None
+        return self._encoded, self._compiled(options)
+
+    def _encode(
+        self, xrays: Mapping[str, XRay], geometry: Geometry | None, options: _core.SampleOptions, strict: bool = False
+    ) -> None:
+        """Run encoder and lift, with networks for runs like `options`."""
+        started = time.perf_counter()
+        study = study_of(self.bundle, xrays, geometry)
+        if strict:
+            refuse_warnings(self._warnings(study))
+        prepared_s = time.perf_counter() - started
+        pipeline = self._compiled(options)
+        started = time.perf_counter()
+        self._encoded = None  # what follows may fail half-way
+        pipeline.set_xrays(study.images)
+        self._encoded = _Encoded(xrays, study, prepared_s + time.perf_counter() - started)
+
+    def _compiled(self, options: _core.SampleOptions) -> _core.Pipeline:
+        """Return the pipeline, which the first call makes, its networks compiled for runs like `options`."""
+        if self._pipeline is None:
+            started, choice = time.perf_counter(), self.choice
+            self._engines, files = engines.find(self.bundle, self.grid, choice)
+            self._pipeline = _core.Pipeline(
+                str(self.bundle.path),
+                self.bundle.checksum,
+                backend=choice.backend,
+                runtime_dir=choice.runtime_dir,
+                device=choice.device,
+                precision=choice.precision,
+                threads=self._threads,
+                shape=self.grid.shape,
+                voxel_mm=self.grid.spacing_mm,
+                memory=self._memory or 0,
+                halo=-1 if self._halo is None else self._halo,
+                provider=engines.provider_of(choice),
+                provider_options=choice.provider_options,
+                engines=files,
+                first=options,
+            )
+            self._compile_s = time.perf_counter() - started
+        return self._pipeline
 
     def _volume(self, hu: npt.NDArray[np.float32]) -> Volume:
         return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}", synthetic=True)
 
     def _shown(self, preview: Preview | None) -> _core.Preview | None:
-        """A preview that wants a volume, as one that takes an array of HU."""
+        """A preview that wants a volume, as one that takes an array."""
         if preview is None:
             return None
         return lambda done, total, sigma, hu: preview(done, total, sigma, self._volume(hu))
 
-    def compile(self) -> None:
-        """Compile the networks now; otherwise the first run does.
-
-        Raises:
-            MissingRuntimeError: the runtime can't be opened, or refuses the precision.
-            MemoryLimitError: the networks don't fit.
-        """
-        with self._lock, _memory_limit("compiling the networks"):
-            self._preparation.networks(Request(self.bundle.diffusion).volumes(preview=False))
-
-    def _warnings(self, ready: Ready) -> list[str]:
+    def _warnings(self, study: Study) -> list[str]:
         """What makes the result less trustworthy, by consequence."""
         mine, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
         grids = [] if mine == models else [f"voxels of {mine} mm: the model was trained on {models} mm"]
-        return [*grids, *ready.study.conditions.warnings]
+        return [*grids, *study.warnings]
 
-    def _checked(self, request: Request, ready: Ready) -> Ready:
-        """Raise InputError where the request is strict and there is something to warn of."""
-        if request.strict:
-            refuse_warnings(self._warnings(ready))
-        return ready
-
-    def _report(self, request: Request, ready: Ready, timings: Mapping[str, float]) -> dict[str, Any]:
-        grid, networks, study = self.grid, ready.networks, ready.study
-        before = {
-            "load_s": self._load_s,
-            "compile_s": networks.seconds,
-            "condition_s": 0.0 if study.reused else study.seconds,
-        }
+    def _report(
+        self, options: _core.SampleOptions, plan: _core.SamplingPlan, encoded: _Encoded, pipeline: _core.Pipeline
+    ) -> dict[str, Any]:
+        """The record of a run; its first part of `timings`."""
+        times, grid = pipeline.times, self.grid
+        self._compile_s = times["compile_s"] or self._compile_s
+        reused = encoded.reported and not times["condition_s"]
+        condition_s = times["condition_s"] + (0.0 if encoded.reported else encoded.seconds)
+        encoded.reported = True
         return {
             "schema": report.SCHEMA,
             "notice": report.NOTICE,
             "versions": report.versions(),
             "device": self.choice.device,
             "backend": self.choice.backend,
-            "runtime": networks.compiled.runtime_version,
-            "artefacts": networks.artefacts,
-            "precision": networks.precisions(),
+            "runtime": pipeline.runtime_version,
+            "artefacts": self._engines,
+            "precision": pipeline.precisions,
             "asked": self._asked,
             "model": {"name": self.bundle.name, "sha256": self.bundle.checksum},
             "inputs": [
-                {"view": name, "file": Path(xray.source).name, **xray.facts()} for name, xray in request.xrays.items()
+                {"view": name, "file": Path(xray.source).name, **xray.facts()} for name, xray in encoded.xrays.items()
             ],
-            **request.facts(),
+            "seed": options.seed,
+            "samples": options.samples,
+            **plan_facts(plan, options),
             "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
-            "tiles": networks.tiles(),
-            "condition_reused": study.reused,
-            "timings": {key: round(value, 6) for key, value in (before | dict(timings)).items()},
+            "tiles": self._tiles(pipeline.tiles),
+            "condition_reused": reused,
+            "timings": _rounded({"load_s": self._load_s, "compile_s": self._compile_s, "condition_s": condition_s}),
             "peak_memory_bytes": report.peak_memory_bytes(),
-            "assumptions": list(study.conditions.assumptions),
-            "warnings": self._warnings(ready),
+            "assumptions": list(encoded.study.assumptions),
+            "warnings": self._warnings(encoded.study),
             "outputs": [],
         }
 
+    def _tiles(self, plan: _core.TilePlan) -> dict[str, Any] | None:
+        """What the report says of the tiles; None where the whole volume is evaluated at once."""
+        if plan.whole:
+            return None
+        return {
+            "shape": list(plan.tile),
+            "halo": plan.halo,
+            "receptive_radius": self.bundle.networks.denoiser.receptive_radius,
+            "count": list(plan.count),
+            "lift": "once" if plan.keep else "each tile",
+            "planned_bytes": plan.bytes,
+        }
 
-class _Rehearsed(Exception):
-    """Ends a rehearsal."""
+
+def plan_facts(plan: _core.SamplingPlan, options: _core.SampleOptions) -> dict[str, Any]:
+    """What the report says of noise levels and solver."""
+    return {
+        "mean": options.mean,
+        "solver": plan.table.solver,
+        "schedule": plan.schedule,
+        "steps": len(plan.sigmas),
+        "evaluations": plan.table.evaluations,
+        "sigmas": plan.sigmas,
+        "churn": options.churn,
+    }
 
 
-def _of_all(progress: Progress | None, sample: int, samples: int) -> Progress | None:
-    """Progress of one sample, as progress of all."""
-    if progress is None or samples == 1:
-        return progress
-    return lambda done, total, sigma: progress(sample * total + done, samples * total, sigma)
+def _consistency_facts(
+    options: _core.SampleOptions, applied: _core.ConsistencyInfo, xrays: Mapping[str, XRay]
+) -> dict[str, Any]:
+    """What the report says of data consistency.
+
+    For each view: `rays`, the share that counted of the rays that meet body and grid; `rms_before` and `rms_after` of
+    the last application, in line integrals; and `fit`, a and b of y = a A(D) + b, where the X-ray was not calibrated.
+    """
+    if not applied["views"]:
+        return {"when": "off"}
+    views = []
+    for view in applied["views"]:
+        entry: dict[str, Any] = {key: round(view[key], 6) for key in ("rays", "rms_before", "rms_after")}
+        if not xrays[view["view"]].calibrated:
+            entry["fit"] = {"scale": round(view["scale"], 6), "offset": round(view["offset"], 6)}
+        views.append({"view": view["view"], **entry})
+    return {
+        "when": options.consistency,
+        "evaluations": applied["evaluations"],
+        "gamma": applied["gamma"],
+        "method": "closed form" if applied["closed"] else "conjugate gradients",
+        "rounds": applied["rounds"],
+        "views": views,
+    }
+
+
+def _named(ap: XRay | None, pa: XRay | None, lateral: XRay | None) -> dict[str, XRay]:
+    """The X-rays that there are, by view."""
+    views = {"ap": ap, "pa": pa, "lateral": lateral}
+    return {name: xray for name, xray in views.items() if xray is not None}
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {key: round(value, 6) for key, value in seconds.items()}
 
 
 @contextmanager

@@ -198,7 +198,7 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     """What `sample_files` would do and take: all but the rest of the evaluations, and nothing is left on the disk.
 
     Returns:
-        `x2ct.Sampler.rehearse`'s, with the names of the files that would be written in `outputs`, and in `estimate`
+        `x2ct.Sampler.dry_run`'s, with the names of the files that would be written in `outputs`, and in `estimate`
         also `writing_s`, the seconds to write the CTs.
 
     Raises:
@@ -209,7 +209,7 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     say("loading the model")
     sampler = open_sampler(job)
     say("trying two evaluations")
-    told = sampler.rehearse(**arguments)
+    told = sampler.dry_run(**arguments)
     told["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
     return {**told, "outputs": [{"file": path.name} for path in job.outputs]}
 

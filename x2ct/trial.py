@@ -19,17 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct import _core
+from x2ct.built import engines
 from x2ct.bundle import Bundle
-from x2ct.conditioning import Conditions
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.grid import Grid
-from x2ct.networks import Budget, Networks, artefacts_of, provider_of
-from x2ct.runtimes import Choice, choose
-from x2ct.schedules import plan
+from x2ct.radiograph import XRay
+from x2ct.runtimes import Choice
+from x2ct.sampler import Sampler
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 
-CONDITIONS = ("views", "valid", "matrices")
 INPUTS, OUTPUTS, FACTS = "inputs.npz", "outputs.npz", "facts.json"
 
 
@@ -58,8 +57,8 @@ def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Pat
     Args:
         trial: what is tried.
         bundle: the model's folder.
-        inputs: `views`, `valid` and `matrices` of a study; and for each patch K, if any, the denoiser's inputs, named
-            "K/x", "K/c0" ..., with "K/sigmas".
+        inputs: `views` [1, V, 1, H, W], line integrals on the detectors of the bundle's own views; and for each patch
+            K, if any, the denoiser's inputs, named "K/x", "K/c0" ..., with "K/sigmas".
         folder: where the processes hand each other arrays.
         cache: of artefacts; by default the user's.
 
@@ -110,26 +109,25 @@ def work(job: str) -> None:
 
 
 def _run(trial: Trial, bundle: Bundle, inputs: Arrays) -> tuple[Arrays, dict[str, Any]]:
-    choice = choose(trial.device, trial.backend, trial.precision, trial.provider)
-    views, valid, matrices = (inputs[name] for name in CONDITIONS)
-    ready = Conditions(views, valid, matrices, (), ())
-    table = plan(bundle.diffusion).table
-    whole = Networks(bundle, bundle.grid, choice, 0, Budget(), len(table.registers))
+    names = [view.name for view in bundle.geometry.views]
+    xrays: dict[str, Any] = {name: XRay(view[0], True) for name, view in zip(names, inputs["views"][0], strict=True)}
+    sampler = Sampler(
+        bundle, device=trial.device, backend=trial.backend, precision=trial.precision, provider=trial.provider
+    )
     started = time.perf_counter()
-    whole.condition_on(ready)
-    load_s = whole.seconds + time.perf_counter() - started
-    outputs: Arrays = {"volume": whole.sampler.run(table, seed=0)}
-    seconds = [float(whole.sampler.timings["network_s"]) / table.evaluations]
-    for seed in range(1, trial.repeats):
-        whole.sampler.run(table, seed=seed)
-        seconds.append(float(whole.sampler.timings["network_s"]) / table.evaluations)
+    sampler.set_xrays(**xrays, geometry=bundle.geometry)
+    load_s = time.perf_counter() - started
+    runs = [sampler.run(seed=seed, raw=True) for seed in range(trial.repeats)]
+    outputs: Arrays = {"volume": runs[0].volume.hu}
+    report = runs[0].report
     facts = {
-        "runtime": whole.compiled.runtime_version,
-        "precision": whole.compiled.precision,
+        "runtime": report["runtime"],
+        "precision": report["precision"]["denoiser"],
         "load_s": round(load_s, 4),
-        "ms_per_evaluation": round(1e3 * min(seconds), 3),
+        "ms_per_evaluation": round(1e3 * min(run.report["timings"]["per_evaluation_s"] for run in runs), 3),
     }
-    del whole
+    choice = sampler.choice
+    del sampler, runs
     for patch in sorted({name.partition("/")[0] for name in inputs if "/" in name}):
         given = {name.partition("/")[2]: value for name, value in inputs.items() if name.startswith(f"{patch}/")}
         outputs[f"{patch}/denoised"] = _denoised(bundle, choice, given)
@@ -140,7 +138,7 @@ def _denoised(bundle: Bundle, choice: Choice, given: Mapping[str, Any]) -> npt.N
     """Of one patch at each sigma: x is the clean volume and unit noise apart, so that one of each serves all."""
     x, y, z = given["x"].shape[-3:]
     graph = bundle.networks.denoiser
-    _, files = artefacts_of(bundle, Grid((x, y, z), bundle.grid.spacing_mm), choice)
+    _, files = engines.find(bundle, Grid((x, y, z), bundle.grid.spacing_mm), choice)
     conditions = {name: given[name] for name in given if name not in ("x", "noise", "sigmas")}
     denoiser = _core.Network(
         files.get(graph.file, str(bundle.file_of(graph))),
@@ -148,7 +146,7 @@ def _denoised(bundle: Bundle, choice: Choice, given: Mapping[str, Any]) -> npt.N
         precision=choice.precision,
         shapes={"x": given["x"].shape, "sigma": [1], **{name: value.shape for name, value in conditions.items()}},
         runtime_dir=choice.runtime_dir,
-        provider=provider_of(choice),
+        provider=engines.provider_of(choice),
     )
     found = [
         denoiser({"x": given["x"] + sigma * given["noise"], "sigma": np.array([sigma], np.float32), **conditions})

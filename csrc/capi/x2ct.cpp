@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstddef>
 #include <filesystem>
 #include <span>
 #include <vector>
@@ -9,6 +10,9 @@
 #include "capi/guard.h"
 #include "capi/handles.h"
 #include "x2ct/devices.h"
+#include "x2ct/engines.h"
+#include "x2ct/schedule.h"
+#include "x2ct/solver.h"
 #include "x2ct/view.h"
 
 using x2ct::capi::guarded;
@@ -18,9 +22,9 @@ using x2ct::capi::text_or;
 
 namespace {
 
-// The first version of each struct: no program's is shorter.
-constexpr std::size_t kLeastSamplerOptions = sizeof(x2ct_sampler_options);
-constexpr std::size_t kLeastRunOptions = sizeof(x2ct_run_options);
+// The first version of each struct in this ABI: no program's is shorter.
+constexpr std::size_t kLeastSamplerOptions = offsetof(x2ct_sampler_options, provider);
+constexpr std::size_t kLeastRunOptions = offsetof(x2ct_run_options, churn);
 
 x2ct_sampler_options sampler_defaults() {
     x2ct_sampler_options options{};
@@ -83,7 +87,12 @@ x2ct::PipelineOptions pipeline_options(const x2ct_sampler_options& given, const 
     std::ranges::copy(given.voxel_mm, options.voxel_mm.begin());
     options.memory = given.memory;
     options.halo = given.halo;
+    options.provider = text_or(given.provider, "");
     return options;
+}
+
+void list(x2ct_named call, void* user, const std::vector<std::string>& names) {
+    for (const std::string& name : names) needed(call, "call")(user, name.c_str(), "");
 }
 
 // What a callback that isn't 0 means.
@@ -95,14 +104,23 @@ x2ct::SampleOptions sample_options(const x2ct_run_options& given, std::size_t co
     x2ct::SampleOptions options;
     options.seed = given.seed;
     options.sample = given.sample;
-    options.steps = given.steps;
+    if (given.steps != 0) options.steps = given.steps;
     options.solver = text_or(given.solver, "");
     options.schedule = text_or(given.schedule, "");
     options.mean = given.mean != 0;
+    options.churn = given.churn;
+    options.raw = given.raw != 0;
+    if (given.sigmas != nullptr) {
+        if (given.sigma_count < 1 || given.sigma_count > x2ct::kMaxSteps) {
+            throw x2ct::InputError("sigma_count: found " + std::to_string(given.sigma_count) + ", expected 1 to " +
+                                   std::to_string(x2ct::kMaxSteps));
+        }
+        options.sigmas.assign(given.sigmas, given.sigmas + given.sigma_count);
+    }
     options.preview_every = given.preview_every;
     if (given.cancel != nullptr) options.cancel = &given.cancel->cancelled;
     options.consistency = text_or(given.consistency, "off");
-    options.gamma = given.gamma;
+    if (options.consistency != "off") options.gamma = given.gamma;
     options.samples = given.samples;
     options.deviation = given.deviation;
     void* const user = given.user_data;
@@ -165,6 +183,39 @@ x2ct_status x2ct_cone_view(double angle_deg, double sod_mm, double sdd_mm, const
     });
 }
 
+x2ct_status x2ct_list_solvers(x2ct_named call, void* user_data) {
+    return guarded([&] {
+        std::vector<std::string> names;
+        for (const x2ct::SolverInfo& one : x2ct::solvers()) names.push_back(one.name);
+        list(call, user_data, names);
+    });
+}
+
+x2ct_status x2ct_list_schedules(x2ct_named call, void* user_data) {
+    return guarded([&] { list(call, user_data, x2ct::schedules()); });
+}
+
+x2ct_status x2ct_list_backends(const char* library, x2ct_named call, void* user_data) {
+    return guarded([&] {
+        needed(call, "call");
+        for (const x2ct::BackendStatus& one : x2ct::backend_status(library_dir_or(library), {})) {
+            call(user_data, one.name.c_str(), one.reason.c_str());
+        }
+    });
+}
+
+x2ct_status x2ct_list_devices(const char* library, x2ct_named call, void* user_data) {
+    return guarded([&] {
+        needed(call, "call");
+        for (const x2ct::DeviceStatus& one : x2ct::device_status(library_dir_or(library))) {
+            if (one.name == "cpu" || one.found.empty()) call(user_data, one.name.c_str(), one.reason.c_str());
+            for (std::size_t k = 0; one.name != "cpu" && k < one.found.size(); ++k) {
+                call(user_data, (one.name + ":" + std::to_string(k)).c_str(), "");
+            }
+        }
+    });
+}
+
 x2ct_status x2ct_check_bundle(const char* bundle) {
     return guarded([&] { x2ct::open_bundle(needed(bundle, "bundle")); });
 }
@@ -183,9 +234,11 @@ x2ct_status x2ct_sampler_open(const x2ct_sampler_options* options, x2ct_sampler*
         const auto asked = taken(options, kLeastSamplerOptions, sampler_defaults());
         x2ct::Bundle bundle = x2ct::open_bundle(needed(asked.bundle, "bundle"));
         const auto on = device(asked);
-        x2ct::Backend& opened = backend(backend_name(asked.backend, on->name()), asked.library_dir, asked.runtime_dir);
-        auto pipeline =
-            std::make_unique<x2ct::Pipeline>(std::move(bundle), opened, pipeline_options(asked, on->name()), on);
+        const std::string name = backend_name(asked.backend, on->name());
+        x2ct::PipelineOptions options = pipeline_options(asked, on->name());
+        x2ct::use_engines(options, bundle, name, text_or(asked.engines, ""), asked.trust != 0);
+        x2ct::Backend& opened = backend(name, asked.library_dir, asked.runtime_dir);
+        auto pipeline = std::make_unique<x2ct::Pipeline>(std::move(bundle), opened, options, on);
         *sampler = std::make_unique<x2ct_sampler>(std::move(pipeline)).release();
     });
 }
@@ -240,8 +293,17 @@ x2ct_status x2ct_sampler_set_xrays(x2ct_sampler* sampler, const x2ct_xray* xrays
         for (const x2ct_xray& given : std::span(count == 0 ? xrays : needed(xrays, "xrays"), count)) {
             auto& xray = all.emplace_back(x2ct::XRay{given.slot, given.line_integrals, given.rows, given.columns, {}});
             xray.calibrated = given.uncalibrated == 0;
-            xray.measured = given.measured;
             if (given.matrix != nullptr) std::copy_n(given.matrix, 12, xray.matrix.emplace().begin());
+        }
+        check(sampler->pipeline->bundle(), all);  // before that many pixels are read
+        std::vector<std::vector<float>> shares;
+        for (std::size_t k = 0; k < count; ++k) {
+            const std::uint8_t* const measured = xrays[k].measured;
+            if (measured == nullptr) continue;
+            auto& share = shares.emplace_back(static_cast<std::size_t>(all[k].rows * all[k].columns));
+            std::transform(measured, measured + share.size(), share.begin(),
+                           [](std::uint8_t seen) { return seen == 0 ? 0.0F : 1.0F; });
+            all[k].measured = share.data();
         }
         sampler->pipeline->set_xrays(all);
     });
@@ -277,7 +339,7 @@ x2ct_status x2ct_sampler_pull(const x2ct_sampler* sampler, int32_t slot, x2ct_pu
         const x2ct::Pipeline& pipeline = *needed(sampler, "sampler")->pipeline;
         needed(pull, "pull");
         const auto& views = pipeline.bundle().views;
-        for (const x2ct::ViewConsistency& view : pipeline.consistency()) {
+        for (const x2ct::ViewConsistency& view : pipeline.consistency().views) {
             if (slot >= 0 && static_cast<std::size_t>(slot) < views.size() && views[slot].name == view.name) {
                 *pull = {view.rays, view.scale, view.offset, view.rms_before, view.rms_after};
                 return;

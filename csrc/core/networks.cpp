@@ -232,8 +232,8 @@ std::shared_ptr<Network> Networks::lift_for(const Index& patch) {
 
 std::shared_ptr<Network> Networks::load(const Graph& graph, const std::string& precision,
                                         std::map<std::string, Shape> shapes, bool replayed) {
-    const auto artefact = options_.artefacts.find(graph.file);
-    const std::string path = artefact == options_.artefacts.end() ? bundle_.file_of(graph) : artefact->second;
+    const auto engine = options_.engines.find(graph.file);
+    const std::string path = engine == options_.engines.end() ? bundle_.file_of(graph) : engine->second;
     NetworkOptions options{path, device_->name(), precision, options_.threads, std::move(shapes)};
     options.provider = options_.provider;
     options.provider_options = options_.provider_options;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/names.h"
 #include "x2ct/error.h"
 
 namespace x2ct {
@@ -105,11 +106,7 @@ std::vector<std::string> schedules() {
 
 std::vector<double> schedule(const std::string& name, int steps, double sigma_min, double sigma_max, double rho) {
     const auto* const found = std::ranges::find(kSchedules, name, &Named::name);
-    if (found == std::ranges::end(kSchedules)) {
-        std::string known;
-        for (const Named& one : kSchedules) known += (known.empty() ? "" : ", ") + std::string(one.name);
-        throw InputError("schedule: found \"" + name + "\", expected one of " + known);
-    }
+    if (found == std::ranges::end(kSchedules)) throw unknown("schedule", name, schedules());
     const Range range{steps, sigma_min, sigma_max, rho};
     check(range);
     std::vector<double> sigmas(steps);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/names.h"
 #include "solvers.h"
 #include "x2ct/error.h"
 
@@ -78,15 +79,15 @@ std::vector<SolverInfo> solvers() {
 Table make_table(const std::string& solver, std::vector<double> sigmas, const SolverOptions& options) {
     if (options.to_zero && !sigmas.empty() && sigmas.back() != 0) sigmas.push_back(0);
     check(sigmas);
-    std::string known;
+    std::vector<std::string> known;
     for (const Entry& entry : entries()) {
         if (entry.info.name == solver) {
             check(entry.info, options);
             return entry.make(sigmas, options);
         }
-        known += (known.empty() ? "" : ", ") + entry.info.name;
+        known.push_back(entry.info.name);
     }
-    throw InputError("solver: found \"" + solver + "\", expected one of " + known);
+    throw unknown("solver", solver, known);
 }
 
 }  // namespace x2ct

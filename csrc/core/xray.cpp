@@ -1,6 +1,7 @@
 #include "x2ct/xray.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <string>
 
@@ -13,7 +14,7 @@ namespace {
 constexpr float kWholly = 0.999F;  // the share of a pixel that must have been measured
 
 [[noreturn]] void fail(const XRay& xray, const std::string& what) {
-    throw InputError("X-ray in slot " + std::to_string(xray.slot) + ": " + what);
+    throw InputError((xray.name.empty() ? "X-ray in slot " + std::to_string(xray.slot) : xray.name) + ": " + what);
 }
 
 void check_one(const Bundle& bundle, const XRay& xray) {
@@ -33,9 +34,12 @@ void check_one(const Bundle& bundle, const XRay& xray) {
                        std::to_string(own.columns) + ", the bundle's view " + own.name);
     }
     for (std::int64_t i = 0; i < xray.rows * xray.columns; ++i) {
-        if (!(xray.line_integrals[i] >= kLeastLineIntegral && xray.line_integrals[i] <= kMostLineIntegral)) {
-            fail(xray, "values: found " + std::to_string(xray.line_integrals[i]) +
-                           ", expected line integrals of attenuation, -1 to 100");
+        const float value = xray.line_integrals[i];
+        const bool fits = value >= kLeastLineIntegral && value <= kMostLineIntegral;
+        if (xray.calibrated ? !fits : !std::isfinite(value)) {
+            fail(xray, "values: found " + std::to_string(value) +
+                           (xray.calibrated ? ", expected line integrals of attenuation, -1 to 100"
+                                            : ", expected finite numbers"));
         }
     }
 }
@@ -44,6 +48,17 @@ void check_one(const Bundle& bundle, const XRay& xray) {
 Picture on_encoder(const Bundle& bundle, const XRay& xray, const float* pixels) {
     return onto_grid(pixels, {xray.rows, xray.columns}, xray.matrix.value_or(bundle.views[xray.slot].matrix),
                      {bundle.xray.rows, bundle.xray.columns}, {bundle.xray.row_mm, bundle.xray.column_mm});
+}
+
+// Where the encoder's picture holds what the detector measured, and not the air that padding and shutters became.
+std::vector<std::uint8_t> measured_of(const Bundle& bundle, const XRay& xray) {
+    std::vector<float> whole;
+    if (xray.measured == nullptr) whole.assign(static_cast<std::size_t>(xray.rows * xray.columns), 1.0F);
+    const Picture picture = on_encoder(bundle, xray, xray.measured == nullptr ? whole.data() : xray.measured);
+    std::vector<std::uint8_t> measured(picture.pixels.size());
+    std::ranges::transform(picture.pixels, measured.begin(),
+                           [](float share) { return static_cast<std::uint8_t>(share > kWholly); });
+    return measured;
 }
 
 }  // namespace
@@ -76,17 +91,21 @@ Conditions conditions_of(const Bundle& bundle, std::span<const XRay> xrays) {
     return ready;
 }
 
-std::vector<std::uint8_t> measured_of(const Bundle& bundle, const XRay& xray) {
-    std::vector<float> field(static_cast<std::size_t>(xray.rows * xray.columns), 1.0F);
-    if (xray.measured != nullptr) {
-        std::transform(xray.measured, xray.measured + field.size(), field.begin(),
-                       [](std::uint8_t seen) { return seen == 0 ? 0.0F : 1.0F; });
+std::vector<MeasuredView> measured_views(const Bundle& bundle, std::span<const XRay> xrays,
+                                         const Conditions& conditions) {
+    const std::int64_t rows = bundle.xray.rows, columns = bundle.xray.columns, pixels = rows * columns;
+    std::vector<MeasuredView> views;
+    for (const XRay& xray : xrays) {
+        const float* const image = conditions.views.data() + xray.slot * pixels;
+        MeasuredView view{xray.name.empty() ? bundle.views[xray.slot].name : xray.name,
+                          {{}, rows, columns},
+                          {image, image + pixels},
+                          measured_of(bundle, xray),
+                          xray.calibrated};
+        std::copy_n(conditions.matrices.begin() + xray.slot * 12L, 12, view.view.matrix.begin());
+        views.push_back(std::move(view));
     }
-    const Picture picture = on_encoder(bundle, xray, field.data());
-    std::vector<std::uint8_t> measured(picture.pixels.size());
-    std::ranges::transform(picture.pixels, measured.begin(),
-                           [](float share) { return static_cast<std::uint8_t>(share > kWholly); });
-    return measured;
+    return views;
 }
 
 }  // namespace x2ct

@@ -66,6 +66,9 @@ void open_anything(Source& source, std::vector<std::string>& kept) {
     options.voxel_mm[source.take<std::uint8_t>() % 3] = source.take<double>();
     options.memory = source.take<std::int64_t>();
     options.halo = source.take<std::int64_t>();
+    options.provider = source.name(kept, {"", "torchscript"});
+    options.engines = source.name(kept, {"/nonexistent", ""});
+    options.trust = source.take<std::uint8_t>() % 2;
     x2ct_sampler* opened = nullptr;
     x2ct_sampler_open(&options, &opened);
     x2ct_sampler_close(opened);
@@ -117,6 +120,11 @@ void run_anything(Source& source, std::vector<std::string>& kept) {
     options.consistency = source.name(kept, {"off", "last", "every", "1,3", "2"});
     options.gamma = source.take<std::uint8_t>() % 2 == 0 ? 10 : source.take<double>();
     options.samples = source.take<std::uint8_t>() % 4 == 0 ? source.take<std::int32_t>() : 1;
+    options.churn = source.take<std::uint8_t>() % 4 == 0 ? source.take<double>() : 0;
+    const double sigmas[] = {source.take<double>(), source.take<double>(), 0.5};
+    if (source.take<std::uint8_t>() % 4 == 0)
+        options.sigmas = sigmas, options.sigma_count = source.take<std::uint8_t>() % 4;
+    options.raw = source.take<std::uint8_t>() % 2;
     std::vector<float> hu(16 * 16 * 16), deviation(hu.size());
     if (source.take<std::uint8_t>() % 2 == 0) options.deviation = deviation.data();
     x2ct_sampler_run(&sampler(), &options, hu.data(), hu.size() - source.take<std::uint8_t>() % 2);

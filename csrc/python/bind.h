@@ -16,20 +16,6 @@
 
 namespace x2ct::python {
 
-void bind_errors(pybind11::module_& module);
-void bind_schedule(pybind11::module_& module);
-void bind_table(pybind11::module_& module);
-void bind_noise(pybind11::module_& module);
-void bind_network(pybind11::module_& module);
-void bind_networks(pybind11::module_& module);
-void bind_bundle(pybind11::module_& module);
-void bind_plan(pybind11::module_& module);
-void bind_consistency(pybind11::module_& module);
-void bind_sampler(pybind11::module_& module);
-void bind_picture(pybind11::module_& module);
-void bind_tiles(pybind11::module_& module);
-void bind_ensemble(pybind11::module_& module);
-
 /// Throws InputError unless `value` is a NumPy array.
 pybind11::array as_array(pybind11::handle value, const std::string& name);
 
@@ -64,5 +50,3 @@ std::shared_ptr<Thing> released_without_gil(std::unique_ptr<Thing> thing) {
 }
 
 }  // namespace x2ct::python
-
-void bind_projector(pybind11::module_& module);

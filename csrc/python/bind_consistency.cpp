@@ -1,10 +1,9 @@
-// Data consistency.
+// Which rays lie in the grid, and the map between the network's unit and HU.
 #include "x2ct/consistency.h"
 
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <memory>
 #include <tuple>
 
 #include "bind.h"
@@ -57,51 +56,6 @@ std::vector<MeasuredView> views_of(const std::vector<PyView>& views) {
     return result;
 }
 
-std::shared_ptr<Consistency> make(const std::array<std::int64_t, 3>& shape, const Doubles& index_to_mm,
-                                  std::vector<double> x, std::vector<double> mu, const std::vector<PyView>& views,
-                                  double gamma, const std::vector<int>& evaluations, int rounds, int cg_steps,
-                                  bool closed, int threads) {
-    const VolumeGrid grid = grid_of(shape, index_to_mm);
-    std::vector<MeasuredView> measured = views_of(views);
-    const ConsistencyOptions options{gamma, evaluations, rounds, cg_steps, closed, threads};
-    const py::gil_scoped_release release;
-    return std::make_shared<Consistency>(grid, AttenuationKnots{std::move(x), std::move(mu)}, std::move(measured),
-                                         options);
-}
-
-py::array_t<float> pull(Consistency& self, const py::array& mu) {
-    const float* const from = checked(mu, "consistency: mu");
-    if (shape_of(mu) != self.shape()) {
-        throw InputError("consistency: mu: shape: found " + to_string(shape_of(mu)) + ", expected " +
-                         to_string(self.shape()));
-    }
-    py::array_t<float> result = new_array(self.shape());
-    float* const to = result.mutable_data();
-    const py::gil_scoped_release release;
-    std::copy_n(from, volume_of(self.shape()), to);
-    self.pull(to);
-    return result;
-}
-
-// A copy, None before a run.
-py::object uncorrected(const Consistency& self) {
-    const auto mu = self.uncorrected();
-    if (mu.empty()) return py::none();
-    py::array_t<float> copy = new_array(self.shape());
-    std::ranges::copy(mu, copy.mutable_data());
-    return copy;
-}
-
-py::list views(const Consistency& self) {
-    py::list list;
-    for (const ViewConsistency& view : self.views()) {
-        list.append(py::dict("view"_a = view.name, "rays"_a = view.rays, "scale"_a = view.scale,
-                             "offset"_a = view.offset, "rms_before"_a = view.rms_before,
-                             "rms_after"_a = view.rms_after));
-    }
-    return list;
-}
-
 std::vector<py::array_t<bool>> within(const std::array<std::int64_t, 3>& shape, const Doubles& index_to_mm,
                                       const std::vector<PyView>& views, int threads) {
     const std::vector<MeasuredView> measured = views_of(views);
@@ -129,26 +83,6 @@ py::array_t<float> in_hu(std::vector<double> hu, std::vector<double> x, const py
 }  // namespace
 
 void bind_consistency(py::module_& module) {
-    const py::class_<Correction, std::shared_ptr<Correction>> correction(module, "Correction",
-                                                                         "What is done to D before a step.");
-    py::class_<Consistency, Correction, std::shared_ptr<Consistency>>(
-        module, "Consistency", "Pulls D towards the X-rays that it was made from.")
-        .def(py::init(&make), "shape"_a, "index_to_mm"_a, "x"_a, "mu"_a, "views"_a, "gamma"_a = 1.0,
-             "evaluations"_a = std::vector<int>(), "rounds"_a = 0, "cg_steps"_a = 3, "closed"_a = true, "threads"_a = 0)
-        .def("pull", &pull, "mu"_a)
-        .def_property_readonly("uncorrected", &uncorrected)
-        .def_property_readonly("views", &views)
-        .def_property_readonly("closed", &Consistency::is_closed_form)
-        .def_property_readonly("rounds", &Consistency::rounds);
-    module.attr("GAMMA") = kUsualGamma;
-    module.def("pulled_after", &pulled_after, "when"_a, "evaluations"_a);
-    module.def(
-        "attenuation_knots",
-        [](std::vector<double> hu, std::vector<double> x) {
-            auto [at, mu] = attenuation_knots(checked_map({std::move(hu), std::move(x)}));
-            return std::make_pair(std::move(at), std::move(mu));
-        },
-        "hu"_a, "x"_a);
     module.def("to_hu", &in_hu, "hu"_a, "x"_a, "values"_a, "threads"_a = 0);
     module.def("rays_within", &within, "shape"_a, "index_to_mm"_a, "views"_a, "threads"_a = 0);
 }

@@ -1,12 +1,11 @@
 // What Python holds of the sampling loop.
 #pragma once
 
-#include <atomic>
-#include <cstdint>
-#include <memory>
-#include <optional>
+#include <pybind11/pybind11.h>
 
-#include "bind.h"
+#include <atomic>
+#include <functional>
+
 #include "x2ct/sampler.h"
 
 namespace x2ct::python {
@@ -15,25 +14,11 @@ struct CancelToken {
     std::atomic<bool> cancelled{false};
 };
 
-/// A sampler of the bundled networks: one volume [X, Y, Z], x of shape [1, 1, X, Y, Z].
-class PySampler {
-  public:
-    explicit PySampler(std::shared_ptr<Sampler> sampler);
+/// Between evaluations and tiles: Ctrl-C ends a run.
+void hear_signals();
 
-    void set_condition(const pybind11::dict& arrays);
-
-    pybind11::array_t<float> run(const Table& table, std::uint64_t seed, std::uint32_t sample,
-                                 const pybind11::object& progress, const std::shared_ptr<CancelToken>& cancel,
-                                 const pybind11::object& preview, int preview_every,
-                                 const std::optional<Knots>& preview_in, const std::shared_ptr<Correction>& correction,
-                                 const std::optional<Knots>& result_in, bool at_once);
-
-    const Shape& shape() const { return shape_; }
-    Timings timings() const { return sampler_->timings(); }
-
-  private:
-    Shape shape_;
-    std::shared_ptr<Sampler> sampler_;
-};
+/// Signals first, so that Ctrl-C ends a run, then the caller's progress, None or a function of three numbers, which
+/// must outlive the run.
+std::function<void(const Progress&)> between_evaluations(const pybind11::object& progress);
 
 }  // namespace x2ct::python

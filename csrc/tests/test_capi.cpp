@@ -7,7 +7,9 @@
 #include "capi/handles.h"
 #include "check.h"
 #include "tiny.h"
+#include "x2ct/ensemble.h"
 #include "x2ct/error.h"
+#include "x2ct/noise.h"
 #include "x2ct/x2ct.h"
 
 namespace {
@@ -400,10 +402,93 @@ void options_say_what_they_are() {
     CHECK(x2ct_abi() == X2CT_ABI && std::strlen(x2ct_version()) > 4);
 }
 
+void levels_churn_and_unit_reach_the_run() {
+    const Opened one;
+    CHECK(one.see(1) == X2CT_OK);
+    auto options = run_options();
+    const double sigmas[] = {10, 2, 0.5};
+    options.sigmas = sigmas, options.sigma_count = 3;
+    CHECK(one.run(&options) != one.run());
+    options.solver = "heun";
+    const auto calm = one.run(&options);
+    options.churn = 1;
+    CHECK(one.run(&options) != calm);
+    options.solver = "euler";
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("churn"));
+    options.churn = 0, options.steps = 4;
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("as many as noise levels"));
+    options.steps = 0, options.sigma_count = 0;
+    one.run(&options, X2CT_BAD_INPUT);
+    CHECK(said("sigma_count"));
+    options = run_options();
+    options.raw = 1;
+    CHECK(std::ranges::max(one.run(&options)) < 3 && std::ranges::max(one.run()) > 100);
+}
+
+// In single precision, squares of the samples themselves would leave nothing of it.
+void samples_of_large_offset_keep_their_spread() {
+    constexpr int kSamples = 50, kCount = 500;
+    std::vector<float> mean(kCount), deviation(kCount), one(kCount);
+    std::vector<double> sums(kCount), squares(kCount);
+    x2ct::Ensemble ensemble(mean.data(), deviation.data(), kCount, 1);
+    for (std::uint32_t k = 0; k < kSamples; ++k) {
+        x2ct::normal(one.data(), 0, kCount, {0, 0, k});
+        for (int i = 0; i < kCount; ++i) {
+            one[i] += 30000;
+            sums[i] += one[i] - 30000.0;
+            squares[i] += (one[i] - 30000.0) * (one[i] - 30000.0);
+        }
+        ensemble.add(one.data());
+    }
+    ensemble.finish();
+    for (int i = 0; i < kCount; ++i) {
+        const double wanted = std::sqrt((squares[i] - sums[i] * sums[i] / kSamples) / (kSamples - 1));
+        CHECK_CLOSE(mean[i], 30000 + sums[i] / kSamples, 0.01);
+        CHECK_CLOSE(deviation[i], wanted, 0.01);
+    }
+}
+
+void names_are_listed() {
+    using Names = std::vector<std::string>;
+    const auto keep = [](void* user, const char* name, const char*) { static_cast<Names*>(user)->emplace_back(name); };
+    Names solvers, schedules, backends, devices;
+    CHECK(x2ct_list_solvers(keep, &solvers) == X2CT_OK && std::ranges::count(solvers, "heun") == 1);
+    CHECK(x2ct_list_schedules(keep, &schedules) == X2CT_OK && std::ranges::count(schedules, "log-snr") == 1);
+    CHECK(x2ct_list_backends("/nonexistent", keep, &backends) == X2CT_OK);
+    for (const char* name : {"openvino", "onnxruntime", "tensorrt", "torch"}) {
+        CHECK(std::ranges::count(backends, name) == 1);
+    }
+    CHECK(x2ct_list_devices("/nonexistent", keep, &devices) == X2CT_OK && devices.front() == "cpu");
+    CHECK(x2ct_list_solvers(nullptr, nullptr) == X2CT_BAD_INPUT && said("call"));
+}
+
+// They are code, and C has nothing that could tell who made them.
+void engines_need_a_folder_and_trust() {
+    const tiny::Folder folder;
+    tiny::write(folder);
+    x2ct_sampler_options options;
+    x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI);
+    options.bundle = folder.path().c_str();
+    options.backend = "tensorrt";
+    x2ct_sampler* sampler = nullptr;
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_BAD_INPUT && said("engines: found no folder"));
+    options.engines = folder.path().c_str();
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_BAD_INPUT && said("without trust"));
+    options.trust = 1;
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_MISSING_RUNTIME && said("engines: found none"));
+    options.backend = "torch", options.provider = "abacus";
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_BAD_INPUT && said("abacus"));
+    options.backend = "openvino", options.provider = nullptr;
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_BAD_INPUT && said("engines: found a folder for backend"));
+}
+
 }  // namespace
 
 TESTS(a_grid_within_a_budget_is_the_whole_in_tiles, samples_are_the_single_ones_their_mean_and_their_spread,
       a_sample_can_be_pulled_towards_its_xrays, xrays_that_say_too_little_are_refused, a_run_gives_what_the_xrays_say,
       geometry_is_told, a_matrix_brings_any_picture, callbacks_are_called_and_may_end_a_run,
       a_token_ends_a_run_from_another_thread, two_handles_in_two_threads_do_not_disturb_each_other, wrong_use_is_named,
-      options_say_what_they_are)
+      options_say_what_they_are, levels_churn_and_unit_reach_the_run, samples_of_large_offset_keep_their_spread,
+      names_are_listed, engines_need_a_folder_and_trust)

@@ -439,6 +439,24 @@ void an_uncalibrated_xray_is_fitted() {
     CHECK_THROWS(x2ct::Error, other.pull(mu.data()));
 }
 
+// At HU between the knots, and at the window's ends: mu of water rises from -1000 HU.
+void knots_are_the_map_to_attenuation() {
+    const x2ct::Intensity maps[] = {{{-1000, 1500}, {-1, 1}},
+                                    {{-1024, -1000, -150, 600, 1500}, {-1, -0.99, -0.45, 0.6, 1}}};
+    for (const x2ct::Intensity& map : maps) {
+        const auto [x, mu] = x2ct::attenuation_knots(map);
+        CHECK(mu.front() == 0);
+        for (std::size_t k = 0; k + 1 < x.size(); ++k) {
+            CHECK(x[k] < x[k + 1] && mu[k] < mu[k + 1]);
+            const auto middle = static_cast<float>((x[k] + x[k + 1]) / 2);
+            float hu = 0;
+            map.to_hu(&middle, &hu, 1);
+            CHECK(std::abs((mu[k] + mu[k + 1]) / 2 - x2ct::kWaterPerMm * (1 + hu / 1000.0)) < 1e-7);
+        }
+        CHECK(std::abs(mu.back() - x2ct::kWaterPerMm * 2.5) < 1e-12);
+    }
+}
+
 void wrong_use_is_refused() {
     const auto views = aligned_pair(plain_truth());
     CHECK_THROWS(x2ct::InputError, Consistency(kGrid, knots(), {}, strength(1, 1)));
@@ -459,4 +477,5 @@ TESTS(the_closed_form_is_cg_is_dense_least_squares, cg_is_dense_least_squares_fo
       one_view_has_its_closed_form_too, transposes_match, aligned_sums_are_the_projector, a_strong_pull_reprojects,
       no_pull_changes_no_bit, the_clamp_gives_the_constrained_minimum, only_what_the_pull_moves_changes,
       runs_and_threads_change_no_bit, a_step_starts_where_the_last_one_ended, fine_pixels_are_averaged_to_voxels,
-      rays_count_that_miss_what_is_outside, an_uncalibrated_xray_is_fitted, wrong_use_is_refused)
+      rays_count_that_miss_what_is_outside, an_uncalibrated_xray_is_fitted, knots_are_the_map_to_attenuation,
+      wrong_use_is_refused)

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,9 +98,9 @@ class SamplerSubject:
         self._sampler.compile()
 
     def run(self, seed: int) -> Run:
-        """Sample once. The X-rays are new objects, so that encoder and lift run too."""
+        """Sample once, encoder and lift included."""
         case, ends = self._case, list[float]()
-        xrays: dict[str, Any] = {name: replace(xray) for name, xray in self._xrays.items()}
+        xrays: dict[str, Any] = self._xrays
         done = self._sampler.run(
             **xrays,
             seed=seed,

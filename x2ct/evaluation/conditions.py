@@ -203,10 +203,10 @@ def try_all(
     found = {}
     for condition in conditions:
         say(condition.name)
-        xrays, told = condition.take(case, threads)
+        model.set_xrays(*condition.take(case, threads))
         found[condition.name] = {
-            MEAN: volume_figures(case, model.mean(xrays, told), window),
-            SAMPLE: volume_figures(case, model.sample(xrays, told, 0), window),
+            MEAN: volume_figures(case, model.mean(), window),
+            SAMPLE: volume_figures(case, model.sample(0), window),
         }
     return found
 

@@ -33,17 +33,21 @@ class Model:
         self.stride: int = _stride(sampler.bundle)
         self.choice: dict[str, str] = {"device": sampler.choice.device, "backend": sampler.choice.backend}
 
-    def mean(self, xrays: XRays, geometry: Geometry | None) -> FloatArray:
-        """The posterior mean, one evaluation."""
-        return self._volume(xrays, geometry, 0, True)
-
-    def sample(self, xrays: XRays, geometry: Geometry | None, seed: int) -> FloatArray:
-        """One sample. The same X-ray objects again cost no encoder and lift."""
-        return self._volume(xrays, geometry, seed, False)
-
-    def _volume(self, xrays: XRays, geometry: Geometry | None, seed: int, mean: bool) -> FloatArray:
+    def set_xrays(self, xrays: XRays, geometry: Geometry | None) -> None:
+        """Set what the volumes that follow are made from."""
         ap, pa, lateral = (xrays.get(name) for name in ("ap", "pa", "lateral"))
-        result = self._sampler.run(ap=ap, pa=pa, lateral=lateral, geometry=geometry, seed=seed, mean=mean)
+        self._sampler.set_xrays(ap=ap, pa=pa, lateral=lateral, geometry=geometry)
+
+    def mean(self) -> FloatArray:
+        """Return the posterior mean, one evaluation."""
+        return self._volume(0, True)
+
+    def sample(self, seed: int) -> FloatArray:
+        """Return one sample."""
+        return self._volume(seed, False)
+
+    def _volume(self, seed: int, mean: bool) -> FloatArray:
+        result = self._sampler.run(seed=seed, mean=mean)
         self.choice["precision"] = result.report["precision"]["denoiser"]
         return result.volume.hu
 

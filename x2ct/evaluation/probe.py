@@ -142,9 +142,9 @@ def _with(case: Case, finding: Finding, threads: int) -> tuple[FloatArray, ...]:
 
 
 def _syntheses(case: Case, model: Model, images: Sequence[FloatArray], seeds: int) -> list[tuple[str, FloatArray]]:
-    xrays = calibrated(case.geometry, images, case.id)
-    samples = [(SAMPLES, model.sample(xrays, case.geometry, seed)) for seed in range(seeds)]
-    return [(MEAN, model.mean(xrays, case.geometry)), *samples]
+    model.set_xrays(calibrated(case.geometry, images, case.id), case.geometry)
+    samples = [(SAMPLES, model.sample(seed)) for seed in range(seeds)]
+    return [(MEAN, model.mean()), *samples]
 
 
 def _seen(case: Case, site: _Site, others: Sequence[_Site], plain: FloatArray, planted: FloatArray) -> dict[str, Any]:

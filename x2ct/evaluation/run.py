@@ -166,9 +166,9 @@ class _Judge:
             methods = {} if alone is None else {"prediction": alone}
         if self.model is not None:
             now("sampling")
-            xrays = calibrated(case.geometry, case.xrays, case.id)
-            methods["mean estimate"] = self.model.mean(xrays, case.geometry)
-            samples = [self.model.sample(xrays, case.geometry, seed) for seed in range(self.job.samples)]
+            self.model.set_xrays(calibrated(case.geometry, case.xrays, case.id), case.geometry)
+            methods["mean estimate"] = self.model.mean()
+            samples = [self.model.sample(seed) for seed in range(self.job.samples)]
         if self.baselines is not None:
             methods |= self.baselines.predict(case.xrays)
         now("scoring")

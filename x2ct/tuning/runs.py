@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from x2ct.bundle import Bundle
 from x2ct.data.shards import Person
 from x2ct.drr import calibrated_views
 from x2ct.grid import Grid
-from x2ct.intensity import Intensity
 from x2ct.sampler import Sampler
 from x2ct.tuning.stepsearch import SOLVER
 
@@ -24,7 +23,6 @@ Progress = Callable[[int, int, float], None]
 XRays = dict[str, Any]  # XRay by the name of its view
 
 VOXELS = 1 << 17  # of the trajectory that errors are measured on, evenly spread: enough for three digits of an RMS
-_OPEN = 1e3
 
 
 @dataclass(frozen=True)
@@ -42,15 +40,13 @@ class Fine:
 
 
 class Runner:
-    """A model that samples in the network's unit, perhaps on the middle of its grid only."""
+    """A model that samples, perhaps on the middle of its grid only."""
 
     def __init__(self, bundle: Bundle, shape: tuple[int, int, int] | None, threads: int) -> None:
         self.bundle, self.threads = bundle, threads
         self.shape = shape or bundle.grid.shape
-        # An intensity map that changes nothing, and clips nothing that a network says.
-        as_it_is = Intensity((-_OPEN, _OPEN), (-_OPEN, _OPEN))
-        middle = replace(bundle, grid=Grid(self.shape, bundle.grid.spacing_mm), intensity=as_it_is)
-        self.sampler = Sampler(middle, precision="f32", threads=threads)
+        grid = Grid(self.shape, bundle.grid.spacing_mm)
+        self.sampler = Sampler(bundle, precision="f32", threads=threads, grid=grid)
 
     def xrays(self, person: Person) -> XRays:
         """The bundle's own views of a person, projected from the whole CT."""
@@ -58,18 +54,18 @@ class Runner:
         return calibrated_views(person.hu(), person.index_to_mm, geometry, person.id, self.threads)
 
     def sample(
-        self, xrays: XRays, seed: int, schedule: str | Sequence[float], steps: int, solver: str, progress: Progress
+        self, seed: int, schedule: str | Sequence[float], steps: int, solver: str, progress: Progress
     ) -> FloatArray:
-        """One sample in HU, float32 [X, Y, Z]."""
+        """Return one sample of the X-rays that the sampler was given last, float32 [X, Y, Z] in HU."""
         options: dict[str, Any] = {"schedule": schedule, "steps": steps, "solver": solver, "seed": seed}
-        return self.bundle.intensity.to_hu(self.sampler.sample(**xrays, **options, progress=progress).hu)
+        return self.sampler.sample(**options, progress=progress).hu
 
-    def fine(self, xrays: XRays, seed: int, levels: Sequence[float], progress: Progress) -> Fine:
+    def fine(self, seed: int, levels: Sequence[float], progress: Progress) -> Fine:
         """Sample with a level after the other, and keep each D; the states follow from them, as in the core's loop."""
         some = slice(None, None, max(1, int(np.prod(self.shape)) // VOXELS) | 1)  # odd: no fixed column of the grid
         denoised: list[Matrix] = []
         x = self.sampler.sample(
-            **xrays,
+            raw=True,
             seed=seed,
             schedule=levels,
             solver=SOLVER,
@@ -100,11 +96,18 @@ class Studies:
         self, runner: Runner, people: Sequence[Person], samples: int, levels: Sequence[float], progress: Progress
     ) -> None:
         self._runner, self._progress = runner, progress
-        self._studies = [(xrays, seed) for xrays in map(runner.xrays, people) for seed in range(samples)]
-        self._runs = [runner.fine(xrays, seed, levels, progress) for xrays, seed in self._studies]
+        self._xrays = [runner.xrays(person) for person in people]
+        self._seeds = range(samples)
+        self._runs = [runner.fine(seed, levels, progress) for seed in self._each()]
 
     def __len__(self) -> int:
-        return len(self._studies)
+        return len(self._xrays) * len(self._seeds)
+
+    def _each(self) -> Iterator[int]:
+        """Yield the seeds of one person after the other, whose X-rays the sampler has been given."""
+        for xrays in self._xrays:
+            self._runner.sampler.set_xrays(**xrays)
+            yield from self._seeds
 
     def products(self) -> Matrix:
         """The sum of all trajectories' inner products; see `Fine.products`."""
@@ -114,10 +117,9 @@ class Studies:
         """How far runs on these levels end from the converged solutions: RMS in % of the HU window."""
         squares = [
             np.mean(
-                np.square(self._runner.sample(xrays, seed, sigmas, steps, solver, self._progress) - run.end),
-                dtype=np.float64,
+                np.square(self._runner.sample(seed, sigmas, steps, solver, self._progress) - run.end), dtype=np.float64
             )
-            for (xrays, seed), run in zip(self._studies, self._runs, strict=True)
+            for seed, run in zip(self._each(), self._runs, strict=True)
         ]
         low, high = self._runner.bundle.intensity.window_hu
         return float(100 * np.sqrt(np.mean(squares)) / (high - low))

@@ -14,7 +14,6 @@ from x2ct.bundle import Bundle, check_target
 from x2ct.data.shards import ShardSet
 from x2ct.errors import InputError
 from x2ct.output import check_writable
-from x2ct.schedules import plan
 from x2ct.tuning.result import Row, Tuned, store
 from x2ct.tuning.runs import Progress, Runner, Studies
 from x2ct.tuning.simplex import moved
@@ -134,7 +133,8 @@ def _check(
     for count in counts:
         if not 1 <= count <= fine // 2:
             raise InputError.of("--steps", "value", found=count, expected=f"1 to {fine // 2}, half of the fine steps")
-    return {n: plan(bundle.diffusion, steps=n, solver=solver).table.evaluations for n in counts}
+    asked = {n: _core.SampleOptions(steps=n, solver=solver) for n in counts}
+    return {n: _core.sampling_plan(bundle.diffusion, options).evaluations for n, options in asked.items()}
 
 
 def _counter(progress: Progress | None, total: int) -> Progress:

@@ -12,17 +12,9 @@
 #include "x2ct/network.h"
 #include "x2ct/projector.h"
 #include "x2ct/sampler.h"
+#include "x2ct/xray.h"
 
 namespace x2ct {
-
-/// An X-ray to be consistent with.
-struct MeasuredView {
-    std::string name;
-    DetectorView view;
-    std::vector<float> image;  ///< [rows, cols] line integrals, air 0; up to a scale and an offset if not calibrated
-    std::vector<std::uint8_t> measured;  ///< [rows, cols], 0 where the detector saw nothing: padding, shutters
-    bool calibrated = true;
-};
 
 /// The network's unit and attenuation: the knots of a piecewise linear map, both strictly increasing. Outside of the
 /// knots x means what the nearest knot does; mu is per mm, 0 or more.

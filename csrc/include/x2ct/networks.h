@@ -30,8 +30,8 @@ struct PipelineOptions {
     std::int64_t halo = -1;
     std::string provider = {};  ///< see NetworkOptions
     std::map<std::string, std::string> provider_options = {};
-    /// By a graph's file name in the bundle: what the backend opens in its place, where it opens no ONNX.
-    std::map<std::string, std::string> artefacts = {};
+    /// By a graph's file name in the bundle: the compiled engine that the backend opens in its place.
+    std::map<std::string, std::string> engines = {};
 };
 
 /// How many float32 volumes of the grid a run holds at once: in the loop its registers, after it x and HU; and what

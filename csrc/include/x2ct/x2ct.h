@@ -52,6 +52,17 @@ X2CT_API x2ct_status x2ct_parallel_view(double angle_deg, const x2ct_detector* d
 X2CT_API x2ct_status x2ct_cone_view(double angle_deg, double sod_mm, double sdd_mm, const x2ct_detector* detector,
                                     double matrix[12]);
 
+/* ------------------------------------------------------------------------------------------------ what there is */
+
+/* Called with each name, and with why it can't be used here, or "" if it can; both good during the call. */
+typedef void (*x2ct_named)(void* user_data, const char* name, const char* reason);
+
+X2CT_API x2ct_status x2ct_list_solvers(x2ct_named call, void* user_data);
+X2CT_API x2ct_status x2ct_list_schedules(x2ct_named call, void* user_data);
+/* library_dir as in x2ct_sampler_options. Runtimes are looked for wherever the system's loader looks. */
+X2CT_API x2ct_status x2ct_list_backends(const char* library_dir, x2ct_named call, void* user_data);
+X2CT_API x2ct_status x2ct_list_devices(const char* library_dir, x2ct_named call, void* user_data); /* "cpu", "cuda:0" */
+
 /* ------------------------------------------------------------------------------------------------ models */
 
 /* Opens a bundle and checks the whole of it, without loading anything. */
@@ -60,9 +71,9 @@ X2CT_API x2ct_status x2ct_check_bundle(const char* bundle);
 typedef struct x2ct_sampler_options {
     size_t struct_size;      /* set by init */
     const char* bundle;      /* the model's folder; required */
-    const char* backend;     /* "auto", "openvino", "onnxruntime" */
+    const char* backend;     /* "auto", "openvino", "onnxruntime", "tensorrt" or "torch"; see engines */
     const char* device;      /* "auto" (which is "cpu"), "cpu", "cuda" or "cuda:N" */
-    const char* precision;   /* "auto", "f32", "bf16", "f16" or "int8": of the denoiser */
+    const char* precision;   /* "auto", "f32", "tf32", "bf16", "f16" or "int8": of the denoiser */
     int32_t threads;         /* 0 leaves it to the runtime */
     const char* library_dir; /* where the backends' libraries are; NULL: the folder x2ct beside this library */
     const char* runtime_dir; /* where the runtime is installed; NULL: wherever the system's loader looks */
@@ -72,6 +83,11 @@ typedef struct x2ct_sampler_options {
                                 does not fit, it is denoised in tiles */
     int64_t halo;            /* how far tiles reach, in voxels; below 0: as far as the network looks, with which they
                                 give what the whole gives, to rounding */
+    const char* provider; /* ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; of torch "torchscript" or
+                             "aoti"; NULL or "": the device's own, or what there is */
+    const char* engines;  /* a folder of compiled engines, as x2ct build -o and x2ct export --artefacts write them:
+                             required by tensorrt and torch, and by onnxruntime in bf16 and f16; else NULL */
+    int32_t trust;        /* not 0: run what is in it. It is code, and does what its maker wants */
 } x2ct_sampler_options;
 
 /* x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI) */
@@ -146,7 +162,11 @@ typedef struct x2ct_run_options {
     double gamma;            /* how strongly; init sets the usual strength */
     int32_t samples;         /* from number `sample` on; several give their mean. Progress is of all together */
     x2ct_each each;
-    float* deviation; /* the samples' standard deviation in HU, as many floats as the volume; NULL: not wanted */
+    float* deviation;     /* the samples' standard deviation in HU, as many floats as the volume; NULL: not wanted */
+    double churn;         /* noise that "heun" adds again on the way, S_churn of Karras et al. 2022; 0: none */
+    const double* sigmas; /* falling noise levels in place of a schedule, the final 0 left out; NULL: none. Copied */
+    size_t sigma_count;
+    int32_t raw; /* not 0: volumes in the network's unit, in place of HU */
 } x2ct_run_options;
 
 /* x2ct_run_options_init(&options, sizeof options, X2CT_ABI) */

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "x2ct/bundle.h"
+#include "x2ct/projector.h"
 
 namespace x2ct {
 
@@ -24,7 +26,9 @@ struct XRay {
     std::optional<std::array<double, 12>> matrix;
     /// Not calibrated: known up to a scale and an offset only, which consistency fits.
     bool calibrated = true;
-    const std::uint8_t* measured = nullptr;  ///< [rows, columns], 0 in padding and behind shutters; null: all of it
+    /// [rows, columns], the share of each pixel that was measured: 0 in padding and behind shutters; null: all of it.
+    const float* measured = nullptr;
+    std::string name = {};  ///< for reports and errors; empty: the name of the bundle's view
 };
 
 /// What encoder and lift read.
@@ -40,7 +44,17 @@ void check(const Bundle& bundle, std::span<const XRay> xrays);
 /// Brings X-rays that were checked onto the encoder's pictures.
 Conditions conditions_of(const Bundle& bundle, std::span<const XRay> xrays);
 
-/// Where `views` of this X-ray hold what its detector measured: [H, W], 1 or 0.
-std::vector<std::uint8_t> measured_of(const Bundle& bundle, const XRay& xray);
+/// An X-ray on the encoder's picture.
+struct MeasuredView {
+    std::string name;
+    DetectorView view;
+    std::vector<float> image;  ///< [rows, cols] line integrals, air 0; up to a scale and an offset if not calibrated
+    std::vector<std::uint8_t> measured;  ///< [rows, cols], 0 where the detector saw nothing: padding, shutters
+    bool calibrated = true;
+};
+
+/// The X-rays of these conditions, in the order of `xrays`, with what of them was measured.
+std::vector<MeasuredView> measured_views(const Bundle& bundle, std::span<const XRay> xrays,
+                                         const Conditions& conditions);
 
 }  // namespace x2ct
