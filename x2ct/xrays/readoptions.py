@@ -156,7 +156,7 @@ def checked_spacing(spacing: Spacing) -> tuple[float, float]:
     pair = (spacing,) * 2 if isinstance(spacing, int | float) else tuple(spacing)
     if len(pair) != 2 or not all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in pair):
         expected = f"{SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm, one number or (row, column)"
-        raise InputError.of("spacing", "pixel spacing in mm", found=spacing, expected=expected)
+        raise InputError.of("--spacing", "pixel spacing in mm", found=spacing, expected=expected)
     return float(pair[0]), float(pair[1])
 
 
