@@ -8,11 +8,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -165,10 +164,24 @@ made = Cache(root).obtain(recipe, build, say=lambda line: (marks / f"{name}-wait
 """
 
 
-def start(source: Path, cache: Cache, marks: Path, name: str) -> subprocess.Popen[bytes]:
-    marks.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", BUILDER, str(source), str(cache.root), str(marks), name]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+Start = Callable[[str], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(source: Path, cache: Cache, tmp_path: Path) -> Iterator[Start]:
+    """Starts a builder of a name in a process of its own, which ends with the test."""
+    processes = []
+    (tmp_path / "marks").mkdir()
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", BUILDER, str(source), str(cache.root), str(tmp_path / "marks"), name]
+        processes.append(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        with process:
+            process.kill()
 
 
 def wait_for(mark: Path, process: subprocess.Popen[bytes], never: Path | None = None) -> None:
@@ -180,11 +193,11 @@ def wait_for(mark: Path, process: subprocess.Popen[bytes], never: Path | None = 
         time.sleep(0.01)
 
 
-def test_of_two_processes_one_builds_and_the_other_takes_it(source: Path, cache: Cache, tmp_path: Path) -> None:
+def test_of_two_processes_one_builds_and_the_other_takes_it(start: Start, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
-    first = start(source, cache, marks, "first")
+    first = start("first")
     wait_for(marks / "first-building", first)
-    second = start(source, cache, marks, "second")
+    second = start("second")
     wait_for(marks / "second-waiting", second, never=marks / "second-building")
     (marks / "go").touch()
     assert (first.wait(), second.wait()) == (0, 0)
@@ -194,13 +207,14 @@ def test_of_two_processes_one_builds_and_the_other_takes_it(source: Path, cache:
     assert one == other
 
 
-def test_a_killed_builder_leaves_nothing_and_blocks_nobody(source: Path, cache: Cache, tmp_path: Path) -> None:
+def test_a_killed_builder_leaves_nothing_and_blocks_nobody(
+    start: Start, source: Path, cache: Cache, tmp_path: Path
+) -> None:
     marks = tmp_path / "marks"
-    process = start(source, cache, marks, "killed")
+    process = start("killed")
     wait_for(marks / "killed-building", process)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
-    process.communicate()
     recipe = Recipe("openvino", "denoiser.blob", (sha256(source),), "openvino", "cpu", "f32")
     assert cache.find(recipe) is None
     assert len(files(cache)) == 1  # half an engine, under a hidden name
@@ -210,9 +224,9 @@ def test_a_killed_builder_leaves_nothing_and_blocks_nobody(source: Path, cache: 
     assert obtain(cache, recipe).built
 
 
-def test_a_builder_at_work_is_not_swept(source: Path, cache: Cache, tmp_path: Path) -> None:
+def test_a_builder_at_work_is_not_swept(start: Start, source: Path, cache: Cache, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
-    process = start(source, cache, marks, "slow")
+    process = start("slow")
     wait_for(marks / "slow-building", process)
     recipe = Recipe("openvino", "denoiser.blob", (sha256(source),), "openvino", "cpu", "bf16")
     assert obtain(cache, recipe).built

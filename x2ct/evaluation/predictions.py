@@ -103,13 +103,14 @@ def misplacement(case: Case, estimate: npt.ArrayLike) -> tuple[float, float, flo
     Where the cross-correlation of the two, on voxels of about 5 mm and by what is denser than air, is highest; to about
     a voxel. A grid that shows the body's middle alone has little to tell it by.
     """
-    steps = [max(1, round(_COARSE_MM / step)) for step in case.grid.spacing_mm]
+    grid = case.grid
+    steps = [min(n, max(1, round(_COARSE_MM / mm))) for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)]
     truth, moved = (_density(np.asarray(hu, np.float32), steps) for hu in (case.truth, estimate))
     shape = [2 * n for n in truth.shape]
     product = np.fft.rfftn(moved, shape, (0, 1, 2)) * np.conj(np.fft.rfftn(truth, shape, (0, 1, 2)))
     peak = np.unravel_index(int(np.argmax(np.fft.irfftn(product, shape, (0, 1, 2)))), shape)
     signed = [int(at) if at < n else int(at) - 2 * n for at, n in zip(peak, truth.shape, strict=True)]
-    x, y, z = (at * step * mm for at, step, mm in zip(signed, steps, case.grid.spacing_mm, strict=True))
+    x, y, z = (at * step * mm for at, step, mm in zip(signed, steps, grid.spacing_mm, strict=True))
     return x, y, z
 
 
