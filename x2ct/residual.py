@@ -102,11 +102,14 @@ class Residual:
         return {**found, "unexplained": rounded}
 
 
-class Reprojection:
-    """A study's X-rays as the network sees them, compared with the CT that a run makes of them.
+class Rays:
+    """The rays of a patient's X-rays that a CT is judged along, found once for all runs.
 
     Attributes:
-        seconds: what projecting and comparing took so far.
+        views: the X-rays on the encoder's picture.
+        judged: (rows, columns) of each, the rays that the detector measured and that meet the body within the grid.
+        shares: of each, the share of these among the rays that meet body and grid, 0 to 1.
+        pitch_mm: row and column pitch of the picture at the isocentre.
 
     Args:
         views: the X-rays on the encoder's picture.
@@ -116,24 +119,45 @@ class Reprojection:
     """
 
     def __init__(self, views: Sequence[_core.MeasuredView], bundle: Bundle, grid: Grid, threads: int = 0) -> None:
-        started = time.perf_counter()
         self._grid, self._threads = grid, threads
-        self._pitch_mm = bundle.xray.spacing_mm
-        self._views = list(views)
-        within = _core.rays_within(grid.shape, grid.index_to_mm, self._views, threads)
-        lengths = self._project(np.ones(grid.shape, np.float32))
-        bodies = [(length > 0) & (np.asarray(view[2]) > AIR) for length, view in zip(lengths, self._views, strict=True)]
-        self._judged = [body & counts for body, counts in zip(bodies, within, strict=True)]
-        self._shares = [
-            float(judged.sum() / max(1, body.sum())) for judged, body in zip(self._judged, bodies, strict=True)
+        self.pitch_mm = bundle.xray.spacing_mm
+        self.views = list(views)
+        within = _core.rays_within(grid.shape, grid.index_to_mm, self.views, threads)
+        lengths = self.project(np.ones(grid.shape, np.float32))
+        bodies = [(length > 0) & (np.asarray(view[2]) > AIR) for length, view in zip(lengths, self.views, strict=True)]
+        self.judged: list[BoolArray] = [body & counts for body, counts in zip(bodies, within, strict=True)]
+        self.shares = [
+            float(judged.sum() / max(1, body.sum())) for judged, body in zip(self.judged, bodies, strict=True)
         ]
+
+    def project(self, mu: npt.ArrayLike) -> list[FloatArray]:
+        """Return line integrals (rows, columns) of attenuation per mm (X, Y, Z), one image a view."""
+        rows, columns = np.shape(self.views[0][2])
+        return [
+            _core.project(mu, self._grid.index_to_mm, matrix, rows, columns, self._threads)
+            for _, matrix, *_ in self.views
+        ]
+
+
+class Reprojection:
+    """A patient's X-rays, compared with the CT that one run makes of them.
+
+    Attributes:
+        seconds: what projecting and comparing took so far.
+
+    Args:
+        rays: that the CT is judged along.
+        seconds: that finding them took, if this run had to.
+    """
+
+    def __init__(self, rays: Rays, seconds: float = 0.0) -> None:
+        self._rays, self.seconds = rays, seconds
         self._uncorrected: list[list[FloatArray]] = []
-        self.seconds = time.perf_counter() - started
 
     def add(self, sample: int, mu: npt.ArrayLike) -> None:
         """Take a sample's number and its attenuation per mm (X, Y, Z) before any data-consistency step."""
         started = time.perf_counter()
-        self._uncorrected.append(self._project(mu))
+        self._uncorrected.append(self._rays.project(mu))
         self.seconds += time.perf_counter() - started
 
     def finish(self, mu: npt.ArrayLike) -> tuple[tuple[Residual, ...], tuple[Residual, ...] | None]:
@@ -147,24 +171,17 @@ class Reprojection:
             such step.
         """
         started = time.perf_counter()
-        last = self._residuals(self._project(mu))
+        last = self._residuals(self._rays.project(mu))
         first = None
         if self._uncorrected:
             first = self._residuals([np.mean(images, axis=0) for images in zip(*self._uncorrected, strict=True)])
         self.seconds += time.perf_counter() - started
         return (last, None) if first is None else (first, last)
 
-    def _project(self, mu: npt.ArrayLike) -> list[FloatArray]:
-        """Return line integrals (rows, columns), one image a view."""
-        rows, columns = np.shape(self._views[0][2])
-        return [
-            _core.project(mu, self._grid.index_to_mm, matrix, rows, columns, self._threads)
-            for _, matrix, *_ in self._views
-        ]
-
     def _residuals(self, projections: Sequence[npt.NDArray[np.floating[Any]]]) -> tuple[Residual, ...]:
         found = []
-        parts = zip(self._views, projections, self._judged, self._shares, strict=True)
+        rays = self._rays
+        parts = zip(rays.views, projections, rays.judged, rays.shares, strict=True)
         for (name, _, image, _, calibrated), projection, judged, share in parts:
             target, fit = np.asarray(image, np.float32), None
             judged = judged if share >= _FEWEST_RAYS else np.zeros_like(judged)
@@ -173,8 +190,8 @@ class Reprojection:
                 judged = judged if fit else np.zeros_like(judged)
                 target = (target - fit[1]) / fit[0] if fit else target
             difference = np.where(judged, target - projection, np.nan).astype(np.float32)
-            areas = unexplained(difference / MU_WATER_PER_MM, self._pitch_mm)
-            found.append(Residual(name, difference, self._pitch_mm, share, fit, areas))
+            areas = unexplained(difference / MU_WATER_PER_MM, rays.pitch_mm)
+            found.append(Residual(name, difference, rays.pitch_mm, share, fit, areas))
         return tuple(found)
 
 
