@@ -9,12 +9,15 @@
 #   make wheel        dist/x2ct-*.whl
 #   make test-wheel   build the wheel, install it in a fresh environment outside the checkout, use it
 #   make test-browser  the pages that x2ct writes, looked at in headless Chromium (which apt installs where it can)
+#   make test-notebook  run docs/quickstart.ipynb from top to bottom on the demo pair
 #   make sanitize     the C++ tests under AddressSanitizer with UBSan, then under ThreadSanitizer
 #   make fuzz         the fuzz targets of the core (Clang 16, which apt installs where it can) and of the readers
 #                     (atheris, which pip installs), SECONDS=20 each; SEED=1 makes the same inputs each time
 #   make coverage     which lines of csrc/ the C++ tests run, as text and in build/coverage/report.html
 #   make soak         1000 runs of a small volume: memory stays flat
 #   make benchmarks   all tables of benchmarks/README.md again, from the JSON in benchmarks/results
+#   make gpu-carry    what a GPU machine takes along at two calls, into .gpu, and the lines to start there; SHARDS=FOLDER
+#                     packs patients to train on
 #   make docs         the documentation as a site in build/site, every link checked
 #   make clean        remove what the builds made; .venv stays
 
@@ -25,6 +28,7 @@ JOBS ?= $(shell nproc)
 # In CI a warning is an error; elsewhere a newer compiler's new warning must not stop anybody.
 WERROR ?= $(if $(CI),ON,OFF)
 DEMO ?= demo
+HOME_BUNDLE := x2ct/models/chest-radiograph.x2ct
 SECONDS ?= 20
 
 BIN := .venv/bin
@@ -49,8 +53,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build test ctest pytest test-browser lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
-	sanitize sanitize-address sanitize-thread fuzz coverage soak docs benchmarks clean
+.PHONY: help setup demo build test ctest pytest test-notebook test-browser lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
+	sanitize sanitize-address sanitize-thread fuzz coverage soak docs benchmarks gpu-carry clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -78,7 +82,7 @@ $(HEADERS):
 
 $(DEV_STAMP): $(RUN_STAMP) | $(HEADERS)
 	$(BIN)/python -m pip install -qq '$(TORCH)'
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,dev]'
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,report,dev]'
 	@touch $@
 
 setup: $(DEV_STAMP)
@@ -102,7 +106,7 @@ wheel: $(RUN_STAMP) $(HEADERS)
 # ------------------------------------------------------------------------------------------------ demo
 
 demo: $(RUN_STAMP) $(BUILD)/.core
-	$(BIN)/python benchmarks/demo.py -o $(DEMO)
+	$(BIN)/python -m x2ct demo -o $(DEMO)
 
 # ------------------------------------------------------------------------------------------------ checks
 
@@ -112,6 +116,7 @@ lint: lint-python lint-imports lint-cpp
 lint-python: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/words.py
 	$(BIN)/mypy
 
 lint-imports: $(DEV_STAMP)
@@ -145,6 +150,9 @@ pytest: setup build
 
 test-wheel: setup
 	$(BIN)/python -m pytest -m wheel tests/test_packaging.py
+
+test-notebook: setup build
+	$(BIN)/python -m pytest -m notebook tests/test_notebook.py
 
 test-browser: setup
 	@command -v chromium chromium-browser google-chrome > /dev/null || { apt-get update -qq; apt-get install -qq --yes --no-install-recommends chromium; } > /dev/null 2>&1 || true
@@ -180,6 +188,18 @@ soak: build
 # Measures nothing: the commands that do are listed in benchmarks/README.md.
 benchmarks: $(DEV_STAMP)
 	$(BIN)/python benchmarks/tables.py
+
+# In wheels/ what its Python may lack; pip takes those for Python 3.12. A bundle that no stage there needs stays at home.
+gpu-carry: build
+	mkdir -p .gpu/wheels
+	$(BIN)/python -m pip download -qq --no-deps --only-binary=:all: --python-version 3.12 -d .gpu/wheels \
+		nlohmann_json==3.12.0 pybind11 typer pytest
+	benchmarks/gpu/verify.sh --pack $(BUILD)
+	$(if $(SHARDS),$(BIN)/python benchmarks/gpu/pack.py $(SHARDS) -o .gpu/patients.tar --without $(HOME_BUNDLE))
+	@echo 'Move $(HOME_BUNDLE) away, carry .gpu, and start there with OUT a folder:'
+	@echo '  benchmarks/gpu/verify.sh OUT $$(($$(date +%s) + 280))'
+	@echo '  python3 benchmarks/gpu/slim.py chest -o /tmp/start && python3 benchmarks/gpu/train.py .gpu/patients.tar OUT' \
+		'--until $$(($$(date +%s) + 540)) --config benchmarks/gpu/chest.json --init /tmp/start --recorded'
 
 docs: $(DEV_STAMP)
 	@$(BIN)/python -c 'import material' 2> /dev/null || $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[docs]'

@@ -20,6 +20,7 @@ from x2ct.commands import (
     bench,
     build,
     cohort,
+    demo,
     drr,
     evaluate,
     export,
@@ -34,18 +35,25 @@ from x2ct.commands import (
 )
 from x2ct.commands.options import (
     AngleOf,
+    Backend,
+    Device,
     FlipOf,
     FrameOf,
     InvertOf,
     Json,
+    Model,
+    Precision,
     Quiet,
     RotateOf,
+    Schedule,
     SddOf,
     SodOf,
+    Solver,
     SpacingOf,
     Strict,
     Threads,
     ValuesOf,
+    completer,
     parse_bytes,
     parse_option,
     parse_shape,
@@ -68,7 +76,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     name="x2ct",
-    help="A CT volume from one or two X-rays.",
+    help="Turn one or two X-rays into a CT volume.",
     epilog=terminal.EPILOG,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -83,12 +91,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def x2ct(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error. Comes first.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error. Must be the first option.")
+    ] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """A CT volume from one or two X-rays."""
+    """Turn one or two X-rays into a CT volume."""
 
 
 @app.command()
@@ -96,21 +106,30 @@ def sample(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="The CT to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", rich_help_panel="Output"
+            "--output", "-o", help="CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", rich_help_panel="Output"
         ),
     ],
     ap: Annotated[
         Path | None,
-        typer.Option(help="Frontal X-ray, source in front: DICOM, PNG, JPEG, TIFF or .npy.", rich_help_panel="Input"),
+        typer.Option(
+            help="Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.",
+            rich_help_panel="Input",
+        ),
     ] = None,
     pa: Annotated[
-        Path | None, typer.Option(help="Frontal X-ray, source behind, in place of --ap.", rich_help_panel="Input")
+        Path | None,
+        typer.Option(
+            help="Frontal X-ray, source behind the patient. Use --ap or --pa, not both.", rich_help_panel="Input"
+        ),
     ] = None,
     lateral: Annotated[
         Path | None, typer.Option(help="Lateral X-ray. One view alone is enough.", rich_help_panel="Input")
     ] = None,
     geometry: Annotated[
-        Path | None, typer.Option(help="JSON that says where the X-rays were taken from.", rich_help_panel="Input")
+        Path | None,
+        typer.Option(
+            help="Geometry file (JSON): position of source and detector for each X-ray.", rich_help_panel="Input"
+        ),
     ] = None,
     spacing: SpacingOf = None,
     rotate: RotateOf = None,
@@ -121,65 +140,68 @@ def sample(
     angle: AngleOf = None,
     invert: InvertOf = None,
     values: ValuesOf = None,
-    model: Annotated[
-        str,
-        typer.Option("--model", "-m", help="A bundle's folder, or a bundled model's name.", rich_help_panel="Sampling"),
-    ] = "chest",
+    model: Model = "chest",
     format: Annotated[  # noqa: A002 - the option's name
         str,
-        typer.Option(help="nifti, nrrd, mha, or dicom, with which -o is a new folder.", rich_help_panel="Output"),
+        typer.Option(
+            help="File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
+            rich_help_panel="Output",
+            autocompletion=completer("format"),
+        ),
     ] = "auto",
     preview: Annotated[
-        Path | None, typer.Option(help="Also write a picture of the result: .png.", rich_help_panel="Output")
+        Path | None, typer.Option(help="Write a picture of the CT to this .png file.", rich_help_panel="Output")
     ] = None,
     preview_every: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Draw --preview after every N evaluations too.", rich_help_panel="Output"
+            min=1, metavar="N", help="Rewrite --preview after every N network evaluations.", rich_help_panel="Output"
         ),
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="Also write what was done, from what, and how fast: .json.", rich_help_panel="Output"),
+        typer.Option(
+            help="Write inputs, settings, timings and checksums to this .json file.", rich_help_panel="Output"
+        ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the noise: the same seed gives the same bytes.", rich_help_panel="Sampling")
+        int,
+        typer.Option(
+            min=0, help="Random seed. The same inputs and seed produce the same file.", rich_help_panel="Sampling"
+        ),
     ] = 0,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps along the noise schedule; by default the model's.", rich_help_panel="Sampling"),
+        typer.Option(min=1, help="Number of sampling steps. Default: the model's.", rich_help_panel="Sampling"),
     ] = None,
-    solver: Annotated[
-        str | None, typer.Option(help="One of those that `x2ct info` lists.", rich_help_panel="Sampling")
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            help="Of noise levels: tuned, or one that `x2ct info` lists; by default the model's.",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
+    solver: Solver = None,
+    schedule: Schedule = None,
     mean: Annotated[
         bool,
         typer.Option(
-            "--mean", help="The posterior mean, one evaluation, in place of a sample.", rich_help_panel="Sampling"
+            "--mean",
+            help="Return the mean estimate (posterior mean, one evaluation) instead of a sample.",
+            rich_help_panel="Sampling",
         ),
     ] = False,
     consistency: Annotated[
         str,
         typer.Option(
-            help="Pull the CT towards the X-rays: off, last, every (at each step), or at chosen ones: 3,5,6.",
+            help="Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
+            "each one (every), or listed ones (3,5,6).",
             rich_help_panel="Sampling",
+            autocompletion=completer("consistency"),
         ),
     ] = "off",
     gamma: Annotated[
-        float | None, typer.Option(help="How strongly --consistency pulls.", rich_help_panel="Sampling")
+        float | None, typer.Option(help="Strength of data consistency.", rich_help_panel="Sampling")
     ] = None,
     samples: Annotated[
         int,
         typer.Option(
             min=1,
-            help="How many: more than one give -o their mean, beside it NAME_std and NAME_000, NAME_001 ...",
+            help="Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
+            "are written beside it.",
             rich_help_panel="Sampling",
         ),
     ] = 1,
@@ -188,14 +210,17 @@ def sample(
         typer.Option(
             parser=parse_shape,
             metavar="X,Y,Z",
-            help="Voxels; by default the model's.",
+            help="Number of voxels of the CT. Default: the model's.",
             rich_help_panel="Sampling",
         ),
     ] = None,
     voxel: Annotated[
         Any,
         typer.Option(
-            parser=parse_voxel, metavar="MM", help="Their size: MM, or X,Y,Z; likewise.", rich_help_panel="Sampling"
+            parser=parse_voxel,
+            metavar="MM",
+            help="Voxel size in mm, one number or X,Y,Z. Default: the model's.",
+            rich_help_panel="Sampling",
         ),
     ] = None,
     memory: Annotated[
@@ -203,7 +228,7 @@ def sample(
         typer.Option(
             parser=parse_bytes,
             metavar="SIZE",
-            help="Stay within this, such as 2GB: tile by tile where the whole does not fit.",
+            help="Memory budget, for example 2GB. A volume that does not fit is computed in tiles.",
             rich_help_panel="Runtime",
         ),
     ] = None,
@@ -212,66 +237,70 @@ def sample(
         typer.Option(
             min=0,
             metavar="VOXELS",
-            help="How far tiles reach; by default as far as the network looks, so that nothing changes.",
+            help="Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
             rich_help_panel="Runtime",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="auto (which is openvino), openvino, onnxruntime, tensorrt or torch.", rich_help_panel="Runtime"
-        ),
-    ] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="auto, f32, tf32, bf16, f16 or int8; what can't be had is refused.", rich_help_panel="Runtime"
-        ),
-    ] = "auto",
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
     provider: Annotated[
         str,
         typer.Option(
-            help="Of onnxruntime: cpu, cuda or tensorrt. Of torch: torchscript or aoti.", rich_help_panel="Runtime"
+            help="ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
+            rich_help_panel="Runtime",
         ),
     ] = "",
     provider_option: Annotated[
         list[Any] | None,
         typer.Option(
-            parser=parse_option, metavar="KEY=VALUE", help="Handed to it; may be repeated.", rich_help_panel="Runtime"
+            parser=parse_option,
+            metavar="KEY=VALUE",
+            help="Option passed to the provider. May be repeated.",
+            rich_help_panel="Runtime",
         ),
     ] = None,
     artefacts: Annotated[
         str,
         typer.Option(
+            "--engines",
+            "--artefacts",
             metavar="FOLDER",
-            help="Where the files of torch or tensorrt are; by default this machine's cache.",
+            help="Folder of compiled engines for torch or tensorrt. Default: this user's cache.",
             rich_help_panel="Runtime",
         ),
     ] = "",
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Run them, which are code, also if made elsewhere.", rich_help_panel="Runtime"),
+        typer.Option(
+            "--trust",
+            help="Run compiled engines, which contain code, even if they were made elsewhere.",
+            rich_help_panel="Runtime",
+        ),
     ] = False,
     threads: Threads = 0,
     manifest: Annotated[
         Path | None,
         typer.Option(
-            help="Many studies: a CSV with id, ap, pa, lateral ...; -o is a folder.", rich_help_panel="Cohort"
+            help="Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
+            "-o names a folder.",
+            rich_help_panel="Cohort",
         ),
     ] = None,
     go_on: Annotated[
-        bool, typer.Option("--continue", help="Leave out the studies that are done.", rich_help_panel="Cohort")
+        bool, typer.Option("--continue", help="Skip studies that are already done.", rich_help_panel="Cohort")
     ] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Studies at a time.", rich_help_panel="Cohort")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Number of studies to run at the same time.", rich_help_panel="Cohort")
+    ] = 1,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and how long it takes; write nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
     ] = False,
     strict: Strict = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Synthesise a CT from an X-ray or two."""
+    """Generate a CT from one or two X-rays."""
     from x2ct import report as reports
     from x2ct.tasks import SampleJob, rehearse_files, sample_files
 
@@ -343,6 +372,7 @@ def sample(
 
 # The order in which the help lists them.
 for _command in (
+    demo.demo,
     view.view,
     xray.xray,
     drr.drr,

@@ -109,7 +109,7 @@ def faults(work: Path) -> dict[str, Fault]:
             Bundle.load(out / "new.x2ct")
 
     side, step = str(tiny_run.GRID.shape[0]), str(tiny_run.GRID.spacing_mm[0])
-    grid = ("--shape", side, side, side, "--spacing", step, step, step, "--validation", "p2", "--quiet")
+    grid = ("--shape", f"{side},{side},{side}", "--voxel", step, "--validation", "p2", "--quiet")
     sample = ("sample", "--ap", str(ap), "-m", str(model), "-o", "OUT/ct.nii.gz", "--samples", "2", *quiet)
     cohort = ("sample", "--manifest", str(work / "cases.csv"), "-m", str(model), "-o", "OUT/cohort", *quiet)
     train = ("train", str(shards), "-o", "OUT/run", *quiet)

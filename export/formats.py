@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2ct.built.artefacts import Artefact, Build, Cache, Recipe
+from x2ct.built.cache import Cache, Engine, Recipe, copy_to
 from x2ct.built.plans import BACKEND as TENSORRT
 from x2ct.built.plans import PRECISIONS, Machine
+from x2ct.built.torchartefacts import BACKEND as TORCH
 from x2ct.built.torchartefacts import SUFFIXES
 from x2ct.bundle import MANIFEST, SUFFIX, Bundle, bundled, check_target
 from x2ct.errors import InputError
@@ -18,6 +19,7 @@ from x2ct.export import plans, proof, torchfiles
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.fields import Json
+from x2ct.runtimes import choose
 
 FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT)
 """What can be made; "onnx" is the bundle itself."""
@@ -39,6 +41,14 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
+class Scripted:
+    """What torch's artefacts are to be like; see `torchfiles.build`."""
+
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
 class Exported:
     """What was made.
 
@@ -46,13 +56,13 @@ class Exported:
         bundle: the bundle, new or as it was given.
         parity: of a run's graphs, against the network that was trained; None where a bundle was given.
         proofs: the table of `export/proof.py`.
-        artefacts: what was made of it, as it lies in the cache.
+        engines: the compiled engines that were made of it, in the cache.
     """
 
     bundle: Bundle
     parity: ExportReport | None
     proofs: tuple[Proof, ...]
-    artefacts: tuple[Artefact, ...]
+    engines: tuple[Engine, ...]
 
     def to_json(self) -> dict[str, Json]:
         """The report as plain data."""
@@ -62,7 +72,7 @@ class Exported:
             "checksum": self.bundle.checksum,
             "bytes": self.bundle.size_bytes,
             "proof": [row.to_json() for row in self.proofs],
-            "artefacts": [one.to_json() for one in self.artefacts],
+            "engines": [engine.to_json() for engine in self.engines],
         }
 
 
@@ -74,6 +84,7 @@ def export(
     run: RunOptions | None = None,
     folder: Path | None = None,
     precision: str | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> Exported:
     """Make what is asked for of a run or a bundle, prove it, and only then write it.
@@ -83,8 +94,9 @@ def export(
         output: the bundle to write, for a run; None for a bundle, which is there already.
         formats: of `FORMATS`. A run's bundle is always made, as all others are made of it.
         run: of a run alone.
-        folder: where to put a copy of the artefacts, to take to another machine.
-        precision: of TensorRT's plan of the denoiser; None is `x2ct build`'s own.
+        folder: where to put copies of the compiled engines, to take to another machine.
+        precision: of the denoiser in what is made of a bundle; None is bf16 of TensorRT's plan, and f32 of the others.
+        device: "cpu", "cuda" or "cuda:N", that torch's engines are made for and proven on.
         progress: called with one line before each stage.
 
     Raises:
@@ -94,8 +106,9 @@ def export(
     """
     say = progress or _silent
     options = run or RunOptions()
-    kinds = _kinds(formats, folder, precision)
+    kinds = _kinds(formats, folder, precision, device)
     planned = plans.PlanOptions(precision) if precision else plans.PlanOptions()
+    scripted = Scripted(choose(device, TORCH).device if set(kinds) & set(SUFFIXES) else "cpu", precision or "f32")
     target = _target(source, output, kinds, options)
     with tempfile.TemporaryDirectory(prefix="x2ct-export-") as name:
         scratch = Path(name)
@@ -104,35 +117,39 @@ def export(
             parity = export_run(source, scratch / target.name, **vars(options), progress=progress)
         bundle = parity.bundle if parity is not None else Bundle.load(source)
         staged = Cache(scratch / "cache")
-        made = list(_make(bundle, kinds, planned, staged, say))
+        made = list(_make(bundle, kinds, planned, scripted, staged, say))
         say("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
-        trials = proof.trials(["onnx", *kinds], planned.precision, planned.device)
-        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.folder, say)
+        trials = proof.trials(
+            ["onnx", *kinds], plan=(planned.precision, planned.device), torch=(scripted.precision, scripted.device)
+        )
+        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.root, say)
         proof.require(rows)
         say("writing")
         if target is not None:
             bundle = Bundle.write(target, bundle, {file: (bundle.path / file).read_bytes() for file in bundle.files})
-        kept = tuple(Cache().obtain(one, _copying(artefact.path)) for one, artefact in made)
-        for artefact in kept if folder is not None else ():
-            Cache().copy_to(artefact, Path(folder or "") / artefact.path.name)
+        kept = tuple(Cache().obtain(one, _copying(engine.path)) for one, engine in made)
+        for engine in kept if folder is not None else ():
+            copy_to(engine, Path(folder or "") / engine.path.name)
     return Exported(bundle, parity, rows, kept)
 
 
-def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None) -> list[str]:
+def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, device: str) -> list[str]:
     """The formats that are made of a bundle; says before anything heavy which of them can't be had here."""
     for name in formats:
         if name not in FORMATS:
             raise InputError.of("--format", "name", found=repr(name), expected=", ".join(FORMATS))
     kinds = [name for name in dict.fromkeys(formats) if name != "onnx"]
     if folder is not None and not kinds:
-        raise InputError.of("--artefacts", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
-    if precision is not None and TENSORRT not in kinds:
-        raise InputError.of("--precision", "options", found="no plans", expected=f"--format {TENSORRT} with it")
+        raise InputError.of("--engines", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
+    if precision is not None and not kinds:
+        raise InputError.of("--precision", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
     if precision is not None and precision not in PRECISIONS:
         raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
     if any(name in SUFFIXES for name in kinds):
         proof.require_torch_backend()
+    elif device != "cpu":
+        raise InputError.of("--device", "options", found="nothing of torch's", expected="--format aoti or torchscript")
     if TENSORRT in kinds:
         Machine.here()
     if folder is not None:
@@ -140,7 +157,7 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None) -
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             found = (error.strerror or str(error)).lower()
-            raise InputError.of(folder, "artefacts", found=found, expected="a folder to write to") from None
+            raise InputError.of(folder, "engines", found=found, expected="a folder to write to") from None
     return kinds
 
 
@@ -160,21 +177,24 @@ def _target(source: str, output: Path | None, kinds: Sequence[str], options: Run
 
 
 def _make(
-    bundle: Bundle, kinds: Sequence[str], planned: plans.PlanOptions, staged: Cache, say: Progress
-) -> Iterator[tuple[Recipe, Artefact]]:
-    """Each artefact in a cache of the export's own: taken from the user's where it is there, or built."""
+    bundle: Bundle,
+    kinds: Sequence[str],
+    planned: plans.PlanOptions,
+    scripted: Scripted,
+    staged: Cache,
+    say: Progress,
+) -> Iterator[tuple[Recipe, Engine]]:
+    """Yield each engine in a cache of the export's own: copied from the user's if it is there, else built."""
     for kind in kinds:
-        for one, build in _builds(bundle, kind, planned, say):
+        for one, build in (
+            plans.builds(bundle, planned, Cache(), say=say)[1]
+            if kind == TENSORRT
+            else torchfiles.builds(bundle, kind, scripted.device, scripted.precision)
+        ):
             there = Cache().find(one)
             if there is None:
                 say(f"making {one.file}")
             yield one, staged.obtain(one, build if there is None else _copying(there.path))
-
-
-def _builds(bundle: Bundle, kind: str, planned: plans.PlanOptions, say: Progress) -> list[tuple[Recipe, Build]]:
-    if kind == TENSORRT:
-        return plans.builds(bundle, planned, Cache(), say=say)[1]
-    return torchfiles.builds(bundle, kind)
 
 
 def _copying(source: Path) -> Callable[[Path], None]:

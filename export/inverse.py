@@ -9,6 +9,7 @@ and the result has to agree with the stored graphs in ONNX Runtime.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from x2ct.errors import InputError
 from x2ct.export.parity import F32_TOLERANCE, cases, measure
 from x2ct.export.run import ModelSpec, require_packages, trace_networks
 from x2ct.export.weights import from_f16
+from x2ct.fields import Json
 
 if TYPE_CHECKING:
     import onnx
@@ -93,7 +95,7 @@ class StartingPoint:
 
 
 def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
-    """A run's averaged weights, or a bundle's, and their configuration.
+    """A run's averaged weights, or a bundle's, and their configuration, which names a bundle as its parent.
 
     Args:
         source: a run's folder, a bundle's, or the name of a bundled model.
@@ -108,7 +110,14 @@ def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
     if (Path(source) / CONFIG_FILE).is_file():
         return StartingPoint(TrainConfig.load(Path(source)), starting_weights(Path(source)))
     bundle = Bundle.load(source)
-    return StartingPoint(training_config(bundle), load_bundle_model(bundle).unfolded())
+    parent: dict[str, Json] = {
+        "name": bundle.name,
+        "sha256": bundle.checksum,
+        "diffusion": bundle.diffusion.to_json(),
+        **{key: bundle.provenance[key] for key in ("data", "parent") if key in bundle.provenance},
+    }
+    config = dataclasses.replace(training_config(bundle), name=bundle.name, parent=parent)
+    return StartingPoint(config, load_bundle_model(bundle).unfolded())
 
 
 def training_config(bundle: Bundle) -> TrainConfig:

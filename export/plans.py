@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from x2ct import _core
-from x2ct.built.artefacts import Artefact, Build, Cache, Recipe
+from x2ct.built.cache import Build, Cache, Engine, Recipe, unchanged
 from x2ct.built.plans import BACKEND, Machine, Volumes, recipe, typed_recipe
 from x2ct.bundle import Bundle
 from x2ct.fields import Json
@@ -52,18 +52,15 @@ class PlanOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build has: each artefact, by its file name, and what was measured on the typed graph."""
+    """What a build has: each compiled engine, by its file name, and what was measured on the typed graph."""
 
-    artefacts: Mapping[str, Artefact]
+    engines: Mapping[str, Engine]
     rounding: Mapping[str, Json] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
         """As plain data."""
         return {
-            "artefacts": {
-                name: {**one.to_json(), "path": str(one.path), "built": one.built}
-                for name, one in self.artefacts.items()
-            },
+            "engines": {name: engine.to_json() for name, engine in self.engines.items()},
             "rounding": dict(self.rounding),
         }
 
@@ -87,10 +84,10 @@ def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = 
         entry.key, entry.value = PROOF, json.dumps(done.to_json())
         target.write_bytes(done.typed.model.SerializeToString(deterministic=True))
 
-    artefact = cache.obtain(made, build, tell)
-    said = {entry.key: entry.value for entry in onnx.load(artefact.path).metadata_props}
-    proof: dict[str, Json] = json.loads(said.get(PROOF, "{}"))
-    return Built({artefact.path.name: artefact}, proof)
+    engine = cache.obtain(made, unchanged(build, _checksums(bundle)), tell)
+    metadata = {entry.key: entry.value for entry in onnx.load(engine.path).metadata_props}
+    proof: dict[str, Json] = json.loads(metadata.get(PROOF, "{}"))
+    return Built({engine.path.name: engine}, proof)
 
 
 def build_plans(
@@ -113,12 +110,12 @@ def build_plans(
     """
     tell = say or (lambda _: None)
     typed, plans = builds(bundle, options, cache, say=say, step=step)
-    artefacts = dict(typed.artefacts)
+    engines = dict(typed.engines)
     for made, build in plans:
         tell(f"building {made.file} in {made.precision}")
-        artefact = cache.obtain(made, build, tell)
-        artefacts[artefact.path.name] = artefact
-    return Built(artefacts, typed.rounding)
+        engine = cache.obtain(made, build, tell)
+        engines[engine.path.name] = engine
+    return Built(engines, typed.rounding)
 
 
 def builds(
@@ -134,21 +131,19 @@ def builds(
     volumes.check(bundle.patch.stride)
     machine = Machine.here(options.device)
     typed = typed_graph(bundle, options.precision, cache, say)
-    [denoiser] = (one.path for one in typed.artefacts.values())
+    [denoiser] = (one.path for one in typed.engines.values())
     plans = []
     for name, network in bundle.networks.items():
         precision = options.precision if name == "denoiser" else "f32"
         source = denoiser if name == "denoiser" else bundle.file_of(network)
         made = recipe(bundle, network, precision, volumes, machine, options.flags)
-        plans.append((made, _builder(source, made, options, machine, cache, step)))
+        build = _builder(source, made, options, machine, cache, step)
+        plans.append((made, unchanged(build, _checksums(bundle))))
     return typed, plans
 
 
-def copy_to(built: Built, cache: Cache, folder: Path) -> None:
-    """Put copies of all artefacts, with their sidecars, into a folder, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, artefact in built.artefacts.items():
-        cache.copy_to(artefact, folder / name)
+def _checksums(bundle: Bundle) -> dict[Path, str]:
+    return {bundle.path / name: file.sha256 for name, file in bundle.files.items()}
 
 
 def _builder(

@@ -2,8 +2,8 @@
 
 PyTorch evaluates the bundle's graphs node by node in float32. Compared are the denoiser at five noise levels on two
 patches, and the final volume of a whole run with the same noise; each runtime has a process of its own (`x2ct.trial`).
-TensorRT's plans hold for the grid that they were built for, so that of them the volume alone is compared; five noise
-levels are what the graph that they are built from is proven at (`rounding.py`).
+On a GPU the volume alone is compared: TensorRT's plans hold for the grid that they were built for, and the graph that
+they are built from is proven at five noise levels (`rounding.py`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from x2ct.export.torchgraph import OnnxModule
 
 SIGMAS = 5
-NETWORK_BOUND = {"f32": 1e-3, "bf16": 0.05}
+NETWORK_BOUND = {"f32": 1e-3, "f16": 0.01, "bf16": 0.05}
 """RMS of the difference over the RMS of PyTorch's: sums in another order give 1e-7 to 4e-5, bfloat16's 8 bits a few
-times 1e-3; a wrong weight, axis or padding gives more."""
+times 1e-3, float16's 11 bits an eighth of it; a wrong weight, axis or padding gives more."""
 
 VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}
 """Mean absolute difference of a whole sample."""
@@ -122,24 +122,29 @@ class Reference:
         return {name: value for name, value in self.inputs.items() if "/" not in name}
 
 
-def trials(artefacts: Sequence[str], precision: str = "f32", device: str = "cuda") -> list[tuple[str, Trial]]:
+def trials(
+    artefacts: Sequence[str],
+    *,
+    plan: tuple[str, str] = ("f32", "cuda"),
+    torch: tuple[str, str] = ("f32", "cpu"),
+) -> list[tuple[str, Trial]]:
     """Each file with each runtime that is here for it; bfloat16 where the processor has it.
 
     Args:
         artefacts: "onnx", the kinds of torch's, "tensorrt".
-        precision: of TensorRT's plan of the denoiser.
-        device: of TensorRT's plans.
+        plan: precision of TensorRT's plan of the denoiser, and its device.
+        torch: precision of torch's artefact of the denoiser, and the device of them all.
     """
     found = []
     here = {one["name"]: one for one in _backends()}
     if "onnx" in artefacts:
         for backend in ("openvino", "onnxruntime"):
             if backend in here:
-                precisions = [name for name in here[backend]["precisions"]["cpu"] if name in NETWORK_BOUND]
+                precisions = [name for name in here[backend]["precisions"]["cpu"] if name in ("f32", "bf16")]
                 found += [("onnx", Trial(backend, precision)) for precision in sorted(precisions, reverse=True)]
-    found += [(kind, Trial("torch", "f32", kind)) for kind in artefacts if kind in SUFFIXES]
+    found += [(kind, Trial("torch", torch[0], kind, torch[1])) for kind in artefacts if kind in SUFFIXES]
     if plans.BACKEND in artefacts:
-        found.append((plans.BACKEND, Trial(plans.BACKEND, precision, device=device)))
+        found.append((plans.BACKEND, Trial(plans.BACKEND, plan[0], device=plan[1])))
     return found
 
 
@@ -168,14 +173,14 @@ def prove(
     rows = []
     for number, (artefact, trial) in enumerate(tried):
         say(f"proving {artefact} in {trial}")
-        inputs = reference.inputs if trial.backend != plans.BACKEND else reference.study
+        inputs = reference.inputs if trial.device == "cpu" else reference.study
         found = attempt(trial, bundle.path, dict(inputs), folder / str(number), cache)
         rows.append(_row(bundle, artefact, trial, reference, found, cache))
     return tuple(rows)
 
 
 def require(rows: Iterable[Proof]) -> None:
-    """Refuse what computes something else: in float32, and a plan in its own precision, which it can't leave.
+    """Refuse what computes something else: ONNX in float32, the others in their own precision, which they can't leave.
 
     Of ONNX at a lower precision the table tells, and nobody has to use it.
 
@@ -183,7 +188,7 @@ def require(rows: Iterable[Proof]) -> None:
         X2CTError: naming the first that failed.
     """
     for row in rows:
-        if not row.passed and (row.precision == "f32" or row.artefact == plans.BACKEND):
+        if not row.passed and (row.precision == "f32" or row.artefact != "onnx"):
             raise X2CTError(f"proof failed, not written: {row}")
 
 
@@ -252,7 +257,7 @@ def _row(
     sigmas = next(value for name, value in reference.inputs.items() if name.endswith("/sigmas"))
     errors = tuple(
         (patch, float(sigma), relative_error(mine, theirs))
-        for patch, wanted in (reference.denoised if trial.backend != plans.BACKEND else {}).items()
+        for patch, wanted in (reference.denoised if trial.device == "cpu" else {}).items()
         for sigma, mine, theirs in zip(sigmas, found["denoised"][patch], wanted, strict=True)
     )
     mine, theirs = (bundle.intensity.to_hu(volume) for volume in (found["volume"], reference.volume))
@@ -275,7 +280,9 @@ def _row(
 
 def _size(bundle: Bundle, trial: Trial, cache: Path) -> int:
     if trial.backend == torchartefacts.BACKEND:
-        _, files = torchartefacts.find(bundle, trial.provider, cache=cache)
+        _, files = torchartefacts.find(
+            bundle, trial.provider, cache=cache, device=trial.device, precision=trial.precision
+        )
     elif trial.backend == plans.BACKEND:
         machine = plans.Machine.here(trial.device)
         _, files = plans.find(bundle, trial.precision, bundle.grid.shape, machine, cache=cache)

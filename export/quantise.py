@@ -209,6 +209,9 @@ def quantise(
     for people, split in ((training, "training"), (validation, "validation")):
         if not people:
             raise InputError.of(shards.path, "people", found=f"none for {split}", expected="one or more")
+    # Values range otherwise in an abdomen than in a chest: the training patients of the regions that are judged.
+    judged = {person.region for person in validation}
+    training = tuple(person for person in training if person.region in judged) or training
     watch, rng = Watch(bundle, side, threads, folder), np.random.default_rng(0)
     for number in range(patches):
         tell(f"patch {number + 1} of {patches}")

@@ -97,7 +97,7 @@ def export_run(
     Args:
         run_dir: a folder that `x2ct train` wrote.
         output: the bundle's folder, by custom NAME.x2ct; a bundle that is there is replaced whole.
-        name: the model's name; by default the run's.
+        name: the model's name; by default the run's, or the output's where the run has its parent's.
         dtype: how large weights are stored, "f16" or "f32"; the graphs compute in f32 either way.
         ema: relative width of the weights' average to export; by default the run's first.
         best: export the average with the lowest validation loss instead of the last one.
@@ -116,8 +116,13 @@ def export_run(
     say = progress or _silent
     say("reading the run")
     config, model = load_run(Path(run_dir), ema=ema, best=best)
-    said: dict[str, Json] = {**(provenance or {}), "training": config.to_json()}
-    return export_model(model, spec_of(config, name or config.name, said), output, dtype=dtype, progress=progress)
+    parent = {key: value for key, value in config.parent.items() if key != "diffusion"}
+    training = {key: value for key, value in config.to_json().items() if key != "parent"}
+    said: dict[str, Json] = {**(provenance or {}), **({"parent": parent} if parent else {}), "training": training}
+    if not name:  # a further trained model is not its parent
+        own = config.name != config.parent.get("name")
+        name = config.name if own else Path(output).resolve().name
+    return export_model(model, spec_of(config, name, said), output, dtype=dtype, progress=progress)
 
 
 def export_model(
@@ -220,32 +225,34 @@ def _with_f16_weights(graph: Graph) -> bytes:
 
 
 def spec_of(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> ModelSpec:
-    """What a bundle says about a model that was trained like this."""
+    """What a bundle says about a model that was trained like this; it is sampled as its parent is, if it has one."""
     from x2ct.training.runs import training_geometry
 
     grid = config.grid
     x, y, z = grid.shape
     sizes = tuple((min(side, x), min(side, y), min(side, z)) for side in config.patch.sizes)
-    diffusion = config.diffusion
     return ModelSpec(
         name=name.removesuffix(SUFFIX),
         grid=grid,
         intensity=config.intensity,
         xray=XRaySpec(config.model.detector, config.detector_spacing_mm, config.display_p99),
         geometry=training_geometry(config),
-        diffusion=Diffusion(
-            config.model.sigma_data,
-            diffusion.sigma_min,
-            diffusion.sigma_max,
-            diffusion.schedule,
-            diffusion.solver,
-            diffusion.steps,
-        ),
+        diffusion=_diffusion(config),
         patch=Patch(sizes, config.patch.probabilities, config.model.stride),
         receptive_radius=config.model.receptive_radius,
         lift_radius=config.model.lift_radius,
         provenance=provenance,
     )
+
+
+def _diffusion(config: TrainConfig) -> Diffusion:
+    own = config.diffusion
+    trained = Diffusion(config.model.sigma_data, own.sigma_min, own.sigma_max, own.schedule, own.solver, own.steps)
+    parent = config.parent.get("diffusion")
+    if not parent or (parent["sigma_data"], parent["sigma_max"]) != (trained.sigma_data, trained.sigma_max):
+        return trained
+    tuned = {int(count): tuple(sigmas) for count, sigmas in parent.get("schedules", {}).items()}
+    return Diffusion(**{**parent, "schedules": tuned})
 
 
 def _parity_json(dtype: str, rows: tuple[Row, ...]) -> dict[str, Json]:

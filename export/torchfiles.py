@@ -18,10 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from x2ct.built.artefacts import Build, Recipe
+from x2ct.built.cache import Build, Recipe, unchanged
 from x2ct.built.torchartefacts import DESCRIPTION_SCHEMA, recipe
 from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import MissingRuntimeError, X2CTError
+from x2ct.export.precision import typed
 from x2ct.export.torchgraph import OnnxModule
 
 if TYPE_CHECKING:
@@ -32,16 +33,21 @@ MOST_VOXELS = 4096
 """Along an axis: what AOTInductor is told, for its index arithmetic."""
 
 
-def builds(bundle: Bundle, kind: str, device: str = "cpu") -> list[tuple[Recipe, Build]]:
-    """Each graph's recipe and what builds it; see `build`."""
-    return [
-        (recipe(bundle, network, kind, device), partial(build, bundle, network, kind, device=device))
-        for _, network in bundle.networks.items()
-    ]
+def builds(bundle: Bundle, kind: str, device: str = "cpu", precision: str = "f32") -> list[tuple[Recipe, Build]]:
+    """Return each graph's recipe and what builds it; see `build`."""
+
+    def builder(network: Network, precision: str) -> Build:
+        source = {bundle.file_of(network): bundle.files[network.file].sha256}
+        return unchanged(partial(build, bundle, network, kind, device=device, precision=precision), source)
+
+    recipes = [(network, recipe(bundle, network, kind, device, precision)) for _, network in bundle.networks.items()]
+    return [(one, builder(network, one.precision)) for network, one in recipes]
 
 
-def build(bundle: Bundle, network: Network, kind: str, target: Path, device: str = "cpu") -> None:
-    """Write one artefact.
+def build(
+    bundle: Bundle, network: Network, kind: str, target: Path, device: str = "cpu", precision: str = "f32"
+) -> None:
+    """Write one compiled engine.
 
     Args:
         bundle: the model.
@@ -50,6 +56,7 @@ def build(bundle: Bundle, network: Network, kind: str, target: Path, device: str
         target: the file to write.
         device: "cpu", "cuda" or "cuda:N": what a package is compiled for, on that very device. TorchScript made on one
             runs on all.
+        precision: "f32", or "bf16" or "f16", in which the graph's inside is then typed.
 
     Raises:
         MissingRuntimeError: there is no C++ compiler for AOTInductor, or no such device.
@@ -60,7 +67,8 @@ def build(bundle: Bundle, network: Network, kind: str, target: Path, device: str
 
     if device != "cpu" and not torch.cuda.is_available():
         raise MissingRuntimeError(f"device {device}: PyTorch {torch.__version__} finds no GPU here; use the CPU")
-    module = OnnxModule(onnx.load(bundle.file_of(network))).eval().to(device)
+    model = onnx.load(bundle.file_of(network))
+    module = OnnxModule(model if precision == "f32" else typed(model, precision).model).eval().to(device)
     write = {"torchscript": _torchscript, "aoti": _aoti}[kind]
     write(module, bundle, network, target, device)
 

@@ -19,6 +19,9 @@ from x2ct.errors import X2CTError
 if TYPE_CHECKING:
     import onnx
 
+FEWEST_CHANNELS = 16
+"""An input of fewer is laid out as it comes: the layout pays for what convolutions read."""
+
 Value = Any
 """A float tensor, or, for shapes, a whole number or a list of them."""
 
@@ -44,6 +47,7 @@ class OnnxModule(nn.Module):
         graph = model.graph
         self.inputs = [port.name for port in graph.input]
         self.outputs = [port.name for port in graph.output]
+        self._channels_last = {port.name for port in graph.input if _is_wide(port)}
         self._numbers: dict[str, Value] = {}
         self._weights: dict[str, str] = {}
         for initializer in graph.initializer:
@@ -56,9 +60,12 @@ class OnnxModule(nn.Module):
             elif node.op_type == "Cast" and node.input[0] in self._weights:
                 self._hold(node.output[0], _cast(getattr(self, self._weights[node.input[0]]), **attributes))
             elif node.op_type in OPERATORS:
+                inputs = list(node.input)
+                if node.op_type == "ConstantOfShape":  # made where the inputs are
+                    inputs.insert(0, self.inputs[0])
                 if node.op_type == "Resize" and node.input[2] in self._weights:  # scales are numbers, not values
                     self._numbers[node.input[2]] = getattr(self, self._weights[node.input[2]]).tolist()
-                self._steps.append((OPERATORS[node.op_type], list(node.input), list(node.output), attributes))
+                self._steps.append((OPERATORS[node.op_type], inputs, list(node.output), attributes))
             else:
                 raise X2CTError(f"{graph.name}: {node.name}: {node.op_type} is an operator that is not known here")
         self._let_go_of({name for _, inputs, _, _ in self._steps for name in inputs} | set(self.outputs))
@@ -84,11 +91,19 @@ class OnnxModule(nn.Module):
         values: dict[str, Value] = {"": None}
         values.update({name: getattr(self, held) for name, held in self._weights.items()})
         values.update(self._numbers)
-        values.update(zip(self.inputs, given, strict=True))
+        for name, value in zip(self.inputs, given, strict=True):
+            wide = name in self._channels_last
+            values[name] = value.to(memory_format=torch.channels_last_3d) if wide else value
         for operator, inputs, outputs, attributes in self._steps:
             found = operator(*(values[name] for name in inputs), **attributes)
             values.update(zip(outputs, found if len(outputs) > 1 else (found,), strict=True))
         return tuple(values[name].contiguous() for name in self.outputs)
+
+
+def _is_wide(port: onnx.ValueInfoProto) -> bool:
+    """Whether an input is what convolutions over volumes read."""
+    sizes = port.type.tensor_type.shape.dim
+    return len(sizes) == 5 and sizes[1].dim_value >= FEWEST_CHANNELS
 
 
 def _attribute(value: Any) -> Any:
@@ -234,8 +249,8 @@ def _arithmetic(of_tensors: Operator, of_numbers: Operator) -> Operator:
     return compute
 
 
-def _constant_of_shape(shape: Sequence[int], value: Tensor | None = None) -> Tensor:
-    return torch.full(list(shape), 0.0 if value is None else float(value))
+def _constant_of_shape(like: Tensor, shape: Sequence[int], value: Tensor | None = None) -> Tensor:
+    return like.new_full(list(shape), 0.0 if value is None else float(value))
 
 
 def _cast(x: Value, to: int, **_: object) -> Value:

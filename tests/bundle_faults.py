@@ -65,6 +65,7 @@ FIELD_FAULTS: list[tuple[str, object, str]] = [
     ("xray/reference_p99", [6.0, -1.0], "xray.reference_p99"),
     ("xray/reference_p99", [6.0], "xray.reference_p99"),
     ("geometry/views", [], "geometry.views"),
+    ("geometry/origin_world_mm", [0, 0], "geometry.origin_world_mm"),
     ("geometry/views/0/matrix/0/0", None, "geometry.views[0]"),
     ("diffusion/sigma_max", 0.01, "diffusion.sigma_max"),
     ("diffusion/steps", 0, "diffusion.steps"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -256,6 +258,41 @@ def test_clocks_that_can_not_be_read_are_said_to_be_so() -> None:
     assert clock_facts(blind, blind)["notes"] == ["clocks: not readable here", "throttling: not readable here"]
     hot = {"mhz": {"min": 1.0, "max": 2.0, "source": "cpufreq"}, "throttled": 3, "gpu": None}
     assert clock_facts(hot, {**hot, "throttled": 5})["throttled"] == 2
+
+
+GPU_LINES = """\
+1980, 2619, 612.40, 51, 0x0000000000000004
+345, 2619, [N/A], 40, 0x0000000000000001
+1980, 26"""
+
+
+def test_a_gpu_that_slowed_down_is_said_to_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the driver's tool, whose last line may be cut off when it is stopped."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '%s' '{GPU_LINES}'\ntouch {tmp_path}/said\nexec sleep 60\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    watch = machine.GpuWatch()
+    for _ in range(600):
+        if (tmp_path / "said").exists():
+            break
+        time.sleep(0.05)
+    facts = watch.facts()
+    assert facts is not None
+    assert facts["clocks.sm"] == {"min": 345.0, "max": 1980.0}
+    assert facts["power.draw"] == {"min": 612.4, "max": 612.4}
+    assert facts["throttled_by"] == ["its power limit"]
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert machine.GpuWatch().facts() is None
+
+
+def test_a_device_is_swept_with_its_own_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without the PyTorch loop, which runs on CPUs alone."""
+    here = {"name": "onnxruntime", "available": True, "precisions": {"cpu": ["f32"], "cuda": ["tf32", "bf16"]}}
+    monkeypatch.setattr(_core, "backends", lambda folders: [here])
+    cases = cases_of(["device=cuda"])
+    assert [(case.precision, case.device) for case in cases] == [("tf32", "cuda"), ("bf16", "cuda")]
+    assert {case.precision for case in cases_of(["device=cpu"], plain=False)} == {"f32"}
 
 
 def test_resident_memory_is_what_the_system_says() -> None:

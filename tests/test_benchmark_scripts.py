@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,30 @@ def test_the_denoisers_flop_are_those_that_pytorch_counts() -> None:
     # Weights once, x, c0, c1 and the result at the ends, and nothing twice.
     assert cost.weight_elements == pytest.approx(sum(p.numel() for p in model.denoiser.parameters()), rel=0.01)
     assert cost.end_elements == sum(int(np.prod(shape)) for shape in shapes.values()) + side**3
+
+
+def test_the_lab_times_every_convolution_of_the_denoiser() -> None:
+    """Their FLOP are those that are counted in the graph, but for the products of the noise level's embedding."""
+    from benchmarks.gpu import latency_lab
+
+    bundle = Bundle.load("chest")
+    args = SimpleNamespace(bundle="chest", device="cpu", precision="f32", rounds=1, output=None)
+    lab = latency_lab.Lab(args, 0.0)  # type: ignore[arg-type]
+    found = lab.convolutions((32, 16, 24))
+    spec = bundle.networks.denoiser
+    shapes = {tensor.name: roofline.input_shape(tensor.shape, (32, 16, 24)) for tensor in spec.inputs}
+    cost = flops.count(bundle.file_of(spec), shapes)
+    wanted = sum(node.matrix_flop for node in cost.nodes if node.op == "Conv")
+    assert sum(conv.flop * times for conv, times in found.items()) == wanted
+
+
+def test_gaps_are_where_no_kernel_runs() -> None:
+    from benchmarks.gpu.latency_lab import gaps_of, longest
+
+    kernels = [("a", 0.0, 10.0), ("b", 4.0, 6.0), ("a", 12.0, 20.0), ("c", 25.0, 26.0)]
+    assert gaps_of(kernels) == {"launches": 4, "idle_us": 7.0, "longest_gap_us": 5.0}
+    assert gaps_of([])["launches"] is None
+    assert longest(kernels)[0] == {"kernel": "a", "calls": 2, "us": 18.0, "share": 0.8571}
 
 
 def test_flop_and_bytes_of_one_convolution_in_closed_form(tmp_path: Path) -> None:

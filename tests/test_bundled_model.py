@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import x2ct
+from tests import commandline
 from tests.paper_solvers import BY_NAME, Array
 from x2ct import _core
 from x2ct.bundle import bundled
@@ -80,6 +82,18 @@ def test_solvers_agree_with_float64_on_the_real_denoiser(
     found = _core.run(denoise, _core.Table.make(solver, sigmas), (CUBE,) * 3, SEED)
     wanted = BY_NAME[solver]([*sigmas, 0.0], denoise, noise)
     assert np.abs(found - wanted).max() / np.abs(wanted).max() < 1e-4
+
+
+def test_the_demo_leaves_x_rays_to_try_and_tells_how_far_the_ct_is_from_the_true_one(tmp_path: Path) -> None:
+    done = commandline.run("demo", "-o", tmp_path / "demo", "--json")
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    names = {entry["file"] for entry in told["outputs"]}
+    assert names == {path.name for path in (tmp_path / "demo").iterdir()}
+    assert {"ap.png", "lateral.png", "geometry.json", "ct.nii.gz", "ct.html", "truth.nii.gz"} < names
+    assert told["figures"]["posterior mean"]["PSNR dB"] > told["figures"]["one sample"]["PSNR dB"] > 15
+    again = ["--ap", tmp_path / "demo/ap.png", "--lateral", tmp_path / "demo/lateral.png", "--dry-run"]
+    assert commandline.run("sample", *again, "-o", tmp_path / "ct.nii.gz").exit_code == 0
 
 
 def test_the_posterior_mean_of_the_demo_pair_is_a_chest(xrays: dict[str, x2ct.XRay]) -> None:

@@ -13,10 +13,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import Result
+from typer.testing import CliRunner, Result
 
 from tests import tiny_bundle
 from tests.commandline import run
+from x2ct.cli import app
 from x2ct.geometry import Geometry
 from x2ct.grid import centred_affine
 from x2ct.volume import Volume
@@ -417,7 +418,35 @@ def test_help_names_every_exit_code_and_command() -> None:
         for command in ("sample", "drr", "mesh", "prepare", "train", "export", "tune", "evaluate", "info")
     )
     assert run().stdout == text
-    assert run("--version").stdout.startswith("x2ct 0.")
+    assert run("--version").stdout == run("-V").stdout
+    assert run("-V").stdout.startswith("x2ct 0.")
+
+
+@pytest.mark.parametrize("command", ["tune", "quantize"])
+def test_a_bundled_model_is_not_written_over(study: Study, command: str) -> None:
+    result = run(command, "chest", study.folder)
+    assert result.exit_code == 2
+    expected = "chest: output: found a bundled model, expected a bundle of one's own (write another: -o NAME.x2ct)"
+    assert expected in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("sample --solver unipc", {"unipc-2", "unipc-3"}),
+        ("sample --schedule tu", {"tuned"}),
+        ("sample -m chest-", {"chest-radiograph"}),
+        ("sample --backend o", {"openvino", "onnxruntime"}),
+        ("sample --precision bf", {"bf16"}),
+        ("sample --format ni", {"nifti"}),
+        ("drr --centre l", {"lungs"}),
+    ],
+)
+def test_shells_complete_the_words_that_an_option_takes(typed: str, expected: set[str]) -> None:
+    words = f"x2ct {typed}"
+    asked = {"_X2CT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    found = CliRunner().invoke(app, [], prog_name="x2ct", env=asked)
+    assert set(found.stdout.split()) == expected
 
 
 def test_drr_writes_what_sample_reads(study: Study) -> None:
@@ -468,6 +497,7 @@ def test_a_dry_run_tells_what_a_run_then_does_and_writes_nothing(study: Study, o
     assert told["assumptions"] == done["assumptions"]
     assert told["estimate"]["evaluations"] == done["evaluations"] * done["samples"]
     assert told["estimate"]["seconds"] > 0
+    assert told["estimate"]["writing_s"] > 0
     assert "would write: ct.nii.gz" in study.sample("--dry-run", *options).stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from tests import tiny_run
 from tests.commandline import run
+from x2ct.bundle import Bundle
 from x2ct.data import phantom
 from x2ct.grid import Grid
 from x2ct.volume import Volume
@@ -32,8 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_whole_way_by_commands(folder: Path) -> None:
-    shape, spacing = map(list, zip(*[(32, 10.0)] * 3, strict=True))
-    grid = ["--shape", *shape, "--spacing", *spacing, "--validation", "person2"]
+    grid = ["--shape", "32,32,32", "--voxel", "10", "--validation", "person2"]
     prepared = run("prepare", folder / "cts", "-o", folder / "shards", *grid, "--json")
     assert prepared.exit_code == 1, prepared.stderr  # one could not be used, and the others are there
     assert json.loads(prepared.stdout)["people"] == ["person0", "person1", "person2"]
@@ -53,6 +54,10 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
     (folder / "card.json").write_text(json.dumps({"data": "phantoms"}))
     exported = run("export", folder / "run", "-o", folder / "t.x2ct", "--provenance", folder / "card.json")
     assert exported.exit_code == 0, exported.stderr
+    made = Bundle.load(folder / "t.x2ct")
+    tuned = replace(made.diffusion, solver="unipc-2", steps=2, schedules={2: (made.diffusion.sigma_max, 0.5)})
+    tuned = replace(tuned, sigma_min=0.5)
+    Bundle.write(folder / "t.x2ct", replace(made, diffusion=tuned), made.contents())
     facts = json.loads(run("info", folder / "t.x2ct", "--json").stdout)
     assert facts["bundle"]["name"] == "thorax"
     assert facts["bundle"]["provenance"]["data"] == "phantoms"
@@ -63,6 +68,12 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
     assert more.exit_code == 0, more.stderr
     first_config, own = (json.loads((folder / run / "config.json").read_text()) for run in ("run", "more"))
     assert own["model"] == first_config["model"] and own["steps"] == 1  # weights keep their configuration
+    again = run("export", folder / "more", "-o", folder / "further.x2ct")
+    assert again.exit_code == 0, again.stderr
+    parent, child = Bundle.load(folder / "t.x2ct"), Bundle.load(folder / "further.x2ct")
+    assert child.name == "further"
+    assert child.provenance["parent"] == {"name": "thorax", "sha256": parent.checksum, "data": "phantoms"}
+    assert child.diffusion == parent.diffusion
 
     np.save(folder / "ap.npy", 5 * np.random.default_rng(0).random((64, 64), np.float32))
     sampled = run("sample", "--ap", folder / "ap.npy", "-m", folder / "t.x2ct", "-o", folder / "ct.nii.gz")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from typer.testing import CliRunner, Result
 from tests import tiny_bundle
 from x2ct.cli import app
 from x2ct.cohort import Outcome, read_manifest, sample_cohort
+from x2ct.cohort.folder import job_of
 from x2ct.errors import Cancelled, InputError
 from x2ct.tasks import SampleJob
+from x2ct.xrays.beam import Beam
+from x2ct.xrays.readoptions import ReadOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "id,ap,lateral,seed\na,a.npy,b.npy,\nb,b.npy,,7\nbroken,broken.npy,,\nmissing,nothing.npy,,\nc,,c.npy,\n"
@@ -118,6 +122,26 @@ def test_a_line_says_how_to_read_its_xrays(folder: Path) -> None:
     assert (folder / "dark.nii.gz").read_bytes() == (folder / "out" / "dark.nii.gz").read_bytes()
 
 
+def test_a_line_says_all_that_options_say_of_an_xray(folder: Path) -> None:
+    """Tabs or semicolons part columns as well as commas."""
+    rows = [
+        ["id", "ap", "lateral", "spacing", "rotate", "flip", "frame", "sdd", "sod", "angle"],
+        ["one", "a.npy", "b.npy", "7.0", "ap=90", "lateral=vertical", "", "1800", "1500 lateral=1400", "lateral=80"],
+        ["two", "a.npy", "", "7.0,7.1", "", "", "1", "", "", ""],
+    ]
+    for mark in "\t;":
+        (folder / "cases.tsv").write_text("\n".join(mark.join(row) for row in rows) + "\n")
+        one, two = read_manifest(folder / "cases.tsv")
+        beam = {"sdd": 1800.0, "sod": 1500.0}
+        assert one.reading["ap"] == {"spacing": (7.0, 7.0), "rotate": 90, **beam}
+        side = {"spacing": (7.0, 7.0), "flip": "vertical", **beam, "sod": 1400.0, "angle": 80.0}
+        assert one.reading["lateral"] == side
+        assert two.reading == {"ap": {"spacing": (7.0, 7.1), "frame": 1}}
+    said = replace(base(folder), reading={"ap": ReadOptions(spacing_mm=3.0, flip="horizontal")})
+    options = job_of(said, one).reading["ap"]
+    assert options == ReadOptions((7.0, 7.0), 90, "horizontal", beam=Beam(1500.0, 1800.0))  # the line goes first
+
+
 def test_a_folder_with_results_is_not_written_into_unless_asked(folder: Path) -> None:
     cohort(folder)
     before = contents(folder / "out")
@@ -191,8 +215,11 @@ def test_reports_name_no_patient(folder: Path) -> None:
         ("id,ap\na,\n", "line 2: X-rays: found none"),
         ("id,ap,seed\na,a.npy,-1\n", "line 2: seed: found '-1'"),
         ("id,ap\na,a.npy,more\n", "line 2: columns"),
+        ("id,ap,rotate\na,a.npy,45\n", "line 2: rotate"),
+        ("id,ap,sdd\na,a.npy,lateral=1800\n", "line 2: sdd: view: found lateral, expected ap"),
+        ("id,ap,frame\na,a.npy,first\n", "line 2: frame: found 'first', expected a whole number"),
         ("id,ap,invert\na,a.npy,maybe\n", "line 2: invert: found 'maybe', expected yes or no"),
-        ("id,ap,values\na,a.npy,lateral=display\n", "line 2: values: found 'lateral=display'"),
+        ("id,ap,values\na,a.npy,lateral=display\n", "line 2: values: view: found lateral, expected ap"),
         ('id,ap\n"a,a.npy\n', "content"),
         ('id,"two\nlines\x1b[2J"\na,b\n', "columns: found two lines?[2J"),
     ],
@@ -231,3 +258,85 @@ def test_a_model_that_cannot_be_had_fails_once(folder: Path) -> None:
     job = SampleJob(folder / "out", model=str(folder / "nothing.x2ct"))
     with pytest.raises(InputError, match=r"nothing\.x2ct"):
         sample_cohort(folder / "cases.csv", job)
+
+
+# ------------------------------------------------------------------------------------------------ other layouts
+
+
+def files(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def views(manifest: Path) -> dict[str, dict[str, str]]:
+    folder = manifest if manifest.is_dir() else manifest.parent
+    return {
+        study.id: {view: path.relative_to(folder).as_posix() for view, path in study.inputs.items()}
+        for study in read_manifest(manifest)
+    }
+
+
+def test_a_folder_of_nnunet_is_a_manifest(tmp_path: Path) -> None:
+    files(tmp_path, *(f"imagesTs/{name}.png" for name in ("a_0000", "a_0001", "b_1_0001", "c_0002")))
+    about = {"channel_names": {"0": "PA", "1": "lateral"}, "file_ending": ".png"}
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    assert views(tmp_path / "imagesTs") == {
+        "a": {"pa": "a_0000.png", "lateral": "a_0001.png"},
+        "b_1": {"lateral": "b_1_0001.png"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        (None, "dataset.json"),
+        ({"channel_names": {"0": "CT"}, "file_ending": ".png"}, "channel_names: found {'0': 'CT'}"),
+        ({"channel_names": {"ap": "ap"}, "file_ending": ".png"}, "channel_names"),
+        ({"channel_names": ["ap"], "file_ending": ".png"}, "channel_names"),
+        ({"channel_names": {"0": "ap"}, "file_ending": "*"}, "file_ending: found *"),
+        ({"channel_names": {"0": "ap"}, "file_ending": ".npy"}, "found 0 studies"),
+    ],
+)
+def test_a_wrong_description_of_nnunet_is_one_line(tmp_path: Path, about: dict | None, words: str) -> None:
+    files(tmp_path, "imagesTs/a_0000.png")
+    if about is not None:
+        (tmp_path / "dataset.json").write_text(json.dumps(about))
+    with pytest.raises(InputError) as caught:
+        read_manifest(tmp_path / "imagesTs")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_participants_of_bids_are_a_manifest(tmp_path: Path) -> None:
+    one = "sub-1/ses-a/mod-rx/sub-1_ses-a_run-1_bp-chest_vp-{}_dx"
+    files(tmp_path, f"{one.format('pa')}.png", f"{one.format('pa')}.json", f"{one.format('ll')}.nii.gz")
+    files(
+        tmp_path,
+        "sub-1/ses-b/sub-1_ses-b_vp-ap_cr.dcm",
+        "sub-2/sub-2_vp-lateral_cr.png",
+        "sub-2/sub-2_vp-oblique_cr.png",
+    )
+    files(tmp_path, "sub-3/sub-3_vp-ap_cr.png", "sub-1/ses-b/sub-1_ses-b_ct.nii.gz")
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\nsub-1\t60\nsub-2\tn/a\n")
+    first = "sub-1_ses-a_run-1_bp-chest"
+    assert views(tmp_path / "participants.tsv") == {
+        first: {"pa": f"{one.format('pa')}.png", "lateral": f"{one.format('ll')}.nii.gz"},
+        "sub-1_ses-b": {"ap": "sub-1/ses-b/sub-1_ses-b_vp-ap_cr.dcm"},
+        "sub-2": {"lateral": "sub-2/sub-2_vp-lateral_cr.png"},
+    }
+    files(tmp_path, "sub-2/sub-2_vp-lat_dx.png")
+    with pytest.raises(InputError, match=r"line 3: lateral: found .*sub-2_vp-lat_dx.png.*, expected one file"):
+        read_manifest(tmp_path / "participants.tsv")
+    (tmp_path / "participants.tsv").write_text("participant_id\nsub-9\n")
+    with pytest.raises(
+        InputError, match=r"line 2: X-rays: found none, expected sub-9_\.\.\._vp-VIEW_\.\.\.; leave the line out"
+    ):
+        read_manifest(tmp_path / "participants.tsv")
+    (tmp_path / "participants.tsv").write_text("participant_id\n../sub-9\n")
+    with pytest.raises(InputError, match="participant_id"):
+        read_manifest(tmp_path / "participants.tsv")
+
+
+def test_a_table_with_tabs_is_a_manifest(folder: Path) -> None:
+    (folder / "cases.tsv").write_text(MANIFEST.replace(",", "\t"))
+    assert read_manifest(folder / "cases.tsv") == read_manifest(folder / "cases.csv")

@@ -1,4 +1,4 @@
-"""The torch backend: the same values as OpenVINO from artefacts that export made, and what is refused."""
+"""The torch backend: the same values as OpenVINO from engines that export made, and what is refused."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from tests.processes import status_in_a_fresh_process
 from tests.tiny_network import RUNTIME, Array
 from x2ct import _core
 from x2ct.built import torchartefacts
-from x2ct.built.artefacts import Cache
+from x2ct.built.cache import Cache
 from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.runtimes import choose, find_runtime
 
 torch = pytest.importorskip("torch")
+
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
 
 if not next(one for one in _core.backends() if one["name"] == "torch")["built"]:
     pytest.skip("built without PyTorch", allow_module_level=True)
@@ -51,6 +54,14 @@ def package(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("AOTInductor needs g++")
     target = tmp_path_factory.mktemp("package") / "denoiser.pt2"
     torchfiles.build(tiny, tiny.networks.denoiser, "aoti", target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def narrow(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The denoiser's TorchScript with its inside in bfloat16."""
+    target = tmp_path_factory.mktemp("narrow") / "denoiser.bf16.pt"
+    torchfiles.build(tiny, tiny.networks.denoiser, "torchscript", target, precision="bf16")
     return target
 
 
@@ -200,21 +211,20 @@ def test_what_has_not_been_made_is_named_with_the_command_that_makes_it(
     assert not (tmp_path / "ct.nii.gz").exists()
 
 
-def test_what_another_machine_made_runs_only_where_it_is_trusted(
+def test_engines_from_a_folder_run_only_if_they_are_trusted(
     tiny: Bundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = str(cache / "copies")
-    monkeypatch.setenv("X2CT_CACHE", str(cache))
-    kind, files = torchartefacts.find(tiny, folder=copies)  # made here
+    monkeypatch.setenv("X2CT_CACHE", str(cache))  # where they were built, too
+    kind, files = torchartefacts.find(tiny, folder=copies, trust=True)
     assert (kind, len(files)) == ("torchscript", 3)
-    monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "elsewhere"))
     options: dict[str, Any] = {"backend": "torch", "artefacts": copies, "threads": 1}
-    with pytest.raises(InputError, match=r"one that was built elsewhere.*say --trust"):
+    with pytest.raises(InputError, match=r"a file outside this user's cache, expected --trust with it"):
         x2ct.Sampler(tiny, **options).sample(**xrays(), steps=2)
     assert x2ct.Sampler(tiny, trust=True, **options).sample(**xrays(), steps=2).hu.shape == tiny_bundle.GRID
     np.save(tmp_path / "ap.npy", xrays()["ap"].image)
     arguments = ["sample", "--ap", str(tmp_path / "ap.npy"), "-m", str(tiny.path), "-o", str(tmp_path / "ct.nii.gz")]
-    arguments += ["--backend", "torch", "--artefacts", copies]
+    arguments += ["--backend", "torch", "--engines", copies]
     assert CliRunner().invoke(app, arguments).exit_code == 2
     assert not (tmp_path / "ct.nii.gz").exists()
     assert CliRunner().invoke(app, [*arguments, "--trust"]).exit_code == 0
@@ -227,10 +237,12 @@ def test_what_another_machine_made_runs_only_where_it_is_trusted(
     ("options", "error", "words"),
     [
         ({"precision": "int4"}, InputError, "precision: found .int4."),
-        ({"precision": "bf16"}, MissingRuntimeError, "precision bf16: .* in f32 only"),
+        ({"precision": "tf32"}, MissingRuntimeError, "precision tf32: torch computes on cpu in f32, bf16, f16 only"),
+        ({"precision": "bf16"}, InputError, "weights: found f32, expected bf16, which is the precision"),
         ({"device": "cpu:1"}, InputError, "device: found .cpu:1."),
         ({"device": "tpu"}, InputError, "device: found .tpu."),
-        ({"provider_options": {"a": "b"}}, InputError, "provider options: found some"),
+        ({"provider_options": {"cuda_graph": "0"}}, InputError, "provider options: found some, expected none: .* CPU"),
+        ({"provider_options": {"cuda_graph": "yes"}}, InputError, "cuda_graph: found yes, expected cuda_graph=0 or"),
         ({"threads": -1}, InputError, "threads: found -1"),
         ({"shapes": {"y": [1]}}, InputError, "shapes: found y"),
         ({"shapes": {"x": [1, 1, 8]}}, InputError, r"shapes: x: found shape .1, 1, 8., expected .N, 1, X, Y, Z"),
@@ -281,7 +293,7 @@ def test_a_file_that_export_did_not_make_is_refused(tmp_path: Path) -> None:
 def test_choices_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="--provider: name: found 'cuda', expected torchscript, aoti"):
         choose(backend="torch", provider="cuda")
-    with pytest.raises(InputError, match="--artefacts: backend: found auto, expected tensorrt, torch, onnxruntime"):
+    with pytest.raises(InputError, match="--engines: backend: found auto, expected tensorrt, torch, onnxruntime"):
         choose(trust=True)
 
 
@@ -366,6 +378,102 @@ def test_the_backends_library_names_no_folder() -> None:
 # ------------------------------------------------------------------------------------------------ typed graphs, GPUs
 
 
+def test_an_artefact_in_bf16_is_close_to_f32_and_is_taken_for_nothing_else(script: Path, narrow: Path) -> None:
+    given = inputs(SHAPES)
+    network = load(narrow, precision="bf16")
+    assert network.precision == "bf16"
+    wanted, found = load(script)(given)["denoised"], network(given)["denoised"]
+    away = np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2))
+    assert 0 < away < 2e-2
+    for precision in ("f32", "f16"):
+        with pytest.raises(InputError, match=f"weights: found bf16, expected {precision}"):
+            load(narrow, precision=precision)
+
+
+def test_a_volume_in_bf16_is_proven_and_sampled(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Export makes the denoiser alone in it; a sampler that asks for another precision doesn't find it."""
+    monkeypatch.setenv("X2CT_CACHE", str(tmp_path))
+    done = formats.export(str(tiny.path), None, ("torchscript",), folder=tmp_path / "copies", precision="bf16")
+    assert {row.precision: row.passed for row in done.proofs if row.artefact == "torchscript"} == {"bf16": True}
+    assert {path.name for path in (tmp_path / "copies").glob("*.pt")} == {"denoiser.bf16.pt", "encoder.pt", "lift.pt"}
+    found = x2ct.Sampler(tiny, backend="torch", precision="bf16", threads=1).run(**xrays(), seed=5)
+    wanted = x2ct.Sampler(tiny, backend="openvino", precision="f32", threads=1).run(**xrays(), seed=5)
+    assert found.report["precision"] == {"encoder": "f32", "lift": "f32", "denoiser": "bf16"}
+    assert 0 < np.abs(found.volume.hu - wanted.volume.hu).mean() < proof.VOLUME_BOUND_HU["bf16"]
+    with pytest.raises(MissingRuntimeError, match=r"make it: x2ct export .* --format torchscript"):
+        x2ct.Sampler(tiny, backend="torch", precision="f32").run(**xrays())
+
+
+class OnOneDevice(TorchDispatchMode):
+    """Refuses what a GPU would refuse or wait for: operands on several devices, and values that the host reads."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert "local_scalar_dense" not in str(func), "the host reads a value"
+        made = func(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs, made))
+        places = {one.device.type for one in leaves if isinstance(one, torch.Tensor) and one.ndim > 0}
+        assert places <= {"meta"}, f"{func}: {places}"
+        return made
+
+
+def test_nothing_is_left_on_the_cpu_and_convolutions_read_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, on PyTorch's device without memory: the bundled lift, and the denoiser in bf16."""
+    import onnx
+
+    from x2ct.export.precision import typed
+
+    layouts = []
+    plain = torch.nn.functional.conv3d
+
+    def conv3d(x: Any, weight: Any, *others: Any) -> Any:
+        if max(weight.shape[2:]) > 1:
+            assert weight.is_contiguous(memory_format=torch.channels_last_3d)
+            layouts.append((x.dtype, x.is_contiguous(memory_format=torch.channels_last_3d)))
+        return plain(x, weight, *others)
+
+    monkeypatch.setattr(torch.nn.functional, "conv3d", conv3d)
+    bundle = Bundle.load("chest")
+    sides = {"N": 1, "X": 32, "Y": 40, "Z": 48}
+    for network, precision in ((bundle.networks.lift, "f32"), (bundle.networks.denoiser, "bf16")):
+        module = torchfiles.OnnxModule(typed(onnx.load(bundle.file_of(network)), precision).model).to("meta")
+        shapes = [[axis if isinstance(axis, int) else _size(axis, sides) for axis in t.shape] for t in network.inputs]
+        with torch.no_grad(), OnOneDevice():
+            found = module(*(torch.empty(shape, device="meta") for shape in shapes))
+        assert all(one.dtype == torch.float32 and one.is_contiguous() for one in found)
+    assert len(layouts) > 10
+    assert {channels_last for _, channels_last in layouts} == {True}
+    assert {dtype for dtype, _ in layouts} == {torch.float32, torch.bfloat16}
+
+
+def test_torchscript_made_on_the_cpu_names_no_device() -> None:
+    """So that it runs on any: also what a graph makes by itself is made where the inputs are."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    ones = numpy_helper.from_array(np.ones(1, np.float32))
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["ones"], value=ones),
+        helper.make_node("Concat", ["x", "ones"], ["both"], axis=1),
+        helper.make_node("Cast", ["both"], ["narrow"], to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["narrow"], ["y"], to=TensorProto.FLOAT),
+    ]
+    ports = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size, "X"])
+        for name, size in zip("xy", (3, 6), strict=True)
+    ]
+    graph = helper.make_graph(nodes, "made", ports[:1], ports[1:])
+    module = torchfiles.OnnxModule(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])).eval()
+    frozen = torch.jit.freeze(torch.jit.trace(module, (torch.zeros(1, 3, 4),), check_trace=False))
+    [found] = frozen(torch.zeros(1, 3, 7))
+    assert torch.equal(found, torch.cat([torch.zeros(1, 3, 7), torch.ones(1, 3, 7)], 1))
+    assert "Device = prim::Constant" not in str(frozen.graph)
+
+
+def _size(axis: str, sides: dict[str, int]) -> int:
+    name, _, divisor = axis.partition("/")
+    return sides[name] // int(divisor or 1)
+
+
 @pytest.mark.parametrize(("precision", "bound"), [("f16", 2e-3), ("bf16", 2e-2)])
 def test_a_graph_whose_inside_is_typed_computes_in_its_type(precision: str, bound: float) -> None:
     """Close to f32 and not the same, with weights that are stored in the type."""
@@ -385,9 +493,13 @@ def test_a_graph_whose_inside_is_typed_computes_in_its_type(precision: str, boun
         [wanted] = torchfiles.OnnxModule(plain)(*given)
         narrow = torchfiles.OnnxModule(typed(plain, precision).model)
         [found] = narrow(*given)
+        assert narrow._channels_last == {"c0"}
+        narrow._channels_last = set()
+        [as_it_comes] = narrow(*given)
     types = {one.dtype for one in narrow.buffers() if one.ndim == 5}
     assert types == {{"f16": torch.float16, "bf16": torch.bfloat16}[precision]}
     assert found.dtype == torch.float32
+    assert float((found - as_it_comes).square().mean().sqrt() / wanted.square().mean().sqrt()) < bound / 2
     assert 0 < float((found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()) < bound
 
 
@@ -395,5 +507,9 @@ def test_a_graph_whose_inside_is_typed_computes_in_its_type(precision: str, boun
 def test_an_artefact_for_a_gpu_is_made_where_there_is_one(tiny: Bundle, tmp_path: Path) -> None:
     with pytest.raises(MissingRuntimeError, match=r"device cuda: PyTorch .* finds no GPU here"):
         torchfiles.build(tiny, tiny.networks.denoiser, "aoti", tmp_path / "denoiser.pt2", device="cuda")
+    with pytest.raises(MissingRuntimeError, match="device cuda"):
+        formats.export(str(tiny.path), None, ("torchscript",), device="cuda")
+    with pytest.raises(InputError, match="--device: options: found nothing of torch's"):
+        formats.export(str(tiny.path), None, ("onnx",), device="cuda")
     with pytest.raises(MissingRuntimeError, match="device cuda"):
         torchartefacts.find(tiny, "aoti", device="cuda:0", cache=tmp_path)

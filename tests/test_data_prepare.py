@@ -11,7 +11,8 @@ import pytest
 
 from x2ct.data import phantom
 from x2ct.data.body import body_mask, coarsen, extract_body, lung_mask
-from x2ct.data.prepare import PrepareOptions, choose_validation, find_cts, prepare, read_body
+from x2ct.data.patients import Mark, read_patients
+from x2ct.data.prepare import PrepareOptions, _settle, choose_validation, find_cts, prepare, read_body
 from x2ct.data.shards import ShardSet, resample
 from x2ct.errors import InputError
 from x2ct.grid import Grid
@@ -385,6 +386,64 @@ def test_a_dicom_folder_is_one_person(cts: Path, tmp_path: Path) -> None:
     assert np.array_equal(people["scan"].hu(), people["a"].hu())
     assert np.allclose(people["scan"].index_to_mm, people["a"].index_to_mm)
     assert json.loads((tmp_path / "out" / "index.json").read_text())["people"][3]["made_from"]["files"] == hu.shape[2]
+
+
+# ------------------------------------------------------------------------------------------------ other layouts
+
+
+def place(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def test_of_an_nnunet_dataset_the_training_images_are_the_cts(tmp_path: Path) -> None:
+    place(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/b_1_0000.nii.gz", "imagesTr/a_0001.nii.gz")
+    place(tmp_path, "labelsTr/a.nii.gz", "imagesTs/c_0000.nii.gz")
+    assert list(find_cts(tmp_path)) == ["a", "b_1"]
+    assert list(find_cts(tmp_path / "imagesTr")) == ["a", "b_1"]
+    assert list(find_cts(tmp_path / "imagesTs")) == ["c"]
+    (tmp_path / "dataset.json").write_text('{"channel_names": {"0": "PET", "1": "CT"}}')
+    assert find_cts(tmp_path) == {"a": tmp_path / "imagesTr" / "a_0001.nii.gz"}
+    for names in ('{"0": "T2"}', '{"0": "CT", "1": "CT"}', '["CT"]', '{"x": "CT"}'):
+        (tmp_path / "dataset.json").write_text(f'{{"channel_names": {names}}}')
+        with pytest.raises(InputError, match=r"dataset\.json: channel_names: found .*with the name CT"):
+            find_cts(tmp_path)
+
+
+def test_of_a_bids_dataset_the_cts_are_found_and_a_patient_stays_in_one_split(tmp_path: Path) -> None:
+    sessions = [f"sub-{patient}_ses-{visit}" for patient in range(8) for visit in range(3)]
+    place(tmp_path, *(f"{name.partition('_')[0]}/ct/{name}_ct.nii.gz" for name in sessions))
+    place(tmp_path, "sub-0/anat/sub-0_T1w.nii.gz", "derivatives/sub-0/sub-0_ct.nii.gz", "participants.tsv")
+    assert list(find_cts(tmp_path)) == sessions
+    for share in (0.2, 0.5, 0.8):
+        chosen = choose_validation(sessions, share)
+        assert chosen == tuple(
+            name for name in sessions if name.partition("_")[0] in {c.partition("_")[0] for c in chosen}
+        )
+    # Where the hash would choose nobody or everybody, one patient is moved, with all sessions.
+    for start in (set(), set(sessions)):
+        settled = _settle(start, sessions, sessions, explicit=False)
+        moved = settled ^ start
+        assert len(moved) == 3 and len({name.partition("_")[0] for name in moved}) == 1
+    assert _settle(set(), sessions[:3], sessions[:3], explicit=False) == set()  # one patient alone is trained on
+
+
+def test_participants_of_bids_are_a_patient_table(tmp_path: Path) -> None:
+    ids = ["sub-1_ses-a", "sub-1_ses-b", "sub-10", "sub-2"]
+    path = tmp_path / "participants.tsv"
+    path.write_text(
+        "participant_id\tage\tsplit\treason\n"
+        "sub-1\t61\tvalidation\tn/a\nsub-2\tn/a\tleave-out\tmetal\nsub-7\t5\tn/a\tn/a\n"
+    )
+    held = Mark("validation")
+    assert read_patients(path, ids) == {ids[0]: held, ids[1]: held, "sub-2": Mark("leave-out", "", "metal")}
+    path.write_text("participant_id\tsplit\nsub-7\ttrain\n")
+    with pytest.raises(InputError, match="line 2: participant_id: found sub-7, expected one of"):
+        read_patients(path, ids)
+    path.write_text("participant_id\tsplit\nsub-1\ttrain\nsub-1\tvalidation\n")
+    with pytest.raises(InputError, match="line 3: participant_id: found sub-1 again"):
+        read_patients(path, ids)
 
 
 # ------------------------------------------------------------------------------------------------ the patient table

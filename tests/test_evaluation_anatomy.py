@@ -204,7 +204,7 @@ def test_what_the_truth_lacks_is_none_and_left_out_of_the_mean(perfect: anatomy.
     scores = [{"anatomy": one.figures()} for one in (found, perfect)]
     mean = protocol.average(scores)["anatomy"]
     assert mean["vertebrae"] == 1.0 and mean["rib_distance_mm"] == 0.0
-    (row,) = table.rows({"m": scores[0]}, columns=table.ANATOMY)[2:]
+    (row,) = table.of_methods({"m": scores[0]}, columns=table.ANATOMY).markdown()[2:]
     assert row.startswith("| m | - | - | - | - | 0.0 |")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from typer.testing import Result
 from tests import commandline, tiny_bundle
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
-from x2ct.evaluation.job import FILES
+from x2ct.errors import MissingRuntimeError
+from x2ct.evaluation.job import FILES, PAGE, EvaluateJob
 from x2ct.evaluation.model import Model
+from x2ct.evaluation.run import evaluate_files
 from x2ct.grid import Grid
 from x2ct.sampler import Sampler
 from x2ct.volume import Volume
@@ -68,7 +71,7 @@ def test_a_bundle_meets_the_baselines(folder: Path) -> None:
         assert case["calibration"]["std_hu"] == pytest.approx(tiny_bundle.SIGMA_DATA * HU_PER_X, rel=0.25)
     low, high = found["interval"]["mean estimate"]["psnr_db"]
     assert low < found["mean"]["mean estimate"]["psnr_db"] < high
-    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in out.iterdir()) == sorted((*FILES, PAGE))
     assert done.stdout.strip() == (out / "card.md").read_text().strip()
     assert all(f"| {name} |" in done.stdout for name in METHODS)
 
@@ -88,13 +91,13 @@ class Page(HTMLParser):
         self.pictures = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("img", "meta", "rect", "circle", "polyline"):
+        if tag not in ("img", "meta"):
             self.open.append(tag)
         self.pictures += tag == "img"
         self.loads += [v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:image/png;base64,")]
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("img", "meta", "rect", "circle", "polyline"):
+        if tag not in ("img", "meta"):
             assert self.open.pop() == tag
 
 
@@ -111,9 +114,24 @@ def test_the_page_is_one_file_that_shows_everybody(folder: Path) -> None:
     assert page.pictures == 4 * 7 + 2 * 3 + 9
     assert "person5" in text and "person4" not in text
     assert "<script" not in text
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 1
     assert "not a medical device" in text
     assert text.count("<th>step ratio</th>") == 1
+
+
+def test_without_the_extra_there_is_no_page_and_that_is_said_first(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as good as not installed
+    options = ["--data", folder / "test", "--baselines", folder / "shards", "--case", "person5"]
+    done = run(*options, "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    first, *_ = done.stderr.splitlines()
+    assert first == "x2ct: warning: index.html is not written: matplotlib not installed: pip install 'x2ct[report]'"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    with pytest.raises(MissingRuntimeError, match=r"index\.html: matplotlib not installed: pip install"):
+        evaluate_files(EvaluateJob(folder / "test", tmp_path / "none", baselines=folder / "shards"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_other_x_rays_and_planted_findings_have_their_tables(folder: Path) -> None:

@@ -163,4 +163,4 @@ def test_the_table_counts_what_it_says() -> None:
     cases = [{"probe": [{**entry, "shown": True}]}, {"probe": [{**entry, "shown": False, "share": 0.1}]}, {}]
     (row,) = probe.summarise(cases)
     assert (row["planted"], row["shown"], row["elsewhere"], row["elsewhere_sites"]) == (2, 0.5, 0.5, 4)
-    assert probe.rows([row])[2] == "| k | m | 2 | 50% | 30% | 3.0 | 50% of 4 | 0% |"
+    assert probe.as_table([row]).markdown()[2] == "| k | m | 2 | 50% | 30% | 3.0 | 50% of 4 | 0% |"

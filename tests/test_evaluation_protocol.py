@@ -11,7 +11,7 @@ import pytest
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
 from x2ct.data.shards import ShardSet, resample
-from x2ct.evaluation import protocol, table
+from x2ct.evaluation import card, protocol, table
 from x2ct.evaluation.case import Case, make_case
 from x2ct.geometry import Geometry, attenuation, project
 from x2ct.grid import Grid
@@ -116,7 +116,7 @@ def test_the_table_has_every_method_and_nothing_undefined_as_a_number(case: Case
     assert list(found["mean"]) == ["air"]
     assert found["mean"]["air"]["psnr_db"] == pytest.approx(other["methods"]["air"]["psnr_db"])
     assert found["bundle"] == "x"
-    text = table.markdown(found)
+    text = card.markdown(found)
     assert all(f"| {name} |" in text for name in names)
     assert "### second" in text
     assert "60% if calibrated" in text

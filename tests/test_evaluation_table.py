@@ -5,22 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from x2ct.evaluation import card, table
+from x2ct.evaluation import card, page, table
 from x2ct.report import markdown_table
 
 
-def test_the_interval_agrees_with_scipy_s_bootstrap_and_is_always_the_same() -> None:
+def test_the_interval_is_that_of_the_mean_and_always_the_same() -> None:
     values = np.random.default_rng(0).normal(20, 2, 30)
     scores = [{"psnr_db": float(v)} for v in values]
     low, high = table.interval(scores)["psnr_db"]
-    other = stats.bootstrap((values,), np.mean, n_resamples=5000, method="percentile", random_state=1)
-    assert low == pytest.approx(other.confidence_interval.low, abs=0.05)
-    assert high == pytest.approx(other.confidence_interval.high, abs=0.05)
+    error = values.std() / math.sqrt(len(values))  # of the mean; 1.96 of them to each side hold 95% of a normal
+    assert [low, high] == pytest.approx([values.mean() - 1.96 * error, values.mean() + 1.96 * error], abs=0.1)
     assert table.interval(scores)["psnr_db"] == [low, high]
     assert low < values.mean() < high
 
@@ -59,12 +59,12 @@ def test_csv_has_every_figure_once_and_nothing_for_what_is_undefined() -> None:
 
 
 def test_markdown_shows_means_first_with_their_interval() -> None:
-    text = table.markdown(table.summarise([result("a", 20.0), result("b", 24.0)]))
+    text = card.markdown(table.summarise([result("a", 20.0), result("b", 24.0)]))
     assert text.startswith("### Mean of 2 people")
     assert "22.00 (20.00 – 24.00)" in text
     assert "legacy PSNR (slices, peak 4095)" in text
     assert "25%" in text and "| - |" in text
-    alone = table.markdown(table.summarise([result("a", 20.0)]))
+    alone = card.markdown(table.summarise([result("a", 20.0)]))
     assert alone.startswith("### a")
 
 
@@ -85,3 +85,38 @@ def test_where_a_baseline_is_better_is_said_in_the_figure_s_own_direction() -> N
 def test_a_cell_cannot_break_its_table() -> None:
     lines = markdown_table(("", "n"), [("a|b", 1)], text=1)
     assert lines == ["| | n |", "|---|---:|", "| a\\|b | 1 |"]
+
+
+def evaluation(*names: str) -> dict:
+    """A whole evaluation's JSON data, its samples calibrated."""
+    calibration = {"std_hu": 90.0, "rmse_hu": 99.0, "correlation": 0.4, "crps_hu": 40.0, "coverage": 0.7}
+    calibration |= {"coverage_expected": 0.6, "ranks": [0.3, 0.2, 0.1, 0.1, 0.3]}
+    facts = {"predictions": "theirs", "grid": {"shape": [4, 4, 4], "spacing_mm": [1, 1, 1]}, "window_hu": [-1000, 600]}
+    facts |= {"model": None, "geometry": {"views": [{"name": "ap"}]}, "baselines": None, "failures": []}
+    results = [result(name, 20.0 + place) | {"calibration": calibration} for place, name in enumerate(names)]
+    return table.summarise(results, facts) | {"conditions": {}, "probe": []}
+
+
+def shown(name: str) -> page.Shown:
+    return page.Shown(name, (("truth", [("axial", "data:image/png;base64,AA+/==")]),), "prediction", ())
+
+
+def test_no_name_can_break_out_of_its_cell_on_the_page() -> None:
+    name = "<script>alert(1)</script>"
+    text = page.html(evaluation(name, "b"), [shown(name), shown("b")])
+    rows = re.findall(r"<tr>(.*?)</tr>", text)
+    assert all(row.count("<td") in (0, 15, 7) for row in rows)  # the method's name has a "|"
+    assert sum('<td class="text">m|x</td>' in row for row in rows) == 2 * 3
+    assert "<script" not in text and "<h2>&lt;script&gt;alert(1)&lt;/script&gt;</h2>" in text
+    assert 'src="data:image/png;base64,AA+/=="' in text
+
+
+def test_the_plot_has_every_name_as_it_is_and_the_same_bytes_each_time() -> None:
+    ranks = {"_hidden": [0.2] * 5, "$x_1$ & $": [0.1, 0.2, 0.4, 0.2, 0.1]}
+    text = page.calibration_plot(ranks)
+    assert text == page.calibration_plot(ranks)
+    labels = [element.text for element in ElementTree.fromstring(text).iter("{http://www.w3.org/2000/svg}text")]
+    assert all(name in labels for name in ranks)
+    assert "20" not in re.findall(r"<dc:date>(..)", text)
+    bars = len(ElementTree.fromstring(text).findall(".//{*}g[@id='axes_2']/{*}g/{*}path"))
+    assert bars >= 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from x2ct.drr import check_folder, display, drr, geometry_of
+from x2ct.drr import check_folder, display, geometry_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View, attenuation
 from x2ct.grid import centred_affine
+from x2ct.radiograph import XRay
+from x2ct.tasks import drr_files
 
 CHEST = Path(__file__).parent / "data" / "chest_4mm.nii.gz"
 RIGHT, FRONT, HEAD = (40.0, 0.0, 0.0), (0.0, 40.0, 0.0), (0.0, 0.0, 40.0)
@@ -149,6 +152,41 @@ def test_a_geometry_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["geometry.json"]  # nothing left beside it
 
 
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: View.parallel("ap"), {"beam": "parallel"}),
+        (lambda: View.parallel("pa"), {"beam": "parallel"}),
+        (lambda: View.parallel("angle-75", -75.0), {"beam": "parallel", "angle_deg": -75.0}),
+        (lambda: View.cone("lateral"), {"beam": "cone", "sod_mm": 1500.0, "sdd_mm": 1800.0}),
+        (
+            lambda: View.cone("lateral", 85.5, tilt_deg=-10, sod_mm=1010.25, sdd_mm=1500, isocentre_mm=(5, 0, -20.5)),
+            {"angle_deg": 85.5, "tilt_deg": -10.0, "sod_mm": 1010.25, "sdd_mm": 1500.0, "isocentre_mm": [5, 0, -20.5]},
+        ),
+        (lambda: View("ap", View.cone("ap").matrix * 3.0, (352, 352), (1.5, 1.5)), {}),
+        (lambda: View.cone("ap", sod_mm=1000 / 3), {}),
+    ],
+)
+def test_a_saved_view_is_readable_where_words_give_its_very_matrix(
+    make: Callable[[], View], words: dict[str, object], tmp_path: Path
+) -> None:
+    view = make()
+    Geometry((view,)).save(tmp_path / "geometry.json")
+    (saved,) = json.loads((tmp_path / "geometry.json").read_text())["views"]
+    assert ("matrix" in saved) == (not words)
+    assert {key: saved[key] for key in words} == words
+    assert Geometry.load(tmp_path / "geometry.json").views == (view,)
+
+
+def test_a_geometry_file_says_where_the_ct_lies(tmp_path: Path) -> None:
+    geometry = Geometry(Geometry.parallel().views, (1 / 3, -20.0, 1e3))
+    geometry.save(tmp_path / "geometry.json")
+    found = Geometry.load(tmp_path / "geometry.json")
+    assert found == geometry
+    np.testing.assert_array_equal(found.to_world @ [1, 2, 3, 1], [4 / 3, -18, 1003, 1])
+    assert np.array_equal(Geometry.parallel().to_world, np.eye(4))
+
+
 def test_a_file_may_describe_a_view_in_words(tmp_path: Path) -> None:
     common = {"shape": [300, 200], "spacing_mm": [1.5, 1.0]}
     cone = {"beam": "cone", "sod_mm": 1500, "sdd_mm": 1800, "isocentre_mm": [1, 2, 3]}
@@ -209,6 +247,8 @@ def test_a_wrong_field_is_named_with_its_file(change: dict[str, object], field: 
         ),
         ('{"schema": 1, "views": [{"name": "ap", "shape": [3, 3], "spacing_mm": [1, 1], "beam": "cone"}]}', "sod_mm"),
         (json.dumps({"schema": 1, "views": [GOOD, GOOD]}), "views"),
+        (json.dumps({"schema": 1, "origin_world_mm": [0, 0], "views": [GOOD]}), "origin_world_mm"),
+        (json.dumps({"schema": 1, "origin_world_mm": [0, 0, 1e7], "views": [GOOD]}), "origin_world_mm"),
     ],
 )
 def test_a_wrong_file_is_refused(text: str, names: str, tmp_path: Path) -> None:
@@ -245,20 +285,41 @@ def test_a_ct_becomes_x_ray_files(kind: str, tmp_path: Path) -> None:
     import PIL.Image
 
     steps: list[tuple[int, int]] = []
-    files = drr(CHEST, tmp_path / "xray", kind, threads=2, progress=lambda done, of: steps.append((done, of)))
+    folder = tmp_path / "new" / "xray"
+    done = drr_files(CHEST, folder, kind, threads=2, progress=lambda done, of: steps.append((done, of)))
+    files = done.files
     assert [path.name for path in files] == ["ap.npy", "ap.png", "lateral.npy", "lateral.png", "geometry.json"]
-    assert sorted(path.name for path in (tmp_path / "xray").iterdir()) == sorted(path.name for path in files)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in files)
     assert steps == [(1, 2), (2, 2)]
     geometry = Geometry.load(files[-1])
+    assert geometry == done.geometry
     assert [(view.name, view.kind) for view in geometry.views] == [("ap", kind), ("lateral", kind)]
+    assert done.notes == ()
     for view in geometry.views:
-        image = np.load(tmp_path / "xray" / f"{view.name}.npy")
+        image = np.load(folder / f"{view.name}.npy")
         assert (image.shape, image.dtype) == (view.shape, np.float32)
         assert 3 < np.percentile(image, 99) < 9  # 20 to 40 cm of trunk
-        picture = np.asarray(PIL.Image.open(tmp_path / "xray" / f"{view.name}.png"))
+        picture = np.asarray(PIL.Image.open(folder / f"{view.name}.png"))
         assert (picture.shape, picture.dtype) == (view.shape, np.uint16)
         assert picture.max() == 65535
         assert np.corrcoef(picture.ravel(), image.ravel())[0, 1] > 0.99  # dense is bright
+        assert XRay.load(folder / f"{view.name}.png").spacing_mm == pytest.approx(view.spacing_mm, rel=1e-3)
+
+
+def test_what_the_detector_cuts_off_is_noted(tmp_path: Path) -> None:
+    small = Geometry.cone(("ap",), sod_mm=1500, sdd_mm=1800, shape=(100, 300), spacing_mm=(1.8, 1.8))
+    small.save(tmp_path / "small.json")
+    (note,) = drr_files(CHEST, tmp_path / "x", tmp_path / "small.json", threads=1).notes
+    assert note.startswith("ap: the detector, which shows 450 x 150 mm, cuts the CT off at its upper and lower edge")
+
+
+def test_x_rays_of_other_views_are_not_left_beside_a_geometry_that_lacks_them(tmp_path: Path) -> None:
+    drr_files(CHEST, tmp_path, "parallel", ["pa", 45], threads=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"other views \(angle45\), expected a new folder, or the same views"):
+        drr_files(CHEST, tmp_path, "parallel", ["pa"], threads=1)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    drr_files(CHEST, tmp_path, "cone", ["pa", 45], threads=1)
 
 
 def test_a_word_a_file_or_angles_say_the_geometry(tmp_path: Path) -> None:
@@ -276,14 +337,13 @@ def test_nothing_is_written_when_x_rays_cannot_be_made(tmp_path: Path) -> None:
     beside.save(tmp_path / "beside.json")
     for ct, folder, geometry in (
         (CHEST, tmp_path / "file", "cone"),
-        (CHEST, tmp_path / "none" / "xray", "cone"),
         (CHEST, tmp_path / "xray", tmp_path / "beside.json"),
         (tmp_path / "none.nii.gz", tmp_path / "xray", "cone"),
     ):
         with pytest.raises(InputError):
-            drr(ct, folder, geometry)
+            drr_files(ct, folder, geometry)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["beside.json", "file"]
-    assert check_folder(tmp_path / "new") == tmp_path / "new"
+    assert check_folder(tmp_path / "new", Geometry.parallel()) == tmp_path / "new"
 
 
 def test_a_picture_is_linear_and_metal_does_not_darken_it() -> None:

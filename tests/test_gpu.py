@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,15 +23,25 @@ pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("X2CT_BUILD", ROOT / "build" / "dev"))
 DEMO = ROOT / "x2ct" / "models" / "demo"
-BOUND_HU = {"f32": 0.5, "tf32": 5.0}
-"""Mean absolute difference of a whole sample from the CPU's: f32 differs by the order of sums, tf32 by rounding."""
-[ORT] = (
-    one
-    for one in _core.backends({"onnxruntime": str(find_runtime("onnxruntime").folder or "")})
-    if one["name"] == "onnxruntime"
-)
+BOUND_HU = {"f32": 0.5, "tf32": 5.0, "bf16": 2.0}
+"""Mean absolute difference of a whole sample from the CPU's: f32 differs by sums' order, the others by rounding."""
+RUNTIMES = ("onnxruntime", "torch")
+STATUS = {
+    one["name"]: one
+    for one in _core.backends({name: str(find_runtime(name).folder or "") for name in RUNTIMES})
+    if one["name"] in RUNTIMES
+}
 
-needs_ort = pytest.mark.skipif("cuda" not in ORT["devices"], reason=str(ORT["missing_devices"] or ORT["reason"]))
+
+def needs(name: str) -> pytest.MarkDecorator:
+    """Skip a test where a runtime can't use the GPU."""
+    status = STATUS[name]
+    return pytest.mark.skipif(
+        "cuda" not in status["devices"], reason=str(status["missing_devices"] or status["reason"])
+    )
+
+
+needs_ort, needs_torch = needs("onnxruntime"), needs("torch")
 
 
 def test_there_is_a_gpu() -> None:
@@ -42,6 +54,13 @@ def test_the_device_does_what_the_cpu_does() -> None:
     """Noise, rows, boxes, the loop queued and replayed, tiles: bit by bit; cancelling, failing, too little memory."""
     run = subprocess.run([BUILD / "gpu_laws", ROOT / "x2ct" / "lib"], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_every_kernel_passes_its_check() -> None:
+    """What `x2ct info --check --device cuda` tells a user."""
+    checks = _core.check_device("cuda")
+    assert len(checks) > 10
+    assert not [one for one in checks if not one["passed"]]
 
 
 def xrays() -> dict[str, x2ct.XRay]:
@@ -94,6 +113,59 @@ def test_the_host_waits_for_rows_and_the_result_alone(sampler: x2ct.Sampler) -> 
     for _ in range(3):
         report = sampler.run(**xrays(), seed=0).report
     # Each row, and the result, which comes in one piece.
+    assert report["timings"]["waits"] <= report["evaluations"] + 1
+
+
+@pytest.fixture(scope="module")
+def torchscript(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """TorchScript of the bundled model in f32 and bf16, in a cache of its own."""
+    from x2ct.built.artefacts import Cache
+    from x2ct.bundle import Bundle
+    from x2ct.export.torchfiles import builds
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("X2CT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        for precision in ("f32", "bf16"):
+            for recipe, build in builds(Bundle.load("chest"), "torchscript", "cuda", precision):
+                Cache().obtain(recipe, build)
+        yield
+
+
+@needs_torch
+@pytest.mark.usefixtures("torchscript")
+@pytest.mark.parametrize("precision", ["f32", "tf32", "bf16"])
+def test_torch_samples_the_cpus_volume(precision: str) -> None:
+    found = x2ct.Sampler("chest", device="cuda", backend="torch", precision=precision).run(**xrays(), seed=5)
+    wanted = x2ct.Sampler("chest", device="cpu", backend="onnxruntime", precision="f32").run(**xrays(), seed=5)
+    assert found.report["precision"]["denoiser"] == precision
+    assert np.abs(found.volume.hu - wanted.volume.hu).mean() < BOUND_HU[precision]
+
+
+@needs_torch
+@pytest.mark.usefixtures("torchscript")
+def test_what_torch_recorded_keeps_its_memory() -> None:
+    """Replays are the eager evaluation's bytes, though others allocate and write whatever PyTorch has to give."""
+    import torch
+
+    options: dict[str, Any] = {"device": "cuda", "backend": "torch", "precision": "bf16"}
+    given, recorded = xrays(), x2ct.Sampler("chest", **options, provider_options={"cuda_graph": "1"})
+    first = recorded.sample(**given, seed=3).hu.tobytes()
+    for _ in range(2):
+        others = [torch.full((size,), float("nan"), device="cuda") for size in (1 << k for k in range(8, 27))]
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        assert recorded.sample(**given, seed=3).hu.tobytes() == first
+        del others
+    eager = x2ct.Sampler("chest", **options, provider_options={"cuda_graph": "0"})
+    assert eager.sample(**given, seed=3).hu.tobytes() == first
+
+
+@needs_torch
+@pytest.mark.usefixtures("torchscript")
+def test_torch_makes_the_host_wait_for_rows_and_the_result_alone() -> None:
+    sampler = x2ct.Sampler("chest", device="cuda", backend="torch", precision="bf16")
+    for _ in range(3):
+        report = sampler.run(**xrays(), seed=0).report
     assert report["timings"]["waits"] <= report["evaluations"] + 1
 
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import Result
 
 from tests import commandline
-from x2ct import about
+from x2ct import _core, about
 from x2ct.runtimes import PRECISIONS
 
 
@@ -43,6 +43,29 @@ def test_check_tries_what_claims_to_be_usable(tiny_path: Path, tmp_path: Path, m
     lines = run(tiny_path, "--check").stdout.splitlines()
     assert len(lines) == len(checks)
     assert lines[0].split()[:4] == ["openvino", "cpu", "f32", "passed"]
+
+
+def test_a_device_is_checked_kernel_by_kernel_and_runtime_by_runtime(
+    tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU beside itself: all the same; a kernel that computes something else is named, with exit code 3."""
+    monkeypatch.setenv("X2CT_CACHE", str(tmp_path))
+    result = run(tiny_path, "--check", "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.stderr
+    checks = json.loads(result.stdout)["checks"]
+    kernels = [one for one in checks if one["backend"] == "kernel"]
+    assert {"noise", "sampling row", "line integrals", "consistency, CG"} <= {one["precision"] for one in kernels}
+    assert {(one["device"], one["result"], one["text"][:14]) for one in kernels} == {
+        ("cpu", "passed", "the CPU's bits")
+    }
+    assert any(one["backend"] == "openvino" and one["result"] == "passed" for one in checks)
+    row = {"name": "noise", "difference": 1e-3, "bound": 0.0, "passed": False}
+    monkeypatch.setattr(_core, "check_device", lambda device: [row])
+    failed = run(tiny_path, "--check", "--device", "cpu")
+    assert failed.exit_code == 3
+    assert "kernel cpu noise: claims to be usable and is not" in failed.stderr
+    assert run("--device", "cpu").exit_code == 2
+    assert run("--check", "--device", "tpu").exit_code == 2
 
 
 def test_a_claim_that_does_not_hold_is_told_and_ends_with_code_3(

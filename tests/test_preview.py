@@ -91,6 +91,19 @@ def test_it_says_that_it_is_synthetic() -> None:
     assert "not for diagnosis" in preview.WARNING
 
 
+def test_the_standard_deviation_of_samples_has_a_row_and_a_window_of_its_own() -> None:
+    volume = Volume(np.full((20, 20, 20), -1000.0, np.float32), np.eye(4))
+    spread = np.zeros((20, 20, 20), np.float32)
+    spread[:10] = 97.0  # the patient's left: the right of the picture
+    assert preview.spread_window(spread) == (0.0, 100.0)
+    assert preview.is_spread(spread) and not preview.is_spread(volume.hu)
+    alone = preview.preview(volume, panel_px=100)
+    page = np.asarray(preview.preview(volume, panel_px=100, spread=Volume(spread, np.eye(4))))
+    assert page.shape[0] == alone.height + 128
+    row = page[20 + 4 + 2 * 128 + 20 : 20 + 4 + 2 * 128 + 40, 8:108].mean(axis=(0, 2))
+    assert row[:40].max() < 20 and row[60:].min() > 200
+
+
 def test_comparison_shows_where_and_which_way_it_differs() -> None:
     truth = Volume(np.zeros((20, 20, 20), np.float32), np.eye(4))
     changed = truth.hu.copy()

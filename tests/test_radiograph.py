@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset
@@ -53,6 +55,60 @@ def test_what_a_file_is_its_bytes_say(tmp_path: Path) -> None:
     Image.fromarray(some_picture()).save(tmp_path / "x.png")
     (tmp_path / "x.png").rename(tmp_path / "x")
     assert XRay.load(tmp_path / "x").image.shape == (160, 140)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_nifti_of_one_slice_is_the_picture_that_itk_wrote(tmp_path: Path, suffix: str) -> None:
+    picture = some_picture(kind=np.uint16)
+    image = sitk.GetImageFromArray(picture[None])  # as nnU-Net does: (1, rows, columns)
+    image.SetSpacing((0.5, 0.7, 999.0))
+    sitk.WriteImage(image, str(tmp_path / f"x{suffix}"))
+    xray = XRay.load(tmp_path / f"x{suffix}")
+    assert np.array_equal(xray.image, picture) and not xray.calibrated
+    assert xray.spacing_mm == pytest.approx((0.7, 0.5))
+    assert any("the first axis was taken as the columns" in note for note in xray.notes)
+
+
+@pytest.mark.parametrize(("across", "axcodes"), [(0, "RAS"), (0, "LPI"), (1, "RAS"), (1, "LPI"), (1, "SRA")])
+def test_a_nifti_that_lies_in_the_patient_is_set_upright(tmp_path: Path, across: int, axcodes: str) -> None:
+    """Row 0 at the head, column 0 at the patient's right (front, in a lateral), whatever the file's own order."""
+    picture = np.random.default_rng(0).uniform(0, 8, (20, 30)).astype(np.float32)
+    volume = np.expand_dims(picture[::-1, ::-1].T, 1 - across)  # x to the right or y to the front; z to the head
+    image = nib.Nifti1Image(volume, np.diag([2.0, 2.0, 3.0, 1.0]))
+    image.header.set_xyzt_units("mm")
+    wanted = nib.orientations.axcodes2ornt(axcodes)
+    nib.save(
+        image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted)),
+        tmp_path / "x.nii",
+    )
+    xray = XRay.load(tmp_path / "x.nii")
+    assert np.array_equal(xray.image, picture) and xray.calibrated
+    assert xray.spacing_mm == pytest.approx((3.0, 2.0))
+
+
+def test_a_nifti_without_a_unit_has_no_spacing_and_scaled_integers_are_display_values(tmp_path: Path) -> None:
+    picture = some_picture(kind=np.int16)
+    image = nib.Nifti1Image(picture.T, np.eye(4))
+    image.header.set_xyzt_units(0)
+    image.header.set_slope_inter(2.0, 5.0)
+    nib.save(image, tmp_path / "x.nii.gz")
+    xray = XRay.load(tmp_path / "x.nii.gz")
+    assert not xray.calibrated and xray.spacing_mm is None
+    assert any("states no unit of length" in note for note in xray.notes)
+
+
+def test_a_nifti_that_is_no_single_picture_or_damaged_is_refused(tmp_path: Path) -> None:
+    for shape in ((20, 30, 4), (20, 30, 1, 2), (20, 1, 1)):
+        nib.save(nib.Nifti1Image(np.zeros(shape, np.float32), np.eye(4)), tmp_path / "x.nii")
+        refused(tmp_path / "x.nii", "expected one slice")
+    colour = np.zeros((20, 30), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "x.nii")
+    refused(tmp_path / "x.nii", "data type")
+    nib.save(nib.Nifti1Image(some_picture(kind=np.uint16).T, np.eye(4)), tmp_path / "y.nii.gz")
+    whole = (tmp_path / "y.nii.gz").read_bytes()
+    for broken in (whole[: len(whole) // 2], whole[:40], whole[:-8] + bytes(8), b"no file at all"):
+        (tmp_path / "y.nii.gz").write_bytes(broken)
+        refused(tmp_path / "y.nii.gz", "what can't be read")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])

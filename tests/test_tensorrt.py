@@ -19,7 +19,7 @@ import pytest
 from tests.processes import shared_library, status_in_a_fresh_process
 from x2ct import _core
 from x2ct.built import engines
-from x2ct.built.artefacts import Cache, Recipe
+from x2ct.built.cache import Cache, Recipe, copy_to
 from x2ct.built.plans import Machine, Volumes, find, inputs_for, recipe
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError, MissingRuntimeError
@@ -124,10 +124,10 @@ def test_without_tensorrt_the_command_line_ends_with_code_3(command: str, tmp_pa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--format onnx --precision f16", "--precision: options: found no plans, expected --format tensorrt with it"),
+        ("--format onnx --precision f16", "--precision: options: found onnx alone, expected --format torchscript"),
         ("--format tensorrt --precision int8", "--precision: name: found 'int8', expected bf16, f16, tf32, f32"),
         ("--format trt", "--format: name: found 'trt', expected onnx, torchscript, aoti, tensorrt"),
-        ("--artefacts FOLDER", "expected --format torchscript, aoti or tensorrt with it"),
+        ("--engines FOLDER", "expected --format torchscript, aoti or tensorrt with it"),
     ],
 )
 def test_exporting_what_cannot_be_is_refused_before_anything_is_made(options: str, words: str, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def keep(cache: Cache, bundle: Bundle, volumes: str, precision: str, **changes: 
 
 
 def look(cache: Cache, bundle: Bundle, precision: str, *volume: int, **options: Any) -> tuple[str, dict[str, Path]]:
-    chosen, found = find(bundle, precision, volume, HERE, cache=cache.folder, **options)  # type: ignore[arg-type]
+    chosen, found = find(bundle, precision, volume, HERE, cache=cache.root, **options)  # type: ignore[arg-type]
     return chosen, dict(found)
 
 
@@ -266,37 +266,37 @@ def test_a_plan_of_another_release_or_gpu_is_passed_over(cache: Cache, tiny: Bun
 
 
 @pytest.mark.parametrize("precision", ["bf16", "f32"])
-def test_a_folder_of_plans_needs_trust_elsewhere(
+def test_a_folder_of_plans_needs_trust(
     cache: Cache, tiny: Bundle, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for file in keep(cache, tiny, "32,32,32", precision):
         stem = Path(file).stem
         network = getattr(tiny.networks, stem)
         one = recipe(tiny, network, precision if stem == "denoiser" else "f32", Volumes.parse("32,32,32"), HERE, FLAGS)
-        artefact = cache.find(one)
-        assert artefact is not None
-        (tmp_path / "plans").mkdir(exist_ok=True)
-        cache.copy_to(artefact, tmp_path / "plans" / f"{stem}.plan")
+        engine = cache.find(one)
+        assert engine is not None
+        copy_to(engine, tmp_path / "plans" / f"{stem}.plan")
     folder = str(tmp_path / "plans")
-    assert look(cache, tiny, precision, 32, 32, 32, folder=folder)[0] == precision
-    elsewhere = Cache(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"one that was built elsewhere.*--trust"):
-        look(elsewhere, tiny, precision, 32, 32, 32, folder=folder)
-    assert look(elsewhere, tiny, precision, 32, 32, 32, folder=folder, trust=True)[0] == precision
-    assert look(cache, tiny, "auto", 32, 32, 32, folder=folder)[0] == precision
+    with pytest.raises(InputError, match=r"found a file outside this user's cache, expected --trust"):
+        look(cache, tiny, precision, 32, 32, 32, folder=folder)
+    trusted = {"folder": folder, "trust": True}
+    assert look(cache, tiny, precision, 32, 32, 32, **trusted)[0] == precision
+    assert look(cache, tiny, "auto", 32, 32, 32, **trusted)[0] == precision
+    with pytest.raises(MissingRuntimeError, match=r"no plans .* for 32,32,40 voxels"):
+        look(cache, tiny, "auto", 32, 32, 40, **trusted)
     monkeypatch.setattr(Machine, "here", lambda device: HERE)
     chosen = Choice("cuda:0", "tensorrt", "auto", "", artefacts=folder, trust=True)
     assert {Path(path).parent for path in engines.find(tiny, tiny.grid, chosen)[1].values()} == {tmp_path / "plans"}
-    with pytest.raises(InputError, match=rf'stale: precision "{precision}" where "f16" is wanted'):
-        look(cache, tiny, "f16", 32, 32, 32, folder=folder)
+    with pytest.raises(InputError, match=rf"stale: precision '{precision}' where 'f16' is needed"):
+        look(cache, tiny, "f16", 32, 32, 32, **trusted)
 
 
 def test_a_folder_of_plans_that_says_nothing_is_refused(cache: Cache, tiny: Bundle, tmp_path: Path) -> None:
     with pytest.raises(MissingRuntimeError, match=f"no plans of model .* in auto .* in {tmp_path}; build them"):
         look(cache, tiny, "auto", 32, 32, 32, folder=str(tmp_path))
     (tmp_path / "encoder.plan").write_bytes(b"plan")
-    with pytest.raises(InputError, match=r"encoder\.plan: artefact: found no encoder\.plan\.json beside it"):
-        look(cache, tiny, "auto", 32, 32, 32, folder=str(tmp_path))
+    with pytest.raises(InputError, match=r"encoder\.plan: engine: found no encoder\.plan\.json beside it"):
+        look(cache, tiny, "auto", 32, 32, 32, folder=str(tmp_path), trust=True)
 
 
 def test_every_input_has_its_shape(tiny: Bundle) -> None:
@@ -421,7 +421,7 @@ def test_a_plan_is_tried_on_its_device_and_torchs_files_on_the_cpu() -> None:
     pytest.importorskip("torch")
     from x2ct.export.proof import trials
 
-    tried = trials(["torchscript", "tensorrt"], "f16", "cuda:1")
+    tried = trials(["torchscript", "tensorrt"], plan=("f16", "cuda:1"))
     assert [(artefact, str(trial), trial.device) for artefact, trial in tried] == [
         ("torchscript", "torch torchscript f32", "cpu"),
         ("tensorrt", "tensorrt f16", "cuda:1"),

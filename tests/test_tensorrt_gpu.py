@@ -15,7 +15,7 @@ import pytest
 
 import x2ct
 from x2ct import _core
-from x2ct.built.artefacts import Cache
+from x2ct.built.cache import Cache
 from x2ct.built.plans import BACKEND, PRECISIONS, Machine, Volumes, find, inputs_for
 from x2ct.bundle import Bundle
 from x2ct.errors import Cancelled, InputError, MissingRuntimeError
@@ -46,10 +46,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 def test_a_plan_is_built_once_and_says_what_it_is(tiny: Bundle, cache: Cache, precision: str) -> None:
     options = PlanOptions(precision, Volumes.parse("16,16,16:32,32,32:32,32,32"), effort=0)
     done = build_plans(tiny, options, cache)
-    assert {name for name in done.artefacts if name.endswith(".plan")} == {"encoder.plan", "lift.plan", "denoiser.plan"}
-    assert not any(one.built for one in build_plans(tiny, options, cache).artefacts.values())
+    assert {name for name in done.engines if name.endswith(".plan")} == {"encoder.plan", "lift.plan", "denoiser.plan"}
+    assert not any(one.built for one in build_plans(tiny, options, cache).engines.values())
     machine = Machine.here()
-    _, found = find(tiny, precision, (24, 32, 16), machine, cache=cache.folder)
+    _, found = find(tiny, precision, (24, 32, 16), machine, cache=cache.root)
     path = str(found["denoiser.onnx"])
     shapes = inputs_for(tiny.networks.denoiser, (24, 32, 16))
     network = _core.Network(path, backend=BACKEND, device="cuda", shapes=shapes, runtime_dir=PLACE)
@@ -66,7 +66,7 @@ def test_a_plan_is_built_once_and_says_what_it_is(tiny: Bundle, cache: Cache, pr
 
 def test_a_plan_that_is_cut_short_is_a_line(tiny: Bundle, cache: Cache, tmp_path: Path) -> None:
     build_plans(tiny, PlanOptions("f32", effort=0), cache)
-    _, found = find(tiny, "f32", tiny.grid.shape, Machine.here(), cache=cache.folder)
+    _, found = find(tiny, "f32", tiny.grid.shape, Machine.here(), cache=cache.root)
     cut = tmp_path / "cut.plan"
     cut.write_bytes(found["denoiser.onnx"].read_bytes()[:-100])
     with pytest.raises(Exception, match="reading the plan") as caught:
@@ -137,7 +137,7 @@ def test_export_proves_the_plans_that_it_writes(
     monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "elsewhere"))
     copies: dict[str, Any] = {"backend": BACKEND, "device": "cuda", "artefacts": tmp_path / "copies"}
     ap = x2ct.XRay.load(Path(x2ct.__file__).parent / "models" / "demo" / "ap.npy")
-    with pytest.raises(InputError, match="one that was built elsewhere"):
+    with pytest.raises(InputError, match="a file outside this user's cache"):
         x2ct.Sampler(tiny, **copies).sample(ap=ap)
     found = x2ct.Sampler(tiny, **copies, trust=True).run(ap=ap)
     assert found.report["precision"]["denoiser"] == precision

@@ -9,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.tiny_run import CONFIG, GRID
 from x2ct.data import ShardSet
@@ -26,10 +29,11 @@ from x2ct.model import X2CTModel
 from x2ct.training import TrainConfig, load_run, train
 from x2ct.training.checkpoint import BEST_FILE, CHECKPOINT_FILE, read_progress
 from x2ct.training.config import DiffusionConfig, PatchConfig
-from x2ct.training.loop import new_state, study_loss
+from x2ct.training.loop import Draw, RecordedStep, new_state, study_loss, train_step
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.patches import Patch, draw_patches
 from x2ct.training.runs import initialise, starting_weights, training_geometry
+from x2ct.training.speed import WorkMeter
 from x2ct.training.studies import StudyPool
 from x2ct.training.validate import study_tensors
 
@@ -209,8 +213,11 @@ def test_configuration_survives_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"stepz": 3}, "stepz"),
-        ({"steps": "many"}, "steps"),
+        ({"stepz": 3}, r"config: found 'stepz', expected .*; did you mean 'steps'\?"),
+        ({"optim": {"ratee": 3}}, r"optim: found 'ratee', expected .*; did you mean 'rate'\?"),
+        ({"steps": "many"}, "train config: steps: found str, expected int"),
+        ({"optim": {"betas": [0.9, "b"]}}, r"train config: optim\.betas\[1\]: found str, expected float"),
+        ({"detector_spacing_mm": [1.0]}, r"detector_spacing_mm: found another value, expected array of length 2"),
         ({"model": {"norm": "batch"}}, "norm"),
         ({"patch": {"sizes": [10], "probabilities": [1.0]}}, "multiples"),
         ({"patch": {"sizes": [16], "probabilities": [0.5]}}, "probability"),
@@ -275,6 +282,21 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_made_again(shards:
     with pytest.raises(InputError, match=f"no {CHECKPOINT_FILE}, expected a run to resume; leave out --resume"):
         train(shards, tmp_path, resume=True)
     assert train(shards, tmp_path, dataclasses.replace(TINY, steps=1)).steps == 1
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_that_is_there(shards: Path, tmp_path: Path) -> None:
+    """A limit on a file's size fails a write as a full disk does: in the middle, by the system's word."""
+    train(shards, tmp_path, dataclasses.replace(TINY, steps=1))
+    before = (tmp_path / CHECKPOINT_FILE).read_bytes()
+    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\nfrom x2ct import cli; cli.main()\n"
+    command = [sys.executable, "-c", limited, "train", str(shards), "-o", str(tmp_path), "--resume", "--steps", "2"]
+    done = subprocess.run([*command, "--threads", "1", "--quiet"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line == f"x2ct: error: {tmp_path / CHECKPOINT_FILE}: output: not written: file too large (os error 27)"
+    assert (tmp_path / CHECKPOINT_FILE).read_bytes() == before
+    assert not list(tmp_path.glob(".x2ct-*"))
 
 
 def test_a_damaged_checkpoint_is_one_line(shards: Path, tmp_path: Path) -> None:
@@ -408,6 +430,60 @@ def test_one_step_of_either_optimiser_moves_every_weight(shards: Path, muon: flo
     assert all(not torch.equal(value, before[name]) for name, value in state.model.named_parameters())
     kinds = {name.split(".")[0] for name in state.optimizer.state()}
     assert kinds == ({"step", "exp_avg", "exp_avg_sq"} | ({"momentum_buffer"} if muon else set()))
+
+
+def as_it_is(step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """In place of a CUDA graph."""
+    return step
+
+
+@pytest.mark.parametrize("muon", [0.0, 0.02])
+def test_the_step_that_a_gpu_records_is_the_step(shards: Path, muon: float) -> None:
+    """Two patch sizes, two draws a step, a rate that changes: weights and averages to rounding."""
+    optim = dataclasses.replace(TINY.optim, muon=muon, accumulate=2)
+    config = dataclasses.replace(TINY, optim=optim, steps=4)
+    device, coords = torch.device("cpu"), torch.from_numpy(GRID.coordinates())
+    states, losses = [new_state(config, device) for _ in range(2)], []
+    for state in states:
+        recorded = RecordedStep(state, coords, as_it_is) if state is states[1] else None
+        pool = StudyPool(
+            ShardSet.open(shards).people, GRID, training_geometry(config), config.augment, TOPS,
+            size=2, refresh=2, seed=5, workers=0,
+        )  # fmt: skip
+        with pool:
+            meter = WorkMeter(device, torch.float32)
+            losses.append([train_step(state, pool, GRID, coords, meter, recorded) for _ in range(3)])
+    plain, other = states
+    assert plain.step == other.step == 3
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    for name, value in plain.model.named_parameters():
+        moved = dict(other.model.named_parameters())[name]
+        assert float((value - moved).abs().max()) < 1e-3 * float(value.abs().max() + 0.1), name
+        for average, same in zip(plain.averages, other.averages, strict=True):
+            away = float((average.shadow[name] - same.shadow[name]).abs().max())
+            assert away < 1e-3 * float(value.abs().max() + 0.1), name
+
+
+class OffTheHost(TorchDispatchMode):
+    """Refuses what a CUDA graph can't record: tensors made of the host's numbers, and numbers read from tensors."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert not any(name in str(func) for name in ("lift_fresh", "local_scalar_dense", "nonzero")), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_recorded_step_asks_the_host_for_nothing(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for AdamW, which counts its steps on the host where there is no GPU."""
+    state = new_state(TINY, torch.device("cpu"))
+    study = plain_study(ShardSet.open(shards).select("train")[0], GRID, training_geometry(TINY))
+    patches = [Patch((0, 0, 0), (16, 16, 16)), Patch((16, 8, 0), (16, 16, 16))]
+    draw = Draw.of(study, patches, TINY, torch.device("cpu"), torch.Generator().manual_seed(0))
+    monkeypatch.setattr(state.optimizer, "step", lambda share: None)
+    step = RecordedStep(state, torch.from_numpy(GRID.coordinates()), as_it_is)
+    numbers = torch.full((1 + len(state.averages),), 0.5)
+    with OffTheHost():
+        loss = step._step(numbers, *draw)
+    assert float(loss) > 0
 
 
 def test_the_denoiser_can_be_trained_alone(shards: Path) -> None:

@@ -42,8 +42,8 @@ def facts_of(page: Path) -> dict[str, object]:
     return facts
 
 
-def shown(facts: dict[str, object]) -> np.ndarray:
-    data = gzip.decompress(base64.b64decode(str(facts["voxels"])))
+def shown(facts: dict[str, object], row: int = 0) -> np.ndarray:
+    data = gzip.decompress(base64.b64decode(facts["volumes"][row]["voxels"]))  # type: ignore[index]
     return np.frombuffer(data, "<i2").reshape(facts["shape"])  # type: ignore[arg-type]
 
 
@@ -83,6 +83,29 @@ def test_a_large_volume_is_shown_as_means_and_says_so(tmp_path: Path, monkeypatc
     assert facts["spacing_mm"] == [9.0, 9.0, 6.0]
     assert "shown at 1/3" in str(facts["text"])
     assert shown(facts)[2, 3, 0] == np.rint(volume.hu[6:9, 9:12, 0:2].mean())
+
+
+def test_another_volume_is_shown_where_it_lies_and_a_deviation_has_its_own_window(tmp_path: Path) -> None:
+    phantom().save(tmp_path / "ct.nii.gz")
+    finer = phantom((40, 32, 48))
+    finer.affine[:3, :3] /= 2
+    finer.affine[:3, 3] = [-0.75 + 6.0, -0.75, -0.75]  # the same place, but for 6 mm, two voxels, to the right
+    finer.save(tmp_path / "truth.nii.gz")
+    spread = np.random.default_rng(0).uniform(0, 200, SHAPE)
+    Volume(spread, phantom().affine).save(tmp_path / "ct_std.nii.gz")
+    said = ["view", "ct.nii.gz", "--beside", "truth.nii.gz", "--beside", "ct_std.nii.gz"]
+    result = CliRunner().invoke(app, [str(tmp_path / part) if part.endswith("gz") else part for part in said])
+    assert result.exit_code == 0, result.output
+    facts = facts_of(tmp_path / "ct.html")
+    assert [row["name"] for row in facts["volumes"]] == ["ct", "truth", "ct_std"]  # type: ignore[attr-defined]
+    inner = np.abs(shown(facts, 1)[4:-2, 2:-2, 2:-2] - shown(facts)[2:-4, 2:-2, 2:-2].astype(np.int32))
+    assert np.median(inner) == 0 and inner.mean() < 30
+    assert (shown(facts, 1)[0] == -1000).all()  # beyond it
+    kinds = [(row["kind"], row["windows"]) for row in facts["volumes"]]  # type: ignore[attr-defined]
+    assert kinds[0] == kinds[1] and kinds[0][0] == "CT"
+    assert kinds[2] == ("standard deviation", {"standard deviation": [100.0, 200.0]})
+    webpage.save(tmp_path / "std.html", Volume.load(tmp_path / "ct_std.nii.gz"))
+    assert facts_of(tmp_path / "std.html")["volumes"][0]["kind"] == "standard deviation"  # type: ignore[index]
 
 
 def test_the_command_writes_it_beside_the_ct(tmp_path: Path) -> None:
@@ -130,8 +153,9 @@ def test_a_browser_shows_each_plane_the_right_way_round(tmp_path: Path) -> None:
     assert "HU at (10, 8, 12)" in text
     chromium(f"--screenshot={tmp_path / 'shot.png'}", page.as_uri())
     picture = np.asarray(Image.open(tmp_path / "shot.png").convert("L"), np.float32)
-    boxes = [canvas_box(picture, number) for number in range(3)]
-    coronal, _, axial = boxes
+    sides = [(int(w), int(h)) for w, h in re.findall(r'<canvas [^>]*width="(\d+)" height="(\d+)"', text)]
+    assert sum(w for w, _ in sides) > 0.9 * 1280 or sides[0][1] > 0.6 * 800, "it fills the window"
+    coronal, _, axial = (canvas_box(picture, sides, number) for number in range(3))
     top, bottom = np.array_split(coronal, 2, axis=0)
     assert top.mean() > bottom.mean() + 5, "the head is up"
     left, right = np.array_split(coronal, 2, axis=1)
@@ -139,12 +163,10 @@ def test_a_browser_shows_each_plane_the_right_way_round(tmp_path: Path) -> None:
     assert axial.shape[0] < axial.shape[1], "a millimetre is as long along both sides"
 
 
-def canvas_box(picture: np.ndarray, number: int) -> np.ndarray:
-    """A plane's picture out of the page's: the figures stand side by side, 380 pixels for the volume's longest side."""
-    scale = 380 / (SHAPE[2] * 3)
-    widths = [round(SHAPE[axis] * 3 * scale) for axis in (0, 1, 0)]
-    heights = [round(SHAPE[axis] * 3 * scale) for axis in (2, 2, 1)]
-    left = 14 + sum(widths[:number]) + 10 * number
-    rows = np.flatnonzero((picture[:, left : left + widths[number]] > 60).sum(1) > widths[number] // 4)
+def canvas_box(picture: np.ndarray, sides: list[tuple[int, int]], number: int) -> np.ndarray:
+    """A plane's picture out of the page's: the figures of a row stand side by side, their lower edges in line."""
+    width, height = sides[number]
+    left = 14 + sum(w for w, _ in sides[:number]) + 10 * number
+    rows = np.flatnonzero((picture[:, left : left + width] > 60).sum(1) > width // 4)
     start = rows[rows > 90][0]
-    return picture[start : start + heights[number], left : left + widths[number]]
+    return picture[start : start + height, left : left + width]

@@ -230,6 +230,8 @@ GEOMETRIES: dict[str, tuple[Any, bool]] = {
     "a name with a slash": ({"schema": 1, "views": [CONE_VIEW | {"name": "../ap"}]}, False),
     "no pixels": ({"schema": 1, "views": [CONE_VIEW | {"shape": [0, 352]}]}, False),
     "text": ({"schema": 1, "views": [CONE_VIEW | {"sod_mm": "1500"}]}, False),
+    "a CT's place": ({"schema": 1, "origin_world_mm": [1, -2.5, 900], "views": [CONE_VIEW]}, True),
+    "half of a CT's place": ({"schema": 1, "origin_world_mm": [1], "views": [CONE_VIEW]}, False),
     "a list": ([], False),
 }
 

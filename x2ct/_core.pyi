@@ -27,6 +27,14 @@ class SolverInfo(TypedDict):
     stochastic: bool
     timed: bool
 
+class DeviceCheck(TypedDict):
+    """One kind of work. `difference` is the largest over the largest value; a `bound` of 0 asks for the same bits."""
+
+    name: str
+    difference: float
+    bound: float
+    passed: bool
+
 class DeviceInfo(TypedDict):
     """One kind of device: what there is of it, in words and by index, or the reason why it can't be had."""
 
@@ -683,6 +691,13 @@ def run(
 
 def devices() -> list[DeviceInfo]:
     """Each kind of device and what there is of it here. Never raises."""
+
+def check_device(device: str) -> list[DeviceCheck]:
+    """What a device's kernels ("cpu", "cuda", "cuda:N") compute beside the CPU's, kind by kind.
+
+    Raises:
+        MissingRuntimeError: there is no such device here.
+    """
 
 def backends(runtime_dirs: Mapping[str, str] = ...) -> list[BackendInfo]:
     """Each backend and what it can do with the runtime in its folder, given by backend. Never raises."""

@@ -17,6 +17,7 @@ _DEVICES = {
 """What each backend could drive, were all that it needs here."""
 
 _TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")
+_REPORT = ("jinja2", "matplotlib")
 
 
 def about(bundle: str | None = None) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
         "solvers": [],
         "schedules": [],
         "training": {name: _version(name) for name in _TRAINING},
+        "report": {name: _version(name) for name in _REPORT},
         "models": list(bundled()),
         "notice": report.NOTICE,
     }
@@ -106,7 +108,10 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """What `about` found, as titled rows of name and text for a person; the bundle alone when there is one."""
     if "bundle" in facts:
         return _bundle_sections(facts["bundle"])
-    training = [(name, version or "missing: pip install 'x2ct[train]'") for name, version in facts["training"].items()]
+    training, pages = (
+        [(name, version or f"missing: pip install 'x2ct[{extra}]'") for name, version in facts[part].items()]
+        for part, extra in (("training", "train"), ("report", "report"))
+    )
     return [
         ("Versions", list(facts["versions"].items())),
         (
@@ -117,6 +122,7 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Solvers", [(solver["name"], _solver(solver)) for solver in facts["solvers"]]),
         ("Schedules", [(name, "") for name in facts["schedules"]]),
         ("Training and export", training),
+        ("Evaluation's page", pages),
         ("Bundled models", [(name, "") for name in facts["models"]] or [("none", "")]),
     ]
 
@@ -191,17 +197,17 @@ def _bundle_sections(bundle: dict[str, Any]) -> list[tuple[str, list[tuple[str, 
     plain = {key: value for key, value in bundle.items() if key not in ("networks", "parity", "provenance")}
     networks = bundle["networks"].items()
     return [
-        (f"Model {bundle['name']}", [(key, _text(value)) for key, value in plain.items() if key != "name"]),
+        (f"Model {bundle['name']}", [(key, _text(value, key)) for key, value in plain.items() if key != "name"]),
         ("Networks", [(name, f"{_text(spec['inputs'])} -> {_text(spec['outputs'])}") for name, spec in networks]),
-        ("Provenance", [(key, _text(value)) for key, value in bundle["provenance"].items()]),
+        ("Provenance", [(key, _text(value, key)) for key, value in bundle["provenance"].items()]),
     ]
 
 
-def _text(value: object) -> str:
-    """Numbers of a shape as 32 x 32 x 32, texts in a row, and pairs as name value."""
+def _text(value: object, key: str = "") -> str:
+    """Numbers of a shape or a spacing as 32 x 32 x 32, other lists with commas, and pairs as name value."""
     if isinstance(value, dict):
-        return "; ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return "; ".join(f"{name} {_text(item, name)}" for name, item in value.items())
     if isinstance(value, list):
-        numbers = all(isinstance(item, int | float) for item in value)
-        return (" x " if numbers else ", ").join(_text(item) for item in value)
+        sides = key in ("shape", "spacing_mm", "sizes") and not any(isinstance(item, list) for item in value)
+        return (" x " if sides else ", ").join(_text(item, key) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,15 +1,16 @@
 """Digitally reconstructed radiographs: the X-rays that a CT would have given.
 
-A CT is projected whole, at its own resolution, with its centre voxel at the origin of patient mm. Each view becomes two
-files: NAME.npy holds line integrals (float32, dimensionless, what `x2ct sample` reads as calibrated), NAME.png the same
-as a picture (16 bit, dense tissue bright). geometry.json says where both were taken from.
+A CT is projected whole. Each view becomes two files: NAME.npy holds line integrals (float32, dimensionless, what
+`x2ct sample` reads as calibrated), NAME.png the same as a picture (16 bit, dense tissue bright, with its pixel pitch).
+geometry.json says where both were taken from, and where the CT lies. `x2ct.tasks.drr_files` does all of it.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,48 +19,28 @@ import numpy.typing as npt
 from x2ct import output
 from x2ct.errors import InputError
 from x2ct.geometry import MU_WATER_PER_MM, Geometry, Image, attenuation, project
-from x2ct.grid import centred_affine
 from x2ct.radiograph import XRay
-from x2ct.volume import Volume
 
 GEOMETRY_FILE = "geometry.json"
 WHITE_PERCENTILE = 99.9  # of the line integrals: above it lies metal, which may be as white as it likes
+SEEN = 0.05  # a line integral above this (2.5 mm of water) has met more than air
 
 Progress = Callable[[int, int], None]
 
 
-def drr(
-    ct: str | os.PathLike[str],
-    folder: str | os.PathLike[str],
-    geometry: str | os.PathLike[str] = "parallel",
-    views: Sequence[str | float] | None = None,
-    *,
-    mu_water: float = MU_WATER_PER_MM,
-    threads: int = 0,
-    progress: Progress | None = None,
-) -> tuple[Path, ...]:
-    """Project a CT file to X-ray files.
+@dataclass(frozen=True)
+class Drr:
+    """The result of projecting a CT to files.
 
-    Args:
-        ct: what `Volume.load` reads.
-        folder: where the files go; made if it is not there. Files of the same names are replaced.
-        geometry: "parallel", "cone", or a geometry file; see `geometry_of`.
-        views: see `geometry_of`.
-        mu_water: attenuation of water per mm.
-        threads: 0 takes every processor.
-        progress: called with the views done and the views in all.
-
-    Returns:
-        The files written, geometry.json last.
-
-    Raises:
-        InputError: a CT, a geometry or a folder that can't be used, or a view that misses the CT.
-        X2CTError: the write failed on the way; each file is whole or not there.
+    Attributes:
+        files: what was written, geometry.json last.
+        geometry: the views, and where the CT lies.
+        notes: what the detectors do not show of the CT, one sentence each.
     """
-    wanted = geometry_of(geometry, views)
-    target = check_folder(folder)
-    images = radiographs(Volume.load(ct), wanted, mu_water=mu_water, threads=threads, progress=progress)
-    return save(target, images, wanted)
+
+    files: tuple[Path, ...]
+    geometry: Geometry
+    notes: tuple[str, ...]
 
 
 def geometry_of(geometry: str | os.PathLike[str], views: Sequence[str | float] | None = None) -> Geometry:
@@ -84,7 +65,8 @@ def geometry_of(geometry: str | os.PathLike[str], views: Sequence[str | float] |
 
 
 def radiographs(
-    volume: Volume,
+    hu: npt.ArrayLike,
+    index_to_mm: npt.ArrayLike,
     geometry: Geometry,
     *,
     mu_water: float = MU_WATER_PER_MM,
@@ -94,7 +76,8 @@ def radiographs(
     """Line integrals through a CT, by view name.
 
     Args:
-        volume: the CT; its centre voxel is put at the origin of patient mm, its axes along patient mm's.
+        hu: (x, y, z) HU.
+        index_to_mm: 4x4, voxel index to patient mm.
         geometry: the views.
         mu_water: attenuation of water per mm.
         threads: 0 takes every processor; the result does not depend on it.
@@ -108,18 +91,33 @@ def radiographs(
     """
     if not 0 < mu_water < 10:
         raise InputError.of("mu_water", "attenuation per mm", found=mu_water, expected="above 0 and below 10")
-    mu = attenuation(volume.hu, mu_water)
-    index_to_mm = centred_affine(volume.shape, volume.spacing_mm)
+    mu = attenuation(hu, mu_water)
     images: dict[str, Image] = {}
     for done, view in enumerate(geometry.views):
         image = project(mu, index_to_mm, view, threads)
         if not image.any():
-            hint = "patient mm start at the CT's centre"
+            hint = "see --centre for where the origin of patient mm lies in the CT"
             raise InputError.of(f"view {view.name}", "rays", found="none that meets the CT", expected="some", hint=hint)
         images[view.name] = image
         if progress is not None:
             progress(done + 1, len(geometry.views))
     return images
+
+
+def cut_off(geometry: Geometry, images: Mapping[str, Image]) -> tuple[str, ...]:
+    """Return a sentence for each view at whose edges the detector cuts the CT off."""
+    notes = []
+    for view in geometry.views:
+        image = images[view.name]
+        edges = {"upper": image[0], "lower": image[-1], "left": image[:, 0], "right": image[:, -1]}
+        cut = [name for name, values in edges.items() if values.max() > SEEN]
+        if cut:
+            height, width = (n * step / view.magnification for n, step in zip(view.shape, view.spacing_mm, strict=True))
+            notes.append(
+                f"{view.name}: the detector, which shows {width:.0f} x {height:.0f} mm, cuts the CT off at its "
+                f"{' and '.join(cut)} edge; a geometry file can name a larger one"
+            )
+    return tuple(notes)
 
 
 def calibrated(geometry: Geometry, images: Sequence[Image], source: str) -> dict[str, XRay]:
@@ -147,21 +145,31 @@ def calibrated_views(
     return calibrated(geometry, images, source)
 
 
-def check_folder(folder: str | os.PathLike[str]) -> Path:
+def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
     """Says, before a long run, that X-rays can't be written to a folder; an absent one may be made later.
 
     Raises:
-        InputError: a file, or a place that can't be written.
+        InputError: a file, a place that can't be written, or a folder that holds X-rays of views that `geometry` lacks:
+            its geometry.json would no longer name them.
     """
     target = Path(folder)
     if target.exists() and not target.is_dir():
         raise InputError.of(target, "output", found="a file", expected="a folder")
     # what can't hold a file can't hold a folder
     output.check_writable(target / GEOMETRY_FILE if target.is_dir() else target)
+    if (target / GEOMETRY_FILE).is_file():
+        there, mine = ({view.name for view in g.views} for g in (Geometry.load(target / GEOMETRY_FILE), geometry))
+        if stale := ", ".join(sorted(there - mine)):
+            raise InputError.of(
+                target,
+                "output",
+                found=f"a {GEOMETRY_FILE} with other views ({stale})",
+                expected="a new folder, or the same views",
+            )
     return target
 
 
-def save(folder: str | os.PathLike[str], images: dict[str, Image], geometry: Geometry) -> tuple[Path, ...]:
+def save(folder: str | os.PathLike[str], images: Mapping[str, Image], geometry: Geometry) -> tuple[Path, ...]:
     """Write each view's .npy and .png, then geometry.json; each file is moved into place whole.
 
     Raises:
@@ -169,13 +177,14 @@ def save(folder: str | os.PathLike[str], images: dict[str, Image], geometry: Geo
     """
     target = Path(folder)
     try:
-        target.mkdir(exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError.of(target, "output", found=error.strerror, expected="a folder that can be written") from error
     written = []
     for name, image in images.items():
         written.append(output.write_atomically(target / f"{name}.npy", _npy(image)))
-        written.append(output.write_atomically(target / f"{name}.png", _png(display(image))))
+        picture = _png(display(image), geometry.view(name).spacing_mm)
+        written.append(output.write_atomically(target / f"{name}.png", picture))
     geometry.save(target / GEOMETRY_FILE)
     return (*written, target / GEOMETRY_FILE)
 
@@ -192,7 +201,7 @@ def _npy(image: Image) -> bytes:
     return stream.getvalue()
 
 
-def _png(picture: npt.NDArray[np.uint16]) -> bytes:
+def _png(picture: npt.NDArray[np.uint16], spacing_mm: tuple[float, float]) -> bytes:
     import PIL.Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -200,5 +209,6 @@ def _png(picture: npt.NDArray[np.uint16]) -> bytes:
 
     stream, told = io.BytesIO(), PngInfo()
     told.add_text(DENSE_KEY, DENSE_BRIGHT)
-    PIL.Image.fromarray(picture).save(stream, "PNG", pnginfo=told)
+    row, column = spacing_mm
+    PIL.Image.fromarray(picture).save(stream, "PNG", pnginfo=told, dpi=(25.4 / column, 25.4 / row))
     return stream.getvalue()

@@ -196,12 +196,12 @@ def parse(source: Path, data: bytes) -> Fields:
     return Fields(source, value)
 
 
-def read_table(source: Path, known: Sequence[str]) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """Read a CSV in UTF-8 whose first line names its columns.
+def read_table(source: Path, known: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[dict[str, str]]]:
+    """Read a table in UTF-8 whose first line names its columns: where it has tabs or semicolons, these separate them.
 
     Args:
         source: the file.
-        known: the columns that it may have.
+        known: the columns that it may have; any where None.
 
     Returns:
         Its columns, and each further line's text by column, without blanks at either end.
@@ -214,15 +214,23 @@ def read_table(source: Path, known: Sequence[str]) -> tuple[tuple[str, ...], lis
     except (OSError, UnicodeDecodeError) as error:
         raise InputError.of(source, "file", found=error, expected="a CSV in UTF-8") from error
     try:
-        reader = csv.DictReader(io.StringIO(text), strict=True)
+        heading = text.partition("\n")[0]
+        delimiter = next((mark for mark in "\t;" if mark in heading), ",")
+        reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, strict=True)
         rows: list[dict[str | None, str | None]] = list(reader)
         columns = tuple(reader.fieldnames or ())
     except csv.Error as error:
         raise InputError.of(source, "content", found=error, expected="a CSV") from error
-    if unknown := [name for name in columns if name not in known or columns.count(name) > 1]:
-        raise InputError.of(source, "columns", found=", ".join(unknown), expected=f"some of {', '.join(known)}, once")
+    if unknown := [name for name in columns if (known and name not in known) or columns.count(name) > 1]:
+        expected = f"some of {', '.join(known)}, once" if known else "each once"
+        raise InputError.of(source, "columns", found=", ".join(unknown), expected=expected)
     for number, row in enumerate(rows, 2):
         if None in row.values() or None in row:
             where = f"{source}: line {number}"
             raise InputError.of(where, "columns", found="another number than the first line's", expected="one for each")
     return columns, [{str(name): str(text).strip() for name, text in row.items()} for row in rows]
+
+
+def is_tsv(source: Path) -> bool:
+    """Return whether a table's name says that tabs are between its columns, as in BIDS' participants.tsv."""
+    return source.suffix.lower() == ".tsv"

@@ -53,6 +53,7 @@ def preview(
     panel_px: int = 320,
     heading: str = "",
     residuals: Sequence[Residual] = (),
+    spread: Volume | None = None,
 ) -> Image:
     """Centre slices above, bone (maximum intensity) below, the X-rays beside them, and what they show beyond the CT.
 
@@ -64,6 +65,7 @@ def preview(
         heading: one line above the panels.
         residuals: of a run, see `x2ct.residual`: red where an X-ray shows more attenuation than the CT, blue where
             less, grey where the CT's grid does not hold a ray.
+        spread: the standard deviation of several samples, whose slices go below.
 
     Returns:
         An RGB picture.
@@ -75,6 +77,9 @@ def preview(
     pictures = _xray_panels(xrays or {}, height)
     maps = _residual_panels(residuals, height)
     rows = [[*slices, *pictures[:1], *maps[:1]], [*bone, *pictures[1:2], *maps[1:2]]]
+    if spread is not None:
+        limits = spread_window(spread.hu)
+        rows.append(_slices(spread.hu, spacing, panel_px, "standard deviation", limits))
     colours = "; X-ray less CT: red where the X-ray shows more, blue where less, grey where unknown" if maps else ""
     return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION + colours, heading)
 
@@ -141,6 +146,7 @@ def save(
     truth: Volume | None = None,
     synthetic: bool = True,
     residuals: Sequence[Residual] = (),
+    spread: Volume | None = None,
 ) -> Path:
     """Writes `preview`, or with a truth `comparison`, as a PNG.
 
@@ -152,7 +158,7 @@ def save(
     if truth is not None:
         picture = comparison(truth, volume, xrays)
     else:
-        picture = preview(volume, xrays, synthetic=synthetic, residuals=residuals)
+        picture = preview(volume, xrays, synthetic=synthetic, residuals=residuals, spread=spread)
     return output.write_atomically(target, png(picture))
 
 
@@ -172,12 +178,22 @@ def facing(slab: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return slab.T[::-1, ::-1]
 
 
-def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str) -> list[Panel]:
+def is_spread(hu: HuArray) -> bool:
+    """Whether a volume is a standard deviation, in which nothing is negative, and not a CT, which has air."""
+    return float(hu.min()) >= 0
+
+
+def spread_window(hu: HuArray) -> Window:
+    """The window of a standard deviation: from 0 to the 99.5th percentile, rounded up to 10 HU."""
+    return 0.0, max(10.0, float(np.ceil(np.percentile(hu, 99.5) / 10) * 10))
+
+
+def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str, limits: Window = WIDE) -> list[Panel]:
     lead = f"{name}: " if name else ""
-    text = f"{WIDE[0]:g} to {WIDE[1]:g} HU"
+    text = f"{limits[0]:g} to {limits[1]:g} HU"
     return [
         Panel(
-            _scaled(window(plane_of(hu, plane), WIDE), hu.shape, spacing, plane, panel_px),
+            _scaled(window(plane_of(hu, plane), limits), hu.shape, spacing, plane, panel_px),
             f"{lead}{plane}" + (f", {text}" if plane == "coronal" else ""),
             _ENDS[plane],
         )

@@ -235,7 +235,9 @@ def _valued(picture: Picture, source: str, values: str | None) -> Picture:
     if values is None:
         return picture
     if picture.kind.startswith("DICOM"):
-        raise InputError.of(source, "--values", found="a DICOM file, which says it", expected="PNG, JPEG, TIFF or .npy")
+        raise InputError.of(
+            source, "--values", found="a DICOM file, which says it", expected="PNG, JPEG, TIFF, .npy or NIfTI"
+        )
     if values == "integrals":
         return replace(picture, calibrated=True, sure=True)
     return replace(picture, calibrated=False, sure=True, polarity=UNTOLD)

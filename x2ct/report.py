@@ -124,10 +124,10 @@ def summary(report: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, report["grid"]["shape"]))
     spacing = " x ".join(f"{step:g}" for step in report["grid"]["spacing_mm"])
     solver = f"{report['solver']} ({report['schedule']}), {report['evaluations']} evaluations"
-    kind = "posterior mean" if report["mean"] else solver
+    kind = "posterior mean" if report["mean"] else f"{solver}, seed {report['seed']}"
     where = f"{report['device']}, {report['backend']} {report['precision']['denoiser']}"
     seconds = report["timings"]["total_s"]
-    return f"{output}: {shape} voxels of {spacing} mm; {kind}, seed {report['seed']}; {seconds:.1f} s on {where}"
+    return f"{output}: {shape} voxels of {spacing} mm; {kind}; {seconds:.1f} s on {where}"
 
 
 def intention(told: Mapping[str, Any]) -> str:
@@ -142,8 +142,8 @@ def intention(told: Mapping[str, Any]) -> str:
         "sampling": f"{told['solver']} ({told['schedule']}), {left['evaluations']} evaluations in all",
         "tiles": f"{tiles['count']} of {tiles['shape']}, halo {tiles['halo']}" if tiles else "none, it fits whole",
         "memory": f"{told['peak_memory_bytes'] / 2**30:.2f} GiB so far",
-        "time": f"about {ready + left['seconds']:.1f} s on this machine now: {ready:.1f} s until the first evaluation, "
-        f"then {left['per_evaluation_s']:.3f} s for each; writing comes on top",
+        "time": f"about {ready + left['seconds'] + left['writing_s']:.1f} s on this machine now: {ready:.1f} s until "
+        f"the first evaluation, {left['per_evaluation_s']:.3f} s for each, {left['writing_s']:.1f} s to write",
         "would write": ", ".join(entry["file"] for entry in told["outputs"]),
     }
     doubts = [f"warning: {line}" for line in told["warnings"]]

@@ -91,9 +91,9 @@ class Choice:
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
         provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
-        provider_options: handed to the provider as they are.
+        provider_options: handed to the provider as they are; torch has cuda_graph alone.
         artefacts: where what was built of the bundle is; "" is this machine's cache.
-        trust: open those also where another machine made them.
+        trust: the user vouches for whoever made the engines in that folder (see `x2ct.built.cache`).
     """
 
     device: str
@@ -122,17 +122,15 @@ def choose(
         backend: one of `BACKENDS`; "auto" is OpenVINO, and ONNX Runtime on CUDA.
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of the backend.
-        provider_options: of ONNX Runtime's provider.
+        provider_options: of ONNX Runtime's provider, or cuda_graph of torch: "0" records nothing, on a GPU.
         artefacts: where what was built of the bundle is; "" is this machine's cache.
-        trust: open those also where another machine made them.
+        trust: the user vouches for whoever made the engines in that folder (see `x2ct.built.cache`).
 
     Raises:
         InputError: a name that no version of x2ct knows.
         MissingRuntimeError: a device or runtime that is known and not here.
     """
-    kind, _, index = device.partition(":")
-    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
-        raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
+    _check_name(device)
     if backend not in BACKENDS:
         raise InputError.unknown("--backend", "name", found=backend, known=BACKENDS, expected=", ".join(BACKENDS))
     if precision not in PRECISIONS:
@@ -142,16 +140,18 @@ def choose(
         raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
     if provider and provider not in PROVIDERS[backend]:
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
-    if provider_options and backend != "onnxruntime":
-        raise InputError.of("--provider-option", "backend", found=backend, expected="onnxruntime")
     if (artefacts or trust) and backend not in ARTEFACTS:
-        raise InputError.of("--artefacts", "backend", found=backend, expected=", ".join(ARTEFACTS))
-    chosen = _cuda(index) if kind == "cuda" else "cpu"
+        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(ARTEFACTS))
+    chosen = choose_device(device)
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:
         raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
     if runtime.reason:
-        raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}")
+        from x2ct import _core
+
+        # To install a runtime is no use to a build that could not open it.
+        [status] = (one for one in _core.backends() if one["name"] == runtime.name)
+        raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}" if status["built"] else status["reason"])
     return Choice(
         chosen,
         runtime.name,
@@ -162,6 +162,24 @@ def choose(
         artefacts,
         trust,
     )
+
+
+def choose_device(device: str) -> str:
+    """Return a device's full name, "cpu" or "cuda:N"; "auto" is the CPU.
+
+    Raises:
+        InputError: a name that no version of x2ct knows.
+        MissingRuntimeError: there is no such device here.
+    """
+    _check_name(device)
+    kind, _, index = device.partition(":")
+    return _cuda(index) if kind == "cuda" else "cpu"
+
+
+def _check_name(device: str) -> None:
+    kind, _, index = device.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
+        raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
 
 
 def _cuda(index: str) -> str:

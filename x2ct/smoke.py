@@ -1,7 +1,8 @@
 """A one-step smoke of every backend, device and precision that says it can be used: does it, with a real model?
 
-For `x2ct info --check`. The posterior mean of the bundled model on a small grid, which is one evaluation, from a
-made-up X-ray; compared with the first that ran in f32, for a runtime that computes something else is no use either.
+For `x2ct info --check`. First a device's kernels, each beside the CPU's on the same numbers. Then the posterior mean of
+the bundled model on a small grid, which is one evaluation, from a made-up X-ray; compared with the first that ran in
+f32, for a runtime that computes something else is no use either.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.grid import Grid
@@ -34,7 +36,7 @@ class Check:
     """What one of them did.
 
     Attributes:
-        backend, device, precision: which.
+        backend, device, precision: which; "kernel", the device and the kind of work where it is the device's own.
         result: "passed", "failed" or "not tried".
         text: what came out, or why not.
         seconds: load, compilation and evaluation.
@@ -52,21 +54,43 @@ class Check:
         return {**vars(self), "seconds": round(self.seconds, 3)}
 
 
-def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest") -> Iterator[Check]:
+def kernels(device: str) -> Iterator[Check]:
+    """Compare a device's kernels with the CPU's, one after the other.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        MissingRuntimeError: there is no such device here.
+    """
+    started = time.perf_counter()
+    for one in _core.check_device(device):
+        text = "the CPU's bits" if one["difference"] == 0 else f"{one['difference']:.2g} from the CPU's"
+        text += f", at most {one['bound']:g}" if one["bound"] else ""
+        seconds, started = time.perf_counter() - started, time.perf_counter()
+        yield Check("kernel", device, one["name"], PASSED if one["passed"] else FAILED, text, seconds)
+
+
+def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: str = "") -> Iterator[Check]:
     """Try what claims to be usable, one after the other.
 
     Args:
         abilities: of `x2ct.about.abilities`; those that don't claim it are left out.
         model: the bundle to try it with.
+        device: that is tried, beside a runtime of the CPU in f32 to compare with; all where it is "".
 
     Raises:
         InputError: the bundle can't be opened.
     """
     bundle = Bundle.load(model)
     reference: Volume | None = None
-    for one in sorted(abilities, key=lambda one: one["precision"] != "f32"):  # the others are compared with f32
-        if not one["usable"]:
+    usable = sorted((one for one in abilities if one["usable"]), key=_order)  # compared with the first, f32 on the CPU
+    kind = device.partition(":")[0]
+    for number, one in enumerate(usable):
+        if kind and one["device"] != kind and (number > 0 or one["device"] != "cpu"):
             continue
+        if one["device"] == kind:
+            one = {**one, "device": device}
         started = time.perf_counter()
         name = one["backend"], one["device"], one["precision"]
         try:
@@ -86,6 +110,10 @@ def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest") -> Itera
         result = PASSED if away <= BOUND_HU[one["precision"]] else FAILED  # NaN is not
         text = f"{away:.3g} HU from the first" if volume is not reference else "the first"
         yield Check(*name, result, text, time.perf_counter() - started)
+
+
+def _order(ability: Mapping[str, Any]) -> tuple[bool, bool]:
+    return ability["precision"] != "f32", ability["device"] != "cpu"
 
 
 def _mean(bundle: Bundle, backend: str, device: str, precision: str) -> Volume:

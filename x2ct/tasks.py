@@ -6,19 +6,27 @@ new file, and never half of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from x2ct.errors import InputError
+from x2ct.geometry.lineintegrals import MU_WATER_PER_MM
 from x2ct.output import check_outputs, check_writable, staged
 from x2ct.xrays.readoptions import ReadOptions, refuse_beams_beside
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from x2ct.bundle import Bundle
+    from x2ct.drr import Drr
+    from x2ct.geometry import Geometry
     from x2ct.radiograph import XRay
     from x2ct.sampler import Preview, Result, Sampler
     from x2ct.volume import Volume
@@ -161,7 +169,7 @@ def sample_files(
     xrays, arguments = _arguments(job, say)
     say("loading the model")
     sampler = sampler or open_sampler(job)
-    write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}")
+    write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}", arguments["geometry"])
 
     def first_steps(done: int, total: int, sigma: float) -> None:
         say("sampling")
@@ -187,10 +195,11 @@ def sample_files(
 
 
 def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dict[str, Any]:
-    """What `sample_files` would do and take: all but the rest of the evaluations, and nothing is written.
+    """What `sample_files` would do and take: all but the rest of the evaluations, and nothing is left on the disk.
 
     Returns:
-        `x2ct.Sampler.dry_run`'s, with the names of the files that would be written in `outputs`.
+        `x2ct.Sampler.dry_run`'s, with the names of the files that would be written in `outputs`, and in `estimate`
+        also `writing_s`, the seconds to write the CTs.
 
     Raises:
         X2CTError: any of the family.
@@ -200,7 +209,65 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     say("loading the model")
     sampler = open_sampler(job)
     say("trying two evaluations")
-    return {**sampler.dry_run(**arguments), "outputs": [{"file": path.name} for path in job.outputs]}
+    told = sampler.dry_run(**arguments)
+    told["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
+    return {**told, "outputs": [{"file": path.name} for path in job.outputs]}
+
+
+def _writing_s(job: SampleJob, affine: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> float:
+    """Return the seconds that a job's CTs take to write, by one of noise in a temporary folder."""
+    import numpy as np
+
+    from x2ct.volume import Volume
+
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32) * np.float32(30)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="x2ct-") as folder:
+        _Writer(job, "", None).ct(Volume(noise, affine, synthetic=True), Path(folder) / job.output.name)
+    return (time.perf_counter() - started) * (job.samples + 2 if job.samples > 1 else 1)
+
+
+def drr_files(
+    ct: AnyPath,
+    folder: AnyPath,
+    geometry: AnyPath = "parallel",
+    views: Sequence[str | float] | None = None,
+    *,
+    centre: str = "lungs",
+    keep_couch: bool = False,
+    mu_water: float = MU_WATER_PER_MM,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drr:
+    """Project a CT file to X-ray files, placed as `x2ct prepare` and `x2ct evaluate` place it.
+
+    Args:
+        ct: what `Volume.load` reads.
+        folder: where the files go; made if it is not there. Files of the same names are replaced.
+        geometry: "parallel", "cone", or a geometry file; see `x2ct.drr.geometry_of`.
+        views: see `x2ct.drr.geometry_of`.
+        centre: see `x2ct.data.PrepareOptions`.
+        keep_couch: see `x2ct.data.PrepareOptions`.
+        mu_water: attenuation of water per mm.
+        threads: 0 takes every processor.
+        progress: called with the views done and the views in all.
+
+    Raises:
+        InputError: a CT, a geometry or a folder that can't be used, or a view that misses the CT.
+        X2CTError: the write failed on the way; each file is whole or not there.
+    """
+    from x2ct import drr
+    from x2ct.data.prepare import PrepareOptions, read_body
+
+    wanted = drr.geometry_of(geometry, views)
+    target = drr.check_folder(folder, wanted)
+    # As fine as `prepare` and `evaluate` keep a CT, or as the pixels need it.
+    pixel_mm = min(round(min(view.spacing_mm) / view.magnification, 6) for view in wanted.views)
+    body = read_body(ct, PrepareOptions(centre, min(PrepareOptions.finest_mm, pixel_mm), keep_couch))
+    x, y, z = (float(mm) for mm in body.origin[:3, 3])
+    placed = replace(wanted, origin_world_mm=(x, y, z))
+    images = drr.radiographs(body.hu, body.index_to_mm, placed, mu_water=mu_water, threads=threads, progress=progress)
+    return drr.Drr(drr.save(target, images, placed), placed, drr.cut_off(placed, images))
 
 
 def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dict[str, Any]]:
@@ -223,10 +290,13 @@ class _Writer:
 
     job: SampleJob
     model: str
+    geometry: Geometry | None
 
     def ct(self, ct: Volume, path: Path) -> None:
         from x2ct.volumes.dicomexport import Origin
 
+        if self.geometry is not None:  # over the CT that the X-rays were projected from
+            ct = replace(ct, affine=self.geometry.to_world @ ct.affine)
         ct.save(path, synthetic=True, kind=self.job.format, origin=Origin(tuple(self.job.inputs.values()), self.model))
 
     def rest(self, result: Result, xrays: Mapping[str, XRay], place: Callable[[Path], Path]) -> dict[str, Any]:
@@ -237,13 +307,15 @@ class _Writer:
         report["inputs"] = [entry | reports.file_record(job.inputs[entry["view"]]) for entry in report["inputs"]]
         if job.geometry:
             report["geometry"] = reports.file_record(job.geometry)
+        if self.geometry is not None and self.geometry.origin_world_mm is not None:
+            report["grid"]["origin_world_mm"] = list(self.geometry.origin_world_mm)
         self.ct(result.volume, place(job.output))
         if result.spread is not None:
             self.ct(result.spread, place(job.spread))
         if job.preview:
             from x2ct import preview
 
-            preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals)
+            preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals, spread=result.spread)
         report["outputs"] = [reports.file_record(place(path)) for path in job.outputs if path != job.report]
         report["peak_memory_bytes"] = reports.peak_memory_bytes()
         if job.report:

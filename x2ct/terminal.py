@@ -56,7 +56,7 @@ _TRAINING_PACKAGES = {
     "onnxscript",
 }
 _QUIET_LINE_S = 15.0
-_ONE = {"studies": "study", "people": "person"}
+_ONE = {"studies": "study"}
 
 
 class Terminated(BaseException):

@@ -2,12 +2,14 @@
 
     python benchmarks/gpu/measure.py chest -o results/gpu                      # needs a GPU
     python benchmarks/gpu/measure.py chest -o results/gpu --device cpu --shape 32,32,32 --rounds 2
+    python benchmarks/gpu/measure.py chest -o results/gpu --backend torch/aoti --precision bf16
 
-One row a grid and precision, each beside its parity: the mean absolute difference from the CPU's volume of the same
-seed, in HU. Times of the denoiser and of our kernels are by the GPU's own clock, a sample's and a pull's (consistency
-after every evaluation, in runs of their own) by the host's; a sample's of the same X-rays as before, and of others.
-bf16 and f16 need a graph of their own, which is made here (and not proven: its row's parity is). A precision that can't
-be had is listed with the reason. Medians over the rounds, after three that warm up; written after each row.
+One row a grid, backend and precision, each beside its parity: the mean absolute difference from the CPU's volume of the
+same seed, in HU. Times of the denoiser and of our kernels are by the GPU's own clock, a sample's and a pull's
+(consistency after every evaluation, in runs of their own) by the host's; a sample's of the same X-rays as before, and
+of others. What torch runs (torch/torchscript, torch/aoti), and the graph that bf16 and f16 take, are made here (and not
+proven: the row's parity is). With --no-graphs nothing is recorded as a CUDA graph. A row that can't be had is listed
+with the reason. Medians over the rounds, after three that warm up; written after each row.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import numpy as np
 
 import x2ct
 from x2ct.commands.options import parse_shape
-from x2ct.errors import InputError, X2CTError
+from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.grid import Grid
 from x2ct.report import markdown_table
 
@@ -45,7 +47,10 @@ def main() -> None:
     parser.add_argument("bundle")
     parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--backend", nargs="+", default=["onnxruntime"])
+    parser.add_argument(
+        "--backend", nargs="+", default=["torch/torchscript", "onnxruntime"], help="BACKEND, or BACKEND/PROVIDER"
+    )
+    parser.add_argument("--no-graphs", action="store_true", help="evaluate eagerly, to see what recording saves")
     parser.add_argument("--precision", nargs="+", default=["f32", "tf32", "bf16", "f16"])
     parser.add_argument("--shape", nargs="+", default=SHAPES, help="X,Y,Z")
     parser.add_argument("--rounds", type=int, default=20)
@@ -53,6 +58,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     table = {"device": args.device, "devices": device_names(), "rounds": args.rounds, "rows": rows, "missing": missing}
+    table |= {"graphs": not args.no_graphs}
     args.output.parent.mkdir(parents=True, exist_ok=True)
     for shape in args.shape:
         grid = Grid(parse_shape(shape), x2ct.Bundle.load(args.bundle).grid.spacing_mm)
@@ -86,7 +92,7 @@ def typed_graph(bundle: str, precision: str) -> None:
     """Make the denoiser's graph in a precision, where the cache has none."""
     import onnx
 
-    from x2ct.built.artefacts import Cache
+    from x2ct.built.cache import Cache
     from x2ct.built.plans import typed_recipe
     from x2ct.export.precision import typed
 
@@ -99,17 +105,47 @@ def typed_graph(bundle: str, precision: str) -> None:
     Cache().obtain(typed_recipe(model, precision), build)
 
 
+def torch_artefacts(bundle: str, kind: str, device: str, precision: str) -> None:
+    """Make what torch runs of a bundle, where the cache has none."""
+    from x2ct.built.artefacts import Cache
+    from x2ct.export.torchfiles import builds
+
+    for recipe, build in builds(x2ct.Bundle.load(bundle), kind, device, precision):
+        Cache().obtain(recipe, build)
+
+
 def reference(bundle: str, grid: Grid) -> np.ndarray:
-    """The CPU's volume in f32."""
-    sampler = x2ct.Sampler(bundle, device="cpu", backend="onnxruntime", precision="f32", grid=grid)
+    """The CPU's volume in f32: ONNX Runtime's, or PyTorch's where that is not here."""
+    try:
+        sampler = x2ct.Sampler(bundle, device="cpu", backend="onnxruntime", precision="f32", grid=grid)
+        sampler.compile()
+    except MissingRuntimeError:
+        torch_artefacts(bundle, "torchscript", "cpu", "f32")
+        sampler = x2ct.Sampler(
+            bundle, device="cpu", backend="torch", provider="torchscript", precision="f32", grid=grid
+        )
     return sampler.sample(**xrays(), seed=0, steps=EVALUATIONS).hu
 
 
 def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, wanted: np.ndarray) -> dict[str, Any]:
     """Samples of one grid in one precision: the first is compared, the rest are timed."""
-    if backend == "onnxruntime" and precision in ("bf16", "f16"):
+    name, _, provider = backend.partition("/")
+    if name == "torch":
+        torch_artefacts(args.bundle, provider or "torchscript", args.device, precision)
+    elif name == "onnxruntime" and precision in ("bf16", "f16"):
         typed_graph(args.bundle, precision)
-    sampler = x2ct.Sampler(args.bundle, device=args.device, backend=backend, precision=precision, grid=grid)
+    on_gpu = args.device.startswith("cuda")
+    option = {"torch": "cuda_graph", "onnxruntime": "enable_cuda_graph"}
+    eagerly = {option[name]: "0"} if args.no_graphs and on_gpu and name in option else {}
+    sampler = x2ct.Sampler(
+        args.bundle,
+        device=args.device,
+        backend=name,
+        provider=provider,
+        provider_options=eagerly,
+        precision=precision,
+        grid=grid,
+    )
     sampler.set_xrays(**xrays())
     first = sampler.run(seed=0, steps=EVALUATIONS)
     away = np.abs(first.volume.hu - wanted)
@@ -132,7 +168,7 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
         return 1e3 * statistics.median(one[key] for one in times)
 
     evaluation = milliseconds("per_evaluation_s")
-    on_gpu = "kernel_s" in times[0]
+    has_clock = "kernel_s" in times[0]
     return {
         "runtime": f"{backend} {first.report['runtime']}",
         "precision": first.report["precision"]["denoiser"],
@@ -148,10 +184,10 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
         "fresh_end_to_end_ms": round(1e3 * statistics.median(fresh), 3),
         **with_consistency(sampler, args.rounds),
         "kernel_share": round(milliseconds("kernel_s") / (milliseconds("kernel_s") + EVALUATIONS * evaluation), 5)
-        if on_gpu
+        if has_clock
         else None,
-        "longest_gap_us": round(1e6 * max(one["longest_gap_s"] for one in times), 1) if on_gpu else None,
-        "waits": times[-1]["waits"] if on_gpu else None,
+        "longest_gap_us": round(1e6 * max(one["longest_gap_s"] for one in times), 1) if has_clock else None,
+        "waits": times[-1]["waits"] if has_clock else None,
         "mean_abs_difference_hu": round(float(away.mean()), 4),
         "max_abs_difference_hu": round(float(away.max()), 2),
     }
@@ -174,7 +210,8 @@ def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown, with the targets."""
     head = "; ".join(table["devices"]) or table["device"]
     lines = [
-        f"{head}; {EVALUATIONS} evaluations a sample; medians of {table['rounds']}.",
+        f"{head}; {EVALUATIONS} evaluations a sample{'' if table['graphs'] else ', nothing recorded'}; medians of "
+        f"{table['rounds']}; HU apart from the CPU in f32.",
         "",
     ]
     columns = ["runtime", "precision", "grid", "ms per evaluation", "loop ms", "min to max", "end to end ms"]

@@ -1,11 +1,12 @@
 """Pack shards into one file small enough to carry to a GPU machine, and unpack it there with Python's standard library.
 
-    python benchmarks/gpu/pack.py SHARDS -o patients.tar --most-mib 36
+    python benchmarks/gpu/pack.py SHARDS -o .gpu/patients.tar
     python benchmarks/gpu/pack.py --unpack patients.tar -o SHARDS
 
 Bodies are resampled to the grid's spacing, cut to what the training's views can see, clipped to the HU window and
 rounded to steps of 4 HU, a quarter of a CT's noise at that spacing. The archive holds index.json and one xz stream a
-patient: differences along one axis, their low bytes before their high ones.
+patient: differences along one axis, their low bytes before their high ones. It is refused where it doesn't fit beside
+the repository's own files, which a machine takes along at each call.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 import json
 import lzma
 import os
+import subprocess
 import sys
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
@@ -34,6 +36,9 @@ from x2ct.report import sha256
 
 STEP_HU = 4
 WINDOW_HU = (-1000, 1500)
+CARRY_MIB = 62.0
+"""What a machine takes along at one call: the tracked files, and what the call names beside them."""
+ROOT = Path(__file__).resolve().parent.parent.parent
 REACH_MM = 260.0
 """Beyond this height above or below the grid's centre no ray of the training's views passes."""
 
@@ -102,11 +107,23 @@ def pack(shards: Path, target: Path, regions: tuple[str, ...], most_bytes: int) 
         _add(tar, f"{INDEX}.xz", lzma.compress(json.dumps(index).encode()))
     size = len(archive.getvalue())
     if size > most_bytes:
-        hint = "fewer patients (--regions), or a larger --most-mib"
+        hint = "fewer patients (--regions), or a folder that is left at home (--without)"
         found, expected = f"{size / 2**20:.1f} MiB", f"at most {most_bytes / 2**20:g} MiB"
         raise InputError.of(target, "archive", found=found, expected=expected, hint=hint)
     output.write_atomically(target, archive.getvalue())
     return size
+
+
+def room_mib(without: tuple[str, ...] = ()) -> float:
+    """Return the MiB that a call may carry beside the tracked files.
+
+    Args:
+        without: folders of tracked files that are moved away for the call.
+    """
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    names = [name for name in listed.decode().split("\0") if name and not name.startswith(without or ("/",))]
+    sizes = ((ROOT / name).lstat().st_size for name in names if os.path.lexists(ROOT / name))
+    return CARRY_MIB - sum(sizes) / 2**20
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -151,17 +168,18 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the archive, or the folder to unpack into")
     parser.add_argument("--unpack", action="store_true", help="write shards from an archive")
     parser.add_argument("--regions", nargs="*", default=[], help="patients of these regions; all where left out")
-    parser.add_argument("--most-mib", type=float, default=36.0, help="refuse a larger archive")
+    parser.add_argument("--without", nargs="*", default=[], help="tracked folders that are left at home, for the sum")
     args = parser.parse_args()
     try:
         if args.unpack:
             unpack(args.source, args.output)
             return 0
-        size = pack(args.source, args.output, tuple(args.regions), int(args.most_mib * 2**20))
+        room = room_mib(tuple(args.without))
+        size = pack(args.source, args.output, tuple(args.regions), int(room * 2**20))
     except X2CTError as error:
         print(f"pack: error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{args.output}: {size / 2**20:.1f} MiB")
+    print(f"{args.output}: {size / 2**20:.1f} MiB of {room:.1f} that there are beside the tracked files")
     return 0
 
 

@@ -2,11 +2,11 @@
 
     python benchmarks/gpu/train.py patients.tar OUT --until $(($(date +%s) + 530)) --config benchmarks/gpu/chest.json
 
-Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image and safetensors; no compiled part of x2ct. A first process
-unpacks, watches and copies, a second one trains, so that a crash of the second ends nothing: it is started again from
-its checkpoint. OUT gets the last average (checkpoint.safetensors) as often as --every says, the best one
-(best.safetensors), config.json, validation.jsonl and train.log, each replaced as a whole: whatever is killed, and when,
-OUT is a run that `x2ct export` takes.
+Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image, msgspec and safetensors; no compiled part of x2ct. A
+first process unpacks, watches and copies, a second one trains, so that a crash of the second ends nothing: it starts
+again from its checkpoint. OUT gets the last average (checkpoint.safetensors) as often as --every says, the best one
+(best.safetensors), config.json, validation.jsonl and train.log, each replaced as a whole: whatever is killed, and
+when, OUT is a run that `x2ct export` takes.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/x2ct-train"), help="a folder for shards and the run")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two copies of the last average")
+    parser.add_argument("--recorded", action="store_true", help="take steps from a CUDA graph: not tried so far")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     try:
@@ -81,6 +82,7 @@ def train(args: argparse.Namespace) -> int:
         init=starting_weights(args.init) if args.init and not resume else None,
         device=args.device,
         threads=1 if args.device == "cpu" else 0,
+        recorded=args.recorded,
     )
     logging.info("%d steps in %.0f s", result.steps, result.seconds)
     return 0

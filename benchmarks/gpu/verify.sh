@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # One call on a GPU machine without internet: the device's laws, the tests that need a GPU, and what sampling takes.
 #
-#   benchmarks/gpu/verify.sh OUT DEADLINE                  DEADLINE in seconds since 1970: $(($(date +%s) + 200))
+#   benchmarks/gpu/verify.sh OUT DEADLINE                  DEADLINE in seconds since 1970: $(($(date +%s) + 280))
 #   DEVICE=cpu benchmarks/gpu/verify.sh OUT DEADLINE       tries the same, small, on a machine without a GPU
 #
 # Each stage has a limit of its own and what is left until the deadline, whichever is less; one that fails or hangs is a
 # line in the summary, and the next begins. Two files come back: OUT/summary.txt, a line a stage, and OUT/results.tar.gz,
 # all that the stages wrote, made anew after each of them. The exit code is 1 where a stage failed or was left out.
 #
-# Needs Python with PyTorch; to compile what was not carried also a C++ compiler, CMake, ninja and nvcc. What comes along,
-# in CARRY (.gpu unless set), each where it is there:
+# PyTorch is measured first, as it is there; ONNX Runtime where it came along. Needs Python with PyTorch; to compile what
+# was not carried also a C++ compiler, CMake, ninja and nvcc. What comes along, in CARRY (.gpu unless set), each where it
+# is there:
 #   wheels/*.whl         what Python lacks of benchmarks/gpu/wheels.txt
 #   onnxruntime.tar.xz   ONNX Runtime with its CUDA provider, and its headers: benchmarks/gpu/pack_onnxruntime.py
 #   bin/                 what was compiled from these sources: benchmarks/gpu/verify.sh --pack FOLDER
@@ -99,8 +100,8 @@ loads() { "$python" -c 'import ctypes, os, sys
 for path in sys.argv[1:]: ctypes.CDLL(os.path.abspath(path), os.RTLD_NOW)' "$@"; }
 
 # ------------------------------------------------------------------------------------------------ compiled code
-# Carried libraries where they are of these sources and load; the Python module is always made for the Python that is
-# here. Without the OpenVINO and torch backends: these stages use neither.
+# Carried libraries where they are of these sources and load; the Python module and the torch backend are always made for
+# the Python and the PyTorch that are here. Without the OpenVINO backend, which these stages don't use.
 take() {
     [ "$(cat "$carry/bin/sources")" = "$(sources)" ] || { echo "bin/ is of other sources"; return 1; }
     loads "$carry"/bin/*.so || return
@@ -111,7 +112,7 @@ build() {
     local headers=build/onnxruntime-headers cuda=OFF tests=OFF target code=0
     [ ! -d "$work/onnxruntime-headers" ] || headers=$work/onnxruntime-headers
     if [ $taken = 0 ] && [ "$device" = cuda ]; then cuda=ON tests=ON; fi
-    cmake -S . -B "$X2CT_BUILD" -G Ninja -DPython_EXECUTABLE="$python" -DX2CT_OPENVINO=OFF -DX2CT_TORCH=OFF -DX2CT_TENSORRT=OFF \
+    cmake -S . -B "$X2CT_BUILD" -G Ninja -DPython_EXECUTABLE="$python" -DX2CT_OPENVINO=OFF -DX2CT_TENSORRT=OFF \
         -DX2CT_LIBRARY=OFF -DX2CT_CUDA=$cuda -DX2CT_CUDA_ARCHITECTURES="${ARCHITECTURE:-90}" -DX2CT_TESTS=$tests \
         -DX2CT_ONNXRUNTIME_INCLUDE="$([ -e "$headers/onnxruntime_cxx_api.h" ] && cd "$headers" && pwd)" || return
     for target; do cmake --build "$X2CT_BUILD" --target "$target" || code=1; done # one that can't be had is no reason for none
@@ -126,11 +127,14 @@ tests() {
     [ "$device" = cuda ] || marker="not gpu and not wheel"
     "$python" -m pytest -q -p no:cacheprovider -m "$marker" tests/test_gpu.py tests/test_devices.py
 }
-measure() { "$python" benchmarks/gpu/measure.py chest -o "$results/measured-${1//,/x}" --device "$device" --shape "$@"; }
+# measure NAME OPTION...
+measure() { "$python" benchmarks/gpu/measure.py chest -o "$results/measured-$1" --device "$device" "${@:2}"; }
+lab() { "$python" benchmarks/gpu/latency_lab.py chest -o "$results/lab" --device "$device" "$@"; }
+check() { "$python" -m x2ct info --check --device "$device"; }
 
 # So that `timeout`, which runs programs, can run them.
 export carry work device python results
-for name in unpack machine wheels libraries loads take build info laws tests measure sources; do export -f "${name?}"; done
+for name in unpack machine wheels libraries loads take build info laws tests measure lab check sources; do export -f "${name?}"; done
 run() { local name=$1 limit=$2; shift 2; stage "$name" "$limit" bash -uo pipefail -c '"$@"' "$name" "$@"; }
 
 run unpack 30 unpack
@@ -144,7 +148,7 @@ run wheels 10 wheels
 export taken=0
 if [ -d "$carry/bin" ] && run take 15 take; then taken=1; fi
 [ $taken = 0 ] || [ "$device" != cuda ] || run laws-carried 40 laws
-targets=(_core)
+targets=(_core x2ct_torch)
 if [ $taken = 0 ]; then
     targets+=(x2ct_onnxruntime)
     [ "$device" != cuda ] || targets+=(x2ct_cuda gpu_laws)
@@ -154,11 +158,19 @@ run info 15 info
 [ $taken = 1 ] || [ "$device" != cuda ] || run laws 40 laws
 run tests "${TEST_LIMIT:-70}" tests
 if [ "$device" = cuda ]; then
-    run measure-128 60 measure 128,128,128
-    run measure-256 75 measure 256,256,160 --precision tf32 f16 bf16
+    run measure-torch-128 45 measure torch-128 --shape 128,128,128 --backend torch/torchscript --precision bf16 tf32 f32
+    run lab 60 lab --seconds 55
+    run measure-torch-256 40 measure torch-256 --shape 256,256,160 --backend torch/torchscript --precision bf16 tf32
+    run measure-ort-128 40 measure ort-128 --shape 128,128,128 --backend onnxruntime --precision bf16 tf32
+    run measure-ort-256 40 measure ort-256 --shape 256,256,160 --backend onnxruntime --precision bf16 tf32
+    run measure-eager 30 measure eager --shape 128,128,128 --backend torch/torchscript --precision bf16 --no-graphs
+    run measure-aoti 90 measure aoti --backend torch/aoti --precision bf16
+    run check 60 check
 else
-    run measure-32 "${MEASURE_LIMIT:-60}" measure 32,32,32 --rounds 2 --precision f32 f16
+    run measure-32 "${MEASURE_LIMIT:-60}" measure 32 --shape 32,32,32 --rounds 2 --precision f32 f16
+    run lab "${MEASURE_LIMIT:-60}" lab --shape 16,16,16 --rounds 1 --modes eager
+    run check "${MEASURE_LIMIT:-60}" check
 fi
 cat "$out/summary.txt"
-cat "$results"/measured-*.md 2>/dev/null
+cat "$results"/measured-*.md "$results/lab.md" 2>/dev/null
 exit $failed

@@ -58,10 +58,12 @@ constexpr Recipe kRecipes[] = {
      "pip install openvino==" X2CT_OPENVINO_VERSION, "build it with -DX2CT_OPENVINO=ON"},
     {"onnxruntime", "capi", "libonnxruntime.so.", "libonnxruntime.so.1", true, X2CT_ONNXRUNTIME_VERSION " or newer",
      "pip install 'onnxruntime>=" X2CT_ONNXRUNTIME_VERSION "'",
-     "ONNX Runtime's headers were not found: build it with -DX2CT_ONNXRUNTIME_INCLUDE=FOLDER"},
+     "ONNX Runtime's headers were not found: build it with X2CT_ONNXRUNTIME_INCLUDE=FOLDER pip install ., or cmake "
+     "-DX2CT_ONNXRUNTIME_INCLUDE=FOLDER"},
     {"tensorrt", "", "libnvinfer.so.", "libnvinfer.so." X2CT_TENSORRT_MAJOR, true, X2CT_TENSORRT_MAJOR ".x",
      "pip install 'tensorrt==" X2CT_TENSORRT_MAJOR ".*'",
-     "TensorRT's headers were not found: build it with -DX2CT_TENSORRT_INCLUDE=FOLDER"},
+     "TensorRT's headers were not found: build it with X2CT_TENSORRT_INCLUDE=FOLDER pip install ., or cmake "
+     "-DX2CT_TENSORRT_INCLUDE=FOLDER"},
     {"torch", "lib", "libtorch_cpu.so", "libtorch_cpu.so", false, X2CT_TORCH_VERSION,
      "pip install torch==" X2CT_TORCH_VERSION,
      "PyTorch was not installed where it was built: install torch, then build with pip install --no-build-isolation",

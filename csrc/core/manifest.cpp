@@ -108,6 +108,8 @@ View read_view(Fields fields) {
 
 void read_geometry(Fields fields, Fields& whole, Bundle& bundle) {
     fields.integer("schema", kSchema, kSchema);
+    // Where the CT lies that X-rays were projected from: it places files, and decides nothing here.
+    if (fields.has("origin_world_mm")) fields.numbers("origin_world_mm", 3, 3, -kFarMm, kFarMm);
     for (const Fields& view : fields.sections("views", 1, 64)) bundle.views.push_back(read_view(view));
     fields.close();
     for (std::size_t i = 0; i < bundle.views.size(); ++i) {

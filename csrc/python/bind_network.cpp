@@ -10,6 +10,7 @@
 #include "bind.h"
 #include "bind_network.h"
 #include "x2ct/backend.h"
+#include "x2ct/device_check.h"
 #include "x2ct/devices.h"
 #include "x2ct/error.h"
 
@@ -136,6 +137,20 @@ py::list devices() {
     return list;
 }
 
+py::list check(const std::string& device) {
+    std::vector<DeviceCheck> checks;
+    {
+        const py::gil_scoped_release release;
+        checks = check_device(open_device(device, library_dir()));
+    }
+    py::list list;
+    for (const DeviceCheck& one : checks) {
+        list.append(py::dict("name"_a = one.name, "difference"_a = one.difference, "bound"_a = one.bound,
+                             "passed"_a = one.passed()));
+    }
+    return list;
+}
+
 }  // namespace
 
 void bind_network(py::module_& module) {
@@ -155,6 +170,8 @@ void bind_network(py::module_& module) {
     module.def("backends", &backends, "runtime_dirs"_a = py::dict(),
                "Each backend and what it can do here; what is missing is a reason in the answer, never an exception.");
     module.def("devices", &devices, "Each kind of device and what there is of it here; likewise.");
+    module.def("check_device", &check, "device"_a,
+               "What a device's kernels compute beside the CPU's: the largest difference of each kind, and its bound.");
 }
 
 }  // namespace x2ct::python

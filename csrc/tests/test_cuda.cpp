@@ -4,6 +4,7 @@
 #include "devices/cuda/cuda.h"
 #include "pipeline_laws.h"
 #include "ray_laws.h"
+#include "x2ct/device_check.h"
 
 std::shared_ptr<x2ct::Device> laws::gpu() { return std::shared_ptr<Device>(x2ct::cuda::open(0)); }
 
@@ -210,6 +211,50 @@ void recording_is_spoilt_by_what_may_not_be_done() {
     cudaEventDestroy(event);
 }
 
+// The CPU's kernels as a device of their own, but for one kind of work, of which a value comes out a little larger.
+class Faulty : public Device {
+  public:
+    explicit Faulty(bool in_rows) : in_rows_(in_rows) {}
+    std::string name() const override { return "faulty"; }
+    float* allocate(std::size_t count) override { return cpu_->allocate(count); }
+    void release(float* memory) noexcept override { cpu_->release(memory); }
+    void upload(float* to, const float* from, std::size_t count) override { cpu_->upload(to, from, count); }
+    void download(float* to, const float* from, std::size_t count) override { cpu_->download(to, from, count); }
+    void copy(const x2ct::BoxCopy& box) override { cpu_->copy(box); }
+    void* stream() const override { return const_cast<Faulty*>(this); }  // so that rays are the kernels'
+    void run(const RowKernel& kernel) override {
+        cpu_->run(kernel);
+        if (in_rows_ && kernel.new_y != nullptr) spoil(kernel.new_y[kernel.count - 1]);
+    }
+    void run(const x2ct::RayKernel& kernel) override {
+        cpu_->run(kernel);
+        if (const auto* const back = std::get_if<x2ct::kernels::JosephBackward>(&kernel.work); back && !in_rows_) {
+            spoil(back->volume[back->count() / 2]);
+        }
+    }
+
+  private:
+    static void spoil(float& value) { value += 1e-3F; }
+
+    std::shared_ptr<Device> cpu_ = cpu();
+    bool in_rows_;
+};
+
+void the_check_of_a_device_finds_what_computes_something_else() {
+    const auto failed = [](const std::shared_ptr<Device>& device) {
+        std::set<std::string> names;
+        for (const auto& one : x2ct::check_device(device)) {
+            if (!one.passed()) names.insert(one.name);
+        }
+        return names;
+    };
+    CHECK(x2ct::check_device(cpu()).size() > 10);
+    CHECK(failed(cpu()).empty());
+    CHECK(failed(gpu()).empty());
+    CHECK((failed(std::make_shared<Faulty>(true)) == std::set<std::string>{"noise", "sampling row"}));
+    CHECK((failed(std::make_shared<Faulty>(false)) == std::set<std::string>{"consistency, CG", "their transpose"}));
+}
+
 void too_little_memory_is_an_error_of_its_own() {
     Rig rig(gpu());
     machine().bytes = machine().taken + 4096;
@@ -227,4 +272,4 @@ TESTS(what_is_missing_is_one_line, memory_is_kept_and_given_up_in_need, DEVICE_L
       a_pull_brings_rays_to_the_host_and_a_run_one_volume, each_row_is_recorded_once_and_replayed,
       the_whole_loop_is_one_graph, nothing_waits_allocates_or_copies_but_what_says_so,
       two_rows_are_in_flight_and_progress_tells_of_done_ones, a_cancelled_run_leaves_nothing_queued,
-      too_little_memory_is_an_error_of_its_own)
+      the_check_of_a_device_finds_what_computes_something_else, too_little_memory_is_an_error_of_its_own)

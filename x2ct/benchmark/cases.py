@@ -161,7 +161,7 @@ def cases_of(sweeps: Sequence[str], threads: int = 0, plain: bool = True) -> lis
     """Return all combinations of what is swept.
 
     Without a sweep of backends or precisions these are all that are here. The PyTorch loop, eager and compiled, is a
-    row for each grid and number of threads.
+    row for each grid and number of threads; it runs on CPUs alone, and is left out where the first device is another.
 
     Args:
         sweeps: texts KEY=VALUE,VALUE..., each key once.
@@ -188,8 +188,10 @@ def cases_of(sweeps: Sequence[str], threads: int = 0, plain: bool = True) -> lis
         if len(set(swept[key])) < len(swept[key]):
             raise InputError.of("--sweep", key, found=values, expected="each value once")
     swept.setdefault("threads", [threads])
+    kind = swept.get("device", ["cpu"])[0].partition(":")[0]
+    plain = plain and kind != "cuda"
     if "backend" not in swept and "precision" not in swept:
-        pairs = _here()
+        pairs = _here("cuda" if kind == "cuda" else "cpu")
     else:
         pairs = list(itertools.product(swept.pop("backend", ["auto"]), swept.pop("precision", ["auto"])))
     others = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
@@ -205,13 +207,13 @@ def _case(backend: str, precision: str, other: dict[str, Any]) -> Case:
     return Case(backend=backend, precision=precision, **other)
 
 
-def _here() -> list[tuple[str, str]]:
-    """Return each backend that is here, with each precision that the processor has; OpenVINO's f32 comes first."""
+def _here(kind: str) -> list[tuple[str, str]]:
+    """Return each backend that is here, with each precision that the device has; OpenVINO's f32 comes first."""
     folders = {name: str(find_runtime(name).folder or "") for name in BACKENDS if name != "auto"}
     pairs = [
         (backend["name"], precision)
         for backend in _core.backends(folders)
         if backend["available"] and folders.get(backend["name"])
-        for precision in backend["precisions"].get("cpu", [])
+        for precision in backend["precisions"].get(kind, [])
     ]
     return sorted(pairs, key=lambda pair: pair != ("openvino", "f32")) or [("auto", "auto")]

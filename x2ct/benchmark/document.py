@@ -94,6 +94,8 @@ def warnings(document: dict[str, Any]) -> list[str]:
         lines.append(f"others took {100 * share:.0f}% of the processors meanwhile: these times are theirs too")
     if throttled := document["clocks"]["throttled"]:
         lines.append(f"the processor was throttled {throttled} times meanwhile")
+    if reasons := (document["clocks"].get("gpu") or {}).get("throttled_by"):
+        lines.append(f"the GPU was throttled meanwhile, by {' and '.join(reasons)}")
     for row in document["rows"]:
         if row["status"] != "measured":
             lines.append(f"{row['label']}: {row['status']}: {row['reason']}")
@@ -102,7 +104,7 @@ def warnings(document: dict[str, Any]) -> list[str]:
             if (cv := row["summary"][name]["cv"] or 0.0) > CV_LIMIT:
                 lines.append(f"{row['label']}: {what} varies by {100 * cv:.1f}%, more than {100 * CV_LIMIT:g}%")
     if not document["plain_loop"]:
-        lines.append("the PyTorch loop was left out, as asked")
+        lines.append("the PyTorch loop was left out, as asked; it runs on CPUs alone")
     return lines
 
 

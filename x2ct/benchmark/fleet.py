@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.benchmark.cases import Case, labels
-from x2ct.benchmark.machine import clock_facts, clocks
+from x2ct.benchmark.machine import GpuWatch, clock_facts, clocks
 from x2ct.benchmark.stats import Summary
 from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError, X2CTError
 
@@ -28,7 +28,7 @@ _CORE, _PLAIN = "x2ct.benchmark.worker", "x2ct.export.plainloop"
 _ERRORS = {error.exit_code: error for error in (X2CTError, InputError, MissingRuntimeError, MemoryLimitError)}
 _COLD = ("start_s", "load_s", "build_s", "first_run_s")
 _MEMORY = ("base_bytes", "steady_bytes", "peak_bytes", "device_bytes")
-_TIMES = ("end_to_end_s", "condition_s", "loop_s", "evaluation_s")
+_TIMES = ("end_to_end_s", "condition_s", "loop_s", "compute_s", "evaluation_s")
 
 
 @dataclass(frozen=True)
@@ -226,12 +226,12 @@ def measure(
         X2CTError: not one row could be measured; the first one's error.
     """
     rows = [Row(case, label) for case, label in zip(cases, labels(cases), strict=True)]
-    before = clocks()
+    before, gpu = clocks(), GpuWatch()
     with tempfile.TemporaryDirectory(prefix="x2ct-bench-") as name:
         kept = {id(row): Path(name) / f"{number}.npy" for number, row in enumerate(rows)} if parity else {}
         for group in [rows] if effort.together else [[row] for row in rows]:
             _take_turns(bundle, group, effort, say, kept)
-        facts = clock_facts(before, clocks())
+        facts = clock_facts(before, clocks()) | {"gpu": gpu.facts()}
         if parity:
             _compare(bundle, [row for row in rows if row.measured], kept, Path(name), against, say)
     if not any(row.measured for row in rows):

@@ -17,6 +17,16 @@ from x2ct import report
 BUSY_SHARE = 0.1
 """Share of the processors taken by other processes, above which a row's times are not its own."""
 
+_GPU = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_throttle_reasons.active")
+_THROTTLED = {
+    0x4: "its power limit",
+    0x8: "a hardware slowdown",
+    0x20: "its temperature",
+    0x40: "a hardware thermal slowdown",
+    0x80: "the power brake",
+}
+"""What NVML's throttle reasons mean, but for idling and a clock that was set."""
+
 _AVX = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16")
 _AMX = ("amx_tile", "amx_bf16", "amx_int8", "amx_fp16")
 _CPU = Path("/sys/devices/system/cpu")
@@ -49,14 +59,41 @@ def environment(threads: int) -> dict[str, Any]:
 
 
 def clocks() -> dict[str, Any]:
-    """Return the processors' clocks in MHz now, how often they were throttled, and the GPUs' clocks, or None."""
+    """Return the processors' clocks in MHz now, and how often they were throttled, or None."""
     mhz = [clock.current for clock in psutil.cpu_freq(percpu=True) or ()]
     counts = [_text(path) for path in _CPU.glob("cpu[0-9]*/thermal_throttle/*_throttle_count")]
     return {
         "mhz": {"min": min(mhz), "max": max(mhz)} if mhz else None,
         "throttled": sum(int(text) for text in counts if text) if counts else None,
-        "gpu": _nvidia_smi("--query-gpu=clocks.sm,clocks_throttle_reasons.active"),
     }
+
+
+class GpuWatch:
+    """Reads the GPUs' clocks, power and temperature five times a second, from its construction to `facts`."""
+
+    def __init__(self) -> None:
+        command = ["nvidia-smi", f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader,nounits", "-lms", "200"]
+        self._tool: subprocess.Popen[str] | None
+        try:
+            self._tool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        except OSError:
+            self._tool = None
+
+    def facts(self) -> dict[str, Any] | None:
+        """Return the least and the most of each over all GPUs, and why they were throttled; None without the tool."""
+        if self._tool is None:
+            return None
+        self._tool.terminate()
+        lines = [line.split(", ") for line in self._tool.communicate()[0].splitlines()]
+        rows = [line for line in lines if len(line) == len(_GPU)]  # the last one may be cut off
+        found: dict[str, Any] = {}
+        for column, name in enumerate(_GPU[:-1]):
+            values = [float(row[column]) for row in rows if row[column].strip().replace(".", "", 1).isdigit()]
+            found[name] = {"min": min(values), "max": max(values)} if values else None
+        reasons = 0
+        for row in rows:
+            reasons |= int(row[-1], 16) if row[-1].startswith("0x") else 0
+        return {**found, "throttled_by": [text for bit, text in _THROTTLED.items() if reasons & bit]}
 
 
 def clock_facts(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

@@ -67,24 +67,39 @@ def machine(document: dict[str, Any]) -> str:
         f"load average before: {load[0]:.2f}",
         f"others took {100 * others:.1f}% of the processors",
         *(document["clocks"]["notes"] if document.get("clocks") else ()),
+        *_gpu(document),
     ]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version != "missing")
     return f"Taken {document['created']}. {'; '.join(parts)}. {versions}."
+
+
+def _gpu(document: dict[str, Any]) -> list[str]:
+    """Return what the GPUs were and how they ran; nothing without one."""
+    facts = (document.get("clocks") or {}).get("gpu")
+    named = document["environment"].get("gpu")
+    if not isinstance(facts, dict) or not named:
+        return []
+    units = {"clocks.sm": "MHz", "clocks.mem": "MHz memory", "power.draw": "W", "temperature.gpu": "degrees"}
+    spans = [f"{facts[name]['min']:g} to {facts[name]['max']:g} {unit}" for name, unit in units.items() if facts[name]]
+    return [f"{'; '.join(named)}: {', '.join(spans)}"]
 
 
 def latency(document: dict[str, Any]) -> Table:
     """Return how long the runs and their evaluations took, two lines a row."""
     lines = []
     for row in _measured(document):
-        for name, what, rate in (
-            ("end_to_end_s", "end to end", "volumes_per_s"),
+        on_gpu = row["facts"]["device"] != "cpu"
+        times_of_row = [
+            ("end_to_end_s", "latency, end to end" if on_gpu else "end to end", "volumes_per_s"),
+            *([("compute_s", "GPU compute time", None)] if on_gpu else []),
             ("evaluation_s", "evaluation", "evaluations_per_s"),
-        ):
+        ]
+        for name, what, rate in times_of_row:
             one = Summary(**row["summary"][name])
             times = (ms(value) for value in (one.min, one.median, one.p90, one.p95, one.p99))
             spread = percent(one.cv) + (" !" if one.unsteady else "")
             label = row["label"] if name == "end_to_end_s" else ""
-            lines.append([label, what, str(one.n), *times, spread, f"{row['summary'][rate]:.3g}/s"])
+            lines.append([label, what, str(one.n), *times, spread, f"{row['summary'][rate]:.3g}/s" if rate else ""])
     grids = {tuple(row["facts"]["grid"]) for row in _measured(document)}
     effort = document["effort"]
     notes = [
@@ -95,6 +110,12 @@ def latency(document: dict[str, Any]) -> Table:
         "after the first. A percentile is given where at least one sample may lie beyond it: from 10, 20 and 100 on. A "
         f"CV above {100 * CV_LIMIT:g}% has a '!'.",
     ]
+    if any(row["facts"]["device"] != "cpu" for row in _measured(document)):
+        notes.append(
+            "Latency and GPU compute time are as in trtexec's report: with copies between host and device, and the "
+            "loop's networks and kernels by the GPU's own clock, without copies and waits. First runs stand under Cold "
+            "start."
+        )
     columns = ["row", "time of", "n", "min ms", "median", "p90", "p95", "p99", "CV", "rate"]
     return Table("Latency", columns, lines, notes)
 

@@ -39,6 +39,8 @@ class Run:
         loop_s: seconds of it for the sampling loop.
         evaluation_s: seconds from each evaluation's end to the next's, the element-wise step between included.
         facts: how it was computed, the same for all runs.
+        compute_s: seconds in the loop's networks and kernels by the GPU's clock, which no copy and no wait is part of;
+            None on a CPU, where the loop is nothing else.
     """
 
     hu: npt.NDArray[np.float32]
@@ -46,6 +48,7 @@ class Run:
     loop_s: float
     evaluation_s: list[float]
     facts: dict[str, Any]
+    compute_s: float | None = None
 
 
 class Subject(Protocol):
@@ -115,7 +118,9 @@ class SamplerSubject:
             "transfers": transfers(record["device"]),
         }
         evaluation_s = [after - before for before, after in pairwise(ends)]
-        return Run(done.volume.hu, timings["condition_s"], timings["loop_s"], evaluation_s, facts)
+        in_networks = timings["per_evaluation_s"] * record["evaluations"] * case.batch
+        compute_s = in_networks + timings["kernel_s"] * case.batch if "kernel_s" in timings else None
+        return Run(done.volume.hu, timings["condition_s"], timings["loop_s"], evaluation_s, facts, compute_s)
 
 
 def transfers(device: str) -> str:
@@ -177,6 +182,7 @@ def _run(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
         "end_to_end_s": end_to_end_s,
         "condition_s": run.condition_s,
         "loop_s": run.loop_s,
+        "compute_s": run.loop_s if run.compute_s is None else run.compute_s,
         "evaluation_s": run.evaluation_s,
         "facts": run.facts,
         "steady_bytes": resident_bytes(),

@@ -29,7 +29,14 @@ def find(bundle: Bundle, grid: Grid, choice: Choice) -> tuple[str, dict[str, str
         MissingRuntimeError: there is none; the text says what makes it.
     """
     if choice.backend == torchartefacts.BACKEND:
-        kind, files = torchartefacts.find(bundle, choice.provider, choice.artefacts, choice.trust, device=choice.device)
+        kind, files = torchartefacts.find(
+            bundle,
+            choice.provider,
+            choice.artefacts,
+            choice.trust,
+            device=choice.device,
+            precision=choice.precision,
+        )
     elif choice.backend == plans.BACKEND:
         kind = plans.BACKEND
         machine = plans.Machine.here(choice.device)

@@ -1,23 +1,21 @@
-"""TensorRT plans of a bundle, and its denoiser's typed graphs: what each depends on, and which of the cache's will do.
+"""TensorRT plans of a bundle, and its denoiser's typed graphs: what each depends on, and which engine fits a run.
 
 A typed graph is ONNX for any machine, which ONNX Runtime runs as it is. A plan is native code for one release of
-TensorRT and one kind of GPU, and holds for a range of shapes; so none is part of a bundle: `x2ct build` makes them and
-keeps them in this machine's cache (`x2ct.built.artefacts`). Those from elsewhere are opened from a folder that is
-named, and only if they are trusted. Nothing here needs TensorRT's Python package or onnx.
+TensorRT and one kind of GPU, and holds for a range of shapes; so neither is part of a bundle: `x2ct build` makes them
+and keeps them in the user's cache (`x2ct.built.cache`). Plans from a folder are opened only if the user trusts them.
+Nothing here needs TensorRT's Python package or onnx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from x2ct import __version__, _core
-from x2ct.built.artefacts import Cache, Recipe, onnx_sources
-from x2ct.built.sidecar import Sidecar, UnfitError
-from x2ct.bundle import Bundle, Network
+from x2ct.built.cache import Cache, Engine, Recipe, open_copy
+from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import InputError, MissingRuntimeError
-from x2ct.onnxfile import Tensor
 from x2ct.runtimes import find_runtime
 
 BACKEND = "tensorrt"
@@ -96,22 +94,18 @@ class Volumes:
 def recipe(
     bundle: Bundle, network: Network, precision: str, volumes: Volumes, machine: Machine, flags: Mapping[str, str]
 ) -> Recipe:
-    """What the plan of a graph depends on; the denoiser's typed graph is made from the bundle's, which counts."""
+    """Return the recipe of a graph's plan; the denoiser's typed graph is made from the bundle's, which counts."""
     ranges = [inputs_for(network, volume) for volume in (volumes.least, volumes.usual, volumes.largest)]
     return Recipe(
         kind=BACKEND,
-        file=_file_of(network),
-        sources=onnx_sources(bundle.file_of(network)),
+        file=f"{Path(network.file).stem}.plan",
+        sources=(bundle.files[network.file].sha256,),
         runtime=machine.runtime,
         device=machine.device,
         precision=precision,
         profile={name: tuple(one[name] for one in ranges) for name in ranges[0]},
-        flags=flags,
+        flags=dict(flags),
     )
-
-
-def _file_of(network: Network) -> str:
-    return f"{Path(network.file).stem}.plan"
 
 
 TYPED = {"cuda": ("bf16", "f16"), "cpu": ("f16",)}
@@ -119,12 +113,11 @@ TYPED = {"cuda": ("bf16", "f16"), "cpu": ("f16",)}
 
 
 def typed_recipe(bundle: Bundle, precision: str) -> Recipe:
-    """What the denoiser's graph in a precision depends on; it is proven against the whole model."""
-    source = bundle.file_of(bundle.networks.denoiser)
+    """Return the recipe of the denoiser's graph in a precision; it is proven against the whole model."""
     return Recipe(
         kind="onnx",
         file=f"denoiser.{precision}.onnx",
-        sources=(*onnx_sources(source), *(bundle.file_of(one) for _, one in bundle.networks.items())),
+        sources=tuple(bundle.files[network.file].sha256 for _, network in bundle.networks.items()),
         runtime=f"x2ct {__version__}",
         device="any",
         precision=precision,
@@ -132,27 +125,24 @@ def typed_recipe(bundle: Bundle, precision: str) -> Recipe:
 
 
 def find_typed(bundle: Bundle, precision: str, *, folder: str = "", cache: Path | None = None) -> Path:
-    """The denoiser's graph in a precision: from a folder that `x2ct build -o` wrote, or the cache.
+    """Return the denoiser's graph in a precision: from a folder that `x2ct build -o` wrote, or the cache.
 
-    One from a folder need not be this machine's work: it is ONNX, and executes nothing.
+    A folder needs no trust: the graph is ONNX, and executes nothing.
 
     Args:
         bundle: the model.
         precision: "bf16" or "f16".
         folder: where to look in place of the cache.
-        cache: by default the user's.
+        cache: the cache's root; by default the user's.
 
     Raises:
-        InputError: the folder's is of another model or precision, or damaged.
-        MissingRuntimeError: there is none; the text says what makes it.
+        InputError: the folder's graph is of another model or precision, or damaged.
+        MissingRuntimeError: there is no such graph; the text has the command that makes it.
     """
-    there, wanted = Cache(cache), typed_recipe(bundle, precision)
-    if folder:
-        path = Path(folder) / wanted.file
-        if path.exists():
-            return there.open(path, wanted, trust=True).path
-    elif found := there.find(wanted):
-        return found.path
+    needed = typed_recipe(bundle, precision)
+    engine = open_copy(folder, needed, trust=True) if folder else Cache(cache).find(needed)
+    if engine is not None:
+        return engine.path
     where = f"in {folder}" if folder else "in this machine's cache"
     raise MissingRuntimeError(
         f"precision {precision}: found no graph of model {bundle.name} in it {where}; make it: "
@@ -175,7 +165,7 @@ def find(
     trust: bool = False,
     cache: Path | None = None,
 ) -> tuple[str, Mapping[str, Path]]:
-    """The plans of a bundle's three graphs that do for a volume.
+    """Return the plans of a bundle's three graphs that fit a volume.
 
     Args:
         bundle: the model.
@@ -183,27 +173,28 @@ def find(
         volume: (X, Y, Z) in voxels.
         machine: see `Machine.here`.
         folder: where to look in place of the cache: what `x2ct build -o` wrote.
-        trust: open those of a folder also where another machine built them.
-        cache: by default the user's.
+        trust: the user vouches for whoever made the folder's plans.
+        cache: the cache's root; by default the user's.
 
     Returns:
         The denoiser's precision, and each graph's plan by the graph's file name.
 
     Raises:
-        InputError: those in the folder are of another model or machine, damaged, or foreign and not trusted.
-        MissingRuntimeError: there are none; the text says what builds them.
+        InputError: the folder's plans are not trusted, of another model or machine, or damaged.
+        MissingRuntimeError: there are no such plans; the text has the command that builds them.
     """
-    there = Cache(cache)
-    for candidate in _candidates(bundle, folder) if precision == "auto" else (precision,):
-        found = {}
+    kept = Cache(cache)
+    for candidate in PRECISIONS if precision == "auto" and not folder else (precision,):
+        plans = {}
         for name, network in bundle.networks.items():
             wanted = candidate if name == "denoiser" else "f32"
-            like = recipe(bundle, network, wanted, Volumes(volume, volume, volume), machine, {})
-            path = _in_folder(there, like, Path(folder), trust) if folder else _in_cache(there, like)
-            if path is not None:
-                found[network.file] = path
-        if len(found) == len(bundle.networks.items()):
-            return candidate, found
+            needed = recipe(bundle, network, wanted, Volumes(volume, volume, volume), machine, {})
+            plan = _in_folder(folder, needed, trust) if folder else _in_cache(kept, needed)
+            if plan is not None:
+                plans[name] = plan
+        if len(plans) == len(bundle.networks.items()):
+            files = {network.file: plans[name].path for name, network in bundle.networks.items()}
+            return plans["denoiser"].note.recipe.precision, files
     size = ",".join(str(side) for side in volume)
     where = f"in {folder}" if folder else "in this machine's cache"
     raise MissingRuntimeError(
@@ -213,59 +204,34 @@ def find(
     )
 
 
-def _candidates(bundle: Bundle, folder: str) -> Sequence[str]:
-    """The precisions that "auto" looks for; in a folder, what stands beside the denoiser's plan."""
-    if not folder:
-        return PRECISIONS
-    path = Path(folder) / _file_of(bundle.networks.denoiser)
-    try:
-        told = Sidecar.read(path.with_name(f"{path.name}.json"), path).artefact.ingredients.get("precision")
-    except UnfitError:  # whoever opens the plan says so
-        told = None
-    return tuple(one for one in PRECISIONS if one == told) or PRECISIONS[:1]
+def _in_cache(cache: Cache, needed: Recipe) -> Engine | None:
+    """Return the plan with the narrowest range that holds the shapes: its kernels were chosen for the closest ones."""
+    fits = [one for one in cache.similar(needed) if _covers(one, needed)]
+    return next((plan for one in sorted(fits, key=_width) if (plan := cache.find(one))), None)
 
 
-def _in_cache(cache: Cache, like: Recipe) -> Path | None:
-    """The plan of the narrowest range that holds the shapes: kernels were chosen for what is closest to them."""
-    fits = [one for one in cache.recipes(like) if _covers(one, like)]
-    for one in sorted(fits, key=_width):
-        artefact = cache.find(one)
-        if artefact is not None:
-            return artefact.path
-    return None
+def _in_folder(folder: str, needed: Recipe, trust: bool) -> Engine | None:
+    free = ("profile", "flags", *(("precision",) if needed.precision == "auto" else ()))
+    plan = open_copy(folder, needed, trust=trust, free=free)
+    return plan if plan is not None and _covers(plan.note.recipe, needed) else None
 
 
-def _in_folder(cache: Cache, like: Recipe, folder: Path, trust: bool) -> Path | None:
-    if not folder.is_dir():
-        raise InputError.of(folder, "artefacts", found="no folder", expected="what x2ct build -o wrote")
-    path = folder / like.file
-    if not path.exists():
-        return None
-    told = cache.told(path, like)
-    if not _covers(told, like):
-        return None
-    return cache.open(path, told, trust=trust).path
+def _covers(plan: Recipe, needed: Recipe) -> bool:
+    """Return whether the plan's range of shapes, of each input, holds the shape that is needed."""
 
-
-def _covers(there: Recipe, wanted: Recipe) -> bool:
     def within(name: str) -> bool:
-        [shape, *_] = wanted.profile[name]
-        if name not in there.profile or len(there.profile[name]) != 3:
+        [shape, *_] = needed.profile[name]
+        ranges = plan.profile.get(name, ())
+        if len(ranges) != 3 or any(len(one) != len(shape) for one in ranges):
             return False
-        least, _, largest = there.profile[name]
-        return len(least) == len(shape) and all(
-            a <= size <= b for a, size, b in zip(least, shape, largest, strict=True)
-        )
+        least, _, largest = ranges
+        return all(a <= size <= b for a, size, b in zip(least, shape, largest, strict=True))
 
-    return all(within(name) for name in wanted.profile)
+    return all(within(name) for name in needed.profile)
 
 
-def _width(there: Recipe) -> int:
-    def sides() -> Iterator[int]:
-        for least, *_, largest in there.profile.values():
-            yield from (b - a for a, b in zip(least, largest, strict=True))
-
-    return sum(sides())
+def _width(plan: Recipe) -> int:
+    return sum(b - a for least, *_, largest in plan.profile.values() for a, b in zip(least, largest, strict=True))
 
 
 def _sized(tensor: Tensor, volume: Shape) -> tuple[int, ...]:

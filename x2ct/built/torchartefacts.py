@@ -1,9 +1,8 @@
 """Which TorchScript file or AOTInductor package stands for a graph of a bundle, for the torch backend.
 
-They hold code, so none is part of a bundle: `x2ct export` makes them of its ONNX graphs and keeps them in this
-machine's cache (`x2ct.built.artefacts`), from which they are opened by what they were made of. One from elsewhere is
-opened from a folder that is named, and only if it is trusted. Nothing here needs PyTorch, whose release is
-read off the wheel.
+They hold code, so neither is part of a bundle: `x2ct export` makes them of its ONNX graphs and keeps them in the user's
+cache (`x2ct.built.cache`). One from a folder is opened only if the user trusts it. Nothing here needs PyTorch, whose
+release is read from the installed wheel.
 """
 
 from __future__ import annotations
@@ -12,24 +11,27 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
-from x2ct.built.artefacts import Cache, Recipe, onnx_sources
+from x2ct.built.cache import Cache, Recipe, open_copy
 from x2ct.bundle import Bundle, Network
-from x2ct.errors import InputError, MissingRuntimeError
+from x2ct.errors import MissingRuntimeError
 from x2ct.runtimes import find_runtime
 
 BACKEND = "torch"
 
 DESCRIPTION_SCHEMA = 1
-"""Of what an artefact says of itself; csrc/backends/torch/description.h has the same number."""
+"""Of an engine's description of itself; csrc/backends/torch/description.h has the same number."""
 
 SUFFIXES = {"aoti": ".pt2", "torchscript": ".pt"}
-"""What a kind's files end in. Where none is asked for, the first that has been made is taken."""
+"""The ending of each kind's files. If no kind is asked for, the first of which there are engines is used."""
+
+TYPED = ("bf16", "f16")
+"""Precisions that the inside of the denoiser's graph is typed in (`x2ct.export.precision`); tf32 is f32's engine."""
 
 _ABILITIES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile")
 
 
-def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> Recipe:
-    """What the artefact of a graph depends on.
+def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu", precision: str = "f32") -> Recipe:
+    """Return the recipe of a graph's engine.
 
     TorchScript is interpreted, and good for any device; a package is compiled for the processor that it is made on, and
     the GPU.
@@ -38,7 +40,8 @@ def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> 
         bundle: the model.
         network: which of its graphs.
         kind: "torchscript" or "aoti".
-        device: "cpu", "cuda" or "cuda:N", that the artefact is to run on.
+        device: "cpu", "cuda" or "cuda:N", that the engine is to run on.
+        precision: of the denoiser; encoder and lift are always f32.
 
     Raises:
         MissingRuntimeError: PyTorch is not installed, or there is no such GPU.
@@ -46,13 +49,14 @@ def recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu") -> 
     runtime = find_runtime("torch")
     if runtime.folder is None:
         raise MissingRuntimeError(f"backend torch: {runtime.reason}")
+    narrow = precision if network is bundle.networks.denoiser and precision in TYPED else "f32"
     return Recipe(
         kind=kind,
-        file=Path(network.file).stem + SUFFIXES[kind],
-        sources=onnx_sources(bundle.file_of(network)),
+        file=Path(network.file).stem + (f".{narrow}" if narrow in TYPED else "") + SUFFIXES[kind],
+        sources=(bundle.files[network.file].sha256,),
         runtime=f"torch {runtime.version}",
         device="any" if kind == "torchscript" else processor() + _and_gpu(device),
-        precision="f32",
+        precision=narrow,
         flags={"description": str(DESCRIPTION_SCHEMA), "stride": str(bundle.patch.stride)},
     )
 
@@ -64,34 +68,42 @@ def find(
     trust: bool = False,
     cache: Path | None = None,
     device: str = "cpu",
+    precision: str = "f32",
 ) -> tuple[str, Mapping[str, Path]]:
-    """The artefacts of a bundle's three graphs.
+    """Return the engines of a bundle's three graphs.
 
     Args:
         bundle: the model.
         kind: "torchscript" or "aoti"; "" is the first in `SUFFIXES` that is there.
-        folder: where to look in place of the cache: what `x2ct export --artefacts` copied.
-        trust: open those of a folder also where another machine made them.
-        cache: by default the user's.
+        folder: where to look in place of the cache: what `x2ct export --engines` copied.
+        trust: the user vouches for whoever made the folder's engines.
+        cache: the cache's root; by default the user's.
         device: that they are to run on.
+        precision: of the denoiser; "auto" and "tf32" are f32's.
 
     Returns:
-        The kind, and each graph's artefact by the graph's file name.
+        The kind, and each graph's engine by the graph's file name.
 
     Raises:
-        InputError: those in the folder are of another model, damaged, or foreign and not trusted.
-        MissingRuntimeError: there are none; the text says what makes them.
+        InputError: the folder's engines are not trusted, of another model, or damaged.
+        MissingRuntimeError: there are no such engines; the text has the command that makes them.
     """
+    kept = Cache(cache)
     for candidate in (kind,) if kind else tuple(SUFFIXES):
-        there = Cache(cache)
-        wanted = {network.file: recipe(bundle, network, candidate, device) for _, network in bundle.networks.items()}
-        found = _in_folder(wanted, Path(folder), trust) if folder else _in_cache(wanted, there)
-        if found is not None:
-            return candidate, found
+        networks = (network for _, network in bundle.networks.items())
+        needed = {network.file: recipe(bundle, network, candidate, device, precision) for network in networks}
+        engines = {
+            file: open_copy(folder, one, trust=trust) if folder else kept.find(one) for file, one in needed.items()
+        }
+        files = {file: engine.path for file, engine in engines.items() if engine is not None}
+        if len(files) == len(needed):
+            return candidate, files
     where = f"in {folder}" if folder else "in this machine's cache"
     raise MissingRuntimeError(
-        f"backend torch: no {kind or 'torchscript or aoti'} artefact of model {bundle.name} {where}; "
+        f"backend torch: no compiled engine ({kind or 'torchscript or aoti'}) of model {bundle.name} {where}; "
         f"make it: x2ct export {bundle.argument} --format {kind or 'torchscript'}"
+        f"{f' --precision {precision}' if precision in TYPED else ''}"
+        f"{f' --device {device}' if device != 'cpu' else ''}"
     )
 
 
@@ -115,22 +127,3 @@ def _and_gpu(device: str) -> str:
     if not status["available"]:
         raise MissingRuntimeError(status["reason"])
     return f" + {status['found'][int(device.partition(':')[2] or 0)]}"
-
-
-def _in_cache(wanted: Mapping[str, Recipe], cache: Cache) -> Mapping[str, Path] | None:
-    found = {}
-    for file, one in wanted.items():
-        artefact = cache.find(one)
-        if artefact is None:
-            return None
-        found[file] = artefact.path
-    return found
-
-
-def _in_folder(wanted: Mapping[str, Recipe], folder: Path, trust: bool) -> Mapping[str, Path] | None:
-    if not folder.is_dir():
-        raise InputError.of(folder, "artefacts", found="no folder", expected="what x2ct export --artefacts wrote")
-    if not any((folder / one.file).exists() for one in wanted.values()):
-        return None
-    cache = Cache()
-    return {file: cache.open(folder / one.file, one, trust=trust).path for file, one in wanted.items()}

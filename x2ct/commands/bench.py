@@ -8,43 +8,51 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json, Quiet, Threads
+from x2ct.commands.options import MODEL, Json, Quiet, Threads
 
 
 def bench(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or a bundled model's name.")] = "chest",
+    bundle: Annotated[str, typer.Argument(help=MODEL)] = "chest",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="NAME", help="Write NAME.json and its tables, NAME.md.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="NAME", help="Write the figures to NAME.json and the tables to NAME.md."
+        ),
     ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=V1,V2",
-            help="Rows for all combinations of backend, precision, device, provider, grid, steps, solver, schedule, "
-            "batch, threads, tiles and halo; may be repeated. By default each backend and precision that is here.",
+            help="Measure all combinations of values for backend, precision, device, provider, grid, steps, solver, "
+            "schedule, batch, threads, tiles or halo. May be repeated. Default: each available backend and precision.",
         ),
     ] = None,
-    runs: Annotated[int, typer.Option("--runs", "-n", min=1, help="Runs of each row that count.")] = 10,
-    warmup: Annotated[int, typer.Option(min=0, help="Runs of each row after its first that don't count.")] = 1,
-    cold: Annotated[int, typer.Option(min=1, help="Fresh processes of each row whose start is timed.")] = 3,
-    plain_runs: Annotated[int, typer.Option(min=1, help="Runs of the PyTorch loop's rows that count.")] = 2,
-    pytorch: Annotated[bool, typer.Option(help="Measure the plain PyTorch loop too.")] = True,
+    device: Annotated[str, typer.Option(help="Device of all rows: cpu or cuda[:N]. Short for --sweep device=.")] = "",
+    runs: Annotated[int, typer.Option("--runs", "-n", min=1, help="Number of timed runs of each row.")] = 10,
+    warmup: Annotated[int, typer.Option(min=0, help="Number of untimed runs of each row after the first.")] = 1,
+    cold: Annotated[int, typer.Option(min=1, help="Number of new processes of each row whose start is timed.")] = 3,
+    plain_runs: Annotated[int, typer.Option(min=1, help="Number of timed runs of the plain PyTorch loop.")] = 2,
+    pytorch: Annotated[bool, typer.Option(help="Also measure a plain PyTorch loop.")] = True,
     apart: Annotated[
-        bool, typer.Option("--apart", help="One row after another, not in turn: for rows too large to wait in memory.")
+        bool,
+        typer.Option(
+            "--apart",
+            help="Measure rows one after another instead of in turns. For rows that do not fit in memory together.",
+        ),
     ] = False,
     compare: Annotated[
         Path | None,
-        typer.Option(metavar="OLD.json", help="Compare with an older one; exit code 1 if anything is slower."),
+        typer.Option(metavar="OLD.json", help="Compare with an older result. Exit code 1 if a row is slower."),
     ] = None,
-    threshold: Annotated[str, typer.Option(help="How much slower is too much: 5% or 0.05.")] = "5%",
+    threshold: Annotated[str, typer.Option(help="Slowdown that counts as slower, for example 5% or 0.05.")] = "5%",
     reuse: Annotated[
-        Path | None, typer.Option(metavar="NEW.json", help="Take the figures from here instead of measuring.")
+        Path | None, typer.Option(metavar="NEW.json", help="Read the figures from this file instead of measuring.")
     ] = None,
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Measure how fast a model runs here in each runtime and precision, beside a plain PyTorch loop."""
+    """Measure speed, memory and parity of a model in each runtime and precision on this machine."""
     from x2ct import report as reports
     from x2ct.benchmark import document, tables
     from x2ct.benchmark.cases import cases_of
@@ -52,7 +60,7 @@ def bench(
     from x2ct.output import check_writable
 
     effort = Effort(runs=runs, warmup=warmup, cold=cold, plain_runs=plain_runs, together=not apart)
-    cases = cases_of(sweep or (), threads, pytorch)
+    cases = cases_of([*(sweep or ()), *([f"device={device}"] if device else [])], threads, pytorch)
     share = document.parse_threshold(threshold)
     old = document.read(compare) if compare else None
     if output:

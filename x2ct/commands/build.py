@@ -8,38 +8,43 @@ from typing import Annotated, Any
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json, Quiet, parse_bytes
+from x2ct.commands.options import MODEL, Json, Quiet, parse_bytes
 
 
 def build(
-    bundle: Annotated[str, typer.Argument(help="A bundle's folder, or a bundled model's name.")],
-    backend: Annotated[str, typer.Option(help="tensorrt.")] = "tensorrt",
+    bundle: Annotated[str, typer.Argument(help=MODEL)],
+    backend: Annotated[str, typer.Option(help="Runtime: tensorrt.")] = "tensorrt",
     graph: Annotated[
-        bool, typer.Option("--graph", help="Only the denoiser's typed ONNX graph, which needs no GPU.")
+        bool, typer.Option("--graph", help="Write only the denoiser's typed ONNX graph. Needs no GPU.")
     ] = False,
-    precision: Annotated[str, typer.Option(help="Of the denoiser: bf16, f16, tf32 or f32.")] = "bf16",
+    precision: Annotated[str, typer.Option(help="Precision of the denoiser: bf16, f16, tf32 or f32.")] = "bf16",
     shape: Annotated[
         str | None,
         typer.Option(
-            metavar="X,Y,Z", help="The volume, or LEAST:USUAL:LARGEST for a range; by default the model's own."
+            metavar="X,Y,Z", help="Number of voxels, or MINIMUM:USUAL:MAXIMUM for a range. Default: the model's."
         ),
     ] = None,
     workspace: Annotated[
         Any,
-        typer.Option(parser=parse_bytes, metavar="SIZE", help="The most that a kernel may use beside its tensors."),
+        typer.Option(parser=parse_bytes, metavar="SIZE", help="Largest workspace of a kernel, beside its tensors."),
     ] = None,
-    effort: Annotated[int, typer.Option(min=0, max=5, help="How long kernels are compared.")] = 3,
-    device: Annotated[str, typer.Option(help="cuda[:N].")] = "cuda",
+    effort: Annotated[
+        int,
+        typer.Option(
+            min=0, max=5, help="Builder optimisation level: higher values compare more kernels and take longer."
+        ),
+    ] = 3,
+    device: Annotated[str, typer.Option(help="Device: cuda[:N].")] = "cuda",
     cache: Annotated[
-        Path | None, typer.Option(help="Where what is built is kept; by default X2CT_CACHE, or x2ct/ in ~/.cache.")
+        Path | None, typer.Option(help="Cache folder of compiled engines. Default: $X2CT_CACHE, or x2ct/ in ~/.cache.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also put copies into this folder.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write copies to this folder too.")] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Build TensorRT plans of a model for this machine's GPU; what is there already is taken."""
+    """Build TensorRT engines of a model for this machine's GPU. Engines that exist already are reused."""
     from x2ct import report as reports
-    from x2ct.built.artefacts import Cache
+    from x2ct.built.cache import Cache, copy_to
     from x2ct.built.plans import BACKEND, PRECISIONS, Volumes
     from x2ct.bundle import Bundle
 
@@ -58,10 +63,11 @@ def build(
             options = plans.PlanOptions(precision, volumes, workspace or 0, effort, device)
             done = plans.build_plans(model, options, kept, say=display.stage, step=display.step)
         if output is not None:
-            plans.copy_to(done, kept, output)
+            for engine in done.engines.values():
+                copy_to(engine, output / engine.path.name)
     if json:
         terminal.show(reports.to_json(done.to_json()).rstrip())
         return
-    for artefact in done.artefacts.values():
-        state = f"built in {artefact.seconds:.1f} s" if artefact.built else "there already"
-        terminal.show(f"{artefact.path}: {artefact.bytes / 1e6:.1f} MB, {state}", quiet)
+    for engine in done.engines.values():
+        state = f"built in {engine.note.seconds:.1f} s" if engine.built else "there already"
+        terminal.show(f"{engine.path}: {engine.note.bytes / 1e6:.1f} MB, {state}", quiet)

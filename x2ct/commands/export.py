@@ -12,39 +12,49 @@ from x2ct.commands.options import Json, Quiet
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="A folder that `x2ct train` wrote, or a bundle.", metavar="RUN|BUNDLE")],
+    source: Annotated[str, typer.Argument(help="Run folder of `x2ct train`, or a bundle.", metavar="RUN|BUNDLE")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The bundle to write: NAME.x2ct; of a run.")
+        Path | None, typer.Option("--output", "-o", help="Bundle to write from a run: NAME.x2ct.")
     ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
             "--format",
-            help="onnx (the bundle); torchscript, aoti, tensorrt, which go to this machine's cache; may be repeated.",
+            help="onnx (the bundle), or torchscript, aoti, tensorrt (compiled engines, written to the cache). "
+            "May be repeated.",
         ),
     ] = None,
-    artefacts: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Also put what goes to the cache there.")
+    engines: Annotated[
+        Path | None,
+        typer.Option(
+            "--engines", "--artefacts", metavar="FOLDER", help="Write compiled engines to this folder too."
+        ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="Of tensorrt's denoiser: bf16, f16, tf32 or f32; by default bf16.")
+        str | None,
+        typer.Option(
+            help="Precision of the denoiser in compiled engines: bf16, f16, tf32 or f32. Default: bf16 for tensorrt, "
+            "f32 for torch."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name; by default the run's.")] = None,
-    weights: Annotated[str, typer.Option(help="How large weights are stored: f16 or f32.")] = "f16",
+    device: Annotated[str, typer.Option(help="Device of torchscript and aoti engines: cpu or cuda[:N].")] = "cpu",
+    name: Annotated[str | None, typer.Option(help="Name of the model. Default: the run's.")] = None,
+    weights: Annotated[str, typer.Option(help="Data type of the stored weights: f16 or f32.")] = "f16",
     ema: Annotated[
-        float | None, typer.Option(help="Relative width of the weights' average; by default the first.")
+        float | None,
+        typer.Option(help="Relative width of the weight average (EMA) to export. Default: the first of the run."),
     ] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="Export the average with the lowest validation loss, not the last one.")
+        bool, typer.Option("--best", help="Export the average with the lowest validation loss instead of the last one.")
     ] = False,
     provenance: Annotated[
-        Path | None, typer.Option(help="JSON to put into the bundle: data, compute, date, figures.")
+        Path | None, typer.Option(help="JSON file to store in the bundle: data, compute, date, figures.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write the whole proof: .json.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the parity check in full to this .json file.")] = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Turn a trained run into a bundle, or a bundle into what torch or TensorRT runs, if it computes the same."""
+    """Export a trained run to a bundle, or a bundle to a compiled engine. Fails if the results differ."""
     from x2ct import report as reports
 
     if report is not None:
@@ -60,8 +70,9 @@ def export(
             output,
             formats or ("onnx",),
             run=making.RunOptions(name, weights, ema, said, best),
-            folder=artefacts,
+            folder=engines,
             precision=precision,
+            device=device,
             progress=display.stage,
         )
     if report is not None:

@@ -7,22 +7,26 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json
+from x2ct.commands.options import MODEL, Json
 
 
 def info(
-    bundle: Annotated[str | None, typer.Argument(help="A bundle's folder, or a bundled model's name.")] = None,
+    bundle: Annotated[str | None, typer.Argument(help=MODEL)] = None,
     table: Annotated[
-        str | None, typer.Option(metavar="SOLVER", help="Show this solver's coefficients, by evaluation, instead.")
+        str | None,
+        typer.Option(metavar="SOLVER", help="Print the coefficients of this solver, one line for each evaluation."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the table; by default the model's.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of the table; by default the model's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps of --table. Default: the model's.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Noise schedule of --table. Default: the model's.")] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Try one step on each backend, device and precision that is here.")
+        bool, typer.Option("--check", help="Run one step on each available backend, device and precision.")
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="Of --check: this device alone, with each of its kernels: cpu or cuda[:N].")
+    ] = "",
     json: Json = False,
 ) -> None:
-    """Show versions, backends, devices, solvers and schedules; what a bundle holds; or a table of coefficients."""
+    """Print versions, backends, devices, solvers and schedules, the contents of a bundle, or a solver's table."""
     from x2ct import report as reports
     from x2ct.about import about, sections, solver_table
 
@@ -32,8 +36,10 @@ def info(
         return
     if steps is not None or schedule is not None:
         raise typer.BadParameter("--steps and --schedule say which table: name its solver with --table.")
+    if device and not check:
+        raise typer.BadParameter("--device says what --check tries: add --check.")
     if check:
-        _check(bundle, json)
+        _check(bundle, device, json)
         return
     facts = about(bundle)
     if json:
@@ -43,20 +49,26 @@ def info(
         terminal.table(title, rows)
 
 
-def _check(bundle: str | None, json: bool) -> None:
+def _check(bundle: str | None, device: str, json: bool) -> None:
     """Try what claims to be usable, a line each; something that then fails is missing after all."""
+    from itertools import chain
+
     from x2ct import report as reports
     from x2ct import smoke
     from x2ct.about import about
     from x2ct.bundle import DEFAULT
     from x2ct.errors import MissingRuntimeError
+    from x2ct.runtimes import choose_device
 
-    done = []
-    for one in smoke.check(about()["abilities"], bundle or DEFAULT):
+    chosen = choose_device(device) if device else ""
+    facts, done = about(), []
+    others = [one["name"] for one in facts["devices"] if one["available"] and one["name"] != "cpu"]
+    kernels = (smoke.kernels(name) for name in ([chosen] if chosen else others))
+    for one in chain(*kernels, smoke.check(facts["abilities"], bundle or DEFAULT, chosen)):
         done.append(one)
         if not json:
             name = f"{one.backend} {one.device} {one.precision}"
-            terminal.show(f"{name:<24} {one.result:<9} {one.seconds:6.2f} s  {one.text}")
+            terminal.show(f"{name:<{36 if others or chosen else 24}} {one.result:<9} {one.seconds:6.2f} s  {one.text}")
     if json:
         terminal.show(reports.to_json({"checks": [one.to_json() for one in done]}).rstrip())
     failed = [one for one in done if one.result == smoke.FAILED]

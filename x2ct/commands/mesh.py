@@ -12,22 +12,24 @@ from x2ct.commands.options import Json, Quiet
 
 
 def mesh(
-    ct: Annotated[Path, typer.Argument(help="A CT: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The surface to write: .stl (binary), .ply or .obj.")],
-    hu: Annotated[float, typer.Option(help="Threshold: the surface encloses what has at least so many HU.")] = 200.0,
+    ct: Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Mesh file to write: .stl (binary), .ply or .obj.")],
+    hu: Annotated[float, typer.Option(help="Threshold in HU. The surface encloses voxels at or above it.")] = 200.0,
     smooth: Annotated[
-        float, typer.Option(metavar="MM", help="Standard deviation of a Gaussian to blur the CT with before; 0 is off.")
+        float, typer.Option(metavar="MM", help="Standard deviation in mm of a Gaussian filter applied before. 0: none.")
     ] = 0.0,
-    keep_largest: Annotated[bool, typer.Option("--keep-largest", help="Leave out all pieces but the largest.")] = False,
-    min_volume: Annotated[float, typer.Option(metavar="MM3", help="Leave out pieces of fewer cubic mm.")] = 0.0,
+    keep_largest: Annotated[bool, typer.Option("--keep-largest", help="Keep only the largest piece.")] = False,
+    min_volume: Annotated[
+        float, typer.Option(metavar="MM3", help="Drop pieces smaller than this volume in cubic mm.")
+    ] = 0.0,
     coordinates: Annotated[
         str,
-        typer.Option(help="In mm: lps, as in DICOM and in the mesh files of 3D Slicer, or ras, as in NIfTI."),
+        typer.Option(help="Axes, in mm: lps (DICOM, meshes of 3D Slicer) or ras (NIfTI)."),
     ] = "lps",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Write the surface of a CT's bones, or at any HU, as a triangle mesh."""
+    """Write the bone surface of a CT, or the surface at another HU, as a triangle mesh."""
     from x2ct import report as reports
     from x2ct.mesh import mesh_files, summary
 

@@ -9,68 +9,122 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from x2ct.xrays.readoptions import ReadOptions
+    from x2ct.xrays.readoptions import ReadOptions, Said
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Exit with code 2 and write nothing where there is anything to warn of.")
-]
+MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
+"""Help of the argument or option that names a model."""
+
+MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
+"""Help of the argument or option that names a model."""
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Treat warnings as errors: exit with code 2 and write nothing.")]
 Threads = Annotated[
-    int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")
+    int,
+    typer.Option(
+        "--threads", min=0, help="Number of CPU threads. 0: chosen by the runtime.", rich_help_panel="Runtime"
+    ),
 ]
+
+
+def _words(option: str) -> Sequence[str]:
+    from x2ct import _core, bundle, runtimes, volume
+
+    words: dict[str, Callable[[], Sequence[str]]] = {
+        "model": bundle.bundled,
+        "solver": lambda: [solver["name"] for solver in _core.solvers()],
+        "schedule": lambda: ["tuned", *_core.schedules()],
+        "device": lambda: runtimes.DEVICES,
+        "backend": lambda: runtimes.BACKENDS,
+        "precision": lambda: runtimes.PRECISIONS,
+        "format": lambda: ["auto", *volume.FORMATS],
+        "consistency": lambda: ["off", "last", "every"],
+        "centre": lambda: ["lungs", "body", "file"],
+    }
+    return words[option]()
+
+
+def completer(option: str) -> Callable[[str], list[str]]:
+    """Return what completes the values of an option that takes one of a few words."""
+    return lambda incomplete: [word for word in _words(option) if word.startswith(incomplete)]
+
+
+def own_bundle(bundle: str, output: Path | None) -> Path:
+    """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own.
+
+    Raises:
+        InputError: no such bundle; or a bundled model, and no output.
+    """
+    from x2ct.bundle.folder import find
+    from x2ct.errors import InputError
+
+    folder = find(bundle)
+    if output is None and folder != Path(bundle):
+        hint = "write another: -o NAME.x2ct"
+        raise InputError.of(bundle, "output", found="a bundled model", expected="a bundle of one's own", hint=hint)
+    return output or folder
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help=MODEL,
+        rich_help_panel="Sampling",
+        autocompletion=completer("model"),
+    ),
+]
+Solver = Annotated[
+    str | None,
+    typer.Option(
+        help="Solver, a name listed by `x2ct info`. Default: the model's.",
+        rich_help_panel="Sampling",
+        autocompletion=completer("solver"),
+    ),
+]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        help="Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.",
+        rich_help_panel="Sampling",
+        autocompletion=completer("schedule"),
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="Device: auto, cpu or cuda[:N].", rich_help_panel="Runtime", autocompletion=completer("device")),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="Runtime: auto (openvino on the CPU), openvino, onnxruntime, tensorrt or torch.",
+        rich_help_panel="Runtime",
+        autocompletion=completer("backend"),
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Precision of the denoiser: auto, f32, tf32, bf16, f16 or int8. An unsupported one is an error.",
+        rich_help_panel="Runtime",
+        autocompletion=completer("precision"),
+    ),
+]
+Centre = Annotated[
+    str,
+    typer.Option(
+        autocompletion=completer("centre"),
+        help="Origin of patient mm: centre of the lungs (of the body without lungs), body, or file.",
+    ),
+]
+KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Keep couch, clothes and tubes. Default: removed.")]
 
 OtherBundle = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Write another bundle, and leave this one as it is.")
+    Path | None, typer.Option("--output", "-o", help="Write a new bundle here instead of changing this one.")
 ]
-FoundReport = Annotated[Path | None, typer.Option("--report", help="Also write what was found: .json.")]
-
-VIEWS = ("ap", "pa", "lateral")
-Said = tuple[str | None, Any]
-
-
-def of_view(parse: Callable[[str], Any]) -> Callable[[str], Said]:
-    """The parser of VALUE, which holds for every X-ray, or VIEW=VALUE, which holds for one."""
-
-    def parsed(text: str) -> Said:
-        view, equals, value = text.rpartition("=")
-        if equals and view not in VIEWS:
-            raise typer.BadParameter(f"found {view!r} before the equals sign, expected {' or '.join(VIEWS)}")
-        return view or None, parse(value)
-
-    return parsed
-
-
-def _parse_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected a number") from None
-
-
-def _parse_whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected a whole number") from None
-
-
-def _parse_yes(text: str) -> bool:
-    if text not in ("yes", "no"):
-        raise typer.BadParameter(f"found {text!r}, expected yes or no")
-    return text == "yes"
-
-
-def parse_pitch(text: str) -> tuple[float, float]:
-    """One pixel pitch in mm for both directions, or ROW,COLUMN."""
-    try:
-        row, *column = (float(part) for part in text.split(","))
-        (across,) = column or [row]
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected MM or ROW,COLUMN in mm") from None
-    if not (0 < row < 100 and 0 < across < 100):
-        raise typer.BadParameter(f"found {text!r}, expected a pitch above 0 and below 100 mm")
-    return row, across
+FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the results to this .json file.")]
 
 
 def parse_option(text: str) -> tuple[str, str]:
@@ -119,31 +173,47 @@ def parse_bytes(text: str) -> int:
     return memory.parse_bytes(text)
 
 
-def _reading(parse: Callable[[str], Any], metavar: str, text: str) -> Any:
-    return typer.Option(parser=of_view(parse), metavar=f"[VIEW=]{metavar}", help=text, rich_help_panel="Input")
+def _reading(option: str, metavar: str, text: str) -> Any:
+    def parsed(said: str) -> Said:
+        from x2ct.xrays.readoptions import parse_said
+
+        try:
+            return parse_said(option, said)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return typer.Option(parser=parsed, metavar=f"[VIEW=]{metavar}", help=text, rich_help_panel="Input")
 
 
-SpacingOf = Annotated[list[Any] | None, _reading(parse_pitch, "MM", "An X-ray's pixel pitch: MM, or ROW,COLUMN.")]
-RotateOf = Annotated[list[Any] | None, _reading(_parse_whole, "DEGREES", "Turn an X-ray clockwise by 90, 180 or 270.")]
-FlipOf = Annotated[list[Any] | None, _reading(str, "WAY", "Then mirror it: horizontal or vertical.")]
-FrameOf = Annotated[list[Any] | None, _reading(_parse_whole, "N", "Which picture of several; the first is 1.")]
-SddOf = Annotated[list[Any] | None, _reading(_parse_number, "MM", "From source to detector; goes with --sod.")]
-SodOf = Annotated[list[Any] | None, _reading(_parse_number, "MM", "From source to the patient's middle.")]
+SpacingOf = Annotated[list[Any] | None, _reading("spacing", "MM", "Pixel pitch in mm, one number or ROW,COLUMN.")]
+RotateOf = Annotated[
+    list[Any] | None, _reading("rotate", "DEGREES", "Rotate the X-ray clockwise by 90, 180 or 270 degrees.")
+]
+FlipOf = Annotated[
+    list[Any] | None, _reading("flip", "WAY", "Mirror the X-ray, after the rotation: horizontal or vertical.")
+]
+FrameOf = Annotated[list[Any] | None, _reading("frame", "N", "Frame of a multi-frame file, counted from 1.")]
+SddOf = Annotated[list[Any] | None, _reading("sdd", "MM", "Distance from source to detector in mm. Requires --sod.")]
+SodOf = Annotated[list[Any] | None, _reading("sod", "MM", "Distance from source to the centre of the patient in mm.")]
 AngleOf = Annotated[
     list[Any] | None,
-    _reading(_parse_number, "DEGREES", "Of the source about the patient: 0 front, 90 right."),
+    _reading(
+        "angle", "DEGREES", "Angle of the source around the patient in degrees: 0 in front, 90 at the patient's right."
+    ),
 ]
-
-
 InvertOf = Annotated[
     list[Any] | None,
     _reading(
-        _parse_yes, "yes|no", "Whether viewers show an X-ray with dense tissue dark. Default: file and picture tell."
+        "invert", "yes|no", "yes if dense tissue is dark in the X-ray. Default: read from the file and its picture."
     ),
 ]
 ValuesOf = Annotated[
     list[Any] | None,
-    _reading(str, "WORD", "What the numbers of a PNG, JPEG, TIFF or .npy file are: display, or (line) integrals."),
+    _reading(
+        "values",
+        "WORD",
+        "Meaning of the pixel values of a PNG, JPEG, TIFF, .npy or NIfTI file: display or (line) integrals.",
+    ),
 ]
 
 

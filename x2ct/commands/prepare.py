@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import Json, Quiet
+from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, parse_shape, parse_voxel
 
 
 def prepare(
-    cts: Annotated[Path, typer.Argument(help="A folder of CT files and DICOM folders; each is one person.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The shard folder; an interrupted run goes on.")],
-    shape: Annotated[tuple[int, int, int], typer.Option(help="The grid's voxels along x, y and z.")] = (128, 128, 128),
-    spacing: Annotated[tuple[float, float, float], typer.Option(help="The grid's voxel size in mm.")] = (2.5, 2.5, 2.5),
+    cts: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of CT files and DICOM folders, one for each patient; or an nnU-Net or BIDS dataset."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Shard folder to write. An interrupted run is continued.")
+    ],
+    shape: Annotated[
+        Any, typer.Option(parser=parse_shape, metavar="X,Y,Z", help="Voxels of the grid.")
+    ] = "128,128,128",
+    voxel: Annotated[
+        Any, typer.Option(parser=parse_voxel, metavar="MM", help="Voxel size of the grid: MM, or X,Y,Z in mm.")
+    ] = "2.5",
     validation: Annotated[
         list[str] | None,
-        typer.Option(help="A person (by file name) to set aside; may be repeated. By default one in ten."),
+        typer.Option(help="Patient (file name) to keep for validation. May be repeated. Default: one in ten."),
     ] = None,
     patients: Annotated[
         Path | None,
-        typer.Option(help="A CSV with a patient's id, split (train, validation, leave-out), region, reason a line."),
+        typer.Option(
+            help="CSV file with columns id, split (train, validation, leave-out), region, reason; or BIDS' "
+            "participants.tsv."
+        ),
     ] = None,
-    centre: Annotated[str, typer.Option(help="What the grid is centred on: lungs or body.")] = "lungs",
+    centre: Centre = "lungs",
+    keep_couch: KeepCouch = False,
     preview: Annotated[
-        bool, typer.Option("--preview", help="Also write each patient's contact sheet, ID.png, and overviews.")
+        bool, typer.Option("--preview", help="Write a contact sheet of each patient, ID.png, and overviews.")
     ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Make training shards from CTs. A CT that can't be used is named, the others go on, and the exit code is 1."""
+    """Make training shards from CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
     from x2ct import report as reports
 
-    with terminal.training_packages(), terminal.progress("people", quiet) as display:
+    with terminal.training_packages(), terminal.progress("patients", quiet) as display:
         from x2ct.data.prepare import PrepareOptions
         from x2ct.data.prepare import prepare as run
         from x2ct.grid import Grid
@@ -43,8 +58,8 @@ def prepare(
         done = run(
             cts,
             output,
-            grid=Grid(shape, spacing),
-            options=PrepareOptions(centre),
+            grid=Grid(shape, voxel),
+            options=PrepareOptions(centre, keep_couch=keep_couch),
             validation=validation,
             patients=patients,
             preview=preview,
@@ -54,7 +69,8 @@ def prepare(
         terminal.note("warning", f"{source} left out: {reason}", quiet)
     for name, reason in done.left_out:
         terminal.note("note", f"{name} left out: {reason}", quiet)
-    told = f"{output}: {len(done.people)} people ({len(done.kept)} from before), {len(done.validation)} for validation"
+    told = f"{output}: {len(done.people)} patients ({len(done.kept)} from before)"
+    told += f", for validation: {', '.join(done.validation) or 'none'}"
     terminal.show(reports.to_json(vars(done)).rstrip() if json else told, quiet and not json)
     if done.failures:
         raise typer.Exit(1)

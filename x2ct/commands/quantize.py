@@ -8,24 +8,29 @@ from typing import Annotated
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle
 
 
 def quantize(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; it gets the ranges that are found.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(help="Bundle folder, in which the ranges are stored; or a model that comes with x2ct, with -o."),
+    ],
     shards: Annotated[
         Path,
-        typer.Argument(help="A folder that `x2ct prepare` wrote: found on its training people, judged on the others."),
+        typer.Argument(
+            help="Shard folder of `x2ct prepare`. Ranges come from its training patients and are checked on the others."
+        ),
     ],
-    patches: Annotated[int, typer.Option(min=1, help="Runs on patches, to find the ranges on.")] = 24,
-    side: Annotated[int, typer.Option(min=8, help="Voxels of a patch's side, a multiple of the model's stride.")] = 48,
+    patches: Annotated[int, typer.Option(min=1, help="Number of patches to measure ranges on.")] = 24,
+    side: Annotated[int, typer.Option(min=8, help="Side of a patch in voxels, a multiple of the model's stride.")] = 48,
     output: OtherBundle = None,
     report: FoundReport = None,
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Find the ranges with which a model's denoiser computes in 8 bits, and store them in it."""
+    """Calibrate a model's denoiser for int8, and store the ranges in the bundle."""
     from x2ct import report as reports
 
     with terminal.training_packages(), terminal.progress("steps", quiet) as display:
@@ -34,7 +39,7 @@ def quantize(
         done = quantise_files(
             bundle,
             shards,
-            output or bundle,
+            own_bundle(bundle, output),
             report=report,
             patches=patches,
             side=side,

@@ -13,22 +13,24 @@ from x2ct.commands.options import Json, Quiet, Threads
 
 
 def train(
-    shards: Annotated[Path, typer.Argument(help="A folder that `x2ct prepare` wrote.")],
+    shards: Annotated[Path, typer.Argument(help="Shard folder of `x2ct prepare`.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The run's folder: config, checkpoint, logs, pictures.")
+        Path, typer.Option("--output", "-o", help="Run folder: configuration, checkpoint, logs, pictures.")
     ],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's checkpoint.")] = False,
     config: Annotated[
         Path | None,
-        typer.Option(help="The configuration of a new run: JSON, or another run. By default that of --init, if given."),
+        typer.Option(help="Configuration of a new run: a JSON file or another run. Default: that of --init, if given."),
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="What a new run starts from: a run, a bundle, or a bundled model's name."),
+        typer.Option(
+            help="Weights to start a new run from: a run, a bundle, or the name of a model that comes with x2ct."
+        ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the whole run.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random in a new run.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of optimiser steps of the whole run.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of a new run.")] = None,
     minutes: Annotated[
         float | None,
         typer.Option(
@@ -37,7 +39,7 @@ def train(
             "whichever comes first.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda[:N].")] = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
@@ -65,6 +67,10 @@ def train(
             start = starting_point(init)
         # Weights mean what they do under the configuration that they were trained with: unless told, it is kept.
         settings = TrainConfig.load(config) if config else start.config if start else TrainConfig()
+        if start is not None:
+            # Its sampling settings were tuned for its noise levels.
+            alike = settings.diffusion == start.config.diffusion
+            changes["parent"] = {key: v for key, v in start.config.parent.items() if alike or key != "diffusion"}
         display.stage("training")
         done = run(
             shards,

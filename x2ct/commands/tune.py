@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from x2ct import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, parse_shape
 
 
 def tune(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; it gets the noise levels that are found.")],
-    shards: Annotated[Path, typer.Argument(help="A folder that `x2ct prepare` wrote; its validation people are used.")],
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="Bundle folder, in which the noise levels are stored; or a model that comes with x2ct, with -o."
+        ),
+    ],
+    shards: Annotated[Path, typer.Argument(help="Shard folder of `x2ct prepare`. Its validation patients are used.")],
     steps: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="How many noise levels; may be repeated. By default 1 to 6, 8, 10 and 16."),
+        typer.Option(min=1, help="Number of steps to tune for. May be repeated. Default: 1 to 6, 8, 10 and 16."),
     ] = None,
     solver: Annotated[
-        str | None, typer.Option(help="Find them for this solver, and make it the model's; by default the model's own.")
+        str | None, typer.Option(help="Solver to tune for; it becomes the model's default. Default: the model's own.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Noise seeds a person.")] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Number of random seeds for each patient.")] = 1,
     shape: Annotated[
-        tuple[int, int, int] | None, typer.Option(help="Only so many voxels, at the grid's centre; by default all.")
+        Any,
+        typer.Option(
+            parser=parse_shape, metavar="X,Y,Z", help="Number of voxels at the grid's centre to use. Default: all."
+        ),
     ] = None,
-    fine: Annotated[int, typer.Option(help="Steps of the reference trajectory.")] = 64,
+    fine: Annotated[int, typer.Option(help="Number of steps of the reference trajectory.")] = 64,
     refine: Annotated[
-        int, typer.Option(min=0, help="Runs a list to move its levels by what is measured; 0 leaves them as found.")
+        int,
+        typer.Option(min=0, help="Number of measured runs that refine each list of noise levels. 0: no refinement."),
     ] = 24,
     output: OtherBundle = None,
     report: FoundReport = None,
@@ -35,7 +44,7 @@ def tune(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Find a model's noise levels for few steps, and store them in it as the default for that number of steps."""
+    """Tune noise levels for few steps, and store them in the bundle as its default for that number of steps."""
     from x2ct import report as reports
     from x2ct.tuning import markdown
     from x2ct.tuning import tune_files as run
@@ -45,7 +54,7 @@ def tune(
         done = run(
             bundle,
             shards,
-            output or bundle,
+            own_bundle(bundle, output),
             report=report,
             counts=steps,
             solver=solver,

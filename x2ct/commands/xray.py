@@ -9,7 +9,6 @@ import typer
 
 from x2ct import terminal
 from x2ct.commands.options import (
-    VIEWS,
     AngleOf,
     FlipOf,
     FrameOf,
@@ -27,12 +26,13 @@ from x2ct.commands.options import (
 
 
 def xray(
-    file: Annotated[Path, typer.Argument(help="An X-ray: DICOM, PNG, JPEG, TIFF or .npy.")],
+    file: Annotated[Path, typer.Argument(help="X-ray to read: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.")],
     view: Annotated[
-        str | None, typer.Option(help="ap, pa or lateral; by default the file's, else ap.", rich_help_panel="Input")
+        str | None, typer.Option(help="View: ap, pa or lateral. Default: the file's, else ap.", rich_help_panel="Input")
     ] = None,
     geometry: Annotated[
-        Path | None, typer.Option(help="JSON that says where it was taken from.", rich_help_panel="Input")
+        Path | None,
+        typer.Option(help="Geometry file (JSON): position of source and detector.", rich_help_panel="Input"),
     ] = None,
     spacing: SpacingOf = None,
     rotate: RotateOf = None,
@@ -45,20 +45,32 @@ def xray(
     values: ValuesOf = None,
     model: Annotated[
         str,
-        typer.Option("--model", "-m", help="Whose detector and scale: a bundle, or a bundled model's name."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model whose detector and scale are used: a bundle folder, or a model that comes with x2ct.",
+        ),
     ] = "chest",
-    stages: Annotated[Path | None, typer.Option(help="Draw every stage: .png.", rich_help_panel="Output")] = None,
+    stages: Annotated[
+        Path | None, typer.Option(help="Draw each processing stage to this .png file.", rich_help_panel="Output")
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The line integrals, float32: .npy or .tif.", rich_help_panel="Output"),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the line integrals, float32, to this .npy or .tif file.",
+            rich_help_panel="Output",
+        ),
     ] = None,
     strict: Strict = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Show how an X-ray file is read, and write the line integrals that `x2ct sample` makes of it."""
+    """Show how an X-ray file is read, and write the line integrals that `x2ct sample` uses."""
     from x2ct import report as reports
     from x2ct.stages import XRayJob, summary, xray_file
+    from x2ct.xrays.readoptions import VIEWS
 
     if view is not None and view not in VIEWS:
         raise typer.BadParameter(f"--view: found {view!r}, expected {' or '.join(VIEWS)}")

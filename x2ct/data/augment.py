@@ -82,10 +82,6 @@ class AugmentConfig:
     radiograph: RadiographConfig = field(default_factory=RadiographConfig)
     drop: tuple[float, ...] = (0.08, 0.15)
 
-    def __post_init__(self) -> None:
-        for name in ("margin_mm", "lesion_mm", "drop"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-
 
 @dataclass(frozen=True)
 class Study:

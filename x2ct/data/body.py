@@ -36,7 +36,7 @@ class Body:
     """One person, ready to be projected and resampled.
 
     Attributes:
-        hu: int16 HU (x, y, z) in [-1000, 3000]; everything but the body is -1000.
+        hu: int16 HU (x, y, z) in [-1000, 3000]; everything but the body is -1000, unless the couch was kept.
         index_to_mm: 4x4 float64, voxel index -> patient mm of the grid, whose origin is the anatomy's centre.
         region: "chest" if lungs were found, else "other".
         lungs_mm: (2, 3) bounding box of the lungs in patient mm, or None.
@@ -123,32 +123,41 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
     return found
 
 
-def extract_body(hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lungs") -> Body | None:
+def extract_body(
+    hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lungs", keep_couch: bool = False
+) -> Body | None:
     """A CT's person, centred for the grid; None if no body is found.
 
     The grid's axes are the world's (RAS+), so that an oblique or sheared scan keeps its true shape. x and y: the
     median over the slices of the middle of the body's extent, which an arm or a cut edge in a few slices does not
-    move. z: the middle of the lungs (`centre` "lungs", where there are some), else of the body.
+    move. z: the middle of the lungs (`centre` "lungs", where there are some), else of the body. With `centre` "file"
+    the middle of the volume is the centre; where the couch is kept too, no body is needed.
 
     Args:
         hu: HU (x, y, z), RAS+ order.
         affine: 4x4, voxel index -> world mm, RAS+.
-        centre: "lungs" or "body".
+        centre: "lungs", "body" or "file".
+        keep_couch: leave in what is not the body: couch, clothes, tubes.
     """
     matrix = np.asarray(affine, np.float64)
     x, y, z = (float(s) for s in np.linalg.norm(matrix[:3, :3], axis=0))
     body = body_mask(hu, (x, y, z))
     if not body.any():
-        return None
+        if centre != "file" or not keep_couch:
+            return None
+        body = np.ones(body.shape, np.bool_)
     lungs = lung_mask(hu, body, (x, y, z))
-    focus = np.flatnonzero((lungs if lungs is not None and centre == "lungs" else body).any(axis=(0, 1)))
-    low, high = int(focus[0]), int(focus[-1])
-    middles = [_middle(body[:, :, k]) for k in range(low, high + 1) if body[:, :, k].any()]
-    middle = np.array([*np.median(np.array(middles), axis=0), (low + high) / 2, 1.0])
+    if centre == "file":
+        middle = (np.array(body.shape) - 1) / 2
+    else:
+        focus = np.flatnonzero((lungs if lungs is not None and centre == "lungs" else body).any(axis=(0, 1)))
+        low, high = int(focus[0]), int(focus[-1])
+        middles = [_middle(body[:, :, k]) for k in range(low, high + 1) if body[:, :, k].any()]
+        middle = np.array([*np.median(np.array(middles), axis=0), (low + high) / 2])
     origin = np.eye(4)
-    origin[:3, 3] = (matrix @ middle)[:3]
+    origin[:3, 3] = (matrix @ [*middle, 1.0])[:3]
     index_to_mm = np.linalg.inv(origin) @ matrix
-    clean = np.where(body, np.clip(hu, AIR_HU, 3000), AIR_HU)
+    clean = np.where(body | keep_couch, np.clip(hu, AIR_HU, 3000), AIR_HU)
     return Body(
         hu=np.ascontiguousarray(np.round(clean).astype(np.int16)),
         index_to_mm=index_to_mm,

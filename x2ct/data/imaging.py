@@ -54,9 +54,6 @@ class RadiographConfig:
     blade: float = 0.12
     marker: float = 0.3
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "photons", tuple(self.photons))
-
 
 NONE = RadiographConfig(physics=0.0, display=0.0)
 """X-rays stay line integrals."""

@@ -1,4 +1,8 @@
-"""The patient table: a CSV that says how each patient of a folder is used, and why one is not."""
+"""The patient table: a CSV that says how each patient of a folder is used, and why one is not.
+
+BIDS' `participants.tsv` is one too: `participant_id` names the patient, whose CTs are `sub-ID` and `sub-ID_*`, "n/a" is
+nothing, and columns that are not ours, such as `age`, are passed over.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pathlib import Path
 
 from x2ct.data.shards import REGIONS, SPLITS
 from x2ct.errors import InputError
-from x2ct.fields import read_table
+from x2ct.fields import is_tsv, read_table
 
 LEAVE_OUT = "leave-out"
 COLUMNS = ("id", "split", "region", "reason", "source", "licence")
@@ -35,7 +39,7 @@ def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[st
     """Read a patient table.
 
     Args:
-        path: a CSV in UTF-8 whose first line names its columns, see `COLUMNS`.
+        path: a CSV in UTF-8 whose first line names its columns, see `COLUMNS`; or BIDS' participants.tsv.
         ids: of the patients that are there.
 
     Returns:
@@ -46,23 +50,31 @@ def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[st
             unknown or there twice, or a patient left out without a reason.
     """
     source = Path(path)
-    columns, table = read_table(source, COLUMNS)
-    if "id" not in columns:
-        raise InputError.of(source, "columns", found=", ".join(columns) or "none", expected="id, and split")
+    bids = is_tsv(source)
+    key = "participant_id" if bids else "id"
+    columns, table = read_table(source, None if bids else COLUMNS)
+    if key not in columns:
+        raise InputError.of(source, "columns", found=", ".join(columns) or "none", expected=f"{key}, and split")
     marks: dict[str, Mark] = {}
+    names: set[str] = set()
     for number, row in enumerate(table, 2):
-        where, name = f"{source}: line {number}", row["id"]
-        if name not in ids:
-            raise InputError.of(where, "id", found=name or "none", expected=f"one of {', '.join(sorted(ids))}")
-        if name in marks:
-            raise InputError.of(where, "id", found=f"{name} again", expected="one line for each patient")
-        mark = Mark(row.get("split", ""), row.get("region", ""), row.get("reason", ""))
+        where, name = f"{source}: line {number}", row[key]
+        if name in names:
+            raise InputError.of(where, key, found=f"{name} again", expected="one line for each patient")
+        names.add(name)
+        split, region, reason = (row.get(field, "") for field in ("split", "region", "reason"))
+        mark = Mark(*("" if bids and text == "n/a" else text for text in (split, region, reason)))
+        cts = [each for each in ids if each == name or (bids and each.startswith(f"{name}_"))]
+        if bids and not cts and mark == Mark():
+            continue  # a participant without a CT, of whom nothing is asked
+        if not cts:
+            raise InputError.of(where, key, found=name or "none", expected=f"one of {', '.join(sorted(ids))}")
         for field, value, known in (("split", mark.split, (*SPLITS, LEAVE_OUT)), ("region", mark.region, REGIONS)):
             if value and value not in known:
                 raise InputError.of(where, field, found=value, expected=f"{', '.join(known)}, or nothing")
         if mark.split == LEAVE_OUT and not mark.reason:
             raise InputError.of(where, "reason", found="none", expected=f"why {name} is left out")
-        marks[name] = mark
+        marks |= dict.fromkeys(cts, mark)
     return marks
 
 

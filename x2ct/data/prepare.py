@@ -19,11 +19,13 @@ from x2ct.data.shards import INDEX, person_of, read_index, write_index
 from x2ct.data.sheets import key_of, sheet, write_overviews
 from x2ct.errors import InputError, X2CTError
 from x2ct.grid import Grid
-from x2ct.report import sha256
+from x2ct.report import read_json, sha256
 from x2ct.volume import SUFFIXES, Volume
 
 METHOD = 4
 """Raised when the same source would give another shard, so that old shards are made again."""
+
+CENTRES = ("lungs", "body", "file")
 
 Progress = Callable[[int, int, str], None]
 """Called with (people done, people in all, what is being worked on)."""
@@ -34,8 +36,10 @@ class PrepareOptions:
     """How a CT becomes a shard; part of the index, so that a change makes the shard again.
 
     Attributes:
-        centre: what the grid is centred on along the body: "lungs" (where there are some) or "body".
+        centre: what the grid is centred on: along the body its "lungs" (where there are some) or the whole "body", and
+            across it the body; or the "file", the middle of its voxels.
         finest_mm: axes finer than this are brought there.
+        keep_couch: leave in what is not the body: couch, clothes, tubes.
 
     Raises:
         InputError: an unknown centre, or a spacing that is not positive.
@@ -43,10 +47,11 @@ class PrepareOptions:
 
     centre: str = "lungs"
     finest_mm: float = 1.25
+    keep_couch: bool = False
 
     def __post_init__(self) -> None:
-        if self.centre not in ("lungs", "body"):
-            raise InputError.of("prepare", "centre", found=self.centre, expected="lungs or body")
+        if self.centre not in CENTRES:
+            raise InputError.of("--centre", "value", found=self.centre, expected=" or ".join(CENTRES))
         if not 0 < self.finest_mm < float("inf"):
             raise InputError.of("prepare", "finest_mm", found=self.finest_mm, expected="a positive length in mm")
 
@@ -164,7 +169,7 @@ def prepare(
 
 
 def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = None) -> Body:
-    """Read one CT and take the person out of it, exactly as `prepare` does (the evaluation uses it too).
+    """Read one CT and take the person out of it, exactly as `prepare` does (`x2ct drr` and the evaluation do too).
 
     Raises:
         InputError: it can't be read, is not a CT in HU, or holds no body.
@@ -172,24 +177,36 @@ def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = Non
     options = options or PrepareOptions()
     volume = Volume.load(path)
     hu, affine = coarsen(volume.hu, volume.affine, options.finest_mm)
-    body = extract_body(hu, affine, options.centre)
+    body = extract_body(hu, affine, options.centre, options.keep_couch)
     if body is None:
         found = f"no body (values {float(hu.min()):.0f} to {float(hu.max()):.0f})"
-        raise InputError.of(path, "HU", found=found, expected="a person in HU, tissue above -500")
+        hint = "take it as it is: --centre file --keep-couch"
+        raise InputError.of(path, "HU", found=found, expected="a person in HU, tissue above -500", hint=hint)
     return body
 
 
 def find_cts(root: Path) -> dict[str, Path]:
     """The CTs at or below a path: id -> file or DICOM folder, sorted. Ids come from the path below `root`.
 
+    Of an nnU-Net dataset (a folder with `imagesTr`; or that folder, or `imagesTs`, itself) they are the images alone,
+    in the channel that `dataset.json` names CT, and the id is the case's. Of a BIDS dataset (a folder with
+    `participants.tsv`) they are the files `sub-*_ct.*` below `sub-*`, and the id is the name without `_ct`.
+
     Raises:
-        InputError: the path is missing, holds no CT, or two CTs would have the same id.
+        InputError: the path is missing, holds no CT, or two CTs would have the same id; an nnU-Net dataset that has no
+            CT, or several.
     """
     if not root.exists():
         raise InputError.of(root, "path", found="nothing there", expected="a folder with CTs, or one CT")
     found: dict[str, Path] = {}
-    for path in [root] if root.is_file() else sorted(_walk(root)):
+    folders, pattern = _layout(root)
+    for path in [root] if root.is_file() else sorted(path for folder in folders for path in _walk(folder)):
         parts = path.relative_to(root).parts or (path.name or path.resolve().name,)
+        if pattern is not None:
+            case = pattern.fullmatch(path.name)
+            if case is None:
+                continue
+            parts = ("".join(case.groups()),)
         name = _identifier("_".join(parts), path.is_dir())
         if name in found:
             taken = f"{name}, as for {found[name]}"
@@ -201,8 +218,28 @@ def find_cts(root: Path) -> dict[str, Path]:
     return found
 
 
+def _layout(root: Path) -> tuple[list[Path], re.Pattern[str] | None]:
+    """The folders to walk, and of a dataset in a known layout the names that count: their groups joined are the id."""
+    if (root / "participants.tsv").is_file():
+        return sorted(root.glob("sub-*")), re.compile(r"(sub-[^.]+)_ct(\..+)")
+    images = root / "imagesTr" if (root / "imagesTr").is_dir() else root
+    if images.name not in ("imagesTr", "imagesTs"):
+        return [root], None
+    description = images.parent / "dataset.json"
+    channels = read_json(description).get("channel_names") if description.is_file() else {"0": "CT"}
+    cts = [key for key, name in channels.items() if name == "CT"] if isinstance(channels, dict) else []
+    if len(cts) != 1 or not cts[0].isdecimal():
+        raise InputError.of(
+            description, "channel_names", found=channels, expected="a channel's number with the name CT"
+        )
+    return [images], re.compile(rf"(.+)_{int(cts[0]):04d}(\..+)")
+
+
 def choose_validation(names: Iterable[str], share: float) -> tuple[str, ...]:
-    """The names whose SHA-256, read as a fraction of its range, lies below `share`: stable when others come or go."""
+    """The names whose SHA-256, read as a fraction of its range, lies below `share`: stable when others come or go.
+
+    Of a BIDS name the patient's part counts, so that all sessions of a patient are chosen or none is.
+    """
     return tuple(name for name in names if _fraction(name) < share)
 
 
@@ -210,15 +247,18 @@ def _settle(chosen: set[str], candidates: list[str], names: list[str], *, explic
     # Few people: the hash may choose none or all of them. One is set aside, and one is left to train on.
     if explicit:
         return chosen
-    if not chosen and candidates and len(names) > 1:
-        return {min(candidates, key=_fraction)}
+    fractions = {name: _fraction(name) for name in names}
+    if not chosen and candidates and len(set(fractions.values())) > 1:
+        least = min(fractions[name] for name in candidates)
+        return {name for name in candidates if fractions[name] == least}
     if len(chosen) == len(names):
-        return chosen - {max(names, key=_fraction)}
+        return {name for name in chosen if fractions[name] < max(fractions.values())}
     return chosen
 
 
 def _fraction(name: str) -> float:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2.0**64
+    patient = re.match(r"sub-[A-Za-z0-9]+(?=_|$)", name)
+    return int.from_bytes(hashlib.sha256((patient[0] if patient else name).encode()).digest()[:8], "big") / 2.0**64
 
 
 def _identifier(text: str, is_folder: bool) -> str:
@@ -265,7 +305,8 @@ def _state(path: Path, options: PrepareOptions) -> dict[str, Any]:
         "bytes": sum(s.st_size for s in stats),
         "modified_ns": max((s.st_mtime_ns for s in stats), default=0),
         "method": METHOD,
-        **asdict(options),
+        # Left out unless chosen, so that shards from before this option are kept.
+        **{name: value for name, value in asdict(options).items() if value is not False},
     }
 
 
@@ -312,8 +353,7 @@ def _make_folder(folder: Path) -> None:
 def _finished(folder: Path) -> dict[str, dict[str, Any]]:
     if not (folder / INDEX).exists():
         return {}
-    people = read_index(folder)["people"]
-    return {str(entry["id"]): entry for entry in people if isinstance(entry, dict) and "id" in entry}
+    return {str(entry["id"]): entry for entry in read_index(folder).people if "id" in entry}
 
 
 def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:

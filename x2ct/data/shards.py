@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +22,7 @@ from x2ct import output
 from x2ct.errors import InputError
 from x2ct.grid import Grid
 from x2ct.report import sha256
+from x2ct.textfiles import decode_json
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -109,12 +111,10 @@ class ShardSet:
         """
         folder = Path(path)
         index = read_index(folder)
-        x, y, z = _triple(index["grid"], "shape", folder / INDEX)
-        grid = Grid((int(x), int(y), int(z)), _triple(index["grid"], "spacing_mm", folder / INDEX))
-        people = tuple(person_of(folder, entry) for entry in index["people"])
+        people = tuple(person_of(folder, entry) for entry in index.people)
         if not people:
             raise InputError.of(folder, "people", found="none", expected="at least one", hint="run x2ct prepare")
-        return cls(folder, grid, people)
+        return cls(folder, index.grid, people)
 
     def select(self, split: str, region: str | None = None) -> tuple[Person, ...]:
         """The people of a split ("train" or "validation"), in a region ("chest", "other") if one is named."""
@@ -162,26 +162,32 @@ def resample_array(hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike, grid: Grid)
     return np.asarray(sampled, np.float32)
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """The index as JSON, its schema checked.
+class Index(msgspec.Struct, frozen=True):
+    """An index: the grid that it suggests to trainers, and the entries, which `person_of` reads."""
+
+    schema: int
+    grid: Grid
+    people: list[dict[str, Any]]
+
+
+def read_index(folder: Path) -> Index:
+    """Return a folder's index.
 
     Raises:
         InputError: missing, not JSON, of another schema, or without grid and people.
     """
     path = folder / INDEX
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
         hint = "make it with x2ct prepare"
         raise InputError.of(folder, "shards", found=f"no {INDEX}", expected="a shard folder", hint=hint) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise InputError.of(path, "index", found=error, expected="a JSON file") from None
-    if not isinstance(index, dict) or index.get("schema") != SCHEMA:
-        found = index.get("schema") if isinstance(index, dict) else type(index).__name__
-        raise InputError.of(path, "schema", found=found, expected=SCHEMA)
-    _field(index, "grid", dict, path)
-    _field(index, "people", list, path)
-    return index
+    schema = decode_json(path, data, dict[str, Any]).get("schema")
+    if schema != SCHEMA:
+        raise InputError.of(path, "schema", found=schema, expected=SCHEMA)
+    return decode_json(path, data, Index)
 
 
 def write_index(
@@ -207,58 +213,52 @@ def write_index(
     output.write_atomically(folder / INDEX, f"{text}\n".encode())
 
 
-def _field(entry: Any, key: str, kind: type, source: Path) -> Any:
-    if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
-        found = type(entry.get(key)).__name__ if isinstance(entry, dict) else type(entry).__name__
-        raise InputError.of(source, key, found=found, expected=kind.__name__)
-    return entry[key]
+_Triple = tuple[float, float, float]
+_Row = tuple[float, float, float, float]
 
 
-def _triple(entry: Any, key: str, source: Path) -> tuple[float, float, float]:
-    values = _field(entry, key, list, source)
-    if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
-        raise InputError.of(source, key, found=values, expected="three numbers")
-    return values[0], values[1], values[2]
+class _Entry(msgspec.Struct, frozen=True):
+    """The fields of an index entry that readers need; see `Person`."""
+
+    id: str
+    split: str
+    file: str
+    shape: tuple[int, int, int]
+    index_to_mm: tuple[_Row, _Row, _Row, _Row]
+    sha256: str
+    region: str = "other"
+    lungs_mm: tuple[_Triple, _Triple] | None = None
+    body_mm: tuple[_Triple, _Triple] | None = None
 
 
-def _box(entry: Any, key: str, source: Path) -> FloatArray | None:
-    if entry.get(key) is None:
-        return None
-    box = np.asarray(entry[key], np.float64)
-    if box.shape != (2, 3):
-        raise InputError.of(source, key, found=entry[key], expected="a lowest and a highest corner, or null")
-    return box
-
-
-def person_of(folder: Path, entry: Any) -> Person:
+def person_of(folder: Path, entry: Mapping[str, Any]) -> Person:
     """Read one entry of a folder's index.
 
     Raises:
         InputError: a field is missing or of the wrong kind, or the shard is missing.
     """
     source = folder / INDEX
-    name = str(_field(entry, "id", str, source))
-    file = str(_field(entry, "file", str, source))
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.npy", file):
-        raise InputError.of(source, f"{name}.file", found=file, expected="a .npy file in the folder itself")
-    split = str(_field(entry, "split", str, source))
-    if split not in SPLITS:
-        raise InputError.of(source, f"{name}.split", found=split, expected=" or ".join(SPLITS))
-    if not (folder / file).is_file():
-        raise InputError.of(folder / file, "file", found="missing", expected="a shard", hint="run x2ct prepare again")
-    affine = np.asarray(_field(entry, "index_to_mm", list, source), np.float64)
-    if affine.shape != (4, 4) or not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine)) < 1e-9:
-        raise InputError.of(source, f"{name}.index_to_mm", found=affine.tolist(), expected="an invertible 4x4 matrix")
-    x, y, z = _triple(entry, "shape", source)
+    read = decode_json(source, msgspec.json.encode(entry), _Entry)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*\.npy", read.file):
+        raise InputError.of(source, f"{read.id}.file", found=read.file, expected="a .npy file in the folder itself")
+    if read.split not in SPLITS:
+        raise InputError.of(source, f"{read.id}.split", found=read.split, expected=" or ".join(SPLITS))
+    file = folder / read.file
+    if not file.is_file():
+        raise InputError.of(file, "file", found="missing", expected="a shard", hint="run x2ct prepare again")
+    affine = np.asarray(read.index_to_mm, np.float64)
+    if abs(np.linalg.det(affine)) < 1e-9:
+        expected = "an invertible 4x4 matrix"
+        raise InputError.of(source, f"{read.id}.index_to_mm", found=affine.tolist(), expected=expected)
     return Person(
-        id=name,
-        split=split,
-        file=folder / file,
-        shape=(int(x), int(y), int(z)),
+        id=read.id,
+        split=read.split,
+        file=file,
+        shape=read.shape,
         index_to_mm=affine,
-        region=str(entry.get("region", "other")),
-        lungs_mm=_box(entry, "lungs_mm", source),
-        body_mm=_box(entry, "body_mm", source),
-        sha256=str(_field(entry, "sha256", str, source)),
+        region=read.region,
+        lungs_mm=None if read.lungs_mm is None else np.asarray(read.lungs_mm, np.float64),
+        body_mm=None if read.body_mm is None else np.asarray(read.body_mm, np.float64),
+        sha256=read.sha256,
         details=entry,
     )

@@ -43,8 +43,34 @@ PLANTED = (
 
 def report(found: Mapping[str, Any]) -> str:
     """Everything, in one Markdown page."""
-    return "\n".join(
-        ["# Evaluation", "", *who(found), "", READING, "", ANATOMY, "", *_extra(found), table.markdown(found)]
+    return "\n".join(["# Evaluation", "", *who(found), "", READING, "", ANATOMY, "", *_extra(found), markdown(found)])
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The mean over cases first, then one block a case."""
+    cases = found["cases"]
+    lines: list[str] = []
+    if len(cases) > 1:
+        lines += [f"### Mean of {len(cases)} people", ""]
+        lines += [*table.of_methods(found["mean"], found["interval"]).markdown(), ""]
+        lines += [*table.of_methods(found["mean"], columns=table.ANATOMY).markdown(), ""]
+    for case in cases:
+        lines += [f"### {case['id']}", "", *table.of_methods(case["methods"]).markdown(), ""]
+        lines += [*table.of_methods(case["methods"], columns=table.ANATOMY).markdown(), ""]
+        if case.get("calibration"):
+            lines += [calibration(case["calibration"]), ""]
+    return "\n".join(lines)
+
+
+def calibration(figures: Mapping[str, Any]) -> str:
+    """The samples' calibration in a sentence."""
+    if math.isnan(figures["std_hu"]):
+        return "No body in the truth: nothing to calibrate on."
+    return (
+        f"Samples, in the body: standard deviation {figures['std_hu']:.0f} HU, error of their mean "
+        f"{figures['rmse_hu']:.0f} HU, correlation of the two {table.cell(figures['correlation'], '.2f')}; CRPS "
+        f"{figures['crps_hu']:.0f} HU; their central interval covers {figures['coverage']:.0%} of the truth "
+        f"({figures['coverage_expected']:.0%} if calibrated)."
     )
 
 
@@ -58,7 +84,7 @@ def brief(found: Mapping[str, Any], page: PathLike[str]) -> str:
         numbers = (table.at(figures, key) for key in ("psnr_db", "ssim", "bone_dice"))
         psnr, ssim, dice = numbers
         lines.append(f"{name:{width}}  {psnr:7.2f}  {ssim:5.3f}  {dice:9.3f}")
-    return "\n".join([*lines, f"{page}: all figures and pictures"])
+    return "\n".join([*lines, f"{page}: all figures"])
 
 
 def card(found: Mapping[str, Any]) -> str:
@@ -66,13 +92,13 @@ def card(found: Mapping[str, Any]) -> str:
     lines = [*who(found), "", READING, ""]
     if len(found["cases"]) > 1:
         lines += [f"**Mean of {len(found['cases'])} people**", "", *worse(found["mean"])]
-        lines += [*table.rows(found["mean"], found["interval"], _CARD), ""]
+        lines += [*table.of_methods(found["mean"], found["interval"], _CARD).markdown(), ""]
         lines += ["In brackets: the 95% bootstrap interval over these people, who are few.", ""]
     for case in found["cases"]:
         lines += [f"**{case['id']}**", "", *worse(case["methods"])]
-        lines += [*table.rows(case["methods"], columns=_CARD), ""]
+        lines += [*table.of_methods(case["methods"], columns=_CARD).markdown(), ""]
         if case.get("calibration"):
-            lines += [table.said(case["calibration"]), ""]
+            lines += [calibration(case["calibration"]), ""]
     return "\n".join([*lines, *_extra(found)]).rstrip() + "\n"
 
 
@@ -114,6 +140,7 @@ def who(found: Mapping[str, Any]) -> list[str]:
     lines = [f"{judged}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
     if found["baselines"]:
         lines += [f"Baselines of {len(found['baselines']['people'])} training people."]
+    lines += [f"Warning: {line}." for line in found.get("warnings", ())]
     lines += [f"Left out: {failure['case']} ({failure['reason']})." for failure in found["failures"]]
     return lines
 
@@ -126,8 +153,13 @@ def _extra(found: Mapping[str, Any]) -> list[str]:
         for method in (conditions.MEAN, conditions.SAMPLE):
             people = "one person" if tried == 1 else f"mean of {tried} people"
             lines += [f"**X-rays that training did not see: {method}, {people}**", ""]
-            lines += [*conditions.rows(found["conditions"], method), ""]
+            lines += [*conditions.as_table(found["conditions"], method).markdown(), ""]
     if found["probe"]:
-        lines += ["**Findings planted into the CTs before projection**", "", *probe.rows(found["probe"]), ""]
+        lines += [
+            "**Findings planted into the CTs before projection**",
+            "",
+            *probe.as_table(found["probe"]).markdown(),
+            "",
+        ]
         lines += [PLANTED, ""]
     return lines

@@ -6,7 +6,7 @@ The body is taken out and centred exactly as `x2ct prepare` does. Patient mm hav
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Case:
         id: a name, no patient identifier.
         hu: the CT without table or padding, HU (x, y, z) at its own resolution.
         index_to_mm: 4x4, its voxel index -> patient mm.
-        to_world: 4x4, patient mm -> the CT file's world mm.
+        to_world: 4x4, patient mm -> the CT file's world mm; a translation.
         truth: float32 HU on the grid.
         body: where the person is, bool on the grid.
         grid: the grid.
@@ -59,6 +59,12 @@ class Case:
     xrays: tuple[FloatArray, ...]
     contained: tuple[BoolArray, ...]
     region: str
+
+    @property
+    def placed(self) -> Geometry:
+        """The views, and where the CT lies."""
+        x, y, z = (float(mm) for mm in self.to_world[:3, 3])
+        return replace(self.geometry, origin_world_mm=(x, y, z))
 
     @cached_property
     def bones(self) -> bones.Labels:

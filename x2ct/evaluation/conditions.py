@@ -19,10 +19,9 @@ from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import Window
 from x2ct.evaluation.model import Model, XRays
 from x2ct.evaluation.protocol import Figures, average, volume_figures
-from x2ct.evaluation.table import Column, at, cell
+from x2ct.evaluation.table import Column, Table, at, cell
 from x2ct.geometry import Geometry, View
 from x2ct.radiograph import XRay
-from x2ct.report import markdown_table
 from x2ct.xrays import degradation
 
 FloatArray = npt.NDArray[np.float32]
@@ -220,8 +219,8 @@ def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures
     return {name: {m: average([t[name][m] for t in tried]) for m in (MEAN, SAMPLE)} for name in tried[0]}
 
 
-def rows(means: Mapping[str, Mapping[str, Figures]], method: str) -> list[str]:
-    """A Markdown table: a row a condition, PSNR's cost against training's X-rays last."""
+def as_table(means: Mapping[str, Mapping[str, Figures]], method: str) -> Table:
+    """A table: a row a condition, PSNR's cost against training's X-rays last."""
     titles = ["X-rays", *(title for _, title, _ in COLUMNS), "PSNR lost"]
     lines = []
     what = {condition.name: condition.what for condition in CONDITIONS}
@@ -230,7 +229,7 @@ def rows(means: Mapping[str, Mapping[str, Figures]], method: str) -> list[str]:
         lost = at(means[TRAINING.name][method], "psnr_db") - at(figures, "psnr_db")
         cells = [cell(at(figures, key), form) for key, _, form in COLUMNS]
         lines.append([what[name], *cells, cell(lost, ".2f")])
-    return markdown_table(titles, lines, text=1)
+    return Table(titles, lines)
 
 
 def _pixels(mm: float, view: View) -> tuple[float, float]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from x2ct import output
-from x2ct.errors import InputError
-from x2ct.evaluation import conditions, predictions
+from x2ct.errors import InputError, MissingRuntimeError
+from x2ct.evaluation import conditions, page, predictions
 
-FILES = ("evaluation.json", "evaluation.csv", "evaluation.md", "card.md", "index.html")
-"""What a report is made of."""
+FILES = ("evaluation.json", "evaluation.csv", "card.md", "evaluation.md")
+PAGE = "index.html"
+"""The report's files; the page is one more."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,11 @@ class EvaluateJob:
     Attributes:
         data: a folder of CTs (NIfTI, NRRD, MetaImage files or DICOM folders), or one; each is one test person.
         output: the folder for the report; see `FILES`.
+        page: also write the page, which needs the extra `report`.
         bundle: the model under test: a folder, or a bundled model's name.
         predictions: a folder of volumes made elsewhere, see `x2ct.evaluation.predictions`.
-        frame: of their affines, "patient" or "world".
+        frame: of their affines, one of `predictions.FRAMES`.
+        centre, keep_couch: see `x2ct.data.PrepareOptions`.
         baselines: shards to fit the baselines on.
         region: of the people to fit them on: "chest", "other" or "any".
         samples: of the bundle a case, of seeds 0 to N - 1; 0 for its mean estimate alone.
@@ -37,9 +40,12 @@ class EvaluateJob:
 
     data: Path
     output: Path
+    page: bool = True
     bundle: str | None = None
     predictions: Path | None = None
-    frame: str = "patient"
+    frame: str = "auto"
+    centre: str = "lungs"
+    keep_couch: bool = False
     baselines: Path | None = None
     region: str = "chest"
     samples: int = 8
@@ -61,6 +67,7 @@ def check(job: EvaluateJob) -> None:
 
     Raises:
         InputError: options that contradict each other, or a place that can't be written.
+        MissingRuntimeError: a package that the page needs is not installed.
     """
     judged = [job.bundle, job.predictions, job.baselines]
     if not any(item is not None for item in judged):
@@ -81,6 +88,8 @@ def check(job: EvaluateJob) -> None:
     if job.samples < 0:
         raise InputError.of("--samples", "value", found=job.samples, expected="0 or more")
     conditions.named(job.conditions)
+    if job.page and (reason := page.unavailable()):
+        raise MissingRuntimeError(f"{PAGE}: {reason}")
     if job.output.exists() and not job.output.is_dir():
         raise InputError.of(job.output, "output", found="a file", expected="a folder")
     try:

@@ -1,44 +1,49 @@
-"""The report as one HTML page with its pictures inside: nothing to load, nothing to run."""
+"""The report as one HTML page with its pictures inside: nothing to load, nothing to run.
+
+Jinja2 fills in `pages/evaluation.html`, Matplotlib draws the calibration; both come with the extra `report`. Pictures
+have the grid's own pixels, so that a page stays small; the browser enlarges them. The patient's right is on the left,
+head or front is up, as in `x2ct.preview`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from importlib import resources, util
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.evaluation import card, conditions, pictures, plots, probe, table
+from x2ct.evaluation import card, conditions, probe, table
 from x2ct.evaluation.calibration import reliability
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import Window
 from x2ct.evaluation.protocol import mean_of
+from x2ct.geometry import attenuation
+from x2ct.panels import png, window
+from x2ct.preview import BONE, WIDE, diverging, facing
 from x2ct.report import NOTICE
 
 FloatArray = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+Panels = list[tuple[str, str]]
+"""(caption, PNG as a data URI)."""
 
-_STYLE = """
-:root { color-scheme: dark; --ink: #e6e9ee; --dim: #93a0b0; --line: #2b333d; --back: #11151a; --panel: #181e25; }
-body { margin: 0 auto; max-width: 1320px; padding: 24px 28px 60px; background: var(--back); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 40px 0 8px; }
-h3 { font-size: 15px; margin: 22px 0 6px; }
-p { max-width: 88ch; margin: 6px 0; color: var(--dim); } .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; margin: 8px 0 14px; }
-th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: bottom; }
-th { color: var(--dim); font-weight: 500; } td { white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-tbody tr:hover { background: var(--panel); }
-.row { display: flex; gap: 6px; align-items: flex-end; margin: 2px 0 8px; }
-.row > b { width: 118px; flex: none; font-weight: 500; font-size: 13px; align-self: center; }
-figure { margin: 0; } figure img { height: 140px; display: block; background: #000; border-radius: 3px; }
-figcaption { font-size: 11px; color: var(--dim); } .worst { display: flex; gap: 28px; flex-wrap: wrap; }
-.worst img { height: 124px; } .plots { display: flex; gap: 40px; flex-wrap: wrap; }
-svg text { fill: var(--dim); font: 12px system-ui, sans-serif; }
-details { margin: 8px 0; } summary { cursor: pointer; color: var(--dim); }
-""".strip()
+DEVIATION: Window = (0.0, 400.0)
+APART_MM = 15.0
+WORST = 3
+
+_INK, _LINE = "#93a0b0", "#445566"
+_PALETTE = ("#4fa3ff", "#ffb454", "#7ddf8b", "#e07be0", "#ff7b72", "#9aa7b5")
+
+
+def unavailable() -> str:
+    """Return why the page can't be written, and what to install; "" where it can."""
+    packages = [name for name in ("jinja2", "matplotlib") if util.find_spec(name) is None]
+    return f"{' and '.join(packages)} not installed: pip install 'x2ct[report]'" if packages else ""
 
 
 @dataclass(frozen=True)
@@ -46,19 +51,19 @@ class Shown:
     """One case's pictures.
 
     Attributes:
-        id: whose.
-        rows: (what, panels) from the truth down.
-        subject: what the worst slices are of.
+        id: the case's.
+        rows: (name, panels) from the truth down.
+        subject: the volume that the worst slices are from.
         worst: the worst slices' panels.
     """
 
     id: str
-    rows: tuple[tuple[str, pictures.Panels], ...]
+    rows: tuple[tuple[str, Panels], ...]
     subject: str
-    worst: tuple[pictures.Panels, ...]
+    worst: tuple[Panels, ...]
 
 
-def show(case: Case, methods: Mapping[str, FloatArray], samples: Sequence[FloatArray], window: Window) -> Shown:
+def show(case: Case, methods: Mapping[str, FloatArray], samples: Sequence[FloatArray], hu_window: Window) -> Shown:
     """Draw a case: truth, methods, the first sample; difference and standard deviation; the worst slices.
 
     The difference and the worst slices are of the first method, or else of the samples' mean.
@@ -70,81 +75,156 @@ def show(case: Case, methods: Mapping[str, FloatArray], samples: Sequence[FloatA
     if len(samples) > 1:
         volumes[f"mean of {len(samples)} samples"] = mean_of(samples)
     subject = next(iter(methods), None) or list(volumes)[-1]
-    clipped = np.clip(volumes[subject], *window)
-    truth = np.clip(case.truth, *window)
-    drawn = [(name, pictures.planes(volume, spacing)) for name, volume in volumes.items()]
-    drawn.append((f"{subject} - truth", pictures.differences(clipped - truth, spacing)))
+    clipped = np.clip(volumes[subject], *hu_window)
+    error = clipped - np.clip(case.truth, *hu_window)
+    rows = [(name, _slices(hu, spacing, _wide) + _projections(hu, spacing)) for name, hu in volumes.items()]
+    rows.append((f"{subject} - truth", _slices(error, spacing, diverging)))
     if len(samples) > 1:
         deviation = np.std(np.stack(samples), axis=0, ddof=1, dtype=np.float32)
-        drawn.append(("standard deviation", pictures.deviations(deviation, spacing)))
-    return Shown(case.id, tuple(drawn), subject, tuple(pictures.worst(case, clipped)))
+        rows.append(("standard deviation", _slices(deviation, spacing, lambda plane: window(plane, DEVIATION))))
+    return Shown(case.id, tuple(rows), subject, tuple(_worst(case, clipped)))
 
 
 def html(found: Mapping[str, Any], shown: Sequence[Shown]) -> str:
-    """The page."""
-    parts = [f"<h1>Evaluation</h1><p>{escape(NOTICE)}</p>"]
-    parts += [f"<p>{escape(line)}</p>" for line in card.who(found)]
-    parts += [f"<p>{escape(text)}</p>" for text in (card.READING, card.ANATOMY)]
-    if len(found["cases"]) > 1:
-        parts.append(f"<h2>Mean of {len(found['cases'])} people</h2>")
-        parts.append(_worse(found["mean"]) + _table(table.rows(found["mean"], found["interval"])))
-        parts.append(_table(table.rows(found["mean"], columns=table.ANATOMY)))
-        parts.append("<p>In brackets: the 95% bootstrap interval over these people, who are few.</p>")
-    parts += _calibration(found["cases"])
-    if found["conditions"]:
-        parts.append("<h2>X-rays that training did not see</h2>")
-        for method in (conditions.MEAN, conditions.SAMPLE):
-            parts.append(f"<h3>{escape(method)}</h3>" + _table(conditions.rows(found["conditions"], method)))
-    if found["probe"]:
-        parts.append("<h2>Findings planted before projection</h2>" + _table(probe.rows(found["probe"])))
-        parts.append(f"<p>{escape(card.PLANTED)}</p>")
+    """Return the page of an evaluation's JSON data and its cases' pictures. Needs the extra `report`."""
+    import jinja2
+
+    def figures_of(methods: Mapping[str, Any], intervals: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        worse = [line.removeprefix("- ") for line in card.worse(methods) if line]
+        anatomy = table.of_methods(methods, columns=table.ANATOMY)
+        return {"worse": worse, "tables": [table.of_methods(methods, intervals), anatomy]}
+
     by_id = {case["id"]: case for case in found["cases"]}
-    for case in shown:
-        parts += _case(case, by_id[case.id])
-    head = f'<meta charset="utf-8"><title>x2ct evaluation</title><style>{_STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
+    calibrated = {name: case["calibration"] for name, case in by_id.items() if case.get("calibration")}
+    ranks = {name: figures["ranks"] for name, figures in calibrated.items() if figures["ranks"]}
+    settings: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined}
+    template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **settings).from_string(
+        resources.files("x2ct").joinpath("pages/evaluation.html").read_text(encoding="utf-8")
+    )
+    return template.render(
+        about=[NOTICE, *card.who(found), card.READING, card.ANATOMY],
+        mean=figures_of(found["mean"], found["interval"]) if len(by_id) > 1 else None,
+        plot=calibration_plot(ranks) if ranks else "",
+        conditions=[
+            (method, conditions.as_table(found["conditions"], method))
+            for method in (conditions.MEAN, conditions.SAMPLE)
+            if found["conditions"]
+        ],
+        probe=probe.as_table(found["probe"]) if found["probe"] else None,
+        planted=card.PLANTED,
+        cases=[
+            {
+                "shown": case,
+                **figures_of(by_id[case.id]["methods"]),
+                "calibration": card.calibration(calibrated[case.id]) if case.id in calibrated else "",
+            }
+            for case in shown
+        ],
+    )
 
 
-def _calibration(cases: Sequence[Mapping[str, Any]]) -> list[str]:
-    ranks = {case["id"]: case["calibration"]["ranks"] for case in cases if (case.get("calibration") or {}).get("ranks")}
-    if not ranks:
-        return []
-    curves = {name: reliability(shares) for name, shares in ranks.items()}
+def calibration_plot(ranks: Mapping[str, Sequence[float]]) -> str:
+    """Draw how well samples know their error, as an SVG element; equal ranks give equal bytes.
+
+    Args:
+        ranks: by case, the shares of voxels whose truth has the rank 0 .. K among K samples. Left, the coverage
+            expected of intervals between samples against the observed one, on the diagonal where samples are
+            calibrated; right, the ranks themselves, all alike then.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    colours = {f"{part}.color": _INK for part in ("xtick", "ytick", "text")} | {"axes.labelcolor": _INK}
+    fixed = {"svg.hashsalt": "x2ct", "svg.fonttype": "none", "text.parse_math": False}
+    with matplotlib.rc_context({**colours, **fixed, "axes.edgecolor": _LINE, "font.size": 9}):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        coverage, counts = figure.subplots(1, 2)
+        coverage.plot((0, 1), (0, 1), "--", color=_LINE)
+        for index, shares in enumerate(ranks.values()):
+            colour = _PALETTE[index % len(_PALETTE)]
+            coverage.plot(*zip((0.0, 0.0), *sorted(reliability(shares)), strict=True), "o-", color=colour, ms=4)
+            width = 0.8 / len(ranks)
+            counts.bar(np.arange(len(shares)) - 0.4 + (index + 0.5) * width, shares, width, color=colour)
+            counts.axhline(1 / len(shares), ls="--", color=_LINE)
+        coverage.set(xlabel="share expected in the interval", ylabel="share of the truth found in it", aspect="equal")
+        counts.set(xlabel="samples below the truth", ylabel="share of voxels")
+        for axis in (coverage.xaxis, coverage.yaxis, counts.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        counts.xaxis.set_major_locator(MaxNLocator(integer=True))
+        # Matplotlib leaves a label out that begins with "_", so the names are put in afterwards.
+        numbers = [str(index) for index in range(len(ranks))]
+        legend = figure.legend(counts.containers, numbers, loc="outside right upper", frameon=False)
+        for label, name in zip(legend.get_texts(), ranks, strict=True):
+            label.set_text(name)
+        for axes in (coverage, counts):
+            axes.patch.set_alpha(0)
+        stream = io.StringIO()
+        undated = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(stream, format="svg", transparent=True, metadata=undated)
+    text = stream.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _slices(volume: FloatArray, spacing_mm: Sequence[float], draw: Callable[[FloatArray], Pixels]) -> Panels:
+    """The three middle slices."""
+    x, y, z = (n // 2 for n in volume.shape)
+    sx, sy, sz = spacing_mm
     return [
-        "<h2>Calibration of the samples</h2><p>Left: below the diagonal samples are too sure of themselves. Right: a U "
-        "says the same, a slope that they lie to one side.</p>",
-        f'<div class="plots">{plots.reliability(curves)}{plots.ranks(ranks)}</div>',
+        ("axial", _uri(draw(volume[:, :, z]), (sx, sy))),
+        ("coronal", _uri(draw(volume[:, y]), (sx, sz))),
+        ("sagittal", _uri(draw(volume[x]), (sy, sz))),
     ]
 
 
-def _case(shown: Shown, case: Mapping[str, Any]) -> list[str]:
-    parts = [f"<h2>{escape(shown.id)}</h2>", _worse(case["methods"]), _table(table.rows(case["methods"]))]
-    parts.append(_table(table.rows(case["methods"], columns=table.ANATOMY)))
-    if case.get("calibration"):
-        parts.append(f"<p>{escape(table.said(case['calibration']))}</p>")
-    parts += [_row(name, panels) for name, panels in shown.rows]
-    worst = "".join(_row("", panels) for panels in shown.worst)
-    parts.append(f'<h3>Worst axial slices of {escape(shown.subject)}</h3><div class="worst">{worst}</div>')
-    return parts
+def _projections(hu: FloatArray, spacing_mm: Sequence[float]) -> Panels:
+    """Bone (maximum intensity) and X-ray, from the front and the side."""
+    sx, sy, sz = spacing_mm
+    mu = attenuation(hu)
+    return [
+        ("bone, front", _uri(window(hu.max(axis=1), BONE), (sx, sz))),
+        ("bone, side", _uri(window(hu.max(axis=0), BONE), (sy, sz))),
+        ("X-ray, front", _uri(window(mu.sum(axis=1) * sy, (0.0, 6.0)), (sx, sz))),
+        ("X-ray, side", _uri(window(mu.sum(axis=0) * sx, (0.0, 9.0)), (sy, sz))),
+    ]
 
 
-def _worse(methods: Mapping[str, Any]) -> str:
-    return "".join(f"<p>{escape(line.removeprefix('- '))}</p>" for line in card.worse(methods) if line)
+def _worst(case: Case, estimate: FloatArray) -> list[Panels]:
+    """The axial slices with the largest mean error in the body, apart from each other: truth, synthesis, difference."""
+    error = np.where(case.body, estimate - case.truth, np.float32(0))
+    body = case.body.sum(axis=(0, 1))
+    each = np.abs(error).sum(axis=(0, 1), dtype=np.float64) / np.maximum(body, 1)
+    each[body < 0.1 * max(int(body.max()), 1)] = 0
+    sx, sy, sz = case.grid.spacing_mm
+    apart = max(1, round(APART_MM / sz))
+    worst: list[Panels] = []
+    while len(worst) < WORST and each.any():
+        k = int(np.argmax(each))
+        mm = case.grid.index_to_mm[2, 2] * k + case.grid.index_to_mm[2, 3]
+        pictures = {
+            f"truth, z {mm:+.0f} mm": _wide(case.truth[:, :, k]),
+            "synthesis": _wide(estimate[:, :, k]),
+            f"difference, mean {each[k]:.0f} HU": diverging(error[:, :, k]),
+        }
+        worst.append([(caption, _uri(pixels, (sx, sy))) for caption, pixels in pictures.items()])
+        each[max(0, k - apart) : k + apart + 1] = 0
+    return worst
 
 
-def _row(name: str, panels: pictures.Panels) -> str:
-    label = f"<b>{escape(name)}</b>" if name else ""
-    return f'<div class="row">{label}{"".join(_figure(name, *panel) for panel in panels)}</div>'
+def _wide(plane: FloatArray) -> Pixels:
+    return window(plane, WIDE)
 
 
-def _figure(name: str, caption: str, uri: str) -> str:
-    text = escape(caption)
-    return f'<figure><img src="{uri}" alt="{escape(name)} {text}"><figcaption>{text}</figcaption></figure>'
+def _uri(plane: Pixels, pitch_mm: tuple[float, float]) -> str:
+    """(across, up) or (across, up, colour) grey levels as they are looked at, in true proportions, as a data URI."""
+    from PIL import Image
 
-
-def _table(lines: Sequence[str]) -> str:
-    """A Markdown table as HTML."""
-    cells = [[escape(part.strip()) for part in line.strip().strip("|").split("|")] for line in lines]
-    head = "".join(f"<th>{text}</th>" for text in cells[0])
-    body = "".join("<tr>" + "".join(f"<td>{text}</td>" for text in row) + "</tr>" for row in cells[2:])
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    turned = plane[::-1, ::-1].swapaxes(0, 1) if plane.ndim == 3 else facing(plane)
+    picture = Image.fromarray(np.ascontiguousarray(turned))
+    across, up = pitch_mm
+    if abs(across / up - 1) > 0.01:
+        finest = min(pitch_mm)
+        picture = picture.resize(
+            (max(1, round(picture.width * across / finest)), max(1, round(picture.height * up / finest)))
+        )
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()

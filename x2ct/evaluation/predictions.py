@@ -16,9 +16,16 @@ from x2ct.volumes.nifti import SUFFIXES as NIFTI_SUFFIXES
 
 FloatArray = npt.NDArray[np.float32]
 
-FRAMES = ("patient", "world")
+FRAMES = ("auto", "patient", "world")
+"""What predictions' affines lead to. "patient" mm have their origin in the middle of the case's grid, "world" mm are
+those of its CT file; "auto" is the one in which a prediction fills more of the grid, "patient" where both fill as much.
+"""
 LEAST_COVERED = 0.5
 """A prediction that fills less of the case's grid lies somewhere else, or is in another frame."""
+GROSS_MM = 10.0
+"""A prediction whose best match with the truth is moved by more than this is called misplaced."""
+
+_COARSE_MM = 5.0
 
 
 def find(folder: str | PathLike[str]) -> Path:
@@ -42,8 +49,7 @@ def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, li
     Args:
         folder: where they are.
         case: whose.
-        frame: what their affines lead to: "patient" mm, whose origin is the middle of the case's grid (as in what
-            `x2ct sample` writes), or the "world" mm of the case's CT file.
+        frame: what their affines lead to, one of `FRAMES`.
 
     Returns:
         HU on the case's grid, air where the file has nothing; None where there is no CASE.nii.gz.
@@ -64,7 +70,7 @@ def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, li
     return (read(alone[0], case, frame) if alone else None), [read(path, case, frame) for path in several]
 
 
-def read(path: Path, case: Case, frame: str = "patient") -> FloatArray:
+def read(path: Path, case: Case, frame: str = "auto") -> FloatArray:
     """One prediction, HU on the case's grid.
 
     Raises:
@@ -73,21 +79,59 @@ def read(path: Path, case: Case, frame: str = "patient") -> FloatArray:
     if frame not in FRAMES:
         raise InputError.of("frame", "value", found=frame, expected=" or ".join(FRAMES))
     volume = Volume.load(path)
-    to_patient = np.eye(4) if frame == "patient" else np.linalg.inv(case.to_world)
-    index_to_mm = to_patient @ volume.affine
-    covered = _covered(volume.shape, index_to_mm, case)
-    if covered < LEAST_COVERED:
-        other = FRAMES[1 - FRAMES.index(frame)]
+    tried = {"patient": volume.affine, "world": np.linalg.inv(case.to_world) @ volume.affine}
+    shares = {name: _covered(volume.shape, affine, case) for name, affine in tried.items()}
+    taken = max(shares, key=lambda name: shares[name]) if frame == "auto" else frame
+    index_to_mm = tried[taken]
+    if shares[taken] < LEAST_COVERED:
+        other = max(shares, key=lambda name: shares[name])
         raise InputError.of(
             path,
             "affine",
-            found=f"{covered:.0%} of the case's grid",
-            expected=f"at least {LEAST_COVERED:.0%} in {frame} mm",
-            hint=f"are its affines in {other} mm? --frame {other}",
+            found=f"{shares[taken]:.0%} of the case's grid",
+            expected=f"at least {LEAST_COVERED:.0%} in {taken} mm",
+            hint=f"are its affines in {other} mm? --frame {other}" if other != taken else "",
         )
     if volume.shape == case.grid.shape and np.allclose(index_to_mm, case.grid.index_to_mm, atol=1e-3):
         return volume.hu
     return resample_array(volume.hu, index_to_mm, case.grid)
+
+
+def misplacement(case: Case, estimate: npt.ArrayLike) -> tuple[float, float, float]:
+    """The shift along x, y and z, in mm, that the estimate (HU on the case's grid) has against the truth.
+
+    Where the cross-correlation of the two, on voxels of about 5 mm and by what is denser than air, is highest; to about
+    a voxel. A grid that shows the body's middle alone has little to tell it by.
+    """
+    steps = [max(1, round(_COARSE_MM / step)) for step in case.grid.spacing_mm]
+    truth, moved = (_density(np.asarray(hu, np.float32), steps) for hu in (case.truth, estimate))
+    shape = [2 * n for n in truth.shape]
+    product = np.fft.rfftn(moved, shape, (0, 1, 2)) * np.conj(np.fft.rfftn(truth, shape, (0, 1, 2)))
+    peak = np.unravel_index(int(np.argmax(np.fft.irfftn(product, shape, (0, 1, 2)))), shape)
+    signed = [int(at) if at < n else int(at) - 2 * n for at, n in zip(peak, truth.shape, strict=True)]
+    x, y, z = (at * step * mm for at, step, mm in zip(signed, steps, case.grid.spacing_mm, strict=True))
+    return x, y, z
+
+
+def misplaced(case: Case, name: str, estimate: npt.ArrayLike) -> str:
+    """A warning where an estimate is grossly misplaced, "" where it is not."""
+    shift = misplacement(case, estimate)
+    if float(np.linalg.norm(shift)) <= GROSS_MM:
+        return ""
+    ways = (("right", "left"), ("front", "back"), ("head", "feet"))
+    told = " and ".join(f"{abs(mm):.0f} mm to the {way[mm < 0]}" for mm, way in zip(shift, ways, strict=True) if mm)
+    return (
+        f"{case.id}: the {name} lies {told} of the CT, and its figures are those of a misplaced volume: "
+        "look at its affine, --frame and --centre"
+    )
+
+
+def _density(hu: FloatArray, steps: list[int]) -> FloatArray:
+    """Density above air, of water 1, averaged over blocks of voxels, its mean removed."""
+    cut = hu[tuple(slice(0, n - n % step) for n, step in zip(hu.shape, steps, strict=True))]
+    split = [size for n, step in zip(cut.shape, steps, strict=True) for size in (n // step, step)]
+    blocks = np.clip(cut / 1000 + 1, 0, 2).reshape(split).mean(axis=(1, 3, 5))
+    return np.asarray(blocks - blocks.mean(), np.float32)
 
 
 def _covered(shape: tuple[int, int, int], index_to_mm: npt.NDArray[np.float64], case: Case) -> float:

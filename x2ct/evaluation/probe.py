@@ -22,8 +22,8 @@ from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import BONE_HU
 from x2ct.evaluation.model import Model
 from x2ct.evaluation.plants import Finding, Gap, Nodule
+from x2ct.evaluation.table import Table
 from x2ct.geometry import attenuation, project
-from x2ct.report import markdown_table
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -100,15 +100,15 @@ def summarise(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def rows(summary: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The summary as a Markdown table."""
+def as_table(summary: Sequence[Mapping[str, Any]]) -> Table:
+    """The summary as a table."""
     columns = "planted", "in", "n", "shown", "of its HU", "CNR", "shown where nothing was planted", "there without it"
     lines: list[tuple[object, ...]] = []
     for row in summary:
         elsewhere = "-" if math.isnan(row["elsewhere"]) else f"{row['elsewhere']:.0%} of {row['elsewhere_sites']}"
         figures = f"{row['shown']:.0%}", f"{row['share']:.0%}", f"{row['cnr']:.1f}", elsewhere, f"{row['without']:.0%}"
         lines.append((row["kind"], row["method"], row["planted"], *figures))
-    return markdown_table(columns, lines, text=2)
+    return Table(columns, lines, text=2)
 
 
 def _kinds(case: Case) -> Iterator[list[_Site]]:

@@ -19,13 +19,13 @@ import numpy.typing as npt
 from x2ct import drr, output
 from x2ct import report as reports
 from x2ct.data import ShardSet
-from x2ct.data.prepare import find_cts
+from x2ct.data.prepare import PrepareOptions, find_cts
 from x2ct.drr import calibrated
 from x2ct.errors import InputError
 from x2ct.evaluation import anatomy, card, conditions, metrics, page, predictions, probe, protocol, table
 from x2ct.evaluation.baselines import Baselines
 from x2ct.evaluation.case import Case, make_case
-from x2ct.evaluation.job import FILES, EvaluateJob, check
+from x2ct.evaluation.job import FILES, PAGE, EvaluateJob, check
 from x2ct.evaluation.model import Model
 from x2ct.geometry import Geometry
 from x2ct.grid import Grid
@@ -46,11 +46,13 @@ class Evaluation:
         table: the whole report, JSON data.
         failures: (what, one line) of each CT or prediction that could not be used.
         files: what was written.
+        warnings: what makes the figures less trustworthy, one line each.
     """
 
     table: dict[str, Any]
     failures: tuple[tuple[str, str], ...]
     files: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
         """The table for JSON, in which what is undefined or infinite is null."""
@@ -68,10 +70,12 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
     Raises:
         InputError: an input can't be used, or none of the cases can. A CT or prediction that can't be used while others
             can is one of `failures`.
+        MissingRuntimeError: a page is to be written, and the extra `report` is not installed.
     """
     say, step = stage or (lambda _: None), progress or (lambda *_: None)
     check(job)
     sources = _sources(job)
+    options = PrepareOptions(job.centre, keep_couch=job.keep_couch)
     say("loading")
     judge = _Judge.of(job, sources, step)
     results: list[dict[str, Any]] = []
@@ -86,7 +90,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
 
         now("reading")
         try:
-            case = make_case(path, judge.grid, judge.geometry, threads=job.threads)
+            case = make_case(path, judge.grid, judge.geometry, options=options, threads=job.threads)
             result, seen = judge.case(case, path, now)
         except InputError as error:
             if isinstance(error, _NotATestPerson):
@@ -94,14 +98,15 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
             failures.append((name, " ".join(str(error).split())))
             continue
         results.append(result)
-        shown.append(seen)
-        written = _write(job.output, _table(job, judge, results, failures), shown)
+        if seen is not None:
+            shown.append(seen)
+        written = _write(job, _table(job, judge, results, failures), shown)
     if not results:
         raise InputError.of(job.data, "cases", found=f"none usable, first: {failures[0][1]}", expected="at least one")
     found = _table(job, judge, results, failures)
-    written = _write(job.output, found, shown)
+    written = _write(job, found, shown)
     step(len(sources), len(sources), "")
-    return Evaluation(found, tuple(failures), written)
+    return Evaluation(found, tuple(failures), written, tuple(found["warnings"]))
 
 
 class _NotATestPerson(InputError):
@@ -145,14 +150,14 @@ class _Judge:
         folder = predictions.find(job.predictions) if job.predictions is not None else None
         return cls(job, model, folder, fitted, training, grid, geometry, window)
 
-    def case(self, case: Case, path: Path, now: Say) -> tuple[dict[str, Any], page.Shown]:
-        """One case's part of the table, and what the page shows of it."""
+    def case(self, case: Case, path: Path, now: Say) -> tuple[dict[str, Any], page.Shown | None]:
+        """One case's part of the table, and what the page shows of it, where there is to be one."""
         threads = self.job.threads
         if self.baselines is not None:
             _refuse_training_people(self.baselines.includes(case.xrays), path)
         if self.job.xrays is not None:
             images = {view.name: image for view, image in zip(case.geometry.views, case.xrays, strict=True)}
-            drr.save(self.job.xrays / case.id, images, case.geometry)
+            drr.save(self.job.xrays / case.id, images, case.placed)
         methods: dict[str, FloatArray] = {}
         samples: list[FloatArray] = []
         if self.predictions is not None:
@@ -170,9 +175,13 @@ class _Judge:
         result = protocol.evaluate(
             case, methods, samples, self.window, threads, self.model.stride if self.model else anatomy.STRIDE
         )
+        if self.predictions is not None:
+            judged = {**methods, **({"mean of its samples": protocol.mean_of(samples)} if samples else {})}
+            lines = [predictions.misplaced(case, name, volume) for name, volume in judged.items()]
+            result["warnings"] = [line for line in lines if line]
         if self.baselines is not None:
             result["nearest"] = self.baselines.nearest_id(case.xrays)
-        seen = page.show(case, methods, samples, self.window)
+        seen = page.show(case, methods, samples, self.window) if self.job.page else None
         if self.model is not None and self.job.conditions:
             wanted = conditions.named(self.job.conditions)
             told = self.window
@@ -196,6 +205,7 @@ def _table(
         "geometry": judge.geometry.to_json(),
         "baselines": {"people": list(base.ids), "penalty": base.penalty} if base else None,
         "versions": reports.versions(),
+        "warnings": [line for result in results for line in result.get("warnings", [])],
         "failures": [{"case": name, "reason": reason} for name, reason in failures],
     }
     found = table.summarise(results, facts)
@@ -204,17 +214,16 @@ def _table(
     return found
 
 
-def _write(folder: Path, found: Mapping[str, Any], shown: list[page.Shown]) -> tuple[Path, ...]:
+def _write(job: EvaluateJob, found: Mapping[str, Any], shown: list[page.Shown]) -> tuple[Path, ...]:
     """The report's files, each whole; NaN and infinity become null in JSON."""
     content = (
         json.dumps(_plain(found), indent=1, allow_nan=False) + "\n",
         table.to_csv(found),
-        card.report(found),
         card.card(found),
-        page.html(found, shown),
+        card.report(found),
     )
-    files = zip(FILES, content, strict=True)
-    return tuple(output.write_atomically(folder / name, text.encode()) for name, text in files)
+    texts = dict(zip(FILES, content, strict=True)) | ({PAGE: page.html(found, shown)} if job.page else {})
+    return tuple(output.write_atomically(job.output / name, text.encode()) for name, text in texts.items())
 
 
 def _sources(job: EvaluateJob) -> dict[str, Path]:

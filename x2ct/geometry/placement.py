@@ -9,11 +9,14 @@ frontal one.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
+from x2ct.fields import Json
 
 FloatArray = npt.NDArray[np.float64]
 Vector = tuple[float, float, float]
@@ -77,6 +80,46 @@ def cone_matrix(
     # w = depth / SOD: 1 at the isocentre, 0 at the source.
     rows = np.stack([larger * along_u / spacing_mm[1], larger * along_v / spacing_mm[0], -to_source / sod_mm])
     return _seen_at_middle(rows, shape, isocentre_mm)
+
+
+def described(
+    name: str, matrix: FloatArray, shape: tuple[int, int], spacing_mm: tuple[float, float]
+) -> dict[str, Json] | None:
+    """The words by which a geometry file describes a view: the inverse of `parallel_matrix` and `cone_matrix`.
+
+    Returns:
+        The fields beside name, shape and spacing_mm, defaults left out; None where no words of at most six decimals
+        give exactly this matrix.
+    """
+    depth = float(np.linalg.norm(matrix[2, :3]))
+    detector: dict[str, Any] = {"shape": shape, "spacing_mm": spacing_mm}
+    beam: dict[str, Json] = {"beam": "cone" if depth else "parallel"}
+    if depth:
+        to_source, sod = -matrix[2, :3] / depth, 1 / depth
+        across = matrix[0, :3] - (matrix[0, :3] @ to_source) * to_source
+        beam |= {"sod_mm": _short(sod), "sdd_mm": _short(float(np.linalg.norm(across)) * spacing_mm[1] * sod)}
+        isocentre = -np.linalg.solve(matrix[:, :3], matrix[:, 3]) - sod * to_source
+    else:
+        to_source = np.cross(matrix[0, :3], matrix[1, :3]) * spacing_mm[0] * spacing_mm[1]
+        middle = (np.array(shape[::-1]) - 1) / 2
+        isocentre = np.linalg.pinv(matrix[:2, :3]) @ (middle - matrix[:2, 3])
+    point = tuple(_short(float(mm)) for mm in isocentre)
+    for side in (1, -1):  # a parallel beam's source may stand on either
+        x, y, z = side * to_source
+        tilt = _short(math.degrees(math.asin(min(1.0, max(-1.0, z)))))
+        for angle in (ANGLES_DEG.get(name), _short(math.degrees(math.atan2(x, y)))):
+            words = beam | ({} if ANGLES_DEG.get(name) == angle else {"angle_deg": angle})
+            words |= ({"tilt_deg": tilt} if tilt else {}) | ({"isocentre_mm": list(point)} if any(point) else {})
+            lengths = {key: beam[key] for key in ("sod_mm", "sdd_mm") if key in beam}
+            make: Any = cone_matrix if depth else parallel_matrix
+            with suppress(InputError):  # no such distances, or no angle
+                if np.array_equal(make(name, angle, tilt, isocentre_mm=point, **lengths, **detector), matrix):
+                    return words
+    return None
+
+
+def _short(value: float) -> float:
+    return round(value, 6) + 0.0  # not -0
 
 
 def _angle(name: str, angle_deg: float | None) -> float:

@@ -8,15 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from x2ct import output
 from x2ct.errors import InputError
 from x2ct.fields import Fields, Json, parse
-from x2ct.geometry.placement import Vector, named
+from x2ct.geometry.placement import FloatArray, Vector, named
 from x2ct.geometry.view import DEFAULT_SDD_MM, DEFAULT_SHAPE, DEFAULT_SOD_MM, DEFAULT_SPACING_MM, View
 
 SCHEMA = 1
 
 _MOST_VIEWS = 64
+_FAR_MM = 1e6
 _LARGEST_FILE = 1 << 20  # bytes
 
 
@@ -24,11 +27,17 @@ _LARGEST_FILE = 1 << 20  # bytes
 class Geometry:
     """The views of one study, each under its own name.
 
+    Attributes:
+        views: one or more.
+        origin_world_mm: where the origin of patient mm lies in the world mm (RAS+) of the CT that the X-rays were
+            projected from; None where there is no such CT. The axes of patient mm and of world mm are parallel.
+
     Raises:
         InputError: no view, or two of the same name.
     """
 
     views: tuple[View, ...]
+    origin_world_mm: Vector | None = None
 
     def __post_init__(self) -> None:
         names = [view.name for view in self.views]
@@ -90,9 +99,17 @@ class Geometry:
                 return view
         raise InputError.of("geometry", "view", found=name, expected=" or ".join(view.name for view in self.views))
 
-    def to_json(self) -> dict[str, Json]:
-        """The geometry as a geometry file's object."""
-        return {"schema": SCHEMA, "views": [view.to_json() for view in self.views]}
+    @property
+    def to_world(self) -> FloatArray:
+        """4x4, patient mm to world mm; the identity where there is no CT."""
+        matrix = np.eye(4)
+        matrix[:3, 3] = self.origin_world_mm or 0.0
+        return matrix
+
+    def to_json(self, *, readable: bool = False) -> dict[str, Json]:
+        """The geometry as a geometry file's object; see `View.to_json`."""
+        placed: dict[str, Json] = {"origin_world_mm": list(self.origin_world_mm)} if self.origin_world_mm else {}
+        return {"schema": SCHEMA, **placed, "views": [view.to_json(readable=readable) for view in self.views]}
 
     @classmethod
     def from_json(cls, data: Json | Fields, source: str | os.PathLike[str] = "geometry") -> Geometry:
@@ -107,12 +124,16 @@ class Geometry:
         """
         fields = data if isinstance(data, Fields) else Fields(Path(source), data)
         fields.integer("schema", SCHEMA, SCHEMA)
+        origin = None
+        if "origin_world_mm" in fields:
+            x, y, z = fields.numbers("origin_world_mm", 3, 3, -_FAR_MM, _FAR_MM)
+            origin = x, y, z
         views = tuple(View.from_json(section) for section in fields.sections("views", 1, _MOST_VIEWS))
         fields.close()
         names = [view.name for view in views]
         if len(set(names)) != len(names):
             fields.fail("views", found=", ".join(names), expected="a name of its own for each view")
-        return cls(views)
+        return cls(views, origin)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Geometry:
@@ -133,9 +154,9 @@ class Geometry:
         return cls.from_json(parse(file, data))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a geometry file; it appears complete or not at all.
+        """Write a geometry file, readable where it can be; it appears complete or not at all.
 
         Raises:
             X2CTError: the file can't be written.
         """
-        output.write_atomically(path, (json.dumps(self.to_json(), indent=1) + "\n").encode())
+        output.write_atomically(path, (json.dumps(self.to_json(readable=True), indent=1) + "\n").encode())

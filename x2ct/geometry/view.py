@@ -11,7 +11,15 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.fields import Fields, Json
-from x2ct.geometry.placement import MOST_PIXELS, FloatArray, Vector, cone_matrix, magnification, parallel_matrix
+from x2ct.geometry.placement import (
+    MOST_PIXELS,
+    FloatArray,
+    Vector,
+    cone_matrix,
+    described,
+    magnification,
+    parallel_matrix,
+)
 from x2ct.geometry.viewfields import read_view
 
 DEFAULT_SHAPE = (352, 352)
@@ -218,13 +226,19 @@ class View:
 
     # ---------------------------------------------------------------------------------------------- JSON
 
-    def to_json(self) -> dict[str, Json]:
-        """The view as one object of a geometry file."""
+    def to_json(self, *, readable: bool = False) -> dict[str, Json]:
+        """The view as one object of a geometry file.
+
+        Args:
+            readable: describe it by beam, distances and angle where that gives exactly its matrix, which is not written
+                then.
+        """
+        words = described(self.name, self.matrix, self.shape, self.spacing_mm) if readable else None
         return {
             "name": self.name,
             "shape": list(self.shape),
             "spacing_mm": list(self.spacing_mm),
-            "matrix": [[float(value) for value in row] for row in self.matrix],
+            **(words or {"matrix": [[float(value) for value in row] for row in self.matrix]}),
         }
 
     @classmethod

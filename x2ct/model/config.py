@@ -77,9 +77,6 @@ class ModelConfig:
     reference_p99: float = 6.0
 
     def __post_init__(self) -> None:
-        lists = ("channels", "blocks", "blocks_up", "lift_channels", "lift_blocks", "lift_blocks_up")
-        for name in (*lists, "encoder_channels", "detector"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         for widths, counts in (("channels", "blocks"), ("lift_channels", "lift_blocks")):
             pair = getattr(self, widths), getattr(self, counts)
             if not pair[0] or len(pair[0]) != len(pair[1]):

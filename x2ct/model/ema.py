@@ -34,9 +34,17 @@ class PowerEMA:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the parameters after step `step` (1 for the first): beta = (1 - 1/step)^(gamma + 1)."""
-        beta = math.pow(1 - 1 / step, self.gamma + 1)
+        self.move(model, self.weight(step))
+
+    def weight(self, step: int) -> float:
+        """Return the share that the parameters after step `step` have in the average, 1 - beta."""
+        return 1 - math.pow(1 - 1 / step, self.gamma + 1)
+
+    @torch.no_grad()
+    def move(self, model: nn.Module, weight: float | Tensor) -> None:
+        """Move the average towards the parameters by `weight`, a number or a tensor without axes."""
         for name, value in model.named_parameters():
-            self.shadow[name].lerp_(value.detach(), 1 - beta)
+            self.shadow[name].lerp_(value.detach(), weight)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:

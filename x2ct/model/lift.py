@@ -16,6 +16,12 @@ WAVELENGTHS = (6.4, 3.2, 1.6, 0.8)
 """Of the coordinates' Fourier features, in coordinate units (100 mm): from twice the grid to a rib and its gap."""
 
 
+def detector_pixels(detector: tuple[int, int]) -> Tensor:
+    """Return a detector's (rows, columns) as `sample_view` takes them: [1, 2, 1], columns first."""
+    rows, columns = detector
+    return torch.tensor([columns, rows], dtype=torch.float32).reshape(1, 2, 1)
+
+
 class Lift(nn.Module):
     """Samples each view's features where its projection matrix puts each cell, and reasons about them in 3D once.
 
@@ -23,9 +29,12 @@ class Lift(nn.Module):
     of the volume.
     """
 
+    pixels: Tensor
+
     def __init__(self, config: ModelConfig, features: int) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("pixels", detector_pixels(config.detector), persistent=False)
         # Per view: the features and whether the cell is seen. Then the patch's coordinates, and a constant.
         inputs = config.views * (features + 1) + 3 * (1 + 2 * len(WAVELENGTHS)) + 1
         width, hidden = config.lift_channels[0], 2 * config.lift_channels[0]
@@ -57,7 +66,7 @@ class Lift(nn.Module):
         points = torch.cat([cells * 100.0, torch.ones_like(cells[:, :1])], 1)
         views = []
         for view in range(self.config.views):
-            sampled, seen = sample_view(features[:, view], P[:, view], points, self.config.detector)
+            sampled, seen = sample_view(features[:, view], P[:, view], points, self.pixels)
             mask = seen * valid[:, view].reshape(-1, 1, 1, 1, 1)
             views.append(torch.cat([sampled * mask, mask], 1))
         parts = list(views)
@@ -74,9 +83,7 @@ class Lift(nn.Module):
         return self.out(x), self.sketcher(x)
 
 
-def sample_view(
-    features: Tensor, projection: Tensor, points: Tensor, detector: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def sample_view(features: Tensor, projection: Tensor, points: Tensor, detector: Tensor) -> tuple[Tensor, Tensor]:
     """Bilinear samples of one view's features where points are seen, and 1 where they fall on the detector.
 
     Always in float32, also under autocast: bfloat16 has 8 bits for a pixel's position, and a detector has 352 pixels.
@@ -85,25 +92,21 @@ def sample_view(
         features: [N, C, h, w], of all the detector.
         projection: [N, 3, 4], patient mm to pixels of the detector.
         points: [N, 4, x, y, z], homogeneous patient mm.
-        detector: rows and columns.
+        detector: [1, 2, 1] float32, columns and rows, on the points' device: a CUDA graph can't copy it from the host.
 
     Returns:
         [N, C, x, y, z] and [N, 1, x, y, z].
     """
     device = points.device.type
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-        return _sample_view(features.float(), projection.float(), points.float(), detector)
+        return _sample_view(features.float(), projection.float(), points.float(), detector.float())
 
 
-def _sample_view(
-    features: Tensor, projection: Tensor, points: Tensor, detector: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
+def _sample_view(features: Tensor, projection: Tensor, points: Tensor, detector: Tensor) -> tuple[Tensor, Tensor]:
     projected = torch.matmul(projection, points.flatten(2))
     pixels = projected[:, :2] / projected[:, 2:]
     # Pixel centres are integers; grid_sample's -1 and 1 are the image's outer edges (align_corners=False).
-    height, width = detector
-    sides = torch.tensor([width, height], dtype=pixels.dtype, device=pixels.device).reshape(1, 2, 1)
-    grid = (pixels + 0.5) * (2.0 / sides) - 1.0
+    grid = (pixels + 0.5) * (2.0 / detector) - 1.0
     seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
     # GridSample is two-dimensional at opset 18: the points become one row of an image.
     sampled = functional.grid_sample(

@@ -14,15 +14,18 @@ from torch.nn import functional
 
 from x2ct.model.config import ModelConfig
 from x2ct.model.denoiser import NoiseEmbedding
-from x2ct.model.lift import sample_view
+from x2ct.model.lift import detector_pixels, sample_view
 
 
 class RayLift(nn.Module):
     """Each view's pixels where its rays pass, and the coordinate along z; nothing learned."""
 
+    pixels: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("pixels", detector_pixels(config.detector), persistent=False)
 
     def forward(self, features: Tensor, P: Tensor, coords: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """The condition of one patch; arguments as `Lift.forward` has them.
@@ -35,7 +38,7 @@ class RayLift(nn.Module):
         points = torch.cat([coords * 100.0, torch.ones_like(height)], 1)
         parts = []
         for view in range(self.config.views):
-            sampled, seen = sample_view(features[:, view], P[:, view], points, self.config.detector)
+            sampled, seen = sample_view(features[:, view], P[:, view], points, self.pixels)
             parts.append(sampled * seen * valid[:, view].reshape(-1, 1, 1, 1, 1))
         return torch.cat([*parts, height], 1), height * 0.0
 

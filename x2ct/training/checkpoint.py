@@ -49,7 +49,11 @@ class State:
 
 
 def save(state: State, folder: Path) -> None:
-    """Write the whole state; a kill at any moment leaves the old checkpoint or the new one."""
+    """Write the whole state; a kill at any moment leaves the old checkpoint or the new one.
+
+    Raises:
+        X2CTError: the write failed, such as on a full disk; the checkpoint that was there is still there, whole.
+    """
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
@@ -61,7 +65,11 @@ def save(state: State, folder: Path) -> None:
 
 
 def save_best(state: State, folder: Path) -> None:
-    """Write the first average alone, beside the checkpoint: the best so far by its validation loss."""
+    """Write the first average alone, beside the checkpoint: the best so far by its validation loss.
+
+    Raises:
+        X2CTError: see `save`.
+    """
     average = state.averages[0]
     prefix = f"ema{average.relative_width:g}."
     _write(folder / BEST_FILE, {f"{prefix}{name}": value for name, value in average.state().items()}, state)
@@ -75,7 +83,14 @@ def _write(path: Path, tensors: dict[str, Tensor], state: State) -> None:
         "config": json.dumps(state.config.to_json()),
     }
     content = {name: value.contiguous().cpu() for name, value in tensors.items()}
-    write_beside(path, lambda part: save_file(content, part, metadata))
+
+    def write(part: Path) -> None:
+        try:
+            save_file(content, part, metadata)
+        except SafetensorError as error:  # what the system says of a write is in its text alone
+            raise OSError(str(error).rpartition("I/O error: ")[2]) from error
+
+    write_beside(path, write)
 
 
 def restore(state: State, folder: Path) -> None:

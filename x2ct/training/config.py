@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from x2ct.data.augment import AugmentConfig
 from x2ct.errors import InputError
@@ -16,6 +18,7 @@ from x2ct.grid import Grid
 from x2ct.intensity import Intensity
 from x2ct.model import ModelConfig
 from x2ct.output import write_atomically
+from x2ct.textfiles import decode_json
 
 CONFIG_FILE = "config.json"
 
@@ -66,8 +69,6 @@ class PatchConfig:
     schedule: str = "stochastic"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(self.sizes))
-        object.__setattr__(self, "probabilities", tuple(self.probabilities))
         if len(self.sizes) != len(self.probabilities) or abs(sum(self.probabilities) - 1) > 1e-6:
             raise InputError.of(
                 "train config",
@@ -121,10 +122,6 @@ class OptimConfig:
     denoiser_only: bool = False
     sketch_weight: float = 1.0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        object.__setattr__(self, "ema", tuple(self.ema))
-
     def share(self, step: int, progress: float) -> float:
         """Return the share of the learning rates at a step and at a progress of the run from 0 to 1.
 
@@ -164,6 +161,7 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints.
         checkpoint_minutes: a checkpoint is also written so many minutes after the last; 0 for none by the clock.
         validate_every: steps between validations.
+        parent: the bundle that the weights came from, as `x2ct.export.starting_point` describes it; {} for none.
     """
 
     name: str = "model"
@@ -188,18 +186,15 @@ class TrainConfig:
     checkpoint_every: int = 250
     checkpoint_minutes: float = 0.0
     validate_every: int = 500
+    parent: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.steps <= 0 and self.minutes <= 0:
             found = f"{self.steps} and {self.minutes:g}"
             raise InputError.of("train config", "steps and minutes", found=found, expected="at least one above 0")
-        object.__setattr__(self, "detector_spacing_mm", tuple(self.detector_spacing_mm))
-        object.__setattr__(self, "regions", tuple(self.regions))
-        object.__setattr__(self, "turns", tuple(self.turns))
         if self.turns and (len(self.turns) != len(self.regions) or min(self.turns) < 1):
             found = f"{self.turns} for {self.regions}"
             raise InputError.of("train config", "turns", found=found, expected="one number from 1 on for each region")
-        object.__setattr__(self, "display_p99", tuple(self.display_p99))
         if self.model.sigma_max != self.diffusion.sigma_max:
             found = f"{self.model.sigma_max:g} and {self.diffusion.sigma_max:g}"
             raise InputError.of("train config", "sigma_max of model and diffusion", found=found, expected="one value")
@@ -220,13 +215,13 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any], source: str = "train config") -> TrainConfig:
-        """The configuration out of JSON values; fields that are not given keep their defaults.
+        """Return the configuration that JSON values describe; fields that are not given keep their defaults.
 
         Raises:
-            InputError: a field is unknown or has the wrong type; it is named.
+            InputError: a field is unknown, has the wrong type, or does not fit the others; it is named.
         """
-        config: TrainConfig = _build(cls, values, source)
-        return config
+        _check_known(values, cls().to_json(), source)
+        return decode_json(source, msgspec.json.encode(values), cls)
 
     def save(self, folder: Path) -> None:
         """Write config.json into the run's folder."""
@@ -241,31 +236,16 @@ class TrainConfig:
         """
         file = path / CONFIG_FILE if path.is_dir() else path
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            data = file.read_bytes()
+        except OSError as error:
             raise InputError.of(file, "file", found=error, expected="a JSON training configuration") from error
-        return cls.from_json(values, str(file))
+        return cls.from_json(decode_json(file, data, dict[str, Any]), str(file))
 
 
-def _build(cls: Any, values: Any, source: str) -> Any:
-    """A frozen dataclass, nested ones too, out of JSON values, each field checked against its type."""
-    if not isinstance(values, dict):
-        raise InputError.of(source, cls.__name__, found=type(values).__name__, expected="an object")
-    hints = typing.get_type_hints(cls)
-    unknown = set(values) - set(hints)
-    if unknown:
-        raise InputError.of(source, cls.__name__, found=f"unknown {sorted(unknown)}", expected=sorted(hints))
-    arguments = {}
+def _check_known(values: Mapping[str, Any], known: Mapping[str, Any], source: str, where: str = "config") -> None:
+    """Raise InputError for a field that the configuration does not have, at any depth."""
     for name, value in values.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            arguments[name] = _build(hint, value, source)
-        elif typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
-            arguments[name] = tuple(value)
-        elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-            arguments[name] = float(value)
-        elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-            arguments[name] = value
-        else:
-            raise InputError.of(source, name, found=repr(value), expected=hint)
-    return cls(**arguments)
+        if name not in known:
+            raise InputError.unknown(source, where, found=name, known=known, expected=", ".join(known))
+        if isinstance(value, Mapping) and isinstance(known[name], Mapping) and known[name]:  # an empty one is free
+            _check_known(value, known[name], source, name)

@@ -1,4 +1,4 @@
-"""A training step as one CUDA graph: some thousand kernel launches become one.
+"""A training step as one CUDA graph: some thousand kernel launches become one (`loop.RecordedStep`).
 
 Not run on a GPU so far. What a CPU can show is tested: which calls run as they are and which are recorded, that replays
 read the latest inputs, and that a failed recording costs nothing but speed.

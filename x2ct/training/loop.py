@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
 from x2ct.training import checkpoint
 from x2ct.training.config import TrainConfig
+from x2ct.training.cudagraph import captured, cut
 from x2ct.training.heap import keep_freed_memory
 from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.monitor import Monitor
@@ -74,6 +76,7 @@ def train(
     init: Mapping[str, Tensor] | None = None,
     device: str = "auto",
     threads: int = 0,
+    recorded: bool = False,
     progress: ProgressCallback | None = None,
 ) -> TrainResult:
     """Train a model on shards, or go on with a run.
@@ -93,6 +96,7 @@ def train(
             (`runs.starting_weights`) or a bundle's (`x2ct.export.starting_point`).
         device: "auto", "cpu" or "cuda[:N]".
         threads: PyTorch's CPU threads; 0 leaves its default.
+        recorded: take steps from a CUDA graph, on a GPU. Not tried on one so far; see `x2ct.training.cudagraph`.
         progress: called after each step; an exception in it stops the run, its last checkpoint stays.
 
     Raises:
@@ -135,12 +139,13 @@ def train(
         workers=config.workers if target.type == "cpu" else 0,
         device=target,
     )
+    take_step = RecordedStep(state, coords) if recorded and target.type == "cuda" else None
     meter = WorkMeter(target, torch.bfloat16 if config.autocast else torch.float32)
     started, before = time.monotonic(), state.seconds
     saved = started
     with pool, Monitor(run_dir, state.step, meter) as monitor, _finish_on_signal() as caught:
         while state.progress < 1 and not caught:
-            loss = train_step(state, pool, shard_set.grid, coords, meter)
+            loss = train_step(state, pool, shard_set.grid, coords, meter, take_step)
             state.seconds = before + time.monotonic() - started
             state.progress = config.progress(state.step, state.seconds)
             monitor.step(state, loss)
@@ -200,10 +205,18 @@ def new_state(config: TrainConfig, device: torch.device) -> checkpoint.State:
     return checkpoint.State(config, model, Optimizer(model, config.optim), averages)
 
 
-def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Tensor, meter: WorkMeter) -> float:
-    """Take one optimiser step at the state's progress; return the loss per voxel."""
+def train_step(
+    state: checkpoint.State,
+    pool: StudyPool,
+    grid: Grid,
+    coords: Tensor,
+    meter: WorkMeter,
+    recorded: RecordedStep | None = None,
+) -> float:
+    """Take one optimiser step at the state's progress, `recorded` or as it is; return the loss per voxel."""
     config = state.config
     total = 0.0
+    draws: list[Draw] = []
     for turn in range(config.optim.accumulate):
         study, rng = pool.draw(state.step * config.optim.accumulate + turn)
         seed = int(rng.integers(2**62))
@@ -214,9 +227,14 @@ def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Ten
             return study_loss(state.model, study, patches, config, coords, generator) / config.optim.accumulate
 
         meter.add(len(patches) * math.prod(patches[0].shape), forward)
+        if recorded is not None:
+            draws.append(Draw.of(study, patches, config, coords.device, torch.Generator().manual_seed(seed)))
+            continue
         loss = forward()
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
+    if recorded is not None:
+        return recorded.take(draws)
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optim.clip)
     state.optimizer.step(config.optim.share(state.step, state.progress))
     state.model.normalize()
@@ -224,6 +242,81 @@ def train_step(state: checkpoint.State, pool: StudyPool, grid: Grid, coords: Ten
     for average in state.averages:
         average.update(state.model, state.step)
     return total
+
+
+class Draw(NamedTuple):
+    """What a loss is computed of, as tensors on the training's device."""
+
+    views: Tensor
+    valid: Tensor
+    projections: Tensor
+    x: Tensor  # the true volume [X, Y, Z], in the network's unit
+    origins: Tensor  # of N patches; int64 [N, 3]
+    sigma: Tensor  # [N]
+    noise: Tensor  # [N, 1, X, Y, Z]; its sides are the patches'
+
+    @classmethod
+    def of(
+        cls,
+        study: Study,
+        patches: list[Patch],
+        config: TrainConfig,
+        device: torch.device,
+        generator: torch.Generator,
+    ) -> Draw:
+        """Draw noise levels and noise for patches of a study."""
+        views, valid, projections = study_tensors([study], device)
+        x = interpolated(study.hu.to(device), config.intensity.hu, config.intensity.x)
+        origins = torch.tensor([patch.origin for patch in patches]).to(device)
+        sigma = draw_sigmas(len(patches), config.diffusion, generator).to(device)
+        noise = torch.randn((len(patches), 1, *patches[0].shape), generator=generator).to(device)
+        return cls(views, valid, projections, x, origins, sigma, noise)
+
+
+class RecordedStep:
+    """An optimiser step that reads all that changes from tensors, so that a CUDA graph can be made of it.
+
+    Args:
+        state: what is trained, in place.
+        coords: [3, X, Y, Z] of the grid.
+        record: makes the function that replays; `cudagraph.captured` unless a test gives another.
+    """
+
+    def __init__(
+        self, state: checkpoint.State, coords: Tensor, record: Callable[[Callable[..., Tensor]], Any] = captured
+    ) -> None:
+        self._state, self._coords, self._run = state, coords, record(self._step)
+
+    def take(self, draws: list[Draw]) -> float:
+        """Take one step; return the loss per voxel."""
+        state, device = self._state, self._coords.device
+        share = state.config.optim.share(state.step, state.progress)
+        state.step += 1
+        weights = [average.weight(state.step) for average in state.averages]
+        return float(
+            self._run(torch.tensor([share, *weights]).to(device), *(value for draw in draws for value in draw))
+        )
+
+    def _step(self, numbers: Tensor, *values: Tensor) -> Tensor:
+        """The share of the learning rate and the averages' weights; then the fields of each draw."""
+        state, config, width = self._state, self._state.config, len(Draw._fields)
+        total = torch.zeros((), device=numbers.device)
+        for first in range(0, len(values), width):
+            draw = Draw(*values[first : first + width])
+            sides = tuple(draw.noise.shape[2:])
+
+            def patches(volume: Tensor, stride: int, draw: Draw = draw, sides: tuple[int, ...] = sides) -> Tensor:
+                return cut(volume, draw.origins // stride, [side // stride for side in sides])
+
+            loss = draw_loss(state.model, draw, patches, config, self._coords) / config.optim.accumulate
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optim.clip)
+        state.optimizer.step(numbers[0])
+        state.model.normalize()
+        for number, average in enumerate(state.averages, 1):
+            average.move(state.model, numbers[number])
+        return total
 
 
 def study_loss(
@@ -238,18 +331,29 @@ def study_loss(
 
     The X-rays are encoded and lifted once, for the whole volume; each patch gets its part of the condition.
     """
-    device = coords.device
-    views, valid, projections = study_tensors([study], device)
-    x = interpolated(study.hu.to(device), config.intensity.hu, config.intensity.x)
-    truth = torch.stack([x[patch.slices] for patch in patches])[:, None]
-    sigma = draw_sigmas(len(patches), config.diffusion, generator).to(device)
-    noise = torch.randn(truth.shape, generator=generator).to(device)
-    with torch.autocast(device.type, torch.bfloat16) if config.autocast else nullcontext():
+
+    def cut_out(volume: Tensor, stride: int) -> Tensor:
+        return torch.cat([volume[(..., *patch.cells(stride))] for patch in patches])
+
+    return draw_loss(model, Draw.of(study, patches, config, coords.device, generator), cut_out, config, coords)
+
+
+def draw_loss(
+    model: X2CTModel,
+    draw: Draw,
+    cut_out: Callable[[Tensor, int], Tensor],
+    config: TrainConfig,
+    coords: Tensor,
+) -> Tensor:
+    """Return the loss of a draw; `cut_out` returns its patches of a volume [1, C, X, Y, Z] at a stride."""
+    views, valid, projections, x, _, sigma, noise = draw
+    truth = cut_out(x[None, None], 1)
+    with torch.autocast(coords.device.type, torch.bfloat16) if config.autocast else nullcontext():
         with torch.no_grad() if config.optim.denoiser_only else nullcontext():
             condition, sketch = model.condition(views, valid, projections, coords[None])
-        conditions = torch.cat([condition[(..., *patch.cells(config.model.stem))] for patch in patches])
+        conditions = cut_out(condition, config.model.stem)
         # The coarse prediction is the posterior mean by its own loss alone; the denoiser works about it as it is.
-        sketches = torch.cat([sketch.detach()[(..., *patch.slices)] for patch in patches])
+        sketches = cut_out(sketch.detach(), 1)
         noisy = truth + noise * sigma.reshape(-1, 1, 1, 1, 1)
         denoised = model.denoiser.denoise(noisy, sigma, conditions, sketches)
     loss = (edm_weight(sigma, config.model.sigma_data) * squared_error(denoised, truth, config)).mean()

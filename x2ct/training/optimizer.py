@@ -10,6 +10,7 @@ from torch import Tensor
 from x2ct.model import X2CTModel
 from x2ct.model.layers import MPConv, ToVoxels
 from x2ct.training.config import OptimConfig
+from x2ct.training.cudagraph import scaled_by
 
 FEWEST_INPUTS = 16
 """A convolution over fewer channels is a first layer, which Muon's authors leave to AdamW."""
@@ -17,6 +18,8 @@ FEWEST_INPUTS = 16
 
 class Optimizer:
     """PyTorch's AdamW and, where the configuration asks for it, PyTorch's Muon, behind one step.
+
+    On a GPU AdamW counts its steps there, so that a CUDA graph can record one.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's update by the nearest
     orthogonal one. A convolution's weight is the matrix [outputs, inputs * taps]; Muon works on a view of it. Its rate
@@ -34,7 +37,12 @@ class Optimizer:
         rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
         self._matrices = {weight: weight.detach().view(len(weight), -1) for weight in hidden}
         self._adamw = torch.optim.AdamW(
-            rest, lr=config.rate, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay
+            rest,
+            lr=config.rate,
+            betas=config.betas,
+            eps=1e-8,
+            weight_decay=config.weight_decay,
+            capturable=rest[0].is_cuda,
         )
         self._muon = None
         if hidden:
@@ -47,8 +55,21 @@ class Optimizer:
             )
         self._config = config
 
-    def step(self, share: float) -> None:
-        """Take one step with the gradients at hand, at `share` of the configured rates, and drop the gradients."""
+    def step(self, share: float | Tensor) -> None:
+        """Take one step with the gradients at hand, at `share` of the configured rates, and drop the gradients.
+
+        Args:
+            share: from 0 to 1; a tensor without axes where the step is recorded, and the share another at each replay.
+        """
+        if isinstance(share, Tensor):
+            with scaled_by(share, list(self._names)):
+                self._step(1.0)
+        else:
+            self._step(share)
+        for parameter in (*self._names, *self._matrices.values()):
+            parameter.grad = None
+
+    def _step(self, share: float) -> None:
         for group in self._adamw.param_groups:
             group["lr"] = share * self._config.rate
         self._adamw.step()
@@ -58,10 +79,6 @@ class Optimizer:
             for weight, matrix in self._matrices.items():
                 matrix.grad = None if weight.grad is None else weight.grad.reshape(matrix.shape)
             self._muon.step()  # type: ignore[no-untyped-call]
-        for parameter in self._names:
-            parameter.grad = None
-        for matrix in self._matrices.values():
-            matrix.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """The moments, each named "key.parameter" (references, not copies)."""
@@ -79,7 +96,8 @@ class Optimizer:
             for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
                 value = moments.get(f"{key}.{name}")
                 if value is not None:
-                    state[key] = value if key == "step" else value.to(parameter.device)
+                    # AdamW counts its steps on the CPU, unless it is to be recorded.
+                    state[key] = value if key == "step" and not parameter.is_cuda else value.to(parameter.device)
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         matrix = self._matrices.get(parameter)

@@ -100,7 +100,7 @@ def tune_files(
     check_target(Path(output))
     if report is not None:
         check_writable(report, (".json",))
-    opened = Bundle.load(Path(bundle))
+    opened = Bundle.load(bundle)
     tuned = tune(opened, ShardSet.open(shards), counts=counts or COUNTS, **options)
     store(tuned, opened, output)
     if report is not None:

@@ -1,4 +1,4 @@
-"""Which reader an X-ray's file is for: its first bytes say so, not its name."""
+"""Which reader an X-ray's file is for: its first bytes say so, not its name; but a NIfTI is named .nii or .nii.gz."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 from x2ct.errors import InputError
 from x2ct.xrays.dicompixels import lacks_preamble
-from x2ct.xrays.picture import Picture, read_jpeg, read_npy, read_png, read_tiff, unreadable
+from x2ct.xrays.picture import Picture, read_jpeg, read_nifti, read_npy, read_png, read_tiff, unreadable
 
-KINDS = "PNG, JPEG, TIFF, .npy or DICOM"
+KINDS = "PNG, JPEG, TIFF, .npy, NIfTI or DICOM"
 
 _MAGIC = {
     b"\x89PNG": read_png,
@@ -39,6 +39,8 @@ def read(source: Path, frame: int | None) -> Picture:
         raise unreadable(source, error) from error
     if not head:
         raise InputError.of(source, "file", found="an empty file", expected=f"an X-ray ({KINDS})")
+    if source.name.lower().endswith((".nii", ".nii.gz")):
+        return read_nifti(source, frame)
     if head[128:132] == b"DICM" or source.suffix.lower() in (".dcm", ".dicom") or lacks_preamble(head):
         from x2ct.xrays.dicomxray import read_dicom
 

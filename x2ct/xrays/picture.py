@@ -1,9 +1,11 @@
-"""One X-ray picture as a file holds it: PNG, JPEG, TIFF, NumPy. Sizes are checked in the header, before decoding."""
+"""One X-ray picture as a file holds it: PNG, JPEG, TIFF, NumPy, NIfTI. Sizes are checked before decoding."""
 
 from __future__ import annotations
 
+import io
+import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
+_NIFTI_REST = 2 << 20  # bytes of header, extensions and rest that are read beside the pixels
 
 COLOUR_SHARE = 1e-3  # of the pixels, that may be coloured (a stamp, an annotation) in a grey picture
 COLOUR_SPREAD = 8 / 255  # between the channels, from which on a pixel is coloured: JPEG leaves less in a grey one
@@ -79,8 +82,10 @@ class Picture:
 
 
 UPRIGHT = "The file does not say how the picture lies: head up, patient's right (front, in a lateral) at column 0."
+PLACED = "The header's affine says how the picture lies."
+FLAT = "The NIfTI says nothing of the patient's axes: the first axis was taken as the columns, the second as the rows."
 DENSE_KEY, DENSE_BRIGHT = "Dense tissue", "bright"
-"""What a PNG of `x2ct drr` says of itself, as a tEXt chunk."""
+"""What a PNG of `x2ct drr` says of itself, as a tEXt chunk; such a PNG's pHYs chunk is its pixel pitch."""
 LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are not in it."
 
 
@@ -166,6 +171,7 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
                     raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
                 tagged = image.info.get(DENSE_KEY) == DENSE_BRIGHT
+                across, down = image.info.get("dpi", (0, 0)) if tagged else (0, 0)
         except Image.DecompressionBombError as error:
             found, expected = "a picture past every limit", "at most 100 million pixels"
             raise InputError.of(source, "size", found=found, expected=expected) from error
@@ -175,7 +181,12 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
         values = grey(values, source)
     notes = (*((LOSSY,) if kind == "JPEG" else ()), *_lie_notes(turn))
     polarity = TAGGED if tagged else UNTOLD
-    return Picture(values.astype(np.float32), turns=(turn,) if turn else (), kind=kind, notes=notes, polarity=polarity)
+    # Of other pictures the resolution is that of a screen or printer.
+    spacing = (25.4 / down, 25.4 / across) if down > 0 and across > 0 else None
+    turns = (turn,) if turn else ()
+    return Picture(
+        values.astype(np.float32), turns=turns, spacing_mm=spacing, kind=kind, notes=notes, polarity=polarity
+    )
 
 
 def _lie_notes(turn: Turn) -> tuple[str, ...]:
@@ -276,6 +287,59 @@ def read_npy(source: Path, frame: int | None = None) -> Picture:
         )
     check_frame(source, "arrays", 1, frame)
     return from_array(values, source)
+
+
+def read_nifti(source: Path, frame: int | None = None) -> Picture:
+    """A NIfTI of one slice: floats are line integrals, integers display values.
+
+    Where one axis of the slice runs along the patient, the affine says how the picture lies. Otherwise axes are taken
+    as ITK and nnU-Net write pictures: the first is the columns, the second the rows from the top.
+
+    Raises:
+        InputError: damaged, more than one slice, colour, another kind of number, or past MAX_PIXELS.
+    """
+    import gzip
+    import zlib
+
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    zipped = source.name.lower().endswith(".gz")
+    try:
+        header = nib.load(source)
+        if not isinstance(header, nib.Nifti1Image):
+            raise InputError.of(source, "file", found=type(header).__name__, expected="a NIfTI of one slice")
+        axes = [axis for axis, size in enumerate(header.shape) if size > 1]
+        if len(axes) != 2 or max(axes) > 2:
+            found, hint = " x ".join(map(str, header.shape)), "`x2ct drr` makes X-rays of a CT"
+            raise InputError.of(source, "shape", found=found, expected="one slice", hint=hint)
+        check_frame(source, "slices", 1, frame)
+        check_size(source, header.shape[axes[1]], header.shape[axes[0]])
+        stored = header.get_data_dtype()
+        most = math.prod(map(int, header.shape)) * stored.itemsize + _NIFTI_REST
+        with gzip.open(source) if zipped else source.open("rb") as stream:  # to the end, where the checksum of a .gz is
+            image = type(header).from_stream(io.BytesIO(stream.read(most)))
+        values = np.asanyarray(image.dataobj).reshape([header.shape[axis] for axis in axes])
+        codes = [str(nib.aff2axcodes(image.affine)[axis]) for axis in axes]
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError) as error:
+        raise unreadable(source, error) from error
+    unit = {1: 1000.0, 2: 1.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7)
+    pitch = [float(image.header.get_zooms()[axis]) * (unit or math.nan) for axis in axes]
+    placed = bool(image.header["sform_code"] or image.header["qform_code"])
+    if placed and (codes[0] in "SI") != (codes[1] in "SI"):
+        notes: tuple[str, ...] = (PLACED,)
+        for axis, code in enumerate(codes):  # rows begin at the head, columns at the patient's right or front
+            values = np.flip(values, axis) if code in "SRA" else values
+    else:
+        notes, codes = (FLAT, UPRIGHT), ["", "I"]
+    if codes[1] in ("S", "I"):
+        values, pitch = values.T, pitch[::-1]
+    picture = from_array(values, source)
+    whole = all(math.isfinite(step) and step > 0 for step in pitch)
+    notes += () if whole else ("The NIfTI states no unit of length, so that its pixel spacing is not used.",)
+    kind, spacing = f"NIfTI, {stored}", (pitch[0], pitch[1]) if whole else None
+    return replace(picture, calibrated=stored.kind == "f", kind=kind, spacing_mm=spacing, notes=notes)
 
 
 def from_array(values: npt.NDArray[Any], source: str | Path) -> Picture:

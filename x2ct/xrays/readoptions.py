@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,76 @@ from x2ct.xrays.turn import Turn
 
 SPACING_MM = (0.01, 20.0)
 VALUES = ("display", "integrals")
+VIEWS = ("ap", "pa", "lateral")
 Spacing = float | tuple[float, float]
+Said = tuple[str | None, Any]
+"""A view, or None for every view, and what is said of it."""
+
+
+def _pitch(text: str) -> tuple[float, float]:
+    row, *column = (float(part) for part in text.split(","))
+    (across,) = column or [row]
+    return row, across
+
+
+def _yes(text: str) -> bool:
+    return {"yes": True, "no": False}[text]
+
+
+PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "spacing": (_pitch, "MM or ROW,COLUMN in mm"),
+    "rotate": (int, "a whole number"),
+    "flip": (str, "a word"),
+    "frame": (int, "a whole number"),
+    "sdd": (float, "a number"),
+    "sod": (float, "a number"),
+    "angle": (float, "a number"),
+    "invert": (_yes, "yes or no"),
+    "values": (str, "a word"),
+}
+"""How to parse the text of each option on one X-ray, which is a manifest's column too, and what that text is."""
+
+_OF_BEAM = {"sdd": "sdd_mm", "sod": "sod_mm", "angle": "angle_deg"}
+
+
+def parse_said(option: str, text: str) -> Said:
+    """Parse VALUE, which holds for every X-ray, or VIEW=VALUE, which holds for one.
+
+    Raises:
+        ValueError: an unknown view, or a value of another kind; its text says what was found and expected.
+    """
+    parse, expected = PARSERS[option]
+    view, equals, value = text.rpartition("=")
+    if equals and view not in VIEWS:
+        raise ValueError(f"found {view!r} before the equals sign, expected {' or '.join(VIEWS)}")
+    try:
+        return view or None, parse(value)
+    except (ValueError, KeyError):
+        raise ValueError(f"found {value!r}, expected {expected}") from None
+
+
+def said_of(views: Sequence[str], said: Mapping[str, Sequence[Said]]) -> dict[str, dict[str, Any]]:
+    """What is said of each view, by option; what is said of one view goes before what is said of all.
+
+    Args:
+        views: the names of the X-rays that there are.
+        said: by option, one of `PARSERS`.
+
+    Raises:
+        InputError: something is said of a view that isn't there, or twice of the same.
+    """
+    chosen: dict[str, dict[str, Any]] = {view: {} for view in views}
+    for key, pairs in said.items():
+        names = [name for name, _ in pairs]
+        for name in names:
+            if name is not None and name not in chosen:
+                raise InputError.of(f"--{key}", "view", found=name, expected=" or ".join(views) or "an X-ray")
+            if names.count(name) > 1:
+                raise InputError.of(f"--{key}", "options", found=f"{name or 'all views'} twice", expected="once")
+        for name, value in sorted(pairs, key=lambda pair: pair[0] is not None):
+            for view in views if name is None else (name,):
+                chosen[view][key] = value
+    return {view: values for view, values in chosen.items() if values}
 
 
 @dataclass(frozen=True)
@@ -56,47 +125,26 @@ class ReadOptions:
         mirror = (Turn.mirror(self.flip),) if self.flip is not None else ()
         return tuple(turn for turn in (Turn.rotation(self.rotate), *mirror) if turn)
 
-    @classmethod
-    def by_view(
-        cls, views: Sequence[str], said: Mapping[str, Sequence[tuple[str | None, Any]]]
-    ) -> dict[str, ReadOptions]:
-        """The options of each view of which anything was said, be it of all views or of one.
-
-        Args:
-            views: the names of the X-rays that there are.
-            said: by option (spacing, rotate, flip, frame, sdd, sod, angle, invert, values) pairs of a view, or None for
-                every view, and a value; what is said of one view goes before what is said of all.
+    def updated(self, said: Mapping[str, Any]) -> ReadOptions:
+        """These options with what is said of this view, by option, in place of their own.
 
         Raises:
-            InputError: something is said of a view that isn't there, or twice of the same, or can't be.
+            InputError: a value that can't be.
         """
-        chosen: dict[str, dict[str, Any]] = {view: {} for view in views}
-        for key, pairs in said.items():
-            names = [name for name, _ in pairs]
-            for name in names:
-                if name is not None and name not in chosen:
-                    raise InputError.of(f"--{key}", "view", found=name, expected=" or ".join(views) or "an X-ray")
-                if names.count(name) > 1:
-                    raise InputError.of(f"--{key}", "options", found=f"{name or 'all views'} twice", expected="once")
-            for name, value in sorted(pairs, key=lambda pair: pair[0] is not None):
-                for view in views if name is None else (name,):
-                    chosen[view][key] = value
-        return {view: cls._from(**values) for view, values in chosen.items() if values}
+        beam = {_OF_BEAM[key]: value for key, value in said.items() if key in _OF_BEAM}
+        own = {key: value for key, value in said.items() if key not in _OF_BEAM}
+        if "spacing" in own:
+            own["spacing_mm"] = own.pop("spacing")
+        return replace(self, beam=replace(self.beam, **beam), **own)
 
     @classmethod
-    def _from(
-        cls,
-        spacing: Spacing | None = None,
-        rotate: int = 0,
-        flip: str | None = None,
-        frame: int | None = None,
-        sdd: float | None = None,
-        sod: float | None = None,
-        angle: float | None = None,
-        invert: bool | None = None,
-        values: str | None = None,
-    ) -> ReadOptions:
-        return cls(spacing, rotate, flip, frame, Beam(sod, sdd, angle), invert, values)
+    def by_view(cls, views: Sequence[str], said: Mapping[str, Sequence[Said]]) -> dict[str, ReadOptions]:
+        """The options of each view of which anything was said; see `said_of`.
+
+        Raises:
+            InputError: as `said_of`, or a value that can't be.
+        """
+        return {view: cls().updated(values) for view, values in said_of(views, said).items()}
 
 
 def checked_spacing(spacing: Spacing) -> tuple[float, float]:

@@ -1,7 +1,9 @@
 #include "model.h"
 
+#include <ATen/Context.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 #include <filesystem>
@@ -28,6 +30,11 @@ std::string name_of(c10::ScalarType type) {
     }
 }
 
+// Where two types were found: the narrower, for a typed graph keeps its scalars' layers in f32.
+std::string narrower(const std::string& one, const std::string& other) {
+    return one.empty() || one == "f32" ? (other.empty() ? one : other) : one;
+}
+
 // Frozen: weights are constants of the graph, in its blocks too.
 std::string weights_of(const ::torch::jit::Block& block) {
     std::string found;
@@ -35,13 +42,9 @@ std::string weights_of(const ::torch::jit::Block& block) {
         if (node->kind() == c10::prim::Constant && node->hasAttribute(c10::attr::value) &&
             node->kindOf(c10::attr::value) == ::torch::jit::AttributeKind::t) {
             const at::Tensor& constant = node->t(c10::attr::value);
-            if (constant.dim() > 1) found = name_of(constant.scalar_type());
+            if (constant.dim() > 1) found = narrower(found, name_of(constant.scalar_type()));
         }
-        for (const ::torch::jit::Block* inner : node->blocks()) {
-            const std::string told = weights_of(*inner);
-            if (!told.empty()) found = told;
-        }
-        if (!found.empty()) return found;
+        for (const ::torch::jit::Block* inner : node->blocks()) found = narrower(found, weights_of(*inner));
     }
     return found;
 }
@@ -56,6 +59,9 @@ class Script : public Model {
     }
 
     std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs, void*) override {
+        // As it was frozen: otherwise the first calls are watched, and the graph is compiled anew from what they
+        // showed.
+        const ::torch::jit::GraphOptimizerEnabledGuard as_it_is(false);
         const c10::IValue found = module_.forward({inputs.begin(), inputs.end()});
         std::vector<at::Tensor> outputs;
         for (const c10::IValue& one : found.toTupleRef().elements()) outputs.push_back(one.toTensor());
@@ -65,10 +71,11 @@ class Script : public Model {
     std::string description() const override { return description_; }
 
     std::string weights() const override {
+        std::string found = weights_of(*module_.get_method("forward").graph()->block());
         for (const at::Tensor& one : module_.buffers()) {
-            if (one.dim() > 1) return name_of(one.scalar_type());
+            if (one.dim() > 1) found = narrower(found, name_of(one.scalar_type()));
         }
-        return weights_of(*module_.get_method("forward").graph()->block());
+        return found;
     }
 
   private:
@@ -78,8 +85,8 @@ class Script : public Model {
 
 class Package : public Model {
   public:
-    Package(const std::string& path, const Place& place)
-        : loader_(path, "model", false, 1, static_cast<c10::DeviceIndex>(place.is_cpu() ? -1 : place.index)) {}
+    Package(const std::string& path, const Place& place, bool one_stream)
+        : loader_(path, "model", one_stream, 1, static_cast<c10::DeviceIndex>(place.is_cpu() ? -1 : place.index)) {}
 
     std::vector<at::Tensor> run(const std::vector<at::Tensor>& inputs, void* stream) override {
         return loader_.run(inputs, stream);
@@ -92,11 +99,11 @@ class Package : public Model {
     }
 
     std::string weights() const override {
+        std::string found;
         for (const auto& [name, type] : loader_.get_runner()->getConstantNamesToDtypes()) {
-            const std::string told = name_of(static_cast<c10::ScalarType>(type));
-            if (!told.empty()) return told;
+            found = narrower(found, name_of(static_cast<c10::ScalarType>(type)));
         }
-        return "";
+        return found;
     }
 
   private:
@@ -105,7 +112,7 @@ class Package : public Model {
 
 }  // namespace
 
-std::unique_ptr<Model> load_model(const std::string& path, const Place& place) {
+std::unique_ptr<Model> load_model(const std::string& path, const Place& place, bool one_stream) {
     const std::string kind = std::filesystem::path(path).extension().string();
     if (kind != ".pt" && kind != ".pt2") {
         throw InputError(path + ": file: found " + (kind.empty() ? "no suffix" : kind) +
@@ -117,8 +124,9 @@ std::unique_ptr<Model> load_model(const std::string& path, const Place& place) {
         throw InputError(path + ": file: found none, expected an artefact that x2ct export made");
     }
     try {
+        if (!place.is_cpu()) at::globalContext().lazyInitDevice(c10::kCUDA);
         if (kind == ".pt") return std::make_unique<Script>(path, place);
-        return std::make_unique<Package>(path, place);
+        return std::make_unique<Package>(path, place, one_stream);
     } catch (const std::bad_alloc&) {
         throw;
     } catch (const std::exception& error) {

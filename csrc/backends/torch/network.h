@@ -28,6 +28,8 @@ class TorchNetwork : public Network {
     std::string precision_;
     int threads_;
     void* stream_;
+    std::string graph_;  // the option
+    bool records_;       // whether a session is to be recordable, where it can be
     std::shared_ptr<Model> model_;
     std::vector<TensorInfo> inputs_;
     std::vector<TensorInfo> outputs_;

@@ -8,7 +8,8 @@
 
 namespace x2ct::torch {
 
-/// What a float32 artefact can be computed in on such a device, fastest first.
+/// What such a device computes in, what "auto" means first: an artefact of f32 as it is, and on a GPU rounded to tf32;
+/// one whose inside was typed in bf16 or f16. The CPU takes the latter too, converting where it must.
 std::vector<std::string> precisions_of(const std::string& kind);
 
 /// "auto" decided. Throws InputError for a name that none knows, MissingRuntime for one that can't be had.

@@ -19,6 +19,8 @@ std::string& cuda_flaw() {
     return flaw;
 }
 
+void* cuda_library = nullptr;  // never closed, like the runtime
+
 }  // namespace
 
 std::string version() {
@@ -35,11 +37,13 @@ void open_cuda(void* runtime) {
     if (!std::filesystem::exists(path, ignored)) {
         cuda_flaw() = "this torch " + version() + " was built without CUDA; install a build of torch==" + version() +
                       " with CUDA";
-    } else if (dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) == nullptr) {
+    } else if (cuda_library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); cuda_library == nullptr) {
         const char* const text = dlerror();
         cuda_flaw() = std::string("its libtorch_cuda.so can't be opened: ") + (text ? text : "unknown error");
     }
 }
+
+void* cuda_symbol(const char* name) { return cuda_library == nullptr ? nullptr : dlsym(cuda_library, name); }
 
 std::string flaw_of_cuda() {
     if (!cuda_flaw().empty()) return cuda_flaw();

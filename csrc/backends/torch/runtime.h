@@ -20,6 +20,9 @@ std::string version();
 /// Opens the CUDA part of the runtime, where the library that is open has one beside it.
 void open_cuda(void* runtime);
 
+/// A symbol of the CUDA part or of what it is linked to, such as libc10_cuda.so; null where there is none.
+void* cuda_symbol(const char* name);
+
 /// Why there is no CUDA device to be had; "" where there is.
 std::string flaw_of_cuda();
 

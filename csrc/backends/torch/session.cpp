@@ -13,7 +13,8 @@
 namespace x2ct::torch {
 
 TorchSession::TorchSession(std::shared_ptr<Model> model, std::vector<TensorInfo> inputs,
-                           std::vector<TensorInfo> outputs, Place place, bool tf32, int threads, void* stream)
+                           std::vector<TensorInfo> outputs, Place place, bool tf32, int threads, void* stream,
+                           std::unique_ptr<Pool> pool)
     : model_(std::move(model)),
       inputs_(std::move(inputs)),
       outputs_(std::move(outputs)),
@@ -21,6 +22,7 @@ TorchSession::TorchSession(std::shared_ptr<Model> model, std::vector<TensorInfo>
       tf32_(tf32),
       threads_(threads),
       stream_(stream),
+      pool_(std::move(pool)),
       given_(inputs_.size()),
       bound_(outputs_.size()),
       made_(outputs_.size()) {}
@@ -56,21 +58,29 @@ void TorchSession::evaluate() {
         const Tf32 tf32(place_, tf32_);
         std::optional<c10::StreamGuard> current;
         if (stream_ != nullptr) current.emplace(stream_of(place_, stream_));
-        const auto found = model_->run(given_, stream_);
-        if (found.size() != outputs_.size()) {
-            throw Error("torch: evaluating: found " + std::to_string(found.size()) + " outputs, expected " +
-                        std::to_string(outputs_.size()));
-        }
-        for (std::size_t i = 0; i < found.size(); ++i) {
-            if (!fits(Shape(found[i].sizes().begin(), found[i].sizes().end()), outputs_[i].shape)) {
-                throw Error("torch: evaluating: " + outputs_[i].name + ": found another shape, expected " +
-                            to_string(outputs_[i].shape));
-            }
-            if (bound_[i].defined()) bound_[i].copy_(found[i]);
-            made_[i] = bound_[i].defined() ? bound_[i] : found[i].to(at::kFloat).contiguous();
+        if (pool_) {
+            pool_->within([&] { run(); });
+        } else {
+            run();
         }
         if (!place_.is_cpu() && stream_ == nullptr) wait_for(place_);
     });
+}
+
+void TorchSession::run() {
+    const auto found = model_->run(given_, stream_);
+    if (found.size() != outputs_.size()) {
+        throw Error("torch: evaluating: found " + std::to_string(found.size()) + " outputs, expected " +
+                    std::to_string(outputs_.size()));
+    }
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        if (!fits(Shape(found[i].sizes().begin(), found[i].sizes().end()), outputs_[i].shape)) {
+            throw Error("torch: evaluating: " + outputs_[i].name + ": found another shape, expected " +
+                        to_string(outputs_[i].shape));
+        }
+        if (bound_[i].defined()) bound_[i].copy_(found[i]);
+        made_[i] = bound_[i].defined() ? bound_[i] : found[i].to(at::kFloat).contiguous();
+    }
 }
 
 TensorView TorchSession::output(const std::string& name) {
