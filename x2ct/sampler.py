@@ -310,13 +310,13 @@ class Sampler:
         Raises:
             X2CTError: as `run` would.
         """
-        asked = _core.SampleOptions(**options)
-        plan = _core.sampling_plan(self.bundle.diffusion, asked)
+        run = _core.SampleOptions(**options)
+        plan = _core.sampling_plan(self.bundle.diffusion, run)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, asked, strict)
-            tried = pipeline.dry_run(asked)
-            facts = self._report(asked, plan, encoded, pipeline)
-        each, count = tried["per_evaluation_s"], tried["evaluations"]
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, run, strict)
+            estimate = pipeline.dry_run(run)
+            facts = self._report(run, plan, encoded, pipeline)
+        each, count = estimate["per_evaluation_s"], estimate["evaluations"]
         left = {"evaluations": count, "per_evaluation_s": round(each, 6), "seconds": round(each * count, 6)}
         return {**facts, "estimate": left}
 
