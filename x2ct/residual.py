@@ -35,15 +35,11 @@ from x2ct.grid import Grid
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-AIR = 0.05
-"""A line integral below this (2.5 mm of water) is air, as in the core."""
 SMOOTHING_MM = 2.5
 LEAST_EXCESS_MM = 5.0
 LEAST_AREA_MM2 = 50.0
 EDGE_MM = 10.0
 MOST_AREAS = 5
-_FEWEST_RAYS = 0.01  # of those that meet body and grid; with fewer a view is not judged at all
-_WEAKEST_CORRELATION = 0.5  # of an uncalibrated X-ray with the CT's projection, as in the core
 _APART_MM = 10.0  # between two peaks
 
 
@@ -124,7 +120,10 @@ class Rays:
         self.views = list(views)
         within = _core.rays_within(grid.shape, grid.index_to_mm, self.views, threads)
         lengths = self.project(np.ones(grid.shape, np.float32))
-        bodies = [(length > 0) & (np.asarray(view[2]) > AIR) for length, view in zip(lengths, self.views, strict=True)]
+        bodies = [
+            (length > 0) & (np.asarray(view[2]) > _core.AIR_INTEGRAL)
+            for length, view in zip(lengths, self.views, strict=True)
+        ]
         self.judged: list[BoolArray] = [body & counts for body, counts in zip(bodies, within, strict=True)]
         self.shares = [
             float(judged.sum() / max(1, body.sum())) for judged, body in zip(self.judged, bodies, strict=True)
@@ -184,7 +183,7 @@ class Reprojection:
         parts = zip(rays.views, projections, rays.judged, rays.shares, strict=True)
         for (name, _, image, _, calibrated), projection, judged, share in parts:
             target, fit = np.asarray(image, np.float32), None
-            judged = judged if share >= _FEWEST_RAYS else np.zeros_like(judged)
+            judged = judged if share >= _core.FEWEST_RAYS else np.zeros_like(judged)
             if not calibrated:
                 fit = _fit(target[judged], projection[judged])
                 judged = judged if fit else np.zeros_like(judged)
@@ -249,7 +248,7 @@ def _fit(values: FloatArray, projection: npt.NDArray[np.floating[Any]]) -> tuple
     y, p = values.astype(np.float64), projection.astype(np.float64)
     covariance = np.cov(p, y)
     spread = math.sqrt(covariance[0, 0] * covariance[1, 1])
-    if not spread > 0 or covariance[0, 1] < _WEAKEST_CORRELATION * spread:
+    if not spread > 0 or covariance[0, 1] < _core.WEAKEST_CORRELATION * spread:
         return None
     scale = float(covariance[0, 1] / covariance[0, 0])
     return scale, float(y.mean() - scale * p.mean())
