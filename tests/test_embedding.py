@@ -319,19 +319,19 @@ class InC:
 
     def __init__(self, library: ctypes.CDLL, bundle: Path, **options: Any) -> None:
         self.library = library
-        asked = SamplerOptions()
-        self.check(library.x2ct_sampler_options_init(ctypes.byref(asked), ctypes.c_size_t(ctypes.sizeof(asked)), ABI))
-        asked.bundle, asked.runtime_dir, asked.precision = str(bundle).encode(), runtime_dir().encode(), b"f32"
-        asked.threads = 1
+        fields = SamplerOptions()
+        self.check(library.x2ct_sampler_options_init(ctypes.byref(fields), ctypes.c_size_t(ctypes.sizeof(fields)), ABI))
+        fields.bundle, fields.runtime_dir, fields.precision = str(bundle).encode(), runtime_dir().encode(), b"f32"
+        fields.threads = 1
         if "grid" in options:
-            asked.shape, asked.voxel_mm = (
+            fields.shape, fields.voxel_mm = (
                 (ctypes.c_int64 * 3)(*options["grid"].shape),
                 (ctypes.c_double * 3)(*options["grid"].spacing_mm),
             )
-        asked.memory, asked.halo = options.get("memory", 0), options.get("halo", -1)
+        fields.memory, fields.halo = options.get("memory", 0), options.get("halo", -1)
         self.shape = options["grid"].shape if "grid" in options else tiny_bundle.GRID
         self.handle = ctypes.c_void_p()
-        self.check(library.x2ct_sampler_open(ctypes.byref(asked), ctypes.byref(self.handle)))
+        self.check(library.x2ct_sampler_open(ctypes.byref(fields), ctypes.byref(self.handle)))
 
     def check(self, status: int) -> None:
         assert status == 0, self.library.x2ct_last_error()
@@ -341,21 +341,21 @@ class InC:
             *(CXRay(slot, *image.shape, image.ctypes.data, None, 0, None) for slot, image in enumerate(images))
         )
         self.check(self.library.x2ct_sampler_set_xrays(self.handle, xrays, ctypes.c_size_t(len(images))))
-        asked = RunOptions()
-        size = ctypes.c_size_t(ctypes.sizeof(asked))
-        self.check(self.library.x2ct_run_options_init(ctypes.byref(asked), size, ABI))
+        fields = RunOptions()
+        size = ctypes.c_size_t(ctypes.sizeof(fields))
+        self.check(self.library.x2ct_run_options_init(ctypes.byref(fields), size, ABI))
         schedule = options.pop("schedule", None)
         if isinstance(schedule, list):
-            asked.sigmas, asked.sigma_count = (ctypes.c_double * len(schedule))(*schedule), len(schedule)
+            fields.sigmas, fields.sigma_count = (ctypes.c_double * len(schedule))(*schedule), len(schedule)
         elif schedule:
-            asked.schedule = schedule.encode()
+            fields.schedule = schedule.encode()
         for name, value in options.items():
-            setattr(asked, name, value.encode() if isinstance(value, str) else value)
+            setattr(fields, name, value.encode() if isinstance(value, str) else value)
         volume, deviation = np.empty(self.shape, np.float32), np.empty(self.shape, np.float32)
-        asked.deviation = deviation.ctypes.data
+        fields.deviation = deviation.ctypes.data
         count = ctypes.c_size_t(volume.size)
         out = ctypes.c_void_p(volume.ctypes.data)
-        self.check(self.library.x2ct_sampler_run(self.handle, ctypes.byref(asked), out, count))
+        self.check(self.library.x2ct_sampler_run(self.handle, ctypes.byref(fields), out, count))
         return volume, deviation
 
 

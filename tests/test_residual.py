@@ -19,7 +19,7 @@ from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.conditioning import conditions
 from x2ct.geometry import MU_WATER_PER_MM, Geometry, attenuation, project
-from x2ct.residual import Reprojection, Residual, unexplained
+from x2ct.residual import Rays, Reprojection, Residual, unexplained
 from x2ct.xrays.degradation import poisson_noise
 
 FloatArray = npt.NDArray[np.float32]
@@ -54,7 +54,7 @@ def compared(
     pitch = bundle.xray.spacing_mm if geometry is None else None
     xrays = {name: x2ct.XRay.of(picture, pitch) for name, picture in pictures.items()}
     views = conditions(bundle, xrays, geometry).measured
-    before, after = Reprojection(views, bundle, bundle.grid, 1).finish(attenuation(hu))
+    before, after = Reprojection(Rays(views, bundle, bundle.grid, 1)).finish(attenuation(hu))
     assert after is None
     return before
 

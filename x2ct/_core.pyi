@@ -499,6 +499,15 @@ def check_view(name: str, matrix: DoubleArray, shape: tuple[int, int], spacing_m
 GAMMA: float
 """The usual strength of data consistency."""
 
+AIR_INTEGRAL: float
+"""A line integral below this is air."""
+
+FEWEST_RAYS: float
+"""The least share of the rays that meet body and grid with which an X-ray can be compared with a CT."""
+
+WEAKEST_CORRELATION: float
+"""The least correlation of an uncalibrated X-ray with the CT's projection with which it is fitted."""
+
 MAX_GAMMA: float
 MAX_STEPS: int
 MAX_SAMPLES: int

@@ -35,15 +35,11 @@ from x2ct.grid import Grid
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-AIR = 0.05
-"""A line integral below this (2.5 mm of water) is air, as in the core."""
 SMOOTHING_MM = 2.5
 LEAST_EXCESS_MM = 5.0
 LEAST_AREA_MM2 = 50.0
 EDGE_MM = 10.0
 MOST_AREAS = 5
-_FEWEST_RAYS = 0.01  # of those that meet body and grid; with fewer a view is not judged at all
-_WEAKEST_CORRELATION = 0.5  # of an uncalibrated X-ray with the CT's projection, as in the core
 _APART_MM = 10.0  # between two peaks
 
 
@@ -102,11 +98,14 @@ class Residual:
         return {**found, "unexplained": rounded}
 
 
-class Reprojection:
-    """A study's X-rays as the network sees them, compared with the CT that a run makes of them.
+class Rays:
+    """The rays of a patient's X-rays that a CT is judged along, found once for all runs.
 
     Attributes:
-        seconds: what projecting and comparing took so far.
+        views: the X-rays on the encoder's picture.
+        judged: (rows, columns) of each, the rays that the detector measured and that meet the body within the grid.
+        shares: of each, the share of these among the rays that meet body and grid, 0 to 1.
+        pitch_mm: row and column pitch of the picture at the isocentre.
 
     Args:
         views: the X-rays on the encoder's picture.
@@ -116,24 +115,48 @@ class Reprojection:
     """
 
     def __init__(self, views: Sequence[_core.MeasuredView], bundle: Bundle, grid: Grid, threads: int = 0) -> None:
-        started = time.perf_counter()
         self._grid, self._threads = grid, threads
-        self._pitch_mm = bundle.xray.spacing_mm
-        self._views = list(views)
-        within = _core.rays_within(grid.shape, grid.index_to_mm, self._views, threads)
-        lengths = self._project(np.ones(grid.shape, np.float32))
-        bodies = [(length > 0) & (np.asarray(view[2]) > AIR) for length, view in zip(lengths, self._views, strict=True)]
-        self._judged = [body & counts for body, counts in zip(bodies, within, strict=True)]
-        self._shares = [
-            float(judged.sum() / max(1, body.sum())) for judged, body in zip(self._judged, bodies, strict=True)
+        self.pitch_mm = bundle.xray.spacing_mm
+        self.views = list(views)
+        within = _core.rays_within(grid.shape, grid.index_to_mm, self.views, threads)
+        lengths = self.project(np.ones(grid.shape, np.float32))
+        bodies = [
+            (length > 0) & (np.asarray(view[2]) > _core.AIR_INTEGRAL)
+            for length, view in zip(lengths, self.views, strict=True)
         ]
+        self.judged: list[BoolArray] = [body & counts for body, counts in zip(bodies, within, strict=True)]
+        self.shares = [
+            float(judged.sum() / max(1, body.sum())) for judged, body in zip(self.judged, bodies, strict=True)
+        ]
+
+    def project(self, mu: npt.ArrayLike) -> list[FloatArray]:
+        """Return line integrals (rows, columns) of attenuation per mm (X, Y, Z), one image a view."""
+        rows, columns = np.shape(self.views[0][2])
+        return [
+            _core.project(mu, self._grid.index_to_mm, matrix, rows, columns, self._threads)
+            for _, matrix, *_ in self.views
+        ]
+
+
+class Reprojection:
+    """A patient's X-rays, compared with the CT that one run makes of them.
+
+    Attributes:
+        seconds: what projecting and comparing took so far.
+
+    Args:
+        rays: that the CT is judged along.
+        seconds: that finding them took, if this run had to.
+    """
+
+    def __init__(self, rays: Rays, seconds: float = 0.0) -> None:
+        self._rays, self.seconds = rays, seconds
         self._uncorrected: list[list[FloatArray]] = []
-        self.seconds = time.perf_counter() - started
 
     def add(self, sample: int, mu: npt.ArrayLike) -> None:
         """Take a sample's number and its attenuation per mm (X, Y, Z) before any data-consistency step."""
         started = time.perf_counter()
-        self._uncorrected.append(self._project(mu))
+        self._uncorrected.append(self._rays.project(mu))
         self.seconds += time.perf_counter() - started
 
     def finish(self, mu: npt.ArrayLike) -> tuple[tuple[Residual, ...], tuple[Residual, ...] | None]:
@@ -147,34 +170,27 @@ class Reprojection:
             such step.
         """
         started = time.perf_counter()
-        last = self._residuals(self._project(mu))
+        last = self._residuals(self._rays.project(mu))
         first = None
         if self._uncorrected:
             first = self._residuals([np.mean(images, axis=0) for images in zip(*self._uncorrected, strict=True)])
         self.seconds += time.perf_counter() - started
         return (last, None) if first is None else (first, last)
 
-    def _project(self, mu: npt.ArrayLike) -> list[FloatArray]:
-        """Return line integrals (rows, columns), one image a view."""
-        rows, columns = np.shape(self._views[0][2])
-        return [
-            _core.project(mu, self._grid.index_to_mm, matrix, rows, columns, self._threads)
-            for _, matrix, *_ in self._views
-        ]
-
     def _residuals(self, projections: Sequence[npt.NDArray[np.floating[Any]]]) -> tuple[Residual, ...]:
         found = []
-        parts = zip(self._views, projections, self._judged, self._shares, strict=True)
+        rays = self._rays
+        parts = zip(rays.views, projections, rays.judged, rays.shares, strict=True)
         for (name, _, image, _, calibrated), projection, judged, share in parts:
             target, fit = np.asarray(image, np.float32), None
-            judged = judged if share >= _FEWEST_RAYS else np.zeros_like(judged)
+            judged = judged if share >= _core.FEWEST_RAYS else np.zeros_like(judged)
             if not calibrated:
                 fit = _fit(target[judged], projection[judged])
                 judged = judged if fit else np.zeros_like(judged)
                 target = (target - fit[1]) / fit[0] if fit else target
             difference = np.where(judged, target - projection, np.nan).astype(np.float32)
-            areas = unexplained(difference / MU_WATER_PER_MM, self._pitch_mm)
-            found.append(Residual(name, difference, self._pitch_mm, share, fit, areas))
+            areas = unexplained(difference / MU_WATER_PER_MM, rays.pitch_mm)
+            found.append(Residual(name, difference, rays.pitch_mm, share, fit, areas))
         return tuple(found)
 
 
@@ -232,7 +248,7 @@ def _fit(values: FloatArray, projection: npt.NDArray[np.floating[Any]]) -> tuple
     y, p = values.astype(np.float64), projection.astype(np.float64)
     covariance = np.cov(p, y)
     spread = math.sqrt(covariance[0, 0] * covariance[1, 1])
-    if not spread > 0 or covariance[0, 1] < _WEAKEST_CORRELATION * spread:
+    if not spread > 0 or covariance[0, 1] < _core.WEAKEST_CORRELATION * spread:
         return None
     scale = float(covariance[0, 1] / covariance[0, 0])
     return scale, float(y.mean() - scale * p.mean())

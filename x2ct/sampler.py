@@ -28,7 +28,7 @@ from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry, attenuation
 from x2ct.grid import Grid
 from x2ct.radiograph import XRay
-from x2ct.residual import Reprojection, Residual
+from x2ct.residual import Rays, Reprojection, Residual
 from x2ct.residual import facts as residual_facts
 from x2ct.runtimes import choose
 from x2ct.volume import Volume
@@ -64,12 +64,14 @@ class _Encoded:
         study: what the core was given of them.
         seconds: that this and encoder and lift took.
         reported: whether a run has reported these seconds.
+        rays: that CTs are judged along, once a run has asked for them.
     """
 
     xrays: Mapping[str, XRay]
     study: Study
     seconds: float = 0.0
     reported: bool = False
+    rays: Rays | None = None
 
 
 class Sampler:
@@ -245,7 +247,7 @@ class Sampler:
         plan = _core.sampling_plan(self.bundle.diffusion, options)
         with self._lock, _memory_limit("sampling"):
             encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict)
-            reprojection = None if raw else Reprojection(pipeline.views, self.bundle, self.grid, self._threads)
+            reprojection = None if raw else self._reprojection(encoded, pipeline)
             hu, deviation = pipeline.run(
                 options,
                 progress=progress,
@@ -308,13 +310,13 @@ class Sampler:
         Raises:
             X2CTError: as `run` would.
         """
-        asked = _core.SampleOptions(**options)
-        plan = _core.sampling_plan(self.bundle.diffusion, asked)
+        run = _core.SampleOptions(**options)
+        plan = _core.sampling_plan(self.bundle.diffusion, run)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, asked, strict)
-            tried = pipeline.dry_run(asked)
-            facts = self._report(asked, plan, encoded, pipeline)
-        each, count = tried["per_evaluation_s"], tried["evaluations"]
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, run, strict)
+            estimate = pipeline.dry_run(run)
+            facts = self._report(run, plan, encoded, pipeline)
+        each, count = estimate["per_evaluation_s"], estimate["evaluations"]
         left = {"evaluations": count, "per_evaluation_s": round(each, 6), "seconds": round(each * count, 6)}
         return {**facts, "estimate": left}
 
@@ -368,6 +370,12 @@ class Sampler:
             )
             self._compile_s = time.perf_counter() - started
         return self._pipeline
+
+    def _reprojection(self, encoded: _Encoded, pipeline: _core.Pipeline) -> Reprojection:
+        """Return what compares the X-rays with the CT of one run."""
+        started = time.perf_counter()
+        encoded.rays = encoded.rays or Rays(pipeline.views, self.bundle, self.grid, self._threads)
+        return Reprojection(encoded.rays, time.perf_counter() - started)
 
     def _volume(self, hu: npt.NDArray[np.float32]) -> Volume:
         return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}", synthetic=True)

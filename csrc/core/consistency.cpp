@@ -14,9 +14,6 @@
 namespace x2ct {
 namespace {
 
-constexpr double kFewestRays = 0.01;         // of those that meet body and grid
-constexpr double kWeakestCorrelation = 0.5;  // of an X-ray that is to be fitted with the one that D gives
-
 void check(const AttenuationKnots& knots) {
     const auto rises = [](const std::vector<double>& values) {
         return std::ranges::adjacent_find(values, [](double a, double b) { return !(a < b); }) == values.end();

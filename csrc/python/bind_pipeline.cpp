@@ -260,6 +260,9 @@ void bind_options(py::module_& module) {
     module.attr("MAX_SAMPLES") = kMaxSamples;
     module.attr("MAX_GAMMA") = kMaxGamma;
     module.attr("GAMMA") = kUsualGamma;
+    module.attr("AIR_INTEGRAL") = kAirIntegral;
+    module.attr("FEWEST_RAYS") = kFewestRays;
+    module.attr("WEAKEST_CORRELATION") = kWeakestCorrelation;
     py::class_<SampleOptions>(module, "SampleOptions", "What a run is asked for, but for its callbacks.")
         .def(py::init(&options_of), py::kw_only(), "seed"_a = 0, "sample"_a = 0, "steps"_a = py::none(),
              "solver"_a = py::none(), "schedule"_a = py::none(), "mean"_a = false, "churn"_a = 0.0, "samples"_a = 1,

@@ -104,7 +104,7 @@ class Studies:
         return len(self._xrays) * len(self._seeds)
 
     def _each(self) -> Iterator[int]:
-        """Yield the seeds of one person after the other, whose X-rays the sampler has been given."""
+        """Yield the seeds of one patient after the other, whose X-rays the sampler has been given."""
         for xrays in self._xrays:
             self._runner.sampler.set_xrays(**xrays)
             yield from self._seeds

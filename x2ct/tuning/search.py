@@ -133,8 +133,8 @@ def _check(
     for count in counts:
         if not 1 <= count <= fine // 2:
             raise InputError.of("--steps", "value", found=count, expected=f"1 to {fine // 2}, half of the fine steps")
-    asked = {n: _core.SampleOptions(steps=n, solver=solver) for n in counts}
-    return {n: _core.sampling_plan(bundle.diffusion, options).evaluations for n, options in asked.items()}
+    options = {n: _core.SampleOptions(steps=n, solver=solver) for n in counts}
+    return {n: _core.sampling_plan(bundle.diffusion, one).evaluations for n, one in options.items()}
 
 
 def _counter(progress: Progress | None, total: int) -> Progress:

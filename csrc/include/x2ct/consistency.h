@@ -135,4 +135,10 @@ inline constexpr double kUsualGamma = 10;    ///< chosen on the validation perso
 /// A line integral below this (2.5 mm of water) is air.
 inline constexpr double kAirIntegral = 0.05;
 
+/// The least share of the rays that meet body and grid with which an X-ray can be compared with a CT.
+inline constexpr double kFewestRays = 0.01;
+
+/// The least correlation of an uncalibrated X-ray with the CT's projection with which it is fitted.
+inline constexpr double kWeakestCorrelation = 0.5;
+
 }  // namespace x2ct
