@@ -145,7 +145,10 @@ py::tuple conditions(const std::vector<Doubles>& matrices, const std::array<std:
     Bundle bundle;
     bundle.xray.rows = shape[0], bundle.xray.columns = shape[1];
     bundle.xray.row_mm = spacing_mm[0], bundle.xray.column_mm = spacing_mm[1];
-    for (const Doubles& matrix : matrices) bundle.views.push_back({"", matrix_of("view", matrix), shape[0], shape[1]});
+    for (const Doubles& matrix : matrices) {
+        const std::string name = "view " + std::to_string(bundle.views.size());
+        bundle.views.push_back({name, matrix_of(name, matrix), shape[0], shape[1], spacing_mm[0], spacing_mm[1]});
+    }
     const std::vector<XRay> xrays = xrays_of(images);
     check(bundle, xrays);
     const Conditions made = conditions_of(bundle, xrays);
