@@ -320,6 +320,12 @@ void check_contract(const Fields& fields, const Bundle& bundle) {
     }
 }
 
+// What training X-rays look like: arrays of numbers that `x2ct.plausibility` reads and the core only checks.
+void check_statistics(Fields fields) {
+    constexpr std::size_t kMostNumbers = 65'536;
+    for (const std::string& name : fields.keys()) fields.numbers(name, 1, kMostNumbers, -1e12, 1e12);
+}
+
 void read_files(Fields fields, Fields& whole, Bundle& bundle) {
     for (const std::string& name : fields.keys()) {
         Fields entry = fields.section(name);
@@ -379,6 +385,7 @@ Bundle read_manifest(const std::string& source, std::string_view text) {
     read_diffusion(fields.section("diffusion"), bundle);
     fields.section("parity");
     fields.section("provenance");
+    if (fields.has("xray_statistics")) check_statistics(fields.section("xray_statistics"));
     read_files(fields.section("files"), fields, bundle);
     fields.close();
     return bundle;

@@ -21,6 +21,8 @@ Schema 1. A field that is not named here is refused; lengths are in mm, x is the
 |                     | run: convolution -> [least, largest] of what it is given                                     |
 | parity              | what `x2ct.export` measured: the weights' type, tolerances, and a row per graph, runtime,    |
 |                     | sigma and shape                                                                              |
+| xray_statistics     | where `x2ct statistics` was run: what training X-rays look like, arrays of numbers by name   |
+|                     | (`x2ct.plausibility`)                                                                        |
 | provenance          | free: data, compute, date, figures, training configuration                                   |
 | files               | sha256 and bytes of each file                                                                |
 """
@@ -176,6 +178,7 @@ class Manifest(Description):
     created: str
     networks: Networks
     parity: Mapping[str, Json]
+    xray_statistics: Mapping[str, tuple[float, ...]] = field(default_factory=dict, kw_only=True)
 
     @staticmethod
     def of(
@@ -186,7 +189,8 @@ class Manifest(Description):
         return Manifest(**told, version=version, created=created, networks=networks, parity=parity)
 
     def to_json(self) -> dict[str, Json]:
-        """The content of model.json without `files`."""
+        """The content of model.json without `files`; without statistics it is as in bundles from before there were any."""
+        statistics: dict[str, Json] = {name: list(numbers) for name, numbers in self.xray_statistics.items()}
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -200,6 +204,7 @@ class Manifest(Description):
             "patch": self.patch.to_json(),
             "networks": {name: network.to_json() for name, network in self.networks.items()},
             "parity": dict(self.parity),
+            **({"xray_statistics": statistics} if statistics else {}),
             "provenance": dict(self.provenance),
         }
 

@@ -94,6 +94,7 @@ def _read_manifest(fields: Fields) -> Manifest:
         patch=patch,
         networks=networks,
         parity=fields.mapping("parity"),
+        xray_statistics=_read_statistics(fields.section("xray_statistics")) if "xray_statistics" in fields else {},
         provenance=fields.mapping("provenance"),
     )
 
@@ -217,6 +218,10 @@ def _read_ranges(fields: Fields) -> dict[str, tuple[float, float]]:
     if not found:
         fields.fail("keys", found="none", expected="names of the graph's convolutions")
     return found
+
+
+def _read_statistics(fields: Fields) -> dict[str, tuple[float, ...]]:
+    return {name: fields.numbers(name, 1, 65_536, -1e12, 1e12) for name in fields.keys()}  # noqa: SIM118
 
 
 def _file_name(fields: Fields, key: str) -> str:
