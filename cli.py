@@ -27,6 +27,7 @@ from x2ct.commands import (
     mesh,
     prepare,
     quantize,
+    statistics,
     train,
     tune,
     view,
@@ -35,6 +36,7 @@ from x2ct.commands import (
 from x2ct.commands.options import (
     AngleOf,
     FlipOf,
+    Force,
     FrameOf,
     InvertOf,
     Json,
@@ -268,6 +270,7 @@ def sample(
         bool, typer.Option("--dry-run", help="Say what would be done and how long it takes; write nothing.")
     ] = False,
     strict: Strict = False,
+    force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -319,6 +322,7 @@ def sample(
         trust=trust,
         threads=threads,
         strict=strict,
+        force=force,
     )
     if manifest is not None:
         if dry_run:
@@ -353,6 +357,7 @@ for _command in (
     build.build,
     tune.tune,
     quantize.quantize,
+    statistics.statistics,
     bench.bench,
     evaluate.evaluate,
     info.info,

@@ -35,7 +35,7 @@ from x2ct.bundle import Bundle
 from x2ct.conditioning import SLOT_OF, conditions, measured, refuse_warnings, trained_on
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
-from x2ct.radiograph import XRay
+from x2ct.radiograph import XRay, resample
 
 Floats = npt.NDArray[np.floating[Any]]
 Array = npt.NDArray[np.float64]
@@ -377,30 +377,35 @@ class Pose:
 
     Attributes:
         name: how a message calls the picture.
-        flips: the picture's axes to reverse; None where it is another picture.
         hint: what the user can do.
+        flips: the picture's axes to reverse.
+        pitch: what the pixel pitch is multiplied by.
     """
 
     name: str
-    flips: tuple[int, ...] | None
     hint: str
+    flips: tuple[int, ...] = ()
+    pitch: float = 1.0
 
 
-OTHER_VIEW = Pose("of the other view", None, "are frontal and lateral X-ray swapped?")
-OTHER_PART = Pose("of another part of the body", None, "the model knows the {region}")
+AS_IT_IS = Pose("as it is", "")
+OTHER_VIEW = Pose("of the other view", "are frontal and lateral X-ray swapped?")
+OTHER_PART = Pose("of another part of the body", "the model knows the {region}")
 POSES = (
-    Pose("mirrored", (1,), "--flip {view}=horizontal mirrors it back"),
-    Pose("upside down", (0,), "--flip {view}=vertical turns it over"),
-    Pose("turned by 180 degrees", (0, 1), "--rotate {view}=180 turns it back"),
+    Pose("mirrored", "--flip {view}=horizontal mirrors it back", flips=(1,)),
+    Pose("upside down", "--flip {view}=vertical turns it over", flips=(0,)),
+    Pose("turned by 180 degrees", "--rotate {view}=180 turns it back", flips=(0, 1)),
+    Pose("whose pixel pitch is too small", "--spacing {view}=MM says the right one", pitch=0.7),
+    Pose("whose pixel pitch is too large", "--spacing {view}=MM says the right one", pitch=1.4),
     OTHER_VIEW,
     OTHER_PART,
 )
 
 
-def posed(pictures: Array, pose: Pose) -> Array:
-    """Return reduced pictures [..., SIDE * SIDE] as a pose of the same view would show them."""
-    square = pictures.reshape(*pictures.shape[:-1], SIDE, SIDE)
-    return np.flip(square, [axis - 2 for axis in pose.flips or ()]).reshape(pictures.shape)
+def reread(seen: Seen, pose: Pose) -> Floats:
+    """Return a view's image as a pose would show it."""
+    image, (down, across) = np.flip(seen.image, pose.flips), seen.pitch_mm
+    return resample(image, (down * pose.pitch, across * pose.pitch), image.shape, (down, across))
 
 
 def _averages(size: int) -> Array:

@@ -16,6 +16,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Strict = Annotated[
     bool, typer.Option("--strict", help="Exit with code 2 and write nothing where there is anything to warn of.")
 ]
+Force = Annotated[
+    bool, typer.Option("--force", help="Sample also X-rays that look like none that the model knows, with a warning.")
+]
 Threads = Annotated[
     int, typer.Option("--threads", min=0, help="CPU threads; 0 leaves it to the runtime.", rich_help_panel="Runtime")
 ]
