@@ -44,7 +44,7 @@ Statistics = Mapping[str, Sequence[float]]
 SIDE = 12
 HEIGHTS_MM = np.arange(-170.0, 171.0, 20.0)
 """Where the masses of two views are compared."""
-WARNS = 1.5
+WARNS = 1.6
 """A score above this is a warning."""
 REFUSES = 2.5
 """A score above this is refused (code 2) unless forced."""

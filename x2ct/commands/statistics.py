@@ -19,7 +19,7 @@ def statistics(
     region: Annotated[
         str, typer.Option(help="The patients' region that the model is for; the others tell what it is not for.")
     ] = "chest",
-    studies: Annotated[int, typer.Option(min=3, help="Random poses and exposures of each patient.")] = 12,
+    studies: Annotated[int, typer.Option(min=3, help="Random poses and exposures of each patient.")] = 9,
     output: OtherBundle = None,
     quiet: Quiet = False,
     json: Json = False,

@@ -48,7 +48,7 @@ Say = Callable[[str], None]
 
 COARSER = 4
 COMPONENTS = 12
-STUDIES = 12
+STUDIES = 9
 FOLDS = 5
 FEWEST_PATIENTS = 5
 BODY_MM = 5.0
