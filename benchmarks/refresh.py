@@ -210,6 +210,12 @@ MEASUREMENTS = (
         of_model=False,
     ),
     Measurement(
+        "plausibility",
+        "how often sample warns of chests, and of what is none, lies, or is another patient's; needs other packages' CTs",
+        (f"python benchmarks/plausibility.py chest SHARDS TEST-SHARDS --others OTHERS -o {RESULTS}/plausibility-chest",),
+        5,
+    ),
+    Measurement(
         "soak",
         "whether memory stays flat: 1000 runs of one kind, 500 of all kinds",
         (

@@ -113,19 +113,20 @@ class Score:
         name: "anatomy", "pose", "size" or "mass".
         view: of which X-ray, or of which two.
         value: 1 is the limit of training studies, see the module.
-        finding: what a message says of it, and what to do.
+        found: what a message says of it.
+        hint: what the user can do.
     """
 
     name: str
     view: str
     value: float
-    finding: str
+    found: str
+    hint: str
 
     @property
     def line(self) -> str:
         """The message: the view, what was found, what is expected, and what to do."""
-        found, _, hint = self.finding.partition("; ")
-        return f"{self.view}: {found} ({self.name} {self.value:.1f}, expected at most {WARNS:g}); {hint}"
+        return f"{self.view}: {self.found} ({self.name} {self.value:.1f}, expected at most {WARNS:g}); {self.hint}"
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,10 @@ class Judgement:
     @property
     def warnings(self) -> tuple[str, ...]:
         """A line for each score above `WARNS`, the highest first."""
-        return tuple(score.line for score in sorted(self.scores, key=lambda s: -s.value) if score.value > WARNS)
+        return tuple(score.line for score in self._above(WARNS))
+
+    def _above(self, limit: float) -> list[Score]:
+        return sorted((score for score in self.scores if score.value > limit), key=lambda score: -score.value)
 
     def check(self, *, force: bool = False, strict: bool = False) -> None:
         """Refuse what the model can't make a CT of.
@@ -155,13 +159,12 @@ class Judgement:
         Raises:
             InputError: a score is above its limit.
         """
-        lines = [score.line for score in self.scores if score.value > REFUSES]
-        if lines and not force:
-            found = " | ".join(lines)
-            expected = f"X-rays as the model was trained on, each score at most {REFUSES:g}"
-            raise InputError.of(
-                "X-rays", "content", found=found, expected=expected, hint="--force samples all the same"
-            )
+        refused = self._above(REFUSES)
+        if refused and not force:
+            found = " | ".join(f"{score.view}: {score.found} ({score.name} {score.value:.1f})" for score in refused)
+            expected = f"X-rays like the model's, each score at most {REFUSES:g}"
+            hint = f"{refused[0].hint}; --force samples all the same"
+            raise InputError.of("X-rays", "content", found=found, expected=expected, hint=hint)
         if strict:
             refuse_warnings(self.warnings)
 
@@ -214,7 +217,7 @@ def _of_view(seen: Seen, key: str, statistics: Statistics, region: str) -> Itera
     law = Gaussian(mean, basis.reshape(-1, len(mean)), variances[:-1], float(variances[-1]))
     anatomy = float(law.distance(picture)) / reference[0]
     hint = f"is it an X-ray of the {region}, whole and upright, and is its pixel pitch right?"
-    yield Score("anatomy", seen.name, anatomy, f"unlike the X-rays that the model was trained on; {hint}")
+    yield Score("anatomy", seen.name, anatomy, "unlike the X-rays that the model was trained on", hint)
     usual, spread = np.asarray(statistics[f"{key}.size"]).reshape(2, 2)
     away = (size - usual) / spread
     worst = int(np.abs(away).argmax())
@@ -222,13 +225,13 @@ def _of_view(seen: Seen, key: str, statistics: Statistics, region: str) -> Itera
     unit = ("mm^2", "mm")[worst]
     text = f"a silhouette of {found:.0f} {unit} {('area', 'width')[worst]}, in training {expected:.0f} {unit}"
     hint = f"is the pixel pitch right (--spacing {seen.name}=MM), and is it the {region}?"
-    yield Score("size", seen.name, float(abs(away[worst])) / reference[1], f"{text}; {hint}")
+    yield Score("size", seen.name, float(abs(away[worst])) / reference[1], text, hint)
     weights = np.asarray(statistics[f"{key}.pose"]).reshape(len(POSES), -1)
     readings = (1 - weights @ np.append(picture, 1.0)) / reference[2:]
     likeliest = int(readings.argmax())
     pose = POSES[likeliest]
     hint = pose.hint.format(view=seen.name, region=region)
-    yield Score("pose", seen.name, float(readings[likeliest]), f"looks like an X-ray {pose.name}; {hint}")
+    yield Score("pose", seen.name, float(readings[likeliest]), f"looks like an X-ray {pose.name}", hint)
 
 
 def _of_masses(seen: Sequence[Seen], ratio: Array, statistics: Statistics) -> Score:
@@ -243,11 +246,10 @@ def _of_masses(seen: Sequence[Seen], ratio: Array, statistics: Statistics) -> Sc
     away = ratio - mean
     typical = np.nanmedian(away)
     shape = np.sqrt(np.nanmean((away - typical) ** 2))
-    text = f"the body's mass at one height differs by {shape:.0%} from height to height"
-    if known:
-        text = f"the body's mass differs by {abs(np.expm1(typical)):.0%}, and " + text.split("height ", 1)[1]
+    uneven = f"from height to height by {shape:.0%}"
+    text = f"the body's mass differs {f'by {abs(np.expm1(typical)):.0%}, and ' if known else ''}{uneven}"
     hint = "are they of one patient, at one height, each with the right pixel pitch?"
-    return Score("mass", " and ".join(one.name for one in seen), float(value), f"{text}; {hint}")
+    return Score("mass", " and ".join(one.name for one in seen), float(value), text, hint)
 
 
 # ---------------------------------------------------------------------------------------------- what is measured

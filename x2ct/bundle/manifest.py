@@ -189,7 +189,7 @@ class Manifest(Description):
         return Manifest(**told, version=version, created=created, networks=networks, parity=parity)
 
     def to_json(self) -> dict[str, Json]:
-        """The content of model.json without `files`; without statistics it is as in bundles from before there were any."""
+        """The content of model.json without `files`."""
         statistics: dict[str, Json] = {name: list(numbers) for name, numbers in self.xray_statistics.items()}
         return {
             "schema": SCHEMA,
