@@ -214,6 +214,7 @@ MEASUREMENTS = (
         "how often sample warns of chests, and of what is none, lies, or is another patient's; needs other packages' CTs",
         (f"python benchmarks/plausibility.py chest SHARDS TEST-SHARDS --others OTHERS -o {RESULTS}/plausibility-chest",),
         5,
+        of_model=False,
     ),
     Measurement(
         "soak",

@@ -1,18 +1,18 @@
 """Are these X-rays of the anatomy that a model knows, in its pose and scale, and of one patient?
 
 Every X-ray is compared with the training X-rays of the bundle (`xray_statistics` in model.json, which
-`x2ct statistics` writes), and two X-rays with each other. Each figure is 1 where 99 of 100 training studies that were
-left out of the statistics are below it, so that one pair of limits, `WARNS` and `REFUSES`, holds for all.
+`x2ct statistics` writes), and two X-rays with each other. Each score is 1 where 95 of 100 studies of training patients
+are below it who were left out of the statistics, so that one pair of limits, `WARNS` and `REFUSES`, holds for all.
 
 - `anatomy`, of a view: the Mahalanobis distance of the X-ray, reduced to `SIDE` x `SIDE` pixels and divided by the mean
   of its brightest tenth, from a Gaussian around the training X-rays: some principal components, and one variance for
   all that is beside them (Tipping and Bishop, Probabilistic principal component analysis, J. R. Stat. Soc. B 61,
-  1999). No unknown factor of an uncalibrated X-ray changes it.
-- `pose`, of a view: that distance over the least one of the picture mirrored, upside down, turned by 180 degrees, or
-  taken for the other view: above 1 where another reading than the given one fits better. As it is a ratio of two
-  distances of one picture, it has limits of its own.
+  1999). No factor of an uncalibrated X-ray changes it.
 - `size`, of a view: how far the silhouette's area and width are from the training's, in standard deviations of their
   logarithms. The silhouette is what has more than a tenth of the brightest tenth's mean.
+- `pose`, of a view: whether the picture is rather one of the training X-rays read another way (`POSES`), by Fisher's
+  linear discriminant of each (The use of multiple measurements in taxonomic problems, Ann. Eugenics 7, 1936): the
+  way from the training's mean, in units of half the way to the mean of the other reading.
 - `mass`, of two views that both look across the patient's axis: a parallel projection conserves mass, so that at each
   height the sum over a row times the pitch, the integral of attenuation over the body's slice, is that of the other
   view; of cone beams to first order in the body's extent over the source's distance. The logarithm of the ratio is
