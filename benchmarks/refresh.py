@@ -211,8 +211,8 @@ MEASUREMENTS = (
     ),
     Measurement(
         "plausibility",
-        "how often sample warns of chests, and of what is none, lies, or is another patient's; needs other packages' CTs",
-        (f"python benchmarks/plausibility.py chest SHARDS TEST-SHARDS --others OTHERS -o {RESULTS}/plausibility-chest",),
+        "how often sample warns of chests, and of what is none, lies, or is of two patients",
+        (f"python benchmarks/plausibility.py chest SHARDS TEST --others OTHERS -o {RESULTS}/plausibility-chest",),
         5,
         of_model=False,
     ),
