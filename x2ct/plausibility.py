@@ -49,8 +49,8 @@ WARNS = 1.6
 REFUSES = 2.5
 """A score above this is refused (code 2) unless forced."""
 _NO_MEAN = np.zeros(len(HEIGHTS_MM))
-_TOLERANCE = 0.1**2 * (1 + np.eye(len(HEIGHTS_MM)))
-"""Covariance of masses where a bundle has no statistics: 10% at all heights, and 10% at each."""
+_TOLERANCE = 0.05**2 * (1 + np.eye(len(HEIGHTS_MM)))
+"""Covariance of masses where a bundle has no statistics: 5% at all heights, and 5% at each."""
 _MOST_ANGLE_DEG = 15.0  # from the view that the statistics are of
 _BODY = 0.1  # of the brightest tenth's mean, above which a pixel shows the body
 _AIR = 0.05  # of it, below which the ends of a row show air: the row has the body whole
