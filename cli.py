@@ -28,6 +28,7 @@ from x2ct.commands import (
     mesh,
     prepare,
     quantize,
+    statistics,
     train,
     tune,
     view,
@@ -38,6 +39,7 @@ from x2ct.commands.options import (
     Backend,
     Device,
     FlipOf,
+    Force,
     FrameOf,
     InvertOf,
     Json,
@@ -297,6 +299,7 @@ def sample(
         bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
     ] = False,
     strict: Strict = False,
+    force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -348,6 +351,7 @@ def sample(
         trust=trust,
         threads=threads,
         strict=strict,
+        force=force,
     )
     if manifest is not None:
         if dry_run:
@@ -383,6 +387,7 @@ for _command in (
     build.build,
     tune.tune,
     quantize.quantize,
+    statistics.statistics,
     bench.bench,
     evaluate.evaluate,
     info.info,

@@ -210,6 +210,13 @@ MEASUREMENTS = (
         of_model=False,
     ),
     Measurement(
+        "plausibility",
+        "how often sample warns of chests, and of what is none, lies, or is of two patients",
+        (f"python benchmarks/plausibility.py chest SHARDS TEST --others OTHERS -o {RESULTS}/plausibility-chest",),
+        5,
+        of_model=False,
+    ),
+    Measurement(
         "soak",
         "whether memory stays flat: 1000 runs of one kind, 500 of all kinds",
         (

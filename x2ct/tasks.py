@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from x2ct.bundle import Bundle
     from x2ct.drr import Drr
     from x2ct.geometry import Geometry
+    from x2ct.plausibility import Judgement
     from x2ct.radiograph import XRay
     from x2ct.sampler import Preview, Result, Sampler
     from x2ct.volume import Volume
@@ -55,6 +56,7 @@ class SampleJob:
         shape, voxel_mm: of the CT, by default the model's own.
         memory, halo: see `x2ct.Sampler`.
         seed, steps, solver, schedule, mean, consistency, gamma, strict: see `x2ct.Sampler.run`.
+        force: sample also what `x2ct.plausibility` refuses.
         device, backend, precision, provider, provider_options, artefacts, trust, threads: see `x2ct.Sampler`.
     """
 
@@ -90,6 +92,7 @@ class SampleJob:
     trust: bool = False
     threads: int = 0
     strict: bool = False
+    force: bool = False
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -169,6 +172,7 @@ def sample_files(
     xrays, arguments = _arguments(job, say)
     say("loading the model")
     sampler = sampler or open_sampler(job)
+    judgement = _judged(job, sampler.bundle, xrays, arguments)
     write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}", arguments["geometry"])
 
     def first_steps(done: int, total: int, sigma: float) -> None:
@@ -191,6 +195,7 @@ def sample_files(
             preview_every=job.preview_every or 1,
         )
         say("writing")
+        _tell(judgement, result.report)
         return write.rest(result, xrays, place)
 
 
@@ -205,12 +210,14 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
         X2CTError: any of the family.
     """
     say = stage or _silent
-    _, arguments = _arguments(job, say)
+    xrays, arguments = _arguments(job, say)
     say("loading the model")
     sampler = open_sampler(job)
+    judgement = _judged(job, sampler.bundle, xrays, arguments)
     say("trying two evaluations")
     told = sampler.dry_run(**arguments)
     told["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
+    _tell(judgement, told)
     return {**told, "outputs": [{"file": path.name} for path in job.outputs]}
 
 
@@ -268,6 +275,21 @@ def drr_files(
     placed = replace(wanted, origin_world_mm=(x, y, z))
     images = drr.radiographs(body.hu, body.index_to_mm, placed, mu_water=mu_water, threads=threads, progress=progress)
     return drr.Drr(drr.save(target, images, placed), placed, drr.cut_off(placed, images))
+
+
+def _judged(job: SampleJob, bundle: Bundle, xrays: Mapping[str, XRay], arguments: Mapping[str, Any]) -> Judgement:
+    """Judge the X-rays, and raise InputError where they are refused."""
+    from x2ct.plausibility import judge
+
+    judgement = judge(bundle, xrays, arguments["geometry"])
+    judgement.check(force=job.force, strict=job.strict)
+    return judgement
+
+
+def _tell(judgement: Judgement, report: dict[str, Any]) -> None:
+    """Add a judgement to a report; its warnings are of most consequence."""
+    report["plausibility"] = judgement.facts()
+    report["warnings"] = [*judgement.warnings, *report["warnings"]]
 
 
 def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dict[str, Any]]:

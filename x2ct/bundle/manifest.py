@@ -31,6 +31,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from x2ct._core import BUNDLE_SCHEMA
 from x2ct.geometry import Geometry
@@ -184,7 +185,7 @@ class Description:
     diffusion: Diffusion
     patch: Patch
     provenance: Mapping[str, Json]
-    xray_statistics: Mapping[str, Json] = field(default_factory=dict, kw_only=True)
+    xray_statistics: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)

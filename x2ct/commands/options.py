@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
 """Help of the argument or option that names a model."""
 
-MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
-"""Help of the argument or option that names a model."""
-
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat warnings as errors: exit with code 2 and write nothing.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Sample X-rays that do not look like those of training, with a warning.")
+]
 Threads = Annotated[
     int,
     typer.Option(

@@ -1,0 +1,237 @@
+"""Measure `x2ct.plausibility`: how often it warns of chests, and how often of what is none, or lies, or is another's.
+
+    python benchmarks/plausibility.py chest shards/ testshards/ --others othershards/ -o results/plausibility-chest
+        --radiographs FOLDER --not-chests ankle.dcm
+
+The validation patients of the first shards (limits were chosen on them) and all patients of the second (reported only)
+are projected from the model's own views under every condition of `x2ct evaluate --conditions`. What is wrong is made of
+the same X-rays, as line integrals and as 8-bit pictures. Patients of `--others` show other parts of the body.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
+
+from x2ct.bundle import Bundle
+from x2ct.data.shards import Person, ShardSet
+from x2ct.errors import X2CTError
+from x2ct.evaluation.case import Case
+from x2ct.evaluation.conditions import CONDITIONS
+from x2ct.geometry import Geometry, Image, attenuation, project
+from x2ct.plausibility import REFUSES, WARNS, judge
+from x2ct.radiograph import XRay
+from x2ct.report import markdown_table
+from x2ct.xrays.degradation import window_8bit
+
+Row = dict[str, Any]
+Picture = npt.NDArray[Any]
+SOME = ("training", "cone-near", "photons-1e5", "gamma", "png")
+"""Conditions under which other parts of the body are shown."""
+ABDOMEN_MM = (200.0, 250.0, 300.0)
+"""How much higher than its lungs a patient is shown, where the CT reaches as far."""
+NOISES = 10
+
+
+@dataclass(frozen=True)
+class Patient:
+    """As much of a Case as a condition takes."""
+
+    id: str
+    mu: Image
+    index_to_mm: npt.NDArray[np.float64]
+    geometry: Geometry
+    xrays: tuple[Image, ...]
+
+    @classmethod
+    def of(cls, person: Person, geometry: Geometry, higher_mm: float = 0.0) -> Patient:
+        """Project a patient, moved towards the head, from a model's own views."""
+        affine = person.index_to_mm.copy()
+        affine[2, 3] += higher_mm
+        mu = attenuation(person.hu())
+        return cls(person.id, mu, affine, geometry, tuple(project(mu, affine, view) for view in geometry.views))
+
+    def project(self, geometry: Geometry, threads: int = 0) -> tuple[Image, ...]:
+        """Return X-rays of the whole CT from other views."""
+        return tuple(project(self.mu, self.index_to_mm, view, threads) for view in geometry.views)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    try:
+        rows = list(run(options))
+    except X2CTError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(markdown(rows, options.bundle))
+    return 0
+
+
+def run(options: argparse.Namespace) -> Iterator[Row]:
+    """Yield a row a study; what is done so far is written after each patient."""
+    bundle, rows = Bundle.load(options.bundle), list[Row]()
+    for part in (
+        _chests(bundle, options),
+        _others(bundle, options),
+        _noise(bundle),
+        _files(bundle, "chest radiographs", options.radiographs),
+        _files(bundle, "radiographs of other parts", options.not_chests),
+    ):
+        for row in part:
+            rows.append(row)
+            yield row
+            if options.output:
+                options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+                options.output.with_suffix(".md").write_text(markdown(rows, options.bundle))
+
+
+def _chests(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
+    people = [("validation", person) for person in ShardSet.open(options.validation).select("validation")]
+    if options.test:
+        people += [("test", person) for person in ShardSet.open(options.test).people]
+    kept: list[tuple[str, Patient]] = []
+    for group, person in people:
+        patient = Patient.of(person, bundle.geometry)
+        kept.append((group, patient))
+        for condition in CONDITIONS:
+            xrays, told = condition.take(cast(Case, patient))
+            yield _row(bundle, group, condition.name, patient.id, xrays, None if told is bundle.geometry else told)
+        for kind, pair in wrong(patient.xrays).items():
+            yield from _both(bundle, group, kind, patient.id, pair)
+        for kind, pitch in pitches(bundle.geometry.views[0].spacing_mm[0]).items():
+            yield from _both(bundle, group, kind, patient.id, patient.xrays, pitch)
+        for higher in ABDOMEN_MM:
+            if person.body_mm is not None and person.body_mm[0][2] < -higher - 150:
+                shown = Patient.of(person, bundle.geometry, higher)
+                yield from _both(bundle, group, f"abdomen, the patient {higher:.0f} mm higher", person.id, shown.xrays)
+        print(time.strftime("%H:%M:%S"), group, person.id, file=sys.stderr, flush=True)
+    for group, one in kept:
+        for other_group, other in kept:
+            if one is not other and group == other_group:
+                pair = (one.xrays[0], other.xrays[1])
+                yield from _both(bundle, group, "lateral of another patient", f"{one.id} and {other.id}", pair)
+
+
+def wrong(images: Sequence[Image]) -> dict[str, tuple[Image, Image]]:
+    """Frontal and lateral images that are not what they should be, by kind."""
+    ap, lateral = images
+    return {
+        "swapped": (lateral, ap),
+        "frontal mirrored": (ap[:, ::-1], lateral),
+        "lateral mirrored": (ap, lateral[:, ::-1]),
+        "both mirrored": (ap[:, ::-1], lateral[:, ::-1]),
+        "both upside down": (ap[::-1], lateral[::-1]),
+        "both turned by 180 degrees": (ap[::-1, ::-1], lateral[::-1, ::-1]),
+        "lateral 30 mm lower": (ap, np.roll(lateral, 24, axis=0)),
+    }
+
+
+def pitches(pitch_mm: float) -> dict[str, tuple[float, float]]:
+    """Pixel pitches of frontal and lateral image that are wrong, by kind."""
+    return {
+        "pitch of both wrong by 0.7": (0.7 * pitch_mm, 0.7 * pitch_mm),
+        "pitch of both wrong by 1.4": (1.4 * pitch_mm, 1.4 * pitch_mm),
+        "pitch of the lateral wrong by 0.7": (pitch_mm, 0.7 * pitch_mm),
+        "pitch of the lateral wrong by 1.4": (pitch_mm, 1.4 * pitch_mm),
+    }
+
+
+def _others(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
+    for folder in options.others:
+        for person in ShardSet.open(folder).people:
+            if person.region == "chest":
+                continue
+            patient = Patient.of(person, bundle.geometry)
+            for condition in CONDITIONS:
+                if condition.name in SOME:
+                    xrays, told = condition.take(cast(Case, patient))
+                    geometry = None if told is bundle.geometry else told
+                    yield _row(bundle, "other parts", person.id, condition.name, xrays, geometry)
+            print(time.strftime("%H:%M:%S"), person.id, file=sys.stderr, flush=True)
+
+
+def _noise(bundle: Bundle) -> Iterator[Row]:
+    for seed in range(NOISES):
+        rng = np.random.default_rng(seed)
+        images = [rng.uniform(0, 6, bundle.xray.shape).astype(np.float32) for _ in range(2)]
+        yield from _both(bundle, "noise", "white noise", str(seed), (images[0], images[1]))
+
+
+def _files(bundle: Bundle, group: str, places: Sequence[Path]) -> Iterator[Row]:
+    for path in (file for place in places for file in (sorted(place.iterdir()) if place.is_dir() else [place])):
+        try:
+            yield _row(bundle, group, path.parent.name, path.name, {"pa": XRay.load(path)})
+        except X2CTError as error:
+            print(f"left out: {path.name}: {error}", file=sys.stderr)
+
+
+def _both(
+    bundle: Bundle, group: str, kind: str, case: str, images: Sequence[Image], pitch: tuple[float, float] | None = None
+) -> Iterator[Row]:
+    """A pair as line integrals, and as 8-bit pictures."""
+    ways: tuple[tuple[str, Callable[[Image], Picture]], ...] = (("", np.ascontiguousarray), (", 8 bits", window_8bit))
+    for name, way in ways:
+        xrays = {}
+        for index, (view, image) in enumerate(zip(bundle.geometry.views, images, strict=True)):
+            xrays[view.name] = XRay.of(way(image), view.spacing_mm if pitch is None else pitch[index])
+        yield _row(bundle, group, kind + name, case, xrays)
+
+
+def _row(
+    bundle: Bundle, group: str, kind: str, case: str, xrays: dict[str, XRay], geometry: Geometry | None = None
+) -> Row:
+    judgement = judge(bundle, xrays, geometry)
+    scores = {f"{score.name} {score.view}": round(score.value, 3) for score in judgement.scores}
+    return {"group": group, "kind": kind, "case": case, "scores": scores, "not_judged": len(judgement.not_judged)}
+
+
+def markdown(rows: Sequence[Row], bundle: str) -> str:
+    """A table for each group."""
+    lines = [
+        f"# Plausibility of X-rays for the model {Path(bundle).stem}",
+        "",
+        "Printed by `python benchmarks/plausibility.py`. A study is warned of where one of its scores is above",
+        f"{WARNS:g}, and refused above {REFUSES:g}; docs/xrays.md has what they mean.",
+    ]
+    for group in dict.fromkeys(row["group"] for row in rows):
+        mine = [row for row in rows if row["group"] == group]
+        table = []
+        for kind in dict.fromkeys(row["kind"] for row in mine):
+            some = [row["scores"] for row in mine if row["kind"] == kind]
+            worst = [max(scores.values(), default=0.0) for scores in some]
+            most = max((max(s, key=lambda name: s[name]) for s in some if s), key=[
+                max(s, key=lambda name: s[name]) for s in some if s].count, default="")  # fmt: skip
+            span = f"{min(worst):.2f} to {max(worst):.2f}"
+            counts = (sum(value > limit for value in worst) for limit in (WARNS, REFUSES))
+            table.append([kind, len(some), *counts, span, most])
+        lines += ["", f"## {group}", ""]
+        titles = ("", "studies", "warned or refused", "refused", "highest score", "which, mostly")
+        lines += markdown_table(titles, table, text=1)
+    return "\n".join(lines) + "\n"
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", help="a bundle's folder or name")
+    parser.add_argument("validation", type=Path, help="shards: their validation patients are taken")
+    parser.add_argument("test", type=Path, nargs="?", help="shards of test patients")
+    parser.add_argument("--others", type=Path, nargs="+", default=[], help="shards of other parts of the body")
+    parser.add_argument("--radiographs", type=Path, nargs="+", default=[], help="chest radiographs, files or folders")
+    parser.add_argument("--not-chests", type=Path, nargs="+", default=[], help="other radiographs")
+    parser.add_argument("-o", "--output", type=Path, help="path without suffix, of .json and .md")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

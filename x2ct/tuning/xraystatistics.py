@@ -1,0 +1,358 @@
+"""What a bundle's X-rays look like: statistics of training patients, which `x2ct.plausibility` compares X-rays with.
+
+Each training patient is projected in random poses, parallel and cone beams, onto a detector `COARSER` times coarser
+than the encoder's, and read as `x2ct sample` reads X-rays: line integrals with scatter, noise and another tone, or
+display pictures with windows, blades and letters. All of it is statistics: no network takes part.
+
+The figures of a study are divided by what 95 of 100 studies stay below, each judged by statistics that its patient was
+left out of: with few patients, X-rays of a new one lie farther out than those of the patients themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.bundle import Bundle, check_target
+from x2ct.data.shards import AIR_HU, Person, ShardSet
+from x2ct.errors import InputError
+from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.plausibility import (
+    AS_IT_IS,
+    HEIGHTS_MM,
+    OTHER_PART,
+    OTHER_VIEW,
+    POSES,
+    Gaussian,
+    MassLaw,
+    Pose,
+    Seen,
+    mass_ratio,
+    reduced,
+    reread,
+    seen_by,
+    silhouette,
+)
+from x2ct.radiograph import XRay
+from x2ct.xrays import degradation
+
+Array = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+Say = Callable[[str], None]
+
+COARSER = 4
+COMPONENTS = 12
+STUDIES = 9
+FOLDS = 5
+FEWEST_PATIENTS = 5
+BODY_MM = 5.0
+TYPICAL = 0.95
+DIGITS = 4
+
+ROTATION_DEG, SCALE, SHIFT_MM, APART_MM, ANGLE_DEG = 3.0, 0.06, 10.0, 5.0, 2.0
+"""Largest rotation about each axis, logarithm of the size, shift, difference in height between two views, and error of
+a view's angle."""
+_CONE, _PHYSICS, _TONE, _BLADES, _LETTER = 0.3, 0.5, 0.3, 0.3, 0.3  # how often
+_DISPLAYED = 3  # one of so many studies is for display
+_FEWEST = 20  # studies that show two heights, below which their covariance is not taken from them
+_FLOOR = 0.01  # of a ratio's logarithm: its least standard deviation
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found: the numbers for model.json, and of which patients and how many studies of each."""
+
+    numbers: dict[str, tuple[float, ...]]
+    patients: tuple[str, ...]
+    studies: int
+
+
+def statistics_files(
+    bundle: str | os.PathLike[str],
+    shards: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    region: str = "chest",
+    studies: int = STUDIES,
+    say: Say = lambda _: None,
+) -> Found:
+    """Find statistics on the shards' training patients of a region, and write the bundle with them.
+
+    Raises:
+        InputError: a bundle or shards that can't be read, too few patients, or an output that can't be written.
+    """
+    check_target(Path(output))
+    opened, people = Bundle.load(bundle), ShardSet.open(shards).select("train", region)
+    if len(people) < FEWEST_PATIENTS:
+        expected = f"{FEWEST_PATIENTS} or more"
+        raise InputError.of(shards, f"training patients of the {region}", found=len(people), expected=expected)
+    others = tuple(person for person in ShardSet.open(shards).select("train") if person.region != region)
+
+    def groups(patients: Sequence[Person]) -> list[tuple[tuple[Seen, ...], ...]]:
+        made = []
+        for number, person in enumerate(patients):
+            say(f"patient {number + 1} of {len(patients)}")
+            made.append(tuple(pairs(opened, person, studies, np.random.default_rng([0, number]))))
+        return made
+
+    found = Found(fit(groups(people), groups(others)), tuple(person.id for person in people), studies)
+    Bundle.write(output, replace(opened, xray_statistics=found.numbers), opened.contents())
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- studies
+
+
+def pairs(bundle: Bundle, person: Person, count: int, rng: np.random.Generator) -> Iterator[tuple[Seen, ...]]:
+    """Yield random studies of a patient, each view as the network sees it, on a coarser detector."""
+    rows, columns = (size // COARSER for size in bundle.xray.shape)
+    times = bundle.xray.shape[0] / rows, bundle.xray.shape[1] / columns
+
+    def coarser(spacing_mm: tuple[float, float]) -> tuple[float, float]:
+        return spacing_mm[0] * times[0], spacing_mm[1] * times[1]
+
+    views = (view.with_detector((rows, columns), coarser(view.spacing_mm)) for view in bundle.geometry.views)
+    pictures = replace(bundle.xray, shape=(rows, columns), spacing_mm=coarser(bundle.xray.spacing_mm))
+    coarse = replace(bundle, geometry=Geometry(tuple(views)), xray=pictures)
+    hu, index_to_mm = coarse_body(person.hu(), person.index_to_mm)
+    mu = attenuation(hu)
+    for number in range(count):
+        display = number % _DISPLAYED == 1
+        taken, told = _drawn_views(coarse, rng)
+        pose, apart = _drawn_pose(rng), rng.uniform(-1, 1) * APART_MM
+        machine = _drawn_machine(rng)
+        xrays = {}
+        for view, stated in zip(taken, told.views, strict=True):
+            placed = pose.copy()
+            placed[2, 3] += apart if view is not taken[0] else 0.0
+            image = project(mu, placed @ index_to_mm, view, threads=1)
+            picture = machine.picture(image, view, display, rng)
+            xrays[stated.name] = XRay.of(picture, stated.spacing_mm)
+        yield seen_by(coarse, xrays, told)
+
+
+def coarse_body(hu: npt.NDArray[Any], index_to_mm: Matrix) -> tuple[npt.NDArray[np.float32], Matrix]:
+    """Return block means of a CT, with voxels of about `BODY_MM`, and their affine: for pictures of coarse pixels."""
+    steps = [max(1, round(BODY_MM / step)) for step in np.linalg.norm(index_to_mm[:3, :3], axis=0)]
+    sides = [(0, -size % step) for size, step in zip(hu.shape, steps, strict=True)]
+    padded = np.maximum(np.pad(hu, sides, constant_values=AIR_HU), AIR_HU).astype(np.float32)
+    (x, a), (y, b), (z, c) = ((size // step, step) for size, step in zip(padded.shape, steps, strict=True))
+    affine = index_to_mm @ np.diag([a, b, c, 1.0])
+    affine[:3, 3] = index_to_mm[:3, 3] + index_to_mm[:3, :3] @ ((np.array(steps) - 1) / 2)
+    return padded.reshape(x, a, y, b, z, c).mean(axis=(1, 3, 5), dtype=np.float32), affine
+
+
+def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[tuple[View, ...], Geometry]:
+    """The views as they are taken, and as the network is told that they are."""
+    cone = rng.random() < _CONE
+    sdd = rng.uniform(1000, 2000)
+    sod = sdd - rng.uniform(180, 420)
+    taken, told = [], []
+    for view in bundle.geometry.views:
+        error = rng.uniform(-1, 1) * ANGLE_DEG
+        if not cone:
+            told.append(view)
+            turn = np.eye(4)
+            turn[:3, :3] = _rotation(np.array([0, 0, error]))
+            taken.append(View(view.name, view.matrix @ turn, view.shape, view.spacing_mm))
+            continue
+        larger = sdd / sod
+        pitch = view.spacing_mm[0] * larger, view.spacing_mm[1] * larger
+        for views, angle in ((told, view.angle_deg), (taken, view.angle_deg + error)):
+            views.append(View.cone(view.name, angle, sod_mm=sod, sdd_mm=sdd, shape=view.shape, spacing_mm=pitch))
+    return tuple(taken), Geometry(tuple(told))
+
+
+def _drawn_pose(rng: np.random.Generator) -> Matrix:
+    """Patient mm of the body to patient mm of the study."""
+    pose = np.eye(4)
+    size = np.exp(rng.uniform(-1, 1) * SCALE + rng.uniform(-0.5, 0.5, 3) * SCALE)
+    pose[:3, :3] = _rotation(rng.uniform(-1, 1, 3) * ROTATION_DEG) @ np.diag(size)
+    pose[:3, 3] = rng.uniform(-1, 1, 3) * SHIFT_MM
+    return pose
+
+
+def _rotation(degrees: npt.NDArray[np.floating[Any]]) -> Matrix:
+    """Rotation about x, then y, then z."""
+    result = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(degrees)):
+        i, j = (k for k in range(3) if k != axis)
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        result = turn @ result
+    return result
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What both X-rays of a study have in common: scatter over primary intensity, photons a pixel, exponent and scale.
+
+    Attributes:
+        scatter: scattered over primary intensity; 0 for none.
+        photons: per pixel where nothing attenuates; 0 for no noise.
+        exponent, scale: of the tone.
+    """
+
+    scatter: float
+    photons: float
+    exponent: float
+    scale: float
+
+    def picture(
+        self, image: npt.NDArray[np.float32], view: View, display: bool, rng: np.random.Generator
+    ) -> npt.NDArray[Any]:
+        """Return what a detector, and for display a workstation, makes of line integrals; integers are for display."""
+        if self.photons:
+            down, across = (50.0 * view.magnification / pitch for pitch in view.spacing_mm)
+            image = degradation.scatter(image, self.scatter, (down, across))
+            image = degradation.poisson_noise(image, self.photons, rng)
+        image = degradation.gamma(image, self.exponent, self.scale)
+        if not display:
+            return image
+        if rng.random() < _LETTER:
+            rows, columns = image.shape
+            where = rows * rng.choice([0.12, 0.88]), columns * rng.choice([0.12, 0.88])
+            image = degradation.marker(image, where, round(0.05 * rows), "R", rng.uniform(2, 6))
+        if rng.random() < _BLADES:
+            sides = np.repeat(image.shape, 2) * rng.uniform(0.02, 0.1, 4) * (rng.random(4) < 0.5)
+            top, bottom, left, right = (int(side) for side in sides)
+            image = degradation.collimate(image, (top, bottom, left, right))
+        return degradation.window_8bit(image, (rng.uniform(0, 1.5), 100 - rng.uniform(0, 1.5)))
+
+
+def _drawn_machine(rng: np.random.Generator) -> _Machine:
+    physics, tone = rng.random() < _PHYSICS, rng.random() < _TONE
+    scatter, photons = rng.uniform(0, 0.1), float(np.exp(rng.uniform(np.log(1e4), np.log(1e6))))
+    exponent, scale = float(np.exp(rng.uniform(-0.25, 0.25))), rng.uniform(0.9, 1.1)
+    return _Machine(scatter, photons if physics else 0.0, exponent if tone else 1.0, scale if tone else 1.0)
+
+
+# ---------------------------------------------------------------------------------------------- statistics
+
+
+def fit(
+    groups: Sequence[Sequence[tuple[Seen, ...]]], others: Sequence[Sequence[tuple[Seen, ...]]] = ()
+) -> dict[str, tuple[float, ...]]:
+    """Return the numbers for model.json.
+
+    Args:
+        groups: of each patient, its studies.
+        others: of each patient of another part of the body; none, and that reading is never found.
+    """
+    found: dict[str, Array] = {"patients": np.array([len(groups)]), "studies": np.array([sum(map(len, groups))])}
+    names = [seen.name for seen in groups[0][0]]
+    for slot, name in enumerate(names):
+        mine = _pictures(groups, slot)
+        sizes = [np.stack([silhouette(s[slot].image, s[slot].pitch_mm) for s in group]) for group in groups]
+        apart = {pose: _pictures(groups, slot, pose) for pose in POSES}
+        apart |= {OTHER_VIEW: _pictures(groups, 1 - slot) if len(names) == 2 else []}
+        apart |= {OTHER_PART: _pictures(others, slot)}
+        found |= {f"{name}.{key}": value for key, value in _of_view(mine, apart, sizes).items()}
+    if len(names) == 2:
+        for calibrated, word in ((True, "calibrated"), (False, "display")):
+            ratios = [_ratios(group, calibrated) for group in groups]
+            found |= {f"mass_{word}.{key}": value for key, value in _of_masses(ratios, calibrated).items()}
+    return {key: tuple(float(f"{number:.{DIGITS}g}") for number in np.ravel(value)) for key, value in found.items()}
+
+
+def _pictures(groups: Sequence[Sequence[tuple[Seen, ...]]], slot: int, pose: Pose = AS_IT_IS) -> list[Array]:
+    """Reduced pictures of a slot, one array of [studies, pixels] a patient."""
+    return [np.stack([reduced(reread(study[slot], pose)).ravel() for study in group]) for group in groups]
+
+
+def _of_view(mine: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], sizes: Sequence[Array]) -> dict[str, Array]:
+    """Statistics of one view's pictures, and what studies reach that were held out.
+
+    Args:
+        mine: one array of [studies, pixels] a patient.
+        apart: what `POSES` show of the same patients, and other parts of the body of others, likewise; may be empty.
+        sizes: one array of [studies, 2] a patient.
+    """
+    figures = list[Array]()
+    for out, rest in _folds(len(mine)):
+        picture, size = Gaussian.of(_joined(mine, rest), COMPONENTS), _spread(_joined(sizes, rest))
+        pictures = _joined(mine, out)
+        readings = 1 - _discriminants(mine, apart, rest) @ np.vstack([pictures.T, np.ones(len(pictures))])
+        extents = np.abs((_joined(sizes, out) - size[0]) / size[1]).max(axis=1)
+        figures.append(np.vstack([picture.distance(pictures), extents, readings]))
+    whole = Gaussian.of(np.concatenate(mine), COMPONENTS)
+    return {
+        "mean": whole.mean,
+        "basis": whole.basis,
+        "variances": np.append(whole.variances, whole.rest),
+        "size": _spread(np.concatenate(sizes)),
+        "pose": _discriminants(mine, apart, range(len(mine))),
+        "reference": np.quantile(np.concatenate(figures, axis=1), TYPICAL, axis=1),
+    }
+
+
+def _folds(patients: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Patients to judge, and the others, of whom the statistics to judge them by are made."""
+    for fold in range(FOLDS):
+        out = list(range(fold, patients, FOLDS))
+        yield out, [patient for patient in range(patients) if patient not in out]
+
+
+def _joined(values: Sequence[Array], which: Sequence[int] | range) -> Array:
+    return np.concatenate([values[k] for k in which])
+
+
+def _spread(values: Array) -> Array:
+    """Mean and standard deviation along the first axis, [2, ...]."""
+    return np.stack([values.mean(axis=0), values.std(axis=0)])
+
+
+def _discriminants(mine: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], which: Sequence[int] | range) -> Array:
+    """Fisher's linear discriminants of a view from each of `POSES`, [poses, pixels + 1]: 1 at its mean, -1 at theirs.
+
+    Where there are no pictures of a pose, the row is a constant 1.
+    """
+    pictures, rows = _joined(mine, which), list[Array]()
+    for pose in POSES:
+        if not apart[pose]:
+            rows.append(np.append(np.zeros(pictures.shape[1]), 1.0))
+            continue
+        those = np.concatenate(apart[pose]) if pose is OTHER_PART else _joined(apart[pose], which)
+        means = pictures.mean(axis=0), those.mean(axis=0)
+        within = np.concatenate([pictures - means[0], those - means[1]])
+        weights = Gaussian.of(within, COMPONENTS).whitened(means[0] - means[1])
+        half = weights @ (means[0] - means[1]) / 2
+        rows.append(np.append(weights, -weights @ (means[0] + means[1]) / 2) / half)
+    return np.stack(rows)
+
+
+def _ratios(group: Sequence[tuple[Seen, ...]], calibrated: bool) -> Array:
+    """The logarithms of the ratios of masses, [studies, heights], of studies that are calibrated or are not."""
+    ratios = [mass_ratio(*study) for study in group if all(seen.calibrated for seen in study) == calibrated]
+    known = [ratio for ratio in ratios if ratio is not None]
+    return np.stack(known) if known else np.empty((0, len(HEIGHTS_MM)))
+
+
+def _of_masses(ratios: Sequence[Array], factor_known: bool) -> dict[str, Array]:
+    """Mean and covariance of the logarithms of ratios of masses, and what held-out studies reach."""
+    distances = []
+    for out, rest in _folds(len(ratios)):
+        law = MassLaw(*_moments(_joined(ratios, rest)), factor_known)
+        distances += [law.distance(ratio) for ratio in _joined(ratios, out)]
+    mean, covariance = _moments(np.concatenate(ratios))
+    return {"mean": mean, "covariance": covariance, "reference": np.array([np.quantile(distances, TYPICAL)])}
+
+
+def _moments(ratios: Array) -> tuple[Array, Array]:
+    """Mean and covariance by height of [studies, heights] with NaN; a height that none shows has a variance of 1."""
+    known = np.isfinite(ratios)
+    counts = known.T.astype(np.float64) @ known
+    mean = np.where(known, ratios, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    away = np.where(known, ratios - mean, 0)
+    enough = counts > _FEWEST
+    covariance = np.where(enough, away.T @ away / np.maximum(counts, 1), 0)
+    covariance[np.diag_indices_from(covariance)] += np.where(np.diag(enough), _FLOOR**2, 1.0)
+    values, vectors = np.linalg.eigh(covariance)  # of pairwise moments: not always positive
+    return mean, (vectors * np.maximum(values, _FLOOR**2)) @ vectors.T
