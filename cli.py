@@ -27,6 +27,7 @@ from x2ct.commands import (
     mesh,
     prepare,
     quantize,
+    serve,
     train,
     tune,
     view,
@@ -343,6 +344,7 @@ def sample(
 
 # The order in which the help lists them.
 for _command in (
+    serve.serve,
     view.view,
     xray.xray,
     drr.drr,

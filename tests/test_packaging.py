@@ -60,6 +60,7 @@ def test_inference_requires_no_training_package() -> None:
         "onnxruntime",
         "onnxruntime-gpu",
         "tensorrt",
+        "serve",
         "dev",
         "docs",
     }

@@ -81,10 +81,10 @@ class ReadOptions:
             for name, value in sorted(pairs, key=lambda pair: pair[0] is not None):
                 for view in views if name is None else (name,):
                     chosen[view][key] = value
-        return {view: cls._from(**values) for view, values in chosen.items() if values}
+        return {view: cls.of(**values) for view, values in chosen.items() if values}
 
     @classmethod
-    def _from(
+    def of(
         cls,
         spacing: Spacing | None = None,
         rotate: int = 0,
@@ -96,6 +96,7 @@ class ReadOptions:
         invert: bool | None = None,
         values: str | None = None,
     ) -> ReadOptions:
+        """Return the options by the names that the command line has for them."""
         return cls(spacing, rotate, flip, frame, Beam(sod, sdd, angle), invert, values)
 
 
