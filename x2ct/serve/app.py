@@ -32,6 +32,7 @@ from x2ct.serve import form, jobs
 from x2ct.serve.jobs import DONE, PREVIEW, RUNNING, SERIES, VOLUME, Job, Jobs, Limits
 from x2ct.serve.problem import Problem
 from x2ct.tasks import SampleJob, check_job
+from x2ct.webpage import WINDOWS
 
 ASSETS = {"app.js": "text/javascript", "style.css": "text/css", "niivue.js": "text/javascript"}
 POLICY = (
@@ -214,6 +215,7 @@ def _v1(queue: Jobs) -> APIRouter:
             "views": list(bundle.geometry.views),
             "grid": {"shape": list(queue.sampler.grid.shape), "spacing_mm": list(queue.sampler.grid.spacing_mm)},
             "device": queue.sampler.choice.device,
+            "windows_hu": WINDOWS,
             "limits": vars(limits),
         }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -173,7 +173,7 @@ def _checked(form: type[BaseModel], texts: Mapping[str, str]) -> dict[str, Any]:
     try:
         checked = form.model_validate(said)
     except ValidationError as error:
-        raise _problem(error, "") from None
+        raise _problem(error, form.model_fields) from None
     return {name: getattr(checked, name) for name in form.model_fields}
 
 
@@ -192,17 +192,20 @@ def _reading(text: str) -> dict[str, ReadOptions]:
         try:
             options[view] = validate_call(ReadOptions.of)(**said)
         except ValidationError as error:
-            raise _problem(error, f"reading {view} ") from None
+            raise _problem(error, _READING, f"reading {view} ") from None
         except InputError as error:
             raise Problem(error) from None
     return options
 
 
-def _problem(error: ValidationError, before: str) -> Problem:
-    """Return the first complaint of pydantic's as one of ours."""
+def _problem(error: ValidationError, known: Iterable[str], before: str = "") -> Problem:
+    """Return the first complaint of pydantic's as one of ours; `known` are the names that there are."""
     first = error.errors(include_url=False, include_context=False)[0]
-    name = ".".join(str(part) for part in first["loc"])
-    return Problem.of(422, f"{before}{name}", "value", found=repr(first["input"])[:80], expected=first["msg"])
+    name = str(first["loc"][0])
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return Problem(InputError.unknown(f"{before}{name}", "name", found=name, known=known))
+    expected = first["msg"].removeprefix("Input should be ").partition(", unable")[0]
+    return Problem.of(422, f"{before}{name}", "value", found=repr(first["input"])[:80], expected=expected)
 
 
 def sample_job(job: Job, posted: Posted, template: SampleJob, limits: Limits) -> None:
