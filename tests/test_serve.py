@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ import pydicom
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.serving import Server, files_in, serving, until
 from x2ct.errors import InputError
 from x2ct.sampler import Sampler
 from x2ct.serve.app import create_app
@@ -86,14 +85,6 @@ def client(sampler: Sampler, template: SampleJob, folder: Path) -> Iterator[Call
     assert list(folder.iterdir()) == [], "nothing is left behind"
 
 
-def until(true: Callable[[], object], seconds: float = 300.0) -> None:
-    """Wait until something is true."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-
-
 def finished(client: TestClient | httpx.Client, name: str) -> dict[str, Any]:
     states: list[dict[str, Any]] = []
 
@@ -103,10 +94,6 @@ def finished(client: TestClient | httpx.Client, name: str) -> dict[str, Any]:
 
     until(over)
     return states[-1]
-
-
-def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
 # ------------------------------------------------------------------------------------------------ what it gives
@@ -389,41 +376,6 @@ def test_the_bundled_viewer_is_the_one_that_the_notice_names() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ a process of its own
-
-
-@dataclass
-class Server:
-    """`x2ct serve` as a process."""
-
-    process: subprocess.Popen[str]
-    client: httpx.Client
-    lines: list[str]
-
-    def stop(self, sent: int = signal.SIGTERM) -> int:
-        self.process.send_signal(sent)
-        return self.process.wait(300)
-
-
-@contextlib.contextmanager
-def serving(model: Path, folder: Path, *options: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "x2ct", "serve", "-m", str(model), "--port", "0", "--threads", "1", *options]
-    environment = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stderr is not None
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(process.stderr), daemon=True)
-    reader.start()
-    try:
-        until(lambda: lines or process.poll() is not None)
-        address = re.search(r"http://[^ ]+", lines[0])
-        assert address, lines
-        with httpx.Client(base_url=address[0], timeout=300) as client:
-            until(lambda: client.get("/readyz").status_code == 200)
-            yield Server(process, client, lines)
-    finally:
-        process.kill()
-        process.wait()
-        reader.join(5)
 
 
 def test_it_listens_on_loopback_and_ends_with_0_when_idle(

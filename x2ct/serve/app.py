@@ -212,7 +212,7 @@ def _v1(queue: Jobs) -> APIRouter:
             "version": __version__,
             "notice": report.NOTICE,
             "model": {"name": bundle.name, "sha256": bundle.checksum},
-            "views": list(bundle.geometry.views),
+            "views": [view.name for view in bundle.geometry.views],
             "grid": {"shape": list(queue.sampler.grid.shape), "spacing_mm": list(queue.sampler.grid.spacing_mm)},
             "device": queue.sampler.choice.device,
             "windows_hu": WINDOWS,
