@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -77,7 +76,7 @@ def client(sampler: Sampler, template: SampleJob, folder: Path) -> Iterator[Call
 
         def start(limits: Limits | None = None, **settings: Any) -> TestClient:
             app = create_app(sampler, template, limits, **settings)
-            made = stack.enter_context(TestClient(app, raise_server_exceptions=False))
+            made = stack.enter_context(TestClient(app, "http://localhost", raise_server_exceptions=False))
             until(lambda: made.get("/readyz").status_code == 200)
             return made
 

@@ -16,10 +16,9 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -263,7 +262,7 @@ def _v1(queue: Jobs) -> APIRouter:
         return Response(status_code=204)
 
     @v1.get("/ct/{name}/{file}", summary="A file of a job: volume.nii.gz, report.json, preview.png ...")
-    def fetch(name: str, file: str, request: Request) -> Response:
+    def fetch(name: str, file: str) -> Response:
         job = queue.get(name)
         if file == PREVIEW and job.state == RUNNING:
             return _live(job)
@@ -271,7 +270,7 @@ def _v1(queue: Jobs) -> APIRouter:
             raise job.problem
         if not job.over:
             raise Problem.of(409, file, "state", found=job.state, expected=DONE, headers={"Retry-After": "1"})
-        return _delivered(queue, job, file, request)
+        return _delivered(queue, job, file)
 
     return v1
 
@@ -334,9 +333,15 @@ async def _awaited(queue: Jobs, job: Job, request: Request) -> Response:
     if "application/zip" in request.headers.get("accept", ""):
         path = job.folder / "all.zip"
         await run_in_threadpool(jobs.zipped, path, job.files)
-    return FileResponse(
-        path, media_type=_TYPES[path.suffix], filename=path.name, background=BackgroundTask(queue.remove, job)
-    )
+
+    async def content() -> AsyncIterator[bytes]:
+        try:
+            async for chunk in _chunks(path):
+                yield chunk
+        finally:
+            queue.remove(job)
+
+    return _file(path, content())
 
 
 def _live(job: Job) -> Response:
@@ -349,20 +354,34 @@ def _live(job: Job) -> Response:
     raise Problem.of(409, PREVIEW, "state", found=job.stage, expected=DONE, hint=hint)
 
 
-def _delivered(queue: Jobs, job: Job, name: str, request: Request) -> Response:
+def _delivered(queue: Jobs, job: Job, name: str) -> Response:
     """A file that goes when it was delivered whole."""
     path = job.files.get(name)
-    if path is None:
+    if path is None or not path.exists():
         left = " or ".join(job.files)
         raise Problem.of(410, name, "file", found="none of this name", expected=left, hint="each can be fetched once")
 
-    async def fetched() -> None:
-        if "range" not in request.headers and not await request.is_disconnected():
-            await run_in_threadpool(queue.fetched, job, name)
+    async def content() -> AsyncIterator[bytes]:
+        async for chunk in _chunks(path):
+            yield chunk
+        await run_in_threadpool(queue.fetched, job, name)  # not reached where the client leaves before the end
 
-    kind = _TYPES.get(path.suffix, "application/octet-stream")
-    headers = {"Cache-Control": "no-store"}
-    return FileResponse(path, media_type=kind, filename=name, headers=headers, background=BackgroundTask(fetched))
+    return _file(path, content())
+
+
+def _file(path: Path, content: AsyncIterator[bytes]) -> Response:
+    headers = {
+        "Cache-Control": "no-store",
+        "Content-Disposition": f'attachment; filename="{path.name}"',
+        "Content-Length": str(path.stat().st_size),
+    }
+    return StreamingResponse(content, media_type=_TYPES.get(path.suffix, "application/octet-stream"), headers=headers)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := await run_in_threadpool(file.read, 2**18):
+            yield chunk
 
 
 # ------------------------------------------------------------------------------------------------ health and the page
