@@ -18,7 +18,15 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -39,6 +47,8 @@ POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 XRAY_PX = 512
+_BEARER = HTTPBearer(auto_error=False, description="Where the server was started with a token.")
+_READERS = 2  # X-rays that are read at a time for /v1/xray
 _POLL_S = 0.1
 _TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png", ".zip": "application/zip"}
 _ERRORS = {
@@ -75,9 +85,9 @@ class Metrics:
     def watch(self, queue: Jobs) -> None:
         """Tell the queue's figures as they are when asked."""
         for name, text, value in (
-            ("x2ct_jobs_waiting", "Jobs that wait.", lambda: queue.waiting),
-            ("x2ct_jobs_running", "Jobs that run: 0 or 1.", lambda: queue.running),
-            ("x2ct_ready", "1 once the model is compiled, until shutdown.", lambda: queue.ready and not queue.draining),
+            ("x2ct_jobs_waiting", "Jobs that wait.", lambda: float(queue.waiting)),
+            ("x2ct_jobs_running", "Jobs that run: 0 or 1.", lambda: float(queue.running)),
+            ("x2ct_ready", "1 once the model is compiled, until shutdown.", lambda: float(queue.accepting)),
         ):
             Gauge(name, text, registry=self.registry).set_function(value)
 
@@ -125,7 +135,7 @@ def create_app(
     )
     app.state.jobs = queue
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
-    _answer_problems(app, metrics)
+    _answer_problems(app, metrics, queue.folder)
     guard = [Depends(_guard(token))]
     described: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
     app.include_router(_v1(queue), prefix="/v1", dependencies=guard, responses=described)
@@ -133,8 +143,8 @@ def create_app(
     app.include_router(_page())
 
     @app.get("/metrics", dependencies=guard, response_class=PlainTextResponse, summary="Figures for Prometheus")
-    def metrics_() -> PlainTextResponse:
-        return PlainTextResponse(generate_latest(metrics.registry))
+    def figures() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app
 
@@ -148,7 +158,7 @@ async def _expire(queue: Jobs) -> None:
 # ------------------------------------------------------------------------------------------------ errors and access
 
 
-def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
+def _answer_problems(app: FastAPI, metrics: Metrics, folder: Path) -> None:
     """Answer every error with the JSON of a `Problem`."""
 
     def answer(problem: Problem) -> JSONResponse:
@@ -175,6 +185,11 @@ def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
         name = ".".join(map(str, first["loc"]))
         return answer(Problem.of(422, name, "value", found=repr(first.get("input"))[:80], expected=first["msg"]))
 
+    @app.exception_handler(Exception)
+    async def of_nobody(request: Request, error: Exception) -> Response:
+        jobs.log_unexpected(error)
+        return answer(Problem.of_failure(error, folder))
+
     @app.exception_handler(ClientDisconnect)
     async def of_leaving(request: Request, error: ClientDisconnect) -> Response:
         return answer(Problem.of(400, "body", "end", found="none", expected="the whole body"))
@@ -182,10 +197,9 @@ def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
 
 def _guard(token: str) -> Callable[..., Awaitable[None]]:
     """Return the dependency that lets a request through, or raises."""
-    bearer = HTTPBearer(auto_error=False, description="Where the server was started with a token.")
 
     async def guard(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)] = None
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)] = None
     ) -> None:
         if request.method != "GET" and request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise Problem.of(403, "request", "origin", found="another site's page", expected="this server's own")
@@ -203,6 +217,7 @@ def _guard(token: str) -> Callable[..., Awaitable[None]]:
 
 def _v1(queue: Jobs) -> APIRouter:
     v1 = APIRouter(tags=["x2ct"])
+    readers = asyncio.Semaphore(_READERS)
 
     @v1.get("/info", summary="The model and the limits")
     def info() -> dict[str, Any]:
@@ -222,7 +237,8 @@ def _v1(queue: Jobs) -> APIRouter:
     async def xray(request: Request) -> Response:
         with _folder(queue) as folder:
             posted = await form.receive(request, folder, queue.limits, form.XRayForm, ("xray", "geometry"))
-            done = await run_in_threadpool(_read, folder, posted, queue.template)
+            async with readers:
+                done = await run_in_threadpool(_read, folder, posted, queue.template)
         return JSONResponse(done, headers={"Cache-Control": "no-store"})
 
     @v1.post(
@@ -396,7 +412,7 @@ def _health(queue: Jobs) -> APIRouter:
 
     @health.get("/readyz", summary="Whether a job would be taken", responses={503: {"description": "not ready"}})
     def readyz() -> JSONResponse:
-        if queue.draining or not queue.ready:
+        if not queue.accepting:
             return JSONResponse({"status": "shutting down" if queue.draining else "compiling the model"}, 503)
         return JSONResponse({"status": "ready"})
 

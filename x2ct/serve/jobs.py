@@ -222,6 +222,11 @@ class Jobs:
                 self.remove(job)
 
     @property
+    def accepting(self) -> bool:
+        """Whether a job would be run."""
+        return self.ready and not self.draining
+
+    @property
     def waiting(self) -> int:
         """How many jobs wait."""
         return len(self._waiting)
@@ -294,8 +299,7 @@ class Jobs:
         except Exception as error:
             state, problem = FAILED, Problem.of_failure(error, job.folder)
             if not isinstance(error, X2CTError | Problem | MemoryError):
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                log.error("unexpected %s in %s:%s", type(error).__name__, Path(where.filename).name, where.lineno)
+                log_unexpected(error)
         for path in job.folder.iterdir():
             if path not in job.files.values() or state != DONE:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -354,6 +358,12 @@ class Jobs:
     def _refuse_when_draining(self) -> None:
         if self.draining:
             raise _shutdown()
+
+
+def log_unexpected(error: Exception) -> None:
+    """Log the class and the place of an error that is a bug; its text could hold anything."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    log.error("unexpected %s in %s:%s", type(error).__name__, Path(where.filename).name, where.lineno)
 
 
 def _shutdown() -> Problem:

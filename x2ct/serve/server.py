@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "X2CT_TOKEN"
 LEAST_TOKEN = 16
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 _CONNECTIONS = 512
 _CLOSING_S = 5.0
 
@@ -165,6 +165,7 @@ def _listen(service: Service) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(_CONNECTIONS)
     except OSError as error:
         found, expected = error.strerror or error, "an address of this machine that is free"
         raise InputError.of(f"{service.host}:{service.port}", "address", found=found, expected=expected) from None
