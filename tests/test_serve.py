@@ -28,7 +28,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving import Server, files_in, serving, until
-from x2ct.errors import InputError
+from x2ct.errors import InputError, X2CTError
 from x2ct.sampler import Sampler
 from x2ct.serve.app import create_app
 from x2ct.serve.jobs import PREFIX, Limits
@@ -288,6 +288,17 @@ def test_pages_of_other_sites_get_nothing(client: Callable[..., TestClient], xra
     assert server.post("/v1/ct", files=xrays, headers=headers).status_code == 403
     assert Service(SampleJob(Path("x")), host="0.0.0.0").hosts == ("*",)
     assert "ct.example" in Service(SampleJob(Path("x")), host="0.0.0.0", allowed=("ct.example",)).hosts
+
+
+@pytest.mark.parametrize("hint", ["", "say --values display; or integrals"])
+def test_the_parts_of_an_error_are_those_that_made_it(hint: str) -> None:
+    parts = {"source": "C: ap.npy", "field": "values in mm", "found": "1, 2", "expected": "3, 4"}
+    error = InputError.of(parts["source"], parts["field"], found="1, 2", expected="3, 4", hint=hint)
+    assert error.parts == {"message": str(error), **parts, "hint": hint}
+    short = InputError("X-rays: found none, expected --ap").parts
+    assert (short["source"], short["field"], short["found"]) == ("X-rays", "", "none")
+    other = X2CTError("the disk is full").parts
+    assert (other["message"], other["found"]) == ("the disk is full", "")
 
 
 # ------------------------------------------------------------------------------------------------ queue and time

@@ -59,7 +59,8 @@ const cards = []; // { file, view, said, element, result, asked }
 
 const frontal = (view) => view !== "lateral";
 
-function addFiles(files) {
+/** Read files one after the other, so that of two that don't say their view the first is frontal. */
+async function addFiles(files) {
   byId("drop-problem").textContent = "";
   for (const file of files) {
     if (cards.length === 2) {
@@ -94,7 +95,7 @@ function addFiles(files) {
       element.remove();
       update();
     });
-    read(card);
+    await read(card);
   }
   update();
 }
@@ -171,10 +172,10 @@ function update() {
   byId("cards").dataset.read = String(ready);
 }
 
-byId("files").addEventListener("change", (event) => { addFiles(event.target.files); event.target.value = ""; });
+byId("files").addEventListener("change", (event) => { addFiles([...event.target.files]); event.target.value = ""; });
 for (const name of ["dragenter", "dragover"]) addEventListener(name, (event) => { event.preventDefault(); byId("drop").classList.add("over"); });
 for (const name of ["dragleave", "drop"]) addEventListener(name, (event) => { event.preventDefault(); byId("drop").classList.remove("over"); });
-addEventListener("drop", (event) => addFiles(event.dataTransfer.files));
+addEventListener("drop", (event) => addFiles([...event.dataTransfer.files]));
 
 // ---------------------------------------------------------------------------------------------- a job
 
