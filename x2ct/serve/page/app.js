@@ -419,13 +419,19 @@ function drawProjections(low, high) {
 for (const button of document.querySelectorAll("[data-view]")) button.addEventListener("click", () => look(button.dataset.view));
 byId("volumes").addEventListener("change", (event) => choose(event.target.value));
 for (const id of ["centre", "width"]) byId(id).addEventListener("input", () => setWindow(+byId("centre").value, +byId("width").value, mode !== "projection"));
-byId("canvas").addEventListener("keydown", (event) => {
-  // The patient's right is on the left, so an arrow to the left is one along x.
-  const step = { ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 0, 1], ArrowDown: [0, 0, -1], PageUp: [0, 1, 0], PageDown: [0, -1, 0] }[event.key];
-  if (!step || !viewer || mode !== "planes") return;
+
+// The patient's right is on the left, so an arrow to the left is one along x. Caught before NiiVue has its own way with it.
+const STEPS = { ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 0, 1], ArrowDown: [0, 0, -1], PageUp: [0, 1, 0], PageDown: [0, -1, 0] };
+const TURN_DEG = 10;
+byId("viewer").addEventListener("keydown", (event) => {
+  const step = STEPS[event.key];
+  if (!step || !viewer) return;
   event.preventDefault();
-  viewer.moveCrosshairInVox(...step);
-});
+  event.stopPropagation();
+  if (mode === "planes") return viewer.moveCrosshairInVox(...step);
+  const { renderAzimuth, renderElevation } = viewer.scene;
+  viewer.setRenderAzimuthElevation(renderAzimuth + TURN_DEG * step[0], renderElevation + TURN_DEG * step[2]);
+}, { capture: true });
 
 document.body.dataset.state = "loading";
 enter();
