@@ -439,7 +439,7 @@ def client_that_leaves(server: Server, xrays: dict[str, bytes], folder: Path) ->
 def test_a_job_that_is_waited_for_is_finished_before_the_end(
     tiny_path: Path, tmp_path: Path, xrays: dict[str, bytes]
 ) -> None:
-    with serving(tiny_path, tmp_path) as server:
+    with serving(tiny_path, tmp_path, "--grace", "250") as server:
         answers: list[httpx.Response] = []
         options = {"steps": "20", "preview_every": "1"}
         client = threading.Thread(
