@@ -159,7 +159,7 @@ function show(card) {
   list(".warnings", result.warnings);
   const notes = [...new Set([...result.assumptions, ...result.stages.flatMap((stage) => stage.notes)])];
   list(".notes", notes);
-  element.querySelector("summary").textContent = `How it was read: ${notes.length} notes, every stage`;
+  element.querySelector("summary").textContent = `How it was read: ${notes.length} ${notes.length === 1 ? "note" : "notes"}, every stage`;
   element.querySelector(".stages").src = result.stages_picture;
 }
 
