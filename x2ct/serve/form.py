@@ -36,28 +36,30 @@ _FIELD_BYTES = 64 * 1024
 _MOST_PARTS = 32
 
 
-def _declared(names: tuple[str, ...], of: type) -> dict[str, Any]:
-    """Return a dataclass's fields as pydantic's `create_model` takes them."""
-    hints, defaults = get_type_hints(of), {one.name: one.default for one in fields(of)}
-    return {name: (hints[name], defaults[name]) for name in names}
-
-
 class _Reading(BaseModel):
     model_config = ConfigDict(extra="forbid")
     reading: str = Field("{}", description=f"JSON: how to read an X-ray, by view: {', '.join(_READING)}.")
 
 
-SampleForm = create_model(
-    "SampleForm",
-    __base__=_Reading,
-    **_declared(_SAMPLE, SampleJob),
-    format=(Literal["nifti", "dicom"], Field("nifti", description="dicom: also a series, as volume.zip.")),
-    surface=(bool, Field(False, description="Also a mesh of the bones, as bone.stl.")),
-)
-"""What can be said beside the files in a request for a CT."""
+class XRayForm(_Reading):
+    """What can be said beside the file in a request to read an X-ray."""
 
-XRayForm = create_model("XRayForm", __base__=_Reading, view=(Literal["ap", "pa", "lateral"] | None, None))
-"""What can be said beside the file in a request to read an X-ray."""
+    view: Literal["ap", "pa", "lateral"] | None = None
+
+
+class _Making(_Reading):
+    format: Literal["nifti", "dicom"] = Field("nifti", description="dicom: also a series, as volume.zip.")
+    surface: bool = Field(False, description="Also a mesh of the bones, as bone.stl.")
+
+
+def _sample_form() -> type[_Making]:
+    hints, defaults = get_type_hints(SampleJob), {one.name: one.default for one in fields(SampleJob)}
+    declared: dict[str, Any] = {name: (hints[name], defaults[name]) for name in _SAMPLE}
+    return create_model("SampleForm", __base__=_Making, **declared)
+
+
+SampleForm = _sample_form()
+"""What can be said beside the files in a request for a CT."""
 
 
 def schema(form: type[BaseModel], files: tuple[str, ...]) -> dict[str, Any]:
@@ -218,13 +220,14 @@ def sample_job(job: Job, posted: Posted, template: SampleJob, limits: Limits) ->
     job.dicom, job.surface = options.pop("format") == "dicom", options.pop("surface")
     if options["samples"] > limits.samples:
         raise Problem.of(422, "samples", "value", found=options["samples"], expected=f"at most {limits.samples}")
+    files: dict[str, Any] = {name: posted.files.get(name) for name in (*VIEWS, "geometry")}
     job.sample = replace(
         template,
         output=job.folder / VOLUME,
         report=job.folder / REPORT,
         preview=job.folder / PREVIEW,
         reading=posted.reading,
-        **{name: posted.files.get(name) for name in (*VIEWS, "geometry")},
+        **files,
         **options,
     )
 

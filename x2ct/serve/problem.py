@@ -15,7 +15,7 @@ STATUS: Mapping[type[X2CTError], int] = {
     MemoryLimitError: 507,
     X2CTError: 500,
 }
-"""The HTTP status of each class of the library's errors."""
+"""The HTTP status of each class of the library's errors; the last one is the base of the others."""
 
 
 class Problem(Exception):
@@ -29,7 +29,7 @@ class Problem(Exception):
 
     def __init__(self, error: X2CTError, status: int | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(str(error))
-        self.status = status or next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+        self.status = status or next(code for kind, code in STATUS.items() if isinstance(error, kind))
         self.headers = dict(headers or {})
         self.body: dict[str, Any] = {"status": self.status, **error.parts}
 
