@@ -305,11 +305,11 @@ async function open(files) {
     viewer ??= await newViewer();
     for (const old of [...viewer.meshes]) viewer.removeMesh(old);
     mesh = null;
+    await choose("volume.nii.gz");
     if (files["bone.stl"]) {
       mesh = await niivue.NVMesh.readMesh(await files["bone.stl"].arrayBuffer(), "bone.stl", viewer.gl, 1, new Uint8Array([232, 222, 195, 255]), false);
       viewer.addMesh(mesh);
     }
-    await choose("volume.nii.gz");
     look("planes");
   } catch (error) {
     byId("viewer").hidden = true;
