@@ -18,6 +18,7 @@
 #   make benchmarks   all tables of benchmarks/README.md again, from the JSON in benchmarks/results
 #   make gpu-carry    what a GPU machine takes along at two calls, into .gpu, and the lines to start there; SHARDS=FOLDER
 #                     packs patients to train on
+#   make niivue       the viewer of the server's page again, from its npm package (needs npm); the checksum must be NOTICE's
 #   make docs         the documentation as a site in build/site, every link checked
 #   make clean        remove what the builds made; .venv stays
 
@@ -53,7 +54,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo build test ctest pytest test-notebook test-browser lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
+.PHONY: help setup demo build test ctest pytest test-notebook test-browser niivue lint lint-python lint-imports lint-cpp tidy format wheel test-wheel \
 	sanitize sanitize-address sanitize-thread fuzz coverage soak docs benchmarks gpu-carry clean
 
 help:
@@ -82,7 +83,7 @@ $(HEADERS):
 
 $(DEV_STAMP): $(RUN_STAMP) | $(HEADERS)
 	$(BIN)/python -m pip install -qq '$(TORCH)'
-	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,report,dev]'
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,report,serve,dev]'
 	@touch $@
 
 setup: $(DEV_STAMP)
@@ -158,6 +159,12 @@ test-browser: setup
 	@command -v chromium chromium-browser google-chrome > /dev/null || { apt-get update -qq; apt-get install -qq --yes --no-install-recommends chromium; } > /dev/null 2>&1 || true
 	@if command -v chromium chromium-browser google-chrome > /dev/null; then $(BIN)/python -m pytest -m browser tests; \
 		else echo "test-browser: NOT RUN: no Chromium here, and apt can't install one (it needs root and a mirror)"; [ "$(WITHOUT_CHROMIUM)" = skip ]; fi
+
+niivue:
+	@rm -rf build/niivue && mkdir -p build/niivue
+	cd build/niivue && npm pack --silent @niivue/niivue@0.69.0 && tar xzf niivue-niivue-*.tgz
+	grep -q "$$(sha256sum build/niivue/package/dist/niivue.umd.js | cut -d' ' -f1)" NOTICE
+	cp build/niivue/package/dist/niivue.umd.js x2ct/serve/page/niivue.js
 
 # ------------------------------------------------------------------------------------------------ closer looks
 

@@ -28,6 +28,7 @@ from x2ct.commands import (
     mesh,
     prepare,
     quantize,
+    serve,
     statistics,
     train,
     tune,
@@ -377,6 +378,7 @@ def sample(
 # The order in which the help lists them.
 for _command in (
     demo.demo,
+    serve.serve,
     view.view,
     xray.xray,
     drr.drr,

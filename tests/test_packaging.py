@@ -61,6 +61,7 @@ def test_inference_requires_no_training_package() -> None:
         "onnxruntime-gpu",
         "tensorrt",
         "report",
+        "serve",
         "dev",
         "docs",
     }

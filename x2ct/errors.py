@@ -11,15 +11,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from os import PathLike
+
+_LINE = re.compile(r"((?:.*?: )?)found (.*?), expected (.*?)(?:; (.*))?", re.DOTALL)
 
 
 class X2CTError(Exception):
     """Something failed while running. Its text is one line that a user can act on."""
 
     exit_code = 1
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The line and the parts of it that `InputError.of` puts together; what a line lacks is empty."""
+        line = str(self)
+        match = _LINE.fullmatch(line)
+        if match is None:
+            return {"message": line} | dict.fromkeys(("source", "field", "found", "expected", "hint"), "")
+        head, *rest = (part or "" for part in match.groups())
+        source, _, field = head.removesuffix(": ").rpartition(": ")
+        parts = (source, field, *rest) if source else (field, "", *rest)
+        return {"message": line} | dict(zip(("source", "field", "found", "expected", "hint"), parts, strict=True))
 
 
 class InputError(X2CTError):

@@ -294,7 +294,7 @@ def _tell(judgement: Judgement, report: dict[str, Any]) -> None:
 
 def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dict[str, Any]]:
     """A job's X-rays, and what `x2ct.Sampler.run` is told of it, but for the callbacks."""
-    _check_job(job)
+    check_job(job)
     say("reading the X-rays")
     from x2ct.geometry import Geometry
     from x2ct.radiograph import XRay
@@ -368,8 +368,8 @@ def _live_picture(job: SampleJob, xrays: Mapping[str, XRay]) -> Iterator[Preview
         raise
 
 
-def _check_job(job: SampleJob) -> None:
-    """What can be known to be wrong before anything heavy is loaded."""
+def check_job(job: SampleJob) -> None:
+    """Raise InputError for what can be known to be wrong before anything heavy is loaded."""
     from x2ct import volume
 
     if not job.inputs:

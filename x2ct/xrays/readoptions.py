@@ -125,6 +125,22 @@ class ReadOptions:
         mirror = (Turn.mirror(self.flip),) if self.flip is not None else ()
         return tuple(turn for turn in (Turn.rotation(self.rotate), *mirror) if turn)
 
+    @classmethod
+    def of(
+        cls,
+        spacing: Spacing | None = None,
+        rotate: int = 0,
+        flip: str | None = None,
+        frame: int | None = None,
+        sdd: float | None = None,
+        sod: float | None = None,
+        angle: float | None = None,
+        invert: bool | None = None,
+        values: str | None = None,
+    ) -> ReadOptions:
+        """Return the options by the names that the command line has for them."""
+        return cls(spacing, rotate, flip, frame, Beam(sod, sdd, angle), invert, values)
+
     def updated(self, said: Mapping[str, Any]) -> ReadOptions:
         """These options with what is said of this view, by option, in place of their own.
 

@@ -1,0 +1,121 @@
+"""`x2ct serve`: the sampler over HTTP, with a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from x2ct import terminal
+from x2ct.commands.options import Quiet, Threads, parse_bytes, parse_shape, parse_voxel
+from x2ct.errors import MissingRuntimeError
+
+_PACKAGES = ("fastapi", "multipart", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn")
+
+
+def serve(
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="A bundle's folder, or a bundled model's name.")
+    ] = "chest",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further name of this server, as a proxy passes it on; may be repeated."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."),
+    ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Jobs that may wait.", rich_help_panel="Limits")] = 8,
+    body: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_bytes, metavar="SIZE", help="Largest request, such as 64MB.", rich_help_panel="Limits"
+        ),
+    ] = "256MiB",
+    body_timeout: Annotated[
+        float, typer.Option(metavar="S", help="Seconds for a request's body to arrive.", rich_help_panel="Limits")
+    ] = 60.0,
+    job_timeout: Annotated[
+        float, typer.Option(metavar="S", help="Seconds that a job may run.", rich_help_panel="Limits")
+    ] = 600.0,
+    keep: Annotated[
+        float,
+        typer.Option(metavar="S", help="Seconds until what was not fetched is removed.", rich_help_panel="Limits"),
+    ] = 600.0,
+    grace: Annotated[
+        float,
+        typer.Option(
+            metavar="S",
+            help="Seconds to finish a job that a client waits for, after SIGTERM.",
+            rich_help_panel="Limits",
+        ),
+    ] = 30.0,
+    max_samples: Annotated[int, typer.Option(min=1, help="Samples of one job.", rich_help_panel="Limits")] = 16,
+    shape: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_shape,
+            metavar="X,Y,Z",
+            help="Voxels of the CT; by default the model's.",
+            rich_help_panel="Runtime",
+        ),
+    ] = None,
+    voxel: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_voxel, metavar="MM", help="Their size; by default the model's.", rich_help_panel="Runtime"
+        ),
+    ] = None,
+    memory: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_bytes, metavar="SIZE", help="Stay within this, such as 2GB.", rich_help_panel="Runtime"
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or torch.", rich_help_panel="Runtime")
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="auto, f32, tf32, bf16, f16 or int8.", rich_help_panel="Runtime")
+    ] = "auto",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Serve the sampler over HTTP, and a page to use it with, until Ctrl-C or SIGTERM."""
+    from x2ct.tasks import SampleJob
+
+    try:
+        from x2ct.serve.jobs import Limits
+        from x2ct.serve.server import Service, read_token, run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _PACKAGES:
+            raise
+        raise MissingRuntimeError(f"{error.name} is not installed: pip install 'x2ct[serve]'") from error
+
+    template = SampleJob(
+        output=Path("volume.nii.gz"),
+        model=model,
+        shape=shape,
+        voxel_mm=voxel,
+        memory=memory,
+        device=device,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+    )
+    limits = Limits(queue, body, body_timeout, job_timeout, keep, grace, max_samples)
+    service = Service(template, host, port, tuple(allow_host or ()), read_token(token_file), limits)
+    if not (service.local or service.token):
+        terminal.note(
+            "warning", f"{host} can be reached from other machines, and no token is asked for: see --token-file"
+        )
+    with terminal.log_lines("x2ct.serve", quiet):
+        ended = run(service, lambda address: terminal.note("serving", f"{address} (Ctrl-C ends it)", quiet))
+    if ended is not None:
+        raise typer.Exit(128 + ended)

@@ -1,0 +1,442 @@
+"""The routes: X-rays and jobs under /v1, health, metrics, and the page."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
+
+from x2ct import __version__, report
+from x2ct.errors import X2CTError
+from x2ct.sampler import Sampler
+from x2ct.serve import form, jobs
+from x2ct.serve.jobs import DONE, PREVIEW, RUNNING, SERIES, VOLUME, Job, Jobs, Limits
+from x2ct.serve.problem import Problem
+from x2ct.tasks import SampleJob, check_job
+from x2ct.webpage import WINDOWS
+
+ASSETS = {"app.js": "text/javascript", "style.css": "text/css", "niivue.js": "text/javascript"}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+XRAY_PX = 512
+_BEARER = HTTPBearer(auto_error=False, description="Where the server was started with a token.")
+_READERS = 2  # X-rays that are read at a time for /v1/xray
+_POLL_S = 0.1
+_TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png", ".zip": "application/zip"}
+_ERRORS = {
+    401: "no token, or a wrong one",
+    408: "the body came too slowly",
+    413: "the body is too large",
+    422: "an X-ray or an option can't be used",
+    429: "the queue is full",
+    503: "shutting down, or a runtime is missing",
+}
+
+
+class Metrics:
+    """What /metrics tells, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._seconds = Histogram(
+            "x2ct_job_seconds",
+            "Seconds that jobs ran, by how they ended.",
+            ["state"],
+            buckets=(0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600),
+            registry=self.registry,
+        )
+        self.problems = Counter(
+            "x2ct_problems", "Requests answered with an error, by HTTP status.", ["status"], registry=self.registry
+        )
+
+    def finished(self, state: str, seconds: float) -> None:
+        """Count a job that has ended."""
+        self._seconds.labels(state).observe(seconds)
+
+    def watch(self, queue: Jobs) -> None:
+        """Tell the queue's figures as they are when asked."""
+        for name, text, value in (
+            ("x2ct_jobs_waiting", "Jobs that wait.", lambda: float(queue.waiting)),
+            ("x2ct_jobs_running", "Jobs that run: 0 or 1.", lambda: float(queue.running)),
+            ("x2ct_ready", "1 once the model is compiled, until shutdown.", lambda: float(queue.accepting)),
+        ):
+            Gauge(name, text, registry=self.registry).set_function(value)
+
+
+def create_app(
+    sampler: Sampler,
+    template: SampleJob,
+    limits: Limits | None = None,
+    *,
+    token: str = "",
+    hosts: tuple[str, ...] = ("*",),
+    failed: Callable[[], object] = lambda: None,
+) -> FastAPI:
+    """Return the application; `app.state.jobs` is its queue.
+
+    Args:
+        sampler: open; the worker compiles it.
+        template: the job that opened it, whose settings all jobs have.
+        limits: how much to take on.
+        token: what clients must send as a bearer token under /v1 and for /metrics; empty asks for none.
+        hosts: values of the Host header that are answered; "*" for any.
+        failed: called, in another thread, if the sampler can't be compiled.
+    """
+    limits, metrics = limits or Limits(), Metrics()
+    queue = Jobs(sampler, template, limits, finished=metrics.finished, failed=failed)
+    metrics.watch(queue)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        queue.start()
+        reaper = asyncio.create_task(_expire(queue))
+        try:
+            yield
+        finally:
+            reaper.cancel()
+            await run_in_threadpool(queue.close)
+
+    app = FastAPI(
+        title="x2ct",
+        version=__version__,
+        description=report.NOTICE,
+        docs_url=None,  # its scripts come from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.jobs = queue
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    _answer_problems(app, metrics, queue.folder)
+    guard = [Depends(_guard(token))]
+    described: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
+    app.include_router(_v1(queue), prefix="/v1", dependencies=guard, responses=described)
+    app.include_router(_health(queue))
+    app.include_router(_page())
+
+    @app.get("/metrics", dependencies=guard, response_class=PlainTextResponse, summary="Figures for Prometheus")
+    def figures() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def _expire(queue: Jobs) -> None:
+    while True:
+        await asyncio.sleep(min(1.0, queue.limits.keep_s))
+        queue.expire()
+
+
+# ------------------------------------------------------------------------------------------------ errors and access
+
+
+def _answer_problems(app: FastAPI, metrics: Metrics, folder: Path) -> None:
+    """Answer every error with the JSON of a `Problem`."""
+
+    def answer(problem: Problem) -> JSONResponse:
+        metrics.problems.labels(str(problem.status)).inc()
+        return JSONResponse(problem.body, problem.status, headers=problem.headers | {"Cache-Control": "no-store"})
+
+    @app.exception_handler(Problem)
+    async def of_ours(request: Request, error: Problem) -> Response:
+        return answer(error)
+
+    @app.exception_handler(X2CTError)
+    async def of_library(request: Request, error: X2CTError) -> Response:
+        return answer(Problem(error))
+
+    @app.exception_handler(HTTPException)
+    async def of_framework(request: Request, error: HTTPException) -> Response:
+        expected = "one that /openapi.json lists"
+        found = f"{request.method} ({error.detail})"
+        return answer(Problem.of(error.status_code, "request", "path", found=found, expected=expected))
+
+    @app.exception_handler(RequestValidationError)
+    async def of_validation(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        return answer(Problem.of(422, name, "value", found=repr(first.get("input"))[:80], expected=first["msg"]))
+
+    @app.exception_handler(Exception)
+    async def of_nobody(request: Request, error: Exception) -> Response:
+        jobs.log_unexpected(error)
+        return answer(Problem.of_failure(error, folder))
+
+    @app.exception_handler(ClientDisconnect)
+    async def of_leaving(request: Request, error: ClientDisconnect) -> Response:
+        return answer(Problem.of(400, "body", "end", found="none", expected="the whole body"))
+
+
+def _guard(token: str) -> Callable[..., Awaitable[None]]:
+    """Return the dependency that lets a request through, or raises."""
+
+    async def guard(
+        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)] = None
+    ) -> None:
+        if request.method != "GET" and request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise Problem.of(403, "request", "origin", found="another site's page", expected="this server's own")
+        sent = given.credentials if given else ""
+        if token and not hmac.compare_digest(sent.encode(), token.encode()):
+            found = "another" if sent else "none"
+            headers = {"WWW-Authenticate": "Bearer"} | form.CLOSE
+            raise Problem.of(401, "Authorization", "token", found=found, expected="Bearer TOKEN", headers=headers)
+
+    return guard
+
+
+# ------------------------------------------------------------------------------------------------ /v1
+
+
+def _v1(queue: Jobs) -> APIRouter:
+    v1 = APIRouter(tags=["x2ct"])
+    readers = asyncio.Semaphore(_READERS)
+
+    @v1.get("/info", summary="The model and the limits")
+    def info() -> dict[str, Any]:
+        bundle, limits = queue.sampler.bundle, queue.limits
+        return {
+            "version": __version__,
+            "notice": report.NOTICE,
+            "model": {"name": bundle.name, "sha256": bundle.checksum},
+            "views": [view.name for view in bundle.geometry.views],
+            "grid": {"shape": list(queue.sampler.grid.shape), "spacing_mm": list(queue.sampler.grid.spacing_mm)},
+            "device": queue.sampler.choice.device,
+            "windows_hu": WINDOWS,
+            "limits": vars(limits),
+        }
+
+    @v1.post("/xray", openapi_extra=form.schema(form.XRayForm, ("xray", "geometry")), summary="How an X-ray is read")
+    async def xray(request: Request) -> Response:
+        with _folder(queue) as folder:
+            posted = await form.receive(request, folder, queue.limits, form.XRayForm, ("xray", "geometry"))
+            async with readers:
+                done = await run_in_threadpool(_read, folder, posted, queue.template)
+        return JSONResponse(done, headers={"Cache-Control": "no-store"})
+
+    @v1.post(
+        "/ct",
+        status_code=202,
+        openapi_extra=form.schema(form.SampleForm, (*form.VIEWS, "geometry")),
+        summary="A CT from one X-ray or two",
+    )
+    async def ct(
+        request: Request,
+        wait: Annotated[
+            bool, Query(description="Answer with the CT; with `Accept: application/zip`, with all files.")
+        ] = False,
+    ) -> Response:
+        job = queue.reserve()
+        try:
+            posted = await form.receive(request, job.folder, queue.limits, form.SampleForm, (*form.VIEWS, "geometry"))
+            form.sample_job(job, posted, queue.template, queue.limits)
+            await run_in_threadpool(_check, job)
+            job.awaited = wait
+            queue.submit(job)
+        except BaseException:
+            queue.remove(job)
+            raise
+        if wait:
+            return await _awaited(queue, job, request)
+        place = f"{request.url.path}/{job.id}"
+        return JSONResponse(jobs.facts(queue, job), 202, headers={"Location": place, "Cache-Control": "no-store"})
+
+    @v1.get("/ct/{name}", summary="What has become of a job")
+    def state(name: str) -> JSONResponse:
+        return JSONResponse(jobs.facts(queue, queue.get(name)), headers={"Cache-Control": "no-store"})
+
+    @v1.delete("/ct/{name}", status_code=204, summary="Cancel a job, and remove its files")
+    def delete(name: str) -> Response:
+        queue.remove(queue.get(name))
+        return Response(status_code=204)
+
+    @v1.get("/ct/{name}/{file}", summary="A file of a job: volume.nii.gz, report.json, preview.png ...")
+    def fetch(name: str, file: str) -> Response:
+        job = queue.get(name)
+        if file == PREVIEW and job.state == RUNNING:
+            return _live(job)
+        if job.problem is not None:
+            raise job.problem
+        if not job.over:
+            raise Problem.of(409, file, "state", found=job.state, expected=DONE, headers={"Retry-After": "1"})
+        return _delivered(queue, job, file)
+
+    return v1
+
+
+@contextmanager
+def _folder(queue: Jobs) -> Iterator[Path]:
+    """A private folder for the length of a request; what fails within doesn't name it."""
+    folder = Path(tempfile.mkdtemp(prefix="xray-", dir=queue.folder))
+    try:
+        yield folder
+    except X2CTError as error:
+        raise Problem.of_failure(error, folder) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, Any]:
+    """What `x2ct xray` reports, with pictures of the result and of every stage."""
+    from PIL import Image
+
+    from x2ct.panels import png, window
+    from x2ct.stages import xray_file
+
+    job = form.xray_job(folder, posted, template)
+    done = xray_file(job)
+    assert job.output is not None and job.stages is not None
+    detector = np.load(job.output, allow_pickle=False)
+    low, high = (float(x) for x in np.percentile(detector, (0.5, 99.5)))
+    picture = Image.fromarray(window(detector, (low, high if high > low else low + 1)))
+    picture.thumbnail((XRAY_PX, XRAY_PX))
+    pictures = {"picture": png(picture), "stages_picture": job.stages.read_bytes()}
+    done["outputs"] = []
+    return done | {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()}
+
+
+def _check(job: Job) -> None:
+    """Refuse at once what can be known to be wrong. Raises Problem."""
+    assert job.sample is not None
+    try:
+        check_job(job.sample)
+        if job.dicom:
+            from x2ct.volumes.dicomexport import Origin
+
+            Origin(tuple(job.sample.inputs.values())).headers()
+    except X2CTError as error:
+        raise Problem.of_failure(error, job.folder) from error
+
+
+async def _awaited(queue: Jobs, job: Job, request: Request) -> Response:
+    """The CT once it is done, or all files; a client that leaves cancels the job."""
+    while not job.over:
+        if await request.is_disconnected():
+            queue.remove(job)
+            return Response(status_code=499)
+        await asyncio.sleep(_POLL_S)
+    if job.problem is not None:
+        queue.remove(job)
+        raise job.problem
+    path = job.files[SERIES if job.dicom else VOLUME]
+    if "application/zip" in request.headers.get("accept", ""):
+        path = job.folder / "all.zip"
+        await run_in_threadpool(jobs.zipped, path, job.files)
+
+    async def content() -> AsyncIterator[bytes]:
+        try:
+            async for chunk in _chunks(path):
+                yield chunk
+        finally:
+            queue.remove(job)
+
+    return _file(path, content())
+
+
+def _live(job: Job) -> Response:
+    """The preview as it is by now."""
+    with suppress(OSError):
+        return Response(
+            (job.folder / PREVIEW).read_bytes(), media_type="image/png", headers={"Cache-Control": "no-store"}
+        )
+    hint = "with the field preview_every it is drawn while the job runs"
+    raise Problem.of(409, PREVIEW, "state", found=job.stage, expected=DONE, hint=hint)
+
+
+def _delivered(queue: Jobs, job: Job, name: str) -> Response:
+    """A file that goes when it was delivered whole."""
+    path = job.files.get(name)
+    if path is None or not path.exists():
+        left = " or ".join(job.files)
+        raise Problem.of(410, name, "file", found="none of this name", expected=left, hint="each can be fetched once")
+
+    async def content() -> AsyncIterator[bytes]:
+        async for chunk in _chunks(path):
+            yield chunk
+        await run_in_threadpool(queue.fetched, job, name)  # not reached where the client leaves before the end
+
+    return _file(path, content())
+
+
+def _file(path: Path, content: AsyncIterator[bytes]) -> Response:
+    headers = {
+        "Cache-Control": "no-store",
+        "Content-Disposition": f'attachment; filename="{path.name}"',
+        "Content-Length": str(path.stat().st_size),
+    }
+    return StreamingResponse(content, media_type=_TYPES.get(path.suffix, "application/octet-stream"), headers=headers)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := await run_in_threadpool(file.read, 2**18):
+            yield chunk
+
+
+# ------------------------------------------------------------------------------------------------ health and the page
+
+
+def _health(queue: Jobs) -> APIRouter:
+    health = APIRouter(tags=["health"])
+
+    @health.get("/healthz", summary="Whether the process answers")
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @health.get("/readyz", summary="Whether a job would be taken", responses={503: {"description": "not ready"}})
+    def readyz() -> JSONResponse:
+        if not queue.accepting:
+            return JSONResponse({"status": "shutting down" if queue.draining else "compiling the model"}, 503)
+        return JSONResponse({"status": "ready"})
+
+    return health
+
+
+def _page() -> APIRouter:
+    page = APIRouter(include_in_schema=False)
+    folder = resources.files("x2ct.serve").joinpath("page")
+    safe = {
+        "Content-Security-Policy": POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+
+    @page.get("/")
+    def index() -> Response:
+        return Response(folder.joinpath("index.html").read_bytes(), media_type="text/html", headers=safe)
+
+    @page.get("/page/{name}")
+    def asset(name: str) -> Response:
+        if name not in ASSETS:
+            raise HTTPException(404, "Not Found")
+        return Response(folder.joinpath(name).read_bytes(), media_type=ASSETS[name], headers=safe)
+
+    return page

@@ -1,0 +1,255 @@
+"""What is posted: X-ray files and options as multipart/form-data, read within limits of size and time.
+
+The options are fields of `x2ct.tasks.SampleJob`, by their names there and with their types and defaults. How an X-ray
+is read is one field, `reading`: a JSON object with an object for each view, whose names are those of the command line's
+options (`x2ct.xrays.readoptions.ReadOptions.of`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, validate_call
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from x2ct.errors import InputError
+from x2ct.serve.jobs import PREVIEW, REPORT, VOLUME, Job, Limits
+from x2ct.serve.problem import Problem
+from x2ct.stages import XRayJob
+from x2ct.tasks import SampleJob
+from x2ct.xrays.readoptions import ReadOptions
+
+VIEWS = ("ap", "pa", "lateral")
+CLOSE = {"Connection": "close"}  # what was not read of a body is not the next request
+
+_SAMPLE = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "preview_every", "strict")
+_READING = tuple(inspect.signature(ReadOptions.of).parameters)
+_FIELD_BYTES = 64 * 1024
+_MOST_PARTS = 32
+
+
+class _Reading(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    reading: str = Field("{}", description=f"JSON: how to read an X-ray, by view: {', '.join(_READING)}.")
+
+
+class XRayForm(_Reading):
+    """What can be said beside the file in a request to read an X-ray."""
+
+    view: Literal["ap", "pa", "lateral"] | None = None
+
+
+class _Making(_Reading):
+    format: Literal["nifti", "dicom"] = Field("nifti", description="dicom: also a series, as volume.zip.")
+    surface: bool = Field(False, description="Also a mesh of the bones, as bone.stl.")
+
+
+def _sample_form() -> type[_Making]:
+    hints, defaults = get_type_hints(SampleJob), {one.name: one.default for one in fields(SampleJob)}
+    declared: dict[str, Any] = {name: (hints[name], defaults[name]) for name in _SAMPLE}
+    return create_model("SampleForm", __base__=_Making, **declared)
+
+
+SampleForm = _sample_form()
+"""What can be said beside the files in a request for a CT."""
+
+
+def schema(form: type[BaseModel], files: tuple[str, ...]) -> dict[str, Any]:
+    """Return the request body of `form` and files for OpenAPI."""
+    described = form.model_json_schema()
+    binary = {name: {"type": "string", "format": "binary"} for name in files}
+    described["properties"] = binary | described["properties"]
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": described}}}}
+
+
+@dataclass(frozen=True)
+class Posted:
+    """A request's files, written into a folder, and its options."""
+
+    files: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reading: Mapping[str, ReadOptions] = field(default_factory=dict)
+
+
+async def receive(
+    request: Request, folder: Path, limits: Limits, form: type[BaseModel], files: tuple[str, ...]
+) -> Posted:
+    """Read a body, and write its files into a folder, each under the name of its field.
+
+    Args:
+        request: not read so far.
+        folder: private to the job.
+        limits: of size and time.
+        form: what fields there may be.
+        files: what files there may be.
+
+    Raises:
+        Problem: 400, not a form; 408, too slow; 413, too large; 422, a field is wrong.
+        ClientDisconnect: the client is gone.
+    """
+    try:
+        async with asyncio.timeout(limits.body_s):
+            data = await _parsed(request, limits)
+    except TimeoutError:
+        expected = f"all of it within {limits.body_s:g} s"
+        raise Problem.of(408, "body", "time", found="more", expected=expected, headers=CLOSE) from None
+    try:
+        return await _sorted(data, folder, form, files)
+    finally:
+        await data.close()
+
+
+async def _parsed(request: Request, limits: Limits) -> FormData:
+    kind = request.headers.get("content-type", "")
+    if not kind.lower().startswith("multipart/form-data"):
+        raise Problem.of(
+            415, "body", "Content-Type", found=repr(kind[:80]), expected="multipart/form-data", headers=CLOSE
+        )
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limits.body_bytes:
+        raise _too_large(f"{int(length)} bytes", limits)
+    parser = MultiPartParser(
+        request.headers,
+        _counted(request, limits),
+        max_files=_MOST_PARTS,
+        max_fields=_MOST_PARTS,
+        max_part_size=_FIELD_BYTES,
+    )
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        expected = "multipart/form-data, at most 32 files and 32 fields of 64 KiB"
+        raise Problem.of(400, "body", "form", found=error.message, expected=expected, headers=CLOSE) from None
+
+
+async def _counted(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limits.body_bytes:
+            raise _too_large("more", limits)
+        yield chunk
+
+
+def _too_large(found: str, limits: Limits) -> Problem:
+    expected = f"at most {limits.body_bytes} bytes"
+    return Problem.of(413, "body", "size", found=found, expected=expected, headers=CLOSE)
+
+
+async def _sorted(data: FormData, folder: Path, form: type[BaseModel], files: tuple[str, ...]) -> Posted:
+    """The parts of a form, each where it belongs."""
+    written: dict[str, Path] = {}
+    texts: dict[str, str] = {}
+    for name, value in data.multi_items():
+        if name in written or name in texts:
+            raise Problem.of(422, name, "form", found="it twice", expected="it once")
+        if isinstance(value, str):
+            texts[name] = value
+            continue
+        if name not in files:
+            raise Problem(InputError.unknown(name, "file", found=name, known=files))
+        written[name] = folder / name
+        await _write(value, written[name])
+    options = _checked(form, texts)
+    said = _reading(str(options.pop("reading")))
+    return Posted(written, options, said)
+
+
+async def _write(upload: UploadFile, path: Path) -> None:
+    with path.open("xb") as target:
+        while chunk := await upload.read(2**20):
+            target.write(chunk)
+
+
+def _checked(form: type[BaseModel], texts: Mapping[str, str]) -> dict[str, Any]:
+    # An empty field is one that a page leaves open.
+    said = {name: text for name, text in texts.items() if text != ""}
+    try:
+        checked = form.model_validate(said)
+    except ValidationError as error:
+        raise _problem(error, form.model_fields) from None
+    return {name: getattr(checked, name) for name in form.model_fields}
+
+
+def _reading(text: str) -> dict[str, ReadOptions]:
+    """What the field `reading` says of each view."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Problem.of(422, "reading", "JSON", found=error, expected="an object with an object by view") from None
+    if not isinstance(found, dict) or not all(isinstance(said, dict) for said in found.values()):
+        raise Problem.of(422, "reading", "JSON", found=repr(found)[:80], expected="an object with an object by view")
+    options = {}
+    for view, said in found.items():
+        if view not in VIEWS:
+            raise Problem(InputError.unknown("reading", "view", found=view, known=VIEWS))
+        try:
+            options[view] = validate_call(ReadOptions.of)(**said)
+        except ValidationError as error:
+            raise _problem(error, _READING, f"reading {view} ") from None
+        except InputError as error:
+            raise Problem(error) from None
+    return options
+
+
+def _problem(error: ValidationError, known: Iterable[str], before: str = "") -> Problem:
+    """Return the first complaint of pydantic's as one of ours; `known` are the names that there are."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = str(first["loc"][0])
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return Problem(InputError.unknown(f"{before}{name}", "name", found=name, known=known))
+    expected = first["msg"].removeprefix("Input should be ").partition(", unable")[0]
+    return Problem.of(422, f"{before}{name}", "value", found=repr(first["input"])[:80], expected=expected)
+
+
+def sample_job(job: Job, posted: Posted, template: SampleJob, limits: Limits) -> None:
+    """Put what was posted into a job, with the server's own settings.
+
+    Raises:
+        Problem: more samples than the server takes.
+    """
+    options = dict(posted.options)
+    job.dicom, job.surface = options.pop("format") == "dicom", options.pop("surface")
+    if options["samples"] > limits.samples:
+        raise Problem.of(422, "samples", "value", found=options["samples"], expected=f"at most {limits.samples}")
+    files: dict[str, Any] = {name: posted.files.get(name) for name in (*VIEWS, "geometry")}
+    job.sample = replace(
+        template,
+        output=job.folder / VOLUME,
+        report=job.folder / REPORT,
+        preview=job.folder / PREVIEW,
+        reading=posted.reading,
+        **files,
+        **options,
+    )
+
+
+def xray_job(folder: Path, posted: Posted, template: SampleJob) -> XRayJob:
+    """Return the job that reads a posted X-ray, every stage drawn.
+
+    Raises:
+        Problem: there is no X-ray.
+    """
+    if "xray" not in posted.files:
+        raise Problem.of(422, "xray", "file", found="none", expected="an X-ray")
+    view = posted.options["view"]
+    reading = posted.reading
+    if view is None and len(reading) == 1:  # what is said of the only X-ray holds whatever its view is
+        reading = dict.fromkeys(VIEWS, next(iter(reading.values())))
+    return XRayJob(
+        posted.files["xray"],
+        view,
+        posted.files.get("geometry"),
+        reading,
+        template.model,
+        folder / "stages.png",
+        folder / "detector.npy",
+    )
