@@ -299,6 +299,14 @@ def sample(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
     ] = False,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
+            rich_help_panel="Sampling",
+        ),
+    ] = False,
     strict: Strict = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -352,6 +360,7 @@ def sample(
         trust=trust,
         threads=threads,
         strict=strict,
+        align=align,
         force=force,
     )
     if manifest is not None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests import tiny_body
 from x2ct.align import heights, raised
+from x2ct.bundle import Bundle
 from x2ct.errors import InputError
-from x2ct.geometry import View, project
+from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.radiograph import XRay
+from x2ct.sampler import Sampler
 
 SHAPE, PITCH = (240, 160), (1.5, 1.5)
 
@@ -60,3 +64,20 @@ def test_a_raised_view_sees_a_higher_patient_where_the_view_sees_the_patient() -
     images[1, 90:110] *= 3
     with pytest.raises(InputError, match="--align: X-rays: found profiles"):
         heights(np.stack([images[0], np.random.default_rng(0).random(SHAPE)]), np.stack([view.matrix] * 2))
+
+
+def test_a_run_brings_the_lateral_x_ray_to_the_height_of_the_frontal_one(tiny: Bundle) -> None:
+    """The same CT as from X-rays whose geometry says how much higher the patient is."""
+    told = tiny.geometry
+    frontal, lateral = told.views
+    moved = View(lateral.name, raised(lateral.matrix, 20.0), lateral.shape, lateral.spacing_mm)
+    mu = attenuation(tiny_body.body())
+    pair = {v.name: XRay.of(project(mu, tiny_body.GRID.index_to_mm, v), v.spacing_mm) for v in (frontal, moved)}
+    sampler = Sampler(tiny, precision="f32", threads=1)
+    right = sampler.run(**pair, geometry=Geometry((frontal, moved)), mean=True).volume.hu
+    aligned = sampler.run(**pair, geometry=told, mean=True, align=True)
+    left = sampler.run(**pair, geometry=told, mean=True).volume.hu
+    assert np.abs(aligned.volume.hu - right).mean() < 0.2 * np.abs(left - right).mean()
+    assert any("lateral: shows the patient +2" in line for line in aligned.report["assumptions"])
+    with pytest.raises(InputError, match="--align: X-rays: found 1"):
+        sampler.run(ap=pair["ap"], mean=True, align=True)

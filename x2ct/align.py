@@ -9,6 +9,7 @@ shift across and the angle of each view free. In a cone beam rows mix heights; t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +42,12 @@ class Heights:
     correlation: float
 
 
-def heights(images: FloatArray, matrices: FloatArray) -> Heights:
+def heights(images: Sequence[FloatArray], matrices: Sequence[FloatArray]) -> Heights:
     """Compare a frontal and a lateral X-ray.
 
     Args:
-        images: [2, rows, columns] line integrals, calibrated or up to a smooth monotonic map; both with the same pitch.
-        matrices: [2, 3, 4], patient mm to pixels.
+        images: two of (rows, columns), line integrals, calibrated or up to a smooth monotonic map; any pixel pitch.
+        matrices: two of (3, 4), patient mm to pixels.
 
     Raises:
         InputError: the profiles have nothing in common within `REACH_MM`.

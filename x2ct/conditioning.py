@@ -80,17 +80,21 @@ class Conditions:
     measured: tuple[_core.MeasuredView, ...]
 
 
-def study_of(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> Study:
+def study_of(
+    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
+) -> Study:
     """Bring X-rays onto their detectors.
 
     Args:
         bundle: says the views that are taken when no geometry is given, and what X-rays look like.
         xrays: by view name: "ap" or "pa", and "lateral"; at least one.
         geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
+        align: bring the lateral X-ray to the height of the frontal one (`x2ct.align`).
 
     Raises:
         InputError: no X-ray, both "ap" and "pa", a frontal X-ray that says that it is a lateral one, or the other way
-            round, a view that the geometry lacks, or a size or spacing that contradicts it.
+            round, a view that the geometry lacks, or a size or spacing that contradicts it; or `align`, and there is
+            one X-ray alone, or the two have nothing in common.
     """
     _check_study(xrays)
     images: list[DetectorImage] = []
@@ -111,19 +115,40 @@ def study_of(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | Non
         assumptions.append(
             f"geometry: none given for {' and '.join(own)}, so the views are taken to be the model's own ({usual})"
         )
+    if align:
+        images, line = _aligned(images)
+        assumptions.append(line)
     if len(xrays) == 1 and len(bundle.geometry.views) > 1:
         line = f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data"
         ranked.append((_ONE_VIEW, line))
     return Study(tuple(images), tuple(assumptions), _by_consequence(ranked))
 
 
-def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> Conditions:
+def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]:
+    """Return X-rays with the lateral one at the height of the frontal one, and a line that says by how much."""
+    from x2ct.align import heights, raised
+
+    if len(images) != 2:
+        raise InputError.of("--align", "X-rays", found=f"{len(images)}", expected="a frontal and a lateral one")
+    frontal, lateral = sorted(images, key=lambda image: image.slot)
+    found = heights([frontal.image, lateral.image], [frontal.matrix, lateral.matrix])
+    line = (
+        f"{lateral.name}: shows the patient {found.offset_mm:+.1f} mm higher than {frontal.name}, by the mass of rows "
+        f"(correlation {found.correlation:.2f}); taken into account"
+    )
+    return [frontal, lateral._replace(matrix=raised(lateral.matrix, found.offset_mm))], line
+
+
+def conditions(
+    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
+) -> Conditions:
     """Bring X-rays onto the encoder's picture, as the pipeline does.
 
     Args:
         bundle: as for `study_of`.
         xrays: as for `study_of`.
         geometry: as for `study_of`.
+        align: as for `study_of`.
 
     Raises:
         InputError: as `study_of`.
@@ -131,7 +156,7 @@ def conditions(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | N
     from x2ct import _core
 
     own = [view.matrix for view in bundle.geometry.views]
-    images = study_of(bundle, xrays, geometry).images
+    images = study_of(bundle, xrays, geometry, align=align).images
     views, valid, matrices, measured = _core.conditions(own, bundle.xray.shape, bundle.xray.spacing_mm, images)
     return Conditions(views, valid, matrices, tuple(measured))
 

@@ -83,7 +83,9 @@ class Seen:
     calibrated: bool
 
 
-def seen_by(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> tuple[Seen, ...]:
+def seen_by(
+    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
+) -> tuple[Seen, ...]:
     """Return X-rays as the network of a bundle sees them.
 
     Raises:
@@ -100,7 +102,7 @@ def seen_by(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None
             pitch_mm,
             calibrated,
         )
-        for name, matrix, image, measured, calibrated in conditions(bundle, xrays, geometry).measured
+        for name, matrix, image, measured, calibrated in conditions(bundle, xrays, geometry, align=align).measured
     )
 
 
@@ -173,18 +175,21 @@ class Judgement:
         return {"scores": scores, "warns_above": WARNS, "refuses_above": REFUSES, "not_judged": list(self.not_judged)}
 
 
-def judge(bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None) -> Judgement:
+def judge(
+    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
+) -> Judgement:
     """Compare X-rays with those that a bundle was trained on, and two X-rays with each other.
 
     Args:
         bundle: the model; without `xray_statistics` only masses are compared.
         xrays: by view name: "ap" or "pa", and "lateral"; at least one.
         geometry: where the X-rays were taken from; None for the model's own views.
+        align: bring the lateral X-ray to the height of the frontal one first, see `x2ct.align`.
 
     Raises:
         InputError: as `x2ct.conditioning.conditions`.
     """
-    seen, statistics = seen_by(bundle, xrays, geometry), bundle.xray_statistics
+    seen, statistics = seen_by(bundle, xrays, geometry, align=align), bundle.xray_statistics
     region = " and ".join(trained_on(bundle)[:1]) or "anatomy that the model knows"
     scores, missing = list[Score](), list[str]()
     for one in seen:

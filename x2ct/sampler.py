@@ -155,6 +155,7 @@ class Sampler:
         pa: XRay | None = None,
         lateral: XRay | None = None,
         geometry: Geometry | None = None,
+        align: bool = False,
     ) -> None:
         """Run encoder and lift on a patient's X-rays, for all runs that follow until others are set.
 
@@ -163,6 +164,7 @@ class Sampler:
             pa: the frontal X-ray, taken with the source behind the patient, in place of `ap`.
             lateral: the lateral X-ray. Any one view is enough.
             geometry: where the X-rays were taken from; by default the model's own views.
+            align: bring the lateral X-ray to the height of the frontal one, see `x2ct.align`.
 
         Raises:
             InputError: no X-ray, two frontal ones, or one that the geometry contradicts.
@@ -170,7 +172,7 @@ class Sampler:
         """
         xrays = _named(ap, pa, lateral)
         with self._lock, _memory_limit("encoding the X-rays"):
-            self._encode(xrays, geometry, _core.SampleOptions())
+            self._encode(xrays, geometry, _core.SampleOptions(), align=align)
 
     def run(
         self,
@@ -194,6 +196,7 @@ class Sampler:
         consistency: str | Sequence[int] = "off",
         gamma: float | None = None,
         strict: bool = False,
+        align: bool = False,
         raw: bool = False,
     ) -> Result:
         """One CT volume and its report. The same inputs and seed give the same bytes.
@@ -224,6 +227,7 @@ class Sampler:
             gamma: its strength, 0 to 1e6; by default 10. At 1, a ray that crosses the whole grid alone keeps half of
                 its residual.
             strict: whether anything that the report would warn of is an error before the first evaluation.
+            align: as of `set_xrays`, for the X-rays of this run.
             raw: give volumes in the network's unit x in place of HU, without residuals: for tools that measure solvers.
 
         Raises:
@@ -246,7 +250,7 @@ class Sampler:
         )
         plan = _core.sampling_plan(self.bundle.diffusion, options)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict)
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align)
             reprojection = None if raw else self._reprojection(encoded, pipeline)
             hu, deviation = pipeline.run(
                 options,
@@ -291,6 +295,7 @@ class Sampler:
         lateral: XRay | None = None,
         geometry: Geometry | None = None,
         strict: bool = False,
+        align: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """What `run` with the same arguments would do and take, found out by its first two evaluations.
@@ -301,6 +306,7 @@ class Sampler:
             lateral: as of `run`.
             geometry: as of `run`.
             strict: as of `run`.
+            align: as of `run`.
             options: `run`'s others, but for the callbacks.
 
         Returns:
@@ -313,7 +319,7 @@ class Sampler:
         run = _core.SampleOptions(**options)
         plan = _core.sampling_plan(self.bundle.diffusion, run)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, run, strict)
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, run, strict, align)
             estimate = pipeline.dry_run(run)
             facts = self._report(run, plan, encoded, pipeline)
         each, count = estimate["per_evaluation_s"], estimate["evaluations"]
@@ -321,22 +327,32 @@ class Sampler:
         return {**facts, "estimate": left}
 
     def _ready(
-        self, xrays: Mapping[str, XRay], geometry: Geometry | None, options: _core.SampleOptions, strict: bool
+        self,
+        xrays: Mapping[str, XRay],
+        geometry: Geometry | None,
+        options: _core.SampleOptions,
+        strict: bool,
+        align: bool,
     ) -> tuple[_Encoded, _core.Pipeline]:
         """Return the X-rays of a run, encoded, and networks; raise InputError where `strict` and there are warnings."""
         if xrays or geometry is not None or self._encoded is None:
-            self._encode(xrays, geometry, options, strict)
+            self._encode(xrays, geometry, options, strict, align)
         elif strict:
             refuse_warnings(self._warnings(self._encoded.study))
         assert self._encoded is not None
         return self._encoded, self._compiled(options)
 
     def _encode(
-        self, xrays: Mapping[str, XRay], geometry: Geometry | None, options: _core.SampleOptions, strict: bool = False
+        self,
+        xrays: Mapping[str, XRay],
+        geometry: Geometry | None,
+        options: _core.SampleOptions,
+        strict: bool = False,
+        align: bool = False,
     ) -> None:
         """Run encoder and lift, with networks for runs like `options`."""
         started = time.perf_counter()
-        study = study_of(self.bundle, xrays, geometry)
+        study = study_of(self.bundle, xrays, geometry, align=align)
         if strict:
             refuse_warnings(self._warnings(study))
         prepared_s = time.perf_counter() - started

@@ -55,7 +55,7 @@ class SampleJob:
             standard deviation in HU, and NAME_000, NAME_001, ..., each of them.
         shape, voxel_mm: of the CT, by default the model's own.
         memory, halo: see `x2ct.Sampler`.
-        seed, steps, solver, schedule, mean, consistency, gamma, strict: see `x2ct.Sampler.run`.
+        seed, steps, solver, schedule, mean, consistency, gamma, strict, align: see `x2ct.Sampler.run`.
         force: sample also what `x2ct.plausibility` refuses.
         device, backend, precision, provider, provider_options, artefacts, trust, threads: see `x2ct.Sampler`.
     """
@@ -92,6 +92,7 @@ class SampleJob:
     trust: bool = False
     threads: int = 0
     strict: bool = False
+    align: bool = False
     force: bool = False
 
     @property
@@ -281,7 +282,7 @@ def _judged(job: SampleJob, bundle: Bundle, xrays: Mapping[str, XRay], arguments
     """Judge the X-rays, and raise InputError where they are refused."""
     from x2ct.plausibility import judge
 
-    judgement = judge(bundle, xrays, arguments["geometry"])
+    judgement = judge(bundle, xrays, arguments["geometry"], align=job.align)
     judgement.check(force=job.force, strict=job.strict)
     return judgement
 
@@ -300,7 +301,7 @@ def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dic
     from x2ct.radiograph import XRay
 
     xrays = {name: XRay.load(path, options=job.reading.get(name)) for name, path in job.inputs.items()}
-    names = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "strict")
+    names = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "strict", "align")
     settings = {name: getattr(job, name) for name in names}
     geometry = Geometry.load(job.geometry) if job.geometry else None
     return xrays, {**xrays, "geometry": geometry, **settings}
