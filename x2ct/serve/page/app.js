@@ -251,7 +251,6 @@ async function collect(state) {
   byId("stage").textContent = "Fetching the CT";
   const files = {};
   for (const name of state.files) files[name] = await (await ask(`v1/ct/${job}/${name}`)).blob();
-  await ask(`v1/ct/${job}`, { method: "DELETE" }).catch(() => null); // gone with the last file, as a rule
   const report = JSON.parse(await files["report.json"].text());
   showDownloads(files, state.files);
   fill("warnings", report.warnings);
@@ -320,7 +319,7 @@ async function open(files) {
 async function newViewer() {
   const made = new niivue.Niivue({
     isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: 0, dragAndDropEnabled: false, logLevel: "error",
-    backColor: [0, 0, 0, 1], crosshairColor: [1, 0.84, 0.31, 0.6], crosshairWidth: 1, fontColor: [1, 0.84, 0.31, 1], loadingText: "",
+    backColor: [0, 0, 0, 1], crosshairColor: [1, 0.84, 0.31, 0.6], crosshairWidth: 1, crosshairWidthUnit: "mm", isCornerOrientationText: true, fontColor: [1, 0.84, 0.31, 1], loadingText: "",
   });
   await made.attachToCanvas(byId("canvas"));
   if (!made.gl) throw new Error("no WebGL 2");
