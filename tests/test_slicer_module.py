@@ -48,7 +48,7 @@ def test_the_command_writes_the_ct_that_is_loaded(command: ModuleType, folder: P
     ct = command.run(chosen, tmp_path / "ct.nii.gz")
     assert Volume.load(ct).shape == tiny_bundle.GRID
     chosen = command.SampleCommand(lateral=str(folder / "no.npy"), **options)
-    with pytest.raises(command.CommandError, match=r"no\.npy.*found no such file") as caught:
+    with pytest.raises(command.CommandError, match=r"no\.npy.*found nothing there") as caught:
         command.run(chosen, tmp_path / "none.nii.gz")
     assert caught.value.code == 2 and not (tmp_path / "none.nii.gz").exists()
 
