@@ -103,7 +103,7 @@ class OnnxModule(nn.Module):
 def _is_wide(port: onnx.ValueInfoProto) -> bool:
     """Whether an input is what convolutions over volumes read."""
     sizes = port.type.tensor_type.shape.dim
-    return len(sizes) == 5 and sizes[1].dim_value >= FEWEST_CHANNELS
+    return len(sizes) == 5 and int(sizes[1].dim_value) >= FEWEST_CHANNELS
 
 
 def _attribute(value: Any) -> Any:

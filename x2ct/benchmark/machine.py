@@ -73,11 +73,11 @@ class GpuWatch:
 
     def __init__(self) -> None:
         command = ["nvidia-smi", f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader,nounits", "-lms", "200"]
-        self._tool: subprocess.Popen[str] | None
+        self._tool: subprocess.Popen[str] | None = None
         try:
             self._tool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         except OSError:
-            self._tool = None
+            return
 
     def facts(self) -> dict[str, Any] | None:
         """Return the least and the most of each over all GPUs, and why they were throttled; None without the tool."""

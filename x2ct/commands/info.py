@@ -61,7 +61,8 @@ def _check(bundle: str | None, device: str, json: bool) -> None:
     from x2ct.runtimes import choose_device
 
     chosen = choose_device(device) if device else ""
-    facts, done = about(), []
+    facts = about()
+    done = []
     others = [one["name"] for one in facts["devices"] if one["available"] and one["name"] != "cpu"]
     kernels = (smoke.kernels(name) for name in ([chosen] if chosen else others))
     for one in chain(*kernels, smoke.check(facts["abilities"], bundle or DEFAULT, chosen)):
