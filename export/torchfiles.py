@@ -112,7 +112,7 @@ def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, de
 
 
 def _description(bundle: Bundle, network: Network, device: str, *, free_batch: bool) -> str:
-    """What the backend reads; see csrc/backends/torch/description.h."""
+    """What the backend reads; see csrc/backends/torch/torch_backend.h."""
 
     def ports(tensors: tuple[Tensor, ...]) -> list[dict[str, Any]]:
         return [

@@ -7,7 +7,7 @@
 #include <memory>
 #include <mutex>
 
-#include "core/shared_library.h"
+#include "core/system.h"
 #include "x2ct/backend.h"
 #include "x2ct/error.h"
 

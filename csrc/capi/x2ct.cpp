@@ -10,9 +10,8 @@
 #include "capi/guard.h"
 #include "capi/handles.h"
 #include "x2ct/devices.h"
-#include "x2ct/engines.h"
+#include "x2ct/networks.h"
 #include "x2ct/schedule.h"
-#include "x2ct/solver.h"
 #include "x2ct/view.h"
 
 using x2ct::capi::guarded;

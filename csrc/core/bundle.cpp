@@ -10,12 +10,10 @@
 #include <cstring>
 #include <optional>
 
+#include "core/bundle_files.h"
 #include "core/fields.h"
 #include "core/manifest.h"
-#include "core/multiversion.h"
-#include "core/onnxfile.h"
 #include "core/parallel.h"
-#include "core/sha256.h"
 #include "x2ct/error.h"
 
 namespace x2ct {

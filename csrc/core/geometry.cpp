@@ -1,4 +1,4 @@
-#include "core/geometry.h"
+#include "core/manifest.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -11,7 +11,7 @@
 namespace x2ct {
 namespace {
 
-constexpr std::size_t kMostFileBytes = 1 << 20;
+constexpr std::size_t kMostGeometryBytes = 1 << 20;
 constexpr double kFarMm = 1e6, kMostMatrix = 1e12;
 
 bool is_view_name(std::string_view text) { return is_word(text, "_.+-", 32); }  // it becomes a file's name
@@ -108,10 +108,10 @@ Geometry load_geometry(const std::string& path) {
     const auto refuse_file = [&](const std::string& found) { refuse(path, "file", found, "a readable geometry file"); };
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), std::fclose);
     if (!file) refuse_file(std::strerror(errno));
-    std::string text(kMostFileBytes + 1, '\0');
+    std::string text(kMostGeometryBytes + 1, '\0');
     text.resize(std::fread(text.data(), 1, text.size(), file.get()));
     if (std::ferror(file.get())) refuse_file(std::strerror(errno));
-    if (text.size() > kMostFileBytes) refuse_file("more than " + std::to_string(kMostFileBytes) + " bytes");
+    if (text.size() > kMostGeometryBytes) refuse_file("more than " + std::to_string(kMostGeometryBytes) + " bytes");
     return read_geometry(path, text);
 }
 

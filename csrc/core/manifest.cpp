@@ -6,7 +6,6 @@
 #include <functional>
 
 #include "core/fields.h"
-#include "core/geometry.h"
 #include "x2ct/error.h"
 
 namespace x2ct {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "core/multiversion.h"
+#include "core/parallel.h"
 #include "kernels/normal.h"
 
 namespace x2ct {

@@ -1,4 +1,4 @@
-#include "x2ct/picture.h"
+#include "x2ct/xray.h"
 
 #include <algorithm>
 #include <cmath>

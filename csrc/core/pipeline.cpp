@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "core/stopwatch.h"
-#include "x2ct/ensemble.h"
 #include "x2ct/error.h"
+#include "x2ct/sampler.h"
 
 namespace x2ct {
 namespace {

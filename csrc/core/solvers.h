@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "x2ct/solver.h"
+#include "x2ct/schedule.h"
 
 namespace x2ct {
 

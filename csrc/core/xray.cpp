@@ -6,7 +6,6 @@
 #include <string>
 
 #include "x2ct/error.h"
-#include "x2ct/picture.h"
 
 namespace x2ct {
 namespace {

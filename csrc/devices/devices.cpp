@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <utility>
 
-#include "core/place.h"
-#include "core/shared_library.h"
+#include "core/names.h"
+#include "core/system.h"
 #include "x2ct/error.h"
 
 namespace x2ct {

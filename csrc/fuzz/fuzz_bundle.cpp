@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "core/bundle_files.h"
 #include "core/manifest.h"
-#include "core/onnxfile.h"
 #include "x2ct/error.h"
 #include "x2ct/view.h"
 

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "kernels/both.h"
+#include "kernels/host_device.h"
 
 namespace x2ct::kernels {
 

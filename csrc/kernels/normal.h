@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/both.h"
+#include "kernels/host_device.h"
 
 namespace x2ct::kernels {
 

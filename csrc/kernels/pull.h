@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/both.h"
+#include "kernels/host_device.h"
 
 namespace x2ct::kernels {
 

@@ -4,7 +4,6 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
-
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -48,5 +47,10 @@ std::shared_ptr<Thing> released_without_gil(std::unique_ptr<Thing> thing) {
         }
     });
 }
+
+// A Python function as the denoiser: for tests, and for denoisers with a closed form.
+
+/// function(x, sigma) -> denoised: x a float32 array of `shape` that may be read during the call only, sigma a float.
+std::shared_ptr<Network> callable_network(pybind11::function function, const Shape& shape);
 
 }  // namespace x2ct::python

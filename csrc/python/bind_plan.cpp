@@ -1,5 +1,5 @@
 // Plans: what a backend builds ahead of loading a network.
-#include "x2ct/plan.h"
+#include "x2ct/tiling.h"
 
 #include <pybind11/functional.h>
 #include <pybind11/stl.h>

@@ -12,7 +12,6 @@
 #include "bind.h"
 #include "bind_network.h"
 #include "bind_sampler.h"
-#include "callable.h"
 #include "x2ct/error.h"
 
 namespace py = pybind11;

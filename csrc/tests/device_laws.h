@@ -16,7 +16,6 @@
 #include "x2ct/error.h"
 #include "x2ct/sampler.h"
 #include "x2ct/schedule.h"
-#include "x2ct/solver.h"
 #include "x2ct/tiles.h"
 
 namespace laws {

@@ -1,6 +1,6 @@
 // The bundle reader, from C++: tests/test_bundle.py tries everything that may be wrong with a bundle.
 #include "check.h"
-#include "core/sha256.h"
+#include "core/bundle_files.h"
 #include "tiny.h"
 #include "x2ct/bundle.h"
 #include "x2ct/error.h"

@@ -7,9 +7,9 @@
 #include "capi/handles.h"
 #include "check.h"
 #include "tiny.h"
-#include "x2ct/ensemble.h"
 #include "x2ct/error.h"
 #include "x2ct/noise.h"
+#include "x2ct/sampler.h"
 #include "x2ct/x2ct.h"
 
 namespace {

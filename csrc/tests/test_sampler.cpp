@@ -12,7 +12,6 @@
 #include "x2ct/error.h"
 #include "x2ct/sampler.h"
 #include "x2ct/schedule.h"
-#include "x2ct/solver.h"
 
 namespace {
 

@@ -6,7 +6,6 @@
 #include "reference.h"
 #include "x2ct/error.h"
 #include "x2ct/schedule.h"
-#include "x2ct/solver.h"
 
 namespace {
 

@@ -9,7 +9,6 @@
 #include "x2ct/noise.h"
 #include "x2ct/sampler.h"
 #include "x2ct/schedule.h"
-#include "x2ct/solver.h"
 #include "x2ct/tiles.h"
 
 namespace {

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/sha256.h"
+#include "core/bundle_files.h"
 #include "x2ct/backend.h"
 
 namespace tiny {

@@ -19,7 +19,7 @@ from x2ct.runtimes import find_runtime
 BACKEND = "torch"
 
 DESCRIPTION_SCHEMA = 1
-"""Of an engine's description of itself; csrc/backends/torch/description.h has the same number."""
+"""Of an engine's description of itself; csrc/backends/torch/torch_backend.h has the same number."""
 
 SUFFIXES = {"aoti": ".pt2", "torchscript": ".pt"}
 """The ending of each kind's files. If no kind is asked for, the first of which there are engines is used."""

@@ -1,13 +1,11 @@
-#include "provider.h"
+#include "onnxruntime.h"
 
 #include <algorithm>
 #include <array>
 #include <memory>
 #include <string_view>
 
-#include "core/place.h"
-#include "failure.h"
-#include "runtime.h"
+#include "core/names.h"
 #include "x2ct/error.h"
 
 namespace x2ct::onnxruntime {

@@ -1,14 +1,137 @@
-#include "network.h"
-
+#include <algorithm>
 #include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
 
-#include "failure.h"
-#include "liveness.h"
-#include "precision.h"
-#include "quantise.h"
-#include "session.h"
+#include "openvino.h"
+#include "x2ct/error.h"
 
 namespace x2ct::openvino {
+namespace {
+
+struct Name {
+    const char* ours;
+    const char* capability;  // OpenVINO's word for it
+    ov::element::Type_t type;
+};
+
+// Fastest first. A CPU reports BF16 and FP16 only where it has instructions for them.
+constexpr Name kNames[] = {
+    {"bf16", "BF16", ov::element::Type_t::bf16},
+    {"f32", "FP32", ov::element::Type_t::f32},
+    {"tf32", "TF32", ov::element::Type_t::f32},  // a GPU's
+    {"f16", "FP16", ov::element::Type_t::f16},
+};
+
+// Without these instructions sums of products of 8 bits are cut at 16, and nothing is gained.
+bool multiplies_int8() {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx512vnni") != 0 || __builtin_cpu_supports("avxvnni") != 0;
+#else
+    return false;
+#endif
+}
+
+std::string list(const std::vector<std::string>& names) {
+    std::string text;
+    for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+    return text;
+}
+
+}  // namespace
+
+std::string device_of(const std::string& name) {
+    if (name == "cpu") return "CPU";
+    throw MissingRuntime("device " + name + ": the openvino backend drives cpu only; use device cpu");
+}
+
+std::vector<std::string> native_precisions(ov::Core& core, const std::string& device) {
+    const auto capabilities = core.get_property(device_of(device), ov::device::capabilities);
+    std::vector<std::string> names;
+    for (const Name& name : kNames) {
+        if (std::ranges::find(capabilities, name.capability) != capabilities.end()) names.emplace_back(name.ours);
+    }
+    if (multiplies_int8() && std::ranges::find(capabilities, "INT8") != capabilities.end()) names.emplace_back("int8");
+    return names;
+}
+
+ov::element::Type choose(const std::string& wanted, const std::vector<std::string>& native, const std::string& device) {
+    const std::string& chosen = wanted == "auto" ? native.front() : wanted;
+    if (chosen == "int8" && std::ranges::find(native, chosen) != native.end()) return choose("auto", native, device);
+    const auto* known = std::ranges::find(kNames, chosen, [](const Name& name) { return std::string(name.ours); });
+    if (known == std::end(kNames) && chosen != "int8") {
+        throw InputError("precision: found \"" + wanted + "\", expected auto, f32, tf32, bf16, f16 or int8");
+    }
+    if (std::ranges::find(native, chosen) == native.end()) {
+        throw MissingRuntime("precision " + chosen + ": device " + device + " has no instructions for it; it has " +
+                             list(native));
+    }
+    return known->type;
+}
+
+std::string name_of(const ov::element::Type& type) { return type.get_type_name(); }
+
+namespace {
+
+using Node = std::shared_ptr<ov::Node>;
+
+std::string fact(const Node& node, const char* key) {
+    const auto& facts = node->get_rt_info();
+    const auto found = facts.find(key);
+    return found == facts.end() ? "" : found->second.as<std::string>();
+}
+
+std::vector<Node> in_order_of_execution(const ov::Model& runtime) {
+    std::vector<Node> nodes = runtime.get_ordered_ops();
+    const auto order = [](const Node& node) {
+        const std::string text = fact(node, "execOrder");
+        return text.empty() ? -1 : std::stol(text);
+    };
+    std::ranges::stable_sort(nodes, {}, order);
+    return nodes;
+}
+
+bool is_held(const Node& node) {
+    const std::string type = fact(node, "layerType");
+    return type != "Const" && type != "Input" && type != "Output";
+}
+
+// Blocked layouts ("aBcde16b") fill the channels up to whole blocks: three channels may lie there as sixteen.
+std::int64_t bytes_of(const ov::Output<const ov::Node>& output, const std::string& layouts) {
+    const auto holds = [&](const char* text) { return layouts.find(text) != std::string::npos; };
+    ov::Shape shape = output.get_shape();
+    const std::size_t block = holds("16b") ? 16 : holds("8b") ? 8 : 1;
+    if (shape.size() > 1) shape[1] = (shape[1] + block - 1) / block * block;
+    return static_cast<std::int64_t>(ov::shape_size(shape) * output.get_element_type().size());
+}
+
+}  // namespace
+
+std::int64_t most_alive(const ov::Model& runtime) {
+    const std::vector<Node> nodes = in_order_of_execution(runtime);
+    std::map<ov::Output<ov::Node>, std::size_t> last_read;
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+        for (const auto& input : nodes[i]->inputs()) last_read[input.get_source_output()] = i;
+    }
+    std::vector<std::int64_t> freed(nodes.size(), 0);
+    std::int64_t alive = 0, most = 0;
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+        if (is_held(nodes[i])) {
+            for (const auto& output : nodes[i]->outputs()) {
+                const std::int64_t bytes = bytes_of(output, fact(nodes[i], "outputLayouts"));
+                alive += bytes;
+                const auto reader = last_read.find(output);
+                freed[reader == last_read.end() ? i : std::max(i, reader->second)] += bytes;
+            }
+        }
+        most = std::max(most, alive);
+        alive -= freed[i];
+    }
+    return most;
+}
+
 namespace {
 
 std::shared_ptr<ov::Model> read(ov::Core& core, const std::string& path) {

@@ -1,4 +1,4 @@
-#include "quantise.h"
+#include "openvino.h"
 
 #include <algorithm>
 #include <cmath>

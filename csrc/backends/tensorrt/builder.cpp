@@ -1,4 +1,4 @@
-#include "builder.h"
+#include "tensorrt.h"
 
 #include <algorithm>
 #include <exception>
@@ -8,11 +8,6 @@
 #include <mutex>
 #include <vector>
 
-#include "cuda.h"
-#include "failure.h"
-#include "files.h"
-#include "runtime.h"
-#include "shapes.h"
 #include "x2ct/error.h"
 
 namespace x2ct::tensorrt {

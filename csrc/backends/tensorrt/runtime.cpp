@@ -1,16 +1,147 @@
-#include "runtime.h"
-
 #include <dlfcn.h>
 #include <link.h>
-
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <utility>
 
+#include "core/names.h"
+#include "tensorrt.h"
 #include "x2ct/error.h"
 
 namespace x2ct::tensorrt {
+
+void check(cudaError_t result, const std::string& doing) {
+    if (result == cudaSuccess) return;
+    (void)cudaGetLastError();  // it is told here and must not be met again by the next call
+    const std::string line = "tensorrt: " + doing + ": CUDA: " + one_line(cudaGetErrorString(result));
+    if (result == cudaErrorMemoryAllocation) throw OutOfMemory(line);
+    throw Error(line);
+}
+
+void Errors::raise(const std::string& doing) {
+    std::vector<Entry> entries;
+    {
+        const std::lock_guard lock(mutex_);
+        entries = std::exchange(entries_, {});
+    }
+    std::string line = "tensorrt: " + doing + ": ";
+    line += entries.empty() ? "it failed without saying why" : one_line(entries.front().text);
+    const bool memory = std::ranges::any_of(entries, [](const Entry& one) {
+        return one.code == nvinfer1::ErrorCode::kFAILED_ALLOCATION ||
+               one.text.find("out of memory") != std::string::npos || one.text.find("OutOfMemory") != std::string::npos;
+    });
+    if (memory) throw OutOfMemory(line);
+    throw Error(line);
+}
+
+std::int32_t Errors::getNbErrors() const noexcept {
+    const std::lock_guard lock(mutex_);
+    return static_cast<std::int32_t>(entries_.size());
+}
+
+nvinfer1::ErrorCode Errors::getErrorCode(std::int32_t index) const noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto at = static_cast<std::size_t>(index);
+    return index < 0 || at >= entries_.size() ? nvinfer1::ErrorCode::kINVALID_ARGUMENT : entries_[at].code;
+}
+
+nvinfer1::IErrorRecorder::ErrorDesc Errors::getErrorDesc(std::int32_t index) const noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto at = static_cast<std::size_t>(index);
+    return index < 0 || at >= entries_.size() ? "" : entries_[at].text.c_str();
+}
+
+void Errors::clear() noexcept {
+    const std::lock_guard lock(mutex_);
+    entries_.clear();
+}
+
+bool Errors::reportError(nvinfer1::ErrorCode code, ErrorDesc text) noexcept {
+    constexpr std::size_t kMost = 16;
+    try {
+        const std::lock_guard lock(mutex_);
+        if (entries_.size() < kMost) entries_.push_back({code, text == nullptr ? "" : text});
+    } catch (...) {  // nothing may leave here, and one error less is told
+        return false;
+    }
+    return false;  // not fatal: the call that failed says so itself
+}
+
+std::string flaw_of_cuda() {
+    int count = 0;
+    const cudaError_t result = cudaGetDeviceCount(&count);
+    (void)cudaGetLastError();
+    if (result == cudaSuccess && count > 0) return "";
+    const std::string why = result == cudaSuccess ? "no CUDA-capable device is detected" : cudaGetErrorString(result);
+    return "CUDA has no GPU here: " + one_line(why) + "; it needs an NVIDIA GPU and its driver";
+}
+
+int device_index(const std::string& device) {
+    if (device == "auto" || place_of(device).is_cpu()) {
+        throw MissingRuntime("device " + device + ": the tensorrt backend drives cuda only; use device cuda");
+    }
+    if (const std::string flaw = flaw_of_cuda(); !flaw.empty()) throw MissingRuntime("device " + device + ": " + flaw);
+    int count = 0;
+    check(cudaGetDeviceCount(&count), "counting GPUs");
+    const int found = place_of(device).index;
+    if (found >= count) {
+        throw MissingRuntime("device " + device + ": found " + std::to_string(count) +
+                             " GPUs, the last is cuda:" + std::to_string(count - 1));
+    }
+    return found;
+}
+
+std::string describe_device(int index) {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, index), "asking cuda:" + std::to_string(index));
+    return std::string(properties.name) + ", compute capability " + std::to_string(properties.major) + "." +
+           std::to_string(properties.minor);
+}
+
+OnDevice::OnDevice(int index) {
+    check(cudaGetDevice(&before_), "asking for the current device");
+    check(cudaSetDevice(index), "choosing cuda:" + std::to_string(index));
+}
+
+OnDevice::~OnDevice() { (void)cudaSetDevice(before_); }
+
+Stream::Stream(int device) : device_(device) {
+    const OnDevice current(device_);
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+}
+
+Stream::~Stream() { (void)cudaStreamDestroy(stream_); }
+
+DeviceMemory::DeviceMemory(int device, std::size_t bytes) : device_(device), bytes_(bytes) {
+    if (bytes == 0) return;
+    const OnDevice current(device_);
+    check(cudaMalloc(&data_, bytes), "allocating " + std::to_string(bytes >> 20) + " MiB on the GPU");
+}
+
+DeviceMemory::~DeviceMemory() {
+    if (data_ != nullptr) (void)cudaFree(data_);
+}
+
+std::optional<std::vector<char>> read_file(const std::string& path) {
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    const std::streamoff end = file.tellg();
+    if (!file || end < 0) return std::nullopt;
+    std::vector<char> content(static_cast<std::size_t>(end));
+    file.seekg(0);
+    if (!file.read(content.data(), end)) return std::nullopt;
+    return content;
+}
+
+void write_file(const std::string& path, const void* data, std::size_t bytes) {
+    std::ofstream file(path, std::ios::binary | std::ios::trunc);
+    file.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
+    file.close();
+    if (!file) throw Error(path + ": output: not written: is the disk full?");
+}
+
 namespace {
 
 using Make = void*(void* logger, std::int32_t version) noexcept;

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "core/place.h"
+#include "core/names.h"
 
 namespace x2ct::torch {
 

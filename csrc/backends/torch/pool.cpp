@@ -7,7 +7,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "runtime.h"
+#include "torch_backend.h"
 #include "x2ct/error.h"
 #endif
 

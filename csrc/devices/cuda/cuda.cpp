@@ -1,17 +1,26 @@
-// The CUDA device: one GPU with a stream of its own. Everything is queued on the stream; the host waits where wait(),
-// drain(), forget() and download() say so, and nowhere else. The host's threads copy results, and compute nothing.
 #include "devices/cuda/cuda.h"
 
 #include <algorithm>
 #include <string>
 #include <utility>
 
-#include "devices/cuda/failure.h"
-#include "devices/cuda/jobs.h"
+#include "devices/cuda/launch.h"
 #include "x2ct/devices.h"
 #include "x2ct/error.h"
 
 namespace x2ct::cuda {
+
+void check(cudaError_t status, const char* doing) {
+    if (status == cudaSuccess) return;
+    cudaGetLastError();  // what can be forgotten is, so that the next call doesn't find it
+    const std::string line = std::string("cuda: ") + doing + ": " + cudaGetErrorString(status);
+    if (status == cudaErrorMemoryAllocation) throw OutOfMemory(line);
+    if (status == cudaErrorInsufficientDriver || status == cudaErrorNoDevice) throw MissingRuntime(line);
+    throw Error(line);
+}
+
+// The CUDA device: one GPU with a stream of its own. Everything is queued on the stream; the host waits where wait(),
+// drain(), forget() and download() say so, and nowhere else. The host's threads copy results, and compute nothing.
 namespace {
 
 constexpr int kOldest = 8;  // compute capability
@@ -239,3 +248,10 @@ Device* open(int index) {
 }
 
 }  // namespace x2ct::cuda
+
+// The library's door.
+extern "C" X2CT_VISIBLE std::uint32_t x2ct_device_abi() { return x2ct::kDeviceAbi; }
+
+extern "C" X2CT_VISIBLE std::vector<std::string> x2ct_device_list() { return x2ct::cuda::list(); }
+
+extern "C" X2CT_VISIBLE x2ct::Device* x2ct_device_open(int index) { return x2ct::cuda::open(index); }

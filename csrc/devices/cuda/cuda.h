@@ -1,20 +1,23 @@
-// The device itself, as its library's door and the tests see it.
+// What the CUDA runtime says, as errors of the family.
 #pragma once
 
 #include <cuda_runtime_api.h>
-
 #include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
-#include "devices/cuda/clock.h"
 #include "devices/cuda/graph.h"
 #include "devices/cuda/memory.h"
 #include "kernels/row.h"
 #include "x2ct/device.h"
 
 namespace x2ct::cuda {
+
+/// Throws OutOfMemory, MissingRuntime or Error that says what was being done, unless all is well.
+void check(cudaError_t status, const char* doing);
+
+// The device itself, as its library's door and the tests see it.
 
 class Stream {
   public:

@@ -1,8 +1,8 @@
 // The one file that nvcc compiles: every piece of work, a thread an index.
 #include <variant>
 
-#include "devices/cuda/failure.h"
-#include "devices/cuda/jobs.h"
+#include "devices/cuda/cuda.h"
+#include "devices/cuda/launch.h"
 
 namespace x2ct::cuda {
 namespace {
@@ -19,7 +19,8 @@ template <>
 constexpr int kBlocks<OneElement<kernels::JosephBackward>> = 4;
 
 template <typename Work>
-__global__ void __launch_bounds__(kThreads<Work>, kBlocks<Work>) each(const __grid_constant__ Work work, std::int64_t count) {
+__global__ void __launch_bounds__(kThreads<Work>, kBlocks<Work>)
+    each(const __grid_constant__ Work work, std::int64_t count) {
     const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads<Work> + threadIdx.x;
     if (i < count) work(i);
 }

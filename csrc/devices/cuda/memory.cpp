@@ -5,7 +5,7 @@
 #include <string>
 
 #include "core/parallel.h"
-#include "devices/cuda/failure.h"
+#include "devices/cuda/cuda.h"
 #include "x2ct/error.h"
 
 namespace x2ct::cuda {

@@ -9,7 +9,7 @@
 
 #include "x2ct/error.h"
 #include "x2ct/network.h"
-#include "x2ct/plan.h"
+#include "x2ct/tiling.h"
 
 namespace x2ct {
 

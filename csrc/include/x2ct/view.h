@@ -61,7 +61,8 @@ void check(const View& view);
 /// A geometry file's content, see docs/geometry.md: views, each under its own name.
 struct Geometry {
     std::vector<View> views;
-    /// Where the origin of patient mm lies in the world mm (RAS+) of the CT that the X-rays were projected from, if any.
+    /// Where the origin of patient mm lies in the world mm (RAS+) of the CT that the X-rays were projected from, if
+    /// any.
     std::optional<std::array<double, 3>> origin_world_mm;
 };
 

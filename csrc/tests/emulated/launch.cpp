@@ -1,8 +1,8 @@
 // devices/cuda/launch.cu on the host: the same functions of the same indices, put off until somebody waits.
 #include <variant>
 
-#include "devices/cuda/failure.h"
-#include "devices/cuda/jobs.h"
+#include "devices/cuda/cuda.h"
+#include "devices/cuda/launch.h"
 
 namespace x2ct::cuda {
 namespace {
