@@ -1,6 +1,6 @@
 """The `x2ct` command line: options, one call into the library, printing. No logic.
 
-Follow `sample` to see how X-rays become a CT: `x2ct.tasks.sample_files` reads and writes the files, `x2ct.sampler`
+Follow `sample` to see how X-rays become a CT: `x2ct.jobs.sample.sample_files` reads and writes the files, `x2ct.engine.sampler`
 runs the networks, and the core's loop (csrc/core) takes the steps. Heavy modules are imported in the commands that use
 them, so that `x2ct --help` answers at once and sampling needs no PyTorch.
 """
@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from x2ct import __version__, terminal
+from x2ct import __version__
 from x2ct.commands import (
     bench,
     build,
@@ -30,6 +30,7 @@ from x2ct.commands import (
     quantize,
     serve,
     statistics,
+    terminal,
     train,
     tune,
     view,
@@ -313,8 +314,8 @@ def sample(
     json: Json = False,
 ) -> None:
     """Generate a CT from one or two X-rays."""
-    from x2ct import report as reports
-    from x2ct.tasks import SampleJob, rehearse_files, sample_files
+    from x2ct.io import report as reports
+    from x2ct.jobs.sample import SampleJob, rehearse_files, sample_files
 
     job = SampleJob(
         output=output,

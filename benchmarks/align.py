@@ -3,7 +3,7 @@
     python benchmarks/align.py chest cts/test/ -o benchmarks/results/align-chest
 
 Each CT of the folder is projected from the model's own views and from cone beams, as it is and with the patient moved
-along z in the lateral alone, of which the model is not told. `x2ct.align` finds the offset from the images. The mean
+along z in the lateral alone, of which the model is not told. `x2ct.engine.align` finds the offset from the images. The mean
 estimate is taken with the geometry as told and as aligned. Heights are relative: where both views show the patient 10
 mm higher, the CT is 10 mm higher too, rightly, and nothing in the images says that the patient should lie elsewhere.
 """
@@ -22,14 +22,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct.align import heights, raised
 from x2ct.data.prepare import find_cts
+from x2ct.engine.align import heights, raised
 from x2ct.errors import X2CTError
 from x2ct.evaluation.case import Case, make_case
 from x2ct.evaluation.conditions import Condition, cone, png, shifted
 from x2ct.evaluation.metrics import psnr
 from x2ct.geometry import Geometry, View
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
 
 Row = dict[str, Any]
 MOVES_MM = 0.0, 10.0, -25.0

@@ -25,11 +25,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.roofline import median_s
-from x2ct import output, report
 from x2ct.benchmark.cases import Case
 from x2ct.benchmark.fleet import Effort, measure
 from x2ct.benchmark.machine import Neighbours, environment
 from x2ct.benchmark.stats import Summary
+from x2ct.files import atomic
+from x2ct.io import report
 from x2ct.model import X2CTModel
 from x2ct.model.config import ModelConfig
 
@@ -51,7 +52,7 @@ def main() -> None:
     found = figures(asked)
     if asked.output:
         report.write_json(found, asked.output.with_suffix(".json"))
-        output.write_atomically(asked.output.with_suffix(".md"), markdown(found).encode())
+        atomic.write_atomically(asked.output.with_suffix(".md"), markdown(found).encode())
     print(markdown(found))
 
 

@@ -32,11 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 import x2ct
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts, read_body
-from x2ct.drr import calibrated_views
 from x2ct.errors import X2CTError
 from x2ct.export import export_run
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
+from x2ct.render.drr import calibrated_views
 from x2ct.training import TrainConfig, train
 from x2ct.training.config import CONFIG_FILE
 

@@ -17,10 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from x2ct import output, report
 from x2ct.errors import X2CTError
 from x2ct.evaluation.job import EvaluateJob
 from x2ct.evaluation.run import evaluate_files
+from x2ct.files import atomic
+from x2ct.io import report
 from x2ct.model import X2CTModel
 from x2ct.training import TrainConfig
 from x2ct.training.checkpoint import read_progress
@@ -46,8 +47,8 @@ def main() -> int:
         print(f"baselines_table: error: {error}", file=sys.stderr)
         return error.exit_code
     table = {"people": people, "rows": rows}
-    output.write_atomically(asked.output.with_suffix(".json"), report.to_json(table).encode())
-    output.write_atomically(asked.output.with_suffix(".md"), markdown(table).encode())
+    atomic.write_atomically(asked.output.with_suffix(".json"), report.to_json(table).encode())
+    atomic.write_atomically(asked.output.with_suffix(".md"), markdown(table).encode())
     print(markdown(table))
     return 0
 

@@ -27,8 +27,8 @@ from x2ct import _core
 from x2ct.benchmark.machine import environment
 from x2ct.benchmark.stats import Summary, ratio
 from x2ct.errors import MissingRuntimeError
-from x2ct.report import markdown_table
-from x2ct.runtimes import choose
+from x2ct.io.report import markdown_table
+from x2ct.runtimes.discovery import choose
 
 SIDES = (32, 64, 128)
 PRECISIONS = ("f32", "bf16")

@@ -24,15 +24,16 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct import _core, report
+from x2ct import _core
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts
-from x2ct.drr import calibrated
 from x2ct.errors import InputError, X2CTError
 from x2ct.evaluation import metrics
 from x2ct.evaluation.case import OUTSIDE, Case, case_of, make_case
 from x2ct.geometry import Geometry, attenuation, project
-from x2ct.xrays import degradation
+from x2ct.io import report
+from x2ct.io.xray import degradation
+from x2ct.render.drr import calibrated
 
 FloatArray = npt.NDArray[np.float32]
 Setting = tuple[str, float | None]

@@ -18,11 +18,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from x2ct import output
 from x2ct.data import Grid
 from x2ct.evaluation import make_case
+from x2ct.files import atomic
 from x2ct.geometry import Geometry
-from x2ct.volume import Volume
+from x2ct.io.ct.volume import Volume
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for view, image in zip(case.geometry.views, case.xrays, strict=True):
         content = io.BytesIO()
         np.save(content, image.astype(np.float16))
-        output.write_atomically(options.output / f"{view.name}.npy", content.getvalue())
+        atomic.write_atomically(options.output / f"{view.name}.npy", content.getvalue())
     case.geometry.save(options.output / "geometry.json")
     Volume(case.truth, grid.index_to_mm).save(options.output / "truth.nii.gz")
     return 0

@@ -31,8 +31,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from x2ct.export import export_model
 from x2ct.export.run import spec_of
+from x2ct.io.report import markdown_table
 from x2ct.model import ModelConfig, X2CTModel
-from x2ct.report import markdown_table
 from x2ct.training import TrainConfig, load_run, train
 from x2ct.training.config import CONFIG_FILE
 from x2ct.training.monitor import HISTORY_FILE

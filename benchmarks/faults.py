@@ -28,13 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 import numpy as np
 
 from tests import tiny_bundle, tiny_run
-from x2ct import output, report
 from x2ct.bundle import Bundle
 from x2ct.data import phantom
 from x2ct.data.shards import ShardSet
 from x2ct.errors import X2CTError
+from x2ct.files import atomic
+from x2ct.io import report
+from x2ct.io.ct.volume import Volume
 from x2ct.training.checkpoint import CHECKPOINT_FILE, read_progress
-from x2ct.volume import Volume
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARES = {"sample": 0.3, "cohort": 0.2, "prepare": 0.2, "train": 0.15, "export": 0.15}
@@ -195,11 +196,11 @@ def main() -> int:
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     told = {"seed": args.seed, "cpus": os.cpu_count(), "rows": rows, "losses": losses}
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_atomically(args.output.with_suffix(".json"), (json.dumps(told, indent=1) + "\n").encode())
+    atomic.write_atomically(args.output.with_suffix(".json"), (json.dumps(told, indent=1) + "\n").encode())
     cells = [(row["command"], row["trials"], row["losses"]) for row in rows]
     cells.append(("all", sum(row["trials"] for row in rows), len(losses)))
     lines = report.markdown_table(("command", "kills", "losses"), cells, text=1)
-    output.write_atomically(args.output.with_suffix(".md"), ("\n".join(lines) + "\n").encode())
+    atomic.write_atomically(args.output.with_suffix(".md"), ("\n".join(lines) + "\n").encode())
     print("\n".join(lines))
     return 1 if losses else 0
 

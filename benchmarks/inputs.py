@@ -28,9 +28,9 @@ from PIL import Image
 from pydicom.encaps import encapsulate, get_frame
 from typer.testing import CliRunner
 
-from x2ct import output
 from x2ct.cli import app
-from x2ct.report import markdown_table
+from x2ct.files import atomic
+from x2ct.io.report import markdown_table
 
 if __package__:
     from benchmarks import input_files as files
@@ -368,7 +368,7 @@ def main() -> int:
         ]
     told = "\n".join(text) + "\n"
     if options.output:
-        output.write_atomically(options.output, told.encode())
+        atomic.write_atomically(options.output, told.encode())
     else:
         print(told)
     unsound = [row for _, rows in parts for row in rows if not row.sound]

@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 import x2ct
 from x2ct.data.prepare import find_cts
-from x2ct.drr import calibrated
 from x2ct.errors import X2CTError
 from x2ct.evaluation.case import Case, make_case
 from x2ct.evaluation.metrics import bone_dice, psnr
 from x2ct.evaluation.plants import nodules
 from x2ct.evaluation.probe import LEAST_CHANGE_HU, SHOWN
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
+from x2ct.render.drr import calibrated
 
 Row = dict[str, Any]
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -20,8 +20,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct import output, report
 from x2ct.benchmark.machine import Neighbours, environment
+from x2ct.files import atomic
+from x2ct.io import report
 
 DEMO = Path(x2ct.__file__).parent / "models" / "demo"
 RUNS: Mapping[str, Mapping[str, Any]] = {
@@ -97,8 +98,8 @@ def main() -> int:
         "others_share": neighbours.share(),
         "rows": rows,
     }
-    output.write_atomically(asked.output.with_suffix(".json"), json.dumps(found, indent=1).encode() + b"\n")
-    output.write_atomically(asked.output.with_suffix(".md"), markdown(found).encode())
+    atomic.write_atomically(asked.output.with_suffix(".json"), json.dumps(found, indent=1).encode() + b"\n")
+    atomic.write_atomically(asked.output.with_suffix(".md"), markdown(found).encode())
     print(markdown(found))
     return 0
 

@@ -1,4 +1,4 @@
-"""Measure `x2ct.plausibility`: how often it warns of chests, and how often of what is none, or lies, or is another's.
+"""Measure `x2ct.engine.plausibility`: how often it warns of chests, and how often of what is none, or lies, or is another's.
 
     python benchmarks/plausibility.py chest shards/ testshards/ --others othershards/ -o results/plausibility-chest
         --radiographs FOLDER --not-chests ankle.dcm
@@ -26,14 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 from x2ct.bundle import Bundle
 from x2ct.data.shards import Person, ShardSet
+from x2ct.engine.plausibility import REFUSES, WARNS, judge
 from x2ct.errors import X2CTError
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.conditions import CONDITIONS
 from x2ct.geometry import Geometry, Image, attenuation, project
-from x2ct.plausibility import REFUSES, WARNS, judge
-from x2ct.radiograph import XRay
-from x2ct.report import markdown_table
-from x2ct.xrays.degradation import window_8bit
+from x2ct.io.report import markdown_table
+from x2ct.io.xray.degradation import window_8bit
+from x2ct.io.xray.radiograph import XRay
 
 Row = dict[str, Any]
 Picture = npt.NDArray[Any]

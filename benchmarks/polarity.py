@@ -26,10 +26,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from x2ct import output, report
 from x2ct.errors import InputError
-from x2ct.radiograph import ReadOptions, XRay
-from x2ct.xrays.polarity import DECIDES, contrast
+from x2ct.files import atomic
+from x2ct.io import report
+from x2ct.io.xray.polarity import DECIDES, contrast
+from x2ct.io.xray.radiograph import ReadOptions, XRay
 
 if __package__:
     from benchmarks import input_files as files
@@ -167,8 +168,8 @@ def main() -> int:
     told = "\n".join(text) + "\n"
     print(told)
     if options.output:
-        output.write_atomically(options.output.with_suffix(".md"), told.encode())
-        output.write_atomically(options.output.with_suffix(".json"), (json.dumps(rows, indent=1) + "\n").encode())
+        atomic.write_atomically(options.output.with_suffix(".md"), told.encode())
+        atomic.write_atomically(options.output.with_suffix(".json"), (json.dumps(rows, indent=1) + "\n").encode())
     return 1 if any(outcome == WRONG for row in rows for outcome in row["outcomes"].values()) else 0
 
 

@@ -25,7 +25,7 @@ from x2ct.data import ShardSet
 from x2ct.data.augment import Study, plain_study
 from x2ct.data.imaging import NONE, RadiographConfig, detected, display_picture, draw_display, draw_physics
 from x2ct.evaluation import metrics
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
 
 PHYSICS = replace(NONE, scatter=0.0, glare=0.0, blur_mm=0.0, photons=(0.0, 0.0))
 DISPLAY = replace(PHYSICS, display=1.0, gamma=0.0, clip=0.0, eight_bit=0.0, collimate=0.0, marker=0.0)

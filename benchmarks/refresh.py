@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benchmarks/results"

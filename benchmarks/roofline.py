@@ -39,7 +39,7 @@ from x2ct.benchmark.cases import cases_of
 from x2ct.benchmark.tables import Table, ms, page, percent
 from x2ct.bundle import Bundle, Network
 from x2ct.errors import MissingRuntimeError, X2CTError
-from x2ct.runtimes import choose
+from x2ct.runtimes.discovery import choose
 
 TARGET = 0.70
 """Share of the measured matrix rate that a denoiser should reach."""

@@ -24,7 +24,7 @@ import numpy as np
 
 import x2ct
 from x2ct.errors import MissingRuntimeError
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
 
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
 Row = tuple[str, str, str]

@@ -32,7 +32,7 @@ import httpx
 import numpy as np
 
 from x2ct.bundle import Bundle
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
 
 LIMIT = 0.05
 """The share by which resident memory may grow."""

@@ -37,7 +37,7 @@ import numpy as np
 
 import x2ct
 from x2ct import _core
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 _PR_SET_THP_DISABLE = 41  # linux/prctl.h
 LIMIT = 0.02

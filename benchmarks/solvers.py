@@ -26,13 +26,15 @@ import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from x2ct import Sampler, _core, output, report
+from x2ct import Sampler, _core
 from x2ct.bundle import Bundle
 from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts, read_body
-from x2ct.drr import calibrated_views
 from x2ct.errors import InputError, X2CTError
-from x2ct.grid import Grid
+from x2ct.files import atomic
+from x2ct.geometry.grid import Grid
+from x2ct.io import report
+from x2ct.render.drr import calibrated_views
 
 FloatArray = npt.NDArray[np.float32]
 XRays = dict[str, Any]
@@ -188,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = run(options)
         if options.output:
             report.write_json(found, options.output.with_suffix(".json"))
-            output.write_atomically(options.output.with_suffix(".md"), f"{markdown(found)}\n".encode())
+            atomic.write_atomically(options.output.with_suffix(".md"), f"{markdown(found)}\n".encode())
     except X2CTError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 from benchmarks import agreement, refresh, roofline, scaling
 from x2ct.benchmark import tables as bench_tables
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

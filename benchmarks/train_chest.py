@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 import torch
 
+from x2ct.commands.terminal import EXIT_CODES_OF_SIGNALS
 from x2ct.data import ShardSet
 from x2ct.data.prepare import prepare
 from x2ct.errors import X2CTError
 from x2ct.export import starting_point
-from x2ct.terminal import EXIT_CODES_OF_SIGNALS
 from x2ct.training import TrainConfig, train
 from x2ct.training.checkpoint import read_progress
 from x2ct.training.config import CONFIG_FILE

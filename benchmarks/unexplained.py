@@ -5,7 +5,7 @@
 Each CT of the folder is projected from the model's own views and sampled, as it is and with a ball in the lung, one at
 a time: HU are added where the ball's voxels are lung (below -200 HU). Balls lie where the lung is deepest, in its right
 and left, lower and upper parts. A ball is found at a threshold if either view has an area of unexplained attenuation
-(`x2ct.residual`) of at least that excess whose centre lies within the ball's disc, 5 mm added; each area of the CT as
+(`x2ct.engine.residual`) of at least that excess whose centre lies within the ball's disc, 5 mm added; each area of the CT as
 it is that reaches the threshold is a false alarm. Places of balls in the CT as it is give what is found by chance.
 """
 
@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 import x2ct
 from x2ct.data.prepare import find_cts
-from x2ct.drr import calibrated
+from x2ct.engine.residual import Area
 from x2ct.errors import X2CTError
 from x2ct.evaluation.case import Case, make_case
 from x2ct.evaluation.plants import deepest
 from x2ct.geometry import MU_WATER_PER_MM
-from x2ct.report import markdown_table
-from x2ct.residual import Area
+from x2ct.io.report import markdown_table
+from x2ct.render.drr import calibrated
 
 Row = dict[str, Any]
 LUNG_HU = -200.0

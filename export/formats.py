@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2ct.built.cache import Cache, Engine, Recipe, copy_to
-from x2ct.built.plans import BACKEND as TENSORRT
-from x2ct.built.plans import PRECISIONS, Machine
-from x2ct.built.torchartefacts import BACKEND as TORCH
-from x2ct.built.torchartefacts import SUFFIXES
 from x2ct.bundle import MANIFEST, SUFFIX, Bundle, bundled, check_target
 from x2ct.errors import InputError
 from x2ct.export import plans, proof, torchfiles
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
-from x2ct.runtimes import choose
-from x2ct.textfiles import Json
+from x2ct.files.text import Json
+from x2ct.runtimes.cache.cache import Cache, Engine, Recipe, copy_to
+from x2ct.runtimes.cache.plans import BACKEND as TENSORRT
+from x2ct.runtimes.cache.plans import PRECISIONS, Machine
+from x2ct.runtimes.cache.torchartefacts import BACKEND as TORCH
+from x2ct.runtimes.cache.torchartefacts import SUFFIXES
+from x2ct.runtimes.discovery import choose
 
 FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT)
 """What can be made; "onnx" is the bundle itself."""

@@ -24,7 +24,7 @@ from x2ct.errors import InputError
 from x2ct.export.parity import F32_TOLERANCE, cases, measure
 from x2ct.export.run import ModelSpec, require_packages, trace_networks
 from x2ct.export.weights import from_f16
-from x2ct.textfiles import Json
+from x2ct.files.text import Json
 
 if TYPE_CHECKING:
     import onnx

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import MissingRuntimeError, X2CTError
-from x2ct.textfiles import Json
+from x2ct.files.text import Json
 
 if TYPE_CHECKING:
     import torch

@@ -22,11 +22,11 @@ from x2ct import _core
 from x2ct.benchmark.cases import PLAIN, Case
 from x2ct.benchmark.worker import DEMO, Run, serve, transfers
 from x2ct.bundle import Bundle
-from x2ct.conditioning import conditions
+from x2ct.engine.conditioning import conditions
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.export.inverse import load_bundle_model
-from x2ct.grid import Grid
-from x2ct.radiograph import XRay
+from x2ct.geometry.grid import Grid
+from x2ct.io.xray.radiograph import XRay
 
 RHO = 7.0
 STEPS = 18

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from x2ct import _core
-from x2ct.built.cache import Build, Cache, Engine, Recipe, unchanged
-from x2ct.built.plans import BACKEND, Machine, Volumes, recipe, typed_recipe
 from x2ct.bundle import Bundle
-from x2ct.textfiles import Json
+from x2ct.files.text import Json
+from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, unchanged
+from x2ct.runtimes.cache.plans import BACKEND, Machine, Volumes, recipe, typed_recipe
 
 Say = Callable[[str], None]
 Step = Callable[[int, int, str], None]

@@ -1,7 +1,7 @@
 """The proof: each runtime that is here on each file that was made, beside PyTorch.
 
 PyTorch evaluates the bundle's graphs node by node in float32. Compared are the denoiser at five noise levels on two
-patches, and the final volume of a whole run with the same noise; each runtime has a process of its own (`x2ct.trial`).
+patches, and the final volume of a whole run with the same noise; each runtime has a process of its own (`x2ct.engine.isolated_run`).
 On a GPU the volume alone is compared: TensorRT's plans hold for the grid that they were built for, and the graph that
 they are built from is proven at five noise levels (`rounding.py`).
 """
@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from x2ct import _core
-from x2ct.built import plans, torchartefacts
-from x2ct.built.torchartefacts import SUFFIXES
 from x2ct.bundle import Bundle
+from x2ct.engine.isolated_run import Trial, attempt
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.evaluation.metrics import psnr
 from x2ct.export.parity import Array, patches, relative_error, smooth_volume, xrays
-from x2ct.runtimes import find_runtime
-from x2ct.textfiles import Json
-from x2ct.trial import Trial, attempt
+from x2ct.files.text import Json
+from x2ct.runtimes.cache import plans, torchartefacts
+from x2ct.runtimes.cache.torchartefacts import SUFFIXES
+from x2ct.runtimes.discovery import find_runtime
 
 if TYPE_CHECKING:
     from x2ct.export.torchgraph import OnnxModule

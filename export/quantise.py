@@ -22,16 +22,16 @@ import numpy.typing as npt
 import onnx
 
 from x2ct import _core
-from x2ct import report as reports
 from x2ct.bundle import Bundle
 from x2ct.bundle.folder import check_target
-from x2ct.conditioning import conditions
 from x2ct.data.shards import Person, ShardSet
-from x2ct.drr import calibrated_views
+from x2ct.engine.conditioning import conditions
+from x2ct.engine.sampler import Result, Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
-from x2ct.output import check_writable
-from x2ct.runtimes import find_runtime
-from x2ct.sampler import Result, Sampler
+from x2ct.files.atomic import check_writable
+from x2ct.io import report as reports
+from x2ct.render.drr import calibrated_views
+from x2ct.runtimes.discovery import find_runtime
 
 Array = npt.NDArray[np.float32]
 Range = tuple[float, float]

@@ -21,7 +21,7 @@ from x2ct.errors import X2CTError
 from x2ct.evaluation.metrics import psnr
 from x2ct.export.parity import Case, Row, open_onnxruntime, open_openvino, patches, relative_error, require, xrays
 from x2ct.export.precision import Typed, typed
-from x2ct.textfiles import Json
+from x2ct.files.text import Json
 
 if TYPE_CHECKING:
     import onnx

@@ -35,7 +35,7 @@ from x2ct.export.parity import (
     measure,
     require,
 )
-from x2ct.textfiles import Json
+from x2ct.files.text import Json
 
 if TYPE_CHECKING:
     from x2ct.export.graphs import Graph

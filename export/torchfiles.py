@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from x2ct.built.cache import Build, Recipe, unchanged
-from x2ct.built.torchartefacts import DESCRIPTION_SCHEMA, recipe
 from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.export.precision import typed
 from x2ct.export.torchgraph import OnnxModule
+from x2ct.runtimes.cache.cache import Build, Recipe, unchanged
+from x2ct.runtimes.cache.torchartefacts import DESCRIPTION_SCHEMA, recipe
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from tests import refusals
 from x2ct.geometry import View
-from x2ct.radiograph import XRay
+from x2ct.io.xray.radiograph import XRay
 
 CHEST = Path(__file__).parent / "data" / "chest_pa_cr.dcm"
 VIEW = View.parallel("ap")  # 352 x 352 of 1.25 mm

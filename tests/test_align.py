@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests import tiny_body
-from x2ct.align import heights, raised
 from x2ct.bundle import Bundle
+from x2ct.engine.align import heights, raised
+from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View, attenuation, project
-from x2ct.radiograph import XRay
-from x2ct.sampler import Sampler
+from x2ct.io.xray.radiograph import XRay
 
 SHAPE, PITCH = (240, 160), (1.5, 1.5)
 

@@ -15,7 +15,7 @@ from x2ct.data import ShardSet
 from x2ct.data.augment import plain_study
 from x2ct.errors import InputError
 from x2ct.export import export_run
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 from x2ct.model import ModelConfig, X2CTModel
 from x2ct.model.config import EVERYWHERE
 from x2ct.training import TrainConfig, train

@@ -29,7 +29,7 @@ from x2ct.benchmark.machine import Neighbours, clock_facts, resident_bytes
 from x2ct.benchmark.stats import Summary, ratio
 from x2ct.cli import app
 from x2ct.errors import InputError, MemoryLimitError
-from x2ct.runtimes import choose
+from x2ct.runtimes.discovery import choose
 
 # ------------------------------------------------------------------------------------------------ figures
 

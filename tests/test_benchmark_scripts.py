@@ -16,7 +16,7 @@ from x2ct.benchmark.cases import Case
 from x2ct.benchmark.fleet import Effort
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
-from x2ct.runtimes import choose
+from x2ct.runtimes.discovery import choose
 
 SIZE = roofline.Size(rows=64, width=128, products=2, channels=16, side=8, convolutions=2)
 

@@ -14,9 +14,9 @@ from tests import commandline
 from tests.paper_solvers import BY_NAME, Array
 from x2ct import _core
 from x2ct.bundle import bundled
-from x2ct.conditioning import conditions
+from x2ct.engine.conditioning import conditions
 from x2ct.evaluation.metrics import psnr
-from x2ct.runtimes import choose
+from x2ct.runtimes.discovery import choose
 
 DEMO = Path(x2ct.__file__).parent / "models" / "demo"
 MAX_BYTES = 32_000_000

@@ -19,8 +19,8 @@ from tests import tiny_bundle
 from tests.commandline import run
 from x2ct.cli import app
 from x2ct.geometry import Geometry
-from x2ct.grid import centred_affine
-from x2ct.volume import Volume
+from x2ct.geometry.grid import centred_affine
+from x2ct.io.ct.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def test_same_seed_gives_the_same_bytes_and_another_does_not(study: Study) -> No
 
 
 def test_the_preview_is_drawn_while_it_samples(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from x2ct import preview
+    from x2ct.render import preview
 
     drawn: list[bytes] = []
     save = preview.save
@@ -343,7 +343,7 @@ def test_the_folder_of_an_output_is_made_and_goes_again_with_a_run_that_fails(st
 
 
 def test_memory_is_its_own_code(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from x2ct import sampler
+    from x2ct.engine import sampler
 
     def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
@@ -356,7 +356,7 @@ def test_memory_is_its_own_code(study: Study, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_nothing_is_written_when_the_last_output_fails(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    from x2ct import report
+    from x2ct.io import report
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

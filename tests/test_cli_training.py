@@ -13,8 +13,8 @@ from tests import tiny_run
 from tests.commandline import run
 from x2ct.bundle import Bundle
 from x2ct.data import phantom
-from x2ct.grid import Grid
-from x2ct.volume import Volume
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
 
 CT_GRID = Grid((45, 35, 40), (9.0, 9.0, 8.0))
 

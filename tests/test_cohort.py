@@ -18,12 +18,12 @@ from typer.testing import CliRunner, Result
 
 from tests import tiny_bundle
 from x2ct.cli import app
-from x2ct.cohort import Outcome, read_manifest, sample_cohort
-from x2ct.cohort.folder import job_of
 from x2ct.errors import Cancelled, InputError
-from x2ct.tasks import SampleJob
-from x2ct.xrays.beam import Beam
-from x2ct.xrays.readoptions import ReadOptions
+from x2ct.io.xray.beam import Beam
+from x2ct.io.xray.readoptions import ReadOptions
+from x2ct.jobs.cohort import Outcome, read_manifest, sample_cohort
+from x2ct.jobs.cohort.folder import job_of
+from x2ct.jobs.sample import SampleJob
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST = "id,ap,lateral,seed\na,a.npy,b.npy,\nb,b.npy,,7\nbroken,broken.npy,,\nmissing,nothing.npy,,\nc,,c.npy,\n"

@@ -10,11 +10,11 @@ import pytest
 from tests import tiny_bundle
 from x2ct import _core
 from x2ct.bundle import Bundle
-from x2ct.conditioning import DetectorImage, conditions, study_of
+from x2ct.engine.conditioning import DetectorImage, conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
-from x2ct.grid import Grid
-from x2ct.radiograph import XRay
+from x2ct.geometry.grid import Grid
+from x2ct.io.xray.radiograph import XRay
 
 POINTS_MM = np.array([[0.0, 0.0, 0.0], [60.0, -30.0, 90.0], [-85.0, 40.0, -70.0]])
 SHAPE, SPACING_MM = tiny_bundle.DETECTOR, tiny_bundle.DETECTOR_MM

@@ -17,7 +17,7 @@ from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, attenuation, project
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 
 def errors(volume: x2ct.Volume, geometry: Geometry = GEOMETRY) -> list[float]:

@@ -11,8 +11,8 @@ import pytest
 from tests import commandline, tiny_bundle
 from x2ct.data import phantom
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
-from x2ct.volume import Volume
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
 
 SOURCE = Grid((44, 40, 36), (9.0, 9.0, 9.0))
 GRID = Grid(tiny_bundle.GRID, tiny_bundle.SPACING_MM)

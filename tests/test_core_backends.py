@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from tests.tiny_network import GRID, TABLE, WHOLE, Array, arrays, by_onnx, save
 from x2ct import _core
 from x2ct.errors import InputError
-from x2ct.runtimes import find_runtime
+from x2ct.runtimes.discovery import find_runtime
 
 Load = Callable[..., _core.Network]
 

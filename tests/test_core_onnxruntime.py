@@ -18,7 +18,7 @@ from tests.processes import shared_library, status_in_a_fresh_process
 from tests.tiny_network import RUNTIME, WHOLE, Array, arrays
 from x2ct import _core
 from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError, X2CTError
-from x2ct.runtimes import choose, find_runtime
+from x2ct.runtimes.discovery import choose, find_runtime
 
 if not next(one for one in _core.backends() if one["name"] == "onnxruntime")["built"]:
     pytest.skip("built without ONNX Runtime's headers", allow_module_level=True)
@@ -177,8 +177,8 @@ def test_a_precision_that_needs_a_graph_of_its_own_takes_it_from_the_cache(
 ) -> None:
     """Or from a folder, once `x2ct build` made it; before that it is a line."""
     pytest.importorskip("torch")
-    from x2ct.built.cache import Cache, copy_to
     from x2ct.export import plans
+    from x2ct.runtimes.cache.cache import Cache, copy_to
 
     monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "cache"))
     bundle = tiny_bundle.write(tmp_path / "tiny.x2ct")

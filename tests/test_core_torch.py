@@ -18,12 +18,12 @@ from tests import tiny_bundle
 from tests.processes import status_in_a_fresh_process
 from tests.tiny_network import RUNTIME, Array
 from x2ct import _core
-from x2ct.built import torchartefacts
-from x2ct.built.cache import Cache
 from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
-from x2ct.runtimes import choose, find_runtime
+from x2ct.runtimes.cache import torchartefacts
+from x2ct.runtimes.cache.cache import Cache
+from x2ct.runtimes.discovery import choose, find_runtime
 
 torch = pytest.importorskip("torch")
 

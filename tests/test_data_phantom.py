@@ -9,7 +9,7 @@ import pytest
 
 from x2ct.data import phantom
 from x2ct.errors import InputError
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 GRID = Grid((40, 36, 44), (6.0, 6.0, 6.0))
 

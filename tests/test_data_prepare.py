@@ -15,8 +15,8 @@ from x2ct.data.patients import Mark, read_patients
 from x2ct.data.prepare import PrepareOptions, _settle, choose_validation, find_cts, prepare, read_body
 from x2ct.data.shards import ShardSet, resample
 from x2ct.errors import InputError
-from x2ct.grid import Grid
-from x2ct.volume import Volume
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
 
 CHEST = Grid((90, 70, 50), (5.0, 5.0, 7.0))
 LIMB = Grid((32, 32, 24), (4.0, 4.0, 8.0))
@@ -554,9 +554,9 @@ def test_sheets_are_written_once_and_made_again_when_they_would_change(cts: Path
 def test_a_sheet_shows_slices_bones_and_the_x_rays_of_training(
     cts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from x2ct import panels, preview
     from x2ct.data import sheets
     from x2ct.data.augment import plain_study
+    from x2ct.render import panels, preview
     from x2ct.training.config import TrainConfig
     from x2ct.training.runs import training_geometry
 

@@ -13,7 +13,7 @@ from x2ct.data.projection import attenuation, ray_sums
 from x2ct.errors import InputError
 from x2ct.geometry import View, project
 from x2ct.geometry import attenuation as core_attenuation
-from x2ct.grid import centred_affine
+from x2ct.geometry.grid import centred_affine
 
 SHAPE = (40, 34, 30)
 AFFINE = centred_affine(SHAPE, (2.5, 3.0, 2.0))

@@ -11,8 +11,8 @@ import pytest
 from x2ct.data import phantom
 from x2ct.data.shards import ShardSet, resample, resample_array, write_index
 from x2ct.errors import InputError
-from x2ct.grid import Grid
-from x2ct.report import sha256
+from x2ct.geometry.grid import Grid
+from x2ct.io.report import sha256
 
 GRID = Grid((24, 20, 28), (4.0, 4.0, 4.0))
 

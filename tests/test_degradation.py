@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from x2ct.errors import InputError
-from x2ct.xrays import degradation
+from x2ct.io.xray import degradation
 
 SHAPE = (120, 100)
 

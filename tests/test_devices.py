@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from x2ct import _core
-from x2ct.about import about, sections
+from x2ct.commands.info_facts import about, sections
 from x2ct.errors import MissingRuntimeError
-from x2ct.runtimes import choose
+from x2ct.runtimes.discovery import choose
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = Path(_core.__file__).parent / "lib" / "libx2ct_cuda.so"

@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from benchmarks import input_files as files
 from tests import refusals
 from x2ct.errors import InputError
-from x2ct.volume import Volume
+from x2ct.io.ct.volume import Volume
 
 SHAPE = (10, 8, 6)  # columns, rows, slices
 SPACING = (1.5, 2.0, 3.0)  # between columns, rows, slices

@@ -26,8 +26,8 @@ from tests.processes import run_outside
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry, View
-from x2ct.grid import Grid
-from x2ct.runtimes import find_runtime
+from x2ct.geometry.grid import Grid
+from x2ct.runtimes.discovery import find_runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "dev"

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from x2ct.built.cache import NOTE, Cache, Engine, Recipe, copy_to, open_copy, unchanged
 from x2ct.errors import InputError, X2CTError
-from x2ct.report import sha256
+from x2ct.io.report import sha256
+from x2ct.runtimes.cache.cache import NOTE, Cache, Engine, Recipe, copy_to, open_copy, unchanged
 
 ROOT = Path(__file__).parents[1]
 SHAPES = {"x": [1, 1, 8, 8, 8], "sigma": [1], "c0": [1, 1, 4, 4, 4]}

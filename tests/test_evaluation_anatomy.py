@@ -13,8 +13,8 @@ from scipy import ndimage
 from x2ct.data import phantom
 from x2ct.errors import InputError
 from x2ct.evaluation import Landmarks, anatomy, protocol, table
-from x2ct.grid import Grid
-from x2ct.volume import Volume
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
 
 GRID = Grid((108, 80, 88), (3.0, 3.0, 3.0))
 SPINE_Y, PERIOD, DISCS = -40.0, 26.0, 4  # mm; discs at z = -4 x 26 to 4 x 26 mm

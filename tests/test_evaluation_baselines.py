@@ -13,8 +13,8 @@ from x2ct.errors import InputError
 from x2ct.evaluation import baselines
 from x2ct.evaluation.baselines import Baselines, back_projected
 from x2ct.geometry import Geometry, View, attenuation, project
-from x2ct.grid import Grid
-from x2ct.report import sha256
+from x2ct.geometry.grid import Grid
+from x2ct.io.report import sha256
 
 GRID = Grid((16, 14, 18), (8.0, 8.0, 8.0))
 GEOMETRY = Geometry.parallel(shape=(24, 20), spacing_mm=(8.0, 8.0))

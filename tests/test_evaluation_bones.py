@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from x2ct.evaluation import bones
-from x2ct.volume import Volume
+from x2ct.io.ct.volume import Volume
 
 SPACING = (4.0, 4.0, 5.0)
 

@@ -15,13 +15,13 @@ from typer.testing import Result
 from tests import commandline, tiny_bundle
 from x2ct.data import phantom
 from x2ct.data.prepare import prepare
+from x2ct.engine.sampler import Sampler
 from x2ct.errors import MissingRuntimeError
 from x2ct.evaluation.job import FILES, PAGE, EvaluateJob
 from x2ct.evaluation.model import Model
 from x2ct.evaluation.run import evaluate_files
-from x2ct.grid import Grid
-from x2ct.sampler import Sampler
-from x2ct.volume import Volume
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
 
 SOURCE = Grid((44, 40, 36), (9.0, 9.0, 9.0))
 GRID = Grid(tiny_bundle.GRID, tiny_bundle.SPACING_MM)

@@ -13,7 +13,7 @@ from x2ct.evaluation import conditions
 from x2ct.evaluation.case import Case, case_of
 from x2ct.evaluation.conditions import CONDITIONS, named
 from x2ct.geometry import Geometry, View
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 GRID = Grid((32, 32, 32), (10.0, 10.0, 10.0))
 GEOMETRY = Geometry.parallel(shape=(60, 60), spacing_mm=(7.0, 7.0))

@@ -9,7 +9,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from x2ct.evaluation import legacy, metrics
-from x2ct.volume import Volume
+from x2ct.io.ct.volume import Volume
 
 
 @pytest.fixture(scope="module")

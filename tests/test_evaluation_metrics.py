@@ -14,8 +14,8 @@ from x2ct.data import phantom
 from x2ct.data.body import body_mask
 from x2ct.errors import InputError
 from x2ct.evaluation import metrics
-from x2ct.grid import Grid
-from x2ct.volume import Volume
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
 
 GRID = Grid((32, 32, 32), (8.0, 8.0, 8.0))
 

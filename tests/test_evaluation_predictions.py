@@ -13,8 +13,8 @@ from x2ct.errors import InputError
 from x2ct.evaluation import predictions
 from x2ct.evaluation.case import Case, make_case
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
-from x2ct.volume import Volume
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
 
 SOURCE = Grid((44, 40, 36), (9.0, 9.0, 9.0))
 GRID = Grid((32, 32, 32), (10.0, 10.0, 10.0))

@@ -13,7 +13,7 @@ from x2ct.evaluation import plants, probe
 from x2ct.evaluation.case import Case, case_of
 from x2ct.evaluation.plants import Gap, Nodule
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 SOURCE = Grid((100, 80, 90), (4.0, 4.0, 4.0))
 GRID = Grid((64, 64, 64), (5.0, 5.0, 5.0))

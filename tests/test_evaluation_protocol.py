@@ -14,8 +14,8 @@ from x2ct.data.shards import ShardSet, resample
 from x2ct.evaluation import card, protocol, table
 from x2ct.evaluation.case import Case, make_case
 from x2ct.geometry import Geometry, attenuation, project
-from x2ct.grid import Grid
-from x2ct.volume import Volume
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
 
 SOURCE = Grid((60, 56, 48), (7.0, 7.0, 7.0))
 GRID = Grid((32, 32, 32), (9.0, 9.0, 9.0))

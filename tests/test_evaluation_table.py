@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from x2ct.evaluation import card, page, table
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
 
 
 def test_the_interval_is_that_of_the_mean_and_always_the_same() -> None:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from x2ct.drr import check_folder, display, geometry_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View, attenuation
-from x2ct.grid import centred_affine
-from x2ct.radiograph import XRay
-from x2ct.tasks import drr_files
+from x2ct.geometry.grid import centred_affine
+from x2ct.io.xray.radiograph import XRay
+from x2ct.jobs.sample import drr_files
+from x2ct.render.drr import check_folder, display, geometry_of
 
 CHEST = Path(__file__).parent / "data" / "chest_4mm.nii.gz"
 RIGHT, FRONT, HEAD = (40.0, 0.0, 0.0), (0.0, 40.0, 0.0), (0.0, 0.0, 40.0)

@@ -15,8 +15,8 @@ import x2ct
 from tests import tiny_bundle
 from x2ct import _core
 from x2ct.errors import Cancelled, MemoryLimitError
-from x2ct.grid import Grid
-from x2ct.runtimes import find_runtime
+from x2ct.geometry.grid import Grid
+from x2ct.runtimes.discovery import find_runtime
 
 pytestmark = pytest.mark.gpu
 
@@ -119,9 +119,9 @@ def test_the_host_waits_for_rows_and_the_result_alone(sampler: x2ct.Sampler) -> 
 @pytest.fixture(scope="module")
 def torchscript(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """TorchScript of the bundled model in f32 and bf16, in a cache of its own."""
-    from x2ct.built.artefacts import Cache
     from x2ct.bundle import Bundle
     from x2ct.export.torchfiles import builds
+    from x2ct.runtimes.cache.artefacts import Cache
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("X2CT_CACHE", str(tmp_path_factory.mktemp("cache")))

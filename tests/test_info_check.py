@@ -10,8 +10,9 @@ import pytest
 from typer.testing import Result
 
 from tests import commandline
-from x2ct import _core, about
-from x2ct.runtimes import PRECISIONS
+from x2ct import _core
+from x2ct.commands import info_facts
+from x2ct.runtimes.discovery import PRECISIONS
 
 
 def run(*arguments: object) -> Result:
@@ -71,13 +72,13 @@ def test_a_device_is_checked_kernel_by_kernel_and_runtime_by_runtime(
 def test_a_claim_that_does_not_hold_is_told_and_ends_with_code_3(
     tiny_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = about.abilities
+    honest = info_facts.abilities
 
     def boastful(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows = [one for one in honest(backends) if one["backend"] == "openvino"]
         return [one | {"usable": one["precision"] in ("f32", "tf32")} for one in rows]
 
-    monkeypatch.setattr(about, "abilities", boastful)
+    monkeypatch.setattr(info_facts, "abilities", boastful)
     result = run(tiny_path, "--check")
     assert result.exit_code == 3
     assert "openvino cpu tf32: claims to be usable and is not" in result.stderr

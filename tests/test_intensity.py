@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from x2ct import _core
+from x2ct.bundle.intensity import Intensity
 from x2ct.errors import InputError
-from x2ct.intensity import Intensity
 
 BONE = Intensity((-1000.0, -150.0, 600.0, 1500.0), (-1.0, -0.45, 0.6, 1.0))
 

@@ -13,10 +13,10 @@ from scipy.spatial.transform import Rotation
 
 from tests import refusals
 from tests.commandline import run
-from x2ct import mesh
 from x2ct.evaluation.metrics import BONE_HU
-from x2ct.volume import Volume
-from x2ct.volumes.voxels import SYNTHETIC
+from x2ct.io.ct.volume import Volume
+from x2ct.io.ct.voxels import SYNTHETIC
+from x2ct.render import mesh
 
 CHEST = Path(__file__).parent / "data" / "chest_4mm.nii.gz"
 SHAPE = (50, 42, 30)

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from x2ct import drr
 from x2ct.geometry import Geometry, Image
-from x2ct.grid import centred_affine
-from x2ct.volume import Volume
+from x2ct.geometry.grid import centred_affine
+from x2ct.io.ct.volume import Volume
+from x2ct.render import drr
 
 SPACING = (3.0, 4.0, 5.0)
 SHAPE = (50, 40, 36)

@@ -17,12 +17,24 @@ from tests.bundle_faults import edit, put
 from tests.commandline import run
 from tests.tiny_body import GEOMETRY, GRID, body, images
 from x2ct.bundle import Bundle
+from x2ct.engine.plausibility import (
+    POSES,
+    REFUSES,
+    SIDE,
+    WARNS,
+    Gaussian,
+    Seen,
+    judge,
+    mass_ratio,
+    masses,
+    reduced,
+    reread,
+)
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View, attenuation, project
-from x2ct.plausibility import POSES, REFUSES, SIDE, WARNS, Gaussian, Seen, judge, mass_ratio, masses, reduced, reread
-from x2ct.radiograph import XRay
+from x2ct.io.xray.degradation import window_8bit
+from x2ct.io.xray.radiograph import XRay
 from x2ct.tuning.xraystatistics import fit
-from x2ct.xrays.degradation import window_8bit
 
 Image = npt.NDArray[np.float32]
 PITCH = 5.0
@@ -74,7 +86,7 @@ def test_masses_are_those_of_the_bodys_slices() -> None:
     heights = (np.arange(len(slices)) - 15.5) * 10.0
     found = masses(seen(hu)[0])
     assert found is not None
-    from x2ct.plausibility import HEIGHTS_MM
+    from x2ct.engine.plausibility import HEIGHTS_MM
 
     inner = np.isfinite(found)
     np.testing.assert_allclose(found[inner], np.interp(HEIGHTS_MM[inner], heights, slices), rtol=0.03)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from x2ct import panels, preview
 from x2ct.errors import InputError
-from x2ct.radiograph import XRay
-from x2ct.volume import Volume
+from x2ct.io.ct.volume import Volume
+from x2ct.io.xray.radiograph import XRay
+from x2ct.render import panels, preview
 
 DATA = Path(__file__).parent / "data"
 
@@ -46,7 +46,7 @@ def test_right_front_and_head_lie_left_left_and_up(
 def test_a_frontal_xray_and_the_coronal_slice_lie_alike() -> None:
     """Column 0 of an AP is the patient's right: the liver's side, opposite to the heart's apex, as in the coronal."""
     from x2ct.geometry import View, attenuation, project
-    from x2ct.grid import centred_affine
+    from x2ct.geometry.grid import centred_affine
 
     hu = marked((12, 10, 14), (10, 5, 12))
     view = View.parallel("ap", shape=(14, 12), spacing_mm=(2.0, 2.0))

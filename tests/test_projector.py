@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from x2ct.errors import InputError
 from x2ct.geometry import View, backproject, project
-from x2ct.grid import centred_affine
+from x2ct.geometry.grid import centred_affine
 
 Array = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from x2ct.geometry import View, attenuation, project
-from x2ct.grid import centred_affine
+from x2ct.geometry.grid import centred_affine
 
 CHEST = Path(__file__).parent / "data" / "chest_4mm.nii.gz"
 pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__:DeprecationWarning")  # SWIG's

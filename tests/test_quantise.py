@@ -125,7 +125,7 @@ def test_ranges_that_belong_to_no_convolution_are_refused(
 def test_only_openvino_has_8_bits(convolution: tuple[str, Array]) -> None:
     if not next(one for one in _core.backends() if one["name"] == "onnxruntime")["built"]:
         pytest.skip("built without ONNX Runtime's headers")
-    from x2ct.runtimes import find_runtime
+    from x2ct.runtimes.discovery import find_runtime
 
     place = str(find_runtime("onnxruntime").folder)
     with pytest.raises(MissingRuntimeError, match=r"precision int8: .* in f32, f16 only"):

@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 import x2ct
 from tests import tiny_bundle
 from tests.tiny_body import images
-from x2ct import preview
 from x2ct.bundle import Bundle
 from x2ct.cli import app
-from x2ct.conditioning import conditions
+from x2ct.engine.conditioning import conditions
+from x2ct.engine.residual import Rays, Reprojection, Residual, unexplained
 from x2ct.geometry import MU_WATER_PER_MM, Geometry, attenuation, project
-from x2ct.residual import Rays, Reprojection, Residual, unexplained
-from x2ct.xrays.degradation import poisson_noise
+from x2ct.io.xray.degradation import poisson_noise
+from x2ct.render import preview
 
 FloatArray = npt.NDArray[np.float32]
 CENTRE_MM = np.array([65.0, -15.0, 30.0])  # in the right lung

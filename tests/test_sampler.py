@@ -15,7 +15,7 @@ import x2ct
 from benchmarks import soak
 from tests import tiny_bundle
 from x2ct.errors import InputError, MissingRuntimeError
-from x2ct.grid import centred_affine
+from x2ct.geometry.grid import centred_affine
 
 LINE_INTEGRAL = 4.0
 MEAN_X = float(tiny_bundle.mean_of(np.float32(LINE_INTEGRAL)))
@@ -225,7 +225,7 @@ def test_report_names_no_path_and_says_what_was_assumed(sampler: x2ct.Sampler, t
     np.save(tmp_path / "ap.npy", flat_xray().image)
     report = sampler.run(ap=x2ct.XRay.load(tmp_path / "ap.npy")).report
     assert report["inputs"][0]["file"] == "ap.npy"
-    assert str(tmp_path) not in x2ct.report.to_json(report)
+    assert str(tmp_path) not in x2ct.io.report.to_json(report)
     assert any("spacing" in line for line in report["assumptions"])
     assert any("one view only" in line for line in report["warnings"])
 

@@ -28,12 +28,12 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving import Server, files_in, serving, until
+from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError, X2CTError
-from x2ct.sampler import Sampler
+from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
 from x2ct.serve.app import create_app
 from x2ct.serve.jobs import PREFIX, Limits
 from x2ct.serve.server import Service, read_token
-from x2ct.tasks import SampleJob, open_sampler, sample_files
 
 TOKEN = "a token of 24 characters"
 LONG = {"steps": "400", "samples": "8", "preview_every": "1"}  # many seconds: each evaluation is drawn

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_bundle
-from x2ct.volume import Volume
+from x2ct.io.ct.volume import Volume
 
 MODULE = Path(__file__).resolve().parent.parent / "extras" / "slicer"
 

@@ -18,12 +18,12 @@ import pytest
 
 from tests.processes import shared_library, status_in_a_fresh_process
 from x2ct import _core
-from x2ct.built import engines
-from x2ct.built.cache import Cache, Recipe, copy_to
-from x2ct.built.plans import Machine, Volumes, find, inputs_for, recipe
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError, MissingRuntimeError
-from x2ct.runtimes import Choice
+from x2ct.runtimes.cache import engines
+from x2ct.runtimes.cache.cache import Cache, Recipe, copy_to
+from x2ct.runtimes.cache.plans import Machine, Volumes, find, inputs_for, recipe
+from x2ct.runtimes.discovery import Choice
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "csrc" / "backends" / "tensorrt").glob("*.cpp"))
@@ -203,7 +203,7 @@ def test_a_machine_without_a_gpu_is_a_line(tmp_path: Path) -> None:
 
 
 def test_a_backend_without_plans_says_which_has_them(tmp_path: Path) -> None:
-    from x2ct.runtimes import find_runtime
+    from x2ct.runtimes.discovery import find_runtime
 
     folder = str(find_runtime("openvino").folder)
     with pytest.raises(InputError, match="found one that loads ONNX as it is, expected one that builds plans"):
@@ -341,7 +341,7 @@ def test_the_typed_graph_is_made_once_and_runs(tiny: Bundle, tmp_path: Path) -> 
         "denoiser.f16.onnx",
         "denoiser.f16.onnx.json",
     ]
-    from x2ct.runtimes import find_runtime
+    from x2ct.runtimes.discovery import find_runtime
 
     network = _core.Network(
         str(tmp_path / "first" / "denoiser.f16.onnx"),
@@ -356,7 +356,7 @@ def test_the_typed_graph_is_made_once_and_runs(tiny: Bundle, tmp_path: Path) -> 
 
 def test_a_network_is_opened_from_its_compiled_engine(tiny: Bundle, tmp_path: Path) -> None:
     """What a graph's file name is mapped to is opened in its place, by the core."""
-    from x2ct.runtimes import find_runtime
+    from x2ct.runtimes.discovery import find_runtime
 
     def pipeline(files: dict[str, str]) -> _core.Pipeline:
         return _core.Pipeline(

@@ -15,11 +15,11 @@ import pytest
 
 import x2ct
 from x2ct import _core
-from x2ct.built.cache import Cache
-from x2ct.built.plans import BACKEND, PRECISIONS, Machine, Volumes, find, inputs_for
 from x2ct.bundle import Bundle
 from x2ct.errors import Cancelled, InputError, MissingRuntimeError
-from x2ct.runtimes import find_runtime
+from x2ct.runtimes.cache.cache import Cache
+from x2ct.runtimes.cache.plans import BACKEND, PRECISIONS, Machine, Volumes, find, inputs_for
+from x2ct.runtimes.discovery import find_runtime
 
 pytestmark = pytest.mark.gpu
 

@@ -9,7 +9,8 @@ import sys
 import pytest
 import typer
 
-from x2ct import errors, terminal
+from x2ct import errors
+from x2ct.commands import terminal
 
 ENDS = {
     "done": (None, 0),

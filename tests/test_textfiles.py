@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.refusals import refused
 from x2ct.errors import InputError
-from x2ct.textfiles import convert, decode_json
+from x2ct.files.text import convert, decode_json
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):

@@ -16,8 +16,8 @@ import pytest
 import x2ct
 from tests import tiny_bundle
 from x2ct.errors import InputError, MemoryLimitError
-from x2ct.grid import Grid
-from x2ct.memory import parse_bytes
+from x2ct.geometry.grid import Grid
+from x2ct.runtimes.memory import parse_bytes
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHAPE = (64, 48, 96)
@@ -62,7 +62,7 @@ def peak_of_two_studies(tmp_path: Path, model: str, side: int, budget: int) -> t
     script = tmp_path / "run.py"
     script.write_text(
         "import json, sys, numpy as np, x2ct\n"
-        "from x2ct.grid import Grid\n"
+        "from x2ct.geometry.grid import Grid\n"
         "model, side, budget = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])\n"
         "sampler = x2ct.Sampler(model, precision='f32', threads=1, grid=Grid((side,) * 3), memory=budget)\n"
         "image = np.linspace(1, 5, 64 * 64, dtype=np.float32).reshape(64, 64)\n"
@@ -158,7 +158,7 @@ def test_samples_are_the_same_whether_somebody_looks_on_or_keeps_them(tiny_path:
 
 
 def test_files_of_many_samples_appear_together_or_not_at_all(tiny_path: Path, tmp_path: Path) -> None:
-    from x2ct.tasks import SampleJob, sample_files
+    from x2ct.jobs.sample import SampleJob, sample_files
 
     np.save(tmp_path / "ap.npy", xray(1).image)
     job = SampleJob(tmp_path / "ct.nii.gz", ap=tmp_path / "ap.npy", model=str(tiny_path), samples=2, threads=1)

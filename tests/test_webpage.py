@@ -17,11 +17,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from x2ct import webpage
 from x2ct.cli import app
 from x2ct.errors import InputError
-from x2ct.radiograph import XRay
-from x2ct.volume import Volume
+from x2ct.io.ct.volume import Volume
+from x2ct.io.xray.radiograph import XRay
+from x2ct.render import viewer
 
 SHAPE = (20, 16, 24)
 
@@ -49,16 +49,16 @@ def shown(facts: dict[str, object], row: int = 0) -> np.ndarray:
 
 def test_the_page_holds_the_cts_own_hu_and_says_that_it_is_synthetic(tmp_path: Path) -> None:
     volume = phantom()
-    facts = facts_of(webpage.save(tmp_path / "ct.html", volume))
+    facts = facts_of(viewer.save(tmp_path / "ct.html", volume))
     np.testing.assert_array_equal(shown(facts), volume.hu)
     assert facts["spacing_mm"] == [3.0, 3.0, 3.0]
     assert facts["warning"] == "synthetic, not for diagnosis"
-    assert facts_of(webpage.save(tmp_path / "scan.html", phantom(synthetic=False)))["warning"] == ""
+    assert facts_of(viewer.save(tmp_path / "scan.html", phantom(synthetic=False)))["warning"] == ""
 
 
 def test_the_page_asks_for_nothing_from_anywhere(tmp_path: Path) -> None:
     xray = XRay(np.random.default_rng(0).uniform(0, 5, (30, 20)).astype(np.float32), calibrated=True)
-    text = webpage.save(tmp_path / "ct.html", phantom(), {"ap": xray}).read_text()
+    text = viewer.save(tmp_path / "ct.html", phantom(), {"ap": xray}).read_text()
     facts = facts_of(tmp_path / "ct.html")
     text = re.sub(r'(application/json">).*?(</script>)', r"\1\2", text, flags=re.DOTALL)
     assert not re.search(r"https?://|//\w|@import|url\(|<link|<script src|fetch\(|XMLHttp", text)
@@ -70,15 +70,15 @@ def test_the_page_asks_for_nothing_from_anywhere(tmp_path: Path) -> None:
 
 def test_a_name_can_not_break_out_of_the_page(tmp_path: Path) -> None:
     name = "</script><script>alert(1)</script>"
-    page = webpage.save(tmp_path / "ct.html", phantom(), name=name)
+    page = viewer.save(tmp_path / "ct.html", phantom(), name=name)
     assert "<script>alert" not in page.read_text()
     assert facts_of(page)["name"] == name
 
 
 def test_a_large_volume_is_shown_as_means_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webpage, "LARGEST_SIDE", 12)
+    monkeypatch.setattr(viewer, "LARGEST_SIDE", 12)
     volume = phantom((25, 16, 1 + 1))
-    facts = facts_of(webpage.save(tmp_path / "ct.html", volume))
+    facts = facts_of(viewer.save(tmp_path / "ct.html", volume))
     assert facts["shape"] == [8, 5, 1]
     assert facts["spacing_mm"] == [9.0, 9.0, 6.0]
     assert "shown at 1/3" in str(facts["text"])
@@ -104,7 +104,7 @@ def test_another_volume_is_shown_where_it_lies_and_a_deviation_has_its_own_windo
     kinds = [(row["kind"], row["windows"]) for row in facts["volumes"]]  # type: ignore[attr-defined]
     assert kinds[0] == kinds[1] and kinds[0][0] == "CT"
     assert kinds[2] == ("standard deviation", {"standard deviation": [100.0, 200.0]})
-    webpage.save(tmp_path / "std.html", Volume.load(tmp_path / "ct_std.nii.gz"))
+    viewer.save(tmp_path / "std.html", Volume.load(tmp_path / "ct_std.nii.gz"))
     assert facts_of(tmp_path / "std.html")["volumes"][0]["kind"] == "standard deviation"  # type: ignore[index]
 
 
@@ -129,7 +129,7 @@ def test_a_missing_ct_or_a_wrong_ending_is_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["view", str(tmp_path / "nothing.nii.gz")])
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
     with pytest.raises(InputError, match=r"expected \.html"):
-        webpage.save(tmp_path / "ct.txt", phantom())
+        viewer.save(tmp_path / "ct.txt", phantom())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -146,7 +146,7 @@ def chromium(*arguments: str) -> str:
 
 @pytest.mark.browser
 def test_a_browser_shows_each_plane_the_right_way_round(tmp_path: Path) -> None:
-    page = webpage.save(tmp_path / "ct.html", phantom())
+    page = viewer.save(tmp_path / "ct.html", phantom())
     text = html.unescape(chromium("--dump-dom", page.as_uri()))
     assert 'data-ready="yes"' in text
     assert "synthetic, not for diagnosis" in text

@@ -16,11 +16,11 @@ import x2ct
 from benchmarks import input_files as files
 from tests.commandline import run
 from x2ct.bundle import Bundle
-from x2ct.conditioning import conditions, study_of
+from x2ct.engine.conditioning import conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
-from x2ct.radiograph import ReadOptions, XRay
-from x2ct.xrays.beam import Beam
+from x2ct.io.xray.beam import Beam
+from x2ct.io.xray.radiograph import ReadOptions, XRay
 
 TRUTH = files.truth()
 SHOWN = files.display(TRUTH)

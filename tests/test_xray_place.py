@@ -14,12 +14,12 @@ from pydicom.dataset import Dataset
 from benchmarks import input_files as files
 from tests.xray_files import SHOWN, TRUTH, on_detector, says
 from x2ct.bundle import Bundle
-from x2ct.conditioning import conditions, study_of
+from x2ct.engine.conditioning import conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import View
-from x2ct.radiograph import ReadOptions, XRay
-from x2ct.xrays.beam import Beam
-from x2ct.xrays.turn import Turn
+from x2ct.io.xray.beam import Beam
+from x2ct.io.xray.radiograph import ReadOptions, XRay
+from x2ct.io.xray.turn import Turn
 
 # ---------------------------------------------------------------------------------------------- how it lies
 

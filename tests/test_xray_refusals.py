@@ -13,7 +13,7 @@ from benchmarks import input_files as files
 from tests import refusals
 from tests.xray_files import P99, SHOWN, TRUTH, VIEW, close
 from x2ct.errors import InputError
-from x2ct.radiograph import ReadOptions, XRay
+from x2ct.io.xray.radiograph import ReadOptions, XRay
 
 # ---------------------------------------------------------------------------------------------- lies and bombs
 
@@ -86,7 +86,7 @@ def test_headers_that_lie(tmp_path: Path) -> None:
 def test_a_deflated_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import zlib
 
-    from x2ct.xrays import dicompixels
+    from x2ct.io.xray import dicompixels
 
     monkeypatch.setattr(dicompixels, "MAX_INFLATED_BYTES", 20 << 20)
 

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from benchmarks import input_files as files
 from tests.xray_files import P99, SHOWN, TRUTH, VIEW, close, on_detector, says
 from x2ct.errors import InputError
-from x2ct.radiograph import ReadOptions, XRay
+from x2ct.io.xray.radiograph import ReadOptions, XRay
 
 # ---------------------------------------------------------------------------------------------- what values mean
 

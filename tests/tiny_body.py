@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from tests import tiny_bundle
 from x2ct.geometry import Geometry, attenuation, project
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 GRID = Grid(tiny_bundle.GRID, tiny_bundle.SPACING_MM)
 GEOMETRY = Geometry.parallel(("ap", "lateral"), shape=tiny_bundle.DETECTOR, spacing_mm=tiny_bundle.DETECTOR_MM)

@@ -15,8 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from x2ct.bundle import Bundle, Diffusion, Grid, Manifest, Network, Networks, Patch, Tensor, XRaySpec
+from x2ct.bundle.intensity import Intensity
 from x2ct.geometry import Geometry
-from x2ct.intensity import Intensity
 
 GRID = (32, 32, 32)
 SPACING_MM = (10.0, 10.0, 10.0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from x2ct.bundle import Diffusion, Grid, Patch, XRaySpec
+from x2ct.bundle.intensity import Intensity
 from x2ct.export import ModelSpec
 from x2ct.geometry import Geometry
-from x2ct.intensity import Intensity
 from x2ct.model import ModelConfig, X2CTModel
 
 CONFIG = ModelConfig(

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from x2ct import _core
-from x2ct.runtimes import find_runtime
+from x2ct.runtimes.discovery import find_runtime
 
 Array = npt.NDArray[np.float32]
 

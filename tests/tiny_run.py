@@ -8,8 +8,8 @@ import numpy as np
 
 from x2ct.data import phantom
 from x2ct.data.shards import write_index
-from x2ct.grid import Grid
-from x2ct.report import sha256
+from x2ct.geometry.grid import Grid
+from x2ct.io.report import sha256
 
 GRID = Grid((32, 32, 32), (10.0, 10.0, 10.0))
 

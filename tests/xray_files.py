@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import input_files as files
 from x2ct.geometry import View
-from x2ct.radiograph import ReadOptions, XRay
+from x2ct.io.xray.radiograph import ReadOptions, XRay
 
 VIEW = View.parallel("ap")
 P99 = 5.0

@@ -1,6 +1,6 @@
 """x2ct: a CT volume from one or two X-rays, by a patch-wise trained diffusion model.
 
-The main path: `x2ct.cli` reads the command line, `x2ct.sampler` turns X-rays into the networks' inputs, and the C++
+The main path: `x2ct.cli` reads the command line, `x2ct.engine.sampler` turns X-rays into the networks' inputs, and the C++
 core (`x2ct._core`, csrc/) runs the networks and the sampling loop. Importing this package loads nothing heavy: each
 public name is imported when it is first used.
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from x2ct import _core as _core  # or __getattr__ below would be taken for it
     from x2ct._core import CancelToken
     from x2ct.bundle import Bundle
+    from x2ct.engine.sampler import Result, Sampler
     from x2ct.errors import Cancelled, InputError, MemoryLimitError, MissingRuntimeError, X2CTError
     from x2ct.geometry import Geometry, View
-    from x2ct.radiograph import XRay
-    from x2ct.sampler import Result, Sampler
-    from x2ct.volume import Volume
-    from x2ct.xrays.readoptions import ReadOptions
+    from x2ct.io.ct.volume import Volume
+    from x2ct.io.xray.radiograph import XRay
+    from x2ct.io.xray.readoptions import ReadOptions
 
 __version__ = "0.1.0"
 
@@ -53,13 +53,13 @@ _HOMES = {
     "InputError": "x2ct.errors",
     "MemoryLimitError": "x2ct.errors",
     "MissingRuntimeError": "x2ct.errors",
-    "ReadOptions": "x2ct.xrays.readoptions",
-    "Result": "x2ct.sampler",
-    "Sampler": "x2ct.sampler",
+    "ReadOptions": "x2ct.io.xray.readoptions",
+    "Result": "x2ct.engine.sampler",
+    "Sampler": "x2ct.engine.sampler",
     "View": "x2ct.geometry",
-    "Volume": "x2ct.volume",
+    "Volume": "x2ct.io.ct.volume",
     "X2CTError": "x2ct.errors",
-    "XRay": "x2ct.radiograph",
+    "XRay": "x2ct.io.xray.radiograph",
 }
 
 

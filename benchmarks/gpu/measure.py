@@ -29,8 +29,8 @@ import numpy as np
 import x2ct
 from x2ct.commands.options import parse_shape
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
-from x2ct.grid import Grid
-from x2ct.report import markdown_table
+from x2ct.geometry.grid import Grid
+from x2ct.io.report import markdown_table
 
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
 SHAPES = ("128,128,128", "256,256,160")
@@ -92,9 +92,9 @@ def typed_graph(bundle: str, precision: str) -> None:
     """Make the denoiser's graph in a precision, where the cache has none."""
     import onnx
 
-    from x2ct.built.cache import Cache
-    from x2ct.built.plans import typed_recipe
     from x2ct.export.precision import typed
+    from x2ct.runtimes.cache.cache import Cache
+    from x2ct.runtimes.cache.plans import typed_recipe
 
     model = x2ct.Bundle.load(bundle)
     plain = onnx.load(model.file_of(model.networks.denoiser))
@@ -107,8 +107,8 @@ def typed_graph(bundle: str, precision: str) -> None:
 
 def torch_artefacts(bundle: str, kind: str, device: str, precision: str) -> None:
     """Make what torch runs of a bundle, where the cache has none."""
-    from x2ct.built.artefacts import Cache
     from x2ct.export.torchfiles import builds
+    from x2ct.runtimes.cache.artefacts import Cache
 
     for recipe, build in builds(x2ct.Bundle.load(bundle), kind, device, precision):
         Cache().obtain(recipe, build)

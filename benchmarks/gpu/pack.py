@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works 
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import output
 from x2ct.data.shards import INDEX, Person, ShardSet, resample_array
 from x2ct.errors import InputError, X2CTError
-from x2ct.grid import Grid
-from x2ct.report import sha256
+from x2ct.files import atomic
+from x2ct.geometry.grid import Grid
+from x2ct.io.report import sha256
 
 STEP_HU = 4
 WINDOW_HU = (-1000, 1500)
@@ -110,7 +110,7 @@ def pack(shards: Path, target: Path, regions: tuple[str, ...], most_bytes: int) 
         hint = "fewer patients (--regions), or a folder that is left at home (--without)"
         found, expected = f"{size / 2**20:.1f} MiB", f"at most {most_bytes / 2**20:g} MiB"
         raise InputError.of(target, "archive", found=found, expected=expected, hint=hint)
-    output.write_atomically(target, archive.getvalue())
+    atomic.write_atomically(target, archive.getvalue())
     return size
 
 
@@ -150,7 +150,7 @@ def unpack(archive: Path, folder: Path) -> None:
         min(len(jobs), os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count() or 1)
     ) as workers:
         index["people"] = list(workers.map(_unpacked, jobs))
-    output.write_atomically(folder / INDEX, json.dumps(index, indent=1).encode())
+    atomic.write_atomically(folder / INDEX, json.dumps(index, indent=1).encode())
 
 
 def _unpacked(job: tuple[dict[str, Any], bytes, Path]) -> dict[str, Any]:

@@ -22,8 +22,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from x2ct import output
 from x2ct.errors import InputError
+from x2ct.files import atomic
 
 AVERAGES = ("checkpoint.safetensors", "best.safetensors")
 TEXTS = ("config.json", "validation.jsonl")
@@ -68,7 +68,7 @@ def join(source: Path, target: Path) -> None:
                 raise InputError.of(part, "step", found=found, expected=expected, hint="take the other average")
             joined |= tensors
             number += 1
-        output.write_atomically(target / name, save(joined, first))
+        atomic.write_atomically(target / name, save(joined, first))
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -119,8 +119,8 @@ def from_bundle(bundle: str, target: Path) -> None:
     prefix = f"ema{start.config.optim.ema[0]:g}."
     tensors = {f"{prefix}{name}": value.numpy().astype(np.float16) for name, value in start.weights.items()}
     metadata = {"step": "0", "seconds": "0.0", "config": json.dumps(config)}
-    output.write_atomically(target / AVERAGES[0], save(tensors, metadata))
-    output.write_atomically(target / TEXTS[0], json.dumps(config, indent=2).encode())
+    atomic.write_atomically(target / AVERAGES[0], save(tensors, metadata))
+    atomic.write_atomically(target / TEXTS[0], json.dumps(config, indent=2).encode())
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ def volume_of(name: str) -> Callable[[Path], Target]:
     """A CT file of this name."""
 
     def make(place: Path) -> Target:
-        from x2ct.volume import Volume
+        from x2ct.io.ct.volume import Volume
 
         def load(data: bytes) -> None:
             (place / name).write_bytes(gzip.compress(data, 1) if name.endswith(".gz") else data)
@@ -78,7 +78,7 @@ def volume_of(name: str) -> Callable[[Path], Target]:
 
 def series(place: Path) -> Target:
     """A folder of two slices, the second of which is the bytes."""
-    from x2ct.volume import Volume
+    from x2ct.io.ct.volume import Volume
 
     for content, name in zip(_slices(), ("a.dcm", "b.dcm"), strict=True):
         (place / name).write_bytes(content)
@@ -97,10 +97,9 @@ def xray(place: Path) -> Target:
     import pydicom.pixels.decoders
     import tifffile
 
-    from x2ct.radiograph import XRay
-
     # What the reader imports when it is first needed would not be instrumented.
-    from x2ct.xrays import dicomxray
+    from x2ct.io.xray import dicomxray
+    from x2ct.io.xray.radiograph import XRay
 
     _ = PIL.JpegImagePlugin, PIL.PngImagePlugin, pydicom.pixels.decoders, tifffile, dicomxray
 
@@ -124,7 +123,7 @@ def geometry(place: Path) -> Target:
 
 def manifest(place: Path) -> Target:
     """A cohort's manifest."""
-    from x2ct.cohort import read_manifest
+    from x2ct.jobs.cohort import read_manifest
 
     def load(data: bytes) -> None:
         (place / "cases.csv").write_bytes(data)
@@ -178,7 +177,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
 def _small_volume(name: str) -> list[bytes]:
     import numpy as np
 
-    from x2ct.volume import Volume
+    from x2ct.io.ct.volume import Volume
 
     with tempfile.TemporaryDirectory() as folder:
         hu = np.random.default_rng(0).integers(-1000, 2000, (4, 5, 6)).astype(np.float32)
@@ -188,7 +187,7 @@ def _small_volume(name: str) -> list[bytes]:
 def _slices() -> list[bytes]:
     import numpy as np
 
-    from x2ct.volume import Volume
+    from x2ct.io.ct.volume import Volume
 
     with tempfile.TemporaryDirectory() as folder:
         hu = np.random.default_rng(0).integers(-1000, 2000, (6, 5, 2)).astype(np.float32)

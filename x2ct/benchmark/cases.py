@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from x2ct import _core, memory
+from x2ct import _core
 from x2ct.errors import InputError
-from x2ct.runtimes import BACKENDS, DEVICES, PRECISIONS, find_runtime
+from x2ct.runtimes import memory
+from x2ct.runtimes.discovery import BACKENDS, DEVICES, PRECISIONS, find_runtime
 
 PLAIN = ("pytorch-eager", "pytorch-compiled")
 """The plain PyTorch loop: no backend of the core, and a row like any other."""

@@ -8,13 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from x2ct import report
 from x2ct.benchmark.cases import Case
 from x2ct.benchmark.fleet import Effort, Row, Say, measure, times_of
 from x2ct.benchmark.machine import BUSY_SHARE, Neighbours, environment
 from x2ct.benchmark.stats import CV_LIMIT, ratio
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
+from x2ct.io import report
 
 SCHEMA = 1
 _TIMES = {"end_to_end_s": "end to end", "evaluation_s": "an evaluation"}
@@ -123,7 +123,7 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
 
 def write(document: dict[str, Any], text: str, name: str | PathLike[str]) -> list[Path]:
     """Write NAME.json and its page NAME.md, each whole or not at all. Raises X2CTError."""
-    from x2ct.output import write_atomically
+    from x2ct.files.atomic import write_atomically
 
     target = Path(name)
     return [

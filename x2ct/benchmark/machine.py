@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from x2ct import report
+from x2ct.io import report
 
 BUSY_SHARE = 0.1
 """Share of the processors taken by other processes, above which a row's times are not its own."""

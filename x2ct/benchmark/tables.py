@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from x2ct.benchmark.stats import CV_LIMIT, Summary
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import report
 from x2ct.benchmark.cases import Case
 from x2ct.benchmark.machine import device_bytes, resident_bytes
 from x2ct.errors import MemoryLimitError, MissingRuntimeError, X2CTError
+from x2ct.io import report
 
 DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"
 """The X-ray pair that every row is given; what an evaluation costs does not depend on what X-rays show."""
@@ -73,15 +73,15 @@ class SamplerSubject:
     def load(self) -> None:
         """Read the bundle and the X-rays."""
         from x2ct.bundle import Bundle
-        from x2ct.radiograph import XRay
+        from x2ct.io.xray.radiograph import XRay
 
         self._bundle = Bundle.load(self._name)
         self._xrays = {name: XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
 
     def build(self) -> None:
         """Compile the networks."""
-        from x2ct.grid import Grid
-        from x2ct.sampler import Sampler
+        from x2ct.engine.sampler import Sampler
+        from x2ct.geometry.grid import Grid
 
         case, grid = self._case, self._bundle.grid
         self._sampler = Sampler(

@@ -24,7 +24,7 @@ from x2ct.bundle.manifest import (
     XRaySpec,
 )
 from x2ct.bundle.opened import Bundle
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 __all__ = [
     "DEFAULT",

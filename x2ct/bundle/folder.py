@@ -9,8 +9,8 @@ from pathlib import Path
 from x2ct._core import MAX_MANIFEST_BYTES
 from x2ct.bundle.manifest import MANIFEST
 from x2ct.errors import InputError
-from x2ct.output import check_writable
-from x2ct.report import read_json
+from x2ct.files.atomic import check_writable
+from x2ct.io.report import read_json
 
 SUFFIX = ".x2ct"
 DEFAULT = "chest"

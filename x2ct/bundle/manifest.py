@@ -34,10 +34,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from x2ct._core import BUNDLE_SCHEMA
+from x2ct.bundle.intensity import Intensity
+from x2ct.files.text import Json
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
-from x2ct.intensity import Intensity
-from x2ct.textfiles import Json
+from x2ct.geometry.grid import Grid
 
 MANIFEST = "model.json"
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from x2ct import _core
 from x2ct.bundle.folder import DEFAULT, bundled, check_target, find
+from x2ct.bundle.intensity import Intensity
 from x2ct.bundle.manifest import MANIFEST, Diffusion, File, Manifest, Network, Networks, Patch, XRaySpec
+from x2ct.files.atomic import write_beside
+from x2ct.files.text import Json
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
-from x2ct.intensity import Intensity
-from x2ct.output import write_beside
-from x2ct.textfiles import Json
+from x2ct.geometry.grid import Grid
 
 Part = TypeVar("Part")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import MODEL, Json, Quiet, Threads
 
 
@@ -53,11 +53,11 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure speed, memory and parity of a model in each runtime and precision on this machine."""
-    from x2ct import report as reports
     from x2ct.benchmark import document, tables
     from x2ct.benchmark.cases import cases_of
     from x2ct.benchmark.fleet import Effort
-    from x2ct.output import check_writable
+    from x2ct.files.atomic import check_writable
+    from x2ct.io import report as reports
 
     effort = Effort(runs=runs, warmup=warmup, cold=cold, plain_runs=plain_runs, together=not apart)
     cases = cases_of([*(sweep or ()), *([f"device={device}"] if device else [])], threads, pytorch)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import MODEL, Json, Quiet, parse_bytes
 
 
@@ -43,10 +43,10 @@ def build(
     json: Json = False,
 ) -> None:
     """Build TensorRT engines of a model for this machine's GPU. Engines that exist already are reused."""
-    from x2ct import report as reports
-    from x2ct.built.cache import Cache, copy_to
-    from x2ct.built.plans import BACKEND, PRECISIONS, Volumes
     from x2ct.bundle import Bundle
+    from x2ct.io import report as reports
+    from x2ct.runtimes.cache.cache import Cache, copy_to
+    from x2ct.runtimes.cache.plans import BACKEND, PRECISIONS, Volumes
 
     if backend != BACKEND:
         raise typer.BadParameter(f"found --backend {backend}, expected {BACKEND}: the others need nothing built")

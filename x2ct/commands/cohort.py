@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 
 if TYPE_CHECKING:
-    from x2ct.tasks import SampleJob
+    from x2ct.jobs.sample import SampleJob
 
 
 def run(manifest: Path, base: SampleJob, resume: bool, jobs: int, quiet: bool, json: bool) -> None:
     """Sample a manifest's studies; exits with 1 if any failed."""
-    from x2ct import report as reports
-    from x2ct.cohort import SUMMARY_FILE, sample_cohort
+    from x2ct.io import report as reports
+    from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
 
     if base.inputs or base.geometry or base.preview or base.report:
         raise typer.BadParameter(

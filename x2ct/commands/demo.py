@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import Json, Model, Quiet, Threads
 
 
@@ -19,8 +19,8 @@ def demo(
     json: Json = False,
 ) -> None:
     """Generate a CT from a pair of X-rays that comes with x2ct, and compare it with the true CT."""
-    from x2ct import report as reports
-    from x2ct.demo import demo as run
+    from x2ct.io import report as reports
+    from x2ct.jobs.demo import demo as run
 
     with terminal.progress("evaluations", quiet) as display:
         done = run(output, model, threads=threads, stage=display.stage, progress=display.step)

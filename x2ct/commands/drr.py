@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, Threads, parse_view
 
 
@@ -29,8 +29,8 @@ def drr(
     json: Json = False,
 ) -> None:
     """Project a CT to X-rays (DRRs), with their geometry and the position of the CT."""
-    from x2ct import report as reports
-    from x2ct.tasks import drr_files
+    from x2ct.io import report as reports
+    from x2ct.jobs.sample import drr_files
 
     with terminal.progress("views", quiet) as display:
         display.stage("projecting")

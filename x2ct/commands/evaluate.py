@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import (
     MODEL,
     Backend,
@@ -103,11 +103,11 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Measure a model on CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
-    from x2ct import report as reports
     from x2ct.evaluation import card as cards
     from x2ct.evaluation import page
     from x2ct.evaluation.job import PAGE, EvaluateJob
     from x2ct.evaluation.run import evaluate_files
+    from x2ct.io import report as reports
 
     reason = page.unavailable()
     job = EvaluateJob(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
 
 
@@ -53,10 +53,10 @@ def export(
     json: Json = False,
 ) -> None:
     """Export a trained run to a bundle, or a bundle to a compiled engine. Fails if the results differ."""
-    from x2ct import report as reports
+    from x2ct.io import report as reports
 
     if report is not None:
-        from x2ct.output import check_writable
+        from x2ct.files.atomic import check_writable
 
         check_writable(report, (".json",))
     with terminal.training_packages(), terminal.progress("stages", quiet) as display:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import MODEL, Json
 
 
@@ -27,8 +27,8 @@ def info(
     json: Json = False,
 ) -> None:
     """Print versions, backends, devices, solvers and schedules, the contents of a bundle, or a solver's table."""
-    from x2ct import report as reports
-    from x2ct.about import about, sections, solver_table
+    from x2ct.commands.info_facts import about, sections, solver_table
+    from x2ct.io import report as reports
 
     if table is not None:
         told = solver_table(table, bundle, steps, schedule)
@@ -53,26 +53,26 @@ def _check(bundle: str | None, device: str, json: bool) -> None:
     """Try what claims to be usable, a line each; something that then fails is missing after all."""
     from itertools import chain
 
-    from x2ct import report as reports
-    from x2ct import smoke
-    from x2ct.about import about
     from x2ct.bundle import DEFAULT
+    from x2ct.commands.info_facts import about
+    from x2ct.engine import smoke_test
     from x2ct.errors import MissingRuntimeError
-    from x2ct.runtimes import choose_device
+    from x2ct.io import report as reports
+    from x2ct.runtimes.discovery import choose_device
 
     chosen = choose_device(device) if device else ""
     facts = about()
     done = []
     others = [one["name"] for one in facts["devices"] if one["available"] and one["name"] != "cpu"]
-    kernels = (smoke.kernels(name) for name in ([chosen] if chosen else others))
-    for one in chain(*kernels, smoke.check(facts["abilities"], bundle or DEFAULT, chosen)):
+    kernels = (smoke_test.kernels(name) for name in ([chosen] if chosen else others))
+    for one in chain(*kernels, smoke_test.check(facts["abilities"], bundle or DEFAULT, chosen)):
         done.append(one)
         if not json:
             name = f"{one.backend} {one.device} {one.precision}"
             terminal.show(f"{name:<{36 if others or chosen else 24}} {one.result:<9} {one.seconds:6.2f} s  {one.text}")
     if json:
         terminal.show(reports.to_json({"checks": [one.to_json() for one in done]}).rstrip())
-    failed = [one for one in done if one.result == smoke.FAILED]
+    failed = [one for one in done if one.result == smoke_test.FAILED]
     if failed or not done:
         what = ", ".join(f"{one.backend} {one.device} {one.precision}" for one in failed) or "every backend"
         raise MissingRuntimeError(f"info --check: {what}: claims to be usable and is not; the lines above say why")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
 
 
@@ -30,8 +30,8 @@ def mesh(
     json: Json = False,
 ) -> None:
     """Write the bone surface of a CT, or the surface at another HU, as a triangle mesh."""
-    from x2ct import report as reports
-    from x2ct.mesh import mesh_files, summary
+    from x2ct.io import report as reports
+    from x2ct.render.mesh import mesh_files, summary
 
     with terminal.progress("stages", quiet) as display:
         display.stage("finding the surface")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from x2ct.xrays.readoptions import ReadOptions, Said
+    from x2ct.io.xray.readoptions import ReadOptions, Said
 
 MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
 """Help of the argument or option that names a model."""
@@ -29,15 +29,17 @@ Threads = Annotated[
 
 
 def _words(option: str) -> Sequence[str]:
-    from x2ct import _core, bundle, runtimes, volume
+    from x2ct import _core, bundle
+    from x2ct.io.ct import volume
+    from x2ct.runtimes import discovery
 
     words: dict[str, Callable[[], Sequence[str]]] = {
         "model": bundle.bundled,
         "solver": lambda: [solver["name"] for solver in _core.solvers()],
         "schedule": lambda: ["tuned", *_core.schedules()],
-        "device": lambda: runtimes.DEVICES,
-        "backend": lambda: runtimes.BACKENDS,
-        "precision": lambda: runtimes.PRECISIONS,
+        "device": lambda: discovery.DEVICES,
+        "backend": lambda: discovery.BACKENDS,
+        "precision": lambda: discovery.PRECISIONS,
         "format": lambda: ["auto", *volume.FORMATS],
         "consistency": lambda: ["off", "last", "every"],
         "centre": lambda: ["lungs", "body", "file"],
@@ -168,14 +170,14 @@ def parse_voxel(text: str) -> tuple[float, float, float]:
 
 def parse_bytes(text: str) -> int:
     """A size in bytes."""
-    from x2ct import memory
+    from x2ct.runtimes import memory
 
     return memory.parse_bytes(text)
 
 
 def _reading(option: str, metavar: str, text: str) -> Any:
     def parsed(said: str) -> Said:
-        from x2ct.xrays.readoptions import parse_said
+        from x2ct.io.xray.readoptions import parse_said
 
         try:
             return parse_said(option, said)
@@ -223,6 +225,6 @@ def reading(views: Sequence[str], **said: Sequence[Said] | None) -> dict[str, Re
     Raises:
         InputError: something is said of an X-ray that isn't there, or can't be.
     """
-    from x2ct.xrays.readoptions import ReadOptions
+    from x2ct.io.xray.readoptions import ReadOptions
 
     return ReadOptions.by_view(views, {key: pairs or () for key, pairs in said.items()})

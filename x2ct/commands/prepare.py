@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, parse_shape, parse_voxel
 
 
@@ -47,12 +47,12 @@ def prepare(
     json: Json = False,
 ) -> None:
     """Make training shards from CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
-    from x2ct import report as reports
+    from x2ct.io import report as reports
 
     with terminal.training_packages(), terminal.progress("patients", quiet) as display:
         from x2ct.data.prepare import PrepareOptions
         from x2ct.data.prepare import prepare as run
-        from x2ct.grid import Grid
+        from x2ct.geometry.grid import Grid
 
         display.stage("preparing")
         done = run(

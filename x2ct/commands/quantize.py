@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle
 
 
@@ -31,7 +31,7 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Calibrate a model's denoiser for int8, and store the ranges in the bundle."""
-    from x2ct import report as reports
+    from x2ct.io import report as reports
 
     with terminal.training_packages(), terminal.progress("steps", quiet) as display:
         from x2ct.export.quantise import markdown, quantise_files

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import Quiet, Threads, parse_bytes, parse_shape, parse_voxel
 from x2ct.errors import MissingRuntimeError
 
@@ -88,7 +88,7 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Serve the sampler over HTTP, and a page to use it with, until Ctrl-C or SIGTERM."""
-    from x2ct.tasks import SampleJob
+    from x2ct.jobs.sample import SampleJob
 
     try:
         from x2ct.serve.jobs import Limits

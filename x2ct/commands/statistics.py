@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import Json, OtherBundle, Quiet
 
 
@@ -25,7 +25,7 @@ def statistics(
     json: Json = False,
 ) -> None:
     """Find what a model's X-rays look like, so that `sample` knows others, and store it in the model."""
-    from x2ct import report as reports
+    from x2ct.io import report as reports
     from x2ct.tuning.xraystatistics import statistics_files
 
     with terminal.progress("patients", quiet) as display:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet, Threads
 
 
@@ -48,7 +48,7 @@ def train(
 
     Ctrl-C and SIGTERM finish the step and write a checkpoint from which --resume goes on.
     """
-    from x2ct import report as reports
+    from x2ct.io import report as reports
 
     changes: dict[str, Any] = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     if resume and (changes or config or init):

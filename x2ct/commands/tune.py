@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, parse_shape
 
 
@@ -45,7 +45,7 @@ def tune(
     json: Json = False,
 ) -> None:
     """Tune noise levels for few steps, and store them in the bundle as its default for that number of steps."""
-    from x2ct import report as reports
+    from x2ct.io import report as reports
     from x2ct.tuning import markdown
     from x2ct.tuning import tune_files as run
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import InvertOf, Json, Quiet, ValuesOf, reading
 
 
@@ -29,8 +29,8 @@ def view(
     json: Json = False,
 ) -> None:
     """Write a CT as an HTML page that works offline: planes, projections, window presets, the X-rays."""
-    from x2ct import report as reports
-    from x2ct.webpage import view_files
+    from x2ct.io import report as reports
+    from x2ct.render.viewer import view_files
 
     with terminal.progress("stages", quiet) as display:
         display.stage("reading")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from x2ct import terminal
+from x2ct.commands import terminal
 from x2ct.commands.options import (
     AngleOf,
     FlipOf,
@@ -68,9 +68,9 @@ def xray(
     json: Json = False,
 ) -> None:
     """Show how an X-ray file is read, and write the line integrals that `x2ct sample` uses."""
-    from x2ct import report as reports
-    from x2ct.stages import XRayJob, summary, xray_file
-    from x2ct.xrays.readoptions import VIEWS
+    from x2ct.io import report as reports
+    from x2ct.io.xray.readoptions import VIEWS
+    from x2ct.jobs.xray_stages import XRayJob, summary, xray_file
 
     if view is not None and view not in VIEWS:
         raise typer.BadParameter(f"--view: found {view!r}, expected {' or '.join(VIEWS)}")

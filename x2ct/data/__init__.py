@@ -7,7 +7,7 @@ what is imported here does not.
 from x2ct.data.body import Body
 from x2ct.data.prepare import PrepareOptions, PrepareResult, prepare, read_body
 from x2ct.data.shards import Person, ShardSet, resample, resample_array
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 __all__ = [
     "Body",

@@ -23,7 +23,7 @@ from x2ct.data.imaging import Display, Physics, RadiographConfig
 from x2ct.data.projection import attenuation, ray_sums
 from x2ct.data.shards import AIR_HU, Person, resample
 from x2ct.geometry import Geometry, View
-from x2ct.grid import Grid, centred_affine
+from x2ct.geometry.grid import Grid, centred_affine
 
 FloatArray = npt.NDArray[np.float32]
 AffineArray = npt.NDArray[np.float64]

@@ -1,7 +1,7 @@
 """Training X-rays as radiographs: the detector's physics, and the display picture that a hospital's file often is.
 
 Line integrals go in and come out, in the domain that the sampler brings real radiographs to: a display picture passes
-through `x2ct.xrays.exposure`'s chain just as one from a file does, with the same reference.
+through `x2ct.io.xray.exposure`'s chain just as one from a file does, with the same reference.
 
 What happens to an X-ray is drawn on the host (`draw_physics`, `draw_display`) and done on the image's device.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from x2ct.xrays import degradation, exposure
+from x2ct.io.xray import degradation, exposure
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _draw_marker(shape: tuple[int, int], rng: np.random.Generator) -> Marker:
 def detected(image: Tensor, spacing_mm: tuple[float, float], physics: Physics, generator: torch.Generator) -> Tensor:
     """Scatter, veiling glare, blur and photon noise, in the order in which they happen; still line integrals.
 
-    The same physics as `x2ct.xrays.degradation`'s functions of these names.
+    The same physics as `x2ct.io.xray.degradation`'s functions of these names.
 
     Args:
         image: line integrals, float32 [rows, columns].
@@ -175,7 +175,7 @@ def detected(image: Tensor, spacing_mm: tuple[float, float], physics: Physics, g
 def displayed(image: Tensor, reference_p99: float, display: Display) -> Tensor:
     """A display picture made of line integrals, and read back as the sampler reads one: not calibrated any more.
 
-    The stages field, air and scale of `x2ct.xrays.exposure`; float32 [rows, columns].
+    The stages field, air and scale of `x2ct.io.xray.exposure`; float32 [rows, columns].
     """
     grey = display_picture(image, display)
     rows, columns = exposure.exposed_field(grey.cpu().numpy())  # a search for edges that reads the whole picture

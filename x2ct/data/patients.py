@@ -13,7 +13,7 @@ from pathlib import Path
 
 from x2ct.data.shards import REGIONS, SPLITS
 from x2ct.errors import InputError
-from x2ct.textfiles import is_tsv, read_table
+from x2ct.files.text import is_tsv, read_table
 
 LEAVE_OUT = "leave-out"
 COLUMNS = ("id", "split", "region", "reason", "source", "licence")

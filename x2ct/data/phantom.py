@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from x2ct.data.shards import AIR_HU
 from x2ct.errors import InputError
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 AIR, LUNG, FAT, SOFT, TRABECULAR, CORTICAL, MARKER = float(AIR_HU), -820.0, -90.0, 50.0, 300.0, 1200.0, 2500.0
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from x2ct import output
 from x2ct.data.body import Body, coarsen, extract_body
 from x2ct.data.patients import LEAVE_OUT, Mark, named_for_validation, read_patients
 from x2ct.data.shards import INDEX, person_of, read_index, write_index
 from x2ct.data.sheets import key_of, sheet, write_overviews
 from x2ct.errors import InputError, X2CTError
-from x2ct.grid import Grid
-from x2ct.report import read_json, sha256
-from x2ct.volume import SUFFIXES, Volume
+from x2ct.files import atomic
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import SUFFIXES, Volume
+from x2ct.io.report import read_json, sha256
 
 METHOD = 4
 """Raised when the same source would give another shard, so that old shards are made again."""
@@ -321,7 +321,7 @@ def _state(path: Path, options: PrepareOptions) -> dict[str, Any]:
 def _write(folder: Path, name: str, path: Path, options: PrepareOptions, state: dict[str, Any]) -> dict[str, Any]:
     body = read_body(path, options)
     target = folder / f"{name}.npy"
-    output.write_beside(target, lambda part: np.save(part, body.hu, allow_pickle=False))
+    atomic.write_beside(target, lambda part: np.save(part, body.hu, allow_pickle=False))
     target.with_suffix(".png").unlink(missing_ok=True)  # the sheet of the shard that was there before
     return {
         "id": name,
@@ -346,7 +346,7 @@ def _write_sheet(folder: Path, entry: dict[str, Any], grid: Grid) -> str:
     person = person_of(folder, entry)
     target, key = folder / f"{person.id}.png", key_of(person, grid)
     if entry.get("sheet") != key or not target.is_file():
-        output.write_atomically(target, sheet(person, grid))
+        atomic.write_atomically(target, sheet(person, grid))
     return key
 
 
@@ -355,7 +355,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError.of(folder, "output", found=error.strerror, expected="a folder that can be written") from None
-    output.check_writable(folder / INDEX)
+    atomic.check_writable(folder / INDEX)
 
 
 def _finished(folder: Path) -> dict[str, dict[str, Any]]:

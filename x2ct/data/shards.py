@@ -17,11 +17,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import output
 from x2ct.errors import InputError
-from x2ct.grid import Grid
-from x2ct.report import sha256
-from x2ct.textfiles import convert, decode_json
+from x2ct.files import atomic
+from x2ct.files.text import convert, decode_json
+from x2ct.geometry.grid import Grid
+from x2ct.io.report import sha256
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -225,7 +225,7 @@ def write_index(
         },
         indent=1,
     )
-    output.write_atomically(folder / INDEX, f"{text}\n".encode())
+    atomic.write_atomically(folder / INDEX, f"{text}\n".encode())
 
 
 def person_of(folder: Path, entry: dict[str, Any]) -> Person:

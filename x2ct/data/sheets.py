@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from x2ct import output
 from x2ct.data.shards import Person, resample
-from x2ct.drr import calibrated_views
+from x2ct.files import atomic
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
-from x2ct.panels import Panel, page, png
-from x2ct.preview import preview
-from x2ct.volume import Volume
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
+from x2ct.render.drr import calibrated_views
+from x2ct.render.panels import Panel, page, png
+from x2ct.render.preview import preview
 
 METHOD = 1
 """Raised when the same shard would give another sheet, so that old sheets are made again."""
@@ -82,7 +82,7 @@ def write_overviews(folder: Path, sheets: Sequence[tuple[str, Path]]) -> tuple[P
                 panels.append(Panel(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), title))
         rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
         target = folder / f"{_OVERVIEW}{len(written) + 1}.png"
-        written.append(output.write_atomically(target, png(page(rows, f"{len(sheets)} patients"))))
+        written.append(atomic.write_atomically(target, png(page(rows, f"{len(sheets)} patients"))))
     for stale in set(folder.glob(f"{_OVERVIEW}*.png")) - set(written):
         stale.unlink(missing_ok=True)
     return tuple(written)

@@ -16,7 +16,7 @@ from x2ct.data.shards import Person, resample
 from x2ct.errors import InputError
 from x2ct.evaluation.metrics import WINDOW_HU, Window
 from x2ct.geometry import Geometry, View, attenuation, project
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -20,7 +20,7 @@ from x2ct.data.shards import resample_array
 from x2ct.evaluation import bones
 from x2ct.evaluation.anatomy import Landmarks
 from x2ct.geometry import Geometry, attenuation, project
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]

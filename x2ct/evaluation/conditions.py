@@ -21,8 +21,8 @@ from x2ct.evaluation.model import Model, XRays
 from x2ct.evaluation.protocol import Figures, average, volume_figures
 from x2ct.evaluation.table import Column, Table, at, cell
 from x2ct.geometry import Geometry, View
-from x2ct.radiograph import XRay
-from x2ct.xrays import degradation
+from x2ct.io.xray import degradation
+from x2ct.io.xray.radiograph import XRay
 
 FloatArray = npt.NDArray[np.float32]
 Picture = npt.NDArray[Any]

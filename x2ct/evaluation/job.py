@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from x2ct import output
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.evaluation import conditions, page, predictions
+from x2ct.files import atomic
 
 FILES = ("evaluation.json", "evaluation.csv", "card.md", "evaluation.md")
 PAGE = "index.html"
@@ -98,4 +98,4 @@ def check(job: EvaluateJob) -> None:
             job.xrays.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError.of(job.output, "output", found=error.strerror, expected="a folder that can be made") from None
-    output.check_writable(job.output / FILES[0])
+    atomic.check_writable(job.output / FILES[0])

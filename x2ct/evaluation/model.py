@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.bundle import Bundle
+from x2ct.engine.sampler import Sampler
 from x2ct.evaluation.anatomy import STRIDE
 from x2ct.evaluation.metrics import Window
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
-from x2ct.radiograph import XRay
-from x2ct.sampler import Sampler
+from x2ct.geometry.grid import Grid
+from x2ct.io.xray.radiograph import XRay
 
 FloatArray = npt.NDArray[np.float32]
 XRays = Mapping[str, XRay]

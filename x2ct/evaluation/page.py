@@ -2,7 +2,7 @@
 
 Jinja2 fills in `pages/evaluation.html`, Matplotlib draws the calibration; both come with the extra `report`. Pictures
 have the grid's own pixels, so that a page stays small; the browser enlarges them. The patient's right is on the left,
-head or front is up, as in `x2ct.preview`.
+head or front is up, as in `x2ct.render.preview`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import Window
 from x2ct.evaluation.protocol import mean_of
 from x2ct.geometry import attenuation
-from x2ct.panels import png, window
-from x2ct.preview import BONE, WIDE, diverging, facing
-from x2ct.report import NOTICE
+from x2ct.io.report import NOTICE
+from x2ct.render.panels import png, window
+from x2ct.render.preview import BONE, WIDE, diverging, facing
 
 FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from x2ct.data.shards import resample_array
 from x2ct.errors import InputError
 from x2ct.evaluation.case import Case
-from x2ct.volume import Volume
-from x2ct.volumes.nifti import SUFFIXES as NIFTI_SUFFIXES
+from x2ct.io.ct.nifti import SUFFIXES as NIFTI_SUFFIXES
+from x2ct.io.ct.volume import Volume
 
 FloatArray = npt.NDArray[np.float32]
 

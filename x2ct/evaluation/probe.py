@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.drr import calibrated
 from x2ct.evaluation import plants
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import BONE_HU
@@ -24,6 +23,7 @@ from x2ct.evaluation.model import Model
 from x2ct.evaluation.plants import Finding, Gap, Nodule
 from x2ct.evaluation.table import Table
 from x2ct.geometry import attenuation, project
+from x2ct.render.drr import calibrated
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]

@@ -16,20 +16,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import drr, output
-from x2ct import report as reports
 from x2ct.data import ShardSet
 from x2ct.data.prepare import PrepareOptions, find_cts
-from x2ct.drr import calibrated
+from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError
 from x2ct.evaluation import anatomy, card, conditions, metrics, page, predictions, probe, protocol, table
 from x2ct.evaluation.baselines import Baselines
 from x2ct.evaluation.case import Case, make_case
 from x2ct.evaluation.job import FILES, PAGE, EvaluateJob, check
 from x2ct.evaluation.model import Model
+from x2ct.files import atomic
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
-from x2ct.sampler import Sampler
+from x2ct.geometry.grid import Grid
+from x2ct.io import report as reports
+from x2ct.render import drr
+from x2ct.render.drr import calibrated
 
 FloatArray = npt.NDArray[np.float32]
 Say = Callable[[str], None]
@@ -223,7 +224,7 @@ def _write(job: EvaluateJob, found: Mapping[str, Any], shown: list[page.Shown]) 
         card.report(found),
     )
     texts = dict(zip(FILES, content, strict=True)) | ({PAGE: page.html(found, shown)} if job.page else {})
-    return tuple(output.write_atomically(job.output / name, text.encode()) for name, text in texts.items())
+    return tuple(atomic.write_atomically(job.output / name, text.encode()) for name, text in texts.items())
 
 
 def _sources(job: EvaluateJob) -> dict[str, Path]:

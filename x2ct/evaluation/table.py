@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from x2ct.evaluation.protocol import average
-from x2ct.report import markdown_table
+from x2ct.io.report import markdown_table
 
 SCHEMA = 2
 RESAMPLES = 2000

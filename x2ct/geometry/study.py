@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from x2ct import _core, output
+from x2ct import _core
 from x2ct.errors import InputError
+from x2ct.files import atomic
+from x2ct.files.text import Json
 from x2ct.geometry.view import (
     DEFAULT_SDD_MM,
     DEFAULT_SHAPE,
@@ -20,7 +22,6 @@ from x2ct.geometry.view import (
     Vector,
     View,
 )
-from x2ct.textfiles import Json
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Geometry:
         Raises:
             X2CTError: the file can't be written.
         """
-        output.write_atomically(path, (json.dumps(self.to_json(readable=True), indent=1) + "\n").encode())
+        atomic.write_atomically(path, (json.dumps(self.to_json(readable=True), indent=1) + "\n").encode())
 
 
 def _named(view: str | float) -> tuple[str, float | None]:

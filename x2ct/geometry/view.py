@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from x2ct import _core
 from x2ct.errors import InputError
-from x2ct.textfiles import Json
+from x2ct.files.text import Json
 
 FloatArray = npt.NDArray[np.float64]
 Vector = tuple[float, float, float]

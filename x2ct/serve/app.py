@@ -32,14 +32,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
-from x2ct import __version__, report
+from x2ct import __version__
+from x2ct.engine.sampler import Sampler
 from x2ct.errors import X2CTError
-from x2ct.sampler import Sampler
+from x2ct.io import report
+from x2ct.jobs.sample import SampleJob, check_job
+from x2ct.render.viewer import WINDOWS
 from x2ct.serve import form, jobs
 from x2ct.serve.jobs import DONE, PREVIEW, RUNNING, SERIES, VOLUME, Job, Jobs, Limits
 from x2ct.serve.problem import Problem
-from x2ct.tasks import SampleJob, check_job
-from x2ct.webpage import WINDOWS
 
 ASSETS = {"app.js": "text/javascript", "style.css": "text/css", "niivue.js": "text/javascript"}
 POLICY = (
@@ -307,8 +308,8 @@ def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, A
     """What `x2ct xray` reports, with pictures of the result and of every stage."""
     from PIL import Image
 
-    from x2ct.panels import png, window
-    from x2ct.stages import xray_file
+    from x2ct.jobs.xray_stages import xray_file
+    from x2ct.render.panels import png, window
 
     job = form.xray_job(folder, posted, template)
     done = xray_file(job)
@@ -328,7 +329,7 @@ def _check(job: Job) -> None:
     try:
         check_job(job.sample)
         if job.dicom:
-            from x2ct.volumes.dicomexport import Origin
+            from x2ct.io.ct.dicomexport import Origin
 
             Origin(tuple(job.sample.inputs.values())).headers()
     except X2CTError as error:

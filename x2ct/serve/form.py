@@ -1,8 +1,8 @@
 """What is posted: X-ray files and options as multipart/form-data, read within limits of size and time.
 
-The options are fields of `x2ct.tasks.SampleJob`, by their names there and with their types and defaults. How an X-ray
+The options are fields of `x2ct.jobs.sample.SampleJob`, by their names there and with their types and defaults. How an X-ray
 is read is one field, `reading`: a JSON object with an object for each view, whose names are those of the command line's
-options (`x2ct.xrays.readoptions.ReadOptions.of`).
+options (`x2ct.io.xray.readoptions.ReadOptions.of`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from x2ct.errors import InputError
+from x2ct.io.xray.readoptions import ReadOptions
+from x2ct.jobs.sample import SampleJob
+from x2ct.jobs.xray_stages import XRayJob
 from x2ct.serve.jobs import PREVIEW, REPORT, VOLUME, Job, Limits
 from x2ct.serve.problem import Problem
-from x2ct.stages import XRayJob
-from x2ct.tasks import SampleJob
-from x2ct.xrays.readoptions import ReadOptions
 
 VIEWS = ("ap", "pa", "lateral")
 CLOSE = {"Connection": "close"}  # what was not read of a body is not the next request

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from x2ct.engine.sampler import Sampler
 from x2ct.errors import Cancelled, InputError, X2CTError
-from x2ct.sampler import Sampler
+from x2ct.jobs.sample import SampleJob, sample_files
 from x2ct.serve.problem import Problem
-from x2ct.tasks import SampleJob, sample_files
 
 log = logging.getLogger(__name__)
 
@@ -372,8 +372,8 @@ def _shutdown() -> Problem:
 
 def _series(job: SampleJob, model: str) -> Path:
     """Write the CT as a DICOM series in a ZIP file."""
-    from x2ct.volume import Volume
-    from x2ct.volumes.dicomexport import Origin
+    from x2ct.io.ct.dicomexport import Origin
+    from x2ct.io.ct.volume import Volume
 
     folder = job.output.with_name("series")
     origin = Origin(tuple(job.inputs.values()), model)
@@ -385,7 +385,7 @@ def _series(job: SampleJob, model: str) -> Path:
 
 def _surface(job: SampleJob) -> Path:
     """Write the bones' surface, in the coordinates of the NIfTI file. Raises InputError where there is no bone."""
-    from x2ct import mesh
+    from x2ct.render import mesh
 
     target = job.output.with_name(SURFACE)
     mesh.mesh_files(job.output, target, coordinates="ras")

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from x2ct.errors import InputError
+from x2ct.files.atomic import write_beside
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
-from x2ct.output import write_beside
 from x2ct.training.config import TrainConfig
 from x2ct.training.optimizer import Optimizer
 

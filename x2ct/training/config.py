@@ -12,13 +12,13 @@ from typing import Any
 
 import msgspec
 
+from x2ct.bundle.intensity import Intensity
 from x2ct.data.augment import AugmentConfig
 from x2ct.errors import InputError
-from x2ct.grid import Grid
-from x2ct.intensity import Intensity
+from x2ct.files.atomic import write_atomically
+from x2ct.files.text import decode_json
+from x2ct.geometry.grid import Grid
 from x2ct.model import ModelConfig
-from x2ct.output import write_atomically
-from x2ct.textfiles import decode_json
 
 CONFIG_FILE = "config.json"
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from x2ct.data.augment import Study, interpolated, plain_study
 from x2ct.data.shards import Person, ShardSet
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
 from x2ct.training import checkpoint

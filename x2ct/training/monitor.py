@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from x2ct import output, panels, preview
+from x2ct.files import atomic
+from x2ct.render import panels, preview
 from x2ct.training.checkpoint import State
 from x2ct.training.speed import WorkMeter
 from x2ct.training.validate import Validation
@@ -44,7 +45,7 @@ class Monitor:
         if history.exists():
             rows = history.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [row for row in rows if json.loads(row)["step"] <= step]
-            output.write_atomically(history, "".join(kept).encode())
+            atomic.write_atomically(history, "".join(kept).encode())
 
     def __enter__(self) -> Monitor:
         return self
@@ -98,7 +99,7 @@ class Monitor:
             names=("truth", "posterior mean"),
             further={"denoised": result.low_hu},
         )
-        output.write_atomically(self._folder / f"preview_{state.step:06d}.png", panels.png(picture))
+        atomic.write_atomically(self._folder / f"preview_{state.step:06d}.png", panels.png(picture))
         if self._writer is not None:
             self._writer.add_image("preview", np.asarray(picture.convert("RGB")), state.step, dataformats="HWC")
         log.info(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 from x2ct.training.config import PatchConfig
 
 

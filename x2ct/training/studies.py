@@ -18,7 +18,7 @@ from torch import Tensor
 from x2ct.data.augment import AugmentConfig, Study, augmented_study, body_of
 from x2ct.data.shards import Person
 from x2ct.geometry import Geometry
-from x2ct.grid import Grid
+from x2ct.geometry.grid import Grid
 
 
 class StudyPool:

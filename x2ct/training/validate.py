@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from x2ct.bundle.intensity import Intensity
 from x2ct.data.augment import Study, interpolated
 from x2ct.evaluation.metrics import bone_dice, psnr
 from x2ct.evaluation.protocol import average
-from x2ct.intensity import Intensity
 from x2ct.model import X2CTModel
 from x2ct.training.loss import edm_weight
 

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from x2ct import report as reports
 from x2ct.bundle import Bundle
+from x2ct.io import report as reports
 
 
 @dataclass(frozen=True)

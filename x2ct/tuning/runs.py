@@ -12,9 +12,9 @@ import numpy.typing as npt
 from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.data.shards import Person
-from x2ct.drr import calibrated_views
-from x2ct.grid import Grid
-from x2ct.sampler import Sampler
+from x2ct.engine.sampler import Sampler
+from x2ct.geometry.grid import Grid
+from x2ct.render.drr import calibrated_views
 from x2ct.tuning.stepsearch import SOLVER
 
 FloatArray = npt.NDArray[np.float32]

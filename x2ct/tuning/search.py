@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from x2ct import _core
-from x2ct import report as reports
 from x2ct.bundle import Bundle, check_target
 from x2ct.data.shards import ShardSet
 from x2ct.errors import InputError
-from x2ct.output import check_writable
+from x2ct.files.atomic import check_writable
+from x2ct.io import report as reports
 from x2ct.tuning.result import Row, Tuned, store
 from x2ct.tuning.runs import Progress, Runner, Studies
 from x2ct.tuning.simplex import moved

@@ -1,4 +1,4 @@
-"""What a bundle's X-rays look like: statistics of training patients, which `x2ct.plausibility` compares X-rays with.
+"""What a bundle's X-rays look like: statistics of training patients, which `x2ct.engine.plausibility` compares X-rays with.
 
 Each training patient is projected in random poses, parallel and cone beams, onto a detector `COARSER` times coarser
 than the encoder's, and read as `x2ct sample` reads X-rays: line integrals with scatter, noise and another tone, or
@@ -21,9 +21,7 @@ import numpy.typing as npt
 
 from x2ct.bundle import Bundle, check_target
 from x2ct.data.shards import AIR_HU, Person, ShardSet
-from x2ct.errors import InputError
-from x2ct.geometry import Geometry, View, attenuation, project
-from x2ct.plausibility import (
+from x2ct.engine.plausibility import (
     AS_IT_IS,
     HEIGHTS_MM,
     OTHER_PART,
@@ -39,8 +37,10 @@ from x2ct.plausibility import (
     seen_by,
     silhouette,
 )
-from x2ct.radiograph import XRay
-from x2ct.xrays import degradation
+from x2ct.errors import InputError
+from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.io.xray import degradation
+from x2ct.io.xray.radiograph import XRay
 
 Array = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]

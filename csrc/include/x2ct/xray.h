@@ -1,4 +1,4 @@
-// X-ray pictures on the encoder's grid; x2ct/conditioning.py and x2ct/radiograph.py use what is here.
+// X-ray pictures on the encoder's grid; x2ct/engine/conditioning.py and x2ct/io/xray/radiograph.py use what is here.
 #pragma once
 
 #include <array>

@@ -1,0 +1,213 @@
+"""What is installed here and what it can do, for `x2ct info`; a missing runtime is a line that says what to install."""
+
+from __future__ import annotations
+
+from importlib import metadata, util
+from typing import Any
+
+from x2ct.io import report
+from x2ct.runtimes.discovery import BACKENDS, PRECISIONS, find_runtime
+
+_DEVICES = {
+    "openvino": ("cpu",),
+    "onnxruntime": ("cpu", "cuda"),
+    "tensorrt": ("cuda",),
+    "torch": ("cpu", "cuda"),
+}
+"""What each backend could drive, were all that it needs here."""
+
+_TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")
+_REPORT = ("jinja2", "matplotlib")
+
+
+def about(bundle: str | None = None) -> dict[str, Any]:
+    """Versions, backends, devices, solvers and bundled models; and one bundle, when it is named.
+
+    Nothing heavy is imported, and whatever is missing is a line of the answer, never an exception.
+
+    Args:
+        bundle: a bundle's folder, or a bundled model's name.
+
+    Raises:
+        InputError: the bundle can't be opened.
+    """
+    from x2ct.bundle import Bundle, bundled
+
+    facts: dict[str, Any] = {
+        "versions": report.versions(),
+        "core": "",
+        "backends": [],
+        "abilities": [],
+        "devices": [],
+        "solvers": [],
+        "schedules": [],
+        "training": {name: _version(name) for name in _TRAINING},
+        "report": {name: _version(name) for name in _REPORT},
+        "models": list(bundled()),
+        "notice": report.NOTICE,
+    }
+    try:
+        from x2ct import _core
+    except ImportError as error:
+        facts["core"] = f"can't be loaded: {error}; build it with 'pip install .' or 'make build'"
+    else:
+        facts["core"] = "ready"
+        facts["backends"] = _backends()
+        facts["abilities"] = abilities(facts["backends"])
+        facts["devices"] = [dict(device) for device in _core.devices()]
+        facts["solvers"] = [dict(solver) for solver in _core.solvers()]
+        facts["schedules"] = _core.schedules()
+    if bundle is not None:
+        facts["bundle"] = Bundle.load(bundle).summary()
+    return facts
+
+
+def _backends() -> list[dict[str, Any]]:
+    """What the core says of each backend; where its runtime is not installed, what to install."""
+    from x2ct import _core
+
+    runtimes = [find_runtime(name) for name in BACKENDS if name != "auto"]
+    found = [dict(backend) for backend in _core.backends({one.name: str(one.folder or "") for one in runtimes})]
+    for backend in found:
+        [runtime] = (one for one in runtimes if one.name == backend["name"])
+        if backend["built"] and runtime.reason:
+            backend.update(available=False, reason=runtime.reason)
+    return found
+
+
+def abilities(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each backend, device and precision: whether it can be used, and if not why, and what to install.
+
+    Args:
+        backends: what the core says of each.
+    """
+    found = []
+    for backend in backends:
+        devices = _DEVICES[backend["name"]]
+        missing = backend["missing_devices"] if backend["available"] else dict.fromkeys(devices, backend["reason"])
+        for device in devices:
+            native = backend["precisions"].get(device, [])
+            for precision in PRECISIONS[1:]:
+                reason = missing.get(device, "")
+                if not reason and precision not in native:
+                    reason = f"{backend['name']} computes in {' or '.join(native)} on this {device}"
+                one = {"backend": backend["name"], "device": device, "precision": precision}
+                found.append({**one, "usable": not reason, "reason": reason})
+    return found
+
+
+def _version(package: str) -> str:
+    """An installed package's version; "" where it is missing."""
+    try:
+        return metadata.version(package) if util.find_spec(package) else ""
+    except (metadata.PackageNotFoundError, ImportError, ValueError):
+        return ""
+
+
+def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What `about` found, as titled rows of name and text for a person; the bundle alone when there is one."""
+    if "bundle" in facts:
+        return _bundle_sections(facts["bundle"])
+    training, pages = (
+        [(name, version or f"missing: pip install 'x2ct[{extra}]'") for name, version in facts[part].items()]
+        for part, extra in (("training", "train"), ("report", "report"))
+    )
+    return [
+        ("Versions", list(facts["versions"].items())),
+        (
+            "Backends",
+            [("core", facts["core"]), *(line for backend in facts["backends"] for line in _backend(backend, facts))],
+        ),
+        ("Devices", [(device["name"], _device(device)) for device in facts["devices"]]),
+        ("Solvers", [(solver["name"], _solver(solver)) for solver in facts["solvers"]]),
+        ("Schedules", [(name, "") for name in facts["schedules"]]),
+        ("Training and export", training),
+        ("Evaluation's page", pages),
+        ("Bundled models", [(name, "") for name in facts["models"]] or [("none", "")]),
+    ]
+
+
+def solver_table(
+    solver: str, bundle: str | None = None, steps: int | None = None, schedule: str | None = None
+) -> dict[str, Any]:
+    """The table of coefficients that a run of `x2ct sample` with these options would walk.
+
+    Args:
+        solver: one of the core's.
+        bundle: whose noise levels; by default the bundled model's.
+        steps: by default the bundle's.
+        schedule: likewise.
+
+    Returns:
+        The table in words (`text`), and its coefficients: `rows` of `columns`.
+
+    Raises:
+        InputError: the bundle can't be opened, or there is no such solver, schedule or number of steps.
+    """
+    from x2ct import _core
+    from x2ct.bundle import DEFAULT, Bundle
+    from x2ct.engine.sampler import plan_facts
+
+    options = _core.SampleOptions(solver=solver, steps=steps, schedule=schedule)
+    plan = _core.sampling_plan(Bundle.load(bundle or DEFAULT).diffusion, options)
+    table = plan.table
+    return {
+        "text": f"schedule: {plan.schedule}\n{table.describe().rstrip()}",
+        **plan_facts(plan, options),
+        "registers": table.registers,
+        "start": {"scale": table.start_scale, "noise": table.start_noise},
+        "columns": table.columns,
+        "rows": table.rows.tolist(),
+    }
+
+
+def _solver(solver: dict[str, Any]) -> str:
+    kind = " in distribution" if solver["stochastic"] else ""
+    volumes = solver["registers"]
+    return f"order {solver['order']}{kind}; keeps {len(volumes)} volumes: {' '.join(volumes)}"
+
+
+def _backend(backend: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """A line for each device: what it computes in and what not, or why it can't be used."""
+    name = backend["name"]
+    if not backend["available"]:
+        return [(name, f"missing: {backend['reason']}")]
+    lines = []
+    for device in _DEVICES[name]:
+        mine = [one for one in facts["abilities"] if (one["backend"], one["device"]) == (name, device)]
+        usable, not_usable = ([one["precision"] for one in mine if one["usable"] is wanted] for wanted in (True, False))
+        if usable:
+            lines.append(
+                (f"{name} {device}", f"{backend['version']}: {', '.join(usable)}; not {', '.join(not_usable)}")
+            )
+        else:
+            lines.append((f"{name} {device}", f"missing: {mine[0]['reason']}"))
+    return lines
+
+
+def _device(device: dict[str, Any]) -> str:
+    """What there is of it, or the reason without the name that stands before it anyway."""
+    if not device["available"]:
+        return f"missing: {str(device['reason']).removeprefix('device cuda: ')}"
+    return "; ".join(f"{device['name']}:{index} {text}" for index, text in enumerate(device["found"])) or "usable"
+
+
+def _bundle_sections(bundle: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """A bundle's summary; parity's rows and long provenance stay for --json."""
+    plain = {key: value for key, value in bundle.items() if key not in ("networks", "parity", "provenance")}
+    networks = bundle["networks"].items()
+    return [
+        (f"Model {bundle['name']}", [(key, _text(value, key)) for key, value in plain.items() if key != "name"]),
+        ("Networks", [(name, f"{_text(spec['inputs'])} -> {_text(spec['outputs'])}") for name, spec in networks]),
+        ("Provenance", [(key, _text(value, key)) for key, value in bundle["provenance"].items()]),
+    ]
+
+
+def _text(value: object, key: str = "") -> str:
+    """Numbers of a shape or a spacing as 32 x 32 x 32, other lists with commas, and pairs as name value."""
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_text(item, name)}" for name, item in value.items())
+    if isinstance(value, list):
+        sides = key in ("shape", "spacing_mm", "sizes") and not any(isinstance(item, list) for item in value)
+        return (" x " if sides else ", ").join(_text(item, key) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

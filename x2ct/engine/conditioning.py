@@ -1,0 +1,284 @@
+"""From X-rays to what the core's pipeline takes: an image on a detector, and the matrix that says where it looks.
+
+The encoder was trained on pictures of one size whose pixels measure the same at the isocentre. The core resamples an
+image of any other detector onto such a picture, and composes its projection matrix with the same change of pixels, so
+that every voxel still finds its own ray (csrc/core/xray.cpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct._core import SLOT_OF as SLOT_OF
+from x2ct.bundle import Bundle
+from x2ct.errors import InputError
+from x2ct.geometry import Geometry, View
+from x2ct.io.xray.radiograph import XRay
+
+if TYPE_CHECKING:
+    from x2ct import _core
+
+FloatArray = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.float64]
+
+
+class DetectorImage(NamedTuple):
+    """One X-ray as the core takes it.
+
+    Attributes:
+        name: "ap", "pa" or "lateral".
+        slot: which of the bundle's views it is.
+        image: (rows, columns) float32 line integrals, dimensionless, air 0.
+        matrix: 3x4, patient mm to its pixels.
+        measured: (rows, columns) float32, the share of each pixel that the detector measured, 0 to 1.
+        calibrated: whether the line integrals are known not only up to a scale and an offset.
+    """
+
+    name: str
+    slot: int
+    image: FloatArray
+    matrix: Matrix
+    measured: FloatArray
+    calibrated: bool
+
+
+@dataclass(frozen=True)
+class Study:
+    """A patient's X-rays as the core takes them, and what had to be assumed to make them.
+
+    Attributes:
+        images: one an X-ray, in their order.
+        assumptions: what the inputs did not say and was taken for granted, one line each.
+        warnings: what makes the result less trustworthy, one line each, by consequence.
+    """
+
+    images: tuple[DetectorImage, ...]
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """The inputs of encoder and lift, float32 and C-contiguous, for code that evaluates them outside of the pipeline.
+
+    Attributes:
+        views: [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray.
+        valid: [1, V]; 1 where there is an X-ray.
+        matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
+        measured: each X-ray on the encoder's picture, with what of it a detector measured.
+    """
+
+    views: FloatArray
+    valid: FloatArray
+    matrices: FloatArray
+    measured: tuple[_core.MeasuredView, ...]
+
+
+def study_of(
+    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
+) -> Study:
+    """Bring X-rays onto their detectors.
+
+    Args:
+        bundle: says the views that are taken when no geometry is given, and what X-rays look like.
+        xrays: by view name: "ap" or "pa", and "lateral"; at least one.
+        geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
+        align: bring the lateral X-ray to the height of the frontal one (`x2ct.engine.align`).
+
+    Raises:
+        InputError: no X-ray, both "ap" and "pa", a frontal X-ray that says that it is a lateral one, or the other way
+            round, a view that the geometry lacks, or a size or spacing that contradicts it; or `align`, and there is
+            one X-ray alone, or the two have nothing in common.
+    """
+    _check_study(xrays)
+    images: list[DetectorImage] = []
+    assumptions: list[str] = []
+    ranked: list[tuple[int, str]] = []
+    exact = geometry is not None
+    for name, xray in xrays.items():
+        slot = SLOT_OF[name]
+        view = view_of(name, bundle.geometry.views[slot], xray, geometry)
+        image, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=exact)
+        measured = xray.field_on(view, exact=exact)
+        images.append(DetectorImage(name, slot, image, view.matrix, measured, xray.calibrated))
+        assumptions += [f"{name}: {line}" for line in (*assumed, *beam_notes(xray, geometry))]
+        ranked += _ranked_doubts(name, xray, bundle)
+    own = [name for name, xray in xrays.items() if not xray.beam]
+    if geometry is None and own:
+        usual = ", ".join(f"{view.name} {view.kind}" for view in bundle.geometry.views)
+        assumptions.append(
+            f"geometry: none given for {' and '.join(own)}, so the views are taken to be the model's own ({usual})"
+        )
+    if align:
+        images, line = _aligned(images)
+        assumptions.append(line)
+    if len(xrays) == 1 and len(bundle.geometry.views) > 1:
+        line = f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data"
+        ranked.append((_ONE_VIEW, line))
+    return Study(tuple(images), tuple(assumptions), _by_consequence(ranked))
+
+
+def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]:
+    """Return X-rays with the lateral one at the height of the frontal one, and a line that says by how much."""
+    from x2ct.engine.align import heights, raised
+
+    if len(images) != 2:
+        raise InputError.of("--align", "X-rays", found=f"{len(images)}", expected="a frontal and a lateral one")
+    frontal, lateral = sorted(images, key=lambda image: image.slot)
+    found = heights([frontal.image, lateral.image], [frontal.matrix, lateral.matrix])
+    line = (
+        f"{lateral.name}: shows the patient {found.offset_mm:+.1f} mm higher than {frontal.name}, by the mass of rows "
+        f"(correlation {found.correlation:.2f}); taken into account"
+    )
+    return [frontal, lateral._replace(matrix=raised(lateral.matrix, found.offset_mm))], line
+
+
+def conditions(
+    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
+) -> Conditions:
+    """Bring X-rays onto the encoder's picture, as the pipeline does.
+
+    Args:
+        bundle: as for `study_of`.
+        xrays: as for `study_of`.
+        geometry: as for `study_of`.
+        align: as for `study_of`.
+
+    Raises:
+        InputError: as `study_of`.
+    """
+    from x2ct import _core
+
+    own = [view.matrix for view in bundle.geometry.views]
+    images = study_of(bundle, xrays, geometry, align=align).images
+    views, valid, matrices, measured = _core.conditions(own, bundle.xray.shape, bundle.xray.spacing_mm, images)
+    return Conditions(views, valid, matrices, tuple(measured))
+
+
+def _check_study(xrays: Mapping[str, object]) -> None:
+    if not xrays:
+        raise InputError.of("X-rays", "views", found="none", expected="at least one of ap, pa, lateral")
+    unknown = sorted(set(xrays) - set(SLOT_OF))
+    if unknown:
+        raise InputError.of("X-rays", "views", found=", ".join(unknown), expected="ap, pa or lateral")
+    for name, xray in xrays.items():
+        if not isinstance(xray, XRay):
+            hint = "x2ct.XRay.load reads a file, x2ct.XRay.of takes an array"
+            raise InputError.of(name, "type", found=type(xray).__name__, expected="an x2ct.XRay", hint=hint)
+        if xray.view is not None and SLOT_OF[xray.view] != SLOT_OF[name]:
+            raise _misnamed(name, xray)
+    if {"ap", "pa"} <= set(xrays):
+        raise InputError.of("X-rays", "views", found="both ap and pa", expected="one frontal view")
+
+
+def beam_notes(xray: XRay, geometry: Geometry | None) -> list[str]:
+    """What became of what file or user say of the beam, in a sentence."""
+    if not xray.beam:
+        return []
+    used = f"Geometry: {xray.beam}."
+    return [used if geometry is None else f"Its own geometry ({xray.beam}) gave way to the geometry file."]
+
+
+def _misnamed(name: str, xray: XRay) -> InputError:
+    hint = (
+        f"give it as --{xray.view}; or, if the file is wrong, write its line integrals, which carry no name: "
+        f"x2ct xray {Path(xray.source).name} --view {name} -o x.npy"
+    )
+    expected = f"a {'frontal' if SLOT_OF[name] == 0 else 'lateral'} X-ray"
+    found = f"a file that calls itself {xray.view}"
+    return InputError.of(xray.source, "view", found=found, expected=expected, hint=hint)
+
+
+def view_of(name: str, usual: View, xray: XRay, geometry: Geometry | None = None) -> View:
+    """The view that an X-ray of this name was taken from.
+
+    Args:
+        name: "ap", "pa" or "lateral".
+        usual: the model's own view of that kind.
+        xray: what its file or its user says of the beam goes before the usual.
+        geometry: what goes before both.
+
+    Raises:
+        InputError: the geometry lacks the view.
+    """
+    if geometry is None:
+        usual = _from_behind(usual) if name == "pa" else usual
+        return xray.beam.view(name, usual) if xray.beam else usual
+    views = {view.name: view for view in geometry.views}
+    other = views.get({"ap": "pa", "pa": "ap"}.get(name, ""))
+    if name in views:
+        view = views[name]
+    elif other is not None and other.kind == "parallel":
+        view = other  # parallel rays are the same from both sides
+    else:
+        raise InputError.of("--geometry", "views", found=", ".join(views), expected=f"one named {name}")
+    return view
+
+
+def _from_behind(view: View) -> View:
+    """The PA view that shows the same side to the same edge of the picture as this AP view does.
+
+    Parallel rays are the same from both sides. A cone's source moves to the other side: the patient is turned by half
+    a turn about z, and the picture is mirrored back.
+    """
+    if view.kind == "parallel":
+        return view
+    half_turn = np.diag([-1.0, -1.0, 1.0, 1.0])
+    mirror = np.array([[-1.0, 0.0, view.shape[1] - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return View("pa", mirror @ view.matrix @ half_turn, view.shape, view.spacing_mm)
+
+
+_BODY_PART, _READING, _VIEW_NAME, _ONE_VIEW, _SCALE = range(5)
+"""Warnings by consequence: the CT of another part of the body first, HU that are approximate last."""
+
+
+def doubts(name: str, xray: XRay, bundle: Bundle) -> list[str]:
+    """Return what makes a result from this X-ray less trustworthy, one line each, by consequence."""
+    return list(_by_consequence(_ranked_doubts(name, xray, bundle)))
+
+
+def refuse_warnings(warnings: Sequence[str]) -> None:
+    """Raise InputError where there is anything to warn of, as `--strict` asks for."""
+    if warnings:
+        count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
+        raise InputError.of("--strict", "warnings", found=f"{count}: {' | '.join(warnings)}", expected="none")
+
+
+def _by_consequence(ranked: list[tuple[int, str]]) -> tuple[str, ...]:
+    return tuple(line for _, line in sorted(ranked, key=lambda pair: pair[0]))
+
+
+def _ranked_doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
+    lines = [(_READING, line) for line in xray.warnings]
+    known = trained_on(bundle)
+    if xray.body_part and known and not any(_shows(xray.body_part, region) for region in known):
+        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model was trained on {' and '.join(known)}"))
+    if xray.view and xray.view != name:
+        lines.append((_VIEW_NAME, f"the file calls itself {xray.view}"))
+    if not xray.calibrated:
+        lines.append((_SCALE, "intensities are not calibrated line integrals; HU are approximate"))
+    return [(rank, f"{name}: {line}") for rank, line in lines]
+
+
+def trained_on(bundle: Bundle) -> tuple[str, ...]:
+    """The regions of the body that the bundle says it was trained on; empty where it says nothing."""
+    training = bundle.provenance.get("training")
+    regions = training.get("regions") if isinstance(training, Mapping) else None
+    return tuple(str(region) for region in regions) if isinstance(regions, list) else ()
+
+
+# BodyPartExamined (DICOM PS3.16, annex L) that show at least a good part of a region; other regions match by name.
+_PARTS = {
+    "chest": ("CHEST", "THORAX", "LUNG", "RIB", "STERNUM", "TSPINE", "HEART", "MEDIASTINUM", "TRUNK", "BODY"),
+    "trunk": ("CHEST", "THORAX", "ABDOMEN", "PELVIS", "LUNG", "RIB", "SPINE", "TRUNK", "BODY"),
+}
+
+
+def _shows(body_part: str, region: str) -> bool:
+    return any(word in body_part for word in _PARTS.get(region.lower(), (region.upper(),)))

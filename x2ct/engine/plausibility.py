@@ -1,0 +1,433 @@
+"""Are these X-rays of the anatomy that a model knows, in its pose and scale, and of one patient?
+
+Every X-ray is compared with the training X-rays of the bundle (`xray_statistics` in model.json, which
+`x2ct statistics` writes), and two X-rays with each other. Each score is 1 where 95 of 100 studies of training patients
+are below it who were left out of the statistics, so that one pair of limits, `WARNS` and `REFUSES`, holds for all.
+
+- `anatomy`, of a view: the Mahalanobis distance of the X-ray, reduced to `SIDE` x `SIDE` pixels and divided by the mean
+  of its brightest tenth, from a Gaussian around the training X-rays: some principal components, and one variance for
+  all that is beside them (Tipping and Bishop, Probabilistic principal component analysis, J. R. Stat. Soc. B 61,
+  1999). No factor of an uncalibrated X-ray changes it.
+- `size`, of a view: how far the silhouette's area and width are from the training's, in standard deviations of their
+  logarithms. The silhouette is what has more than a tenth of the brightest tenth's mean.
+- `pose`, of a view: whether the picture is rather one of the training X-rays read another way (`POSES`), by Fisher's
+  linear discriminant of each (The use of multiple measurements in taxonomic problems, Ann. Eugenics 7, 1936): the
+  way from the training's mean, in units of half the way to the mean of the other reading.
+- `mass`, of two views that both look across the patient's axis: a parallel projection conserves mass, so that at each
+  height the sum over a row times the pitch, the integral of attenuation over the body's slice, is that of the other
+  view; of cone beams to first order in the body's extent over the source's distance. The logarithm of the ratio is
+  taken at heights where both views see the body whole, air at both ends of the row. Scatter, tone and noise bend it:
+  its Mahalanobis distance is to the ratios of training studies. Of an uncalibrated pair the factor is left open.
+
+A bundle without statistics is judged by `mass` alone, against a fixed tolerance, and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.bundle import Bundle
+from x2ct.engine.conditioning import SLOT_OF, conditions, refuse_warnings, trained_on
+from x2ct.errors import InputError
+from x2ct.geometry import Geometry, View
+from x2ct.io.xray.radiograph import XRay, resample
+
+Floats = npt.NDArray[np.floating[Any]]
+Array = npt.NDArray[np.float64]
+Statistics = Mapping[str, Sequence[float]]
+
+SIDE = 12
+HEIGHTS_MM = np.arange(-170.0, 171.0, 20.0)
+"""Where the masses of two views are compared."""
+WARNS = 1.6
+"""A score above this is a warning."""
+REFUSES = 2.5
+"""A score above this is refused (code 2) unless forced."""
+_NO_MEAN = np.zeros(len(HEIGHTS_MM))
+_TOLERANCE = 0.05**2 * (1 + np.eye(len(HEIGHTS_MM)))
+"""Covariance of masses where a bundle has no statistics: 5% at all heights, and 5% at each."""
+_MOST_ANGLE_DEG = 15.0  # from the view that the statistics are of
+_BODY = 0.1  # of the brightest tenth's mean, above which a pixel shows the body
+_AIR = 0.05  # of it, below which the ends of a row show air: the row has the body whole
+_LEAST_HEIGHTS = 4  # that two views must both show whole
+_OPEN = 25.0  # variance of the logarithm of an unknown factor
+_MEAN_MM, _END_MM = 10.0, 25.0  # over which a mass is a mean, and from where a body or a scan ends, at least
+_MOST_TILT_MM = 5.0  # by which a point's height may change on the detector, 50 mm off the axis
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One X-ray as the network sees it.
+
+    Attributes:
+        name: "ap", "pa" or "lateral".
+        slot: 0 frontal, 1 lateral.
+        image: (rows, columns) float, line integrals up to a factor where not calibrated.
+        measured: (rows, columns) bool; False where air was put in place of what the detector did not measure.
+        matrix: 3x4, patient mm to pixels of `image`.
+        pitch_mm: row and column pitch at the isocentre.
+        calibrated: whether the factor is known.
+    """
+
+    name: str
+    slot: int
+    image: Floats
+    measured: npt.NDArray[np.bool_]
+    matrix: Array
+    pitch_mm: tuple[float, float]
+    calibrated: bool
+
+
+def seen_by(
+    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
+) -> tuple[Seen, ...]:
+    """Return X-rays as the network of a bundle sees them.
+
+    Raises:
+        InputError: as `x2ct.engine.conditioning.conditions`.
+    """
+    pitch_mm = bundle.xray.spacing_mm
+    return tuple(
+        Seen(
+            name,
+            SLOT_OF[name],
+            np.asarray(image, np.float32),
+            np.asarray(measured, np.bool_),
+            np.asarray(matrix, np.float64),
+            pitch_mm,
+            calibrated,
+        )
+        for name, matrix, image, measured, calibrated in conditions(bundle, xrays, geometry, align=align).measured
+    )
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure of a study.
+
+    Attributes:
+        name: "anatomy", "pose", "size" or "mass".
+        view: of which X-ray, or of which two.
+        value: 1 is the limit of training studies, see the module.
+        found: what a message says of it.
+        hint: what the user can do.
+    """
+
+    name: str
+    view: str
+    value: float
+    found: str
+    hint: str
+
+    @property
+    def line(self) -> str:
+        """The message: the view, what was found, what is expected, and what to do."""
+        return f"{self.view}: {self.found} ({self.name} {self.value:.1f}, expected at most {WARNS:g}); {self.hint}"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What `judge` found.
+
+    Attributes:
+        scores: by view.
+        not_judged: what could not be judged and why, one line each.
+    """
+
+    scores: tuple[Score, ...]
+    not_judged: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line for each score above `WARNS`, the highest first."""
+        return tuple(score.line for score in self._above(WARNS))
+
+    def _above(self, limit: float) -> list[Score]:
+        return sorted((score for score in self.scores if score.value > limit), key=lambda score: -score.value)
+
+    def check(self, *, force: bool = False, strict: bool = False) -> None:
+        """Refuse what the model can't make a CT of.
+
+        Args:
+            force: let through what is above `REFUSES`.
+            strict: refuse what is above `WARNS` too.
+
+        Raises:
+            InputError: a score is above its limit.
+        """
+        refused = self._above(REFUSES)
+        if refused and not force:
+            found = " | ".join(f"{score.view}: {score.found} ({score.name} {score.value:.1f})" for score in refused)
+            expected = f"X-rays like the model's, each score at most {REFUSES:g}"
+            hint = f"{refused[0].hint}; --force samples all the same"
+            raise InputError.of("X-rays", "content", found=found, expected=expected, hint=hint)
+        if strict:
+            refuse_warnings(self.warnings)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the report's entry."""
+        scores = [{"score": s.name, "view": s.view, "value": round(s.value, 3)} for s in self.scores]
+        return {"scores": scores, "warns_above": WARNS, "refuses_above": REFUSES, "not_judged": list(self.not_judged)}
+
+
+def judge(
+    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
+) -> Judgement:
+    """Compare X-rays with those that a bundle was trained on, and two X-rays with each other.
+
+    Args:
+        bundle: the model; without `xray_statistics` only masses are compared.
+        xrays: by view name: "ap" or "pa", and "lateral"; at least one.
+        geometry: where the X-rays were taken from; None for the model's own views.
+        align: bring the lateral X-ray to the height of the frontal one first, see `x2ct.engine.align`.
+
+    Raises:
+        InputError: as `x2ct.engine.conditioning.conditions`.
+    """
+    seen, statistics = seen_by(bundle, xrays, geometry, align=align), bundle.xray_statistics
+    region = " and ".join(trained_on(bundle)[:1]) or "anatomy that the model knows"
+    scores, missing = list[Score](), list[str]()
+    for one in seen:
+        usual = bundle.geometry.views[one.slot]
+        angle = View(one.name, one.matrix, one.image.shape, one.pitch_mm).angle_deg - usual.angle_deg
+        if f"{usual.name}.mean" not in statistics:
+            missing.append(f"{one.name}: the model has no xray_statistics; x2ct statistics finds them")
+        elif abs((angle + 90) % 180 - 90) > _MOST_ANGLE_DEG:
+            missing.append(f"{one.name}: taken {angle:.0f} degrees from the view that the statistics are of")
+        else:
+            scores += _of_view(one, usual.name, statistics, region)
+    if len(seen) < 2:
+        missing.append("mass: one view only")
+        return Judgement(tuple(scores), tuple(missing))
+    ratio = mass_ratio(seen[0], seen[1])
+    if ratio is None:
+        missing.append("mass: too few heights at which both views show the body whole, or a tilted view")
+    else:
+        scores.append(_of_masses(seen, ratio, statistics))
+    return Judgement(tuple(scores), tuple(missing))
+
+
+def _of_view(seen: Seen, key: str, statistics: Statistics, region: str) -> Iterator[Score]:
+    """The scores of one view."""
+    mean, basis, variances, reference = (
+        np.asarray(statistics[f"{key}.{name}"], np.float64) for name in ("mean", "basis", "variances", "reference")
+    )
+    picture, size = reduced(seen.image).ravel(), silhouette(seen.image, seen.pitch_mm)
+    law = Gaussian(mean, basis.reshape(-1, len(mean)), variances[:-1], float(variances[-1]))
+    anatomy = float(law.distance(picture)) / reference[0]
+    hint = f"is it an X-ray of the {region}, whole and upright, and is its pixel pitch right?"
+    yield Score("anatomy", seen.name, anatomy, "unlike the X-rays that the model was trained on", hint)
+    usual, spread = np.asarray(statistics[f"{key}.size"]).reshape(2, 2)
+    away = (size - usual) / spread
+    worst = int(np.abs(away).argmax())
+    found, expected = np.exp([size[worst], usual[worst]])
+    unit = ("mm^2", "mm")[worst]
+    text = f"a silhouette of {found:.0f} {unit} {('area', 'width')[worst]}, in training {expected:.0f} {unit}"
+    hint = f"is the pixel pitch right (--spacing {seen.name}=MM), and is it the {region}?"
+    yield Score("size", seen.name, float(abs(away[worst])) / reference[1], text, hint)
+    weights = np.asarray(statistics[f"{key}.pose"]).reshape(len(POSES), -1)
+    readings = (1 - weights @ np.append(picture, 1.0)) / reference[2:]
+    likeliest = int(readings.argmax())
+    pose = POSES[likeliest]
+    hint = pose.hint.format(view=seen.name, region=region)
+    yield Score("pose", seen.name, float(readings[likeliest]), f"looks like an X-ray {pose.name}", hint)
+
+
+def _of_masses(seen: Sequence[Seen], ratio: Array, statistics: Statistics) -> Score:
+    """The score of two views."""
+    known = all(one.calibrated for one in seen)
+    key = "mass_calibrated" if known else "mass_display"
+    mean, covariance, (limit,) = (
+        np.asarray(statistics.get(f"{key}.{name}", default), np.float64)
+        for name, default in (("mean", _NO_MEAN), ("covariance", _TOLERANCE), ("reference", [1.0]))
+    )
+    value = MassLaw(mean, covariance.reshape(len(mean), -1), known).distance(ratio) / limit
+    away = ratio - mean
+    typical = np.nanmedian(away)
+    shape = np.sqrt(np.nanmean((away - typical) ** 2))
+    uneven = f"from height to height by {shape:.0%}"
+    text = f"the body's mass differs {f'by {abs(np.expm1(typical)):.0%}, and ' if known else ''}{uneven}"
+    hint = "are they of one patient, at one height, each with the right pixel pitch?"
+    return Score("mass", " and ".join(one.name for one in seen), float(value), text, hint)
+
+
+# ---------------------------------------------------------------------------------------------- what is measured
+
+
+def reduced(image: Floats) -> Array:
+    """Return a picture of `SIDE` x `SIDE` pixels, each the mean of what it covers, over its brightest tenth's mean."""
+    small = _averages(image.shape[0]) @ np.asarray(image, np.float64) @ _averages(image.shape[1]).T
+    return small / brightness(small)
+
+
+def brightness(image: Floats) -> float:
+    """Return the mean of the brightest tenth of a picture: its scale."""
+    values = np.sort(np.asarray(image, np.float64).ravel())
+    return max(float(values[-max(1, len(values) // 10) :].mean()), 1e-6)
+
+
+def silhouette(image: Floats, pitch_mm: tuple[float, float]) -> Array:
+    """Return the logarithms of the body's area in mm^2 and of its width in mm, the median over its rows."""
+    body = np.asarray(image) > _BODY * brightness(image)
+    rows = body.sum(axis=1)
+    width = float(np.median(rows[rows > 0])) if rows.any() else 0.0
+    return np.log(np.maximum([rows.sum() * pitch_mm[0] * pitch_mm[1], width * pitch_mm[1]], 1.0))
+
+
+def masses(seen: Seen) -> Array | None:
+    """Return the mass of the body's slices at `HEIGHTS_MM`, in mm; NaN where the X-ray does not show the slice whole.
+
+    None of a view that does not look across the patient's axis.
+    """
+    points = np.zeros((len(HEIGHTS_MM) + 4, 4))
+    points[:, 3] = 1
+    points[: len(HEIGHTS_MM), 2] = HEIGHTS_MM
+    points[len(HEIGHTS_MM) :, :2] = [(50, 0), (-50, 0), (0, 50), (0, -50)]
+    pixels = points @ seen.matrix.T
+    rows = pixels[:, 1] / pixels[:, 2]
+    middle = seen.matrix[1, 3] / seen.matrix[2, 3]
+    if np.abs(rows[len(HEIGHTS_MM) :] - middle).max() * seen.pitch_mm[0] > _MOST_TILT_MM:
+        return None
+    image = np.where(seen.measured, seen.image, 0.0)
+    sums = image.sum(axis=1) * seen.pitch_mm[1]
+    whole = seen.measured.any(axis=1) & (_ends(image, seen.measured) < _AIR * brightness(seen.image))
+    sums[~whole] = np.nan
+    near, far = (max(1, round(reach / seen.pitch_mm[0])) for reach in (_MEAN_MM, _END_MM))
+    found = np.full(len(HEIGHTS_MM), np.nan)
+    for index, row in enumerate(np.rint(rows[: len(HEIGHTS_MM)]).astype(int)):
+        around = sums[max(row - far, 0) : row + far + 1]
+        mass = sums[max(row - near, 0) : row + near + 1].mean() if 0 <= row < len(sums) else np.nan
+        if len(around) == 2 * far + 1 and around.min() > mass / 2:  # not with NaN
+            found[index] = mass
+    return found
+
+
+def mass_ratio(first: Seen, second: Seen) -> Array | None:
+    """Return the logarithm of the second view's mass over the first's at `HEIGHTS_MM`; NaN where either is unknown.
+
+    None where a view is tilted, or where too few heights are known.
+    """
+    pair = masses(first), masses(second)
+    if pair[0] is None or pair[1] is None:
+        return None
+    ratio = np.log(pair[1]) - np.log(pair[0])
+    return ratio if np.isfinite(ratio).sum() >= _LEAST_HEIGHTS else None
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """A Gaussian with some principal components, and one variance for all that is beside them.
+
+    Attributes:
+        mean: [n].
+        basis: [components, n], orthonormal.
+        variances: [components].
+        rest: the variance along all other directions.
+    """
+
+    mean: Array
+    basis: Array
+    variances: Array
+    rest: float
+
+    @classmethod
+    def of(cls, samples: Array, components: int) -> Gaussian:
+        """Fit by maximum likelihood to [samples, n]."""
+        mean = samples.mean(axis=0)
+        values, vectors = np.linalg.eigh(np.cov(samples, rowvar=False))
+        kept = min(components, len(values) - 1)
+        variances, basis = values[::-1][:kept], vectors[:, ::-1][:, :kept].T
+        return cls(mean, basis, variances, float(values[: len(values) - kept].mean()))
+
+    def whitened(self, differences: Array) -> Array:
+        """Return the inverse covariance times differences from the mean, [..., n]."""
+        along = differences @ self.basis.T
+        return (along / self.variances) @ self.basis + (differences - along @ self.basis) / self.rest
+
+    def distance(self, pictures: Array) -> Array:
+        """Return the Mahalanobis distance of [..., n], over the square root of n."""
+        differences = pictures - self.mean
+        return np.asarray(np.sqrt((differences * self.whitened(differences)).mean(axis=-1)), np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class MassLaw:
+    """How far the masses of two views of one patient are apart: a Gaussian of the logarithm of their ratio.
+
+    Attributes:
+        mean: by height.
+        covariance: [heights, heights].
+        factor_known: whether a factor common to all heights counts; it does not for an uncalibrated X-ray.
+    """
+
+    mean: Array
+    covariance: Array
+    factor_known: bool
+
+    def distance(self, ratio: Array) -> float:
+        """Return the Mahalanobis distance of [heights] with NaN, over the square root of how many are known."""
+        known = np.isfinite(ratio)
+        away = (ratio - self.mean)[known]
+        covariance = self.covariance[np.ix_(known, known)] + (0.0 if self.factor_known else _OPEN)
+        return float(np.sqrt(away @ np.linalg.solve(covariance, away) / len(away)))
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Another reading of a picture.
+
+    Attributes:
+        name: how a message calls the picture.
+        hint: what the user can do.
+        flips: the picture's axes to reverse.
+        pitch: what the pixel pitch is multiplied by.
+    """
+
+    name: str
+    hint: str
+    flips: tuple[int, ...] = ()
+    pitch: float = 1.0
+
+
+AS_IT_IS = Pose("as it is", "")
+OTHER_VIEW = Pose("of the other view", "are frontal and lateral X-ray swapped?")
+OTHER_PART = Pose("of another part of the body", "the model knows the {region}")
+POSES = (
+    Pose("mirrored", "--flip {view}=horizontal mirrors it back", flips=(1,)),
+    Pose("upside down", "--flip {view}=vertical turns it over", flips=(0,)),
+    Pose("turned by 180 degrees", "--rotate {view}=180 turns it back", flips=(0, 1)),
+    Pose("whose pixel pitch is too small", "--spacing {view}=MM says the right one", pitch=0.7),
+    Pose("whose pixel pitch is too large", "--spacing {view}=MM says the right one", pitch=1.4),
+    OTHER_VIEW,
+    OTHER_PART,
+)
+
+
+def reread(seen: Seen, pose: Pose) -> Floats:
+    """Return a view's image as a pose would show it."""
+    image, (down, across) = np.flip(seen.image, pose.flips), seen.pitch_mm
+    return resample(image, (down * pose.pitch, across * pose.pitch), image.shape, (down, across))
+
+
+def _averages(size: int) -> Array:
+    """Return the matrix that takes `size` pixels to `SIDE` means of what each covers."""
+    edges = np.linspace(0, size, SIDE + 1)
+    low, high = np.arange(size), np.arange(1, size + 1)
+    covered = np.minimum(edges[1:, None], high) - np.maximum(edges[:-1, None], low)
+    return np.asarray(np.clip(covered, 0, None) * SIDE / size, np.float64)
+
+
+def _ends(image: Floats, known: npt.NDArray[np.bool_]) -> Array:
+    """Return the larger value at the two ends of each row's measured part, the mean of two pixels."""
+    columns = np.arange(image.shape[1])
+    first = np.where(known, columns, image.shape[1]).min(axis=1).clip(0, image.shape[1] - 2)
+    last = np.where(known, columns, -1).max(axis=1).clip(1)
+    rows = np.arange(image.shape[0])
+    left = (image[rows, first] + image[rows, first + 1]) / 2
+    right = (image[rows, last] + image[rows, last - 1]) / 2
+    return np.asarray(np.maximum(left, right), np.float64)

@@ -1,0 +1,254 @@
+"""What the X-rays show and the CT does not: each X-ray less the projection of the CT that was made from it.
+
+Every run projects its CT along the X-rays' own rays, before any data-consistency step, and compares line integrals:
+
+    r = y - A z    of a calibrated X-ray y,    r = (y - b) / a - A z    of one that is not,
+
+A z the line integrals of the CT's attenuation z, a and b the least squares fit of y = a A z + b over the judged rays.
+A ray is judged where the detector measured it and it can be taken to meet the body within the grid, as for data
+consistency (`rays_within` in csrc/core). r over the attenuation of water is a length: mm of water that the CT lacks.
+
+Unexplained attenuation is where r, smoothed by a Gaussian of 2.5 mm against noise, rises to 5 mm of water or more: an
+area is what hangs together around such a peak at half of its height or above, 50 mm^2 or more. Within 10 mm of the
+edge of what is judged none is sought: where the body, the grid or the scan ends, an outline that is off by a
+millimetre makes a large residual. A ball of diameter d and attenuation m above its surroundings that is missing from
+the CT makes an area at its centre, of 3/4 of its disc, with an excess of d m / mu_water. Places are in mm at the
+isocentre, where an X-ray's pixels are as large as the body's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct import _core
+from x2ct.bundle import Bundle
+from x2ct.geometry import MU_WATER_PER_MM
+from x2ct.geometry.grid import Grid
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+SMOOTHING_MM = 2.5
+LEAST_EXCESS_MM = 5.0
+LEAST_AREA_MM2 = 50.0
+EDGE_MM = 10.0
+MOST_AREAS = 5
+_APART_MM = 10.0  # between two peaks
+
+
+@dataclass(frozen=True)
+class Area:
+    """Where an X-ray shows more attenuation than the CT.
+
+    Attributes:
+        across_mm: from the X-ray's middle to the area's centre of mass, along its rows; positive to the right.
+        down_mm: the same along its columns; positive downwards.
+        area_mm2: of the part that has at least half of the excess.
+        excess_mm: the highest excess in it, after smoothing, in mm of water.
+    """
+
+    across_mm: float
+    down_mm: float
+    area_mm2: float
+    excess_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """One X-ray less the CT's projection.
+
+    Attributes:
+        view: the X-ray's name.
+        difference: (rows, columns) float32, r as a line integral; NaN where a ray is not judged.
+        pitch_mm: row and column pitch of `difference` at the isocentre.
+        rays: the share that is judged of the rays that meet body and grid, 0 to 1.
+        fit: a and b of an X-ray that is not calibrated; None for a calibrated one.
+        areas: of unexplained attenuation, the highest excess first, `MOST_AREAS` at most.
+    """
+
+    view: str
+    difference: FloatArray
+    pitch_mm: tuple[float, float]
+    rays: float
+    fit: tuple[float, float] | None
+    areas: tuple[Area, ...]
+
+    def figures(self) -> dict[str, Any] | None:
+        """Return the report's figures: root mean square, mean, areas. None where no ray is judged."""
+        values = self.difference[np.isfinite(self.difference)].astype(np.float64)
+        if not values.size:
+            return None
+        rms, mean = math.sqrt(float(np.mean(values**2))), float(np.mean(values))
+        found: dict[str, Any] = {
+            "rms": round(rms, 6),
+            "mean": round(mean, 6),
+            "rms_mm_water": round(rms / MU_WATER_PER_MM, 3),
+            "mean_mm_water": round(mean / MU_WATER_PER_MM, 3),
+        }
+        if self.fit is not None:
+            found["fit"] = {"scale": round(self.fit[0], 6), "offset": round(self.fit[1], 6)}
+        rounded = [{key: round(value, 2) for key, value in asdict(area).items()} for area in self.areas]
+        return {**found, "unexplained": rounded}
+
+
+class Rays:
+    """The rays of a patient's X-rays that a CT is judged along, found once for all runs.
+
+    Attributes:
+        views: the X-rays on the encoder's picture.
+        judged: (rows, columns) of each, the rays that the detector measured and that meet the body within the grid.
+        shares: of each, the share of these among the rays that meet body and grid, 0 to 1.
+        pitch_mm: row and column pitch of the picture at the isocentre.
+
+    Args:
+        views: the X-rays on the encoder's picture.
+        bundle: the model.
+        grid: of the CT.
+        threads: 0 takes every processor; the result does not depend on it.
+    """
+
+    def __init__(self, views: Sequence[_core.MeasuredView], bundle: Bundle, grid: Grid, threads: int = 0) -> None:
+        self._grid, self._threads = grid, threads
+        self.pitch_mm = bundle.xray.spacing_mm
+        self.views = list(views)
+        within = _core.rays_within(grid.shape, grid.index_to_mm, self.views, threads)
+        lengths = self.project(np.ones(grid.shape, np.float32))
+        bodies = [
+            (length > 0) & (np.asarray(view[2]) > _core.AIR_INTEGRAL)
+            for length, view in zip(lengths, self.views, strict=True)
+        ]
+        self.judged: list[BoolArray] = [body & counts for body, counts in zip(bodies, within, strict=True)]
+        self.shares = [
+            float(judged.sum() / max(1, body.sum())) for judged, body in zip(self.judged, bodies, strict=True)
+        ]
+
+    def project(self, mu: npt.ArrayLike) -> list[FloatArray]:
+        """Return line integrals (rows, columns) of attenuation per mm (X, Y, Z), one image a view."""
+        rows, columns = np.shape(self.views[0][2])
+        return [
+            _core.project(mu, self._grid.index_to_mm, matrix, rows, columns, self._threads)
+            for _, matrix, *_ in self.views
+        ]
+
+
+class Reprojection:
+    """A patient's X-rays, compared with the CT that one run makes of them.
+
+    Attributes:
+        seconds: what projecting and comparing took so far.
+
+    Args:
+        rays: that the CT is judged along.
+        seconds: that finding them took, if this run had to.
+    """
+
+    def __init__(self, rays: Rays, seconds: float = 0.0) -> None:
+        self._rays, self.seconds = rays, seconds
+        self._uncorrected: list[list[FloatArray]] = []
+
+    def add(self, sample: int, mu: npt.ArrayLike) -> None:
+        """Take a sample's number and its attenuation per mm (X, Y, Z) before any data-consistency step."""
+        started = time.perf_counter()
+        self._uncorrected.append(self._rays.project(mu))
+        self.seconds += time.perf_counter() - started
+
+    def finish(self, mu: npt.ArrayLike) -> tuple[tuple[Residual, ...], tuple[Residual, ...] | None]:
+        """Compare the X-rays with the CT.
+
+        Args:
+            mu: attenuation per mm (X, Y, Z) of the CT that the run returns: of several samples, their mean.
+
+        Returns:
+            The residuals before any data-consistency step, of the samples' mean; and after, None where there was no
+            such step.
+        """
+        started = time.perf_counter()
+        last = self._residuals(self._rays.project(mu))
+        first = None
+        if self._uncorrected:
+            first = self._residuals([np.mean(images, axis=0) for images in zip(*self._uncorrected, strict=True)])
+        self.seconds += time.perf_counter() - started
+        return (last, None) if first is None else (first, last)
+
+    def _residuals(self, projections: Sequence[npt.NDArray[np.floating[Any]]]) -> tuple[Residual, ...]:
+        found = []
+        rays = self._rays
+        parts = zip(rays.views, projections, rays.judged, rays.shares, strict=True)
+        for (name, _, image, _, calibrated), projection, judged, share in parts:
+            target, fit = np.asarray(image, np.float32), None
+            judged = judged if share >= _core.FEWEST_RAYS else np.zeros_like(judged)
+            if not calibrated:
+                fit = _fit(target[judged], projection[judged])
+                judged = judged if fit else np.zeros_like(judged)
+                target = (target - fit[1]) / fit[0] if fit else target
+            difference = np.where(judged, target - projection, np.nan).astype(np.float32)
+            areas = unexplained(difference / MU_WATER_PER_MM, rays.pitch_mm)
+            found.append(Residual(name, difference, rays.pitch_mm, share, fit, areas))
+        return tuple(found)
+
+
+def unexplained(excess_mm: npt.NDArray[Any], pitch_mm: tuple[float, float]) -> tuple[Area, ...]:
+    """Return the areas of unexplained attenuation, see the module; the highest excess first.
+
+    Args:
+        excess_mm: (rows, columns) mm of water that the X-ray shows beyond the CT; NaN where nothing is known.
+        pitch_mm: row and column pitch.
+    """
+    from scipy import ndimage
+
+    known = np.isfinite(excess_mm)
+    sigmas = [SMOOTHING_MM / pitch for pitch in pitch_mm]
+    weight = ndimage.gaussian_filter(known.astype(np.float64), sigmas)
+    total = ndimage.gaussian_filter(np.where(known, excess_mm, 0.0).astype(np.float64), sigmas)
+    depth_mm = ndimage.distance_transform_edt(np.pad(known, 1), pitch_mm)[1:-1, 1:-1]
+    smooth = np.where(depth_mm > EDGE_MM, total / np.maximum(weight, 1e-12), -np.inf)
+    apart = [2 * int(_APART_MM / pitch) + 1 for pitch in pitch_mm]
+    peaks = np.argwhere((smooth >= LEAST_EXCESS_MM) & (smooth == ndimage.maximum_filter(smooth, apart)))
+    taken, found = np.zeros(known.shape, np.bool_), list[Area]()
+    middle = (np.asarray(known.shape) - 1) / 2
+    for peak in sorted(map(tuple, peaks), key=lambda place: -smooth[place]):
+        labels, _ = ndimage.label(smooth >= smooth[peak] / 2)
+        here = labels == labels[peak]
+        area_mm2 = float(here.sum() * pitch_mm[0] * pitch_mm[1])
+        if area_mm2 < LEAST_AREA_MM2 or (here & taken).any():
+            continue  # too small, or the shoulder of a higher one
+        taken |= here
+        places = np.argwhere(here)
+        down, across = (np.average(places, axis=0, weights=smooth[here]) - middle) * np.asarray(pitch_mm)
+        found.append(Area(float(across), float(down), area_mm2, float(smooth[peak])))
+        if len(found) == MOST_AREAS:
+            break
+    return tuple(found)
+
+
+def facts(before: Sequence[Residual], after: Sequence[Residual] | None) -> list[dict[str, Any]]:
+    """Return what a run's report says of each view.
+
+    Args:
+        before: of the CT before any data-consistency step.
+        after: of the CT that is written, where it is another.
+    """
+    entries = [{"view": one.view, "rays": round(one.rays, 6), "before": one.figures()} for one in before]
+    for entry, one in zip(entries, after or (), strict=False):
+        entry["after"] = one.figures()
+    return entries
+
+
+def _fit(values: FloatArray, projection: npt.NDArray[np.floating[Any]]) -> tuple[float, float] | None:
+    """Return a and b of values = a projection + b by least squares; None where the two do not go together."""
+    if values.size < 2:
+        return None
+    y, p = values.astype(np.float64), projection.astype(np.float64)
+    covariance = np.cov(p, y)
+    spread = math.sqrt(covariance[0, 0] * covariance[1, 1])
+    if not spread > 0 or covariance[0, 1] < _core.WEAKEST_CORRELATION * spread:
+        return None
+    scale = float(covariance[0, 1] / covariance[0, 0])
+    return scale, float(y.mean() - scale * p.mean())

@@ -1,0 +1,126 @@
+"""A one-step smoke of every backend, device and precision that says it can be used: does it, with a real model?
+
+For `x2ct info --check`. First a device's kernels, each beside the CPU's on the same numbers. Then the posterior mean of
+the bundled model on a small grid, which is one evaluation, from a made-up X-ray; compared with the first that ran in
+f32, for a runtime that computes something else is no use either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from x2ct import _core
+from x2ct.bundle import Bundle
+from x2ct.engine.sampler import Sampler
+from x2ct.errors import MissingRuntimeError, X2CTError
+from x2ct.geometry.grid import Grid
+from x2ct.io.ct.volume import Volume
+from x2ct.io.xray.radiograph import XRay
+
+STRIDES = 4
+"""The grid's side, in the model's strides."""
+
+BOUND_HU = {"f32": 0.5, "tf32": 2.0, "bf16": 20.0, "f16": 5.0, "int8": 20.0}
+"""Mean absolute difference to f32 of the posterior mean on the small grid."""
+
+PASSED, FAILED, UNTRIED = "passed", "failed", "not tried"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one of them did.
+
+    Attributes:
+        backend, device, precision: which; "kernel", the device and the kind of work where it is the device's own.
+        result: "passed", "failed" or "not tried".
+        text: what came out, or why not.
+        seconds: load, compilation and evaluation.
+    """
+
+    backend: str
+    device: str
+    precision: str
+    result: str
+    text: str
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as plain data."""
+        return {**vars(self), "seconds": round(self.seconds, 3)}
+
+
+def kernels(device: str) -> Iterator[Check]:
+    """Compare a device's kernels with the CPU's, one after the other.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        MissingRuntimeError: there is no such device here.
+    """
+    started = time.perf_counter()
+    for one in _core.check_device(device):
+        text = "the CPU's bits" if one["difference"] == 0 else f"{one['difference']:.2g} from the CPU's"
+        text += f", at most {one['bound']:g}" if one["bound"] else ""
+        seconds, started = time.perf_counter() - started, time.perf_counter()
+        yield Check("kernel", device, one["name"], PASSED if one["passed"] else FAILED, text, seconds)
+
+
+def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: str = "") -> Iterator[Check]:
+    """Try what claims to be usable, one after the other.
+
+    Args:
+        abilities: of `x2ct.commands.info_facts.abilities`; those that don't claim it are left out.
+        model: the bundle to try it with.
+        device: that is tried, beside a runtime of the CPU in f32 to compare with; all where it is "".
+
+    Raises:
+        InputError: the bundle can't be opened.
+    """
+    bundle = Bundle.load(model)
+    reference: Volume | None = None
+    usable = sorted((one for one in abilities if one["usable"]), key=_order)  # compared with the first, f32 on the CPU
+    kind = device.partition(":")[0]
+    for number, one in enumerate(usable):
+        if kind and one["device"] != kind and (number > 0 or one["device"] != "cpu"):
+            continue
+        if one["device"] == kind:
+            one = {**one, "device": device}
+        started = time.perf_counter()
+        name = one["backend"], one["device"], one["precision"]
+        try:
+            volume = _mean(bundle, *name)
+        except MissingRuntimeError as error:
+            # Torch runs what export made, types and 8 bits need graphs or ranges of their own: that nobody has made any
+            # is no lie about the runtime.
+            made_first = ("make it: x2ct export", "make it: x2ct build", "find them: x2ct quantize")
+            result = UNTRIED if any(command in str(error) for command in made_first) else FAILED
+            yield Check(*name, result, str(error), time.perf_counter() - started)
+            continue
+        except (X2CTError, MemoryError) as error:
+            yield Check(*name, FAILED, str(error) or type(error).__name__, time.perf_counter() - started)
+            continue
+        reference = reference or volume
+        away = float(np.mean(np.abs(volume.hu - reference.hu), dtype=np.float64))
+        result = PASSED if away <= BOUND_HU[one["precision"]] else FAILED  # NaN is not
+        text = f"{away:.3g} HU from the first" if volume is not reference else "the first"
+        yield Check(*name, result, text, time.perf_counter() - started)
+
+
+def _order(ability: Mapping[str, Any]) -> tuple[bool, bool]:
+    return ability["precision"] != "f32", ability["device"] != "cpu"
+
+
+def _mean(bundle: Bundle, backend: str, device: str, precision: str) -> Volume:
+    side = STRIDES * bundle.patch.stride
+    grid = Grid((side, side, side), bundle.grid.spacing_mm)
+    rows, columns = (np.linspace(-1, 1, size, dtype=np.float32) for size in bundle.xray.shape)
+    hump = bundle.xray.reference_p99[0] * np.clip(1 - rows[:, None] ** 2 - columns**2, 0, 1)
+    view = {bundle.geometry.views[0].name: XRay(hump.astype(np.float32), calibrated=True)}
+    sampler = Sampler(bundle, device=device, backend=backend, precision=precision, grid=grid)
+    return sampler.run(mean=True, **view).volume  # type: ignore[arg-type]

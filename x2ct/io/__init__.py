@@ -1,0 +1,1 @@
+"""Files: radiographs, CT volumes, DICOM pixel data and reports."""

@@ -1,0 +1,232 @@
+"""A CT volume as a DICOM series: a folder of CT Image Storage objects that say what they are, a synthesis.
+
+Written from DICOM PS3.3, A.3 (CT Image IOD). The same volume from the same X-rays gives the same bytes: UIDs are
+derived from the content, and no time of day goes into the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.files import atomic
+from x2ct.io.ct.voxels import LPS_TO_RAS, int16_hu
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+FloatArray = npt.NDArray[np.float64]
+
+DERIVATION = "Synthetic CT, estimated from X-ray images by a generative model. No scan of a patient, not for diagnosis"
+
+# The Patient and the General Study modules (PS3.3, C.7.1.1 and C.7.2.1), as far as a series takes them over.
+_OF_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+_OF_STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
+_SHEAR = 1e-4
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a synthesised series comes from.
+
+    Attributes:
+        xrays: the X-ray files; of those that are DICOM, the patient and study modules are copied and the images are
+            referred to.
+        model: name and checksum of the model.
+    """
+
+    xrays: tuple[Path, ...] = ()
+    model: str = ""
+
+    def headers(self) -> list[Dataset]:
+        """The headers of the X-rays that are DICOM.
+
+        Raises:
+            InputError: they are of two patients.
+        """
+        found = [header for header in map(_header, self.xrays) if header is not None]
+        patients = {(str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))) for header in found}
+        if len(patients) > 1:
+            names = " and ".join(path.name for path in self.xrays)
+            raise InputError.of(names, "PatientID", found="two patients", expected="X-rays of one patient")
+        return found
+
+
+def write_series(
+    hu: npt.NDArray[np.float32],
+    affine: FloatArray,
+    target: str | PathLike[str],
+    *,
+    description: str = "",
+    origin: Origin | None = None,
+) -> Path:
+    """Writes a folder with one file a slice, int16 HU (slope 1, intercept 0), whole or not at all.
+
+    Args:
+        hu: (x, y, z), RAS+.
+        affine: 4x4, voxel index -> world mm (RAS+), without shear.
+        target: the folder; it must not be there yet, or be empty.
+        description: the SeriesDescription.
+        origin: marks the series as synthetic and says what it was made of; None for a CT that is no synthesis.
+
+    Raises:
+        InputError: the folder can't be made, the affine has shear, or the X-rays are of two patients.
+        X2CTError: the write failed on the way.
+    """
+    folder = atomic.check_new_folder(target)
+    pixels, matrix = _image_order(int16_hu(hu), affine)
+    common, seed = _common(pixels, matrix, description, origin)
+
+    def write(part: Path) -> None:
+        part.mkdir()
+        for index, image in enumerate(pixels):
+            one = _slice(common, seed, image, matrix, index)
+            one.save_as(part / f"IM{index + 1:05d}.dcm", enforce_file_format=True)
+
+    return atomic.write_beside(folder, write)
+
+
+def _image_order(values: npt.NDArray[np.int16], affine: FloatArray) -> tuple[npt.NDArray[np.int16], FloatArray]:
+    """The volume as slices of rows and columns that grow towards the back and the left, and its 4x4 to LPS mm."""
+    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(cosines.T @ cosines - np.eye(3)).max() > _SHEAR:
+        raise InputError.of("volume", "affine", found="axes with shear", expected="orthogonal axes: DICOM has no other")
+    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
+    flip[:2, 3] = np.asarray(values.shape[:2]) - 1
+    return np.ascontiguousarray(values[::-1, ::-1].transpose(2, 1, 0)), LPS_TO_RAS @ affine @ flip
+
+
+def _common(
+    pixels: npt.NDArray[np.int16], matrix: FloatArray, description: str, origin: Origin | None
+) -> tuple[Dataset, str]:
+    """What all slices say, and what their UIDs are derived from."""
+    from pydicom import Dataset
+    from pydicom.uid import CTImageStorage
+
+    from x2ct import __version__
+
+    headers = origin.headers() if origin else []
+    first = headers[0] if headers else Dataset()
+    identity = hashlib.sha256(pixels.tobytes() + matrix.tobytes())
+    sources = [str(header.get("SOPInstanceUID", "")) for header in headers]
+    for part in (__version__, description, *sources, origin.model if origin else ""):
+        identity.update(part.encode() + b"\0")
+    seed = identity.hexdigest()
+    header = Dataset()
+    header.SOPClassUID = CTImageStorage
+    _copy(first, header, _OF_PATIENT, ("PatientName", "PatientID", "PatientBirthDate", "PatientSex"))
+    _copy(first, header, _OF_STUDY, ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"))
+    header.StudyInstanceUID = first.get("StudyInstanceUID") or _uid(seed, "study")
+    header.SeriesInstanceUID = _uid(seed, "series")
+    header.FrameOfReferenceUID = _uid(seed, "frame of reference")
+    header.SeriesNumber, header.AcquisitionNumber = None, None
+    header.PositionReferenceIndicator, header.PatientPosition = "", "HFS"
+    header.Modality, header.Manufacturer, header.ManufacturerModelName = "CT", "x2ct", "x2ct"
+    header.SoftwareVersions = f"x2ct {__version__}"
+    header.SeriesDescription = description[:64]
+    header.KVP, header.BurnedInAnnotation = None, "NO"
+    header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    if origin:
+        _mark_synthetic(header, origin, headers)
+    _describe_pixels(header, pixels, matrix)
+    return header, seed
+
+
+def _mark_synthetic(header: Dataset, origin: Origin, xrays: Sequence[Dataset]) -> None:
+    from pydicom import Dataset
+    from pydicom.sr.codedict import codes
+
+    header.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+    header.SyntheticData = "YES"
+    header.DerivationDescription = f"{DERIVATION}. Model {origin.model}" if origin.model else DERIVATION
+    header.ImageComments = "Synthetic. Research only. Not for diagnosis."
+    references = []
+    for xray in xrays:
+        if "SOPClassUID" in xray and "SOPInstanceUID" in xray:
+            reference = Dataset()
+            reference.ReferencedSOPClassUID = xray.SOPClassUID
+            reference.ReferencedSOPInstanceUID = xray.SOPInstanceUID
+            references.append(reference)
+    if references:
+        header.SourceImageSequence = references
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator = codes.DCM.ProcessingEquipment.value, "DCM"
+    code.CodeMeaning = codes.DCM.ProcessingEquipment.meaning
+    equipment = Dataset()
+    equipment.PurposeOfReferenceCodeSequence = [code]
+    equipment.Manufacturer, equipment.ManufacturerModelName = "x2ct", "x2ct"
+    equipment.SoftwareVersions = header.SoftwareVersions
+    equipment.ContributionDescription = header.DerivationDescription
+    header.ContributingEquipmentSequence = [equipment]
+
+
+def _describe_pixels(header: Dataset, pixels: npt.NDArray[np.int16], matrix: FloatArray) -> None:
+    column_mm, row_mm, slice_mm = (float(length) for length in np.linalg.norm(matrix[:3, :3], axis=0))
+    header.ImageOrientationPatient = _decimals(*(matrix[:3, 0] / column_mm), *(matrix[:3, 1] / row_mm))
+    header.PixelSpacing = _decimals(row_mm, column_mm)
+    header.SliceThickness, header.SpacingBetweenSlices = _decimals(slice_mm, slice_mm)
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.Rows, header.Columns = pixels.shape[1:]
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+    header.RescaleSlope, header.RescaleIntercept, header.RescaleType = *_decimals(1, 0), "HU"
+    header.WindowCenter, header.WindowWidth = _decimals(40, 400)
+
+
+def _slice(common: Dataset, seed: str, image: npt.NDArray[np.int16], matrix: FloatArray, index: int) -> Dataset:
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    one = Dataset(common)
+    one.SOPInstanceUID = _uid(seed, f"slice {index}")
+    one.InstanceNumber = index + 1
+    one.ImagePositionPatient = _decimals(*(matrix @ [0, 0, index, 1])[:3])
+    one.PixelData = image.astype("<i2").tobytes()
+    one.file_meta = FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
+    one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+    return one
+
+
+def _header(path: Path) -> Dataset | None:
+    """An X-ray's header, if it is DICOM."""
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except (InvalidDicomError, OSError):
+        return None
+
+
+def _copy(source: Dataset, target: Dataset, names: Sequence[str], required: Sequence[str]) -> None:
+    """Elements that are there as they are; of the others, those that must be there empty (type 2)."""
+    if "SpecificCharacterSet" in source:
+        target.SpecificCharacterSet = source.SpecificCharacterSet
+    for name in names:
+        if name in source:
+            target[name] = source[name]
+        elif name in required:
+            setattr(target, name, None)
+
+
+def _decimals(*values: float) -> list[Any]:
+    """Numbers in at most 16 characters, as a decimal string has them; 1e-10 mm is the least that is told."""
+    from pydicom.valuerep import DSfloat
+
+    return [DSfloat(round(float(value), 10), auto_format=True) for value in values]
+
+
+def _uid(seed: str, what: str) -> str:
+    from pydicom.uid import generate_uid
+
+    return generate_uid(entropy_srcs=[seed, what])

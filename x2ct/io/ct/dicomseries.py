@@ -1,0 +1,242 @@
+"""A DICOM CT series in a folder: found, checked, put in order along its normal, rescaled to HU.
+
+Error lines and notes name files, series numbers and geometry, never what identifies a person.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.io.ct.voxels import LPS_TO_RAS, Stored, damaged
+from x2ct.io.dicom_frames.frames import frame_values
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+FloatArray = npt.NDArray[np.float64]
+
+MAX_FILES = 20_000
+POSITION_MM = 0.11  # positions are often written with one decimal
+SPACING_SHARE = 0.05  # of the median gap, that a gap may differ from it
+
+_HEADER_TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "Modality",
+    "ImageType",
+    "InstanceNumber",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "ImageOrientationPatient",
+    "ImagePositionPatient",
+    "SyntheticData",
+]
+
+
+@dataclass(frozen=True)
+class _Slice:
+    path: Path
+    series: str
+    number: str
+    rows: int
+    columns: int
+    spacing: tuple[float, float]
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+    synthetic: bool
+
+
+def read_series(folder: Path) -> Stored:
+    """Reads the one CT series that a folder (with its subfolders) holds.
+
+    Args:
+        folder: files that are no DICOM images, and scouts, are passed over.
+
+    Returns:
+        HU indexed (column, row, slice).
+
+    Raises:
+        InputError: no series, several series, a missing or doubled slice, uneven gaps, slices of different shape or
+            orientation, a multi-frame or colour object, a modality other than CT, or a slice that can't be decoded.
+    """
+    slices, skipped = _scan(folder)
+    slices = _only_series(folder, slices)
+    _check_alike(folder, slices)
+    slices, step = _in_order(folder, slices)
+    first = slices[0]
+    hu = np.empty((first.columns, first.rows, len(slices)), np.float32)
+    for index, item in enumerate(slices):
+        hu[:, :, index] = _pixels(item).T
+    row_cosine, column_cosine = np.reshape(first.orientation, (2, 3))
+    affine = np.eye(4)
+    affine[:3, 0] = row_cosine * first.spacing[1]  # the column index runs along a row
+    affine[:3, 1] = column_cosine * first.spacing[0]
+    affine[:3, 2] = step
+    affine[:3, 3] = first.position
+    notes = []
+    if skipped:
+        notes.append(f"{skipped} files in the folder are no slices of the series and were passed over.")
+    normal = np.cross(row_cosine, column_cosine)
+    tilt = np.degrees(np.arccos(min(1.0, abs(float(step @ normal)) / float(np.linalg.norm(step)))))
+    if tilt > 0.5:
+        notes.append(f"Slices are stacked at {tilt:.1f} degrees to their normal (gantry tilt); the affine keeps it.")
+    return Stored(hu, LPS_TO_RAS @ affine, tuple(notes), first.synthetic)
+
+
+def _scan(folder: Path) -> tuple[list[_Slice], int]:
+    import pydicom
+
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    if len(files) > MAX_FILES:
+        raise InputError.of(folder, "folder", found=f"{len(files)} files", expected=f"at most {MAX_FILES}")
+    slices, skipped, refused = [], 0, ""
+    for path in files:
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+            scout = "LOCALIZER" in (header.get("ImageType") or ())
+            modality, rows, columns = str(header.get("Modality", "")), header.get("Rows"), header.get("Columns")
+        except Exception:  # no DICOM, or a damaged one: pydicom raises many kinds
+            skipped += 1
+            continue
+        if modality != "CT" or scout or not isinstance(rows, int) or not isinstance(columns, int):
+            skipped += 1
+            refused = modality if modality != "CT" else refused
+            continue
+        try:
+            slices.append(_slice(path, header))
+        except InputError:
+            raise
+        except Exception as error:  # pydicom converts an element when it is first touched
+            raise damaged(path, error) from error
+    if not slices:
+        found = f"{len(files)} files, none a CT slice" + (f" (but Modality {refused})" if refused else "")
+        raise InputError.of(folder, "folder", found=found, expected="the slices of one CT series")
+    return slices, skipped
+
+
+def _slice(path: Path, header: Dataset) -> _Slice:
+    for name in ("NumberOfFrames", "SamplesPerPixel"):
+        if (header.get(name) or 1) != 1:
+            raise InputError.of(path, name, found=header.get(name), expected="1: one grey slice a file")
+    return _Slice(
+        path,
+        str(header.get("SeriesInstanceUID", "")),
+        str(header.get("SeriesNumber", "")),
+        int(header.Rows),
+        int(header.Columns),
+        _pair(_numbers(path, header, "PixelSpacing", 2)),
+        _numbers(path, header, "ImageOrientationPatient", 6),
+        _numbers(path, header, "ImagePositionPatient", 3),
+        str(header.get("SyntheticData", "")) == "YES",
+    )
+
+
+def _pair(values: tuple[float, ...]) -> tuple[float, float]:
+    first, second = values
+    return first, second
+
+
+def _numbers(path: Path, header: Dataset, name: str, count: int) -> tuple[float, ...]:
+    try:
+        values = tuple(float(value) for value in header[name].value)
+    except (KeyError, TypeError, ValueError):
+        values = ()
+    if len(values) != count or not np.isfinite(values).all():
+        raise InputError.of(path, name, found="none that can be read", expected=f"{count} numbers")
+    return values
+
+
+def _only_series(folder: Path, slices: list[_Slice]) -> list[_Slice]:
+    series: dict[str, list[_Slice]] = defaultdict(list)
+    for item in slices:
+        series[item.series].append(item)
+    if len(series) > 1:
+        listed = "; ".join(
+            f"series {items[0].number or '?'} ({len(items)} slices, {items[0].path.relative_to(folder)} ...)"
+            for items in list(series.values())[:6]
+        )
+        more = f"; and {len(series) - 6} more" if len(series) > 6 else ""
+        hint = "put one series in a folder of its own"
+        raise InputError.of(folder, "folder", found=f"{len(series)} series: {listed}{more}", expected="one", hint=hint)
+    return slices
+
+
+def _check_alike(folder: Path, slices: list[_Slice]) -> None:
+    first = slices[0]
+    if len(slices) < 2:
+        raise InputError.of(folder, "folder", found="1 slice", expected="a series of 2 or more")
+    cosines = np.reshape(first.orientation, (2, 3))
+    if not np.allclose(cosines @ cosines.T, np.eye(2), atol=1e-3):
+        raise InputError.of(
+            first.path, "ImageOrientationPatient", found=first.orientation, expected="two orthogonal unit vectors"
+        )
+    for item in slices[1:]:
+        if (item.rows, item.columns) != (first.rows, first.columns):
+            found, expected = f"{item.columns} x {item.rows}", f"{first.columns} x {first.rows} as in {first.path.name}"
+            raise InputError.of(item.path, "Columns x Rows", found=found, expected=expected)
+        if not np.allclose(item.spacing, first.spacing, rtol=1e-3):
+            raise InputError.of(item.path, "PixelSpacing", found=item.spacing, expected=first.spacing)
+        if not np.allclose(item.orientation, first.orientation, atol=1e-3):
+            raise InputError.of(
+                item.path,
+                "ImageOrientationPatient",
+                found=item.orientation,
+                expected=f"{first.orientation} as in {first.path.name}",
+                hint="is a scout in the folder?",
+            )
+
+
+def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], FloatArray]:
+    """Slices by their position along the normal, and the step in LPS mm from one to the next."""
+    row_cosine, column_cosine = np.reshape(slices[0].orientation, (2, 3))
+    normal = np.cross(row_cosine, column_cosine)
+    heights = np.asarray([np.dot(item.position, normal) for item in slices])
+    order = np.argsort(heights, kind="stable")
+    slices, heights = [slices[index] for index in order], heights[order]
+    gaps = np.diff(heights)
+    if gaps.min() < 0.01:
+        index = int(gaps.argmin())
+        found = f"{slices[index].path.name} and {slices[index + 1].path.name} at the same position"
+        hint = "are two reconstructions or phases mixed?"
+        raise InputError.of(folder, "ImagePositionPatient", found=found, expected="one slice a position", hint=hint)
+    median = float(np.median(gaps))
+    if np.abs(gaps - median).max() > max(SPACING_SHARE * median, min(POSITION_MM, 0.3 * median)):
+        index = int(np.abs(gaps - median).argmax())
+        between = f"{gaps[index]:.4g} mm between {slices[index].path.name} and {slices[index + 1].path.name}"
+        hint = "a slice is missing" if gaps[index] > 1.5 * median else "the slices are unevenly spaced"
+        raise InputError.of(folder, "slice spacing", found=between, expected=f"{median:.4g} mm throughout", hint=hint)
+    step = (np.asarray(slices[-1].position) - np.asarray(slices[0].position)) / (len(slices) - 1)
+    return slices, step
+
+
+def _pixels(item: _Slice) -> npt.NDArray[np.float32]:
+    """One slice's HU, (rows, columns); the pixel padding value becomes air."""
+    import pydicom
+    from pydicom.pixels.processing import apply_rescale
+
+    try:
+        dataset = pydicom.dcmread(item.path)
+        stored = frame_values(item.path, dataset)
+        hu = np.asarray(apply_rescale(stored, dataset), np.float32)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # parsing damaged data raises many kinds; each such file is bad input
+        raise damaged(item.path, error) from error
+    if hu.shape != (item.rows, item.columns):
+        raise InputError.of(item.path, "pixel data", found=hu.shape, expected=(item.rows, item.columns))
+    padding = dataset.get("PixelPaddingValue")
+    if padding is not None:
+        hu[stored == padding] = -1024.0
+    return hu

@@ -1,0 +1,129 @@
+"""NIfTI files of CT volumes: read whole or refused, written slab by slab and the same to the byte each time."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.files import atomic
+from x2ct.io.ct.voxels import SYNTHETIC, Stored, check_shape, damaged, int16_hu
+
+if TYPE_CHECKING:
+    import nibabel as nib
+
+FloatArray = npt.NDArray[np.float64]
+
+SUFFIXES = (".nii", ".nii.gz")
+
+_OFFSET = 352  # the header, and four bytes that say that no extension follows
+_SLAB = 16  # slices that are written at a time
+_TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
+
+
+def read_nifti(source: Path) -> Stored:
+    """The values, scaled as the header says. Raises InputError."""
+    import zlib
+
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    damage = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, OverflowError)
+    try:
+        image = nib.load(source)
+    except damage as error:
+        raise damaged(source, error) from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise InputError.of(source, "file", found=type(image).__name__, expected="a NIfTI")
+    dtype = image.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise InputError.of(source, "data type", found=dtype, expected="real numbers")
+    shape = image.shape
+    if len(shape) > 3 and set(shape[3:]) == {1}:
+        shape = shape[:3]
+    check_shape(source, shape)
+    try:
+        if source.name.lower().endswith(".gz"):
+            size = math.prod(map(int, shape)) * dtype.itemsize
+            offset = min(int(image.header.get_data_offset()), _TRAILING_BYTES)
+            image = type(image).from_stream(_unzipped(source, offset + size))
+        values = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)
+    except damage as error:
+        raise damaged(source, error) from error
+    affine, notes = _nifti_affine(image)
+    described = image.header["descrip"].item().decode("latin-1")
+    return Stored(values, affine, notes, SYNTHETIC in described)
+
+
+def _unzipped(source: Path, size: int) -> io.BytesIO:
+    """A .gz file's content. Read to its end, where its checksum is: nibabel stops before it and misses damage."""
+    import gzip
+
+    with gzip.open(source) as stream:
+        return io.BytesIO(stream.read(size + _TRAILING_BYTES))
+
+
+def _nifti_affine(image: nib.Nifti1Image) -> tuple[FloatArray, tuple[str, ...]]:
+    header = image.header
+    affine = np.array(image.affine, np.float64)
+    notes = []
+    if not int(header["sform_code"]) and not int(header["qform_code"]):
+        notes.append("The header has neither sform nor qform: the patient's left was taken where x indices grow.")
+    unit, millimetres = {1: ("metres", 1000.0), 3: ("microns", 0.001)}.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
+    if unit != "mm":
+        affine[:3] *= millimetres
+        notes.append(f"The header gives lengths in {unit}; they were turned to mm.")
+    return affine, tuple(notes)
+
+
+def write_nifti(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:
+    """Writes int16 HU whose sform and qform are the affine, whole or not at all.
+
+    The same volume gives the same bytes: no time, host or file name goes into the file.
+
+    Args:
+        hu: (x, y, z), RAS+.
+        affine: 4x4, voxel index -> world mm (RAS+).
+        description: its first 79 characters go into `descrip`.
+        target: ends with .nii or .nii.gz.
+
+    Raises:
+        X2CTError: the write failed on the way, as on a full disk.
+    """
+    parts = _slabs(hu, affine, description)
+    return atomic.write_atomically(target, _gzip(parts) if target.name.lower().endswith(".gz") else parts)
+
+
+def _slabs(hu: npt.NDArray[np.float32], affine: FloatArray, description: str) -> Iterator[bytes]:
+    """The file, slab by slab: a large volume is never there a second time."""
+    import nibabel as nib
+
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape(hu.shape)
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner", strip_shears=True)
+    header["descrip"] = description.encode("ascii", "replace")[:79]
+    header["vox_offset"], header["magic"] = _OFFSET, b"n+1"
+    header["scl_slope"], header["scl_inter"] = np.nan, np.nan
+    yield header.binaryblock + bytes(_OFFSET - len(header.binaryblock))
+    for at in range(0, hu.shape[2], _SLAB):
+        yield int16_hu(hu[:, :, at : at + _SLAB]).astype("<i2").tobytes(order="F")  # x is the fastest in a NIfTI
+
+
+def _gzip(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Gzip without a time or a name in it, or the same volume would differ in its bytes from one second to the next."""
+    import zlib
+
+    packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for part in parts:
+        yield packer.compress(part)
+    yield packer.flush()

@@ -1,0 +1,239 @@
+"""A CT volume: HU on a grid with its place in the world. NIfTI, DICOM series, NRRD and MetaImage in and out.
+
+Whatever a file's axis order, the array that comes out is indexed (x, y, z) and closest to RAS+: indices grow towards
+the patient's right, front and head. An oblique affine keeps its rotation; only axes are permuted and flipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.files import atomic
+from x2ct.io.ct import itkimage, nifti
+from x2ct.io.ct.voxels import SYNTHETIC, check_affine, check_shape
+
+if TYPE_CHECKING:
+    from x2ct.io.ct.dicomexport import Origin
+
+FloatArray = npt.NDArray[np.float64]
+
+SUFFIXES = (*nifti.SUFFIXES, *itkimage.SUFFIXES)
+"""What can be read; a DICOM series is a folder."""
+FORMATS = {"nifti": nifti.SUFFIXES, "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
+"""What can be written, and the endings of its files; a DICOM series is a folder."""
+
+AIR_HU = -1000.0
+LOWEST_HU = -1024.0  # what 12-bit scanners store as air; anything below is padding
+HIGHEST_HU = 32767.0
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT volume.
+
+    Attributes:
+        hu: float32 HU, indexed (x, y, z), closest to RAS+.
+        affine: 4x4 float64, voxel index -> world mm (RAS+).
+        source: the file or folder that it was read from, or what made it.
+        original_orientation: the axis codes before the array was turned ("LPS"); "RAS" where nothing was turned.
+        description: free text; the first 79 characters go into a NIfTI's `descrip`.
+        notes: what was assumed or changed on reading, one sentence each.
+        synthetic: whether it is known to be no scan of a person; files that it is written to say so.
+
+    Raises:
+        InputError: an array that is not 3-D, or an affine that is not a finite, invertible 4x4.
+    """
+
+    hu: npt.NDArray[np.float32]
+    affine: FloatArray
+    source: str = "array"
+    original_orientation: str = "RAS"
+    description: str = ""
+    notes: tuple[str, ...] = field(default=())
+    synthetic: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hu", np.asarray(self.hu, np.float32))
+        object.__setattr__(self, "affine", np.array(self.affine, np.float64))
+        check_shape(self.source, self.hu.shape)
+        check_affine(self.source, self.affine)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along x, y and z."""
+        x, y, z = self.hu.shape
+        return x, y, z
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """The length of a voxel along x, y and z, in mm."""
+        x, y, z = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return x, y, z
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Volume:
+        """Reads a CT and turns it to RAS+.
+
+        Args:
+            path: a NIfTI file (.nii, .nii.gz), a folder that holds one DICOM series, or an .nrrd, .mha or .mhd file.
+
+        Raises:
+            InputError: the file is missing, damaged, of another kind, not 3-D, past MAX_VOXELS, or not HU.
+            MissingRuntimeError: SimpleITK is needed for the format and not installed.
+        """
+        source = Path(path)
+        name = source.name.lower()
+        if source.is_dir():
+            from x2ct.io.ct.dicomseries import read_series
+
+            stored = read_series(source)
+        elif not source.exists():
+            raise InputError.of(source, "file", found="no such file or folder", expected="a CT")
+        elif name.endswith(nifti.SUFFIXES):
+            stored = nifti.read_nifti(source)
+        elif name.endswith(itkimage.SUFFIXES):
+            stored = itkimage.read_itk(source)
+        else:
+            hint = "a DICOM series is given as its folder" if name.endswith((".dcm", ".ima")) else ""
+            expected = ", ".join(SUFFIXES) + " or a DICOM folder"
+            raise InputError.of(source, "format", found=source.suffix or "no ending", expected=expected, hint=hint)
+        check_shape(source, stored.values.shape)
+        check_affine(source, stored.affine)
+        hu, more = plausible_hu(stored.values, source)
+        hu, affine, original = to_ras(hu, stored.affine)
+        return cls(hu, affine, str(source), original, "", (*stored.notes, *more), stored.synthetic)
+
+    def save(
+        self,
+        path: str | PathLike[str],
+        *,
+        synthetic: bool = False,
+        kind: str = "auto",
+        origin: Origin | None = None,
+    ) -> Path:
+        """Writes int16 HU with their place in the world, whole or not at all. The same volume gives the same bytes.
+
+        Args:
+            path: ends as its kind of file does (see `FORMATS`); for a DICOM series, a new folder.
+            synthetic: the file must say that this is no scan of a person, though the volume does not know.
+            kind: one of `FORMATS`, or "auto" for what the ending says.
+            origin: of a synthetic DICOM series, what it was made of.
+
+        Raises:
+            InputError: a wrong ending, or a place that can't be written (see `check_writable`).
+            MissingRuntimeError: SimpleITK is needed for the format and not installed.
+            X2CTError: the write failed on the way, as on a full disk.
+        """
+        kind, synthetic = check_writable(path, kind), synthetic or self.synthetic
+        text = "; ".join(part for part in (SYNTHETIC if synthetic else "", self.description) if part)
+        if kind == "nifti":
+            return nifti.write_nifti(self.hu, self.affine, text, Path(path))
+        if kind != "dicom":
+            return itkimage.write_itk(self.hu, self.affine, text, Path(path))
+        from x2ct.io.ct import dicomexport
+
+        made_of = origin or (dicomexport.Origin() if synthetic else None)
+        return dicomexport.write_series(self.hu, self.affine, path, description=text, origin=made_of)
+
+
+def check_writable(path: str | PathLike[str], kind: str = "auto") -> str:
+    """Says, before a long run, what kind of file a volume at `path` will be, or why it can't be saved there.
+
+    Args:
+        path: the file or, for "dicom", the folder.
+        kind: one of `FORMATS`, or "auto" for what the ending says. A folder has to be asked for.
+
+    Returns:
+        One of `FORMATS`.
+
+    Raises:
+        InputError: an unknown kind, an ending that is not the kind's, or a place that can't be written.
+    """
+    if kind not in ("auto", *FORMATS):
+        raise InputError.of("--format", "value", found=kind, expected=f"auto, {', '.join(FORMATS)}")
+    if kind == "dicom":
+        atomic.check_new_folder(path)
+        return kind
+    endings = FORMATS[kind] if kind != "auto" else tuple(suffix for those in FORMATS.values() for suffix in those)
+    name = atomic.check_writable(path, endings).name.lower()
+    return next(known for known, those in FORMATS.items() if those and name.endswith(those))
+
+
+def stem_and_ending(name: str) -> tuple[str, str]:
+    """A file's name before and from the ending that says its format: "ct.nii.gz" is "ct" and ".nii.gz"."""
+    known = [suffix for those in FORMATS.values() for suffix in those if name.lower().endswith(suffix)]
+    ending = max((len(suffix) for suffix in known), default=0)
+    return name[: len(name) - ending], name[len(name) - ending :]
+
+
+def to_ras(values: npt.NDArray[np.float32], affine: FloatArray) -> tuple[npt.NDArray[np.float32], FloatArray, str]:
+    """Permutes and flips axes so that they are closest to RAS+; a rotation that is left stays in the affine.
+
+    Args:
+        values: (i, j, k) in any axis order.
+        affine: its 4x4, index -> RAS+ mm.
+
+    Returns:
+        (x, y, z) values (C-contiguous), their affine, and the original axis codes, such as "LPS".
+    """
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(affine)
+    codes = "".join(str(code) for code in orientations.ornt2axcodes(turn))
+    turned = np.ascontiguousarray(orientations.apply_orientation(values, turn))
+    return turned, affine @ orientations.inv_ornt_aff(turn, values.shape), codes
+
+
+def plausible_hu(
+    values: npt.NDArray[Any], source: str | PathLike[str]
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """Checks that values can be HU, and repairs the two faults that are common and certain.
+
+    Values below -1024 are padding outside the scanner's field of view and become -1024. Stored values whose rescale
+    intercept was lost (nothing negative, air at 0, soft tissue around 1024) are shifted by -1024. Both are noted.
+
+    Args:
+        values: real numbers of any shape.
+        source: what error lines name.
+
+    Returns:
+        float32 HU and the notes.
+
+    Raises:
+        InputError: non-finite values, a range below 50 or values past int16, none of which is HU.
+    """
+    hu = np.asarray(values, np.float32)
+    lowest, highest = float(hu.min()), float(hu.max())
+    if not np.isfinite(lowest + highest) or not np.isfinite(hu).all():
+        bad = int(np.count_nonzero(~np.isfinite(hu)))
+        raise InputError.of(source, "values", found=f"{bad} voxels NaN or infinite", expected="finite HU")
+    if highest - lowest < 50:
+        hint = "a mask, or an image scaled to 0..1?" if highest > lowest else "is the file empty?"
+        raise InputError.of(source, "values", found=f"{lowest:g} to {highest:g}", expected="HU of a CT", hint=hint)
+    if highest > HIGHEST_HU or lowest < -HIGHEST_HU - 1:
+        raise InputError.of(source, "values", found=f"{lowest:g} to {highest:g}", expected="HU that int16 can hold")
+    notes: list[str] = []
+    if lowest >= 0 and highest > 1000:
+        if _looks_unshifted(hu):
+            hu = hu - np.float32(1024)
+            notes.append("Nothing is negative and tissue lies around 1024: the rescale intercept of -1024 was added.")
+        else:
+            notes.append(f"No value is below 0 (0 HU is water): {lowest:g} to {highest:g} was taken as HU as it is.")
+    if lowest < LOWEST_HU:
+        share = np.count_nonzero(hu < LOWEST_HU) / hu.size
+        hu = np.maximum(hu, np.float32(LOWEST_HU))
+        notes.append(f"{100 * share:.2g}% of the voxels lay below -1024 HU (padding) and were set to -1024.")
+    return hu, tuple(notes)
+
+
+def _looks_unshifted(hu: npt.NDArray[np.float32]) -> bool:
+    sample = hu.reshape(-1)[:: max(1, hu.size // 1_000_000)]
+    air, tissue = np.mean(sample < 200), np.mean((sample > 850) & (sample < 1200))
+    return bool(air > 0.01 and tissue > 0.05)

@@ -1,0 +1,150 @@
+"""The written record of a run: what computed it, from what, how long it took, and what was assumed.
+
+A report holds file names, checksums and figures, never pixels and never a DICOM field that names a person.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from x2ct.errors import InputError
+from x2ct.files.atomic import write_atomically
+from x2ct.files.text import decode_json
+
+SCHEMA = 1
+NOTICE = "Research tool, not a medical device: a synthesised CT is an estimate, not for diagnosis or treatment."
+
+_REPORTED_PACKAGES = ("numpy", "openvino", "nibabel", "pydicom", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """The versions that decide a result: x2ct, Python, the platform, and the installed packages that inference uses."""
+    from x2ct import __version__
+
+    found = {"x2ct": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for package in _REPORTED_PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident size that this process has had, in bytes; 0 where the system doesn't tell."""
+    try:
+        # getrusage's figure starts from the process that started this one, however large; this one does not.
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+    except (OSError, ValueError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def sha256(path: str | PathLike[str]) -> str:
+    """Return a file's SHA-256 in hexadecimal.
+
+    Raises:
+        InputError: the file can't be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError.of(path, "file", found=error.strerror, expected="a readable file") from None
+
+
+def file_record(path: str | PathLike[str]) -> dict[str, Any]:
+    """A file by its base name, size in bytes and checksum; a folder (a DICOM series) by its files' joint checksum."""
+    path = Path(path)
+    if not path.is_dir():
+        return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    digest, size = hashlib.sha256(), 0
+    for member in sorted(item for item in path.rglob("*") if item.is_file()):
+        digest.update(bytes.fromhex(sha256(member)))
+        size += member.stat().st_size
+    return {"file": path.name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]], text: int | None = None) -> list[str]:
+    """Return the lines of a Markdown table.
+
+    Args:
+        columns: the headings.
+        rows: the cells of each row, as many as there are headings; a "|" in a cell is escaped.
+        text: number of leading columns that hold text. The figures in the columns after them are aligned right;
+            None aligns every column left.
+    """
+    text = len(columns) if text is None else text
+    heading = "".join(f" {column} |" if column else " |" for column in columns)
+    lines = [f"|{heading}", "|" + "---|" * text + "---:|" * (len(columns) - text)]
+    return lines + ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
+def to_json(report: Mapping[str, Any]) -> str:
+    """A report as indented JSON. Non-finite numbers are an error, since JSON has none (ValueError)."""
+    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(report: Mapping[str, Any], path: str | PathLike[str]) -> Path:
+    """Write a report, whole or not at all. Raises X2CTError."""
+    return write_atomically(path, to_json(report).encode())
+
+
+def read_json(path: str | PathLike[str]) -> dict[str, Any]:
+    """A JSON object out of a file.
+
+    Raises:
+        InputError: the file can't be read, or is something else.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError.of(path, "file", found=error.strerror or error, expected="a JSON object") from error
+    return decode_json(path, data, dict[str, Any])
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """A sampling run in one line."""
+    output = report["outputs"][0]["file"] if report["outputs"] else "no file"
+    shape = " x ".join(map(str, report["grid"]["shape"]))
+    spacing = " x ".join(f"{step:g}" for step in report["grid"]["spacing_mm"])
+    solver = f"{report['solver']} ({report['schedule']}), {report['evaluations']} evaluations"
+    kind = "posterior mean" if report["mean"] else f"{solver}, seed {report['seed']}"
+    where = f"{report['device']}, {report['backend']} {report['precision']['denoiser']}"
+    seconds = report["timings"]["total_s"]
+    return f"{output}: {shape} voxels of {spacing} mm; {kind}; {seconds:.1f} s on {where}"
+
+
+def intention(told: Mapping[str, Any]) -> str:
+    """What `x2ct.jobs.sample.rehearse_files` found out, a line each."""
+    left, tiles = told["estimate"], told["tiles"]
+    ready = sum(told["timings"].values())
+    lines = {
+        "model": f"{told['model']['name']} {told['model']['sha256'][:12]}",
+        "runs on": f"{told['device']}, {told['backend']} {told['runtime']}, {told['precision']['denoiser']}",
+        "X-rays": ", ".join(f"{entry['view']} {entry['file']}" for entry in told["inputs"]),
+        "CT": " x ".join(map(str, told["grid"]["shape"])) + " voxels",
+        "sampling": f"{told['solver']} ({told['schedule']}), {left['evaluations']} evaluations in all",
+        "tiles": f"{tiles['count']} of {tiles['shape']}, halo {tiles['halo']}" if tiles else "none, it fits whole",
+        "memory": f"{told['peak_memory_bytes'] / 2**30:.2f} GiB so far",
+        "time": f"about {ready + left['seconds'] + left['writing_s']:.1f} s on this machine now: {ready:.1f} s until "
+        f"the first evaluation, {left['per_evaluation_s']:.3f} s for each, {left['writing_s']:.1f} s to write",
+        "would write": ", ".join(entry["file"] for entry in told["outputs"]),
+    }
+    doubts = [f"warning: {line}" for line in told["warnings"]]
+    notes = [f"note: {line}" for line in told["assumptions"]]
+    return "\n".join([*(f"{name}: {text}" for name, text in lines.items()), *doubts, *notes])

@@ -1,0 +1,309 @@
+"""Where a DICOM radiograph was taken from, how it lies, how large its pixels are, and what its shutters hide.
+
+Sources: DICOM PS3.3, C.8.7.5 (XA positioner), C.8.11.5 (DX positioning), C.7.6.11 (display shutter), C.8.7.3 (X-ray
+collimator), 10.7.1.3 (pixel spacing calibration). Notes never repeat what identifies a person.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from x2ct.errors import InputError
+from x2ct.io.xray.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, UNKNOWN, Beam
+from x2ct.io.xray.picture import BoolImage
+from x2ct.io.xray.turn import Turn
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+SPACING_MM = (0.02, 5.0)
+SIDE_MM = (20.0, 1500.0)
+CASSETTE_ASPECT = 0.05  # by which a picture may differ from its cassette: 35 x 43 cm are 14 x 17 inches, nearly
+LEAST_EXPOSED = 0.1  # of the picture; shutters that leave less are a mistake, or in millimetres
+
+_VIEWS = {"AP": "ap", "PA": "pa", "LL": "lateral", "RL": "lateral", "LATERAL": "lateral", "LAT": "lateral"}
+_MEANINGS = {  # of ViewCodeSequence, which DX has in place of a position or beside it
+    "ANTERO-POSTERIOR": "AP",
+    "POSTERO-ANTERIOR": "PA",
+    "LEFT LATERAL": "LL",
+    "RIGHT LATERAL": "RL",
+    "LATERAL": "LATERAL",
+}
+_MOST_VERTICES = 10_000
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the header says of where the picture belongs.
+
+    Attributes:
+        spacing_mm: (row, column) of the picture as stored; on the detector where `beam` has its distances, else as if
+            in the patient; None where there is none that can be used.
+        beam: distances and angles, each as far as it is known.
+        view: "ap", "pa" or "lateral".
+        turns: what sets the picture upright.
+        notes: sentences on what was found and assumed.
+    """
+
+    spacing_mm: Pair | None
+    beam: Beam
+    view: str | None
+    turns: tuple[Turn, ...]
+    notes: tuple[str, ...]
+
+
+def place(header: Mapping[str, Any], shape: tuple[int, int]) -> Place:
+    """Reads a header (see `dicomxray.Header`) of a picture of (rows, columns)."""
+    notes: list[str] = []
+    view, angle, tilt = _looking(header, notes)
+    beam = replace(_distances(header, notes), angle_deg=angle, tilt_deg=tilt)
+    spacing, beam = _spacing(header, shape, beam, notes)
+    return Place(spacing, beam, view, _turns(header, notes), tuple(notes))
+
+
+# ---------------------------------------------------------------------------------------------- view and angles
+
+
+def _looking(header: Mapping[str, Any], notes: list[str]) -> tuple[str | None, float | None, float]:
+    """The view's name, and the source's angle and tilt where they aren't the view's own."""
+    coded = _MEANINGS.get(meaning(header.get("ViewCodeSequence")), "")
+    position = str(header.get("ViewPosition") or "").strip().upper() or coded
+    view = _VIEWS.get(position)
+    if position and view is None:
+        notes.append(f"ViewPosition {position[:16]} is neither AP, PA nor lateral and was ignored.")
+    primary, secondary = (number(header.get(f"Positioner{axis}Angle")) for axis in ("Primary", "Secondary"))
+    if primary is None or not abs(primary) <= 180:
+        # RL: the right side at the detector, the source at the left.
+        return view, (-90.0 if position == "RL" else None), 0.0
+    # The receptor's angle from in front of the patient towards the patient's left (PS3.3 C.8.7.5.1.2); it faces the
+    # source.
+    angle = 180.0 - primary
+    tilt = -(secondary or 0.0)  # the receptor towards the head, the source towards the feet
+    if abs(tilt) > TILT_DEG:
+        notes.append(f"PositionerSecondaryAngle {secondary:g} is more than {TILT_DEG:g} degrees and was ignored.")
+        tilt = 0.0
+    notes.append(f"The positioner's angles are {primary:g} and {secondary or 0:g} degrees: the source was put there.")
+    return view or _nearest_view(angle), angle, tilt
+
+
+def _nearest_view(angle_deg: float) -> str:
+    """The view that a source at this angle is closest to."""
+    sine, cosine = math.sin(math.radians(angle_deg)), math.cos(math.radians(angle_deg))
+    return "lateral" if abs(sine) > abs(cosine) else "ap" if cosine > 0 else "pa"
+
+
+# ---------------------------------------------------------------------------------------------- distances and spacing
+
+
+def _distances(header: Mapping[str, Any], notes: list[str]) -> Beam:
+    """SDD and SOD, each where it is there and possible."""
+    sdd = _within(header, "DistanceSourceToDetector", DISTANCE_MM, "mm", notes)
+    sod = _within(header, "DistanceSourceToPatient", DISTANCE_MM, "mm", notes)
+    factor = _within(header, "EstimatedRadiographicMagnificationFactor", MAGNIFICATION, "times", notes)
+    if sdd is not None and factor is not None:
+        sod = sdd / factor
+    try:
+        return Beam(sod, sdd)
+    except InputError:
+        notes.append(f"Distances of {sdd:g} mm to detector and {sod:g} mm to patient can't be, and were ignored.")
+        return UNKNOWN
+
+
+def _within(
+    header: Mapping[str, Any], name: str, limits: tuple[float, float], unit: str, notes: list[str]
+) -> float | None:
+    value = number(header.get(name))
+    if value is None or limits[0] <= value <= limits[1]:
+        return value
+    if value:  # many files fill it with 0
+        notes.append(f"{name} is {value:g} {unit}, which no radiograph has, and was ignored.")
+    return None
+
+
+def _spacing(
+    header: Mapping[str, Any], shape: tuple[int, int], beam: Beam, notes: list[str]
+) -> tuple[Pair | None, Beam]:
+    """The spacing that goes with the beam: on the detector where it knows its distances, else in the patient."""
+    found = {name: _usable(header, name, shape, notes) for name in _SPACINGS}
+    corrected = _corrected(header, found)
+    detector = found["ImagerPixelSpacing"] or (None if corrected else found["PixelSpacing"])
+    detector = detector or found["NominalScannedPixelSpacing"] or _of_cassette(header, shape, notes)
+    magnification = beam.magnification
+    if magnification is not None:
+        if detector is None and corrected is not None:
+            detector = _times(corrected, magnification)
+        if detector is not None:
+            notes.append(f"At the patient a pixel measures {1 / magnification:.3g} times what it does on the detector.")
+        return detector, beam
+    if corrected is not None:
+        notes.append("PixelSpacing is calibrated for the patient: magnification is taken out already.")
+        return corrected, beam
+    factor = number(header.get("EstimatedRadiographicMagnificationFactor"))
+    if detector is not None and factor is not None and MAGNIFICATION[0] <= factor <= MAGNIFICATION[1]:
+        notes.append(f"A magnification of {factor:g} was taken out of the pixel spacing.")
+        return _times(detector, 1 / factor), beam
+    if detector is not None:
+        name = next((name for name in _SPACINGS if found[name] == detector), "CassetteSize")
+        notes.append(f"{name} is that of the detector: magnification was not taken out.")
+    elif not any(name in header for name in _SPACINGS):
+        notes.append("The file has no pixel spacing.")
+    return detector, beam
+
+
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+
+
+def _corrected(header: Mapping[str, Any], found: Mapping[str, Pair | None]) -> Pair | None:
+    """PixelSpacing, where it is a size in the patient and not that of the detector's pixels."""
+    spacing, imager = found["PixelSpacing"], found["ImagerPixelSpacing"]
+    if spacing is None:
+        return None
+    calibrated = str(header.get("PixelSpacingCalibrationType") or "").upper() in ("GEOMETRY", "FIDUCIAL")
+    differs = imager is not None and not np.allclose(spacing, imager, rtol=1e-3)
+    return spacing if calibrated or differs else None
+
+
+def _usable(header: Mapping[str, Any], name: str, shape: tuple[int, int], notes: list[str]) -> Pair | None:
+    if name not in header:
+        return None
+    values = header.get(name)
+    pair = [number(value) for value in values] if isinstance(values, Sequence) else []
+    row, column = pair if len(pair) == 2 else (None, None)
+    if row is not None and column is not None:
+        good = all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in (row, column))
+        sides = (row * shape[0], column * shape[1])
+        if good and all(SIDE_MM[0] <= side <= SIDE_MM[1] for side in sides):
+            return row, column
+    told = "empty" if row is None or column is None else f"{row:g} x {column:g} mm, which no radiograph has,"
+    notes.append(f"{name} is {told} and was ignored.")
+    return None
+
+
+def _of_cassette(header: Mapping[str, Any], shape: tuple[int, int], notes: list[str]) -> Pair | None:
+    """The spacing by the size of the cassette that a CR reader has read, where it has the picture's aspect."""
+    said = str(header.get("CassetteSize") or "").strip().upper()
+    match = re.fullmatch(r"(\d{1,3})(CM|IN)X(\d{1,3})(CM|IN)", said)
+    if match is None:
+        return None
+    sides = sorted(float(match[at]) * (10.0 if match[at + 1] == "CM" else 25.4) for at in (1, 3))
+    short, long = (side / pixels for side, pixels in zip(sides, sorted(shape), strict=True))
+    if not (
+        abs(short / long - 1) <= CASSETTE_ASPECT and all(SPACING_MM[0] <= x <= SPACING_MM[1] for x in (short, long))
+    ):
+        return None
+    notes.append(f"CassetteSize is {said}: a pixel was taken to be {long:.3g} mm.")
+    return long, long
+
+
+def _times(pair: Pair, factor: float) -> Pair:
+    return pair[0] * factor, pair[1] * factor
+
+
+# ---------------------------------------------------------------------------------------------- how it lies
+
+# What a row must run towards, by view: column 0 is the patient's right in a frontal picture, the front in a lateral.
+_ROW_TOWARDS = {"L": 1, "R": -1, "P": 1, "A": -1}
+_COLUMN_TOWARDS = {"F": 1, "H": -1}
+
+
+def _turns(header: Mapping[str, Any], notes: list[str]) -> tuple[Turn, ...]:
+    """What brings the head to row 0 and the patient's right, or front, to column 0, by PatientOrientation."""
+    given = [str(code)[:1].upper() for code in (header.get("PatientOrientation") or [])]
+    lying = len(given) == 2 and given[0] in _COLUMN_TOWARDS and given[1] in _ROW_TOWARDS
+    if lying:
+        given = given[::-1]
+        notes.append("PatientOrientation says that the picture lies on its side: it was turned.")
+    elif len(given) != 2 or given[0] not in _ROW_TOWARDS or given[1] not in _COLUMN_TOWARDS:
+        notes.append("PatientOrientation is missing: head up and patient's right at column 0 were assumed.")
+        return ()
+    across, down = _ROW_TOWARDS[given[0]], _COLUMN_TOWARDS[given[1]]
+    if across < 0:
+        notes.append("PatientOrientation says that the picture is mirrored: left and right were swapped.")
+    if down < 0:
+        notes.append("PatientOrientation says that the head is below: top and bottom were swapped.")
+    turn = Turn(lying, down, across)
+    return (turn,) if turn else ()
+
+
+# ---------------------------------------------------------------------------------------------- shutters
+
+
+def exposed(dataset: Dataset, shape: tuple[int, int], notes: list[str]) -> BoolImage | None:
+    """(rows, columns), False where a shutter or a collimator hides the picture; None where the file has none."""
+    inside: BoolImage | None = None
+    for kind in ("Shutter", "Collimator"):
+        for form in _words(dataset.get(f"{kind}Shape")):
+            part = _FORMS[form](dataset, kind, shape) if form in _FORMS else None
+            if part is None or part.mean() < LEAST_EXPOSED:
+                notes.append(f"{kind}Shape {form[:16]} can't be read or leaves next to nothing, and was ignored.")
+            elif not part.all():
+                inside = part if inside is None else inside & part
+                notes.append(f"{kind}Shape {form}: {100 * (1 - part.mean()):.2g}% of the pixels lie outside of it.")
+    return inside
+
+
+def _words(value: Any) -> list[str]:
+    if value in (None, ""):
+        return []
+    return [str(word).strip().upper() for word in ([value] if isinstance(value, str) else value)]
+
+
+def _rectangle(dataset: Dataset, kind: str, shape: tuple[int, int]) -> BoolImage | None:
+    edges = ("UpperHorizontal", "LowerHorizontal", "LeftVertical", "RightVertical")
+    lines = [number(dataset.get(f"{kind}{edge}Edge")) for edge in edges]
+    if any(line is None for line in lines):
+        return None
+    top, bottom, left, right = (round(line) for line in lines if line is not None)
+    inside = np.zeros(shape, np.bool_)
+    inside[max(top - 1, 0) : max(bottom, 0), max(left - 1, 0) : max(right, 0)] = True  # the first pixel is 1
+    return inside
+
+
+def _circle(dataset: Dataset, kind: str, shape: tuple[int, int]) -> BoolImage | None:
+    centre = [number(value) for value in dataset.get(f"CenterOfCircular{kind}") or []]
+    radius = number(dataset.get(f"RadiusOfCircular{kind}"))
+    if len(centre) != 2 or radius is None or centre[0] is None or centre[1] is None:
+        return None
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return np.asarray((rows - centre[0] + 1) ** 2 + (columns - centre[1] + 1) ** 2 <= radius**2)
+
+
+def _polygon(dataset: Dataset, kind: str, shape: tuple[int, int]) -> BoolImage | None:
+    from PIL import Image, ImageDraw
+
+    values = [number(value) for value in dataset.get(f"VerticesOfThePolygonal{kind}") or []]
+    corners = [
+        (column - 1, row - 1)
+        for row, column in zip(values[::2], values[1::2], strict=False)
+        if row is not None and column is not None
+    ]
+    if not 3 <= len(corners) <= _MOST_VERTICES or 2 * len(corners) != len(values):
+        return None
+    canvas = Image.new("L", (shape[1], shape[0]))
+    ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
+    return np.asarray(canvas, np.bool_)
+
+
+_FORMS = {"RECTANGULAR": _rectangle, "CIRCULAR": _circle, "POLYGONAL": _polygon}
+
+
+def meaning(sequence: Any) -> str:
+    """The meaning of a code sequence's first item, upper case; coding schemes change, words hardly."""
+    return str(sequence[0].get("CodeMeaning") or "").strip().upper() if sequence else ""
+
+
+def number(value: Any) -> float | None:
+    """A finite number out of an element's value, or None."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None

@@ -1,0 +1,236 @@
+"""One DICOM radiograph (CR, DX, XA, RF): what its header says about intensity, place and view.
+
+What is display is left alone: windows and VOI LUTs shape values for eyes, and end in no unit of X-ray physics. A
+modality LUT or rescale is applied, unless PixelIntensityRelationship says of the stored values themselves that they are
+linear in X-ray intensity or logarithmic: that is all the chain needs to know. Notes never repeat what identifies a
+person.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.io.xray.dicompixels import decode, open_dicom
+from x2ct.io.xray.dicomplace import exposed, meaning, place
+from x2ct.io.xray.picture import ASSUMED, DISPUTED, TAGGED, UNTOLD, BoolImage, Picture, grey, unreadable
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+RADIOGRAPHS = ("CR", "DX", "XA", "RF", "RG")
+UNSURE = ("", "OT", "MG", "PX", "IO")  # may hold an X-ray, or one of what no model here knows
+SLICES = ("CT", "MR", "PT")
+FLUOROSCOPY = ("XA", "RF")  # shown with dense tissue dark, unlike radiographs
+COLOUR = ("PALETTE COLOR",)
+
+
+class Header(Mapping[str, Any]):
+    """A frame's elements by keyword: the dataset's own, else those of the frame's or the shared functional groups."""
+
+    def __init__(self, dataset: Dataset, index: int) -> None:
+        groups = [*(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]]
+        frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+        if index < len(frames):
+            groups.insert(0, frames[index])
+        self._sets = [dataset]
+        for group in groups:
+            self._sets += [item for element in group if element.VR == "SQ" for item in element.value[:1]]
+
+    def __getitem__(self, key: str) -> Any:
+        for dataset in self._sets:
+            if key in dataset:
+                return dataset[key].value
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({element.keyword for dataset in self._sets for element in dataset})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def read_dicom(source: Path, frame: int | None = None) -> Picture:
+    """Reads a CR, DX, XA or RF object.
+
+    Args:
+        source: the file.
+        frame: which picture of several, the first is 1.
+
+    Raises:
+        InputError: no DICOM, no image, a slice modality, several frames without a choice, colour, damage, a transfer
+            syntax that can't be decoded, or past MAX_PIXELS.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
+        dataset = open_dicom(source)
+        try:
+            return _picture(source, dataset, frame)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            # pydicom converts an element when it is first touched, so damage may speak up anywhere, in many ways.
+            raise unreadable(source, error) from error
+
+
+def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
+    _check_kind(source, dataset)
+    stored = decode(source, dataset, frame)
+    if stored.ndim == 3:
+        stored = grey(stored, source)
+    header = Header(dataset, (frame or 1) - 1)
+    relationship = str(header.get("PixelIntensityRelationship") or "").strip().upper()
+    physical = relationship in ("LIN", "LOG")
+    values = np.array(stored if physical else _after_modality_lut(stored, dataset), np.float32)
+    dense_is_high, polarity, notes, doubts = _meaning(header, relationship, _falls(dataset) and not physical)
+    white_is_high = str(header.get("PhotometricInterpretation") or "") != "MONOCHROME1"
+    if str(header.get("Modality") or "") in UNSURE:
+        doubts.append(f"Modality is {header.get('Modality') or 'missing'}: it was taken for a radiograph.")
+    found = place(header, (values.shape[0], values.shape[1]))
+    hidden = _padding(dataset, stored)
+    shown = exposed(dataset, (values.shape[0], values.shape[1]), notes)
+    if hidden is not None:
+        # Padding becomes what lets most X-rays through: air.
+        kept = values[~hidden]
+        values[hidden] = kept.min() if dense_is_high else kept.max()
+        notes.append(f"{100 * hidden.mean():.2g}% of the pixels are marked as padding and were taken as air.")
+        shown = ~hidden if shown is None else shown & ~hidden
+    if shown is not None and not shown.any():
+        raise InputError.of(source, "shutters and padding", found="no pixel left", expected="an exposed field")
+    return Picture(
+        values,
+        False,
+        dense_is_high,
+        relationship == "LIN",
+        shown,
+        found.turns,
+        found.spacing_mm,
+        found.beam,
+        found.view,
+        _body_part(header),
+        _kind(dataset),
+        (*notes, *found.notes),
+        tuple(doubts),
+        white_is_high,
+        polarity,
+        highest=_highest(dataset) if relationship == "LIN" else None,
+    )
+
+
+def _check_kind(source: Path, dataset: Dataset) -> None:
+    modality = str(dataset.get("Modality") or "")
+    if modality not in RADIOGRAPHS + UNSURE:
+        hint = "this is a slice, not an X-ray" if modality in SLICES else ""
+        raise InputError.of(source, "Modality", found=modality[:16], expected="CR, DX, XA or RF", hint=hint)
+    photometric = str(dataset.get("PhotometricInterpretation") or "")
+    if photometric in COLOUR:
+        raise InputError.of(source, "PhotometricInterpretation", found=photometric, expected="MONOCHROME1 or 2")
+
+
+def _body_part(header: Mapping[str, Any]) -> str | None:
+    said = str(header.get("BodyPartExamined") or "").strip().upper()
+    return (said or meaning(header.get("AnatomicRegionSequence")))[:16] or None
+
+
+def _kind(dataset: Dataset) -> str:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    intent = str(dataset.get("PresentationIntentType") or "").strip().lower()
+    parts = (str(dataset.get("Modality") or "")[:4], intent[:16], str(getattr(syntax, "name", "")).partition(",")[0])
+    return "DICOM " + ", ".join(part for part in parts if part)
+
+
+def _after_modality_lut(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
+    from pydicom.pixels.processing import apply_modality_lut
+
+    values: npt.NDArray[Any] = apply_modality_lut(stored, dataset)
+    return values
+
+
+def _highest(dataset: Dataset) -> int:
+    signed = int(dataset.get("PixelRepresentation") or 0)
+    return int(2 ** (int(dataset.BitsStored) - signed) - 1)
+
+
+def _falls(dataset: Dataset) -> bool:
+    """Whether the modality LUT or rescale makes low of high."""
+    tables = dataset.get("ModalityLUTSequence")
+    if tables:
+        data = np.asarray(tables[0].LUTData)
+        return bool(data.size and float(data[-1]) < float(data[0]))
+    return float(dataset.get("RescaleSlope") or 1) < 0
+
+
+def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> BoolImage | None:
+    """Where the file says that pixels are no measurement."""
+    if "PixelPaddingValue" not in dataset:
+        return None
+    low = high = _as_stored(dataset.PixelPaddingValue, stored)
+    if "PixelPaddingRangeLimit" in dataset:
+        low, high = sorted((low, _as_stored(dataset.PixelPaddingRangeLimit, stored)))
+    hidden = (stored >= low) & (stored <= high)
+    return hidden if hidden.any() and not hidden.all() else None
+
+
+def _as_stored(value: Any, stored: npt.NDArray[Any]) -> int:
+    """A padding value, which some files write unsigned beside signed pixels."""
+    number = int(value)
+    limits = np.iinfo(stored.dtype)
+    return number - (1 << limits.bits) if limits.min < 0 and number > limits.max else number
+
+
+def _meaning(header: Mapping[str, Any], relationship: str, falls: bool) -> tuple[bool, str, list[str], list[str]]:
+    """Return whether high values are dense, how far that is known, what was assumed for it, and what is doubtful.
+
+    DICOM PS3.3 C.8.11.3.1.2 (DX) and C.8.7.1 (XA): PixelIntensityRelationshipSign 1 means that lower stored values are
+    less X-ray intensity; LIN without a sign is proportional to it. Sign and relationship "do not define a
+    transformation intended to be applied to the pixel data for presentation": there, PhotometricInterpretation counts.
+    MONOCHROME1 shows its lowest value white, and radiographs are shown with dense tissue white.
+    """
+    sign = header.get("PixelIntensityRelationshipSign")
+    photometric = str(header.get("PhotometricInterpretation") or "")
+    modality = str(header.get("Modality") or "")
+    intent = str(header.get("PresentationIntentType") or "").strip().upper()
+    notes, doubts, polarity = [], [], TAGGED
+    shown_bright = photometric != "MONOCHROME1"
+    for_eyes = relationship != "LIN" and intent != "FOR PROCESSING" and modality not in FLUOROSCOPY
+    if sign in (1, -1) and not (for_eyes and photometric):
+        dense_is_high = (sign == -1) != falls
+    elif relationship == "LIN":
+        dense_is_high = False
+    else:
+        if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+            notes.append(f"PhotometricInterpretation is {photometric[:16] or 'missing'}: MONOCHROME2 was assumed.")
+            polarity = UNTOLD
+        dense_is_high = shown_bright
+        if sign in (1, -1) and dense_is_high != ((sign == -1) != falls):
+            notes.append(
+                "PixelIntensityRelationshipSign contradicts PhotometricInterpretation, which counts for display: the "
+                "picture itself had to confirm it."
+            )
+            polarity = DISPUTED
+        if modality in FLUOROSCOPY:
+            dense_is_high = not dense_is_high
+            notes.append("Fluoroscopy without a sign of its intensity: dense tissue was taken to be shown dark.")
+    if modality in FLUOROSCOPY:
+        polarity = ASSUMED
+    notes.append(_INTENSITY.get(relationship) or _INTENSITY[""])
+    if intent == "FOR PROCESSING" and relationship not in ("LIN", "LOG"):
+        doubts.append(
+            "The file is FOR PROCESSING and does not say whether its values are linear (LIN) or logarithmic (LOG) in "
+            "X-ray intensity: they were taken as they are, no log."
+        )
+    return dense_is_high, polarity, notes, doubts
+
+
+_INTENSITY = {
+    "LIN": "Values are linear in X-ray intensity (PixelIntensityRelationship LIN): their log was taken.",
+    "LOG": "Values are logarithmic in X-ray intensity (PixelIntensityRelationship LOG): no log was taken.",
+    "DISP": "Values are those for display (PixelIntensityRelationship DISP): taken as they are, no log.",
+    "": "PixelIntensityRelationship is missing: values were taken as they are, no log.",
+}

@@ -1,0 +1,376 @@
+"""One X-ray picture as a file holds it: PNG, JPEG, TIFF, NumPy, NIfTI. Sizes are checked before decoding."""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.io.xray import exif
+from x2ct.io.xray.beam import UNKNOWN, Beam
+from x2ct.io.xray.turn import Turn
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
+
+MAX_PIXELS = 100_000_000
+MIN_SIDE = 8
+_NIFTI_REST = 2 << 20  # bytes of header, extensions and rest that are read beside the pixels
+
+COLOUR_SHARE = 1e-3  # of the pixels, that may be coloured (a stamp, an annotation) in a grey picture
+COLOUR_SPREAD = 8 / 255  # between the channels, from which on a pixel is coloured: JPEG leaves less in a grey one
+
+
+STATED, TAGGED, ASSUMED, DISPUTED, UNTOLD = "stated", "tagged", "assumed", "disputed", "untold"
+
+BoolImage = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a file says about an X-ray, and what became of it so far (`x2ct.io.xray.exposure` has the stages).
+
+    Attributes:
+        values: (rows, columns) float32; first as stored, after a rescale if the file has one.
+        calibrated: whether the values are line integrals.
+        dense_is_high: whether a higher value means more attenuation.
+        white_is_high: whether viewers show a higher value brighter.
+        polarity: how far `dense_is_high` is known: STATED by the caller or the user, TAGGED by the file, ASSUMED of
+            fluoroscopy by its sign or its custom, DISPUTED where tags contradict each other, UNTOLD where there is none
+            (see `x2ct.io.xray.polarity`).
+        highest: the largest value that can be stored, which is no intensity in linear values that fall with it; None
+            for the largest one there is.
+        sure: whether somebody says that the values are line integrals, or are not; else the kind of numbers does.
+        linear: whether the values are linear in X-ray intensity, so that a log is due.
+        exposed: (rows, columns), where the detector was exposed to what came through the patient; None: everywhere, as
+            far as the file says. Shutters and padding are not.
+        turns: what brings the head to row 0 and the patient's right (a lateral's front) to column 0, in this order.
+        spacing_mm: of (rows, columns), where the file gives one that can be used: on the detector where `beam` knows
+            how far that was, else as if in the patient.
+        beam: where the X-ray was taken from, as far as the file says.
+        view: "ap", "pa" or "lateral", where the file says so.
+        body_part: what the file says that it shows, such as "CHEST".
+        kind: what the file is, in a few words.
+        notes: what was assumed or done, one sentence each.
+        warnings: what makes the picture less trustworthy, one sentence each.
+    """
+
+    values: npt.NDArray[np.float32]
+    calibrated: bool = False
+    dense_is_high: bool = True
+    linear: bool = False
+    exposed: BoolImage | None = None
+    turns: tuple[Turn, ...] = ()
+    spacing_mm: tuple[float, float] | None = None
+    beam: Beam = UNKNOWN
+    view: str | None = None
+    body_part: str | None = None
+    kind: str = "array"
+    notes: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
+    white_is_high: bool = True
+    polarity: str = UNTOLD
+    sure: bool = False
+    highest: int | None = None
+
+
+UPRIGHT = "The file does not say how the picture lies: head up, patient's right (front, in a lateral) at column 0."
+PLACED = "The header's affine says how the picture lies."
+FLAT = "The NIfTI says nothing of the patient's axes: the first axis was taken as the columns, the second as the rows."
+DENSE_KEY, DENSE_BRIGHT = "Dense tissue", "bright"
+"""What a PNG of `x2ct drr` says of itself, as a tEXt chunk; such a PNG's pHYs chunk is its pixel pitch."""
+LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are not in it."
+
+
+def check_size(source: str | Path, rows: int, columns: int) -> None:
+    """Raises InputError where a picture is too small to be an X-ray or has more than MAX_PIXELS."""
+    if rows * columns > MAX_PIXELS:
+        raise InputError.of(
+            source, "size", found=f"{columns} x {rows} pixels", expected=f"at most {MAX_PIXELS // 1_000_000} million"
+        )
+    if min(rows, columns) < MIN_SIDE:
+        raise InputError.of(
+            source, "size", found=f"{columns} x {rows} pixels", expected=f"{MIN_SIDE} or more along each side"
+        )
+
+
+def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
+    """(rows, columns) out of (rows, columns, 1 to 4) unsigned integers; a grey picture stored as RGB(A) is fine.
+
+    Raises:
+        InputError: colour, or transparency.
+    """
+    full = np.iinfo(values.dtype).max
+    channels = values.shape[2]
+    if channels in (2, 4):
+        if values[..., -1].min() < full:
+            raise InputError.of(source, "alpha channel", found="transparency", expected="an opaque picture")
+        values = values[..., :-1]
+    if values.shape[2] == 1:
+        return values[..., 0]
+    spread = values.max(axis=2).astype(np.int64) - values.min(axis=2)
+    share = float(np.mean(spread > COLOUR_SPREAD * full))
+    if share > COLOUR_SHARE:
+        found = f"colour in {100 * share:.3g}% of the pixels"
+        raise InputError.of(source, "colour", found=found, expected="a grey picture", hint="is this a photo?")
+    return values[..., 1]
+
+
+def check_frame(source: str | Path, field: str, frames: int, frame: int | None) -> int:
+    """The index of the frame that was asked for (the first is 1), or of the only one.
+
+    Raises:
+        InputError: there are several and none was chosen, or there is none of that number.
+    """
+    if frame is None and frames != 1:
+        hint = f"choose one: --frame 1 to --frame {frames}"
+        raise InputError.of(source, field, found=f"{frames} pictures", expected="one X-ray", hint=hint)
+    if frame is not None and not 1 <= frame <= frames:
+        raise InputError.of(source, "--frame", found=frame, expected=f"1 to {frames}" if frames > 1 else "1")
+    return (frame or 1) - 1
+
+
+def read_png(source: Path, frame: int | None = None) -> Picture:
+    """An 8- or 16-bit PNG: display values, not calibrated.
+
+    Raises:
+        InputError: damaged, animated, colour, bilevel, from a camera, or past MAX_PIXELS.
+    """
+    return _read_pillow(source, "PNG", frame)
+
+
+def read_jpeg(source: Path, frame: int | None = None) -> Picture:
+    """A grey JPEG: display values of 8 bits, not calibrated.
+
+    Raises:
+        InputError: damaged, colour, from a camera, or past MAX_PIXELS.
+    """
+    return _read_pillow(source, "JPEG", frame)
+
+
+def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
+    from PIL import Image, UnidentifiedImageError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit speaks below
+        try:
+            with Image.open(source, formats=[kind]) as image:
+                check_size(source, image.height, image.width)
+                if getattr(image, "n_frames", 1) != 1:
+                    raise InputError.of(source, "frames", found="an animation", expected="one picture")
+                check_frame(source, "frames", 1, frame)
+                turn = exif.turn_of(source, image)
+                if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
+                    raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
+                values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+                tagged = image.info.get(DENSE_KEY) == DENSE_BRIGHT
+                across, down = image.info.get("dpi", (0, 0)) if tagged else (0, 0)
+        except Image.DecompressionBombError as error:
+            found, expected = "a picture past every limit", "at most 100 million pixels"
+            raise InputError.of(source, "size", found=found, expected=expected) from error
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
+            raise unreadable(source, error) from error
+    if values.ndim == 3:
+        values = grey(values, source)
+    notes = (*((LOSSY,) if kind == "JPEG" else ()), *_lie_notes(turn))
+    polarity = TAGGED if tagged else UNTOLD
+    # Of other pictures the resolution is that of a screen or printer.
+    spacing = (25.4 / down, 25.4 / across) if down > 0 and across > 0 else None
+    turns = (turn,) if turn else ()
+    return Picture(
+        values.astype(np.float32), turns=turns, spacing_mm=spacing, kind=kind, notes=notes, polarity=polarity
+    )
+
+
+def _lie_notes(turn: Turn) -> tuple[str, ...]:
+    return (UPRIGHT, "Its Orientation tag asks for a turn, which was made.") if turn else (UPRIGHT,)
+
+
+def read_tiff(source: Path, frame: int | None = None) -> Picture:
+    """A TIFF's only page, or the one that `frame` says: 8 or 16 bit are display values, float ones line integrals.
+
+    Raises:
+        InputError: damaged, several pages and no frame, colour, from a camera, another kind of number, or past
+            MAX_PIXELS.
+    """
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(source) as tiff:
+            page = _tiff_page(tiff, source, frame)
+            photometric = _checked_tiff(page, source)
+            turn = exif.turn_of_page(source, page)
+            values = _tiff_values(page, source)
+    except InputError:
+        raise
+    except Exception as error:  # its decoders raise many kinds on damaged data, and none of them is our failure
+        raise unreadable(source, error) from error
+    calibrated = values.dtype.kind == "f"
+    if values.ndim == 3 and calibrated:
+        raise InputError.of(source, "shape", found=values.shape, expected="one channel of line integrals")
+    if values.ndim == 3:
+        values = grey(values, source)
+    return Picture(
+        _single(values),
+        calibrated,
+        photometric != "MINISWHITE",
+        white_is_high=photometric != "MINISWHITE",
+        turns=(turn,) if turn else (),
+        kind=f"TIFF, {values.dtype}",
+        notes=_lie_notes(turn),
+    )
+
+
+def _tiff_page(tiff: TiffFile, source: Path, frame: int | None) -> TiffPage:
+    from tifffile import TiffPage
+
+    page = tiff.pages[check_frame(source, "pages", len(tiff.pages), frame)]
+    page = page if isinstance(page, TiffPage) else page.aspage()
+    axes = [size for size in page.shape if size > 1]
+    if len(axes) > 3:
+        raise InputError.of(source, "pages", found=f"{len(axes)} axes", expected="one picture")
+    return page
+
+
+def _checked_tiff(page: TiffPage, source: Path) -> str:
+    """The photometric interpretation's name, once size and kind of number are such that decoding makes sense."""
+    check_size(source, int(page.imagelength), int(page.imagewidth))
+    name = str(getattr(page.photometric, "name", page.photometric))
+    if name not in ("MINISBLACK", "MINISWHITE", "RGB"):
+        raise InputError.of(source, "photometric interpretation", found=name, expected="grey")
+    kind = page.dtype
+    if kind is None or not (kind.kind == "f" or (kind.kind == "u" and kind.itemsize <= 2)):
+        raise InputError.of(source, "data type", found=kind, expected="8- or 16-bit unsigned, or float")
+    if int(page.imagedepth) != 1 or int(page.samplesperpixel) > 4:
+        found = f"{page.imagedepth} x {page.samplesperpixel}"
+        raise InputError.of(source, "depth x channels", found=found, expected="one grey picture")
+    return name
+
+
+def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
+    """(rows, columns) or (rows, columns, channels)."""
+    from PIL import Image
+
+    try:
+        values = page.asarray()
+    except ValueError as error:
+        # LZW and JPEG need a package that tifffile does not bring; Pillow decodes them, but inverts MINISWHITE.
+        if "imagecodecs" not in str(error) or getattr(page.photometric, "name", "") == "MINISWHITE":
+            raise
+        with Image.open(source, formats=["TIFF"]) as image:
+            values = np.asarray(image)
+        if values.dtype != page.dtype:
+            raise
+    return np.moveaxis(values, 0, -1) if values.ndim == 3 and values.shape[-1] > 4 else values
+
+
+def read_npy(source: Path, frame: int | None = None) -> Picture:
+    """A 2-D .npy: floats are line integrals, integers display values.
+
+    Raises:
+        InputError: damaged, objects (never unpickled), another kind of number, not 2-D, or past MAX_PIXELS.
+    """
+    try:
+        values = np.lib.format.open_memmap(source, mode="r") if not _holds_objects(source) else None
+    except Exception as error:  # NumPy parses the header as Python, and damage there raises many kinds
+        raise unreadable(source, error) from error
+    if values is None:
+        raise InputError.of(
+            source, "data type", found="Python objects", expected="numbers", hint="these are not loaded"
+        )
+    check_frame(source, "arrays", 1, frame)
+    return from_array(values, source)
+
+
+def read_nifti(source: Path, frame: int | None = None) -> Picture:
+    """A NIfTI of one slice: floats are line integrals, integers display values.
+
+    Where one axis of the slice runs along the patient, the affine says how the picture lies. Otherwise axes are taken
+    as ITK and nnU-Net write pictures: the first is the columns, the second the rows from the top.
+
+    Raises:
+        InputError: damaged, more than one slice, colour, another kind of number, or past MAX_PIXELS.
+    """
+    import gzip
+    import zlib
+
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    zipped = source.name.lower().endswith(".gz")
+    try:
+        header = nib.load(source)
+        if not isinstance(header, nib.Nifti1Image):
+            raise InputError.of(source, "file", found=type(header).__name__, expected="a NIfTI of one slice")
+        axes = [axis for axis, size in enumerate(header.shape) if size > 1]
+        if len(axes) != 2 or max(axes) > 2:
+            found, hint = " x ".join(map(str, header.shape)), "`x2ct drr` makes X-rays of a CT"
+            raise InputError.of(source, "shape", found=found, expected="one slice", hint=hint)
+        check_frame(source, "slices", 1, frame)
+        check_size(source, header.shape[axes[1]], header.shape[axes[0]])
+        stored = header.get_data_dtype()
+        most = math.prod(map(int, header.shape)) * stored.itemsize + _NIFTI_REST
+        with gzip.open(source) if zipped else source.open("rb") as stream:  # to the end, where the checksum of a .gz is
+            image = type(header).from_stream(io.BytesIO(stream.read(most)))
+        values = np.asanyarray(image.dataobj).reshape([header.shape[axis] for axis in axes])
+        codes = [str(nib.aff2axcodes(image.affine)[axis]) for axis in axes]
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError) as error:
+        raise unreadable(source, error) from error
+    unit = {1: 1000.0, 2: 1.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7)
+    pitch = [float(image.header.get_zooms()[axis]) * (unit or math.nan) for axis in axes]
+    placed = bool(image.header["sform_code"] or image.header["qform_code"])
+    if placed and (codes[0] in "SI") != (codes[1] in "SI"):
+        notes: tuple[str, ...] = (PLACED,)
+        for axis, code in enumerate(codes):  # rows begin at the head, columns at the patient's right or front
+            values = np.flip(values, axis) if code in "SRA" else values
+    else:
+        notes, codes = (FLAT, UPRIGHT), ["", "I"]
+    if codes[1] in ("S", "I"):
+        values, pitch = values.T, pitch[::-1]
+    picture = from_array(values, source)
+    whole = all(math.isfinite(step) and step > 0 for step in pitch)
+    notes += () if whole else ("The NIfTI states no unit of length, so that its pixel spacing is not used.",)
+    kind, spacing = f"NIfTI, {stored}", (pitch[0], pitch[1]) if whole else None
+    return replace(picture, calibrated=stored.kind == "f", kind=kind, spacing_mm=spacing, notes=notes)
+
+
+def from_array(values: npt.NDArray[Any], source: str | Path) -> Picture:
+    """A 2-D array as a picture; see `read_npy`."""
+    if values.dtype.kind not in "iuf":
+        raise InputError.of(source, "data type", found=values.dtype, expected="float line integrals or integers")
+    if values.ndim != 2:
+        found = f"{values.ndim} axes {values.shape}"
+        raise InputError.of(source, "shape", found=found, expected="2 axes (rows, columns)", hint="one view a file")
+    check_size(source, *values.shape)
+    if values.dtype.kind == "f":
+        return Picture(_single(values), calibrated=True, kind=f"array, {values.dtype}")
+    return Picture(_single(values), kind=f"array, {values.dtype}", notes=(UPRIGHT,))
+
+
+def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """A float32 copy; what float32 can't hold becomes infinite, and is refused as such where values are judged."""
+    with np.errstate(over="ignore"):
+        return np.array(values, np.float32)
+
+
+def _holds_objects(source: Path) -> bool:
+    with source.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        reader = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
+        _, _, dtype = reader(stream)
+    return bool(dtype.hasobject)
+
+
+def unreadable(source: Path, error: Exception) -> InputError:
+    """The one line for a file that claims to be of a kind and can't be decoded as such."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = lines[0].replace(str(source), "").strip(" :")[:160]
+    return InputError.of(source, "file", found=f"what can't be read ({reason})", expected="a whole picture")

@@ -1,0 +1,211 @@
+"""A manifest's studies sampled, several at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from x2ct.errors import Cancelled, InputError, X2CTError
+from x2ct.files import atomic
+from x2ct.io import report
+from x2ct.jobs.cohort.folder import SUMMARY_FILE, check_folder, clear, fingerprint, is_done, job_of
+from x2ct.jobs.cohort.studies import read_manifest
+from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
+
+if TYPE_CHECKING:
+    from x2ct.engine.sampler import Sampler
+
+Progress = Callable[[int, int, str], object]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a study.
+
+    Attributes:
+        id: its name.
+        state: "done", "kept" (from before) or "failed".
+        code: the exit code that it alone would have had.
+        seconds: what it took.
+        output: the CT's file name.
+        error: one line, where it failed.
+    """
+
+    id: str
+    state: str
+    code: int
+    seconds: float
+    output: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What a run over a manifest did."""
+
+    folder: Path
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """The studies that failed."""
+        return tuple(outcome for outcome in self.outcomes if outcome.state == "failed")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"folder": self.folder.name, "studies": [asdict(outcome) for outcome in self.outcomes]}
+
+
+def sample_cohort(
+    manifest: str | PathLike[str],
+    base: SampleJob,
+    *,
+    resume: bool = False,
+    jobs: int = 1,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Samples every study of a manifest, one model load for each of `jobs` workers.
+
+    Args:
+        manifest: see `read_manifest`.
+        base: the settings of all studies; its `output` is the folder to write ID.nii.gz (or as `format` says) and
+            ID.json, the report, of each study, and summary.csv. It has no X-rays of its own.
+        resume: leave out what is there already, from the same inputs with the same settings.
+        jobs: studies at a time; with more than one, each worker compiles the model for itself.
+        progress: called with (studies finished, of how many, the latest one's id).
+
+    Raises:
+        InputError: the manifest, the settings or the folder can't be used. What a study alone makes fail is told in its
+            `Outcome`.
+        X2CTError: the model can't be loaded, or the summary can't be written.
+        Cancelled: cancelled; what is finished stays, and `resume` goes on from there.
+    """
+    studies = read_manifest(manifest)
+    if jobs < 1:
+        raise InputError.of("--jobs", "value", found=jobs, expected="1 or more")
+    planned = {study.id: job_of(base, study) for study in studies}
+    atomic.check_outputs([path for job in planned.values() for path in job.outputs], ())
+    check_folder(base.output, planned, resume)
+    samplers = _Samplers(base, min(jobs, len(studies)))
+    run = _Run(base.output, planned, samplers, resume, progress)
+    with ThreadPoolExecutor(samplers.count) as pool:
+        running = [pool.submit(run.work, name) for name in planned]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+            for one in running:
+                if one.done():
+                    one.result()
+        finally:
+            samplers.stopped.set()
+            for one in running:
+                one.cancel()
+    return Cohort(base.output, run.outcomes())
+
+
+class _Run:
+    """The studies of one run, each worked at by one thread, and what became of them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        planned: dict[str, SampleJob],
+        samplers: _Samplers,
+        resume: bool,
+        progress: Progress | None,
+    ) -> None:
+        self._folder, self._planned, self._samplers = folder, planned, samplers
+        self._resume, self._progress = resume, progress
+        self._outcomes: dict[str, Outcome] = {}
+        self._lock = threading.Lock()
+
+    def work(self, name: str) -> None:
+        """Sample a study, unless it is done or the run was stopped."""
+        if self._samplers.stopped.is_set():
+            return
+        job = self._planned[name]
+        try:
+            outcome = self._outcome(name, job)
+        except Cancelled:
+            raise
+        except X2CTError as error:
+            outcome = Outcome(name, "failed", error.exit_code, 0.0, job.output.name, str(error))
+        self._finish(outcome)
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What is known so far, in the manifest's order."""
+        return tuple(self._outcomes[name] for name in self._planned if name in self._outcomes)
+
+    def _outcome(self, name: str, job: SampleJob) -> Outcome:
+        mark = fingerprint(self._samplers.model, job)
+        if self._resume and is_done(job, mark):
+            return Outcome(name, "kept", 0, 0.0, job.output.name)
+        clear(job)
+        return _sample(name, job, mark, self._samplers)
+
+    def _finish(self, outcome: Outcome) -> None:
+        with self._lock:
+            self._outcomes[outcome.id] = outcome
+            # After each study: a run that is killed leaves what it knew.
+            _write_summary(self._folder, self.outcomes())
+            if self._progress is not None:
+                self._progress(len(self._outcomes), len(self._planned), outcome.id)
+
+
+class _Samplers:
+    """Samplers for a number of workers, each made when it is first needed and used by one study at a time."""
+
+    def __init__(self, base: SampleJob, count: int) -> None:
+        from x2ct.bundle import Bundle
+
+        self.count = count
+        self.stopped = threading.Event()
+        self._bundle = Bundle.load(base.model)
+        self.model = self._bundle.checksum
+        threads = base.threads or (max(1, (os.cpu_count() or 1) // count) if count > 1 else 0)
+        self._base = replace(base, threads=threads)
+        self._made: queue.SimpleQueue[Sampler | None] = queue.SimpleQueue()
+        first = open_sampler(self._base, self._bundle)
+        first.compile()  # what is wrong with the model or its runtime is wrong for all studies
+        for sampler in [first] + [None] * (count - 1):
+            self._made.put(sampler)
+
+    @contextmanager
+    def one(self) -> Iterator[Sampler]:
+        """A sampler that nobody else uses."""
+        sampler = self._made.get()
+        try:
+            sampler = sampler or open_sampler(self._base, self._bundle)
+            yield sampler
+        finally:
+            self._made.put(sampler)
+
+
+def _sample(name: str, job: SampleJob, mark: str, samplers: _Samplers) -> Outcome:
+    def go_on(done: int, total: int, sigma: float) -> None:
+        if samplers.stopped.is_set():
+            raise Cancelled("cancelled")
+
+    with samplers.one() as sampler:
+        told = sample_files(replace(job, report=None), sampler=sampler, progress=go_on)
+    assert job.report is not None  # job_of names one
+    report.write_json(told | {"study": {"id": name, "fingerprint": mark}}, job.report)
+    return Outcome(name, "done", 0, float(told["timings"]["total_s"]), job.output.name)
+
+
+def _write_summary(folder: Path, outcomes: tuple[Outcome, ...]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Outcome)], lineterminator="\n")
+    writer.writeheader()
+    for outcome in outcomes:
+        writer.writerow(asdict(outcome) | {"seconds": f"{outcome.seconds:.3f}"})
+    atomic.write_atomically(folder / SUMMARY_FILE, text.getvalue().encode())

@@ -1,0 +1,99 @@
+"""The main job on the bundled pair of X-rays, beside the true CT that they were projected from: `x2ct demo`.
+
+The X-rays are written as the files that `x2ct drr` would write, so that there is something to try every command on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from x2ct.data.shards import resample_array
+from x2ct.evaluation import metrics
+from x2ct.geometry import Geometry
+from x2ct.io.ct.volume import Volume
+from x2ct.io.xray.radiograph import XRay
+from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
+from x2ct.render import drr, preview, viewer
+
+PAIR = Path(__file__).parent / "models" / "demo"
+
+Figures = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made.
+
+    Attributes:
+        files: what was written.
+        figures: of a sample and of the posterior mean against the true CT, over the whole volume.
+    """
+
+    files: tuple[Path, ...]
+    figures: Figures
+
+
+def demo(
+    folder: str | PathLike[str],
+    model: str = "chest",
+    *,
+    threads: int = 0,
+    stage: Callable[[str], None] | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Demo:
+    """Write the bundled X-rays, a sample, the posterior mean, the true CT, pictures and a page to a folder.
+
+    Args:
+        folder: made if need be; files of the same names are replaced.
+        model: a bundle's folder, or a bundled model's name.
+        threads: of the runtime; 0 leaves it to the runtime.
+        stage: called with what is being done, in a few words.
+        progress: called with (evaluations done, of how many, sigma).
+
+    Raises:
+        X2CTError: any of the family.
+    """
+    geometry = Geometry.load(PAIR / drr.GEOMETRY_FILE)
+    target = drr.check_folder(folder, geometry)
+    images = {view.name: np.load(PAIR / f"{view.name}.npy").astype(np.float32) for view in geometry.views}
+    written = drr.save(target, images, geometry)
+    job = SampleJob(
+        target / "ct.nii.gz",
+        ap=target / "ap.npy",
+        lateral=target / "lateral.npy",
+        geometry=target / drr.GEOMETRY_FILE,
+        model=model,
+        preview=target / "ct.png",
+        report=target / "ct.json",
+        threads=threads,
+    )
+    mean = replace(job, output=target / "mean.nii.gz", mean=True, preview=None, report=None)
+    sampler = open_sampler(job)
+    for each in (job, mean):
+        sample_files(each, sampler=sampler, stage=stage, progress=progress)
+    scan = Volume.load(PAIR / "truth.nii.gz")
+    truth = Volume(resample_array(scan.hu, scan.affine, sampler.grid), sampler.grid.index_to_mm)
+    made = {"one sample": Volume.load(job.output), "posterior mean": Volume.load(mean.output)}
+    xrays = {name: XRay.load(path) for name, path in job.inputs.items()}
+    drawn = (
+        truth.save(target / "truth.nii.gz"),
+        preview.save(target / "comparison.png", made["one sample"], xrays, truth=truth),
+        viewer.save(target / "ct.html", made["one sample"], xrays, name="ct", beside={"truth": truth}),
+    )
+    window = sampler.bundle.intensity.window_hu
+    figures = {name: _figures(truth, volume, window) for name, volume in made.items()}
+    return Demo((*written, *job.outputs, *mean.outputs, *drawn), figures)
+
+
+def _figures(truth: Volume, volume: Volume, window: metrics.Window) -> dict[str, float]:
+    return {
+        "PSNR dB": metrics.psnr(truth.hu, volume.hu, window),
+        "SSIM": metrics.ssim(truth.hu, volume.hu, window),
+        "MAE HU": metrics.mae_hu(truth.hu, volume.hu, window=window)["all"],
+        "bone Dice": metrics.bone_dice(truth.hu, volume.hu),
+    }

@@ -1,0 +1,398 @@
+"""Files in, files out: one function per command, each usable from Python as from the command line.
+
+Every output is checked before the long run and moved into place after it: a run that fails or is cancelled leaves no
+new file, and never half of one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from x2ct.errors import InputError
+from x2ct.files.atomic import check_outputs, check_writable, staged
+from x2ct.geometry.lineintegrals import MU_WATER_PER_MM
+from x2ct.io.xray.readoptions import ReadOptions, refuse_beams_beside
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from x2ct.bundle import Bundle
+    from x2ct.engine.plausibility import Judgement
+    from x2ct.engine.sampler import Preview, Result, Sampler
+    from x2ct.geometry import Geometry
+    from x2ct.io.ct.volume import Volume
+    from x2ct.io.xray.radiograph import XRay
+    from x2ct.render.drr import Drr
+
+AnyPath = str | PathLike[str]
+StepProgress = Callable[[int, int, float], None]
+StageProgress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """What `x2ct sample` is asked to do.
+
+    Attributes:
+        output: the CT.
+        format: what it is written as, one of `x2ct.io.ct.volume.FORMATS`, or "auto" for what its ending says.
+        ap, pa, lateral: X-ray files; at least one, and not both ap and pa.
+        geometry: a geometry file (JSON) that says where the X-rays were taken from.
+        reading: how to read an X-ray, by view, where its file doesn't say it or says it wrong.
+        model: a bundle's folder, or the name of a bundled model.
+        preview: a PNG of the CT and the X-rays.
+        preview_every: draw it also while sampling, after every so many evaluations, with the CT as it is by then.
+        report: the report as JSON.
+        samples: how many; with more than one, `output` is their mean, and beside it go NAME_std, their voxel-wise
+            standard deviation in HU, and NAME_000, NAME_001, ..., each of them.
+        shape, voxel_mm: of the CT, by default the model's own.
+        memory, halo: see `x2ct.Sampler`.
+        seed, steps, solver, schedule, mean, consistency, gamma, strict, align: see `x2ct.Sampler.run`.
+        force: sample also what `x2ct.engine.plausibility` refuses.
+        device, backend, precision, provider, provider_options, artefacts, trust, threads: see `x2ct.Sampler`.
+    """
+
+    output: Path
+    format: str = "auto"
+    ap: Path | None = None
+    pa: Path | None = None
+    lateral: Path | None = None
+    geometry: Path | None = None
+    reading: Mapping[str, ReadOptions] = field(default_factory=dict)
+    model: str = "chest"
+    preview: Path | None = None
+    preview_every: int | None = None
+    report: Path | None = None
+    seed: int = 0
+    steps: int | None = None
+    solver: str | None = None
+    schedule: str | None = None
+    mean: bool = False
+    consistency: str = "off"
+    gamma: float | None = None
+    samples: int = 1
+    shape: tuple[int, int, int] | None = None
+    voxel_mm: tuple[float, float, float] | None = None
+    memory: int | None = None
+    halo: int | None = None
+    device: str = "auto"
+    backend: str = "auto"
+    precision: str = "auto"
+    provider: str = ""
+    provider_options: tuple[tuple[str, str], ...] = ()
+    artefacts: str = ""
+    trust: bool = False
+    threads: int = 0
+    strict: bool = False
+    align: bool = False
+    force: bool = False
+
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The X-ray files by view."""
+        views = {"ap": self.ap, "pa": self.pa, "lateral": self.lateral}
+        return {name: path for name, path in views.items() if path is not None}
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The files to write, the CT first."""
+        more = (*self.each, self.spread) if self.samples > 1 else ()
+        return (self.output, *more, *(path for path in (self.preview, self.report) if path is not None))
+
+    @property
+    def spread(self) -> Path:
+        """The standard deviation of several samples."""
+        return self._beside("std")
+
+    @property
+    def each(self) -> tuple[Path, ...]:
+        """The samples themselves, where there are several."""
+        return tuple(self._beside(f"{sample:03d}") for sample in range(self.samples))
+
+    def _beside(self, what: str) -> Path:
+        from x2ct.io.ct.volume import stem_and_ending
+
+        stem, ending = stem_and_ending(self.output.name)
+        return self.output.with_name(f"{stem}_{what}{ending}")
+
+
+def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
+    """The model that a job names, or one that is loaded already, on the grid and the device that it asks for.
+
+    Raises:
+        X2CTError: any of the family.
+    """
+    from x2ct.bundle import Bundle
+    from x2ct.engine.sampler import Sampler
+    from x2ct.geometry.grid import Grid
+
+    bundle = bundle or Bundle.load(job.model)
+    return Sampler(
+        bundle,
+        device=job.device,
+        backend=job.backend,
+        precision=job.precision,
+        threads=job.threads,
+        grid=Grid(job.shape or bundle.grid.shape, job.voxel_mm or bundle.grid.spacing_mm),
+        memory=job.memory,
+        halo=job.halo,
+        provider=job.provider,
+        provider_options=dict(job.provider_options),
+        artefacts=job.artefacts,
+        trust=job.trust,
+    )
+
+
+def sample_files(
+    job: SampleJob,
+    *,
+    sampler: Sampler | None = None,
+    stage: StageProgress | None = None,
+    progress: StepProgress | None = None,
+) -> dict[str, Any]:
+    """X-ray files to a CT file; returns the report.
+
+    Args:
+        job: what to do.
+        sampler: what `open_sampler` gave for this job, or for another of the same model and device.
+        stage: told what is being done now, in a few words.
+        progress: called with (evaluations done, of how many, sigma).
+
+    Raises:
+        X2CTError: any of the family; nothing has been written.
+    """
+    say = stage or _silent
+    xrays, arguments = _arguments(job, say)
+    say("loading the model")
+    sampler = sampler or open_sampler(job)
+    judgement = _judged(job, sampler.bundle, xrays, arguments)
+    write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}", arguments["geometry"])
+
+    def first_steps(done: int, total: int, sigma: float) -> None:
+        say("sampling")
+        if progress is not None:
+            progress(done, total, sigma)
+
+    say("compiling the networks")
+    with staged(job.outputs) as place, _live_picture(job, xrays) as draw:
+
+        def keep(sample: int, ct: Volume) -> None:
+            say("writing")
+            write.ct(ct, place(job.each[sample]))
+
+        result = sampler.run(
+            **arguments,
+            each=keep if job.samples > 1 else None,
+            progress=first_steps,
+            preview=draw,
+            preview_every=job.preview_every or 1,
+        )
+        say("writing")
+        _tell(judgement, result.report)
+        return write.rest(result, xrays, place)
+
+
+def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dict[str, Any]:
+    """What `sample_files` would do and take: all but the rest of the evaluations, and nothing is left on the disk.
+
+    Returns:
+        `x2ct.Sampler.dry_run`'s, with the names of the files that would be written in `outputs`, and in `estimate`
+        also `writing_s`, the seconds to write the CTs.
+
+    Raises:
+        X2CTError: any of the family.
+    """
+    say = stage or _silent
+    xrays, arguments = _arguments(job, say)
+    say("loading the model")
+    sampler = open_sampler(job)
+    judgement = _judged(job, sampler.bundle, xrays, arguments)
+    say("trying two evaluations")
+    told = sampler.dry_run(**arguments)
+    told["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
+    _tell(judgement, told)
+    return {**told, "outputs": [{"file": path.name} for path in job.outputs]}
+
+
+def _writing_s(job: SampleJob, affine: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> float:
+    """Return the seconds that a job's CTs take to write, by one of noise in a temporary folder."""
+    import numpy as np
+
+    from x2ct.io.ct.volume import Volume
+
+    noise = np.random.default_rng(0).standard_normal(shape, np.float32) * np.float32(30)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="x2ct-") as folder:
+        _Writer(job, "", None).ct(Volume(noise, affine, synthetic=True), Path(folder) / job.output.name)
+    return (time.perf_counter() - started) * (job.samples + 2 if job.samples > 1 else 1)
+
+
+def drr_files(
+    ct: AnyPath,
+    folder: AnyPath,
+    geometry: AnyPath = "parallel",
+    views: Sequence[str | float] | None = None,
+    *,
+    centre: str = "lungs",
+    keep_couch: bool = False,
+    mu_water: float = MU_WATER_PER_MM,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drr:
+    """Project a CT file to X-ray files, placed as `x2ct prepare` and `x2ct evaluate` place it.
+
+    Args:
+        ct: what `Volume.load` reads.
+        folder: where the files go; made if it is not there. Files of the same names are replaced.
+        geometry: "parallel", "cone", or a geometry file; see `x2ct.render.drr.geometry_of`.
+        views: see `x2ct.render.drr.geometry_of`.
+        centre: see `x2ct.data.PrepareOptions`.
+        keep_couch: see `x2ct.data.PrepareOptions`.
+        mu_water: attenuation of water per mm.
+        threads: 0 takes every processor.
+        progress: called with the views done and the views in all.
+
+    Raises:
+        InputError: a CT, a geometry or a folder that can't be used, or a view that misses the CT.
+        X2CTError: the write failed on the way; each file is whole or not there.
+    """
+    from x2ct.data.prepare import PrepareOptions, read_body
+    from x2ct.render import drr
+
+    wanted = drr.geometry_of(geometry, views)
+    target = drr.check_folder(folder, wanted)
+    # As fine as `prepare` and `evaluate` keep a CT, or as the pixels need it.
+    pixel_mm = min(round(min(view.spacing_mm) / view.magnification, 6) for view in wanted.views)
+    body = read_body(ct, PrepareOptions(centre, min(PrepareOptions.finest_mm, pixel_mm), keep_couch))
+    x, y, z = (float(mm) for mm in body.origin[:3, 3])
+    placed = replace(wanted, origin_world_mm=(x, y, z))
+    images = drr.radiographs(body.hu, body.index_to_mm, placed, mu_water=mu_water, threads=threads, progress=progress)
+    return drr.Drr(drr.save(target, images, placed), placed, drr.cut_off(placed, images))
+
+
+def _judged(job: SampleJob, bundle: Bundle, xrays: Mapping[str, XRay], arguments: Mapping[str, Any]) -> Judgement:
+    """Judge the X-rays, and raise InputError where they are refused."""
+    from x2ct.engine.plausibility import judge
+
+    judgement = judge(bundle, xrays, arguments["geometry"], align=job.align)
+    judgement.check(force=job.force, strict=job.strict)
+    return judgement
+
+
+def _tell(judgement: Judgement, report: dict[str, Any]) -> None:
+    """Add a judgement to a report; its warnings are of most consequence."""
+    report["plausibility"] = judgement.facts()
+    report["warnings"] = [*judgement.warnings, *report["warnings"]]
+
+
+def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dict[str, Any]]:
+    """A job's X-rays, and what `x2ct.Sampler.run` is told of it, but for the callbacks."""
+    check_job(job)
+    say("reading the X-rays")
+    from x2ct.geometry import Geometry
+    from x2ct.io.xray.radiograph import XRay
+
+    xrays = {name: XRay.load(path, options=job.reading.get(name)) for name, path in job.inputs.items()}
+    names = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "strict", "align")
+    settings = {name: getattr(job, name) for name in names}
+    geometry = Geometry.load(job.geometry) if job.geometry else None
+    return xrays, {**xrays, "geometry": geometry, **settings}
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """A job's files, once there is something to write."""
+
+    job: SampleJob
+    model: str
+    geometry: Geometry | None
+
+    def ct(self, ct: Volume, path: Path) -> None:
+        from x2ct.io.ct.dicomexport import Origin
+
+        if self.geometry is not None:  # over the CT that the X-rays were projected from
+            ct = replace(ct, affine=self.geometry.to_world @ ct.affine)
+        ct.save(path, synthetic=True, kind=self.job.format, origin=Origin(tuple(self.job.inputs.values()), self.model))
+
+    def rest(self, result: Result, xrays: Mapping[str, XRay], place: Callable[[Path], Path]) -> dict[str, Any]:
+        """All but the single samples, to where `place` says; returns the report with the files in it."""
+        from x2ct.io import report as reports
+
+        job, report = self.job, result.report
+        report["inputs"] = [entry | reports.file_record(job.inputs[entry["view"]]) for entry in report["inputs"]]
+        if job.geometry:
+            report["geometry"] = reports.file_record(job.geometry)
+        if self.geometry is not None and self.geometry.origin_world_mm is not None:
+            report["grid"]["origin_world_mm"] = list(self.geometry.origin_world_mm)
+        self.ct(result.volume, place(job.output))
+        if result.spread is not None:
+            self.ct(result.spread, place(job.spread))
+        if job.preview:
+            from x2ct.render import preview
+
+            preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals, spread=result.spread)
+        report["outputs"] = [reports.file_record(place(path)) for path in job.outputs if path != job.report]
+        report["peak_memory_bytes"] = reports.peak_memory_bytes()
+        if job.report:
+            reports.write_json(report, place(job.report))
+        return report
+
+
+@contextmanager
+def _live_picture(job: SampleJob, xrays: Mapping[str, XRay]) -> Iterator[Preview | None]:
+    """What draws the CT as it is by then to the preview's name, whole each time; a run that fails takes it along."""
+    if job.preview is None or job.preview_every is None:
+        yield None
+        return
+    from x2ct.render import preview
+
+    target, drawn = job.preview, False
+
+    def draw(done: int, total: int, sigma: float, ct: Volume) -> None:
+        nonlocal drawn
+        preview.save(target, ct, xrays)
+        drawn = True
+
+    try:
+        yield draw
+    except BaseException:
+        if drawn:
+            target.unlink(missing_ok=True)
+        raise
+
+
+def check_job(job: SampleJob) -> None:
+    """Raise InputError for what can be known to be wrong before anything heavy is loaded."""
+    from x2ct.io.ct import volume
+
+    if not job.inputs:
+        raise InputError("X-rays: found none, expected --ap or --pa, --lateral, or a frontal view and --lateral")
+    if job.preview_every is not None and job.preview is None:
+        raise InputError.of("--preview-every", "options", found="no --preview", expected="a picture to draw")
+    refuse_beams_beside(job.geometry, job.reading)
+    if job.ap and job.pa:
+        raise InputError("X-rays: found both --ap and --pa, expected one frontal view")
+    for path in (*job.inputs.values(), *((job.geometry,) if job.geometry else ())):
+        if not path.exists():
+            raise InputError.of(path, "file", found="nothing there", expected="a file that can be read")
+    check_outputs(job.outputs, (*job.inputs.values(), *((job.geometry,) if job.geometry else ())))
+    if volume.check_writable(job.output, job.format) == "dicom":
+        from x2ct.io.ct.dicomexport import Origin
+
+        Origin(tuple(job.inputs.values())).headers()
+    if job.preview:
+        check_writable(job.preview, (".png",))
+    if job.report:
+        check_writable(job.report, (".json",))
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""

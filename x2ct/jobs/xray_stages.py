@@ -1,0 +1,203 @@
+"""One X-ray file to line integrals, every stage of `x2ct.io.xray.exposure` recorded: numbers, a picture, the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.bundle import Bundle
+from x2ct.engine.conditioning import SLOT_OF, beam_notes, doubts, refuse_warnings, view_of
+from x2ct.errors import InputError
+from x2ct.files.atomic import check_outputs, check_writable, staged
+from x2ct.geometry import Geometry
+from x2ct.io import report
+from x2ct.io.xray.exposure import Stage
+from x2ct.io.xray.picture import Picture
+from x2ct.io.xray.radiograph import FloatImage, XRay
+from x2ct.io.xray.readoptions import ReadOptions, refuse_beams_beside
+from x2ct.render.panels import Panel, page, png, window
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".npy", ".tif", ".tiff")
+HIDDEN = (0.45, 0.12, 0.12)  # what is outside of the exposed field, as red, green and blue shares
+
+_PANEL_PX = 300
+_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class XRayJob:
+    """What `x2ct xray` is asked to do.
+
+    Attributes:
+        xray: the file.
+        view: "ap", "pa" or "lateral"; None for what the file says, else "ap".
+        geometry: a geometry file that has this view.
+        reading: how to read it, by view.
+        model: whose detector and reference scale.
+        stages: a PNG with a panel for each stage.
+        output: the line integrals on the detector, .npy or .tif, float32.
+        strict: whether a warning is an error.
+    """
+
+    xray: Path
+    view: str | None = None
+    geometry: Path | None = None
+    reading: Mapping[str, ReadOptions] = field(default_factory=dict)
+    model: str = "chest"
+    stages: Path | None = None
+    output: Path | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One stage and the picture after it."""
+
+    stage: Stage
+    picture: Picture
+
+
+def xray_file(job: XRayJob) -> dict[str, Any]:
+    """Reads an X-ray as `x2ct sample` would; returns what was read, assumed and done.
+
+    Raises:
+        X2CTError: any of the family; nothing has been written.
+    """
+    refuse_beams_beside(job.geometry, job.reading)
+    outputs = [path for path in (job.output, job.stages) if path is not None]
+    check_outputs(outputs, [path for path in (job.xray, job.geometry) if path is not None])
+    if job.output:
+        check_writable(job.output, SUFFIXES)
+    if job.stages:
+        check_writable(job.stages, (".png",))
+    seen: list[Seen] = []
+
+    def watch(stage: Stage, picture: Picture) -> None:
+        seen.append(Seen(stage, picture))
+
+    geometry = Geometry.load(job.geometry) if job.geometry else None
+    xray, name = _load(job, watch)
+    bundle = Bundle.load(job.model)
+    slot = SLOT_OF[name]
+    view = view_of(name, bundle.geometry.views[slot], xray, geometry)
+    image, assumptions = xray.to_detector(
+        view, bundle.xray.reference_p99[slot], exact=geometry is not None, watch=watch
+    )
+    warnings = doubts(name, xray, bundle)
+    if job.strict:
+        refuse_warnings(warnings)
+    with staged(outputs) as place:
+        if job.output:
+            _write(place(job.output), image)
+        if job.stages:
+            place(job.stages).write_bytes(png(draw(seen, f"{xray.kind}; {name}; {_told(xray.facts())}")))
+        written = [report.file_record(place(path)) for path in outputs]
+    return {
+        "schema": report.SCHEMA,
+        "input": {**report.file_record(job.xray), "view": name, **xray.facts()},
+        "model": {"name": bundle.name, "sha256": bundle.checksum},
+        "geometry": Geometry((view,)).to_json(),
+        "stages": [_facts(before, after) for before, after in zip([None, *seen], seen, strict=False)],
+        "assumptions": [*assumptions, *beam_notes(xray, geometry)],
+        "warnings": warnings,
+        "outputs": written,
+    }
+
+
+def _load(job: XRayJob, watch: Any) -> tuple[XRay, str]:
+    """The X-ray and its view's name; what was said of no view in particular holds whatever it is."""
+    if job.view is not None or len({job.reading.get(view) for view in SLOT_OF}) == 1:
+        options = job.reading.get(job.view or "ap")
+        xray = XRay.load(job.xray, options=options, watch=watch)
+        return xray, job.view or xray.view or "ap"
+    raise InputError.of("--view", "options", found="none", expected="one, for other options name a view")
+
+
+def _facts(before: Seen | None, after: Seen) -> dict[str, Any]:
+    """A stage in numbers, and the sentences that it added."""
+    values, exposed = after.picture.values, after.picture.exposed
+    known = set(before.picture.notes) if before else set()
+    least, low, middle, high, most = (round(float(x), 6) for x in np.percentile(values, (0, 0.5, 50, 99.5, 100)))
+    return {
+        "name": after.stage.name,
+        "does": after.stage.does,
+        "shape": list(values.shape),
+        "done": before is None or not _same(before.picture, after.picture),
+        "min": least,
+        "p0.5": low,
+        "median": middle,
+        "p99.5": high,
+        "max": most,
+        "exposed": 1.0 if exposed is None else round(float(exposed.mean()), 6),
+        "notes": [note for note in after.picture.notes if note not in known],
+    }
+
+
+def _same(before: Picture, after: Picture) -> bool:
+    """Return whether a stage had nothing to do: neither values nor field changed."""
+    one, other = (
+        True if picture.exposed is None or picture.exposed.all() else picture.exposed for picture in (before, after)
+    )
+    return np.array_equal(before.values, after.values) and np.array_equal(one, other)
+
+
+def _write(path: Path, image: FloatImage) -> None:
+    if path.suffix.lower() == ".npy":
+        np.save(path, image, allow_pickle=False)
+        return
+    import tifffile
+
+    tifffile.imwrite(path, image, photometric="minisblack")
+
+
+def draw(seen: Sequence[Seen], footer: str) -> Image:
+    """A page with a panel for each stage: what it did, its range, and in red what lies outside of the exposed field."""
+    panels = [_panel(number, one) for number, one in enumerate(seen)]
+    rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
+    return page(rows, footer)
+
+
+def _panel(number: int, seen: Seen) -> Panel:
+    from PIL import Image as images
+
+    values, exposed = seen.picture.values, seen.picture.exposed
+    shown = values if exposed is None else values[exposed]
+    low, high = (float(x) for x in np.percentile(shown, (0.5, 99.5)))
+    grey = window(values, (low, high if high > low else low + 1))
+    pixels: npt.NDArray[Any] = np.repeat(grey[..., None], 3, axis=2)
+    if exposed is not None:
+        pixels[~exposed] = (pixels[~exposed] * np.asarray(HIDDEN) + 60 * np.asarray(HIDDEN)).astype(np.uint8)
+    row, column = seen.picture.spacing_mm or (1.0, 1.0)
+    sides = (values.shape[0] * row, values.shape[1] * column)
+    size = [max(1, round(_PANEL_PX * side / max(sides))) for side in sides]
+    picture = images.fromarray(pixels).resize((size[1], size[0]), images.Resampling.BOX)
+    return Panel(picture, f"{number} {seen.stage.name}: {low:.4g} to {high:.4g} (0.5% to 99.5%)")
+
+
+def summary(done: Mapping[str, Any]) -> str:
+    """What was read, in a line, and each stage in another."""
+    given = done["input"]
+    lines = [f"{given['file']}: {given['kind']}; {given['view']}; {_told(given)}"]
+    for number, stage in enumerate(done["stages"]):
+        rows, columns = stage["shape"]
+        extent = f"{columns} x {rows}, {stage['min']:.4g} to {stage['max']:.4g}"
+        lines.append(f"  {number} {stage['name']:<9}{extent}: {stage['does'] if stage['done'] else 'skipped'}")
+    return "\n".join(lines)
+
+
+def _told(facts: Mapping[str, Any]) -> str:
+    spacing = facts["spacing_mm"]
+    parts = [
+        " x ".join(f"{step:.4g}" for step in spacing) + " mm" if spacing else "no pixel spacing",
+        "line integrals" if facts["calibrated"] else "not calibrated",
+        *(part for part in (facts["body_part"], facts["beam"]) if part),
+    ]
+    return "; ".join(parts)

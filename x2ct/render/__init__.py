@@ -1,0 +1,1 @@
+"""Pictures: previews, the viewer page, projections of a CT, surfaces."""

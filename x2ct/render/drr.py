@@ -1,0 +1,214 @@
+"""Digitally reconstructed radiographs: the X-rays that a CT would have given.
+
+A CT is projected whole. Each view becomes two files: NAME.npy holds line integrals (float32, dimensionless, what
+`x2ct sample` reads as calibrated), NAME.png the same as a picture (16 bit, dense tissue bright, with its pixel pitch).
+geometry.json says where both were taken from, and where the CT lies. `x2ct.jobs.sample.drr_files` does all of it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.files import atomic
+from x2ct.geometry import MU_WATER_PER_MM, Geometry, Image, attenuation, project
+from x2ct.io.xray.radiograph import XRay
+
+GEOMETRY_FILE = "geometry.json"
+WHITE_PERCENTILE = 99.9  # of the line integrals: above it lies metal, which may be as white as it likes
+SEEN = 0.05  # a line integral above this (2.5 mm of water) has met more than air
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Drr:
+    """The result of projecting a CT to files.
+
+    Attributes:
+        files: what was written, geometry.json last.
+        geometry: the views, and where the CT lies.
+        notes: what the detectors do not show of the CT, one sentence each.
+    """
+
+    files: tuple[Path, ...]
+    geometry: Geometry
+    notes: tuple[str, ...]
+
+
+def geometry_of(geometry: str | os.PathLike[str], views: Sequence[str | float] | None = None) -> Geometry:
+    """The geometry that a word or a file stands for.
+
+    Args:
+        geometry: "parallel" or "cone" for the defaults of `Geometry`, or a geometry file.
+        views: names (ap, pa, lateral) or angles in degrees, by default ap and lateral; of a file, the names of the
+            views to take, by default all.
+
+    Raises:
+        InputError: neither of the words nor a geometry file, or a view that it does not have.
+    """
+    if geometry == "parallel":
+        return Geometry.parallel(views or ("ap", "lateral"))
+    if geometry == "cone":
+        return Geometry.cone(views or ("ap", "lateral"))
+    if isinstance(geometry, str) and not Path(geometry).suffix and not Path(geometry).exists():
+        raise InputError.of("geometry", "kind", found=geometry, expected="parallel, cone, or a geometry file")
+    loaded = Geometry.load(geometry)
+    return Geometry(tuple(loaded.view(str(name)) for name in views)) if views else loaded
+
+
+def radiographs(
+    hu: npt.ArrayLike,
+    index_to_mm: npt.ArrayLike,
+    geometry: Geometry,
+    *,
+    mu_water: float = MU_WATER_PER_MM,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> dict[str, Image]:
+    """Line integrals through a CT, by view name.
+
+    Args:
+        hu: (x, y, z) HU.
+        index_to_mm: 4x4, voxel index to patient mm.
+        geometry: the views.
+        mu_water: attenuation of water per mm.
+        threads: 0 takes every processor; the result does not depend on it.
+        progress: called with the views done and the views in all.
+
+    Returns:
+        (rows, columns) float32, dimensionless.
+
+    Raises:
+        InputError: a view in which nothing of the CT is seen, or a mu_water that is not positive.
+    """
+    if not 0 < mu_water < 10:
+        raise InputError.of("mu_water", "attenuation per mm", found=mu_water, expected="above 0 and below 10")
+    mu = attenuation(hu, mu_water)
+    images: dict[str, Image] = {}
+    for done, view in enumerate(geometry.views):
+        image = project(mu, index_to_mm, view, threads)
+        if not image.any():
+            hint = "see --centre for where the origin of patient mm lies in the CT"
+            raise InputError.of(f"view {view.name}", "rays", found="none that meets the CT", expected="some", hint=hint)
+        images[view.name] = image
+        if progress is not None:
+            progress(done + 1, len(geometry.views))
+    return images
+
+
+def cut_off(geometry: Geometry, images: Mapping[str, Image]) -> tuple[str, ...]:
+    """Return a sentence for each view at whose edges the detector cuts the CT off."""
+    notes = []
+    for view in geometry.views:
+        image = images[view.name]
+        edges = {"upper": image[0], "lower": image[-1], "left": image[:, 0], "right": image[:, -1]}
+        cut = [name for name, values in edges.items() if values.max() > SEEN]
+        if cut:
+            height, width = (n * step / view.magnification for n, step in zip(view.shape, view.spacing_mm, strict=True))
+            notes.append(
+                f"{view.name}: the detector, which shows {width:.0f} x {height:.0f} mm, cuts the CT off at its "
+                f"{' and '.join(cut)} edge; a geometry file can name a larger one"
+            )
+    return tuple(notes)
+
+
+def calibrated(geometry: Geometry, images: Sequence[Image], source: str) -> dict[str, XRay]:
+    """Line integrals on a geometry's detectors as X-rays."""
+    return {
+        view.name: XRay(image=image, calibrated=True, spacing_mm=view.spacing_mm, source=source, view=view.name)
+        for view, image in zip(geometry.views, images, strict=True)
+    }
+
+
+def calibrated_views(
+    hu: npt.ArrayLike, index_to_mm: npt.ArrayLike, geometry: Geometry, source: str, threads: int = 0
+) -> dict[str, XRay]:
+    """A person's X-rays, as the network sees a calibrated study: projected from the whole CT.
+
+    Args:
+        hu: (x, y, z) HU.
+        index_to_mm: 4x4, voxel index to patient mm.
+        geometry: the views.
+        source: whose they are, as messages name it.
+        threads: 0 takes every processor; the result does not depend on it.
+    """
+    mu = attenuation(hu)
+    images = [project(mu, index_to_mm, view, threads) for view in geometry.views]
+    return calibrated(geometry, images, source)
+
+
+def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
+    """Says, before a long run, that X-rays can't be written to a folder; an absent one may be made later.
+
+    Raises:
+        InputError: a file, a place that can't be written, or a folder that holds X-rays of views that `geometry` lacks:
+            its geometry.json would no longer name them.
+    """
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise InputError.of(target, "output", found="a file", expected="a folder")
+    # what can't hold a file can't hold a folder
+    atomic.check_writable(target / GEOMETRY_FILE if target.is_dir() else target)
+    if (target / GEOMETRY_FILE).is_file():
+        there, mine = ({view.name for view in g.views} for g in (Geometry.load(target / GEOMETRY_FILE), geometry))
+        if stale := ", ".join(sorted(there - mine)):
+            raise InputError.of(
+                target,
+                "output",
+                found=f"a {GEOMETRY_FILE} with other views ({stale})",
+                expected="a new folder, or the same views",
+            )
+    return target
+
+
+def save(folder: str | os.PathLike[str], images: Mapping[str, Image], geometry: Geometry) -> tuple[Path, ...]:
+    """Write each view's .npy and .png, then geometry.json; each file is moved into place whole.
+
+    Raises:
+        X2CTError: a write failed.
+    """
+    target = Path(folder)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError.of(target, "output", found=error.strerror, expected="a folder that can be written") from error
+    written = []
+    for name, image in images.items():
+        written.append(atomic.write_atomically(target / f"{name}.npy", _npy(image)))
+        picture = _png(display(image), geometry.view(name).spacing_mm)
+        written.append(atomic.write_atomically(target / f"{name}.png", picture))
+    geometry.save(target / GEOMETRY_FILE)
+    return (*written, target / GEOMETRY_FILE)
+
+
+def display(image: Image) -> npt.NDArray[np.uint16]:
+    """Line integrals as display values: air 0, dense bright, linear up to the 99.9th percentile, which is white."""
+    white = float(np.percentile(image, WHITE_PERCENTILE)) or float(image.max()) or 1.0
+    return np.asarray(np.rint(np.clip(image / white, 0, 1) * 65535), np.uint16)
+
+
+def _npy(image: Image) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(image, np.float32), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _png(picture: npt.NDArray[np.uint16], spacing_mm: tuple[float, float]) -> bytes:
+    import PIL.Image
+    from PIL.PngImagePlugin import PngInfo
+
+    from x2ct.io.xray.picture import DENSE_BRIGHT, DENSE_KEY
+
+    stream, told = io.BytesIO(), PngInfo()
+    told.add_text(DENSE_KEY, DENSE_BRIGHT)
+    row, column = spacing_mm
+    PIL.Image.fromarray(picture).save(stream, "PNG", pnginfo=told, dpi=(25.4 / column, 25.4 / row))
+    return stream.getvalue()

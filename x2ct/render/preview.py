@@ -1,0 +1,279 @@
+"""PNG pictures of volumes and X-rays, drawn as a radiologist expects them, with Pillow alone.
+
+Convention, written into each picture: the patient's right is on the left of coronal and axial pictures and of frontal
+X-rays, the front on the left of sagittal pictures and lateral X-rays; the head, or the front in axial ones, is up.
+A millimetre is as long in every panel of a volume, along both of its sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+from x2ct.files import atomic
+from x2ct.geometry import MU_WATER_PER_MM
+from x2ct.render.panels import Panel, Window, page, png, window
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from x2ct.engine.residual import Residual
+    from x2ct.io.ct.volume import Volume
+    from x2ct.io.xray.radiograph import XRay
+
+HuArray = npt.NDArray[np.floating[Any]]
+
+WIDE: Window = (-1000.0, 600.0)  # lungs, soft tissue and bone in one picture
+BONE: Window = (0.0, 1200.0)  # of maximum intensity projections
+DIFFERENCE: Window = (-500.0, 500.0)
+RESIDUAL_MM = 50.0  # of water, from black to the brightest red or blue
+_UNKNOWN = 70  # grey
+WARNING = "synthetic, not for diagnosis"
+CONVENTION = "R: patient's right, A: front; head up, in axial slices the front"
+PLANES = ("coronal", "sagittal", "axial")
+SUFFIXES = (".png",)
+
+_ENDS = {"coronal": "RL", "sagittal": "AP", "axial": "RL"}
+_VIEW_ENDS = {"ap": "RL", "pa": "RL", "lateral": "AP"}
+_ACROSS = {"coronal": 1, "sagittal": 0, "axial": 2}  # the axis that a plane's slices and projections run along
+_XRAY = "X-ray, "
+
+
+def preview(
+    volume: Volume,
+    xrays: Mapping[str, XRay] | None = None,
+    *,
+    synthetic: bool = True,
+    panel_px: int = 320,
+    heading: str = "",
+    residuals: Sequence[Residual] = (),
+    spread: Volume | None = None,
+) -> Image:
+    """Centre slices above, bone (maximum intensity) below, the X-rays beside them, and what they show beyond the CT.
+
+    Args:
+        volume: the CT.
+        xrays: by view name.
+        synthetic: whether the picture says that this is no scan of a person.
+        panel_px: the longest side of the volume, in pixels.
+        heading: one line above the panels.
+        residuals: of a run, see `x2ct.engine.residual`: red where an X-ray shows more attenuation than the CT, blue where
+            less, grey where the CT's grid does not hold a ray.
+        spread: the standard deviation of several samples, whose slices go below.
+
+    Returns:
+        An RGB picture.
+    """
+    spacing = volume.spacing_mm
+    slices = _slices(volume.hu, spacing, panel_px, "")
+    bone = [_projection(volume.hu, spacing, plane, panel_px) for plane in PLANES]
+    height = slices[0].image.height
+    pictures = _xray_panels(xrays or {}, height)
+    maps = _residual_panels(residuals, height)
+    rows = [[*slices, *pictures[:1], *maps[:1]], [*bone, *pictures[1:2], *maps[1:2]]]
+    if spread is not None:
+        limits = spread_window(spread.hu)
+        rows.append(_slices(spread.hu, spacing, panel_px, "standard deviation", limits))
+    colours = "; X-ray less CT: red where the X-ray shows more, blue where less, grey where unknown" if maps else ""
+    return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION + colours, heading)
+
+
+def comparison(
+    truth: Volume, synthesis: Volume, xrays: Mapping[str, XRay] | None = None, *, panel_px: int = 300
+) -> Image:
+    """Truth, synthesis and their difference in rows; three planes and the bone in columns; the X-rays at the right.
+
+    Raises:
+        InputError: the volumes' grids differ.
+    """
+    if truth.shape != synthesis.shape or not np.allclose(truth.spacing_mm, synthesis.spacing_mm, rtol=1e-3):
+        found = f"{synthesis.shape} voxels of {synthesis.spacing_mm} mm"
+        expected = f"{truth.shape} of {truth.spacing_mm} as the truth has"
+        raise InputError.of(synthesis.source, "grid", found=found, expected=expected)
+    spacing = truth.spacing_mm
+    rows = []
+    for name, volume in (("truth", truth), ("synthesis", synthesis)):
+        rows.append(
+            [*_slices(volume.hu, spacing, panel_px, name), _projection(volume.hu, spacing, "coronal", panel_px)]
+        )
+    rows.append(_differences(truth.hu, synthesis.hu, spacing, panel_px))
+    for row, picture in zip(rows, _xray_panels(xrays or {}, rows[0][0].image.height), strict=False):
+        row.append(picture)
+    return page(rows, f"{WARNING}; {CONVENTION}; difference: red where the synthesis is higher, blue where lower")
+
+
+def training_progress(
+    truth: HuArray,
+    denoised: HuArray,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    *,
+    names: tuple[str, str] = ("truth", "denoised"),
+    further: Mapping[str, HuArray] | None = None,
+    panel_px: int = 200,
+) -> Image:
+    """Truth above what the network makes of it, for a glance while it trains: centre slices and bone.
+
+    Args:
+        truth: HU (x, y, z), RAS+.
+        denoised: the same shape.
+        spacing_mm: of both.
+        names: of the two rows.
+        further: more rows by name, below them, of the same shape.
+        panel_px: the longest side of the volume, in pixels.
+    """
+    volumes = [*zip(names, (truth, denoised), strict=True), *(further or {}).items()]
+    for _, hu in volumes:
+        if hu.shape != truth.shape:
+            raise InputError.of("preview", "shape", found=hu.shape, expected=truth.shape)
+    rows = [
+        [*_slices(hu, spacing_mm, panel_px, name), _projection(hu, spacing_mm, "coronal", panel_px)]
+        for name, hu in volumes
+    ]
+    return page(rows, f"{WARNING}; {CONVENTION}")
+
+
+def save(
+    path: str | PathLike[str],
+    volume: Volume,
+    xrays: Mapping[str, XRay] | None = None,
+    *,
+    truth: Volume | None = None,
+    synthetic: bool = True,
+    residuals: Sequence[Residual] = (),
+    spread: Volume | None = None,
+) -> Path:
+    """Writes `preview`, or with a truth `comparison`, as a PNG.
+
+    Raises:
+        InputError: a path that doesn't end with .png or can't be written; grids that differ.
+        X2CTError: the write failed on the way.
+    """
+    target = atomic.check_writable(path, SUFFIXES)
+    if truth is not None:
+        picture = comparison(truth, volume, xrays)
+    else:
+        picture = preview(volume, xrays, synthetic=synthetic, residuals=residuals, spread=spread)
+    return atomic.write_atomically(target, png(picture))
+
+
+def plane_of(hu: HuArray, plane: str) -> HuArray:
+    """The centre slice of a RAS+ volume as it is looked at: (rows, columns), see the module's convention.
+
+    Args:
+        hu: (x, y, z).
+        plane: "coronal", "sagittal" or "axial".
+    """
+    axis = _ACROSS[plane]
+    return facing(np.take(hu, hu.shape[axis] // 2, axis))
+
+
+def facing(slab: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(first, second) axes in RAS+ order, turned so that the second runs up and the first to the left."""
+    return slab.T[::-1, ::-1]
+
+
+def is_spread(hu: HuArray) -> bool:
+    """Whether a volume is a standard deviation, in which nothing is negative, and not a CT, which has air."""
+    return float(hu.min()) >= 0
+
+
+def spread_window(hu: HuArray) -> Window:
+    """The window of a standard deviation: from 0 to the 99.5th percentile, rounded up to 10 HU."""
+    return 0.0, max(10.0, float(np.ceil(np.percentile(hu, 99.5) / 10) * 10))
+
+
+def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str, limits: Window = WIDE) -> list[Panel]:
+    lead = f"{name}: " if name else ""
+    text = f"{limits[0]:g} to {limits[1]:g} HU"
+    return [
+        Panel(
+            _scaled(window(plane_of(hu, plane), limits), hu.shape, spacing, plane, panel_px),
+            f"{lead}{plane}" + (f", {text}" if plane == "coronal" else ""),
+            _ENDS[plane],
+        )
+        for plane in PLANES
+    ]
+
+
+def _projection(hu: HuArray, spacing: Sequence[float], plane: str, panel_px: int) -> Panel:
+    brightest = facing(hu.max(axis=_ACROSS[plane]))
+    title = "bone (MIP)" + (f", {BONE[0]:g} to {BONE[1]:g} HU" if plane == "coronal" else "")
+    return Panel(_scaled(window(brightest, BONE), hu.shape, spacing, plane, panel_px), title, _ENDS[plane])
+
+
+def _differences(truth: HuArray, synthesis: HuArray, spacing: Sequence[float], panel_px: int) -> list[Panel]:
+    panels = []
+    for plane in PLANES:
+        error = plane_of(synthesis, plane).astype(np.float32) - plane_of(truth, plane)
+        image = _scaled(diverging(error), truth.shape, spacing, plane, panel_px)
+        title = "difference" + (f", {DIFFERENCE[0]:g} to {DIFFERENCE[1]:g} HU" if plane == "coronal" else "")
+        panels.append(Panel(image, title, _ENDS[plane]))
+    bone = facing(synthesis.max(axis=1).astype(np.float32) - truth.max(axis=1))
+    panels.append(Panel(_scaled(diverging(bone), truth.shape, spacing, "coronal", panel_px), "bone (MIP)", "RL"))
+    return panels
+
+
+def diverging(error: npt.NDArray[Any], most: float = DIFFERENCE[1]) -> npt.NDArray[np.uint8]:
+    """Black where nothing differs, towards red above and blue below, white-hot at `most` and beyond."""
+    level = np.clip(error / most, -1, 1)
+    above, below = np.maximum(level, 0), np.maximum(-level, 0)
+    red, blue = np.minimum(1, 1.6 * above), np.minimum(1, 1.6 * below)
+    green = 0.45 * above + 0.55 * below
+    colour = np.stack([red + 0.3 * below, green, blue + 0.2 * above], -1)
+    return np.asarray(np.rint(colour.clip(0, 1) * 255), np.uint8)
+
+
+def _scaled(
+    pixels: npt.NDArray[np.uint8], shape: Sequence[int], spacing: Sequence[float], plane: str, panel_px: int
+) -> Image:
+    from PIL import Image as images
+
+    sides = [size * step for size, step in zip(shape, spacing, strict=True)]
+    across = _ACROSS[plane]
+    width, height = (side for axis, side in enumerate(sides) if axis != across)
+    scale = panel_px / max(sides)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return images.fromarray(np.ascontiguousarray(pixels)).resize(size, images.Resampling.BICUBIC).convert("RGB")
+
+
+def xray_pictures(xrays: Mapping[str, XRay], height_px: int = 340) -> dict[str, Image]:
+    """The X-rays in grey between their 0.5th and 99.5th percentile, `height_px` high, in their own aspect."""
+    return {panel.title.removeprefix(_XRAY): panel.image for panel in _xray_panels(xrays, height_px)}
+
+
+def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
+    from PIL import Image as images
+
+    panels = []
+    for name, xray in xrays.items():
+        low, high = np.percentile(xray.image, (0.5, 99.5))
+        pixels = window(xray.image, (float(low), float(high) if high > low else float(low) + 1))
+        row, column = xray.spacing_mm or (1.0, 1.0)
+        rows, columns = xray.image.shape
+        width = min(2 * height, max(1, round(height * columns * column / (rows * row))))
+        picture = images.fromarray(pixels).resize((width, height), images.Resampling.LANCZOS).convert("RGB")
+        panels.append(Panel(picture, f"{_XRAY}{name}", _VIEW_ENDS.get(name, "")))
+    return panels
+
+
+def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
+    """The signed maps as pictures of the encoder's detector, with the rays that are not judged in grey."""
+    from PIL import Image as images
+
+    panels = []
+    for residual in residuals:
+        water = residual.difference / MU_WATER_PER_MM
+        known = np.isfinite(water)
+        pixels = np.where(known[..., None], diverging(np.where(known, water, 0), RESIDUAL_MM), _UNKNOWN)
+        rows, columns = water.shape
+        width = max(1, round(height * columns * residual.pitch_mm[1] / (rows * residual.pitch_mm[0])))
+        picture = images.fromarray(pixels.astype(np.uint8)).resize((width, height), images.Resampling.BOX)
+        title = f"X-ray less CT, {residual.view}, -{RESIDUAL_MM:g} to {RESIDUAL_MM:g} mm of water"
+        panels.append(Panel(picture, title, _VIEW_ENDS.get(residual.view, "")))
+    return panels

@@ -1,0 +1,152 @@
+"""Volumes as one HTML page to look at in any browser, offline: three planes, window presets, the X-rays beside."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import resources
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.files import atomic
+from x2ct.io.ct.voxels import int16_hu
+from x2ct.render import panels, preview
+
+if TYPE_CHECKING:
+    from x2ct.io.ct.volume import Volume
+    from x2ct.io.xray.radiograph import XRay
+    from x2ct.io.xray.readoptions import ReadOptions
+
+SUFFIXES = (".html",)
+WINDOWS: dict[str, tuple[float, float]] = {
+    "wide": (-200, 1600),
+    "lung": (-600, 1500),
+    "soft tissue": (40, 400),
+    "bone": (400, 1800),
+}
+"""Window centre and width in HU, by name; the first is what the page opens with."""
+LARGEST_SIDE = 256
+"""A page holds at most so many voxels along a side; larger volumes are averaged over blocks, and the page says so."""
+
+
+def save(
+    path: str | PathLike[str],
+    volume: Volume,
+    xrays: Mapping[str, XRay] | None = None,
+    *,
+    name: str = "",
+    beside: Mapping[str, Volume] | None = None,
+) -> Path:
+    """Writes the page, whole or not at all. It loads nothing from anywhere.
+
+    Args:
+        path: ends with .html.
+        volume: the CT, or a standard deviation in HU, which has a window of its own.
+        xrays: by view name.
+        name: the page's title; by default the file's name.
+        beside: further volumes by name, each in a row of planes of its own, resampled to `volume`'s grid by their
+            affines.
+
+    Raises:
+        InputError: a path that doesn't end with .html or can't be written.
+        X2CTError: the write failed on the way.
+    """
+    target = atomic.check_writable(path, SUFFIXES)
+    title = name or target.stem
+    shown = {title: volume, **{other: _onto(volume, further) for other, further in (beside or {}).items()}}
+    hu, spacing, reduced = _reduced(volume)
+    sides, steps = " x ".join(map(str, volume.shape)), " x ".join(f"{step:.3g}" for step in volume.spacing_mm)
+    facts: dict[str, Any] = {
+        "name": title,
+        "warning": preview.WARNING if volume.synthetic else "",
+        "text": f"{sides} voxels of {steps} mm" + (f"; shown at 1/{reduced} of its resolution" if reduced > 1 else ""),
+        "shape": hu.shape,
+        "spacing_mm": spacing,
+        "volumes": [{"name": row, **_volume_facts(each)} for row, each in shown.items()],
+        "xrays": [
+            {"name": view, "png": "data:image/png;base64," + _text(panels.png(picture))}
+            for view, picture in preview.xray_pictures(xrays or {}).items()
+        ],
+    }
+    page = resources.files("x2ct").joinpath("pages/view.html").read_text(encoding="utf-8")
+    # Within a script element, "</" could end it, and "<!--" hide what follows.
+    return atomic.write_atomically(target, page.replace("@FACTS@", json.dumps(facts).replace("<", "\\u003c")).encode())
+
+
+def view_files(
+    ct: str | PathLike[str],
+    page: str | PathLike[str] | None = None,
+    xrays: Mapping[str, Path] | None = None,
+    reading: Mapping[str, ReadOptions] | None = None,
+    beside: Sequence[Path] = (),
+) -> Path:
+    """A CT, further volumes and X-ray files, read by `reading`, to a page, by default beside the CT.
+
+    Raises:
+        X2CTError: any of the family; nothing has been written.
+    """
+    from x2ct.io.ct.volume import Volume, stem_and_ending
+    from x2ct.io.xray.radiograph import XRay
+
+    source = Path(ct)
+    name = stem_and_ending(source.name)[0]
+    target = atomic.check_writable(page or source.with_name(f"{name}.html"), SUFFIXES)
+    volume = Volume.load(source)
+    further: dict[str, Volume] = {}
+    for path in beside:
+        row = stem_and_ending(path.name)[0]
+        further[str(path) if row in (name, *further) else row] = Volume.load(path)
+    pictures = {view: XRay.load(path, options=(reading or {}).get(view)) for view, path in (xrays or {}).items()}
+    return save(target, volume, pictures, name=name, beside=further)
+
+
+def _volume_facts(volume: Volume) -> dict[str, Any]:
+    hu = _reduced(volume)[0]
+    spread = preview.is_spread(volume.hu)
+    windows = WINDOWS
+    if spread:
+        low, high = preview.spread_window(volume.hu)
+        windows = {"standard deviation": ((low + high) / 2, high - low)}
+    return {
+        "kind": "standard deviation" if spread else "CT",
+        "windows": windows,
+        "voxels": _text(gzip.compress(int16_hu(hu).astype("<i2").tobytes(), 6, mtime=0)),
+    }
+
+
+def _onto(volume: Volume, other: Volume) -> Volume:
+    """Another volume on the first one's grid, by their affines; air, or no deviation, where it has nothing."""
+    if other.shape == volume.shape and np.allclose(other.affine, volume.affine, atol=1e-3):
+        return other
+    from scipy import ndimage
+
+    from x2ct.io.ct.volume import AIR_HU
+
+    step = np.linalg.inv(other.affine) @ volume.affine
+    beyond = 0.0 if preview.is_spread(other.hu) else AIR_HU
+    hu = ndimage.affine_transform(
+        other.hu, step[:3, :3], step[:3, 3], volume.shape, np.float32, order=1, mode="grid-constant", cval=beyond
+    )
+    return replace(other, hu=hu, affine=volume.affine)
+
+
+def _reduced(volume: Volume) -> tuple[npt.NDArray[np.float32], tuple[float, ...], int]:
+    """HU, their spacing in mm, and over how many voxels along each side they were averaged."""
+    factor = -(-max(volume.shape) // LARGEST_SIDE)
+    if factor == 1:
+        return volume.hu, volume.spacing_mm, 1
+    blocks = [(max(1, size // factor), min(factor, size)) for size in volume.shape]
+    whole = volume.hu[tuple(slice(count * block) for count, block in blocks)]
+    shown = whole.reshape([side for pair in blocks for side in pair]).mean(axis=(1, 3, 5))
+    return shown, tuple(step * block for step, (_, block) in zip(volume.spacing_mm, blocks, strict=True)), factor
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

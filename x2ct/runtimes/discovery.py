@@ -1,0 +1,198 @@
+"""Where inference runtimes are installed, found without importing them.
+
+The core opens a runtime's shared libraries itself, so all it needs is the folder of the installed wheel. Looking it up
+by `find_spec` runs none of the runtime's Python code and leaves `sys.modules` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata, util
+from pathlib import Path
+
+from x2ct.errors import InputError, MissingRuntimeError
+
+DEVICES = ("auto", "cpu", "cuda")
+BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt", "torch")
+PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16", "int8")
+PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript", "aoti")}
+"""Of the backends that have several ways to run a network."""
+ARTEFACTS = ("tensorrt", "torch", "onnxruntime")
+"""The backends that run what was built of a bundle in place of its ONNX graphs, or of one of them."""
+
+_AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
+"""The backend that "auto" is on a device."""
+_CPU_ONLY = ("openvino",)
+
+_DISTRIBUTIONS = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "tensorrt": ("tensorrt", "tensorrt_cu13_libs", "tensorrt_cu12_libs"),
+}
+"""What pip may have installed a runtime by, where that is not its import name alone."""
+
+_PACKAGES = {"tensorrt": "tensorrt_libs"}
+"""The package that holds a runtime's libraries, where that is not the one of its name."""
+
+_BY_LOADER = ("tensorrt",)
+"""Runtimes that the system may have as well as pip: without a package the loader looks, and says what it misses."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One inference runtime as pip installed it.
+
+    Attributes:
+        name: the backend's name and the runtime's import name.
+        distribution: what was installed, or what to `pip install`.
+        version: the installed distribution's version, or "" where it is missing.
+        folder: the installed package's folder, or None where it is missing.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    folder: Path | None
+
+    @property
+    def reason(self) -> str:
+        """Why it can't be used and what to do; "" where it can, as far as a look at the packages tells."""
+        return (
+            ""
+            if self.folder or self.name in _BY_LOADER
+            else f"{self.name} is not installed: pip install {self.distribution}"
+        )
+
+
+def find_runtime(name: str = "openvino") -> Runtime:
+    """Look for an installed runtime by its import name; never raises and never imports it."""
+    try:
+        spec = util.find_spec(_PACKAGES.get(name, name))
+    except (ImportError, ValueError):
+        spec = None
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    distributions = _DISTRIBUTIONS.get(name, (name,))
+    folder = Path(folders[0]) if folders else None
+    for distribution in distributions:
+        try:
+            return Runtime(name, distribution, metadata.version(distribution), folder)
+        except metadata.PackageNotFoundError:
+            continue
+    return Runtime(name, distributions[0], "", folder)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run will use, after "auto" has been decided.
+
+    Attributes:
+        device: "cpu" or "cuda:N".
+        backend: "openvino", "onnxruntime", "tensorrt" or "torch".
+        precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
+        runtime_dir: the runtime's folder, for the core to open.
+        provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
+        provider_options: handed to the provider as they are; torch has cuda_graph alone.
+        artefacts: where what was built of the bundle is; "" is this machine's cache.
+        trust: the user vouches for whoever made the engines in that folder (see `x2ct.runtimes.cache.cache`).
+    """
+
+    device: str
+    backend: str
+    precision: str
+    runtime_dir: str
+    provider: str = ""
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    artefacts: str = ""
+    trust: bool = False
+
+
+def choose(
+    device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    provider: str = "",
+    provider_options: Mapping[str, str] | None = None,
+    artefacts: str = "",
+    trust: bool = False,
+) -> Choice:
+    """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        backend: one of `BACKENDS`; "auto" is OpenVINO, and ONNX Runtime on CUDA.
+        precision: one of `PRECISIONS`.
+        provider: one of `PROVIDERS`, of the backend.
+        provider_options: of ONNX Runtime's provider, or cuda_graph of torch: "0" records nothing, on a GPU.
+        artefacts: where what was built of the bundle is; "" is this machine's cache.
+        trust: the user vouches for whoever made the engines in that folder (see `x2ct.runtimes.cache.cache`).
+
+    Raises:
+        InputError: a name that no version of x2ct knows.
+        MissingRuntimeError: a device or runtime that is known and not here.
+    """
+    _check_name(device)
+    if backend not in BACKENDS:
+        raise InputError.unknown("--backend", "name", found=backend, known=BACKENDS, expected=", ".join(BACKENDS))
+    if precision not in PRECISIONS:
+        expected = ", ".join(PRECISIONS)
+        raise InputError.unknown("--precision", "name", found=precision, known=PRECISIONS, expected=expected)
+    if (provider or provider_options) and backend not in PROVIDERS:
+        raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
+    if provider and provider not in PROVIDERS[backend]:
+        raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
+    if (artefacts or trust) and backend not in ARTEFACTS:
+        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(ARTEFACTS))
+    chosen = choose_device(device)
+    runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
+    if chosen != "cpu" and runtime.name in _CPU_ONLY:
+        raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
+    if runtime.reason:
+        from x2ct import _core
+
+        # To install a runtime is no use to a build that could not open it.
+        [status] = (one for one in _core.backends() if one["name"] == runtime.name)
+        raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}" if status["built"] else status["reason"])
+    return Choice(
+        chosen,
+        runtime.name,
+        precision,
+        str(runtime.folder or ""),
+        provider,
+        dict(provider_options or {}),
+        artefacts,
+        trust,
+    )
+
+
+def choose_device(device: str) -> str:
+    """Return a device's full name, "cpu" or "cuda:N"; "auto" is the CPU.
+
+    Raises:
+        InputError: a name that no version of x2ct knows.
+        MissingRuntimeError: there is no such device here.
+    """
+    _check_name(device)
+    kind, _, index = device.partition(":")
+    return _cuda(index) if kind == "cuda" else "cpu"
+
+
+def _check_name(device: str) -> None:
+    kind, _, index = device.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
+        raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
+
+
+def _cuda(index: str) -> str:
+    """The device's full name.
+
+    Raises:
+        MissingRuntimeError: why there is no such device here.
+    """
+    from x2ct import _core
+
+    [status] = (one for one in _core.devices() if one["name"] == "cuda")
+    if not status["available"]:
+        raise MissingRuntimeError(status["reason"])
+    if int(index or 0) >= len(status["found"]):
+        raise MissingRuntimeError(f"device cuda:{index}: found {len(status['found'])} of them, cuda:0 being the first")
+    return f"cuda:{int(index or 0)}"
