@@ -3,9 +3,9 @@
     python benchmarks/align.py chest cts/test/ -o benchmarks/results/align-chest
 
 Each CT of the folder is projected from the model's own views and from cone beams, as it is and with the patient moved
-along z in the lateral alone, of which the model is not told. `x2ct.engine.align` finds the offset from the images. The mean
-estimate is taken with the geometry as told and as aligned. Heights are relative: where both views show the patient 10
-mm higher, the CT is 10 mm higher too, rightly, and nothing in the images says that the patient should lie elsewhere.
+along z in the lateral alone, of which the model is not told. `x2ct.engine.align` finds the offset from the images. The
+mean estimate is taken with the geometry as told and as aligned. Heights are relative: where both views show the patient
+10 mm higher, the CT is 10 mm higher too, rightly, and nothing in the images says that the patient should lie elsewhere.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Train the networks that the bundled design is compared with, each for the same time on the same people.
+"""Train the networks that the bundled design is compared with, each for the same time on the same patients.
 
     python benchmarks/baselines.py SHARDS -o runs/baselines --minutes 30
     python benchmarks/baselines.py SHARDS -o runs/baselines --minutes 30 --data CTS     # predictions of CTs' X-rays too
 
-Each leaves a run, a bundle (DIR/NAME.x2ct, for `x2ct evaluate`) and, with --data, one NIfTI a person
+Each leaves a run, a bundle (DIR/NAME.x2ct, for `x2ct evaluate`) and, with --data, one NIfTI a patient
 (DIR/NAME-predictions/PERSON.nii.gz, for `x2ct evaluate --predictions`), from X-rays in the training geometry and, of
 own, regression and ancestor, from cone beams, of which the networks are told (NAME-cone-predictions). What is there
 already is not made again.
@@ -14,7 +14,8 @@ already is not made again.
   carry; ancestor-progressive with Patch Diffusion's progressive schedule, ancestor-frontal from the frontal X-ray
   alone. Sampled as EDM does, 18 steps of Heun; ancestor with and without churn.
 
-Minutes are the trainer's own time, and each run cools down by then. Choices are made on the shards' validation people.
+Minutes are the trainer's own time, and each run cools down by then. Choices are made on the shards' validation
+patients.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Baseline:
     cone: bool = True
 
     def shards(self, folder: Path) -> ShardSet:
-        """The people on this baseline's grid."""
+        """The patients on this baseline's grid."""
         shards = ShardSet.open(folder)
         x, y, z = (side // self.coarser for side in shards.grid.shape)
         i, j, k = (pitch * self.coarser for pitch in shards.grid.spacing_mm)
@@ -135,14 +136,14 @@ def trained(name: str, baseline: Baseline, args: argparse.Namespace) -> Path:
 
 
 def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
-    """One CT a person, way and geometry, from X-rays that are projected from the whole CT as `x2ct evaluate` does."""
+    """One CT a patient, way and geometry, from X-rays that are projected from the whole CT as `x2ct evaluate` does."""
     sampler = x2ct.Sampler(bundle, threads=args.threads)
     own = sampler.bundle.geometry
     cone = Geometry.cone([view.name for view in own.views], shape=own.views[0].shape)
     for case, path in find_cts(args.data).items():
-        person = read_body(path)
+        patient = read_body(path)
         for suffix, geometry in {"": own, **({"-cone": cone} if baseline.cone else {})}.items():
-            xrays = calibrated_views(person.hu, person.index_to_mm, geometry, case, args.threads)
+            xrays = calibrated_views(patient.hu, patient.index_to_mm, geometry, case, args.threads)
             for way, options in baseline.ways.items():
                 if suffix and "churn" in options:
                     continue

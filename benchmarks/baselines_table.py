@@ -1,9 +1,9 @@
-"""One table of the networks that `benchmarks/baselines.py` trained and of the fitted baselines, on the same people.
+"""One table of the networks that `benchmarks/baselines.py` trained and of the fitted baselines, on the same patients.
 
     python benchmarks/baselines_table.py runs/baselines --shards SHARDS --data CTS -o benchmarks/results/baselines
 
 Every folder of predictions there is judged by `x2ct.evaluation` as if another system had made it; figures are means
-over the people. Steps and seconds are those of a network's own training.
+over the patients. Steps and seconds are those of a network's own training.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, help="what benchmarks/baselines.py --data wrote")
     parser.add_argument("--shards", type=Path, required=True, help="to fit the other baselines on")
-    parser.add_argument("--data", type=Path, required=True, help="the test people's CTs")
+    parser.add_argument("--data", type=Path, required=True, help="the test patients' CTs")
     parser.add_argument("-o", "--output", type=Path, required=True, help="NAME: writes NAME.json and NAME.md")
     asked = parser.parse_args()
     try:
-        people, rows = fitted(asked.shards, asked.data, PARALLEL)
+        patients, rows = fitted(asked.shards, asked.data, PARALLEL)
         rows += fitted(asked.shards, asked.data, CONE)[1]
         for folder in sorted(asked.runs.glob(f"*{SUFFIX}")):
             rows += trained(folder, asked.data)
     except X2CTError as error:
         print(f"baselines_table: error: {error}", file=sys.stderr)
         return error.exit_code
-    table = {"people": people, "rows": rows}
+    table = {"people": patients, "rows": rows}
     atomic.write_atomically(asked.output.with_suffix(".json"), report.to_json(table).encode())
     atomic.write_atomically(asked.output.with_suffix(".md"), markdown(table).encode())
     print(markdown(table))
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def fitted(shards: Path, data: Path, xrays: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """The people's names; and the baselines that need no training, a row each."""
+    """The patients' names; and the baselines that need no training, a row each."""
     found = judged(EvaluateJob(data=data, output=Path(), baselines=shards, geometry=xrays))
     rows = [{"system": name, "xrays": xrays, **figures} for name, figures in found["mean"].items()]
     return sorted(case["id"] for case in found["cases"]), rows

@@ -3,7 +3,8 @@
     python benchmarks/blend.py chest runs/chest-radiograph.x2ct --share 0.5 --name chest-radiograph -o runs/blend.x2ct
 
 Fine-tuning on other data gains there and loses at home; weights in between often keep most of both (Wortsman et al.
-2022, "Robust fine-tuning of zero-shot models"). Choose the share on validation people, with benchmarks/radiographs.py.
+2022, "Robust fine-tuning of zero-shot models"). Choose the share on validation patients, with
+benchmarks/radiographs.py.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/consistency.py chest --shards shards/ --test cts/test/ -o benchmarks/results/consistency-chest
 
 X-rays are projected from the whole CT at its own resolution, once clean and once with photon noise and 2% scatter. The
-strength gamma and when to pull are chosen on the shards' validation people, by PSNR over both kinds of X-rays; test
-people are reported with what was chosen. Re-projection error is against the clean X-rays, along the rays that the grid
-truly contains.
+strength gamma and when to pull are chosen on the shards' validation patients, by PSNR over both kinds of X-rays; test
+patients are reported with what was chosen. Re-projection error is against the clean X-rays, along the rays that the
+grid truly contains.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             table["rows"].append(row | {"split": split})
             write(table, options.output)  # each, so that a run that is cut short leaves what it had
 
-    for person in shards.select("validation"):
-        case = case_of(person.id, np.asarray(person.hu()), person.index_to_mm, grid, geometry)
+    for patient in shards.select("validation"):
+        case = case_of(patient.id, np.asarray(patient.hu()), patient.index_to_mm, grid, geometry)
         add("validation", study(sampler, case, settings, options.seeds))
     if not table["rows"]:
         raise InputError.of(options.shards, "people", found="none for validation", expected="at least one")
@@ -97,7 +97,7 @@ def study(
     seeds: int,
     geometry: Geometry | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One person's rows: each kind of X-rays with each setting, figures averaged over seeds."""
+    """One patient's rows: each kind of X-rays with each setting, figures averaged over seeds."""
     for kind, images in (("clean", case.xrays), ("noise, scatter", worsened(case))):
         sampler.set_xrays(**calibrated(case.geometry, images, case.id), geometry=geometry)
         for when, gamma in settings:
@@ -132,7 +132,7 @@ def figures(sampler: x2ct.Sampler, case: Case, result: x2ct.Result) -> dict[str,
 
 
 def truly_within(case: Case, images: Sequence[FloatArray]) -> dict[str, float]:
-    """Of the rays through the body that count, the share along which all of the person lies in the grid."""
+    """Of the rays through the body that count, the share along which all of the patient lies in the grid."""
     views: list[_core.MeasuredView] = [
         (view.name, view.matrix, image, np.ones(image.shape, np.bool_), True)
         for view, image in zip(case.geometry.views, images, strict=True)
@@ -157,7 +157,7 @@ def worsened(case: Case) -> tuple[FloatArray, ...]:
 
 
 def chosen(rows: Sequence[dict[str, Any]]) -> Setting:
-    """The setting with the highest PSNR, averaged over people and kinds of X-rays; it may not be "off"."""
+    """The setting with the highest PSNR, averaged over patients and kinds of X-rays; it may not be "off"."""
     scores: dict[Setting, list[float]] = {}
     for row in rows:
         if row["when"] != "off":
@@ -177,7 +177,9 @@ def averaged(runs: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def markdown(table: dict[str, Any]) -> str:
     best = table["chosen"]
-    choice = f"Chosen on validation people: {best['when']}, gamma {best['gamma']:g}." if best else "Nothing chosen yet."
+    choice = (
+        f"Chosen on validation patients: {best['when']}, gamma {best['gamma']:g}." if best else "Nothing chosen yet."
+    )
     model = f"{table['model']} ({table['sha256'][:12]})"
     lines = [
         f"Model {model}, {table['precision']}, samples a row: {table['seeds']}. {choice}",
@@ -223,13 +225,13 @@ def _say(row: dict[str, Any]) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", help="a bundle's folder or name")
-    parser.add_argument("--shards", type=Path, required=True, help="shards with the validation people")
+    parser.add_argument("--shards", type=Path, required=True, help="shards with the validation patients")
     parser.add_argument("--test", type=Path, required=True, help="a folder of test CTs")
     parser.add_argument("-o", "--output", type=Path, required=True, help="consistency.json and consistency.md go here")
     parser.add_argument("--gamma", type=float, nargs="+", default=[1, 3, 10], help="strengths to choose from")
     parser.add_argument("--seeds", type=int, default=1, help="samples a row")
-    parser.add_argument("--case", action="append", help="only this test person; may be repeated")
-    parser.add_argument("--cone", action="store_true", help="test people in a cone beam too")
+    parser.add_argument("--case", action="append", help="only this test patient; may be repeated")
+    parser.add_argument("--cone", action="store_true", help="test patients in a cone beam too")
     parser.add_argument("--precision", default="f32")
     parser.add_argument("--threads", type=int, default=0)
     return parser.parse_args(arguments)

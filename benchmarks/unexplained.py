@@ -5,8 +5,9 @@
 Each CT of the folder is projected from the model's own views and sampled, as it is and with a ball in the lung, one at
 a time: HU are added where the ball's voxels are lung (below -200 HU). Balls lie where the lung is deepest, in its right
 and left, lower and upper parts. A ball is found at a threshold if either view has an area of unexplained attenuation
-(`x2ct.engine.residual`) of at least that excess whose centre lies within the ball's disc, 5 mm added; each area of the CT as
-it is that reaches the threshold is a false alarm. Places of balls in the CT as it is give what is found by chance.
+(`x2ct.engine.residual`) of at least that excess whose centre lies within the ball's disc, 5 mm added; each area of the
+CT as it is that reaches the threshold is a false alarm. Places of balls in the CT as it is give what is found by
+chance.
 """
 
 from __future__ import annotations

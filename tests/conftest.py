@@ -49,7 +49,7 @@ def denoiser_file(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three people of `tests.tiny_run`."""
+    """The three patients of `tests.tiny_run`."""
     from tests import tiny_run
 
     return tiny_run.write_shards(tmp_path_factory.mktemp("shards") / "phantoms")

@@ -74,7 +74,7 @@ def test_pixels_are_repeated_along_their_rays(shards: Path, views: int) -> None:
     config = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, views=views))
     geometry = training_geometry(config)
     assert len(geometry.views) == views
-    study = plain_study(ShardSet.open(shards).people[0], GRID, geometry)
+    study = plain_study(ShardSet.open(shards).patients[0], GRID, geometry)
     model = X2CTModel(config.model)
     coords = torch.from_numpy(GRID.coordinates())[None]
     with torch.no_grad():

@@ -176,7 +176,7 @@ def test_report_says_what_was_done(study: Study) -> None:
     assert report["peak_memory_bytes"] > 1e6
     assert any("geometry: none given" in line for line in report["assumptions"])
     assert "not a medical device" in report["notice"]
-    assert str(study.folder) not in (study.folder / "run.json").read_text()  # a path may name a person
+    assert str(study.folder) not in (study.folder / "run.json").read_text()  # a path may name a patient
     with Image.open(study / "ct.png") as picture:
         assert picture.format == "PNG"
 

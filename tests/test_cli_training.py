@@ -21,23 +21,23 @@ CT_GRID = Grid((45, 35, 40), (9.0, 9.0, 8.0))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three phantom people as NIfTI, one of them cut short, and a small configuration."""
+    """Three phantom patients as NIfTI, one of them cut short, and a small configuration."""
     folder = tmp_path_factory.mktemp("training")
     (folder / "cts").mkdir()
     for seed in range(3):
         hu = phantom.chest(CT_GRID, seed, marker=False)
-        Volume(hu, CT_GRID.index_to_mm).save(folder / f"cts/person{seed}.nii.gz")
-    whole = (folder / "cts/person0.nii.gz").read_bytes()
+        Volume(hu, CT_GRID.index_to_mm).save(folder / f"cts/patient{seed}.nii.gz")
+    whole = (folder / "cts/patient0.nii.gz").read_bytes()
     (folder / "cts/damaged.nii.gz").write_bytes(whole[: len(whole) // 2])
     (folder / "config.json").write_text(json.dumps(tiny_run.CONFIG))
     return folder
 
 
 def test_the_whole_way_by_commands(folder: Path) -> None:
-    grid = ["--shape", "32,32,32", "--voxel", "10", "--validation", "person2"]
+    grid = ["--shape", "32,32,32", "--voxel", "10", "--validation", "patient2"]
     prepared = run("prepare", folder / "cts", "-o", folder / "shards", *grid, "--json")
     assert prepared.exit_code == 1, prepared.stderr  # one could not be used, and the others are there
-    assert json.loads(prepared.stdout)["people"] == ["person0", "person1", "person2"]
+    assert json.loads(prepared.stdout)["people"] == ["patient0", "patient1", "patient2"]
     assert "damaged.nii.gz left out" in prepared.stderr
 
     new = ["train", folder / "shards", "-o", folder / "run", "--threads", 1]
@@ -90,12 +90,12 @@ def test_a_patient_table_and_contact_sheets_by_command(folder: Path, tmp_path: P
     assert "note: damaged left out: half of the file is missing" in done.stderr
     result = json.loads(done.stdout)
     assert result["left_out"] == [["damaged", "half of the file is missing"]]
-    assert result["validation"] == ["person1"]
-    assert {p.name for p in (tmp_path / "shards").glob("*.png")} >= {"person0.png", "_overview1.png"}
+    assert result["validation"] == ["patient1"]
+    assert {p.name for p in (tmp_path / "shards").glob("*.png")} >= {"patient0.png", "_overview1.png"}
     marks.write_text("id,split\nperson9,train\n")
     wrong = run(*command)
     assert wrong.exit_code == 2
-    assert "person9" in wrong.stderr and len(wrong.stderr.strip().splitlines()) == 1
+    assert "patient9" in wrong.stderr and len(wrong.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

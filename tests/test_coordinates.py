@@ -29,7 +29,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     affine = SOURCE.index_to_mm
     affine[:3, 3] += WORLD_MM - [0, BEHIND * 9.0, 0]
     (folder / "cts").mkdir()
-    Volume(hu, affine).save(folder / "cts" / "person.nii.gz")
+    Volume(hu, affine).save(folder / "cts" / "patient.nii.gz")
     tiny_bundle.write(folder / "tiny.x2ct")
     views = Geometry.parallel(shape=tiny_bundle.DETECTOR, spacing_mm=tiny_bundle.DETECTOR_MM)
     views.save(folder / "views.json")
@@ -43,7 +43,7 @@ def run(*arguments: object) -> str:
 
 
 def xrays(study: Path, out: Path, *options: object) -> Geometry:
-    run("drr", study / "cts" / "person.nii.gz", "-o", out, "--geometry", study / "views.json", *options)
+    run("drr", study / "cts" / "patient.nii.gz", "-o", out, "--geometry", study / "views.json", *options)
     return Geometry.load(out / "geometry.json")
 
 
@@ -61,7 +61,7 @@ def test_one_s_own_x_rays_sampled_and_judged_give_what_evaluate_gives_by_itself(
     xrays(study, tmp_path / "x", *placed)
     views = ("--ap", tmp_path / "x/ap.npy", "--lateral", tmp_path / "x/lateral.npy")
     options = ("--geometry", tmp_path / "x/geometry.json", "-m", study / "tiny.x2ct")
-    run("sample", *views, *options, "-o", tmp_path / "preds" / "person.nii.gz")
+    run("sample", *views, *options, "-o", tmp_path / "preds" / "patient.nii.gz")
     grid = ("--shape", ",".join(map(str, GRID.shape)), "--voxel", GRID.spacing_mm[0])
     mine, told = judged(study, tmp_path / "a", "--predictions", tmp_path / "preds", *grid, *placed)
     alone, _ = judged(study, tmp_path / "b", study / "tiny.x2ct", "--samples", 1, *placed)
@@ -95,7 +95,7 @@ def test_the_couch_goes_and_the_centre_is_the_chosen_one(study: Path, tmp_path: 
     assert np.abs(extra[:, : column - 3]).max() < 0.5  # soft skin, thinner than a voxel, goes too
     by_file = xrays(study, tmp_path / "c", "--centre", "file")
     assert np.allclose(by_file.origin_world_mm, WORLD_MM - [0, BEHIND * 9.0 / 2, 0])
-    refused = commandline.run("drr", study / "cts/person.nii.gz", "-o", tmp_path / "d", "--centre", "heart")
+    refused = commandline.run("drr", study / "cts/patient.nii.gz", "-o", tmp_path / "d", "--centre", "heart")
     assert refused.exit_code == 2
     assert "--centre: value: found heart, expected lungs or body or file" in refused.stderr
 
@@ -104,7 +104,7 @@ def test_a_gross_misplacement_is_found_and_named(study: Path, tmp_path: Path) ->
     from x2ct.evaluation import predictions
     from x2ct.evaluation.case import make_case
 
-    case = make_case(study / "cts/person.nii.gz", GRID, Geometry.load(study / "views.json"), threads=1)
+    case = make_case(study / "cts/patient.nii.gz", GRID, Geometry.load(study / "views.json"), threads=1)
     blurred = 0.6 * case.truth - 300
     assert predictions.misplaced(case, "prediction", blurred) == ""
     assert (
@@ -114,10 +114,10 @@ def test_a_gross_misplacement_is_found_and_named(study: Path, tmp_path: Path) ->
     assert predictions.misplacement(case, moved) == (0, -20, 30)
     (tmp_path / "preds").mkdir()
     affine = case.to_world @ GRID.index_to_mm
-    Volume(moved, affine).save(tmp_path / "preds" / "person.nii.gz")
+    Volume(moved, affine).save(tmp_path / "preds" / "patient.nii.gz")
     grid = ("--shape", ",".join(map(str, GRID.shape)), "--voxel", GRID.spacing_mm[0])
     _, told = judged(study, tmp_path / "a", "--predictions", tmp_path / "preds", *grid)
-    line = "person: the prediction lies 20 mm to the back and 30 mm to the head of the CT"
+    line = "patient: the prediction lies 20 mm to the back and 30 mm to the head of the CT"
     assert f"warning: {line}" in told
     assert line in json.loads((tmp_path / "a/evaluation.json").read_text())["warnings"][0]
     assert line in (tmp_path / "a/card.md").read_text()

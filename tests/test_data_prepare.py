@@ -45,13 +45,13 @@ def save(path: Path, hu: np.ndarray, grid: Grid = CHEST) -> Path:
 
 
 @pytest.mark.parametrize("gap", [0, 3])
-def test_the_table_goes_and_the_person_stays(gap: int) -> None:
+def test_the_table_goes_and_the_patient_stays(gap: int) -> None:
     hu = chest()
-    person = body_mask(hu, CHEST.spacing_mm)
+    patient = body_mask(hu, CHEST.spacing_mm)
     scan, table = with_table(hu, gap)
     found = body_mask(scan, CHEST.spacing_mm)
-    assert person[hu > -400].mean() > 0.999
-    assert found[person].mean() > 0.999
+    assert patient[hu > -400].mean() > 0.999
+    assert found[patient].mean() > 0.999
     # Where the table lies on the skin, the skin's own thickness of it can't be told from the body.
     assert found[table].mean() < (0.12 if gap == 0 else 0.001)
     body = extract_body(scan, CHEST.index_to_mm)
@@ -234,26 +234,26 @@ def test_the_file_orientation_does_not_matter(tmp_path: Path) -> None:
         assert np.allclose(body.index_to_mm, bodies[0].index_to_mm)
 
 
-def test_people_come_out_as_they_went_in(cts: Path, tmp_path: Path) -> None:
+def test_patients_come_out_as_they_went_in(cts: Path, tmp_path: Path) -> None:
     steps = []
     result = prepare(cts, tmp_path / "shards", grid=LIMB, validation=["b"], progress=lambda *step: steps.append(step))
-    assert result.people == ("a", "b", "more_c")
+    assert result.patients == ("a", "b", "more_c")
     assert result.validation == ("b",)
     assert result.kept == result.failures == ()
     assert steps == [(0, 3, "a"), (1, 3, "b"), (2, 3, "more_c"), (3, 3, "")]
     shards = ShardSet.open(tmp_path / "shards")
     assert shards.grid == LIMB
-    for seed, person in enumerate(shards.people):
-        person.verify()
-        assert person.split == ("validation" if person.id == "b" else "train")
-        assert person.region == "other"
+    for seed, patient in enumerate(shards.patients):
+        patient.verify()
+        assert patient.split == ("validation" if patient.id == "b" else "train")
+        assert patient.region == "other"
         truth = phantom.limb(LIMB, seed)
         # The limb reaches over the whole height and its trunk is centred, to half a voxel.
-        moved = person.index_to_mm[:3, 3] - LIMB.index_to_mm[:3, 3]
+        moved = patient.index_to_mm[:3, 3] - LIMB.index_to_mm[:3, 3]
         assert np.abs(moved).max() <= LIMB.spacing_mm[0]
-        assert np.abs(person.hu()[truth > -400] - truth[truth > -400]).max() <= 0.5
-        assert np.all(person.hu()[truth < -999] == -1000)
-        assert resample(person, LIMB).shape == LIMB.shape
+        assert np.abs(patient.hu()[truth > -400] - truth[truth > -400]).max() <= 0.5
+        assert np.all(patient.hu()[truth < -999] == -1000)
+        assert resample(patient, LIMB).shape == LIMB.shape
     assert str(tmp_path) not in (tmp_path / "shards" / "index.json").read_text()
 
 
@@ -270,11 +270,11 @@ def test_a_second_run_keeps_what_is_done_and_redoes_what_changed(cts: Path, tmp_
     damaged.write_bytes(damaged.read_bytes()[:-2])
     assert prepare(cts, out, validation=[]).kept == ("more_c",)
     assert prepare(cts, out, options=PrepareOptions("body"), validation=[]).kept == ()
-    for person in ShardSet.open(out).people:
-        person.verify()
+    for patient in ShardSet.open(out).patients:
+        patient.verify()
 
     (cts / "b.nii").unlink()
-    assert prepare(cts, out, options=PrepareOptions("body"), validation=[]).people == ("a", "more_c")
+    assert prepare(cts, out, options=PrepareOptions("body"), validation=[]).patients == ("a", "more_c")
 
 
 def test_an_interrupted_run_goes_on(cts: Path, tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_an_interrupted_run_goes_on(cts: Path, tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         prepare(cts, out, progress=stop)
-    assert [p.id for p in ShardSet.open(out).people] == ["a", "b"]
+    assert [p.id for p in ShardSet.open(out).patients] == ["a", "b"]
     assert prepare(cts, out).kept == ("a", "b")
     assert sorted(p.name for p in out.iterdir()) == ["a.npy", "b.npy", "index.json", "more_c.npy"]
     # Stopped while making one again: the others, not come to yet, are not forgotten.
@@ -301,7 +301,7 @@ def test_a_bad_ct_is_one_line_and_the_rest_goes_on(cts: Path, tmp_path: Path) ->
     (cts / "cut.nii.gz").write_bytes((cts / "a.nii.gz").read_bytes()[:400])
     save(cts / "air.nii", np.where(np.arange(LIMB.shape[2]) > 3, -1000.0, -700.0) * np.ones(LIMB.shape), LIMB)
     result = prepare(cts, tmp_path / "shards", validation=[])
-    assert result.people == ("a", "b", "more_c")
+    assert result.patients == ("a", "b", "more_c")
     assert sorted(Path(source).name for source, _ in result.failures) == ["air.nii", "cut.nii.gz", "text.nii"]
     assert all("\n" not in line and line for _, line in result.failures)
     assert any("no body" in line for _, line in result.failures)
@@ -338,12 +338,12 @@ def test_two_files_of_one_name_are_refused(cts: Path) -> None:
         find_cts(cts)
 
 
-def test_validation_people_stay_when_others_join(cts: Path, tmp_path: Path) -> None:
-    names = [f"person{k}" for k in range(400)]
+def test_validation_patients_stay_when_others_join(cts: Path, tmp_path: Path) -> None:
+    names = [f"patient{k}" for k in range(400)]
     few, all_ = choose_validation(names[:200], 0.1), choose_validation(names, 0.1)
     assert set(few) == set(all_) & set(names[:200])
     assert 20 <= len(all_) <= 60
-    # Of a few people one is set aside, never all.
+    # Of a few patients one is set aside, never all.
     assert len(prepare(cts, tmp_path / "out").validation) == 1
     only = tmp_path / "only"
     only.mkdir()
@@ -351,7 +351,7 @@ def test_validation_people_stay_when_others_join(cts: Path, tmp_path: Path) -> N
     assert prepare(only, tmp_path / "out1").validation == ()
 
 
-def test_a_dicom_folder_is_one_person(cts: Path, tmp_path: Path) -> None:
+def test_a_dicom_folder_is_one_patient(cts: Path, tmp_path: Path) -> None:
     import pydicom
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -382,9 +382,9 @@ def test_a_dicom_folder_is_one_person(cts: Path, tmp_path: Path) -> None:
     assert list(find_cts(cts)) == ["a", "b", "more_c", "scan"]
     result = prepare(cts, tmp_path / "out", validation=[])
     assert result.failures == ()
-    people = {p.id: p for p in ShardSet.open(tmp_path / "out").people}
-    assert np.array_equal(people["scan"].hu(), people["a"].hu())
-    assert np.allclose(people["scan"].index_to_mm, people["a"].index_to_mm)
+    patients = {p.id: p for p in ShardSet.open(tmp_path / "out").patients}
+    assert np.array_equal(patients["scan"].hu(), patients["a"].hu())
+    assert np.allclose(patients["scan"].index_to_mm, patients["a"].index_to_mm)
     assert json.loads((tmp_path / "out" / "index.json").read_text())["people"][3]["made_from"]["files"] == hu.shape[2]
 
 
@@ -468,19 +468,19 @@ def test_a_patient_table_says_who_is_used_for_what(cts: Path, tmp_path: Path) ->
     out = tmp_path / "shards"
     prepare(cts, out, validation=[])
     result = prepare(cts, out, patients=marks)
-    assert result.people == ("b", "more_c")
+    assert result.patients == ("b", "more_c")
     assert result.left_out == (("a", "cut, and noisy"),)
     assert result.validation == ("b",)
     assert result.kept == ("b", "more_c")  # a mark makes no shard again
-    assert {p.id: (p.split, p.region) for p in ShardSet.open(out).people} == {
+    assert {p.id: (p.split, p.region) for p in ShardSet.open(out).patients} == {
         "b": ("validation", "chest"),
         "more_c": ("train", "other"),
     }
     left_out = json.loads((out / "index.json").read_text())["left_out"]
     assert left_out == [{"id": "a", "reason": "cut, and noisy"}]
     # Without the table, all is as it was found.
-    assert prepare(cts, out, validation=[]).people == ("a", "b", "more_c")
-    assert {p.region for p in ShardSet.open(out).people} == {"other"}
+    assert prepare(cts, out, validation=[]).patients == ("a", "b", "more_c")
+    assert {p.region for p in ShardSet.open(out).patients} == {"other"}
     assert json.loads((out / "index.json").read_text())["left_out"] == []
 
 
@@ -528,7 +528,7 @@ def test_sheets_are_written_once_and_made_again_when_they_would_change(cts: Path
 
     def run(**options: object) -> dict[str, tuple[int, bytes]]:
         result = prepare(cts, out, grid=LIMB, validation=[], preview=True, **options)  # type: ignore[arg-type]
-        assert result.people == ("a", "b", "more_c") and len(result.failures) == 1
+        assert result.patients == ("a", "b", "more_c") and len(result.failures) == 1
         return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.glob("[!_]*.png")}
 
     prepare(cts, out, grid=LIMB, validation=[])
@@ -561,7 +561,7 @@ def test_a_sheet_shows_slices_bones_and_the_x_rays_of_training(
     from x2ct.training.runs import training_geometry
 
     prepare(cts / "b.nii", tmp_path / "shards", grid=LIMB)
-    (person,) = ShardSet.open(tmp_path / "shards").people
+    (patient,) = ShardSet.open(tmp_path / "shards").patients
     drawn: list[tuple[list[list[str]], str]] = []
     seen = []
 
@@ -576,10 +576,10 @@ def test_a_sheet_shows_slices_bones_and_the_x_rays_of_training(
     original = preview._xray_panels
     monkeypatch.setattr(preview, "page", page)
     monkeypatch.setattr(preview, "_xray_panels", xray_panels)
-    assert sheets.sheet(person, LIMB).startswith(b"\x89PNG")
+    assert sheets.sheet(patient, LIMB).startswith(b"\x89PNG")
     ((titles, heading),) = drawn
     assert titles == [["coronal", "sagittal", "axial", "X-ray"], ["bone (MIP)"] * 3 + ["X-ray"]]
     for word in ("b: other", "no lungs", "32 x 32 x 24 voxels of 4 x 4 x 8 mm", "bone "):
         assert word in heading
-    study = plain_study(person, LIMB, training_geometry(TrainConfig()))
+    study = plain_study(patient, LIMB, training_geometry(TrainConfig()))
     assert np.allclose(np.stack(seen), study.views, rtol=1e-5)

@@ -19,7 +19,7 @@ GRID = Grid((24, 20, 28), (4.0, 4.0, 4.0))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two people, one of them for validation."""
+    """Two patients, one of them for validation."""
     entries = []
     for seed, split in enumerate(("train", "validation")):
         hu = np.rint(phantom.limb(GRID, seed)).astype(np.int16)
@@ -52,18 +52,18 @@ def edit(folder: Path, **changes: object) -> None:
 def test_what_is_written_is_read(folder: Path) -> None:
     shards = ShardSet.open(folder)
     assert shards.grid == GRID
-    assert [p.id for p in shards.people] == ["p0", "p1"]
+    assert [p.id for p in shards.patients] == ["p0", "p1"]
     assert [p.id for p in shards.select("validation")] == ["p1"]
     assert shards.select("train", "chest") == ()
-    person = shards.people[0]
-    hu = person.hu()
+    patient = shards.patients[0]
+    hu = patient.hu()
     assert isinstance(hu, np.memmap)
     assert not hu.flags.writeable
     assert np.array_equal(hu, np.rint(phantom.limb(GRID, 0)).astype(np.int16))
-    assert person.spacing_mm == pytest.approx((4, 4, 4))
-    person.verify()
-    assert np.allclose(resample(person, GRID), hu)
-    assert resample(person, ((8, 8, 8), (10.0, 10.0, 10.0))).shape == (8, 8, 8)
+    assert patient.spacing_mm == pytest.approx((4, 4, 4))
+    patient.verify()
+    assert np.allclose(resample(patient, GRID), hu)
+    assert resample(patient, ((8, 8, 8), (10.0, 10.0, 10.0))).shape == (8, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_a_flipped_byte_is_found(folder: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-7] ^= 1
     file.write_bytes(content)
-    person = ShardSet.open(folder).people[0]
+    patient = ShardSet.open(folder).patients[0]
     with pytest.raises(InputError, match="sha256"):
-        person.verify()
+        patient.verify()
 
 
 def test_a_shard_of_another_shape_is_found(folder: Path) -> None:
     np.save(folder / "p0.npy", np.zeros((3, 3, 3), np.int16))
     with pytest.raises(InputError, match="as the index says"):
-        ShardSet.open(folder).people[0].hu()
+        ShardSet.open(folder).patients[0].hu()
 
 
 def centroid_mm(hu: np.ndarray, grid: Grid) -> np.ndarray:

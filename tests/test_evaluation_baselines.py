@@ -1,4 +1,4 @@
-"""Baselines: each recovers what it must on people for whom the answer is known."""
+"""Baselines: each recovers what it must on patients for whom the answer is known."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def fitted(folder: Path, volumes: list[np.ndarray]) -> Baselines:
         affine = GRID.index_to_mm.tolist()
         entries.append({**entry, "index_to_mm": affine, "sha256": sha256(folder / f"p{k}.npy")})
     write_index(folder, GRID, entries)
-    return Baselines.fit(ShardSet.open(folder).people, GRID, GEOMETRY, threads=1)
+    return Baselines.fit(ShardSet.open(folder).patients, GRID, GEOMETRY, threads=1)
 
 
 def test_mean_and_nearest(tmp_path: Path) -> None:
-    people = [np.rint(phantom.limb(GRID, seed)) for seed in range(4)]
-    base = fitted(tmp_path, people)
-    clipped = np.clip(people, -1000, 1500)
+    patients = [np.rint(phantom.limb(GRID, seed)) for seed in range(4)]
+    base = fitted(tmp_path, patients)
+    clipped = np.clip(patients, -1000, 1500)
     assert np.allclose(base.mean(), clipped.mean(axis=0), atol=1e-3)
     for k in range(4):
-        # A little noise does not make another person nearer.
-        images = [image + 0.01 for image in xrays_of(people[k])]
+        # A little noise does not make another patient nearer.
+        images = [image + 0.01 for image in xrays_of(patients[k])]
         assert base.nearest_id(images) == f"p{k}"
         assert np.array_equal(base.nearest(images), clipped[k].astype(np.float32))
     with pytest.raises(InputError, match="X-rays"):
-        base.nearest([image[1:] for image in xrays_of(people[0])])
+        base.nearest([image[1:] for image in xrays_of(patients[0])])
 
 
 def test_regression_recovers_a_linear_family_beyond_its_training(tmp_path: Path) -> None:
-    # People who differ by one number, linearly: their X-rays do so too, and a new one is on the same line.
+    # Patients who differ by one number, linearly: their X-rays do so too, and a new one is on the same line.
     basis = np.zeros(GRID.shape)
     basis[4:12, 4:10, 3:15] = 1000.0
     basis[6:9, 6:8, :] += 300.0
@@ -93,6 +93,6 @@ def test_off_the_detector_there_is_nothing() -> None:
     assert found[0, 7, 0] == 0.0
 
 
-def test_three_people_are_the_least(tmp_path: Path) -> None:
+def test_three_patients_are_the_least(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least 3"):
         fitted(tmp_path, [phantom.limb(GRID, 0)] * 2)

@@ -36,8 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(6):
         place = root / ("test" if seed > 3 else "train")
         place.mkdir(exist_ok=True)
-        Volume(phantom.chest(SOURCE, seed), SOURCE.index_to_mm).save(place / f"person{seed}.nii.gz")
-    prepare(root / "train", root / "shards", grid=GRID, validation=["person3"])
+        Volume(phantom.chest(SOURCE, seed), SOURCE.index_to_mm).save(place / f"patient{seed}.nii.gz")
+    prepare(root / "train", root / "shards", grid=GRID, validation=["patient3"])
     tiny_bundle.write(root / "tiny.x2ct")
     return root
 
@@ -56,8 +56,8 @@ def test_a_bundle_meets_the_baselines(folder: Path) -> None:
     done = run(folder / "tiny.x2ct", "--data", folder / "test", "-o", out, *options)
     assert done.exit_code == 0, done.stderr
     found = report(out)
-    assert found["baselines"]["people"] == ["person0", "person1", "person2"]  # not the one for validation
-    assert [case["id"] for case in found["cases"]] == ["person4", "person5"]
+    assert found["baselines"]["people"] == ["patient0", "patient1", "patient2"]  # not the one for validation
+    assert [case["id"] for case in found["cases"]] == ["patient4", "patient5"]
     for case in found["cases"]:
         assert sorted(case["methods"]) == sorted(METHODS)
         figures = case["methods"]
@@ -103,7 +103,7 @@ class Page(HTMLParser):
 
 def test_the_page_is_one_file_that_shows_everybody(folder: Path) -> None:
     out = folder / "page"
-    done = run(folder / "tiny.x2ct", "--data", folder / "test", "-o", out, "--samples", 2, "--case", "person5", "-q")
+    done = run(folder / "tiny.x2ct", "--data", folder / "test", "-o", out, "--samples", 2, "--case", "patient5", "-q")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == ""
     text = (out / "index.html").read_text()
@@ -112,7 +112,7 @@ def test_the_page_is_one_file_that_shows_everybody(folder: Path) -> None:
     assert page.open == [] and page.loads == []
     # truth, mean estimate, sample, mean of 2: 7 planes; difference, deviation: 3; worst slices: 3 of 3
     assert page.pictures == 4 * 7 + 2 * 3 + 9
-    assert "person5" in text and "person4" not in text
+    assert "patient5" in text and "patient4" not in text
     assert "<script" not in text
     assert text.count("<svg") == 1
     assert "not a medical device" in text
@@ -123,7 +123,7 @@ def test_without_the_extra_there_is_no_page_and_that_is_said_first(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as good as not installed
-    options = ["--data", folder / "test", "--baselines", folder / "shards", "--case", "person5"]
+    options = ["--data", folder / "test", "--baselines", folder / "shards", "--case", "patient5"]
     done = run(*options, "-o", tmp_path / "out")
     assert done.exit_code == 0, done.stderr
     first, *_ = done.stderr.splitlines()
@@ -136,7 +136,7 @@ def test_without_the_extra_there_is_no_page_and_that_is_said_first(
 
 def test_other_x_rays_and_planted_findings_have_their_tables(folder: Path) -> None:
     out = folder / "hard"
-    arguments = ["--samples", 0, "--case", "person5", "--conditions", "off-5,png", "--probe"]
+    arguments = ["--samples", 0, "--case", "patient5", "--conditions", "off-5,png", "--probe"]
     done = run(folder / "tiny.x2ct", "--data", folder / "test", "-o", out, *arguments, "--json")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
@@ -154,29 +154,29 @@ def test_predictions_of_any_system_are_judged_alike(folder: Path) -> None:
     # The CT itself as a prediction in the CT's own frame is the best that can be.
     theirs = folder / "theirs"
     theirs.mkdir()
-    (theirs / "person4.nii.gz").write_bytes((folder / "test" / "person4.nii.gz").read_bytes())
+    (theirs / "patient4.nii.gz").write_bytes((folder / "test" / "patient4.nii.gz").read_bytes())
     grid = ["--shape", "32,32,32", "--voxel", "10"]
     out = folder / "judged"
     done = run("--data", folder / "test", "--predictions", theirs, "--frame", "world", "-o", out, *grid)
-    assert done.exit_code == 1  # person5's is missing, person4 is judged
-    assert "person5 left out" in done.stderr and "person5.nii.gz" in done.stderr
+    assert done.exit_code == 1  # patient5's is missing, patient4 is judged
+    assert "patient5 left out" in done.stderr and "patient5.nii.gz" in done.stderr
     assert "| air std HU | step ratio |" in (out / "evaluation.md").read_text()
     found = report(out)
     (case,) = found["cases"]
     assert case["methods"]["prediction"]["mae_hu"]["body"] < 5  # table and padding are no body
     assert case["methods"]["prediction"]["bone_dice"] > 0.99
-    assert found["failures"][0]["case"] == "person5"
+    assert found["failures"][0]["case"] == "patient5"
 
 
 def test_what_the_sampler_writes_from_the_written_x_rays_is_what_the_bundle_gets(folder: Path) -> None:
     out, xrays, theirs = folder / "own", folder / "xrays", folder / "sampled"
-    common = ["--data", folder / "test", "--case", "person4"]
+    common = ["--data", folder / "test", "--case", "patient4"]
     done = run(folder / "tiny.x2ct", *common, "-o", out, "--xrays", xrays, "--samples", 1)
     assert done.exit_code == 0, done.stderr
     theirs.mkdir()
-    place = xrays / "person4"
+    place = xrays / "patient4"
     pair = ["--ap", place / "ap.npy", "--lateral", place / "lateral.npy", "--geometry", place / "geometry.json"]
-    arguments = ["sample", *pair, "-m", folder / "tiny.x2ct", "-o", theirs / "person4.nii.gz", "--samples", 2]
+    arguments = ["sample", *pair, "-m", folder / "tiny.x2ct", "-o", theirs / "patient4.nii.gz", "--samples", 2]
     assert commandline.run(*arguments, "--threads", 1, "-q").exit_code == 0
     grid = ["--shape", "32,32,32", "--voxel", "10", "--geometry", place / "geometry.json"]
     done = run(*common, "--predictions", theirs, "-o", folder / "again", *grid)
@@ -193,27 +193,27 @@ def test_what_the_sampler_writes_from_the_written_x_rays_is_what_the_bundle_gets
 
 def test_the_baselines_alone_need_no_bundle(folder: Path) -> None:
     out = folder / "baselines"
-    options = ["--baselines", folder / "shards", "--case", "person5", "--geometry", "cone"]
+    options = ["--baselines", folder / "shards", "--case", "patient5", "--geometry", "cone"]
     done = run("--data", folder / "test", "-o", out, *options)
     assert done.exit_code == 0, done.stderr
     found = report(out)
-    assert [case["id"] for case in found["cases"]] == ["person5"]
+    assert [case["id"] for case in found["cases"]] == ["patient5"]
     assert list(found["mean"]) == ["mean volume", "nearest patient", "linear regression"]
     assert found["model"] is None
 
 
-def test_training_people_are_no_test_people(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "renamed.nii.gz").write_bytes((folder / "train" / "person1.nii.gz").read_bytes())
+def test_training_patients_are_no_test_patients(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "renamed.nii.gz").write_bytes((folder / "train" / "patient1.nii.gz").read_bytes())
     for data in (folder / "train", tmp_path):
         done = run("--baselines", folder / "shards", "--data", data, "-o", tmp_path / "out")
         assert done.exit_code == 2
-        assert "one of the training people" in done.stderr
+        assert "one of the training patients" in done.stderr
         assert not (tmp_path / "out" / "evaluation.json").exists()
-    # One among honest test people stops everything too: it is not left out like a broken file.
-    (tmp_path / "zz.nii.gz").write_bytes((folder / "test" / "person5.nii.gz").read_bytes())
+    # One among honest test patients stops everything too: it is not left out like a broken file.
+    (tmp_path / "zz.nii.gz").write_bytes((folder / "test" / "patient5.nii.gz").read_bytes())
     done = run("--baselines", folder / "shards", "--data", tmp_path, "-o", tmp_path / "out")
     assert done.exit_code == 2
-    assert "one of the training people" in done.stderr and "none usable" not in done.stderr
+    assert "one of the training patients" in done.stderr and "none usable" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_training_people_are_no_test_people(folder: Path, tmp_path: Path) -> Non
         (["--predictions", "{}/test", "--probe"], "--probe: options: found no bundle"),
         (["--predictions", "{}/test", "--conditions", "png"], "--conditions: options: found no bundle"),
         (["{}/tiny.x2ct", "--conditions", "fog"], "found fog, expected every, or some of training, cone"),
-        (["{}/tiny.x2ct", "--case", "nobody"], "found nobody, expected one of person4, person5"),
+        (["{}/tiny.x2ct", "--case", "nobody"], "found nobody, expected one of patient4, patient5"),
         (["{}/tiny.x2ct", "--shape", "8,8,8"], "found a bundle"),
         (["--predictions", "{}/test", "--frame", "moon"], "found moon, expected patient or world"),
         (["--baselines", "{}/nothing"], "nothing"),
@@ -241,7 +241,7 @@ def test_what_is_wrong_is_one_line_and_its_code(folder: Path, tmp_path: Path, ar
 
 
 def test_a_broken_ct_is_named_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
-    whole = (folder / "test" / "person5.nii.gz").read_bytes()
+    whole = (folder / "test" / "patient5.nii.gz").read_bytes()
     (tmp_path / "broken.nii.gz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "whole.nii.gz").write_bytes(whole)
     done = run(folder / "tiny.x2ct", "--data", tmp_path, "-o", tmp_path / "out", "--samples", 0)

@@ -23,7 +23,7 @@ WORLD_MM = (120.0, -35.0, 900.0)  # where the scanner's origin was
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    path = tmp_path_factory.mktemp("test") / "person.nii.gz"
+    path = tmp_path_factory.mktemp("test") / "patient.nii.gz"
     affine = SOURCE.index_to_mm
     affine[:3, 3] += WORLD_MM
     Volume(phantom.chest(SOURCE, 0), affine).save(path)
@@ -36,7 +36,7 @@ def saved(folder: Path, name: str, hu: np.ndarray, affine: np.ndarray) -> Path:
 
 
 def test_on_the_grid_itself_nothing_changes(case: Case, tmp_path: Path) -> None:
-    folder = saved(tmp_path, "person.nii.gz", case.truth, GRID.index_to_mm)
+    folder = saved(tmp_path, "patient.nii.gz", case.truth, GRID.index_to_mm)
     found, samples = predictions.of_case(folder, case, "patient")
     assert np.array_equal(found, case.truth)
     assert samples == []
@@ -50,7 +50,7 @@ def test_another_order_of_axes_and_another_side_are_the_same_volume(
     affine = GRID.index_to_mm[:, [*turn, 3]].copy()
     affine[:3, 3] += affine[:3, 0] * (turned.shape[0] - 1)
     affine[:3, 0] = -affine[:3, 0]
-    folder = saved(tmp_path, "person.nii", turned, affine)
+    folder = saved(tmp_path, "patient.nii", turned, affine)
     found, _ = predictions.of_case(folder, case, "patient")
     assert np.allclose(found, case.truth, atol=1e-3)
 
@@ -59,7 +59,7 @@ def test_another_grid_is_resampled_where_its_affine_says(case: Case, tmp_path: P
     finer = Grid((80, 80, 80), (5.0, 5.0, 5.0))
     x, y, z = (finer.index_to_mm[a, a] * np.arange(80) + finer.index_to_mm[a, 3] for a in range(3))
     ramp = x[:, None, None] + 2 * y[None, :, None] - z[None, None, :]  # linear: trilinear sampling is exact
-    folder = saved(tmp_path, "person.nii.gz", ramp, finer.index_to_mm)
+    folder = saved(tmp_path, "patient.nii.gz", ramp, finer.index_to_mm)
     found, _ = predictions.of_case(folder, case, "patient")
     gx, gy, gz = (GRID.index_to_mm[a, a] * np.arange(32) + GRID.index_to_mm[a, 3] for a in range(3))
     expected = gx[:, None, None] + 2 * gy[None, :, None] - gz[None, None, :]
@@ -67,17 +67,17 @@ def test_another_grid_is_resampled_where_its_affine_says(case: Case, tmp_path: P
 
 
 def test_the_world_frame_is_that_of_the_ct_file(case: Case, tmp_path: Path) -> None:
-    folder = saved(tmp_path, "person.nii.gz", case.truth, case.to_world @ GRID.index_to_mm)
+    folder = saved(tmp_path, "patient.nii.gz", case.truth, case.to_world @ GRID.index_to_mm)
     found, _ = predictions.of_case(folder, case, "world")
     assert np.allclose(found, case.truth, atol=0.5)
-    with pytest.raises(InputError, match=r"person\.nii\.gz: affine: found 0% of the case's grid.*--frame world"):
+    with pytest.raises(InputError, match=r"patient\.nii\.gz: affine: found 0% of the case's grid.*--frame world"):
         predictions.of_case(folder, case, "patient")
 
 
 def test_beyond_a_smaller_prediction_is_air(case: Case, tmp_path: Path) -> None:
     part = GRID.index_to_mm
     part[:3, 3] += 4 * np.diag(part)[:3]
-    folder = saved(tmp_path, "person.nii.gz", case.truth[4:, 4:, 4:], part)
+    folder = saved(tmp_path, "patient.nii.gz", case.truth[4:, 4:, 4:], part)
     found, _ = predictions.of_case(folder, case, "patient")
     assert np.allclose(found[4:, 4:, 4:], case.truth[4:, 4:, 4:], atol=1e-3)
     assert (found[:4] == -1000).all()
@@ -85,17 +85,17 @@ def test_beyond_a_smaller_prediction_is_air(case: Case, tmp_path: Path) -> None:
 
 def test_numbered_files_are_samples_in_their_order_as_the_sampler_writes_them(case: Case, tmp_path: Path) -> None:
     for index in (2, 0, 1):
-        saved(tmp_path, f"person_{index:03d}.nii.gz", case.truth + index, GRID.index_to_mm)
-    saved(tmp_path, "person_std.nii.gz", case.truth, GRID.index_to_mm)
-    saved(tmp_path, "person2.nii.gz", case.truth, GRID.index_to_mm)
+        saved(tmp_path, f"patient_{index:03d}.nii.gz", case.truth + index, GRID.index_to_mm)
+    saved(tmp_path, "patient_std.nii.gz", case.truth, GRID.index_to_mm)
+    saved(tmp_path, "patient2.nii.gz", case.truth, GRID.index_to_mm)
     alone, samples = predictions.of_case(tmp_path, case, "patient")
     assert alone is None
     assert [round(float((volume - case.truth).mean())) for volume in samples] == [0, 1, 2]
-    saved(tmp_path, "person.nii.gz", case.truth, GRID.index_to_mm)  # their mean, which `x2ct sample` puts beside them
+    saved(tmp_path, "patient.nii.gz", case.truth, GRID.index_to_mm)  # their mean, which `x2ct sample` puts beside them
     alone, samples = predictions.of_case(tmp_path, case, "patient")
     assert np.array_equal(alone, case.truth) and len(samples) == 3
-    saved(tmp_path, "person_001.nii", case.truth, GRID.index_to_mm)
-    with pytest.raises(InputError, match=r"found person_001 as \.nii and \.nii\.gz, expected one of them"):
+    saved(tmp_path, "patient_001.nii", case.truth, GRID.index_to_mm)
+    with pytest.raises(InputError, match=r"found patient_001 as \.nii and \.nii\.gz, expected one of them"):
         predictions.of_case(tmp_path, case, "patient")
 
 
@@ -105,8 +105,8 @@ def test_what_is_missing_or_no_ct_is_one_line(case: Case, tmp_path: Path) -> Non
     with pytest.raises(InputError, match="no NIfTI file"):
         predictions.find(tmp_path)
     saved(tmp_path, "somebody.nii.gz", case.truth, GRID.index_to_mm)
-    with pytest.raises(InputError, match=r"predictions of person: found none, expected person\.nii\.gz"):
+    with pytest.raises(InputError, match=r"predictions of patient: found none, expected patient\.nii\.gz"):
         predictions.of_case(predictions.find(tmp_path), case, "patient")
-    saved(tmp_path, "person.nii.gz", (case.truth > 0).astype(np.float32), GRID.index_to_mm)
+    saved(tmp_path, "patient.nii.gz", (case.truth > 0).astype(np.float32), GRID.index_to_mm)
     with pytest.raises(InputError, match="expected HU of a CT"):
         predictions.of_case(tmp_path, case, "patient")

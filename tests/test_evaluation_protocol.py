@@ -24,23 +24,23 @@ GEOMETRY = Geometry.parallel(shape=(56, 56), spacing_mm=(8.0, 8.0))
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    path = tmp_path_factory.mktemp("test") / "person.nii.gz"
+    path = tmp_path_factory.mktemp("test") / "patient.nii.gz"
     Volume(phantom.chest(SOURCE, 0, marker=False), SOURCE.index_to_mm).save(path)
     return make_case(path, GRID, GEOMETRY, threads=1)
 
 
 def test_a_case_is_what_prepare_makes_of_the_same_file(tmp_path: Path) -> None:
-    path = tmp_path / "cts" / "person.nii.gz"
+    path = tmp_path / "cts" / "patient.nii.gz"
     path.parent.mkdir()
     Volume(phantom.chest(SOURCE, 1), SOURCE.index_to_mm).save(path)
     prepare(path.parent, tmp_path / "shards", grid=GRID)
-    person = ShardSet.open(tmp_path / "shards").people[0]
+    patient = ShardSet.open(tmp_path / "shards").patients[0]
     case = make_case(path, GRID, GEOMETRY, threads=1)
-    assert case.id == person.id == "person"
-    assert case.region == person.region == "chest"
-    assert np.array_equal(case.truth, resample(person, GRID))
+    assert case.id == patient.id == "person"
+    assert case.region == patient.region == "chest"
+    assert np.array_equal(case.truth, resample(patient, GRID))
     for view, image in zip(GEOMETRY.views, case.xrays, strict=True):
-        assert np.array_equal(image, project(attenuation(person.hu()), person.index_to_mm, view, 1))
+        assert np.array_equal(image, project(attenuation(patient.hu()), patient.index_to_mm, view, 1))
 
 
 def test_x_rays_see_more_than_the_grid(case: Case) -> None:

@@ -25,7 +25,7 @@ def test_the_interval_is_that_of_the_mean_and_always_the_same() -> None:
     assert low < values.mean() < high
 
 
-def test_one_person_has_no_interval_and_what_is_undefined_is_left_out() -> None:
+def test_one_patient_has_no_interval_and_what_is_undefined_is_left_out() -> None:
     assert table.interval([{"a": 1.0, "b": {"c": 2.0}}]) == {"a": None, "b": {"c": None}}
     assert table.interval([{"a": 1.0}, {"a": math.nan}]) == {"a": None}
     assert table.interval([{"a": 1.0}, {"a": math.nan}, {"a": 1.0}]) == {"a": [1.0, 1.0]}
@@ -60,7 +60,7 @@ def test_csv_has_every_figure_once_and_nothing_for_what_is_undefined() -> None:
 
 def test_markdown_shows_means_first_with_their_interval() -> None:
     text = card.markdown(table.summarise([result("a", 20.0), result("b", 24.0)]))
-    assert text.startswith("### Mean of 2 people")
+    assert text.startswith("### Mean of 2 patients")
     assert "22.00 (20.00 – 24.00)" in text
     assert "legacy PSNR (slices, peak 4095)" in text
     assert "25%" in text and "| - |" in text

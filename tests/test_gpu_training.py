@@ -34,9 +34,9 @@ def archive(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_packing_loses_nothing_but_the_rounding(shards: Path, archive: Path, tmp_path: Path) -> None:
     pack.unpack(archive, tmp_path)
     before, after = ShardSet.open(shards), ShardSet.open(tmp_path)
-    assert after.grid == before.grid and [p.id for p in after.people] == [p.id for p in before.people]
+    assert after.grid == before.grid and [p.id for p in after.patients] == [p.id for p in before.patients]
     inside = (np.abs(GRID.coordinates()) < 0.95).all(0)  # within the patients' box
-    for old, new in zip(before.people, after.people, strict=True):
+    for old, new in zip(before.patients, after.patients, strict=True):
         new.verify()
         assert (old.split, old.region) == (new.split, new.region)
         change = np.abs(np.clip(resample(old, GRID), *pack.WINDOW_HU) - resample(new, GRID))

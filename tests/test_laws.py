@@ -16,23 +16,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY_ROOMS = ("x2ct.data", "x2ct.model", "x2ct.training", "x2ct.export")
-DOORS = ("x2ct.cli", "x2ct.__main__", "x2ct.commands", "x2ct.commands.terminal", "x2ct.jobs.sample", "x2ct.commands.info_facts")
+HEAVY_PACKAGES = ("x2ct.data", "x2ct.model", "x2ct.training", "x2ct.export")
+COMMAND_LINE = ("x2ct.cli", "x2ct.__main__", "x2ct.commands", "x2ct.serve")
 HEAVY_MODULES = ("torch", "openvino", "onnxruntime", "onnx", "tensorrt", "tensorboard")
 
 Law = Callable[[str], list[str]]
 
 
 def library_sources() -> list[Path]:
-    """Every Python file that is installed: the package, `export/` and `cli.py`, each once."""
-    links = {ROOT / "x2ct" / "cli.py", ROOT / "x2ct" / "export"}
-    own = (p for p in (ROOT / "x2ct").rglob("*.py") if p not in links and links.isdisjoint(p.parents))
-    return sorted({*own, *(ROOT / "export").rglob("*.py"), ROOT / "cli.py"})
+    """Every Python file that is installed."""
+    return sorted((ROOT / "x2ct").rglob("*.py"))
 
 
 def module_of(path: Path) -> str:
-    relative = path.relative_to(ROOT).with_suffix("")
-    parts = relative.parts if relative.parts[0] == "x2ct" else ("x2ct", *relative.parts)
+    parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -141,7 +138,7 @@ def test_every_inference_module_is_under_the_import_contract() -> None:
     """A new module of the inference side can't be forgotten in pyproject's list."""
     modules = {module_of(path) for path in library_sources()}
     # The package itself has lazy names only; the doors to every room have a contract of their own.
-    apart = (*HEAVY_ROOMS, *DOORS)
+    apart = (*HEAVY_PACKAGES, *COMMAND_LINE)
     inference = {m for m in modules - {"x2ct"} if not any(m == room or m.startswith(f"{room}.") for room in apart)}
     listed = next(c["source_modules"] for c in contracts() if c["id"] == "inference-is-light")
     assert isinstance(listed, list)
@@ -169,7 +166,7 @@ def refused_imports(modules: list[str]) -> str:
 
 def test_inference_modules_load_where_no_heavy_package_is_installed() -> None:
     modules = [module_of(path) for path in library_sources()]
-    light = [m for m in modules if not m.startswith(HEAVY_ROOMS) and m != "x2ct.__main__"]
+    light = [m for m in modules if not m.startswith(HEAVY_PACKAGES) and m != "x2ct.__main__"]
     assert "x2ct.engine.sampler" in light
     assert "x2ct.cli" in light
     assert refused_imports(light) == ""
@@ -191,15 +188,15 @@ def test_no_test_file_imports_from_another() -> None:
     assert sources and not found
 
 
-def test_the_map_has_every_room() -> None:
-    """docs/architecture.md names each module and room of the package, and each room of the C++ side."""
+def test_the_architecture_page_has_every_package() -> None:
+    """docs/architecture.md names each module and package below x2ct/, and each folder of the C++ side."""
     page = (ROOT / "docs" / "architecture.md").read_text()
-    table = page[page.index("## Rooms") : page.index("## Laws")]
+    table = page[page.index("## Packages") : page.index("## Invariants")]
     named = {part.removesuffix(".py") for path in re.findall("`([^`]+)`", table) for part in path.split("/")}
     modules = {module_of(path).split(".")[1] for path in library_sources() if module_of(path) != "x2ct"}
-    rooms = modules - {"__main__"} | {path.name for path in (ROOT / "csrc").iterdir() if path.is_dir()}
-    assert "sampler" in rooms and "core" in rooms
-    assert not rooms - named
+    folders = modules - {"__main__"} | {path.name for path in (ROOT / "csrc").iterdir() if path.is_dir()}
+    assert "engine" in folders and "core" in folders
+    assert not folders - named
 
 
 # ------------------------------------------------------------------------------------------------ the C++ rooms

@@ -31,9 +31,7 @@ def tracked(pattern: str) -> set[str]:
 
 def package_files() -> set[str]:
     """The files that an installed package must have, as paths from site-packages, but for what is compiled."""
-    own = {name for name in tracked("x2ct") if name not in {"x2ct/cli.py", "x2ct/export"}}
-    linked = {f"x2ct/{name}" for name in tracked("export/*.py")} | {"x2ct/cli.py"}
-    return own | linked
+    return tracked("x2ct")
 
 
 # ------------------------------------------------------------------------------------------------ what the files say
@@ -76,13 +74,6 @@ def test_the_version_stands_in_one_place() -> None:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__version__"
     ]
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
-
-
-def test_the_links_are_committed_as_links() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-s", "x2ct/cli.py", "x2ct/export"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.splitlines()
-    assert [line.split()[0] for line in listed] == ["120000", "120000"]
 
 
 # ------------------------------------------------------------------------------------------------ the wheel

@@ -82,26 +82,26 @@ def test_coordinates_are_patient_millimetres() -> None:
     assert coords[:, 3, 7, 30].tolist() == pytest.approx(mm[:3].tolist())
 
 
-def test_without_augmentation_a_study_is_the_person(shards: Path) -> None:
-    person = ShardSet.open(shards).people[0]
+def test_without_augmentation_a_study_is_the_patient(shards: Path) -> None:
+    patient = ShardSet.open(shards).patients[0]
     nothing = AugmentConfig(
         margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=0, density=0, crop=0, cone=0,
         view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0), radiograph=NONE,
     )  # fmt: skip
     geometry = training_geometry(TINY)
-    study = augmented_study(person, GRID, geometry, nothing, np.random.default_rng(0), TOPS)
-    plain = plain_study(person, GRID, geometry)
+    study = augmented_study(patient, GRID, geometry, nothing, np.random.default_rng(0), TOPS)
+    plain = plain_study(patient, GRID, geometry)
     assert (study.hu - plain.hu).abs().max() < 0.1
     assert (study.views - plain.views).abs().max() < 1e-3
     assert torch.equal(study.projections, plain.projections)
 
 
 def test_studies_depend_on_their_generator_alone(shards: Path) -> None:
-    person = ShardSet.open(shards).people[0]
+    patient = ShardSet.open(shards).patients[0]
     geometry = training_geometry(TINY)
 
     def drawn(seed: int) -> Study:
-        return augmented_study(person, GRID, geometry, TINY.augment, np.random.default_rng(seed), TOPS)
+        return augmented_study(patient, GRID, geometry, TINY.augment, np.random.default_rng(seed), TOPS)
 
     a, b, c = drawn(1), drawn(1), drawn(2)
     assert torch.equal(a.views, b.views) and torch.equal(a.hu, b.hu)
@@ -110,27 +110,27 @@ def test_studies_depend_on_their_generator_alone(shards: Path) -> None:
 
 def test_a_flipped_body_has_flipped_x_rays(shards: Path) -> None:
     """Pose acts on the body before both grid and X-rays, so they stay one anatomy."""
-    person = ShardSet.open(shards).people[0]
+    patient = ShardSet.open(shards).patients[0]
     config = dataclasses.replace(
         TINY.augment, margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=1, density=0, crop=0,
         cone=0, view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0), radiograph=NONE,
     )  # fmt: skip
     geometry = training_geometry(TINY)
-    study = augmented_study(person, GRID, geometry, config, np.random.default_rng(0), TOPS)
-    plain = plain_study(person, GRID, geometry)
+    study = augmented_study(patient, GRID, geometry, config, np.random.default_rng(0), TOPS)
+    plain = plain_study(patient, GRID, geometry)
     assert (study.hu - plain.hu.flip(0)).abs().max() < 0.1
     assert (study.views[0] - plain.views[0].flip(1)).abs().max() < 1e-2
 
 
 def test_a_fine_warp_leaves_the_coarse_one_and_the_rest_of_the_plan(shards: Path) -> None:
     """Between the coarse nodes the field is linear, so that the finer nodes carry it as it is."""
-    person = ShardSet.open(shards).people[0]
+    patient = ShardSet.open(shards).patients[0]
     positions = []
     for config in (AugmentConfig(), AugmentConfig(fine_warp_mm=1e-9), AugmentConfig(fine_warp_mm=8.0)):
-        plan = draw_plan(person, GRID, training_geometry(TINY), config, np.random.default_rng(0), TOPS)
+        plan = draw_plan(patient, GRID, training_geometry(TINY), config, np.random.default_rng(0), TOPS)
         positions.append(plan.positions)
     assert np.abs(positions[1][:, ::2, ::2, ::2] - positions[0]).max() < 1e-6
-    moved = (positions[2] - positions[1]) * np.reshape(person.shape, (3, 1, 1, 1)) / 2 * 10.0  # in mm
+    moved = (positions[2] - positions[1]) * np.reshape(patient.shape, (3, 1, 1, 1)) / 2 * 10.0  # in mm
     assert 2.0 < moved.std() < 8.0  # smoothed to about half
 
 
@@ -145,7 +145,7 @@ def test_studies_made_on_demand_are_those_made_ahead(shards: Path) -> None:
 
     def drawn(workers: int) -> list[Study]:
         pool = StudyPool(
-            ShardSet.open(shards).people, GRID, training_geometry(TINY), TINY.augment, TOPS,
+            ShardSet.open(shards).patients, GRID, training_geometry(TINY), TINY.augment, TOPS,
             size=3, refresh=2, seed=5, workers=workers,
         )  # fmt: skip
         with pool:
@@ -451,7 +451,7 @@ def test_the_step_that_a_gpu_records_is_the_step(shards: Path, muon: float) -> N
     for state in states:
         recorded = RecordedStep(state, coords, as_it_is) if state is states[1] else None
         pool = StudyPool(
-            ShardSet.open(shards).people, GRID, training_geometry(config), config.augment, TOPS,
+            ShardSet.open(shards).patients, GRID, training_geometry(config), config.augment, TOPS,
             size=2, refresh=2, seed=5, workers=0,
         )  # fmt: skip
         with pool:

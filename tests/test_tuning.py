@@ -178,13 +178,13 @@ def test_refining_keeps_the_best_that_was_measured() -> None:
     assert moved((20.0, 4.0, 1.2, 0.2), error, 0) == (error((20.0, 4.0, 1.2, 0.2)), (20.0, 4.0, 1.2, 0.2))
 
 
-def test_training_people_are_not_tuned_on(shards: Path, tmp_path: Path) -> None:
+def test_training_patients_are_not_tuned_on(shards: Path, tmp_path: Path) -> None:
     index = json.loads((shards / "index.json").read_text())
     folder = tmp_path / "shards"
     folder.mkdir()
-    for person in index["people"]:
-        person["split"] = "train"
-        (folder / person["file"]).symlink_to(shards / person["file"])
+    for patient in index["people"]:
+        patient["split"] = "train"
+        (folder / patient["file"]).symlink_to(shards / patient["file"])
     (folder / "index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match="none set aside for validation"):
         tune(tiny_bundle.write(tmp_path / "tiny.x2ct"), ShardSet.open(folder))

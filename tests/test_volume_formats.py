@@ -1,4 +1,5 @@
-"""Whatever format a volume is written in, other people's readers find the same HU at the same place, and what it is."""
+"""Whatever format a volume is written in, other programs find the same HU at the same place, and what it
+is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training small enough for tests: phantom people, a 32^3 grid, a network of a few thousand weights."""
+"""A training small enough for tests: phantom patients, a 32^3 grid, a network of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ CONFIG = {
 def write_shards(folder: Path) -> Path:
     """Two phantom chests to train on and one to validate on."""
     folder.mkdir(parents=True)
-    people = []
+    patients = []
     for seed in range(3):
         name = f"phantom{seed}"
         np.save(folder / f"{name}.npy", phantom.chest(GRID, seed, marker=False).astype(np.int16))
-        people.append(
+        patients.append(
             {
                 "id": name,
                 "split": "validation" if seed == 2 else "train",
@@ -59,5 +59,5 @@ def write_shards(folder: Path) -> Path:
                 "bytes": (folder / f"{name}.npy").stat().st_size,
             }
         )
-    write_index(folder, GRID, people)
+    write_index(folder, GRID, patients)
     return folder

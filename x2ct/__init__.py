@@ -1,7 +1,7 @@
 """x2ct: a CT volume from one or two X-rays, by a patch-wise trained diffusion model.
 
-The main path: `x2ct.cli` reads the command line, `x2ct.engine.sampler` turns X-rays into the networks' inputs, and the C++
-core (`x2ct._core`, csrc/) runs the networks and the sampling loop. Importing this package loads nothing heavy: each
+The main path: `x2ct.cli` reads the command line, `x2ct.engine.sampler` turns X-rays into the networks' inputs, and the
+C++ core (`x2ct._core`, csrc/) runs the networks and the sampling loop. Importing this package loads nothing heavy: each
 public name is imported when it is first used.
 
     >>> import x2ct

@@ -1,1 +1,416 @@
-../cli.py
+"""The `x2ct` command line: options, one call into the library, printing. No logic.
+
+Follow `sample` to see how X-rays become a CT: `x2ct.jobs.sample.sample_files` reads and writes the files,
+`x2ct.engine.sampler` runs the networks, and the core's loop (csrc/core) takes the steps. Heavy modules are imported in
+the commands that use them, so that `x2ct --help` answers at once and sampling needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from x2ct import __version__
+from x2ct.commands import (
+    bench,
+    build,
+    cohort,
+    demo,
+    drr,
+    evaluate,
+    export,
+    info,
+    mesh,
+    prepare,
+    quantize,
+    serve,
+    statistics,
+    terminal,
+    train,
+    tune,
+    view,
+    xray,
+)
+from x2ct.commands.options import (
+    AngleOf,
+    Backend,
+    Device,
+    FlipOf,
+    Force,
+    FrameOf,
+    InvertOf,
+    Json,
+    Model,
+    Precision,
+    Quiet,
+    RotateOf,
+    Schedule,
+    SddOf,
+    SodOf,
+    Solver,
+    SpacingOf,
+    Strict,
+    Threads,
+    ValuesOf,
+    completer,
+    parse_bytes,
+    parse_option,
+    parse_shape,
+    parse_voxel,
+    reading,
+)
+
+
+class Commands(TyperGroup):
+    """The commands, with one way out for whatever ends one: a line on stderr and a documented exit code."""
+
+    def main(self, args: Sequence[str] | None = None, *positional: Any, **named: Any) -> NoReturn:
+        """Run the command line and exit."""
+        given = list(sys.argv[1:] if args is None else args) or ["--help"]
+        named["standalone_mode"] = False  # usage errors come here too, and look like all the others
+        run = super().main
+        raise SystemExit(terminal.exit_code_of(lambda: run(given, *positional, **named), debug=given[0] == "--debug"))
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="x2ct",
+    help="Turn one or two X-rays into a CT volume.",
+    epilog=terminal.EPILOG,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        terminal.show(f"x2ct {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def x2ct(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error. Must be the first option.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Turn one or two X-rays into a CT volume."""
+
+
+@app.command()
+def sample(
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", rich_help_panel="Output"
+        ),
+    ],
+    ap: Annotated[
+        Path | None,
+        typer.Option(
+            help="Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    pa: Annotated[
+        Path | None,
+        typer.Option(
+            help="Frontal X-ray, source behind the patient. Use --ap or --pa, not both.", rich_help_panel="Input"
+        ),
+    ] = None,
+    lateral: Annotated[
+        Path | None, typer.Option(help="Lateral X-ray. One view alone is enough.", rich_help_panel="Input")
+    ] = None,
+    geometry: Annotated[
+        Path | None,
+        typer.Option(
+            help="Geometry file (JSON): position of source and detector for each X-ray.", rich_help_panel="Input"
+        ),
+    ] = None,
+    spacing: SpacingOf = None,
+    rotate: RotateOf = None,
+    flip: FlipOf = None,
+    frame: FrameOf = None,
+    sdd: SddOf = None,
+    sod: SodOf = None,
+    angle: AngleOf = None,
+    invert: InvertOf = None,
+    values: ValuesOf = None,
+    model: Model = "chest",
+    format: Annotated[  # noqa: A002 - the option's name
+        str,
+        typer.Option(
+            help="File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
+            rich_help_panel="Output",
+            autocompletion=completer("format"),
+        ),
+    ] = "auto",
+    preview: Annotated[
+        Path | None, typer.Option(help="Write a picture of the CT to this .png file.", rich_help_panel="Output")
+    ] = None,
+    preview_every: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Rewrite --preview after every N network evaluations.", rich_help_panel="Output"
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write inputs, settings, timings and checksums to this .json file.", rich_help_panel="Output"
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Random seed. The same inputs and seed produce the same file.", rich_help_panel="Sampling"
+        ),
+    ] = 0,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of sampling steps. Default: the model's.", rich_help_panel="Sampling"),
+    ] = None,
+    solver: Solver = None,
+    schedule: Schedule = None,
+    mean: Annotated[
+        bool,
+        typer.Option(
+            "--mean",
+            help="Return the mean estimate (posterior mean, one evaluation) instead of a sample.",
+            rich_help_panel="Sampling",
+        ),
+    ] = False,
+    consistency: Annotated[
+        str,
+        typer.Option(
+            help="Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
+            "each one (every), or listed ones (3,5,6).",
+            rich_help_panel="Sampling",
+            autocompletion=completer("consistency"),
+        ),
+    ] = "off",
+    gamma: Annotated[
+        float | None, typer.Option(help="Strength of data consistency.", rich_help_panel="Sampling")
+    ] = None,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
+            "are written beside it.",
+            rich_help_panel="Sampling",
+        ),
+    ] = 1,
+    shape: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_shape,
+            metavar="X,Y,Z",
+            help="Number of voxels of the CT. Default: the model's.",
+            rich_help_panel="Sampling",
+        ),
+    ] = None,
+    voxel: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_voxel,
+            metavar="MM",
+            help="Voxel size in mm, one number or X,Y,Z. Default: the model's.",
+            rich_help_panel="Sampling",
+        ),
+    ] = None,
+    memory: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_bytes,
+            metavar="SIZE",
+            help="Memory budget, for example 2GB. A volume that does not fit is computed in tiles.",
+            rich_help_panel="Runtime",
+        ),
+    ] = None,
+    halo: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="VOXELS",
+            help="Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
+            rich_help_panel="Runtime",
+        ),
+    ] = None,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
+    provider: Annotated[
+        str,
+        typer.Option(
+            help="ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
+            rich_help_panel="Runtime",
+        ),
+    ] = "",
+    provider_option: Annotated[
+        list[Any] | None,
+        typer.Option(
+            parser=parse_option,
+            metavar="KEY=VALUE",
+            help="Option passed to the provider. May be repeated.",
+            rich_help_panel="Runtime",
+        ),
+    ] = None,
+    artefacts: Annotated[
+        str,
+        typer.Option(
+            "--engines",
+            "--artefacts",
+            metavar="FOLDER",
+            help="Folder of compiled engines for torch or tensorrt. Default: this user's cache.",
+            rich_help_panel="Runtime",
+        ),
+    ] = "",
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Run compiled engines, which contain code, even if they were made elsewhere.",
+            rich_help_panel="Runtime",
+        ),
+    ] = False,
+    threads: Threads = 0,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
+            "-o names a folder.",
+            rich_help_panel="Cohort",
+        ),
+    ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Skip studies that are already done.", rich_help_panel="Cohort")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Number of studies to run at the same time.", rich_help_panel="Cohort")
+    ] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
+    ] = False,
+    align: Annotated[
+        bool,
+        typer.Option(
+            "--align",
+            help="Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
+            rich_help_panel="Sampling",
+        ),
+    ] = False,
+    strict: Strict = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Generate a CT from one or two X-rays."""
+    from x2ct.io import report as reports
+    from x2ct.jobs.sample import SampleJob, rehearse_files, sample_files
+
+    job = SampleJob(
+        output=output,
+        format=format,
+        ap=ap,
+        pa=pa,
+        lateral=lateral,
+        geometry=geometry,
+        reading=reading(
+            [name for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path or manifest],
+            spacing=spacing,
+            rotate=rotate,
+            flip=flip,
+            frame=frame,
+            sdd=sdd,
+            sod=sod,
+            angle=angle,
+            invert=invert,
+            values=values,
+        ),
+        model=model,
+        preview=preview,
+        preview_every=preview_every,
+        report=report,
+        seed=seed,
+        steps=steps,
+        solver=solver,
+        schedule=schedule,
+        mean=mean,
+        consistency=consistency,
+        gamma=gamma,
+        samples=samples,
+        shape=shape,
+        voxel_mm=voxel,
+        memory=memory,
+        halo=halo,
+        device=device,
+        backend=backend,
+        precision=precision,
+        provider=provider,
+        provider_options=tuple(provider_option or ()),
+        artefacts=artefacts,
+        trust=trust,
+        threads=threads,
+        strict=strict,
+        align=align,
+        force=force,
+    )
+    if manifest is not None:
+        if dry_run:
+            raise typer.BadParameter("--dry-run is for one study: leave out --manifest.")
+        cohort.run(manifest, job, go_on, jobs, quiet, json)
+        return
+    if dry_run:
+        with terminal.progress("evaluations", quiet) as display:
+            told = rehearse_files(job, stage=display.stage)
+        terminal.show(reports.to_json(told).rstrip() if json else reports.intention(told), quiet and not json)
+        return
+    if go_on or jobs != 1:
+        raise typer.BadParameter("--continue and --jobs are for many studies: name them with --manifest.")
+    with terminal.progress("evaluations", quiet) as display:
+        done = sample_files(job, stage=display.stage, progress=display.step)
+    if json:
+        terminal.show(reports.to_json(done).rstrip())
+        return
+    terminal.show(reports.summary(done), quiet)
+    terminal.remarks(done, quiet, see=f"the report {report}" if report else "--report FILE, or x2ct xray FILE")
+
+
+# The order in which the help lists them.
+for _command in (
+    demo.demo,
+    serve.serve,
+    view.view,
+    xray.xray,
+    drr.drr,
+    mesh.mesh,
+    prepare.prepare,
+    train.train,
+    export.export,
+    build.build,
+    tune.tune,
+    quantize.quantize,
+    statistics.statistics,
+    bench.bench,
+    evaluate.evaluate,
+    info.info,
+):
+    app.command()(_command)
+
+
+def main() -> None:
+    """The entry point of the `x2ct` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works 
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.data.shards import INDEX, Person, ShardSet, resample_array
+from x2ct.data.shards import INDEX, Patient, ShardSet, resample_array
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
 from x2ct.geometry.grid import Grid
@@ -68,22 +68,22 @@ def quantised(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
     return (np.rint((np.clip(hu, low, high) - low) / STEP_HU) * STEP_HU + low).astype(np.int16)
 
 
-def packed(person: Person, spacing_mm: tuple[float, float, float]) -> tuple[dict[str, Any], bytes]:
+def packed(patient: Patient, spacing_mm: tuple[float, float, float]) -> tuple[dict[str, Any], bytes]:
     """Return a patient's index entry and compressed body, on voxels of the given spacing."""
-    corners = np.asarray([[0, 0, 0], np.asarray(person.shape) - 1], np.float64)
-    ends = np.sort(corners @ person.index_to_mm[:3, :3].T + person.index_to_mm[:3, 3], axis=0)
-    if person.body_mm is not None:
-        ends = np.stack([np.maximum(ends[0], person.body_mm[0] - 5), np.minimum(ends[1], person.body_mm[1] + 5)])
+    corners = np.asarray([[0, 0, 0], np.asarray(patient.shape) - 1], np.float64)
+    ends = np.sort(corners @ patient.index_to_mm[:3, :3].T + patient.index_to_mm[:3, 3], axis=0)
+    if patient.body_mm is not None:
+        ends = np.stack([np.maximum(ends[0], patient.body_mm[0] - 5), np.minimum(ends[1], patient.body_mm[1] + 5)])
     ends[:, 2] = np.clip(ends[:, 2], -REACH_MM, REACH_MM)
     x, y, z = (max(1, int(n)) for n in np.floor((ends[1] - ends[0]) / spacing_mm) + 1)
     grid = Grid((x, y, z), spacing_mm)
     middle = ends.mean(0)
-    centred = person.index_to_mm.copy()
+    centred = patient.index_to_mm.copy()
     centred[:3, 3] -= middle
-    body = quantised(resample_array(person.hu(), centred, grid))
+    body = quantised(resample_array(patient.hu(), centred, grid))
     affine = grid.index_to_mm
     affine[:3, 3] += middle
-    entry = {**person.details, "shape": list(body.shape), "index_to_mm": affine.tolist(), "sha256": "", "bytes": 0}
+    entry = {**patient.details, "shape": list(body.shape), "index_to_mm": affine.tolist(), "sha256": "", "bytes": 0}
     return entry, encode(body)
 
 
@@ -94,16 +94,16 @@ def pack(shards: Path, target: Path, regions: tuple[str, ...], most_bytes: int) 
         InputError: it would be larger than `most_bytes`.
     """
     shard_set = ShardSet.open(shards)
-    people = [person for person in shard_set.people if not regions or person.region in regions]
+    patients = [patient for patient in shard_set.patients if not regions or patient.region in regions]
     index: dict[str, Any] = json.loads((shards / INDEX).read_text())
     index["people"] = []
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for person in people:
-            entry, data = packed(person, shard_set.grid.spacing_mm)
+        for patient in patients:
+            entry, data = packed(patient, shard_set.grid.spacing_mm)
             index["people"].append(entry)
-            _add(tar, f"{person.id}.xz", data)
-            print(f"{person.id}: {tuple(entry['shape'])}, {len(data) / 2**20:.2f} MiB", file=sys.stderr, flush=True)
+            _add(tar, f"{patient.id}.xz", data)
+            print(f"{patient.id}: {tuple(entry['shape'])}, {len(data) / 2**20:.2f} MiB", file=sys.stderr, flush=True)
         _add(tar, f"{INDEX}.xz", lzma.compress(json.dumps(index).encode()))
     size = len(archive.getvalue())
     if size > most_bytes:

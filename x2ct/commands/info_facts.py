@@ -105,7 +105,7 @@ def _version(package: str) -> str:
 
 
 def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What `about` found, as titled rows of name and text for a person; the bundle alone when there is one."""
+    """What `about` found, as titled rows of name and text for a patient; the bundle alone when there is one."""
     if "bundle" in facts:
         return _bundle_sections(facts["bundle"])
     training, pages = (

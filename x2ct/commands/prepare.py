@@ -69,7 +69,7 @@ def prepare(
         terminal.note("warning", f"{source} left out: {reason}", quiet)
     for name, reason in done.left_out:
         terminal.note("note", f"{name} left out: {reason}", quiet)
-    told = f"{output}: {len(done.people)} patients ({len(done.kept)} from before)"
+    told = f"{output}: {len(done.patients)} patients ({len(done.kept)} from before)"
     told += f", for validation: {', '.join(done.validation) or 'none'}"
     terminal.show(reports.to_json(vars(done)).rstrip() if json else told, quiet and not json)
     if done.failures:

@@ -1,18 +1,18 @@
 """From CT files to training shards, and phantoms that need no files.
 
-This room turns CTs into people that a trainer or the evaluation can project and resample. Augmentation uses torch;
+This room turns CTs into patients that a trainer or the evaluation can project and resample. Augmentation uses torch;
 what is imported here does not.
 """
 
 from x2ct.data.body import Body
 from x2ct.data.prepare import PrepareOptions, PrepareResult, prepare, read_body
-from x2ct.data.shards import Person, ShardSet, resample, resample_array
+from x2ct.data.shards import Patient, ShardSet, resample, resample_array
 from x2ct.geometry.grid import Grid
 
 __all__ = [
     "Body",
     "Grid",
-    "Person",
+    "Patient",
     "PrepareOptions",
     "PrepareResult",
     "ShardSet",

@@ -21,7 +21,7 @@ from torch.nn import functional
 from x2ct.data import imaging
 from x2ct.data.imaging import Display, Physics, RadiographConfig
 from x2ct.data.projection import attenuation, ray_sums
-from x2ct.data.shards import AIR_HU, Person, resample
+from x2ct.data.shards import AIR_HU, Patient, resample
 from x2ct.geometry import Geometry, View
 from x2ct.geometry.grid import Grid, centred_affine
 
@@ -39,7 +39,7 @@ _NODES = 6  # of the coarse warp along each axis; the fine one has nodes in betw
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far a study may differ from the person it was made of.
+    """How far a study may differ from the patient it was made of.
 
     Attributes:
         margin_mm: how much larger than the grid the projected box is, on each side, by axis.
@@ -170,16 +170,16 @@ class StudyPlan:
         return Grid((x, y, z), self.grid.spacing_mm)
 
 
-def plain_study(person: Person, grid: Grid, geometry: Geometry, device: str | torch.device = "cpu") -> Study:
+def plain_study(patient: Patient, grid: Grid, geometry: Geometry, device: str | torch.device = "cpu") -> Study:
     """The patient as they are: the grid resampled, the X-rays projected from the whole CT at its own resolution."""
-    mu = attenuation(body_of(person, device).float())
-    views = torch.stack([ray_sums(mu, person.index_to_mm, view) for view in geometry.views])
-    hu = torch.from_numpy(resample(person, grid)).to(device)
+    mu = attenuation(body_of(patient, device).float())
+    views = torch.stack([ray_sums(mu, patient.index_to_mm, view) for view in geometry.views])
+    hu = torch.from_numpy(resample(patient, grid)).to(device)
     return Study(hu, views, views.new_ones(len(views)), _matrices(geometry.views, device))
 
 
 def augmented_study(
-    person: Person,
+    patient: Patient,
     grid: Grid,
     geometry: Geometry,
     config: AugmentConfig,
@@ -190,28 +190,28 @@ def augmented_study(
     """A random study of the patient; the same generator state gives the same study.
 
     Args:
-        person: whose CT.
+        patient: whose CT.
         grid: the voxels.
         geometry: the bundle's own views.
         config: how far it may differ.
         rng: where the chances come from.
         display_p99: per view, what the sampler scales a display picture's 99th percentile to.
-        body: `body_of(person, device)`, where that is kept; on its device the study is made.
+        body: `body_of(patient, device)`, where that is kept; on its device the study is made.
     """
-    plan = draw_plan(person, grid, geometry, config, rng, display_p99)
-    return render(body_of(person) if body is None else body, plan)
+    plan = draw_plan(patient, grid, geometry, config, rng, display_p99)
+    return render(body_of(patient) if body is None else body, plan)
 
 
-def body_of(person: Person, device: str | torch.device = "cpu") -> Tensor:
+def body_of(patient: Patient, device: str | torch.device = "cpu") -> Tensor:
     """The whole body on a device, int16 HU [x, y, z]."""
-    return torch.from_numpy(np.array(person.hu())).to(device)
+    return torch.from_numpy(np.array(patient.hu())).to(device)
 
 
 # ---------------------------------------------------------------------------------------------- on the host
 
 
 def draw_plan(
-    person: Person,
+    patient: Patient,
     grid: Grid,
     geometry: Geometry,
     config: AugmentConfig,
@@ -222,7 +222,7 @@ def draw_plan(
     spacing = np.asarray(grid.spacing_mm)
     x, y, z = (int(m) for m in np.round(np.asarray(config.margin_mm) / spacing))
     shape = np.asarray(grid.shape) + 2 * np.asarray((x, y, z))
-    positions = _draw_positions(person, shape, spacing, config, rng)
+    positions = _draw_positions(patient, shape, spacing, config, rng)
     bone, lung = 1 + rng.uniform(-1, 1, 2) * config.density
     density = (-1000.0, -1000.0 + 150.0 * lung, -400.0, 150.0, 150.0 + 2850.0 * bone)
     lesions = _draw_lesions(shape, config, rng)
@@ -248,7 +248,11 @@ def draw_plan(
 
 
 def _draw_positions(
-    person: Person, shape: npt.NDArray[np.int64], spacing: AffineArray, config: AugmentConfig, rng: np.random.Generator
+    patient: Patient,
+    shape: npt.NDArray[np.int64],
+    spacing: AffineArray,
+    config: AugmentConfig,
+    rng: np.random.Generator,
 ) -> FloatArray:
     """Where the box's nodes lie in the body: a random pose and a smooth random displacement."""
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * config.rotation_deg)
@@ -259,10 +263,10 @@ def _draw_positions(
     pose[:3, :3] = _rotation(angles) @ np.diag(1 / scales)
     pose[:3, 3] = rng.uniform(-1, 1, 3) * config.shift_mm
     # body mm -> body voxel -> grid_sample's [-1, 1] between the outer faces
-    body_shape = np.asarray(person.shape)
+    body_shape = np.asarray(patient.shape)
     to_unit = np.diag([*(2 / body_shape), 1.0])
     to_unit[:3, 3] = 1 / body_shape - 1
-    to_unit = to_unit @ np.linalg.inv(person.index_to_mm)
+    to_unit = to_unit @ np.linalg.inv(patient.index_to_mm)
     displacement = _draw_displacement(config, rng)
     to_mm = centred_affine(shape.tolist(), spacing.tolist())
     steps = [np.linspace(0, n - 1, displacement.shape[1]) for n in shape]

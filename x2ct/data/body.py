@@ -1,4 +1,4 @@
-"""What of a CT is the person: the body without table and padding, and where the lungs lie."""
+"""What of a CT is the patient: the body without table and padding, and where the lungs lie."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LUNG_LITRES = 1.0
 
 @dataclass(frozen=True)
 class Body:
-    """One person, ready to be projected and resampled.
+    """One patient, ready to be projected and resampled.
 
     Attributes:
         hu: int16 HU (x, y, z) in [-1000, 3000]; everything but the body is -1000, unless the couch was kept.
@@ -126,7 +126,7 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
 def extract_body(
     hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lungs", keep_couch: bool = False
 ) -> Body | None:
-    """A CT's person, centred for the grid; None if no body is found.
+    """A CT's patient, centred for the grid; None if no body is found.
 
     The grid's axes are the world's (RAS+), so that an oblique or sheared scan keeps its true shape. x and y: the
     median over the slices of the middle of the body's extent, which an arm or a cut edge in a few slices does not

@@ -1,4 +1,4 @@
-"""CT files -> training shards: find the CTs of a folder, take the person out of each, write `ID.npy` and the index."""
+"""CT files -> training shards: find the CTs of a folder, take the patient out of each, write `ID.npy` and the index."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from x2ct.data.body import Body, coarsen, extract_body
 from x2ct.data.patients import LEAVE_OUT, Mark, named_for_validation, read_patients
-from x2ct.data.shards import INDEX, person_of, read_index, write_index
+from x2ct.data.shards import INDEX, patient_of, read_index, write_index
 from x2ct.data.sheets import key_of, sheet, write_overviews
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
@@ -28,7 +28,7 @@ METHOD = 4
 CENTRES = ("lungs", "body", "file")
 
 Progress = Callable[[int, int, str], None]
-"""Called with (people done, people in all, what is being worked on)."""
+"""Called with (patients done, patients in all, what is being worked on)."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ class PrepareResult:
     """What a run did.
 
     Attributes:
-        people: ids in the index, sorted.
+        patients: ids in the index, sorted.
         kept: those of them that an earlier run had already made.
         failures: (source, one line that says what is wrong) of each CT that could not be used.
         validation: ids of the validation split.
         left_out: (id, reason) of each patient whom the patient table leaves out.
     """
 
-    people: tuple[str, ...]
+    patients: tuple[str, ...]
     kept: tuple[str, ...]
     failures: tuple[tuple[str, str], ...]
     validation: tuple[str, ...]
@@ -87,24 +87,24 @@ def prepare(
     preview: bool = False,
     progress: Progress | None = None,
 ) -> PrepareResult:
-    """Make training shards from a folder of CTs (one file or DICOM folder is one person).
+    """Make training shards from a folder of CTs (one file or DICOM folder is one patient).
 
-    Continues an interrupted run: people whose source and options are unchanged are kept, and the index is written after
-    each new one. A CT that can't be used is one entry of `failures`; the others go on.
+    Continues an interrupted run: patients whose source and options are unchanged are kept, and the index is written
+    after each new one. A CT that can't be used is one entry of `failures`; the others go on.
 
     Args:
         source: a folder with NIfTI, NRRD or MetaImage files and DICOM folders, at any depth; or one such CT.
         shards: the shard folder, made if need be.
         grid: the grid that the index suggests to trainers (default 128^3 at 2.5 mm).
         options: see `PrepareOptions`.
-        validation: ids of the people set aside for validation; default: a stable hash of the id chooses
+        validation: ids of the patients set aside for validation; default: a stable hash of the id chooses
             `validation_share` of them, and at least one where there are two or more.
         validation_share: see `validation`.
         patients: a patient table, see `x2ct.data.patients`: who is trained on, set aside or left out, and of which
             region a patient is. Where it or `validation` names anybody for validation, nobody else is chosen.
         preview: whether each patient gets a contact sheet `ID.png`, and all of them `_overview1.png` and so on. Sheets
             of an earlier run are kept where they would come out the same.
-        progress: called before each person and once at the end.
+        progress: called before each patient and once at the end.
 
     Raises:
         InputError: nothing to prepare, a validation id that is not there, some of a BIDS patient's sessions for
@@ -172,7 +172,7 @@ def prepare(
 
 
 def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = None) -> Body:
-    """Read one CT and take the person out of it, exactly as `prepare` does (`x2ct drr` and the evaluation do too).
+    """Read one CT and take the patient out of it, exactly as `prepare` does (`x2ct drr` and the evaluation do too).
 
     Raises:
         InputError: it can't be read, is not a CT in HU, or holds no body.
@@ -184,7 +184,7 @@ def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = Non
     if body is None:
         found = f"no body (values {float(hu.min()):.0f} to {float(hu.max()):.0f})"
         hint = "take it as it is: --centre file --keep-couch"
-        raise InputError.of(path, "HU", found=found, expected="a person in HU, tissue above -500", hint=hint)
+        raise InputError.of(path, "HU", found=found, expected="a patient in HU, tissue above -500", hint=hint)
     return body
 
 
@@ -247,7 +247,7 @@ def choose_validation(names: Iterable[str], share: float) -> tuple[str, ...]:
 
 
 def _settle(chosen: set[str], candidates: list[str], names: list[str], *, explicit: bool) -> set[str]:
-    # Few people: the hash may choose none or all of them. One is set aside, and one is left to train on.
+    # Few patients: the hash may choose none or all of them. One is set aside, and one is left to train on.
     if explicit:
         return chosen
     fractions = {name: _fraction(name) for name in names}
@@ -343,10 +343,10 @@ def _write(folder: Path, name: str, path: Path, options: PrepareOptions, state: 
 
 def _write_sheet(folder: Path, entry: dict[str, Any], grid: Grid) -> str:
     """Make a patient's contact sheet unless the one that is there would come out the same; return its key."""
-    person = person_of(folder, entry)
-    target, key = folder / f"{person.id}.png", key_of(person, grid)
+    patient = patient_of(folder, entry)
+    target, key = folder / f"{patient.id}.png", key_of(patient, grid)
     if entry.get("sheet") != key or not target.is_file():
-        atomic.write_atomically(target, sheet(person, grid))
+        atomic.write_atomically(target, sheet(patient, grid))
     return key
 
 
@@ -361,7 +361,7 @@ def _make_folder(folder: Path) -> None:
 def _finished(folder: Path) -> dict[str, dict[str, Any]]:
     if not (folder / INDEX).exists():
         return {}
-    return {str(entry["id"]): entry for entry in read_index(folder).people if "id" in entry}
+    return {str(entry["id"]): entry for entry in read_index(folder).patients if "id" in entry}
 
 
 def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:

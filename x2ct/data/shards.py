@@ -1,7 +1,8 @@
 """Training shards: a folder of memory-mapped CTs and the JSON index that says who they are.
 
-`index.json` lists the people; `ID.npy` holds one whole body each, int16 HU (x, y, z), at its own spacing. Each person's
-`index_to_mm` places the body in the grid's patient mm, so that any grid, pose and X-ray can be computed from it later.
+`index.json` lists the patients; `ID.npy` holds one whole body each, int16 HU (x, y, z), at its own spacing. Each
+patient's `index_to_mm` places the body in the grid's patient mm, so that any grid, pose and X-ray can be computed from
+it later.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ _Row = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Person:
-    """One person's CT in a shard folder.
+class Patient:
+    """One patient's CT in a shard folder.
 
     Attributes:
-        id: the person's name in this folder (never a patient identifier).
+        id: the patient's name in this folder (never a patient identifier).
         split: "train" or "validation".
         file: the `.npy` with int16 HU (x, y, z), RAS+; table and padding are -1000.
         shape: voxels along x, y, z.
@@ -96,7 +97,7 @@ class Person:
 
 
 class _Entry(msgspec.Struct):
-    """The fields that a person's entry must have; `prepare` writes more. See `Person`."""
+    """The fields that a patient's entry must have; `prepare` writes more. See `Patient`."""
 
     id: str
     file: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.npy$")]
@@ -111,11 +112,11 @@ class _Entry(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ShardSet:
-    """An opened shard folder: its grid and its people."""
+    """An opened shard folder: its grid and its patients."""
 
     path: Path
     grid: Grid
-    people: tuple[Person, ...]
+    patients: tuple[Patient, ...]
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> ShardSet:
@@ -126,24 +127,24 @@ class ShardSet:
         """
         folder = Path(path)
         index = read_index(folder)
-        people = tuple(person_of(folder, entry) for entry in index.people)
-        if not people:
+        patients = tuple(patient_of(folder, entry) for entry in index.patients)
+        if not patients:
             raise InputError.of(folder, "people", found="none", expected="at least one", hint="run x2ct prepare")
-        return cls(folder, index.grid, people)
+        return cls(folder, index.grid, patients)
 
-    def select(self, split: str, region: str | None = None) -> tuple[Person, ...]:
-        """The people of a split ("train" or "validation"), in a region ("chest", "other") if one is named."""
+    def select(self, split: str, region: str | None = None) -> tuple[Patient, ...]:
+        """The patients of a split ("train" or "validation"), in a region ("chest", "other") if one is named."""
         if split not in SPLITS:
             raise InputError.of("shards", "split", found=split, expected=" or ".join(SPLITS))
-        return tuple(p for p in self.people if p.split == split and region in (None, p.region))
+        return tuple(p for p in self.patients if p.split == split and region in (None, p.region))
 
 
 def resample(
-    person: Person, grid: Grid | tuple[tuple[int, int, int], tuple[float, float, float]] | None = None
+    patient: Patient, grid: Grid | tuple[tuple[int, int, int], tuple[float, float, float]] | None = None
 ) -> VolumeArray:
-    """A person's CT on a grid, float32 HU (X, Y, Z); see `resample_array`. `grid` may be (shape, spacing_mm)."""
+    """A patient's CT on a grid, float32 HU (X, Y, Z); see `resample_array`. `grid` may be (shape, spacing_mm)."""
     chosen = grid if isinstance(grid, Grid) else Grid() if grid is None else Grid(*grid)
-    return resample_array(person.hu(), person.index_to_mm, chosen)
+    return resample_array(patient.hu(), patient.index_to_mm, chosen)
 
 
 def resample_array(hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike, grid: Grid) -> VolumeArray:
@@ -178,18 +179,18 @@ def resample_array(hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike, grid: Grid)
 
 
 class Index(msgspec.Struct, frozen=True):
-    """An index: the grid that it suggests to trainers, and the entries, which `person_of` reads."""
+    """An index: the grid that it suggests to trainers, and the entries, which `patient_of` reads."""
 
     schema: int
     grid: Grid
-    people: list[dict[str, Any]]
+    patients: list[dict[str, Any]]
 
 
 def read_index(folder: Path) -> Index:
     """Return a folder's index.
 
     Raises:
-        InputError: missing, not JSON, of another schema, or without grid and people.
+        InputError: missing, not JSON, of another schema, or without grid and patients.
     """
     path = folder / INDEX
     try:
@@ -206,21 +207,21 @@ def read_index(folder: Path) -> Index:
 
 
 def write_index(
-    folder: Path, grid: Grid, people: list[dict[str, Any]], left_out: Iterable[tuple[str, str]] = ()
+    folder: Path, grid: Grid, patients: list[dict[str, Any]], left_out: Iterable[tuple[str, str]] = ()
 ) -> None:
     """Write the index whole or not at all: beside, then over the old one.
 
     Args:
         folder: the shards.
         grid: the one that the index suggests to trainers.
-        people: their entries.
+        patients: their entries.
         left_out: (id, reason) of the patients that a patient table leaves out.
     """
     text = json.dumps(
         {
             "schema": SCHEMA,
             "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
-            "people": sorted(people, key=lambda entry: str(entry["id"])),
+            "people": sorted(patients, key=lambda entry: str(entry["id"])),
             "left_out": [{"id": name, "reason": reason} for name, reason in sorted(left_out)],
         },
         indent=1,
@@ -228,7 +229,7 @@ def write_index(
     atomic.write_atomically(folder / INDEX, f"{text}\n".encode())
 
 
-def person_of(folder: Path, entry: dict[str, Any]) -> Person:
+def patient_of(folder: Path, entry: dict[str, Any]) -> Patient:
     """Read one entry of a folder's index.
 
     Raises:
@@ -243,7 +244,7 @@ def person_of(folder: Path, entry: dict[str, Any]) -> Person:
     if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine)) < 1e-9:
         expected = "an invertible 4x4 matrix"
         raise InputError.of(source, f"{facts.id}.index_to_mm", found=affine.tolist(), expected=expected)
-    return Person(
+    return Patient(
         id=facts.id,
         split=facts.split,
         file=folder / facts.file,

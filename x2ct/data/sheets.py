@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from x2ct.data.shards import Person, resample
+from x2ct.data.shards import Patient, resample
 from x2ct.files import atomic
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
@@ -22,31 +22,31 @@ _COLUMNS, _ROWS, _WIDTH_PX = 4, 6, 480  # of an overview
 _OVERVIEW = "_overview"  # no patient's id begins with an underscore
 
 
-def heading(person: Person, grid: Grid) -> str:
+def heading(patient: Patient, grid: Grid) -> str:
     """Return the line above a patient's sheet: id, region, lungs found, voxels, body and grid."""
-    bone = person.details.get("bone_share")
+    bone = patient.details.get("bone_share")
     parts = [
-        f"{person.id}: {person.region}",
-        "no lungs" if person.lungs_mm is None else f"lungs {_size(person.lungs_mm[1] - person.lungs_mm[0])} mm",
-        f"{_size(person.shape)} voxels of {_size(person.spacing_mm)} mm",
-        "" if person.body_mm is None else f"body {_size(person.body_mm[1] - person.body_mm[0])} mm",
+        f"{patient.id}: {patient.region}",
+        "no lungs" if patient.lungs_mm is None else f"lungs {_size(patient.lungs_mm[1] - patient.lungs_mm[0])} mm",
+        f"{_size(patient.shape)} voxels of {_size(patient.spacing_mm)} mm",
+        "" if patient.body_mm is None else f"body {_size(patient.body_mm[1] - patient.body_mm[0])} mm",
         "" if bone is None else f"bone {bone:.1%}",
         f"grid {_size(grid.shape)} of {_size(grid.spacing_mm)} mm",
     ]
     return ", ".join(part for part in parts if part)
 
 
-def key_of(person: Person, grid: Grid) -> str:
+def key_of(patient: Patient, grid: Grid) -> str:
     """Return a checksum of all that decides a patient's sheet."""
-    text = f"{METHOD} {person.sha256} {person.index_to_mm.tolist()} {heading(person, grid)}"
+    text = f"{METHOD} {patient.sha256} {patient.index_to_mm.tolist()} {heading(patient, grid)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sheet(person: Person, grid: Grid, threads: int = 0) -> bytes:
+def sheet(patient: Patient, grid: Grid, threads: int = 0) -> bytes:
     """Draw a patient's contact sheet: the grid's centre slices, its bones, and both X-rays of the training geometry.
 
     Args:
-        person: the patient.
+        patient: the patient.
         grid: the voxels that the slices and the bone projections show. The X-rays see the whole CT.
         threads: 0 takes every processor; the result does not depend on it.
 
@@ -56,9 +56,9 @@ def sheet(person: Person, grid: Grid, threads: int = 0) -> bytes:
     Raises:
         InputError: the shard is missing, or contradicts the index.
     """
-    xrays = calibrated_views(person.hu(), person.index_to_mm, Geometry.parallel(), person.id, threads)
-    volume = Volume(resample(person, grid), grid.index_to_mm)
-    return png(preview(volume, xrays, synthetic=False, heading=heading(person, grid)))
+    xrays = calibrated_views(patient.hu(), patient.index_to_mm, Geometry.parallel(), patient.id, threads)
+    volume = Volume(resample(patient, grid), grid.index_to_mm)
+    return png(preview(volume, xrays, synthetic=False, heading=heading(patient, grid)))
 
 
 def write_overviews(folder: Path, sheets: Sequence[tuple[str, Path]]) -> tuple[Path, ...]:

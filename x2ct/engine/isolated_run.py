@@ -73,7 +73,7 @@ def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Pat
     np.savez(folder / INPUTS, **inputs)  # type: ignore[arg-type]
     job = json.dumps({"trial": asdict(trial), "bundle": str(bundle.absolute()), "folder": str(folder.absolute())})
     environment = dict(os.environ)
-    package = str(Path(__file__).absolute().parent.parent)
+    package = str(Path(__file__).absolute().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH", "")]))
     if cache is not None:
         environment["X2CT_CACHE"] = str(cache)

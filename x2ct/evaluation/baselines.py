@@ -1,6 +1,6 @@
 """What can be had without a network: the mean volume, the nearest patient, a voxel-wise linear regression.
 
-All three are fitted on training people at the grid's resolution, on X-rays projected from their whole CT in the same
+All three are fitted on training patients at the grid's resolution, on X-rays projected from their whole CT in the same
 geometry as the test's.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.data.shards import Person, resample
+from x2ct.data.shards import Patient, resample
 from x2ct.errors import InputError
 from x2ct.evaluation.metrics import WINDOW_HU, Window
 from x2ct.geometry import Geometry, View, attenuation, project
@@ -23,7 +23,7 @@ FloatArray = npt.NDArray[np.float32]
 MEAN, NEAREST, LINEAR = NAMES = ("mean volume", "nearest patient", "linear regression")
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
-"""Tikhonov weights to choose from, per person and relative to the mean variance of the back-projected views."""
+"""Tikhonov weights to choose from, per patient and relative to the mean variance of the back-projected views."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Baselines:
     """The fitted baselines.
 
     Attributes:
-        ids: the training people.
-        volumes: (people, X, Y, Z) float32 HU, clipped to the window.
-        xrays: (people, pixels of all views) float32 line integrals.
+        ids: the training patients.
+        volumes: (patients, X, Y, Z) float32 HU, clipped to the window.
+        xrays: (patients, pixels of all views) float32 line integrals.
         geometry: the views, in the order of `xrays`.
         grid: the grid of `volumes`.
         window: lowest and highest HU.
-        penalty: the regression's Tikhonov weight, chosen by leaving out one training person at a time.
+        penalty: the regression's Tikhonov weight, chosen by leaving out one training patient at a time.
     """
 
     ids: tuple[str, ...]
@@ -51,7 +51,7 @@ class Baselines:
     @classmethod
     def fit(
         cls,
-        people: Sequence[Person],
+        patients: Sequence[Patient],
         grid: Grid,
         geometry: Geometry,
         window: Window = WINDOW_HU,
@@ -59,24 +59,24 @@ class Baselines:
         threads: int = 0,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> Baselines:
-        """Resample and project each training person, and choose the regression's penalty.
+        """Resample and project each training patient, and choose the regression's penalty.
 
         Raises:
-            InputError: fewer than three people.
+            InputError: fewer than three patients.
         """
-        if len(people) < 3:
-            raise InputError.of("baselines", "people", found=len(people), expected="at least 3 to train on")
-        volumes = np.empty((len(people), *grid.shape), np.float32)
+        if len(patients) < 3:
+            raise InputError.of("baselines", "people", found=len(patients), expected="at least 3 to train on")
+        volumes = np.empty((len(patients), *grid.shape), np.float32)
         images = []
-        for index, person in enumerate(people):
+        for index, patient in enumerate(patients):
             if progress is not None:
-                progress(index, len(people), person.id)
-            volumes[index] = np.clip(resample(person, grid), *window)
-            mu = attenuation(person.hu())
-            views = [project(mu, person.index_to_mm, view, threads).ravel() for view in geometry.views]
+                progress(index, len(patients), patient.id)
+            volumes[index] = np.clip(resample(patient, grid), *window)
+            mu = attenuation(patient.hu())
+            views = [project(mu, patient.index_to_mm, view, threads).ravel() for view in geometry.views]
             images.append(np.concatenate(views))
         xrays = np.stack(images).astype(np.float32)
-        ids = tuple(person.id for person in people)
+        ids = tuple(patient.id for patient in patients)
         penalty = _best_penalty(volumes, _features(xrays, geometry, grid))
         return cls(ids, volumes, xrays, geometry, grid, window, penalty)
 
@@ -89,7 +89,7 @@ class Baselines:
         return np.asarray(self.volumes.mean(axis=0), np.float32)
 
     def nearest(self, xrays: Sequence[FloatArray]) -> FloatArray:
-        """The volume of the training person whose X-rays are closest in the root mean square sense."""
+        """The volume of the training patient whose X-rays are closest in the root mean square sense."""
         return np.asarray(self.volumes[self._nearest(xrays)])
 
     def nearest_id(self, xrays: Sequence[FloatArray]) -> str:
@@ -97,7 +97,7 @@ class Baselines:
         return self.ids[self._nearest(xrays)]
 
     def includes(self, xrays: Sequence[FloatArray]) -> bool:
-        """Whether a training person has these very X-rays: then the test would be on training data."""
+        """Whether a training patient has these very X-rays: then the test would be on training data."""
         return bool(np.any(np.all(np.abs(self.xrays - self._flat(xrays)) < 1e-4, axis=1)))
 
     def linear(self, xrays: Sequence[FloatArray]) -> FloatArray:
@@ -134,17 +134,17 @@ def back_projected(image: FloatArray, view: View, grid: Grid) -> FloatArray:
 
 
 def _features(xrays: FloatArray, geometry: Geometry, grid: Grid) -> FloatArray:
-    """(people, views, X, Y, Z)."""
+    """(patients, views, X, Y, Z)."""
     ends = np.cumsum([view.shape[0] * view.shape[1] for view in geometry.views])[:-1]
-    people = []
+    patients = []
     for row in xrays:
         images = [part.reshape(view.shape) for part, view in zip(np.split(row, ends), geometry.views, strict=True)]
-        people.append([back_projected(image, view, grid) for image, view in zip(images, geometry.views, strict=True)])
-    return np.asarray(people, np.float32)
+        patients.append([back_projected(image, view, grid) for image, view in zip(images, geometry.views, strict=True)])
+    return np.asarray(patients, np.float32)
 
 
 def _scale(features: FloatArray) -> float:
-    """The features' spread between people, so that a penalty means the same for any X-ray unit."""
+    """The features' spread between patients, so that a penalty means the same for any X-ray unit."""
     return max(float(np.sqrt(features.var(axis=0).mean(dtype=np.float64))), 1e-6)
 
 
@@ -152,10 +152,10 @@ def _predict(volumes: FloatArray, train: FloatArray, test: FloatArray, penalty: 
     """Ridge regression at each voxel, the intercept unpenalised.
 
     Args:
-        volumes: (people, X, Y, Z).
-        train: (people, views, X, Y, Z).
+        volumes: (patients, X, Y, Z).
+        train: (patients, views, X, Y, Z).
         test: (views, X, Y, Z).
-        penalty: Tikhonov weight per person.
+        penalty: Tikhonov weight per patient.
     """
     count = len(volumes)
     centre = train.mean(axis=0)
@@ -169,7 +169,7 @@ def _predict(volumes: FloatArray, train: FloatArray, test: FloatArray, penalty: 
 
 
 def _best_penalty(volumes: FloatArray, features: FloatArray) -> float:
-    """The penalty with the least squared error on people left out one at a time; every other voxel is enough for it."""
+    """Return the penalty with the least squared error on patients left out one at a time, at every other voxel."""
     sparse, thin = volumes[:, ::2, ::2, ::2], features[:, :, ::2, ::2, ::2]
     scaled = thin / _scale(features)
     errors = []

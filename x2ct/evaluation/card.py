@@ -51,7 +51,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     cases = found["cases"]
     lines: list[str] = []
     if len(cases) > 1:
-        lines += [f"### Mean of {len(cases)} people", ""]
+        lines += [f"### Mean of {len(cases)} patients", ""]
         lines += [*table.of_methods(found["mean"], found["interval"]).markdown(), ""]
         lines += [*table.of_methods(found["mean"], columns=table.ANATOMY).markdown(), ""]
     for case in cases:
@@ -78,8 +78,8 @@ def brief(found: Mapping[str, Any], page: PathLike[str]) -> str:
     """A few lines for a terminal: PSNR and bone Dice of each method, and where the rest is."""
     scores = found["mean"] or {}
     width = max((len(name) for name in scores), default=0)
-    people = f"people: {len(found['cases'])}"
-    lines = [f"{people:{width}}  PSNR dB   SSIM  bone Dice"]
+    patients = f"patients: {len(found['cases'])}"
+    lines = [f"{patients:{width}}  PSNR dB   SSIM  bone Dice"]
     for name, figures in scores.items():
         numbers = (table.at(figures, key) for key in ("psnr_db", "ssim", "bone_dice"))
         psnr, ssim, dice = numbers
@@ -88,12 +88,12 @@ def brief(found: Mapping[str, Any], page: PathLike[str]) -> str:
 
 
 def card(found: Mapping[str, Any]) -> str:
-    """What a model card prints: where it is worse than a baseline, first; means, people, and what else was tried."""
+    """What a model card prints: where it is worse than a baseline, first; means, patients, and what else was tried."""
     lines = [*who(found), "", READING, ""]
     if len(found["cases"]) > 1:
-        lines += [f"**Mean of {len(found['cases'])} people**", "", *worse(found["mean"])]
+        lines += [f"**Mean of {len(found['cases'])} patients**", "", *worse(found["mean"])]
         lines += [*table.of_methods(found["mean"], found["interval"], _CARD).markdown(), ""]
-        lines += ["In brackets: the 95% bootstrap interval over these people, who are few.", ""]
+        lines += ["In brackets: the 95% bootstrap interval over these patients, who are few.", ""]
     for case in found["cases"]:
         lines += [f"**{case['id']}**", "", *worse(case["methods"])]
         lines += [*table.of_methods(case["methods"], columns=_CARD).markdown(), ""]
@@ -139,7 +139,7 @@ def who(found: Mapping[str, Any]) -> list[str]:
     low, high = found["window_hu"]
     lines = [f"{judged}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
     if found["baselines"]:
-        lines += [f"Baselines of {len(found['baselines']['people'])} training people."]
+        lines += [f"Baselines of {len(found['baselines']['people'])} training patients."]
     lines += [f"Warning: {line}." for line in found.get("warnings", ())]
     lines += [f"Left out: {failure['case']} ({failure['reason']})." for failure in found["failures"]]
     return lines
@@ -151,8 +151,8 @@ def _extra(found: Mapping[str, Any]) -> list[str]:
     if found["conditions"]:
         tried = sum(1 for case in found["cases"] if case.get("conditions"))
         for method in (conditions.MEAN, conditions.SAMPLE):
-            people = "one person" if tried == 1 else f"mean of {tried} people"
-            lines += [f"**X-rays that training did not see: {method}, {people}**", ""]
+            patients = "one patient" if tried == 1 else f"mean of {tried} patients"
+            lines += [f"**X-rays that training did not see: {method}, {patients}**", ""]
             lines += [*conditions.as_table(found["conditions"], method).markdown(), ""]
     if found["probe"]:
         lines += [

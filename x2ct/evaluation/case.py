@@ -1,4 +1,4 @@
-"""A test person: the truth on the grid, and X-rays projected from the whole CT at its own resolution.
+"""A test patient: the truth on the grid, and X-rays projected from the whole CT at its own resolution.
 
 The body is taken out and centred exactly as `x2ct prepare` does. Patient mm have their origin at the grid's centre.
 """
@@ -32,7 +32,7 @@ OUTSIDE = 0.02
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One test person.
+    """One test patient.
 
     Attributes:
         id: a name, no patient identifier.
@@ -40,11 +40,11 @@ class Case:
         index_to_mm: 4x4, its voxel index -> patient mm.
         to_world: 4x4, patient mm -> the CT file's world mm; a translation.
         truth: float32 HU on the grid.
-        body: where the person is, bool on the grid.
+        body: where the patient is, bool on the grid.
         grid: the grid.
         geometry: the views.
         xrays: line integrals, one float32 (rows, columns) a view, of the whole CT.
-        contained: bool, likewise: the rays along which all of the person lies in the grid.
+        contained: bool, likewise: the rays along which all of the patient lies in the grid.
         region: "chest" or "other".
     """
 
@@ -92,21 +92,21 @@ def make_case(
     options: PrepareOptions | None = None,
     threads: int = 0,
 ) -> Case:
-    """A test person from a CT file or DICOM folder.
+    """A test patient from a CT file or DICOM folder.
 
     Raises:
         InputError: it can't be read, or holds no body.
     """
-    person = read_body(path, options)
+    patient = read_body(path, options)
     name = next(iter(find_cts(Path(path))))
     return case_of(
         name,
-        person.hu,
-        person.index_to_mm,
+        patient.hu,
+        patient.index_to_mm,
         grid,
         geometry,
-        to_world=person.origin,
-        region=person.region,
+        to_world=patient.origin,
+        region=patient.region,
         threads=threads,
     )
 
@@ -122,7 +122,7 @@ def case_of(
     region: str = "other",
     threads: int = 0,
 ) -> Case:
-    """A test person from HU (x, y, z) without table or padding, at their own resolution, placed in patient mm."""
+    """A test patient from HU (x, y, z) without table or padding, at their own resolution, placed in patient mm."""
     matrix = np.asarray(index_to_mm, np.float64)
     truth = resample_array(hu, matrix, grid)
     mu = attenuation(hu)

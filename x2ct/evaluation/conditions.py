@@ -212,7 +212,7 @@ def try_all(
 
 
 def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures]]:
-    """The means over people, by condition and method; of cases that were tried."""
+    """The means over patients, by condition and method; of cases that were tried."""
     tried = [case["conditions"] for case in cases if case.get("conditions")]
     if not tried:
         return {}

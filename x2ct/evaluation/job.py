@@ -19,7 +19,7 @@ class EvaluateJob:
     """What `x2ct evaluate` is asked to do.
 
     Attributes:
-        data: a folder of CTs (NIfTI, NRRD, MetaImage files or DICOM folders), or one; each is one test person.
+        data: a folder of CTs (NIfTI, NRRD, MetaImage files or DICOM folders), or one; each is one test patient.
         output: the folder for the report; see `FILES`.
         page: also write the page, which needs the extra `report`.
         bundle: the model under test: a folder, or a bundled model's name.
@@ -27,12 +27,12 @@ class EvaluateJob:
         frame: of their affines, one of `predictions.FRAMES`.
         centre, keep_couch: see `x2ct.data.PrepareOptions`.
         baselines: shards to fit the baselines on.
-        region: of the people to fit them on: "chest", "other" or "any".
+        region: of the patients to fit them on: "chest", "other" or "any".
         samples: of the bundle a case, of seeds 0 to N - 1; 0 for its mean estimate alone.
         geometry: of the test X-rays: "bundle" (the model's own), "parallel", "cone", or a geometry file.
         conditions: names of `x2ct.evaluation.conditions`, or "every".
         probe: whether findings are planted, see `x2ct.evaluation.probe`.
-        cases: only these people.
+        cases: only these patients.
         xrays: write each case's X-rays and geometry to a folder of its name in here, for other systems to predict from.
         shape, voxel_mm: of the grid that is judged, where no bundle says so; by default the shards', or 128^3 at 2.5.
         device, backend, precision, threads: see `x2ct.Sampler`.

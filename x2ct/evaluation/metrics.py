@@ -12,13 +12,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from x2ct.bundle.intensity import BONE_HU as BONE_HU
 from x2ct.errors import InputError
 
 BoolArray = npt.NDArray[np.bool_]
 Window = tuple[float, float]
 
 WINDOW_HU: Window = (-1000.0, 1500.0)
-BONE_HU = 200.0
 BANDS_HU: dict[str, Window] = {
     "lung": (-math.inf, -500.0),
     "soft": (-200.0, BONE_HU),

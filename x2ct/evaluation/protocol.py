@@ -1,4 +1,4 @@
-"""The protocol: what is measured of each prediction of a test person, whichever system made it."""
+"""The protocol: what is measured of each prediction of a test patient, whichever system made it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def evaluate(
     """One case's part of the table.
 
     Args:
-        case: the test person.
+        case: the test patient.
         predictions: volumes by the name of what made them, HU on the case's grid.
         samples: two or more samples of the model. They add "single sample" (the figures of each, averaged), "mean of K
             samples", and the samples' calibration.

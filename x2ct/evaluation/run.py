@@ -111,7 +111,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
 
 
 class _NotATestPerson(InputError):
-    """The one mistake that must stop everything: figures on training people."""
+    """The one mistake that must stop everything: figures on training patients."""
 
 
 @dataclass
@@ -143,11 +143,11 @@ class _Judge:
         window = model.window if model else metrics.WINDOW_HU
         fitted, training = None, frozenset[str]()
         if shards is not None:
-            training = frozenset(person.id for person in shards.people)
+            training = frozenset(patient.id for patient in shards.patients)
             for name in sources:
-                _refuse_training_people(name in training, sources[name])
-            people = [p for p in shards.select("train") if job.region in ("any", p.region)]
-            fitted = Baselines.fit(people, grid, geometry, window, threads=job.threads, progress=step)
+                _refuse_training_patients(name in training, sources[name])
+            patients = [p for p in shards.select("train") if job.region in ("any", p.region)]
+            fitted = Baselines.fit(patients, grid, geometry, window, threads=job.threads, progress=step)
         folder = predictions.find(job.predictions) if job.predictions is not None else None
         return cls(job, model, folder, fitted, training, grid, geometry, window)
 
@@ -155,7 +155,7 @@ class _Judge:
         """One case's part of the table, and what the page shows of it, where there is to be one."""
         threads = self.job.threads
         if self.baselines is not None:
-            _refuse_training_people(self.baselines.includes(case.xrays), path)
+            _refuse_training_patients(self.baselines.includes(case.xrays), path)
         if self.job.xrays is not None:
             images = {view.name: image for view, image in zip(case.geometry.views, case.xrays, strict=True)}
             drr.save(self.job.xrays / case.id, images, case.placed)
@@ -244,10 +244,10 @@ def _geometry(choice: str, model: Model | None) -> Geometry:
     return model.geometry if model else Geometry.parallel()
 
 
-def _refuse_training_people(are: bool, path: Path) -> None:
+def _refuse_training_patients(are: bool, path: Path) -> None:
     if are:
         raise _NotATestPerson(
-            str(InputError.of(path, "test person", found="one of the training people", expected="another person"))
+            str(InputError.of(path, "test patient", found="one of the training patients", expected="another patient"))
         )
 
 

@@ -1,4 +1,4 @@
-"""The figures of people and methods side by side: means with their bootstrap intervals, tables of them, CSV."""
+"""The figures of patients and methods side by side: means with their bootstrap intervals, tables of them, CSV."""
 
 from __future__ import annotations
 
@@ -73,9 +73,10 @@ def summarise(results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | N
 
 
 def interval(scores: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
-    """For each figure the 95% bootstrap interval of its mean over people (percentiles; Efron 1979).
+    """For each figure the 95% bootstrap interval of its mean over patients (percentiles; Efron 1979).
 
-    The same people and seed give the same interval. Figures with fewer than two people are None. With few people it is
+    The same patients and seed give the same interval. Figures with fewer than two patients are None. With few patients
+    it is
     too narrow: it knows no one but them.
     """
     from scipy import stats
@@ -125,7 +126,7 @@ def of_methods(
 
 
 def to_csv(table: Mapping[str, Any]) -> str:
-    """Long form, one figure a line: case, method, figure, value; cases "mean", "low" and "high" are over people."""
+    """Long form, one figure a line: case, method, figure, value; cases "mean", "low" and "high" are over patients."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("case", "method", "figure", "value"))

@@ -1,6 +1,6 @@
 """The written record of a run: what computed it, from what, how long it took, and what was assumed.
 
-A report holds file names, checksums and figures, never pixels and never a DICOM field that names a person.
+A report holds file names, checksums and figures, never pixels and never a DICOM field that names a patient.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def calibrated(geometry: Geometry, images: Sequence[Image], source: str) -> dict
 def calibrated_views(
     hu: npt.ArrayLike, index_to_mm: npt.ArrayLike, geometry: Geometry, source: str, threads: int = 0
 ) -> dict[str, XRay]:
-    """A person's X-rays, as the network sees a calibrated study: projected from the whole CT.
+    """A patient's X-rays, as the network sees a calibrated study: projected from the whole CT.
 
     Args:
         hu: (x, y, z) HU.

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from x2ct.bundle.intensity import BONE_HU
 from x2ct.errors import InputError
-from x2ct.evaluation.metrics import BONE_HU
 from x2ct.files import atomic
 from x2ct.io.ct.volume import Volume
 from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC

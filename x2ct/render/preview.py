@@ -60,11 +60,11 @@ def preview(
     Args:
         volume: the CT.
         xrays: by view name.
-        synthetic: whether the picture says that this is no scan of a person.
+        synthetic: whether the picture says that this is no scan of a patient.
         panel_px: the longest side of the volume, in pixels.
         heading: one line above the panels.
-        residuals: of a run, see `x2ct.engine.residual`: red where an X-ray shows more attenuation than the CT, blue where
-            less, grey where the CT's grid does not hold a ray.
+        residuals: of a run, see `x2ct.engine.residual`: red where an X-ray shows more attenuation than the CT, blue
+            where less, grey where the CT's grid does not hold a ray.
         spread: the standard deviation of several samples, whose slices go below.
 
     Returns:

@@ -1,8 +1,8 @@
 """What is posted: X-ray files and options as multipart/form-data, read within limits of size and time.
 
-The options are fields of `x2ct.jobs.sample.SampleJob`, by their names there and with their types and defaults. How an X-ray
-is read is one field, `reading`: a JSON object with an object for each view, whose names are those of the command line's
-options (`x2ct.io.xray.readoptions.ReadOptions.of`).
+The options are fields of `x2ct.jobs.sample.SampleJob`, by their names there and with their types and defaults. How an
+X-ray is read is one field, `reading`: a JSON object with an object for each view, whose names are those of the command
+line's options (`x2ct.io.xray.readoptions.ReadOptions.of`).
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class TrainConfig:
             learning rate, its cooldown and the patch sizes follow whichever limit is nearer (`progress`).
         seed: of everything random in the run.
         grid: the voxels that the model fills; a new run takes its shards'.
-        display_p99: per view, the median over the training people of their X-ray's 99th percentile (a line integral),
+        display_p99: per view, the median over the training patients of their X-ray's 99th percentile (a line integral),
             to which the sampler scales display images; measured by `train`.
         model: the network.
         intensity: the map between HU and x.

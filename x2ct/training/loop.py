@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import Study, interpolated, plain_study
-from x2ct.data.shards import Person, ShardSet
+from x2ct.data.shards import Patient, ShardSet
 from x2ct.geometry.grid import Grid
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
@@ -34,7 +34,7 @@ from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.monitor import Monitor
 from x2ct.training.optimizer import Optimizer
 from x2ct.training.patches import Patch, draw_patches
-from x2ct.training.runs import initialise, open_run, people_of, training_geometry
+from x2ct.training.runs import initialise, open_run, patients_of, training_geometry
 from x2ct.training.speed import WorkMeter
 from x2ct.training.studies import StudyPool
 from x2ct.training.validate import Validation, study_tensors, validate
@@ -111,8 +111,8 @@ def train(
     if target.type == "cpu":
         keep_freed_memory()
     geometry = training_geometry(config)
-    people = people_of(shard_set, config, "train")
-    held_out = people_of(shard_set, config, "validation")
+    patients = patients_of(shard_set, config, "train")
+    held_out = patients_of(shard_set, config, "validation")
 
     state = new_state(config, target)
     if init is not None and not resume:
@@ -123,12 +123,12 @@ def train(
         checkpoint.save(state, run_dir)
     coords = torch.from_numpy(shard_set.grid.coordinates()).to(target)
     studies = {
-        "validation": [plain_study(person, shard_set.grid, geometry) for person in held_out],
-        "train": [plain_study(person, shard_set.grid, geometry) for person in _watched(people)],
+        "validation": [plain_study(patient, shard_set.grid, geometry) for patient in held_out],
+        "train": [plain_study(patient, shard_set.grid, geometry) for patient in _watched(patients)],
     }
     turns = dict(zip(config.regions, config.turns, strict=True)) if config.turns else {}
     pool = StudyPool(
-        [person for person in people for _ in range(turns.get(person.region, 1))],
+        [patient for patient in patients for _ in range(turns.get(patient.region, 1))],
         shard_set.grid,
         geometry,
         config.augment,
@@ -161,9 +161,9 @@ def train(
     return TrainResult(state.step, state.progress >= 1, state.seconds, caught[0] if caught else None)
 
 
-def _watched(people: tuple[Person, ...]) -> tuple[Person, ...]:
+def _watched(patients: tuple[Patient, ...]) -> tuple[Patient, ...]:
     """Return the training patients that are validated: of the region of the first, spread over the list."""
-    same = [person for person in people if person.region == people[0].region]
+    same = [patient for patient in patients if patient.region == patients[0].region]
     return tuple(same[:: max(1, len(same) // WATCHED)][:WATCHED])
 
 

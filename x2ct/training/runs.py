@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import plain_study
-from x2ct.data.shards import Person, ShardSet
+from x2ct.data.shards import Patient, ShardSet
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry
 from x2ct.training import checkpoint
@@ -75,12 +75,12 @@ def open_run(
 
 
 def measured(config: TrainConfig, shards: ShardSet) -> TrainConfig:
-    """The configuration with the shards' grid, and with the usual brightness of the training people's X-rays."""
+    """The configuration with the shards' grid, and with the usual brightness of the training patients' X-rays."""
     config = dataclasses.replace(config, grid=shards.grid)
     if config.display_p99:
         return config
     geometry = training_geometry(config)
-    studies = [plain_study(person, shards.grid, geometry) for person in people_of(shards, config, "train")]
+    studies = [plain_study(patient, shards.grid, geometry) for patient in patients_of(shards, config, "train")]
     tops = np.median([[np.percentile(view.numpy(), 99) for view in study.views] for study in studies], axis=0)
     return dataclasses.replace(config, display_p99=tuple(round(float(top), 3) for top in tops))
 
@@ -112,17 +112,19 @@ def initialise(state: State, weights: Mapping[str, Tensor]) -> None:
     log.info("%d of %d weights are given", len(fitting), len(own))
 
 
-def people_of(shards: ShardSet, config: TrainConfig, split: str) -> tuple[Person, ...]:
-    """The people of a split whose region the configuration asks for.
+def patients_of(shards: ShardSet, config: TrainConfig, split: str) -> tuple[Patient, ...]:
+    """The patients of a split whose region the configuration asks for.
 
     Raises:
         InputError: there is nobody to train on.
     """
-    people = tuple(p for p in shards.select(split) if not config.regions or p.region in config.regions)
-    if split == "train" and not people:
+    patients = tuple(p for p in shards.select(split) if not config.regions or p.region in config.regions)
+    if split == "train" and not patients:
         found = f"none of region {' or '.join(config.regions)}"
-        raise InputError.of("shards", "people to train on", found=found, expected="at least one", hint="see index.json")
-    return people
+        raise InputError.of(
+            "shards", "patients to train on", found=found, expected="at least one", hint="see index.json"
+        )
+    return patients
 
 
 def training_geometry(config: TrainConfig) -> Geometry:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import AugmentConfig, Study, augmented_study, body_of
-from x2ct.data.shards import Person
+from x2ct.data.shards import Patient
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
 
@@ -27,7 +27,7 @@ class StudyPool:
     Making a study costs about as much as a training step, so each is drawn from several times while it is in the pool.
 
     Args:
-        people: whose bodies; one after the other in a shuffled order.
+        patients: whose bodies; one after the other in a shuffled order.
         grid: the voxels.
         geometry: the bundle's own views.
         config: how far studies differ from the patients.
@@ -42,7 +42,7 @@ class StudyPool:
 
     def __init__(
         self,
-        people: Sequence[Person],
+        patients: Sequence[Patient],
         grid: Grid,
         geometry: Geometry,
         config: AugmentConfig,
@@ -54,7 +54,7 @@ class StudyPool:
         workers: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._people = people
+        self._patients = patients
         self._grid, self._geometry, self._config, self._display_p99 = grid, geometry, config, display_p99
         self._size, self._refresh, self._seed, self._workers = size, refresh, seed, workers
         self._studies: dict[int, Future[Study]] = {}
@@ -92,19 +92,19 @@ class StudyPool:
 
     def _make(self, index: int) -> Study:
         rng = np.random.default_rng([self._seed, 0, index])
-        # Everybody once in a shuffled round, so that short runs see all people equally.
-        turn, place = divmod(index, len(self._people))
-        order = np.random.default_rng([self._seed, 2, turn]).permutation(len(self._people))
-        person = self._people[int(order[place])]
-        body = self._body(person)
-        return augmented_study(person, self._grid, self._geometry, self._config, rng, self._display_p99, body)
+        # Everybody once in a shuffled round, so that short runs see all patients equally.
+        turn, place = divmod(index, len(self._patients))
+        order = np.random.default_rng([self._seed, 2, turn]).permutation(len(self._patients))
+        patient = self._patients[int(order[place])]
+        body = self._body(patient)
+        return augmented_study(patient, self._grid, self._geometry, self._config, rng, self._display_p99, body)
 
-    def _body(self, person: Person) -> Tensor:
+    def _body(self, patient: Patient) -> Tensor:
         if self._device.type == "cpu":  # the file's pages are kept by the system
-            return body_of(person)
-        if person.id not in self._bodies:
-            self._bodies[person.id] = body_of(person, self._device)
-        return self._bodies[person.id]
+            return body_of(patient)
+        if patient.id not in self._bodies:
+            self._bodies[patient.id] = body_of(patient, self._device)
+        return self._bodies[patient.id]
 
 
 def _yield_to_training() -> None:

@@ -1,4 +1,4 @@
-"""Validation on people that the training never sees: fixed noise, fixed levels, whole volumes."""
+"""Validation on patients that the training never sees: fixed noise, fixed levels, whole volumes."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Validation:
         mean_loss: mean squared error in x of the posterior mean times EDM's weight at sigma_max.
         losses: mean squared error in x times EDM's weight, at each of `LEVELS`.
         low_bone_dice: Dice of bone of the volume denoised from the middle of `LEVELS`.
-        mean_hu: the posterior mean of the first person, float32 HU [X, Y, Z].
-        low_hu: the same person denoised from the middle of `LEVELS`.
+        mean_hu: the posterior mean of the first patient, float32 HU [X, Y, Z].
+        low_hu: the same patient denoised from the middle of `LEVELS`.
     """
 
     FIGURES: ClassVar = ("loss", "losses", "mean_loss", "mean_psnr", "mean_bone_dice", "low_bone_dice")

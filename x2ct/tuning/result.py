@@ -41,8 +41,8 @@ class Tuned:
     Attributes:
         solver: what the levels were found for and the errors measured with.
         schedule: the untuned one: the bundle's.
-        people: whose X-rays were used.
-        samples: seeds a person.
+        patients: whose X-rays were used.
+        samples: seeds a patient.
         shape: the voxels that were sampled, at the grid's centre.
         reference_steps: of the fine trajectory, which is the converged solution.
         rows: one a number of steps.
@@ -50,7 +50,7 @@ class Tuned:
 
     solver: str
     schedule: str
-    people: tuple[str, ...]
+    patients: tuple[str, ...]
     samples: int
     shape: tuple[int, int, int]
     reference_steps: int

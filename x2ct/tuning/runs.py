@@ -1,4 +1,4 @@
-"""Real runs of a model on people, and how far from the converged solution they end."""
+"""Real runs of a model on patients, and how far from the converged solution they end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from x2ct import _core
 from x2ct.bundle import Bundle
-from x2ct.data.shards import Person
+from x2ct.data.shards import Patient
 from x2ct.engine.sampler import Sampler
 from x2ct.geometry.grid import Grid
 from x2ct.render.drr import calibrated_views
@@ -48,10 +48,10 @@ class Runner:
         grid = Grid(self.shape, bundle.grid.spacing_mm)
         self.sampler = Sampler(bundle, precision="f32", threads=threads, grid=grid)
 
-    def xrays(self, person: Person) -> XRays:
-        """The bundle's own views of a person, projected from the whole CT."""
+    def xrays(self, patient: Patient) -> XRays:
+        """The bundle's own views of a patient, projected from the whole CT."""
         geometry = self.bundle.geometry
-        return calibrated_views(person.hu(), person.index_to_mm, geometry, person.id, self.threads)
+        return calibrated_views(patient.hu(), patient.index_to_mm, geometry, patient.id, self.threads)
 
     def sample(
         self, seed: int, schedule: str | Sequence[float], steps: int, solver: str, progress: Progress
@@ -82,21 +82,21 @@ class Runner:
 
 
 class Studies:
-    """People and noise seeds, each with its converged solution.
+    """Patients and noise seeds, each with its converged solution.
 
     Args:
         runner: what samples.
-        people: whose X-rays.
-        samples: seeds a person.
+        patients: whose X-rays.
+        samples: seeds a patient.
         levels: of the fine trajectory.
         progress: called after each evaluation, of these runs and of all that follow.
     """
 
     def __init__(
-        self, runner: Runner, people: Sequence[Person], samples: int, levels: Sequence[float], progress: Progress
+        self, runner: Runner, patients: Sequence[Patient], samples: int, levels: Sequence[float], progress: Progress
     ) -> None:
         self._runner, self._progress = runner, progress
-        self._xrays = [runner.xrays(person) for person in people]
+        self._xrays = [runner.xrays(patient) for patient in patients]
         self._seeds = range(samples)
         self._runs = [runner.fine(seed, levels, progress) for seed in self._each()]
 

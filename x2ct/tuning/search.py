@@ -1,4 +1,4 @@
-"""`tune`: from people and a model to noise levels, and what they are worth."""
+"""`tune`: from patients and a model to noise levels, and what they are worth."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def tune(
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Tuned:
-    """Find noise levels on the shards' validation people, and measure what they are worth there.
+    """Find noise levels on the shards' validation patients, and measure what they are worth there.
 
     Args:
         bundle: the model, whose first and last levels stay.
-        shards: people; those of the training set are never used.
+        shards: patients; those of the training set are never used.
         counts: how many levels, one list for each.
         solver: to find them for; by default the bundle's.
-        samples: noise seeds a person.
+        samples: noise seeds a patient.
         fine: steps of the reference trajectory.
-        refine: runs (of each person and seed) to move a list's levels by what is measured; lists of more than
+        refine: runs (of each patient and seed) to move a list's levels by what is measured; lists of more than
             `refine` / 4 movable levels stay as they were found.
         shape: sample only so many voxels at the grid's centre, multiples of the model's stride; by default all.
         threads: of the runtime; 0 leaves it to the runtime.
@@ -59,16 +59,16 @@ def tune(
     counts = sorted(set(counts))
     solver, schedule = solver or bundle.diffusion.solver, bundle.diffusion.schedule
     costs = _check(bundle, counts, solver, fine, shape)
-    people = shards.select("validation")
-    if not people:
+    patients = shards.select("validation")
+    if not patients:
         raise InputError.of(shards.path, "people", found="none set aside for validation", expected="at least one")
     runner = Runner(bundle, shape, threads)
     moves = {n: refine if 0 < _RUNS_A_LEVEL * (n - 2) <= refine else 0 for n in counts}
     evaluations = fine + sum((2 + moves[n]) * cost for n, cost in costs.items())
-    count = _counter(progress, len(people) * samples * evaluations)
+    count = _counter(progress, len(patients) * samples * evaluations)
 
     levels = _core.schedule("log-snr", fine, bundle.diffusion.sigma_min, bundle.diffusion.sigma_max)
-    studies = Studies(runner, people, samples, levels, count)
+    studies = Studies(runner, patients, samples, levels, count)
     trajectory = Trajectory(levels, studies.products())
     ways = shortest(trajectory, counts)
 
@@ -79,7 +79,7 @@ def tune(
         untuned = studies.error(schedule, steps, solver)
         return Row(steps, sigmas, tuned, untuned, predicted / len(studies) ** 0.5)
 
-    names = tuple(person.id for person in people)
+    names = tuple(patient.id for patient in patients)
     return Tuned(solver, schedule, names, samples, runner.shape, fine, tuple(row(steps) for steps in counts))
 
 

@@ -1,4 +1,4 @@
-"""What a bundle's X-rays look like: statistics of training patients, which `x2ct.engine.plausibility` compares X-rays with.
+"""Statistics of training patients' X-rays, with which `x2ct.engine.plausibility` compares the X-rays of a run.
 
 Each training patient is projected in random poses, parallel and cone beams, onto a detector `COARSER` times coarser
 than the encoder's, and read as `x2ct sample` reads X-rays: line integrals with scatter, noise and another tone, or
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.bundle import Bundle, check_target
-from x2ct.data.shards import AIR_HU, Person, ShardSet
+from x2ct.data.shards import AIR_HU, Patient, ShardSet
 from x2ct.engine.plausibility import (
     AS_IT_IS,
     HEIGHTS_MM,
@@ -88,20 +88,20 @@ def statistics_files(
         InputError: a bundle or shards that can't be read, too few patients, or an output that can't be written.
     """
     check_target(Path(output))
-    opened, people = Bundle.load(bundle), ShardSet.open(shards).select("train", region)
-    if len(people) < FEWEST_PATIENTS:
+    opened, patients = Bundle.load(bundle), ShardSet.open(shards).select("train", region)
+    if len(patients) < FEWEST_PATIENTS:
         expected = f"{FEWEST_PATIENTS} or more"
-        raise InputError.of(shards, f"training patients of the {region}", found=len(people), expected=expected)
-    others = tuple(person for person in ShardSet.open(shards).select("train") if person.region != region)
+        raise InputError.of(shards, f"training patients of the {region}", found=len(patients), expected=expected)
+    others = tuple(patient for patient in ShardSet.open(shards).select("train") if patient.region != region)
 
-    def groups(patients: Sequence[Person]) -> list[tuple[tuple[Seen, ...], ...]]:
+    def groups(patients: Sequence[Patient]) -> list[tuple[tuple[Seen, ...], ...]]:
         made = []
-        for number, person in enumerate(patients):
+        for number, patient in enumerate(patients):
             say(f"patient {number + 1} of {len(patients)}")
-            made.append(tuple(pairs(opened, person, studies, np.random.default_rng([0, number]))))
+            made.append(tuple(pairs(opened, patient, studies, np.random.default_rng([0, number]))))
         return made
 
-    found = Found(fit(groups(people), groups(others)), tuple(person.id for person in people), studies)
+    found = Found(fit(groups(patients), groups(others)), tuple(patient.id for patient in patients), studies)
     Bundle.write(output, replace(opened, xray_statistics=found.numbers), opened.contents())
     return found
 
@@ -109,7 +109,7 @@ def statistics_files(
 # ---------------------------------------------------------------------------------------------- studies
 
 
-def pairs(bundle: Bundle, person: Person, count: int, rng: np.random.Generator) -> Iterator[tuple[Seen, ...]]:
+def pairs(bundle: Bundle, patient: Patient, count: int, rng: np.random.Generator) -> Iterator[tuple[Seen, ...]]:
     """Yield random studies of a patient, each view as the network sees it, on a coarser detector."""
     rows, columns = (size // COARSER for size in bundle.xray.shape)
     times = bundle.xray.shape[0] / rows, bundle.xray.shape[1] / columns
@@ -120,7 +120,7 @@ def pairs(bundle: Bundle, person: Person, count: int, rng: np.random.Generator) 
     views = (view.with_detector((rows, columns), coarser(view.spacing_mm)) for view in bundle.geometry.views)
     pictures = replace(bundle.xray, shape=(rows, columns), spacing_mm=coarser(bundle.xray.spacing_mm))
     coarse = replace(bundle, geometry=Geometry(tuple(views)), xray=pictures)
-    hu, index_to_mm = coarse_body(person.hu(), person.index_to_mm)
+    hu, index_to_mm = coarse_body(patient.hu(), patient.index_to_mm)
     mu = attenuation(hu)
     for number in range(count):
         display = number % _DISPLAYED == 1

@@ -130,7 +130,7 @@ std::vector<std::vector<std::uint8_t>> rays_within(const VolumeGrid& grid, const
                                                    int threads = 0);
 
 inline constexpr double kWaterPerMm = 0.02;  ///< attenuation of water, at about 70 keV
-inline constexpr double kUsualGamma = 10;    ///< chosen on the validation person: benchmarks/consistency.py
+inline constexpr double kUsualGamma = 10;    ///< chosen on the validation patient: benchmarks/consistency.py
 
 /// A line integral below this (2.5 mm of water) is air.
 inline constexpr double kAirIntegral = 0.05;

@@ -1,6 +1,6 @@
 """A DICOM CT series in a folder: found, checked, put in order along its normal, rescaled to HU.
 
-Error lines and notes name files, series numbers and geometry, never what identifies a person.
+Error lines and notes name files, series numbers and geometry, never what identifies a patient.
 """
 
 from __future__ import annotations

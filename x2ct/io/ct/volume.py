@@ -45,7 +45,7 @@ class Volume:
         original_orientation: the axis codes before the array was turned ("LPS"); "RAS" where nothing was turned.
         description: free text; the first 79 characters go into a NIfTI's `descrip`.
         notes: what was assumed or changed on reading, one sentence each.
-        synthetic: whether it is known to be no scan of a person; files that it is written to say so.
+        synthetic: whether it is known to be no scan of a patient; files that it is written to say so.
 
     Raises:
         InputError: an array that is not 3-D, or an affine that is not a finite, invertible 4x4.
@@ -122,7 +122,7 @@ class Volume:
 
         Args:
             path: ends as its kind of file does (see `FORMATS`); for a DICOM series, a new folder.
-            synthetic: the file must say that this is no scan of a person, though the volume does not know.
+            synthetic: the file must say that this is no scan of a patient, though the volume does not know.
             kind: one of `FORMATS`, or "auto" for what the ending says.
             origin: of a synthetic DICOM series, what it was made of.
 

@@ -21,7 +21,7 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 SYNTHETIC = "synthetic CT by x2ct, not for diagnosis"
-"""What a file says that is no scan of a person; a reader knows it again by this."""
+"""What a file says that is no scan of a patient; a reader knows it again by this."""
 
 
 class Stored(NamedTuple):
@@ -31,7 +31,7 @@ class Stored(NamedTuple):
         values: (i, j, k) in the file's order of axes.
         affine: 4x4 from that index to RAS+ mm.
         notes: what was assumed on reading.
-        synthetic: whether the file says that it is no scan of a person.
+        synthetic: whether the file says that it is no scan of a patient.
     """
 
     values: npt.NDArray[Any]

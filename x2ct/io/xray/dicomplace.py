@@ -1,7 +1,7 @@
 """Where a DICOM radiograph was taken from, how it lies, how large its pixels are, and what its shutters hide.
 
 Sources: DICOM PS3.3, C.8.7.5 (XA positioner), C.8.11.5 (DX positioning), C.7.6.11 (display shutter), C.8.7.3 (X-ray
-collimator), 10.7.1.3 (pixel spacing calibration). Notes never repeat what identifies a person.
+collimator), 10.7.1.3 (pixel spacing calibration). Notes never repeat what identifies a patient.
 """
 
 from __future__ import annotations

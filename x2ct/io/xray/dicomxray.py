@@ -3,7 +3,7 @@
 What is display is left alone: windows and VOI LUTs shape values for eyes, and end in no unit of X-ray physics. A
 modality LUT or rescale is applied, unless PixelIntensityRelationship says of the stored values themselves that they are
 linear in X-ray intensity or logarithmic: that is all the chain needs to know. Notes never repeat what identifies a
-person.
+patient.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ class XRay:
         return share if exact else resample(share, self._spacing_on(view)[0], view.shape, view.spacing_mm)
 
     def facts(self) -> dict[str, Any]:
-        """What was read, as plain data for a report; nothing that identifies a person."""
+        """What was read, as plain data for a report; nothing that identifies a patient."""
         return {
             "kind": self.kind,
             "shape": list(self.image.shape),

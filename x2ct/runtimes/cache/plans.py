@@ -2,8 +2,8 @@
 
 A typed graph is ONNX for any machine, which ONNX Runtime runs as it is. A plan is native code for one release of
 TensorRT and one kind of GPU, and holds for a range of shapes; so neither is part of a bundle: `x2ct build` makes them
-and keeps them in the user's cache (`x2ct.runtimes.cache.cache`). Plans from a folder are opened only if the user trusts them.
-Nothing here needs TensorRT's Python package or onnx.
+and keeps them in the user's cache (`x2ct.runtimes.cache.cache`). Plans from a folder are opened only if the user trusts
+them. Nothing here needs TensorRT's Python package or onnx.
 """
 
 from __future__ import annotations

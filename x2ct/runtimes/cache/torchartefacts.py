@@ -1,8 +1,8 @@
 """Which TorchScript file or AOTInductor package stands for a graph of a bundle, for the torch backend.
 
 They hold code, so neither is part of a bundle: `x2ct export` makes them of its ONNX graphs and keeps them in the user's
-cache (`x2ct.runtimes.cache.cache`). One from a folder is opened only if the user trusts it. Nothing here needs PyTorch, whose
-release is read from the installed wheel.
+cache (`x2ct.runtimes.cache.cache`). One from a folder is opened only if the user trusts it. Nothing here needs PyTorch,
+whose release is read from the installed wheel.
 """
 
 from __future__ import annotations

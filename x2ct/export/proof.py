@@ -82,7 +82,7 @@ class Proof:
         return {**vars(self), "errors": errors, "passed": self.passed}
 
     def cells(self) -> tuple[str, ...]:
-        """The row for a person."""
+        """The row for a patient."""
         return (
             self.artefact,
             self.runtime,

@@ -2,9 +2,9 @@
 
 Only the 3^3 convolutions, where the work is, compute in 8 bits; everything around them, the noise level's arithmetic
 above all, stays as it is. Weights are rounded when the network is loaded. What has to be known beforehand is a range
-for each convolution's input: it is found on the states that runs on training people pass through, as the one with the
+for each convolution's input: it is found on the states that runs on training patients pass through, as the one with the
 least mean squared error of rounding, and stored in the bundle (`networks.denoiser.int8`), a few numbers in all. Then
-the validation people's volumes are sampled in f32 and in 8 bits from the same noise; ranges with which they differ too
+the validation patients' volumes are sampled in f32 and in 8 bits from the same noise; ranges with which they differ too
 much are not stored.
 """
 
@@ -24,7 +24,7 @@ import onnx
 from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.bundle.folder import check_target
-from x2ct.data.shards import Person, ShardSet
+from x2ct.data.shards import Patient, ShardSet
 from x2ct.engine.conditioning import conditions
 from x2ct.engine.sampler import Result, Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
@@ -53,8 +53,8 @@ class Quantised:
     Attributes:
         ranges: by convolution, the least value and the largest of what it is given.
         states: how many of the network's inputs they were found on.
-        calibrated_on, judged_on: the training and the validation people.
-        rows: by precision, f32 first: of the validation people's volumes the mean absolute and RMS difference from f32
+        calibrated_on, judged_on: the training and the validation patients.
+        rows: by precision, f32 first: of the validation patients' volumes the mean absolute and RMS difference from f32
             in HU, and the seconds of an evaluation.
     """
 
@@ -136,9 +136,9 @@ class Watch:
         self._studies: dict[str, dict[str, Array]] = {}
         self._seen: dict[str, list[Array]] = {name: [] for name in self.inputs}
 
-    def run(self, person: Person, rng: np.random.Generator, seed: int) -> None:
-        """Sample one patch of a person's grid, and keep some of what the convolutions were given on the way."""
-        bundle, study = self.bundle, self._study(person)
+    def run(self, patient: Patient, rng: np.random.Generator, seed: int) -> None:
+        """Sample one patch of a patient's grid, and keep some of what the convolutions were given on the way."""
+        bundle, study = self.bundle, self._study(patient)
         stride, shape = bundle.patch.stride, tuple(min(self.side, whole) for whole in bundle.grid.shape)
         i, j, k = (
             int(rng.integers(0, (whole - own) // stride + 1)) * stride
@@ -159,15 +159,15 @@ class Watch:
         plan = _core.sampling_plan(self.bundle.diffusion, _core.SampleOptions())
         _core.run(denoiser, plan.table, shape, seed=seed)
 
-    def _study(self, person: Person) -> dict[str, Array]:
-        """What the lift is given of a person, whatever the patch; made once."""
-        if person.id not in self._studies:
+    def _study(self, patient: Patient) -> dict[str, Array]:
+        """What the lift is given of a patient, whatever the patch; made once."""
+        if patient.id not in self._studies:
             geometry = self.bundle.geometry
-            xrays = calibrated_views(person.hu(), person.index_to_mm, geometry, person.id, self.threads)
+            xrays = calibrated_views(patient.hu(), patient.index_to_mm, geometry, patient.id, self.threads)
             ready = conditions(self.bundle, xrays)
             features = self._encoder({"views": ready.views, "valid": ready.valid})["features"]
-            self._studies[person.id] = {"features": features, "P": ready.matrices, "valid": ready.valid}
-        return self._studies[person.id]
+            self._studies[patient.id] = {"features": features, "P": ready.matrices, "valid": ready.valid}
+        return self._studies[patient.id]
 
     def ranges(self) -> dict[str, Range]:
         """The best of what was seen, by convolution."""
@@ -188,7 +188,7 @@ def quantise(
 
     Args:
         bundle: the model.
-        shards: whose training people they are found on, and whose validation people they are judged on.
+        shards: whose training patients they are found on, and whose validation patients they are judged on.
         folder: an empty one, in which the bundle with the ranges is put, for them to be judged.
         patches: how many runs they are found on.
         side: of each, in voxels.
@@ -199,19 +199,19 @@ def quantise(
         The bundle in `folder`, and what was found.
 
     Raises:
-        InputError: shards without training or validation people, or a network without such convolutions.
+        InputError: shards without training or validation patients, or a network without such convolutions.
         MissingRuntimeError: OpenVINO isn't here, or the processor has no instructions for 8 bits.
-        X2CTError: the validation people's volumes differ by more than `BOUND_HU`.
+        X2CTError: the validation patients' volumes differ by more than `BOUND_HU`.
     """
     tell = say or (lambda _: None)
     _check_processor()
     training, validation = shards.select("train"), shards.select("validation")
-    for people, split in ((training, "training"), (validation, "validation")):
-        if not people:
+    for patients, split in ((training, "training"), (validation, "validation")):
+        if not patients:
             raise InputError.of(shards.path, "people", found=f"none for {split}", expected="one or more")
     # Values range otherwise in an abdomen than in a chest: the training patients of the regions that are judged.
-    judged = {person.region for person in validation}
-    training = tuple(person for person in training if person.region in judged) or training
+    judged = {patient.region for patient in validation}
+    training = tuple(patient for patient in training if patient.region in judged) or training
     watch, rng = Watch(bundle, side, threads, folder), np.random.default_rng(0)
     for number in range(patches):
         tell(f"patch {number + 1} of {patches}")
@@ -225,7 +225,7 @@ def quantise(
         ranges,
         watch.states,
         tuple(dict.fromkeys(training[number % len(training)].id for number in range(patches))),
-        tuple(person.id for person in validation),
+        tuple(patient.id for patient in validation),
         rows,
     )
     if not rows["int8"]["mae_hu"] <= BOUND_HU:  # NaN is not
@@ -288,19 +288,19 @@ def _check_processor() -> None:
         )
 
 
-def _judged(made: Bundle, people: Sequence[Person], threads: int, tell: Say) -> dict[str, dict[str, float]]:
-    """By precision, the means over people; f32, what "auto" is, and 8 bits."""
+def _judged(made: Bundle, patients: Sequence[Patient], threads: int, tell: Say) -> dict[str, dict[str, float]]:
+    """By precision, the means over patients; f32, what "auto" is, and 8 bits."""
     samplers = {name: Sampler(made, precision=name, threads=threads) for name in ("f32", "auto", "int8")}
     found: dict[str, list[tuple[float, float, float]]] = {}
-    for person in people:
-        xrays = calibrated_views(person.hu(), person.index_to_mm, made.geometry, person.id, threads)
+    for patient in patients:
+        xrays = calibrated_views(patient.hu(), patient.index_to_mm, made.geometry, patient.id, threads)
         arguments: dict[str, Any] = {**xrays, "seed": 0}
         reference: Result | None = None
         for sampler in samplers.values():
             result = sampler.run(**arguments)
             reference = reference or result
             name = result.report["precision"]["denoiser"]
-            tell(f"{person.id} in {name}")
+            tell(f"{patient.id} in {name}")
             away = np.abs(result.volume.hu - reference.volume.hu)
             rms = float(np.sqrt(np.mean(np.square(away), dtype=np.float64)))
             seconds = result.report["timings"]["per_evaluation_s"]
