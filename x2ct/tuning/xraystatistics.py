@@ -61,6 +61,7 @@ a view's angle."""
 _CONE, _PHYSICS, _TONE, _BLADES, _LETTER = 0.3, 0.5, 0.3, 0.3, 0.3  # how often
 _DISPLAYED = 3  # one of so many studies is for display
 _FEWEST = 20  # studies that show two heights, below which their covariance is not taken from them
+_LEAST = 0.1  # of what held-out studies reach: 0 for a reading of which there were no pictures
 _FLOOR = 0.01  # of a ratio's logarithm: its least standard deviation
 
 
@@ -289,7 +290,7 @@ def _of_view(mine: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], sizes
         "variances": np.append(whole.variances, whole.rest),
         "size": _spread(np.concatenate(sizes)),
         "pose": _discriminants(mine, apart, range(len(mine))),
-        "reference": np.quantile(np.concatenate(figures, axis=1), TYPICAL, axis=1),
+        "reference": np.maximum(np.quantile(np.concatenate(figures, axis=1), TYPICAL, axis=1), _LEAST),
     }
 
 
