@@ -4,7 +4,7 @@
 #   make test         set up everything, lint, build, C++ tests, Python tests
 #   make setup        everything that developing needs, in .venv; done once
 #   make build        the C++ core, its tests and the backends, into x2ct/ and build/dev
-#   make lint         ruff, mypy --strict, import contracts, clang-format, clang-tidy
+#   make lint         ruff, mypy --strict, words, Markdown, import contracts, clang-format, clang-tidy
 #   make format       apply ruff and clang-format
 #   make wheel        dist/x2ct-*.whl
 #   make test-wheel   build the wheel, install it in a fresh environment outside the checkout, use it
@@ -118,6 +118,7 @@ lint-python: $(DEV_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/words.py
+	$(BIN)/mdformat --check CONTRIBUTING.md docs
 	$(BIN)/mypy
 
 lint-imports: $(DEV_STAMP)
@@ -140,6 +141,7 @@ format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_SOURCES) $(CPP_HEADERS)
+	$(BIN)/mdformat CONTRIBUTING.md docs
 
 test: setup lint build ctest pytest
 
