@@ -183,7 +183,7 @@ class Index(msgspec.Struct, frozen=True):
 
     schema: int
     grid: Grid
-    patients: list[dict[str, Any]]
+    patients: list[dict[str, Any]] = msgspec.field(name="people")
 
 
 def read_index(folder: Path) -> Index:
