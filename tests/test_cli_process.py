@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Says on stdout that the first evaluation is done, then goes on as ever.
 ANNOUNCE = """
 import sys
-from x2ct import cli, terminal
+from x2ct import cli
+from x2ct.commands import terminal
 step = terminal.Display.step
 def announce(self, done, *rest):
     if done == 1:

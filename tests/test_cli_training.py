@@ -37,7 +37,7 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
     grid = ["--shape", "32,32,32", "--voxel", "10", "--validation", "patient2"]
     prepared = run("prepare", folder / "cts", "-o", folder / "shards", *grid, "--json")
     assert prepared.exit_code == 1, prepared.stderr  # one could not be used, and the others are there
-    assert json.loads(prepared.stdout)["people"] == ["patient0", "patient1", "patient2"]
+    assert json.loads(prepared.stdout)["patients"] == ["patient0", "patient1", "patient2"]
     assert "damaged.nii.gz left out" in prepared.stderr
 
     new = ["train", folder / "shards", "-o", folder / "run", "--threads", 1]
@@ -83,7 +83,7 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
 
 def test_a_patient_table_and_contact_sheets_by_command(folder: Path, tmp_path: Path) -> None:
     marks = tmp_path / "patients.csv"
-    marks.write_text("id,split,reason\ndamaged,leave-out,half of the file is missing\nperson1,validation,\n")
+    marks.write_text("id,split,reason\ndamaged,leave-out,half of the file is missing\npatient1,validation,\n")
     command = ["prepare", folder / "cts", "-o", tmp_path / "shards", "--patients", marks, "--preview"]
     done = run(*command, "--json")
     assert done.exit_code == 0, done.stderr

@@ -227,7 +227,7 @@ def test_training_patients_are_no_test_patients(folder: Path, tmp_path: Path) ->
         (["{}/tiny.x2ct", "--conditions", "fog"], "found fog, expected every, or some of training, cone"),
         (["{}/tiny.x2ct", "--case", "nobody"], "found nobody, expected one of patient4, patient5"),
         (["{}/tiny.x2ct", "--shape", "8,8,8"], "found a bundle"),
-        (["--predictions", "{}/test", "--frame", "moon"], "found moon, expected patient or world"),
+        (["--predictions", "{}/test", "--frame", "moon"], "found moon, expected auto or patient or world"),
         (["--baselines", "{}/nothing"], "nothing"),
     ],
 )

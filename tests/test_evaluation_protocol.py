@@ -36,7 +36,7 @@ def test_a_case_is_what_prepare_makes_of_the_same_file(tmp_path: Path) -> None:
     prepare(path.parent, tmp_path / "shards", grid=GRID)
     patient = ShardSet.open(tmp_path / "shards").patients[0]
     case = make_case(path, GRID, GEOMETRY, threads=1)
-    assert case.id == patient.id == "person"
+    assert case.id == patient.id == "patient"
     assert case.region == patient.region == "chest"
     assert np.array_equal(case.truth, resample(patient, GRID))
     for view, image in zip(GEOMETRY.views, case.xrays, strict=True):

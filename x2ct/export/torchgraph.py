@@ -61,8 +61,9 @@ class OnnxModule(nn.Module):
                 self._hold(node.output[0], _cast(getattr(self, self._weights[node.input[0]]), **attributes))
             elif node.op_type in OPERATORS:
                 inputs = list(node.input)
-                if node.op_type == "ConstantOfShape":  # made where the inputs are
+                if node.op_type == "ConstantOfShape":  # made where the inputs are, of a number
                     inputs.insert(0, self.inputs[0])
+                    attributes = {name: float(value) for name, value in attributes.items()}
                 if node.op_type == "Resize" and node.input[2] in self._weights:  # scales are numbers, not values
                     self._numbers[node.input[2]] = getattr(self, self._weights[node.input[2]]).tolist()
                 self._steps.append((OPERATORS[node.op_type], inputs, list(node.output), attributes))
@@ -249,8 +250,8 @@ def _arithmetic(of_tensors: Operator, of_numbers: Operator) -> Operator:
     return compute
 
 
-def _constant_of_shape(like: Tensor, shape: Sequence[int], value: Tensor | None = None) -> Tensor:
-    return like.new_full(list(shape), 0.0 if value is None else float(value))
+def _constant_of_shape(like: Tensor, shape: Sequence[int], value: float = 0.0) -> Tensor:
+    return like.new_full(list(shape), value)
 
 
 def _cast(x: Value, to: int, **_: object) -> Value:

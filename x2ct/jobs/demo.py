@@ -20,7 +20,7 @@ from x2ct.io.xray.radiograph import XRay
 from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
 from x2ct.render import drr, preview, viewer
 
-PAIR = Path(__file__).parent / "models" / "demo"
+PAIR = Path(__file__).parents[1] / "models" / "demo"
 
 Figures = dict[str, dict[str, float]]
 
