@@ -92,7 +92,7 @@ def test_a_patient_table_and_contact_sheets_by_command(folder: Path, tmp_path: P
     assert result["left_out"] == [["damaged", "half of the file is missing"]]
     assert result["validation"] == ["patient1"]
     assert {p.name for p in (tmp_path / "shards").glob("*.png")} >= {"patient0.png", "_overview1.png"}
-    marks.write_text("id,split\nperson9,train\n")
+    marks.write_text("id,split\npatient9,train\n")
     wrong = run(*command)
     assert wrong.exit_code == 2
     assert "patient9" in wrong.stderr and len(wrong.stderr.strip().splitlines()) == 1

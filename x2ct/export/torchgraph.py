@@ -141,6 +141,8 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, **how: Any) -> 
         raise _refuse("Conv")
     conv = functional.conv3d if x.ndim == 5 else functional.conv2d
     strides, dilations = (how.get(name, [1] * half) for name in ("strides", "dilations"))
+    if x.ndim == 5 and max(weight.shape[2:]) > 1:  # in the layout of the weights; what is in it already is not copied
+        x = x.contiguous(memory_format=torch.channels_last_3d)
     return conv(x, weight, bias, strides, pads[:half], dilations, how.get("group", 1))
 
 
