@@ -57,7 +57,8 @@ class Page:
         return done["result"].get("value")
 
     def until(self, expression: str, seconds: float = 300.0) -> None:
-        """Wait until an expression is true."""
+        """Wait until an expression is true; one that fails, as on a page that still loads, is not."""
+        expression = f"(() => {{ try {{ return {expression}; }} catch {{ return false; }} }})()"
         end = time.monotonic() + seconds
         while not self.evaluate(expression):
             assert time.monotonic() < end, (expression, self.errors)
