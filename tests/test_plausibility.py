@@ -188,6 +188,10 @@ def test_swapped_views_are_found_and_named(model: Bundle) -> None:
     ap, lateral = seen(trunk())
     judgement = judge(model, {"ap": XRay.of(lateral.image, PITCH), "lateral": XRay.of(ap.image, PITCH)})
     assert any("of the other view" in line for line in judgement.warnings)
+    assert {score.view for score in judgement.scores if score.name == "pose" and score.value > WARNS} == {
+        "ap",
+        "lateral",
+    }
 
 
 def test_noise_is_nothing_that_was_trained_on(model: Bundle) -> None:
