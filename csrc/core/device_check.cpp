@@ -65,6 +65,7 @@ Values noise(const Place& device) {
 Values row(const Place& device) {
     constexpr std::int64_t kCount = 5003;
     std::vector<Buffer> registers;
+    registers.reserve(7);
     for (std::uint32_t k = 0; k < 7; ++k) registers.push_back(on(device, numbers(kCount, k)));
     RowKernel kernel;
     kernel.count = kCount;
@@ -230,6 +231,7 @@ std::vector<DeviceCheck> check_device(const std::shared_ptr<Device>& device) {
     };
     const Place host = cpu_device(1);
     std::vector<DeviceCheck> checks;
+    checks.reserve(kinds.size());
     for (const auto& [name, bound, work] : kinds) {
         checks.push_back({name, difference(work(device), work(host)), bound});
     }

@@ -1,6 +1,7 @@
 #include "x2ct/pipeline.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "core/stopwatch.h"
 #include "x2ct/error.h"
@@ -19,7 +20,7 @@ Progress of_all(Progress now, int sample, int samples) {
 }
 
 // Ends a dry run.
-struct Enough {};
+struct Enough : std::exception {};
 
 }  // namespace
 
@@ -77,8 +78,7 @@ std::shared_ptr<Consistency> Pipeline::begin(const SampleOptions& options, const
     wanted.gamma = plan.gamma;
     wanted.evaluations = plan.corrected;
     wanted.threads = threads_;
-    return std::make_shared<Consistency>(volume_grid(grid()), attenuation_knots(bundle().intensity), study_->views,
-                                         wanted);
+    return std::make_shared<Consistency>(volume_grid(grid()), attenuation_knots(bundle().intensity), views(), wanted);
 }
 
 void Pipeline::run(const SampleOptions& options, float* volume) {
@@ -166,6 +166,7 @@ DryRun Pipeline::dry_run(const SampleOptions& options) {
     try {
         networks_.sampler()->run(plan.table, inner, unused.get());
     } catch (const Enough&) {
+        return result;
     }
     return result;
 }

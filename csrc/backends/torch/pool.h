@@ -31,7 +31,8 @@ class Pool {
         try {
             calls_->release();
             calls_->empty();
-        } catch (...) {  // the driver is going down, and its memory with it
+        } catch (...) {
+            return;  // the driver is going down, and its memory with it
         }
     }
 
