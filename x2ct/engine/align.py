@@ -4,7 +4,7 @@ A parallel beam across the patient's long axis conserves mass: the sum of a row 
 attenuation over the slice at that height, from whatever side it is taken (the zeroth Helgason-Ludwig condition). So two
 views of one patient have the same profile of row sums along z, and a shift between the profiles is a shift of the
 patient. It is all that two such views say of each other's pose: with two directions, the higher conditions leave the
-shift across and the angle of each view free. In a cone beam rows mix heights; the shift is then found to about 1.5 mm.
+shift across and the angle of each view free. In a cone beam rows mix heights; the shift is then found to about 3 mm.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FINE_MM, COARSE_MM = 2.0, 40.0
 """The profiles are band-passed: differences of Gaussians with these standard deviations. Noise is finer; what a
 collimator cuts off, scatter and arms, which one view lacks, are coarser."""
 LEAST_CORRELATION = 0.8
-"""Pairs of one chest have 0.93 or more, in cone beams and as display values too (benchmarks/align.py)."""
+"""Pairs of one chest have 0.96 or more, in cone beams and as display values too (benchmarks/align.py)."""
 
 FloatArray = npt.NDArray[np.floating]
 
