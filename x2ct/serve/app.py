@@ -44,8 +44,8 @@ from x2ct.serve.problem import Problem
 
 ASSETS = {"app.js": "text/javascript", "style.css": "text/css", "niivue.js": "text/javascript"}
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self' data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 XRAY_PX = 512
 _BEARER = HTTPBearer(auto_error=False, description="Where the server was started with a token.")
