@@ -69,7 +69,7 @@ void a_wrong_field_is_named() {
 void a_described_view_may_be_tilted() {
     const tiny::Folder folder;
     tiny::write(folder, replaced(tiny::model_json(), R"("beam": "parallel")", R"("beam": "parallel", "tilt_deg": 10)"));
-    const x2ct::View& view = x2ct::open_bundle(folder.path()).views[0];
+    const x2ct::View view = x2ct::open_bundle(folder.path()).views[0];
     const x2ct::Detector detector{view.rows, view.columns, view.row_mm, view.column_mm, {}};
     CHECK(view == x2ct::parallel_view("ap", 0, detector, 10));
     CHECK(view.matrix != x2ct::parallel_view("ap", 0, detector).matrix);
