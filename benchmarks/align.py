@@ -10,28 +10,23 @@ mean estimate is taken with the geometry as told and as aligned. Heights are rel
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct.data.prepare import find_cts
+from benchmarks.cases import Row, measure, parser
 from x2ct.engine.align import heights, raised
-from x2ct.errors import X2CTError
-from x2ct.evaluation.case import Case, make_case
+from x2ct.evaluation.case import Case
 from x2ct.evaluation.conditions import Condition, cone, png, shifted
 from x2ct.evaluation.metrics import psnr
 from x2ct.geometry import Geometry, View
 from x2ct.io.report import markdown_table
 
-Row = dict[str, Any]
 MOVES_MM = 0.0, 10.0, -25.0
 TOLD = {
     "the model's own": (lambda geometry: geometry, lambda image, view, rng: image),
@@ -41,47 +36,37 @@ TOLD = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _options(arguments)
-    sampler = x2ct.Sampler(options.bundle, precision=options.precision, threads=options.threads)
-    rows: list[Row] = []
-    try:
-        for path in find_cts(options.cts).values():
-            case = make_case(path, sampler.grid, sampler.bundle.geometry, threads=options.threads)
-            for name in TOLD:
-                for move in MOVES_MM:
-                    rows.append(_row(sampler, case, name, move, options.threads))
-                    print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    except X2CTError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    options.output.with_suffix(".md").write_text(markdown(rows))
-    print(markdown(rows))
-    return 0
+    options = parser(__doc__).parse_args(arguments)
+
+    def study(sampler: x2ct.Sampler, case: Case) -> Iterator[Row]:
+        for name in TOLD:
+            for move in MOVES_MM:
+                yield _row(sampler, case, name, move, options.threads)
+
+    return measure(options, study, markdown)
 
 
 def _row(sampler: x2ct.Sampler, case: Case, name: str, move_mm: float, threads: int) -> Row:
     views, exposure = TOLD[name]
-    told = views(case.geometry)
-    taken = Condition(name, name, lambda _: shifted(move_mm, ["lateral"])(told), exposure=exposure)
+    geometry = views(case.geometry)
+    taken = Condition(name, name, lambda _: shifted(move_mm, ["lateral"])(geometry), exposure=exposure)
     xrays, _ = taken.take(case, threads)
-    ordered = [xrays[view.name] for view in told.views]
-    found = heights(np.stack([x.image for x in ordered]), np.stack([view.matrix for view in told.views]))
-    frontal, lateral = told.views
-    aligned = View(lateral.name, raised(lateral.matrix, found.offset_mm), lateral.shape, lateral.spacing_mm)
+    ordered = [xrays[view.name] for view in geometry.views]
+    height = heights(np.stack([x.image for x in ordered]), np.stack([view.matrix for view in geometry.views]))
+    frontal, lateral = geometry.views
+    aligned = View(lateral.name, raised(lateral.matrix, height.offset_mm), lateral.shape, lateral.spacing_mm)
     window = sampler.bundle.intensity.window_hu
 
-    def score(geometry: Geometry) -> float:
-        return psnr(case.truth, sampler.run(**xrays, geometry=geometry, mean=True).volume.hu, window)
+    def score(views_taken: Geometry) -> float:
+        return psnr(case.truth, sampler.run(**xrays, geometry=views_taken, mean=True).volume.hu, window)
 
     return {
         "case": case.id,
         "views": name,
         "moved_mm": move_mm,
-        "offset_mm": found.offset_mm,
-        "correlation": found.correlation,
-        "psnr_told": score(told),
+        "offset_mm": height.offset_mm,
+        "correlation": height.correlation,
+        "psnr_told": score(geometry),
         "psnr_aligned": score(Geometry((frontal, aligned))),
     }
 
@@ -110,16 +95,6 @@ def markdown(rows: Sequence[Row]) -> str:
         "recovered",
     )
     return "\n".join([*markdown_table(columns, lines, text=1), ""])
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", help="a bundle's folder or name")
-    parser.add_argument("cts", type=Path, help="a folder of CTs")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix, of .json and .md")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--threads", type=int, default=0)
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

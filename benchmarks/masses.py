@@ -12,7 +12,6 @@ what a setting costs elsewhere.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,16 +23,14 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct.data.prepare import find_cts
-from x2ct.errors import X2CTError
-from x2ct.evaluation.case import Case, make_case
+from benchmarks.cases import Row, measure, parser
+from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import bone_dice, psnr
 from x2ct.evaluation.plants import nodules
 from x2ct.evaluation.probe import LEAST_CHANGE_HU, SHOWN
 from x2ct.io.report import markdown_table
 from x2ct.render.drr import calibrated
 
-Row = dict[str, Any]
 SETTINGS: dict[str, dict[str, Any]] = {
     "mean estimate": {"mean": True},
     "mean estimate, consistency": {"mean": True, "consistency": "last"},
@@ -44,23 +41,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _options(arguments)
-    sampler = x2ct.Sampler(options.bundle, precision=options.precision, threads=options.threads)
-    rows: list[Row] = []
-    try:
-        for path in find_cts(options.cts).values():
-            case = make_case(path, sampler.grid, sampler.bundle.geometry, threads=options.threads)
-            for row in study(sampler, case, options):
-                rows.append(row)
-                print(json.dumps(row), file=sys.stderr, flush=True)
-    except X2CTError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    options.output.with_suffix(".md").write_text(markdown(rows))
-    print(markdown(rows))
-    return 0
+    shared = parser(__doc__)
+    shared.add_argument("--diameter", type=float, default=40, help="of the balls, in mm")
+    options = shared.parse_args(arguments)
+    return measure(options, lambda sampler, case: study(sampler, case, options), markdown)
 
 
 def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Iterator[Row]:
@@ -101,17 +85,6 @@ def markdown(rows: Sequence[Row]) -> str:
         lines.append((name, half, share, *figures))
     columns = "estimate", "balls with half of their HU", "share of their HU", "PSNR dB", "bone Dice"
     return "\n".join([*markdown_table(columns, lines, text=1), ""])
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", help="a bundle's folder or name")
-    parser.add_argument("cts", type=Path, help="a folder of CTs")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix, of .json and .md")
-    parser.add_argument("--diameter", type=float, default=40, help="of the balls, in mm")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--threads", type=int, default=0)
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

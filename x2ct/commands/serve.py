@@ -8,16 +8,24 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import Quiet, Threads, parse_bytes, parse_shape, parse_voxel
+from x2ct.commands.options import (
+    Backend,
+    Device,
+    Model,
+    Precision,
+    Quiet,
+    Threads,
+    parse_bytes,
+    parse_shape,
+    parse_voxel,
+)
 from x2ct.errors import MissingRuntimeError
 
 _PACKAGES = ("fastapi", "multipart", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn")
 
 
 def serve(
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="A bundle's folder, or a bundled model's name.")
-    ] = "chest",
+    model: Model = "chest",
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")
     ] = "127.0.0.1",
@@ -77,13 +85,9 @@ def serve(
             parser=parse_bytes, metavar="SIZE", help="Stay within this, such as 2GB.", rich_help_panel="Runtime"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda[:N].", rich_help_panel="Runtime")] = "auto",
-    backend: Annotated[
-        str, typer.Option(help="auto, openvino, onnxruntime, tensorrt or torch.", rich_help_panel="Runtime")
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto, f32, tf32, bf16, f16 or int8.", rich_help_panel="Runtime")
-    ] = "auto",
+    device: Device = "auto",
+    backend: Backend = "auto",
+    precision: Precision = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
 ) -> None:

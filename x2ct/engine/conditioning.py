@@ -131,12 +131,12 @@ def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]
     if len(images) != 2:
         raise InputError.of("--align", "X-rays", found=f"{len(images)}", expected="a frontal and a lateral one")
     frontal, lateral = sorted(images, key=lambda image: image.slot)
-    found = heights([frontal.image, lateral.image], [frontal.matrix, lateral.matrix])
+    height = heights([frontal.image, lateral.image], [frontal.matrix, lateral.matrix])
     line = (
-        f"{lateral.name}: shows the patient {found.offset_mm:+.1f} mm higher than {frontal.name}, by the mass of rows "
-        f"(correlation {found.correlation:.2f}); taken into account"
+        f"{lateral.name}: shows the patient {height.offset_mm:+.1f} mm higher than {frontal.name}, by the mass of rows "
+        f"(correlation {height.correlation:.2f}); taken into account"
     )
-    return [frontal, lateral._replace(matrix=raised(lateral.matrix, found.offset_mm))], line
+    return [frontal, lateral._replace(matrix=raised(lateral.matrix, height.offset_mm))], line
 
 
 def conditions(
