@@ -20,7 +20,7 @@ from torch import Tensor
 
 from x2ct import _core
 from x2ct.benchmark.cases import PLAIN, Case
-from x2ct.benchmark.worker import DEMO, Run, serve, transfers
+from x2ct.benchmark.worker import DEMO, TRANSFERS, Run, serve
 from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import conditions
 from x2ct.errors import InputError, MissingRuntimeError
@@ -130,7 +130,7 @@ class PlainLoop:
             "schedule": "edm",
             "evaluations": len(ends),
             "tiles": None,
-            "transfers": transfers("cpu"),
+            "transfers": TRANSFERS["cpu"],
         }
         between = [after - before for before, after in pairwise(ends)]
         return Run(hu, conditioned - started, looped - conditioned, between, facts)
