@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from scipy import stats
 
 CV_LIMIT = 0.025
 """Coefficient of variation above which a row gets a warning."""
@@ -68,7 +69,6 @@ class Ratio:
 
 def ratio(new: Sequence[float], old: Sequence[float]) -> Ratio:
     """Return the ratio of the medians of two sets of samples, each resampled by itself from a fixed seed."""
-    from scipy import stats
 
     def of_medians(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
         return np.asarray(np.median(a, axis) / np.median(b, axis))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage, spatial
 
 from x2ct.data.shards import AIR_HU, FloatArray
 
@@ -68,8 +69,6 @@ def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> B
     Returns:
         bool, the shape of `hu`; empty if there is no tissue thick enough to be a body.
     """
-    from scipy import ndimage
-
     tissue = np.asarray(hu) > TISSUE_HU
     core = np.stack([_erode(tissue[:, :, k], spacing_mm, OPENING_MM) for k in range(tissue.shape[2])], axis=2)
     labels, count = ndimage.label(core)
@@ -101,8 +100,6 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
     They end with the first and the last slice that holds `SMALLEST_LUNG_MM2` of them, so that the windpipe above the
     lungs, of which a scan holds more or less, does not count.
     """
-    from scipy import ndimage
-
     labels, count = ndimage.label(body & (np.asarray(hu) < TISSUE_HU))
     if count == 0:
         return None
@@ -177,8 +174,6 @@ def coarsen(
     Returns:
         float32 HU and its affine. The outer faces of the volume stay where they were.
     """
-    from scipy import ndimage
-
     matrix = np.array(affine, np.float64)
     volume = np.asarray(hu, np.float32)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
@@ -203,8 +198,6 @@ def _lost_lungs(
 ) -> BoolArray:
     # The missing air that is lung by its HU, size and place: a lung that was lost leaves a hollow in the body, while a
     # table lies beside the body, whose convex hull would have to grow to hold the table's hollow.
-    from scipy import ndimage
-
     labels, count = ndimage.label(missing)
     found = np.zeros(missing.shape, np.bool_)
     for label, place in enumerate(ndimage.find_objects(labels, count), 1):
@@ -221,8 +214,6 @@ def _lost_lungs(
 
 
 def _hull_area(mask: BoolArray) -> float:
-    from scipy import spatial
-
     points = np.argwhere(mask)
     if len(points) < 3 or np.any(np.ptp(points, axis=0) == 0):
         return 0.0
@@ -236,16 +227,12 @@ def _is_lung(hu: npt.NDArray[Any]) -> bool:
 
 def _erode(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:
     # The array's border is no edge of the body: a cut field of view must not lose a rim.
-    from scipy import ndimage
-
     if mask.all():
         return mask
     return np.asarray(ndimage.distance_transform_edt(mask, spacing_mm[:2]) > radius_mm)
 
 
 def _dilate(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:
-    from scipy import ndimage
-
     if not mask.any():
         return mask
     return np.asarray(ndimage.distance_transform_edt(~mask, spacing_mm[:2]) <= radius_mm)

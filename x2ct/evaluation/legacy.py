@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from x2ct.evaluation.metrics import WINDOW_HU, Window, pair
 
@@ -41,8 +42,6 @@ def slice_ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = W
 
     NaN where an axis is shorter than the window.
     """
-    from scipy import ndimage
-
     a, b = pair(truth, estimate, window)
     if min(a.shape) < SIDE:
         return math.nan

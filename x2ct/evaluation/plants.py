@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage, spatial
 
 from x2ct.data.body import lung_mask
 from x2ct.evaluation.case import Case
@@ -83,8 +84,6 @@ Finding = Nodule | Gap
 
 def lungs(case: Case) -> BoolArray | None:
     """The lungs on the case's grid with the vessels in them, or None without any."""
-    from scipy import ndimage
-
     found = lung_mask(case.truth, case.body, case.grid.spacing_mm)
     return None if found is None else np.asarray(ndimage.binary_closing(found, iterations=3))
 
@@ -105,8 +104,6 @@ def deepest(case: Case) -> list[Point]:
 
 def _depths(case: Case) -> list[tuple[Point, float]]:
     """The deepest place of each quarter of the lungs, in patient mm, and how far it is from the wall, in mm."""
-    from scipy import ndimage
-
     mask = lungs(case)
     if mask is None:
         return []
@@ -121,8 +118,6 @@ def _depths(case: Case) -> list[tuple[Point, float]]:
 
 def gaps(case: Case, length_mm: float) -> list[Gap]:
     """At most one in each quarter (right, left; lower, upper) of the bones: where they are most like a lone rod."""
-    from scipy import spatial
-
     bone = (case.truth >= BONE_HU) & case.body
     if not bone.any():
         return []

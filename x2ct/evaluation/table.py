@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from x2ct.evaluation.protocol import average
 from x2ct.io.report import markdown_table
@@ -79,8 +80,6 @@ def interval(scores: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, An
     it is
     too narrow: it knows no one but them.
     """
-    from scipy import stats
-
     intervals: dict[str, Any] = {}
     for key, first in scores[0].items():
         values = [s[key] for s in scores]

@@ -6,22 +6,20 @@ needs no further package; the dynamo-based one goes through opset 18 by conversi
 
 from __future__ import annotations
 
+import onnx
+import torch
+from torch import nn
 import io
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from x2ct.bundle import OPSET, Network, Tensor
 from x2ct.errors import X2CTError
 from x2ct.export.tidy import tidy
-
-if TYPE_CHECKING:
-    import onnx
-    import torch
-    from torch import nn
 
 BATCH_AXIS = "N"
 PATCH_AXES = ("X", "Y", "Z")
@@ -82,9 +80,6 @@ def trace(
     Raises:
         X2CTError: the module can't be expressed, or the graph fails ONNX's checker or shape inference.
     """
-    import onnx
-    import torch
-
     tensors = {**inputs, **outputs}
     axes = {key: {} if key in fixed else _free_axes(value, batch, patch) for key, value in tensors.items()}
     stream = io.BytesIO()
@@ -150,8 +145,6 @@ def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 def stamp(graph: Graph, properties: Mapping[str, str]) -> None:
     """Say in the file itself what it is, for whoever finds it alone."""
-    import onnx
-
     graph.model.producer_name, graph.model.producer_version = "x2ct", properties.get("x2ct.version", "")
     graph.model.graph.name = graph.name
     onnx.helper.set_model_props(graph.model, {**properties, "x2ct.network": graph.name})
@@ -187,8 +180,6 @@ def _declare(
 @contextmanager
 def _layout_free() -> Iterator[None]:
     """ONNX knows no memory layout, so `x.contiguous(memory_format=...)`, which the exporter refuses, is x."""
-    import torch
-
     def unchanged(graph: Any, x: Any, memory_format: Any) -> Any:
         return x
 

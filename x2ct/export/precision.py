@@ -9,18 +9,15 @@ doesn't know of it.
 
 from __future__ import annotations
 
+import onnx
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct.bundle import OPSET
 from x2ct.errors import InputError, X2CTError
-
-if TYPE_CHECKING:
-    import onnx
 
 PRECISIONS = ("f32", "tf32", "bf16", "f16")
 BF16_OPSET = 22
@@ -58,8 +55,6 @@ def typed(model: onnx.ModelProto, precision: str) -> Typed:
         InputError: another precision.
         X2CTError: a weight that the type can't hold, or a graph that ONNX's checker doesn't take.
     """
-    import onnx
-
     if precision not in PRECISIONS:
         raise InputError.of("export", "precision", found=precision, expected=" or ".join(PRECISIONS))
     plain = folded(model)
@@ -79,8 +74,6 @@ def typed(model: onnx.ModelProto, precision: str) -> Typed:
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose weights are float32: what `weights.to_f16` did, undone but for the rounding."""
-    import onnx
-
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     weights = {tensor.name: tensor for tensor in plain.graph.initializer}
@@ -99,8 +92,6 @@ class _Links:
     """Who makes and who reads a tensor, and which are float32."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        import onnx
-
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         infos = [*graph.value_info, *graph.input, *graph.output]
         self.ranks = {info.name: len(info.type.tensor_type.shape.dim) for info in infos}
@@ -169,8 +160,6 @@ def _entering(links: _Links, inside: set[int]) -> set[str]:
 
 def _retype(model: onnx.ModelProto, links: _Links, inside: set[int], precision: str, narrow: int) -> None:
     """Types the inside in place: weights stored in it, one Cast for each tensor in and one for each out."""
-    import onnx
-
     def cast(source: str, target: str, to: int) -> onnx.NodeProto:
         return onnx.helper.make_node("Cast", [source], [target], target, to=to)
 
@@ -206,8 +195,6 @@ def _retype(model: onnx.ModelProto, links: _Links, inside: set[int], precision: 
 
 
 def _stored(name: str, values: npt.NDArray[np.generic], narrow: int) -> onnx.TensorProto:
-    import onnx
-
     dtype = onnx.helper.tensor_dtype_to_np_dtype(narrow)
     with np.errstate(over="ignore"):
         rounded = values.astype(dtype)
@@ -223,8 +210,6 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
 
 
 def _checked(model: onnx.ModelProto, precision: str, inside: tuple[str, ...]) -> Typed:
-    import onnx
-
     try:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model, full_check=True)

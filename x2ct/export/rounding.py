@@ -9,9 +9,11 @@ evaluator with PyTorch's convolutions; the runtimes prove that they take the gra
 
 from __future__ import annotations
 
+import onnx
+import torch
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +24,6 @@ from x2ct.evaluation.metrics import psnr
 from x2ct.export.parity import Case, Row, open_onnxruntime, open_openvino, patches, relative_error, require, xrays
 from x2ct.export.precision import Typed, typed
 from x2ct.files.text import Json
-
-if TYPE_CHECKING:
-    import onnx
 
 Array = npt.NDArray[np.float32]
 
@@ -104,8 +103,6 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
         MissingRuntimeError: a package of the extra `train` is not installed.
         X2CTError: a value would overflow float16, or an error is above its bound; the text says which.
     """
-    import onnx
-
     tell = say or (lambda _: None)
     canonical = onnx.load(bundle.file_of(bundle.networks.denoiser))
     made = typed(canonical, precision)
@@ -132,8 +129,6 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
 
 def scan(model: onnx.ModelProto, names: Iterable[str], cases: Iterable[Case]) -> dict[str, float]:
     """The largest magnitude of each named tensor of a float32 graph over the cases, the largest first."""
-    import onnx
-
     inputs = {info.name for info in model.graph.input}
     shown = [name for name in names if name not in inputs]
     wide = onnx.ModelProto()
@@ -179,7 +174,6 @@ def rounded(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], dict[str,
 
 def _convolutions() -> list[Any]:
     """Convolutions for the reference evaluator, whose own are slow: float32 sums of the type's products."""
-    import torch
     from onnx.reference.op_run import OpRun
     from torch.nn import functional
 

@@ -6,15 +6,12 @@ the rewritten graph.
 
 from __future__ import annotations
 
+import onnx
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    import onnx
 
 _LINEAR = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}
 """Nodes that a scale can move into, and the axis of their weight that counts outputs."""
@@ -24,8 +21,6 @@ Array = npt.NDArray[np.generic]
 
 def tidy(model: onnx.ModelProto) -> None:
     """Rewrite a freshly traced model in place; names and shapes of its inputs and outputs stay."""
-    import onnx
-
     _constants_to_initializers(model.graph)
     # Inferred once: no rewrite changes the type or the number of axes of a tensor that stays.
     typed = onnx.shape_inference.infer_shapes(model).graph
@@ -58,15 +53,11 @@ class _Graph:
 
     def array(self, name: str) -> Array | None:
         """An initialiser's values, None for other tensors."""
-        import onnx
-
         tensor = self.weights.get(name)
         return None if tensor is None else np.asarray(onnx.numpy_helper.to_array(tensor))
 
     def put(self, name: str, values: Array) -> None:
         """Set an initialiser, which is added if there is none of that name."""
-        import onnx
-
         tensor = self.weights.get(name)
         (self.proto.initializer.add() if tensor is None else tensor).CopyFrom(
             onnx.numpy_helper.from_array(values, name)
@@ -227,8 +218,6 @@ def _ones_to_bias(graph: _Graph) -> bool:
 
 def _uniform_value(graph: _Graph, name: str) -> float | None:
     """The one value of a tensor of one channel that has only one."""
-    import onnx
-
     values = graph.array(name)
     if values is not None:
         uniform = values.ndim > 1 and values.shape[1] == 1 and bool((values == values.flat[0]).all())

@@ -6,6 +6,8 @@ or which of their axes belong together. TorchScript is deprecated by PyTorch; it
 
 from __future__ import annotations
 
+import onnx
+import torch
 import json
 import logging
 import os
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import MissingRuntimeError, X2CTError
@@ -24,9 +26,6 @@ from x2ct.export.precision import typed
 from x2ct.export.torchgraph import OnnxModule
 from x2ct.runtimes.cache.cache import Build, Recipe, unchanged
 from x2ct.runtimes.cache.torchartefacts import DESCRIPTION_SCHEMA, recipe
-
-if TYPE_CHECKING:
-    import torch
 
 PATCH_AXES = ("X", "Y", "Z")
 MOST_VOXELS = 4096
@@ -62,9 +61,6 @@ def build(
         MissingRuntimeError: there is no C++ compiler for AOTInductor, or no such device.
         X2CTError: the graph has an operator that is not known, or PyTorch can't compile it.
     """
-    import onnx
-    import torch
-
     if device != "cpu" and not torch.cuda.is_available():
         raise MissingRuntimeError(f"device {device}: PyTorch {torch.__version__} finds no GPU here; use the CPU")
     model = onnx.load(bundle.file_of(network))
@@ -74,8 +70,6 @@ def build(
 
 
 def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
-    import torch
-
     example = tuple(_example(network.inputs, bundle.patch.stride, device).values())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # its deprecation, and sizes that the tracer follows as numbers
@@ -86,7 +80,6 @@ def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: P
 
 
 def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
-    import torch
     import torch._inductor
 
     if shutil.which(os.environ.get("CXX", "g++")) is None:
@@ -136,8 +129,6 @@ def _description(bundle: Bundle, network: Network, device: str, *, free_batch: b
 
 def _example(tensors: tuple[Tensor, ...], stride: int, device: str) -> dict[str, torch.Tensor]:
     """One of each input, on a patch of three different sides, so that its axes can't be confused."""
-    import torch
-
     sides = {"N": 1, "X": 4 * stride, "Y": 5 * stride, "Z": 6 * stride}
 
     def size(axis: int | str) -> int:

@@ -7,17 +7,15 @@ is refused by name. Shape arithmetic stays in Python numbers, which both tracers
 
 from __future__ import annotations
 
+import onnx
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from x2ct.errors import X2CTError
-
-if TYPE_CHECKING:
-    import onnx
 
 FEWEST_CHANNELS = 16
 """An input of fewer is laid out as it comes: the layout pays for what convolutions read."""
@@ -42,8 +40,6 @@ class OnnxModule(nn.Module):
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__()
-        import onnx
-
         graph = model.graph
         self.inputs = [port.name for port in graph.input]
         self.outputs = [port.name for port in graph.output]
@@ -109,8 +105,6 @@ def _is_wide(port: onnx.ValueInfoProto) -> bool:
 
 def _attribute(value: Any) -> Any:
     """An attribute as Python or PyTorch has it."""
-    import onnx
-
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, onnx.TensorProto):
@@ -119,8 +113,6 @@ def _attribute(value: Any) -> Any:
 
 
 def _tensor(stored: onnx.TensorProto) -> Tensor:
-    import onnx
-
     array = onnx.numpy_helper.to_array(stored).copy()
     if stored.data_type == onnx.TensorProto.BFLOAT16:  # a type that NumPy and PyTorch know each by itself
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)

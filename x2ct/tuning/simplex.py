@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
 
 Sigmas = tuple[float, ...]
 
@@ -23,8 +24,6 @@ def moved(sigmas: Sigmas, error: Callable[[Sigmas], float], runs: int) -> tuple[
         return tried[levels]
 
     if runs:
-        from scipy.optimize import minimize
-
         start = np.log(sigmas[1:-1])
         steps = np.diag(0.25 * (-1.0) ** np.arange(len(start)))
         simplex = np.concatenate([start[None], start + steps])
