@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from x2ct.bundle import Bundle, Patch
 from x2ct.errors import InputError
-from x2ct.export.parity import F32_TOLERANCE, cases, measure
+from x2ct.export.parity import F32_TOLERANCE, cases, measure, open_onnxruntime
 from x2ct.export.run import ModelSpec, require_packages, trace_networks
 from x2ct.files.text import Json
 
@@ -79,7 +79,7 @@ def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
                 raise _foreign(bundle.path, f"no weight {name}")
             parameter.copy_(torch.from_numpy(weights[name]))
     files = {name: bundle.file_of(described).read_bytes() for name, described in bundle.networks.items()}
-    rows = measure(files, cases(network, spec), "f16", F32_TOLERANCE, ("onnxruntime",))
+    rows = measure(files, cases(network, spec), "f16", F32_TOLERANCE, (open_onnxruntime(),))
     for row in rows:
         if not row.passed:
             raise _foreign(bundle.path, f"other results: {row}")
