@@ -11,8 +11,7 @@ import msgspec
 
 from x2ct import _core
 from x2ct.errors import InputError
-from x2ct.runtimes import memory
-from x2ct.runtimes.discovery import BACKENDS, DEVICES, PRECISIONS, find_runtime
+from x2ct.runtimes.discovery import BACKENDS, DEVICES, PRECISIONS, find_runtime, parse_bytes
 
 PLAIN = ("pytorch-eager", "pytorch-compiled")
 """The plain PyTorch loop: no backend of the core, and a row like any other."""
@@ -125,7 +124,7 @@ def _parsed(key: str, text: str) -> Any:
     if key != "tiles":
         return text
     try:
-        return None if text == "whole" else memory.parse_bytes(text)
+        return None if text == "whole" else parse_bytes(text)
     except InputError:
         raise ValueError("whole, or a size such as 2GiB") from None
 

@@ -27,8 +27,7 @@ _THROTTLED = {
 }
 """What NVML's throttle reasons mean, but for idling and a clock that was set."""
 
-_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16")
-_INSTRUCTIONS += ("amx_tile", "amx_bf16", "amx_int8", "amx_fp16")
+_INSTRUCTIONS = tuple("avx2 avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8 amx_fp16".split())
 _CPU = Path("/sys/devices/system/cpu")
 _UNREADABLE = "not readable here"
 

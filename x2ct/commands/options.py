@@ -170,9 +170,9 @@ def parse_voxel(text: str) -> tuple[float, float, float]:
 
 def parse_bytes(text: str) -> int:
     """A size in bytes."""
-    from x2ct.runtimes import memory
+    from x2ct.runtimes import discovery
 
-    return memory.parse_bytes(text)
+    return discovery.parse_bytes(text)
 
 
 def _reading(option: str, metavar: str, text: str) -> Any:

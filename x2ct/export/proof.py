@@ -24,7 +24,7 @@ from x2ct.export.parity import Array, patches, projections, relative_error, smoo
 from x2ct.files.text import Json
 from x2ct.runtimes.cache import plans, torchartefacts
 from x2ct.runtimes.cache.torchartefacts import SUFFIXES
-from x2ct.runtimes.discovery import find_runtime
+from x2ct.runtimes.discovery import backend_status, find_runtime
 
 if TYPE_CHECKING:
     from x2ct.export.torchgraph import OnnxModule
@@ -296,7 +296,6 @@ def require_torch_backend() -> None:
     Raises:
         MissingRuntimeError: this build of x2ct has no torch backend, or it refuses the torch that is here.
     """
-    runtime = find_runtime("torch")
-    [status] = (one for one in _core.backends({"torch": str(runtime.folder or "")}) if one["name"] == "torch")
+    status = backend_status("torch", str(find_runtime("torch").folder or ""))
     if not status["available"]:
         raise MissingRuntimeError(status["reason"])

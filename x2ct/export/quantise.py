@@ -31,7 +31,7 @@ from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.files.atomic import check_writable
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
-from x2ct.runtimes.discovery import find_runtime
+from x2ct.runtimes.discovery import backend_status, find_runtime
 
 Array = npt.NDArray[np.float32]
 Range = tuple[float, float]
@@ -277,8 +277,7 @@ def markdown(found: Quantised) -> str:
 
 
 def _check_processor() -> None:
-    folder = str(find_runtime(BACKEND).folder or "")
-    [status] = (one for one in _core.backends({BACKEND: folder}) if one["name"] == BACKEND)
+    status = backend_status(BACKEND, str(find_runtime(BACKEND).folder or ""))
     if not status["available"]:
         raise MissingRuntimeError(f"backend {BACKEND}: {status['reason']}")
     if "int8" not in status["precisions"]["cpu"]:

@@ -39,6 +39,7 @@ from x2ct.engine.plausibility import (
 )
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.geometry.grid import rotation
 from x2ct.io.xray import degradation
 from x2ct.io.xray.radiograph import XRay
 
@@ -160,7 +161,7 @@ def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[tuple[View, 
         if not cone:
             told.append(view)
             turn = np.eye(4)
-            turn[:3, :3] = _rotation(np.array([0, 0, error]))
+            turn[:3, :3] = rotation(np.deg2rad([0, 0, error]))
             taken.append(View(view.name, view.matrix @ turn, view.shape, view.spacing_mm))
             continue
         larger = sdd / sod
@@ -174,21 +175,9 @@ def _drawn_pose(rng: np.random.Generator) -> Matrix:
     """Patient mm of the body to patient mm of the study."""
     pose = np.eye(4)
     size = np.exp(rng.uniform(-1, 1) * SCALE + rng.uniform(-0.5, 0.5, 3) * SCALE)
-    pose[:3, :3] = _rotation(rng.uniform(-1, 1, 3) * ROTATION_DEG) @ np.diag(size)
+    pose[:3, :3] = rotation(np.deg2rad(rng.uniform(-1, 1, 3) * ROTATION_DEG)) @ np.diag(size)
     pose[:3, 3] = rng.uniform(-1, 1, 3) * SHIFT_MM
     return pose
-
-
-def _rotation(degrees: npt.NDArray[np.floating[Any]]) -> Matrix:
-    """Rotation about x, then y, then z."""
-    result = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        i, j = (k for k in range(3) if k != axis)
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        result = turn @ result
-    return result
 
 
 @dataclass(frozen=True)
