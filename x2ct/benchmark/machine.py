@@ -27,7 +27,8 @@ _THROTTLED = {
 }
 """What NVML's throttle reasons mean, but for idling and a clock that was set."""
 
-_INSTRUCTIONS = tuple("avx2 avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_tile amx_bf16 amx_int8 amx_fp16".split())
+_AVX = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16")
+_AMX = ("amx_tile", "amx_bf16", "amx_int8", "amx_fp16")
 _CPU = Path("/sys/devices/system/cpu")
 _UNREADABLE = "not readable here"
 
@@ -47,7 +48,7 @@ def environment(threads: int) -> dict[str, Any]:
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "threads": threads,
         "thread_variables": {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")},
-        "instructions": [flag for flag in _INSTRUCTIONS if flag in flags],
+        "instructions": [flag for flag in (*_AVX, *_AMX) if flag in flags],
         "virtual": "hypervisor" in flags,
         "cache": facts.get("cache size", _UNREADABLE),
         "memory_bytes": psutil.virtual_memory().total,

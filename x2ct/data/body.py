@@ -106,18 +106,18 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     litres = sizes * float(np.prod(spacing_mm)) * 1e-6
-    found = np.zeros(body.shape, np.bool_)
+    lungs = np.zeros(body.shape, np.bool_)
     for label in np.argsort(litres)[::-1][:2]:
         piece = labels == label
         if litres[label] >= 0.2 * LUNG_LITRES and _is_lung(hu[piece]):
-            found |= piece
-    if float(found.sum()) * float(np.prod(spacing_mm)) * 1e-6 < LUNG_LITRES:
+            lungs |= piece
+    if float(lungs.sum()) * float(np.prod(spacing_mm)) * 1e-6 < LUNG_LITRES:
         return None
-    large = np.flatnonzero(found.sum(axis=(0, 1)) * spacing_mm[0] * spacing_mm[1] >= SMALLEST_LUNG_MM2)
+    large = np.flatnonzero(lungs.sum(axis=(0, 1)) * spacing_mm[0] * spacing_mm[1] >= SMALLEST_LUNG_MM2)
     if not len(large):
         return None
-    found[:, :, : large[0]] = found[:, :, large[-1] + 1 :] = False
-    return found
+    lungs[:, :, : large[0]] = lungs[:, :, large[-1] + 1 :] = False
+    return lungs
 
 
 def extract_body(
@@ -199,7 +199,7 @@ def _lost_lungs(
     # The missing air that is lung by its HU, size and place: a lung that was lost leaves a hollow in the body, while a
     # table lies beside the body, whose convex hull would have to grow to hold the table's hollow.
     labels, count = ndimage.label(missing)
-    found = np.zeros(missing.shape, np.bool_)
+    lungs = np.zeros(missing.shape, np.bool_)
     for label, place in enumerate(ndimage.find_objects(labels, count), 1):
         piece = labels[place] == label
         largest_mm2 = piece.sum(axis=(0, 1)).max() * spacing_mm[0] * spacing_mm[1]
@@ -209,8 +209,8 @@ def _lost_lungs(
         for k in range(place[2].start, place[2].stop):
             growth += _hull_area(body[:, :, k] | (labels[:, :, k] == label)) - _hull_area(body[:, :, k])
         if growth < HULL_GROWTH * float(piece.sum()):
-            found[place] |= piece
-    return found
+            lungs[place] |= piece
+    return lungs
 
 
 def _hull_area(mask: BoolArray) -> float:

@@ -183,8 +183,8 @@ class Landmarks:
         )
 
     def _vertebrae(self, profile: Points) -> float | None:
-        found = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
-        return float(np.mean(np.logical_and(found[1:], found[:-1]))) if len(found) > 1 else None
+        gaps = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
+        return float(np.mean(np.logical_and(gaps[1:], gaps[:-1]))) if len(gaps) > 1 else None
 
     def _rib_distance(self, hu: FloatArray) -> float | None:
         if not self.centreline.any():

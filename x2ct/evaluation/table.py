@@ -148,11 +148,11 @@ def to_csv(table: Mapping[str, Any]) -> str:
 
 def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested figures by dotted names."""
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for key, value in figures.items():
         name = f"{prefix}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found
+        named |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return named
 
 
 def at(figures: Mapping[str, Any], key: str) -> float:

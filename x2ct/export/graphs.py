@@ -117,9 +117,9 @@ def check_nodes(graph: Graph) -> None:
     Raises:
         X2CTError: the graph has unwanted nodes.
     """
-    found = Counter(node.op_type for node in computing_nodes(graph.model) if node.op_type in UNWANTED)
-    if found:
-        listed = ", ".join(f"{count} {kind}" for kind, count in found.items())
+    unwanted = Counter(node.op_type for node in computing_nodes(graph.model) if node.op_type in UNWANTED)
+    if unwanted:
+        listed = ", ".join(f"{count} {kind}" for kind, count in unwanted.items())
         raise X2CTError(f"{graph.name}: the graph has {listed}, which it would pay for at every step")
 
 
@@ -135,8 +135,8 @@ def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     sizes: set[str] = set()
     computing = []
     for node in reversed(model.graph.node):  # ONNX keeps nodes in an order in which they can run
-        told = [reading for name in node.output for reading in readers.get(name, [])]
-        if told and all((r.op_type == "Reshape" and place == 1) or sizes.issuperset(r.output) for r, place in told):
+        readings = [reading for name in node.output for reading in readers.get(name, [])]
+        if readings and all((r.op_type == "Reshape" and place == 1) or sizes.issuperset(r.output) for r, place in readings):
             sizes.update(node.output)
         else:
             computing.append(node)

@@ -216,9 +216,9 @@ class _Probes:
         count = cells.shape[1]
         sums = np.asarray(values, np.float64) * self._plain[name][:, -1].reshape(cells.shape).sum(1) / plain
         mean = sums / count
-        known = np.square(target[:, :-1].reshape(len(target), -1).astype(np.float64)).sum(1)
+        squares = np.square(target[:, :-1].reshape(len(target), -1).astype(np.float64)).sum(1)
         whole = (float(layer.scale) ** 2) * target[0].size  # type: ignore[arg-type]
-        spread = np.sqrt(np.maximum((whole - known) / count - mean**2, 0.0)) if count % 2 == 0 else 0 * mean
+        spread = np.sqrt(np.maximum((whole - squares) / count - mean**2, 0.0)) if count % 2 == 0 else 0 * mean
         signs = np.where(np.arange(count) % 2, -1.0, 1.0)
         target[:, -1] = (mean[:, None] + spread[:, None] * signs).reshape(target[:, -1].shape)
 

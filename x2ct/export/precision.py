@@ -124,8 +124,8 @@ def _inside(links: _Links) -> set[int]:
     """
     after: set[int] = set()
     for i, node in enumerate(links.nodes):
-        made = any(links.maker.get(name) in after for name in links.data(i))
-        if links.makes_floats(i) and (node.op_type in _HEAVY or made):
+        follows = any(links.maker.get(name) in after for name in links.data(i))
+        if links.makes_floats(i) and (node.op_type in _HEAVY or follows):
             after.add(i)
     before: set[int] = set()
     for i in reversed(range(len(links.nodes))):
@@ -163,7 +163,7 @@ def _retype(model: onnx.ModelProto, links: _Links, inside: set[int], precision: 
     def cast(source: str, target: str, to: int) -> onnx.NodeProto:
         return onnx.helper.make_node("Cast", [source], [target], target, to=to)
 
-    made: dict[str, str] = {}
+    names: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     results = {info.name for info in model.graph.output}
     for i, node in enumerate(links.nodes):
@@ -173,17 +173,17 @@ def _retype(model: onnx.ModelProto, links: _Links, inside: set[int], precision: 
                 continue
             if i not in inside:  # it leaves
                 wide = f"{name}.f32"
-                if name not in made:
+                if name not in names:
                     nodes.append(cast(name, wide, onnx.TensorProto.FLOAT))
-                made[name] = wide
-            elif name not in made:
-                made[name] = f"{name}.{precision}"
+                names[name] = wide
+            elif name not in names:
+                names[name] = f"{name}.{precision}"
                 if name in links.weights:
                     values = np.asarray(onnx.numpy_helper.to_array(links.weights[name]))
-                    model.graph.initializer.add().CopyFrom(_stored(made[name], values, narrow))
+                    model.graph.initializer.add().CopyFrom(_stored(names[name], values, narrow))
                 else:
-                    nodes.append(cast(name, made[name], narrow))
-            node.input[place] = made[name]
+                    nodes.append(cast(name, names[name], narrow))
+            node.input[place] = names[name]
         nodes.append(node)
         for place, name in enumerate(node.output):
             if i in inside and name in results:

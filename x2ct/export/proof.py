@@ -286,8 +286,8 @@ def _size(bundle: Bundle, trial: Trial, cache: Path) -> int:
 def _backends() -> list[dict[str, Any]]:
     """Those that can be used here; a runtime that is not installed is none of them."""
     runtimes = {name: find_runtime(name) for name in ("openvino", "onnxruntime", "torch")}
-    found = _core.backends({name: str(one.folder) for name, one in runtimes.items() if one.folder})
-    return [dict(one) for one in found if one["available"] and runtimes[one["name"]].folder]
+    status = _core.backends({name: str(one.folder) for name, one in runtimes.items() if one.folder})
+    return [dict(one) for one in status if one["available"] and runtimes[one["name"]].folder]
 
 
 def require_torch_backend() -> None:

@@ -121,27 +121,27 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
     """
     tell = say or (lambda _: None)
     canonical = onnx.load(bundle.file_of(bundle.networks.denoiser))
-    made = typed(canonical, precision)
-    if not made.inside:
-        return Rounding(made, {}, (), None)
+    graph = typed(canonical, precision)
+    if not graph.inside:
+        return Rounding(graph, {}, (), None)
     plain = typed(canonical, "f32").model
     tell("evaluating float32 over the range of sigma")
     references = tuple(_cases(bundle, plain))
-    peaks = scan(plain, made.inside, references)
+    peaks = scan(plain, graph.inside, references)
     if precision == "f16":
         require_range(peaks)
     tell(f"measuring parity of {precision}")
-    data, tolerance = made.model.SerializeToString(), TOLERANCES[precision]
+    data, tolerance = graph.model.SerializeToString(), TOLERANCES[precision]
     rows = measure({"denoiser": data}, references, precision, tolerance, _runtimes(precision))
     require(rows)
     tell(f"sampling a volume in {precision}")
-    volume = _volume(bundle, plain, made, references)
+    volume = _volume(bundle, plain, graph, references)
     if not volume.mae_hu <= volume.tolerance_hu:
         raise X2CTError(
             f"parity failed, nothing written: the volume in {precision} is {volume.mae_hu:.3g} HU from float32's on "
             f"average, at most {volume.tolerance_hu:g} is allowed"
         )
-    return Rounding(made, peaks, rows, volume)
+    return Rounding(graph, peaks, rows, volume)
 
 
 def scan(model: onnx.ModelProto, names: Iterable[str], cases: Iterable[Case]) -> dict[str, float]:
@@ -150,8 +150,8 @@ def scan(model: onnx.ModelProto, names: Iterable[str], cases: Iterable[Case]) ->
     shown = [name for name in names if name not in inputs]
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
-    known = {info.name for info in wide.graph.output}
-    wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in shown if name not in known)
+    outputs = {info.name for info in wide.graph.output}
+    wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in shown if name not in outputs)
     run = open_onnxruntime()[1](wide.SerializeToString())
     peaks: dict[str, float] = {}
     for case in cases:
@@ -246,7 +246,7 @@ def _runtimes(precision: str) -> list[Runtime]:
     return [*ways, *([] if precision == "bf16" else [open_onnxruntime()]), open_openvino()]
 
 
-def _volume(bundle: Bundle, plain: onnx.ModelProto, made: Typed, references: tuple[Case, ...]) -> VolumeRow:
+def _volume(bundle: Bundle, plain: onnx.ModelProto, graph: Typed, references: tuple[Case, ...]) -> VolumeRow:
     """Compare two runs of the model's own sampling on the larger patch, from one noise."""
     table = _core.sampling_plan(bundle.diffusion, _core.SampleOptions()).table
     case = references[0]
@@ -262,5 +262,5 @@ def _volume(bundle: Bundle, plain: onnx.ModelProto, made: Typed, references: tup
         return _core.run(denoise, table, shape, seed=0)
 
     expected = sampled(open_onnxruntime()[1](plain.SerializeToString()))
-    mae, decibel = volume_difference(bundle, sampled(rounded(made.model)), expected)
-    return VolumeRow(shape, table.evaluations, mae, decibel, VOLUME_TOLERANCE_HU[made.precision])
+    mae, decibel = volume_difference(bundle, sampled(rounded(graph.model)), expected)
+    return VolumeRow(shape, table.evaluations, mae, decibel, VOLUME_TOLERANCE_HU[graph.precision])

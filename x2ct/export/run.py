@@ -118,11 +118,11 @@ def export_run(
     config, model = load_run(Path(run_dir), ema=ema, best=best)
     parent = {key: value for key, value in config.parent.items() if key != "diffusion"}
     training = {key: value for key, value in config.to_json().items() if key != "parent"}
-    said: dict[str, Json] = {**(provenance or {}), **({"parent": parent} if parent else {}), "training": training}
+    facts: dict[str, Json] = {**(provenance or {}), **({"parent": parent} if parent else {}), "training": training}
     if not name:  # a further trained model is not its parent
         own = config.name != config.parent.get("name")
         name = config.name if own else Path(output).resolve().name
-    return export_model(model, spec_of(config, name, said), output, dtype=dtype, progress=progress)
+    return export_model(model, spec_of(config, name, facts), output, dtype=dtype, progress=progress)
 
 
 def export_model(

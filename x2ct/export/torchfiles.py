@@ -75,8 +75,8 @@ def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: P
         warnings.simplefilter("ignore")  # its deprecation, and sizes that the tracer follows as numbers
         traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         frozen = torch.jit.freeze(traced.eval())
-        told = _description(bundle, network, device, free_batch=True)
-        torch.jit.save(frozen, str(target), _extra_files={"x2ct.json": told.encode()})
+        description = _description(bundle, network, device, free_batch=True)
+        torch.jit.save(frozen, str(target), _extra_files={"x2ct.json": description.encode()})
 
 
 def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
@@ -95,13 +95,13 @@ def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, de
     with _quiet(), tempfile.TemporaryDirectory(prefix="x2ct-aoti-") as scratch, torch.no_grad():
         try:
             exported = torch.export.export(module, example, dynamic_shapes=(_free_axes(network.inputs, stride),))
-            made = torch._inductor.aoti_compile_and_package(
+            package = torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(Path(scratch) / "made.pt2"), inductor_configs=options
             )
         except Exception as error:  # whatever PyTorch's compiler raises, which is of no one family
             line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
             raise X2CTError(f"{network.file}: AOTInductor failed: {line}") from error
-        shutil.copyfile(made, target)
+        shutil.copyfile(package, target)
 
 
 def _description(bundle: Bundle, network: Network, device: str, *, free_batch: bool) -> str:

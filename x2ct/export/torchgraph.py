@@ -83,17 +83,17 @@ class OnnxModule(nn.Module):
                 del self._weights[name]
                 delattr(self, held)
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The graph's outputs in order, for its inputs in order."""
         values: dict[str, Value] = {"": None}
         values.update({name: getattr(self, held) for name, held in self._weights.items()})
         values.update(self._numbers)
-        for name, value in zip(self.inputs, given, strict=True):
+        for name, value in zip(self.inputs, tensors, strict=True):
             wide = name in self._channels_last
             values[name] = value.to(memory_format=torch.channels_last_3d) if wide else value
         for operator, inputs, outputs, attributes in self._steps:
-            found = operator(*(values[name] for name in inputs), **attributes)
-            values.update(zip(outputs, found if len(outputs) > 1 else (found,), strict=True))
+            results = operator(*(values[name] for name in inputs), **attributes)
+            values.update(zip(outputs, results if len(outputs) > 1 else (results,), strict=True))
         return tuple(values[name].contiguous() for name in self.outputs)
 
 
@@ -174,9 +174,9 @@ def _reshape(x: Tensor, shape: Sequence[int], allowzero: int = 0) -> Tensor:
     return x.reshape([x.shape[axis] if _is(size, 0) else size for axis, size in enumerate(shape)])
 
 
-def _is(size: Any, wanted: int) -> bool:
+def _is(size: Any, number: int) -> bool:
     """Whether a size is this very number; one that a tracer follows is not known to be any."""
-    return isinstance(size, int) and size == wanted
+    return isinstance(size, int) and size == number
 
 
 def _is_number(x: Value) -> bool:

@@ -79,8 +79,8 @@ def tune(
 
     def row(steps: int) -> Row:
         predicted, way = _closest(trajectory, ways[steps], solver, schedule)
-        found = tuple(levels[k] for k in way)
-        tuned, sigmas = moved(found, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
+        start = tuple(levels[k] for k in way)
+        tuned, sigmas = moved(start, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
         untuned = studies.error(schedule, steps, solver)
         return Row(steps, sigmas, tuned, untuned, predicted / len(studies) ** 0.5)
 
@@ -146,9 +146,9 @@ def _check(
     bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None
 ) -> dict[int, int]:
     """The evaluations of a run with each count, if all can be run."""
-    known = [info["name"] for info in _core.solvers() if not info["stochastic"]]
-    if solver not in known:
-        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(known))
+    names = [info["name"] for info in _core.solvers() if not info["stochastic"]]
+    if solver not in names:
+        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(names))
     stride, grid = bundle.patch.stride, bundle.grid.shape
     if shape is not None and any(n < 1 or n % stride or n > whole for n, whole in zip(shape, grid, strict=True)):
         raise InputError.of(

@@ -187,8 +187,8 @@ def find(
     for candidate in PRECISIONS if precision == "auto" and not folder else (precision,):
         plans = {}
         for name, network in bundle.networks.items():
-            wanted = candidate if name == "denoiser" else "f32"
-            needed = recipe(bundle, network, wanted, Volumes(volume, volume, volume), machine, {})
+            own_precision = candidate if name == "denoiser" else "f32"
+            needed = recipe(bundle, network, own_precision, Volumes(volume, volume, volume), machine, {})
             plan = _in_folder(folder, needed, trust) if folder else _in_cache(kept, needed)
             if plan is not None:
                 plans[name] = plan
