@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,21 +55,8 @@ class Run:
     compute_s: float | None = None
 
 
-class Subject(Protocol):
-    """What a worker measures."""
-
-    def load(self) -> None:
-        """Read the bundle and the X-rays."""
-
-    def build(self) -> None:
-        """Make the networks ready to run."""
-
-    def run(self, seed: int) -> Run:
-        """Compute one CT from the X-rays; nothing is kept from one run to the next."""
-
-
-class SamplerSubject:
-    """The core's sampler in one of its backends."""
+class Subject:
+    """What a worker measures: the core's sampler in one of its backends, or what a subclass makes of the methods."""
 
     def __init__(self, bundle: str, case: Case) -> None:
         self._name, self._case = bundle, case
@@ -83,7 +70,7 @@ class SamplerSubject:
         self._xrays: dict[str, Any] = {name: XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
 
     def build(self) -> None:
-        """Compile the networks."""
+        """Make the networks ready to run."""
         from x2ct.engine.sampler import Sampler
         from x2ct.geometry.grid import Grid
 
@@ -96,7 +83,7 @@ class SamplerSubject:
         self._sampler.compile()
 
     def run(self, seed: int) -> Run:
-        """Sample once, encoder and lift included."""
+        """Compute one CT from the X-rays; nothing is kept from one run to the next."""
         case, ends = self._case, list[float]()
         options: dict[str, Any] = {name: getattr(case, name) for name in ("steps", "solver", "schedule")}
         options |= {"seed": seed, "samples": case.batch, "progress": lambda *_: ends.append(time.perf_counter())}
@@ -169,4 +156,4 @@ def _run(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve(SamplerSubject)
+    serve(Subject)
