@@ -69,10 +69,7 @@ def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[st
             continue  # a participant without a CT, of whom nothing is asked
         if not cts:
             raise InputError.of(where, key, found=name or "none", expected=f"one of {', '.join(sorted(ids))}")
-        for field, value, allowed in (
-            ("split", mark.split, (*SPLITS, LEAVE_OUT)),
-            ("region", mark.region, REGIONS),
-        ):
+        for field, value, allowed in (("split", mark.split, (*SPLITS, LEAVE_OUT)), ("region", mark.region, REGIONS)):
             if value and value not in allowed:
                 raise InputError.of(where, field, found=value, expected=f"{', '.join(allowed)}, or nothing")
         if mark.split == LEAVE_OUT and not mark.reason:

@@ -131,11 +131,7 @@ class Landmarks:
 
     @staticmethod
     def of(
-        truth: npt.ArrayLike,
-        spacing_mm: Spacing,
-        *,
-        body: BoolArray | None = None,
-        pieces: bones.Labels | None = None,
+        truth: npt.ArrayLike, spacing_mm: Spacing, *, body: BoolArray | None = None, pieces: bones.Labels | None = None
     ) -> Landmarks:
         """Find the landmarks of a CT.
 

@@ -20,11 +20,7 @@ BoolArray = npt.NDArray[np.bool_]
 Window = tuple[float, float]
 
 WINDOW_HU: Window = (-1000.0, 1500.0)
-BANDS_HU: dict[str, Window] = {
-    "lung": (-math.inf, -500.0),
-    "soft": (-200.0, BONE_HU),
-    "bone": (BONE_HU, math.inf),
-}
+BANDS_HU: dict[str, Window] = {"lung": (-math.inf, -500.0), "soft": (-200.0, BONE_HU), "bone": (BONE_HU, math.inf)}
 """Tissue by the truth's HU, inside the body: lower bound included, upper bound not. Partial volumes are in none."""
 
 

@@ -6,9 +6,6 @@ needs no further package; the dynamo-based one goes through opset 18 by conversi
 
 from __future__ import annotations
 
-import onnx
-import torch
-from torch import nn
 import io
 import warnings
 from collections import Counter
@@ -16,6 +13,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import onnx
+import torch
+from torch import nn
 
 from x2ct.bundle import OPSET, Network, Tensor
 from x2ct.errors import X2CTError
@@ -136,7 +137,9 @@ def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     computing = []
     for node in reversed(model.graph.node):  # ONNX keeps nodes in an order in which they can run
         readings = [reading for name in node.output for reading in readers.get(name, [])]
-        if readings and all((r.op_type == "Reshape" and place == 1) or sizes.issuperset(r.output) for r, place in readings):
+        if readings and all(
+            (r.op_type == "Reshape" and place == 1) or sizes.issuperset(r.output) for r, place in readings
+        ):
             sizes.update(node.output)
         else:
             computing.append(node)
@@ -180,6 +183,7 @@ def _declare(
 @contextmanager
 def _layout_free() -> Iterator[None]:
     """ONNX knows no memory layout, so `x.contiguous(memory_format=...)`, which the exporter refuses, is x."""
+
     def unchanged(graph: Any, x: Any, memory_format: Any) -> Any:
         return x
 

@@ -151,7 +151,7 @@ def _builder(
 ) -> Callable[[Path], None]:
     ended = threading.Event()
 
-    def told(phase: str, done: int, total: int) -> bool:
+    def report(phase: str, done: int, total: int) -> bool:
         if step is not None:
             step(done, total, phase)
         return not ended.is_set()

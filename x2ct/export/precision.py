@@ -9,12 +9,12 @@ doesn't know of it.
 
 from __future__ import annotations
 
-import onnx
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from x2ct.bundle import OPSET
 from x2ct.errors import InputError, X2CTError
@@ -160,6 +160,7 @@ def _entering(links: _Links, inside: set[int]) -> set[str]:
 
 def _retype(model: onnx.ModelProto, links: _Links, inside: set[int], precision: str, narrow: int) -> None:
     """Types the inside in place: weights stored in it, one Cast for each tensor in and one for each out."""
+
     def cast(source: str, target: str, to: int) -> onnx.NodeProto:
         return onnx.helper.make_node("Cast", [source], [target], target, to=to)
 

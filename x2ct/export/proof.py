@@ -1,9 +1,9 @@
 """The proof: each runtime that is here on each file that was made, beside PyTorch.
 
 PyTorch evaluates the bundle's graphs node by node in float32. Compared are the denoiser at five noise levels on two
-patches, and the final volume of a whole run with the same noise; each runtime has a process of its own (`x2ct.engine.isolated_run`).
-On a GPU the volume alone is compared: TensorRT's plans hold for the grid that they were built for, and the graph that
-they are built from is proven at five noise levels (`rounding.py`).
+patches, and the final volume of a whole run with the same noise; each runtime has a process of its own
+(`x2ct.engine.isolated_run`). On a GPU the volume alone is compared: TensorRT's plans hold for the grid that they were
+built for, and the graph that they are built from is proven at five noise levels (`rounding.py`).
 """
 
 from __future__ import annotations
@@ -119,10 +119,7 @@ class Reference:
 
 
 def trials(
-    artefacts: Sequence[str],
-    *,
-    plan: tuple[str, str] = ("f32", "cuda"),
-    torch: tuple[str, str] = ("f32", "cpu"),
+    artefacts: Sequence[str], *, plan: tuple[str, str] = ("f32", "cuda"), torch: tuple[str, str] = ("f32", "cpu")
 ) -> list[tuple[str, Trial]]:
     """Each file with each runtime that is here for it; bfloat16 where the processor has it.
 

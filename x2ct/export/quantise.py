@@ -264,8 +264,8 @@ def quantise_files(
 def markdown(result: Quantised) -> str:
     """What 8 bits cost and gain."""
     lines = [
-        f"Ranges of {len(result.ranges)} convolutions from {result.states} states of {', '.join(result.calibrated_on)}; "
-        f"judged on {', '.join(result.judged_on)}.",
+        f"Ranges of {len(result.ranges)} convolutions from {result.states} states of "
+        f"{', '.join(result.calibrated_on)}; judged on {', '.join(result.judged_on)}.",
         "",
     ]
     rows = [
@@ -305,4 +305,6 @@ def _judged(bundle: Bundle, patients: Sequence[Patient], threads: int, tell: Say
             seconds = result.report["timings"]["per_evaluation_s"]
             rows_by_name.setdefault(name, []).append((float(np.mean(away, dtype=np.float64)), rms, seconds))
     columns = ("mae_hu", "rms_hu", "per_evaluation_s")
-    return {name: dict(zip(columns, map(float, np.mean(rows, axis=0)), strict=True)) for name, rows in rows_by_name.items()}
+    return {
+        name: dict(zip(columns, map(float, np.mean(rows, axis=0)), strict=True)) for name, rows in rows_by_name.items()
+    }

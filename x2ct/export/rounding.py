@@ -9,17 +9,17 @@ evaluator with PyTorch's convolutions; the runtimes prove that they take the gra
 
 from __future__ import annotations
 
-import onnx
-import torch
-from onnx.reference import ReferenceEvaluator
-from onnx.reference.op_run import OpRun
-from torch.nn import functional
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import torch
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from torch.nn import functional
 
 from x2ct import _core
 from x2ct.bundle import Bundle

@@ -6,12 +6,12 @@ the rewritten graph.
 
 from __future__ import annotations
 
-import onnx
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 _LINEAR = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}
 """Nodes that a scale can move into, and the axis of their weight that counts outputs."""

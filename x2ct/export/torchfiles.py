@@ -6,8 +6,6 @@ or which of their axes belong together. TorchScript is deprecated by PyTorch; it
 
 from __future__ import annotations
 
-import onnx
-import torch
 import json
 import logging
 import os
@@ -19,6 +17,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import onnx
+import torch
 
 from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import MissingRuntimeError, X2CTError

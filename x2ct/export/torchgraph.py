@@ -7,10 +7,10 @@ is refused by name. Shape arithmetic stays in Python numbers, which both tracers
 
 from __future__ import annotations
 
-import onnx
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import onnx
-
 import numpy as np
+import onnx
 
 from x2ct.errors import X2CTError
 
