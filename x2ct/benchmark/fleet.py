@@ -145,14 +145,14 @@ class Row:
         self.reason, self.exit_code = str(error), error.exit_code
 
     def began(self, answer: dict[str, Any]) -> None:
-        """Add one cold start."""
-        self.facts = answer["facts"]
+        """Add one cold start, without its first run's times."""
         self.cold.append({name: answer[name] for name in _COLD})
-        self.memory = {name: answer[name] for name in _MEMORY}
+        self.ran(answer, counts=False)
 
     def ran(self, answer: dict[str, Any], counts: bool = True) -> None:
-        """Take over the memory of the latest run, and its times if it counts."""
-        self.memory |= {name: answer[name] for name in _MEMORY[1:]}
+        """Take over facts and memory of the latest run, and its times if it counts."""
+        self.facts = answer["facts"]
+        self.memory |= {name: answer[name] for name in _MEMORY if name in answer}
         for name, values in self.samples.items() if counts else ():
             values.append(answer[name])
 
