@@ -195,7 +195,7 @@ class Conv(OpRun):
 
 
 class ConvTranspose(OpRun):
-    """Transposed convolution likewise. Raises X2CTError where there is padding."""
+    """Transposed convolution in the way of `Conv`. Raises X2CTError where there is padding."""
 
     def _run(self, x: Any, w: Any, b: Any = None, **how: Any) -> tuple[Any]:
         if any(how.get("pads") or []) or any(how.get("output_padding") or []):
