@@ -379,12 +379,8 @@ def _best_path(score: FloatArray) -> npt.NDArray[np.intp]:
 
 
 def _longest_run(mask: BoolArray) -> slice:
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    if not len(edges):
-        return slice(0, 0)
-    starts, stops = edges[::2], edges[1::2]
-    longest = int(np.argmax(stops - starts))
-    return slice(int(starts[longest]), int(stops[longest]))
+    runs: list[slice] = [run for (run,) in ndimage.find_objects(ndimage.label(mask)[0])]
+    return max(runs, key=lambda run: run.stop - run.start, default=slice(0, 0))
 
 
 def _profile(hu: FloatArray, axis: Points, spacing_mm: Spacing) -> Points:
