@@ -147,7 +147,9 @@ def train(
         while state.progress < 1 and not caught:
             loss = train_step(state, pool, shard_set.grid, coords, meter, take_step)
             state.seconds = before + time.monotonic() - started
-            state.progress = config.progress(state.step, state.seconds)
+            previous, state.progress = state.progress, config.progress(state.step, state.seconds)
+            if int(state.progress * config.optim.keep) > int(previous * config.optim.keep):
+                checkpoint.keep_averages(state, run_dir)
             monitor.step(state, loss)
             if progress is not None:
                 progress(state.step, max(state.step, round(state.step / max(state.progress, 1e-9))), loss)
