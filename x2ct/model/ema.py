@@ -41,7 +41,8 @@ def posthoc_shares(kept: Sequence[tuple[int, float]], step: int, relative_width:
 
     def inner(a: np.ndarray, g: np.ndarray, b: np.ndarray, h: np.ndarray) -> np.ndarray:
         shorter = np.minimum(a, b)
-        return (g + 1) * (h + 1) / (g + h + 1) * (shorter / a) ** g * (shorter / b) ** h * shorter / (a * b)
+        scale: np.ndarray = (g + 1) * (h + 1) / (g + h + 1) * shorter / (a * b)
+        return np.asarray(scale * (shorter / a) ** g * (shorter / b) ** h)
 
     left = inner(end[:, None], gamma[:, None], end[None], gamma[None])
     right = inner(end, gamma, np.ones_like(end), np.full_like(gamma, power_gamma(relative_width)))
