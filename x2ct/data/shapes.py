@@ -70,23 +70,20 @@ class Shapes:
             raise InputError.of(path, "shape", found=shapes.displacement_mm.shape, expected=expected, hint=hint)
         return shapes
 
-    def towards(self, patient: str, rng: np.random.Generator, most: float) -> FloatArray | None:
-        """Draw how far a study's points lie from the patient's when it takes on part of a random other's shape.
-
-        Args:
-            patient: id of the patient of whom the study is made.
-            rng: where the chances come from.
-            most: the largest part, 1 for the other's shape itself; drawn evenly from 0 to it.
+    def between(self, patient: str, other: str, part: float) -> FloatArray:
+        """Return how far a patient's points lie from where they are in a shape part of the way to another's.
 
         Returns:
-            Displacement in mm at the voxels of `NODES`, float32 [3, 20, 20, 20]: to first order, what anatomy lies at y
-            in the study lies at y + displacement(y) in the patient. None for a patient who was not registered.
+            Displacement in mm at the voxels of `NODES`, float32 [3, 20, 20, 20]: to first order, what lies at y in that
+            shape lies at y + displacement(y) in the patient.
         """
-        other, part = int(rng.integers(len(self.ids))), rng.uniform(0, most)
-        if patient not in self.ids:
-            return None
-        difference = self.displacement_mm[self.ids.index(patient)] - self.displacement_mm[other]
-        return np.asarray(part * difference, np.float32)
+        own, others = (self.displacement_mm[self.ids.index(name)] for name in (patient, other))
+        return np.asarray(part * (own - others), np.float32)
+
+    def towards(self, patient: str, rng: np.random.Generator, most: float) -> FloatArray | None:
+        """Draw another patient and a part from 0 to `most`: `between`, or None for a patient who was not registered."""
+        other, part = self.ids[int(rng.integers(len(self.ids)))], rng.uniform(0, most)
+        return self.between(patient, other, part) if patient in self.ids else None
 
 
 def at_mm(displacement: FloatArray, points_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -101,7 +98,7 @@ def at_mm(displacement: FloatArray, points_mm: npt.NDArray[np.float64]) -> npt.N
 
 
 def write_shapes(folder: Path, patients: Sequence[Patient], progress: Progress | None = None) -> bool:
-    """Register the chests among some patients to the one of median width, and write `FILE`; False where it was there.
+    """Register the chests among some patients to the most average one, and write `FILE`; False where it was there.
 
     Args:
         folder: the shards.
@@ -111,7 +108,7 @@ def write_shapes(folder: Path, patients: Sequence[Patient], progress: Progress |
     Raises:
         InputError: fewer than two chests.
     """
-    chests = [patient for patient in patients if patient.region == "chest" and patient.lungs_mm is not None]
+    chests = [patient for patient in patients if patient.region == "chest"]
     if len(chests) < 2:
         raise InputError.of(
             folder, "chests", found=len(chests), expected="at least 2 training patients of the region chest"
@@ -122,13 +119,14 @@ def write_shapes(folder: Path, patients: Sequence[Patient], progress: Progress |
         with np.load(path, allow_pickle=False) as file:
             if str(file.get("made_of")) == made_of:
                 return False
-    chests.sort(key=_lung_volume)
-    reference = _picture(chests[len(chests) // 2])
+    pictures = [_picture(patient) for patient in chests]
+    average = np.mean(pictures, axis=0)
+    reference = min(pictures, key=lambda picture: float(np.square(picture - average).sum()))
     fields = []
-    for number, patient in enumerate(chests):
+    for number, (patient, picture) in enumerate(zip(chests, pictures, strict=True)):
         if progress is not None:
             progress(number, len(chests), f"shape of {patient.id}")
-        fields.append(registered(reference, _picture(patient)))
+        fields.append(registered(reference, picture))
     content = {"ids": np.array([p.id for p in chests]), "displacement_mm": np.stack(fields), "made_of": made_of}
     atomic.write_beside(path, lambda part: _save(part, content))
     return True
@@ -164,11 +162,6 @@ def registered(reference: FloatArray, moved: FloatArray) -> FloatArray:
 def _picture(patient: Patient) -> FloatArray:
     low, high = HU
     return np.asarray((np.clip(resample(patient, REGISTERED), low, high) - AIR_HU) / (high - low), np.float32)
-
-
-def _lung_volume(patient: Patient) -> float:
-    assert patient.lungs_mm is not None
-    return float(np.prod(patient.lungs_mm[1] - patient.lungs_mm[0]))
 
 
 def _image(volume: FloatArray, grid: Grid) -> Any:
