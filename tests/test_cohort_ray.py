@@ -76,8 +76,11 @@ def lost_in_the_middle(folder: Path) -> Cohort:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(folder: Path) -> None:
+def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     cohort = lost_in_the_middle(folder)
+    assert capfd.readouterr() == ("", "")
     assert [(outcome.id, outcome.state) for outcome in cohort.outcomes] == [(f"s{k:02d}", "done") for k in range(12)]
     assert sum(outcome.retries for outcome in cohort.outcomes) == 1
     sample_cohort(folder / "cases.csv", base(folder, "alone"))

@@ -65,17 +65,20 @@ def connected(address: str) -> Iterator[None]:
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
-        try:
-            ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        except Exception as error:  # Ray raises several kinds, down to Exception itself
-            hint = "start one with 'ray start --head', or leave the address out to use this machine"
-            raise MissingRuntimeError(f"ray: no cluster at {address}: {_line(error)}; {hint}") from error
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, before)  # Ray's own would end the process with another code
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:  # Ray raises several kinds, down to Exception itself
+        ray.shutdown()
+        hint = "start one with 'ray start --head', or leave the address out to use this machine"
+        raise MissingRuntimeError(f"ray: no cluster at {address}: {_line(error)}; {hint}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own would end the process with another code
+    ray._private.worker._worker_logs_enabled = False  # "A worker died ..." would go to stdout, whatever log_to_driver
+    try:
         yield
     finally:
         ray.shutdown()
+        ray._private.worker._worker_logs_enabled = True
 
 
 class Worker:
