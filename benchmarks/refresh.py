@@ -191,6 +191,7 @@ MEASUREMENTS = (
         (
             f"python benchmarks/faults.py --trials 140 --only sample --only cohort --only prepare -o {RESULTS}/faults",
             f"python benchmarks/faults.py --trials 60 --only train --only export -o {RESULTS}/faults-train",
+            f"python benchmarks/ray_lost_worker.py -o {RESULTS}/ray-lost-worker",
         ),
         20,
         of_model=False,
