@@ -101,7 +101,7 @@ def test_an_average_comes_home_in_parts_and_is_joined(
     run, out = tmp_path / "run", tmp_path / "out"
     train(shards, run, TrainConfig.from_json({**CONFIG, "steps": 2}))
     out.mkdir()
-    monkeypatch.setattr(slim, "MOST_BYTES", 2**18 + 20_000)
+    monkeypatch.setattr(slim, "MOST_BYTES", 2**18 + 85_000)
     slim.average(run / CHECKPOINT_FILE, out / CHECKPOINT_FILE)
     assert len(list(out.glob("checkpoint*"))) > 1
     slim.join(out, tmp_path / "joined")
@@ -113,7 +113,7 @@ def test_an_average_comes_home_in_parts_and_is_joined(
         slim.average(run / CHECKPOINT_FILE, tmp_path / "never")
     assert not (tmp_path / "never").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(slim, "MOST_BYTES", 2**18 + 20_000)
+    monkeypatch.setattr(slim, "MOST_BYTES", 2**18 + 85_000)
     train(shards, run, resume=True, steps=3)
     slim.average(run / CHECKPOINT_FILE, tmp_path / CHECKPOINT_FILE)
     (tmp_path / CHECKPOINT_FILE).replace(out / CHECKPOINT_FILE)

@@ -5,7 +5,8 @@
 #   benchmarks/gpu/run.sh measure OUT DEADLINE   there: the device's laws, the GPU's tests, what sampling takes
 #   benchmarks/gpu/run.sh train OUT DEADLINE     there: a model, from the bundled one
 #
-# DEADLINE is in seconds since 1970: $(($(date +%s) + 280)). DEVICE=cpu tries both, small, on a machine without a GPU.
+# DEADLINE is in seconds since 1970: $(($(date +%s) + 280)). DEVICE=cpu tries both, small, on a machine without a GPU,
+# SLOW=10 with ten times the stages' limits; benchmarks/gpu/dry_run.py does so with all else as it is there.
 #
 # Each stage has a limit of its own and what is left until the deadline, whichever is less; one that fails or hangs is a
 # line of what is printed, and the next begins. OUT gets results.tar.gz, all that the stages wrote, made anew after each
@@ -85,7 +86,7 @@ say() {
 
 # stage NAME SECONDS COMMAND...: its output goes to results/NAME.log
 stage() {
-    local name=$1 limit=$2 left code began
+    local name=$1 limit=$(($2 * ${SLOW:-1})) left code began
     shift 2
     left=$((deadline - $(date +%s) - 4)) # what ending a stage and packing take
     [ "$limit" -le "$left" ] || limit=$left
@@ -187,8 +188,8 @@ run machine 15 machine
 # shellcheck disable=SC2086 # words
 run packages 10 packages $modules $wheels
 if [ "$call" = train ]; then
-    run build "${BUILD_LIMIT:-90}" build _core
-    run train "$deadline" train
+    run build 90 build _core
+    run train 3600 train
     exit $failed
 fi
 taken=0
@@ -199,10 +200,10 @@ if [ $taken = 0 ]; then
     targets+=(x2ct_onnxruntime)
     [ "$device" != cuda ] || targets+=(x2ct_cuda gpu_laws)
 fi
-run build "${BUILD_LIMIT:-75}" build "${targets[@]}"
+run build 75 build "${targets[@]}"
 run info 15 info
 [ $taken = 1 ] || [ "$device" != cuda ] || run laws 40 laws
-run tests "${TEST_LIMIT:-70}" tests
+run tests 70 tests
 if [ "$device" = cuda ]; then
     run measure-torch-128 45 measure torch-128 --shape 128,128,128 --backend torch/torchscript --precision bf16 tf32 f32
     run lab 60 lab --seconds 55
@@ -213,9 +214,9 @@ if [ "$device" = cuda ]; then
     run measure-aoti 90 measure aoti --backend torch/aoti --precision bf16
     run check 60 check
 else
-    run measure-32 "${MEASURE_LIMIT:-60}" measure 32 --shape 32,32,32 --rounds 2 --precision f32 f16
-    run lab "${MEASURE_LIMIT:-60}" lab --shape 16,16,16 --rounds 1 --modes eager
-    run check "${MEASURE_LIMIT:-60}" check
+    run measure-32 60 measure 32 --shape 32,32,32 --rounds 2 --precision f32 f16
+    run lab 60 lab --shape 16,16,16 --rounds 1 --modes eager
+    run check 60 check
 fi
 cat "$results"/measured-*.md "$results/lab.md" 2>/dev/null
 exit $failed

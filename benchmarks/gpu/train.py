@@ -33,9 +33,6 @@ from x2ct.errors import InputError, X2CTError
 if TYPE_CHECKING:
     from x2ct.training import TrainConfig
 
-LAST_S = 20.0
-"""Seconds before the deadline at which training is to have ended: the last validation and copies come after it."""
-
 STOP_S = 4.0
 """Seconds before the deadline at which what still runs is stopped."""
 
@@ -56,6 +53,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/x2ct-train"), help="a folder for shards and the run")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two copies of the last average")
+    parser.add_argument(
+        "--last", type=float, default=20.0, help="seconds before the deadline for the last validation and copies"
+    )
     parser.add_argument("--recorded", action="store_true", help="take steps from a CUDA graph, until a crash")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -134,9 +134,9 @@ def watch(args: argparse.Namespace) -> int:
     """Unpack, start the training as often as it takes, copy its results, and end in time."""
     args.out.mkdir(parents=True, exist_ok=True)
     args.work.mkdir(parents=True, exist_ok=True)
-    if args.until - time.time() < LAST_S + 5:
+    if args.until - time.time() < args.last + 5:
         found = f"{args.until - time.time():.0f} s from now"
-        raise InputError.of("--until", "deadline", found=found, expected=f"at least {LAST_S + 5:.0f} s from now")
+        raise InputError.of("--until", "deadline", found=found, expected=f"at least {args.last + 5:.0f} s from now")
     if not (_shards(args) / "index.json").is_file():
         unpack(args.patients, _shards(args))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -147,7 +147,7 @@ def watch(args: argparse.Namespace) -> int:
             # A crash may be the recording's: a GPU that a graph has led astray raises nothing that could be caught.
             options = [option for option in sys.argv[1:] if attempt == 0 or option != "--recorded"]
             code = _attempt(args, options, copies, log.fileno())
-            if code == 0 or time.time() > args.until - LAST_S:
+            if code == 0 or time.time() > args.until - args.last:
                 break
             print(f"train: the training ended with code {code}, see train.log; it is started again", file=sys.stderr)
     return code
@@ -155,7 +155,7 @@ def watch(args: argparse.Namespace) -> int:
 
 def _attempt(args: argparse.Namespace, options: list[str], copies: Copies, log: int) -> int:
     """One process that trains; return its exit code."""
-    command = [sys.executable, str(Path(__file__).resolve()), *options, f"--child={args.until - LAST_S}"]
+    command = [sys.executable, str(Path(__file__).resolve()), *options, f"--child={args.until - args.last}"]
     environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"} | os.environ
     child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
