@@ -54,7 +54,7 @@ def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
             that this version makes of that configuration.
         MissingRuntimeError: PyTorch, onnx or ONNX Runtime is not installed.
     """
-    require_packages()
+    require_packages(("torch", "onnx", "onnxruntime"))
     import onnx
     import torch
 

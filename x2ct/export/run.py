@@ -248,12 +248,12 @@ def _now() -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def require_packages() -> None:
+def require_packages(packages: tuple[str, ...] = ("torch", "onnx", "onnxruntime", "openvino")) -> None:
     """Ask for all that an export needs before it begins.
 
     Raises:
-        MissingRuntimeError: PyTorch, onnx, ONNX Runtime or OpenVINO is not installed.
+        MissingRuntimeError: one of the packages is not installed.
     """
-    for package in ("torch", "onnx", "onnxruntime", "openvino"):
+    for package in packages:
         if find_spec(package) is None:
             raise MissingRuntimeError(f"export needs {package}, which is not installed: pip install 'x2ct[train]'")
