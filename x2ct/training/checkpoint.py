@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -54,6 +55,11 @@ def save(state: State, folder: Path) -> None:
     Raises:
         X2CTError: the write failed, such as on a full disk; the checkpoint that was there is still there, whole.
     """
+    _write(folder / CHECKPOINT_FILE, tensors_of(state), state)
+
+
+def tensors_of(state: State) -> dict[str, Tensor]:
+    """Return the weights, moments and averages of a run by the names that a checkpoint has (references, not copies)."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
@@ -61,7 +67,7 @@ def save(state: State, folder: Path) -> None:
     for average in state.averages:
         for name, value in average.state().items():
             tensors[f"ema{average.relative_width:g}.{name}"] = value
-    _write(folder / CHECKPOINT_FILE, tensors, state)
+    return tensors
 
 
 def save_best(state: State, folder: Path) -> None:
@@ -75,13 +81,18 @@ def save_best(state: State, folder: Path) -> None:
     _write(folder / BEST_FILE, {f"{prefix}{name}": value for name, value in average.state().items()}, state)
 
 
-def _write(path: Path, tensors: dict[str, Tensor], state: State) -> None:
-    metadata = {
+def metadata_of(state: State) -> dict[str, str]:
+    """Return what a checkpoint has beside its tensors."""
+    return {
         "step": str(state.step),
         "seconds": repr(state.seconds),
         "best_loss": repr(state.best_loss),
         "config": json.dumps(state.config.to_json()),
     }
+
+
+def _write(path: Path, tensors: dict[str, Tensor], state: State) -> None:
+    metadata = metadata_of(state)
     content = {name: value.contiguous().cpu() for name, value in tensors.items()}
 
     def write(part: Path) -> None:
@@ -99,7 +110,15 @@ def restore(state: State, folder: Path) -> None:
     Raises:
         InputError: the checkpoint is missing, damaged, or of another network.
     """
-    tensors, metadata = _read(folder / CHECKPOINT_FILE)
+    take(state, *_read(folder / CHECKPOINT_FILE), folder)
+
+
+def take(state: State, tensors: dict[str, Tensor], metadata: dict[str, str], folder: Path) -> None:
+    """Load what `tensors_of` and `metadata_of` returned; `folder` is named in errors.
+
+    Raises:
+        InputError: they are those of another network.
+    """
     _copy(tensors, "model.", dict(state.model.named_parameters()), folder)
     for average in state.averages:
         _copy(tensors, f"ema{average.relative_width:g}.", average.state(), folder)
@@ -109,6 +128,14 @@ def restore(state: State, folder: Path) -> None:
     state.seconds = float(metadata["seconds"])
     state.progress = state.config.progress(state.step, state.seconds)
     state.best_loss = float(metadata.get("best_loss", "inf"))
+
+
+def weights_digest(state: State) -> str:
+    """Return a checksum of the weights, equal only where all of them are equal to the bit."""
+    digest = hashlib.sha256()
+    for value in state.model.parameters():
+        digest.update(value.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_run(
