@@ -55,11 +55,11 @@ def save(state: State, folder: Path) -> None:
     Raises:
         X2CTError: the write failed, such as on a full disk; the checkpoint that was there is still there, whole.
     """
-    _write(folder / CHECKPOINT_FILE, tensors_of(state), state)
+    _write(folder / CHECKPOINT_FILE, *content_of(state))
 
 
-def tensors_of(state: State) -> dict[str, Tensor]:
-    """Return the weights, moments and averages of a run by the names that a checkpoint has (references, not copies)."""
+def content_of(state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return all that a checkpoint has: tensors on the CPU by name, and the metadata."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
@@ -67,7 +67,15 @@ def tensors_of(state: State) -> dict[str, Tensor]:
     for average in state.averages:
         for name, value in average.state().items():
             tensors[f"ema{average.relative_width:g}.{name}"] = value
-    return tensors
+    return {name: value.contiguous().cpu() for name, value in tensors.items()}, _metadata(state)
+
+
+def weights_checksum(state: State) -> str:
+    """Return a checksum of the weights, the same only where all of them are equal to the bit."""
+    digest = hashlib.sha256()
+    for value in state.model.parameters():
+        digest.update(value.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_best(state: State, folder: Path) -> None:
@@ -78,11 +86,11 @@ def save_best(state: State, folder: Path) -> None:
     """
     average = state.averages[0]
     prefix = f"ema{average.relative_width:g}."
-    _write(folder / BEST_FILE, {f"{prefix}{name}": value for name, value in average.state().items()}, state)
+    tensors = {f"{prefix}{name}": value.contiguous().cpu() for name, value in average.state().items()}
+    _write(folder / BEST_FILE, tensors, _metadata(state))
 
 
-def metadata_of(state: State) -> dict[str, str]:
-    """Return what a checkpoint has beside its tensors."""
+def _metadata(state: State) -> dict[str, str]:
     return {
         "step": str(state.step),
         "seconds": repr(state.seconds),
@@ -91,13 +99,10 @@ def metadata_of(state: State) -> dict[str, str]:
     }
 
 
-def _write(path: Path, tensors: dict[str, Tensor], state: State) -> None:
-    metadata = metadata_of(state)
-    content = {name: value.contiguous().cpu() for name, value in tensors.items()}
-
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     def write(part: Path) -> None:
         try:
-            save_file(content, part, metadata)
+            save_file(tensors, part, metadata)
         except SafetensorError as error:  # what the system says of a write is in its text alone
             raise OSError(str(error).rpartition("I/O error: ")[2]) from error
 
@@ -114,10 +119,10 @@ def restore(state: State, folder: Path) -> None:
 
 
 def take(state: State, tensors: dict[str, Tensor], metadata: dict[str, str], folder: Path) -> None:
-    """Load what `tensors_of` and `metadata_of` returned; `folder` is named in errors.
+    """Load what `content_of` returned; `folder` is named in errors.
 
     Raises:
-        InputError: they are those of another network.
+        InputError: it is of another network.
     """
     _copy(tensors, "model.", dict(state.model.named_parameters()), folder)
     for average in state.averages:
@@ -128,14 +133,6 @@ def take(state: State, tensors: dict[str, Tensor], metadata: dict[str, str], fol
     state.seconds = float(metadata["seconds"])
     state.progress = state.config.progress(state.step, state.seconds)
     state.best_loss = float(metadata.get("best_loss", "inf"))
-
-
-def weights_digest(state: State) -> str:
-    """Return a checksum of the weights, equal only where all of them are equal to the bit."""
-    digest = hashlib.sha256()
-    for value in state.model.parameters():
-        digest.update(value.detach().contiguous().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def load_run(

@@ -140,7 +140,7 @@ def train(
 
     ranks.same(begin)
     if ranks.count > 1:
-        content = ranks.same(lambda: (checkpoint.tensors_of(state), checkpoint.metadata_of(state)))
+        content = ranks.same(lambda: checkpoint.content_of(state))
         if not ranks.first:
             checkpoint.take(state, *content, run_dir)
     coords = torch.from_numpy(shard_set.grid.coordinates()).to(target)
@@ -167,7 +167,7 @@ def train(
     meter = WorkMeter(target, torch.bfloat16 if config.autocast else torch.float32)
     started, before = time.monotonic(), state.seconds
     saved = before
-    watch = Monitor(run_dir, state.step, meter) if ranks.first else nullcontext()
+    watch: Monitor | nullcontext[None] = Monitor(run_dir, state.step, meter) if ranks.first else nullcontext()
     with pool, watch as monitor, _finish_on_signal() as caught:
         state.seconds, stop = ranks.agreed(before, caught)
         while state.progress < 1 and not stop:
@@ -185,7 +185,7 @@ def train(
             if state.step % config.checkpoint_every == 0 or last or stop or waited:
                 hint = "the ranks' processors compute differently; go on with --resume on equal ones"
                 ranks.require_equal(
-                    f"weights at step {state.step}", lambda: {"checksum": checkpoint.weights_digest(state)}, hint
+                    f"weights at step {state.step}", lambda: {"checksum": checkpoint.weights_checksum(state)}, hint
                 )
                 ranks.same(lambda: checkpoint.save(state, run_dir))
                 saved = state.seconds
@@ -423,9 +423,10 @@ def squared_error(result: Tensor, truth: Tensor, config: TrainConfig) -> Tensor:
 
 
 def _validate(
-    state: checkpoint.State, studies: Mapping[str, list[Study]], coords: Tensor, monitor: Monitor, run_dir: Path
+    state: checkpoint.State, studies: Mapping[str, list[Study]], coords: Tensor, monitor: Monitor | None, run_dir: Path
 ) -> None:
     """Validate with the first average's weights, keep them if they are the best so far, and put the own ones back."""
+    assert monitor is not None  # rank 0 has one
     average = state.averages[0]
     own = [value.detach().clone() for value in state.model.parameters()]
     average.copy_to(state.model)
