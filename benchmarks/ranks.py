@@ -102,28 +102,28 @@ def relative(row: dict[str, float], name: str) -> float:
     return abs(row[name] - row["one"]) / row["one"]
 
 
-def agree(found: dict[str, Any]) -> bool:
+def agree(result: dict[str, Any]) -> bool:
     """Return whether no difference is beyond the bound."""
-    losses = [relative(row, name) for row in found["losses"] for name in found["apart"]]
-    return max(*losses, *(value for kinds in found["apart"].values() for value in kinds.values())) <= found["bound"]
+    losses = [relative(row, name) for row in result["losses"] for name in result["apart"]]
+    return max(*losses, *(value for kinds in result["apart"].values() for value in kinds.values())) <= result["bound"]
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(result: dict[str, Any]) -> str:
     """The table as Markdown."""
-    others = list(found["apart"])
+    others = list(result["apart"])
     rows = [
         (row["step"], f"{row['one']:.6f}", *(v for n in others for v in (f"{row[n]:.6f}", f"{relative(row, n):.1e}")))
-        for row in found["losses"]
+        for row in result["losses"]
     ]
     columns = ("step", RUNS["one"], *(text for name in others for text in (RUNS[name], "difference")))
     lines = [
-        f"Loss of each step of a tiny network, {found['studies']} studies a step, AdamW and Muon, on a CPU; PyTorch "
-        f"{found['torch']}. Differences are relative to one process.",
+        f"Loss of each step of a tiny network, {result['studies']} studies a step, AdamW and Muon, on a CPU; PyTorch "
+        f"{result['torch']}. Differences are relative to one process.",
         "",
         *report.markdown_table(columns, rows),
         "",
     ]
-    for name, kinds in found["apart"].items():
+    for name, kinds in result["apart"].items():
         lines.append(
             f"{RUNS[name]}: at the end the weights are at most {kinds['model.']:.1e}, the averages {kinds['ema']:.1e} "
             "from those of one process, relative to each tensor's largest number."
@@ -139,16 +139,16 @@ def main() -> int:
     parser.add_argument("--run", choices=RUNS, help=argparse.SUPPRESS)
     parser.add_argument("--stop", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.run:
-        return train(asked.folder, asked.run, asked.resume, asked.stop)
+    options = parser.parse_args()
+    if options.run:
+        return train(options.folder, options.run, options.resume, options.stop)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder))
-    if asked.output:
-        report.write_json(found, asked.output.with_suffix(".json"))
-        atomic.write_atomically(asked.output.with_suffix(".md"), markdown(found).encode())
-    print(markdown(found), end="")
-    return 0 if agree(found) else 1
+        result = measure(Path(folder))
+    if options.output:
+        report.write_json(result, options.output.with_suffix(".json"))
+        atomic.write_atomically(options.output.with_suffix(".md"), markdown(result).encode())
+    print(markdown(result), end="")
+    return 0 if agree(result) else 1
 
 
 if __name__ == "__main__":

@@ -115,9 +115,8 @@ def train(
         raise InputError.of("train", "recorded", found=f"{ranks.count} ranks", expected="one, to take recorded steps")
     shard_set = ranks.each(lambda: shards if isinstance(shards, ShardSet) else ShardSet.open(shards))
     _require_equal_calls(ranks, shard_set, config, {"resume": resume, "steps": steps, "minutes": minutes})
-    wanted = config
     config = ranks.same(
-        lambda: open_run(run_dir, wanted, shard_set, resume, steps=steps, minutes=minutes, ranks=ranks.count)
+        lambda: open_run(run_dir, config, shard_set, resume, steps=steps, minutes=minutes, ranks=ranks.count)
     )
     if threads:
         torch.set_num_threads(threads)

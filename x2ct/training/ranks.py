@@ -93,9 +93,9 @@ class Ranks:
 
         def compare() -> None:
             for name in sorted(own.keys() | expected.keys()):
-                found, wanted = own.get(name), expected.get(name)
-                if found != wanted:
-                    raise InputError.of(source, name, found=found, expected=f"{wanted} as on rank 0", hint=hint)
+                value, first = own.get(name), expected.get(name)
+                if value != first:
+                    raise InputError.of(source, name, found=value, expected=f"{first} as on rank 0", hint=hint)
 
         self.each(compare)
 
@@ -193,8 +193,8 @@ def _number(name: str, below: int | None = None) -> int:
     if value is None or not value.isdecimal() or (below is not None and int(value) >= below):
         bound = "" if below is None else f" below WORLD_SIZE {below}"
         hint = "start the training with torchrun, or unset WORLD_SIZE"
-        found = "nothing" if value is None else repr(value)
-        raise InputError.of("environment", name, found=found, expected=f"a number{bound}", hint=hint)
+        shown = "nothing" if value is None else repr(value)
+        raise InputError.of("environment", name, found=shown, expected=f"a number{bound}", hint=hint)
     return int(value)
 
 
