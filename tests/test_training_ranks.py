@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,8 @@ def environment(rank: int, count: int, port: int) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
-    """Where two ranks have run `PROGRAM`, and this process the first of its runs."""
+def folder(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Iterator[Path]:
+    """Where two ranks have run `PROGRAM`; meanwhile this process has one thread, as they have, and rounds as they do."""
     folder = tmp_path_factory.mktemp("ranks")
     CONFIGURATION.save(folder)
     with socket.socket() as free:
@@ -92,7 +93,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     ]  # fmt: skip
     errors = [process.communicate(timeout=1800)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    return folder
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield folder
+    torch.set_num_threads(threads)
 
 
 def seen(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -104,7 +108,8 @@ def require_equal_but_for_rounding(one: Path, two: Path) -> None:
     a, b = (load_file(path / CHECKPOINT_FILE) for path in (one, two))
     assert a.keys() == b.keys()
     for name in a:
-        assert float((a[name] - b[name]).abs().max()) <= 1e-4 * float(a[name].abs().max()) + 1e-7, name
+        # Muon multiplies matrices in bfloat16, whose rounding the last bit of a gradient can turn.
+        assert float((a[name] - b[name]).abs().max()) <= 2e-3 * float(a[name].abs().max()), name
 
 
 def test_two_ranks_with_a_study_each_are_one_process_with_both(folder: Path, shards: Path) -> None:
@@ -113,7 +118,7 @@ def test_two_ranks_with_a_study_each_are_one_process_with_both(folder: Path, sha
     train(shards, folder / "one", CONFIGURATION, device="cpu", progress=lambda step, total, loss: losses.append(loss))
     first, second = seen(folder, "whole")
     assert len(losses) == CONFIGURATION.steps and first["losses"] == second["losses"]
-    np.testing.assert_allclose(first["losses"], losses, rtol=1e-5)
+    np.testing.assert_allclose(first["losses"], losses, rtol=1e-4)
     require_equal_but_for_rounding(folder / "one", folder / "whole0")
 
 
