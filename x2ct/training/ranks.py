@@ -107,7 +107,8 @@ class Ranks:
         buffer = torch.cat([*(value.flatten() for value in gradients), gradients[0].new_tensor([loss])])
         with self._together():
             dist.all_reduce(buffer)
-        for gradient, total in zip(gradients, buffer[:-1].split([g.numel() for g in gradients]), strict=True):
+        totals = torch.split(buffer[:-1], [gradient.numel() for gradient in gradients])
+        for gradient, total in zip(gradients, totals, strict=True):
             gradient.copy_(total.view_as(gradient))
         return float(buffer[-1])
 
