@@ -7,9 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 
@@ -48,3 +51,19 @@ def shared_library(path: Path, source: str) -> Path:
     text.write_text(source)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", path, text], check=True)
     return path
+
+
+def kill_titled(title: str, seconds: float = 120) -> None:
+    """Kill with SIGKILL a process that this one or its children started, while it has this title; wait for one."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if title in process.cmdline():
+                    process.suspend()  # so that it cannot end what it does between the look and the kill
+                    if title in process.cmdline():
+                        process.kill()
+                        return
+                    process.resume()
+        time.sleep(0.001)
+    raise TimeoutError(f"no process {title} within {seconds} s")
