@@ -64,6 +64,7 @@ def test_inference_requires_no_training_package() -> None:
         "tensorrt",
         "report",
         "serve",
+        "ray",
         "dev",
         "docs",
     }
