@@ -17,7 +17,7 @@ from tests.tiny_model import CONFIG, SPEC, random_model  # noqa: E402
 from x2ct.bundle import Bundle  # noqa: E402
 from x2ct.errors import InputError  # noqa: E402
 from x2ct.export import export_model, load_bundle_model, run  # noqa: E402
-from x2ct.export.parity import cases, measure  # noqa: E402
+from x2ct.export.parity import cases, measure, open_onnxruntime  # noqa: E402
 from x2ct.model import ModelConfig, X2CTModel  # noqa: E402
 from x2ct.training import TrainConfig  # noqa: E402
 
@@ -99,7 +99,7 @@ def test_a_model_to_train_computes_what_the_bundle_does(config: ModelConfig, bun
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=2e-3, atol=1e-3)
     files = {name: bundle.file_of(network).read_bytes() for name, network in bundle.networks.items()}
-    rows = measure(files, cases(model.eval(), SPEC), "f16", 2e-3, ("onnxruntime",))
+    rows = measure(files, cases(model.eval(), SPEC), "f16", 2e-3, (open_onnxruntime(),))
     assert {row.graph for row in rows} == {"encoder", "lift", "denoiser"}
     assert len({row.sigma for row in rows if row.graph == "denoiser"}) == 3
     assert all(row.passed for row in rows)

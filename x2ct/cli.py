@@ -295,8 +295,29 @@ def sample(
         bool, typer.Option("--continue", help="Skip studies that are already done.", rich_help_panel="Cohort")
     ] = False,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Number of studies to run at the same time.", rich_help_panel="Cohort")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
+            rich_help_panel="Cohort",
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
+            rich_help_panel="Cohort",
+            autocompletion=completer("engine"),
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
+            rich_help_panel="Cohort",
+        ),
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
     ] = False,
@@ -367,15 +388,16 @@ def sample(
     if manifest is not None:
         if dry_run:
             raise typer.BadParameter("--dry-run is for one study: leave out --manifest.")
-        cohort.run(manifest, job, go_on, jobs, quiet, json)
+        cohort.run(manifest, job, quiet, json, resume=go_on, jobs=jobs, engine=engine, ray_address=ray_address)
         return
     if dry_run:
         with terminal.progress("evaluations", quiet) as display:
             told = rehearse_files(job, stage=display.stage)
         terminal.show(reports.to_json(told).rstrip() if json else reports.intention(told), quiet and not json)
         return
-    if go_on or jobs != 1:
-        raise typer.BadParameter("--continue and --jobs are for many studies: name them with --manifest.")
+    if go_on or jobs not in (None, 1) or engine != "local" or ray_address:
+        options = "--continue, --jobs, --engine and --ray-address"
+        raise typer.BadParameter(f"{options} are for many studies: name them with --manifest.")
     with terminal.progress("evaluations", quiet) as display:
         done = sample_files(job, stage=display.stage, progress=display.step)
     if json:

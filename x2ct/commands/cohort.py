@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from x2ct.jobs.sample import SampleJob
 
 
-def run(manifest: Path, base: SampleJob, resume: bool, jobs: int, quiet: bool, json: bool) -> None:
-    """Sample a manifest's studies; exits with 1 if any failed."""
+def run(manifest: Path, base: SampleJob, quiet: bool, json: bool, **options: Any) -> None:
+    """Sample a manifest's studies with `options` of `sample_cohort`; exits with 1 if any failed."""
     from x2ct.io import report as reports
     from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
 
@@ -24,7 +24,10 @@ def run(manifest: Path, base: SampleJob, resume: bool, jobs: int, quiet: bool, j
         )
     with terminal.progress("studies", quiet) as display:
         display.stage("sampling")
-        done = sample_cohort(manifest, base, resume=resume, jobs=jobs, progress=display.step)
+        done = sample_cohort(manifest, base, progress=display.step, **options)
+    for outcome in done.outcomes:
+        if outcome.retries:
+            terminal.note("note", f"{outcome.id} was begun {outcome.retries + 1} times: its worker was lost", quiet)
     for outcome in done.failed:
         terminal.note("warning", f"{outcome.id} failed with code {outcome.code}: {outcome.error}", quiet)
     if json:

@@ -30,12 +30,7 @@ def find(bundle: Bundle, grid: Grid, choice: Choice) -> tuple[str, dict[str, str
     """
     if choice.backend == torchartefacts.BACKEND:
         kind, files = torchartefacts.find(
-            bundle,
-            choice.provider,
-            choice.artefacts,
-            choice.trust,
-            device=choice.device,
-            precision=choice.precision,
+            bundle, choice.provider, choice.artefacts, choice.trust, device=choice.device, precision=choice.precision
         )
     elif choice.backend == plans.BACKEND:
         kind = plans.BACKEND
