@@ -90,12 +90,12 @@ def test_more_than_a_call_may_carry_is_refused(tmp_path: Path, mib: int, code: i
     script = tmp_path / "benchmarks" / "gpu" / "run.sh"
     script.parent.mkdir(parents=True)
     shutil.copy(GPU / "run.sh", script)
-    made = [tmp_path / "x2ct/lib/libx2ct_cuda.so", tmp_path / "x2ct/lib/libx2ct_onnxruntime.so"]
-    made += [tmp_path / "build/dev/gpu_laws", tmp_path / ".gpu/patients.tar"]
-    for path in made:
+    built = [tmp_path / "x2ct/lib/libx2ct_cuda.so", tmp_path / "x2ct/lib/libx2ct_onnxruntime.so"]
+    built += [tmp_path / "build/dev/gpu_laws", tmp_path / ".gpu/patients.tar"]
+    for path in built:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy("/bin/true", path)
-    with made[-1].open("ab") as file:
+    with built[-1].open("ab") as file:
         file.truncate(mib << 20)
     (tmp_path / ".gitignore").write_text("x2ct/\nbuild/\n.gpu/\n")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)

@@ -109,14 +109,14 @@ class Trial:
         rows = [(name, f"{size:.1f}") for name, size in {**sizes, "in all": total}.items()]
         return markdown_table(["carried", "MiB"], rows)
 
-    def start(self, **environment: str) -> subprocess.Popen[str]:
+    def start(self, **further: str) -> subprocess.Popen[str]:
         """Start the call as the first process of namespaces of its own: who kills it kills all that it started."""
         command = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
         command += ["benchmarks/gpu/run.sh", self.name, str(self.out), str(int(time.time()) + self.args.seconds)]
         path = f"{self.args.python.absolute().parent}:/usr/local/bin:/usr/bin:/bin"
-        given = {"PATH": path, "HOME": str(self.folder), "DEVICE": "cpu", "SLOW": str(self.args.slow)}
-        given |= {"PYTHON": str(self.args.python.absolute()), "WORK": str(self.folder / "work"), **environment}
-        return subprocess.Popen(command, cwd=self.tree, env=given, stdout=subprocess.PIPE, text=True)
+        environment = {"PATH": path, "HOME": str(self.folder), "DEVICE": "cpu", "SLOW": str(self.args.slow)}
+        environment |= {"PYTHON": str(self.args.python.absolute()), "WORK": str(self.folder / "work"), **further}
+        return subprocess.Popen(command, cwd=self.tree, env=environment, stdout=subprocess.PIPE, text=True)
 
     def ended(self, process: subprocess.Popen[str], began: float) -> list[str]:
         """Wait for a call; return its stages, and what it left."""

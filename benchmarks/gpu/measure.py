@@ -108,7 +108,7 @@ def typed_graph(bundle: str, precision: str) -> None:
 def torch_artefacts(bundle: str, kind: str, device: str, precision: str) -> None:
     """Make what torch runs of a bundle, where the cache has none."""
     from x2ct.export.torchfiles import builds
-    from x2ct.runtimes.cache.artefacts import Cache
+    from x2ct.runtimes.cache.cache import Cache
 
     for recipe, build in builds(x2ct.Bundle.load(bundle), kind, device, precision):
         Cache().obtain(recipe, build)

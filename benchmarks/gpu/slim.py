@@ -48,9 +48,9 @@ def average(source: Path, target: Path) -> int:
         expected = f"at most {MOST_PARTS} of {MOST_BYTES >> 20} MiB"
         raise InputError.of(source, "average", found=f"{len(parts)} parts", expected=expected, hint="a smaller network")
     history = source.with_name(HISTORY)
-    said = {**metadata, "history": history.read_text() if history.is_file() else ""}
+    facts = {**metadata, "history": history.read_text() if history.is_file() else ""}
     for number, part in enumerate(parts, 1):
-        _replace(_part(target, number), save(part, said if number == 1 else {"step": metadata["step"]}))
+        _replace(_part(target, number), save(part, facts if number == 1 else {"step": metadata["step"]}))
     return int(metadata["step"])
 
 
