@@ -12,7 +12,7 @@ import torch
 from x2ct.data import imaging
 from x2ct.data.imaging import Display, Physics, RadiographConfig
 from x2ct.io.xray import degradation, exposure
-from x2ct.io.xray.picture import Picture
+from x2ct.io.xray.readers import Picture
 
 FloatImage = npt.NDArray[np.float32]
 PITCH = (2.0, 2.0)

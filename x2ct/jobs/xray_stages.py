@@ -17,8 +17,8 @@ from x2ct.files.atomic import check_outputs, check_writable, staged
 from x2ct.geometry import Geometry
 from x2ct.io import report
 from x2ct.io.xray.exposure import Stage
-from x2ct.io.xray.picture import Picture
 from x2ct.io.xray.radiograph import FloatImage, XRay
+from x2ct.io.xray.readers import Picture
 from x2ct.io.xray.readoptions import ReadOptions, refuse_beams_beside
 from x2ct.render.panels import Panel, page, png, window
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct import itkimage, nifti
+from x2ct.io.ct import itk, nifti
 from x2ct.io.ct.voxels import SYNTHETIC, check_affine, check_shape
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-SUFFIXES = (*nifti.SUFFIXES, *itkimage.SUFFIXES)
+SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
 """What can be read; a DICOM series is a folder."""
 FORMATS = {"nifti": nifti.SUFFIXES, "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
 """What can be written, and the endings of its files; a DICOM series is a folder."""
@@ -98,8 +98,8 @@ class Volume:
             raise InputError.of(source, "file", found="no such file or folder", expected="a CT")
         elif name.endswith(nifti.SUFFIXES):
             stored = nifti.read_nifti(source)
-        elif name.endswith(itkimage.SUFFIXES):
-            stored = itkimage.read_itk(source)
+        elif name.endswith(itk.SUFFIXES):
+            stored = itk.read_itk(source)
         else:
             hint = "a DICOM series is given as its folder" if name.endswith((".dcm", ".ima")) else ""
             expected = ", ".join(SUFFIXES) + " or a DICOM folder"
@@ -136,7 +136,7 @@ class Volume:
         if kind == "nifti":
             return nifti.write_nifti(self.hu, self.affine, text, Path(path))
         if kind != "dicom":
-            return itkimage.write_itk(self.hu, self.affine, text, Path(path))
+            return itk.write_itk(self.hu, self.affine, text, Path(path))
         from x2ct.io.ct import dicomexport
 
         made_of = origin or (dicomexport.Origin() if synthetic else None)

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.io.xray.picture import BoolImage, Picture
+from x2ct.io.xray.readers import BoolImage, Picture
 
 if TYPE_CHECKING:
     from x2ct.geometry import View

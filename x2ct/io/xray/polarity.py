@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.io.xray.exposure import bounds, exposed_field
-from x2ct.io.xray.picture import ASSUMED, DISPUTED, STATED, TAGGED, UNTOLD
+from x2ct.io.xray.readers import ASSUMED, DISPUTED, STATED, TAGGED, UNTOLD
 
 if TYPE_CHECKING:
-    from x2ct.io.xray.picture import BoolImage, Picture
+    from x2ct.io.xray.readers import BoolImage, Picture
 
 FloatImage = npt.NDArray[np.float32]
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
-from x2ct.io.xray import anyfile, exposure, polarity
+from x2ct.io.xray import exposure, polarity
 from x2ct.io.xray.beam import UNKNOWN, Beam
 from x2ct.io.xray.exposure import Watch, resample
-from x2ct.io.xray.picture import MAX_PIXELS, STATED, UNTOLD, BoolImage, Picture, from_array
+from x2ct.io.xray.readers import MAX_PIXELS, STATED, UNTOLD, BoolImage, Picture, from_array, read
 from x2ct.io.xray.readoptions import ReadOptions, Spacing, checked_spacing
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class XRay:
         """
         source = Path(path)
         asked = options or ReadOptions()
-        picture = _valued(anyfile.read(source, asked.frame), str(source), asked.values)
+        picture = _valued(read(source, asked.frame), str(source), asked.values)
         _check_values(str(source), picture.values, picture.calibrated)
         asked = asked if spacing is None else replace(asked, spacing_mm=spacing)
         if not picture.calibrated:

@@ -1,4 +1,4 @@
-"""One X-ray picture as a file holds it: PNG, JPEG, TIFF, NumPy, NIfTI. Sizes are checked before decoding."""
+"""X-ray files as pictures: PNG, JPEG, TIFF, NumPy, NIfTI, DICOM. The first bytes say which; sizes are checked first."""
 
 from __future__ import annotations
 
@@ -13,16 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.io.xray import exif
 from x2ct.io.xray.beam import UNKNOWN, Beam
 from x2ct.io.xray.turn import Turn
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from tifffile import TiffFile, TiffPage
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
 _NIFTI_REST = 2 << 20  # bytes of header, extensions and rest that are read beside the pixels
+
+KINDS = "PNG, JPEG, TIFF, .npy, NIfTI or DICOM"
+_ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
+_CAMERA = {  # what no detector and no film scanner writes: its tag, its name in tifffile, and in words
+    0x829A: ("ExposureTime", "exposure time"),
+    0x829D: ("FNumber", "f-number"),
+    0x8827: ("PhotographicSensitivity", "ISO speed"),
+    0x9209: ("Flash", "flash"),
+    0x920A: ("FocalLength", "focal length"),
+    0xA434: ("LensModel", "lens"),
+}
 
 COLOUR_SHARE = 1e-3  # of the pixels, that may be coloured (a stamp, an annotation) in a grey picture
 COLOUR_SPREAD = 8 / 255  # between the channels, from which on a pixel is coloured: JPEG leaves less in a grey one
@@ -166,7 +177,7 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
                 if getattr(image, "n_frames", 1) != 1:
                     raise InputError.of(source, "frames", found="an animation", expected="one picture")
                 check_frame(source, "frames", 1, frame)
-                turn = exif.turn_of(source, image)
+                turn = turn_of(source, image)
                 if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
                     raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
@@ -206,7 +217,7 @@ def read_tiff(source: Path, frame: int | None = None) -> Picture:
         with tifffile.TiffFile(source) as tiff:
             page = _tiff_page(tiff, source, frame)
             photometric = _checked_tiff(page, source)
-            turn = exif.turn_of_page(source, page)
+            turn = turn_of_page(source, page)
             values = _tiff_values(page, source)
     except InputError:
         raise
@@ -374,3 +385,89 @@ def unreadable(source: Path, error: Exception) -> InputError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reason = lines[0].replace(str(source), "").strip(" :")[:160]
     return InputError.of(source, "file", found=f"what can't be read ({reason})", expected="a whole picture")
+
+
+def turn_of(source: str | Path, image: Image) -> Turn:
+    """How a picture that Pillow has opened asks to be turned.
+
+    Raises:
+        InputError: a camera took it.
+    """
+    said = image.getexif()
+    taken = [words for tag, (_, words) in _CAMERA.items() if tag in said.get_ifd(_EXIF)]
+    if taken or said.get_ifd(_GPS):
+        raise _from_camera(source, taken)
+    orientation = said.get(_ORIENTATION)
+    return Turn.exif(orientation if isinstance(orientation, int) else 1)
+
+
+def turn_of_page(source: str | Path, page: TiffPage) -> Turn:
+    """How a TIFF's page asks to be turned.
+
+    Raises:
+        InputError: a camera took it.
+    """
+    said, place, orientation = (page.tags.get(tag) for tag in (_EXIF, _GPS, _ORIENTATION))
+    names = said.value if said is not None and isinstance(said.value, dict) else {}
+    taken = [words for name, words in _CAMERA.values() if name in names]
+    if taken or place is not None:
+        raise _from_camera(source, taken)
+    return Turn.exif(int(orientation.value) if orientation is not None else 1)
+
+
+def _from_camera(source: str | Path, taken: list[str]) -> InputError:
+    found = f"a camera's {', '.join(taken) or 'place on the globe'}"
+    hint = "a photo of a film or of a screen has lost the X-ray's values"
+    return InputError.of(source, "EXIF", found=found, expected="an X-ray", hint=hint)
+
+
+_MAGIC = {
+    b"\x89PNG": read_png,
+    b"\xff\xd8\xff": read_jpeg,
+    b"II*\x00": read_tiff,
+    b"MM\x00*": read_tiff,
+    b"II+\x00": read_tiff,
+    b"MM\x00+": read_tiff,
+    b"\x93NUM": read_npy,
+}
+
+
+def read(source: Path, frame: int | None) -> Picture:
+    """An X-ray's file as a picture, `frame` of several (the first is 1).
+
+    Raises:
+        InputError: no file, none of these kinds, or what its reader refuses.
+    """
+    if source.is_dir():
+        hint = "an X-ray is one file"
+        raise InputError.of(source, "file", found="a folder", expected=f"a {KINDS} file", hint=hint)
+    if not source.exists():
+        raise InputError.of(source, "file", found="no such file", expected=f"an X-ray ({KINDS})")
+    try:
+        with source.open("rb") as stream:
+            head = stream.read(132)
+    except OSError as error:
+        raise unreadable(source, error) from error
+    if not head:
+        raise InputError.of(source, "file", found="an empty file", expected=f"an X-ray ({KINDS})")
+    if source.name.lower().endswith((".nii", ".nii.gz")):
+        return read_nifti(source, frame)
+    if head[128:132] == b"DICM" or source.suffix.lower() in (".dcm", ".dicom") or lacks_preamble(head):
+        from x2ct.io.xray.dicomxray import read_dicom
+
+        return read_dicom(source, frame)
+    reader = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
+    if reader is None:
+        raise InputError.of(source, "format", found="another kind of file", expected=KINDS)
+    return reader(source, frame)
+
+
+def lacks_preamble(head: bytes) -> bool:
+    """Return whether a file's first bytes are those of a bare dataset, as scanners and old archives write them.
+
+    Such a file begins with an element of group 2 or 8, little endian, explicit or implicit, where PS3.10 7.1 asks for
+    128 bytes and "DICM".
+    """
+    if len(head) < 8 or head[:2] not in (b"\2\0", b"\x08\0") or head[3] != 0:
+        return False
+    return (head[4:6].isalpha() and head[4:6].isupper()) or head[6:8] == b"\0\0"

@@ -1,4 +1,4 @@
-"""Decodes one compressed frame with GDCM, in a process of its own: run as a script by `gdcm_frames`, never imported.
+"""Decodes one compressed frame with GDCM, in a process of its own: run as a script by `dicom_frames`, never imported.
 
 Damaged data makes GDCM's libjpeg throw through C, which ends the process that it happens in, whatever Python catches.
 Knows nothing of x2ct, so that it starts quickly. The frame comes on stdin, what it is as JSON in the one argument; the
