@@ -16,7 +16,7 @@ import numpy as np
 
 from x2ct.errors import InputError
 from x2ct.io.xray.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, UNKNOWN, Beam
-from x2ct.io.xray.readers import BoolImage
+from x2ct.io.xray.exposure import BoolImage
 from x2ct.io.xray.turn import Turn
 
 if TYPE_CHECKING:

@@ -20,19 +20,10 @@ import numpy.typing as npt
 from x2ct.errors import InputError
 from x2ct.io.dicom_frames import frame_values
 from x2ct.io.xray.dicomplace import exposed, meaning, place
-from x2ct.io.xray.readers import (
-    ASSUMED,
-    DISPUTED,
-    TAGGED,
-    UNTOLD,
-    BoolImage,
-    Picture,
-    check_frame,
-    check_size,
-    grey,
-    lacks_preamble,
-    unreadable,
-)
+from x2ct.io.xray.exposure import BoolImage
+from x2ct.io.xray.polarity import ASSUMED, DISPUTED, TAGGED, UNTOLD
+from x2ct.io.xray.radiograph import XRay
+from x2ct.io.xray.readers import check_frame, check_size, grey, lacks_preamble, unreadable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -75,8 +66,8 @@ class Header(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
-def read_dicom(source: Path, frame: int | None = None) -> Picture:
-    """Reads a CR, DX, XA or RF object.
+def read_dicom(source: Path, frame: int | None = None) -> XRay:
+    """Read a CR, DX, XA or RF object.
 
     Args:
         source: the file.
@@ -90,7 +81,7 @@ def read_dicom(source: Path, frame: int | None = None) -> Picture:
         warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
         dataset = open_dicom(source)
         try:
-            return _picture(source, dataset, frame)
+            return _xray(source, dataset, frame)
         except (InputError, MemoryError):
             raise
         except Exception as error:
@@ -98,7 +89,7 @@ def read_dicom(source: Path, frame: int | None = None) -> Picture:
             raise unreadable(source, error) from error
 
 
-def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
+def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
     _check_kind(source, dataset)
     stored = decode(source, dataset, frame)
     if stored.ndim == 3:
@@ -111,7 +102,7 @@ def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
     white_is_high = str(header.get("PhotometricInterpretation") or "") != "MONOCHROME1"
     if str(header.get("Modality") or "") in UNSURE:
         doubts.append(f"Modality is {header.get('Modality') or 'missing'}: it was taken for a radiograph.")
-    found = place(header, (values.shape[0], values.shape[1]))
+    placed = place(header, (values.shape[0], values.shape[1]))
     hidden = _padding(dataset, stored)
     shown = exposed(dataset, (values.shape[0], values.shape[1]), notes)
     if hidden is not None:
@@ -122,23 +113,24 @@ def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
         shown = ~hidden if shown is None else shown & ~hidden
     if shown is not None and not shown.any():
         raise InputError.of(source, "shutters and padding", found="no pixel left", expected="an exposed field")
-    return Picture(
+    return XRay(
         values,
-        False,
-        dense_is_high,
-        relationship == "LIN",
-        shown,
-        found.turns,
-        found.spacing_mm,
-        found.beam,
-        found.view,
-        _body_part(header),
-        _kind(dataset),
-        (*notes, *found.notes),
-        tuple(doubts),
-        white_is_high,
-        polarity,
+        calibrated=False,
+        spacing_mm=placed.spacing_mm,
+        source=str(source),
+        notes=(*notes, *placed.notes),
+        view=placed.view,
+        exposed=shown,
+        beam=placed.beam,
+        body_part=_body_part(header),
+        kind=_kind(dataset),
+        warnings=tuple(doubts),
+        polarity=polarity,
+        dense_is_high=dense_is_high,
+        white_is_high=white_is_high,
+        linear=relationship == "LIN",
         highest=_highest(dataset) if relationship == "LIN" else None,
+        turns=placed.turns,
     )
 
 
