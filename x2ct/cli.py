@@ -264,11 +264,9 @@ def sample(
             rich_help_panel="Runtime",
         ),
     ] = None,
-    artefacts: Annotated[
+    engines: Annotated[
         str,
         typer.Option(
-            "--engines",
-            "--artefacts",
             metavar="FOLDER",
             help="Folder of compiled engines for torch or tensorrt. Default: this user's cache.",
             rich_help_panel="Runtime",
@@ -357,7 +355,7 @@ def sample(
         precision=precision,
         provider=provider,
         provider_options=tuple(provider_option or ()),
-        artefacts=artefacts,
+        engines=engines,
         trust=trust,
         threads=threads,
         strict=strict,

@@ -26,7 +26,7 @@ def export(
     ] = None,
     engines: Annotated[
         Path | None,
-        typer.Option("--engines", "--artefacts", metavar="FOLDER", help="Write compiled engines to this folder too."),
+        typer.Option("--engines", metavar="FOLDER", help="Write compiled engines to this folder too."),
     ] = None,
     precision: Annotated[
         str | None,

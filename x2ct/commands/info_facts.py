@@ -146,9 +146,9 @@ def solver_table(
     """
     from x2ct import _core
     from x2ct.bundle import DEFAULT, Bundle
-    from x2ct.engine.sampler import plan_facts
+    from x2ct.engine.sampler import SampleOptions, plan_facts
 
-    options = _core.SampleOptions(solver=solver, steps=steps, schedule=schedule)
+    options = SampleOptions(solver=solver, steps=steps, schedule=schedule)
     plan = _core.sampling_plan(Bundle.load(bundle or DEFAULT).diffusion, options)
     table = plan.table
     return {

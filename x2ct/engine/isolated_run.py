@@ -60,7 +60,7 @@ def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Pat
         inputs: `views` [1, V, 1, H, W], line integrals on the detectors of the bundle's own views; and for each patch
             K, if any, the denoiser's inputs, named "K/x", "K/c0" ..., with "K/sigmas".
         folder: where the processes hand each other arrays.
-        cache: of artefacts; by default the user's.
+        cache: of compiled engines; by default the user's.
 
     Returns:
         `facts`, what the process said of itself; `volume`, the sample of seed 0 in the network's unit; and

@@ -258,8 +258,9 @@ def _rows(made: Typed, references: Iterable[Case]) -> Iterable[Row]:
 def _volume(bundle: Bundle, plain: onnx.ModelProto, made: Typed, references: tuple[Case, ...]) -> VolumeRow:
     """Two runs of the model's own sampling on the larger patch, from one noise."""
     from x2ct import _core
+    from x2ct.engine.sampler import SampleOptions
 
-    table = _core.sampling_plan(bundle.diffusion, _core.SampleOptions()).table
+    table = _core.sampling_plan(bundle.diffusion, SampleOptions()).table
     case = references[0]
     assert case.patch is not None
     shape = case.patch

@@ -18,7 +18,7 @@ BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt", "torch")
 PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16", "int8")
 PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript", "aoti")}
 """Of the backends that have several ways to run a network."""
-ARTEFACTS = ("tensorrt", "torch", "onnxruntime")
+COMPILED = ("tensorrt", "torch", "onnxruntime")
 """The backends that run what was built of a bundle in place of its ONNX graphs, or of one of them."""
 
 _AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
@@ -90,9 +90,9 @@ class Choice:
         backend: "openvino", "onnxruntime", "tensorrt" or "torch".
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
-        provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
+        provider: ONNX Runtime's execution provider, or the kind of torch's engines; "" is the backend's own choice.
         provider_options: handed to the provider as they are; torch has cuda_graph alone.
-        artefacts: where what was built of the bundle is; "" is this machine's cache.
+        engines: where what was built of the bundle is; "" is this machine's cache.
         trust: the user vouches for whoever made the engines in that folder (see `x2ct.runtimes.cache.cache`).
     """
 
@@ -102,7 +102,7 @@ class Choice:
     runtime_dir: str
     provider: str = ""
     provider_options: Mapping[str, str] = field(default_factory=dict)
-    artefacts: str = ""
+    engines: str = ""
     trust: bool = False
 
 
@@ -112,7 +112,7 @@ def choose(
     precision: str = "auto",
     provider: str = "",
     provider_options: Mapping[str, str] | None = None,
-    artefacts: str = "",
+    engines: str = "",
     trust: bool = False,
 ) -> Choice:
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
@@ -123,7 +123,7 @@ def choose(
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of the backend.
         provider_options: of ONNX Runtime's provider, or cuda_graph of torch: "0" records nothing, on a GPU.
-        artefacts: where what was built of the bundle is; "" is this machine's cache.
+        engines: where what was built of the bundle is; "" is this machine's cache.
         trust: the user vouches for whoever made the engines in that folder (see `x2ct.runtimes.cache.cache`).
 
     Raises:
@@ -140,8 +140,8 @@ def choose(
         raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
     if provider and provider not in PROVIDERS[backend]:
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
-    if (artefacts or trust) and backend not in ARTEFACTS:
-        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(ARTEFACTS))
+    if (engines or trust) and backend not in COMPILED:
+        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(COMPILED))
     chosen = choose_device(device)
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:
@@ -159,7 +159,7 @@ def choose(
         str(runtime.folder or ""),
         provider,
         dict(provider_options or {}),
-        artefacts,
+        engines,
         trust,
     )
 
