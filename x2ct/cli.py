@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -19,21 +19,15 @@ from x2ct import __version__
 from x2ct.commands import (
     bench,
     build,
-    cohort,
-    demo,
-    drr,
+    ct,
     evaluate,
     export,
     info,
-    mesh,
     prepare,
-    quantize,
     serve,
-    statistics,
     terminal,
     train,
     tune,
-    view,
     xray,
 )
 from x2ct.commands.options import (
@@ -64,6 +58,9 @@ from x2ct.commands.options import (
     parse_voxel,
     reading,
 )
+
+if TYPE_CHECKING:
+    from x2ct.jobs.sample import SampleJob
 
 
 class Commands(TyperGroup):
@@ -365,7 +362,7 @@ def sample(
     if manifest is not None:
         if dry_run:
             raise typer.BadParameter("--dry-run is for one study: leave out --manifest.")
-        cohort.run(manifest, job, go_on, jobs, quiet, json)
+        _sample_manifest(manifest, job, go_on, jobs, quiet, json)
         return
     if dry_run:
         with terminal.progress("evaluations", quiet) as display:
@@ -383,21 +380,75 @@ def sample(
     terminal.remarks(done, quiet, see=f"the report {report}" if report else "--report FILE, or x2ct xray FILE")
 
 
+def _sample_manifest(manifest: Path, base: SampleJob, resume: bool, jobs: int, quiet: bool, json: bool) -> None:
+    """Sample a manifest's studies; exits with 1 if any failed."""
+    from x2ct.io import report as reports
+    from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
+
+    if base.inputs or base.geometry or base.preview or base.report:
+        raise typer.BadParameter(
+            "with --manifest, the X-rays and geometries stand in it, each study has a report, and there is no preview."
+        )
+    with terminal.progress("studies", quiet) as display:
+        display.stage("sampling")
+        done = sample_cohort(manifest, base, resume=resume, jobs=jobs, progress=display.step)
+    for outcome in done.failed:
+        terminal.note("warning", f"{outcome.id} failed with code {outcome.code}: {outcome.error}", quiet)
+    if json:
+        terminal.show(reports.to_json(done.to_json()).rstrip())
+    else:
+        states = [outcome.state for outcome in done.outcomes]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "kept", "failed"))
+        terminal.show(f"{done.folder / SUMMARY_FILE}: {len(states)} studies: {counts}", quiet)
+    if done.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("demo"),
+    model: Model = "chest",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Generate a CT from a pair of X-rays that comes with x2ct, and compare it with the true CT."""
+    from x2ct.io import report as reports
+    from x2ct.jobs.demo import demo as run
+
+    with terminal.progress("evaluations", quiet) as display:
+        done = run(output, model, threads=threads, stage=display.stage, progress=display.step)
+    if json:
+        told = {"outputs": [reports.file_record(path) for path in done.files], "figures": done.figures}
+        terminal.show(reports.to_json(told).rstrip())
+        return
+    columns = list(next(iter(done.figures.values())))
+    lines = ["against the true CT, over the whole volume:", f"{'':14}" + "".join(f"{name:>11}" for name in columns)]
+    for name, row in done.figures.items():
+        lines.append(f"{name:14}" + "".join(f"{value:11.3f}" for value in row.values()))
+    lines += [
+        f"{output / 'comparison.png'}: truth, synthesis, their difference, and the X-rays",
+        f"{output / 'ct.html'}: synthesis and truth, for any browser",
+        f"try it yourself: x2ct sample --ap {output / 'ap.png'} --lateral {output / 'lateral.png'} -o ct.nii.gz",
+    ]
+    terminal.show("\n".join(lines), quiet)
+    terminal.note("notice", reports.NOTICE, quiet)
+
+
 # The order in which the help lists them.
 for _command in (
-    demo.demo,
     serve.serve,
-    view.view,
+    ct.view,
     xray.xray,
-    drr.drr,
-    mesh.mesh,
+    ct.drr,
+    ct.mesh,
     prepare.prepare,
     train.train,
     export.export,
     build.build,
     tune.tune,
-    quantize.quantize,
-    statistics.statistics,
+    tune.quantize,
+    tune.statistics,
     bench.bench,
     evaluate.evaluate,
     info.info,

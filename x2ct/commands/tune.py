@@ -1,4 +1,7 @@
-"""`x2ct tune`: noise levels for few steps."""
+"""Commands that find numbers for a model and store them in its bundle.
+
+`x2ct tune` finds noise levels for few steps, `quantize` ranges for int8, `statistics` what training X-rays look like.
+"""
 
 from __future__ import annotations
 
@@ -66,3 +69,67 @@ def tune(
             progress=display.step,
         )
     terminal.show(reports.to_json(done.to_json()).rstrip() if json else markdown(done), quiet and not json)
+
+
+def quantize(
+    bundle: Annotated[
+        str,
+        typer.Argument(help="Bundle folder, in which the ranges are stored; or a model that comes with x2ct, with -o."),
+    ],
+    shards: Annotated[
+        Path,
+        typer.Argument(
+            help="Shard folder of `x2ct prepare`. Ranges come from its training patients and are checked on the others."
+        ),
+    ],
+    patches: Annotated[int, typer.Option(min=1, help="Number of patches to measure ranges on.")] = 24,
+    side: Annotated[int, typer.Option(min=8, help="Side of a patch in voxels, a multiple of the model's stride.")] = 48,
+    output: OtherBundle = None,
+    report: FoundReport = None,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Calibrate a model's denoiser for int8, and store the ranges in the bundle."""
+    from x2ct.io import report as reports
+
+    with terminal.training_packages(), terminal.progress("steps", quiet) as display:
+        from x2ct.export.quantise import markdown, quantise_files
+
+        done = quantise_files(
+            bundle,
+            shards,
+            own_bundle(bundle, output),
+            report=report,
+            patches=patches,
+            side=side,
+            threads=threads,
+            say=display.stage,
+        )
+    terminal.show(reports.to_json(done.to_json()).rstrip() if json else markdown(done), quiet and not json)
+
+
+def statistics(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; it gets the statistics that are found.")],
+    shards: Annotated[
+        Path, typer.Argument(help="A folder that `x2ct prepare` wrote; its training patients are projected.")
+    ],
+    region: Annotated[
+        str, typer.Option(help="The patients' region that the model is for; the others tell what it is not for.")
+    ] = "chest",
+    studies: Annotated[int, typer.Option(min=3, help="Random poses and exposures of each patient.")] = 9,
+    output: OtherBundle = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Find what a model's X-rays look like, so that `sample` knows others, and store it in the model."""
+    from x2ct.io import report as reports
+    from x2ct.tuning.xraystatistics import statistics_files
+
+    with terminal.progress("patients", quiet) as display:
+        done = statistics_files(bundle, shards, output or bundle, region=region, studies=studies, say=display.stage)
+    told = (
+        f"{sum(map(len, done.numbers.values()))} numbers from {done.studies} studies of {len(done.patients)} patients"
+    )
+    facts = {"patients": list(done.patients), "studies": done.studies, "numbers": done.numbers}
+    terminal.show(reports.to_json(facts).rstrip() if json else told, quiet and not json)
