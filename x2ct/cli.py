@@ -39,23 +39,23 @@ from x2ct.commands.options import (
     FrameOf,
     InvertOf,
     Json,
+    Memory,
     Model,
     Precision,
     Quiet,
     RotateOf,
     Schedule,
     SddOf,
+    Shape,
     SodOf,
     Solver,
     SpacingOf,
     Strict,
     Threads,
     ValuesOf,
+    Voxel,
     completer,
-    parse_bytes,
     parse_option,
-    parse_shape,
-    parse_voxel,
     reading,
 )
 
@@ -206,33 +206,9 @@ def sample(
             rich_help_panel="Sampling",
         ),
     ] = 1,
-    shape: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_shape,
-            metavar="X,Y,Z",
-            help="Number of voxels of the CT. Default: the model's.",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
-    voxel: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_voxel,
-            metavar="MM",
-            help="Voxel size in mm, one number or X,Y,Z. Default: the model's.",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
-    memory: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_bytes,
-            metavar="SIZE",
-            help="Memory budget, for example 2GB. A volume that does not fit is computed in tiles.",
-            rich_help_panel="Runtime",
-        ),
-    ] = None,
+    shape: Shape = None,
+    voxel: Voxel = None,
+    memory: Memory = None,
     halo: Annotated[
         int | None,
         typer.Option(
@@ -366,23 +342,20 @@ def sample(
         return
     if dry_run:
         with terminal.progress("evaluations", quiet) as display:
-            told = rehearse_files(job, stage=display.stage)
-        terminal.show(reports.to_json(told).rstrip() if json else reports.intention(told), quiet and not json)
+            facts = rehearse_files(job, stage=display.stage)
+        terminal.result(facts, reports.intention(facts), json, quiet)
         return
     if go_on or jobs != 1:
         raise typer.BadParameter("--continue and --jobs are for many studies: name them with --manifest.")
     with terminal.progress("evaluations", quiet) as display:
         done = sample_files(job, stage=display.stage, progress=display.step)
-    if json:
-        terminal.show(reports.to_json(done).rstrip())
-        return
-    terminal.show(reports.summary(done), quiet)
-    terminal.remarks(done, quiet, see=f"the report {report}" if report else "--report FILE, or x2ct xray FILE")
+    terminal.result(done, reports.summary(done), json, quiet)
+    see = f"the report {report}" if report else "--report FILE, or x2ct xray FILE"
+    terminal.remarks(done, quiet or json, see)
 
 
 def _sample_manifest(manifest: Path, base: SampleJob, resume: bool, jobs: int, quiet: bool, json: bool) -> None:
     """Sample a manifest's studies; exits with 1 if any failed."""
-    from x2ct.io import report as reports
     from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
 
     if base.inputs or base.geometry or base.preview or base.report:
@@ -394,12 +367,9 @@ def _sample_manifest(manifest: Path, base: SampleJob, resume: bool, jobs: int, q
         done = sample_cohort(manifest, base, resume=resume, jobs=jobs, progress=display.step)
     for outcome in done.failed:
         terminal.note("warning", f"{outcome.id} failed with code {outcome.code}: {outcome.error}", quiet)
-    if json:
-        terminal.show(reports.to_json(done.to_json()).rstrip())
-    else:
-        states = [outcome.state for outcome in done.outcomes]
-        counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "kept", "failed"))
-        terminal.show(f"{done.folder / SUMMARY_FILE}: {len(states)} studies: {counts}", quiet)
+    states = [outcome.state for outcome in done.outcomes]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "kept", "failed"))
+    terminal.result(done.to_json(), f"{done.folder / SUMMARY_FILE}: {len(states)} studies: {counts}", json, quiet)
     if done.failed:
         raise typer.Exit(1)
 
@@ -419,8 +389,7 @@ def demo(
     with terminal.progress("evaluations", quiet) as display:
         done = run(output, model, threads=threads, stage=display.stage, progress=display.step)
     if json:
-        told = {"outputs": [reports.file_record(path) for path in done.files], "figures": done.figures}
-        terminal.show(reports.to_json(told).rstrip())
+        terminal.show_json({"outputs": [reports.file_record(path) for path in done.files], "figures": done.figures})
         return
     columns = list(next(iter(done.figures.values())))
     lines = ["against the true CT, over the whole volume:", f"{'':14}" + "".join(f"{name:>11}" for name in columns)]

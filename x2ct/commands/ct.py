@@ -9,6 +9,7 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import (
+    CT,
     Centre,
     InvertOf,
     Json,
@@ -22,7 +23,7 @@ from x2ct.commands.options import (
 
 
 def drr(
-    ct: Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
+    ct: CT,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write: PNG, .npy and geometry.json.")],
     geometry: Annotated[str, typer.Option(help="Geometry: parallel, cone, or a geometry file.")] = "parallel",
     view: Annotated[
@@ -58,14 +59,13 @@ def drr(
     for line in done.notes:
         terminal.note("note", line, quiet)
     if json:
-        told = {"outputs": [reports.file_record(path) for path in done.files], "notes": list(done.notes)}
-        terminal.show(reports.to_json(told).rstrip())
+        terminal.show_json({"outputs": [reports.file_record(path) for path in done.files], "notes": list(done.notes)})
         return
     terminal.show("\n".join(map(str, done.files)), quiet)
 
 
 def mesh(
-    ct: Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
+    ct: CT,
     output: Annotated[Path, typer.Option("--output", "-o", help="Mesh file to write: .stl (binary), .ply or .obj.")],
     hu: Annotated[float, typer.Option(help="Threshold in HU. The surface encloses voxels at or above it.")] = 200.0,
     smooth: Annotated[
@@ -83,7 +83,6 @@ def mesh(
     json: Json = False,
 ) -> None:
     """Write the bone surface of a CT, or the surface at another HU, as a triangle mesh."""
-    from x2ct.io import report as reports
     from x2ct.render.mesh import mesh_files, summary
 
     with terminal.progress("stages", quiet) as display:
@@ -97,15 +96,12 @@ def mesh(
             min_volume_mm3=min_volume,
             coordinates=coordinates,
         )
-    if json:
-        terminal.show(reports.to_json(done).rstrip())
-        return
-    terminal.show(summary(done), quiet)
-    terminal.remarks(done, quiet)
+    terminal.result(done, summary(done), json, quiet)
+    terminal.remarks(done, quiet or json)
 
 
 def view(
-    ct: Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")],
+    ct: CT,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="HTML page to write. Default: beside the CT.")
     ] = None,
@@ -127,9 +123,6 @@ def view(
 
     with terminal.progress("stages", quiet) as display:
         display.stage("reading")
-        given = {name: path for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path is not None}
-        page = view_files(ct, output, given, reading(list(given), invert=invert, values=values), beside or ())
-    if json:
-        terminal.show(reports.to_json({"outputs": [reports.file_record(page)]}).rstrip())
-        return
-    terminal.show(str(page), quiet)
+        xrays = {name: path for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path is not None}
+        page = view_files(ct, output, xrays, reading(list(xrays), invert=invert, values=values), beside or ())
+    terminal.result({"outputs": [reports.file_record(page)]}, str(page), json, quiet)

@@ -19,8 +19,8 @@ from x2ct.commands.options import (
     Quiet,
     Threads,
     completer,
-    parse_shape,
-    parse_voxel,
+    shape_option,
+    voxel_option,
 )
 
 
@@ -82,18 +82,8 @@ def evaluate(
     xrays: Annotated[
         Path | None, typer.Option(help="Write the test X-rays to this folder, for other systems to predict from.")
     ] = None,
-    shape: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_shape, metavar="X,Y,Z", help="Number of voxels of the evaluated grid. Only without a bundle."
-        ),
-    ] = None,
-    voxel: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_voxel, metavar="MM", help="Voxel size in mm of the evaluated grid. Only without a bundle."
-        ),
-    ] = None,
+    shape: Annotated[Any, shape_option("Number of voxels of the evaluated grid. Only without a bundle.")] = None,
+    voxel: Annotated[Any, voxel_option("Voxel size in mm of the evaluated grid. Only without a bundle.")] = None,
     device: Device = "auto",
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -107,7 +97,6 @@ def evaluate(
     from x2ct.evaluation import page
     from x2ct.evaluation.job import PAGE, EvaluateJob
     from x2ct.evaluation.run import evaluate_files
-    from x2ct.io import report as reports
 
     reason = page.unavailable()
     job = EvaluateJob(
@@ -142,9 +131,7 @@ def evaluate(
         terminal.note("warning", f"{name} left out: {reason}", quiet)
     for line in done.warnings:
         terminal.note("warning", line, quiet)
-    if json:
-        terminal.show(reports.to_json(done.plain()).rstrip())
-    else:
-        terminal.show(cards.card(done.table).rstrip() if card else cards.brief(done.table, done.files[-1]), quiet)
+    text = cards.card(done.table).rstrip() if card else cards.brief(done.table, done.files[-1])
+    terminal.result(done.plain(), text, json, quiet)
     if done.failures:
         raise typer.Exit(1)

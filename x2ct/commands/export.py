@@ -62,12 +62,11 @@ def export(
     with terminal.training_packages(), terminal.progress("stages", quiet) as display:
         from x2ct.export import formats as making
 
-        said = reports.read_json(provenance) if provenance else None
         done = making.export(
             source,
             output,
             formats or ("onnx",),
-            run=making.RunOptions(name, weights, ema, said, best),
+            run=making.RunOptions(name, weights, ema, reports.read_json(provenance) if provenance else None, best),
             folder=engines,
             precision=precision,
             device=device,
@@ -76,7 +75,7 @@ def export(
     if report is not None:
         reports.write_json(done.to_json(), report)
     if json:
-        terminal.show(reports.to_json(done.to_json()).rstrip())
+        terminal.show_json(done.to_json())
         return
     terminal.show(f"{done.bundle.path}: {done.bundle.size_bytes / 1e6:.1f} MB", quiet)
     if done.parity is not None:

@@ -1,4 +1,4 @@
-"""What several commands share: options of one meaning, and how the text of an option is read."""
+"""Options that several commands share, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -50,6 +50,67 @@ def _words(option: str) -> Sequence[str]:
 def completer(option: str) -> Callable[[str], list[str]]:
     """Return what completes the values of an option that takes one of a few words."""
     return lambda incomplete: [word for word in _words(option) if word.startswith(incomplete)]
+
+
+def parse_option(text: str) -> tuple[str, str]:
+    """Return a provider's option and its value."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise typer.BadParameter(f"found {text!r}, expected KEY=VALUE")
+    return key, value
+
+
+def parse_view(text: str) -> str | float:
+    """Return a view's name, or an angle in degrees."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """Return the number of voxels along x, y and z."""
+    try:
+        x, y, z = (int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise typer.BadParameter(f"found {text!r}, expected X,Y,Z in voxels") from None
+    if min(x, y, z) < 1:
+        raise typer.BadParameter(f"found {text!r}, expected sizes of at least 1")
+    return x, y, z
+
+
+def parse_voxel(text: str) -> tuple[float, float, float]:
+    """Return a voxel size along x, y and z, of one number in mm or three."""
+    try:
+        x, *others = (float(part) for part in text.split(","))
+        y, z = others or [x, x]
+    except ValueError:
+        raise typer.BadParameter(f"found {text!r}, expected MM or X,Y,Z in mm") from None
+    if not all(0.01 <= side <= 50 for side in (x, y, z)):
+        raise typer.BadParameter(f"found {text!r}, expected 0.01 to 50 mm")
+    return x, y, z
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size in bytes."""
+    from x2ct.runtimes import memory
+
+    return memory.parse_bytes(text)
+
+
+def shape_option(text: str, panel: str | None = None) -> Any:
+    """Return an option that is a number of voxels along x, y and z."""
+    return typer.Option(parser=parse_shape, metavar="X,Y,Z", help=text, rich_help_panel=panel)
+
+
+def voxel_option(text: str, panel: str | None = None) -> Any:
+    """Return an option that is a voxel size."""
+    return typer.Option(parser=parse_voxel, metavar="MM", help=text, rich_help_panel=panel)
+
+
+def bytes_option(text: str, panel: str | None = None) -> Any:
+    """Return an option that is a size in bytes."""
+    return typer.Option(parser=parse_bytes, metavar="SIZE", help=text, rich_help_panel=panel)
 
 
 def own_bundle(bundle: str, output: Path | None) -> Path:
@@ -123,56 +184,18 @@ Centre = Annotated[
 ]
 KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Keep couch, clothes and tubes. Default: removed.")]
 
+Shape = Annotated[Any, shape_option("Number of voxels of the CT. Default: the model's.", "Sampling")]
+Voxel = Annotated[Any, voxel_option("Voxel size in mm, one number or X,Y,Z. Default: the model's.", "Sampling")]
+Memory = Annotated[
+    Any,
+    bytes_option("Memory budget, for example 2GB. A volume that does not fit is computed in tiles.", "Runtime"),
+]
+
+CT = Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")]
 OtherBundle = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write a new bundle here instead of changing this one.")
 ]
 FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the results to this .json file.")]
-
-
-def parse_option(text: str) -> tuple[str, str]:
-    """A provider's option and its value."""
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise typer.BadParameter(f"found {text!r}, expected KEY=VALUE")
-    return key, value
-
-
-def parse_view(text: str) -> str | float:
-    """A view's name, or an angle in degrees."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def parse_shape(text: str) -> tuple[int, int, int]:
-    """Voxels along x, y and z."""
-    try:
-        x, y, z = (int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected X,Y,Z in voxels") from None
-    if min(x, y, z) < 1:
-        raise typer.BadParameter(f"found {text!r}, expected sizes of at least 1")
-    return x, y, z
-
-
-def parse_voxel(text: str) -> tuple[float, float, float]:
-    """One voxel size in mm for all directions, or X,Y,Z."""
-    try:
-        x, *others = (float(part) for part in text.split(","))
-        y, z = others or [x, x]
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected MM or X,Y,Z in mm") from None
-    if not all(0.01 <= side <= 50 for side in (x, y, z)):
-        raise typer.BadParameter(f"found {text!r}, expected 0.01 to 50 mm")
-    return x, y, z
-
-
-def parse_bytes(text: str) -> int:
-    """A size in bytes."""
-    from x2ct.runtimes import memory
-
-    return memory.parse_bytes(text)
 
 
 def _reading(option: str, metavar: str, text: str) -> Any:
@@ -220,7 +243,7 @@ ValuesOf = Annotated[
 
 
 def reading(views: Sequence[str], **said: Sequence[Said] | None) -> dict[str, ReadOptions]:
-    """How to read each view's X-ray, out of what the options above were given.
+    """Return how to read each view's X-ray, by the values of the options above.
 
     Raises:
         InputError: something is said of an X-ray that isn't there, or can't be.

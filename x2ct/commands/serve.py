@@ -11,13 +11,14 @@ from x2ct.commands import terminal
 from x2ct.commands.options import (
     Backend,
     Device,
+    Memory,
     Model,
     Precision,
     Quiet,
+    Shape,
     Threads,
-    parse_bytes,
-    parse_shape,
-    parse_voxel,
+    Voxel,
+    bytes_option,
 )
 from x2ct.errors import MissingRuntimeError
 
@@ -39,12 +40,7 @@ def serve(
         typer.Option(help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."),
     ] = None,
     queue: Annotated[int, typer.Option(min=1, help="Jobs that may wait.", rich_help_panel="Limits")] = 8,
-    body: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_bytes, metavar="SIZE", help="Largest request, such as 64MB.", rich_help_panel="Limits"
-        ),
-    ] = "256MiB",
+    body: Annotated[Any, bytes_option("Largest request, such as 64MB.", "Limits")] = "256MiB",
     body_timeout: Annotated[
         float, typer.Option(metavar="S", help="Seconds for a request's body to arrive.", rich_help_panel="Limits")
     ] = 60.0,
@@ -64,27 +60,9 @@ def serve(
         ),
     ] = 30.0,
     max_samples: Annotated[int, typer.Option(min=1, help="Samples of one job.", rich_help_panel="Limits")] = 16,
-    shape: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_shape,
-            metavar="X,Y,Z",
-            help="Voxels of the CT; by default the model's.",
-            rich_help_panel="Runtime",
-        ),
-    ] = None,
-    voxel: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_voxel, metavar="MM", help="Their size; by default the model's.", rich_help_panel="Runtime"
-        ),
-    ] = None,
-    memory: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_bytes, metavar="SIZE", help="Stay within this, such as 2GB.", rich_help_panel="Runtime"
-        ),
-    ] = None,
+    shape: Shape = None,
+    voxel: Voxel = None,
+    memory: Memory = None,
     device: Device = "auto",
     backend: Backend = "auto",
     precision: Precision = "auto",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import Json, Quiet, Threads
+from x2ct.commands.options import Device, Json, Quiet, Threads
 
 
 def train(
@@ -39,7 +39,7 @@ def train(
             "whichever comes first.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda[:N].")] = "auto",
+    device: Device = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
@@ -48,8 +48,6 @@ def train(
 
     Ctrl-C and SIGTERM finish the step and write a checkpoint from which --resume goes on.
     """
-    from x2ct.io import report as reports
-
     changes: dict[str, Any] = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     if resume and (changes or config or init):
         raise typer.BadParameter(
@@ -84,10 +82,7 @@ def train(
             threads=threads,
             progress=display.step,
         )
-    if json:
-        terminal.show(reports.to_json(vars(done)).rstrip())
-    else:
-        state = "finished" if done.finished else f"saved; go on with: x2ct train {shards} -o {output} --resume"
-        terminal.show(f"{output}: {done.steps} steps in {done.seconds:.0f} s, {state}", quiet)
+    state = "finished" if done.finished else f"saved; go on with: x2ct train {shards} -o {output} --resume"
+    terminal.result(vars(done), f"{output}: {done.steps} steps in {done.seconds:.0f} s, {state}", json, quiet)
     if done.signal is not None:
         raise typer.Exit(terminal.EXIT_CODES_OF_SIGNALS[done.signal])

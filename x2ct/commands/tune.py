@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, parse_shape
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, shape_option
 
 
 def tune(
@@ -30,12 +30,7 @@ def tune(
         str | None, typer.Option(help="Solver to tune for; it becomes the model's default. Default: the model's own.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Number of random seeds for each patient.")] = 1,
-    shape: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_shape, metavar="X,Y,Z", help="Number of voxels at the grid's centre to use. Default: all."
-        ),
-    ] = None,
+    shape: Annotated[Any, shape_option("Number of voxels at the grid's centre to use. Default: all.")] = None,
     fine: Annotated[int, typer.Option(help="Number of steps of the reference trajectory.")] = 64,
     refine: Annotated[
         int,
@@ -48,7 +43,6 @@ def tune(
     json: Json = False,
 ) -> None:
     """Tune noise levels for few steps, and store them in the bundle as its default for that number of steps."""
-    from x2ct.io import report as reports
     from x2ct.tuning import markdown
     from x2ct.tuning import tune_files as run
 
@@ -68,7 +62,7 @@ def tune(
             threads=threads,
             progress=display.step,
         )
-    terminal.show(reports.to_json(done.to_json()).rstrip() if json else markdown(done), quiet and not json)
+    terminal.result(done.to_json(), markdown(done), json, quiet)
 
 
 def quantize(
@@ -91,8 +85,6 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Calibrate a model's denoiser for int8, and store the ranges in the bundle."""
-    from x2ct.io import report as reports
-
     with terminal.training_packages(), terminal.progress("steps", quiet) as display:
         from x2ct.export.quantise import markdown, quantise_files
 
@@ -106,7 +98,7 @@ def quantize(
             threads=threads,
             say=display.stage,
         )
-    terminal.show(reports.to_json(done.to_json()).rstrip() if json else markdown(done), quiet and not json)
+    terminal.result(done.to_json(), markdown(done), json, quiet)
 
 
 def statistics(
@@ -123,13 +115,11 @@ def statistics(
     json: Json = False,
 ) -> None:
     """Find what a model's X-rays look like, so that `sample` knows others, and store it in the model."""
-    from x2ct.io import report as reports
     from x2ct.tuning.xraystatistics import statistics_files
 
     with terminal.progress("patients", quiet) as display:
         done = statistics_files(bundle, shards, output or bundle, region=region, studies=studies, say=display.stage)
-    told = (
-        f"{sum(map(len, done.numbers.values()))} numbers from {done.studies} studies of {len(done.patients)} patients"
-    )
+    count = sum(map(len, done.numbers.values()))
+    text = f"{count} numbers from {done.studies} studies of {len(done.patients)} patients"
     facts = {"patients": list(done.patients), "studies": done.studies, "numbers": done.numbers}
-    terminal.show(reports.to_json(facts).rstrip() if json else told, quiet and not json)
+    terminal.result(facts, text, json, quiet)

@@ -68,13 +68,12 @@ def xray(
     json: Json = False,
 ) -> None:
     """Show how an X-ray file is read, and write the line integrals that `x2ct sample` uses."""
-    from x2ct.io import report as reports
     from x2ct.io.xray.readoptions import VIEWS
     from x2ct.jobs.xray_stages import XRayJob, summary, xray_file
 
     if view is not None and view not in VIEWS:
         raise typer.BadParameter(f"--view: found {view!r}, expected {' or '.join(VIEWS)}")
-    said = reading(
+    options = reading(
         [view] if view else VIEWS,
         spacing=spacing,
         rotate=rotate,
@@ -86,9 +85,6 @@ def xray(
         invert=invert,
         values=values,
     )
-    done = xray_file(XRayJob(file, view, geometry, said, model, stages, output, strict))
-    if json:
-        terminal.show(reports.to_json(done).rstrip())
-        return
-    terminal.show(summary(done), quiet)
-    terminal.remarks(done, quiet)
+    done = xray_file(XRayJob(file, view, geometry, options, model, stages, output, strict))
+    terminal.result(done, summary(done), json, quiet)
+    terminal.remarks(done, quiet or json)
