@@ -68,10 +68,12 @@ class Commands(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *positional: Any, **named: Any) -> NoReturn:
         """Run the command line and exit."""
-        given = list(sys.argv[1:] if args is None else args) or ["--help"]
+        arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
         named["standalone_mode"] = False  # usage errors come here too, and look like all the others
         run = super().main
-        raise SystemExit(terminal.exit_code_of(lambda: run(given, *positional, **named), debug=given[0] == "--debug"))
+        raise SystemExit(
+            terminal.exit_code_of(lambda: run(arguments, *positional, **named), debug=arguments[0] == "--debug")
+        )
 
 
 app = typer.Typer(
@@ -348,10 +350,10 @@ def sample(
     if go_on or jobs != 1:
         raise typer.BadParameter("--continue and --jobs are for many studies: name them with --manifest.")
     with terminal.progress("evaluations", quiet) as display:
-        done = sample_files(job, stage=display.stage, progress=display.step)
-    terminal.result(done, reports.summary(done), json, quiet)
+        result = sample_files(job, stage=display.stage, progress=display.step)
+    terminal.result(result, reports.summary(result), json, quiet)
     see = f"the report {report}" if report else "--report FILE, or x2ct xray FILE"
-    terminal.remarks(done, quiet or json, see)
+    terminal.remarks(result, quiet or json, see)
 
 
 def _sample_manifest(manifest: Path, base: SampleJob, resume: bool, jobs: int, quiet: bool, json: bool) -> None:
@@ -364,13 +366,13 @@ def _sample_manifest(manifest: Path, base: SampleJob, resume: bool, jobs: int, q
         )
     with terminal.progress("studies", quiet) as display:
         display.stage("sampling")
-        done = sample_cohort(manifest, base, resume=resume, jobs=jobs, progress=display.step)
-    for outcome in done.failed:
+        result = sample_cohort(manifest, base, resume=resume, jobs=jobs, progress=display.step)
+    for outcome in result.failed:
         terminal.note("warning", f"{outcome.id} failed with code {outcome.code}: {outcome.error}", quiet)
-    states = [outcome.state for outcome in done.outcomes]
+    states = [outcome.state for outcome in result.outcomes]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "kept", "failed"))
-    terminal.result(done.to_json(), f"{done.folder / SUMMARY_FILE}: {len(states)} studies: {counts}", json, quiet)
-    if done.failed:
+    terminal.result(result.to_json(), f"{result.folder / SUMMARY_FILE}: {len(states)} studies: {counts}", json, quiet)
+    if result.failed:
         raise typer.Exit(1)
 
 
@@ -387,13 +389,13 @@ def demo(
     from x2ct.jobs.demo import demo as run
 
     with terminal.progress("evaluations", quiet) as display:
-        done = run(output, model, threads=threads, stage=display.stage, progress=display.step)
+        result = run(output, model, threads=threads, stage=display.stage, progress=display.step)
     if json:
-        terminal.show_json({"outputs": [reports.file_record(path) for path in done.files], "figures": done.figures})
+        terminal.show_json({"outputs": [reports.file_record(path) for path in result.files], "figures": result.figures})
         return
-    columns = list(next(iter(done.figures.values())))
+    columns = list(next(iter(result.figures.values())))
     lines = ["against the true CT, over the whole volume:", f"{'':14}" + "".join(f"{name:>11}" for name in columns)]
-    for name, row in done.figures.items():
+    for name, row in result.figures.items():
         lines.append(f"{name:14}" + "".join(f"{value:11.3f}" for value in row.values()))
     lines += [
         f"{output / 'comparison.png'}: truth, synthesis, their difference, and the X-rays",

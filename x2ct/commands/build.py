@@ -54,16 +54,16 @@ def build(
         kept, model = Cache(cache), Bundle.load(bundle)
         volumes = Volumes.parse(shape) if shape else None
         if graph:
-            done = plans.typed_graph(model, precision, kept, display.stage)
+            result = plans.typed_graph(model, precision, kept, display.stage)
         else:
             options = plans.PlanOptions(precision, volumes, workspace or 0, effort, device)
-            done = plans.build_plans(model, options, kept, say=display.stage, step=display.step)
+            result = plans.build_plans(model, options, kept, say=display.stage, step=display.step)
         if output is not None:
-            for engine in done.engines.values():
+            for engine in result.engines.values():
                 copy_to(engine, output / engine.path.name)
     if json:
-        terminal.show_json(done.to_json())
+        terminal.show_json(result.to_json())
         return
-    for engine in done.engines.values():
+    for engine in result.engines.values():
         state = f"built in {engine.note.seconds:.1f} s" if engine.built else "there already"
         terminal.show(f"{engine.path}: {engine.note.bytes / 1e6:.1f} MB, {state}", quiet)

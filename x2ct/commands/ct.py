@@ -45,7 +45,7 @@ def drr(
 
     with terminal.progress("views", quiet) as display:
         display.stage("projecting")
-        done = drr_files(
+        result = drr_files(
             ct,
             output,
             geometry,
@@ -56,12 +56,14 @@ def drr(
             threads=threads,
             progress=display.step,
         )
-    for line in done.notes:
+    for line in result.notes:
         terminal.note("note", line, quiet)
     if json:
-        terminal.show_json({"outputs": [reports.file_record(path) for path in done.files], "notes": list(done.notes)})
+        terminal.show_json(
+            {"outputs": [reports.file_record(path) for path in result.files], "notes": list(result.notes)}
+        )
         return
-    terminal.show("\n".join(map(str, done.files)), quiet)
+    terminal.show("\n".join(map(str, result.files)), quiet)
 
 
 def mesh(
@@ -87,7 +89,7 @@ def mesh(
 
     with terminal.progress("stages", quiet) as display:
         display.stage("finding the surface")
-        done = mesh_files(
+        result = mesh_files(
             ct,
             output,
             hu,
@@ -96,8 +98,8 @@ def mesh(
             min_volume_mm3=min_volume,
             coordinates=coordinates,
         )
-    terminal.result(done, summary(done), json, quiet)
-    terminal.remarks(done, quiet or json)
+    terminal.result(result, summary(result), json, quiet)
+    terminal.remarks(result, quiet or json)
 
 
 def view(

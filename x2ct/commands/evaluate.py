@@ -126,12 +126,12 @@ def evaluate(
     if reason:
         terminal.note("warning", f"{PAGE} is not written: {reason}", quiet)
     with terminal.progress("patients", quiet) as display:
-        done = evaluate_files(job, stage=display.stage, progress=display.step)
-    for name, reason in done.failures:
+        result = evaluate_files(job, stage=display.stage, progress=display.step)
+    for name, reason in result.failures:
         terminal.note("warning", f"{name} left out: {reason}", quiet)
-    for line in done.warnings:
+    for line in result.warnings:
         terminal.note("warning", line, quiet)
-    text = cards.card(done.table).rstrip() if card else cards.brief(done.table, done.files[-1])
-    terminal.result(done.plain(), text, json, quiet)
-    if done.failures:
+    text = cards.card(result.table).rstrip() if card else cards.brief(result.table, result.files[-1])
+    terminal.result(result.plain(), text, json, quiet)
+    if result.failures:
         raise typer.Exit(1)

@@ -60,17 +60,17 @@ def _check(bundle: str | None, device: str, json: bool) -> None:
 
     chosen = choose_device(device) if device else ""
     facts = about()
-    done = []
+    checks = []
     others = [one["name"] for one in facts["devices"] if one["available"] and one["name"] != "cpu"]
     kernels = (smoke_test.kernels(name) for name in ([chosen] if chosen else others))
     for one in chain(*kernels, smoke_test.check(facts["abilities"], bundle or DEFAULT, chosen)):
-        done.append(one)
+        checks.append(one)
         if not json:
             name = f"{one.backend} {one.device} {one.precision}"
             terminal.show(f"{name:<{36 if others or chosen else 24}} {one.result:<9} {one.seconds:6.2f} s  {one.text}")
     if json:
-        terminal.show_json({"checks": [one.to_json() for one in done]})
-    failed = [one for one in done if one.result == smoke_test.FAILED]
-    if failed or not done:
+        terminal.show_json({"checks": [one.to_json() for one in checks]})
+    failed = [one for one in checks if one.result == smoke_test.FAILED]
+    if failed or not checks:
         what = ", ".join(f"{one.backend} {one.device} {one.precision}" for one in failed) or "every backend"
         raise MissingRuntimeError(f"info --check: {what}: claims to be usable and is not; the lines above say why")

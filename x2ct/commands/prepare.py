@@ -49,7 +49,7 @@ def prepare(
         from x2ct.geometry.grid import Grid
 
         display.stage("preparing")
-        done = run(
+        result = run(
             cts,
             output,
             grid=Grid(shape, voxel),
@@ -59,12 +59,12 @@ def prepare(
             preview=preview,
             progress=display.step,
         )
-    for source, reason in done.failures:
+    for source, reason in result.failures:
         terminal.note("warning", f"{source} left out: {reason}", quiet)
-    for name, reason in done.left_out:
+    for name, reason in result.left_out:
         terminal.note("note", f"{name} left out: {reason}", quiet)
-    text = f"{output}: {len(done.patients)} patients ({len(done.kept)} from before)"
-    text += f", for validation: {', '.join(done.validation) or 'none'}"
-    terminal.result(vars(done), text, json, quiet)
-    if done.failures:
+    text = f"{output}: {len(result.patients)} patients ({len(result.kept)} from before)"
+    text += f", for validation: {', '.join(result.validation) or 'none'}"
+    terminal.result(vars(result), text, json, quiet)
+    if result.failures:
         raise typer.Exit(1)

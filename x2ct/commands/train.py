@@ -70,7 +70,7 @@ def train(
             alike = settings.diffusion == start.config.diffusion
             changes["parent"] = {key: v for key, v in start.config.parent.items() if alike or key != "diffusion"}
         display.stage("training")
-        done = run(
+        result = run(
             shards,
             output,
             None if resume else replace(settings, **changes),
@@ -82,7 +82,7 @@ def train(
             threads=threads,
             progress=display.step,
         )
-    state = "finished" if done.finished else f"saved; go on with: x2ct train {shards} -o {output} --resume"
-    terminal.result(vars(done), f"{output}: {done.steps} steps in {done.seconds:.0f} s, {state}", json, quiet)
-    if done.signal is not None:
-        raise typer.Exit(terminal.EXIT_CODES_OF_SIGNALS[done.signal])
+    state = "finished" if result.finished else f"saved; go on with: x2ct train {shards} -o {output} --resume"
+    terminal.result(vars(result), f"{output}: {result.steps} steps in {result.seconds:.0f} s, {state}", json, quiet)
+    if result.signal is not None:
+        raise typer.Exit(terminal.EXIT_CODES_OF_SIGNALS[result.signal])

@@ -48,7 +48,7 @@ def tune(
 
     with terminal.progress("evaluations", quiet) as display:
         display.stage("tuning")
-        done = run(
+        result = run(
             bundle,
             shards,
             own_bundle(bundle, output),
@@ -62,7 +62,7 @@ def tune(
             threads=threads,
             progress=display.step,
         )
-    terminal.result(done.to_json(), markdown(done), json, quiet)
+    terminal.result(result.to_json(), markdown(result), json, quiet)
 
 
 def quantize(
@@ -88,7 +88,7 @@ def quantize(
     with terminal.training_packages(), terminal.progress("steps", quiet) as display:
         from x2ct.export.quantise import markdown, quantise_files
 
-        done = quantise_files(
+        result = quantise_files(
             bundle,
             shards,
             own_bundle(bundle, output),
@@ -98,7 +98,7 @@ def quantize(
             threads=threads,
             say=display.stage,
         )
-    terminal.result(done.to_json(), markdown(done), json, quiet)
+    terminal.result(result.to_json(), markdown(result), json, quiet)
 
 
 def statistics(
@@ -118,8 +118,8 @@ def statistics(
     from x2ct.tuning.xraystatistics import statistics_files
 
     with terminal.progress("patients", quiet) as display:
-        done = statistics_files(bundle, shards, output or bundle, region=region, studies=studies, say=display.stage)
-    count = sum(map(len, done.numbers.values()))
-    text = f"{count} numbers from {done.studies} studies of {len(done.patients)} patients"
-    facts = {"patients": list(done.patients), "studies": done.studies, "numbers": done.numbers}
+        result = statistics_files(bundle, shards, output or bundle, region=region, studies=studies, say=display.stage)
+    count = sum(map(len, result.numbers.values()))
+    text = f"{count} numbers from {result.studies} studies of {len(result.patients)} patients"
+    facts = {"patients": list(result.patients), "studies": result.studies, "numbers": result.numbers}
     terminal.result(facts, text, json, quiet)

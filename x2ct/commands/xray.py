@@ -85,6 +85,6 @@ def xray(
         invert=invert,
         values=values,
     )
-    done = xray_file(XRayJob(file, view, geometry, options, model, stages, output, strict))
-    terminal.result(done, summary(done), json, quiet)
-    terminal.remarks(done, quiet or json)
+    result = xray_file(XRayJob(file, view, geometry, options, model, stages, output, strict))
+    terminal.result(result, summary(result), json, quiet)
+    terminal.remarks(result, quiet or json)

@@ -403,8 +403,8 @@ class Sampler:
 
     def _warnings(self, study: Study) -> list[str]:
         """What makes the result less trustworthy, by consequence."""
-        mine, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
-        grids = [] if mine == models else [f"voxels of {mine} mm: the model was trained on {models} mm"]
+        own, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
+        grids = [] if own == models else [f"voxels of {own} mm: the model was trained on {models} mm"]
         return [*grids, *study.warnings]
 
     def _report(

@@ -45,7 +45,7 @@ _SUPPORTED = "uncompressed, deflated, RLE, JPEG, JPEG Lossless, JPEG-LS or JPEG 
 
 
 def frame_values(source: Path, dataset: Dataset, index: int = 0) -> npt.NDArray[Any]:
-    """A frame's stored values, integers (rows, columns) or (rows, columns, channels).
+    """Return a frame's stored values, integers (rows, columns) or (rows, columns, channels).
 
     Args:
         source: the file, as messages name it.
@@ -133,12 +133,12 @@ def jpeg_2000_size(data: bytes) -> tuple[int, int] | None:
 
 
 def is_available(uid: str) -> bool:
-    """Whether frames of this transfer syntax can be decoded: what pydicom asks a plugin."""
+    """Return whether frames of this transfer syntax can be decoded; pydicom calls this of a plugin."""
     return uid in SYNTAXES and find_spec("gdcm") is not None
 
 
 def decode(src: bytes, runner: DecodeRunner) -> bytes:
-    """One frame's pixels, little endian: what pydicom calls in a plugin.
+    """Return one frame's pixels, little endian; pydicom calls this of a plugin.
 
     Raises:
         ValueError: GDCM gives no picture, complains, takes too long, or ends its process.
@@ -149,7 +149,7 @@ def decode(src: bytes, runner: DecodeRunner) -> bytes:
         runner.set_option("planar_configuration", 0)
         stored = runner.get_option("jls_precision", stored)
         runner.set_option("bits_allocated", 8 if stored <= 8 else 16)
-    told = {
+    picture = {
         "syntax": str(runner.transfer_syntax),
         "rows": runner.rows,
         "columns": runner.columns,
@@ -161,17 +161,17 @@ def decode(src: bytes, runner: DecodeRunner) -> bytes:
         "signed": runner.pixel_representation,
     }
     # Isolated: neither the user's environment nor the current folder decides what is imported.
-    command = [sys.executable, "-I", str(_CHILD), json.dumps(told)]
+    command = [sys.executable, "-I", str(_CHILD), json.dumps(picture)]
     try:
-        done = subprocess.run(command, input=src, capture_output=True, timeout=_SECONDS, check=False)
+        process = subprocess.run(command, input=src, capture_output=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise ValueError("damaged data, on which it comes to no end") from None
-    said = [line.strip() for line in done.stderr.decode("ascii", "replace").splitlines()]
-    said = [line for line in said if line and _HARMLESS not in line]
-    if done.returncode < 0:
+    lines = [line.strip() for line in process.stderr.decode("ascii", "replace").splitlines()]
+    lines = [line for line in lines if line and _HARMLESS not in line]
+    if process.returncode < 0:
         raise ValueError("damaged data, on which it broke off")
-    if done.returncode > 0:  # the last line of a traceback: the kind of error, and what it says
-        raise ValueError(said[-1].partition(": ")[2] or said[-1] if said else "damaged data, no picture")
-    if said:
-        raise ValueError(said[0])
-    return done.stdout
+    if process.returncode > 0:  # the last line of a traceback: the kind of error, and what it says
+        raise ValueError(lines[-1].partition(": ")[2] or lines[-1] if lines else "damaged data, no picture")
+    if lines:
+        raise ValueError(lines[0])
+    return process.stdout

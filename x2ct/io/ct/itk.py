@@ -19,8 +19,7 @@ from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, damage
 
 FloatArray = npt.NDArray[np.float64]
 
-SUFFIXES = (".nrrd", ".mha", ".mhd")
-WRITTEN_SUFFIXES = (".nrrd", ".mha")  # an .mhd is two files, which can't appear at once
+SUFFIXES = (".nrrd", ".mha", ".mhd")  # of which an .mhd is not written: it is two files, which can't appear at once
 
 _HEADER_BYTES = 1 << 16  # of usual files, well below 4 KiB
 _META_LINE = re.compile(rb"[A-Za-z][\w.\-\[\]]*\s*=[^\0]*")
@@ -29,7 +28,7 @@ _ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
 
 
 def read_itk(source: Path) -> Stored:
-    """Raises InputError, and MissingRuntimeError without SimpleITK."""
+    """Read a CT. Raises InputError, and MissingRuntimeError without SimpleITK."""
     sitk = _simpleitk(source)
     check_header(source)
     reader = sitk.ImageFileReader()
@@ -46,8 +45,8 @@ def read_itk(source: Path) -> Stored:
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     values = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0).copy()
-    told = image.GetMetaData("content") if image.HasMetaDataKey("content") else ""
-    return Stored(values, LPS_TO_RAS @ affine, (), SYNTHETIC in told)
+    content = image.GetMetaData("content") if image.HasMetaDataKey("content") else ""
+    return Stored(values, LPS_TO_RAS @ affine, (), SYNTHETIC in content)
 
 
 def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:
@@ -93,7 +92,7 @@ def _simpleitk(path: Path) -> Any:
 
 
 def check_header(source: Path) -> None:
-    """Refuses what no writer of CTs writes: NDims that is no 3, voxels in other files than the one beside it.
+    """Refuse what no writer of CTs writes: NDims that is no 3, voxels in other files than the one beside it.
 
     Raises:
         InputError: such a header, or none.
@@ -110,21 +109,21 @@ def check_header(source: Path) -> None:
 
 
 def _check_meta(source: Path, start: bytes) -> None:
-    told: dict[bytes, bytes] = {}
+    fields: dict[bytes, bytes] = {}
     for line in start.splitlines():
         key, _, value = line.partition(b"=")
-        if not _META_LINE.fullmatch(line) or key.strip() in told:
+        if not _META_LINE.fullmatch(line) or key.strip() in fields:
             found = f"{line[:40].decode('ascii', 'backslashreplace')!r}"
             raise InputError.of(source, "header", found=found, expected="KEY = VALUE, each key once")
-        told[key.strip()] = value.strip()
+        fields[key.strip()] = value.strip()
         if key.strip() == b"ElementDataFile":
             break
     else:
         raise InputError.of(source, "header", found="no ElementDataFile", expected="one, as the header's last line")
-    axes = told.get(b"NDims", b"none").decode("ascii", "backslashreplace")
+    axes = fields.get(b"NDims", b"none").decode("ascii", "backslashreplace")
     if axes != "3":
         raise InputError.of(source, "NDims", found=axes[:20], expected=3)
-    name = told[b"ElementDataFile"].decode("utf-8", "backslashreplace")
+    name = fields[b"ElementDataFile"].decode("utf-8", "backslashreplace")
     if name.upper() == "LOCAL":
         return
     outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in Path(name).parts

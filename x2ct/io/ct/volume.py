@@ -163,13 +163,13 @@ def check_writable(path: str | PathLike[str], kind: str = "auto") -> str:
         return kind
     endings = FORMATS[kind] if kind != "auto" else tuple(suffix for those in FORMATS.values() for suffix in those)
     name = atomic.check_writable(path, endings).name.lower()
-    return next(known for known, those in FORMATS.items() if those and name.endswith(those))
+    return next(kind for kind, endings in FORMATS.items() if endings and name.endswith(endings))
 
 
 def stem_and_ending(name: str) -> tuple[str, str]:
     """A file's name before and from the ending that says its format: "ct.nii.gz" is "ct" and ".nii.gz"."""
-    known = [suffix for those in FORMATS.values() for suffix in those if name.lower().endswith(suffix)]
-    ending = max((len(suffix) for suffix in known), default=0)
+    endings = [suffix for those in FORMATS.values() for suffix in those if name.lower().endswith(suffix)]
+    ending = max((len(suffix) for suffix in endings), default=0)
     return name[: len(name) - ending], name[len(name) - ending :]
 
 

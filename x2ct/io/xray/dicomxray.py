@@ -90,6 +90,8 @@ def read_dicom(source: Path, frame: int | None = None) -> XRay:
 
 
 def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
+    from pydicom.pixels.processing import apply_modality_lut
+
     _check_kind(source, dataset)
     stored = decode(source, dataset, frame)
     if stored.ndim == 3:
@@ -97,7 +99,7 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
     header = Header(dataset, (frame or 1) - 1)
     relationship = str(header.get("PixelIntensityRelationship") or "").strip().upper()
     physical = relationship in ("LIN", "LOG")
-    values = np.array(stored if physical else _after_modality_lut(stored, dataset), np.float32)
+    values = np.array(stored if physical else apply_modality_lut(stored, dataset), np.float32)
     dense_is_high, polarity, notes, doubts = _meaning(header, relationship, _falls(dataset) and not physical)
     white_is_high = str(header.get("PhotometricInterpretation") or "") != "MONOCHROME1"
     if str(header.get("Modality") or "") in UNSURE:
@@ -145,8 +147,8 @@ def _check_kind(source: Path, dataset: Dataset) -> None:
 
 
 def _body_part(header: Mapping[str, Any]) -> str | None:
-    said = str(header.get("BodyPartExamined") or "").strip().upper()
-    return (said or meaning(header.get("AnatomicRegionSequence")))[:16] or None
+    part = str(header.get("BodyPartExamined") or "").strip().upper()
+    return (part or meaning(header.get("AnatomicRegionSequence")))[:16] or None
 
 
 def _kind(dataset: Dataset) -> str:
@@ -156,20 +158,13 @@ def _kind(dataset: Dataset) -> str:
     return "DICOM " + ", ".join(part for part in parts if part)
 
 
-def _after_modality_lut(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
-    from pydicom.pixels.processing import apply_modality_lut
-
-    values: npt.NDArray[Any] = apply_modality_lut(stored, dataset)
-    return values
-
-
 def _highest(dataset: Dataset) -> int:
     signed = int(dataset.get("PixelRepresentation") or 0)
     return int(2 ** (int(dataset.BitsStored) - signed) - 1)
 
 
 def _falls(dataset: Dataset) -> bool:
-    """Whether the modality LUT or rescale makes low of high."""
+    """Return whether the modality LUT or rescale makes low of high."""
     tables = dataset.get("ModalityLUTSequence")
     if tables:
         data = np.asarray(tables[0].LUTData)
@@ -178,7 +173,7 @@ def _falls(dataset: Dataset) -> bool:
 
 
 def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> BoolImage | None:
-    """Where the file says that pixels are no measurement."""
+    """Return where the file says that pixels are no measurement."""
     if "PixelPaddingValue" not in dataset:
         return None
     low = high = _as_stored(dataset.PixelPaddingValue, stored)
@@ -189,7 +184,7 @@ def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> BoolImage | None:
 
 
 def _as_stored(value: Any, stored: npt.NDArray[Any]) -> int:
-    """A padding value, which some files write unsigned beside signed pixels."""
+    """Return a padding value, which some files write unsigned beside signed pixels."""
     number = int(value)
     limits = np.iinfo(stored.dtype)
     return number - (1 << limits.bits) if limits.min < 0 and number > limits.max else number
@@ -248,7 +243,7 @@ _INTENSITY = {
 
 
 def open_dicom(source: Path) -> Dataset:
-    """A DICOM file's dataset, with or without a preamble.
+    """Return a DICOM file's dataset, with or without a preamble.
 
     Raises:
         InputError: no DICOM, damaged, or larger than any radiograph.
@@ -278,7 +273,7 @@ def open_dicom(source: Path) -> Dataset:
 
 
 def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
-    """A deflated dataset is inflated as a whole by whoever reads it, so it is measured first."""
+    """Measure a deflated dataset, which whoever reads it inflates as a whole; raises InputError."""
     from pydicom.filereader import _read_file_meta_info as read_meta
     from pydicom.filereader import read_preamble
 
@@ -295,7 +290,7 @@ def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
 
 
 def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any]:
-    """One frame's stored values, integers (rows, columns) or (rows, columns, channels).
+    """Return one frame's stored values, integers (rows, columns) or (rows, columns, channels).
 
     Args:
         source: the file, as messages name it.
@@ -315,13 +310,13 @@ def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any
 
 
 def _frames(source: Path, dataset: Dataset) -> int:
-    said = dataset.get("NumberOfFrames")
+    count = dataset.get("NumberOfFrames")
     try:
-        frames = int(said or 1)
+        frames = int(count or 1)
     except (TypeError, ValueError):
         frames = 0
     if frames < 1:
-        raise InputError.of(source, "NumberOfFrames", found=said, expected="1 or more")
+        raise InputError.of(source, "NumberOfFrames", found=count, expected="1 or more")
     return frames
 
 

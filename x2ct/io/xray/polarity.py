@@ -117,9 +117,9 @@ def contrast(values: FloatImage, exposed: BoolImage | None = None) -> float:
 
 def _between_shutters(values: FloatImage, exposed: BoolImage | None) -> tuple[slice, slice]:
     """The rows and columns that are no shutter, whichever side is dense."""
-    found = [exposed_field(picture, exposed) for picture in (values, np.float32(values.max()) - values)]
+    fields = [exposed_field(picture, exposed) for picture in (values, np.float32(values.max()) - values)]
     rows, columns = (
-        slice(max(pair[axis].start for pair in found), min(pair[axis].stop for pair in found)) for axis in (0, 1)
+        slice(max(pair[axis].start for pair in fields), min(pair[axis].stop for pair in fields)) for axis in (0, 1)
     )
     enough = rows.stop - rows.start >= _GRID and columns.stop - columns.start >= _GRID
     return (rows, columns) if enough else bounds(exposed, values.shape)

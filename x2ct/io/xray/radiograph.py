@@ -144,15 +144,15 @@ class XRay:
         if watch is not None:
             watch(STORED, self)
         stages = exposure.loading_stages(partial(polarity.settled, invert=options.invert))
-        done = exposure.run(stages, replace(self, turns=(*self.turns, *options.turns)), watch)
-        beam, notes = _combined(self.source, done.beam, options.beam)
-        _check_values(done)
-        spacing = options.spacing_mm or done.spacing_mm
+        xray = exposure.run(stages, replace(self, turns=(*self.turns, *options.turns)), watch)
+        beam, notes = _combined(self.source, xray.beam, options.beam)
+        _check_values(xray)
+        spacing = options.spacing_mm or xray.spacing_mm
         return replace(
-            done,
+            xray,
             spacing_mm=None if spacing is None else checked_spacing(spacing),
             beam=beam,
-            notes=(*done.notes, *_requests(options), *notes),
+            notes=(*xray.notes, *_requests(options), *notes),
         )
 
     def to_detector(
@@ -179,12 +179,12 @@ class XRay:
         if self.calibrated and self.polarity != STATED:
             _check_scale(self.source, self.image, reference_p99)
         stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
-        done = exposure.run(stages, self, watch)
+        xray = exposure.run(stages, self, watch)
         if not exact:
             spacing, notes = self._spacing_on(view)
-            done = replace(done, spacing_mm=spacing, notes=(*done.notes, *notes))
-            done = exposure.run((exposure.detector_stage(view),), done, watch)
-        return done.image, done.notes
+            xray = replace(xray, spacing_mm=spacing, notes=(*xray.notes, *notes))
+            xray = exposure.run((exposure.detector_stage(view),), xray, watch)
+        return xray.image, xray.notes
 
     def field_on(self, view: View, *, exact: bool = False) -> FloatImage:
         """Return the share of each detector pixel that was measured: 0 where `to_detector` has to take air instead.

@@ -6,6 +6,7 @@ import io
 import math
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,14 +51,11 @@ LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are no
 
 def check_size(source: str | Path, rows: int, columns: int) -> None:
     """Raise InputError where a picture is too small to be an X-ray or has more than MAX_PIXELS."""
+    found = f"{columns} x {rows} pixels"
     if rows * columns > MAX_PIXELS:
-        raise InputError.of(
-            source, "size", found=f"{columns} x {rows} pixels", expected=f"at most {MAX_PIXELS // 1_000_000} million"
-        )
+        raise InputError.of(source, "size", found=found, expected=f"at most {MAX_PIXELS // 1_000_000} million")
     if min(rows, columns) < MIN_SIDE:
-        raise InputError.of(
-            source, "size", found=f"{columns} x {rows} pixels", expected=f"{MIN_SIDE} or more along each side"
-        )
+        raise InputError.of(source, "size", found=found, expected=f"{MIN_SIDE} or more along each side")
 
 
 def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
@@ -96,25 +94,12 @@ def check_frame(source: str | Path, field: str, frames: int, frame: int | None) 
     return (frame or 1) - 1
 
 
-def read_png(source: Path, frame: int | None = None) -> XRay:
-    """Read an 8- or 16-bit PNG: display values, not calibrated.
+def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
+    """Read an 8- or 16-bit PNG or a grey JPEG, as `kind` says: display values, not calibrated.
 
     Raises:
         InputError: damaged, animated, colour, bilevel, from a camera, or past MAX_PIXELS.
     """
-    return _read_pillow(source, "PNG", frame)
-
-
-def read_jpeg(source: Path, frame: int | None = None) -> XRay:
-    """Read a grey JPEG: display values of 8 bits, not calibrated.
-
-    Raises:
-        InputError: damaged, colour, from a camera, or past MAX_PIXELS.
-    """
-    return _read_pillow(source, "JPEG", frame)
-
-
-def _read_pillow(source: Path, kind: str, frame: int | None) -> XRay:
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
@@ -155,7 +140,7 @@ def _turn_notes(turn: Turn) -> tuple[str, ...]:
     return (UPRIGHT, "Its Orientation tag asks for a turn, which was made.") if turn else (UPRIGHT,)
 
 
-def read_tiff(source: Path, frame: int | None = None) -> XRay:
+def read_tiff(source: Path, frame: int | None) -> XRay:
     """Read a TIFF's only page, or page `frame`: 8- and 16-bit values are for display, float ones are line integrals.
 
     Raises:
@@ -235,7 +220,7 @@ def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
     return np.moveaxis(values, 0, -1) if values.ndim == 3 and values.shape[-1] > 4 else values
 
 
-def read_npy(source: Path, frame: int | None = None) -> XRay:
+def read_npy(source: Path, frame: int | None) -> XRay:
     """Read a 2-D .npy: floats are line integrals, integers display values.
 
     Raises:
@@ -246,14 +231,13 @@ def read_npy(source: Path, frame: int | None = None) -> XRay:
     except Exception as error:  # NumPy parses the header as Python, and damage there raises many kinds
         raise unreadable(source, error) from error
     if values is None:
-        raise InputError.of(
-            source, "data type", found="Python objects", expected="numbers", hint="these are not loaded"
-        )
+        hint = "these are not loaded"
+        raise InputError.of(source, "data type", found="Python objects", expected="numbers", hint=hint)
     check_frame(source, "arrays", 1, frame)
     return from_array(values, source)
 
 
-def read_nifti(source: Path, frame: int | None = None) -> XRay:
+def read_nifti(source: Path, frame: int | None) -> XRay:
     """Read a NIfTI of one slice: floats are line integrals, integers display values.
 
     Where one axis of the slice runs along the patient, the affine says how the picture lies. Otherwise axes are taken
@@ -371,8 +355,8 @@ def _turn(source: Path, orientation: int, camera: list[str], placed: bool) -> Tu
 
 
 _MAGIC = {
-    b"\x89PNG": read_png,
-    b"\xff\xd8\xff": read_jpeg,
+    b"\x89PNG": partial(read_pillow, kind="PNG"),
+    b"\xff\xd8\xff": partial(read_pillow, kind="JPEG"),
     b"II*\x00": read_tiff,
     b"MM\x00*": read_tiff,
     b"II+\x00": read_tiff,
