@@ -16,20 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__
-from x2ct.commands import (
-    bench,
-    build,
-    ct,
-    evaluate,
-    export,
-    info,
-    prepare,
-    serve,
-    terminal,
-    train,
-    tune,
-    xray,
-)
+from x2ct.commands import bench, build, ct, evaluate, export, info, prepare, serve, terminal, train, tune, xray
 from x2ct.commands.options import (
     AngleOf,
     Backend,
@@ -55,6 +42,7 @@ from x2ct.commands.options import (
     ValuesOf,
     Voxel,
     completer,
+    option,
     parse_option,
     reading,
 )
@@ -107,32 +95,18 @@ def x2ct(
 @app.command()
 def sample(
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", rich_help_panel="Output"
-        ),
+        Path, option("Output", "CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", "--output", "-o")
     ],
     ap: Annotated[
         Path | None,
-        typer.Option(
-            help="Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.",
-            rich_help_panel="Input",
-        ),
+        option("Input", "Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI."),
     ] = None,
     pa: Annotated[
-        Path | None,
-        typer.Option(
-            help="Frontal X-ray, source behind the patient. Use --ap or --pa, not both.", rich_help_panel="Input"
-        ),
+        Path | None, option("Input", "Frontal X-ray, source behind the patient. Use --ap or --pa, not both.")
     ] = None,
-    lateral: Annotated[
-        Path | None, typer.Option(help="Lateral X-ray. One view alone is enough.", rich_help_panel="Input")
-    ] = None,
+    lateral: Annotated[Path | None, option("Input", "Lateral X-ray. One view alone is enough.")] = None,
     geometry: Annotated[
-        Path | None,
-        typer.Option(
-            help="Geometry file (JSON): position of source and detector for each X-ray.", rich_help_panel="Input"
-        ),
+        Path | None, option("Input", "Geometry file (JSON): position of source and detector for each X-ray.")
     ] = None,
     spacing: SpacingOf = None,
     rotate: RotateOf = None,
@@ -146,66 +120,44 @@ def sample(
     model: Model = "chest",
     format: Annotated[  # noqa: A002 - the option's name
         str,
-        typer.Option(
-            help="File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
-            rich_help_panel="Output",
+        option(
+            "Output",
+            "File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
             autocompletion=completer("format"),
         ),
     ] = "auto",
-    preview: Annotated[
-        Path | None, typer.Option(help="Write a picture of the CT to this .png file.", rich_help_panel="Output")
-    ] = None,
+    preview: Annotated[Path | None, option("Output", "Write a picture of the CT to this .png file.")] = None,
     preview_every: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Rewrite --preview after every N network evaluations.", rich_help_panel="Output"
-        ),
+        int | None, option("Output", "Rewrite --preview after every N network evaluations.", min=1, metavar="N")
     ] = None,
     report: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write inputs, settings, timings and checksums to this .json file.", rich_help_panel="Output"
-        ),
+        Path | None, option("Output", "Write inputs, settings, timings and checksums to this .json file.")
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Random seed. The same inputs and seed produce the same file.", rich_help_panel="Sampling"
-        ),
-    ] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of sampling steps. Default: the model's.", rich_help_panel="Sampling"),
-    ] = None,
+    seed: Annotated[int, option("Sampling", "Random seed. The same inputs and seed produce the same file.", min=0)] = 0,
+    steps: Annotated[int | None, option("Sampling", "Number of sampling steps. Default: the model's.", min=1)] = None,
     solver: Solver = None,
     schedule: Schedule = None,
     mean: Annotated[
         bool,
-        typer.Option(
-            "--mean",
-            help="Return the mean estimate (posterior mean, one evaluation) instead of a sample.",
-            rich_help_panel="Sampling",
-        ),
+        option("Sampling", "Return the mean estimate (posterior mean, one evaluation) instead of a sample.", "--mean"),
     ] = False,
     consistency: Annotated[
         str,
-        typer.Option(
-            help="Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
+        option(
+            "Sampling",
+            "Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
             "each one (every), or listed ones (3,5,6).",
-            rich_help_panel="Sampling",
             autocompletion=completer("consistency"),
         ),
     ] = "off",
-    gamma: Annotated[
-        float | None, typer.Option(help="Strength of data consistency.", rich_help_panel="Sampling")
-    ] = None,
+    gamma: Annotated[float | None, option("Sampling", "Strength of data consistency.")] = None,
     samples: Annotated[
         int,
-        typer.Option(
-            min=1,
-            help="Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
+        option(
+            "Sampling",
+            "Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
             "are written beside it.",
-            rich_help_panel="Sampling",
+            min=1,
         ),
     ] = 1,
     shape: Shape = None,
@@ -213,11 +165,11 @@ def sample(
     memory: Memory = None,
     halo: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Runtime",
+            "Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
             min=0,
             metavar="VOXELS",
-            help="Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
-            rich_help_panel="Runtime",
         ),
     ] = None,
     device: Device = "auto",
@@ -225,60 +177,45 @@ def sample(
     precision: Precision = "auto",
     provider: Annotated[
         str,
-        typer.Option(
-            help="ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
-            rich_help_panel="Runtime",
+        option(
+            "Runtime",
+            "ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
         ),
     ] = "",
     provider_option: Annotated[
         list[Any] | None,
-        typer.Option(
-            parser=parse_option,
-            metavar="KEY=VALUE",
-            help="Option passed to the provider. May be repeated.",
-            rich_help_panel="Runtime",
-        ),
+        option("Runtime", "Option passed to the provider. May be repeated.", parser=parse_option, metavar="KEY=VALUE"),
     ] = None,
     engines: Annotated[
         str,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of compiled engines for torch or tensorrt. Default: this user's cache.",
-            rich_help_panel="Runtime",
+        option(
+            "Runtime", "Folder of compiled engines for torch or tensorrt. Default: this user's cache.", metavar="FOLDER"
         ),
     ] = "",
     trust: Annotated[
         bool,
-        typer.Option(
-            "--trust",
-            help="Run compiled engines, which contain code, even if they were made elsewhere.",
-            rich_help_panel="Runtime",
-        ),
+        option("Runtime", "Run compiled engines, which contain code, even if they were made elsewhere.", "--trust"),
     ] = False,
     threads: Threads = 0,
     manifest: Annotated[
         Path | None,
-        typer.Option(
-            help="Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
+        option(
+            "Cohort",
+            "Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
             "-o names a folder.",
-            rich_help_panel="Cohort",
         ),
     ] = None,
-    go_on: Annotated[
-        bool, typer.Option("--continue", help="Skip studies that are already done.", rich_help_panel="Cohort")
-    ] = False,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Number of studies to run at the same time.", rich_help_panel="Cohort")
-    ] = 1,
+    go_on: Annotated[bool, option("Cohort", "Skip studies that are already done.", "--continue")] = False,
+    jobs: Annotated[int, option("Cohort", "Number of studies to run at the same time.", min=1)] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
     ] = False,
     align: Annotated[
         bool,
-        typer.Option(
+        option(
+            "Sampling",
+            "Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
             "--align",
-            help="Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
-            rich_help_panel="Sampling",
         ),
     ] = False,
     strict: Strict = False,

@@ -8,18 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import (
-    CT,
-    Centre,
-    InvertOf,
-    Json,
-    KeepCouch,
-    Quiet,
-    Threads,
-    ValuesOf,
-    parse_view,
-    reading,
-)
+from x2ct.commands.options import CT, Centre, InvertOf, Json, KeepCouch, Quiet, Threads, ValuesOf, parse_view, reading
 
 
 def drr(
@@ -78,8 +67,7 @@ def mesh(
         float, typer.Option(metavar="MM3", help="Drop pieces smaller than this volume in cubic mm.")
     ] = 0.0,
     coordinates: Annotated[
-        str,
-        typer.Option(help="Axes, in mm: lps (DICOM, meshes of 3D Slicer) or ras (NIfTI)."),
+        str, typer.Option(help="Axes, in mm: lps (DICOM, meshes of 3D Slicer) or ras (NIfTI).")
     ] = "lps",
     quiet: Quiet = False,
     json: Json = False,

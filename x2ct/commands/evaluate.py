@@ -34,13 +34,9 @@ def evaluate(
             "--output", "-o", help="Folder for the report: JSON, CSV, Markdown and, with the extra report, a page."
         ),
     ],
-    bundle: Annotated[
-        str | None,
-        typer.Argument(help=MODEL, autocompletion=completer("model")),
-    ] = None,
+    bundle: Annotated[str | None, typer.Argument(help=MODEL, autocompletion=completer("model"))] = None,
     predictions: Annotated[
-        Path | None,
-        typer.Option(help="Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ..."),
+        Path | None, typer.Option(help="Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ...")
     ] = None,
     frame: Annotated[
         str,

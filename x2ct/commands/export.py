@@ -25,8 +25,7 @@ def export(
         ),
     ] = None,
     engines: Annotated[
-        Path | None,
-        typer.Option("--engines", metavar="FOLDER", help="Write compiled engines to this folder too."),
+        Path | None, typer.Option("--engines", metavar="FOLDER", help="Write compiled engines to this folder too.")
     ] = None,
     precision: Annotated[
         str | None,

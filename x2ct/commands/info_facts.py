@@ -8,12 +8,7 @@ from typing import Any
 from x2ct.io import report
 from x2ct.runtimes.discovery import BACKENDS, PRECISIONS, find_runtime
 
-_DEVICES = {
-    "openvino": ("cpu",),
-    "onnxruntime": ("cpu", "cuda"),
-    "tensorrt": ("cuda",),
-    "torch": ("cpu", "cuda"),
-}
+_DEVICES = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",), "torch": ("cpu", "cuda")}
 """What each backend could drive, were all that it needs here."""
 
 _TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")

@@ -14,18 +14,19 @@ if TYPE_CHECKING:
 MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
 """Help of the argument or option that names a model."""
 
+
+def option(panel: str | None, text: str, *names: str, **settings: Any) -> Any:
+    """Return an option of this help text, which the help lists under `panel`; `settings` are those of typer.Option."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat warnings as errors: exit with code 2 and write nothing.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Sample X-rays that do not look like those of training, with a warning.")
 ]
-Threads = Annotated[
-    int,
-    typer.Option(
-        "--threads", min=0, help="Number of CPU threads. 0: chosen by the runtime.", rich_help_panel="Runtime"
-    ),
-]
+Threads = Annotated[int, option("Runtime", "Number of CPU threads. 0: chosen by the runtime.", "--threads", min=0)]
 
 
 def _words(option: str) -> Sequence[str]:
@@ -100,17 +101,17 @@ def parse_bytes(text: str) -> int:
 
 def shape_option(text: str, panel: str | None = None) -> Any:
     """Return an option that is a number of voxels along x, y and z."""
-    return typer.Option(parser=parse_shape, metavar="X,Y,Z", help=text, rich_help_panel=panel)
+    return option(panel, text, parser=parse_shape, metavar="X,Y,Z")
 
 
 def voxel_option(text: str, panel: str | None = None) -> Any:
     """Return an option that is a voxel size."""
-    return typer.Option(parser=parse_voxel, metavar="MM", help=text, rich_help_panel=panel)
+    return option(panel, text, parser=parse_voxel, metavar="MM")
 
 
 def bytes_option(text: str, panel: str | None = None) -> Any:
     """Return an option that is a size in bytes."""
-    return typer.Option(parser=parse_bytes, metavar="SIZE", help=text, rich_help_panel=panel)
+    return option(panel, text, parser=parse_bytes, metavar="SIZE")
 
 
 def own_bundle(bundle: str, output: Path | None) -> Path:
@@ -129,49 +130,35 @@ def own_bundle(bundle: str, output: Path | None) -> Path:
     return output or folder
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help=MODEL,
-        rich_help_panel="Sampling",
-        autocompletion=completer("model"),
-    ),
-]
+Model = Annotated[str, option("Sampling", MODEL, "--model", "-m", autocompletion=completer("model"))]
 Solver = Annotated[
     str | None,
-    typer.Option(
-        help="Solver, a name listed by `x2ct info`. Default: the model's.",
-        rich_help_panel="Sampling",
-        autocompletion=completer("solver"),
+    option(
+        "Sampling", "Solver, a name listed by `x2ct info`. Default: the model's.", autocompletion=completer("solver")
     ),
 ]
 Schedule = Annotated[
     str | None,
-    typer.Option(
-        help="Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.",
-        rich_help_panel="Sampling",
+    option(
+        "Sampling",
+        "Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.",
         autocompletion=completer("schedule"),
     ),
 ]
-Device = Annotated[
-    str,
-    typer.Option(help="Device: auto, cpu or cuda[:N].", rich_help_panel="Runtime", autocompletion=completer("device")),
-]
+Device = Annotated[str, option("Runtime", "Device: auto, cpu or cuda[:N].", autocompletion=completer("device"))]
 Backend = Annotated[
     str,
-    typer.Option(
-        help="Runtime: auto (openvino on the CPU), openvino, onnxruntime, tensorrt or torch.",
-        rich_help_panel="Runtime",
+    option(
+        "Runtime",
+        "Runtime: auto (openvino on the CPU), openvino, onnxruntime, tensorrt or torch.",
         autocompletion=completer("backend"),
     ),
 ]
 Precision = Annotated[
     str,
-    typer.Option(
-        help="Precision of the denoiser: auto, f32, tf32, bf16, f16 or int8. An unsupported one is an error.",
-        rich_help_panel="Runtime",
+    option(
+        "Runtime",
+        "Precision of the denoiser: auto, f32, tf32, bf16, f16 or int8. An unsupported one is an error.",
         autocompletion=completer("precision"),
     ),
 ]
@@ -187,8 +174,7 @@ KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Keep couch, cloth
 Shape = Annotated[Any, shape_option("Number of voxels of the CT. Default: the model's.", "Sampling")]
 Voxel = Annotated[Any, voxel_option("Voxel size in mm, one number or X,Y,Z. Default: the model's.", "Sampling")]
 Memory = Annotated[
-    Any,
-    bytes_option("Memory budget, for example 2GB. A volume that does not fit is computed in tiles.", "Runtime"),
+    Any, bytes_option("Memory budget, for example 2GB. A volume that does not fit is computed in tiles.", "Runtime")
 ]
 
 CT = Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")]
@@ -207,7 +193,7 @@ def _reading(option: str, metavar: str, text: str) -> Any:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
 
-    return typer.Option(parser=parsed, metavar=f"[VIEW=]{metavar}", help=text, rich_help_panel="Input")
+    return option("Input", text, parser=parsed, metavar=f"[VIEW=]{metavar}")
 
 
 SpacingOf = Annotated[list[Any] | None, _reading("spacing", "MM", "Pixel pitch in mm, one number or ROW,COLUMN.")]

@@ -21,19 +21,15 @@ from x2ct.commands.options import (
     SpacingOf,
     Strict,
     ValuesOf,
+    option,
     reading,
 )
 
 
 def xray(
     file: Annotated[Path, typer.Argument(help="X-ray to read: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.")],
-    view: Annotated[
-        str | None, typer.Option(help="View: ap, pa or lateral. Default: the file's, else ap.", rich_help_panel="Input")
-    ] = None,
-    geometry: Annotated[
-        Path | None,
-        typer.Option(help="Geometry file (JSON): position of source and detector.", rich_help_panel="Input"),
-    ] = None,
+    view: Annotated[str | None, option("Input", "View: ap, pa or lateral. Default: the file's, else ap.")] = None,
+    geometry: Annotated[Path | None, option("Input", "Geometry file (JSON): position of source and detector.")] = None,
     spacing: SpacingOf = None,
     rotate: RotateOf = None,
     flip: FlipOf = None,
@@ -51,17 +47,9 @@ def xray(
             help="Model whose detector and scale are used: a bundle folder, or a model that comes with x2ct.",
         ),
     ] = "chest",
-    stages: Annotated[
-        Path | None, typer.Option(help="Draw each processing stage to this .png file.", rich_help_panel="Output")
-    ] = None,
+    stages: Annotated[Path | None, option("Output", "Draw each processing stage to this .png file.")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Write the line integrals, float32, to this .npy or .tif file.",
-            rich_help_panel="Output",
-        ),
+        Path | None, option("Output", "Write the line integrals, float32, to this .npy or .tif file.", "--output", "-o")
     ] = None,
     strict: Strict = False,
     quiet: Quiet = False,
