@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from x2ct.io.xray.readoptions import ReadOptions, Said
+    from x2ct.io.xray.readoptions import ReadOptions, ViewValue
 
 MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
 """Help of the argument or option that names a model."""
@@ -184,12 +184,12 @@ OtherBundle = Annotated[
 FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the results to this .json file.")]
 
 
-def _reading(option: str, metavar: str, text: str) -> Any:
-    def parsed(said: str) -> Said:
-        from x2ct.io.xray.readoptions import parse_said
+def _reading(name: str, metavar: str, text: str) -> Any:
+    def parsed(value: str) -> ViewValue:
+        from x2ct.io.xray.readoptions import parse_value
 
         try:
-            return parse_said(option, said)
+            return parse_value(name, value)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
 
@@ -228,12 +228,13 @@ ValuesOf = Annotated[
 ]
 
 
-def reading(views: Sequence[str], **said: Sequence[Said] | None) -> dict[str, ReadOptions]:
+def reading(views: Sequence[str], **values: Sequence[ViewValue] | None) -> dict[str, ReadOptions]:
     """Return how to read each view's X-ray, by the values of the options above.
 
     Raises:
-        InputError: something is said of an X-ray that isn't there, or can't be.
+        InputError: a value for an X-ray that isn't there, or one that can't be.
     """
-    from x2ct.io.xray.readoptions import ReadOptions
+    from x2ct.io.xray.readoptions import ReadOptions, by_view
 
-    return ReadOptions.by_view(views, {key: pairs or () for key, pairs in said.items()})
+    options = by_view(views, {key: pairs or () for key, pairs in values.items()})
+    return {view: ReadOptions(**fields) for view, fields in options.items()}

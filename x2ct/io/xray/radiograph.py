@@ -119,7 +119,7 @@ class XRay:
         options = options or ReadOptions()
         stored = _valued(read(Path(path), options.frame), options.values)
         _check_values(stored)
-        options = options if spacing is None else replace(options, spacing_mm=spacing)
+        options = options if spacing is None else replace(options, spacing=spacing)
         if not stored.calibrated:
             _check_detail(stored, options.spacing_mm or stored.spacing_mm)
         return stored._loaded(options, watch)
@@ -137,7 +137,7 @@ class XRay:
         from x2ct.io.xray.readers import from_array
 
         stored = replace(from_array(np.asarray(array), source), view=view, polarity=STATED)
-        return stored._loaded(ReadOptions(spacing_mm=spacing))
+        return stored._loaded(ReadOptions(spacing))
 
     def _loaded(self, options: ReadOptions, watch: Watch | None = None) -> XRay:
         """Return this X-ray, which is as stored, after what file and user decide."""
