@@ -39,6 +39,12 @@ def prepare(
     preview: Annotated[
         bool, typer.Option("--preview", help="Write a contact sheet of each patient, ID.png, and overviews.")
     ] = False,
+    shapes: Annotated[
+        bool,
+        typer.Option(
+            "--shapes", help="Register the training patients to one another, so that training can mix their shapes."
+        ),
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -57,6 +63,7 @@ def prepare(
             validation=validation,
             patients=patients,
             preview=preview,
+            shapes=shapes,
             progress=display.step,
         )
     for source, reason in result.failures:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from torch import Tensor
 from x2ct.errors import InputError
 from x2ct.files.atomic import write_beside
 from x2ct.model import X2CTModel
-from x2ct.model.ema import PowerEMA
+from x2ct.model.ema import MAX_WIDTH, PowerEMA, posthoc_shares
 from x2ct.training.config import TrainConfig
 from x2ct.training.optimizer import Optimizer
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 BEST_FILE = "best.safetensors"
+AVERAGES_FOLDER = "averages"
 
 
 @dataclass
@@ -75,6 +77,21 @@ def save_best(state: State, folder: Path) -> None:
     _write(folder / BEST_FILE, {f"{prefix}{name}": value for name, value in average.state().items()}, state)
 
 
+def keep_averages(state: State, folder: Path) -> None:
+    """Write all averages as f16 under `AVERAGES_FOLDER`: what `load_run` makes averages of other widths of.
+
+    Raises:
+        X2CTError: see `save`.
+    """
+    (folder / AVERAGES_FOLDER).mkdir(exist_ok=True)
+    tensors = {
+        f"ema{average.relative_width:g}.{name}": value.half()
+        for average in state.averages
+        for name, value in average.state().items()
+    }
+    _write(folder / AVERAGES_FOLDER / f"{state.step:08d}.safetensors", tensors, state)
+
+
 def _write(path: Path, tensors: dict[str, Tensor], state: State) -> None:
     metadata = {
         "step": str(state.step),
@@ -109,6 +126,9 @@ def restore(state: State, folder: Path) -> None:
     state.seconds = float(metadata["seconds"])
     state.progress = state.config.progress(state.step, state.seconds)
     state.best_loss = float(metadata.get("best_loss", "inf"))
+    for path in _kept_averages(folder):
+        if int(path.stem) > state.step:  # of steps that are about to be taken again
+            path.unlink()
 
 
 def load_run(
@@ -118,7 +138,8 @@ def load_run(
 
     Args:
         folder: the run's folder.
-        ema: relative width of the average; the configuration's first by default.
+        ema: relative width of the average; the configuration's first by default. A width that the run did not average
+            is made of the averages that it kept (`OptimConfig.keep`).
         raw: the last weights themselves instead of an average.
         best: the first average when its validation loss was lowest, instead of the last one.
 
@@ -127,12 +148,39 @@ def load_run(
     """
     folder = Path(folder)
     config = TrainConfig.load(folder)
-    tensors, _ = _read(folder / (BEST_FILE if best else CHECKPOINT_FILE))
+    tensors, metadata = _read(folder / (BEST_FILE if best else CHECKPOINT_FILE))
     width = config.optim.ema[0] if ema is None else ema
     prefix = "model." if raw else f"ema{width:g}."
+    if not raw and not best and width not in config.optim.ema:
+        tensors = _posthoc_average(folder, config.optim.ema, int(metadata["step"]), width)
     model = X2CTModel(config.model)
     _copy(tensors, prefix, dict(model.named_parameters()), folder)
     return config, model.eval()
+
+
+def _kept_averages(folder: Path) -> list[Path]:
+    return sorted((folder / AVERAGES_FOLDER).glob("*.safetensors"))
+
+
+def _posthoc_average(folder: Path, widths: Sequence[float], step: int, width: float) -> dict[str, Tensor]:
+    paths = _kept_averages(folder)
+    if not paths or not 0 < width < MAX_WIDTH:
+        expected = ", ".join(f"{w:g}" for w in widths)
+        if paths:
+            expected += f", or a width above 0 and below {MAX_WIDTH:g}"
+        hint = "" if paths else "other widths need optim.keep in the run's configuration"
+        raise InputError.of(folder, "ema", found=width, expected=expected, hint=hint)
+    shares = posthoc_shares([(int(path.stem), w) for path in paths for w in widths], step, width)
+    total: dict[str, Tensor] = {}
+    for number, path in enumerate(paths):
+        tensors, _ = _read(path)
+        for place, w in enumerate(widths):
+            share, prefix = float(shares[number * len(widths) + place]), f"ema{w:g}."
+            for name, value in tensors.items():
+                if name.startswith(prefix):
+                    key = f"ema{width:g}.{name.removeprefix(prefix)}"
+                    total[key] = total.get(key, torch.zeros(())) + share * value.float()
+    return total
 
 
 def averaged_weights(folder: Path, width: float) -> dict[str, Tensor]:

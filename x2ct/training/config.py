@@ -99,6 +99,8 @@ class OptimConfig:
         clip: largest gradient norm.
         accumulate: studies per optimiser step.
         ema: relative widths of the power-function averages; the first is the one that is exported.
+        keep: how often the averages are kept over the run, so that averages of other widths can be made of them
+            afterwards (`x2ct export --ema WIDTH`); 0 for never. Each time takes four bytes a weight with two widths.
         bone_weight: extra weight of bone voxels in the loss.
         bone_hu: what counts as bone in the loss.
         denoiser_only: leave encoder and lift as they are and train the denoiser alone, which makes a step cheaper; for
@@ -117,6 +119,7 @@ class OptimConfig:
     clip: float = 1.0
     accumulate: int = 1
     ema: tuple[float, ...] = (0.05, 0.1)
+    keep: int = 0
     bone_weight: float = 2.0
     bone_hu: float = 150.0
     denoiser_only: bool = False

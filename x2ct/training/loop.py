@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import Study, interpolated, plain_study
+from x2ct.data.shapes import Shapes
 from x2ct.data.shards import Patient, ShardSet
 from x2ct.geometry.grid import Grid
 from x2ct.model import X2CTModel
@@ -137,6 +138,7 @@ def train(
         refresh=config.refresh,
         seed=config.seed,
         workers=config.workers if target.type == "cpu" else 0,
+        shapes=Shapes.load(shard_set.path) if config.augment.shape else None,
         device=target,
     )
     take_step = RecordedStep(state, coords) if recorded and target.type == "cuda" else None
@@ -147,7 +149,9 @@ def train(
         while state.progress < 1 and not caught:
             loss = train_step(state, pool, shard_set.grid, coords, meter, take_step)
             state.seconds = before + time.monotonic() - started
-            state.progress = config.progress(state.step, state.seconds)
+            previous, state.progress = state.progress, config.progress(state.step, state.seconds)
+            if int(state.progress * config.optim.keep) > int(previous * config.optim.keep):
+                checkpoint.keep_averages(state, run_dir)
             monitor.step(state, loss)
             if progress is not None:
                 progress(state.step, max(state.step, round(state.step / max(state.progress, 1e-9))), loss)

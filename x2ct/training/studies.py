@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import AugmentConfig, Study, augmented_study, body_of
+from x2ct.data.shapes import Shapes
 from x2ct.data.shards import Patient
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
@@ -37,6 +38,7 @@ class StudyPool:
         seed: of all studies and draws.
         workers: threads that make studies ahead; 0 makes each in the calling thread when it is first drawn, which is
             right for a GPU.
+        shapes: of the training patients, for `config.shape`.
         device: where studies are made and stay; on any but a CPU the bodies are kept there too, as int16.
     """
 
@@ -52,13 +54,14 @@ class StudyPool:
         refresh: int,
         seed: int,
         workers: int = 1,
+        shapes: Shapes | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self._patients = patients
         self._grid, self._geometry, self._config, self._display_p99 = grid, geometry, config, display_p99
         self._size, self._refresh, self._seed, self._workers = size, refresh, seed, workers
         self._studies: dict[int, Future[Study]] = {}
-        self._device = torch.device(device)
+        self._shapes, self._device = shapes, torch.device(device)
         self._bodies: dict[str, Tensor] = {}
         self._threads = (
             ThreadPoolExecutor(workers, thread_name_prefix="x2ct-studies", initializer=_yield_to_training)
@@ -97,7 +100,9 @@ class StudyPool:
         order = np.random.default_rng([self._seed, 2, turn]).permutation(len(self._patients))
         patient = self._patients[int(order[place])]
         body = self._body(patient)
-        return augmented_study(patient, self._grid, self._geometry, self._config, rng, self._display_p99, body)
+        return augmented_study(
+            patient, self._grid, self._geometry, self._config, rng, self._display_p99, body, self._shapes
+        )
 
     def _body(self, patient: Patient) -> Tensor:
         if self._device.type == "cpu":  # the file's pages are kept by the system
