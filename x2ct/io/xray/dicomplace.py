@@ -40,6 +40,26 @@ _MOST_VERTICES = 10_000
 Pair = tuple[float, float]
 
 
+class Header:
+    """A frame's elements by keyword: the dataset's own, else those of the frame's or the shared functional groups."""
+
+    def __init__(self, dataset: Dataset, index: int) -> None:
+        groups = [*(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]]
+        frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+        if index < len(frames):
+            groups.insert(0, frames[index])
+        self._sets = [dataset]
+        for group in groups:
+            self._sets += [item for element in group if element.VR == "SQ" for item in element.value[:1]]
+
+    def __contains__(self, key: str) -> bool:
+        return any(key in dataset for dataset in self._sets)
+
+    def get(self, key: str) -> Any:
+        """Return an element's value, or None."""
+        return next((dataset[key].value for dataset in self._sets if key in dataset), None)
+
+
 @dataclass(frozen=True)
 class Place:
     """What the header says of where the picture belongs.
@@ -60,8 +80,8 @@ class Place:
     notes: tuple[str, ...]
 
 
-def place(header: Mapping[str, Any], shape: tuple[int, int]) -> Place:
-    """Read a header (see `dicomxray.Header`) of a picture of (rows, columns)."""
+def place(header: Header, shape: tuple[int, int]) -> Place:
+    """Read the header of a picture of (rows, columns)."""
     notes: list[str] = []
     view, angle, tilt = _looking(header, notes)
     beam = replace(_distances(header, notes), angle_deg=angle, tilt_deg=tilt)
@@ -72,7 +92,7 @@ def place(header: Mapping[str, Any], shape: tuple[int, int]) -> Place:
 # ---------------------------------------------------------------------------------------------- view and angles
 
 
-def _looking(header: Mapping[str, Any], notes: list[str]) -> tuple[str | None, float | None, float]:
+def _looking(header: Header, notes: list[str]) -> tuple[str | None, float | None, float]:
     """The view's name, and the source's angle and tilt where they aren't the view's own."""
     coded = _MEANINGS.get(meaning(header.get("ViewCodeSequence")), "")
     position = str(header.get("ViewPosition") or "").strip().upper() or coded
@@ -103,7 +123,7 @@ def _nearest_view(angle_deg: float) -> str:
 # ---------------------------------------------------------------------------------------------- distances and spacing
 
 
-def _distances(header: Mapping[str, Any], notes: list[str]) -> Beam:
+def _distances(header: Header, notes: list[str]) -> Beam:
     """SDD and SOD, each where it is there and possible."""
     sdd = _within(header, "DistanceSourceToDetector", DISTANCE_MM, "mm", notes)
     sod = _within(header, "DistanceSourceToPatient", DISTANCE_MM, "mm", notes)
@@ -117,9 +137,7 @@ def _distances(header: Mapping[str, Any], notes: list[str]) -> Beam:
         return UNKNOWN
 
 
-def _within(
-    header: Mapping[str, Any], name: str, limits: tuple[float, float], unit: str, notes: list[str]
-) -> float | None:
+def _within(header: Header, name: str, limits: tuple[float, float], unit: str, notes: list[str]) -> float | None:
     value = number(header.get(name))
     if value is None or limits[0] <= value <= limits[1]:
         return value
@@ -128,9 +146,7 @@ def _within(
     return None
 
 
-def _spacing(
-    header: Mapping[str, Any], shape: tuple[int, int], beam: Beam, notes: list[str]
-) -> tuple[Pair | None, Beam]:
+def _spacing(header: Header, shape: tuple[int, int], beam: Beam, notes: list[str]) -> tuple[Pair | None, Beam]:
     """The spacing that goes with the beam: on the detector where it knows its distances, else in the patient."""
     spacings = {name: _usable(header, name, shape, notes) for name in _SPACINGS}
     corrected = _corrected(header, spacings)
@@ -161,7 +177,7 @@ def _spacing(
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 
-def _corrected(header: Mapping[str, Any], spacings: Mapping[str, Pair | None]) -> Pair | None:
+def _corrected(header: Header, spacings: Mapping[str, Pair | None]) -> Pair | None:
     """PixelSpacing, where it is a size in the patient and not that of the detector's pixels."""
     spacing, imager = spacings["PixelSpacing"], spacings["ImagerPixelSpacing"]
     if spacing is None:
@@ -171,7 +187,7 @@ def _corrected(header: Mapping[str, Any], spacings: Mapping[str, Pair | None]) -
     return spacing if calibrated or differs else None
 
 
-def _usable(header: Mapping[str, Any], name: str, shape: tuple[int, int], notes: list[str]) -> Pair | None:
+def _usable(header: Header, name: str, shape: tuple[int, int], notes: list[str]) -> Pair | None:
     if name not in header:
         return None
     values = header.get(name)
@@ -187,7 +203,7 @@ def _usable(header: Mapping[str, Any], name: str, shape: tuple[int, int], notes:
     return None
 
 
-def _of_cassette(header: Mapping[str, Any], shape: tuple[int, int], notes: list[str]) -> Pair | None:
+def _of_cassette(header: Header, shape: tuple[int, int], notes: list[str]) -> Pair | None:
     """The spacing by the size of the cassette that a CR reader has read, where it has the picture's aspect."""
     size = str(header.get("CassetteSize") or "").strip().upper()
     match = re.fullmatch(r"(\d{1,3})(CM|IN)X(\d{1,3})(CM|IN)", size)
@@ -214,7 +230,7 @@ _ROW_TOWARDS = {"L": 1, "R": -1, "P": 1, "A": -1}
 _COLUMN_TOWARDS = {"F": 1, "H": -1}
 
 
-def _turns(header: Mapping[str, Any], notes: list[str]) -> tuple[Turn, ...]:
+def _turns(header: Header, notes: list[str]) -> tuple[Turn, ...]:
     """What brings the head to row 0 and the patient's right, or front, to column 0, by PatientOrientation."""
     codes = [str(code)[:1].upper() for code in (header.get("PatientOrientation") or [])]
     lying = len(codes) == 2 and codes[0] in _COLUMN_TOWARDS and codes[1] in _ROW_TOWARDS

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.io.dicom_frames import frame_values
-from x2ct.io.xray.dicomplace import exposed, meaning, place
+from x2ct.io.xray.dicomplace import Header, exposed, meaning, place
 from x2ct.io.xray.exposure import BoolImage
 from x2ct.io.xray.polarity import ASSUMED, DISPUTED, TAGGED, UNTOLD
 from x2ct.io.xray.radiograph import XRay
@@ -39,31 +38,6 @@ MAX_INFLATED_BYTES = 256 << 20  # what a deflated file may become: MAX_PIXELS of
 BITS_STORED = (8, 16)
 
 _IMPLICIT, _EXPLICIT, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
-
-
-class Header(Mapping[str, Any]):
-    """A frame's elements by keyword: the dataset's own, else those of the frame's or the shared functional groups."""
-
-    def __init__(self, dataset: Dataset, index: int) -> None:
-        groups = [*(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]]
-        frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
-        if index < len(frames):
-            groups.insert(0, frames[index])
-        self._sets = [dataset]
-        for group in groups:
-            self._sets += [item for element in group if element.VR == "SQ" for item in element.value[:1]]
-
-    def __getitem__(self, key: str) -> Any:
-        for dataset in self._sets:
-            if key in dataset:
-                return dataset[key].value
-        raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({element.keyword for dataset in self._sets for element in dataset})
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
 
 def read_dicom(source: Path, frame: int | None = None) -> XRay:
@@ -146,7 +120,7 @@ def _check_kind(source: Path, dataset: Dataset) -> None:
         raise InputError.of(source, "PhotometricInterpretation", found=photometric, expected="MONOCHROME1 or 2")
 
 
-def _body_part(header: Mapping[str, Any]) -> str | None:
+def _body_part(header: Header) -> str | None:
     part = str(header.get("BodyPartExamined") or "").strip().upper()
     return (part or meaning(header.get("AnatomicRegionSequence")))[:16] or None
 
@@ -190,7 +164,7 @@ def _as_stored(value: Any, stored: npt.NDArray[Any]) -> int:
     return number - (1 << limits.bits) if limits.min < 0 and number > limits.max else number
 
 
-def _meaning(header: Mapping[str, Any], relationship: str, falls: bool) -> tuple[bool, str, list[str], list[str]]:
+def _meaning(header: Header, relationship: str, falls: bool) -> tuple[bool, str, list[str], list[str]]:
     """Return whether high values are dense, how far that is known, what was assumed for it, and what is doubtful.
 
     DICOM PS3.3 C.8.11.3.1.2 (DX) and C.8.7.1 (XA): PixelIntensityRelationshipSign 1 means that lower stored values are
