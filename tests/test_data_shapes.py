@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import phantom
 from tests.tiny_run import GRID, write_shards
-from x2ct.data import phantom
 from x2ct.data.augment import AugmentConfig, augmented_study, draw_plan
 from x2ct.data.prepare import prepare
 from x2ct.data.shapes import FILE, NODES, REGISTERED, Shapes, registered, write_shapes

@@ -1,4 +1,4 @@
-"""What only a GPU can show: `pytest -m gpu`, by benchmarks/gpu/verify.sh. X2CT_BUILD names the build's folder."""
+"""What only a GPU can show: `pytest -m gpu`, by benchmarks/gpu/run.sh. X2CT_BUILD names the build's folder."""
 
 from __future__ import annotations
 

@@ -206,7 +206,30 @@ def sample(
         ),
     ] = None,
     go_on: Annotated[bool, option("Cohort", "Skip studies that are already done.", "--continue")] = False,
-    jobs: Annotated[int, option("Cohort", "Number of studies to run at the same time.", min=1)] = 1,
+    jobs: Annotated[
+        int | None,
+        option(
+            "Cohort",
+            "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
+            min=1,
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        option(
+            "Cohort",
+            "Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
+            autocompletion=completer("engine"),
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str,
+        option(
+            "Cohort",
+            "Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
+            metavar="HOST:PORT",
+        ),
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
     ] = False,
@@ -277,15 +300,16 @@ def sample(
     if manifest is not None:
         if dry_run:
             raise typer.BadParameter("--dry-run is for one study: leave out --manifest.")
-        _sample_manifest(manifest, job, go_on, jobs, quiet, json)
+        _sample_manifest(manifest, job, quiet, json, resume=go_on, jobs=jobs, engine=engine, ray_address=ray_address)
         return
     if dry_run:
         with terminal.progress("evaluations", quiet) as display:
             facts = rehearse_files(job, stage=display.stage)
         terminal.result(facts, reports.intention(facts), json, quiet)
         return
-    if go_on or jobs != 1:
-        raise typer.BadParameter("--continue and --jobs are for many studies: name them with --manifest.")
+    if go_on or jobs not in (None, 1) or engine != "local" or ray_address:
+        options = "--continue, --jobs, --engine and --ray-address"
+        raise typer.BadParameter(f"{options} are for many studies: name them with --manifest.")
     with terminal.progress("evaluations", quiet) as display:
         result = sample_files(job, stage=display.stage, progress=display.step)
     terminal.result(result, reports.summary(result), json, quiet)
@@ -293,8 +317,8 @@ def sample(
     terminal.remarks(result, quiet or json, see)
 
 
-def _sample_manifest(manifest: Path, base: SampleJob, resume: bool, jobs: int, quiet: bool, json: bool) -> None:
-    """Sample a manifest's studies; exits with 1 if any failed."""
+def _sample_manifest(manifest: Path, base: SampleJob, quiet: bool, json: bool, **options: Any) -> None:
+    """Sample a manifest's studies with `options` of `sample_cohort`; exits with 1 if any failed."""
     from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
 
     if base.inputs or base.geometry or base.preview or base.report:
@@ -303,7 +327,10 @@ def _sample_manifest(manifest: Path, base: SampleJob, resume: bool, jobs: int, q
         )
     with terminal.progress("studies", quiet) as display:
         display.stage("sampling")
-        result = sample_cohort(manifest, base, resume=resume, jobs=jobs, progress=display.step)
+        result = sample_cohort(manifest, base, progress=display.step, **options)
+    for outcome in result.outcomes:
+        if outcome.retries:
+            terminal.note("note", f"{outcome.id} was begun {outcome.retries + 1} times: its worker was lost", quiet)
     for outcome in result.failed:
         terminal.note("warning", f"{outcome.id} failed with code {outcome.code}: {outcome.error}", quiet)
     states = [outcome.state for outcome in result.outcomes]

@@ -32,6 +32,7 @@ Threads = Annotated[int, option("Runtime", "Number of CPU threads. 0: chosen by 
 def _words(option: str) -> Sequence[str]:
     from x2ct import _core, bundle
     from x2ct.io.ct import volume
+    from x2ct.jobs.cohort import ENGINES
     from x2ct.runtimes import discovery
 
     words: dict[str, Callable[[], Sequence[str]]] = {
@@ -42,6 +43,7 @@ def _words(option: str) -> Sequence[str]:
         "backend": lambda: discovery.BACKENDS,
         "precision": lambda: discovery.PRECISIONS,
         "format": lambda: ["auto", *volume.FORMATS],
+        "engine": lambda: ENGINES,
         "consistency": lambda: ["off", "last", "every"],
         "centre": lambda: ["lungs", "body", "file"],
     }
@@ -94,9 +96,9 @@ def parse_voxel(text: str) -> tuple[float, float, float]:
 
 def parse_bytes(text: str) -> int:
     """Return a size in bytes."""
-    from x2ct.runtimes import memory
+    from x2ct.runtimes import discovery
 
-    return memory.parse_bytes(text)
+    return discovery.parse_bytes(text)
 
 
 def shape_option(text: str, panel: str | None = None) -> Any:

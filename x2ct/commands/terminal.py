@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from x2ct.errors import MemoryLimitError, MissingRuntimeError, X2CTError
+from x2ct.errors import MemoryLimitError, MissingRuntimeError, ReportedElsewhere, X2CTError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -92,7 +92,8 @@ def _explain(error: BaseException, debug: bool) -> int:
         _line("cancelled")
         return 130
     if isinstance(error, X2CTError):
-        _line(f"error: {error}")
+        if not isinstance(error, ReportedElsewhere):
+            _line(f"error: {error}")
         return error.exit_code
     if isinstance(error, MemoryError):
         _line(f"error: out of memory{f' ({error})' if str(error) else ''}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,24 +48,33 @@ def train(
     """Train a model on shards.
 
     Ctrl-C and SIGTERM finish the step and write a checkpoint from which --resume goes on.
+
+    On N GPUs: torchrun --nproc-per-node N -m x2ct train ...
     """
     changes: dict[str, Any] = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     if resume and (changes or config or init):
         raise typer.BadParameter(
             "a resumed run keeps its own configuration: leave out --config, --init, --name and --seed."
         )
-    with terminal.training_packages(), terminal.progress("steps", quiet) as display, terminal.log_lines("x2ct", quiet):
+    with terminal.training_packages(), ExitStack() as stack:
         from x2ct.training import TrainConfig
         from x2ct.training import train as run
+        from x2ct.training.ranks import joined
 
+        ranks = stack.enter_context(joined(device))
+        quiet = quiet or not ranks.first
+        display = stack.enter_context(terminal.progress("steps", quiet))
+        stack.enter_context(terminal.log_lines("x2ct", quiet))
         start = None
         if init is not None:
             from x2ct.export import starting_point
 
             display.stage("reading the weights to start from")
-            start = starting_point(init)
+            start = ranks.each(lambda: starting_point(init))
         # Weights mean what they do under the configuration that they were trained with: unless told, it is kept.
-        settings = TrainConfig.load(config) if config else start.config if start else TrainConfig()
+        settings = start.config if start else TrainConfig()
+        if config is not None:
+            settings = ranks.each(lambda: TrainConfig.load(config))
         if start is not None:
             # Its sampling settings were tuned for its noise levels.
             alike = settings.diffusion == start.config.diffusion
@@ -78,11 +88,13 @@ def train(
             steps=steps,
             minutes=minutes,
             init=start.weights if start else None,
-            device=device,
+            device=ranks.device,
             threads=threads,
+            ranks=ranks,
             progress=display.step,
         )
     state = "finished" if result.finished else f"saved; go on with: x2ct train {shards} -o {output} --resume"
-    terminal.result(vars(result), f"{output}: {result.steps} steps in {result.seconds:.0f} s, {state}", json, quiet)
+    text = f"{output}: {result.steps} steps in {result.seconds:.0f} s, {state}"
+    terminal.result(vars(result), text, json and ranks.first, quiet)
     if result.signal is not None:
         raise typer.Exit(terminal.EXIT_CODES_OF_SIGNALS[result.signal])

@@ -24,7 +24,7 @@ from x2ct.data.projection import attenuation, ray_sums
 from x2ct.data.shapes import Shapes, at_mm
 from x2ct.data.shards import AIR_HU, Patient, resample
 from x2ct.geometry import Geometry, View
-from x2ct.geometry.grid import Grid, centred_affine
+from x2ct.geometry.grid import Grid, centred_affine, rotation
 
 FloatArray = npt.NDArray[np.float32]
 AffineArray = npt.NDArray[np.float64]
@@ -268,7 +268,7 @@ def _draw_positions(
     if rng.random() < config.flip:
         scales[0] = -scales[0]
     pose = np.eye(4)
-    pose[:3, :3] = _rotation(angles) @ np.diag(1 / scales)
+    pose[:3, :3] = rotation(angles) @ np.diag(1 / scales)
     pose[:3, 3] = rng.uniform(-1, 1, 3) * config.shift_mm
     # body mm -> body voxel -> grid_sample's [-1, 1] between the outer faces
     body_shape = np.asarray(patient.shape)
@@ -318,18 +318,6 @@ def _draw_lesions(shape: npt.NDArray[np.int64], config: AugmentConfig, rng: np.r
         centre = rng.uniform(0.15, 0.85, 3) * shape
         lesions.append(Lesion(tuple(centre.tolist()), tuple(radii.tolist()), value))
     return tuple(lesions)
-
-
-def _rotation(angles: npt.NDArray[np.float64]) -> AffineArray:
-    """Rotation about x, then y, then z, in radians."""
-    result = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = [k for k in range(3) if k != axis]
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        result = turn @ result
-    return result
 
 
 def _draw_view(

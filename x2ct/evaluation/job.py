@@ -77,8 +77,8 @@ def check(job: EvaluateJob) -> None:
         hint = "two runs, two tables"
         raise InputError.of("evaluate", "what to judge", found="a bundle and --predictions", expected="one", hint=hint)
     if job.bundle is None:
-        for option, asked in (("--conditions", bool(job.conditions)), ("--probe", job.probe)):
-            if asked:
+        for option, chosen in (("--conditions", bool(job.conditions)), ("--probe", job.probe)):
+            if chosen:
                 hint = "predictions made elsewhere saw other X-rays already"
                 raise InputError.of(option, "options", found="no bundle", expected="a bundle to run again", hint=hint)
     elif job.shape or job.voxel_mm:

@@ -159,8 +159,8 @@ async def _sorted(data: FormData, folder: Path, form: type[BaseModel], files: tu
         written[name] = folder / name
         await _write(value, written[name])
     options = _checked(form, texts)
-    said = _reading(str(options.pop("reading")))
-    return Posted(written, options, said)
+    reading = _reading(str(options.pop("reading")))
+    return Posted(written, options, reading)
 
 
 async def _write(upload: UploadFile, path: Path) -> None:
@@ -171,9 +171,9 @@ async def _write(upload: UploadFile, path: Path) -> None:
 
 def _checked(form: type[BaseModel], texts: Mapping[str, str]) -> dict[str, Any]:
     # An empty field is one that a page leaves open.
-    said = {name: text for name, text in texts.items() if text != ""}
+    filled = {name: text for name, text in texts.items() if text != ""}
     try:
-        checked = form.model_validate(said)
+        checked = form.model_validate(filled)
     except ValidationError as error:
         raise _problem(error, form.model_fields) from None
     return {name: getattr(checked, name) for name in form.model_fields}
@@ -182,19 +182,19 @@ def _checked(form: type[BaseModel], texts: Mapping[str, str]) -> dict[str, Any]:
 def _reading(text: str) -> dict[str, ReadOptions]:
     """What the field `reading` says of each view."""
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except ValueError as error:
         raise Problem.of(422, "reading", "JSON", found=error, expected="an object with an object by view") from None
-    if not isinstance(found, dict) or not all(isinstance(said, dict) for said in found.values()):
-        raise Problem.of(422, "reading", "JSON", found=repr(found)[:80], expected="an object with an object by view")
+    if not isinstance(data, dict) or not all(isinstance(settings, dict) for settings in data.values()):
+        raise Problem.of(422, "reading", "JSON", found=repr(data)[:80], expected="an object with an object by view")
     options = {}
-    for view, said in found.items():
+    for view, settings in data.items():
         if view not in VIEWS:
             raise Problem(InputError.unknown("reading", "view", found=view, known=VIEWS))
-        if unknown := next((name for name in said if name not in _READING), None):
+        if unknown := next((name for name in settings if name not in _READING), None):
             raise Problem(InputError.unknown(f"reading {view} {unknown}", "name", found=unknown, known=_READING))
         try:
-            options[view] = _OPTIONS.validate_python(said)
+            options[view] = _OPTIONS.validate_python(settings)
         except ValidationError as error:
             raise _problem(error, _READING, f"reading {view} ") from None
         except InputError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -56,6 +57,11 @@ def save(state: State, folder: Path) -> None:
     Raises:
         X2CTError: the write failed, such as on a full disk; the checkpoint that was there is still there, whole.
     """
+    _write(folder / CHECKPOINT_FILE, *content_of(state))
+
+
+def content_of(state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return all that a checkpoint has: tensors on the CPU by name, and the metadata."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in state.model.named_parameters():
         tensors[f"model.{name}"] = parameter.detach()
@@ -63,7 +69,15 @@ def save(state: State, folder: Path) -> None:
     for average in state.averages:
         for name, value in average.state().items():
             tensors[f"ema{average.relative_width:g}.{name}"] = value
-    _write(folder / CHECKPOINT_FILE, tensors, state)
+    return {name: value.contiguous().cpu() for name, value in tensors.items()}, _metadata(state)
+
+
+def weights_checksum(state: State) -> str:
+    """Return a checksum of the weights, the same only where all of them are equal to the bit."""
+    digest = hashlib.sha256()
+    for value in state.model.parameters():
+        digest.update(value.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_best(state: State, folder: Path) -> None:
@@ -74,7 +88,8 @@ def save_best(state: State, folder: Path) -> None:
     """
     average = state.averages[0]
     prefix = f"ema{average.relative_width:g}."
-    _write(folder / BEST_FILE, {f"{prefix}{name}": value for name, value in average.state().items()}, state)
+    tensors = {f"{prefix}{name}": value.contiguous().cpu() for name, value in average.state().items()}
+    _write(folder / BEST_FILE, tensors, _metadata(state))
 
 
 def keep_averages(state: State, folder: Path) -> None:
@@ -85,25 +100,26 @@ def keep_averages(state: State, folder: Path) -> None:
     """
     (folder / AVERAGES_FOLDER).mkdir(exist_ok=True)
     tensors = {
-        f"ema{average.relative_width:g}.{name}": value.half()
+        f"ema{average.relative_width:g}.{name}": value.half().contiguous().cpu()
         for average in state.averages
         for name, value in average.state().items()
     }
-    _write(folder / AVERAGES_FOLDER / f"{state.step:08d}.safetensors", tensors, state)
+    _write(folder / AVERAGES_FOLDER / f"{state.step:08d}.safetensors", tensors, _metadata(state))
 
 
-def _write(path: Path, tensors: dict[str, Tensor], state: State) -> None:
-    metadata = {
+def _metadata(state: State) -> dict[str, str]:
+    return {
         "step": str(state.step),
         "seconds": repr(state.seconds),
         "best_loss": repr(state.best_loss),
         "config": json.dumps(state.config.to_json()),
     }
-    content = {name: value.contiguous().cpu() for name, value in tensors.items()}
 
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     def write(part: Path) -> None:
         try:
-            save_file(content, part, metadata)
+            save_file(tensors, part, metadata)
         except SafetensorError as error:  # what the system says of a write is in its text alone
             raise OSError(str(error).rpartition("I/O error: ")[2]) from error
 
@@ -116,7 +132,18 @@ def restore(state: State, folder: Path) -> None:
     Raises:
         InputError: the checkpoint is missing, damaged, or of another network.
     """
-    tensors, metadata = _read(folder / CHECKPOINT_FILE)
+    take(state, *_read(folder / CHECKPOINT_FILE), folder)
+    for path in _kept_averages(folder):
+        if int(path.stem) > state.step:  # of steps that are about to be taken again
+            path.unlink()
+
+
+def take(state: State, tensors: dict[str, Tensor], metadata: dict[str, str], folder: Path) -> None:
+    """Load what `content_of` returned; `folder` is named in errors.
+
+    Raises:
+        InputError: it is of another network.
+    """
     _copy(tensors, "model.", dict(state.model.named_parameters()), folder)
     for average in state.averages:
         _copy(tensors, f"ema{average.relative_width:g}.", average.state(), folder)
@@ -126,9 +153,6 @@ def restore(state: State, folder: Path) -> None:
     state.seconds = float(metadata["seconds"])
     state.progress = state.config.progress(state.step, state.seconds)
     state.best_loss = float(metadata.get("best_loss", "inf"))
-    for path in _kept_averages(folder):
-        if int(path.stem) > state.step:  # of steps that are about to be taken again
-            path.unlink()
 
 
 def load_run(
