@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -354,7 +355,7 @@ def _turn(source: Path, orientation: int, camera: list[str], placed: bool) -> Tu
     return Turn.exif(orientation)
 
 
-_MAGIC = {
+_MAGIC: dict[bytes, Callable[[Path, int | None], XRay]] = {
     b"\x89PNG": partial(read_pillow, kind="PNG"),
     b"\xff\xd8\xff": partial(read_pillow, kind="JPEG"),
     b"II*\x00": read_tiff,
