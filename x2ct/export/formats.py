@@ -17,8 +17,8 @@ from x2ct.files.text import Json
 from x2ct.runtimes.cache.cache import Cache, Engine, Recipe, copy_to
 from x2ct.runtimes.cache.plans import BACKEND as TENSORRT
 from x2ct.runtimes.cache.plans import PRECISIONS, Machine
-from x2ct.runtimes.cache.torchartefacts import BACKEND as TORCH
-from x2ct.runtimes.cache.torchartefacts import SUFFIXES
+from x2ct.runtimes.cache.torchengines import BACKEND as TORCH
+from x2ct.runtimes.cache.torchengines import SUFFIXES
 from x2ct.runtimes.discovery import choose
 
 FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT)
@@ -42,7 +42,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Scripted:
-    """What torch's artefacts are to be like; see `torchfiles.build`."""
+    """What torch's engines are to be like; see `torchfiles.build`."""
 
     device: str
     precision: str
