@@ -318,8 +318,7 @@ def test_an_artefact_that_computes_something_else_is_not_written(
         formats.export(str(tiny.path), None, ("torchscript",), folder=tmp_path / "copies")
     assert not list((tmp_path / "copies").iterdir())
     assert all(
-        Cache().find(torchengines.recipe(tiny, network, "torchscript")) is None
-        for _, network in tiny.networks.items()
+        Cache().find(torchengines.recipe(tiny, network, "torchscript")) is None for _, network in tiny.networks.items()
     )
 
 
