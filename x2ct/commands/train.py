@@ -57,9 +57,13 @@ def train(
             "a resumed run keeps its own configuration: leave out --config, --init, --name and --seed."
         )
     with terminal.training_packages(), ExitStack() as stack:
-        from x2ct.training import TrainConfig
-        from x2ct.training import train as run
-        from x2ct.training.ranks import joined
+        try:
+            from x2ct.training import TrainConfig
+            from x2ct.training import train as run
+            from x2ct.training.ranks import joined
+        except ModuleNotFoundError:  # what is wrong with the call is told before what is missing
+            _check_paths(shards, config, init)
+            raise
 
         ranks = stack.enter_context(joined(device))
         quiet = quiet or not ranks.first
@@ -98,3 +102,15 @@ def train(
     terminal.result(vars(result), text, json and ranks.first, quiet)
     if result.signal is not None:
         raise typer.Exit(terminal.EXIT_CODES_OF_SIGNALS[result.signal])
+
+
+def _check_paths(shards: Path, config: Path | None, init: str | None) -> None:
+    """Raise InputError for a folder or a file that is not there."""
+    from x2ct.bundle import bundled
+    from x2ct.data.shards import ShardSet
+    from x2ct.errors import InputError
+
+    ShardSet.open(shards)
+    for option, path in (("--config", config), ("--init", None if init in bundled() else init)):
+        if path is not None and not Path(path).exists():
+            raise InputError.of(option, "path", found=f"nothing at {path}", expected="a file or a folder")

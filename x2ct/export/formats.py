@@ -10,7 +10,7 @@ from pathlib import Path
 
 from x2ct.bundle import MANIFEST, SUFFIX, Bundle, bundled, check_target
 from x2ct.errors import InputError
-from x2ct.export import plans, proof, torchfiles
+from x2ct.export import plans, proof
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.files.text import Json
@@ -173,6 +173,8 @@ def _target(source: str, output: Path | None, kinds: Sequence[str], options: Run
     if output is None:
         raise InputError.of("--output", "option", found="none", expected=f"the bundle to write: NAME{SUFFIX}")
     check_target(output)
+    if not Path(source).is_dir():  # before what is missing is told
+        raise InputError.of(source, "source", found="nothing there", expected="the folder of a run, or a bundle")
     return output
 
 
@@ -185,6 +187,8 @@ def _make(
     say: Progress,
 ) -> Iterator[tuple[Recipe, Engine]]:
     """Yield each engine in a cache of the export's own: copied from the user's if it is there, else built."""
+    from x2ct.export import torchfiles
+
     for kind in kinds:
         for one, build in (
             plans.builds(bundle, planned, Cache(), say=say)[1]
