@@ -216,7 +216,7 @@ SCHEMA = {
     "type": "object",
     "required": [
         *("schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version"),
-        *("optional_packages_version", "task", "description", "authors", "copyright", "network_data_format"),
+        *("task", "description", "authors", "copyright", "network_data_format"),
     ],
     "properties": {"network_data_format": {"required": ["inputs", "outputs"]}},
 }

@@ -145,7 +145,6 @@ def _metadata(bundle: Bundle) -> dict[str, Json]:
         "pytorch_version": version("torch").partition("+")[0],
         "numpy_version": version("numpy"),
         "required_packages_version": {"x2ct": __version__},
-        "optional_packages_version": {},
         "task": "Synthesis of a CT volume from one or two X-rays",
         "description": "A patch-conditioned 3D diffusion model, sampled by x2ct. The provenance is in models/"
         f"{BUNDLE}/model.json.",
