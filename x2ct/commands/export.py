@@ -15,9 +15,7 @@ def export(
     source: Annotated[str, typer.Argument(help="Run folder of `x2ct train`, or a bundle.", metavar="RUN|BUNDLE")],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="Bundle to write from a run, NAME.x2ct; or folder to write for triton or monai."
-        ),
+        typer.Option("--output", "-o", help="Bundle to write from a run, NAME.x2ct, or folder for triton or monai."),
     ] = None,
     formats: Annotated[
         list[str] | None,
