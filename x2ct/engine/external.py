@@ -55,6 +55,7 @@ def sample(
 
     def denoise(x: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
         inputs = {"x": x[None, None], "sigma": np.array([sigma], np.float32), **condition}
-        return evaluate("denoiser", inputs)["denoised"][0, 0]
+        denoised: npt.NDArray[np.float32] = evaluate("denoiser", inputs)["denoised"][0, 0]
+        return denoised
 
     return bundle.intensity.to_hu(_core.run(denoise, plan.table, bundle.grid.shape, seed=seed))

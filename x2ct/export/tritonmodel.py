@@ -55,15 +55,15 @@ class TritonPythonModel:
         names = [view.name for view in self._bundle.geometry.views]
         tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in (*names, "seed", "steps")}
         given = {name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}
-        xrays = {name: XRay(given[name], calibrated=True) for name in names if name in given}
-        options = {name: int(given[name][0]) for name in ("seed", "steps") if name in given}
+        xrays = {name: XRay(given[name], calibrated=True, source=name) for name in names if name in given}
+        seed, steps = (int(given[name][0]) if name in given else None for name in ("seed", "steps"))
 
         def evaluate(network: str, inputs: Arrays) -> Arrays:
             if request.is_cancelled():
                 raise _CancelledError
             return self._evaluate(network, inputs)
 
-        return sample(self._bundle, evaluate, xrays, **options)
+        return sample(self._bundle, evaluate, xrays, seed=seed or 0, steps=steps)
 
     def _evaluate(self, network: str, inputs: Arrays) -> Arrays:
         outputs = self._outputs[network]
