@@ -14,14 +14,15 @@ from x2ct.commands.options import Json, Quiet
 def export(
     source: Annotated[str, typer.Argument(help="Run folder of `x2ct train`, or a bundle.", metavar="RUN|BUNDLE")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Bundle to write from a run: NAME.x2ct.")
+        Path | None,
+        typer.Option("--output", "-o", help="Bundle to write from a run, NAME.x2ct, or folder for triton or monai."),
     ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
             "--format",
-            help="onnx (the bundle), or torchscript, aoti, tensorrt (compiled engines, written to the cache). "
-            "May be repeated.",
+            help="onnx (the bundle), torchscript, aoti or tensorrt (compiled engines, written to the cache); may be "
+            "repeated. Or triton, monai: a folder for that framework, written to --output.",
         ),
     ] = None,
     engines: Annotated[
@@ -76,6 +77,8 @@ def export(
     if json:
         terminal.show_json(result.to_json())
         return
+    if result.folder is not None:
+        terminal.show(f"{result.folder}: written", quiet)
     terminal.show(f"{result.bundle.path}: {result.bundle.size_bytes / 1e6:.1f} MB", quiet)
     if result.parity is not None:
         worst = max(result.parity.rows, key=lambda row: row.error / row.tolerance)
