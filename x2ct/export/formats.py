@@ -10,7 +10,7 @@ from pathlib import Path
 
 from x2ct.bundle import MANIFEST, SUFFIX, Bundle, bundled, check_target
 from x2ct.errors import InputError
-from x2ct.export import plans, proof, torchfiles, triton
+from x2ct.export import plans, proof, triton
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.files.atomic import check_new_folder, write_beside
@@ -18,8 +18,8 @@ from x2ct.files.text import Json
 from x2ct.runtimes.cache.cache import Cache, Engine, Recipe, copy_to
 from x2ct.runtimes.cache.plans import BACKEND as TENSORRT
 from x2ct.runtimes.cache.plans import PRECISIONS, Machine
-from x2ct.runtimes.cache.torchartefacts import BACKEND as TORCH
-from x2ct.runtimes.cache.torchartefacts import SUFFIXES
+from x2ct.runtimes.cache.torchengines import BACKEND as TORCH
+from x2ct.runtimes.cache.torchengines import SUFFIXES
 from x2ct.runtimes.discovery import choose
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {"triton": (), "monai": ("torchscript",)}
@@ -46,7 +46,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Scripted:
-    """What torch's artefacts are to be like; see `torchfiles.build`."""
+    """What torch's engines are to be like; see `torchfiles.build`."""
 
     device: str
     precision: str
@@ -208,6 +208,8 @@ def _target(
     if output is None:
         raise InputError.of("--output", "option", found="none", expected=f"the bundle to write: NAME{SUFFIX}")
     check_target(output)
+    if not Path(source).is_dir():  # before what is missing is told
+        raise InputError.of(source, "source", found="nothing there", expected="the folder of a run, or a bundle")
     return output
 
 
@@ -220,6 +222,8 @@ def _make(
     say: Progress,
 ) -> Iterator[tuple[Recipe, Engine]]:
     """Yield each engine in a cache of the export's own: copied from the user's if it is there, else built."""
+    from x2ct.export import torchfiles
+
     for kind in kinds:
         for one, build in (
             plans.builds(bundle, planned, Cache(), say=say)[1]
