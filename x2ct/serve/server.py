@@ -175,7 +175,7 @@ def deployment(service: Service) -> Any:
         sampler.compile()  # a replica that can't is a deployment that fails, and not one that is never ready
         return create_app(sampler, service.template, service.limits, token=service.token, hosts=service.hosts)
 
-    ingress = serve.deployment(serve.ingress(build)())
+    ingress: Any = serve.deployment(serve.ingress(build)())
     quiet = {"enable_access_log": False}  # a job's address is in it
     return ingress.options(name="x2ct", max_ongoing_requests=_CONNECTIONS, logging_config=quiet).bind()
 
