@@ -7,7 +7,7 @@
 #   make lint         ruff, mypy --strict, words, Markdown, import contracts, clang-format, clang-tidy
 #   make format       apply ruff and clang-format
 #   make wheel        dist/x2ct-*.whl
-#   make test-wheel   build the wheel, install it in a fresh environment outside the checkout, use it
+#   make test-wheel   build the wheel, install it where no compiler is and outside the checkout, use it; X2CT_WHEEL=FILE: that one
 #   make test-browser  the pages that x2ct writes, looked at in headless Chromium (which apt installs where it can)
 #   make test-notebook  run docs/quickstart.ipynb from top to bottom on the demo pair
 #   make sanitize     the C++ tests under AddressSanitizer with UBSan, then under ThreadSanitizer

@@ -59,7 +59,7 @@ def parts(results: Path = RESULTS) -> dict[str, str]:
     }
 
 
-def filled(text: str, made: dict[str, str], page: str) -> str:
+def filled(text: str, parts: dict[str, str], page: str) -> str:
     """A page's text with each part between its marks.
 
     Raises:
@@ -67,9 +67,9 @@ def filled(text: str, made: dict[str, str], page: str) -> str:
     """
 
     def put(match: re.Match[str]) -> str:
-        if match[1] not in made:
-            raise ValueError(f"{page}: found the part {match[1]}, expected one of {', '.join(made)}")
-        return f"<!-- begin: {match[1]} -->\n\n{made[match[1]].strip()}\n\n<!-- end: {match[1]} -->"
+        if match[1] not in parts:
+            raise ValueError(f"{page}: found the part {match[1]}, expected one of {', '.join(parts)}")
+        return f"<!-- begin: {match[1]} -->\n\n{parts[match[1]].strip()}\n\n<!-- end: {match[1]} -->"
 
     result, count = re.subn(r"<!-- begin: (\w+) -->.*?<!-- end: \1 -->", put, text, flags=re.DOTALL)
     if count != len(re.findall(r"<!-- begin: \w+ -->", text)):
@@ -149,12 +149,12 @@ def _worse(cases: Sequence[Case]) -> str:
         "bones a quarter there": lambda f: float(f["bone_pieces"]["quarter"]),
     }
     worse = [
-        f"{SHORT[case['id']]}: {name}, {theirs:.3f} ({baseline}) against {ours:.3f}"
+        f"{SHORT[case['id']]}: {name}, {other:.3f} ({baseline}) against {ours:.3f}"
         for case in cases
         for baseline in BASELINES
         if baseline in case["methods"]
         for name, of in figures.items()
-        if (theirs := of(case["methods"][baseline])) > (ours := of(case["methods"][ESTIMATES[0]]))
+        if (other := of(case["methods"][baseline])) > (ours := of(case["methods"][ESTIMATES[0]]))
     ]
     where = "; ".join(worse) or f"nowhere, in none of {', '.join(figures)}"
     return f"Where the mean estimate is worse than a baseline: {where}."

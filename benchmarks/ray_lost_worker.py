@@ -1,6 +1,6 @@
 """kill -9 for workers of a Ray cluster while they sample: what is lost, what is done twice, whether bits change.
 
-    python benchmarks/ray_lost_worker.py -o benchmarks/results/ray-lost-worker [--rows 24] [--workers 2]
+    python benchmarks/ray_lost_worker.py -o benchmarks/results/ray-lost-worker [--rows 16] [--workers 2]
 
 One cohort of the tests' tiny model and a seed of its own for each row is sampled on this machine alone, then once for
 each `--kill` on a Ray cluster of this machine, or that of a head that this process has started. A kill takes a worker
@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
@@ -31,7 +32,7 @@ from x2ct.jobs.cohort.ray_engine import connected
 from x2ct.jobs.sample import SampleJob
 
 COLUMNS = ("rows", "workers", "killed after rows", "rows begun again", "lost", "twice", "bit-equal")
-KILLS = ["2", "12", "22", "4,10,16"]
+KILLS = ["2", "6", "12", "2,6,10"]
 
 
 class Trial:
@@ -40,14 +41,16 @@ class Trial:
     def __init__(self, folder: Path, rows: int, workers: int, kills: list[int]) -> None:
         self.rows, self.workers, self.kills, self._folder = rows, workers, kills, folder
         self._finished: dict[Path, tuple[int, int]] = {}
+        self._killers: list[threading.Thread] = []
 
     def progress(self, done: int, total: int, name: str) -> None:
-        """Note the file of a row as it is now, and kill a worker if it is time."""
+        """Note the file of a row as it is now, and kill a worker if it is time: soon, while the others go on."""
         path = self._folder / f"{name}.nii.gz"
         if path.exists():
             self._finished[path] = _state(path)
         if done in self.kills:
-            kill_titled("ray::Worker.sample")
+            self._killers.append(threading.Thread(target=kill_titled, args=("ray::Worker.sample",)))
+            self._killers[-1].start()
 
     def result(self, retries: int, alone: dict[str, bytes]) -> tuple[object, ...]:
         """A row of the table, by COLUMNS."""
@@ -75,7 +78,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix")
-    parser.add_argument("--rows", type=int, default=24)
+    parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kill", action="append", metavar="N[,N...]", help=f"after N finished rows; default {KILLS}")
     parser.add_argument("--steps", type=int, default=60, help="of each row, so that it takes a while")

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,14 +63,17 @@ def run(folder: Path, *options: str) -> Result:
     return CliRunner().invoke(app, ["sample", "--manifest", str(folder / "cases.csv"), *settings, *options])
 
 
-def killing(done: int, total: int, name: str) -> None:
-    """As progress: after the second study, the worker of another one is killed in the middle of it."""
-    if done == 2:
-        kill_titled("ray::Worker.sample")
-
-
 def lost_in_the_middle(folder: Path) -> Cohort:
-    return sample_cohort(folder / "cases.csv", base(folder), jobs=2, engine="ray", progress=killing)
+    """The studies, two at a time; after the second one, the worker of another is killed in the middle of it."""
+    killer = threading.Thread(target=kill_titled, args=("ray::Worker.sample",))
+
+    def progress(done: int, total: int, name: str) -> None:
+        if done == 2:
+            killer.start()
+
+    cohort = sample_cohort(folder / "cases.csv", base(folder), jobs=2, engine="ray", progress=progress)
+    killer.join()
+    return cohort
 
 
 # ------------------------------------------------------------------------------------------------ on a cluster
@@ -150,7 +154,7 @@ def test_a_cluster_of_its_own_listens_here_alone_and_ends_with_the_command(folde
     command = [sys.executable, "cli.py", "sample", "--manifest", str(folder / "cases.csv"), "--engine", "ray", "-q"]
     settings = ["-o", str(folder / "out"), "-m", str(folder / "tiny.x2ct"), "--threads", "1", "--jobs", "1"]
     process = psutil.Popen([*command, *settings], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (folder / "out" / "s1.json").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     others = process.children(recursive=True)
@@ -186,16 +190,16 @@ def test_options_of_ray_need_ray(folder: Path) -> None:
     assert "--manifest" in alone.stderr
 
 
-def opened(folder: Path, model: str = "") -> tuple[Worker, SampleJob, str]:
+def worker_of(folder: Path, expected: str = "") -> tuple[Worker, SampleJob, str]:
     """A worker in this process, its first study's job, and the model's checksum."""
-    checksum = tiny_bundle.Bundle.load(folder / "tiny.x2ct").checksum
+    bundle = tiny_bundle.Bundle.load(folder / "tiny.x2ct")
     (folder / "out").mkdir()
-    worker = Worker(base(folder, steps=2), model or checksum)
-    return worker, job_of(base(folder, steps=2), read_manifest(folder / "cases.csv")[0]), checksum
+    worker = Worker(base(folder, steps=2), expected or ray_engine._version(bundle))
+    return worker, job_of(base(folder, steps=2), read_manifest(folder / "cases.csv")[0]), bundle.checksum
 
 
 def test_a_study_whose_worker_was_lost_after_its_report_is_not_sampled_again(folder: Path) -> None:
-    worker, job, checksum = opened(folder)
+    worker, job, checksum = worker_of(folder)
     (folder / "out" / SUMMARY_FILE).touch()
     worker.open()
     mark = fingerprint(checksum, job)
@@ -208,12 +212,12 @@ def test_a_study_whose_worker_was_lost_after_its_report_is_not_sampled_again(fol
     assert job.output.stat().st_size > 4
 
 
-def test_a_worker_refuses_a_folder_that_is_not_shared_and_another_model(folder: Path) -> None:
-    worker, _, _ = opened(folder, "0" * 64)
+def test_a_worker_refuses_a_folder_that_is_not_shared_and_another_version(folder: Path) -> None:
+    worker, _, _ = worker_of(folder, "x2ct 0 and model 0")
     with pytest.raises(InputError, match="all machines must share its path"):
         worker.open()
     (folder / "out" / SUMMARY_FILE).touch()
-    with pytest.raises(InputError, match="expected 000000000000 as where the run began"):
+    with pytest.raises(InputError, match="expected x2ct 0 and model 0, as where the run began"):
         worker.open()
 
 

@@ -64,6 +64,7 @@ def test_inference_requires_no_training_package() -> None:
         "tensorrt",
         "report",
         "serve",
+        "ray",
         "dev",
         "docs",
     }
@@ -138,13 +139,13 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 @pytest.mark.wheel
 def test_wheel_needs_nothing_from_outside_but_the_c_library_and_its_openvino(wheel: Path, tmp_path: Path) -> None:
-    tag = re.fullmatch(r".*-(manylinux_2_\d+_x86_64)(\.manylinux\w+)*\.whl", wheel.name)
-    assert tag, wheel.name
     shown = json.loads(run_outside(sys.executable, "-m", "auditwheel", "show", "--json", wheel, cwd=tmp_path).stdout)
-    assert shown["sym_tag"] == tag[1]
+    tag = shown["sym_tag"]  # the oldest that its symbols allow; the name may have that of the build's image beside it
+    assert re.fullmatch(r"manylinux_2_\d+_x86_64", tag)
+    assert tag in wheel.stem.split("-")[-1].split(".")
     # By itself auditwheel calls the wheel linux_x86_64, for this one library, whose exact release the wheel requires.
     [release] = re.findall(r"==20(\d+)\.(\d+)\.(\d+)", requirement(PROJECT["project"]["dependencies"], "openvino"))
-    assert shown["policy_upgrades"][tag[1]] == {"libs_to_eliminate": ["libopenvino.so." + "".join(release)]}
+    assert shown["policy_upgrades"][tag] == {"libs_to_eliminate": ["libopenvino.so." + "".join(release)]}
 
 
 @pytest.mark.wheel

@@ -78,7 +78,7 @@ def environment(rank: int, count: int, port: int) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Iterator[Path]:
-    """Where two ranks have run `PROGRAM`; meanwhile this process has one thread, and rounds as they do."""
+    """Where two ranks have run `PROGRAM`; until the tests end, this process has one thread, and rounds, as they do."""
     folder = tmp_path_factory.mktemp("ranks")
     CONFIGURATION.save(folder)
     with socket.socket() as free:

@@ -1,4 +1,4 @@
-"""Findings planted into a CT: nodules in the lungs, and gaps in ribs or long bones; and where they can go.
+"""Synthetic lesions inserted into a CT: nodules in the lungs, and gaps in ribs or long bones; and where they can go.
 
 Sites are chosen from the truth alone, without chance, so that the same CT always gets the same findings.
 """

@@ -1,4 +1,4 @@
-"""The hallucination probe: what happens to a synthesis when something is planted into the CT before it is projected.
+"""The hallucination probe: what happens to a synthesis when a lesion is inserted into the CT before it is projected.
 
 One finding at a time: nodules of 10, 20 and 30 mm in the lungs, and 10 mm gaps in ribs or long bones. The synthesis
 with it is compared with the synthesis without it, of the same seed, in the finding's own voxels. It is shown if the HU
@@ -52,7 +52,7 @@ class _Site:
 def probe(
     case: Case, model: Model, *, seeds: int = 1, threads: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, Any]]:
-    """Plant each finding, synthesise, and look.
+    """Insert each lesion, synthesise, and look.
 
     Returns:
         One entry a finding and method ("mean estimate"; "samples", one a seed): "kind", "share" (the change shown over

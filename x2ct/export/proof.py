@@ -19,11 +19,12 @@ import numpy as np
 from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.engine.isolated_run import Trial, attempt
+from x2ct.engine.sampler import SampleOptions
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.export.parity import Array, patches, projections, relative_error, smooth_volume, volume_difference, xrays
 from x2ct.files.text import Json
-from x2ct.runtimes.cache import plans, torchartefacts
-from x2ct.runtimes.cache.torchartefacts import SUFFIXES
+from x2ct.runtimes.cache import plans, torchengines
+from x2ct.runtimes.cache.torchengines import SUFFIXES
 from x2ct.runtimes.discovery import backend_status, find_runtime
 
 if TYPE_CHECKING:
@@ -119,24 +120,24 @@ class Reference:
 
 
 def trials(
-    artefacts: Sequence[str], *, plan: tuple[str, str] = ("f32", "cuda"), torch: tuple[str, str] = ("f32", "cpu")
+    engines: Sequence[str], *, plan: tuple[str, str] = ("f32", "cuda"), torch: tuple[str, str] = ("f32", "cpu")
 ) -> list[tuple[str, Trial]]:
     """Each file with each runtime that is here for it; bfloat16 where the processor has it.
 
     Args:
-        artefacts: "onnx", the kinds of torch's, "tensorrt".
+        engines: "onnx", the kinds of torch's, "tensorrt".
         plan: precision of TensorRT's plan of the denoiser, and its device.
         torch: precision of torch's artefact of the denoiser, and the device of them all.
     """
     pairs = []
     here = {one["name"]: one for one in _backends()}
-    if "onnx" in artefacts:
+    if "onnx" in engines:
         for backend in ("openvino", "onnxruntime"):
             if backend in here:
                 precisions = [name for name in here[backend]["precisions"]["cpu"] if name in ("f32", "bf16")]
                 pairs += [("onnx", Trial(backend, precision)) for precision in sorted(precisions, reverse=True)]
-    pairs += [(kind, Trial("torch", torch[0], kind, torch[1])) for kind in artefacts if kind in SUFFIXES]
-    if plans.BACKEND in artefacts:
+    pairs += [(kind, Trial("torch", torch[0], kind, torch[1])) for kind in engines if kind in SUFFIXES]
+    if plans.BACKEND in engines:
         pairs.append((plans.BACKEND, Trial(plans.BACKEND, plan[0], device=plan[1])))
     return pairs
 
@@ -156,7 +157,7 @@ def prove(
         reference: from `reference_of`.
         tried: from `trials`.
         folder: for what the processes hand each other.
-        cache: where the artefacts are.
+        cache: where the engines are.
         say: told what is being tried.
 
     Raises:
@@ -226,7 +227,7 @@ def reference_of(bundle: Bundle) -> Reference:
         def step(x: Array, sigma: float) -> Array:
             return np.asarray(_denoise(modules["denoiser"], x[None, None], np.float32(sigma), conditions)[0, 0])
 
-        usual = _core.sampling_plan(bundle.diffusion, _core.SampleOptions())
+        usual = _core.sampling_plan(bundle.diffusion, SampleOptions())
         volume = _core.run(step, usual.table, bundle.grid.shape, seed=0)
     return Reference(inputs, denoised, volume)
 
@@ -271,8 +272,8 @@ def _row(
 
 def _size(bundle: Bundle, trial: Trial, cache: Path) -> int:
     device, precision = trial.device, trial.precision
-    if trial.backend == torchartefacts.BACKEND:
-        _, files = torchartefacts.find(bundle, trial.provider, cache=cache, device=device, precision=precision)
+    if trial.backend == torchengines.BACKEND:
+        _, files = torchengines.find(bundle, trial.provider, cache=cache, device=device, precision=precision)
     elif trial.backend == plans.BACKEND:
         _, files = plans.find(bundle, precision, bundle.grid.shape, plans.Machine.here(device), cache=cache)
     else:

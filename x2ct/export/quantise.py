@@ -26,7 +26,7 @@ from x2ct.bundle import Bundle
 from x2ct.bundle.folder import check_target
 from x2ct.data.shards import Patient, ShardSet
 from x2ct.engine.conditioning import conditions
-from x2ct.engine.sampler import Result, Sampler
+from x2ct.engine.sampler import Result, SampleOptions, Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.files.atomic import check_writable
 from x2ct.io import report as reports
@@ -156,7 +156,7 @@ class Watch:
             self.states += 1
             return np.asarray(outputs["denoised"][0, 0])
 
-        plan = _core.sampling_plan(self.bundle.diffusion, _core.SampleOptions())
+        plan = _core.sampling_plan(self.bundle.diffusion, SampleOptions())
         _core.run(denoiser, plan.table, shape, seed=seed)
 
     def _study(self, patient: Patient) -> dict[str, Array]:

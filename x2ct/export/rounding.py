@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from x2ct import _core
 from x2ct.bundle import Bundle
+from x2ct.engine.sampler import SampleOptions
 from x2ct.errors import X2CTError
 from x2ct.export.parity import (
     Case,
@@ -248,7 +249,7 @@ def _runtimes(precision: str) -> list[Runtime]:
 
 def _volume(bundle: Bundle, plain: onnx.ModelProto, graph: Typed, references: tuple[Case, ...]) -> VolumeRow:
     """Compare two runs of the model's own sampling on the larger patch, from one noise."""
-    table = _core.sampling_plan(bundle.diffusion, _core.SampleOptions()).table
+    table = _core.sampling_plan(bundle.diffusion, SampleOptions()).table
     case = references[0]
     assert case.patch is not None
     shape = case.patch

@@ -26,7 +26,7 @@ from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.export.precision import typed
 from x2ct.export.torchgraph import OnnxModule
 from x2ct.runtimes.cache.cache import Build, Recipe, unchanged
-from x2ct.runtimes.cache.torchartefacts import DESCRIPTION_SCHEMA, recipe
+from x2ct.runtimes.cache.torchengines import DESCRIPTION_SCHEMA, recipe
 
 PATCH_AXES = ("X", "Y", "Z")
 MOST_VOXELS = 4096

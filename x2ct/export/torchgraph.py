@@ -1,4 +1,4 @@
-"""A bundle's ONNX graph as a PyTorch module, node by node: what TorchScript and AOTInductor artefacts are made from.
+"""A bundle's ONNX graph as a PyTorch module, node by node: what TorchScript and AOTInductor engines are made from.
 
 The bundle is the only source, so that an artefact can be made of any model whose training run is not at hand. The
 operators are those of `export/graphs.py` and of ONNX's opset 18 in the sense that these graphs use them in; another one

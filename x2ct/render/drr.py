@@ -205,7 +205,7 @@ def _png(picture: npt.NDArray[np.uint16], spacing_mm: tuple[float, float]) -> by
     import PIL.Image
     from PIL.PngImagePlugin import PngInfo
 
-    from x2ct.io.xray.picture import DENSE_BRIGHT, DENSE_KEY
+    from x2ct.io.xray.readers import DENSE_BRIGHT, DENSE_KEY
 
     stream, info = io.BytesIO(), PngInfo()
     info.add_text(DENSE_KEY, DENSE_BRIGHT)

@@ -20,7 +20,7 @@ BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt", "torch")
 PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16", "int8")
 PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript", "aoti")}
 """Of the backends that have several ways to run a network."""
-ARTEFACTS = ("tensorrt", "torch", "onnxruntime")
+COMPILED = ("tensorrt", "torch", "onnxruntime")
 """The backends that run what was built of a bundle in place of its ONNX graphs, or of one of them."""
 
 _AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
@@ -89,9 +89,9 @@ class Choice:
         backend: "openvino", "onnxruntime", "tensorrt" or "torch".
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
-        provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
+        provider: ONNX Runtime's execution provider, or the kind of torch's engines; "" is the backend's own choice.
         provider_options: handed to the provider as they are; torch has cuda_graph alone, "0" records nothing.
-        artefacts: where what was built of the bundle is; "" is this machine's cache.
+        engines: where what was built of the bundle is; "" is this machine's cache.
         trust: the user vouches for whoever made the engines in that folder (see `x2ct.runtimes.cache.cache`).
     """
 
@@ -101,7 +101,7 @@ class Choice:
     runtime_dir: str
     provider: str = ""
     provider_options: Mapping[str, str] = field(default_factory=dict)
-    artefacts: str = ""
+    engines: str = ""
     trust: bool = False
 
 
@@ -111,7 +111,7 @@ def choose(
     precision: str = "auto",
     provider: str = "",
     provider_options: Mapping[str, str] | None = None,
-    artefacts: str = "",
+    engines: str = "",
     trust: bool = False,
 ) -> Choice:
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
@@ -122,7 +122,7 @@ def choose(
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of the backend.
         provider_options: see `Choice`.
-        artefacts: see `Choice`.
+        engines: see `Choice`.
         trust: see `Choice`.
 
     Raises:
@@ -139,8 +139,8 @@ def choose(
         raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
     if provider and provider not in PROVIDERS[backend]:
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
-    if (artefacts or trust) and backend not in ARTEFACTS:
-        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(ARTEFACTS))
+    if (engines or trust) and backend not in COMPILED:
+        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(COMPILED))
     chosen = choose_device(device)
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:
@@ -149,7 +149,7 @@ def choose(
         status = backend_status(runtime.name)  # to install a runtime is no use to a build that could not open it
         raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}" if status["built"] else status["reason"])
     options = dict(provider_options or {})
-    return Choice(chosen, runtime.name, precision, str(runtime.folder or ""), provider, options, artefacts, trust)
+    return Choice(chosen, runtime.name, precision, str(runtime.folder or ""), provider, options, engines, trust)
 
 
 def choose_device(device: str) -> str:

@@ -2,20 +2,19 @@
 
 The options are fields of `x2ct.jobs.sample.SampleJob`, by their names there and with their types and defaults. How an
 X-ray is read is one field, `reading`: a JSON object with an object for each view, whose names are those of the command
-line's options (`x2ct.io.xray.readoptions.ReadOptions.of`).
+line's options (`x2ct.io.xray.readoptions.ReadOptions`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, validate_call
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -31,7 +30,8 @@ VIEWS = ("ap", "pa", "lateral")
 CLOSE = {"Connection": "close"}  # what was not read of a body is not the next request
 
 _SAMPLE = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "preview_every", "strict")
-_READING = tuple(inspect.signature(ReadOptions.of).parameters)
+_READING = tuple(field.name for field in fields(ReadOptions))
+_OPTIONS = TypeAdapter(ReadOptions)
 _FIELD_BYTES = 64 * 1024
 _MOST_PARTS = 32
 
@@ -191,8 +191,10 @@ def _reading(text: str) -> dict[str, ReadOptions]:
     for view, settings in data.items():
         if view not in VIEWS:
             raise Problem(InputError.unknown("reading", "view", found=view, known=VIEWS))
+        if unknown := next((name for name in settings if name not in _READING), None):
+            raise Problem(InputError.unknown(f"reading {view} {unknown}", "name", found=unknown, known=_READING))
         try:
-            options[view] = validate_call(ReadOptions.of)(**settings)
+            options[view] = _OPTIONS.validate_python(settings)
         except ValidationError as error:
             raise _problem(error, _READING, f"reading {view} ") from None
         except InputError as error:
@@ -204,7 +206,7 @@ def _problem(error: ValidationError, known: Iterable[str], before: str = "") -> 
     """Return the first complaint of pydantic's as one of ours; `known` are the names that there are."""
     first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] == "extra_forbidden":
         return Problem(InputError.unknown(f"{before}{name}", "name", found=name, known=known))
     expected = first["msg"].removeprefix("Input should be ").partition(", unable")[0]
     return Problem.of(422, f"{before}{name}", "value", found=repr(first["input"])[:80], expected=expected)

@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 from x2ct import _core
 from x2ct.bundle import Bundle, check_target
 from x2ct.data.shards import ShardSet
+from x2ct.engine.sampler import SampleOptions
 from x2ct.errors import InputError
 from x2ct.files.atomic import check_writable
 from x2ct.io import report as reports
@@ -159,7 +160,7 @@ def _check(
     for count in counts:
         if not 1 <= count <= fine // 2:
             raise InputError.of("--steps", "value", found=count, expected=f"1 to {fine // 2}, half of the fine steps")
-    options = {n: _core.SampleOptions(steps=n, solver=solver) for n in counts}
+    options = {n: SampleOptions(steps=n, solver=solver) for n in counts}
     return {n: _core.sampling_plan(bundle.diffusion, one).evaluations for n, one in options.items()}
 
 

@@ -16,6 +16,7 @@ import os
 import queue
 import signal
 import socket
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from x2ct import __version__
 from x2ct.errors import Cancelled, InputError, MissingRuntimeError, X2CTError
 from x2ct.io import report
 from x2ct.jobs.cohort.folder import SUMMARY_FILE, is_done
@@ -30,6 +32,7 @@ from x2ct.jobs.cohort.run import Outcome, sample_study
 from x2ct.jobs.sample import SampleJob, open_sampler
 
 if TYPE_CHECKING:
+    from x2ct.bundle import Bundle
     from x2ct.engine.sampler import Sampler
 
 RETRIES = 3
@@ -71,7 +74,7 @@ def connected(address: str) -> Iterator[None]:
         hint = "start one with 'ray start --head', or leave the address out to use this machine"
         raise MissingRuntimeError(f"ray: no cluster at {address}: {_line(error)}; {hint}") from error
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)  # Ray's own would end the process with another code
     ray._private.worker._worker_logs_enabled = False  # "A worker died ..." would go to stdout, whatever log_to_driver
     try:
@@ -84,8 +87,8 @@ def connected(address: str) -> Iterator[None]:
 class Worker:
     """A model on one machine of the cluster, for one study at a time; Ray makes it in a process of its own."""
 
-    def __init__(self, base: SampleJob, model: str) -> None:
-        self._base, self._model = base, model
+    def __init__(self, base: SampleJob, expected: str) -> None:
+        self._base, self._expected = base, expected
         self._stopped = threading.Event()
         self._sampler: Sampler | None = None
 
@@ -93,7 +96,7 @@ class Worker:
         """Load and compile the model.
 
         Raises:
-            InputError: the folder is not that of the process that wrote the summary, or the model is another one.
+            InputError: the folder is not that of the process that wrote the summary, or x2ct or the model is another.
             X2CTError: the model can't be had here.
         """
         from x2ct.bundle import Bundle
@@ -103,9 +106,11 @@ class Worker:
             expected = "the folder in which the run was started; all machines must share its path"
             raise InputError.of(base.output, "output", found=f"another folder, or none, on {here}", expected=expected)
         bundle = Bundle.load(base.model)
-        if bundle.checksum != self._model:
-            found, expected = f"checksum {bundle.checksum[:12]} on {here}", f"{self._model[:12]} as where the run began"
-            raise InputError.of(base.model, "model", found=found, expected=expected)
+        if _version(bundle) != self._expected:
+            found = f"{_version(bundle)} on {here}"
+            raise InputError.of(
+                base.model, "version", found=found, expected=f"{self._expected}, as where the run began"
+            )
         self._sampler = open_sampler(base, bundle)
         self._sampler.compile()
 
@@ -144,7 +149,8 @@ class RayEngine:
         gpu, _, index = base.device.partition(":")
         if index:
             raise InputError.of("--device", "name", found=base.device, expected=gpu, hint="Ray chooses the GPUs")
-        self.model = Bundle.load(base.model).checksum
+        bundle = Bundle.load(base.model)
+        self.model, self._expected = bundle.checksum, _version(bundle)
         self.broken: BaseException | None = None
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers, threads = placement(nodes, jobs, base.threads, gpu == "cuda")
@@ -153,7 +159,7 @@ class RayEngine:
         self._base = replace(
             _absolute(base),
             model=str(Path(base.model).absolute()) if own_model else base.model,
-            artefacts=str(Path(base.artefacts).absolute()) if base.artefacts else "",
+            engines=str(Path(base.engines).absolute()) if base.engines else "",
             threads=threads,
         )
         self._ray = ray
@@ -210,7 +216,7 @@ class RayEngine:
     def stop(self) -> None:
         """Cancel what is being sampled at its next evaluation, and what waits for a worker."""
         self._stopped = True
-        for worker in self._workers:
+        for worker in tuple(self._workers):
             worker.stop.remote()
         for _ in range(self.count):
             self._idle.put((None, Cancelled("cancelled")))
@@ -222,7 +228,7 @@ class RayEngine:
 
     def _start(self) -> None:
         """Start a worker, which is idle once it is open; where it waits for a machine, others go on."""
-        worker = self._actor.remote(self._base, self.model)
+        worker = self._actor.remote(self._base, self._expected)
         self._workers.append(worker)
         opening = worker.open.remote().future()
         opening.add_done_callback(lambda future: self._idle.put((worker, future.exception())))
@@ -270,6 +276,11 @@ def _absolute(job: SampleJob) -> SampleJob:
     return replace(job, **{name: path.absolute() for name, path in paths.items() if path is not None})
 
 
+def _version(bundle: Bundle) -> str:
+    """What all machines must have in common for the same bytes."""
+    return f"x2ct {__version__} and model {bundle.checksum[:16]}"
+
+
 def _cause(error: BaseException) -> BaseException:
     """What a worker raised, out of Ray's wrapping."""
     cause = getattr(error, "cause", None)
@@ -277,5 +288,5 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _line(error: BaseException) -> str:
-    """The last line of an error of Ray's, which says what happened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    """The last line of an error of Ray's, which says what happened, without the advice at its end."""
+    return textwrap.shorten((str(error).strip().splitlines() or [type(error).__name__])[-1], 200, placeholder=" ...")
