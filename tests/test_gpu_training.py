@@ -119,3 +119,8 @@ def test_an_average_comes_home_in_parts_and_is_joined(
     (tmp_path / CHECKPOINT_FILE).replace(out / CHECKPOINT_FILE)
     with pytest.raises(InputError, match="step 2, expected step 3"):
         slim.join(out, tmp_path / "torn")
+    (out / "checkpoint-2.safetensors").unlink()
+    slim.average(run / CHECKPOINT_FILE, out / "best.safetensors")
+    [problem] = slim.join(out, tmp_path / "other")  # a part is missing; the other average is whole
+    assert "checkpoint-2.safetensors" in str(problem)
+    assert load_run(tmp_path / "other", best=True)[0].name == "tiny"

@@ -35,7 +35,10 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 
 def average(source: Path, target: Path) -> int:
-    """Write a checkpoint's first average in float16, each part whole or not at all; return the steps that it is from.
+    """Write a checkpoint's first average in float16; return the steps that it is from.
+
+    Its parts are written beside and renamed one right after the other, the first one last. A kill just between leaves
+    parts of two steps, which `join` finds, and the other average whole.
 
     Raises:
         InputError: no readable checkpoint, or an average in more parts than come home.
@@ -49,33 +52,36 @@ def average(source: Path, target: Path) -> int:
         raise InputError.of(source, "average", found=f"{len(parts)} parts", expected=expected, hint="a smaller network")
     history = source.with_name(HISTORY)
     facts = {**metadata, "history": history.read_text() if history.is_file() else ""}
+    facts["parts"] = str(len(parts))
+    written = []
     for number, part in enumerate(parts, 1):
-        _replace(_part(target, number), save(part, facts if number == 1 else {"step": metadata["step"]}))
+        beside = _part(target.with_name("partial"), number)  # one name a part, so that few such files can be left
+        beside.write_bytes(save(part, facts if number == 1 else {"step": metadata["step"]}))
+        written.append((beside, _part(target, number)))
+    for beside, path in reversed(written):
+        beside.replace(path)
     return int(metadata["step"])
 
 
-def join(source: Path, target: Path) -> None:
+def join(source: Path, target: Path) -> list[InputError]:
     """Write the averages of a folder that came home, whose parts may be several, as a run with one file for each.
 
+    Returns:
+        Why an average is left out, where there is another.
+
     Raises:
-        InputError: no average in the folder, a part is damaged, or parts are from different steps, as a kill between
-            two of them leaves it.
+        InputError: no average in the folder is whole: a part is damaged or missing, or parts are of different steps, as
+            a kill between two of them leaves it.
     """
-    names = [name for name in AVERAGES if (source / name).is_file()]
-    if not names:
-        raise InputError.of(source, "folder", found="no average", expected=f"{' or '.join(AVERAGES)}")
-    target.mkdir(parents=True, exist_ok=True)
-    latest = -1
-    for name in names:
-        joined, first = _read(source / name)
-        number = 2
-        while (part := _part(source / name, number)).is_file():
-            tensors, metadata = _read(part)
-            if metadata["step"] != first["step"]:
-                found, expected = f"step {metadata['step']}", f"step {first['step']}, as its first part"
-                raise InputError.of(part, "step", found=found, expected=expected, hint="take the other average")
-            joined |= tensors
-            number += 1
+    problems, latest = list[InputError](), -1
+    for name in AVERAGES:
+        if not (source / name).is_file():
+            continue
+        try:
+            joined, first = _joined(source / name)
+        except InputError as error:
+            problems.append(error)
+            continue
         history = first.pop("history")
         atomic.write_atomically(target / name, save(joined, first))
         if int(first["step"]) > latest:
@@ -83,6 +89,22 @@ def join(source: Path, target: Path) -> None:
             config = json.dumps(json.loads(first["config"]), indent=2)
             atomic.write_atomically(target / CONFIG, f"{config}\n".encode())
             atomic.write_atomically(target / HISTORY, history.encode())
+    if latest >= 0:
+        return problems
+    expected = " or ".join(AVERAGES)
+    raise problems[0] if problems else InputError.of(source, "folder", found="no average", expected=expected)
+
+
+def _joined(path: Path) -> tuple[Tensors, dict[str, str]]:
+    tensors, first = _read(path)
+    for number in range(2, int(first["parts"]) + 1):
+        part = _part(path, number)
+        further, metadata = _read(part)
+        if metadata["step"] != first["step"]:
+            found, expected = f"step {metadata['step']}", f"step {first['step']}, as its first part"
+            raise InputError.of(part, "step", found=found, expected=expected)
+        tensors |= further
+    return tensors, first
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -110,13 +132,6 @@ def _parts(tensors: Tensors) -> list[Tensors]:
     return parts
 
 
-def _replace(target: Path, data: bytes) -> None:
-    """Write beside and rename; one name for all that is unfinished, so that a kill leaves at most one such file."""
-    partial = target.with_name("partial")
-    partial.write_bytes(data)
-    partial.replace(target)
-
-
 def main() -> int:
     """Make a run of what came home; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,7 +139,8 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the run's folder")
     args = parser.parse_args()
     try:
-        join(args.source, args.output)
+        for problem in join(args.source, args.output):
+            print(f"slim: left out: {problem}", file=sys.stderr)
     except X2CTError as error:
         print(f"slim: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -6,8 +6,8 @@ Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image, msgspec and safet
 geometry is read; to start from a bundle also onnx and ONNX Runtime. `benchmarks/gpu/run.sh train` brings all of it. A
 first process unpacks, watches and copies, a second one trains, so that a crash of the second ends nothing: it starts
 again from its checkpoint. OUT gets the last average (checkpoint.safetensors) as often as --every says, the best one
-(best.safetensors), each in parts of a file's size and replaced as a whole, and train.log: whatever is killed, and when,
-`benchmarks/gpu/slim.py OUT` makes a run of it that `x2ct export` takes.
+(best.safetensors), each in parts of a file's size that are replaced together, and train.log: whatever is killed, and
+when, `benchmarks/gpu/slim.py OUT` makes a run of it that `x2ct export` takes.
 """
 
 from __future__ import annotations
