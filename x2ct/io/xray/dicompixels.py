@@ -19,18 +19,22 @@ MAX_FILE_BYTES = 4 << 30
 MAX_INFLATED_BYTES = 256 << 20  # what a deflated file may become: MAX_PIXELS of 16 bits, and a header
 BITS_STORED = (8, 16)
 
-_IMPLICIT, _EXPLICIT, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
+_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def lacks_preamble(head: bytes) -> bool:
     """Return whether a file's first bytes are those of a bare dataset, as scanners and old archives write them.
 
-    Such a file begins with an element of group 2 or 8, little endian, explicit or implicit, where PS3.10 7.1 asks for
-    128 bytes and "DICM".
+    Such a file begins with an element of group 2 or 8, explicit in either byte order or implicit little endian, where
+    PS3.10 7.1 asks for 128 bytes and "DICM".
     """
-    if len(head) < 8 or head[:2] not in (b"\2\0", b"\x08\0") or head[3] != 0:
+    if len(head) < 8:
         return False
-    return (head[4:6].isalpha() and head[4:6].isupper()) or head[6:8] == b"\0\0"
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    if head[:3] == b"\0\x08\0":
+        return explicit
+    return head[:2] in (b"\2\0", b"\x08\0") and head[3] == 0 and (explicit or head[6:8] == b"\0\0")
 
 
 def open_dicom(source: Path) -> Dataset:
@@ -51,11 +55,12 @@ def open_dicom(source: Path) -> Dataset:
         _refuse_deflate_bomb(source, bare)
         dataset = pydicom.dcmread(source, force=bare)
         if "TransferSyntaxUID" not in dataset.file_meta:
-            implicit, _ = dataset.original_encoding
-            dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(_IMPLICIT if implicit else _EXPLICIT)
+            implicit, little = dataset.original_encoding
+            syntax = _IMPLICIT if implicit else _EXPLICIT if little else _BIG_ENDIAN
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
         return dataset
     except InvalidDicomError as error:
-        hint = "the file has no DICOM header, whatever its name says"
+        hint = "it begins with neither a preamble nor a dataset, whatever its name says"
         raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
     except (InputError, MemoryError):
         raise
