@@ -85,7 +85,7 @@ def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Ite
 
 
 def sampled(sampler: x2ct.Sampler, xrays: dict[str, x2ct.XRay], seed: int) -> Row:
-    result = sampler.run(**xrays, seed=seed)
+    result = sampler.run(**xrays, seed=seed, force=True)
     figures = [residual.figures() or {} for residual in result.residuals]
     return {
         "areas": [[asdict(area) for area in residual.areas] for residual in result.residuals],

@@ -30,6 +30,7 @@ from x2ct.engine.plausibility import (
     reduced,
     reread,
 )
+from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View, attenuation, project
 from x2ct.io.xray.degradation import window_8bit
@@ -171,7 +172,7 @@ def values(model: Bundle, views: tuple[Seen, ...], **named: Any) -> dict[tuple[s
 def test_a_body_of_the_trainings_kind_is_not_warned_of(model: Bundle, picture: Any) -> None:
     found = judge(model, xrays_of(seen(trunk(1.02)), picture))
     assert found.warnings == () and len(found.scores) == 7
-    found.check(strict=True)
+    found.check()
 
 
 @pytest.mark.parametrize("pose", range(5), ids=lambda index: POSES[index].name)
@@ -181,7 +182,6 @@ def test_another_pose_is_found_and_named(model: Bundle, pose: int) -> None:
     assert any(POSES[pose].name in line for line in judgement.warnings)
     with pytest.raises(InputError, match="--force samples all the same"):
         judgement.check()
-    judgement.check(force=True)
 
 
 def test_swapped_views_are_found_and_named(model: Bundle) -> None:
@@ -250,6 +250,20 @@ def test_a_lateral_of_another_is_refused_and_forced(study: Path) -> None:
     (score,) = report["plausibility"]["scores"]
     assert score["value"] > report["plausibility"]["refuses_above"]
     assert report["warnings"][0].startswith("ap and lateral: the body's mass differs by 80%")
+
+
+def test_a_sampler_judges_what_it_is_given(tiny: Bundle) -> None:
+    sampler = Sampler(tiny, precision="f32", threads=1)
+    ap, lateral = (XRay.of(image, tiny_bundle.DETECTOR_MM) for image in images(GEOMETRY).values())
+    other = replace(lateral, image=np.asarray(1.8 * lateral.image, np.float32))
+    for judged in (sampler.set_xrays, sampler.run, sampler.dry_run):
+        with pytest.raises(InputError, match="X-rays: content"):
+            judged(ap=ap, lateral=other)
+    assert sampler.run(ap=ap, lateral=lateral, mean=True).report["plausibility"]["scores"][0]["value"] < 0.5
+    sampler.set_xrays(ap=ap, lateral=other, force=True)
+    assert "mass" in sampler.run(mean=True).report["warnings"][0]
+    with pytest.raises(InputError, match="--strict: warnings: found 1 warning: ap and lateral"):
+        sampler.run(mean=True, strict=True)
 
 
 def test_the_report_says_what_a_bundle_without_statistics_could_not_judge(study: Path) -> None:

@@ -32,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.bundle import Bundle
-from x2ct.engine.conditioning import SLOT_OF, conditions, refuse_warnings, trained_on
+from x2ct.engine.conditioning import SLOT_OF, Study, conditions_of, study_of, trained_on
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray.radiograph import XRay, resample
@@ -83,14 +83,8 @@ class Seen:
     calibrated: bool
 
 
-def seen_by(
-    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
-) -> tuple[Seen, ...]:
-    """Return X-rays as the network of a bundle sees them.
-
-    Raises:
-        InputError: as `x2ct.engine.conditioning.conditions`.
-    """
+def seen_by(bundle: Bundle, study: Study) -> tuple[Seen, ...]:
+    """Return X-rays as the network of a bundle sees them."""
     pitch_mm = bundle.xray.spacing_mm
     return tuple(
         Seen(
@@ -102,7 +96,7 @@ def seen_by(
             pitch_mm,
             calibrated,
         )
-        for name, matrix, image, measured, calibrated in conditions(bundle, xrays, geometry, align=align).measured
+        for name, matrix, image, measured, calibrated in conditions_of(bundle, study).measured
     )
 
 
@@ -150,24 +144,18 @@ class Judgement:
     def _above(self, limit: float) -> list[Score]:
         return sorted((score for score in self.scores if score.value > limit), key=lambda score: -score.value)
 
-    def check(self, *, force: bool = False, strict: bool = False) -> None:
+    def check(self) -> None:
         """Refuse what the model can't make a CT of.
 
-        Args:
-            force: let through what is above `REFUSES`.
-            strict: refuse what is above `WARNS` too.
-
         Raises:
-            InputError: a score is above its limit.
+            InputError: a score is above `REFUSES`.
         """
         refused = self._above(REFUSES)
-        if refused and not force:
+        if refused:
             found = " | ".join(f"{score.view}: {score.found} ({score.name} {score.value:.1f})" for score in refused)
             expected = f"X-rays like the model's, each score at most {REFUSES:g}"
             hint = f"{refused[0].hint}; --force samples all the same"
             raise InputError.of("X-rays", "content", found=found, expected=expected, hint=hint)
-        if strict:
-            refuse_warnings(self.warnings)
 
     def facts(self) -> dict[str, Any]:
         """Return the report's entry."""
@@ -187,9 +175,14 @@ def judge(
         align: bring the lateral X-ray to the height of the frontal one first, see `x2ct.engine.align`.
 
     Raises:
-        InputError: as `x2ct.engine.conditioning.conditions`.
+        InputError: as `x2ct.engine.conditioning.study_of`.
     """
-    seen, statistics = seen_by(bundle, xrays, geometry, align=align), bundle.xray_statistics
+    return judge_study(bundle, study_of(bundle, xrays, geometry, align=align))
+
+
+def judge_study(bundle: Bundle, study: Study) -> Judgement:
+    """Compare X-rays that lie on their detectors, as `judge`."""
+    seen, statistics = seen_by(bundle, study), bundle.xray_statistics
     region = " and ".join(trained_on(bundle)[:1]) or "anatomy that the model knows"
     scores, missing = list[Score](), list[str]()
     for one in seen:

@@ -23,8 +23,10 @@ from x2ct import _core
 from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import Study, refuse_warnings, study_of
+from x2ct.engine.plausibility import Judgement, judge_study
 from x2ct.engine.residual import Rays, Reprojection, Residual
 from x2ct.engine.residual import facts as residual_facts
+from x2ct.engine.residual import warnings as residual_warnings
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry, attenuation
 from x2ct.geometry.grid import Grid
@@ -63,13 +65,15 @@ class _Encoded:
     Attributes:
         xrays: by view name.
         study: what the core was given of them.
-        seconds: that this and encoder and lift took.
+        judgement: of the model's X-rays and these.
+        seconds: that preparing them and encoder and lift took.
         reported: whether a run has reported these seconds.
         rays: that CTs are judged along, once a run has asked for them.
     """
 
     xrays: Mapping[str, XRay]
     study: Study
+    judgement: Judgement
     seconds: float = 0.0
     reported: bool = False
     rays: Rays | None = None
@@ -157,6 +161,7 @@ class Sampler:
         lateral: XRay | None = None,
         geometry: Geometry | None = None,
         align: bool = False,
+        force: bool = False,
     ) -> None:
         """Run encoder and lift on a patient's X-rays, for all runs that follow until others are set.
 
@@ -166,14 +171,15 @@ class Sampler:
             lateral: the lateral X-ray. Any one view is enough.
             geometry: where the X-rays were taken from; by default the model's own views.
             align: bring the lateral X-ray to the height of the frontal one, see `x2ct.engine.align`.
+            force: take also X-rays that `x2ct.engine.plausibility` refuses.
 
         Raises:
-            InputError: no X-ray, two frontal ones, or one that the geometry contradicts.
+            InputError: no X-ray, two frontal ones, or one that the geometry contradicts or that is refused.
             X2CTError: as `compile`.
         """
         xrays = _named(ap, pa, lateral)
         with self._lock, _memory_limit("encoding the X-rays"):
-            self._encode(xrays, geometry, _core.SampleOptions(), align=align)
+            self._encode(xrays, geometry, _core.SampleOptions(), align=align, force=force)
 
     def run(
         self,
@@ -198,6 +204,7 @@ class Sampler:
         gamma: float | None = None,
         strict: bool = False,
         align: bool = False,
+        force: bool = False,
         raw: bool = False,
     ) -> Result:
         """One CT volume and its report. The same inputs and seed give the same bytes.
@@ -227,8 +234,10 @@ class Sampler:
                 "every" (after each), or after chosen evaluations, counted from 1: "3,5,6" or [3, 5, 6].
             gamma: its strength, 0 to 1e6; by default 10. At 1, a ray that crosses the whole grid alone keeps half of
                 its residual.
-            strict: whether anything that the report would warn of is an error before the first evaluation.
+            strict: whether anything that the report would warn of is an error: before the first evaluation, but for
+                what the X-rays show and the CT lacks (`x2ct.engine.residual`).
             align: as of `set_xrays`, for the X-rays of this run.
+            force: as of `set_xrays`, for the X-rays of this run.
             raw: give volumes in the network's unit x in place of HU, without residuals: for tools that measure solvers.
 
         Raises:
@@ -251,7 +260,7 @@ class Sampler:
         )
         plan = _core.sampling_plan(self.bundle.diffusion, options)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align)
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align, force)
             reprojection = None if raw else self._reprojection(encoded, pipeline)
             hu, deviation = pipeline.run(
                 options,
@@ -269,6 +278,10 @@ class Sampler:
             facts["consistency"] = _consistency_facts(options, pipeline.consistency, encoded.xrays)
         before, after = ((), None) if reprojection is None else reprojection.finish(attenuation(volume.hu))
         facts["residual"] = residual_facts(before, after)
+        missing = residual_warnings(before)
+        if strict:
+            refuse_warnings(missing)
+        facts["warnings"] = [*missing, *facts["warnings"]]
         facts["timings"] |= _rounded(
             {
                 "loop_s": times["loop_s"],
@@ -297,6 +310,7 @@ class Sampler:
         geometry: Geometry | None = None,
         strict: bool = False,
         align: bool = False,
+        force: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
         """What `run` with the same arguments would do and take, found out by its first two evaluations.
@@ -308,6 +322,7 @@ class Sampler:
             geometry: as of `run`.
             strict: as of `run`.
             align: as of `run`.
+            force: as of `run`.
             options: `run`'s others, but for the callbacks.
 
         Returns:
@@ -320,7 +335,7 @@ class Sampler:
         run = _core.SampleOptions(**options)
         plan = _core.sampling_plan(self.bundle.diffusion, run)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, run, strict, align)
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, run, strict, align, force)
             estimate = pipeline.dry_run(run)
             facts = self._report(run, plan, encoded, pipeline)
         each, count = estimate["per_evaluation_s"], estimate["evaluations"]
@@ -334,12 +349,13 @@ class Sampler:
         options: _core.SampleOptions,
         strict: bool,
         align: bool,
+        force: bool,
     ) -> tuple[_Encoded, _core.Pipeline]:
         """Return the X-rays of a run, encoded, and networks; raise InputError where `strict` and there are warnings."""
         if xrays or geometry is not None or self._encoded is None:
-            self._encode(xrays, geometry, options, strict, align)
+            self._encode(xrays, geometry, options, strict, align, force)
         elif strict:
-            refuse_warnings(self._warnings(self._encoded.study))
+            refuse_warnings(self._warnings(self._encoded.study, self._encoded.judgement))
         assert self._encoded is not None
         return self._encoded, self._compiled(options)
 
@@ -350,18 +366,22 @@ class Sampler:
         options: _core.SampleOptions,
         strict: bool = False,
         align: bool = False,
+        force: bool = False,
     ) -> None:
-        """Run encoder and lift, with networks for runs like `options`."""
+        """Judge the X-rays and run encoder and lift on them, with networks for runs like `options`."""
         started = time.perf_counter()
         study = study_of(self.bundle, xrays, geometry, align=align)
+        judgement = judge_study(self.bundle, study)
+        if not force:
+            judgement.check()
         if strict:
-            refuse_warnings(self._warnings(study))
+            refuse_warnings(self._warnings(study, judgement))
         prepared_s = time.perf_counter() - started
         pipeline = self._compiled(options)
         started = time.perf_counter()
         self._encoded = None  # what follows may fail half-way
         pipeline.set_xrays(study.images)
-        self._encoded = _Encoded(xrays, study, prepared_s + time.perf_counter() - started)
+        self._encoded = _Encoded(xrays, study, judgement, prepared_s + time.perf_counter() - started)
 
     def _compiled(self, options: _core.SampleOptions) -> _core.Pipeline:
         """Return the pipeline, which the first call makes, its networks compiled for runs like `options`."""
@@ -403,11 +423,11 @@ class Sampler:
             return None
         return lambda done, total, sigma, hu: preview(done, total, sigma, self._volume(hu))
 
-    def _warnings(self, study: Study) -> list[str]:
+    def _warnings(self, study: Study, judgement: Judgement) -> list[str]:
         """What makes the result less trustworthy, by consequence."""
         mine, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
         grids = [] if mine == models else [f"voxels of {mine} mm: the model was trained on {models} mm"]
-        return [*grids, *study.warnings]
+        return [*judgement.warnings, *grids, *study.warnings]
 
     def _report(
         self, options: _core.SampleOptions, plan: _core.SamplingPlan, encoded: _Encoded, pipeline: _core.Pipeline
@@ -440,8 +460,9 @@ class Sampler:
             "condition_reused": reused,
             "timings": _rounded({"load_s": self._load_s, "compile_s": self._compile_s, "condition_s": condition_s}),
             "peak_memory_bytes": report.peak_memory_bytes(),
+            "plausibility": encoded.judgement.facts(),
             "assumptions": list(encoded.study.assumptions),
-            "warnings": self._warnings(encoded.study),
+            "warnings": self._warnings(encoded.study, encoded.judgement),
             "outputs": [],
         }
 

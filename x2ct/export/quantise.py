@@ -294,7 +294,7 @@ def _judged(made: Bundle, patients: Sequence[Patient], threads: int, tell: Say) 
     found: dict[str, list[tuple[float, float, float]]] = {}
     for patient in patients:
         xrays = calibrated_views(patient.hu(), patient.index_to_mm, made.geometry, patient.id, threads)
-        arguments: dict[str, Any] = {**xrays, "seed": 0}
+        arguments: dict[str, Any] = {**xrays, "seed": 0, "force": True}
         reference: Result | None = None
         for sampler in samplers.values():
             result = sampler.run(**arguments)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from x2ct.bundle import Bundle
-    from x2ct.engine.plausibility import Judgement
     from x2ct.engine.sampler import Preview, Result, Sampler
     from x2ct.geometry import Geometry
     from x2ct.io.ct.volume import Volume
@@ -55,8 +54,7 @@ class SampleJob:
             standard deviation in HU, and NAME_000, NAME_001, ..., each of them.
         shape, voxel_mm: of the CT, by default the model's own.
         memory, halo: see `x2ct.Sampler`.
-        seed, steps, solver, schedule, mean, consistency, gamma, strict, align: see `x2ct.Sampler.run`.
-        force: sample also what `x2ct.engine.plausibility` refuses.
+        seed, steps, solver, schedule, mean, consistency, gamma, strict, align, force: see `x2ct.Sampler.run`.
         device, backend, precision, provider, provider_options, artefacts, trust, threads: see `x2ct.Sampler`.
     """
 
@@ -173,7 +171,6 @@ def sample_files(
     xrays, arguments = _arguments(job, say)
     say("loading the model")
     sampler = sampler or open_sampler(job)
-    judgement = _judged(job, sampler.bundle, xrays, arguments)
     write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}", arguments["geometry"])
 
     def first_steps(done: int, total: int, sigma: float) -> None:
@@ -196,7 +193,6 @@ def sample_files(
             preview_every=job.preview_every or 1,
         )
         say("writing")
-        _tell(judgement, result.report)
         return write.rest(result, xrays, place)
 
 
@@ -211,14 +207,12 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
         X2CTError: any of the family.
     """
     say = stage or _silent
-    xrays, arguments = _arguments(job, say)
+    _, arguments = _arguments(job, say)
     say("loading the model")
     sampler = open_sampler(job)
-    judgement = _judged(job, sampler.bundle, xrays, arguments)
     say("trying two evaluations")
     told = sampler.dry_run(**arguments)
     told["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
-    _tell(judgement, told)
     return {**told, "outputs": [{"file": path.name} for path in job.outputs]}
 
 
@@ -278,21 +272,6 @@ def drr_files(
     return drr.Drr(drr.save(target, images, placed), placed, drr.cut_off(placed, images))
 
 
-def _judged(job: SampleJob, bundle: Bundle, xrays: Mapping[str, XRay], arguments: Mapping[str, Any]) -> Judgement:
-    """Judge the X-rays, and raise InputError where they are refused."""
-    from x2ct.engine.plausibility import judge
-
-    judgement = judge(bundle, xrays, arguments["geometry"], align=job.align)
-    judgement.check(force=job.force, strict=job.strict)
-    return judgement
-
-
-def _tell(judgement: Judgement, report: dict[str, Any]) -> None:
-    """Add a judgement to a report; its warnings are of most consequence."""
-    report["plausibility"] = judgement.facts()
-    report["warnings"] = [*judgement.warnings, *report["warnings"]]
-
-
 def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dict[str, Any]]:
     """A job's X-rays, and what `x2ct.Sampler.run` is told of it, but for the callbacks."""
     check_job(job)
@@ -301,7 +280,19 @@ def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dic
     from x2ct.io.xray.radiograph import XRay
 
     xrays = {name: XRay.load(path, options=job.reading.get(name)) for name, path in job.inputs.items()}
-    names = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "strict", "align")
+    names = (
+        "seed",
+        "steps",
+        "solver",
+        "schedule",
+        "mean",
+        "consistency",
+        "gamma",
+        "samples",
+        "strict",
+        "align",
+        "force",
+    )
     settings = {name: getattr(job, name) for name in names}
     geometry = Geometry.load(job.geometry) if job.geometry else None
     return xrays, {**xrays, "geometry": geometry, **settings}
