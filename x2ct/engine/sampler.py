@@ -278,10 +278,12 @@ class Sampler:
             facts["consistency"] = _consistency_facts(options, pipeline.consistency, encoded.xrays)
         before, after = ((), None) if reprojection is None else reprojection.finish(attenuation(volume.hu))
         facts["residual"] = residual_facts(before, after)
-        missing = residual_warnings(before)
-        if strict:
-            refuse_warnings(missing)
-        facts["warnings"] = [*missing, *facts["warnings"]]
+        if self.bundle.xray_statistics:  # a model that nobody has measured has no limits
+            missing = residual_warnings(before)
+            if strict:
+                refuse_warnings(missing)
+            first = len(encoded.judgement.warnings)
+            facts["warnings"][first:first] = missing
         facts["timings"] |= _rounded(
             {
                 "loop_s": times["loop_s"],
