@@ -41,7 +41,8 @@ LUNG_HU = -200.0
 MARGIN_MM = 5.0
 WALL_MM = 5.0
 """How deep in the lung the middle of a ball at the chest wall, or behind the heart, lies at least."""
-LEVEL_MM = 20.0
+LEVEL_MM, HEART_MM = 20.0, 50.0
+"""How far in height from the deepest place the other two are sought."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +101,9 @@ def sites(case: Case) -> dict[str, npt.NDArray[np.float64]]:
     wall = level[:, np.abs(level[0]).argmax()]
     # The heart is the most soft tissue that has lung behind it and in front of it.
     tissue = (case.truth > LUNG_HU) & case.body & (mask[:, ::-1].cumsum(axis=1)[:, ::-1] > 0)
-    before = np.where(depth >= WALL_MM, tissue[:, ::-1].cumsum(axis=1)[:, ::-1], -1)
+    left, _, high = case.grid.coordinates() * np.float32(100)
+    inner = (depth >= WALL_MM) & (left < 0) & (np.abs(high - first[2]) < HEART_MM)  # the heart, not the diaphragm
+    before = np.where(inner, tissue[:, ::-1].cumsum(axis=1)[:, ::-1], -1)
     heart = np.asarray(np.unravel_index(int(before.argmax()), before.shape))
     behind = case.grid.index_to_mm[:3, :3] @ heart + case.grid.index_to_mm[:3, 3]
     return {"deepest": first, "chest wall": wall, "behind the heart": behind} | {
