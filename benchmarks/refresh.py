@@ -186,11 +186,19 @@ MEASUREMENTS = (
         of_model=False,
     ),
     Measurement(
+        "ranks",
+        "training on two ranks against one process: the loss of each step, and how far apart the weights end",
+        (f"python benchmarks/ranks.py -o {RESULTS}/ranks",),
+        1,
+        of_model=False,
+    ),
+    Measurement(
         "faults",
         "kill -9 at random moments: what is lost",
         (
             f"python benchmarks/faults.py --trials 140 --only sample --only cohort --only prepare -o {RESULTS}/faults",
             f"python benchmarks/faults.py --trials 60 --only train --only export -o {RESULTS}/faults-train",
+            f"python benchmarks/ray_lost_worker.py -o {RESULTS}/ray-lost-worker",
         ),
         20,
         of_model=False,

@@ -7,16 +7,26 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 
-def run_outside(*command: str | Path, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command that knows nothing of this environment: its Python, its libraries, x2ct's settings."""
+def run_outside(
+    *command: str | Path, cwd: Path, expect: int = 0, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that knows nothing of this environment: its Python, its libraries, x2ct's settings.
+
+    With `path`, that folder alone is on PATH.
+    """
     ours = ("PYTHON", "VIRTUAL_ENV", "LD_", "X2CT")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    if path is not None:
+        kept["PATH"] = str(path)
     done = subprocess.run([str(c) for c in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False)
     assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
@@ -41,3 +51,19 @@ def shared_library(path: Path, source: str) -> Path:
     text.write_text(source)
     subprocess.run([compiler, "-shared", "-fPIC", "-o", path, text], check=True)
     return path
+
+
+def kill_titled(title: str, seconds: float = 120) -> None:
+    """Kill with SIGKILL a process that this one or its children started, while it has this title; wait for one."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if title in process.cmdline():
+                    process.suspend()  # so that it cannot end what it does between the look and the kill
+                    if title in process.cmdline():
+                        process.kill()
+                        return
+                    process.resume()
+        time.sleep(0.001)
+    raise TimeoutError(f"no process {title} within {seconds} s")

@@ -9,11 +9,11 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from x2ct.errors import Cancelled, InputError, X2CTError
 from x2ct.files import atomic
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], object]
 
+ENGINES = ("local", "ray")
+"""Where a cohort may be sampled."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -39,6 +42,7 @@ class Outcome:
         seconds: what it took.
         output: the CT's file name.
         error: one line, where it failed.
+        retries: how often its worker was lost and another one began it again; see `x2ct.jobs.cohort.ray_engine`.
     """
 
     id: str
@@ -47,6 +51,31 @@ class Outcome:
     seconds: float
     output: str
     error: str = ""
+    retries: int = 0
+
+
+class Engine(Protocol):
+    """Where studies are sampled, several at a time.
+
+    Attributes:
+        count: studies at a time.
+        model: the model's checksum.
+        broken: what keeps it from sampling any further study; None while it works.
+    """
+
+    count: int
+    model: str
+    broken: BaseException | None
+
+    def sample(self, name: str, job: SampleJob, mark: str) -> Outcome:
+        """Sample a study and write its files, the report with `mark` last; called by `count` threads at a time.
+
+        Raises:
+            X2CTError: the study failed; or the engine broke, and then it is `broken`.
+        """
+
+    def stop(self) -> None:
+        """Cancel the studies that are being sampled, whose threads then get `Cancelled`."""
 
 
 @dataclass(frozen=True)
@@ -71,45 +100,79 @@ def sample_cohort(
     base: SampleJob,
     *,
     resume: bool = False,
-    jobs: int = 1,
+    jobs: int | None = None,
+    engine: str = "local",
+    ray_address: str = "",
     progress: Progress | None = None,
 ) -> Cohort:
-    """Samples every study of a manifest, one model load for each of `jobs` workers.
+    """Sample every study of a manifest, one model load for each of `jobs` workers.
 
     Args:
         manifest: see `read_manifest`.
         base: the settings of all studies; its `output` is the folder to write ID.nii.gz (or as `format` says) and
             ID.json, the report, of each study, and summary.csv. It has no X-rays of its own.
         resume: leave out what is there already, from the same inputs with the same settings.
-        jobs: studies at a time; with more than one, each worker compiles the model for itself.
+        jobs: studies at a time; with more than one, each worker compiles the model for itself. By default 1, and with
+            Ray what `x2ct.jobs.cohort.ray_engine` says.
+        engine: "local", threads of this process; or "ray", workers on a Ray cluster, which write the same files.
+        ray_address: of a running cluster, HOST:PORT; by default `RAY_ADDRESS`, else one is started on this machine.
         progress: called with (studies finished, of how many, the latest one's id).
 
     Raises:
-        InputError: the manifest, the settings or the folder can't be used. What a study alone makes fail is told in its
-            `Outcome`.
+        InputError: the manifest, the settings, the folder or the cluster can't be used. What a study alone makes fail
+            is told in its `Outcome`.
+        MissingRuntimeError: the extra `ray` is not installed.
         X2CTError: the model can't be loaded, or the summary can't be written.
         Cancelled: cancelled; what is finished stays, and `resume` goes on from there.
     """
     studies = read_manifest(manifest)
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise InputError.of("--jobs", "value", found=jobs, expected="1 or more")
+    if engine not in ENGINES:
+        raise InputError.unknown("--engine", "name", found=engine, known=ENGINES)
+    if ray_address and engine != "ray":
+        raise InputError.of("--ray-address", "options", found=f"--engine {engine}", expected="--engine ray")
     planned = {study.id: job_of(base, study) for study in studies}
     atomic.check_outputs([path for job in planned.values() for path in job.outputs], ())
-    check_folder(base.output, planned, resume)
-    samplers = _Samplers(base, min(jobs, len(studies)))
-    run = _Run(base.output, planned, samplers, resume, progress)
-    with ThreadPoolExecutor(samplers.count) as pool:
-        running = [pool.submit(run.work, name) for name in planned]
-        try:
-            wait(running, return_when=FIRST_EXCEPTION)
-            for one in running:
-                if one.done():
-                    one.result()
-        finally:
-            samplers.stopped.set()
-            for one in running:
-                one.cancel()
+    with _connected(engine, ray_address):
+        check_folder(base.output, planned, resume)
+        with _engine(engine, base, jobs, len(studies)) as workers:
+            run = _Run(base.output, planned, workers, resume, progress)
+            with ThreadPoolExecutor(workers.count) as pool:
+                running = [pool.submit(run.work, name) for name in planned]
+                try:
+                    wait(running, return_when=FIRST_EXCEPTION)
+                    for one in running:
+                        if one.done():
+                            one.result()
+                finally:
+                    run.stopped.set()
+                    workers.stop()
+                    for one in running:
+                        one.cancel()
     return Cohort(base.output, run.outcomes())
+
+
+def _connected(engine: str, address: str) -> AbstractContextManager[None]:
+    if engine == "local":
+        return nullcontext()
+    from x2ct.jobs.cohort.ray_engine import connected
+
+    return connected(address)
+
+
+@contextmanager
+def _engine(name: str, base: SampleJob, jobs: int | None, studies: int) -> Iterator[Engine]:
+    if name == "local":
+        yield _Samplers(base, min(jobs or 1, studies))
+        return
+    from x2ct.jobs.cohort.ray_engine import RayEngine
+
+    # There before any study is done: by it a worker on another machine sees that the folder is shared.
+    _write_summary(base.output, ())
+    with closing(RayEngine(base, jobs, studies)) as workers:
+        workers.open()
+        yield workers
 
 
 class _Run:
@@ -119,18 +182,19 @@ class _Run:
         self,
         folder: Path,
         planned: dict[str, SampleJob],
-        samplers: _Samplers,
+        engine: Engine,
         resume: bool,
         progress: Progress | None,
     ) -> None:
-        self._folder, self._planned, self._samplers = folder, planned, samplers
+        self.stopped = threading.Event()
+        self._folder, self._planned, self._engine = folder, planned, engine
         self._resume, self._progress = resume, progress
         self._outcomes: dict[str, Outcome] = {}
         self._lock = threading.Lock()
 
     def work(self, name: str) -> None:
         """Sample a study, unless it is done or the run was stopped."""
-        if self._samplers.stopped.is_set():
+        if self.stopped.is_set():
             return
         job = self._planned[name]
         try:
@@ -138,6 +202,8 @@ class _Run:
         except Cancelled:
             raise
         except X2CTError as error:
+            if error is self._engine.broken:
+                raise
             outcome = Outcome(name, "failed", error.exit_code, 0.0, job.output.name, str(error))
         self._finish(outcome)
 
@@ -146,11 +212,10 @@ class _Run:
         return tuple(self._outcomes[name] for name in self._planned if name in self._outcomes)
 
     def _outcome(self, name: str, job: SampleJob) -> Outcome:
-        mark = fingerprint(self._samplers.model, job)
+        mark = fingerprint(self._engine.model, job)
         if self._resume and is_done(job, mark):
             return Outcome(name, "kept", 0, 0.0, job.output.name)
-        clear(job)
-        return _sample(name, job, mark, self._samplers)
+        return self._engine.sample(name, job, mark)
 
     def _finish(self, outcome: Outcome) -> None:
         with self._lock:
@@ -168,7 +233,8 @@ class _Samplers:
         from x2ct.bundle import Bundle
 
         self.count = count
-        self.stopped = threading.Event()
+        self.broken: BaseException | None = None
+        self._stopped = threading.Event()
         self._bundle = Bundle.load(base.model)
         self.model = self._bundle.checksum
         threads = base.threads or (max(1, (os.cpu_count() or 1) // count) if count > 1 else 0)
@@ -179,27 +245,43 @@ class _Samplers:
         for sampler in [first] + [None] * (count - 1):
             self._made.put(sampler)
 
-    @contextmanager
-    def one(self) -> Iterator[Sampler]:
-        """A sampler that nobody else uses."""
+    def sample(self, name: str, job: SampleJob, mark: str) -> Outcome:
+        """Sample a study with a sampler that no other thread uses."""
         sampler = self._made.get()
         try:
             sampler = sampler or open_sampler(self._base, self._bundle)
-            yield sampler
+            return sample_study(name, job, mark, sampler, self._stopped)
         finally:
             self._made.put(sampler)
 
+    def stop(self) -> None:
+        """Cancel what is being sampled at its next evaluation."""
+        self._stopped.set()
 
-def _sample(name: str, job: SampleJob, mark: str, samplers: _Samplers) -> Outcome:
+
+def sample_study(name: str, job: SampleJob, mark: str, sampler: Sampler, stopped: threading.Event) -> Outcome:
+    """Sample one study and write its files, last its report, by which `is_done` knows it.
+
+    Args:
+        name: the study's.
+        job: its job, whose report is named.
+        mark: its `fingerprint`.
+        sampler: one that nobody else uses meanwhile.
+        stopped: once set, the study is cancelled at its next evaluation.
+
+    Raises:
+        X2CTError: any of the family; the study has no report then.
+    """
+
     def go_on(done: int, total: int, sigma: float) -> None:
-        if samplers.stopped.is_set():
+        if stopped.is_set():
             raise Cancelled("cancelled")
 
-    with samplers.one() as sampler:
-        told = sample_files(replace(job, report=None), sampler=sampler, progress=go_on)
     assert job.report is not None  # job_of names one
-    report.write_json(told | {"study": {"id": name, "fingerprint": mark}}, job.report)
-    return Outcome(name, "done", 0, float(told["timings"]["total_s"]), job.output.name)
+    clear(job)
+    facts = sample_files(replace(job, report=None), sampler=sampler, progress=go_on)
+    report.write_json(facts | {"study": {"id": name, "fingerprint": mark}}, job.report)
+    return Outcome(name, "done", 0, float(facts["timings"]["total_s"]), job.output.name)
 
 
 def _write_summary(folder: Path, outcomes: tuple[Outcome, ...]) -> None:
