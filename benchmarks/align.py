@@ -58,7 +58,7 @@ def _row(sampler: x2ct.Sampler, case: Case, name: str, move_mm: float, threads: 
     window = sampler.bundle.intensity.window_hu
 
     def score(views_taken: Geometry) -> float:
-        return psnr(case.truth, sampler.run(**xrays, geometry=views_taken, mean=True).volume.hu, window)
+        return psnr(case.truth, sampler.run(**xrays, geometry=views_taken, mean=True, force=True).volume.hu, window)
 
     return {
         "case": case.id,

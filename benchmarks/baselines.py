@@ -150,7 +150,7 @@ def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
                 target = bundle.with_name(f"{bundle.stem}{way}{suffix}-predictions") / f"{case}.nii.gz"
                 if not target.exists():
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    sampler.sample(**xrays, geometry=geometry, **options).save(target)
+                    sampler.sample(**xrays, geometry=geometry, force=True, **options).save(target)
                     print(target, flush=True)
 
 

@@ -99,7 +99,7 @@ def study(
 ) -> Iterator[dict[str, Any]]:
     """One patient's rows: each kind of X-rays with each setting, figures averaged over seeds."""
     for kind, images in (("clean", case.xrays), ("noise, scatter", worsened(case))):
-        sampler.set_xrays(**calibrated(case.geometry, images, case.id), geometry=geometry)
+        sampler.set_xrays(**calibrated(case.geometry, images, case.id), geometry=geometry, force=True)
         for when, gamma in settings:
             runs = [figures(sampler, case, sampler.run(seed=s, consistency=when, gamma=gamma)) for s in range(seeds)]
             row = {"person": case.id, "xrays": kind, "when": when, "gamma": gamma, **averaged(runs)}

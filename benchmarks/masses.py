@@ -70,7 +70,9 @@ def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Ite
 def _volume(
     sampler: x2ct.Sampler, case: Case, images: Sequence[npt.NDArray[np.float32]], settings: dict[str, Any]
 ) -> npt.NDArray[np.float32]:
-    return sampler.run(**calibrated(case.geometry, images, case.id), geometry=case.geometry, **settings).volume.hu
+    return sampler.run(
+        **calibrated(case.geometry, images, case.id), geometry=case.geometry, force=True, **settings
+    ).volume.hu
 
 
 def markdown(rows: Sequence[Row]) -> str:

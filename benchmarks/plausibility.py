@@ -1,11 +1,12 @@
 """Measure `x2ct.engine.plausibility`: false alarms on chests, and what it finds among X-rays that are not right.
 
-    python benchmarks/plausibility.py chest shards/ testshards/ --others othershards/ -o results/plausibility-chest
+    python benchmarks/plausibility.py chest shards/ testshards/ --others othershards/ -o results/plausibility-test
         --radiographs FOLDER --not-chests ankle.dcm
 
 The validation patients of the first shards (limits were chosen on them) and all patients of the second (reported only)
 are projected from the model's own views under every condition of `x2ct evaluate --conditions`. What is wrong is made of
-the same X-rays, as line integrals and as 8-bit pictures. Patients of `--others` show other parts of the body.
+the same X-rays, as line integrals and as 8-bit pictures. Patients of `--others` show other parts of the body; so does a
+CT that ends within the lungs. `--parts` measures some of this again and keeps the rest of OUTPUT.json.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,12 +38,18 @@ from x2ct.io.xray.degradation import window_8bit
 from x2ct.io.xray.radiograph import XRay
 
 Row = dict[str, Any]
+PARTS = ("chests", "others", "noise", "files")
 Picture = npt.NDArray[Any]
 SOME = ("training", "cone-near", "photons-1e5", "gamma", "png")
 """Conditions under which other parts of the body are shown."""
 ABDOMEN_MM = (200.0, 250.0, 300.0)
 """How much higher than its lungs a patient is shown, where the CT reaches as far."""
+SHOWN_MM = 100.0
+"""How far above and below the middle of the lungs a CT reaches that shows a whole chest."""
 NOISES = 10
+MOST_ALARMS, LEAST_FOUND = 0.02, 0.95
+GOOD = ("validation", "test")
+"""Groups in which a study under one of the evaluation's conditions should not be warned of."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +89,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> Iterator[Row]:
     """Yield a row a study; what is done so far is written after each patient."""
     bundle, rows = Bundle.load(options.bundle), list[Row]()
-    for part in (
-        _chests(bundle, options),
-        _others(bundle, options),
-        _noise(bundle),
-        _files(bundle, "chest radiographs", options.radiographs),
-        _files(bundle, "radiographs of other parts", options.not_chests),
-    ):
-        for row in part:
-            rows.append(row)
-            yield row
-            if options.output:
-                options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-                options.output.with_suffix(".md").write_text(markdown(rows, options.bundle))
+    parts = {
+        "chests": _chests(bundle, options),
+        "others": _others(bundle, options),
+        "noise": _noise(bundle),
+        "files": chain(
+            _files(bundle, "chest radiographs", options.radiographs),
+            _files(bundle, "radiographs of other parts", options.not_chests),
+        ),
+    }
+    if len(options.parts) < len(parts):
+        kept = json.loads(options.output.with_suffix(".json").read_text())
+        rows += [row for row in kept if row["part"] not in options.parts]
+        yield from rows
+    for part in options.parts:
+        for row in parts[part]:
+            rows.append({"part": part, **row})
+            yield rows[-1]
+            options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+            options.output.with_suffix(".md").write_text(markdown(rows, options.bundle))
 
 
 def _chests(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
     patients = [("validation", source) for source in ShardSet.open(options.validation).select("validation")]
     if options.test:
-        patients += [("test", source) for source in ShardSet.open(options.test).patients]
+        patients += [(_group_of(source), source) for source in ShardSet.open(options.test).patients]
     kept: list[tuple[str, Projected]] = []
     for group, source in patients:
         patient = Projected.of(source, bundle.geometry)
@@ -121,6 +135,11 @@ def _chests(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
             if one is not other and group == other_group:
                 pair = (one.xrays[0], other.xrays[1])
                 yield from _both(bundle, group, "lateral of another patient", f"{one.id} and {other.id}", pair)
+
+
+def _group_of(source: Patient) -> str:
+    low, high = source.body_mm if source.body_mm is not None else ((0, 0, 0), (0, 0, 0))
+    return "test" if high[2] >= SHOWN_MM and low[2] <= -SHOWN_MM else "test, a CT that ends within the lungs"
 
 
 def wrong(images: Sequence[Image]) -> dict[str, tuple[Image, Image]]:
@@ -204,6 +223,7 @@ def markdown(rows: Sequence[Row], bundle: str) -> str:
         "Printed by `python benchmarks/plausibility.py`. A study is warned of where one of its scores is above",
         f"{WARNS:g}, and refused above {REFUSES:g}; docs/xrays.md has what they mean.",
     ]
+    lines += ["", *summary(rows)]
     for group in dict.fromkeys(row["group"] for row in rows):
         mine = [row for row in rows if row["group"] == group]
         table = []
@@ -221,6 +241,43 @@ def markdown(rows: Sequence[Row], bundle: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(rows: Sequence[Row]) -> list[str]:
+    """Return false alarms, and what is found less often than `LEAST_FOUND`."""
+    fine, lines = {condition.name for condition in CONDITIONS}, list[str]()
+    for group in GOOD:
+        mine = [row for row in rows if row["group"] == group]
+        alarms = [row for row in mine if row["kind"] in fine and _highest(row) > WARNS]
+        studies = sum(row["kind"] in fine for row in mine)
+        if not studies:
+            continue
+        named = ", ".join(
+            f"{row['case']} ({row['kind']}, {max(row['scores'], key=row['scores'].get)})" for row in alarms
+        )
+        lines += [
+            f"- {group} patients, right X-rays: {len(alarms)} of {studies} studies warned of "
+            f"({len(alarms) / studies:.1%}, at most {MOST_ALARMS:.0%} wanted){': ' if named else ''}{named}."
+        ]
+        kinds = {kind: [row for row in mine if row["kind"] == kind] for kind in dict.fromkeys(r["kind"] for r in mine)}
+        found = {k: [_highest(row) > WARNS for row in some] for k, some in kinds.items() if k not in fine}
+        less = [f"{k} ({sum(hits)} of {len(hits)})" for k, hits in found.items() if sum(hits) < LEAST_FOUND * len(hits)]
+        hits = [hit for some in found.values() for hit in some]
+        if hits:
+            lines += [
+                f"- {group} patients, wrong X-rays: {sum(hits)} of {len(hits)} found. Found in less than "
+                f"{LEAST_FOUND:.0%}: {'; '.join(less) or 'none'}."
+            ]
+    rest = [row for row in rows if row["group"] not in (*GOOD, "chest radiographs")]
+    if rest:
+        missed = ", ".join(f"{row['case']} ({row['kind']})" for row in rest if _highest(row) <= WARNS)
+        count = sum(_highest(row) > WARNS for row in rest)
+        lines += [f"- What is no whole chest: {count} of {len(rest)} found{': not ' if missed else ''}{missed}."]
+    return lines
+
+
+def _highest(row: Row) -> float:
+    return max(row["scores"].values(), default=0.0)
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", help="a bundle's folder or name")
@@ -229,7 +286,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--others", type=Path, nargs="+", default=[], help="shards of other parts of the body")
     parser.add_argument("--radiographs", type=Path, nargs="+", default=[], help="chest radiographs, files or folders")
     parser.add_argument("--not-chests", type=Path, nargs="+", default=[], help="other radiographs")
-    parser.add_argument("-o", "--output", type=Path, help="path without suffix, of .json and .md")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="of which rows are measured")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix, of .json and .md")
     return parser.parse_args(arguments)
 
 

@@ -220,7 +220,7 @@ MEASUREMENTS = (
     Measurement(
         "plausibility",
         "how often sample warns of chests, and of what is none, lies, or is of two patients",
-        (f"python benchmarks/plausibility.py chest SHARDS TEST --others OTHERS -o {RESULTS}/plausibility-chest",),
+        (f"python benchmarks/plausibility.py chest SHARDS TEST --others OTHERS -o {RESULTS}/plausibility-test",),
         5,
         of_model=False,
     ),

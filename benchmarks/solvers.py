@@ -59,7 +59,7 @@ class Benchmark:
 
     def sample(self, xrays: XRays, solver: str, schedule: str, steps: int) -> FloatArray:
         """One sample in HU; seed 0."""
-        return self.sampler.sample(**xrays, solver=solver, schedule=schedule, steps=steps).hu
+        return self.sampler.sample(**xrays, force=True, solver=solver, schedule=schedule, steps=steps).hu
 
     def errors(
         self, patients: dict[str, XRays], pairs: Sequence[tuple[str, str]], evaluations: Sequence[int]

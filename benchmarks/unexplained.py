@@ -3,11 +3,11 @@
     python benchmarks/unexplained.py chest cts/validation/ -o benchmarks/results/unexplained-chest
 
 Each CT of the folder is projected from the model's own views and sampled, as it is and with a ball in the lung, one at
-a time: HU are added where the ball's voxels are lung (below -200 HU). Balls lie where the lung is deepest, in its right
-and left, lower and upper parts. A ball is found at a threshold if either view has an area of unexplained attenuation
-(`x2ct.engine.residual`) of at least that excess whose centre lies within the ball's disc, 5 mm added; each area of the
-CT as it is that reaches the threshold is a false alarm. Places of balls in the CT as it is give what is found by
-chance.
+a time: HU are added where the ball's voxels are lung (below -200 HU). Balls lie where the lung is deepest, at the chest
+wall, behind the heart, and then where the other quarters of the lungs are deepest. A ball is found at a threshold if
+either view has an area of unexplained attenuation (`x2ct.engine.residual`) of at least that excess whose centre lies
+within the ball's disc, 5 mm added; each area of the CT as it is that reaches the threshold is a false alarm. Places of
+balls in the CT as it is give what is found by chance.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 import x2ct
 from x2ct.data.prepare import find_cts
-from x2ct.engine.residual import Area
+from x2ct.engine.residual import WARNS_MM, Area
 from x2ct.errors import X2CTError
 from x2ct.evaluation.case import Case, make_case
-from x2ct.evaluation.plants import deepest
+from x2ct.evaluation.plants import deepest, lungs
 from x2ct.geometry import MU_WATER_PER_MM
 from x2ct.io.report import markdown_table
 from x2ct.render.drr import calibrated
@@ -39,6 +39,10 @@ from x2ct.render.drr import calibrated
 Row = dict[str, Any]
 LUNG_HU = -200.0
 MARGIN_MM = 5.0
+WALL_MM = 5.0
+"""How deep in the lung the middle of a ball at the chest wall, or behind the heart, lies at least."""
+LEVEL_MM, HEART_MM = 20.0, 50.0
+"""How far in height from the deepest place the other two are sought."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +75,7 @@ def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Ite
     xrays = calibrated(case.geometry, case.xrays, case.id)
     for seed in range(options.seeds):
         yield {"case": case.id, "seed": seed, **sampled(sampler, xrays, seed)}
-    for centre in deepest(case)[: options.sites]:
+    for site, centre in list(sites(case).items())[: options.sites]:
         for diameter in options.diameters:
             for rise in options.rises:
                 images = case.project(case.geometry, options.threads, hu=planted(case, centre, diameter, rise))
@@ -80,12 +84,35 @@ def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Ite
                     for image, clean in zip(images, case.xrays, strict=True)
                 ]
                 places = [place(case, view, centre, sampler) for view in range(len(case.geometry.views))]
-                ball = {"diameter_mm": diameter, "rise_hu": rise, "places_mm": places, "shown_mm": shown}
+                ball = {"site": site, "diameter_mm": diameter, "rise_hu": rise, "places_mm": places, "shown_mm": shown}
                 yield {"case": case.id, "ball": ball, **sampled(sampler, calibrated(case.geometry, images, case.id), 0)}
 
 
+def sites(case: Case) -> dict[str, npt.NDArray[np.float64]]:
+    """Places of balls, in patient mm, by name; the first are the most telling."""
+    from scipy import ndimage
+
+    first, *others = deepest(case)
+    mask = lungs(case)
+    assert mask is not None  # or there was no deepest place
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1), case.grid.spacing_mm)[1:-1, 1:-1, 1:-1]
+    points = case.grid.index_to_mm[:3, :3] @ np.argwhere(depth >= WALL_MM).T + case.grid.index_to_mm[:3, 3:]
+    level = points[:, np.abs(points[2] - first[2]) < LEVEL_MM]
+    wall = level[:, np.abs(level[0]).argmax()]
+    # The heart is the most soft tissue that has lung behind it and in front of it.
+    tissue = (case.truth > LUNG_HU) & case.body & (mask[:, ::-1].cumsum(axis=1)[:, ::-1] > 0)
+    left, _, high = case.grid.coordinates() * np.float32(100)
+    inner = (depth >= WALL_MM) & (left < 0) & (np.abs(high - first[2]) < HEART_MM)  # the heart, not the diaphragm
+    before = np.where(inner, tissue[:, ::-1].cumsum(axis=1)[:, ::-1], -1)
+    heart = np.asarray(np.unravel_index(int(before.argmax()), before.shape))
+    behind = case.grid.index_to_mm[:3, :3] @ heart + case.grid.index_to_mm[:3, 3]
+    return {"deepest": first, "chest wall": wall, "behind the heart": behind} | {
+        f"quarter {number + 2}": place for number, place in enumerate(others)
+    }
+
+
 def sampled(sampler: x2ct.Sampler, xrays: dict[str, x2ct.XRay], seed: int) -> Row:
-    result = sampler.run(**xrays, seed=seed)
+    result = sampler.run(**xrays, seed=seed, force=True)
     figures = [residual.figures() or {} for residual in result.residuals]
     return {
         "areas": [[asdict(area) for area in residual.areas] for residual in result.residuals],
@@ -153,12 +180,22 @@ def markdown(rows: Sequence[Row], thresholds: Sequence[float]) -> str:
             mine = [r for r in balls if (r["ball"]["diameter_mm"], r["ball"]["rise_hu"]) == kind]
             cells.append(f"{sum(best(row, row['ball']) >= threshold for row in mine)}/{len(mine)}")
         table.append(cells)
+    diameters = sorted({row["ball"]["diameter_mm"] for row in balls})
+    by_site = []
+    for site in dict.fromkeys(row["ball"]["site"] for row in balls):
+        mine = [row for row in balls if row["ball"]["site"] == site]
+        hits = [[best(r, r["ball"]) > WARNS_MM for r in mine if r["ball"]["diameter_mm"] == d] for d in diameters]
+        by_site.append([site, *(f"{sum(some)}/{len(some)}" for some in hits)])
     shares = [row["share_of_loop"] for row in rows]
     patients = len({row["case"] for row in rows})
     mean = ", ".join(f"{value:.1f}" for value in np.mean([row["mean_mm"] for row in clean], axis=0)) if clean else ""
     rms = ", ".join(f"{value:.1f}" for value in np.mean([row["rms_mm"] for row in clean], axis=0)) if clean else ""
     lines = [
         *markdown_table(columns, table, text=0),
+        "",
+        f"Warned of, above {WARNS_MM:g} mm of water, by place and diameter, all rises of HU together:",
+        "",
+        *markdown_table(["place", *(f"{diameter:g} mm" for diameter in diameters)], by_site, text=1),
         "",
         f"{patients} patients, {len(clean)} samples of CTs as they are, {len(balls)} of CTs with a ball. Residual of "
         f"CTs as they are, by view: mean {mean}, root mean square {rms} mm of water. Projecting and comparing took "
@@ -175,9 +212,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix, of .json and .md")
     parser.add_argument("--diameters", type=float, nargs="+", default=[10, 20, 30, 40, 50], help="of balls, in mm")
     parser.add_argument("--rises", type=float, nargs="+", default=[40, 300, 900], help="HU that are added")
-    parser.add_argument("--sites", type=int, default=4, help="places a patient, the deepest first, at most 4")
+    parser.add_argument("--sites", type=int, default=4, help="places a patient, at most 6")
     parser.add_argument("--seeds", type=int, default=3, help="samples of each CT as it is")
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[5, 10, 15, 20, 25, 30, 40, 50])
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[5, 10, 15, 20, 25, 30, 35, 40, 50])
     parser.add_argument("--precision", default="f32")
     parser.add_argument("--threads", type=int, default=0)
     return parser.parse_args(arguments)

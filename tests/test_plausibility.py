@@ -25,11 +25,13 @@ from x2ct.engine.plausibility import (
     Gaussian,
     Seen,
     judge,
+    likeness,
     mass_ratio,
     masses,
     reduced,
     reread,
 )
+from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View, attenuation, project
 from x2ct.io.xray.degradation import window_8bit
@@ -51,6 +53,14 @@ def trunk(size: float = 1.0, heart: float = 1.0) -> Image:
         hu[((x - side) / 50) ** 2 + (y / 70) ** 2 + ((z - 30) / 90) ** 2 < 1] = -850.0
     hu[((x + 40) / 45) ** 2 + ((y - 20) / 40) ** 2 + (z / 45) ** 2 < heart] = 40.0
     hu[(x / 15) ** 2 + ((y + 60) / 15) ** 2 < 1] += 400.0
+    return hu
+
+
+def lumps(seed: int) -> Image:
+    """A trunk with denser slabs at heights of its own."""
+    hu, z = trunk(), (np.arange(GRID.shape[2]) - 15.5) * 10.0
+    for height in np.random.default_rng(seed).uniform(-110, 110, 6):
+        hu[..., abs(z - height) < 8] += np.where(trunk()[..., abs(z - height) < 8] > -900, 250.0, 0.0)
     return hu
 
 
@@ -98,6 +108,18 @@ def test_a_wrong_pitch_shows_as_a_factor_and_another_patient_by_height() -> None
     middle = ratio(ap, wrong)
     assert np.median(middle) == pytest.approx(np.log(1.2), abs=0.06)  # a row is as much longer
     assert np.ptp(ratio(ap, seen(trunk(heart=3.0))[1])) > 0.05 > np.ptp(ratio(ap, lateral))
+
+
+@pytest.mark.parametrize("picture", [np.array, window_8bit])
+def test_a_bodys_views_change_alike_from_height_to_height_and_anothers_do_not(picture: Any) -> None:
+    def shown(hu: Image) -> list[Seen]:
+        return [replace(view, image=picture(view.image).astype(np.float32)) for view in seen(hu)]
+
+    ap, lateral = shown(lumps(1))
+    alike, other = likeness(ap, lateral), likeness(ap, shown(lumps(2))[1])
+    assert alike is not None and other is not None and alike > 0.9 > 0.5 > other
+    lower = replace(lateral, image=np.roll(lateral.image, round(10 / PITCH), axis=0))
+    assert likeness(ap, lower) == pytest.approx(alike, abs=0.05)
 
 
 def test_a_row_that_the_detector_cuts_is_not_judged() -> None:
@@ -170,8 +192,8 @@ def values(model: Bundle, views: tuple[Seen, ...], **named: Any) -> dict[tuple[s
 @pytest.mark.parametrize("picture", [np.array, window_8bit])
 def test_a_body_of_the_trainings_kind_is_not_warned_of(model: Bundle, picture: Any) -> None:
     found = judge(model, xrays_of(seen(trunk(1.02)), picture))
-    assert found.warnings == () and len(found.scores) == 7
-    found.check(strict=True)
+    assert found.warnings == () and len(found.scores) == 8
+    found.check()
 
 
 @pytest.mark.parametrize("pose", range(5), ids=lambda index: POSES[index].name)
@@ -181,7 +203,6 @@ def test_another_pose_is_found_and_named(model: Bundle, pose: int) -> None:
     assert any(POSES[pose].name in line for line in judgement.warnings)
     with pytest.raises(InputError, match="--force samples all the same"):
         judgement.check()
-    judgement.check(force=True)
 
 
 def test_swapped_views_are_found_and_named(model: Bundle) -> None:
@@ -247,13 +268,27 @@ def test_a_lateral_of_another_is_refused_and_forced(study: Path) -> None:
     done = sample(study, "other.npy", "--force")
     assert done.exit_code == 0 and "warning: ap and lateral: the body's mass differs" in done.stderr
     report = json.loads((study / "run.json").read_text())
-    (score,) = report["plausibility"]["scores"]
+    score = report["plausibility"]["scores"][0]
     assert score["value"] > report["plausibility"]["refuses_above"]
     assert report["warnings"][0].startswith("ap and lateral: the body's mass differs by 80%")
+
+
+def test_a_sampler_judges_what_it_is_given(tiny: Bundle) -> None:
+    sampler = Sampler(tiny, precision="f32", threads=1)
+    ap, lateral = (XRay.of(image, tiny_bundle.DETECTOR_MM) for image in images(GEOMETRY).values())
+    other = replace(lateral, image=np.asarray(1.8 * lateral.image, np.float32))
+    for judged in (sampler.set_xrays, sampler.run, sampler.dry_run):
+        with pytest.raises(InputError, match="X-rays: content"):
+            judged(ap=ap, lateral=other)
+    assert sampler.run(ap=ap, lateral=lateral, mean=True).report["plausibility"]["scores"][0]["value"] < 0.5
+    sampler.set_xrays(ap=ap, lateral=other, force=True)
+    assert "mass" in sampler.run(mean=True).report["warnings"][0]
+    with pytest.raises(InputError, match="--strict: warnings: found 1 warning: ap and lateral"):
+        sampler.run(mean=True, strict=True)
 
 
 def test_the_report_says_what_a_bundle_without_statistics_could_not_judge(study: Path) -> None:
     assert sample(study, "lateral.npy", "--strict").exit_code == 0
     told = json.loads((study / "run.json").read_text())["plausibility"]
-    assert [score["score"] for score in told["scores"]] == ["mass"] and told["scores"][0]["value"] < 0.5
+    assert {score["score"] for score in told["scores"]} <= {"mass", "profile"} and told["scores"][0]["value"] < 0.5
     assert sum("no xray_statistics" in line for line in told["not_judged"]) == 2

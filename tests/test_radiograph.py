@@ -200,6 +200,22 @@ def test_a_file_without_a_preamble_is_the_same(tmp_path: Path, syntax: str, meta
     refused(tmp_path / name, "pixel data")
 
 
+def test_a_big_endian_file_without_a_preamble_is_the_same(tmp_path: Path) -> None:
+    whole, bare = pydicom.dcmread(CHEST), Dataset()
+    bare.update({element.tag: element for element in whole})
+    bare.PixelData = whole.pixel_array.astype(">u2").tobytes()
+    pydicom.dcmwrite(tmp_path / "x.dcm", bare, implicit_vr=False, little_endian=False)
+    assert (tmp_path / "x.dcm").read_bytes()[:2] == b"\0\x08"
+    assert np.array_equal(XRay.load(tmp_path / "x.dcm").image, XRay.load(CHEST).image)
+
+
+def test_what_is_no_dataset_is_none_by_its_name(tmp_path: Path) -> None:
+    """pydicom's no_meta.dcm has a stray byte before its dataset: forced, it is read as one unknown element."""
+    content = pydicom.dcmread(CHEST).SOPInstanceUID.encode()
+    (tmp_path / "x.dcm").write_bytes(b"\x20\x08\0\x05\0CS" + content)
+    refused(tmp_path / "x.dcm", "no DICOM file")
+
+
 def test_windows_change_nothing_and_rescale_does(tmp_path: Path) -> None:
     def window(dataset: Dataset) -> None:
         dataset.WindowCenter, dataset.WindowWidth = 3, 2

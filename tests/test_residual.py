@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tests.tiny_body import images
 from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.engine.conditioning import conditions
-from x2ct.engine.residual import Rays, Reprojection, Residual, unexplained
+from x2ct.engine.residual import Rays, Reprojection, Residual, unexplained, warnings
 from x2ct.geometry import MU_WATER_PER_MM, Geometry, attenuation, project
 from x2ct.io.xray.degradation import poisson_noise
 from x2ct.render import preview
@@ -80,6 +81,23 @@ def test_a_missing_ball_is_found_at_its_place_with_its_excess(chest: Bundle, bal
         assert area.down_mm == pytest.approx(-CENTRE_MM[2], abs=1)
         # an AP's column 0 is the patient's right, a lateral's the patient's front
         assert area.across_mm == pytest.approx(-CENTRE_MM[0 if residual.view == "ap" else 1], abs=1)
+
+
+def test_a_ct_that_is_too_dense_does_not_hide_what_is_missing(chest: Bundle) -> None:
+    hu = np.where(body(chest) > -1000, body(chest) + 100, -1000).astype(np.float32)
+    frontal = compared(hu, xrays_of(body(chest, 40), chest, chest.geometry), chest)[0]
+    figures = frontal.figures()
+    assert figures is not None and figures["mean_mm_water"] < -10
+    assert frontal.areas[0].excess_mm == pytest.approx(34, rel=0.15)
+    assert frontal.areas[0].down_mm == pytest.approx(-CENTRE_MM[2], abs=2)
+
+
+def test_what_is_missing_beyond_what_validation_patients_show_is_a_warning(chest: Bundle) -> None:
+    lacks = compared(body(chest), xrays_of(body(chest, 50), chest, chest.geometry), chest)
+    frontal, lateral = warnings(lacks)
+    assert frontal.startswith("ap: ") and lateral.startswith("lateral: ")
+    assert re.search(r"(29|30|31) mm above and 6[456] mm left of .*: (3[89]|4[0-6]) mm of water", frontal), frontal
+    assert warnings(compared(body(chest), xrays_of(body(chest, 30), chest, chest.geometry), chest)) == []
 
 
 def test_a_ball_that_only_the_ct_has_is_no_area(chest: Bundle) -> None:

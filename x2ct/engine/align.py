@@ -59,7 +59,7 @@ def heights(images: Sequence[FloatArray], matrices: Sequence[FloatArray]) -> Hei
     half = int(REACH_MM / STEP_MM)
     inner = slice(half, len(frontal) - half)
     shifts = range(-half, half + 1)
-    scores = [_correlation(frontal[inner], lateral[inner.start + n : inner.stop + n]) for n in shifts]
+    scores = [correlation(frontal[inner], lateral[inner.start + n : inner.stop + n]) for n in shifts]
     best = int(np.argmax(scores))
     if scores[best] < LEAST_CORRELATION or best in (0, len(scores) - 1):
         raise InputError.of(
@@ -88,18 +88,30 @@ def _ends(image: FloatArray, matrix: FloatArray) -> tuple[float, float]:
     return first, last
 
 
+def at_heights(values: FloatArray, matrix: FloatArray, z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return what rows hold where they show the heights `z` (mm) on the patient's axis; NaN beyond the detector.
+
+    Args:
+        values: one a row; NaN where it is not known, and between such a row and the next.
+        matrix: (3, 4), patient mm to pixels.
+        z: any number of heights, in mm.
+    """
+    (a, b), (c, d) = np.asarray(matrix, np.float64)[1:, 2:]
+    rows = (a * z + b) / (c * z + d)
+    return np.asarray(np.interp(rows, np.arange(len(values)), values, left=np.nan, right=np.nan), np.float64)
+
+
 def _profile(image: FloatArray, matrix: FloatArray, z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the band-passed sums of the rows that show the heights `z` on the patient's axis."""
     from scipy import ndimage
 
-    (a, b), (c, d) = np.asarray(matrix, np.float64)[1:, 2:]
-    sums = np.asarray(image, np.float64).sum(axis=1)
-    profile = np.interp((a * z + b) / (c * z + d), np.arange(len(sums)), sums)
+    profile = at_heights(np.asarray(image, np.float64).sum(axis=1), matrix, z)
     fine, coarse = (ndimage.gaussian_filter1d(profile, mm / STEP_MM) for mm in (FINE_MM, COARSE_MM))
     return np.asarray(fine - coarse, np.float64)
 
 
-def _correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+def correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """Return the correlation of two profiles, -1 to 1; 0 where one of them is flat."""
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale else 0.0

@@ -153,11 +153,15 @@ def conditions(
     Raises:
         InputError: as `study_of`.
     """
+    return conditions_of(bundle, study_of(bundle, xrays, geometry, align=align))
+
+
+def conditions_of(bundle: Bundle, study: Study) -> Conditions:
+    """Bring X-rays that lie on their detectors onto the encoder's picture, as the pipeline does."""
     from x2ct import _core
 
     own = [view.matrix for view in bundle.geometry.views]
-    images = study_of(bundle, xrays, geometry, align=align).images
-    views, valid, matrices, measured = _core.conditions(own, bundle.xray.shape, bundle.xray.spacing_mm, images)
+    views, valid, matrices, measured = _core.conditions(own, bundle.xray.shape, bundle.xray.spacing_mm, study.images)
     return Conditions(views, valid, matrices, tuple(measured))
 
 

@@ -115,7 +115,7 @@ def _run(trial: Trial, bundle: Bundle, inputs: Arrays) -> tuple[Arrays, dict[str
         bundle, device=trial.device, backend=trial.backend, precision=trial.precision, provider=trial.provider
     )
     started = time.perf_counter()
-    sampler.set_xrays(**xrays, geometry=bundle.geometry)
+    sampler.set_xrays(**xrays, geometry=bundle.geometry, force=True)
     load_s = time.perf_counter() - started
     runs = [sampler.run(seed=seed, raw=True) for seed in range(trial.repeats)]
     outputs: Arrays = {"volume": runs[0].volume.hu}

@@ -8,12 +8,16 @@ A z the line integrals of the CT's attenuation z, a and b the least squares fit 
 A ray is judged where the detector measured it and it can be taken to meet the body within the grid, as for data
 consistency (`rays_within` in csrc/core). r over the attenuation of water is a length: mm of water that the CT lacks.
 
-Unexplained attenuation is where r, smoothed by a Gaussian of 2.5 mm against noise, rises to 5 mm of water or more: an
-area is what hangs together around such a peak at half of its height or above, 50 mm^2 or more. Within 10 mm of the
-edge of what is judged none is sought: where the body, the grid or the scan ends, an outline that is off by a
-millimetre makes a large residual. A ball of diameter d and attenuation m above its surroundings that is missing from
-the CT makes an area at its centre, of 3/4 of its disc, with an excess of d m / mu_water. Places are in mm at the
-isocentre, where an X-ray's pixels are as large as the body's.
+Unexplained attenuation is where r, smoothed by a Gaussian of 2.5 mm against noise, rises by 5 mm of water or more above
+its surroundings, a Gaussian mean of 40 mm in which what differs by more counts as 5 mm: a CT is too dense or too thin
+over large parts of it, which would hide what is missing. An area is what hangs together around such a peak at half of
+its height or above, 50 mm^2 or more. Within 10 mm of the edge of what is judged none is sought: where the body, the
+grid or the scan ends, an outline that is off by a millimetre makes a large residual. A ball of diameter d and
+attenuation m above its surroundings that is missing from the CT makes an area at its centre, of 3/4 of its disc, with
+an excess of d m / mu_water, to 10% up to 50 mm. Places are in mm at the isocentre, where an X-ray's pixels are as large
+as the body's.
+
+An area of more than `WARNS_MM` is a warning: CTs of validation patients have none.
 """
 
 from __future__ import annotations
@@ -35,11 +39,14 @@ from x2ct.geometry.grid import Grid
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
-SMOOTHING_MM = 2.5
+SMOOTHING_MM, SURROUNDINGS_MM = 2.5, 40.0
 LEAST_EXCESS_MM = 5.0
 LEAST_AREA_MM2 = 50.0
 EDGE_MM = 10.0
 MOST_AREAS = 5
+WARNS_MM = 35.0
+"""An area of unexplained attenuation of more, in mm of water, is a warning. The highest of two samples each of the two
+validation patients' CTs has 33 mm (benchmarks/unexplained.py)."""
 _APART_MM = 10.0  # between two peaks
 
 
@@ -51,13 +58,19 @@ class Area:
         across_mm: from the X-ray's middle to the area's centre of mass, along its rows; positive to the right.
         down_mm: the same along its columns; positive downwards.
         area_mm2: of the part that has at least half of the excess.
-        excess_mm: the highest excess in it, after smoothing, in mm of water.
+        excess_mm: the highest excess in it over its surroundings, after smoothing, in mm of water.
     """
 
     across_mm: float
     down_mm: float
     area_mm2: float
     excess_mm: float
+
+    @property
+    def place(self) -> str:
+        """Where it is, for a message."""
+        down, across = ("below" if self.down_mm > 0 else "above"), ("right" if self.across_mm > 0 else "left")
+        return f"{abs(self.down_mm):.0f} mm {down} and {abs(self.across_mm):.0f} mm {across} of the X-ray's middle"
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,11 +217,19 @@ def unexplained(excess_mm: npt.NDArray[Any], pitch_mm: tuple[float, float]) -> t
     from scipy import ndimage
 
     known = np.isfinite(excess_mm)
-    sigmas = [SMOOTHING_MM / pitch for pitch in pitch_mm]
-    weight = ndimage.gaussian_filter(known.astype(np.float64), sigmas)
-    total = ndimage.gaussian_filter(np.where(known, excess_mm, 0.0).astype(np.float64), sigmas)
+    values = np.where(known, excess_mm, 0.0).astype(np.float64)
+
+    def mean(image: npt.NDArray[np.float64], mm: float) -> npt.NDArray[np.float64]:
+        total, weight = (
+            ndimage.gaussian_filter(part, [mm / pitch for pitch in pitch_mm])
+            for part in (np.where(known, image, 0.0), known.astype(np.float64))
+        )
+        return np.asarray(total / np.maximum(weight, 1e-12), np.float64)
+
+    rough = mean(values, SURROUNDINGS_MM)
+    around = mean(np.clip(values, rough - LEAST_EXCESS_MM, rough + LEAST_EXCESS_MM), SURROUNDINGS_MM)
     depth_mm = ndimage.distance_transform_edt(np.pad(known, 1), pitch_mm)[1:-1, 1:-1]
-    smooth = np.where(depth_mm > EDGE_MM, total / np.maximum(weight, 1e-12), -np.inf)
+    smooth = np.where(depth_mm > EDGE_MM, mean(values, SMOOTHING_MM) - around, -np.inf)
     apart = [2 * int(_APART_MM / pitch) + 1 for pitch in pitch_mm]
     peaks = np.argwhere((smooth >= LEAST_EXCESS_MM) & (smooth == ndimage.maximum_filter(smooth, apart)))
     taken, found = np.zeros(known.shape, np.bool_), list[Area]()
@@ -226,6 +247,17 @@ def unexplained(excess_mm: npt.NDArray[Any], pitch_mm: tuple[float, float]) -> t
         if len(found) == MOST_AREAS:
             break
     return tuple(found)
+
+
+def warnings(before: Sequence[Residual]) -> list[str]:
+    """Return a line for each area of a CT, before any data-consistency step, that is beyond `WARNS_MM`."""
+    return [
+        f"{one.view}: shows attenuation that the CT lacks, {area.place}: {area.excess_mm:.0f} mm of water over "
+        f"{area.area_mm2:.0f} mm^2 (expected at most {WARNS_MM:g} mm); look there in the X-ray, and in --preview"
+        for one in before
+        for area in one.areas
+        if area.excess_mm > WARNS_MM
+    ]
 
 
 def facts(before: Sequence[Residual], after: Sequence[Residual] | None) -> list[dict[str, Any]]:

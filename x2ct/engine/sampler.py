@@ -23,8 +23,10 @@ from x2ct import _core
 from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import Study, refuse_warnings, study_of
+from x2ct.engine.plausibility import Judgement, judge_study
 from x2ct.engine.residual import Rays, Reprojection, Residual
 from x2ct.engine.residual import facts as residual_facts
+from x2ct.engine.residual import warnings as residual_warnings
 from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError
 from x2ct.geometry import Geometry, attenuation
 from x2ct.geometry.grid import Grid
@@ -99,13 +101,15 @@ class _Encoded:
     Attributes:
         xrays: by view name.
         study: what the core was given of them.
-        seconds: that this and encoder and lift took.
+        judgement: of the model's X-rays and these.
+        seconds: that preparing them and encoder and lift took.
         reported: whether a run has reported these seconds.
         rays: that CTs are judged along, once a run has asked for them.
     """
 
     xrays: Mapping[str, XRay]
     study: Study
+    judgement: Judgement
     seconds: float = 0.0
     reported: bool = False
     rays: Rays | None = None
@@ -193,6 +197,7 @@ class Sampler:
         lateral: XRay | None = None,
         geometry: Geometry | None = None,
         align: bool = False,
+        force: bool = False,
     ) -> None:
         """Run encoder and lift on a patient's X-rays, for all runs that follow until others are set.
 
@@ -202,14 +207,15 @@ class Sampler:
             lateral: the lateral X-ray. Any one view is enough.
             geometry: where the X-rays were taken from; by default the model's own views.
             align: bring the lateral X-ray to the height of the frontal one, see `x2ct.engine.align`.
+            force: take also X-rays that `x2ct.engine.plausibility` refuses.
 
         Raises:
-            InputError: no X-ray, two frontal ones, or one that the geometry contradicts.
+            InputError: no X-ray, two frontal ones, or one that the geometry contradicts or that is refused.
             X2CTError: as `compile`.
         """
         xrays = _named(ap, pa, lateral)
         with self._lock, _memory_limit("encoding the X-rays"):
-            self._encode(xrays, geometry, SampleOptions(), align=align)
+            self._encode(xrays, geometry, SampleOptions(), align=align, force=force)
 
     def run(
         self,
@@ -226,6 +232,7 @@ class Sampler:
         preview: Preview | None = None,
         preview_every: int = 1,
         cancel: CancelToken | None = None,
+        force: bool = False,
         **settings: Any,
     ) -> Result:
         """Return one CT volume and its report. The same inputs and options give the same bytes.
@@ -236,7 +243,8 @@ class Sampler:
             pa: a frontal X-ray that was taken from behind, in place of `ap`.
             lateral: a lateral X-ray to set before the run.
             geometry: where these were taken from.
-            strict: whether anything that the report would warn of is an error before the first evaluation.
+            strict: whether anything that the report would warn of is an error: before the first evaluation, but for
+                what the X-rays show and the CT lacks (`x2ct.engine.residual`).
             align: as of `set_xrays`, for the X-rays of this run.
             each: called with each sample's number, from 0, and the sample, which is not kept otherwise.
             progress: called with (evaluations done, of how many, sigma) after each; an exception from it ends the run.
@@ -244,6 +252,7 @@ class Sampler:
                 `preview_every` evaluations; an exception from it ends the run.
             preview_every: 1 or more.
             cancel: its `cancel()`, from any thread, ends the run before the next evaluation.
+            force: as of `set_xrays`, for the X-rays of this run.
             settings: fields of `SampleOptions` by name, in place of those of `options`: `run(ap=xray, seed=3)`.
 
         Raises:
@@ -254,7 +263,7 @@ class Sampler:
         started = time.perf_counter()
         options = replace(options or SampleOptions(), **settings)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align)
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align, force)
             reprojection = None if options.raw else self._reprojection(encoded, pipeline)
             hu, deviation, plan = pipeline.run(
                 options,
@@ -272,6 +281,12 @@ class Sampler:
             facts["consistency"] = _consistency_facts(options, pipeline.consistency, encoded.xrays)
         before, after = ((), None) if reprojection is None else reprojection.finish(attenuation(volume.hu))
         facts["residual"] = residual_facts(before, after)
+        if self.bundle.xray_statistics:  # a model that nobody has measured has no limits
+            missing = residual_warnings(before)
+            if strict:
+                refuse_warnings(missing)
+            first = len(encoded.judgement.warnings)
+            facts["warnings"][first:first] = missing
         facts["timings"] |= _rounded(
             {
                 "loop_s": times["loop_s"],
@@ -301,6 +316,7 @@ class Sampler:
         geometry: Geometry | None = None,
         strict: bool = False,
         align: bool = False,
+        force: bool = False,
         **settings: Any,
     ) -> dict[str, Any]:
         """Return what `run` with the same arguments would do and take, by its first two evaluations.
@@ -314,7 +330,7 @@ class Sampler:
         """
         options = replace(options or SampleOptions(), **settings)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align)
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align, force)
             estimate, plan = pipeline.dry_run(options)
             facts = self._report(options, plan, encoded, pipeline)
         each, count = estimate["per_evaluation_s"], estimate["evaluations"]
@@ -328,12 +344,13 @@ class Sampler:
         options: SampleOptions,
         strict: bool,
         align: bool,
+        force: bool,
     ) -> tuple[_Encoded, _core.Pipeline]:
         """Return the X-rays of a run, encoded, and networks; raise InputError where `strict` and there are warnings."""
         if xrays or geometry is not None or self._encoded is None:
-            self._encode(xrays, geometry, options, strict, align)
+            self._encode(xrays, geometry, options, strict, align, force)
         elif strict:
-            refuse_warnings(self._warnings(self._encoded.study))
+            refuse_warnings(self._warnings(self._encoded.study, self._encoded.judgement))
         assert self._encoded is not None
         return self._encoded, self._compiled(options)
 
@@ -344,18 +361,22 @@ class Sampler:
         options: SampleOptions,
         strict: bool = False,
         align: bool = False,
+        force: bool = False,
     ) -> None:
-        """Run encoder and lift, with networks for runs like `options`."""
+        """Judge the X-rays and run encoder and lift on them, with networks for runs like `options`."""
         started = time.perf_counter()
         study = study_of(self.bundle, xrays, geometry, align=align)
+        judgement = judge_study(self.bundle, study)
+        if not force:
+            judgement.check()
         if strict:
-            refuse_warnings(self._warnings(study))
+            refuse_warnings(self._warnings(study, judgement))
         prepared_s = time.perf_counter() - started
         pipeline = self._compiled(options)
         started = time.perf_counter()
         self._encoded = None  # what follows may fail half-way
         pipeline.set_xrays(study.images)
-        self._encoded = _Encoded(xrays, study, prepared_s + time.perf_counter() - started)
+        self._encoded = _Encoded(xrays, study, judgement, prepared_s + time.perf_counter() - started)
 
     def _compiled(self, options: SampleOptions) -> _core.Pipeline:
         """Return the pipeline, which the first call makes, its networks compiled for runs like `options`."""
@@ -401,11 +422,11 @@ class Sampler:
             return None
         return lambda done, total, sigma, hu: preview(done, total, sigma, self._volume(hu))
 
-    def _warnings(self, study: Study) -> list[str]:
+    def _warnings(self, study: Study, judgement: Judgement) -> list[str]:
         """What makes the result less trustworthy, by consequence."""
         own, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
         grids = [] if own == models else [f"voxels of {own} mm: the model was trained on {models} mm"]
-        return [*grids, *study.warnings]
+        return [*judgement.warnings, *grids, *study.warnings]
 
     def _report(
         self, options: SampleOptions, plan: _core.SamplingPlan, encoded: _Encoded, pipeline: _core.Pipeline
@@ -438,8 +459,9 @@ class Sampler:
             "condition_reused": reused,
             "timings": _rounded({"load_s": self._load_s, "compile_s": self._compile_s, "condition_s": condition_s}),
             "peak_memory_bytes": report.peak_memory_bytes(),
+            "plausibility": encoded.judgement.facts(),
             "assumptions": list(encoded.study.assumptions),
-            "warnings": self._warnings(encoded.study),
+            "warnings": self._warnings(encoded.study, encoded.judgement),
             "outputs": [],
         }
 

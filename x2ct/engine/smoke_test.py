@@ -123,4 +123,4 @@ def _mean(bundle: Bundle, backend: str, device: str, precision: str) -> Volume:
     hump = bundle.xray.reference_p99[0] * np.clip(1 - rows[:, None] ** 2 - columns**2, 0, 1)
     view = {bundle.geometry.views[0].name: XRay(hump.astype(np.float32), calibrated=True)}
     sampler = Sampler(bundle, device=device, backend=backend, precision=precision, grid=grid)
-    return sampler.run(mean=True, **view).volume  # type: ignore[arg-type]
+    return sampler.run(mean=True, force=True, **view).volume  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ class Model:
     def set_xrays(self, xrays: XRays, geometry: Geometry | None) -> None:
         """Set what the volumes that follow are made from."""
         ap, pa, lateral = (xrays.get(name) for name in ("ap", "pa", "lateral"))
-        self._sampler.set_xrays(ap=ap, pa=pa, lateral=lateral, geometry=geometry)
+        self._sampler.set_xrays(ap=ap, pa=pa, lateral=lateral, geometry=geometry, force=True)
 
     def mean(self) -> FloatArray:
         """Return the posterior mean, one evaluation."""

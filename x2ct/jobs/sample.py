@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from x2ct.bundle import Bundle
-    from x2ct.engine.plausibility import Judgement
     from x2ct.engine.sampler import Preview, Result, SampleOptions, Sampler
     from x2ct.geometry import Geometry
     from x2ct.io.ct.volume import Volume
@@ -55,8 +54,7 @@ class SampleJob:
             standard deviation in HU, and NAME_000, NAME_001, ..., each of them.
         shape, voxel_mm: of the CT, by default the model's own.
         memory, halo: see `x2ct.Sampler`.
-        seed, steps, solver, schedule, mean, consistency, gamma, strict, align: see `x2ct.Sampler.run`.
-        force: sample also what `x2ct.engine.plausibility` refuses.
+        seed, steps, solver, schedule, mean, consistency, gamma, strict, align, force: see `x2ct.Sampler.run`.
         device, backend, precision, provider, provider_options, engines, trust, threads: see `x2ct.Sampler`.
     """
 
@@ -189,7 +187,6 @@ def sample_files(
     xrays, geometry = _inputs(job, say)
     say("loading the model")
     sampler = sampler or open_sampler(job)
-    judgement = _judged(job, sampler.bundle, xrays, geometry)
     write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}", geometry)
 
     def first_steps(done: int, total: int, sigma: float) -> None:
@@ -210,13 +207,13 @@ def sample_files(
             geometry=geometry,
             strict=job.strict,
             align=job.align,
+            force=job.force,
             each=keep if job.samples > 1 else None,
             progress=first_steps,
             preview=draw,
             preview_every=job.preview_every or 1,
         )
         say("writing")
-        _tell(judgement, result.report)
         return write.rest(result, xrays, place)
 
 
@@ -234,11 +231,11 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     xrays, geometry = _inputs(job, say)
     say("loading the model")
     sampler = open_sampler(job)
-    judgement = _judged(job, sampler.bundle, xrays, geometry)
     say("trying two evaluations")
-    report = sampler.dry_run(job.options, **xrays, geometry=geometry, strict=job.strict, align=job.align)
+    report = sampler.dry_run(
+        job.options, **xrays, geometry=geometry, strict=job.strict, align=job.align, force=job.force
+    )
     report["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
-    _tell(judgement, report)
     return {**report, "outputs": [{"file": path.name} for path in job.outputs]}
 
 
@@ -296,21 +293,6 @@ def drr_files(
     placed = replace(wanted, origin_world_mm=(x, y, z))
     images = drr.radiographs(body.hu, body.index_to_mm, placed, mu_water=mu_water, threads=threads, progress=progress)
     return drr.Drr(drr.save(target, images, placed), placed, drr.cut_off(placed, images))
-
-
-def _judged(job: SampleJob, bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None) -> Judgement:
-    """Judge the X-rays, and raise InputError where they are refused."""
-    from x2ct.engine.plausibility import judge
-
-    judgement = judge(bundle, xrays, geometry, align=job.align)
-    judgement.check(force=job.force, strict=job.strict)
-    return judgement
-
-
-def _tell(judgement: Judgement, report: dict[str, Any]) -> None:
-    """Add a judgement to a report; its warnings are of most consequence."""
-    report["plausibility"] = judgement.facts()
-    report["warnings"] = [*judgement.warnings, *report["warnings"]]
 
 
 def _inputs(job: SampleJob, say: StageProgress) -> tuple[dict[str, Any], Geometry | None]:

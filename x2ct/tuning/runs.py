@@ -106,7 +106,7 @@ class Studies:
     def _each(self) -> Iterator[int]:
         """Yield the seeds of one patient after the other, whose X-rays the sampler has been given."""
         for xrays in self._xrays:
-            self._runner.sampler.set_xrays(**xrays)
+            self._runner.sampler.set_xrays(**xrays, force=True)
             yield from self._seeds
 
     def products(self) -> Matrix:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from x2ct.bundle import Bundle, check_target
 from x2ct.data.shards import AIR_HU, Patient, ShardSet
+from x2ct.engine.conditioning import study_of
 from x2ct.engine.plausibility import (
     AS_IT_IS,
     HEIGHTS_MM,
@@ -136,7 +137,7 @@ def pairs(bundle: Bundle, patient: Patient, count: int, rng: np.random.Generator
             image = project(mu, placed @ index_to_mm, view, threads=1)
             picture = machine.picture(image, view, display, rng)
             xrays[stated.name] = XRay.of(picture, stated.spacing_mm)
-        yield seen_by(coarse, xrays, stated_geometry)
+        yield seen_by(coarse, study_of(coarse, xrays, stated_geometry))
 
 
 def coarse_body(hu: npt.NDArray[Any], index_to_mm: Matrix) -> tuple[npt.NDArray[np.float32], Matrix]:

@@ -37,7 +37,8 @@ MAX_FILE_BYTES = 4 << 30
 MAX_INFLATED_BYTES = 256 << 20  # what a deflated file may become: MAX_PIXELS of 16 bits, and a header
 BITS_STORED = (8, 16)
 
-_IMPLICIT, _EXPLICIT, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
+_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def read_dicom(source: Path, frame: int | None = None) -> XRay:
@@ -234,11 +235,12 @@ def open_dicom(source: Path) -> Dataset:
         _refuse_deflate_bomb(source, bare)
         dataset = pydicom.dcmread(source, force=bare)
         if "TransferSyntaxUID" not in dataset.file_meta:
-            implicit, _ = dataset.original_encoding
-            dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(_IMPLICIT if implicit else _EXPLICIT)
+            implicit, little = dataset.original_encoding
+            syntax = _IMPLICIT if implicit else _EXPLICIT if little else _BIG_ENDIAN
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
         return dataset
     except InvalidDicomError as error:
-        hint = "the file has no DICOM header, whatever its name says"
+        hint = "it begins with neither a preamble nor a dataset, whatever its name says"
         raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
     except (InputError, MemoryError):
         raise

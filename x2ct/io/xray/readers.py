@@ -399,9 +399,12 @@ def read(source: Path, frame: int | None) -> XRay:
 def lacks_preamble(head: bytes) -> bool:
     """Return whether a file's first bytes are those of a bare dataset, as scanners and old archives write them.
 
-    Such a file begins with an element of group 2 or 8, little endian, explicit or implicit, where PS3.10 7.1 asks for
-    128 bytes and "DICM".
+    Such a file begins with an element of group 2 or 8, explicit in either byte order or implicit little endian, where
+    PS3.10 7.1 asks for 128 bytes and "DICM".
     """
-    if len(head) < 8 or head[:2] not in (b"\2\0", b"\x08\0") or head[3] != 0:
+    if len(head) < 8:
         return False
-    return (head[4:6].isalpha() and head[4:6].isupper()) or head[6:8] == b"\0\0"
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    if head[:3] == b"\0\x08\0":
+        return explicit
+    return head[:2] in (b"\2\0", b"\x08\0") and head[3] == 0 and (explicit or head[6:8] == b"\0\0")
