@@ -7,7 +7,7 @@
 #   make lint         ruff, mypy --strict, words, Markdown, import contracts, clang-format, clang-tidy
 #   make format       apply ruff and clang-format
 #   make wheel        dist/x2ct-*.whl
-#   make test-wheel   build the wheel, install it in a fresh environment outside the checkout, use it
+#   make test-wheel   build the wheel, install it where no compiler is and outside the checkout, use it; X2CT_WHEEL=FILE: that one
 #   make test-browser  the pages that x2ct writes, looked at in headless Chromium (which apt installs where it can)
 #   make test-notebook  run docs/quickstart.ipynb from top to bottom on the demo pair
 #   make sanitize     the C++ tests under AddressSanitizer with UBSan, then under ThreadSanitizer
@@ -29,7 +29,6 @@ JOBS ?= $(shell nproc)
 # In CI a warning is an error; elsewhere a newer compiler's new warning must not stop anybody.
 WERROR ?= $(if $(CI),ON,OFF)
 DEMO ?= demo
-HOME_BUNDLE := x2ct/models/chest-radiograph.x2ct
 SECONDS ?= 20
 
 BIN := .venv/bin
@@ -198,17 +197,9 @@ soak: build
 benchmarks: $(DEV_STAMP)
 	$(BIN)/python benchmarks/tables.py
 
-# In wheels/ what its Python may lack; pip takes those for Python 3.12. A bundle that no stage there needs stays at home.
+# GPU_PYTHON is that of the machine, for which pip takes wheels.
 gpu-carry: build
-	mkdir -p .gpu/wheels
-	$(BIN)/python -m pip download -qq --no-deps --only-binary=:all: --python-version 3.12 -d .gpu/wheels \
-		nlohmann_json==3.12.0 pybind11 typer pytest
-	benchmarks/gpu/verify.sh --pack $(BUILD)
-	$(if $(SHARDS),$(BIN)/python benchmarks/gpu/pack.py $(SHARDS) -o .gpu/patients.tar --without $(HOME_BUNDLE))
-	@echo 'Move $(HOME_BUNDLE) away, carry .gpu, and start there with OUT a folder:'
-	@echo '  benchmarks/gpu/verify.sh OUT $$(($$(date +%s) + 280))'
-	@echo '  python3 benchmarks/gpu/slim.py chest -o /tmp/start && python3 benchmarks/gpu/train.py .gpu/patients.tar OUT' \
-		'--until $$(($$(date +%s) + 540)) --config benchmarks/gpu/chest.json --init /tmp/start --recorded'
+	PYTHON=$(BIN)/python BUILD=$(BUILD) benchmarks/gpu/run.sh carry $(SHARDS)
 
 docs: $(DEV_STAMP)
 	@$(BIN)/python -c 'import material' 2> /dev/null || $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[docs]'

@@ -1,12 +1,13 @@
 """Builds the C++ core with CMake; everything else about the package stands in pyproject.toml.
 
 An editable install builds in build/dev, where `make build` does too, and puts the products into the checkout's x2ct/.
-A wheel is built apart, from nothing.
+A wheel is built apart, from nothing. CMAKE_ARGS in the environment goes to CMake: CMAKE_ARGS=-DX2CT_TORCH=OFF.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,7 @@ class BuildCore(build_ext):
             shutil.rmtree(build, ignore_errors=True)  # its cache names tools of a build environment that is gone
             options = ["-DX2CT_INPLACE=OFF", "-DX2CT_TESTS=OFF", "-DX2CT_LIBRARY=OFF", f"-DX2CT_OUTPUT_DIR={package}"]
         configure = [cmake, "-S", ROOT, "-B", build, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}", *options]
+        configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         if ninja := shutil.which("ninja"):
             configure.append(f"-DCMAKE_MAKE_PROGRAM={ninja}")
         subprocess.run(configure, check=True)

@@ -27,9 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a ch
 
 import numpy as np
 
-from tests import tiny_bundle, tiny_run
+from tests import phantom, tiny_bundle, tiny_run
 from x2ct.bundle import Bundle
-from x2ct.data import phantom
 from x2ct.data.shards import ShardSet
 from x2ct.errors import X2CTError
 from x2ct.files import atomic

@@ -186,6 +186,13 @@ MEASUREMENTS = (
         of_model=False,
     ),
     Measurement(
+        "ranks",
+        "training on two ranks against one process: the loss of each step, and how far apart the weights end",
+        (f"python benchmarks/ranks.py -o {RESULTS}/ranks",),
+        1,
+        of_model=False,
+    ),
+    Measurement(
         "faults",
         "kill -9 at random moments: what is lost",
         (

@@ -28,7 +28,7 @@ from x2ct.benchmark.cases import Case
 from x2ct.benchmark.fleet import Effort, Row, Say, measure
 from x2ct.benchmark.tables import Table, mib, ms, page
 from x2ct.bundle import Bundle
-from x2ct.runtimes.memory import parse_bytes
+from x2ct.runtimes.discovery import parse_bytes
 
 SIDES = (32, 64, 96, 128, 192, 256, 512)
 STEPS = (1, 2, 4, 8, 16)

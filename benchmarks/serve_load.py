@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import io
-import json
 import os
 import re
 import signal
@@ -32,7 +31,9 @@ import httpx
 import numpy as np
 
 from x2ct.bundle import Bundle
-from x2ct.io.report import markdown_table
+from x2ct.bundle.folder import find
+from x2ct.files.atomic import write_atomically
+from x2ct.io.report import markdown_table, write_json
 
 LIMIT = 0.05
 """The share by which resident memory may grow."""
@@ -56,8 +57,11 @@ class Answer:
 
 
 def xrays_of(bundle: Bundle) -> dict[str, bytes]:
-    """Noise of the size and range of the bundle's X-rays, as .npy files."""
+    """The demo pair for a bundle that knows what an X-ray looks like, else noise of its views' size; as .npy files."""
     rng, files = np.random.default_rng(0), {}
+    if bundle.xray_statistics is not None:
+        demo = find("chest").parent / "demo"
+        return {view: (demo / f"{view}.npy").read_bytes() for view in ("ap", "lateral")}
     for slot, view in enumerate(bundle.geometry.views):
         stream = io.BytesIO()
         most = 1.1 * bundle.xray.reference_p99[slot]
@@ -122,7 +126,7 @@ def main() -> int:
     parser.add_argument("--at-a-time", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--shape", default="")
-    parser.add_argument("-o", "--output", type=Path, help="also write NAME.json")
+    parser.add_argument("-o", "--output", type=Path, help="also write NAME.json and NAME.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         answers, code, seconds = load(arguments, Path(name))
@@ -137,6 +141,7 @@ def main() -> int:
         "bundle": Bundle.load(arguments.bundle).name,
         "requests": len(answers),
         "at_a_time": arguments.at_a_time,
+        "shape": arguments.shape or "the bundle's",
         "lost": lost,
         "refused_rightly": sum(answer.kind != "good" and not answer.lost for answer in answers),
         "seconds": round(seconds, 3),
@@ -148,9 +153,11 @@ def main() -> int:
         "files_left": len(left),
         "exit_code": code,
     }
-    print("\n".join(markdown_table(("what", "figure"), figures.items(), 1)))
+    page = "\n".join(markdown_table(("what", "figure"), figures.items(), 1)) + "\n"
+    print(page, end="")
     if arguments.output:
-        arguments.output.with_name(f"{arguments.output.name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+        write_json(figures, arguments.output.with_suffix(".json"))
+        write_atomically(arguments.output.with_suffix(".md"), page.encode())
     return int(lost > 0 or bool(left) or code != 0 or growth > LIMIT)
 
 

@@ -1,4 +1,4 @@
-"""All tables of benchmarks/README.md, made again from the JSON in benchmarks/results. Measures nothing.
+"""All tables of benchmarks/README.md, of the README and of the model card, from benchmarks/results. Measures nothing.
 
     python benchmarks/tables.py             # or: make benchmarks
     python benchmarks/tables.py --check     # exit code 1 if a table is not what its JSON says
@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from benchmarks import agreement, refresh, roofline, scaling
+from benchmarks import agreement, model_card, refresh, roofline, scaling
 from x2ct.benchmark import tables as bench_tables
 from x2ct.io.report import markdown_table
 
@@ -193,8 +193,12 @@ def outputs() -> Iterator[tuple[Path, str]]:
             yield path.with_suffix(".md"), page
     page = ROOT / "benchmarks" / "README.md"
     yield page, _between(TABLES, readme(made), _between(COMMANDS, refresh.markdown(), page.read_text(), page), page)
+    card = model_card.parts(RESULTS)
     page = ROOT / "README.md"
-    yield page, _between(TABLES, speed(RESULTS / "bench.json"), page.read_text(), page)
+    text = model_card.filled(page.read_text(), card, page.name)
+    yield page, _between(TABLES, speed(RESULTS / "bench.json"), text, page)
+    page = ROOT / "x2ct" / "models" / "chest.md"
+    yield page, model_card.filled(page.read_text(), card, page.name)
 
 
 def _between(marks: tuple[str, str], content: str, text: str, path: Path) -> str:

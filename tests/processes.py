@@ -16,10 +16,17 @@ import psutil
 import pytest
 
 
-def run_outside(*command: str | Path, cwd: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command that knows nothing of this environment: its Python, its libraries, x2ct's settings."""
+def run_outside(
+    *command: str | Path, cwd: Path, expect: int = 0, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that knows nothing of this environment: its Python, its libraries, x2ct's settings.
+
+    With `path`, that folder alone is on PATH.
+    """
     ours = ("PYTHON", "VIRTUAL_ENV", "LD_", "X2CT")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    if path is not None:
+        kept["PATH"] = str(path)
     done = subprocess.run([str(c) for c in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False)
     assert done.returncode == expect, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done

@@ -128,12 +128,21 @@ def test_sampling_needs_neither_torch_nor_a_runtimes_python_module(study: Path, 
     assert python(REFUSE, "info").returncode == 0
 
 
-@pytest.mark.parametrize("command", [["train", "shards"], ["export", "run"]])
-def test_training_without_torch_says_what_to_install(tmp_path: Path, command: list[str]) -> None:
-    result = python(REFUSE, *command, "-o", str(tmp_path / "out"))
-    assert result.returncode == 3, result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert "pip install 'x2ct[train]'" in result.stderr
+def test_without_torch_what_is_wrong_with_the_call_is_said_before_what_to_install(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for command, code in (
+        (["train", "nowhere"], 2),
+        (["train", str(shards), "--config", "nowhere.json"], 2),
+        (["train", str(shards)], 3),
+        (["export", "nowhere"], 2),
+        (["export", str(tmp_path / "run"), "--format", "nonsense"], 2),
+        (["export", str(tmp_path / "run")], 3),
+    ):
+        result = python(REFUSE, *command, "-o", str(tmp_path / "out.x2ct"))
+        assert result.returncode == code, result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert ("pip install 'x2ct[train]'" in result.stderr) == (code == 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_missing_runtime_is_an_error_that_says_what_to_install(study: Path, tmp_path: Path) -> None:

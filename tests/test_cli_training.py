@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import tiny_run
+from tests import phantom, tiny_run
 from tests.commandline import run
 from x2ct.bundle import Bundle
-from x2ct.data import phantom
 from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume
 

@@ -19,7 +19,6 @@ from typer.testing import CliRunner, Result
 from tests import tiny_bundle
 from x2ct.cli import app
 from x2ct.errors import Cancelled, InputError
-from x2ct.io.xray.beam import Beam
 from x2ct.io.xray.readoptions import ReadOptions
 from x2ct.jobs.cohort import Outcome, read_manifest, sample_cohort
 from x2ct.jobs.cohort.folder import job_of
@@ -137,9 +136,9 @@ def test_a_line_says_all_that_options_say_of_an_xray(folder: Path) -> None:
         side = {"spacing": (7.0, 7.0), "flip": "vertical", **beam, "sod": 1400.0, "angle": 80.0}
         assert one.reading["lateral"] == side
         assert two.reading == {"ap": {"spacing": (7.0, 7.1), "frame": 1}}
-    said = replace(base(folder), reading={"ap": ReadOptions(spacing_mm=3.0, flip="horizontal")})
+    said = replace(base(folder), reading={"ap": ReadOptions(spacing=3.0, flip="horizontal")})
     options = job_of(said, one).reading["ap"]
-    assert options == ReadOptions((7.0, 7.0), 90, "horizontal", beam=Beam(1500.0, 1800.0))  # the line goes first
+    assert options == ReadOptions((7.0, 7.0), 90, "horizontal", sod=1500.0, sdd=1800.0)  # the line goes first
 
 
 def test_a_folder_with_results_is_not_written_into_unless_asked(folder: Path) -> None:

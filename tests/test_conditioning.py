@@ -141,6 +141,14 @@ def test_a_path_or_an_array_in_place_of_an_xray_says_how(tiny: Bundle) -> None:
             conditions(tiny, {"ap": thing})  # type: ignore[dict-item]
 
 
+def test_values_that_no_reader_has_checked_are_refused_by_the_core(tiny: Bundle) -> None:
+    image = np.full(SHAPE, 2.0, np.float32)
+    for value in (np.nan, np.inf, 200.0):
+        image[3, 4] = value
+        with pytest.raises(InputError, match="ap: values"):
+            conditions(tiny, {"ap": XRay(image, calibrated=True)}, tiny.geometry)
+
+
 def test_padding_is_not_measured(tiny: Bundle) -> None:
     """What the detector did not see is air to the networks, and no measurement to data consistency."""
     shown = np.random.default_rng(0).uniform(1, 6, (SHAPE[0] - 16, SHAPE[1] - 24)).astype(np.float32)

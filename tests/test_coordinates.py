@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import commandline, tiny_bundle
-from x2ct.data import phantom
+from tests import commandline, phantom, tiny_bundle
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume

@@ -21,7 +21,7 @@ from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
-from x2ct.runtimes.cache import torchartefacts
+from x2ct.runtimes.cache import torchengines
 from x2ct.runtimes.cache.cache import Cache
 from x2ct.runtimes.discovery import choose, find_runtime
 
@@ -190,12 +190,12 @@ def test_the_same_seed_gives_openvinos_volume(
     )
     assert np.abs(found.volume.hu - wanted.volume.hu).max() < BOUND_HU
     assert np.ptp(wanted.volume.hu) > 100
-    assert (found.report["backend"], found.report["runtime"], found.report["artefacts"]) == (
+    assert (found.report["backend"], found.report["runtime"], found.report["engines"]) == (
         "torch",
         RELEASE,
         "torchscript",
     )
-    assert wanted.report["artefacts"] == ""
+    assert wanted.report["engines"] == ""
 
 
 def test_what_has_not_been_made_is_named_with_the_command_that_makes_it(
@@ -216,9 +216,9 @@ def test_engines_from_a_folder_run_only_if_they_are_trusted(
 ) -> None:
     copies = str(cache / "copies")
     monkeypatch.setenv("X2CT_CACHE", str(cache))  # where they were built, too
-    kind, files = torchartefacts.find(tiny, folder=copies, trust=True)
+    kind, files = torchengines.find(tiny, folder=copies, trust=True)
     assert (kind, len(files)) == ("torchscript", 3)
-    options: dict[str, Any] = {"backend": "torch", "artefacts": copies, "threads": 1}
+    options: dict[str, Any] = {"backend": "torch", "engines": copies, "threads": 1}
     with pytest.raises(InputError, match=r"a file outside this user's cache, expected --trust with it"):
         x2ct.Sampler(tiny, **options).sample(**xrays(), steps=2)
     assert x2ct.Sampler(tiny, trust=True, **options).sample(**xrays(), steps=2).hu.shape == tiny_bundle.GRID
@@ -318,8 +318,7 @@ def test_an_artefact_that_computes_something_else_is_not_written(
         formats.export(str(tiny.path), None, ("torchscript",), folder=tmp_path / "copies")
     assert not list((tmp_path / "copies").iterdir())
     assert all(
-        Cache().find(torchartefacts.recipe(tiny, network, "torchscript")) is None
-        for _, network in tiny.networks.items()
+        Cache().find(torchengines.recipe(tiny, network, "torchscript")) is None for _, network in tiny.networks.items()
     )
 
 
@@ -512,4 +511,4 @@ def test_an_artefact_for_a_gpu_is_made_where_there_is_one(tiny: Bundle, tmp_path
     with pytest.raises(InputError, match="--device: options: found nothing of torch's"):
         formats.export(str(tiny.path), None, ("onnx",), device="cuda")
     with pytest.raises(MissingRuntimeError, match="device cuda"):
-        torchartefacts.find(tiny, "aoti", device="cuda:0", cache=tmp_path)
+        torchengines.find(tiny, "aoti", device="cuda:0", cache=tmp_path)

@@ -12,7 +12,7 @@ import torch
 from x2ct.data import imaging
 from x2ct.data.imaging import Display, Physics, RadiographConfig
 from x2ct.io.xray import degradation, exposure
-from x2ct.io.xray.picture import Picture
+from x2ct.io.xray.radiograph import XRay
 
 FloatImage = npt.NDArray[np.float32]
 PITCH = (2.0, 2.0)
@@ -78,7 +78,7 @@ def test_a_display_picture_is_read_as_the_sampler_reads_it(
     display = Display(gamma=1.2, clip=(1.0, 0.5), blades=blades, levels=255, marker=None)
     thick = torch.from_numpy(image + np.float32(0.5))
     grey = imaging.display_picture(thick, display)
-    read = exposure.run(exposure.intensity_stages(TOP), Picture(grey.numpy())).values
+    read = exposure.run(exposure.intensity_stages(TOP), XRay(grey.numpy(), calibrated=False)).image
     assert np.abs(imaging.displayed(thick, TOP, display).numpy() - read).max() < 1e-5
     assert (read == 0).sum() > 12 * 160 or blades is None
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from x2ct.data import phantom
+from tests import phantom
 from x2ct.errors import InputError
 from x2ct.geometry.grid import Grid
 

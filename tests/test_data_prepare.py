@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from x2ct.data import phantom
+from tests import phantom
 from x2ct.data.body import body_mask, coarsen, extract_body, lung_mask
 from x2ct.data.patients import Mark, read_patients
 from x2ct.data.prepare import PrepareOptions, _settle, choose_validation, find_cts, prepare, read_body

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from x2ct.data import phantom
+from tests import phantom
 from x2ct.errors import InputError
 from x2ct.evaluation import Landmarks, anatomy, protocol, table
 from x2ct.geometry.grid import Grid

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from x2ct.data import phantom
+from tests import phantom
 from x2ct.data.shards import ShardSet, write_index
 from x2ct.errors import InputError
 from x2ct.evaluation import baselines

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from tests import commandline, tiny_bundle
-from x2ct.data import phantom
+from tests import commandline, phantom, tiny_bundle
 from x2ct.data.prepare import prepare
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import MissingRuntimeError

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 from skimage.metrics import peak_signal_noise_ratio
 
-from x2ct.data import phantom
+from tests import phantom
 from x2ct.data.body import body_mask
 from x2ct.errors import InputError
 from x2ct.evaluation import metrics

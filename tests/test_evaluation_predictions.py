@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from x2ct.data import phantom
+from tests import phantom
 from x2ct.errors import InputError
 from x2ct.evaluation import predictions
 from x2ct.evaluation.case import Case, make_case

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from x2ct.data import phantom
+from tests import phantom
 from x2ct.evaluation import plants, probe
 from x2ct.evaluation.case import Case, case_of
 from x2ct.evaluation.plants import Gap, Nodule

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from x2ct.data import phantom
+from tests import phantom
 from x2ct.data.prepare import prepare
 from x2ct.data.shards import ShardSet, resample
 from x2ct.evaluation import card, protocol, table

@@ -1,4 +1,4 @@
-"""What only a GPU can show: `pytest -m gpu`, by benchmarks/gpu/verify.sh. X2CT_BUILD names the build's folder."""
+"""What only a GPU can show: `pytest -m gpu`, by benchmarks/gpu/run.sh. X2CT_BUILD names the build's folder."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def torchscript(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """TorchScript of the bundled model in f32 and bf16, in a cache of its own."""
     from x2ct.bundle import Bundle
     from x2ct.export.torchfiles import builds
-    from x2ct.runtimes.cache.artefacts import Cache
+    from x2ct.runtimes.cache.cache import Cache
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("X2CT_CACHE", str(tmp_path_factory.mktemp("cache")))

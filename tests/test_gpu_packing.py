@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import struct
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from benchmarks.gpu import pack_onnxruntime as packing
+
 GPU = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu"
-
-
-@pytest.fixture(scope="module")
-def keeping() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("keep_architecture", GPU / "keep_architecture.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def fat_binary(codes: dict[int, bytes]) -> bytes:
@@ -49,28 +37,26 @@ def squeezed(plain: bytes) -> bytes:
 
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd here")
-def test_code_is_kept_by_its_kernels_and_its_gpu(keeping: ModuleType) -> None:
+def test_code_is_kept_by_its_kernels_and_its_gpu() -> None:
     wanted, other = code("_Z3addv", "_Z3mulv"), code("_Z9attentionv")
     library = bytearray(b"head" + fat_binary({80: wanted, 90: squeezed(wanted)}) + fat_binary({90: squeezed(other)}))
     before = bytes(library)
-    first, second = keeping.kernels_of(library, 90).values()
+    first, second = packing.kernels_of(library, 90).values()
     assert (first, second) == (["_Z3addv", "_Z3mulv"], ["_Z9attentionv"])
-    keeping.blank(library, 90, lambda names: "_Z3addv" in names)
-    assert list(keeping.kernels_of(library, 90).values()) == [first, None]
-    assert list(keeping.kernels_of(library, 80).values()) == [None]
+    packing.blank(library, 90, lambda names: "_Z3addv" in names)
+    assert list(packing.kernels_of(library, 90).values()) == [first, None]
+    assert list(packing.kernels_of(library, 80).values()) == [None]
     assert len(library) == len(before)
-    assert [len(one) for one in keeping.fat_binaries(library)] == [2, 1]  # headers stay
+    assert [len(one) for one in packing.fat_binaries(library)] == [2, 1]  # headers stay
 
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="no zstd here")
-def test_a_needed_kernel_in_blanked_code_ends_the_packing(keeping: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(GPU))
-    packing = importlib.import_module("pack_onnxruntime")
+def test_a_needed_kernel_in_blanked_code_ends_the_packing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "KERNELS", {**dict.fromkeys(packing.KERNELS, ""), "Add": "_BinaryElementWise"})
     monkeypatch.setattr(packing, "operators", lambda: {"Add"})
     library = fat_binary({90: code("_Z18_BinaryElementWisev")}) + fat_binary({90: code("_Z9attentionv")})
     packing.cut(kept := bytearray(library), 90)
-    assert list(keeping.kernels_of(kept, 90).values()) == [["_Z18_BinaryElementWisev"], None]
+    assert list(packing.kernels_of(kept, 90).values()) == [["_Z18_BinaryElementWisev"], None]
     monkeypatch.setattr(packing, "is_needed", lambda names: False)
     beside = fat_binary({90: code("_Z18_BinaryElementWisev", "_Z9attentionv")})
     with pytest.raises(SystemExit, match="operator Add: found its kernels in blanked code"):
@@ -80,19 +66,45 @@ def test_a_needed_kernel_in_blanked_code_ends_the_packing(keeping: ModuleType, m
         packing.cut(bytearray(library), 90)
 
 
-def test_stages_end_before_the_deadline_and_leave_two_files(tmp_path: Path) -> None:
+def test_stages_end_before_the_deadline_and_leave_one_archive(tmp_path: Path) -> None:
     """The Python of this trial does nothing and does not return."""
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     python.chmod(0o755)
     out, began = tmp_path / "out", time.time()
     env = {**os.environ, "DEVICE": "cpu", "CARRY": "nothing", "WORK": str(tmp_path / "work"), "PYTHON": str(python)}
-    run = subprocess.run([GPU / "verify.sh", out, str(int(began) + 9)], env=env, capture_output=True, check=False)
+    command = [str(GPU / "run.sh"), "measure", str(out), str(int(began) + 9)]
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     assert time.time() - began < 20
-    assert sorted(path.name for path in out.iterdir()) == ["results.tar.gz", "summary.txt"]
-    summary = (out / "summary.txt").read_text()
-    assert "machine: exit code 124 after" in summary
-    assert "tests: left out, the deadline is too near" in summary
+    assert "machine: exit code 124 after" in run.stdout
+    assert "tests: left out, the deadline is too near" in run.stdout
+    assert [path.name for path in out.iterdir()] == ["results.tar.gz"]
     with tarfile.open(out / "results.tar.gz") as archive:
-        assert "results/machine.log" in archive.getnames()
+        assert {"results/machine.log", "results/summary.txt"} <= set(archive.getnames())
+
+
+@pytest.mark.parametrize(("mib", "code"), [(0, 0), (63, 1)])
+def test_more_than_a_call_may_carry_is_refused(tmp_path: Path, mib: int, code: int) -> None:
+    """A checkout of one script, and files that a build made."""
+    script = tmp_path / "benchmarks" / "gpu" / "run.sh"
+    script.parent.mkdir(parents=True)
+    shutil.copy(GPU / "run.sh", script)
+    built = [tmp_path / "x2ct/lib/libx2ct_cuda.so", tmp_path / "x2ct/lib/libx2ct_onnxruntime.so"]
+    built += [tmp_path / "build/dev/gpu_laws", tmp_path / ".gpu/patients.tar"]
+    for path in built:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy("/bin/true", path)
+    with built[-1].open("ab") as file:
+        file.truncate(mib << 20)
+    (tmp_path / ".gitignore").write_text("x2ct/\nbuild/\n.gpu/\n")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "CMakeLists.txt").touch()
+    for folder in ("cmake", "csrc"):
+        (tmp_path / folder).mkdir()
+    run = subprocess.run(
+        [script, "carry"], env={**os.environ, "PYTHON": "true"}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == code, run.stderr
+    assert f"train: {mib}." in run.stdout
+    assert "benchmarks/gpu/run.sh train OUT" in run.stdout

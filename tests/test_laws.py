@@ -188,6 +188,45 @@ def test_no_test_file_imports_from_another() -> None:
     assert sources and not found
 
 
+def offered(module: str) -> set[str] | None:
+    """The names that a module of x2ct or benchmarks has, as its text says; None where there is no such module."""
+    base = ROOT.joinpath(*module.split("."))
+    files = [
+        path for path in (base / "__init__.py", base.with_suffix(".py"), base.with_suffix(".pyi")) if path.is_file()
+    ]
+    names = {path.stem for path in base.iterdir()} if base.is_dir() else set()
+    for node in ast.walk(ast.parse(files[0].read_text())) if files else ():
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    return names if files or base.is_dir() else None
+
+
+def gone(source: str) -> list[str]:
+    """What a source imports of x2ct and benchmarks that isn't there."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ("x2ct", "benchmarks"):
+            names = offered(str(node.module))
+            missing = ["*"] if names is None else [alias.name for alias in node.names if alias.name not in names]
+            found += [f"line {node.lineno}: {node.module}.{name}" for name in missing]
+    return found
+
+
+def test_no_script_and_no_test_imports_what_is_gone() -> None:
+    """An import where it is needed fails only when it runs, and some of it runs on a GPU alone."""
+    assert gone("def f():\n    from x2ct.runtimes.cache.artefacts import Cache\n") == [
+        "line 2: x2ct.runtimes.cache.artefacts.*"
+    ]
+    assert gone("from x2ct.errors import InputError, NoError\n") == ["line 1: x2ct.errors.NoError"]
+    paths = [path for folder in ("benchmarks", "tests", "extras") for path in sorted((ROOT / folder).rglob("*.py"))]
+    assert len(paths) > 100
+    assert not {path.relative_to(ROOT).as_posix(): lines for path in paths if (lines := gone(path.read_text()))}
+
+
 def test_the_architecture_page_has_every_package() -> None:
     """docs/architecture.md names each module and package below x2ct/, and each folder of the C++ side."""
     page = (ROOT / "docs" / "architecture.md").read_text()

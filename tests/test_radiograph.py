@@ -16,7 +16,8 @@ from pydicom.dataset import Dataset
 
 from tests.radiographs import CHEST, P99, VIEW, refused, save_dicom, some_picture
 from x2ct.errors import InputError
-from x2ct.io.xray.radiograph import MAX_PIXELS, XRay
+from x2ct.io.xray.radiograph import XRay
+from x2ct.io.xray.readers import MAX_PIXELS
 
 # ---------------------------------------------------------------------------------------------- files
 

@@ -11,7 +11,6 @@ from tests.radiographs import P99, VIEW, some_picture
 from x2ct.errors import InputError
 from x2ct.geometry import View
 from x2ct.io.xray import exposure
-from x2ct.io.xray.picture import Picture
 from x2ct.io.xray.radiograph import ASSUMED_SIDE_MM, XRay, resample
 
 # ---------------------------------------------------------------------------------------------- onto the detector
@@ -122,8 +121,8 @@ def body() -> np.ndarray:
 
 
 def line_integrals(density: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    done = exposure.run(exposure.intensity_stages(P99), Picture(density.astype(np.float32)))
-    return done.values, done.notes
+    done = exposure.run(exposure.intensity_stages(P99), XRay(density.astype(np.float32), calibrated=False))
+    return done.image, done.notes
 
 
 def test_offset_and_gain_of_display_values_do_not_matter() -> None:

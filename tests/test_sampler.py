@@ -14,6 +14,8 @@ import pytest
 import x2ct
 from benchmarks import soak
 from tests import tiny_bundle
+from x2ct import _core
+from x2ct.engine import sampler as samplers
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.geometry.grid import centred_affine
 
@@ -76,6 +78,47 @@ def test_xrays_that_are_set_are_encoded_once_for_many_seeds(sampler: x2ct.Sample
     assert not np.array_equal(first.volume.hu, second.volume.hu)
     alone = x2ct.Sampler(tiny_path, precision="f32", threads=1).sample(ap=ap, lateral=lateral, seed=1)
     np.testing.assert_array_equal(second.volume.hu, alone.hu)
+
+
+class Counted:
+    """Something of the core's, whose calls are noted by name."""
+
+    def __init__(self, thing: object, calls: list[str]) -> None:
+        self._thing, self._calls = thing, calls
+
+    def __getattr__(self, name: str) -> object:
+        value = getattr(self._thing, name)
+        if not callable(value):
+            return value
+
+        def call(*positional: object, **named: object) -> object:
+            self._calls.append(name)
+            result = value(*positional, **named)
+            return Counted(result, self._calls) if name == "Pipeline" else result
+
+        return call
+
+
+def test_a_ct_takes_three_calls_into_the_core(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile, set X-rays, run: the face plans nothing and checks no option itself."""
+    calls: list[str] = []
+    monkeypatch.setattr(samplers, "_core", Counted(_core, calls))
+    sampler = x2ct.Sampler(tiny_path, precision="f32", threads=1)
+    report = sampler.run(ap=flat_xray(), seed=3, solver="heun", steps=2).report
+    assert calls == ["Pipeline", "set_xrays", "run"]
+    assert (report["seed"], report["solver"], report["steps"]) == (3, "heun", 2)
+
+
+def test_options_are_an_object_or_its_fields(sampler: x2ct.Sampler) -> None:
+    options = samplers.SampleOptions(seed=4, steps=2)
+    whole = sampler.run(options, ap=flat_xray())
+    parts = sampler.run(ap=flat_xray(), seed=4, steps=2)
+    changed = sampler.run(options, ap=flat_xray(), seed=5)
+    assert np.array_equal(whole.volume.hu, parts.volume.hu) and not np.array_equal(whole.volume.hu, changed.volume.hu)
+    with pytest.raises(TypeError, match="stepz"):
+        sampler.run(ap=flat_xray(), stepz=3)
+    with pytest.raises(TypeError, match=r"SampleOptions\.steps: found 'many'"):
+        sampler.run(ap=flat_xray(), steps="many")
 
 
 def test_xrays_of_a_run_go_before_those_that_were_set(sampler: x2ct.Sampler) -> None:

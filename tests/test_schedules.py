@@ -9,6 +9,7 @@ import pytest
 
 from x2ct import _core
 from x2ct.bundle import Diffusion
+from x2ct.engine.sampler import SampleOptions
 from x2ct.errors import InputError
 
 TUNED = (20.0, 3.0, 0.9, 0.2)
@@ -17,7 +18,7 @@ BUNDLE = replace(UNTUNED, schedules={4: TUNED})
 
 
 def plan(diffusion: Diffusion, **asked: Any) -> _core.SamplingPlan:
-    return _core.sampling_plan(diffusion, _core.SampleOptions(**asked))
+    return _core.sampling_plan(diffusion, SampleOptions(**asked))
 
 
 def test_tuned_levels_are_the_default_for_their_number() -> None:

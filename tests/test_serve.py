@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import json
@@ -33,7 +34,7 @@ from x2ct.errors import InputError, X2CTError
 from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
 from x2ct.serve.app import create_app
 from x2ct.serve.jobs import PREFIX, Limits
-from x2ct.serve.server import Service, read_token
+from x2ct.serve.server import Service, deployment, read_token
 
 TOKEN = "a token of 24 characters"
 LONG = {"steps": "400", "samples": "8", "preview_every": "1"}  # many seconds: each evaluation is drawn
@@ -384,6 +385,21 @@ def test_the_bundled_viewer_is_the_one_that_the_notice_names() -> None:
 
     digest = hashlib.sha256((ROOT / "x2ct/serve/page/niivue.js").read_bytes()).hexdigest()
     assert digest in (ROOT / "NOTICE").read_text()
+
+
+# ------------------------------------------------------------------------------------------------ Ray Serve
+
+
+def test_a_ray_replica_has_the_same_application(template: SampleJob, xrays: dict[str, bytes]) -> None:
+    """What Ray sends to a replica is pickled, and makes the application there. No cluster is started."""
+    pytest.importorskip("ray.serve", reason="needs Ray Serve: pip install 'ray[serve]'")
+    from ray import cloudpickle
+
+    kind = cloudpickle.loads(cloudpickle.dumps(deployment(Service(template))._bound_deployment.func_or_class))
+    replica = kind.__new__(kind)
+    asyncio.run(replica.__init__())  # Ray has coroutines as constructors
+    with TestClient(replica.app, "http://localhost") as client:
+        assert client.post("/v1/ct?wait=true", files=xrays).status_code == 200
 
 
 # ------------------------------------------------------------------------------------------------ a process of its own

@@ -285,7 +285,7 @@ def test_a_folder_of_plans_needs_trust(
     with pytest.raises(MissingRuntimeError, match=r"no plans .* for 32,32,40 voxels"):
         look(cache, tiny, "auto", 32, 32, 40, **trusted)
     monkeypatch.setattr(Machine, "here", lambda device: HERE)
-    chosen = Choice("cuda:0", "tensorrt", "auto", "", artefacts=folder, trust=True)
+    chosen = Choice("cuda:0", "tensorrt", "auto", "", engines=folder, trust=True)
     assert {Path(path).parent for path in engines.find(tiny, tiny.grid, chosen)[1].values()} == {tmp_path / "plans"}
     with pytest.raises(InputError, match=rf"stale: precision '{precision}' where 'f16' is needed"):
         look(cache, tiny, "f16", 32, 32, 32, **trusted)

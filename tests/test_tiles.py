@@ -17,7 +17,7 @@ import x2ct
 from tests import tiny_bundle
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry.grid import Grid
-from x2ct.runtimes.memory import parse_bytes
+from x2ct.runtimes.discovery import parse_bytes
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHAPE = (64, 48, 96)

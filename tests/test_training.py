@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.tiny_run import CONFIG, GRID
@@ -27,6 +28,7 @@ from x2ct.data.augment import AugmentConfig, Study, augmented_study, draw_plan, 
 from x2ct.data.imaging import NONE
 from x2ct.errors import InputError, X2CTError
 from x2ct.model import X2CTModel
+from x2ct.model.ema import PowerEMA, posthoc_shares
 from x2ct.training import TrainConfig, checkpoint, load_run, train
 from x2ct.training.checkpoint import BEST_FILE, CHECKPOINT_FILE, read_progress
 from x2ct.training.config import DiffusionConfig, PatchConfig
@@ -418,6 +420,42 @@ def test_a_signal_finishes_the_step_and_the_resumed_run_is_uninterrupted(
         assert process.returncode == 0, errors
     a, b = (load_file(tmp_path / name / CHECKPOINT_FILE) for name in ("whole", "stopped"))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_an_average_made_afterwards_is_the_one_made_in_training() -> None:
+    model, steps = nn.Linear(40, 25, bias=False), 600
+    widths, wanted = (0.05, 0.1), 0.16
+    averages = [PowerEMA(model, width) for width in (*widths, wanted)]
+    generator, kept = torch.Generator().manual_seed(0), []
+    for step in range(1, steps + 1):
+        with torch.no_grad():
+            model.weight.add_(torch.randn(model.weight.shape, generator=generator))  # a random walk
+        for average in averages:
+            average.update(model, step)
+        if step % 50 == 0:
+            kept += [(step, average.relative_width, average.state()["weight"].clone()) for average in averages[:2]]
+    shares = posthoc_shares([(step, width) for step, width, _ in kept], steps, wanted)
+    made = sum(share * value.double() for share, (_, _, value) in zip(shares, kept, strict=True))
+    true = averages[2].state()["weight"].double()
+    away = [float((value.double() - true).norm() / true.norm()) for value in (made, kept[-1][2])]
+    assert away[0] < 0.005 < 0.1 < away[1]
+
+
+def test_a_run_exports_averages_of_other_widths_where_it_kept_some(shards: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, steps=8, optim=dataclasses.replace(TINY.optim, keep=4))
+    train(shards, tmp_path / "run", config, threads=1)
+    assert sorted(path.stem for path in (tmp_path / "run/averages").iterdir()) == [f"{s:08d}" for s in (2, 4, 6, 8)]
+    weights = {
+        width: dict(load_run(tmp_path / "run", ema=width)[1].named_parameters()) for width in (0.05, 0.0501, 0.2)
+    }
+    for name, value in weights[0.05].items():
+        torch.testing.assert_close(weights[0.0501][name], value, rtol=2e-3, atol=2e-3)
+    assert any((weights[0.2][name] - value).abs().max() > 0.01 for name, value in weights[0.05].items())
+    with pytest.raises(InputError, match=r"ema: found 0\.3, expected 0\.05, 0\.1, or a width above 0 and below 0\.28"):
+        load_run(tmp_path / "run", ema=0.3)
+    train(shards, tmp_path / "without", dataclasses.replace(TINY, steps=1), threads=1)
+    with pytest.raises(InputError, match=r"ema: found 0\.2, expected 0\.05, 0\.1; other widths need optim\.keep"):
+        load_run(tmp_path / "without", ema=0.2)
 
 
 @pytest.mark.parametrize("muon", [0.0, 0.02])

@@ -19,7 +19,6 @@ from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
-from x2ct.io.xray.beam import Beam
 from x2ct.io.xray.radiograph import ReadOptions, XRay
 
 TRUTH = files.truth()
@@ -122,8 +121,8 @@ def test_options_of_one_view_go_before_those_of_all(tmp_path: Path) -> None:
         ["ap", "lateral"],
         {"spacing": [("lateral", (0.2, 0.2)), (None, (0.1, 0.1))], "rotate": [("ap", 90)], "sdd": [(None, 1800.0)]},
     )
-    assert options["ap"] == ReadOptions(0.1, rotate=90, beam=Beam(sdd_mm=1800))
-    assert options["lateral"] == ReadOptions(0.2, beam=Beam(sdd_mm=1800))
+    assert options["ap"] == ReadOptions(0.1, rotate=90, sdd=1800)
+    assert options["lateral"] == ReadOptions(0.2, sdd=1800)
 
 
 def test_sample_takes_the_options_of_each_view(tmp_path: Path, tiny_path: Path) -> None:

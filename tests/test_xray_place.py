@@ -17,7 +17,6 @@ from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import View
-from x2ct.io.xray.beam import Beam
 from x2ct.io.xray.radiograph import ReadOptions, XRay
 from x2ct.io.xray.turn import Turn
 
@@ -163,7 +162,7 @@ def test_what_is_known_of_magnification_makes_an_object_as_large_as_it_is(
 def test_distances_by_hand_are_those_of_the_file(tmp_path: Path, tiny: Bundle) -> None:
     view = View.cone("ap", sod_mm=SOD, sdd_mm=SDD, shape=(300, 300), spacing_mm=(PITCH, PITCH))
     Image.fromarray(files.display(a_ball(view), 16)).save(tmp_path / "a.png")
-    xray = XRay.load(tmp_path / "a.png", options=ReadOptions(PITCH, beam=Beam(SOD, SDD)))
+    xray = XRay.load(tmp_path / "a.png", options=ReadOptions(PITCH, sod=SOD, sdd=SDD))
     assert width_mm(tiny, xray) == pytest.approx(BALL_MM, rel=0.02)
     ready = conditions(tiny, {"ap": xray})
     source = -np.linalg.solve(ready.matrices[0, 0, :, :3], ready.matrices[0, 0, :, 3])

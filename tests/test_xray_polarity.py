@@ -19,9 +19,9 @@ from tests.radiographs import CHEST
 from tests.xray_files import P99, SHOWN, TRUTH, VIEW, close, on_detector
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray import exposure
-from x2ct.io.xray.anyfile import read
 from x2ct.io.xray.polarity import DECIDES, contrast
 from x2ct.io.xray.radiograph import ReadOptions, XRay
+from x2ct.io.xray.readers import read
 from x2ct.render import drr
 
 LATERAL = np.load(files.DEMO / "lateral.npy").astype(np.float32)
@@ -241,7 +241,7 @@ def test_a_picture_without_structure_tells_nothing() -> None:
 def test_the_real_radiograph_with_every_tag_is_right_or_refused(tmp_path: Path) -> None:
     truth = XRay.load(CHEST).to_detector(VIEW, P99)[0]
     stored = pydicom.dcmread(CHEST).pixel_array
-    assert contrast(exposure.upright(read(CHEST, None)).values) < -DECIDES  # MONOCHROME1
+    assert contrast(exposure.upright(read(CHEST, None)).image) < -DECIDES  # MONOCHROME1
     seen = set()
     for flipped, photometric, sign in product((False, True), ("MONOCHROME1", "MONOCHROME2"), (1, -1, None)):
         dataset = pydicom.dcmread(CHEST)

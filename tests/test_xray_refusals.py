@@ -86,9 +86,9 @@ def test_headers_that_lie(tmp_path: Path) -> None:
 def test_a_deflated_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import zlib
 
-    from x2ct.io.xray import dicompixels
+    from x2ct.io.xray import dicomxray
 
-    monkeypatch.setattr(dicompixels, "MAX_INFLATED_BYTES", 20 << 20)
+    monkeypatch.setattr(dicomxray, "MAX_INFLATED_BYTES", 20 << 20)
 
     path = files.dicom(tmp_path / "a.dcm", SHOWN)
     dataset = pydicom.dcmread(path)

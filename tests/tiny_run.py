@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from x2ct.data import phantom
+from tests import phantom
 from x2ct.data.shards import write_index
 from x2ct.geometry.grid import Grid
 from x2ct.io.report import sha256

@@ -515,39 +515,33 @@ MAX_SAMPLES: int
 XRay = tuple[str, int, npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None, bool]
 """Name, slot, line integrals (rows, columns), P (3, 4), the share of each pixel that was measured, calibrated."""
 
-class SampleOptions:
-    """What a run is asked for, but for its callbacks; see `x2ct.Sampler.run`.
+class SampleOptions(Protocol):
+    """What a run is asked for, but for its callbacks: `x2ct.engine.sampler.SampleOptions`, read by name.
 
-    Raises:
-        InputError: a seed outside of 0 to 2**64 - 1, or an empty list of noise levels. The rest is checked by
-            `sampling_plan`.
+    A value of another type raises TypeError; a seed outside of 0 to 2**64 - 1 and an empty list of noise levels raise
+    InputError, as what `sampling_plan` checks does.
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int = 0,
-        sample: int = 0,
-        steps: int | None = None,
-        solver: str | None = None,
-        schedule: str | Sequence[float] | None = None,
-        mean: bool = False,
-        churn: float = 0.0,
-        samples: int = 1,
-        consistency: str | Sequence[int] = "off",
-        gamma: float | None = None,
-        raw: bool = False,
-    ) -> None: ...
     @property
     def seed(self) -> int: ...
     @property
-    def samples(self) -> int: ...
+    def sample(self) -> int: ...
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def solver(self) -> str | None: ...
+    @property
+    def schedule(self) -> str | Sequence[float] | None: ...
     @property
     def mean(self) -> bool: ...
     @property
     def churn(self) -> float: ...
     @property
-    def consistency(self) -> str: ...
+    def samples(self) -> int: ...
+    @property
+    def consistency(self) -> str | Sequence[int]: ...
+    @property
+    def gamma(self) -> float | None: ...
     @property
     def raw(self) -> bool: ...
 
@@ -689,7 +683,7 @@ class Pipeline:
         provider: str = "",
         provider_options: Mapping[str, str] = ...,
         engines: Mapping[str, str] = ...,
-        first: SampleOptions = ...,
+        first: SampleOptions | None = None,
     ) -> None: ...
     def set_xrays(self, xrays: Sequence[XRay]) -> None:
         """Run encoder and lift. Raises InputError as `conditions` does."""
@@ -704,7 +698,7 @@ class Pipeline:
         each: Callable[[int, FloatArray], object] | None = None,
         uncorrected: Callable[[int, FloatArray], object] | None = None,
         cancel: CancelToken | None = None,
-    ) -> tuple[FloatArray, FloatArray | None]:
+    ) -> tuple[FloatArray, FloatArray | None, SamplingPlan]:
         """Sample. The GIL is free meanwhile, and Ctrl-C ends the run between two evaluations.
 
         Args:
@@ -718,15 +712,15 @@ class Pipeline:
             cancel: looked at before each evaluation.
 
         Returns:
-            The volume, float32 [X, Y, Z], of several samples their mean, and their standard deviation, None of one; in
-            HU, or in the network's unit where `options.raw`.
+            The volume, float32 [X, Y, Z], of several samples their mean, and their standard deviation, None of one, in
+            HU, or in the network's unit where `options.raw`; and the plan that the run followed.
 
         Raises:
             InputError: options that can't be, or no X-rays.
             Cancelled: by `cancel`. What a callback raises ends the run too.
         """
 
-    def dry_run(self, options: SampleOptions) -> DryRun:
+    def dry_run(self, options: SampleOptions) -> tuple[DryRun, SamplingPlan]:
         """Run the first two evaluations. Raises as `run`."""
 
     @property

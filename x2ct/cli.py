@@ -10,32 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__
-from x2ct.commands import (
-    bench,
-    build,
-    cohort,
-    demo,
-    drr,
-    evaluate,
-    export,
-    info,
-    mesh,
-    prepare,
-    quantize,
-    serve,
-    statistics,
-    terminal,
-    train,
-    tune,
-    view,
-    xray,
-)
+from x2ct.commands import bench, build, ct, evaluate, export, info, prepare, serve, terminal, train, tune, xray
 from x2ct.commands.options import (
     AngleOf,
     Backend,
@@ -45,25 +26,29 @@ from x2ct.commands.options import (
     FrameOf,
     InvertOf,
     Json,
+    Memory,
     Model,
     Precision,
     Quiet,
     RotateOf,
     Schedule,
     SddOf,
+    Shape,
     SodOf,
     Solver,
     SpacingOf,
     Strict,
     Threads,
     ValuesOf,
+    Voxel,
     completer,
-    parse_bytes,
+    option,
     parse_option,
-    parse_shape,
-    parse_voxel,
     reading,
 )
+
+if TYPE_CHECKING:
+    from x2ct.jobs.sample import SampleJob
 
 
 class Commands(TyperGroup):
@@ -71,10 +56,12 @@ class Commands(TyperGroup):
 
     def main(self, args: Sequence[str] | None = None, *positional: Any, **named: Any) -> NoReturn:
         """Run the command line and exit."""
-        given = list(sys.argv[1:] if args is None else args) or ["--help"]
+        arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
         named["standalone_mode"] = False  # usage errors come here too, and look like all the others
         run = super().main
-        raise SystemExit(terminal.exit_code_of(lambda: run(given, *positional, **named), debug=given[0] == "--debug"))
+        raise SystemExit(
+            terminal.exit_code_of(lambda: run(arguments, *positional, **named), debug=arguments[0] == "--debug")
+        )
 
 
 app = typer.Typer(
@@ -108,32 +95,18 @@ def x2ct(
 @app.command()
 def sample(
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", rich_help_panel="Output"
-        ),
+        Path, option("Output", "CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", "--output", "-o")
     ],
     ap: Annotated[
         Path | None,
-        typer.Option(
-            help="Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.",
-            rich_help_panel="Input",
-        ),
+        option("Input", "Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI."),
     ] = None,
     pa: Annotated[
-        Path | None,
-        typer.Option(
-            help="Frontal X-ray, source behind the patient. Use --ap or --pa, not both.", rich_help_panel="Input"
-        ),
+        Path | None, option("Input", "Frontal X-ray, source behind the patient. Use --ap or --pa, not both.")
     ] = None,
-    lateral: Annotated[
-        Path | None, typer.Option(help="Lateral X-ray. One view alone is enough.", rich_help_panel="Input")
-    ] = None,
+    lateral: Annotated[Path | None, option("Input", "Lateral X-ray. One view alone is enough.")] = None,
     geometry: Annotated[
-        Path | None,
-        typer.Option(
-            help="Geometry file (JSON): position of source and detector for each X-ray.", rich_help_panel="Input"
-        ),
+        Path | None, option("Input", "Geometry file (JSON): position of source and detector for each X-ray.")
     ] = None,
     spacing: SpacingOf = None,
     rotate: RotateOf = None,
@@ -147,102 +120,56 @@ def sample(
     model: Model = "chest",
     format: Annotated[  # noqa: A002 - the option's name
         str,
-        typer.Option(
-            help="File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
-            rich_help_panel="Output",
+        option(
+            "Output",
+            "File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
             autocompletion=completer("format"),
         ),
     ] = "auto",
-    preview: Annotated[
-        Path | None, typer.Option(help="Write a picture of the CT to this .png file.", rich_help_panel="Output")
-    ] = None,
+    preview: Annotated[Path | None, option("Output", "Write a picture of the CT to this .png file.")] = None,
     preview_every: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Rewrite --preview after every N network evaluations.", rich_help_panel="Output"
-        ),
+        int | None, option("Output", "Rewrite --preview after every N network evaluations.", min=1, metavar="N")
     ] = None,
     report: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write inputs, settings, timings and checksums to this .json file.", rich_help_panel="Output"
-        ),
+        Path | None, option("Output", "Write inputs, settings, timings and checksums to this .json file.")
     ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Random seed. The same inputs and seed produce the same file.", rich_help_panel="Sampling"
-        ),
-    ] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of sampling steps. Default: the model's.", rich_help_panel="Sampling"),
-    ] = None,
+    seed: Annotated[int, option("Sampling", "Random seed. The same inputs and seed produce the same file.", min=0)] = 0,
+    steps: Annotated[int | None, option("Sampling", "Number of sampling steps. Default: the model's.", min=1)] = None,
     solver: Solver = None,
     schedule: Schedule = None,
     mean: Annotated[
         bool,
-        typer.Option(
-            "--mean",
-            help="Return the mean estimate (posterior mean, one evaluation) instead of a sample.",
-            rich_help_panel="Sampling",
-        ),
+        option("Sampling", "Return the mean estimate (posterior mean, one evaluation) instead of a sample.", "--mean"),
     ] = False,
     consistency: Annotated[
         str,
-        typer.Option(
-            help="Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
+        option(
+            "Sampling",
+            "Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
             "each one (every), or listed ones (3,5,6).",
-            rich_help_panel="Sampling",
             autocompletion=completer("consistency"),
         ),
     ] = "off",
-    gamma: Annotated[
-        float | None, typer.Option(help="Strength of data consistency.", rich_help_panel="Sampling")
-    ] = None,
+    gamma: Annotated[float | None, option("Sampling", "Strength of data consistency.")] = None,
     samples: Annotated[
         int,
-        typer.Option(
-            min=1,
-            help="Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
+        option(
+            "Sampling",
+            "Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
             "are written beside it.",
-            rich_help_panel="Sampling",
+            min=1,
         ),
     ] = 1,
-    shape: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_shape,
-            metavar="X,Y,Z",
-            help="Number of voxels of the CT. Default: the model's.",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
-    voxel: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_voxel,
-            metavar="MM",
-            help="Voxel size in mm, one number or X,Y,Z. Default: the model's.",
-            rich_help_panel="Sampling",
-        ),
-    ] = None,
-    memory: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_bytes,
-            metavar="SIZE",
-            help="Memory budget, for example 2GB. A volume that does not fit is computed in tiles.",
-            rich_help_panel="Runtime",
-        ),
-    ] = None,
+    shape: Shape = None,
+    voxel: Voxel = None,
+    memory: Memory = None,
     halo: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Runtime",
+            "Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
             min=0,
             metavar="VOXELS",
-            help="Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
-            rich_help_panel="Runtime",
         ),
     ] = None,
     device: Device = "auto",
@@ -250,72 +177,57 @@ def sample(
     precision: Precision = "auto",
     provider: Annotated[
         str,
-        typer.Option(
-            help="ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
-            rich_help_panel="Runtime",
+        option(
+            "Runtime",
+            "ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
         ),
     ] = "",
     provider_option: Annotated[
         list[Any] | None,
-        typer.Option(
-            parser=parse_option,
-            metavar="KEY=VALUE",
-            help="Option passed to the provider. May be repeated.",
-            rich_help_panel="Runtime",
-        ),
+        option("Runtime", "Option passed to the provider. May be repeated.", parser=parse_option, metavar="KEY=VALUE"),
     ] = None,
-    artefacts: Annotated[
+    engines: Annotated[
         str,
-        typer.Option(
-            "--engines",
-            "--artefacts",
-            metavar="FOLDER",
-            help="Folder of compiled engines for torch or tensorrt. Default: this user's cache.",
-            rich_help_panel="Runtime",
+        option(
+            "Runtime", "Folder of compiled engines for torch or tensorrt. Default: this user's cache.", metavar="FOLDER"
         ),
     ] = "",
     trust: Annotated[
         bool,
-        typer.Option(
-            "--trust",
-            help="Run compiled engines, which contain code, even if they were made elsewhere.",
-            rich_help_panel="Runtime",
-        ),
+        option("Runtime", "Run compiled engines, which contain code, even if they were made elsewhere.", "--trust"),
     ] = False,
     threads: Threads = 0,
     manifest: Annotated[
         Path | None,
-        typer.Option(
-            help="Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
+        option(
+            "Cohort",
+            "Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
             "-o names a folder.",
-            rich_help_panel="Cohort",
         ),
     ] = None,
-    go_on: Annotated[
-        bool, typer.Option("--continue", help="Skip studies that are already done.", rich_help_panel="Cohort")
-    ] = False,
+    go_on: Annotated[bool, option("Cohort", "Skip studies that are already done.", "--continue")] = False,
     jobs: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "Cohort",
+            "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
             min=1,
-            help="Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
-            rich_help_panel="Cohort",
         ),
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(
-            help="Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
-            rich_help_panel="Cohort",
+        option(
+            "Cohort",
+            "Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
             autocompletion=completer("engine"),
         ),
     ] = "local",
     ray_address: Annotated[
         str,
-        typer.Option(
+        option(
+            "Cohort",
+            "Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
             metavar="HOST:PORT",
-            help="Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
-            rich_help_panel="Cohort",
         ),
     ] = "",
     dry_run: Annotated[
@@ -323,10 +235,10 @@ def sample(
     ] = False,
     align: Annotated[
         bool,
-        typer.Option(
+        option(
+            "Sampling",
+            "Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
             "--align",
-            help="Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
-            rich_help_panel="Sampling",
         ),
     ] = False,
     strict: Strict = False,
@@ -378,7 +290,7 @@ def sample(
         precision=precision,
         provider=provider,
         provider_options=tuple(provider_option or ()),
-        artefacts=artefacts,
+        engines=engines,
         trust=trust,
         threads=threads,
         strict=strict,
@@ -388,40 +300,90 @@ def sample(
     if manifest is not None:
         if dry_run:
             raise typer.BadParameter("--dry-run is for one study: leave out --manifest.")
-        cohort.run(manifest, job, quiet, json, resume=go_on, jobs=jobs, engine=engine, ray_address=ray_address)
+        _sample_manifest(manifest, job, quiet, json, resume=go_on, jobs=jobs, engine=engine, ray_address=ray_address)
         return
     if dry_run:
         with terminal.progress("evaluations", quiet) as display:
-            told = rehearse_files(job, stage=display.stage)
-        terminal.show(reports.to_json(told).rstrip() if json else reports.intention(told), quiet and not json)
+            facts = rehearse_files(job, stage=display.stage)
+        terminal.result(facts, reports.intention(facts), json, quiet)
         return
     if go_on or jobs not in (None, 1) or engine != "local" or ray_address:
         options = "--continue, --jobs, --engine and --ray-address"
         raise typer.BadParameter(f"{options} are for many studies: name them with --manifest.")
     with terminal.progress("evaluations", quiet) as display:
-        done = sample_files(job, stage=display.stage, progress=display.step)
+        result = sample_files(job, stage=display.stage, progress=display.step)
+    terminal.result(result, reports.summary(result), json, quiet)
+    see = f"the report {report}" if report else "--report FILE, or x2ct xray FILE"
+    terminal.remarks(result, quiet or json, see)
+
+
+def _sample_manifest(manifest: Path, base: SampleJob, quiet: bool, json: bool, **options: Any) -> None:
+    """Sample a manifest's studies with `options` of `sample_cohort`; exits with 1 if any failed."""
+    from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
+
+    if base.inputs or base.geometry or base.preview or base.report:
+        raise typer.BadParameter(
+            "with --manifest, the X-rays and geometries stand in it, each study has a report, and there is no preview."
+        )
+    with terminal.progress("studies", quiet) as display:
+        display.stage("sampling")
+        result = sample_cohort(manifest, base, progress=display.step, **options)
+    for outcome in result.outcomes:
+        if outcome.retries:
+            terminal.note("note", f"{outcome.id} was begun {outcome.retries + 1} times: its worker was lost", quiet)
+    for outcome in result.failed:
+        terminal.note("warning", f"{outcome.id} failed with code {outcome.code}: {outcome.error}", quiet)
+    states = [outcome.state for outcome in result.outcomes]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("done", "kept", "failed"))
+    terminal.result(result.to_json(), f"{result.folder / SUMMARY_FILE}: {len(states)} studies: {counts}", json, quiet)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("demo"),
+    model: Model = "chest",
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Generate a CT from a pair of X-rays that comes with x2ct, and compare it with the true CT."""
+    from x2ct.io import report as reports
+    from x2ct.jobs.demo import demo as run
+
+    with terminal.progress("evaluations", quiet) as display:
+        result = run(output, model, threads=threads, stage=display.stage, progress=display.step)
     if json:
-        terminal.show(reports.to_json(done).rstrip())
+        terminal.show_json({"outputs": [reports.file_record(path) for path in result.files], "figures": result.figures})
         return
-    terminal.show(reports.summary(done), quiet)
-    terminal.remarks(done, quiet, see=f"the report {report}" if report else "--report FILE, or x2ct xray FILE")
+    columns = list(next(iter(result.figures.values())))
+    lines = ["against the true CT, over the whole volume:", f"{'':14}" + "".join(f"{name:>11}" for name in columns)]
+    for name, row in result.figures.items():
+        lines.append(f"{name:14}" + "".join(f"{value:11.3f}" for value in row.values()))
+    lines += [
+        f"{output / 'comparison.png'}: truth, synthesis, their difference, and the X-rays",
+        f"{output / 'ct.html'}: synthesis and truth, for any browser",
+        f"try it yourself: x2ct sample --ap {output / 'ap.png'} --lateral {output / 'lateral.png'} -o ct.nii.gz",
+    ]
+    terminal.show("\n".join(lines), quiet)
+    terminal.note("notice", reports.NOTICE, quiet)
 
 
 # The order in which the help lists them.
 for _command in (
-    demo.demo,
     serve.serve,
-    view.view,
+    ct.view,
     xray.xray,
-    drr.drr,
-    mesh.mesh,
+    ct.drr,
+    ct.mesh,
     prepare.prepare,
     train.train,
     export.export,
     build.build,
     tune.tune,
-    quantize.quantize,
-    statistics.statistics,
+    tune.quantize,
+    tune.statistics,
     bench.bench,
     evaluate.evaluate,
     info.info,

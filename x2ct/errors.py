@@ -101,6 +101,14 @@ class Cancelled(X2CTError):
     exit_code = 130
 
 
+class ReportedElsewhere(X2CTError):
+    """Another process of this run reports the error; this one ends with its exit code and is silent."""
+
+    def __init__(self, error: X2CTError) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code
+
+
 def _one_line(text: str) -> str:
     """What a file holds may be anything: line ends become blanks, and what no terminal should get becomes `?`."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))

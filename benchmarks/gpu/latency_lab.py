@@ -110,7 +110,7 @@ class Lab:
         convolutions = {shape: self.convolutions(shape) for shape in shapes}  # on PyTorch's device without memory
         for name in self.modules:
             self.modules[name] = self.modules[name].to(self.device)
-        self.result["matrix_tflops"] = round(self.matrix_rate() / 1e12, 2)
+        self.result["matrix_tflops"] = round(self.matrix_rate() / 1e12, 4)
         for shape in shapes:
             for layout in LAYOUTS:
                 for conv, count in convolutions[shape].items():

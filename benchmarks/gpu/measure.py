@@ -105,10 +105,10 @@ def typed_graph(bundle: str, precision: str) -> None:
     Cache().obtain(typed_recipe(model, precision), build)
 
 
-def torch_artefacts(bundle: str, kind: str, device: str, precision: str) -> None:
+def torch_engines(bundle: str, kind: str, device: str, precision: str) -> None:
     """Make what torch runs of a bundle, where the cache has none."""
     from x2ct.export.torchfiles import builds
-    from x2ct.runtimes.cache.artefacts import Cache
+    from x2ct.runtimes.cache.cache import Cache
 
     for recipe, build in builds(x2ct.Bundle.load(bundle), kind, device, precision):
         Cache().obtain(recipe, build)
@@ -120,7 +120,7 @@ def reference(bundle: str, grid: Grid) -> np.ndarray:
         sampler = x2ct.Sampler(bundle, device="cpu", backend="onnxruntime", precision="f32", grid=grid)
         sampler.compile()
     except MissingRuntimeError:
-        torch_artefacts(bundle, "torchscript", "cpu", "f32")
+        torch_engines(bundle, "torchscript", "cpu", "f32")
         sampler = x2ct.Sampler(
             bundle, device="cpu", backend="torch", provider="torchscript", precision="f32", grid=grid
         )
@@ -131,7 +131,7 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
     """Samples of one grid in one precision: the first is compared, the rest are timed."""
     name, _, provider = backend.partition("/")
     if name == "torch":
-        torch_artefacts(args.bundle, provider or "torchscript", args.device, precision)
+        torch_engines(args.bundle, provider or "torchscript", args.device, precision)
     elif name == "onnxruntime" and precision in ("bf16", "f16"):
         typed_graph(args.bundle, precision)
     on_gpu = args.device.startswith("cuda")

@@ -4,9 +4,9 @@
     python benchmarks/gpu/pack.py --unpack patients.tar -o SHARDS
 
 Bodies are resampled to the grid's spacing, cut to what the training's views can see, clipped to the HU window and
-rounded to steps of 4 HU, a quarter of a CT's noise at that spacing. The archive holds index.json and one xz stream a
-patient: differences along one axis, their low bytes before their high ones. It is refused where it doesn't fit beside
-the repository's own files, which a machine takes along at each call.
+rounded to steps of 10 HU, so that a voxel is a byte; the recipe's lowest noise level is twice as much. The archive
+holds index.json and one xz stream a patient, of differences along one axis. `benchmarks/gpu/run.sh carry` packs one
+and refuses what doesn't fit beside the repository's own files, which a machine takes along at each call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import io
 import json
 import lzma
 import os
-import subprocess
 import sys
 import tarfile
 from concurrent.futures import ProcessPoolExecutor
@@ -34,11 +33,8 @@ from x2ct.files import atomic
 from x2ct.geometry.grid import Grid
 from x2ct.io.report import sha256
 
-STEP_HU = 4
+STEP_HU = 10
 WINDOW_HU = (-1000, 1500)
-CARRY_MIB = 62.0
-"""What a machine takes along at one call: the tracked files, and what the call names beside them."""
-ROOT = Path(__file__).resolve().parent.parent.parent
 REACH_MM = 260.0
 """Beyond this height above or below the grid's centre no ray of the training's views passes."""
 
@@ -47,19 +43,15 @@ FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 4, "lp": 0, "pb": 0}]
 
 def encode(hu: npt.NDArray[np.int16]) -> bytes:
     """Compress HU [x, y, z] that are multiples of the step within the window, after `quantised`."""
-    levels = (hu.astype(np.int32) - WINDOW_HU[0]) // STEP_HU
-    steps = np.diff(levels, axis=2, prepend=0)
-    folded = np.where(steps < 0, -2 * steps - 1, 2 * steps).astype("<u2")  # small ones of either sign are small numbers
-    low, high = (folded & 255).astype(np.uint8), (folded >> 8).astype(np.uint8)
-    return lzma.compress(low.tobytes() + high.tobytes(), lzma.FORMAT_XZ, filters=FILTERS)
+    levels = ((hu.astype(np.int32) - WINDOW_HU[0]) // STEP_HU).astype(np.uint8)
+    steps = np.diff(levels, axis=2, prepend=np.uint8(0))  # modulo 256, as their sums are
+    return lzma.compress(steps.tobytes(), lzma.FORMAT_XZ, filters=FILTERS)
 
 
 def decode(data: bytes, shape: tuple[int, int, int]) -> npt.NDArray[np.int16]:
     """Return what `encode` took, int16 HU [x, y, z]."""
-    low, high = np.frombuffer(lzma.decompress(data), np.uint8).reshape(2, *shape)
-    folded = low.astype(np.int32) | (high.astype(np.int32) << 8)
-    steps = np.where(folded & 1, -((folded + 1) >> 1), folded >> 1)
-    return (np.cumsum(steps, axis=2) * STEP_HU + WINDOW_HU[0]).astype(np.int16)
+    steps = np.frombuffer(lzma.decompress(data), np.uint8).reshape(shape)
+    return np.cumsum(steps, axis=2, dtype=np.uint8).astype(np.int16) * np.int16(STEP_HU) + np.int16(WINDOW_HU[0])
 
 
 def quantised(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
@@ -87,12 +79,8 @@ def packed(patient: Patient, spacing_mm: tuple[float, float, float]) -> tuple[di
     return entry, encode(body)
 
 
-def pack(shards: Path, target: Path, regions: tuple[str, ...], most_bytes: int) -> int:
-    """Write the archive; return its size in bytes.
-
-    Raises:
-        InputError: it would be larger than `most_bytes`.
-    """
+def pack(shards: Path, target: Path, regions: tuple[str, ...] = ()) -> None:
+    """Write the archive of the patients of some regions, of all where there are none."""
     shard_set = ShardSet.open(shards)
     patients = [patient for patient in shard_set.patients if not regions or patient.region in regions]
     index: dict[str, Any] = json.loads((shards / INDEX).read_text())
@@ -105,25 +93,7 @@ def pack(shards: Path, target: Path, regions: tuple[str, ...], most_bytes: int) 
             _add(tar, f"{patient.id}.xz", data)
             print(f"{patient.id}: {tuple(entry['shape'])}, {len(data) / 2**20:.2f} MiB", file=sys.stderr, flush=True)
         _add(tar, f"{INDEX}.xz", lzma.compress(json.dumps(index).encode()))
-    size = len(archive.getvalue())
-    if size > most_bytes:
-        hint = "fewer patients (--regions), or a folder that is left at home (--without)"
-        found, expected = f"{size / 2**20:.1f} MiB", f"at most {most_bytes / 2**20:g} MiB"
-        raise InputError.of(target, "archive", found=found, expected=expected, hint=hint)
     atomic.write_atomically(target, archive.getvalue())
-    return size
-
-
-def room_mib(without: tuple[str, ...] = ()) -> float:
-    """Return the MiB that a call may carry beside the tracked files.
-
-    Args:
-        without: folders of tracked files that are moved away for the call.
-    """
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-    names = [name for name in listed.decode().split("\0") if name and not name.startswith(without or ("/",))]
-    sizes = ((ROOT / name).lstat().st_size for name in names if os.path.lexists(ROOT / name))
-    return CARRY_MIB - sum(sizes) / 2**20
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -168,18 +138,15 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="the archive, or the folder to unpack into")
     parser.add_argument("--unpack", action="store_true", help="write shards from an archive")
     parser.add_argument("--regions", nargs="*", default=[], help="patients of these regions; all where left out")
-    parser.add_argument("--without", nargs="*", default=[], help="tracked folders that are left at home, for the sum")
     args = parser.parse_args()
     try:
         if args.unpack:
             unpack(args.source, args.output)
-            return 0
-        room = room_mib(tuple(args.without))
-        size = pack(args.source, args.output, tuple(args.regions), int(room * 2**20))
+        else:
+            pack(args.source, args.output, tuple(args.regions))
     except X2CTError as error:
         print(f"pack: error: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{args.output}: {size / 2**20:.1f} MiB of {room:.1f} that there are beside the tracked files")
     return 0
 
 

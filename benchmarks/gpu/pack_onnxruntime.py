@@ -4,10 +4,14 @@
 
 Downloads the wheel of onnxruntime-gpu for Python 3.12 by pip, or takes a given one. Of the provider it keeps the code
 of one GPU, and of that no fat binary with attention, quantised matrix products, mixtures of experts and the like, which
-are nine tenths of it; entry headers stay, and the driver loads a fat binary when one of its kernels is first started
-(never set CUDA_MODULE_LOADING=EAGER). Every operator of the bundled models must be listed here with its kernels, and
-every fat binary with one of these must be kept. benchmarks/gpu/verify.sh unpacks the archive in front of what Python
-has. Packing takes minutes and needs zstd. CUDA's own libraries are not in it: they come with the machine's PyTorch.
+are nine tenths of it; entry headers stay, sizes and offsets with them, and the driver loads a fat binary when one of
+its kernels is first started (never set CUDA_MODULE_LOADING=EAGER). Every operator of the bundled models must be listed
+here with its kernels, and every fat binary with one of these must be kept. benchmarks/gpu/run.sh unpacks the archive in
+front of what Python has. Packing takes minutes and needs zstd. CUDA's own libraries are not in it: they come with the
+machine's PyTorch.
+
+A fat binary is a header of 16 bytes (magic, version, header size, payload size) and entries: kind (1 the intermediate
+form, 2 machine code), header size, payload size, and at byte 28 the compute capability times 10.
 """
 
 from __future__ import annotations
@@ -16,20 +20,21 @@ import argparse
 import io
 import lzma
 import re
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works in a checkout, installed or not
 
-from keep_architecture import blank, kernels_of
-
-from benchmarks.gpu.pack import CARRY_MIB, room_mib
-
+MAGIC = struct.pack("<I", 0xBA55ED50)
+MACHINE_CODE = 2
+ZSTD = b"\x28\xb5\x2f\xfd"
 WANTED = re.compile(r"onnxruntime/capi/libonnxruntime(\.so\.[\d.]+|_providers_(shared|cuda)\.so)$")
 DROPPED = re.compile(
     r"flash|fmha|_mha|cutlass|cute|attention|paged|moe|gemm(?!_small)|nbits|_[248]bits|Float[48]b|marlin|fpA_intB|xqa"
@@ -70,8 +75,6 @@ def main() -> None:
     parser.add_argument("--keep", type=int, default=90, help="the GPU's compute capability times 10")
     parser.add_argument("--wheel", type=Path, help="in place of downloading one")
     parser.add_argument("--headers", type=Path, required=True, help="what cmake/onnxruntime_headers.sh fetched")
-    parser.add_argument("--carried", type=Path, nargs="*", default=[], help="files that travel too, for the sum")
-    parser.add_argument("--without", nargs="*", default=[], help="tracked folders that are left at home, for the sum")
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +89,6 @@ def main() -> None:
                 add(archive, f"site/{name}", bytes(data))
             for header in sorted(args.headers.glob("*.h")):
                 add(archive, f"onnxruntime-headers/{header.name}", header.read_bytes())
-    check_size(args.output, args.carried, tuple(args.without))
 
 
 def cut(data: bytearray, capability: int) -> None:
@@ -108,6 +110,89 @@ def cut(data: bytearray, capability: int) -> None:
         print(
             f"  {operator}: {len(having)} fat binaries, all kept" if having else f"  {operator}: no kernel of its own"
         )
+
+
+# ------------------------------------------------------------------------------------------------ fat binaries
+
+
+class Entry(NamedTuple):
+    """The code for one GPU in one fat binary."""
+
+    kind: int
+    capability: int
+    offset: int
+    size: int
+
+
+def fat_binaries(data: bytes | bytearray) -> Iterator[list[Entry]]:
+    """The entries of each fat binary in a library."""
+    at = data.find(MAGIC)
+    while at >= 0:
+        _, header, size = struct.unpack_from("<HHQ", data, at + 4)
+        if header == 16 and 0 < size <= len(data) - at - header:
+            yield list(_entries(data, at + header, at + header + size))
+            at += header + size
+        else:
+            at += 4
+        at = data.find(MAGIC, at)
+
+
+def _entries(data: bytes | bytearray, at: int, end: int) -> Iterator[Entry]:
+    while at + 64 <= end:
+        kind, _, header, size = struct.unpack_from("<HHIQ", data, at)
+        if not 32 <= header <= 4096 or at + header + size > end:
+            return
+        yield Entry(kind, *struct.unpack_from("<I", data, at + 28), at + header, size)
+        at += header + size
+
+
+def kernels_of(data: bytes | bytearray, capability: int) -> dict[int, list[str] | None]:
+    """The mangled names of the kernels in each fat binary with machine code for a GPU, by where that code begins.
+
+    None stands for code that was blanked.
+    """
+    return {
+        entry.offset: _kernels(bytes(data[entry.offset : entry.offset + entry.size]))
+        for entries in fat_binaries(data)
+        for entry in entries
+        if entry.kind == MACHINE_CODE and entry.capability == capability
+    }
+
+
+def _kernels(code: bytes) -> list[str] | None:
+    if not any(code):
+        return None
+    if code.startswith(ZSTD):
+        run = subprocess.run(["zstd", "-dcq"], input=code, capture_output=True, check=False)
+        code = run.stdout  # complete, though what pads it afterwards is complained about
+    if not code.startswith(b"\x7fELF"):
+        sys.exit(f"pack_onnxruntime.py: found machine code that begins {code[:4].hex()}, expected ELF or zstd")
+    return sorted({name.decode() for name in re.findall(rb"\.text\.([A-Za-z0-9_$]+)", code)})
+
+
+def blank(data: bytearray, keep: int, wanted: Callable[[list[str]], bool] | None = None) -> int:
+    """Blank all but the machine code for `keep`, wherever there is some; returns how many bytes.
+
+    Args:
+        data: the library, changed in place.
+        keep: compute capability times 10.
+        wanted: says by the kernels' mangled names whether a fat binary's code is kept at all.
+    """
+    blanked = 0
+    for entries in list(fat_binaries(data)):
+        kept = [entry for entry in entries if entry.kind == MACHINE_CODE and entry.capability == keep]
+        if not kept:
+            continue
+        if wanted is not None:
+            kept = [one for one in kept if wanted(_kernels(bytes(data[one.offset : one.offset + one.size])) or [])]
+        for entry in entries:
+            if entry not in kept:
+                data[entry.offset : entry.offset + entry.size] = bytes(entry.size)
+                blanked += entry.size
+    return blanked
+
+
+# ------------------------------------------------------------------------------------------------ what is kept
 
 
 def is_needed(names: Iterable[str]) -> bool:
@@ -132,18 +217,6 @@ def operators() -> set[str]:
                 graphs += [typed(graphs[0], precision).model for precision in ("f16", "bf16")]
             found |= {node.op_type for graph in graphs for node in graph.graph.node}
     return found
-
-
-def check_size(archive: Path, carried: list[Path], without: tuple[str, ...]) -> None:
-    """Print the carry's sizes and their sum; raise SystemExit where it doesn't fit beside the tracked files."""
-    room = room_mib(without)
-    sizes = {str(path): path.stat().st_size / 2**20 for path in (archive, *carried)}
-    for name, size in {"tracked files": CARRY_MIB - room, **sizes}.items():
-        print(f"{size:8.2f} MiB  {name}")
-    total = CARRY_MIB - room + sum(sizes.values())
-    print(f"{total:8.2f} MiB  in all, of {CARRY_MIB:g} at one call")
-    if total > CARRY_MIB:
-        sys.exit(f"pack_onnxruntime.py: carry: found {total:.2f} MiB, expected at most {CARRY_MIB:g}")
 
 
 def download(folder: Path) -> Path:

@@ -1,10 +1,9 @@
-"""Cut weights down to what comes home from a GPU machine: one average in half precision, as a run that export takes.
+"""Cut weights down to what comes home from a GPU machine, and make a run of what came.
 
-python benchmarks/gpu/slim.py RUN -o SLIM          # a run's last and best average, its configuration and history
-python benchmarks/gpu/slim.py BUNDLE -o START      # or a bundle's weights, as `train.py --init START` takes them
-python benchmarks/gpu/slim.py --join OUT -o RUN    # and back: averages that came home in parts, as a run
+    python benchmarks/gpu/slim.py OUT -o RUN     # at home: OUT's averages, and what they say of themselves, as a run
 
-An average that is larger than a file may be comes in parts, NAME.safetensors, NAME-2.safetensors and so on.
+`train.py` writes an average in half precision, in parts where it is larger than a file may be: NAME.safetensors,
+NAME-2.safetensors. The first part also says the configuration and the validations so far.
 """
 
 from __future__ import annotations
@@ -22,53 +21,90 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from x2ct.errors import InputError
+from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
 
 AVERAGES = ("checkpoint.safetensors", "best.safetensors")
-TEXTS = ("config.json", "validation.jsonl")
+CONFIG, HISTORY = "config.json", "validation.jsonl"
 MOST_BYTES = 16 * 2**20
+"""Of a file that comes home."""
+MOST_PARTS = 2
+"""Of an average: two averages, a log and an archive of the rest are six files, of eight that come home."""
 
 Tensors = dict[str, npt.NDArray[Any]]
 
 
 def average(source: Path, target: Path) -> int:
-    """Write a checkpoint's first average in float16, each part whole or not at all; return the steps that it is from.
+    """Write a checkpoint's first average in float16; return the steps that it is from.
+
+    Its parts are written beside and renamed one right after the other, the first one last. A kill just between leaves
+    parts of two steps, which `join` finds, and the other average whole.
 
     Raises:
-        InputError: no readable checkpoint.
+        InputError: no readable checkpoint, or an average in more parts than come home.
     """
     tensors, metadata = _read(source)
     prefix = f"ema{json.loads(metadata['config'])['optim']['ema'][0]:g}."
     half = {name: value.astype(np.float16) for name, value in tensors.items() if name.startswith(prefix)}
-    for number, part in enumerate(_parts(half), 1):
-        _replace(_part(target, number), save(part, metadata))
+    parts = _parts(half)
+    if len(parts) > MOST_PARTS:
+        expected = f"at most {MOST_PARTS} of {MOST_BYTES >> 20} MiB"
+        raise InputError.of(source, "average", found=f"{len(parts)} parts", expected=expected, hint="a smaller network")
+    history = source.with_name(HISTORY)
+    facts = {**metadata, "history": history.read_text() if history.is_file() else ""}
+    facts["parts"] = str(len(parts))
+    written = []
+    for number, part in enumerate(parts, 1):
+        beside = _part(target.with_name("partial"), number)  # one name a part, so that few such files can be left
+        beside.write_bytes(save(part, facts if number == 1 else {"step": metadata["step"]}))
+        written.append((beside, _part(target, number)))
+    for beside, path in reversed(written):
+        beside.replace(path)
     return int(metadata["step"])
 
 
-def join(source: Path, target: Path) -> None:
+def join(source: Path, target: Path) -> list[InputError]:
     """Write the averages of a folder that came home, whose parts may be several, as a run with one file for each.
 
+    Returns:
+        Why an average is left out, where there is another.
+
     Raises:
-        InputError: no average in the folder, a part is damaged, or parts are from different steps, as a kill between
-            two of them leaves it.
+        InputError: no average in the folder is whole: a part is damaged or missing, or parts are of different steps, as
+            a kill between two of them leaves it.
     """
-    names = [name for name in AVERAGES if (source / name).is_file()]
-    if not names:
-        raise InputError.of(source, "folder", found="no average", expected=f"{' or '.join(AVERAGES)}")
-    target.mkdir(parents=True, exist_ok=True)
-    texts(source, target)
-    for name in names:
-        joined, first = _read(source / name)
-        number = 2
-        while (part := _part(source / name, number)).is_file():
-            tensors, metadata = _read(part)
-            if metadata["step"] != first["step"]:
-                found, expected = f"step {metadata['step']}", f"step {first['step']}, as its first part"
-                raise InputError.of(part, "step", found=found, expected=expected, hint="take the other average")
-            joined |= tensors
-            number += 1
+    problems, latest = list[InputError](), -1
+    for name in AVERAGES:
+        if not (source / name).is_file():
+            continue
+        try:
+            joined, first = _joined(source / name)
+        except InputError as error:
+            problems.append(error)
+            continue
+        history = first.pop("history")
         atomic.write_atomically(target / name, save(joined, first))
+        if int(first["step"]) > latest:
+            latest = int(first["step"])
+            config = json.dumps(json.loads(first["config"]), indent=2)
+            atomic.write_atomically(target / CONFIG, f"{config}\n".encode())
+            atomic.write_atomically(target / HISTORY, history.encode())
+    if latest >= 0:
+        return problems
+    expected = " or ".join(AVERAGES)
+    raise problems[0] if problems else InputError.of(source, "folder", found="no average", expected=expected)
+
+
+def _joined(path: Path) -> tuple[Tensors, dict[str, str]]:
+    tensors, first = _read(path)
+    for number in range(2, int(first["parts"]) + 1):
+        part = _part(path, number)
+        further, metadata = _read(part)
+        if metadata["step"] != first["step"]:
+            found, expected = f"step {metadata['step']}", f"step {first['step']}, as its first part"
+            raise InputError.of(part, "step", found=found, expected=expected)
+        tensors |= further
+    return tensors, first
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
@@ -96,54 +132,20 @@ def _parts(tensors: Tensors) -> list[Tensors]:
     return parts
 
 
-def texts(run: Path, target: Path) -> None:
-    """Copy the configuration and the validations."""
-    for name in TEXTS:
-        if (run / name).is_file():
-            _replace(target / name, (run / name).read_bytes())
-
-
-def _replace(target: Path, data: bytes) -> None:
-    """Write beside and rename; one name for all that is unfinished, so that a kill leaves at most one such file."""
-    partial = target.with_name("partial")
-    partial.write_bytes(data)
-    partial.replace(target)
-
-
-def from_bundle(bundle: str, target: Path) -> None:
-    """Write a bundle's weights and configuration as a run."""
-    from x2ct.export import starting_point
-
-    start = starting_point(bundle)
-    config = start.config.to_json()
-    prefix = f"ema{start.config.optim.ema[0]:g}."
-    tensors = {f"{prefix}{name}": value.numpy().astype(np.float16) for name, value in start.weights.items()}
-    metadata = {"step": "0", "seconds": "0.0", "config": json.dumps(config)}
-    atomic.write_atomically(target / AVERAGES[0], save(tensors, metadata))
-    atomic.write_atomically(target / TEXTS[0], json.dumps(config, indent=2).encode())
-
-
-def main() -> None:
-    """Cut down a run or a bundle."""
+def main() -> int:
+    """Make a run of what came home; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="a run's folder, a bundle, a bundled model's name, or what came home")
-    parser.add_argument("--join", action="store_true", help="join averages that came home in parts")
-    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("source", type=Path, help="what came home")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the run's folder")
     args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    run = Path(args.source)
-    if args.join:
-        join(run, args.output)
-    elif (run / AVERAGES[0]).is_file():
-        for name in AVERAGES:
-            if (run / name).is_file():
-                average(run / name, args.output / name)
-        texts(run, args.output)
-    else:
-        from_bundle(args.source, args.output)
-    for path in sorted(args.output.iterdir()):
-        print(f"{path}: {path.stat().st_size / 2**20:.2f} MiB")
+    try:
+        for problem in join(args.source, args.output):
+            print(f"slim: left out: {problem}", file=sys.stderr)
+    except X2CTError as error:
+        print(f"slim: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

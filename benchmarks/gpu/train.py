@@ -1,12 +1,13 @@
 """Train on a GPU machine that is lent for minutes: nothing but training, and its results outside as they come.
 
-    python benchmarks/gpu/train.py patients.tar OUT --until $(($(date +%s) + 530)) --config benchmarks/gpu/chest.json
+    python benchmarks/gpu/train.py patients.tar OUT --until DEADLINE --init chest --config recipe.json changes.json
 
-Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image, msgspec and safetensors; no compiled part of x2ct. A
+Needs Python with PyTorch, NumPy, SciPy, Pillow, scikit-image, msgspec and safetensors, and `x2ct._core`, by which
+geometry is read; to start from a bundle also onnx and ONNX Runtime. `benchmarks/gpu/run.sh train` brings all of it. A
 first process unpacks, watches and copies, a second one trains, so that a crash of the second ends nothing: it starts
 again from its checkpoint. OUT gets the last average (checkpoint.safetensors) as often as --every says, the best one
-(best.safetensors), config.json, validation.jsonl and train.log, each replaced as a whole: whatever is killed, and
-when, OUT is a run that `x2ct export` takes.
+(best.safetensors), each in parts of a file's size that are replaced together, and train.log: whatever is killed, and
+when, `benchmarks/gpu/slim.py OUT` makes a run of it that `x2ct export` takes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works in a checkout, installed or not
 
@@ -27,8 +30,8 @@ from benchmarks.gpu import slim
 from benchmarks.gpu.pack import unpack
 from x2ct.errors import InputError, X2CTError
 
-LAST_S = 20.0
-"""Seconds before the deadline at which training is to have ended: the last validation and copies come after it."""
+if TYPE_CHECKING:
+    from x2ct.training import TrainConfig
 
 STOP_S = 4.0
 """Seconds before the deadline at which what still runs is stopped."""
@@ -43,12 +46,17 @@ def main() -> int:
     parser.add_argument("patients", type=Path, help="an archive of benchmarks/gpu/pack.py, or shards")
     parser.add_argument("out", type=Path, help="the folder for results")
     parser.add_argument("--until", type=float, required=True, help="when all ends, in seconds since 1970")
-    parser.add_argument("--config", type=Path, required=True, help="a training configuration; its minutes are not used")
-    parser.add_argument("--init", type=Path, help="a run whose average is the start: benchmarks/gpu/slim.py BUNDLE")
+    parser.add_argument(
+        "--config", type=Path, nargs="+", required=True, help="a training configuration, and what to change of it"
+    )
+    parser.add_argument("--init", help="a run, a bundle or a bundled model's name, whose weights are the start")
     parser.add_argument("--work", type=Path, default=Path("/tmp/x2ct-train"), help="a folder for shards and the run")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two copies of the last average")
-    parser.add_argument("--recorded", action="store_true", help="take steps from a CUDA graph: not tried so far")
+    parser.add_argument(
+        "--last", type=float, default=20.0, help="seconds before the deadline for the last validation and copies"
+    )
+    parser.add_argument("--recorded", action="store_true", help="take steps from a CUDA graph, until a crash")
     parser.add_argument("--child", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     try:
@@ -63,29 +71,56 @@ def main() -> int:
 
 def train(args: argparse.Namespace) -> int:
     """Train to the deadline, or go on with a run."""
-    from x2ct.training import TrainConfig
+    from x2ct.export import starting_point
     from x2ct.training import train as run
     from x2ct.training.checkpoint import CHECKPOINT_FILE, read_progress
-    from x2ct.training.runs import starting_weights
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     folder = args.work / "run"
     resume = (folder / CHECKPOINT_FILE).is_file()
     spent = read_progress(folder)[1] if resume else 0.0
-    config = dataclasses.replace(TrainConfig.load(args.config), steps=0, minutes=1.0)
+    config = dataclasses.replace(layered(args.config), steps=0, minutes=1.0)
+    start = starting_point(args.init) if args.init and not resume else None
+    if start is not None:
+        alike = config.diffusion == start.config.diffusion  # its sampling settings were tuned for its noise levels
+        parent = {key: value for key, value in start.config.parent.items() if alike or key != "diffusion"}
+        top = config.display_p99 or start.config.display_p99
+        config = dataclasses.replace(config, parent=parent, display_p99=top)
     result = run(
         _shards(args),
         folder,
         None if resume else config,
         resume=resume,
         minutes=(spent + max(args.child - time.time(), 1.0)) / 60,
-        init=starting_weights(args.init) if args.init and not resume else None,
+        init=start.weights if start else None,
         device=args.device,
         threads=1 if args.device == "cpu" else 0,
         recorded=args.recorded,
     )
     logging.info("%d steps in %.0f s", result.steps, result.seconds)
     return 0
+
+
+def layered(files: Sequence[Path]) -> TrainConfig:
+    """Return the first file's configuration with what the others say in its place, field by field at any depth.
+
+    Raises:
+        InputError: a file is missing or not JSON, or has unknown fields.
+    """
+    from x2ct.files.text import decode_json
+    from x2ct.training import TrainConfig
+
+    def lay(over: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
+        deeper = {key: lay(value, under.get(key) or {}) for key, value in over.items() if isinstance(value, dict)}
+        return {**under, **over, **deeper}
+
+    values = TrainConfig.load(files[0]).to_json()
+    for file in files[1:]:
+        try:
+            values = lay(decode_json(file, file.read_bytes(), dict[str, Any]), values)
+        except OSError as error:
+            raise InputError.of(file, "file", found=error, expected="fields of a training configuration") from error
+    return TrainConfig.from_json(values, str(files[-1]))
 
 
 def _shards(args: argparse.Namespace) -> Path:
@@ -99,26 +134,28 @@ def watch(args: argparse.Namespace) -> int:
     """Unpack, start the training as often as it takes, copy its results, and end in time."""
     args.out.mkdir(parents=True, exist_ok=True)
     args.work.mkdir(parents=True, exist_ok=True)
-    if args.until - time.time() < LAST_S + 5:
+    if args.until - time.time() < args.last + 5:
         found = f"{args.until - time.time():.0f} s from now"
-        raise InputError.of("--until", "deadline", found=found, expected=f"at least {LAST_S + 5:.0f} s from now")
+        raise InputError.of("--until", "deadline", found=found, expected=f"at least {args.last + 5:.0f} s from now")
     if not (_shards(args) / "index.json").is_file():
         unpack(args.patients, _shards(args))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     copies = Copies(args.work / "run", args.out, args.every)
     code = 1
     with (args.out / "train.log").open("ab", buffering=0) as log:
-        for _ in range(ATTEMPTS):
-            code = _attempt(args, copies, log.fileno())
-            if code == 0 or time.time() > args.until - LAST_S:
+        for attempt in range(ATTEMPTS):
+            # A crash may be the recording's: a GPU that a graph has led astray raises nothing that could be caught.
+            options = [option for option in sys.argv[1:] if attempt == 0 or option != "--recorded"]
+            code = _attempt(args, options, copies, log.fileno())
+            if code == 0 or time.time() > args.until - args.last:
                 break
             print(f"train: the training ended with code {code}, see train.log; it is started again", file=sys.stderr)
     return code
 
 
-def _attempt(args: argparse.Namespace, copies: Copies, log: int) -> int:
+def _attempt(args: argparse.Namespace, options: list[str], copies: Copies, log: int) -> int:
     """One process that trains; return its exit code."""
-    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], f"--child={args.until - LAST_S}"]
+    command = [sys.executable, str(Path(__file__).resolve()), *options, f"--child={args.until - args.last}"]
     environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"} | os.environ
     child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
@@ -156,9 +193,7 @@ class Copies:
         due = now or time.monotonic() - self._copied >= self._every
         if due and self._copy(last):
             self._copied = time.monotonic()
-            slim.texts(self._run, self._out)
-        if self._copy(best):
-            slim.texts(self._run, self._out)
+        self._copy(best)
 
     def _copy(self, name: str) -> bool:
         path = self._run / name

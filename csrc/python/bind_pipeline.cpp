@@ -33,21 +33,36 @@ using PyXRay = std::tuple<std::string, int, Floats, Doubles, std::optional<Float
 using Schedule = std::variant<std::string, std::vector<double>>;
 using When = std::variant<std::string, std::vector<int>>;
 
-SampleOptions options_of(const py::object& seed, std::uint32_t sample, std::optional<int> steps,
-                         std::optional<std::string> solver, std::optional<Schedule> schedule, bool mean, double churn,
-                         int samples, const When& consistency, std::optional<double> gamma, bool raw) {
-    SampleOptions options;
+// A field of a Python object; throws TypeError for a value of another type.
+template <typename Type>
+Type field(const py::object& options, const char* name) {
+    const py::object value = options.attr(name);
+    try {
+        return value.cast<Type>();
+    } catch (const py::cast_error&) {
+        throw py::type_error("SampleOptions." + std::string(name) + ": found " + py::repr(value).cast<std::string>());
+    }
+}
+
+std::uint64_t seed_of(const py::object& seed) {
     const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(seed.ptr()));
     if (!number) throw py::error_already_set();
-    options.seed = PyLong_AsUnsignedLongLong(number.ptr());
+    const std::uint64_t value = PyLong_AsUnsignedLongLong(number.ptr());
     if (PyErr_Occurred() != nullptr) {
         PyErr_Clear();
         throw InputError("--seed: found " + py::str(seed).cast<std::string>() + ", expected 0 to 2^64 - 1");
     }
-    options.sample = sample;
-    options.steps = steps;
-    options.solver = solver.value_or("");
-    if (schedule) {
+    return value;
+}
+
+// x2ct.engine.options.SampleOptions, by its attributes.
+SampleOptions options_of(const py::object& asked) {
+    SampleOptions options;
+    options.seed = seed_of(asked.attr("seed"));
+    options.sample = field<std::uint32_t>(asked, "sample");
+    options.steps = field<std::optional<int>>(asked, "steps");
+    options.solver = field<std::optional<std::string>>(asked, "solver").value_or("");
+    if (auto schedule = field<std::optional<Schedule>>(asked, "schedule")) {
         if (auto* const name = std::get_if<std::string>(&*schedule)) {
             options.schedule = std::move(*name);
         } else {
@@ -55,9 +70,10 @@ SampleOptions options_of(const py::object& seed, std::uint32_t sample, std::opti
             if (options.sigmas.empty()) throw InputError("--schedule: found no noise levels, expected at least one");
         }
     }
-    options.mean = mean;
-    options.churn = churn;
-    options.samples = samples;
+    options.mean = field<bool>(asked, "mean");
+    options.churn = field<double>(asked, "churn");
+    options.samples = field<int>(asked, "samples");
+    const auto consistency = field<When>(asked, "consistency");
     if (const auto* const words = std::get_if<std::string>(&consistency)) {
         options.consistency = *words;
     } else {
@@ -66,13 +82,24 @@ SampleOptions options_of(const py::object& seed, std::uint32_t sample, std::opti
             options.consistency += (options.consistency.empty() ? "" : ",") + std::to_string(evaluation);
         }
     }
-    options.gamma = gamma;
-    options.raw = raw;
+    options.gamma = field<std::optional<double>>(asked, "gamma");
+    options.raw = field<bool>(asked, "raw");
     return options;
 }
 
+// A run's plan; its errors name options as the command line does.
+SamplingPlan checked_plan(const Bundle::Diffusion& usual, const SampleOptions& options) {
+    try {
+        return sampling_plan(usual, options);
+    } catch (const InputError& error) {
+        const std::string text = error.what();
+        const bool is_option = !text.starts_with("sigmas:") && !text.starts_with("churn:");
+        throw InputError((is_option ? "--" : "") + text);
+    }
+}
+
 // What the bundle says about sampling, from the attributes of a Python object that says the same.
-SamplingPlan plan_of(const py::object& diffusion, const SampleOptions& options) {
+SamplingPlan plan_of(const py::object& diffusion, const py::object& options) {
     Bundle::Diffusion usual;
     usual.sigma_min = diffusion.attr("sigma_min").cast<double>();
     usual.sigma_max = diffusion.attr("sigma_max").cast<double>();
@@ -82,13 +109,7 @@ SamplingPlan plan_of(const py::object& diffusion, const SampleOptions& options) 
     for (const auto& [steps, sigmas] : py::dict(diffusion.attr("schedules"))) {
         usual.schedules[steps.cast<int>()] = sigmas.cast<std::vector<double>>();
     }
-    try {
-        return sampling_plan(usual, options);
-    } catch (const InputError& error) {  // Python names what the command line has as it is there
-        const std::string text = error.what();
-        const bool is_option = !text.starts_with("sigmas:") && !text.starts_with("churn:");
-        throw InputError((is_option ? "--" : "") + text);
-    }
+    return checked_plan(usual, options_of(options));
 }
 
 std::array<double, 12> matrix_of(const std::string& name, const Doubles& array) {
@@ -163,10 +184,12 @@ std::shared_ptr<Pipeline> open(const std::string& folder, const std::string& che
                                const std::string& runtime_dir, const PipelineOptions& options,
                                const SampleOptions& first) {
     const py::gil_scoped_release release;
+    Bundle bundle = reopen_bundle(folder, checksum);
+    checked_plan(bundle.diffusion, first);
     Backend& opened = open_backend(backend, {library_dir(), runtime_dir});
     auto device = open_device(options.device, library_dir(), options.threads);
     return released_without_gil(
-        std::make_unique<Pipeline>(reopen_bundle(folder, checksum), opened, options, std::move(device), first));
+        std::make_unique<Pipeline>(std::move(bundle), opened, options, std::move(device), first));
 }
 
 void set_xrays(Pipeline& self, const std::vector<PyXRay>& images) {
@@ -177,10 +200,13 @@ void set_xrays(Pipeline& self, const std::vector<PyXRay>& images) {
 
 Shape grid_shape(const Pipeline& pipeline) { return {pipeline.grid().shape.begin(), pipeline.grid().shape.end()}; }
 
-// One volume, or the mean and the standard deviation of several. What a callback is handed is an array of its own.
-py::tuple run(Pipeline& self, SampleOptions options, const py::object& progress, const py::object& preview,
+// One volume, or the mean and the standard deviation of several, and the plan that the run followed. What a callback is
+// handed is an array of its own.
+py::tuple run(Pipeline& self, const py::object& asked, const py::object& progress, const py::object& preview,
               int preview_every, const py::object& each, const py::object& uncorrected,
               const std::shared_ptr<CancelToken>& cancel) {
+    SampleOptions options = options_of(asked);
+    SamplingPlan plan = checked_plan(self.bundle().diffusion, options);
     const Shape shape = grid_shape(self);
     py::array_t<float> volume = new_array(shape);
     std::map<const float*, py::array_t<float>> handed;  // what callbacks are going to be called with
@@ -225,17 +251,20 @@ py::tuple run(Pipeline& self, SampleOptions options, const py::object& progress,
         const py::gil_scoped_release release;
         self.run(options, to);
     }
-    return py::make_tuple(std::move(volume), std::move(deviation));
+    return py::make_tuple(std::move(volume), std::move(deviation), std::move(plan));
 }
 
-py::dict dry_run(Pipeline& self, SampleOptions options) {
+py::tuple dry_run(Pipeline& self, const py::object& asked) {
+    SampleOptions options = options_of(asked);
+    SamplingPlan plan = checked_plan(self.bundle().diffusion, options);
     options.pause = hear_signals;
     DryRun found;
     {
         const py::gil_scoped_release release;
         found = self.dry_run(options);
     }
-    return py::dict("evaluations"_a = found.evaluations, "per_evaluation_s"_a = found.per_evaluation_s);
+    return py::make_tuple(py::dict("evaluations"_a = found.evaluations, "per_evaluation_s"_a = found.per_evaluation_s),
+                          std::move(plan));
 }
 
 py::dict times(const Pipeline& self) {
@@ -266,16 +295,6 @@ void bind_options(py::module_& module) {
     module.attr("AIR_INTEGRAL") = kAirIntegral;
     module.attr("FEWEST_RAYS") = kFewestRays;
     module.attr("WEAKEST_CORRELATION") = kWeakestCorrelation;
-    py::class_<SampleOptions>(module, "SampleOptions", "What a run is asked for, but for its callbacks.")
-        .def(py::init(&options_of), py::kw_only(), "seed"_a = 0, "sample"_a = 0, "steps"_a = py::none(),
-             "solver"_a = py::none(), "schedule"_a = py::none(), "mean"_a = false, "churn"_a = 0.0, "samples"_a = 1,
-             "consistency"_a = "off", "gamma"_a = py::none(), "raw"_a = false)
-        .def_readonly("seed", &SampleOptions::seed)
-        .def_readonly("samples", &SampleOptions::samples)
-        .def_readonly("mean", &SampleOptions::mean)
-        .def_readonly("churn", &SampleOptions::churn)
-        .def_readonly("consistency", &SampleOptions::consistency)
-        .def_readonly("raw", &SampleOptions::raw);
     py::class_<SamplingPlan>(module, "SamplingPlan", "The noise levels that a run visits, and its table.")
         .def_readonly("table", &SamplingPlan::table)
         .def_readonly("schedule", &SamplingPlan::schedule)
@@ -284,7 +303,7 @@ void bind_options(py::module_& module) {
         .def_readonly("gamma", &SamplingPlan::gamma)
         .def_property_readonly("evaluations", &SamplingPlan::evaluations);
     module.def("sampling_plan", &plan_of, "diffusion"_a, "options"_a,
-               "Checks what is asked for and plans it; what isn't asked for is what the bundle says.");
+               "Checks options and plans a run; an option that is None is what the bundle says.");
     module.def("conditions", &conditions, "matrices"_a, "shape"_a, "spacing_mm"_a, "xrays"_a,
                "What encoder and lift read of X-rays.");
 }
@@ -299,15 +318,15 @@ void bind_pipeline(py::module_& module) {
                          int threads, const std::array<std::int64_t, 3>& shape, const std::array<double, 3>& voxel_mm,
                          std::int64_t memory, std::int64_t halo, const std::string& provider,
                          const std::map<std::string, std::string>& provider_options,
-                         const std::map<std::string, std::string>& engines, const SampleOptions& first) {
+                         const std::map<std::string, std::string>& engines, const py::object& first) {
                  return open(
                      folder, checksum, backend, runtime_dir,
                      {device, precision, threads, shape, voxel_mm, memory, halo, provider, provider_options, engines},
-                     first);
+                     first.is_none() ? SampleOptions() : options_of(first));
              }),
              "folder"_a, "checksum"_a, py::kw_only(), "backend"_a, "runtime_dir"_a, "device"_a, "precision"_a,
              "threads"_a, "shape"_a, "voxel_mm"_a, "memory"_a = 0, "halo"_a = -1, "provider"_a = "",
-             "provider_options"_a = py::dict(), "engines"_a = py::dict(), "first"_a = SampleOptions())
+             "provider_options"_a = py::dict(), "engines"_a = py::dict(), "first"_a = py::none())
         .def("set_xrays", &set_xrays, "xrays"_a)
         .def("run", &run, "options"_a, py::kw_only(), "progress"_a = py::none(), "preview"_a = py::none(),
              "preview_every"_a = 1, "each"_a = py::none(), "uncorrected"_a = py::none(), "cancel"_a = py::none())

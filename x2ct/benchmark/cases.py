@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+import msgspec
+
 from x2ct import _core
 from x2ct.errors import InputError
-from x2ct.runtimes import memory
-from x2ct.runtimes.discovery import BACKENDS, DEVICES, PRECISIONS, find_runtime
+from x2ct.runtimes.discovery import BACKENDS, DEVICES, PRECISIONS, find_runtime, parse_bytes
 
 PLAIN = ("pytorch-eager", "pytorch-compiled")
 """The plain PyTorch loop: no backend of the core, and a row like any other."""
@@ -75,29 +76,31 @@ class Case:
     @classmethod
     def of_json(cls, data: dict[str, Any]) -> Case:
         """Return the case that `to_json` wrote."""
-        grid = data.get("grid")
-        return cls(**{**data, "grid": tuple(grid) if grid else None})
+        return msgspec.convert(data, cls)
+
+
+KEYS = tuple(field.name for field in fields(Case))
+_NAMES = {"backend": (*BACKENDS, *PLAIN), "precision": PRECISIONS, "device": DEVICES}
+_LEAST = {"steps": 1, "batch": 1, "threads": 0, "halo": 0}
 
 
 def labels(cases: Sequence[Case]) -> list[str]:
     """Return each case's name: backend, precision, and what differs between the cases or is not left to a default."""
     shown = []
-    for field in fields(Case):
+    for field in fields(Case)[2:]:
         values = {getattr(case, field.name) for case in cases if not case.plain}
-        chosen = field.name != "threads" and values and values != {field.default}
-        if field.name not in ("backend", "precision") and (len(values) > 1 or chosen):
+        if len(values) > 1 or (field.name != "threads" and values - {field.default}):
             shown.append(field.name)
 
     def label(case: Case) -> str:
-        own = [name for name in shown if not case.plain or name in ("grid", "threads")]
-        return " ".join(
-            [case.backend, case.precision, *(f"{name}={_shown(name, getattr(case, name))}" for name in own)]
-        )
+        names = [name for name in shown if not case.plain or name in ("grid", "threads")]
+        return " ".join([case.backend, case.precision, *(f"{name}={_shown(case, name)}" for name in names)])
 
     return [label(case) for case in cases]
 
 
-def _shown(name: str, value: Any) -> str:
+def _shown(case: Case, name: str) -> str:
+    value = getattr(case, name)
     if value is None:
         return "whole" if name == "tiles" else "model"
     if name == "grid":
@@ -105,57 +108,25 @@ def _shown(name: str, value: Any) -> str:
     return f"{value / 2**30:.3g}GiB" if name == "tiles" else str(value)
 
 
-# ------------------------------------------------------------------------------------------------ sweeps
-
-
-def _one_of(known: Sequence[str]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.partition(":")[0] not in known:
-            raise ValueError(", ".join(known))
-        return text
-
-    return parse
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise ValueError(f"a whole number from {least}")
+def _parsed(key: str, text: str) -> Any:
+    """Return a swept value. Raises ValueError that says what is expected."""
+    if key in _NAMES and text.partition(":")[0] not in _NAMES[key]:
+        raise ValueError(", ".join(_NAMES[key]))
+    if key in _LEAST:
+        if not text.isdigit() or int(text) < _LEAST[key]:
+            raise ValueError(f"a whole number from {_LEAST[key]}")
         return int(text)
-
-    return parse
-
-
-def _grid(text: str) -> tuple[int, int, int]:
-    parts = text.split("x")
-    if len(parts) not in (1, 3) or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise ValueError("voxels of a cube's side, or XxYxZ")
-    x, y, z = (int(part) for part in (parts * 3 if len(parts) == 1 else parts))
-    return x, y, z
-
-
-def _tiles(text: str) -> int | None:
+    if key == "grid":
+        parts = text.split("x")
+        if len(parts) not in (1, 3) or not all(part.isdigit() and int(part) > 0 for part in parts):
+            raise ValueError("voxels of a cube's side, or XxYxZ")
+        return tuple(int(part) for part in (parts * 3 if len(parts) == 1 else parts))
+    if key != "tiles":
+        return text
     try:
-        return None if text == "whole" else memory.parse_bytes(text)
+        return None if text == "whole" else parse_bytes(text)
     except InputError:
         raise ValueError("whole, or a size such as 2GiB") from None
-
-
-_KEYS: dict[str, Callable[[str], Any]] = {
-    "backend": _one_of((*BACKENDS, *PLAIN)),
-    "precision": _one_of(PRECISIONS),
-    "device": _one_of(DEVICES),
-    "provider": str,
-    "grid": _grid,
-    "steps": _whole(1),
-    "solver": str,
-    "schedule": str,
-    "batch": _whole(1),
-    "threads": _whole(0),
-    "tiles": _tiles,
-    "halo": _whole(0),
-}
-KEYS = tuple(_KEYS)
 
 
 def cases_of(sweeps: Sequence[str], threads: int = 0, plain: bool = True) -> list[Case]:
@@ -175,36 +146,35 @@ def cases_of(sweeps: Sequence[str], threads: int = 0, plain: bool = True) -> lis
     swept: dict[str, list[Any]] = {}
     for text in sweeps:
         key, equals, values = text.partition("=")
-        if not equals or key not in _KEYS:
-            known = f"KEY=VALUE,... with KEY {' or '.join(_KEYS)}"
-            raise InputError.of("--sweep", "key", found=repr(text), expected=known)
+        if not equals or key not in KEYS:
+            expected = f"KEY=VALUE,... with KEY {' or '.join(KEYS)}"
+            raise InputError.of("--sweep", "key", found=repr(text), expected=expected)
         if key in swept:
             raise InputError.of("--sweep", key, found="it twice", expected="all its values in one")
         swept[key] = []
         for value in values.split(","):
             try:
-                swept[key].append(_KEYS[key](value.strip()))
+                swept[key].append(_parsed(key, value.strip()))
             except ValueError as error:
                 raise InputError.of("--sweep", key, found=repr(value), expected=error) from None
         if len(set(swept[key])) < len(swept[key]):
             raise InputError.of("--sweep", key, found=values, expected="each value once")
     swept.setdefault("threads", [threads])
     kind = swept.get("device", ["cpu"])[0].partition(":")[0]
-    plain = plain and kind != "cuda"
     if "backend" not in swept and "precision" not in swept:
         pairs = _here("cuda" if kind == "cuda" else "cpu")
     else:
         pairs = list(itertools.product(swept.pop("backend", ["auto"]), swept.pop("precision", ["auto"])))
     others = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
     rows = [_case(backend, precision, other) for other in others for backend, precision in pairs]
-    if plain:
+    if plain and kind != "cuda":
         rows += [_case(backend, "f32", other) for other in others for backend in PLAIN]
     return list(dict.fromkeys(rows))
 
 
 def _case(backend: str, precision: str, other: dict[str, Any]) -> Case:
     if backend in PLAIN:
-        return Case(backend=backend, precision=precision, grid=other.get("grid"), threads=other["threads"], **EDM)
+        other = {"grid": other.get("grid"), "threads": other["threads"], **EDM}
     return Case(backend=backend, precision=precision, **other)
 
 

@@ -14,6 +14,7 @@ from x2ct.benchmark.machine import BUSY_SHARE, Neighbours, environment
 from x2ct.benchmark.stats import CV_LIMIT, ratio
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
+from x2ct.files.atomic import write_atomically
 from x2ct.io import report
 
 SCHEMA = 1
@@ -109,38 +110,22 @@ def warnings(document: dict[str, Any]) -> list[str]:
 
 
 def read(path: str | PathLike[str]) -> dict[str, Any]:
-    """Read a document.
-
-    Raises:
-        InputError: the file is none, or of another schema.
-    """
+    """Read a document. Raises InputError where the file is none, or of another schema."""
     document = report.read_json(path)
     if document.get("kind") != "x2ct bench" or document.get("schema") != SCHEMA:
-        found = f"{document.get('kind')!r}, schema {document.get('schema')!r}"
-        raise InputError.of(path, "kind", found=found, expected=f"'x2ct bench', schema {SCHEMA}")
+        kind = f"{document.get('kind')!r}, schema {document.get('schema')!r}"
+        raise InputError.of(path, "kind", found=kind, expected=f"'x2ct bench', schema {SCHEMA}")
     return document
 
 
 def write(document: dict[str, Any], text: str, name: str | PathLike[str]) -> list[Path]:
     """Write NAME.json and its page NAME.md, each whole or not at all. Raises X2CTError."""
-    from x2ct.files.atomic import write_atomically
-
-    target = Path(name)
-    return [
-        report.write_json(document, target.with_name(f"{target.name}.json")),
-        write_atomically(target.with_name(f"{target.name}.md"), text.encode()),
-    ]
-
-
-# ------------------------------------------------------------------------------------------------ comparison
+    figures = report.write_json(document, f"{name}.json")
+    return [figures, write_atomically(f"{name}.md", text.encode())]
 
 
 def parse_threshold(text: str) -> float:
-    """Return a share, given as "5%" or "0.05".
-
-    Raises:
-        InputError: something else, or outside [0, 10].
-    """
+    """Return a share, given as "5%" or "0.05". Raises InputError where it is something else, or outside [0, 10]."""
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
@@ -162,17 +147,18 @@ def compare(new: dict[str, Any], old: dict[str, Any], threshold: float = 0.05) -
     Raises:
         InputError: the documents have no row in common.
     """
-    before = {_key(row): row for row in old["rows"] if row["status"] == "measured"}
-    rows, regressions, alone = list[dict[str, Any]](), list[str](), list[str]()
-    for row in new["rows"]:
-        if row["status"] != "measured":
-            continue
-        if (past := before.pop(_key(row), None)) is None:
-            alone.append(f"{row['label']}: new")
+    new_rows, before = (
+        {repr(sorted(row["case"].items())): row for row in d["rows"] if row["status"] == "measured"} for d in (new, old)
+    )
+    rows, regressions = list[dict[str, Any]](), list[str]()
+    alone = [f"{row['label']}: new" for key, row in new_rows.items() if key not in before]
+    alone += [f"{row['label']}: gone" for key, row in before.items() if key not in new_rows]
+    for key, row in new_rows.items():
+        if key not in before:
             continue
         ratios: dict[str, Any] = {}
         for name, what in _TIMES.items():
-            one = ratio(times_of(row["samples"], name), times_of(past["samples"], name))
+            one = ratio(times_of(row["samples"], name), times_of(before[key]["samples"], name))
             slower = one.slower_than(threshold)
             ratios[name] = {"ratio": one.value, "low": one.low, "high": one.high, "slower": slower}
             if slower:
@@ -181,24 +167,14 @@ def compare(new: dict[str, Any], old: dict[str, Any], threshold: float = 0.05) -
         rows.append({"label": row["label"], **ratios})
     if not rows:
         raise InputError.of("--compare", "rows", found="no row in common", expected="at least one of the same case")
-    alone += [f"{row['label']}: gone" for row in before.values()]
-    return {
-        "threshold": threshold,
-        "rows": rows,
-        "regressions": regressions,
-        "notes": _unlike(new, old),
-        "alone": alone,
-    }
-
-
-def _key(row: dict[str, Any]) -> str:
-    return repr(sorted(row["case"].items()))
+    notes = _unlike(new, old)
+    return {"threshold": threshold, "rows": rows, "regressions": regressions, "notes": notes, "alone": alone}
 
 
 def _unlike(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
     """Return what differs between two benchmarks' machines, models and packages, a line each."""
-    mine, theirs = new["environment"], old["environment"]
-    pairs = [(name, theirs[name], mine[name]) for name in _MACHINE]
-    pairs += [(name, theirs["versions"].get(name), version) for name, version in mine["versions"].items()]
-    lines = [f"{name}: {before} before, {now} now" for name, before, now in pairs if before != now]
+    now, before = new["environment"], old["environment"]
+    pairs = [(name, before[name], now[name]) for name in _MACHINE]
+    pairs += [(name, before["versions"].get(name), version) for name, version in now["versions"].items()]
+    lines = [f"{name}: {old_value} before, {value} now" for name, old_value, value in pairs if old_value != value]
     return lines + (["the bundle is another"] if new["bundle"]["sha256"] != old["bundle"]["sha256"] else [])

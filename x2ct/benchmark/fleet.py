@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,6 @@ from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError, X2CTE
 
 Say = Callable[[str], None]
 
-_CORE, _PLAIN = "x2ct.benchmark.worker", "x2ct.export.plainloop"
 _ERRORS = {error.exit_code: error for error in (X2CTError, InputError, MissingRuntimeError, MemoryLimitError)}
 _COLD = ("start_s", "load_s", "build_s", "first_run_s")
 _MEMORY = ("base_bytes", "steady_bytes", "peak_bytes", "device_bytes")
@@ -67,25 +66,19 @@ class Worker:
     """The process of one case."""
 
     def __init__(self, bundle: str, case: Case) -> None:
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - close() ends it
-        self._bundle, self._case = bundle, case
-        self._at = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", _PLAIN if case.plain else _CORE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-        )
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - close() ends it
+        self._request = {"bundle": bundle, "case": case.to_json(), "at": time.monotonic(), "seed": 0}
+        module = "x2ct.export.plainloop" if case.plain else "x2ct.benchmark.worker"
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._log}
+        self._process = subprocess.Popen([sys.executable, "-m", module], text=True, **pipes)
 
     def start(self, keep: Path | None = None) -> dict[str, Any]:
         """Load, build and run once with seed 0; the CT goes to `keep`. Raises X2CTError."""
-        request = {"do": "start", "bundle": self._bundle, "case": self._case.to_json(), "at": self._at, "seed": 0}
-        return self._ask(request | {"keep": str(keep) if keep else None})
+        return self._ask(self._request | {"keep": str(keep) if keep else None})
 
     def run(self, seed: int) -> dict[str, Any]:
         """Run once. Raises X2CTError."""
-        return self._ask({"do": "run", "seed": seed})
+        return self._ask({"seed": seed})
 
     def close(self) -> None:
         """End the process, and wait until it has ended."""
@@ -102,12 +95,11 @@ class Worker:
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
-        try:
+        line = ""
+        with contextlib.suppress(OSError):
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()
-        except OSError:
-            line = ""
         if not line:
             raise self._death()
         answer: dict[str, Any] = json.loads(line)
@@ -123,15 +115,6 @@ class Worker:
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         return X2CTError(f"its process ended with {code}: {lines[-1].strip() if lines else 'no message'}")
-
-
-@contextmanager
-def _working(bundle: str, case: Case) -> Iterator[Worker]:
-    worker = Worker(bundle, case)
-    try:
-        yield worker
-    finally:
-        worker.close()
 
 
 @dataclass
@@ -162,14 +145,14 @@ class Row:
         self.reason, self.exit_code = str(error), error.exit_code
 
     def began(self, answer: dict[str, Any]) -> None:
-        """Add one cold start."""
-        self.facts = answer["facts"]
+        """Add one cold start, without its first run's times."""
         self.cold.append({name: answer[name] for name in _COLD})
-        self.memory = {name: answer[name] for name in _MEMORY}
+        self.ran(answer, counts=False)
 
     def ran(self, answer: dict[str, Any], counts: bool = True) -> None:
-        """Take over the memory of the latest run, and its times if it counts."""
-        self.memory |= {name: answer[name] for name in _MEMORY[1:]}
+        """Take over facts and memory of the latest run, and its times if it counts."""
+        self.facts = answer["facts"]
+        self.memory |= {name: answer[name] for name in _MEMORY if name in answer}
         for name, values in self.samples.items() if counts else ():
             values.append(answer[name])
 
@@ -183,19 +166,10 @@ class Row:
         if not self.measured:
             return head | {"reason": self.reason}
         summary: dict[str, Any] = {name: Summary.of(times_of(self.samples, name)).to_json() for name in _TIMES}
-        evaluations = self.case.batch * self.facts["evaluations"]
-        return head | {
-            "facts": self.facts,
-            "cold_start": self.cold,
-            "summary": summary
-            | {
-                "volumes_per_s": self.case.batch / self.median("end_to_end_s"),
-                "evaluations_per_s": evaluations / self.median("loop_s"),
-            },
-            "memory": self.memory,
-            "parity": self.parity,
-            "samples": self.samples,
-        }
+        summary["volumes_per_s"] = self.case.batch / self.median("end_to_end_s")
+        summary["evaluations_per_s"] = self.case.batch * self.facts["evaluations"] / self.median("loop_s")
+        figures = {name: getattr(self, name) for name in ("memory", "parity", "samples")}
+        return head | {"facts": self.facts, "cold_start": self.cold, "summary": summary} | figures
 
 
 def times_of(samples: dict[str, list[Any]], name: str) -> list[float]:
@@ -233,7 +207,7 @@ def measure(
             _take_turns(bundle, group, effort, say, kept)
         facts = clock_facts(before, clocks()) | {"gpu": gpu.facts()}
         if parity:
-            _compare(bundle, [row for row in rows if row.measured], kept, Path(name), against, say)
+            _compare(bundle, [row for row in rows if row.measured], kept, against, say)
     if not any(row.measured for row in rows):
         raise _ERRORS.get(rows[0].exit_code, X2CTError)(f"{rows[0].label}: {rows[0].reason}")
     return rows, facts
@@ -241,7 +215,7 @@ def measure(
 
 def volume_of(bundle: str, case: Case, path: Path) -> Path:
     """Write a case's CT of seed 0 to a .npy file; nothing is timed. Raises X2CTError."""
-    with _working(bundle, case) as worker:
+    with closing(Worker(bundle, case)) as worker:
         worker.start(path)
     return path
 
@@ -254,9 +228,9 @@ def _take_turns(bundle: str, rows: Sequence[Row], effort: Effort, say: Say, kept
             say(f"{row.label}: starting")
             try:
                 for _ in range(effort.of(row.case).cold - 1):
-                    with _working(bundle, row.case) as worker:
+                    with closing(Worker(bundle, row.case)) as worker:
                         row.began(worker.start())
-                running[id(row)] = worker = stack.enter_context(_working(bundle, row.case))
+                running[id(row)] = worker = stack.enter_context(closing(Worker(bundle, row.case)))
                 row.began(worker.start(kept.get(id(row))))
                 for _ in range(effort.of(row.case).warmup):
                     row.ran(worker.run(0), counts=False)
@@ -274,9 +248,7 @@ def _take_turns(bundle: str, rows: Sequence[Row], effort: Effort, say: Say, kept
                     row.fail(error)
 
 
-def _compare(
-    bundle: str, rows: Sequence[Row], kept: dict[int, Path], folder: Path, against: Path | None, say: Say
-) -> None:
+def _compare(bundle: str, rows: Sequence[Row], kept: dict[int, Path], against: Path | None, say: Say) -> None:
     """Set each row's parity; the reference of a task that is no row is computed for it."""
     references: dict[Case, Path | X2CTError] = {
         row.case.task: kept[id(row)] for row in rows if row.case.is_reference and row.facts["tiles"] is None
@@ -286,7 +258,7 @@ def _compare(
         if against is None and task not in references:
             say(f"{row.label}: the f32 reference")
             try:
-                references[task] = volume_of(bundle, task, folder / f"reference{len(references)}.npy")
+                references[task] = volume_of(bundle, task, kept[id(row)].with_suffix(".reference.npy"))
             except X2CTError as error:
                 references[task] = error
         reference = against or references[task]

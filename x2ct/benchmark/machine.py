@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ def environment(threads: int) -> dict[str, Any]:
     Args:
         threads: as asked for; 0 leaves the number to the runtime.
     """
-    facts = _cpuinfo()
+    lines = _text(Path("/proc/cpuinfo")).split("\n\n")[0].splitlines()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = facts.get("flags", "").split()
     return {
         "processor": facts.get("model name", platform.processor() or platform.machine()),
@@ -68,6 +69,17 @@ def clocks() -> dict[str, Any]:
     }
 
 
+def clock_facts(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Return the clocks over a run, from two readings of `clocks`, with notes on what could not be read."""
+    throttled = None if before["throttled"] is None else after["throttled"] - before["throttled"]
+    notes = [f"clocks: {_UNREADABLE}"] if before["mhz"] is None else []
+    if before["mhz"] and not (_CPU / "cpu0/cpufreq").exists():
+        notes.append("clocks: may be the nominal ones, for there is no cpufreq here")
+    if throttled is None:
+        notes.append(f"throttling: {_UNREADABLE}")
+    return {"before": before, "after": after, "throttled": throttled, "notes": notes}
+
+
 class GpuWatch:
     """Reads the GPUs' clocks, power and temperature five times a second, from its construction to `facts`."""
 
@@ -86,25 +98,12 @@ class GpuWatch:
         self._tool.terminate()
         lines = [line.split(", ") for line in self._tool.communicate()[0].splitlines()]
         rows = [line for line in lines if len(line) == len(_GPU)]  # the last one may be cut off
-        found: dict[str, Any] = {}
+        facts: dict[str, Any] = {}
         for column, name in enumerate(_GPU[:-1]):
             values = [float(row[column]) for row in rows if row[column].strip().replace(".", "", 1).isdigit()]
-            found[name] = {"min": min(values), "max": max(values)} if values else None
-        reasons = 0
-        for row in rows:
-            reasons |= int(row[-1], 16) if row[-1].startswith("0x") else 0
-        return {**found, "throttled_by": [text for bit, text in _THROTTLED.items() if reasons & bit]}
-
-
-def clock_facts(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """Return the clocks over a run, from two readings of `clocks`, with notes on what could not be read."""
-    throttled = None if before["throttled"] is None else after["throttled"] - before["throttled"]
-    notes = [f"clocks: {_UNREADABLE}"] if before["mhz"] is None else []
-    if before["mhz"] and not (_CPU / "cpu0/cpufreq").exists():
-        notes.append("clocks: may be the nominal ones, for there is no cpufreq here")
-    if throttled is None:
-        notes.append(f"throttling: {_UNREADABLE}")
-    return {"before": before, "after": after, "throttled": throttled, "notes": notes}
+            facts[name] = {"min": min(values), "max": max(values)} if values else None
+        reasons = [int(row[-1], 16) for row in rows if row[-1].startswith("0x")]
+        return {**facts, "throttled_by": [text for bit, text in _THROTTLED.items() if any(r & bit for r in reasons)]}
 
 
 def resident_bytes() -> int:
@@ -117,8 +116,8 @@ def device_bytes(device: str) -> int | None:
     if not device.startswith("cuda"):
         return None
     held = [line.split(",") for line in _nvidia_smi("--query-compute-apps=pid,used_memory") or []]
-    mine = [int(used) for pid, used in held if pid.strip() == str(os.getpid()) and used.strip().isdigit()]
-    return sum(mine) << 20 if mine else None
+    own = [int(used) for pid, used in held if pid.strip() == str(os.getpid()) and used.strip().isdigit()]
+    return sum(own) << 20 if own else None
 
 
 class Neighbours:
@@ -136,36 +135,29 @@ class Neighbours:
 def _others_s() -> float:
     """Return the seconds that all processors were busy since the start, less those of this process and its children."""
     busy = psutil.cpu_times()._asdict()
-    own = psutil.Process().cpu_times()
     kinds = ("user", "nice", "system", "irq", "softirq", "steal")  # a guest's time is in the user's
-    return float(sum(busy.get(kind, 0.0) for kind in kinds) - sum(own[:4]))
-
-
-def _cpuinfo() -> dict[str, str]:
-    """Return the first processor's entry; psutil knows neither its name nor its instructions."""
-    lines = (_text(Path("/proc/cpuinfo")) or "").split("\n\n")[0].splitlines()
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return float(sum(busy.get(kind, 0.0) for kind in kinds) - sum(psutil.Process().cpu_times()[:4]))
 
 
 def _version(package: str) -> str:
     try:
-        return metadata.version(package) if util.find_spec(package) else "missing"
-    except (metadata.PackageNotFoundError, ImportError, ValueError):
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return "missing"
 
 
-def _text(path: Path) -> str | None:
+def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
-        return None
+        return ""
 
 
 def _nvidia_smi(query: str) -> list[str] | None:
     """Return the lines that the driver's tool prints; None where there is no such tool."""
     command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip().splitlines()
+    return answer.stdout.strip().splitlines()

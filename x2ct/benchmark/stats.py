@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from scipy import stats
 
 CV_LIMIT = 0.025
 """Coefficient of variation above which a row gets a warning."""
-
-_RESAMPLES = 4000
-_PERCENTILES = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True)
@@ -37,14 +35,14 @@ class Summary:
     def of(cls, samples: Sequence[float]) -> Summary:
         """Summarise at least one sample."""
         values = np.asarray(samples, np.float64)
-        ranks = {
-            name: float(np.quantile(values, share, method="inverted_cdf"))
-            if len(values) * (1 - share) > 0.999
-            else None
-            for name, share in _PERCENTILES.items()
-        }
+
+        def percentile(share: float) -> float | None:
+            beyond = len(values) * (1 - share) > 0.999
+            return float(np.quantile(values, share, method="inverted_cdf")) if beyond else None
+
         cv = float(values.std(ddof=1) / values.mean()) if len(values) > 1 and values.mean() > 0 else None
-        return cls(len(values), float(values.min()), float(np.median(values)), **ranks, cv=cv)
+        ends = float(values.min()), float(np.median(values))
+        return cls(len(values), *ends, percentile(0.90), percentile(0.95), percentile(0.99), cv)
 
     @property
     def unsteady(self) -> bool:
@@ -71,15 +69,12 @@ class Ratio:
 
 def ratio(new: Sequence[float], old: Sequence[float]) -> Ratio:
     """Return the ratio of the medians of two sets of samples, each resampled by itself from a fixed seed."""
-    from scipy import stats
+
+    def of_medians(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+        return np.asarray(np.median(a, axis) / np.median(b, axis))
 
     # SciPy refuses a set of one sample; doubled, it is resampled to itself.
     pair = tuple(np.repeat(np.asarray(samples, np.float64), 2 if len(samples) == 1 else 1) for samples in (new, old))
-    interval = stats.bootstrap(
-        pair,
-        lambda a, b, axis: np.median(a, axis) / np.median(b, axis),
-        n_resamples=_RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Ratio(float(np.median(new) / np.median(old)), float(interval.low), float(interval.high))
+    rng = np.random.default_rng(0)
+    edges = stats.bootstrap(pair, of_medians, n_resamples=4000, method="percentile", rng=rng).confidence_interval
+    return Ratio(float(np.median(new) / np.median(old)), float(edges.low), float(edges.high))

@@ -56,32 +56,24 @@ def tables_of(document: dict[str, Any]) -> list[Table]:
 
 
 def machine(document: dict[str, Any]) -> str:
-    """Return a few sentences on the machine."""
-    facts = document["environment"]
-    load, others = facts["load_average"], facts["others_share"]
+    """Return a few sentences on the machine, and on the GPUs and how they ran."""
+    facts, clocks = document["environment"], document.get("clocks") or {}
     parts = [
         f"{facts['processor']}, {facts['processors']} processors",
         ", ".join(facts["instructions"]) or "no vector instructions",
         f"threads: {facts['threads'] or 'the runtime decides'}",
         f"governor: {facts['governor']}",
-        f"load average before: {load[0]:.2f}",
-        f"others took {100 * others:.1f}% of the processors",
-        *(document["clocks"]["notes"] if document.get("clocks") else ()),
-        *_gpu(document),
+        f"load average before: {facts['load_average'][0]:.2f}",
+        f"others took {100 * facts['others_share']:.1f}% of the processors",
+        *clocks.get("notes", ()),
     ]
+    gpu = clocks.get("gpu")
+    if isinstance(gpu, dict) and facts.get("gpu"):
+        units = {"clocks.sm": "MHz", "clocks.mem": "MHz memory", "power.draw": "W", "temperature.gpu": "degrees"}
+        spans = [f"{gpu[name]['min']:g} to {gpu[name]['max']:g} {unit}" for name, unit in units.items() if gpu[name]]
+        parts.append(f"{'; '.join(facts['gpu'])}: {', '.join(spans)}")
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version != "missing")
     return f"Taken {document['created']}. {'; '.join(parts)}. {versions}."
-
-
-def _gpu(document: dict[str, Any]) -> list[str]:
-    """Return what the GPUs were and how they ran; nothing without one."""
-    facts = (document.get("clocks") or {}).get("gpu")
-    named = document["environment"].get("gpu")
-    if not isinstance(facts, dict) or not named:
-        return []
-    units = {"clocks.sm": "MHz", "clocks.mem": "MHz memory", "power.draw": "W", "temperature.gpu": "degrees"}
-    spans = [f"{facts[name]['min']:g} to {facts[name]['max']:g} {unit}" for name, unit in units.items() if facts[name]]
-    return [f"{'; '.join(named)}: {', '.join(spans)}"]
 
 
 def latency(document: dict[str, Any]) -> Table:
@@ -174,8 +166,8 @@ def headline(rows_by_name: dict[str, Any]) -> Table:
             rows += [[what, "none", "-", "-", "-"]] if name in rows_by_name else []
             continue
         label = ours.get("label") or f"{ours['solver']} {ours['schedule']} {ours['precision']}, {ours['evaluations']}"
-        for theirs, times in ours["times_faster_than"].items():
-            rows.append([what, label, theirs, f"{times['end_to_end']:.1f}", f"{times['loop']:.1f}"])
+        for other, times in ours["times_faster_than"].items():
+            rows.append([what, label, other, f"{times['end_to_end']:.1f}", f"{times['loop']:.1f}"])
     notes = [
         "How many times faster than the PyTorch loop with EDM's defaults (Heun, 18 steps, 35 evaluations); medians."
     ]

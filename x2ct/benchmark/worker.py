@@ -1,8 +1,7 @@
 """One case in a process of its own: its cold start, runs on request, its memory. `python -m` this module.
 
 The parent (`fleet`) writes one JSON object a line on stdin and reads one a line from what was stdout; whatever else a
-runtime prints goes to stderr. A process that measures nothing but its case makes cold start and peak memory the case's
-own. `x2ct.export.plainloop` serves the PyTorch loop in the same way.
+runtime prints goes to stderr. `x2ct.export.plainloop` serves the PyTorch loop in the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +25,13 @@ from x2ct.errors import MemoryLimitError, MissingRuntimeError, X2CTError
 from x2ct.io import report
 
 DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"
-"""The X-ray pair that every row is given; what an evaluation costs does not depend on what X-rays show."""
+"""The X-ray pair of every row: what an evaluation costs does not depend on what X-rays show."""
+
+TRANSFERS = {
+    "cpu": "none to make: the networks read and write the host's memory",
+    "cuda": "included: X-rays come from the host's memory, the CT ends there",
+}
+"""Which copies between host and device the end-to-end times include, by the kind of device."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,11 @@ class Run:
 
     Attributes:
         hu: the CT, float32 [X, Y, Z] in HU, or the mean of a batch.
-        condition_s: seconds of it for encoder and lift with their inputs.
-        loop_s: seconds of it for the sampling loop.
+        condition_s, loop_s: seconds of it for encoder and lift with their inputs, and for the sampling loop.
         evaluation_s: seconds from each evaluation's end to the next's, the element-wise step between included.
         facts: how it was computed, the same for all runs.
-        compute_s: seconds in the loop's networks and kernels by the GPU's clock, which no copy and no wait is part of;
-            None on a CPU, where the loop is nothing else.
+        compute_s: seconds in the loop's networks and kernels by the GPU's clock; None on a CPU, where the loop is
+            nothing else.
     """
 
     hu: npt.NDArray[np.float32]
@@ -51,21 +55,8 @@ class Run:
     compute_s: float | None = None
 
 
-class Subject(Protocol):
-    """What a worker measures."""
-
-    def load(self) -> None:
-        """Read the bundle and the X-rays."""
-
-    def build(self) -> None:
-        """Make the networks ready to run."""
-
-    def run(self, seed: int) -> Run:
-        """Compute one CT from the X-rays; nothing is kept from one run to the next."""
-
-
-class SamplerSubject:
-    """The core's sampler in one of its backends."""
+class Subject:
+    """What a worker measures: the core's sampler in one of its backends, or what a subclass makes of the methods."""
 
     def __init__(self, bundle: str, case: Case) -> None:
         self._name, self._case = bundle, case
@@ -76,58 +67,38 @@ class SamplerSubject:
         from x2ct.io.xray.radiograph import XRay
 
         self._bundle = Bundle.load(self._name)
-        self._xrays = {name: XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
+        self._xrays: dict[str, Any] = {name: XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
 
     def build(self) -> None:
-        """Compile the networks."""
+        """Make the networks ready to run."""
         from x2ct.engine.sampler import Sampler
         from x2ct.geometry.grid import Grid
 
         case, grid = self._case, self._bundle.grid
-        self._sampler = Sampler(
-            self._bundle,
-            device=case.device,
-            backend=case.backend,
-            precision=case.precision,
-            provider=case.provider,
-            threads=case.threads,
-            grid=Grid(case.grid, grid.spacing_mm) if case.grid else None,
-            memory=case.tiles,
-            halo=case.halo,
-        )
+        options: dict[str, Any] = {
+            name: getattr(case, name) for name in ("device", "backend", "precision", "provider", "threads", "halo")
+        }
+        own = Grid(case.grid, grid.spacing_mm) if case.grid else None
+        self._sampler = Sampler(self._bundle, grid=own, memory=case.tiles, **options)
         self._sampler.compile()
 
     def run(self, seed: int) -> Run:
-        """Sample once, encoder and lift included."""
+        """Compute one CT from the X-rays; nothing is kept from one run to the next."""
         case, ends = self._case, list[float]()
-        xrays: dict[str, Any] = self._xrays
-        done = self._sampler.run(
-            **xrays,
-            seed=seed,
-            steps=case.steps,
-            solver=case.solver,
-            schedule=case.schedule,
-            samples=case.batch,
-            progress=lambda *_: ends.append(time.perf_counter()),
-        )
-        record, timings = done.report, done.report["timings"]
+        options: dict[str, Any] = {name: getattr(case, name) for name in ("steps", "solver", "schedule")}
+        options |= {"seed": seed, "samples": case.batch, "progress": lambda *_: ends.append(time.perf_counter())}
+        result = self._sampler.run(**self._xrays, **options)
+        record, timings = result.report, result.report["timings"]
         names = ("device", "backend", "runtime", "solver", "schedule", "evaluations", "tiles")
         facts = {name: record[name] for name in names} | {
             "precision": record["precision"]["denoiser"],
             "grid": record["grid"]["shape"],
-            "transfers": transfers(record["device"]),
+            "transfers": TRANSFERS[record["device"].partition(":")[0]],
         }
         evaluation_s = [after - before for before, after in pairwise(ends)]
         in_networks = timings["per_evaluation_s"] * record["evaluations"] * case.batch
         compute_s = in_networks + timings["kernel_s"] * case.batch if "kernel_s" in timings else None
-        return Run(done.volume.hu, timings["condition_s"], timings["loop_s"], evaluation_s, facts, compute_s)
-
-
-def transfers(device: str) -> str:
-    """Return which copies between host and device the end-to-end times include."""
-    if device == "cpu":
-        return "none to make: the networks read and write the host's memory"
-    return "included: X-rays come from the host's memory, the CT ends there"
+        return Run(result.volume.hu, timings["condition_s"], timings["loop_s"], evaluation_s, facts, compute_s)
 
 
 def serve(subject_of: Callable[[str, Case], Subject]) -> None:
@@ -138,11 +109,10 @@ def serve(subject_of: Callable[[str, Case], Subject]) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            if request["do"] == "start":
+            if subject is None:
                 subject = subject_of(request["bundle"], Case.of_json(request["case"]))
                 answer = _start(subject, request)
             else:
-                assert subject is not None, "a run before its start"
                 answer = _run(subject, request)
         except X2CTError as error:
             answer = {"error": str(error), "exit_code": error.exit_code}
@@ -157,19 +127,13 @@ def serve(subject_of: Callable[[str, Case], Subject]) -> None:
 
 def _start(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
     """Load, build and run once; times count from the parent's decision to start a process."""
-    began, base = time.monotonic(), resident_bytes()
-    subject.load()
-    loaded = time.monotonic()
-    subject.build()
-    built = time.monotonic()
+    clock, base = [request["at"], time.monotonic()], resident_bytes()
+    for step in (subject.load, subject.build):
+        step()
+        clock.append(time.monotonic())
+    seconds = dict(zip(("start_s", "load_s", "build_s"), (b - a for a, b in pairwise(clock)), strict=True))
     answer = _run(subject, request)
-    return answer | {
-        "start_s": began - request["at"],
-        "load_s": loaded - began,
-        "build_s": built - loaded,
-        "first_run_s": answer["end_to_end_s"],
-        "base_bytes": base,
-    }
+    return answer | seconds | {"first_run_s": answer["end_to_end_s"], "base_bytes": base}
 
 
 def _run(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
@@ -192,4 +156,4 @@ def _run(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve(SamplerSubject)
+    serve(Subject)

@@ -69,8 +69,8 @@ def check_target(target: Path) -> None:
 def _strangers(target: Path, present: set[str]) -> list[str]:
     """Return what is in a folder that is no part of the bundle there, damaged or not; all of it where there is none."""
     manifest = target / MANIFEST
-    known = set[str]()
+    listed = set[str]()
     if manifest.is_file() and manifest.stat().st_size <= MAX_MANIFEST_BYTES:
         with suppress(InputError, KeyError, TypeError):
-            known = {MANIFEST, *read_json(manifest)["files"]}
-    return sorted(present - known)
+            listed = {MANIFEST, *read_json(manifest)["files"]}
+    return sorted(present - listed)

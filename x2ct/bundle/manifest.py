@@ -29,7 +29,8 @@ Schema 1. A field that is not named here is refused; lengths are in mm, x is the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,14 +69,6 @@ class XRaySpec:
     spacing_mm: tuple[float, float]
     reference_p99: tuple[float, ...]
 
-    def to_json(self) -> dict[str, Json]:
-        """The field `xray`."""
-        return {
-            "shape": list(self.shape),
-            "spacing_mm": list(self.spacing_mm),
-            "reference_p99": list(self.reference_p99),
-        }
-
 
 @dataclass(frozen=True)
 class Diffusion:
@@ -94,17 +87,9 @@ class Diffusion:
     schedules: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
-        """The field `diffusion`; without tuned schedules it is as in bundles from before there were any."""
-        tuned: dict[str, Json] = {str(count): list(sigmas) for count, sigmas in sorted(self.schedules.items())}
-        return {
-            "sigma_data": self.sigma_data,
-            "sigma_min": self.sigma_min,
-            "sigma_max": self.sigma_max,
-            "schedule": self.schedule,
-            "solver": self.solver,
-            "steps": self.steps,
-            **({"schedules": tuned} if tuned else {}),
-        }
+        """Return the field `diffusion`; without tuned schedules it is as in bundles from before there were any."""
+        schedules = dict(sorted(self.schedules.items()))
+        return _plain(dataclasses.replace(self, schedules=schedules), optional=("schedules",))
 
 
 @dataclass(frozen=True)
@@ -114,14 +99,6 @@ class Patch:
     sizes: tuple[tuple[int, int, int], ...]
     probabilities: tuple[float, ...]
     stride: int
-
-    def to_json(self) -> dict[str, Json]:
-        """The field `patch`."""
-        return {
-            "sizes": [list(size) for size in self.sizes],
-            "probabilities": list(self.probabilities),
-            "stride": self.stride,
-        }
 
 
 @dataclass(frozen=True)
@@ -140,16 +117,9 @@ class Network:
     int8: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
-        """One of the field `networks`."""
-        ranges: dict[str, Json] = {name: list(found) for name, found in sorted(self.int8.items())}
-        radius: dict[str, Json] = {} if self.receptive_radius is None else {"receptive_radius": self.receptive_radius}
-        return {
-            "file": self.file,
-            "inputs": [_tensor_json(tensor) for tensor in self.inputs],
-            "outputs": [_tensor_json(tensor) for tensor in self.outputs],
-            **radius,
-            **({"int8": ranges} if ranges else {}),
-        }
+        """Return the entry of the field `networks`."""
+        ranges = dict(sorted(self.int8.items()))
+        return _plain(dataclasses.replace(self, int8=ranges), optional=("receptive_radius", "int8"))
 
 
 @dataclass(frozen=True)
@@ -202,8 +172,8 @@ class Manifest(Description):
         described: Description, *, version: str, created: str, networks: Networks, parity: Mapping[str, Json]
     ) -> Manifest:
         """The manifest of a model that is described already."""
-        told = {entry.name: getattr(described, entry.name) for entry in dataclasses.fields(Description)}
-        return Manifest(**told, version=version, created=created, networks=networks, parity=parity)
+        description = {entry.name: getattr(described, entry.name) for entry in dataclasses.fields(Description)}
+        return Manifest(**description, version=version, created=created, networks=networks, parity=parity)
 
     def to_json(self) -> dict[str, Json]:
         """The content of model.json without `files`."""
@@ -212,12 +182,10 @@ class Manifest(Description):
             "name": self.name,
             "x2ct": self.version,
             "created": self.created,
-            "grid": {"shape": list(self.grid.shape), "spacing_mm": list(self.grid.spacing_mm)},
-            "intensity": {"hu": list(self.intensity.hu), "x": list(self.intensity.x)},
-            "xray": self.xray.to_json(),
+            **{name: _plain(getattr(self, name)) for name in ("grid", "intensity", "xray")},
             "geometry": self.geometry.to_json(),
             "diffusion": self.diffusion.to_json(),
-            "patch": self.patch.to_json(),
+            "patch": _plain(self.patch),
             "networks": {name: network.to_json() for name, network in self.networks.items()},
             "parity": dict(self.parity),
             "provenance": dict(self.provenance),
@@ -225,5 +193,7 @@ class Manifest(Description):
         }
 
 
-def _tensor_json(tensor: Tensor) -> dict[str, Json]:
-    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape)}
+def _plain(part: Any, optional: Sequence[str] = ()) -> dict[str, Json]:
+    """Return a dataclass as JSON has it, without those of the `optional` fields that are empty."""
+    content: dict[str, Json] = json.loads(json.dumps(dataclasses.asdict(part)))
+    return {name: value for name, value in content.items() if name not in optional or value not in (None, {})}

@@ -57,7 +57,6 @@ def bench(
     from x2ct.benchmark.cases import cases_of
     from x2ct.benchmark.fleet import Effort
     from x2ct.files.atomic import check_writable
-    from x2ct.io import report as reports
 
     effort = Effort(runs=runs, warmup=warmup, cold=cold, plain_runs=plain_runs, together=not apart)
     cases = cases_of([*(sweep or ()), *([f"device={device}"] if device else [])], threads, pytorch)
@@ -74,7 +73,7 @@ def bench(
         document.write(figures, tables.page("benchmark", figures, tables.tables_of(figures)), output)
     comparison = document.compare(figures, old, share) if old else None
     if json:
-        terminal.show(reports.to_json(figures | {"comparison": comparison} if comparison else figures).rstrip())
+        terminal.show_json(figures | {"comparison": comparison} if comparison else figures)
     elif not quiet:
         for table in [*tables.tables_of(figures), *([tables.comparison(comparison)] if comparison else [])]:
             terminal.grid(table.title, table.columns, table.rows, table.notes)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import MODEL, Json, Quiet, parse_bytes
+from x2ct.commands.options import MODEL, Json, Quiet, bytes_option
 
 
 def build(
@@ -24,10 +24,7 @@ def build(
             metavar="X,Y,Z", help="Number of voxels, or MINIMUM:USUAL:MAXIMUM for a range. Default: the model's."
         ),
     ] = None,
-    workspace: Annotated[
-        Any,
-        typer.Option(parser=parse_bytes, metavar="SIZE", help="Largest workspace of a kernel, beside its tensors."),
-    ] = None,
+    workspace: Annotated[Any, bytes_option("Largest workspace of a kernel, beside its tensors.")] = None,
     effort: Annotated[
         int,
         typer.Option(
@@ -44,7 +41,6 @@ def build(
 ) -> None:
     """Build TensorRT engines of a model for this machine's GPU. Engines that exist already are reused."""
     from x2ct.bundle import Bundle
-    from x2ct.io import report as reports
     from x2ct.runtimes.cache.cache import Cache, copy_to
     from x2ct.runtimes.cache.plans import BACKEND, PRECISIONS, Volumes
 
@@ -58,16 +54,16 @@ def build(
         kept, model = Cache(cache), Bundle.load(bundle)
         volumes = Volumes.parse(shape) if shape else None
         if graph:
-            done = plans.typed_graph(model, precision, kept, display.stage)
+            result = plans.typed_graph(model, precision, kept, display.stage)
         else:
             options = plans.PlanOptions(precision, volumes, workspace or 0, effort, device)
-            done = plans.build_plans(model, options, kept, say=display.stage, step=display.step)
+            result = plans.build_plans(model, options, kept, say=display.stage, step=display.step)
         if output is not None:
-            for engine in done.engines.values():
+            for engine in result.engines.values():
                 copy_to(engine, output / engine.path.name)
     if json:
-        terminal.show(reports.to_json(done.to_json()).rstrip())
+        terminal.show_json(result.to_json())
         return
-    for engine in done.engines.values():
+    for engine in result.engines.values():
         state = f"built in {engine.note.seconds:.1f} s" if engine.built else "there already"
         terminal.show(f"{engine.path}: {engine.note.bytes / 1e6:.1f} MB, {state}", quiet)

@@ -19,8 +19,8 @@ from x2ct.commands.options import (
     Quiet,
     Threads,
     completer,
-    parse_shape,
-    parse_voxel,
+    shape_option,
+    voxel_option,
 )
 
 
@@ -34,13 +34,9 @@ def evaluate(
             "--output", "-o", help="Folder for the report: JSON, CSV, Markdown and, with the extra report, a page."
         ),
     ],
-    bundle: Annotated[
-        str | None,
-        typer.Argument(help=MODEL, autocompletion=completer("model")),
-    ] = None,
+    bundle: Annotated[str | None, typer.Argument(help=MODEL, autocompletion=completer("model"))] = None,
     predictions: Annotated[
-        Path | None,
-        typer.Option(help="Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ..."),
+        Path | None, typer.Option(help="Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ...")
     ] = None,
     frame: Annotated[
         str,
@@ -82,18 +78,8 @@ def evaluate(
     xrays: Annotated[
         Path | None, typer.Option(help="Write the test X-rays to this folder, for other systems to predict from.")
     ] = None,
-    shape: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_shape, metavar="X,Y,Z", help="Number of voxels of the evaluated grid. Only without a bundle."
-        ),
-    ] = None,
-    voxel: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_voxel, metavar="MM", help="Voxel size in mm of the evaluated grid. Only without a bundle."
-        ),
-    ] = None,
+    shape: Annotated[Any, shape_option("Number of voxels of the evaluated grid. Only without a bundle.")] = None,
+    voxel: Annotated[Any, voxel_option("Voxel size in mm of the evaluated grid. Only without a bundle.")] = None,
     device: Device = "auto",
     backend: Backend = "auto",
     precision: Precision = "auto",
@@ -107,7 +93,6 @@ def evaluate(
     from x2ct.evaluation import page
     from x2ct.evaluation.job import PAGE, EvaluateJob
     from x2ct.evaluation.run import evaluate_files
-    from x2ct.io import report as reports
 
     reason = page.unavailable()
     job = EvaluateJob(
@@ -137,14 +122,12 @@ def evaluate(
     if reason:
         terminal.note("warning", f"{PAGE} is not written: {reason}", quiet)
     with terminal.progress("patients", quiet) as display:
-        done = evaluate_files(job, stage=display.stage, progress=display.step)
-    for name, reason in done.failures:
+        result = evaluate_files(job, stage=display.stage, progress=display.step)
+    for name, reason in result.failures:
         terminal.note("warning", f"{name} left out: {reason}", quiet)
-    for line in done.warnings:
+    for line in result.warnings:
         terminal.note("warning", line, quiet)
-    if json:
-        terminal.show(reports.to_json(done.plain()).rstrip())
-    else:
-        terminal.show(cards.card(done.table).rstrip() if card else cards.brief(done.table, done.files[-1]), quiet)
-    if done.failures:
+    text = cards.card(result.table).rstrip() if card else cards.brief(result.table, result.files[-1])
+    terminal.result(result.plain(), text, json, quiet)
+    if result.failures:
         raise typer.Exit(1)

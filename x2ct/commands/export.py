@@ -14,19 +14,19 @@ from x2ct.commands.options import Json, Quiet
 def export(
     source: Annotated[str, typer.Argument(help="Run folder of `x2ct train`, or a bundle.", metavar="RUN|BUNDLE")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Bundle to write from a run: NAME.x2ct.")
+        Path | None,
+        typer.Option("--output", "-o", help="Bundle to write from a run, NAME.x2ct, or folder for triton or monai."),
     ] = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
             "--format",
-            help="onnx (the bundle), or torchscript, aoti, tensorrt (compiled engines, written to the cache). "
-            "May be repeated.",
+            help="onnx (the bundle), torchscript, aoti or tensorrt (compiled engines, written to the cache); may be "
+            "repeated. Or triton, monai: a folder for that framework, written to --output.",
         ),
     ] = None,
     engines: Annotated[
-        Path | None,
-        typer.Option("--engines", "--artefacts", metavar="FOLDER", help="Write compiled engines to this folder too."),
+        Path | None, typer.Option("--engines", metavar="FOLDER", help="Write compiled engines to this folder too.")
     ] = None,
     precision: Annotated[
         str | None,
@@ -62,28 +62,29 @@ def export(
     with terminal.training_packages(), terminal.progress("stages", quiet) as display:
         from x2ct.export import formats as making
 
-        said = reports.read_json(provenance) if provenance else None
-        done = making.export(
+        result = making.export(
             source,
             output,
             formats or ("onnx",),
-            run=making.RunOptions(name, weights, ema, said, best),
+            run=making.RunOptions(name, weights, ema, reports.read_json(provenance) if provenance else None, best),
             folder=engines,
             precision=precision,
             device=device,
             progress=display.stage,
         )
     if report is not None:
-        reports.write_json(done.to_json(), report)
+        reports.write_json(result.to_json(), report)
     if json:
-        terminal.show(reports.to_json(done.to_json()).rstrip())
+        terminal.show_json(result.to_json())
         return
-    terminal.show(f"{done.bundle.path}: {done.bundle.size_bytes / 1e6:.1f} MB", quiet)
-    if done.parity is not None:
-        worst = max(done.parity.rows, key=lambda row: row.error / row.tolerance)
+    if result.folder is not None:
+        terminal.show(f"{result.folder}: written", quiet)
+    terminal.show(f"{result.bundle.path}: {result.bundle.size_bytes / 1e6:.1f} MB", quiet)
+    if result.parity is not None:
+        worst = max(result.parity.rows, key=lambda row: row.error / row.tolerance)
         terminal.show(f"closest to its tolerance of {worst.tolerance:g}: {worst}", quiet)
     if not quiet:
-        terminal.grid("Proof", PROOF, [row.cells() for row in done.proofs])
+        terminal.grid("Proof", PROOF, [row.cells() for row in result.proofs])
 
 
 PROOF = ("file", "runtime", "precision", "denoiser", "volume HU", "PSNR dB", "MB", "load s", "ms/evaluation", "")

@@ -28,11 +28,10 @@ def info(
 ) -> None:
     """Print versions, backends, devices, solvers and schedules, the contents of a bundle, or a solver's table."""
     from x2ct.commands.info_facts import about, sections, solver_table
-    from x2ct.io import report as reports
 
     if table is not None:
-        told = solver_table(table, bundle, steps, schedule)
-        terminal.show(reports.to_json(told).rstrip() if json else told["text"])
+        facts = solver_table(table, bundle, steps, schedule)
+        terminal.result(facts, facts["text"], json)
         return
     if steps is not None or schedule is not None:
         raise typer.BadParameter("--steps and --schedule say which table: name its solver with --table.")
@@ -43,7 +42,7 @@ def info(
         return
     facts = about(bundle)
     if json:
-        terminal.show(reports.to_json(facts).rstrip())
+        terminal.show_json(facts)
         return
     for title, rows in sections(facts):
         terminal.table(title, rows)
@@ -57,22 +56,21 @@ def _check(bundle: str | None, device: str, json: bool) -> None:
     from x2ct.commands.info_facts import about
     from x2ct.engine import smoke_test
     from x2ct.errors import MissingRuntimeError
-    from x2ct.io import report as reports
     from x2ct.runtimes.discovery import choose_device
 
     chosen = choose_device(device) if device else ""
     facts = about()
-    done = []
+    checks = []
     others = [one["name"] for one in facts["devices"] if one["available"] and one["name"] != "cpu"]
     kernels = (smoke_test.kernels(name) for name in ([chosen] if chosen else others))
     for one in chain(*kernels, smoke_test.check(facts["abilities"], bundle or DEFAULT, chosen)):
-        done.append(one)
+        checks.append(one)
         if not json:
             name = f"{one.backend} {one.device} {one.precision}"
             terminal.show(f"{name:<{36 if others or chosen else 24}} {one.result:<9} {one.seconds:6.2f} s  {one.text}")
     if json:
-        terminal.show(reports.to_json({"checks": [one.to_json() for one in done]}).rstrip())
-    failed = [one for one in done if one.result == smoke_test.FAILED]
-    if failed or not done:
+        terminal.show_json({"checks": [one.to_json() for one in checks]})
+    failed = [one for one in checks if one.result == smoke_test.FAILED]
+    if failed or not checks:
         what = ", ".join(f"{one.backend} {one.device} {one.precision}" for one in failed) or "every backend"
         raise MissingRuntimeError(f"info --check: {what}: claims to be usable and is not; the lines above say why")

@@ -8,12 +8,7 @@ from typing import Any
 from x2ct.io import report
 from x2ct.runtimes.discovery import BACKENDS, PRECISIONS, find_runtime
 
-_DEVICES = {
-    "openvino": ("cpu",),
-    "onnxruntime": ("cpu", "cuda"),
-    "tensorrt": ("cuda",),
-    "torch": ("cpu", "cuda"),
-}
+_DEVICES = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",), "torch": ("cpu", "cuda")}
 """What each backend could drive, were all that it needs here."""
 
 _TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")
@@ -67,12 +62,12 @@ def _backends() -> list[dict[str, Any]]:
     from x2ct import _core
 
     runtimes = [find_runtime(name) for name in BACKENDS if name != "auto"]
-    found = [dict(backend) for backend in _core.backends({one.name: str(one.folder or "") for one in runtimes})]
-    for backend in found:
+    rows = [dict(backend) for backend in _core.backends({one.name: str(one.folder or "") for one in runtimes})]
+    for backend in rows:
         [runtime] = (one for one in runtimes if one.name == backend["name"])
         if backend["built"] and runtime.reason:
             backend.update(available=False, reason=runtime.reason)
-    return found
+    return rows
 
 
 def abilities(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -81,7 +76,7 @@ def abilities(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Args:
         backends: what the core says of each.
     """
-    found = []
+    rows = []
     for backend in backends:
         devices = _DEVICES[backend["name"]]
         missing = backend["missing_devices"] if backend["available"] else dict.fromkeys(devices, backend["reason"])
@@ -92,8 +87,8 @@ def abilities(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 if not reason and precision not in native:
                     reason = f"{backend['name']} computes in {' or '.join(native)} on this {device}"
                 one = {"backend": backend["name"], "device": device, "precision": precision}
-                found.append({**one, "usable": not reason, "reason": reason})
-    return found
+                rows.append({**one, "usable": not reason, "reason": reason})
+    return rows
 
 
 def _version(package: str) -> str:
@@ -146,9 +141,9 @@ def solver_table(
     """
     from x2ct import _core
     from x2ct.bundle import DEFAULT, Bundle
-    from x2ct.engine.sampler import plan_facts
+    from x2ct.engine.sampler import SampleOptions, plan_facts
 
-    options = _core.SampleOptions(solver=solver, steps=steps, schedule=schedule)
+    options = SampleOptions(solver=solver, steps=steps, schedule=schedule)
     plan = _core.sampling_plan(Bundle.load(bundle or DEFAULT).diffusion, options)
     table = plan.table
     return {
@@ -174,14 +169,14 @@ def _backend(backend: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, 
         return [(name, f"missing: {backend['reason']}")]
     lines = []
     for device in _DEVICES[name]:
-        mine = [one for one in facts["abilities"] if (one["backend"], one["device"]) == (name, device)]
-        usable, not_usable = ([one["precision"] for one in mine if one["usable"] is wanted] for wanted in (True, False))
+        here = [one for one in facts["abilities"] if (one["backend"], one["device"]) == (name, device)]
+        usable, not_usable = ([one["precision"] for one in here if one["usable"] is wanted] for wanted in (True, False))
         if usable:
             lines.append(
                 (f"{name} {device}", f"{backend['version']}: {', '.join(usable)}; not {', '.join(not_usable)}")
             )
         else:
-            lines.append((f"{name} {device}", f"missing: {mine[0]['reason']}"))
+            lines.append((f"{name} {device}", f"missing: {here[0]['reason']}"))
     return lines
 
 

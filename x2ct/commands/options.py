@@ -1,4 +1,4 @@
-"""What several commands share: options of one meaning, and how the text of an option is read."""
+"""Options that several commands share, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from x2ct.io.xray.readoptions import ReadOptions, Said
+    from x2ct.io.xray.readoptions import ReadOptions, ViewValue
 
 MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
 """Help of the argument or option that names a model."""
+
+
+def option(panel: str | None, text: str, *names: str, **settings: Any) -> Any:
+    """Return an option of this help text, which the help lists under `panel`; `settings` are those of typer.Option."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
@@ -20,12 +26,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="Treat warnings as errors
 Force = Annotated[
     bool, typer.Option("--force", help="Sample X-rays that do not look like those of training, with a warning.")
 ]
-Threads = Annotated[
-    int,
-    typer.Option(
-        "--threads", min=0, help="Number of CPU threads. 0: chosen by the runtime.", rich_help_panel="Runtime"
-    ),
-]
+Threads = Annotated[int, option("Runtime", "Number of CPU threads. 0: chosen by the runtime.", "--threads", min=0)]
 
 
 def _words(option: str) -> Sequence[str]:
@@ -54,6 +55,67 @@ def completer(option: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [word for word in _words(option) if word.startswith(incomplete)]
 
 
+def parse_option(text: str) -> tuple[str, str]:
+    """Return a provider's option and its value."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise typer.BadParameter(f"found {text!r}, expected KEY=VALUE")
+    return key, value
+
+
+def parse_view(text: str) -> str | float:
+    """Return a view's name, or an angle in degrees."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def parse_shape(text: str) -> tuple[int, int, int]:
+    """Return the number of voxels along x, y and z."""
+    try:
+        x, y, z = (int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise typer.BadParameter(f"found {text!r}, expected X,Y,Z in voxels") from None
+    if min(x, y, z) < 1:
+        raise typer.BadParameter(f"found {text!r}, expected sizes of at least 1")
+    return x, y, z
+
+
+def parse_voxel(text: str) -> tuple[float, float, float]:
+    """Return a voxel size along x, y and z, of one number in mm or three."""
+    try:
+        x, *others = (float(part) for part in text.split(","))
+        y, z = others or [x, x]
+    except ValueError:
+        raise typer.BadParameter(f"found {text!r}, expected MM or X,Y,Z in mm") from None
+    if not all(0.01 <= side <= 50 for side in (x, y, z)):
+        raise typer.BadParameter(f"found {text!r}, expected 0.01 to 50 mm")
+    return x, y, z
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size in bytes."""
+    from x2ct.runtimes import discovery
+
+    return discovery.parse_bytes(text)
+
+
+def shape_option(text: str, panel: str | None = None) -> Any:
+    """Return an option that is a number of voxels along x, y and z."""
+    return option(panel, text, parser=parse_shape, metavar="X,Y,Z")
+
+
+def voxel_option(text: str, panel: str | None = None) -> Any:
+    """Return an option that is a voxel size."""
+    return option(panel, text, parser=parse_voxel, metavar="MM")
+
+
+def bytes_option(text: str, panel: str | None = None) -> Any:
+    """Return an option that is a size in bytes."""
+    return option(panel, text, parser=parse_bytes, metavar="SIZE")
+
+
 def own_bundle(bundle: str, output: Path | None) -> Path:
     """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own.
 
@@ -70,49 +132,35 @@ def own_bundle(bundle: str, output: Path | None) -> Path:
     return output or folder
 
 
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help=MODEL,
-        rich_help_panel="Sampling",
-        autocompletion=completer("model"),
-    ),
-]
+Model = Annotated[str, option("Sampling", MODEL, "--model", "-m", autocompletion=completer("model"))]
 Solver = Annotated[
     str | None,
-    typer.Option(
-        help="Solver, a name listed by `x2ct info`. Default: the model's.",
-        rich_help_panel="Sampling",
-        autocompletion=completer("solver"),
+    option(
+        "Sampling", "Solver, a name listed by `x2ct info`. Default: the model's.", autocompletion=completer("solver")
     ),
 ]
 Schedule = Annotated[
     str | None,
-    typer.Option(
-        help="Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.",
-        rich_help_panel="Sampling",
+    option(
+        "Sampling",
+        "Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.",
         autocompletion=completer("schedule"),
     ),
 ]
-Device = Annotated[
-    str,
-    typer.Option(help="Device: auto, cpu or cuda[:N].", rich_help_panel="Runtime", autocompletion=completer("device")),
-]
+Device = Annotated[str, option("Runtime", "Device: auto, cpu or cuda[:N].", autocompletion=completer("device"))]
 Backend = Annotated[
     str,
-    typer.Option(
-        help="Runtime: auto (openvino on the CPU), openvino, onnxruntime, tensorrt or torch.",
-        rich_help_panel="Runtime",
+    option(
+        "Runtime",
+        "Runtime: auto (openvino on the CPU), openvino, onnxruntime, tensorrt or torch.",
         autocompletion=completer("backend"),
     ),
 ]
 Precision = Annotated[
     str,
-    typer.Option(
-        help="Precision of the denoiser: auto, f32, tf32, bf16, f16 or int8. An unsupported one is an error.",
-        rich_help_panel="Runtime",
+    option(
+        "Runtime",
+        "Precision of the denoiser: auto, f32, tf32, bf16, f16 or int8. An unsupported one is an error.",
         autocompletion=completer("precision"),
     ),
 ]
@@ -125,68 +173,29 @@ Centre = Annotated[
 ]
 KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Keep couch, clothes and tubes. Default: removed.")]
 
+Shape = Annotated[Any, shape_option("Number of voxels of the CT. Default: the model's.", "Sampling")]
+Voxel = Annotated[Any, voxel_option("Voxel size in mm, one number or X,Y,Z. Default: the model's.", "Sampling")]
+Memory = Annotated[
+    Any, bytes_option("Memory budget, for example 2GB. A volume that does not fit is computed in tiles.", "Runtime")
+]
+
+CT = Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")]
 OtherBundle = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write a new bundle here instead of changing this one.")
 ]
 FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the results to this .json file.")]
 
 
-def parse_option(text: str) -> tuple[str, str]:
-    """A provider's option and its value."""
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise typer.BadParameter(f"found {text!r}, expected KEY=VALUE")
-    return key, value
-
-
-def parse_view(text: str) -> str | float:
-    """A view's name, or an angle in degrees."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def parse_shape(text: str) -> tuple[int, int, int]:
-    """Voxels along x, y and z."""
-    try:
-        x, y, z = (int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected X,Y,Z in voxels") from None
-    if min(x, y, z) < 1:
-        raise typer.BadParameter(f"found {text!r}, expected sizes of at least 1")
-    return x, y, z
-
-
-def parse_voxel(text: str) -> tuple[float, float, float]:
-    """One voxel size in mm for all directions, or X,Y,Z."""
-    try:
-        x, *others = (float(part) for part in text.split(","))
-        y, z = others or [x, x]
-    except ValueError:
-        raise typer.BadParameter(f"found {text!r}, expected MM or X,Y,Z in mm") from None
-    if not all(0.01 <= side <= 50 for side in (x, y, z)):
-        raise typer.BadParameter(f"found {text!r}, expected 0.01 to 50 mm")
-    return x, y, z
-
-
-def parse_bytes(text: str) -> int:
-    """A size in bytes."""
-    from x2ct.runtimes import memory
-
-    return memory.parse_bytes(text)
-
-
-def _reading(option: str, metavar: str, text: str) -> Any:
-    def parsed(said: str) -> Said:
-        from x2ct.io.xray.readoptions import parse_said
+def _reading(name: str, metavar: str, text: str) -> Any:
+    def parsed(value: str) -> ViewValue:
+        from x2ct.io.xray.readoptions import parse_value
 
         try:
-            return parse_said(option, said)
+            return parse_value(name, value)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
 
-    return typer.Option(parser=parsed, metavar=f"[VIEW=]{metavar}", help=text, rich_help_panel="Input")
+    return option("Input", text, parser=parsed, metavar=f"[VIEW=]{metavar}")
 
 
 SpacingOf = Annotated[list[Any] | None, _reading("spacing", "MM", "Pixel pitch in mm, one number or ROW,COLUMN.")]
@@ -221,12 +230,13 @@ ValuesOf = Annotated[
 ]
 
 
-def reading(views: Sequence[str], **said: Sequence[Said] | None) -> dict[str, ReadOptions]:
-    """How to read each view's X-ray, out of what the options above were given.
+def reading(views: Sequence[str], **values: Sequence[ViewValue] | None) -> dict[str, ReadOptions]:
+    """Return how to read each view's X-ray, by the values of the options above.
 
     Raises:
-        InputError: something is said of an X-ray that isn't there, or can't be.
+        InputError: a value for an X-ray that isn't there, or one that can't be.
     """
-    from x2ct.io.xray.readoptions import ReadOptions
+    from x2ct.io.xray.readoptions import ReadOptions, by_view
 
-    return ReadOptions.by_view(views, {key: pairs or () for key, pairs in said.items()})
+    options = by_view(views, {key: pairs or () for key, pairs in values.items()})
+    return {view: ReadOptions(**fields) for view, fields in options.items()}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, parse_shape, parse_voxel
+from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, shape_option, voxel_option
 
 
 def prepare(
@@ -21,12 +21,8 @@ def prepare(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Shard folder to write. An interrupted run is continued.")
     ],
-    shape: Annotated[
-        Any, typer.Option(parser=parse_shape, metavar="X,Y,Z", help="Voxels of the grid.")
-    ] = "128,128,128",
-    voxel: Annotated[
-        Any, typer.Option(parser=parse_voxel, metavar="MM", help="Voxel size of the grid: MM, or X,Y,Z in mm.")
-    ] = "2.5",
+    shape: Annotated[Any, shape_option("Voxels of the grid.")] = "128,128,128",
+    voxel: Annotated[Any, voxel_option("Voxel size of the grid: MM, or X,Y,Z in mm.")] = "2.5",
     validation: Annotated[
         list[str] | None,
         typer.Option(help="Patient (file name) to keep for validation. May be repeated. Default: one in ten."),
@@ -43,19 +39,23 @@ def prepare(
     preview: Annotated[
         bool, typer.Option("--preview", help="Write a contact sheet of each patient, ID.png, and overviews.")
     ] = False,
+    shapes: Annotated[
+        bool,
+        typer.Option(
+            "--shapes", help="Register the training patients to one another, so that training can mix their shapes."
+        ),
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Make training shards from CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
-    from x2ct.io import report as reports
-
     with terminal.training_packages(), terminal.progress("patients", quiet) as display:
         from x2ct.data.prepare import PrepareOptions
         from x2ct.data.prepare import prepare as run
         from x2ct.geometry.grid import Grid
 
         display.stage("preparing")
-        done = run(
+        result = run(
             cts,
             output,
             grid=Grid(shape, voxel),
@@ -63,14 +63,15 @@ def prepare(
             validation=validation,
             patients=patients,
             preview=preview,
+            shapes=shapes,
             progress=display.step,
         )
-    for source, reason in done.failures:
+    for source, reason in result.failures:
         terminal.note("warning", f"{source} left out: {reason}", quiet)
-    for name, reason in done.left_out:
+    for name, reason in result.left_out:
         terminal.note("note", f"{name} left out: {reason}", quiet)
-    told = f"{output}: {len(done.patients)} patients ({len(done.kept)} from before)"
-    told += f", for validation: {', '.join(done.validation) or 'none'}"
-    terminal.show(reports.to_json(vars(done)).rstrip() if json else told, quiet and not json)
-    if done.failures:
+    text = f"{output}: {len(result.patients)} patients ({len(result.kept)} from before)"
+    text += f", for validation: {', '.join(result.validation) or 'none'}"
+    terminal.result(vars(result), text, json, quiet)
+    if result.failures:
         raise typer.Exit(1)

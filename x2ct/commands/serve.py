@@ -11,13 +11,15 @@ from x2ct.commands import terminal
 from x2ct.commands.options import (
     Backend,
     Device,
+    Memory,
     Model,
     Precision,
     Quiet,
+    Shape,
     Threads,
-    parse_bytes,
-    parse_shape,
-    parse_voxel,
+    Voxel,
+    bytes_option,
+    option,
 )
 from x2ct.errors import MissingRuntimeError
 
@@ -38,53 +40,18 @@ def serve(
         Path | None,
         typer.Option(help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."),
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, help="Jobs that may wait.", rich_help_panel="Limits")] = 8,
-    body: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_bytes, metavar="SIZE", help="Largest request, such as 64MB.", rich_help_panel="Limits"
-        ),
-    ] = "256MiB",
-    body_timeout: Annotated[
-        float, typer.Option(metavar="S", help="Seconds for a request's body to arrive.", rich_help_panel="Limits")
-    ] = 60.0,
-    job_timeout: Annotated[
-        float, typer.Option(metavar="S", help="Seconds that a job may run.", rich_help_panel="Limits")
-    ] = 600.0,
-    keep: Annotated[
-        float,
-        typer.Option(metavar="S", help="Seconds until what was not fetched is removed.", rich_help_panel="Limits"),
-    ] = 600.0,
+    queue: Annotated[int, option("Limits", "Jobs that may wait.", min=1)] = 8,
+    body: Annotated[Any, bytes_option("Largest request, such as 64MB.", "Limits")] = "256MiB",
+    body_timeout: Annotated[float, option("Limits", "Seconds for a request's body to arrive.", metavar="S")] = 60.0,
+    job_timeout: Annotated[float, option("Limits", "Seconds that a job may run.", metavar="S")] = 600.0,
+    keep: Annotated[float, option("Limits", "Seconds until what was not fetched is removed.", metavar="S")] = 600.0,
     grace: Annotated[
-        float,
-        typer.Option(
-            metavar="S",
-            help="Seconds to finish a job that a client waits for, after SIGTERM.",
-            rich_help_panel="Limits",
-        ),
+        float, option("Limits", "Seconds to finish a job that a client waits for, after SIGTERM.", metavar="S")
     ] = 30.0,
-    max_samples: Annotated[int, typer.Option(min=1, help="Samples of one job.", rich_help_panel="Limits")] = 16,
-    shape: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_shape,
-            metavar="X,Y,Z",
-            help="Voxels of the CT; by default the model's.",
-            rich_help_panel="Runtime",
-        ),
-    ] = None,
-    voxel: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_voxel, metavar="MM", help="Their size; by default the model's.", rich_help_panel="Runtime"
-        ),
-    ] = None,
-    memory: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_bytes, metavar="SIZE", help="Stay within this, such as 2GB.", rich_help_panel="Runtime"
-        ),
-    ] = None,
+    max_samples: Annotated[int, option("Limits", "Samples of one job.", min=1)] = 16,
+    shape: Shape = None,
+    voxel: Voxel = None,
+    memory: Memory = None,
     device: Device = "auto",
     backend: Backend = "auto",
     precision: Precision = "auto",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from x2ct.errors import MemoryLimitError, MissingRuntimeError, X2CTError
+from x2ct.errors import MemoryLimitError, MissingRuntimeError, ReportedElsewhere, X2CTError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -92,7 +92,8 @@ def _explain(error: BaseException, debug: bool) -> int:
         _line("cancelled")
         return 130
     if isinstance(error, X2CTError):
-        _line(f"error: {error}")
+        if not isinstance(error, ReportedElsewhere):
+            _line(f"error: {error}")
         return error.exit_code
     if isinstance(error, MemoryError):
         _line(f"error: out of memory{f' ({error})' if str(error) else ''}")
@@ -147,10 +148,25 @@ def remarks(report: Mapping[str, Any], quiet: bool = False, see: str = "") -> No
 
 
 def show(text: str, quiet: bool = False) -> None:
-    """A result on stdout."""
+    """Write a result to stdout."""
     if not quiet:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
+
+
+def show_json(facts: Mapping[str, Any]) -> None:
+    """Write a result to stdout as JSON."""
+    from x2ct.io import report
+
+    show(report.to_json(facts).rstrip())
+
+
+def result(facts: Mapping[str, Any], text: str, json: bool, quiet: bool = False) -> None:
+    """Write a result to stdout: its facts where `json`, else its text."""
+    if json:
+        show_json(facts)
+    else:
+        show(text, quiet)
 
 
 @contextmanager
@@ -287,7 +303,7 @@ def _state(done: int, total: int, seconds: float | None, unit: str) -> str:
 
 
 def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
-    """A table of many columns on stdout, under a title, with what is to be said of it below."""
+    """Write a table of many columns to stdout, under a title, with notes below."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -306,7 +322,7 @@ def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
 
 
 def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Two columns on stdout under a title."""
+    """Write two columns to stdout under a title."""
     from rich.console import Console
     from rich.table import Table
 

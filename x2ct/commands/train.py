@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import Json, Quiet, Threads
+from x2ct.commands.options import Device, Json, Quiet, Threads
 
 
 def train(
@@ -39,7 +40,7 @@ def train(
             "whichever comes first.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu or cuda[:N].")] = "auto",
+    device: Device = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
@@ -47,32 +48,43 @@ def train(
     """Train a model on shards.
 
     Ctrl-C and SIGTERM finish the step and write a checkpoint from which --resume goes on.
-    """
-    from x2ct.io import report as reports
 
+    On N GPUs: torchrun --nproc-per-node N -m x2ct train ...
+    """
     changes: dict[str, Any] = {key: value for key, value in (("name", name), ("seed", seed)) if value is not None}
     if resume and (changes or config or init):
         raise typer.BadParameter(
             "a resumed run keeps its own configuration: leave out --config, --init, --name and --seed."
         )
-    with terminal.training_packages(), terminal.progress("steps", quiet) as display, terminal.log_lines("x2ct", quiet):
-        from x2ct.training import TrainConfig
-        from x2ct.training import train as run
+    with terminal.training_packages(), ExitStack() as stack:
+        try:
+            from x2ct.training import TrainConfig
+            from x2ct.training import train as run
+            from x2ct.training.ranks import joined
+        except ModuleNotFoundError:  # what is wrong with the call is told before what is missing
+            _check_paths(shards, config, init)
+            raise
 
+        ranks = stack.enter_context(joined(device))
+        quiet = quiet or not ranks.first
+        display = stack.enter_context(terminal.progress("steps", quiet))
+        stack.enter_context(terminal.log_lines("x2ct", quiet))
         start = None
         if init is not None:
             from x2ct.export import starting_point
 
             display.stage("reading the weights to start from")
-            start = starting_point(init)
+            start = ranks.each(lambda: starting_point(init))
         # Weights mean what they do under the configuration that they were trained with: unless told, it is kept.
-        settings = TrainConfig.load(config) if config else start.config if start else TrainConfig()
+        settings = start.config if start else TrainConfig()
+        if config is not None:
+            settings = ranks.each(lambda: TrainConfig.load(config))
         if start is not None:
             # Its sampling settings were tuned for its noise levels.
             alike = settings.diffusion == start.config.diffusion
             changes["parent"] = {key: v for key, v in start.config.parent.items() if alike or key != "diffusion"}
         display.stage("training")
-        done = run(
+        result = run(
             shards,
             output,
             None if resume else replace(settings, **changes),
@@ -80,14 +92,25 @@ def train(
             steps=steps,
             minutes=minutes,
             init=start.weights if start else None,
-            device=device,
+            device=ranks.device,
             threads=threads,
+            ranks=ranks,
             progress=display.step,
         )
-    if json:
-        terminal.show(reports.to_json(vars(done)).rstrip())
-    else:
-        state = "finished" if done.finished else f"saved; go on with: x2ct train {shards} -o {output} --resume"
-        terminal.show(f"{output}: {done.steps} steps in {done.seconds:.0f} s, {state}", quiet)
-    if done.signal is not None:
-        raise typer.Exit(terminal.EXIT_CODES_OF_SIGNALS[done.signal])
+    state = "finished" if result.finished else f"saved; go on with: x2ct train {shards} -o {output} --resume"
+    text = f"{output}: {result.steps} steps in {result.seconds:.0f} s, {state}"
+    terminal.result(vars(result), text, json and ranks.first, quiet)
+    if result.signal is not None:
+        raise typer.Exit(terminal.EXIT_CODES_OF_SIGNALS[result.signal])
+
+
+def _check_paths(shards: Path, config: Path | None, init: str | None) -> None:
+    """Raise InputError for a folder or a file that is not there."""
+    from x2ct.bundle import bundled
+    from x2ct.data.shards import ShardSet
+    from x2ct.errors import InputError
+
+    ShardSet.open(shards)
+    for option, path in (("--config", config), ("--init", None if init in bundled() else init)):
+        if path is not None and not Path(path).exists():
+            raise InputError.of(option, "path", found=f"nothing at {path}", expected="a file or a folder")

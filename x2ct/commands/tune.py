@@ -1,4 +1,7 @@
-"""`x2ct tune`: noise levels for few steps."""
+"""Commands that find numbers for a model and store them in its bundle.
+
+`x2ct tune` finds noise levels for few steps, `quantize` ranges for int8, `statistics` what training X-rays look like.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, parse_shape
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, shape_option
 
 
 def tune(
@@ -27,12 +30,7 @@ def tune(
         str | None, typer.Option(help="Solver to tune for; it becomes the model's default. Default: the model's own.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Number of random seeds for each patient.")] = 1,
-    shape: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_shape, metavar="X,Y,Z", help="Number of voxels at the grid's centre to use. Default: all."
-        ),
-    ] = None,
+    shape: Annotated[Any, shape_option("Number of voxels at the grid's centre to use. Default: all.")] = None,
     fine: Annotated[int, typer.Option(help="Number of steps of the reference trajectory.")] = 64,
     refine: Annotated[
         int,
@@ -45,13 +43,12 @@ def tune(
     json: Json = False,
 ) -> None:
     """Tune noise levels for few steps, and store them in the bundle as its default for that number of steps."""
-    from x2ct.io import report as reports
     from x2ct.tuning import markdown
     from x2ct.tuning import tune_files as run
 
     with terminal.progress("evaluations", quiet) as display:
         display.stage("tuning")
-        done = run(
+        result = run(
             bundle,
             shards,
             own_bundle(bundle, output),
@@ -65,4 +62,64 @@ def tune(
             threads=threads,
             progress=display.step,
         )
-    terminal.show(reports.to_json(done.to_json()).rstrip() if json else markdown(done), quiet and not json)
+    terminal.result(result.to_json(), markdown(result), json, quiet)
+
+
+def quantize(
+    bundle: Annotated[
+        str,
+        typer.Argument(help="Bundle folder, in which the ranges are stored; or a model that comes with x2ct, with -o."),
+    ],
+    shards: Annotated[
+        Path,
+        typer.Argument(
+            help="Shard folder of `x2ct prepare`. Ranges come from its training patients and are checked on the others."
+        ),
+    ],
+    patches: Annotated[int, typer.Option(min=1, help="Number of patches to measure ranges on.")] = 24,
+    side: Annotated[int, typer.Option(min=8, help="Side of a patch in voxels, a multiple of the model's stride.")] = 48,
+    output: OtherBundle = None,
+    report: FoundReport = None,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Calibrate a model's denoiser for int8, and store the ranges in the bundle."""
+    with terminal.training_packages(), terminal.progress("steps", quiet) as display:
+        from x2ct.export.quantise import markdown, quantise_files
+
+        result = quantise_files(
+            bundle,
+            shards,
+            own_bundle(bundle, output),
+            report=report,
+            patches=patches,
+            side=side,
+            threads=threads,
+            say=display.stage,
+        )
+    terminal.result(result.to_json(), markdown(result), json, quiet)
+
+
+def statistics(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; it gets the statistics that are found.")],
+    shards: Annotated[
+        Path, typer.Argument(help="A folder that `x2ct prepare` wrote; its training patients are projected.")
+    ],
+    region: Annotated[
+        str, typer.Option(help="The patients' region that the model is for; the others tell what it is not for.")
+    ] = "chest",
+    studies: Annotated[int, typer.Option(min=3, help="Random poses and exposures of each patient.")] = 9,
+    output: OtherBundle = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Find what a model's X-rays look like, so that `sample` knows others, and store it in the model."""
+    from x2ct.tuning.xraystatistics import statistics_files
+
+    with terminal.progress("patients", quiet) as display:
+        result = statistics_files(bundle, shards, output or bundle, region=region, studies=studies, say=display.stage)
+    count = sum(map(len, result.numbers.values()))
+    text = f"{count} numbers from {result.studies} studies of {len(result.patients)} patients"
+    facts = {"patients": list(result.patients), "studies": result.studies, "numbers": result.numbers}
+    terminal.result(facts, text, json, quiet)

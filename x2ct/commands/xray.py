@@ -21,19 +21,15 @@ from x2ct.commands.options import (
     SpacingOf,
     Strict,
     ValuesOf,
+    option,
     reading,
 )
 
 
 def xray(
     file: Annotated[Path, typer.Argument(help="X-ray to read: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.")],
-    view: Annotated[
-        str | None, typer.Option(help="View: ap, pa or lateral. Default: the file's, else ap.", rich_help_panel="Input")
-    ] = None,
-    geometry: Annotated[
-        Path | None,
-        typer.Option(help="Geometry file (JSON): position of source and detector.", rich_help_panel="Input"),
-    ] = None,
+    view: Annotated[str | None, option("Input", "View: ap, pa or lateral. Default: the file's, else ap.")] = None,
+    geometry: Annotated[Path | None, option("Input", "Geometry file (JSON): position of source and detector.")] = None,
     spacing: SpacingOf = None,
     rotate: RotateOf = None,
     flip: FlipOf = None,
@@ -51,30 +47,21 @@ def xray(
             help="Model whose detector and scale are used: a bundle folder, or a model that comes with x2ct.",
         ),
     ] = "chest",
-    stages: Annotated[
-        Path | None, typer.Option(help="Draw each processing stage to this .png file.", rich_help_panel="Output")
-    ] = None,
+    stages: Annotated[Path | None, option("Output", "Draw each processing stage to this .png file.")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Write the line integrals, float32, to this .npy or .tif file.",
-            rich_help_panel="Output",
-        ),
+        Path | None, option("Output", "Write the line integrals, float32, to this .npy or .tif file.", "--output", "-o")
     ] = None,
     strict: Strict = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Show how an X-ray file is read, and write the line integrals that `x2ct sample` uses."""
-    from x2ct.io import report as reports
     from x2ct.io.xray.readoptions import VIEWS
     from x2ct.jobs.xray_stages import XRayJob, summary, xray_file
 
     if view is not None and view not in VIEWS:
         raise typer.BadParameter(f"--view: found {view!r}, expected {' or '.join(VIEWS)}")
-    said = reading(
+    options = reading(
         [view] if view else VIEWS,
         spacing=spacing,
         rotate=rotate,
@@ -86,9 +73,6 @@ def xray(
         invert=invert,
         values=values,
     )
-    done = xray_file(XRayJob(file, view, geometry, said, model, stages, output, strict))
-    if json:
-        terminal.show(reports.to_json(done).rstrip())
-        return
-    terminal.show(summary(done), quiet)
-    terminal.remarks(done, quiet)
+    result = xray_file(XRayJob(file, view, geometry, options, model, stages, output, strict))
+    terminal.result(result, summary(result), json, quiet)
+    terminal.remarks(result, quiet or json)

@@ -1,7 +1,6 @@
-"""From CT files to training shards, and phantoms that need no files.
+"""From CT files to training shards: patients that a trainer or the evaluation can project and resample.
 
-This room turns CTs into patients that a trainer or the evaluation can project and resample. Augmentation uses torch;
-what is imported here does not.
+Augmentation uses torch; what is imported here does not.
 """
 
 from x2ct.data.body import Body

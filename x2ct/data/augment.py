@@ -21,9 +21,10 @@ from torch.nn import functional
 from x2ct.data import imaging
 from x2ct.data.imaging import Display, Physics, RadiographConfig
 from x2ct.data.projection import attenuation, ray_sums
+from x2ct.data.shapes import Shapes, at_mm
 from x2ct.data.shards import AIR_HU, Patient, resample
 from x2ct.geometry import Geometry, View
-from x2ct.geometry.grid import Grid, centred_affine
+from x2ct.geometry.grid import Grid, centred_affine, rotation
 
 FloatArray = npt.NDArray[np.float32]
 AffineArray = npt.NDArray[np.float64]
@@ -49,6 +50,8 @@ class AugmentConfig:
         warp_mm: standard deviation of a random displacement at nodes a fifth of the box apart, about 90 mm, before they
             are smoothed, which leaves about half of it; 10 to 15 for strong variation.
         fine_warp_mm: the same for a finer displacement beside it, at nodes half as far apart; 2 to 4 where it is used.
+        shape: largest part of another training patient's shape that a chest takes on, 1 for all of it; needs
+            `x2ct prepare --shapes`. 0 for none.
         flip: probability of exchanging left and right.
         density: largest relative change of bone and lung density.
         lesions: largest number of synthetic masses, calcifications and cavities put into the body.
@@ -69,6 +72,7 @@ class AugmentConfig:
     shift_mm: float = 15.0
     warp_mm: float = 5.0
     fine_warp_mm: float = 0.0
+    shape: float = 0.0
     flip: float = 0.5
     density: float = 0.1
     lesions: int = 0
@@ -186,6 +190,7 @@ def augmented_study(
     rng: np.random.Generator,
     display_p99: Sequence[float],
     body: Tensor | None = None,
+    shapes: Shapes | None = None,
 ) -> Study:
     """A random study of the patient; the same generator state gives the same study.
 
@@ -197,8 +202,9 @@ def augmented_study(
         rng: where the chances come from.
         display_p99: per view, what the sampler scales a display picture's 99th percentile to.
         body: `body_of(patient, device)`, where that is kept; on its device the study is made.
+        shapes: of the training patients, for `config.shape`.
     """
-    plan = draw_plan(patient, grid, geometry, config, rng, display_p99)
+    plan = draw_plan(patient, grid, geometry, config, rng, display_p99, shapes)
     return render(body_of(patient) if body is None else body, plan)
 
 
@@ -217,12 +223,13 @@ def draw_plan(
     config: AugmentConfig,
     rng: np.random.Generator,
     display_p99: Sequence[float],
+    shapes: Shapes | None = None,
 ) -> StudyPlan:
     """All random choices of a study; the arguments are those of `augmented_study`."""
     spacing = np.asarray(grid.spacing_mm)
     x, y, z = (int(m) for m in np.round(np.asarray(config.margin_mm) / spacing))
     shape = np.asarray(grid.shape) + 2 * np.asarray((x, y, z))
-    positions = _draw_positions(patient, shape, spacing, config, rng)
+    positions = _draw_positions(patient, shape, spacing, config, rng, shapes)
     bone, lung = 1 + rng.uniform(-1, 1, 2) * config.density
     density = (-1000.0, -1000.0 + 150.0 * lung, -400.0, 150.0, 150.0 + 2850.0 * bone)
     lesions = _draw_lesions(shape, config, rng)
@@ -253,14 +260,15 @@ def _draw_positions(
     spacing: AffineArray,
     config: AugmentConfig,
     rng: np.random.Generator,
+    shapes: Shapes | None,
 ) -> FloatArray:
-    """Where the box's nodes lie in the body: a random pose and a smooth random displacement."""
+    """Where the box's nodes lie in the body: a random pose, a smooth random displacement, part of another's shape."""
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * config.rotation_deg)
     scales = np.exp(rng.uniform(-1, 1) * config.scale + rng.uniform(-0.5, 0.5, 3) * config.scale)
     if rng.random() < config.flip:
         scales[0] = -scales[0]
     pose = np.eye(4)
-    pose[:3, :3] = _rotation(angles) @ np.diag(1 / scales)
+    pose[:3, :3] = rotation(angles) @ np.diag(1 / scales)
     pose[:3, 3] = rng.uniform(-1, 1, 3) * config.shift_mm
     # body mm -> body voxel -> grid_sample's [-1, 1] between the outer faces
     body_shape = np.asarray(patient.shape)
@@ -268,10 +276,18 @@ def _draw_positions(
     to_unit[:3, 3] = 1 / body_shape - 1
     to_unit = to_unit @ np.linalg.inv(patient.index_to_mm)
     displacement = _draw_displacement(config, rng)
+    towards = shapes.towards(patient.id, rng, config.shape) if shapes is not None and config.shape else None
+    if towards is not None:  # nodes as fine as the displacements of `shapes`
+        displacement = functional.interpolate(
+            torch.from_numpy(displacement)[None], size=towards.shape[1:], mode="trilinear", align_corners=True
+        )[0].numpy()
     to_mm = centred_affine(shape.tolist(), spacing.tolist())
     steps = [np.linspace(0, n - 1, displacement.shape[1]) for n in shape]
     index = np.stack(np.meshgrid(*steps, indexing="ij")).reshape(3, -1)
-    mm = pose[:3, :3] @ (to_mm[:3, :3] @ index + to_mm[:3, 3:]) + pose[:3, 3:] + displacement.reshape(3, -1)
+    mm = pose[:3, :3] @ (to_mm[:3, :3] @ index + to_mm[:3, 3:]) + pose[:3, 3:]
+    if towards is not None:
+        mm = mm + at_mm(towards, mm)
+    mm = mm + displacement.reshape(3, -1)
     unit = to_unit[:3, :3] @ mm + to_unit[:3, 3:]
     return np.ascontiguousarray(unit[::-1].reshape(displacement.shape), np.float32)  # grid_sample's order is z, y, x
 
@@ -302,18 +318,6 @@ def _draw_lesions(shape: npt.NDArray[np.int64], config: AugmentConfig, rng: np.r
         centre = rng.uniform(0.15, 0.85, 3) * shape
         lesions.append(Lesion(tuple(centre.tolist()), tuple(radii.tolist()), value))
     return tuple(lesions)
-
-
-def _rotation(angles: npt.NDArray[np.float64]) -> AffineArray:
-    """Rotation about x, then y, then z, in radians."""
-    result = np.eye(3)
-    for axis, angle in enumerate(angles):
-        i, j = [k for k in range(3) if k != axis]
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        result = turn @ result
-    return result
 
 
 def _draw_view(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage, spatial
 
 from x2ct.data.shards import AIR_HU, FloatArray
 
@@ -68,8 +69,6 @@ def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> B
     Returns:
         bool, the shape of `hu`; empty if there is no tissue thick enough to be a body.
     """
-    from scipy import ndimage
-
     tissue = np.asarray(hu) > TISSUE_HU
     core = np.stack([_erode(tissue[:, :, k], spacing_mm, OPENING_MM) for k in range(tissue.shape[2])], axis=2)
     labels, count = ndimage.label(core)
@@ -101,26 +100,24 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
     They end with the first and the last slice that holds `SMALLEST_LUNG_MM2` of them, so that the windpipe above the
     lungs, of which a scan holds more or less, does not count.
     """
-    from scipy import ndimage
-
     labels, count = ndimage.label(body & (np.asarray(hu) < TISSUE_HU))
     if count == 0:
         return None
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     litres = sizes * float(np.prod(spacing_mm)) * 1e-6
-    found = np.zeros(body.shape, np.bool_)
+    lungs = np.zeros(body.shape, np.bool_)
     for label in np.argsort(litres)[::-1][:2]:
         piece = labels == label
         if litres[label] >= 0.2 * LUNG_LITRES and _is_lung(hu[piece]):
-            found |= piece
-    if float(found.sum()) * float(np.prod(spacing_mm)) * 1e-6 < LUNG_LITRES:
+            lungs |= piece
+    if float(lungs.sum()) * float(np.prod(spacing_mm)) * 1e-6 < LUNG_LITRES:
         return None
-    large = np.flatnonzero(found.sum(axis=(0, 1)) * spacing_mm[0] * spacing_mm[1] >= SMALLEST_LUNG_MM2)
+    large = np.flatnonzero(lungs.sum(axis=(0, 1)) * spacing_mm[0] * spacing_mm[1] >= SMALLEST_LUNG_MM2)
     if not len(large):
         return None
-    found[:, :, : large[0]] = found[:, :, large[-1] + 1 :] = False
-    return found
+    lungs[:, :, : large[0]] = lungs[:, :, large[-1] + 1 :] = False
+    return lungs
 
 
 def extract_body(
@@ -177,8 +174,6 @@ def coarsen(
     Returns:
         float32 HU and its affine. The outer faces of the volume stay where they were.
     """
-    from scipy import ndimage
-
     matrix = np.array(affine, np.float64)
     volume = np.asarray(hu, np.float32)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
@@ -203,10 +198,8 @@ def _lost_lungs(
 ) -> BoolArray:
     # The missing air that is lung by its HU, size and place: a lung that was lost leaves a hollow in the body, while a
     # table lies beside the body, whose convex hull would have to grow to hold the table's hollow.
-    from scipy import ndimage
-
     labels, count = ndimage.label(missing)
-    found = np.zeros(missing.shape, np.bool_)
+    lungs = np.zeros(missing.shape, np.bool_)
     for label, place in enumerate(ndimage.find_objects(labels, count), 1):
         piece = labels[place] == label
         largest_mm2 = piece.sum(axis=(0, 1)).max() * spacing_mm[0] * spacing_mm[1]
@@ -216,13 +209,11 @@ def _lost_lungs(
         for k in range(place[2].start, place[2].stop):
             growth += _hull_area(body[:, :, k] | (labels[:, :, k] == label)) - _hull_area(body[:, :, k])
         if growth < HULL_GROWTH * float(piece.sum()):
-            found[place] |= piece
-    return found
+            lungs[place] |= piece
+    return lungs
 
 
 def _hull_area(mask: BoolArray) -> float:
-    from scipy import spatial
-
     points = np.argwhere(mask)
     if len(points) < 3 or np.any(np.ptp(points, axis=0) == 0):
         return 0.0
@@ -236,16 +227,12 @@ def _is_lung(hu: npt.NDArray[Any]) -> bool:
 
 def _erode(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:
     # The array's border is no edge of the body: a cut field of view must not lose a rim.
-    from scipy import ndimage
-
     if mask.all():
         return mask
     return np.asarray(ndimage.distance_transform_edt(mask, spacing_mm[:2]) > radius_mm)
 
 
 def _dilate(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:
-    from scipy import ndimage
-
     if not mask.any():
         return mask
     return np.asarray(ndimage.distance_transform_edt(~mask, spacing_mm[:2]) <= radius_mm)

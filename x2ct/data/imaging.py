@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from x2ct.io.xray import degradation, exposure
@@ -234,8 +235,6 @@ def _smooth(image: Tensor, spacing_mm: tuple[float, float], sigma_mm: float) -> 
 @lru_cache(maxsize=16)
 def _gaussian(size: int, sigma_px: float) -> Tensor:
     """The filter along one axis as a matrix, float32 [size, size]."""
-    from scipy import ndimage
-
     return torch.from_numpy(
         ndimage.gaussian_filter1d(np.eye(size), sigma_px, axis=0, mode="nearest").astype(np.float32)
     )

@@ -69,9 +69,9 @@ def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[st
             continue  # a participant without a CT, of whom nothing is asked
         if not cts:
             raise InputError.of(where, key, found=name or "none", expected=f"one of {', '.join(sorted(ids))}")
-        for field, value, known in (("split", mark.split, (*SPLITS, LEAVE_OUT)), ("region", mark.region, REGIONS)):
-            if value and value not in known:
-                raise InputError.of(where, field, found=value, expected=f"{', '.join(known)}, or nothing")
+        for field, value, allowed in (("split", mark.split, (*SPLITS, LEAVE_OUT)), ("region", mark.region, REGIONS)):
+            if value and value not in allowed:
+                raise InputError.of(where, field, found=value, expected=f"{', '.join(allowed)}, or nothing")
         if mark.split == LEAVE_OUT and not mark.reason:
             raise InputError.of(where, "reason", found="none", expected=f"why {name} is left out")
         marks |= dict.fromkeys(cts, mark)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import numpy as np
 
 from x2ct.data.body import Body, coarsen, extract_body
 from x2ct.data.patients import LEAVE_OUT, Mark, named_for_validation, read_patients
-from x2ct.data.shards import INDEX, patient_of, read_index, write_index
+from x2ct.data.shapes import Progress, write_shapes
+from x2ct.data.shards import INDEX, ShardSet, patient_of, read_index, write_index
 from x2ct.data.sheets import key_of, sheet, write_overviews
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
@@ -26,9 +27,6 @@ METHOD = 4
 """Raised when the same source would give another shard, so that old shards are made again."""
 
 CENTRES = ("lungs", "body", "file")
-
-Progress = Callable[[int, int, str], None]
-"""Called with (patients done, patients in all, what is being worked on)."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +83,7 @@ def prepare(
     validation_share: float = 0.1,
     patients: str | os.PathLike[str] | None = None,
     preview: bool = False,
+    shapes: bool = False,
     progress: Progress | None = None,
 ) -> PrepareResult:
     """Make training shards from a folder of CTs (one file or DICOM folder is one patient).
@@ -104,11 +103,13 @@ def prepare(
             region a patient is. Where it or `validation` names anybody for validation, nobody else is chosen.
         preview: whether each patient gets a contact sheet `ID.png`, and all of them `_overview1.png` and so on. Sheets
             of an earlier run are kept where they would come out the same.
+        shapes: whether the training patients' chests are registered to one another, for `AugmentConfig.shape`.
         progress: called before each patient and once at the end.
 
     Raises:
         InputError: nothing to prepare, a validation id that is not there, some of a BIDS patient's sessions for
-            validation and others not, a patient table that can't be used, or an output that can't be written.
+            validation and others not, a patient table that can't be used, no two chests to register, or an output that
+            can't be written.
     """
     root, folder = Path(source), Path(shards)
     grid, options = grid or Grid(), options or PrepareOptions()
@@ -166,6 +167,8 @@ def prepare(
         write_overviews(
             folder, [(f"{name}: {entry['region']}", folder / f"{name}.png") for name, entry in done.items()]
         )
+    if shapes:
+        write_shapes(folder, ShardSet.open(folder).select("train"), progress)
     if progress is not None:
         progress(len(sources), len(sources), "")
     return PrepareResult(tuple(sorted(done)), tuple(kept), tuple(failures), tuple(sorted(chosen)), tuple(left_out))

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
@@ -162,8 +163,6 @@ def resample_array(hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike, grid: Grid)
     Returns:
         float32 HU of the grid's shape; outside the volume is air, -1000.
     """
-    from scipy import ndimage
-
     mm_to_index = np.linalg.inv(np.asarray(index_to_mm, np.float64))
     step = mm_to_index @ grid.index_to_mm
     # How far one grid step reaches along each source axis, in source voxels.

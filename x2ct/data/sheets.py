@@ -42,13 +42,12 @@ def key_of(patient: Patient, grid: Grid) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sheet(patient: Patient, grid: Grid, threads: int = 0) -> bytes:
+def sheet(patient: Patient, grid: Grid) -> bytes:
     """Draw a patient's contact sheet: the grid's centre slices, its bones, and both X-rays of the training geometry.
 
     Args:
         patient: the patient.
         grid: the voxels that the slices and the bone projections show. The X-rays see the whole CT.
-        threads: 0 takes every processor; the result does not depend on it.
 
     Returns:
         A PNG.
@@ -56,7 +55,7 @@ def sheet(patient: Patient, grid: Grid, threads: int = 0) -> bytes:
     Raises:
         InputError: the shard is missing, or contradicts the index.
     """
-    xrays = calibrated_views(patient.hu(), patient.index_to_mm, Geometry.parallel(), patient.id, threads)
+    xrays = calibrated_views(patient.hu(), patient.index_to_mm, Geometry.parallel(), patient.id)
     volume = Volume(resample(patient, grid), grid.index_to_mm)
     return png(preview(volume, xrays, synthetic=False, heading=heading(patient, grid)))
 

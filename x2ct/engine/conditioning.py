@@ -256,9 +256,9 @@ def _by_consequence(ranked: list[tuple[int, str]]) -> tuple[str, ...]:
 
 def _ranked_doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
     lines = [(_READING, line) for line in xray.warnings]
-    known = trained_on(bundle)
-    if xray.body_part and known and not any(_shows(xray.body_part, region) for region in known):
-        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model was trained on {' and '.join(known)}"))
+    regions = trained_on(bundle)
+    if xray.body_part and regions and not any(_shows(xray.body_part, region) for region in regions):
+        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model was trained on {' and '.join(regions)}"))
     if xray.view and xray.view != name:
         lines.append((_VIEW_NAME, f"the file calls itself {xray.view}"))
     if not xray.calibrated:

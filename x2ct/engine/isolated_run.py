@@ -60,7 +60,7 @@ def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Pat
         inputs: `views` [1, V, 1, H, W], line integrals on the detectors of the bundle's own views; and for each patch
             K, if any, the denoiser's inputs, named "K/x", "K/c0" ..., with "K/sigmas".
         folder: where the processes hand each other arrays.
-        cache: of artefacts; by default the user's.
+        cache: of compiled engines; by default the user's.
 
     Returns:
         `facts`, what the process said of itself; `volume`, the sample of seed 0 in the network's unit; and
@@ -78,13 +78,13 @@ def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Pat
     if cache is not None:
         environment["X2CT_CACHE"] = str(cache)
     code = "import sys; from x2ct.engine.isolated_run import work; work(sys.argv[1])"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, job], env=environment, capture_output=True, text=True, check=False
     )
     facts_file = folder / FACTS
-    if done.returncode != 0 or not facts_file.exists():
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise X2CTError(f"{trial}: {lines[-1] if lines else f'ended with code {done.returncode}'}")
+    if process.returncode != 0 or not facts_file.exists():
+        lines = [line for line in process.stderr.splitlines() if line.strip()]
+        raise X2CTError(f"{trial}: {lines[-1] if lines else f'ended with code {process.returncode}'}")
     facts = json.loads(facts_file.read_text())
     if "missing" in facts:
         raise MissingRuntimeError(facts["missing"])
@@ -95,12 +95,12 @@ def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Pat
 
 def work(job: str) -> None:
     """The process's part: read the inputs, run, write what came out."""
-    told = json.loads(job)
-    folder, trial = Path(told["folder"]), Trial(**told["trial"])
+    task = json.loads(job)
+    folder, trial = Path(task["folder"]), Trial(**task["trial"])
     with np.load(folder / INPUTS) as arrays:
         inputs = {name: arrays[name] for name in arrays.files}
     try:
-        outputs, facts = _run(trial, Bundle.load(told["bundle"]), inputs)
+        outputs, facts = _run(trial, Bundle.load(task["bundle"]), inputs)
     except MissingRuntimeError as error:
         (folder / FACTS).write_text(json.dumps({"missing": str(error)}))
         return
@@ -129,27 +129,27 @@ def _run(trial: Trial, bundle: Bundle, inputs: Arrays) -> tuple[Arrays, dict[str
     choice = sampler.choice
     del sampler, runs
     for patch in sorted({name.partition("/")[0] for name in inputs if "/" in name}):
-        given = {name.partition("/")[2]: value for name, value in inputs.items() if name.startswith(f"{patch}/")}
-        outputs[f"{patch}/denoised"] = _denoised(bundle, choice, given)
+        tensors = {name.partition("/")[2]: value for name, value in inputs.items() if name.startswith(f"{patch}/")}
+        outputs[f"{patch}/denoised"] = _denoised(bundle, choice, tensors)
     return outputs, facts
 
 
-def _denoised(bundle: Bundle, choice: Choice, given: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+def _denoised(bundle: Bundle, choice: Choice, tensors: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     """Of one patch at each sigma: x is the clean volume and unit noise apart, so that one of each serves all."""
-    x, y, z = given["x"].shape[-3:]
+    x, y, z = tensors["x"].shape[-3:]
     graph = bundle.networks.denoiser
     _, files = engines.find(bundle, Grid((x, y, z), bundle.grid.spacing_mm), choice)
-    conditions = {name: given[name] for name in given if name not in ("x", "noise", "sigmas")}
+    conditions = {name: tensors[name] for name in tensors if name not in ("x", "noise", "sigmas")}
     denoiser = _core.Network(
         files.get(graph.file, str(bundle.file_of(graph))),
         backend=choice.backend,
         precision=choice.precision,
-        shapes={"x": given["x"].shape, "sigma": [1], **{name: value.shape for name, value in conditions.items()}},
+        shapes={"x": tensors["x"].shape, "sigma": [1], **{name: value.shape for name, value in conditions.items()}},
         runtime_dir=choice.runtime_dir,
         provider=engines.provider_of(choice),
     )
-    found = [
-        denoiser({"x": given["x"] + sigma * given["noise"], "sigma": np.array([sigma], np.float32), **conditions})
-        for sigma in given["sigmas"]
+    results = [
+        denoiser({"x": tensors["x"] + sigma * tensors["noise"], "sigma": np.array([sigma], np.float32), **conditions})
+        for sigma in tensors["sigmas"]
     ]
-    return np.concatenate([one["denoised"] for one in found])
+    return np.concatenate([one["denoised"] for one in results])

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import Study, refuse_warnings, study_of
 from x2ct.engine.residual import Rays, Reprojection, Residual
 from x2ct.engine.residual import facts as residual_facts
-from x2ct.errors import InputError, MemoryLimitError
+from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError
 from x2ct.geometry import Geometry, attenuation
 from x2ct.geometry.grid import Grid
 from x2ct.io import report
@@ -37,6 +37,42 @@ from x2ct.runtimes.discovery import choose
 Progress = Callable[[int, int, float], None]
 Preview = Callable[[int, int, float, Volume], None]
 Each = Callable[[int, Volume], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """How to sample. The core reads these by name and checks them when networks are compiled and when a run begins.
+
+    Attributes:
+        seed: random seed of the noise, 0 to 2**64 - 1.
+        sample: number of the first sample among those of this seed.
+        steps: along the noise schedule; None for the bundle's. Heun evaluates twice a step.
+        solver: one of the core's solvers; None for the bundle's.
+        schedule: "tuned", one of the core's schedules, or falling noise levels; None for the list that `x2ct tune`
+            found for this number of steps, or the bundle's schedule where there is none.
+        mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
+        churn: noise that Heun adds again on the way (S_churn of Karras et al. 2022); 0 for none.
+        samples: how many, of the same seed; more than one give their mean and their spread. The first is what one alone
+            would be.
+        consistency: when data consistency is applied, which moves the denoised volume so that it projects onto the
+            X-rays (csrc/include/x2ct/consistency.h has the equations): "off", "last" (after the last evaluation),
+            "every" (after each), or after chosen evaluations, counted from 1: "3,5,6" or [3, 5, 6].
+        gamma: its strength, 0 to 1e6; None for 10. At 1, a ray that crosses the whole grid alone keeps half of its
+            residual.
+        raw: give volumes in the network's unit x in place of HU, without residuals: for tools that measure solvers.
+    """
+
+    seed: int = 0
+    sample: int = 0
+    steps: int | None = None
+    solver: str | None = None
+    schedule: str | Sequence[float] | None = None
+    mean: bool = False
+    churn: float = 0.0
+    samples: int = 1
+    consistency: str | Sequence[int] = "off"
+    gamma: float | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,7 +129,7 @@ class Sampler:
         provider: ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; "" is the device's own. Of torch what
             it runs, "torchscript" or "aoti"; "" is a package where `x2ct export` made one, and else TorchScript.
         provider_options: handed to ONNX Runtime's provider as they are.
-        artefacts: a folder with the compiled engines that torch or TensorRT runs; by default this machine's cache.
+        engines: a folder with the compiled engines that torch or TensorRT runs; by default this machine's cache.
         trust: run what is in that folder also where another machine made it: it is code, and does what its maker wants.
 
     Raises:
@@ -115,7 +151,7 @@ class Sampler:
         halo: int | None = None,
         provider: str = "",
         provider_options: Mapping[str, str] | None = None,
-        artefacts: str | PathLike[str] = "",
+        engines: str | PathLike[str] = "",
         trust: bool = False,
     ) -> None:
         if halo is not None and halo < 0:
@@ -125,7 +161,7 @@ class Sampler:
         self._lock = threading.Lock()
         self._threads, self._memory, self._halo = threads, memory, halo
         self._asked: dict[str, Any] = {"device": device, "backend": backend, "precision": precision, "threads": threads}
-        self.choice = choose(device, backend, precision, provider, provider_options, str(artefacts), trust)
+        self.choice = choose(device, backend, precision, provider, provider_options, str(engines), trust)
         started = time.perf_counter()
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self._load_s = time.perf_counter() - started
@@ -136,8 +172,8 @@ class Sampler:
         self._asked |= {"memory": memory, "halo": halo}
         if self.choice.provider or self.choice.provider_options:
             self._asked |= {"provider": provider, "provider_options": dict(self.choice.provider_options)}
-        if self.choice.artefacts:
-            self._asked |= {"artefacts": self.choice.artefacts, "trust": trust}
+        if self.choice.engines:
+            self._asked |= {"engines": self.choice.engines, "trust": trust}
 
     def compile(self) -> None:
         """Compile the networks now; otherwise the first run does.
@@ -147,7 +183,7 @@ class Sampler:
             MemoryLimitError: the networks don't fit.
         """
         with self._lock, _memory_limit("compiling the networks"):
-            self._compiled(_core.SampleOptions())
+            self._compiled(SampleOptions())
 
     def set_xrays(
         self,
@@ -173,63 +209,42 @@ class Sampler:
         """
         xrays = _named(ap, pa, lateral)
         with self._lock, _memory_limit("encoding the X-rays"):
-            self._encode(xrays, geometry, _core.SampleOptions(), align=align)
+            self._encode(xrays, geometry, SampleOptions(), align=align)
 
     def run(
         self,
+        options: SampleOptions | None = None,
         *,
         ap: XRay | None = None,
         pa: XRay | None = None,
         lateral: XRay | None = None,
         geometry: Geometry | None = None,
-        seed: int = 0,
-        steps: int | None = None,
-        solver: str | None = None,
-        schedule: str | Sequence[float] | None = None,
-        mean: bool = False,
-        churn: float = 0.0,
-        samples: int = 1,
+        strict: bool = False,
+        align: bool = False,
         each: Each | None = None,
         progress: Progress | None = None,
         preview: Preview | None = None,
         preview_every: int = 1,
         cancel: CancelToken | None = None,
-        consistency: str | Sequence[int] = "off",
-        gamma: float | None = None,
-        strict: bool = False,
-        align: bool = False,
-        raw: bool = False,
+        **settings: Any,
     ) -> Result:
-        """One CT volume and its report. The same inputs and seed give the same bytes.
+        """Return one CT volume and its report. The same inputs and options give the same bytes.
 
         Args:
+            options: how to sample.
             ap: a frontal X-ray to set before the run, see `set_xrays`. Without any, those that are set are used.
             pa: a frontal X-ray that was taken from behind, in place of `ap`.
             lateral: a lateral X-ray to set before the run.
             geometry: where these were taken from.
-            seed: random seed of the noise, 0 to 2**64 - 1.
-            steps: along the noise schedule; by default the bundle's. Heun evaluates twice a step.
-            solver: one of the core's solvers; by default the bundle's.
-            schedule: "tuned", one of the core's schedules, or falling noise levels; by default the list that
-                `x2ct tune` found for this number of steps, or the bundle's schedule where there is none.
-            mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
-            churn: noise that Heun adds again on the way (S_churn of Karras et al. 2022); 0 for none.
-            samples: how many, of the same seed; more than one give their mean and their spread. The first is what one
-                alone would be.
+            strict: whether anything that the report would warn of is an error before the first evaluation.
+            align: as of `set_xrays`, for the X-rays of this run.
             each: called with each sample's number, from 0, and the sample, which is not kept otherwise.
             progress: called with (evaluations done, of how many, sigma) after each; an exception from it ends the run.
             preview: called with the same and the denoised volume of that evaluation, before `progress`, after every
                 `preview_every` evaluations; an exception from it ends the run.
             preview_every: 1 or more.
             cancel: its `cancel()`, from any thread, ends the run before the next evaluation.
-            consistency: when data consistency is applied, which moves the denoised volume so that it projects onto the
-                X-rays (csrc/include/x2ct/consistency.h has the equations): "off", "last" (after the last evaluation),
-                "every" (after each), or after chosen evaluations, counted from 1: "3,5,6" or [3, 5, 6].
-            gamma: its strength, 0 to 1e6; by default 10. At 1, a ray that crosses the whole grid alone keeps half of
-                its residual.
-            strict: whether anything that the report would warn of is an error before the first evaluation.
-            align: as of `set_xrays`, for the X-rays of this run.
-            raw: give volumes in the network's unit x in place of HU, without residuals: for tools that measure solvers.
+            settings: fields of `SampleOptions` by name, in place of those of `options`: `run(ap=xray, seed=3)`.
 
         Raises:
             InputError: an argument is wrong or contradicts another; a warning, if `strict`.
@@ -237,23 +252,11 @@ class Sampler:
             Cancelled: cancelled between two evaluations.
         """
         started = time.perf_counter()
-        options = _core.SampleOptions(
-            seed=seed,
-            steps=steps,
-            solver=solver,
-            schedule=schedule,
-            mean=mean,
-            churn=churn,
-            samples=samples,
-            consistency=consistency,
-            gamma=gamma,
-            raw=raw,
-        )
-        plan = _core.sampling_plan(self.bundle.diffusion, options)
+        options = replace(options or SampleOptions(), **settings)
         with self._lock, _memory_limit("sampling"):
             encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align)
-            reprojection = None if raw else self._reprojection(encoded, pipeline)
-            hu, deviation = pipeline.run(
+            reprojection = None if options.raw else self._reprojection(encoded, pipeline)
+            hu, deviation, plan = pipeline.run(
                 options,
                 progress=progress,
                 preview=self._shown(preview),
@@ -290,6 +293,7 @@ class Sampler:
 
     def dry_run(
         self,
+        options: SampleOptions | None = None,
         *,
         ap: XRay | None = None,
         pa: XRay | None = None,
@@ -297,18 +301,9 @@ class Sampler:
         geometry: Geometry | None = None,
         strict: bool = False,
         align: bool = False,
-        **options: Any,
+        **settings: Any,
     ) -> dict[str, Any]:
-        """What `run` with the same arguments would do and take, found out by its first two evaluations.
-
-        Args:
-            ap: as of `run`.
-            pa: as of `run`.
-            lateral: as of `run`.
-            geometry: as of `run`.
-            strict: as of `run`.
-            align: as of `run`.
-            options: `run`'s others, but for the callbacks.
+        """Return what `run` with the same arguments would do and take, by its first two evaluations.
 
         Returns:
             The report as far as it is known before a run, and in `estimate` the seconds of what is left (`seconds`),
@@ -317,12 +312,11 @@ class Sampler:
         Raises:
             X2CTError: as `run` would.
         """
-        run = _core.SampleOptions(**options)
-        plan = _core.sampling_plan(self.bundle.diffusion, run)
+        options = replace(options or SampleOptions(), **settings)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, run, strict, align)
-            estimate = pipeline.dry_run(run)
-            facts = self._report(run, plan, encoded, pipeline)
+            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align)
+            estimate, plan = pipeline.dry_run(options)
+            facts = self._report(options, plan, encoded, pipeline)
         each, count = estimate["per_evaluation_s"], estimate["evaluations"]
         left = {"evaluations": count, "per_evaluation_s": round(each, 6), "seconds": round(each * count, 6)}
         return {**facts, "estimate": left}
@@ -331,7 +325,7 @@ class Sampler:
         self,
         xrays: Mapping[str, XRay],
         geometry: Geometry | None,
-        options: _core.SampleOptions,
+        options: SampleOptions,
         strict: bool,
         align: bool,
     ) -> tuple[_Encoded, _core.Pipeline]:
@@ -347,7 +341,7 @@ class Sampler:
         self,
         xrays: Mapping[str, XRay],
         geometry: Geometry | None,
-        options: _core.SampleOptions,
+        options: SampleOptions,
         strict: bool = False,
         align: bool = False,
     ) -> None:
@@ -363,11 +357,15 @@ class Sampler:
         pipeline.set_xrays(study.images)
         self._encoded = _Encoded(xrays, study, prepared_s + time.perf_counter() - started)
 
-    def _compiled(self, options: _core.SampleOptions) -> _core.Pipeline:
+    def _compiled(self, options: SampleOptions) -> _core.Pipeline:
         """Return the pipeline, which the first call makes, its networks compiled for runs like `options`."""
         if self._pipeline is None:
             started, choice = time.perf_counter(), self.choice
-            self._engines, files = engines.find(self.bundle, self.grid, choice)
+            try:
+                self._engines, files = engines.find(self.bundle, self.grid, choice)
+            except MissingRuntimeError:
+                _core.sampling_plan(self.bundle.diffusion, options)  # wrong options come first
+                raise
             self._pipeline = _core.Pipeline(
                 str(self.bundle.path),
                 self.bundle.checksum,
@@ -405,12 +403,12 @@ class Sampler:
 
     def _warnings(self, study: Study) -> list[str]:
         """What makes the result less trustworthy, by consequence."""
-        mine, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
-        grids = [] if mine == models else [f"voxels of {mine} mm: the model was trained on {models} mm"]
+        own, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
+        grids = [] if own == models else [f"voxels of {own} mm: the model was trained on {models} mm"]
         return [*grids, *study.warnings]
 
     def _report(
-        self, options: _core.SampleOptions, plan: _core.SamplingPlan, encoded: _Encoded, pipeline: _core.Pipeline
+        self, options: SampleOptions, plan: _core.SamplingPlan, encoded: _Encoded, pipeline: _core.Pipeline
     ) -> dict[str, Any]:
         """The record of a run; its first part of `timings`."""
         times, grid = pipeline.times, self.grid
@@ -425,14 +423,14 @@ class Sampler:
             "device": self.choice.device,
             "backend": self.choice.backend,
             "runtime": pipeline.runtime_version,
-            "artefacts": self._engines,
+            "engines": self._engines,
             "precision": pipeline.precisions,
             "asked": self._asked,
             "model": {"name": self.bundle.name, "sha256": self.bundle.checksum},
             "inputs": [
                 {"view": name, "file": Path(xray.source).name, **xray.facts()} for name, xray in encoded.xrays.items()
             ],
-            "seed": options.seed,
+            "seed": int(options.seed),
             "samples": options.samples,
             **plan_facts(plan, options),
             "grid": {"shape": list(grid.shape), "spacing_mm": list(grid.spacing_mm)},
@@ -459,7 +457,7 @@ class Sampler:
         }
 
 
-def plan_facts(plan: _core.SamplingPlan, options: _core.SampleOptions) -> dict[str, Any]:
+def plan_facts(plan: _core.SamplingPlan, options: SampleOptions) -> dict[str, Any]:
     """What the report says of noise levels and solver."""
     return {
         "mean": options.mean,
@@ -473,7 +471,7 @@ def plan_facts(plan: _core.SamplingPlan, options: _core.SampleOptions) -> dict[s
 
 
 def _consistency_facts(
-    options: _core.SampleOptions, applied: _core.ConsistencyInfo, xrays: Mapping[str, XRay]
+    options: SampleOptions, applied: _core.ConsistencyInfo, xrays: Mapping[str, XRay]
 ) -> dict[str, Any]:
     """What the report says of data consistency.
 
@@ -489,7 +487,7 @@ def _consistency_facts(
             entry["fit"] = {"scale": round(view["scale"], 6), "offset": round(view["offset"], 6)}
         views.append({"view": view["view"], **entry})
     return {
-        "when": options.consistency,
+        "when": when if isinstance(when := options.consistency, str) else ",".join(map(str, when)),
         "evaluations": applied["evaluations"],
         "gamma": applied["gamma"],
         "method": "closed form" if applied["closed"] else "conjugate gradients",

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage, signal
+from skimage.morphology import convex_hull_image, skeletonize
 
 from x2ct.data.body import body_mask, lung_mask
 from x2ct.errors import InputError
@@ -129,11 +131,7 @@ class Landmarks:
 
     @staticmethod
     def of(
-        truth: npt.ArrayLike,
-        spacing_mm: Spacing,
-        *,
-        body: BoolArray | None = None,
-        pieces: bones.Labels | None = None,
+        truth: npt.ArrayLike, spacing_mm: Spacing, *, body: BoolArray | None = None, pieces: bones.Labels | None = None
     ) -> Landmarks:
         """Find the landmarks of a CT.
 
@@ -143,8 +141,6 @@ class Landmarks:
             body: bool [X, Y, Z], see `x2ct.data.body.body_mask`, where it is known already.
             pieces: int32 [X, Y, Z], see `bones.pieces`, where they are known already.
         """
-        from scipy import ndimage
-
         hu = np.asarray(truth, np.float32)
         body = body_mask(hu, spacing_mm) if body is None else body
         axis = spine_axis(hu, body, spacing_mm)
@@ -183,12 +179,10 @@ class Landmarks:
         )
 
     def _vertebrae(self, profile: Points) -> float | None:
-        found = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
-        return float(np.mean(np.logical_and(found[1:], found[:-1]))) if len(found) > 1 else None
+        gaps = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
+        return float(np.mean(np.logical_and(gaps[1:], gaps[:-1]))) if len(gaps) > 1 else None
 
     def _rib_distance(self, hu: FloatArray) -> float | None:
-        from scipy import ndimage
-
         if not self.centreline.any():
             return None
         bone = hu >= BONE_HU
@@ -224,8 +218,6 @@ def spine_axis(hu: FloatArray, body: BoolArray, spacing_mm: Spacing) -> Points:
     no more than half, since contrast in heart and aorta is as bright. The axis is the path of the largest sum of scores
     from slice to slice (Viterbi), smoothed along z, over the longest run of slices with bone around it.
     """
-    from scipy import ndimage
-
     none = np.zeros((0, 3))
     filled = np.flatnonzero(body.any(axis=(0, 1)))
     if not len(filled):
@@ -259,8 +251,6 @@ def spine_axis(hu: FloatArray, body: BoolArray, spacing_mm: Spacing) -> Points:
 
 def band_passed(profile: Points) -> Points:
     """Keep the wavelengths of `BAND_MM` of a profile sampled every `STEP_MM` (Butterworth, zero phase)."""
-    from scipy import signal
-
     if not len(profile):
         return profile
     edges = (1 / BAND_MM[1], 1 / BAND_MM[0])
@@ -278,8 +268,6 @@ def disc_gaps(profile: Points) -> npt.NDArray[np.intp]:
     standard deviations, less 10 times the squared logarithm of the ratio of neighbouring heights (Viterbi), so that one
     faded gap breaks no chain.
     """
-    from scipy import ndimage
-
     count = len(profile)
     padded = np.pad(ndimage.gaussian_filter1d(profile, 1.0 / STEP_MM), 14, mode="edge") if count else profile
 
@@ -320,8 +308,6 @@ def rib_pieces(
     What of the pieces of bone lies in the chest wall: near the lungs, not deep inside of their convex hull, and beside
     the column of spine and sternum.
     """
-    from scipy import ndimage
-
     lungs = lung_mask(hu, body, spacing_mm)
     if lungs is None or not len(axis):
         return np.zeros(hu.shape, np.int32)
@@ -373,8 +359,6 @@ def _unlikely(body: BoolArray, spacing_mm: Spacing) -> FloatArray:
 
 def _best_path(score: FloatArray) -> npt.NDArray[np.intp]:
     """The path [slices, 2] of the largest sum of scores [X, Y, slices], at most a voxel aside from slice to slice."""
-    from scipy import ndimage
-
     cost = -0.02 * np.array([[2, 1, 2], [1, 0, 1], [2, 1, 2]], np.float32)
     total = np.empty_like(score)
     total[:, :, 0] = score[:, :, 0]
@@ -395,12 +379,8 @@ def _best_path(score: FloatArray) -> npt.NDArray[np.intp]:
 
 
 def _longest_run(mask: BoolArray) -> slice:
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    if not len(edges):
-        return slice(0, 0)
-    starts, stops = edges[::2], edges[1::2]
-    longest = int(np.argmax(stops - starts))
-    return slice(int(starts[longest]), int(stops[longest]))
+    runs: list[slice] = [run for (run,) in ndimage.find_objects(ndimage.label(mask)[0])]
+    return max(runs, key=lambda run: run.stop - run.start, default=slice(0, 0))
 
 
 def _profile(hu: FloatArray, axis: Points, spacing_mm: Spacing) -> Points:
@@ -408,8 +388,6 @@ def _profile(hu: FloatArray, axis: Points, spacing_mm: Spacing) -> Points:
 
     Clipped to -200 to 800, so that neither an implant nor air outweighs the vertebrae.
     """
-    from scipy import ndimage
-
     if not len(axis):
         return np.zeros(0)
     spacing = np.asarray(spacing_mm)
@@ -454,9 +432,6 @@ def _correlation(a: Points, b: Points) -> float:
 
 def _centreline(ribs: BoolArray) -> BoolArray:
     """The ribs' skeleton (Lee et al. 1994), where it runs in bone: marrow is filled first, and is none."""
-    from scipy import ndimage
-    from skimage.morphology import skeletonize
-
     if not ribs.any():
         return ribs
     whole = ribs | ndimage.binary_closing(ribs, iterations=2)
@@ -465,8 +440,5 @@ def _centreline(ribs: BoolArray) -> BoolArray:
 
 def _deep_inside(lungs: BoolArray, spacing_mm: Spacing) -> BoolArray:
     """Where an axial slice [X, Y] is more than `INSIDE_MM` inside of the convex hull of its lungs."""
-    from scipy import ndimage
-    from skimage.morphology import convex_hull_image
-
     hull = convex_hull_image(lungs)  # type: ignore[no-untyped-call]
     return np.asarray(ndimage.distance_transform_edt(hull, spacing_mm[:2]) > INSIDE_MM)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from x2ct.data.shards import Patient, resample
 from x2ct.errors import InputError
@@ -122,8 +123,6 @@ class Baselines:
 
 def back_projected(image: FloatArray, view: View, grid: Grid) -> FloatArray:
     """At each voxel the (bilinear) pixel that it is projected on; 0 off the detector. float32 (X, Y, Z)."""
-    from scipy import ndimage
-
     affine = grid.index_to_mm
     axes = [np.arange(n) * affine[a, a] + affine[a, 3] for a, n in enumerate(grid.shape)]
     x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)

@@ -12,6 +12,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.segmentation import watershed
 
 from x2ct.evaluation.metrics import BONE_HU, pair
 
@@ -32,10 +35,6 @@ QUARTER = 0.25
 
 def pieces(truth: npt.NDArray[np.float32], spacing_mm: Spacing) -> Labels:
     """The bones of a CT by pieces: 0 where there is none, 1, 2, ... on the bone voxels of each."""
-    from scipy import ndimage
-    from skimage.feature import peak_local_max
-    from skimage.segmentation import watershed
-
     bone = np.asarray(truth) >= BONE_HU
     if not bone.any():
         return np.zeros(bone.shape, np.int32)
@@ -72,8 +71,6 @@ def surface_distance_95(truth: npt.ArrayLike, estimate: npt.ArrayLike, spacing_m
     one, the distance to the nearest of the other; the larger of the two directions' 95th percentiles. NaN where one has
     no bone.
     """
-    from scipy import ndimage
-
     a, b = pair(truth, estimate, None)
     first, second = _surface(a >= BONE_HU), _surface(b >= BONE_HU)
     if not first.any() or not second.any():
@@ -84,8 +81,6 @@ def surface_distance_95(truth: npt.ArrayLike, estimate: npt.ArrayLike, spacing_m
 
 
 def _surface(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    from scipy import ndimage
-
     return np.asarray(mask & ~ndimage.binary_erosion(mask, border_value=1))
 
 

@@ -85,15 +85,8 @@ def central_interval(ordered: FloatArray) -> tuple[FloatArray, FloatArray]:
     Args:
         ordered: (K, ...) samples in rising order.
     """
-    count = len(ordered)
-
-    def at(level: float) -> FloatArray:
-        place = min(max(level * (count + 1) - 1, 0.0), count - 1.0)
-        below = min(int(place), count - 2)
-        share = np.float32(place - below)
-        return np.asarray(ordered[below] * (1 - share) + ordered[below + 1] * share, np.float32)
-
-    return at((1 - INTERVAL) / 2), at((1 + INTERVAL) / 2)
+    low, high = np.quantile(ordered, ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2), axis=0, method="weibull")
+    return np.asarray(low, np.float32), np.asarray(high, np.float32)
 
 
 def expected_coverage(count: int) -> float:

@@ -41,19 +41,21 @@ PLANTED = (
 )
 
 
-def report(found: Mapping[str, Any]) -> str:
+def report(evaluation: Mapping[str, Any]) -> str:
     """Everything, in one Markdown page."""
-    return "\n".join(["# Evaluation", "", *who(found), "", READING, "", ANATOMY, "", *_extra(found), markdown(found)])
+    return "\n".join(
+        ["# Evaluation", "", *who(evaluation), "", READING, "", ANATOMY, "", *_extra(evaluation), markdown(evaluation)]
+    )
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(evaluation: Mapping[str, Any]) -> str:
     """The mean over cases first, then one block a case."""
-    cases = found["cases"]
+    cases = evaluation["cases"]
     lines: list[str] = []
     if len(cases) > 1:
         lines += [f"### Mean of {len(cases)} patients", ""]
-        lines += [*table.of_methods(found["mean"], found["interval"]).markdown(), ""]
-        lines += [*table.of_methods(found["mean"], columns=table.ANATOMY).markdown(), ""]
+        lines += [*table.of_methods(evaluation["mean"], evaluation["interval"]).markdown(), ""]
+        lines += [*table.of_methods(evaluation["mean"], columns=table.ANATOMY).markdown(), ""]
     for case in cases:
         lines += [f"### {case['id']}", "", *table.of_methods(case["methods"]).markdown(), ""]
         lines += [*table.of_methods(case["methods"], columns=table.ANATOMY).markdown(), ""]
@@ -74,11 +76,11 @@ def calibration(figures: Mapping[str, Any]) -> str:
     )
 
 
-def brief(found: Mapping[str, Any], page: PathLike[str]) -> str:
+def brief(evaluation: Mapping[str, Any], page: PathLike[str]) -> str:
     """A few lines for a terminal: PSNR and bone Dice of each method, and where the rest is."""
-    scores = found["mean"] or {}
+    scores = evaluation["mean"] or {}
     width = max((len(name) for name in scores), default=0)
-    patients = f"patients: {len(found['cases'])}"
+    patients = f"patients: {len(evaluation['cases'])}"
     lines = [f"{patients:{width}}  PSNR dB   SSIM  bone Dice"]
     for name, figures in scores.items():
         numbers = (table.at(figures, key) for key in ("psnr_db", "ssim", "bone_dice"))
@@ -87,19 +89,19 @@ def brief(found: Mapping[str, Any], page: PathLike[str]) -> str:
     return "\n".join([*lines, f"{page}: all figures"])
 
 
-def card(found: Mapping[str, Any]) -> str:
+def card(evaluation: Mapping[str, Any]) -> str:
     """What a model card prints: where it is worse than a baseline, first; means, patients, and what else was tried."""
-    lines = [*who(found), "", READING, ""]
-    if len(found["cases"]) > 1:
-        lines += [f"**Mean of {len(found['cases'])} patients**", "", *worse(found["mean"])]
-        lines += [*table.of_methods(found["mean"], found["interval"], _CARD).markdown(), ""]
+    lines = [*who(evaluation), "", READING, ""]
+    if len(evaluation["cases"]) > 1:
+        lines += [f"**Mean of {len(evaluation['cases'])} patients**", "", *worse(evaluation["mean"])]
+        lines += [*table.of_methods(evaluation["mean"], evaluation["interval"], _CARD).markdown(), ""]
         lines += ["In brackets: the 95% bootstrap interval over these patients, who are few.", ""]
-    for case in found["cases"]:
+    for case in evaluation["cases"]:
         lines += [f"**{case['id']}**", "", *worse(case["methods"])]
         lines += [*table.of_methods(case["methods"], columns=_CARD).markdown(), ""]
         if case.get("calibration"):
             lines += [calibration(case["calibration"]), ""]
-    return "\n".join([*lines, *_extra(found)]).rstrip() + "\n"
+    return "\n".join([*lines, *_extra(evaluation)]).rstrip() + "\n"
 
 
 def worse(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -125,40 +127,40 @@ def _order(value: float) -> float:
     return -math.inf if math.isnan(value) else value
 
 
-def who(found: Mapping[str, Any]) -> list[str]:
+def who(evaluation: Mapping[str, Any]) -> list[str]:
     """Who was judged, on what, in a few lines."""
-    model, grid = found["model"], found["grid"]
+    model, grid = evaluation["model"], evaluation["grid"]
     shape = " x ".join(map(str, grid["shape"]))
     pitch = " x ".join(f"{step:g}" for step in grid["spacing_mm"])
-    judged = f"Predictions in {found['predictions']}" if found["predictions"] else "Baselines"
+    judged = f"Predictions in {evaluation['predictions']}" if evaluation["predictions"] else "Baselines"
     if model:
         judged = (
             f"Model {model['name']} ({model['sha256'][:12]}), {model['backend']} {model.get('precision', '')}".rstrip()
         )
-    views = ", ".join(view["name"] for view in found["geometry"]["views"])
-    low, high = found["window_hu"]
+    views = ", ".join(view["name"] for view in evaluation["geometry"]["views"])
+    low, high = evaluation["window_hu"]
     lines = [f"{judged}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
-    if found["baselines"]:
-        lines += [f"Baselines of {len(found['baselines']['people'])} training patients."]
-    lines += [f"Warning: {line}." for line in found.get("warnings", ())]
-    lines += [f"Left out: {failure['case']} ({failure['reason']})." for failure in found["failures"]]
+    if evaluation["baselines"]:
+        lines += [f"Baselines of {len(evaluation['baselines']['people'])} training patients."]
+    lines += [f"Warning: {line}." for line in evaluation.get("warnings", ())]
+    lines += [f"Left out: {failure['case']} ({failure['reason']})." for failure in evaluation["failures"]]
     return lines
 
 
-def _extra(found: Mapping[str, Any]) -> list[str]:
+def _extra(evaluation: Mapping[str, Any]) -> list[str]:
     """Conditions and probe, where they were tried."""
     lines: list[str] = []
-    if found["conditions"]:
-        tried = sum(1 for case in found["cases"] if case.get("conditions"))
+    if evaluation["conditions"]:
+        tried = sum(1 for case in evaluation["cases"] if case.get("conditions"))
         for method in (conditions.MEAN, conditions.SAMPLE):
             patients = "one patient" if tried == 1 else f"mean of {tried} patients"
             lines += [f"**X-rays that training did not see: {method}, {patients}**", ""]
-            lines += [*conditions.as_table(found["conditions"], method).markdown(), ""]
-    if found["probe"]:
+            lines += [*conditions.as_table(evaluation["conditions"], method).markdown(), ""]
+    if evaluation["probe"]:
         lines += [
             "**Findings planted into the CTs before projection**",
             "",
-            *probe.as_table(found["probe"]).markdown(),
+            *probe.as_table(evaluation["probe"]).markdown(),
             "",
         ]
         lines += [PLANTED, ""]

@@ -59,13 +59,13 @@ class Condition:
         taken = self.views(case.geometry)
         # The case's own X-rays were projected already.
         images = case.xrays if taken is case.geometry else case.project(taken, threads)
-        told = taken if self.told else case.geometry
+        stated = taken if self.told else case.geometry
         xrays = {}
-        for index, (view, said, image) in enumerate(zip(taken.views, told.views, images, strict=True)):
+        for index, (view, view_stated, image) in enumerate(zip(taken.views, stated.views, images, strict=True)):
             picture = self.exposure(image, view, np.random.default_rng([0, index]))
             # Who is not told of a cone beam takes the pixels for those of the view that they are told.
-            xrays[view.name] = XRay.of(picture, said.spacing_mm, source=case.id, view=view.name)
-        return xrays, told
+            xrays[view.name] = XRay.of(picture, view_stated.spacing_mm, source=case.id, view=view.name)
+        return xrays, stated
 
 
 def cone(sod_mm: float, sdd_mm: float) -> Views:
@@ -181,14 +181,14 @@ def named(names: Sequence[str]) -> tuple[Condition, ...]:
     Raises:
         InputError: a name that is none.
     """
-    known = {condition.name: condition for condition in CONDITIONS}
-    unknown = [name for name in names if name not in known and name != EVERY]
+    by_name = {condition.name: condition for condition in CONDITIONS}
+    unknown = [name for name in names if name not in by_name and name != EVERY]
     if unknown:
         raise InputError.of(
-            "--conditions", "name", found=unknown[0], expected=f"{EVERY}, or some of {', '.join(known)}"
+            "--conditions", "name", found=unknown[0], expected=f"{EVERY}, or some of {', '.join(by_name)}"
         )
-    wanted = {*(known if EVERY in names else names), TRAINING.name}
-    return tuple(condition for condition in CONDITIONS if condition.name in wanted)
+    chosen = {*(by_name if EVERY in names else names), TRAINING.name}
+    return tuple(condition for condition in CONDITIONS if condition.name in chosen)
 
 
 def try_all(
@@ -200,15 +200,15 @@ def try_all(
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, Figures]]:
     """By condition: the figures of the mean estimate and of the sample of seed 0."""
-    found = {}
+    figures = {}
     for condition in conditions:
         say(condition.name)
         model.set_xrays(*condition.take(case, threads))
-        found[condition.name] = {
+        figures[condition.name] = {
             MEAN: volume_figures(case, model.mean(), window),
             SAMPLE: volume_figures(case, model.sample(0), window),
         }
-    return found
+    return figures
 
 
 def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures]]:

@@ -31,7 +31,7 @@ class EvaluateJob:
         samples: of the bundle a case, of seeds 0 to N - 1; 0 for its mean estimate alone.
         geometry: of the test X-rays: "bundle" (the model's own), "parallel", "cone", or a geometry file.
         conditions: names of `x2ct.evaluation.conditions`, or "every".
-        probe: whether findings are planted, see `x2ct.evaluation.probe`.
+        probe: whether synthetic lesions are inserted, see `x2ct.evaluation.probe`.
         cases: only these patients.
         xrays: write each case's X-rays and geometry to a folder of its name in here, for other systems to predict from.
         shape, voxel_mm: of the grid that is judged, where no bundle says so; by default the shards', or 128^3 at 2.5.
@@ -77,8 +77,8 @@ def check(job: EvaluateJob) -> None:
         hint = "two runs, two tables"
         raise InputError.of("evaluate", "what to judge", found="a bundle and --predictions", expected="one", hint=hint)
     if job.bundle is None:
-        for option, asked in (("--conditions", bool(job.conditions)), ("--probe", job.probe)):
-            if asked:
+        for option, chosen in (("--conditions", bool(job.conditions)), ("--probe", job.probe)):
+            if chosen:
                 hint = "predictions made elsewhere saw other X-rays already"
                 raise InputError.of(option, "options", found="no bundle", expected="a bundle to run again", hint=hint)
     elif job.shape or job.voxel_mm:

@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from skimage.metrics import structural_similarity
 
 from x2ct.bundle.intensity import BONE_HU as BONE_HU
 from x2ct.errors import InputError
@@ -19,11 +20,7 @@ BoolArray = npt.NDArray[np.bool_]
 Window = tuple[float, float]
 
 WINDOW_HU: Window = (-1000.0, 1500.0)
-BANDS_HU: dict[str, Window] = {
-    "lung": (-math.inf, -500.0),
-    "soft": (-200.0, BONE_HU),
-    "bone": (BONE_HU, math.inf),
-}
+BANDS_HU: dict[str, Window] = {"lung": (-math.inf, -500.0), "soft": (-200.0, BONE_HU), "bone": (BONE_HU, math.inf)}
 """Tissue by the truth's HU, inside the body: lower bound included, upper bound not. Partial volumes are in none."""
 
 
@@ -46,8 +43,6 @@ def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_
     Raises:
         InputError: an axis is shorter than the weights' 11 voxels.
     """
-    from skimage.metrics import structural_similarity
-
     a, b = pair(truth, estimate, window)
     if min(a.shape) < 11:
         raise InputError.of("ssim", "shape", found=a.shape, expected="at least 11 voxels along each axis")

@@ -1,4 +1,4 @@
-"""Findings planted into a CT: nodules in the lungs, and gaps in ribs or long bones; and where they can go.
+"""Synthetic lesions inserted into a CT: nodules in the lungs, and gaps in ribs or long bones; and where they can go.
 
 Sites are chosen from the truth alone, without chance, so that the same CT always gets the same findings.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage, spatial
 
 from x2ct.data.body import lung_mask
 from x2ct.evaluation.case import Case
@@ -83,10 +84,8 @@ Finding = Nodule | Gap
 
 def lungs(case: Case) -> BoolArray | None:
     """The lungs on the case's grid with the vessels in them, or None without any."""
-    from scipy import ndimage
-
-    found = lung_mask(case.truth, case.body, case.grid.spacing_mm)
-    return None if found is None else np.asarray(ndimage.binary_closing(found, iterations=3))
+    mask = lung_mask(case.truth, case.body, case.grid.spacing_mm)
+    return None if mask is None else np.asarray(ndimage.binary_closing(mask, iterations=3))
 
 
 def nodules(case: Case, diameter_mm: float) -> list[Nodule]:
@@ -94,8 +93,8 @@ def nodules(case: Case, diameter_mm: float) -> list[Nodule]:
 
     A part without a place that has `CLEARANCE_MM` of lung around the nodule has none.
     """
-    wanted = diameter_mm / 2 + CLEARANCE_MM
-    return [Nodule(place, diameter_mm) for place, depth_mm in _depths(case) if depth_mm >= wanted]
+    least_mm = diameter_mm / 2 + CLEARANCE_MM
+    return [Nodule(place, diameter_mm) for place, depth_mm in _depths(case) if depth_mm >= least_mm]
 
 
 def deepest(case: Case) -> list[Point]:
@@ -105,24 +104,20 @@ def deepest(case: Case) -> list[Point]:
 
 def _depths(case: Case) -> list[tuple[Point, float]]:
     """The deepest place of each quarter of the lungs, in patient mm, and how far it is from the wall, in mm."""
-    from scipy import ndimage
-
     mask = lungs(case)
     if mask is None:
         return []
     # Beyond the scan's end there is no lung: the array's border counts as a wall.
     depth = ndimage.distance_transform_edt(np.pad(mask, 1), case.grid.spacing_mm)[1:-1, 1:-1, 1:-1]
-    found = []
+    places = []
     for part in _quarters(mask):
         place = np.unravel_index(int(np.argmax(np.where(part, depth, 0))), depth.shape)
-        found.append((_mm(np.asarray(place), case.grid.index_to_mm), float(depth[place])))
-    return found
+        places.append((_mm(np.asarray(place), case.grid.index_to_mm), float(depth[place])))
+    return places
 
 
 def gaps(case: Case, length_mm: float) -> list[Gap]:
     """At most one in each quarter (right, left; lower, upper) of the bones: where they are most like a lone rod."""
-    from scipy import spatial
-
     bone = (case.truth >= BONE_HU) & case.body
     if not bone.any():
         return []
@@ -131,18 +126,18 @@ def gaps(case: Case, length_mm: float) -> list[Gap]:
     tree = spatial.cKDTree(points)
     shape, margin = np.asarray(bone.shape), np.ceil(2 * ROD_MM / np.asarray(case.grid.spacing_mm))
     inner = np.all((places >= margin) & (places < shape - margin), axis=1)
-    found = []
+    rods = []
     for part in _quarters(bone):
-        mine = np.flatnonzero(inner & part[tuple(places.T)])
-        tries = mine[:: max(1, -(-len(mine) // _TRIES))]
+        own = np.flatnonzero(inner & part[tuple(places.T)])
+        tries = own[:: max(1, -(-len(own) // _TRIES))]
         best: tuple[float, Gap] | None = None
         for at in tries:
             rod = _rod(points[tree.query_ball_point(points[at], ROD_MM)])
             if rod is not None and (best is None or rod[0] > best[0]):
                 best = rod[0], Gap(rod[1], rod[2], length_mm)
         if best is not None:
-            found.append(best[1])
-    return found
+            rods.append(best[1])
+    return rods
 
 
 def _rod(points: Point) -> tuple[float, Point, Point] | None:

@@ -120,9 +120,9 @@ def misplaced(case: Case, name: str, estimate: npt.ArrayLike) -> str:
     if float(np.linalg.norm(shift)) <= GROSS_MM:
         return ""
     ways = (("right", "left"), ("front", "back"), ("head", "feet"))
-    told = " and ".join(f"{abs(mm):.0f} mm to the {way[mm < 0]}" for mm, way in zip(shift, ways, strict=True) if mm)
+    shifts = " and ".join(f"{abs(mm):.0f} mm to the {way[mm < 0]}" for mm, way in zip(shift, ways, strict=True) if mm)
     return (
-        f"{case.id}: the {name} lies {told} of the CT, and its figures are those of a misplaced volume: "
+        f"{case.id}: the {name} lies {shifts} of the CT, and its figures are those of a misplaced volume: "
         "look at its affine, --frame and --centre"
     )
 

@@ -1,4 +1,4 @@
-"""The hallucination probe: what happens to a synthesis when something is planted into the CT before it is projected.
+"""The hallucination probe: what happens to a synthesis when a lesion is inserted into the CT before it is projected.
 
 One finding at a time: nodules of 10, 20 and 30 mm in the lungs, and 10 mm gaps in ribs or long bones. The synthesis
 with it is compared with the synthesis without it, of the same seed, in the finding's own voxels. It is shown if the HU
@@ -52,7 +52,7 @@ class _Site:
 def probe(
     case: Case, model: Model, *, seeds: int = 1, threads: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, Any]]:
-    """Plant each finding, synthesise, and look.
+    """Insert each lesion, synthesise, and look.
 
     Returns:
         One entry a finding and method ("mean estimate"; "samples", one a seed): "kind", "share" (the change shown over
@@ -66,15 +66,15 @@ def probe(
         return []
     say("without findings")
     before = _syntheses(case, model, case.xrays, seeds)
-    found = []
+    entries = []
     for site in sites:
         say(site.kind)
         after = _syntheses(case, model, _with(case, site.finding, threads), seeds)
         same_kind = (other for other in sites if other.kind == site.kind)
         others = [other for other in same_kind if not (other.where & site.where).any()]
         for (method, plain), (_, planted) in zip(before, after, strict=True):
-            found.append({"kind": site.kind, "method": method, **_seen(case, site, others, plain, planted)})
-    return found
+            entries.append({"kind": site.kind, "method": method, **_seen(case, site, others, plain, planted)})
+    return entries
 
 
 def summarise(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -82,19 +82,19 @@ def summarise(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     entries = [entry for case in cases for entry in case.get("probe") or []]
     rows = []
     for kind, method in dict.fromkeys((e["kind"], e["method"]) for e in entries):
-        mine = [e for e in entries if (e["kind"], e["method"]) == (kind, method)]
-        elsewhere = [shown for e in mine for shown in e["elsewhere"]]
+        own = [e for e in entries if (e["kind"], e["method"]) == (kind, method)]
+        elsewhere = [shown for e in own for shown in e["elsewhere"]]
         rows.append(
             {
                 "kind": kind,
                 "method": method,
-                "planted": len(mine),
-                "shown": sum(e["shown"] for e in mine) / len(mine),
-                "share": float(np.mean([e["share"] for e in mine])),
-                "cnr": float(np.mean([e["cnr"] for e in mine])),
+                "planted": len(own),
+                "shown": sum(e["shown"] for e in own) / len(own),
+                "share": float(np.mean([e["share"] for e in own])),
+                "cnr": float(np.mean([e["cnr"] for e in own])),
                 "elsewhere": sum(elsewhere) / len(elsewhere) if elsewhere else math.nan,
                 "elsewhere_sites": len(elsewhere),
-                "without": sum(e["without"] for e in mine) / len(mine),
+                "without": sum(e["without"] for e in own) / len(own),
             }
         )
     return rows

@@ -48,23 +48,23 @@ def score(
     see `x2ct.evaluation.legacy`.
     """
     estimate = np.asarray(estimate, np.float32)
-    found = volume_figures(case, estimate, window)
-    found |= {"reprojection": {}, "reprojection_grid": {}, "rays": {}}
+    figures = volume_figures(case, estimate, window)
+    figures |= {"reprojection": {}, "reprojection_grid": {}, "rays": {}}
     mu, true_mu = attenuation(np.clip(estimate, *window)), attenuation(np.clip(case.truth, *window))
     for view, image, contained in zip(case.geometry.views, case.xrays, case.contained, strict=True):
         again = project(mu, case.grid.index_to_mm, view, threads)
         ideal = project(true_mu, case.grid.index_to_mm, view, threads)
         # A ray that misses the body only says that air is air.
         rays = contained & (image > OUTSIDE)
-        found["reprojection"][view.name] = metrics.reprojection_error(image, again, rays)
-        found["reprojection_grid"][view.name] = metrics.reprojection_error(ideal, again, ideal > OUTSIDE)
-        found["rays"][view.name] = float(rays.sum()) / max(1, int((image > OUTSIDE).sum()))
-    found["anatomy"] = case.landmarks.measure(estimate, stride).figures()
-    found["legacy"] = {
+        figures["reprojection"][view.name] = metrics.reprojection_error(image, again, rays)
+        figures["reprojection_grid"][view.name] = metrics.reprojection_error(ideal, again, ideal > OUTSIDE)
+        figures["rays"][view.name] = float(rays.sum()) / max(1, int((image > OUTSIDE).sum()))
+    figures["anatomy"] = case.landmarks.measure(estimate, stride).figures()
+    figures["legacy"] = {
         "psnr_4095_db": legacy.slice_psnr(case.truth, estimate, window),
         "ssim_slices": legacy.slice_ssim(case.truth, estimate, window),
     }
-    return found
+    return figures
 
 
 def evaluate(
@@ -104,12 +104,12 @@ def mean_of(samples: Sequence[FloatArray]) -> FloatArray:
 
 def average(scores: Sequence[Mapping[str, Any]]) -> Figures:
     """The mean of each figure, over the scores where it is defined."""
-    found: Figures = {}
+    means: Figures = {}
     for key, first in scores[0].items():
         values = [s[key] for s in scores if key in s]
         if isinstance(first, Mapping):
-            found[key] = average(values)
+            means[key] = average(values)
         else:
             finite = [v for v in values if not math.isnan(v)]
-            found[key] = float(np.mean(finite)) if finite else math.nan
-    return found
+            means[key] = float(np.mean(finite)) if finite else math.nan
+    return means

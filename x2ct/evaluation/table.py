@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from x2ct.evaluation.protocol import average
 from x2ct.io.report import markdown_table
@@ -79,8 +80,6 @@ def interval(scores: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, An
     it is
     too narrow: it knows no one but them.
     """
-    from scipy import stats
-
     intervals: dict[str, Any] = {}
     for key, first in scores[0].items():
         values = [s[key] for s in scores]
@@ -149,11 +148,11 @@ def to_csv(table: Mapping[str, Any]) -> str:
 
 def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested figures by dotted names."""
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for key, value in figures.items():
         name = f"{prefix}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found
+        named |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return named
 
 
 def at(figures: Mapping[str, Any], key: str) -> float:

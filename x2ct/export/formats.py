@@ -10,18 +10,22 @@ from pathlib import Path
 
 from x2ct.bundle import MANIFEST, SUFFIX, Bundle, bundled, check_target
 from x2ct.errors import InputError
-from x2ct.export import plans, proof, torchfiles
+from x2ct.export import plans, proof, triton
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
+from x2ct.files.atomic import check_new_folder, write_beside
 from x2ct.files.text import Json
 from x2ct.runtimes.cache.cache import Cache, Engine, Recipe, copy_to
 from x2ct.runtimes.cache.plans import BACKEND as TENSORRT
 from x2ct.runtimes.cache.plans import PRECISIONS, Machine
-from x2ct.runtimes.cache.torchartefacts import BACKEND as TORCH
-from x2ct.runtimes.cache.torchartefacts import SUFFIXES
+from x2ct.runtimes.cache.torchengines import BACKEND as TORCH
+from x2ct.runtimes.cache.torchengines import SUFFIXES
 from x2ct.runtimes.discovery import choose
 
-FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT)
+FOLDERS: Mapping[str, tuple[str, ...]] = {"triton": (), "monai": ("torchscript",)}
+"""Formats that are a folder for another framework, and the engines that go into it."""
+
+FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT, *FOLDERS)
 """What can be made; "onnx" is the bundle itself."""
 
 _OTHERS = "torchscript, aoti or tensorrt"
@@ -42,7 +46,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Scripted:
-    """What torch's artefacts are to be like; see `torchfiles.build`."""
+    """What torch's engines are to be like; see `torchfiles.build`."""
 
     device: str
     precision: str
@@ -57,12 +61,14 @@ class Exported:
         parity: of a run's graphs, against the network that was trained; None where a bundle was given.
         proofs: the table of `export/proof.py`.
         engines: the compiled engines that were made of it, in the cache.
+        folder: what was written for another framework; None where nothing was.
     """
 
     bundle: Bundle
     parity: ExportReport | None
     proofs: tuple[Proof, ...]
     engines: tuple[Engine, ...]
+    folder: Path | None = None
 
     def to_json(self) -> dict[str, Json]:
         """The report as plain data."""
@@ -73,6 +79,7 @@ class Exported:
             "bytes": self.bundle.size_bytes,
             "proof": [row.to_json() for row in self.proofs],
             "engines": [engine.to_json() for engine in self.engines],
+            **({"folder": str(self.folder)} if self.folder else {}),
         }
 
 
@@ -91,8 +98,9 @@ def export(
 
     Args:
         source: a folder that `x2ct train` wrote, or a bundle's folder or a bundled model's name.
-        output: the bundle to write, for a run; None for a bundle, which is there already.
-        formats: of `FORMATS`. A run's bundle is always made, as all others are made of it.
+        output: the bundle to write, for a run; the folder to write, for a format of `FOLDERS`; else None.
+        formats: of `FORMATS`. A run's bundle is always made, as all others are made of it; one of `FOLDERS` is made
+            alone, of a bundle.
         run: of a run alone.
         folder: where to put copies of the compiled engines, to take to another machine.
         precision: of the denoiser in what is made of a bundle; None is bf16 of TensorRT's plan, and f32 of the others.
@@ -109,7 +117,8 @@ def export(
     kinds = _kinds(formats, folder, precision, device)
     planned = plans.PlanOptions(precision) if precision else plans.PlanOptions()
     scripted = Scripted(choose(device, TORCH).device if set(kinds) & set(SUFFIXES) else "cpu", precision or "f32")
-    target = _target(source, output, kinds, options)
+    framework = next((name for name in formats if name in FOLDERS), None)
+    target = _target(source, output, kinds, options, framework)
     with tempfile.TemporaryDirectory(prefix="x2ct-export-") as name:
         scratch = Path(name)
         parity = None
@@ -131,7 +140,20 @@ def export(
         kept = tuple(Cache().obtain(one, _copying(engine.path)) for one, engine in made)
         for engine in kept if folder is not None else ():
             copy_to(engine, Path(folder or "") / engine.path.name)
-    return Exported(bundle, parity, rows, kept)
+        if framework is not None and output is not None:
+            write_beside(output, lambda part: _write_folder(framework, bundle, kept, part))
+    return Exported(bundle, parity, rows, kept, output if framework else None)
+
+
+def _write_folder(framework: str, bundle: Bundle, engines: Sequence[Engine], target: Path) -> None:
+    """Write what another framework takes; `engines` are in the order of the bundle's networks."""
+    if framework == "triton":
+        triton.write(bundle, target)
+    else:
+        from x2ct.export import monai
+
+        names = (name for name, _ in bundle.networks.items())
+        monai.write(bundle, {name: engine.path for name, engine in zip(names, engines, strict=True)}, target)
 
 
 def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, device: str) -> list[str]:
@@ -139,11 +161,13 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, d
     for name in formats:
         if name not in FORMATS:
             raise InputError.of("--format", "name", found=repr(name), expected=", ".join(FORMATS))
-    kinds = [name for name in dict.fromkeys(formats) if name != "onnx"]
+        if name in FOLDERS and len(formats) > 1:
+            raise InputError.of("--format", "name", found=" and ".join(formats), expected=f"{name} alone")
+    kinds = [kind for name in dict.fromkeys(formats) if name != "onnx" for kind in FOLDERS.get(name, (name,))]
     if folder is not None and not kinds:
-        raise InputError.of("--engines", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
+        raise InputError.of("--engines", "options", found=f"{formats[0]} alone", expected=f"--format {_OTHERS}")
     if precision is not None and not kinds:
-        raise InputError.of("--precision", "options", found="onnx alone", expected=f"--format {_OTHERS} with it")
+        raise InputError.of("--precision", "options", found=f"{formats[0]} alone", expected=f"--format {_OTHERS}")
     if precision is not None and precision not in PRECISIONS:
         raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
     if any(name in SUFFIXES for name in kinds):
@@ -161,9 +185,20 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, d
     return kinds
 
 
-def _target(source: str, output: Path | None, kinds: Sequence[str], options: RunOptions) -> Path | None:
+def _target(
+    source: str, output: Path | None, kinds: Sequence[str], options: RunOptions, framework: str | None
+) -> Path | None:
     """The bundle to write; None where the source is one. Says before anything heavy what does not go together."""
-    if source.endswith(SUFFIX) or source in bundled() or (Path(source) / MANIFEST).exists():
+    is_bundle = source.endswith(SUFFIX) or source in bundled() or (Path(source) / MANIFEST).exists()
+    if framework is not None:
+        if not is_bundle or options != RunOptions():
+            found = "options of a run" if is_bundle else "a run"
+            raise InputError.of(source, "source", found=found, expected=f"a bundle alone, for --format {framework}")
+        if output is None:
+            raise InputError.of("--output", "option", found="none", expected=f"the folder to write for {framework}")
+        check_new_folder(output)
+        return None
+    if is_bundle:
         if output is not None or options != RunOptions():
             found = "--output" if output is not None else "options of a run"
             raise InputError.of(source, "source", found=f"a bundle, and {found}", expected="a bundle alone, or a run")
@@ -173,6 +208,8 @@ def _target(source: str, output: Path | None, kinds: Sequence[str], options: Run
     if output is None:
         raise InputError.of("--output", "option", found="none", expected=f"the bundle to write: NAME{SUFFIX}")
     check_target(output)
+    if not Path(source).is_dir():  # before what is missing is told
+        raise InputError.of(source, "source", found="nothing there", expected="the folder of a run, or a bundle")
     return output
 
 
@@ -185,6 +222,8 @@ def _make(
     say: Progress,
 ) -> Iterator[tuple[Recipe, Engine]]:
     """Yield each engine in a cache of the export's own: copied from the user's if it is there, else built."""
+    from x2ct.export import torchfiles
+
     for kind in kinds:
         for one, build in (
             plans.builds(bundle, planned, Cache(), say=say)[1]

@@ -12,16 +12,15 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
 
 from x2ct.bundle import OPSET, Network, Tensor
 from x2ct.errors import X2CTError
 from x2ct.export.tidy import tidy
-
-if TYPE_CHECKING:
-    import onnx
-    import torch
-    from torch import nn
 
 BATCH_AXIS = "N"
 PATCH_AXES = ("X", "Y", "Z")
@@ -82,9 +81,6 @@ def trace(
     Raises:
         X2CTError: the module can't be expressed, or the graph fails ONNX's checker or shape inference.
     """
-    import onnx
-    import torch
-
     tensors = {**inputs, **outputs}
     axes = {key: {} if key in fixed else _free_axes(value, batch, patch) for key, value in tensors.items()}
     stream = io.BytesIO()
@@ -122,9 +118,9 @@ def check_nodes(graph: Graph) -> None:
     Raises:
         X2CTError: the graph has unwanted nodes.
     """
-    found = Counter(node.op_type for node in computing_nodes(graph.model) if node.op_type in UNWANTED)
-    if found:
-        listed = ", ".join(f"{count} {kind}" for kind, count in found.items())
+    unwanted = Counter(node.op_type for node in computing_nodes(graph.model) if node.op_type in UNWANTED)
+    if unwanted:
+        listed = ", ".join(f"{count} {kind}" for kind, count in unwanted.items())
         raise X2CTError(f"{graph.name}: the graph has {listed}, which it would pay for at every step")
 
 
@@ -140,8 +136,10 @@ def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     sizes: set[str] = set()
     computing = []
     for node in reversed(model.graph.node):  # ONNX keeps nodes in an order in which they can run
-        told = [reading for name in node.output for reading in readers.get(name, [])]
-        if told and all((r.op_type == "Reshape" and place == 1) or sizes.issuperset(r.output) for r, place in told):
+        readings = [reading for name in node.output for reading in readers.get(name, [])]
+        if readings and all(
+            (r.op_type == "Reshape" and place == 1) or sizes.issuperset(r.output) for r, place in readings
+        ):
             sizes.update(node.output)
         else:
             computing.append(node)
@@ -150,8 +148,6 @@ def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 def stamp(graph: Graph, properties: Mapping[str, str]) -> None:
     """Say in the file itself what it is, for whoever finds it alone."""
-    import onnx
-
     graph.model.producer_name, graph.model.producer_version = "x2ct", properties.get("x2ct.version", "")
     graph.model.graph.name = graph.name
     onnx.helper.set_model_props(graph.model, {**properties, "x2ct.network": graph.name})
@@ -187,7 +183,6 @@ def _declare(
 @contextmanager
 def _layout_free() -> Iterator[None]:
     """ONNX knows no memory layout, so `x.contiguous(memory_format=...)`, which the exporter refuses, is x."""
-    import torch
 
     def unchanged(graph: Any, x: Any, memory_format: Any) -> Any:
         return x

@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from x2ct.bundle import Bundle, Patch
 from x2ct.errors import InputError
-from x2ct.export.parity import F32_TOLERANCE, cases, measure
+from x2ct.export.parity import F32_TOLERANCE, cases, measure, open_onnxruntime
 from x2ct.export.run import ModelSpec, require_packages, trace_networks
-from x2ct.export.weights import from_f16
 from x2ct.files.text import Json
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
             that this version makes of that configuration.
         MissingRuntimeError: PyTorch, onnx or ONNX Runtime is not installed.
     """
-    require_packages()
+    require_packages(("torch", "onnx", "onnxruntime"))
+    import onnx
     import torch
 
     from x2ct.model import X2CTModel
@@ -67,19 +67,19 @@ def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
     examples = tuple(cases(network, spec))
     probes = _Probes.of(network)
     traced = [trace_networks(probes.network(kind), examples, spec) for kind in _KINDS]
-    found: dict[str, Array] = {}
+    weights: dict[str, Array] = {}
     for number, (name, described) in enumerate(bundle.networks.items()):
-        stored = _read(bundle.file_of(described))
-        given = [_Graph(traces[number].model) for traces in traced]
-        _check_same_network(bundle, name, stored, given[0])
-        found |= probes.weights(f"{bundle.path}: {name}", stored, given)
+        stored = _Graph(onnx.load(bundle.file_of(described)))
+        probed = [_Graph(graphs[number].model) for graphs in traced]
+        _check_same_network(bundle, name, stored, probed[0])
+        weights |= probes.weights(f"{bundle.path}: {name}", stored, probed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name not in found:
+            if name not in weights:
                 raise _foreign(bundle.path, f"no weight {name}")
-            parameter.copy_(torch.from_numpy(found[name]))
+            parameter.copy_(torch.from_numpy(weights[name]))
     files = {name: bundle.file_of(described).read_bytes() for name, described in bundle.networks.items()}
-    rows = measure(files, cases(network, spec), "f16", F32_TOLERANCE, ("onnxruntime",))
+    rows = measure(files, cases(network, spec), "f16", F32_TOLERANCE, (open_onnxruntime(),))
     for row in rows:
         if not row.passed:
             raise _foreign(bundle.path, f"other results: {row}")
@@ -128,19 +128,22 @@ def training_config(bundle: Bundle) -> TrainConfig:
     """
     from x2ct.training import TrainConfig
 
-    said = bundle.provenance.get("training")
-    if not isinstance(said, Mapping):
+    training = bundle.provenance.get("training")
+    if not isinstance(training, Mapping):
         expected = "the configuration of the training, as x2ct export writes it"
-        raise InputError.of(bundle.path, "provenance.training", found=type(said).__name__, expected=expected)
-    return TrainConfig.from_json(dict(said), f"{bundle.path}: provenance.training")
+        raise InputError.of(bundle.path, "provenance.training", found=type(training).__name__, expected=expected)
+    return TrainConfig.from_json(dict(training), f"{bundle.path}: provenance.training")
 
 
 class _Graph:
     """What is compared of a graph: its nodes, and the stored tensors by who reads them."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, stored: onnx.ModelProto) -> None:
         import onnx
 
+        from x2ct.export.precision import folded
+
+        model = folded(stored)
         arrays = {tensor.name: np.asarray(onnx.numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
         self.operations = [node.op_type for node in model.graph.node]
         self.stored = {
@@ -149,15 +152,6 @@ class _Graph:
             for place, name in enumerate(node.input)
             if name in arrays
         }
-
-
-@dataclass(frozen=True)
-class _Entries:
-    """Where the numbers of one stored tensor come from: the weight, the entries of it, and by what factor."""
-
-    weight: str
-    index: npt.NDArray[np.int64]
-    factor: npt.NDArray[np.float64]
 
 
 _KINDS = ("plain", "number", "high", "low")
@@ -186,18 +180,13 @@ class _Probes:
         with torch.no_grad():
             for number, (name, parameter) in enumerate(probe.named_parameters()):
                 index = np.arange(parameter.numel()).reshape(parameter.shape)
-                told: dict[str, npt.NDArray[np.int64] | int] = {
-                    "plain": 1,
-                    "number": number + 2,
-                    "high": index // DIGIT + 1,
-                    "low": index % DIGIT + 1,
-                }
-                parameter.copy_(torch.from_numpy(self._plain[name] * np.asarray(told[kind])))
+                factors = {"plain": 1, "number": number + 2, "high": index // DIGIT + 1, "low": index % DIGIT + 1}
+                parameter.copy_(torch.from_numpy(self._plain[name] * np.asarray(factors[kind])))
         return probe
 
     def weights(self, source: str, stored: _Graph, traced: Sequence[_Graph]) -> dict[str, Array]:
         """The weights that a stored graph holds, by name."""
-        found: dict[str, Array] = {}
+        weights: dict[str, Array] = {}
         for place, values in stored.stored.items():
             plain, number, high, low = (graph.stored[place].astype(np.float64) for graph in traced)
             if np.array_equal(plain, number):
@@ -206,7 +195,7 @@ class _Probes:
                     raise _foreign(source, f"another constant for node {place[0]}")
                 continue
             name = self._names[round(float((number / plain).flat[0])) - 2]
-            target = found.setdefault(name, np.full(self._plain[name].shape, np.nan, np.float32))
+            target = weights.setdefault(name, np.full(self._plain[name].shape, np.nan, np.float32))
             missing = np.isnan(target)
             if place[1] == 2 and not missing.all() and missing.any():
                 self._bias(name, target, values, plain)
@@ -215,7 +204,7 @@ class _Probes:
             index = index.astype(np.int64)
             factor = plain / self._plain[name].flat[index]
             target.flat[index] = values / factor
-        return found
+        return weights
 
     def _bias(self, name: str, target: Array, values: npt.NDArray[np.generic], plain: npt.NDArray[np.float64]) -> None:
         """The last input channel, which saw ones: only its sum is known, and that its row has the norm of all rows.
@@ -227,9 +216,9 @@ class _Probes:
         count = cells.shape[1]
         sums = np.asarray(values, np.float64) * self._plain[name][:, -1].reshape(cells.shape).sum(1) / plain
         mean = sums / count
-        known = np.square(target[:, :-1].reshape(len(target), -1).astype(np.float64)).sum(1)
+        squares = np.square(target[:, :-1].reshape(len(target), -1).astype(np.float64)).sum(1)
         whole = (float(layer.scale) ** 2) * target[0].size  # type: ignore[arg-type]
-        spread = np.sqrt(np.maximum((whole - known) / count - mean**2, 0.0)) if count % 2 == 0 else 0 * mean
+        spread = np.sqrt(np.maximum((whole - squares) / count - mean**2, 0.0)) if count % 2 == 0 else 0 * mean
         signs = np.where(np.arange(count) % 2, -1.0, 1.0)
         target[:, -1] = (mean[:, None] + spread[:, None] * signs).reshape(target[:, -1].shape)
 
@@ -249,12 +238,6 @@ def _spec(bundle: Bundle) -> ModelSpec:
         lift_radius=bundle.networks.lift.receptive_radius,
         provenance={},
     )
-
-
-def _read(path: Path) -> _Graph:
-    import onnx
-
-    return _Graph(from_f16(onnx.load(str(path))))
 
 
 def _check_same_network(bundle: Bundle, name: str, stored: _Graph, traced: _Graph) -> None:

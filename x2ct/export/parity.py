@@ -14,15 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import MissingRuntimeError, X2CTError
+from x2ct.evaluation.metrics import psnr
 from x2ct.files.text import Json
 
 if TYPE_CHECKING:
     import torch
 
-    from x2ct.bundle import Description
+    from x2ct.bundle import Bundle, Description
     from x2ct.model import X2CTModel
 
 Array = npt.NDArray[np.float32]
+Evaluate = Callable[[Mapping[str, Array]], dict[str, Array]]
+"""A network: its outputs by name, for its inputs by name."""
+Runtime = tuple[str, Callable[[bytes], Evaluate]]
+"""A runtime's name with its version, and what loads a graph into it."""
 
 F32_TOLERANCE = 1e-4
 """For float32 weights. The runtimes differ from PyTorch by the order of their sums and by Winograd's transforms, which
@@ -75,16 +80,8 @@ class Row:
         return self.error <= self.tolerance
 
     def to_json(self) -> dict[str, Json]:
-        """The row as model.json has it."""
-        return {
-            "graph": self.graph,
-            "runtime": self.runtime,
-            "weights": self.weights,
-            "sigma": self.sigma,
-            "patch": None if self.patch is None else list(self.patch),
-            "error": self.error,
-            "tolerance": self.tolerance,
-        }
+        """Return the row as model.json has it."""
+        return {**vars(self), "patch": None if self.patch is None else list(self.patch)}
 
     def __str__(self) -> str:
         where = "" if self.sigma is None else f" at sigma {self.sigma:g}"
@@ -102,40 +99,36 @@ def cases(model: X2CTModel, spec: Description) -> Iterator[Case]:
     import torch
 
     rng = np.random.default_rng(20_260_101)
-    views, matrices = (
-        xrays(spec, rng),
-        np.stack([view.matrix for view in spec.geometry.views])[None].astype(np.float32),
-    )
-    slots = len(spec.geometry.views)
+    views, matrices, slots = xrays(spec, rng), projections(spec), len(spec.geometry.views)
     low, high = spec.diffusion.sigma_min, spec.diffusion.sigma_max
     sigmas = (low, float(np.sqrt(low * high)), high)
     both, frontal = np.ones((1, slots), np.float32), np.eye(1, slots, dtype=np.float32)
 
     def torched(module: torch.nn.Module, inputs: Mapping[str, Array], names: Iterable[str]) -> dict[str, Array]:
         with torch.no_grad():
-            found = module(*(torch.from_numpy(value) for value in inputs.values()))
-        found = (found,) if isinstance(found, torch.Tensor) else found
-        return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+            outputs = module(*(torch.from_numpy(value) for value in inputs.values()))
+        outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+        return {name: value.numpy() for name, value in zip(names, outputs, strict=True)}
 
     for (patch, origin), valid in zip(patches(spec), (both, frontal), strict=True):
         seen = views * valid[:, :, None, None, None]
-        given = {"views": seen, "valid": valid}
-        features = torched(model.encoder, given, ("features",))
-        yield Case("encoder", given, features)
+        inputs = {"views": seen, "valid": valid}
+        features = torched(model.encoder, inputs, ("features",))
+        yield Case("encoder", inputs, features)
 
         (i, j, k), (x, y, z) = origin, patch
         whole = spec.grid.coordinates()[None]
         coords = np.ascontiguousarray(whole[..., i : i + x, j : j + y, k : k + z])
-        given = {**features, "P": matrices, "coords": coords, "valid": valid}
-        conditions = torched(model.lift, given, ("c0", "c1"))
-        yield Case("lift", given, conditions, patch=patch)
+        inputs = {**features, "P": matrices, "coords": coords, "valid": valid}
+        conditions = torched(model.lift, inputs, ("c0", "c1"))
+        yield Case("lift", inputs, conditions, patch=patch)
 
         clean = smooth_volume(patch, rng)
         for sigma in sigmas:
             noisy = clean + np.float32(sigma) * rng.standard_normal(clean.shape, np.float32)
-            given = {"x": noisy, "sigma": np.array([sigma], np.float32), **conditions}
-            yield Case("denoiser", given, torched(model.denoiser, given, ("denoised",)), sigma=sigma, patch=patch)
-    two = {name: np.concatenate([value, value]) for name, value in given.items()}
+            inputs = {"x": noisy, "sigma": np.array([sigma], np.float32), **conditions}
+            yield Case("denoiser", inputs, torched(model.denoiser, inputs, ("denoised",)), sigma=sigma, patch=patch)
+    two = {name: np.concatenate([value, value]) for name, value in inputs.items()}
     two["sigma"] = np.array(sigmas[:2], np.float32)
     yield Case("denoiser", two, torched(model.denoiser, two, ("denoised",)), sigma=sigmas[1], patch=patch)
 
@@ -145,16 +138,10 @@ def patches(spec: Description) -> tuple[tuple[tuple[int, int, int], tuple[int, i
     stride, grid = spec.patch.stride, spec.grid.shape
     largest = max(stride, LARGEST_PATCH // stride * stride)
     often = spec.patch.sizes[int(np.argmax(spec.patch.probabilities))]
-    usual = tuple(min(side, largest) for side in often)
-    middle = tuple((whole - side) // 2 // stride * stride for whole, side in zip(grid, usual, strict=True))
-    uneven = tuple(min(times * stride, whole) for times, whole in zip((4, 3, 2), grid, strict=True))
-    return ((usual[0], usual[1], usual[2]), (middle[0], middle[1], middle[2])), (
-        (uneven[0], uneven[1], uneven[2]),
-        (0, 0, 0),
-    )
-
-
-RUNTIMES = ("onnxruntime", "openvino")
+    x, y, z = (min(side, largest) for side in often)
+    i, j, k = ((whole - side) // 2 // stride * stride for whole, side in zip(grid, (x, y, z), strict=True))
+    u, v, w = (min(times * stride, whole) for times, whole in zip((4, 3, 2), grid, strict=True))
+    return ((x, y, z), (i, j, k)), ((u, v, w), (0, 0, 0))
 
 
 def measure(
@@ -162,29 +149,27 @@ def measure(
     references: Iterable[Case],
     weights: str,
     tolerance: float,
-    runtimes: Iterable[str] = RUNTIMES,
+    runtimes: Iterable[Runtime] | None = None,
 ) -> tuple[Row, ...]:
-    """Run every case in both runtimes.
+    """Run every case in each runtime.
 
     Args:
         graphs: the ONNX files' content, by graph.
         references: from `cases`.
         weights: how the graphs store their weights, for the table.
         tolerance: the largest error.
-        runtimes: which of `RUNTIMES`.
+        runtimes: names and loaders; by default those of `open_onnxruntime` and `open_openvino`.
 
     Raises:
         MissingRuntimeError: ONNX Runtime or OpenVINO is not installed.
     """
     rows = []
-    openers = dict(zip(RUNTIMES, (open_onnxruntime, open_openvino), strict=True))
-    for name in runtimes:
-        runtime, load = openers[name]()
+    for runtime, load in (open_onnxruntime(), open_openvino()) if runtimes is None else runtimes:
         networks = {name: load(data) for name, data in graphs.items()}
         for case in references:
-            found = networks[case.graph](case.inputs)
+            outputs = networks[case.graph](case.inputs)
             # Not Python's max, which passes over NaN.
-            error = float(np.max([relative_error(found[name], wanted) for name, wanted in case.outputs.items()]))
+            error = float(np.max([relative_error(outputs[name], array) for name, array in case.outputs.items()]))
             rows.append(Row(case.graph, runtime, weights, case.sigma, case.patch, error, tolerance))
     return tuple(rows)
 
@@ -203,26 +188,29 @@ def require(rows: Iterable[Row]) -> None:
         )
 
 
-def relative_error(found: Array, wanted: Array) -> float:
-    """RMS of the difference over RMS of what is wanted, in float64; infinite where the shapes differ."""
-    if found.shape != wanted.shape:
+def relative_error(array: Array, expected: Array) -> float:
+    """Return the RMS of the difference over the RMS of what is expected, in float64; infinity if the shapes differ."""
+    if array.shape != expected.shape:
         return float("inf")
-    reference = wanted.astype(np.float64)
+    reference = expected.astype(np.float64)
     power = float(np.mean(reference**2)) or np.finfo(np.float64).tiny
-    return float(np.sqrt(np.mean((found - reference) ** 2) / power))
+    return float(np.sqrt(np.mean((array - reference) ** 2) / power))
 
 
-_Network = Callable[[Mapping[str, Array]], dict[str, Array]]
+def volume_difference(bundle: Bundle, x: Array, expected: Array) -> tuple[float, float]:
+    """Return the mean absolute difference in HU, and the PSNR in dB, of two volumes in the network's unit."""
+    a, b = (bundle.intensity.to_hu(volume).astype(np.float64) for volume in (x, expected))
+    return float(np.mean(np.abs(a - b))), psnr(b, a, bundle.intensity.window_hu)
 
 
-def open_onnxruntime() -> tuple[str, Callable[[bytes], _Network]]:
-    """ONNX Runtime's name with its version, and what loads a graph into it: on the CPU, in float32."""
+def open_onnxruntime() -> Runtime:
+    """Return ONNX Runtime on the CPU, in float32. Raises MissingRuntimeError where it is not installed."""
     try:
         import onnxruntime
     except ImportError:
         raise MissingRuntimeError("export needs ONNX Runtime to prove parity: pip install 'x2ct[train]'") from None
 
-    def load(data: bytes) -> _Network:
+    def load(data: bytes) -> Evaluate:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -236,8 +224,8 @@ def open_onnxruntime() -> tuple[str, Callable[[bytes], _Network]]:
     return f"onnxruntime {onnxruntime.__version__}", load
 
 
-def open_openvino() -> tuple[str, Callable[[bytes], _Network]]:
-    """OpenVINO's name with its version, and what loads a graph into it: on the CPU, in float32."""
+def open_openvino() -> Runtime:
+    """Return OpenVINO on the CPU, in float32. Raises MissingRuntimeError where it is not installed."""
     try:
         import openvino  # type: ignore[import-untyped]
     except ImportError:
@@ -246,16 +234,21 @@ def open_openvino() -> tuple[str, Callable[[bytes], _Network]]:
     # By itself OpenVINO computes in bfloat16 where the processor can.
     f32: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
 
-    def load(data: bytes) -> _Network:
+    def load(data: bytes) -> Evaluate:
         compiled = core.compile_model(core.read_model(data, b""), "CPU", f32)
 
         def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-            found = compiled(dict(inputs))
-            return {output.get_any_name(): np.array(found[output]) for output in compiled.outputs}
+            outputs = compiled(dict(inputs))
+            return {output.get_any_name(): np.array(outputs[output]) for output in compiled.outputs}
 
         return run
 
     return f"openvino {openvino.__version__.partition('-')[0]}", load
+
+
+def projections(spec: Description) -> Array:
+    """Return each view's matrix from patient mm to pixels, [1, V, 3, 4]."""
+    return np.stack([view.matrix for view in spec.geometry.views])[None].astype(np.float32)
 
 
 def xrays(spec: Description, rng: np.random.Generator) -> Array:

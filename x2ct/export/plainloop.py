@@ -20,13 +20,11 @@ from torch import Tensor
 
 from x2ct import _core
 from x2ct.benchmark.cases import PLAIN, Case
-from x2ct.benchmark.worker import DEMO, Run, serve, transfers
-from x2ct.bundle import Bundle
+from x2ct.benchmark.worker import TRANSFERS, Run, Subject, serve
 from x2ct.engine.conditioning import conditions
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.export.inverse import load_bundle_model
 from x2ct.geometry.grid import Grid
-from x2ct.io.xray.radiograph import XRay
 
 RHO = 7.0
 STEPS = 18
@@ -72,27 +70,26 @@ def heun(denoise: Denoise, noise: Tensor, sigmas: list[float]) -> Sampled:
     return Sampled(x, ends)
 
 
-class PlainLoop:
-    """The subject of `x2ct.benchmark.worker` that this is."""
+class PlainLoop(Subject):
+    """The loop as a subject of `x2ct.benchmark.worker`."""
 
     def __init__(self, name: str, case: Case) -> None:
         if case.precision not in _DTYPES:
             raise MissingRuntimeError(f"{case.backend}: precision {case.precision}: this loop knows f32 and bf16")
         if case.device not in ("auto", "cpu"):
             raise MissingRuntimeError(f"{case.backend}: device {case.device}: this loop runs on the cpu")
-        self._name, self._case = name, case
+        super().__init__(name, case)
         self._autocast = _DTYPES[case.precision]
         if case.threads:
             torch.set_num_threads(case.threads)
 
     def load(self) -> None:
         """Read the bundle, bring its weights back into PyTorch, read the X-rays."""
-        self._bundle = Bundle.load(self._name)
+        super().load()
         try:
             self._model = load_bundle_model(self._bundle)
         except InputError as error:  # a bundle that PyTorch can't have is not wrong use: the other rows go on
             raise MissingRuntimeError(f"PyTorch can't have this network: {error}") from error
-        self._xrays = {name: XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
         spacing = self._bundle.grid.spacing_mm
         self._grid = Grid(self._case.grid, spacing) if self._case.grid else self._bundle.grid
         diffusion = self._bundle.diffusion
@@ -130,7 +127,7 @@ class PlainLoop:
             "schedule": "edm",
             "evaluations": len(ends),
             "tiles": None,
-            "transfers": transfers("cpu"),
+            "transfers": TRANSFERS["cpu"],
         }
         between = [after - before for before, after in pairwise(ends)]
         return Run(hu, conditioned - started, looped - conditioned, between, facts)

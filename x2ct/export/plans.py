@@ -74,17 +74,17 @@ def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = 
     import onnx
 
     tell = say or (lambda _: None)
-    made = typed_recipe(bundle, precision)
+    typed_plan = typed_recipe(bundle, precision)
 
     def build(target: Path) -> None:
         from x2ct.export.rounding import typed_denoiser
 
-        done = typed_denoiser(bundle, precision, tell)
-        entry = done.typed.model.metadata_props.add()
-        entry.key, entry.value = PROOF, json.dumps(done.to_json())
-        target.write_bytes(done.typed.model.SerializeToString(deterministic=True))
+        rounding = typed_denoiser(bundle, precision, tell)
+        entry = rounding.typed.model.metadata_props.add()
+        entry.key, entry.value = PROOF, json.dumps(rounding.to_json())
+        target.write_bytes(rounding.typed.model.SerializeToString(deterministic=True))
 
-    engine = cache.obtain(made, unchanged(build, _checksums(bundle)), tell)
+    engine = cache.obtain(typed_plan, unchanged(build, _checksums(bundle)), tell)
     metadata = {entry.key: entry.value for entry in onnx.load(engine.path).metadata_props}
     proof: dict[str, Json] = json.loads(metadata.get(PROOF, "{}"))
     return Built({engine.path.name: engine}, proof)
@@ -111,9 +111,9 @@ def build_plans(
     tell = say or (lambda _: None)
     typed, plans = builds(bundle, options, cache, say=say, step=step)
     engines = dict(typed.engines)
-    for made, build in plans:
-        tell(f"building {made.file} in {made.precision}")
-        engine = cache.obtain(made, build, tell)
+    for plan, build in plans:
+        tell(f"building {plan.file} in {plan.precision}")
+        engine = cache.obtain(plan, build, tell)
         engines[engine.path.name] = engine
     return Built(engines, typed.rounding)
 
@@ -136,9 +136,9 @@ def builds(
     for name, network in bundle.networks.items():
         precision = options.precision if name == "denoiser" else "f32"
         source = denoiser if name == "denoiser" else bundle.file_of(network)
-        made = recipe(bundle, network, precision, volumes, machine, options.flags)
-        build = _builder(source, made, options, machine, cache, step)
-        plans.append((made, unchanged(build, _checksums(bundle))))
+        plan = recipe(bundle, network, precision, volumes, machine, options.flags)
+        build = _builder(source, plan, options, machine, cache, step)
+        plans.append((plan, unchanged(build, _checksums(bundle))))
     return typed, plans
 
 
@@ -147,11 +147,11 @@ def _checksums(bundle: Bundle) -> dict[Path, str]:
 
 
 def _builder(
-    source: Path, made: Recipe, options: PlanOptions, machine: Machine, cache: Cache, step: Step | None
+    source: Path, plan: Recipe, options: PlanOptions, machine: Machine, cache: Cache, step: Step | None
 ) -> Callable[[Path], None]:
     ended = threading.Event()
 
-    def told(phase: str, done: int, total: int) -> bool:
+    def report(phase: str, done: int, total: int) -> bool:
         if step is not None:
             step(done, total, phase)
         return not ended.is_set()
@@ -160,14 +160,14 @@ def _builder(
         _core.build_plan(
             str(source),
             str(target),
-            {name: (shapes[0], shapes[1], shapes[2]) for name, shapes in made.profile.items()},
+            {name: (shapes[0], shapes[1], shapes[2]) for name, shapes in plan.profile.items()},
             backend=BACKEND,
             device=options.device,
-            precision=made.precision,
+            precision=plan.precision,
             workspace_bytes=options.workspace,
             effort=options.effort,
             timing_cache=str(_timings(cache, machine)),
-            progress=told,
+            progress=report,
             runtime_dir=machine.runtime_dir,
         )
 
@@ -187,5 +187,5 @@ def _timings(cache: Cache, machine: Machine) -> Path:
     """Where kernels' timings are kept: one file for a release of TensorRT and a kind of GPU."""
     from hashlib import sha256
 
-    told = sha256(f"{machine.runtime}, {machine.device}".encode()).hexdigest()[:16]
-    return cache.folder / BACKEND / f"timings-{told}.bin"
+    key = sha256(f"{machine.runtime}, {machine.device}".encode()).hexdigest()[:16]
+    return cache.folder / BACKEND / f"timings-{key}.bin"

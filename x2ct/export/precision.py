@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from x2ct.bundle import OPSET
 from x2ct.errors import InputError, X2CTError
-
-if TYPE_CHECKING:
-    import onnx
 
 PRECISIONS = ("f32", "tf32", "bf16", "f16")
 BF16_OPSET = 22
@@ -58,8 +55,6 @@ def typed(model: onnx.ModelProto, precision: str) -> Typed:
         InputError: another precision.
         X2CTError: a weight that the type can't hold, or a graph that ONNX's checker doesn't take.
     """
-    import onnx
-
     if precision not in PRECISIONS:
         raise InputError.of("export", "precision", found=precision, expected=" or ".join(PRECISIONS))
     plain = folded(model)
@@ -79,8 +74,6 @@ def typed(model: onnx.ModelProto, precision: str) -> Typed:
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose weights are float32: what `weights.to_f16` did, undone but for the rounding."""
-    import onnx
-
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     weights = {tensor.name: tensor for tensor in plain.graph.initializer}
@@ -99,8 +92,6 @@ class _Links:
     """Who makes and who reads a tensor, and which are float32."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        import onnx
-
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         infos = [*graph.value_info, *graph.input, *graph.output]
         self.ranks = {info.name: len(info.type.tensor_type.shape.dim) for info in infos}
@@ -133,8 +124,8 @@ def _inside(links: _Links) -> set[int]:
     """
     after: set[int] = set()
     for i, node in enumerate(links.nodes):
-        made = any(links.maker.get(name) in after for name in links.data(i))
-        if links.makes_floats(i) and (node.op_type in _HEAVY or made):
+        follows = any(links.maker.get(name) in after for name in links.data(i))
+        if links.makes_floats(i) and (node.op_type in _HEAVY or follows):
             after.add(i)
     before: set[int] = set()
     for i in reversed(range(len(links.nodes))):
@@ -169,12 +160,11 @@ def _entering(links: _Links, inside: set[int]) -> set[str]:
 
 def _retype(model: onnx.ModelProto, links: _Links, inside: set[int], precision: str, narrow: int) -> None:
     """Types the inside in place: weights stored in it, one Cast for each tensor in and one for each out."""
-    import onnx
 
     def cast(source: str, target: str, to: int) -> onnx.NodeProto:
         return onnx.helper.make_node("Cast", [source], [target], target, to=to)
 
-    made: dict[str, str] = {}
+    names: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     results = {info.name for info in model.graph.output}
     for i, node in enumerate(links.nodes):
@@ -184,17 +174,17 @@ def _retype(model: onnx.ModelProto, links: _Links, inside: set[int], precision: 
                 continue
             if i not in inside:  # it leaves
                 wide = f"{name}.f32"
-                if name not in made:
+                if name not in names:
                     nodes.append(cast(name, wide, onnx.TensorProto.FLOAT))
-                made[name] = wide
-            elif name not in made:
-                made[name] = f"{name}.{precision}"
+                names[name] = wide
+            elif name not in names:
+                names[name] = f"{name}.{precision}"
                 if name in links.weights:
                     values = np.asarray(onnx.numpy_helper.to_array(links.weights[name]))
-                    model.graph.initializer.add().CopyFrom(_stored(made[name], values, narrow))
+                    model.graph.initializer.add().CopyFrom(_stored(names[name], values, narrow))
                 else:
-                    nodes.append(cast(name, made[name], narrow))
-            node.input[place] = made[name]
+                    nodes.append(cast(name, names[name], narrow))
+            node.input[place] = names[name]
         nodes.append(node)
         for place, name in enumerate(node.output):
             if i in inside and name in results:
@@ -206,8 +196,6 @@ def _retype(model: onnx.ModelProto, links: _Links, inside: set[int], precision: 
 
 
 def _stored(name: str, values: npt.NDArray[np.generic], narrow: int) -> onnx.TensorProto:
-    import onnx
-
     dtype = onnx.helper.tensor_dtype_to_np_dtype(narrow)
     with np.errstate(over="ignore"):
         rounded = values.astype(dtype)
@@ -223,8 +211,6 @@ def _drop_unread(graph: onnx.GraphProto) -> None:
 
 
 def _checked(model: onnx.ModelProto, precision: str, inside: tuple[str, ...]) -> Typed:
-    import onnx
-
     try:
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model, full_check=True)

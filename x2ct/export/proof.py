@@ -1,9 +1,9 @@
 """The proof: each runtime that is here on each file that was made, beside PyTorch.
 
 PyTorch evaluates the bundle's graphs node by node in float32. Compared are the denoiser at five noise levels on two
-patches, and the final volume of a whole run with the same noise; each runtime has a process of its own (`x2ct.engine.isolated_run`).
-On a GPU the volume alone is compared: TensorRT's plans hold for the grid that they were built for, and the graph that
-they are built from is proven at five noise levels (`rounding.py`).
+patches, and the final volume of a whole run with the same noise; each runtime has a process of its own
+(`x2ct.engine.isolated_run`). On a GPU the volume alone is compared: TensorRT's plans hold for the grid that they were
+built for, and the graph that they are built from is proven at five noise levels (`rounding.py`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.engine.isolated_run import Trial, attempt
+from x2ct.engine.sampler import SampleOptions
 from x2ct.errors import MissingRuntimeError, X2CTError
-from x2ct.evaluation.metrics import psnr
-from x2ct.export.parity import Array, patches, relative_error, smooth_volume, xrays
+from x2ct.export.parity import Array, patches, projections, relative_error, smooth_volume, volume_difference, xrays
 from x2ct.files.text import Json
-from x2ct.runtimes.cache import plans, torchartefacts
-from x2ct.runtimes.cache.torchartefacts import SUFFIXES
-from x2ct.runtimes.discovery import find_runtime
+from x2ct.runtimes.cache import plans, torchengines
+from x2ct.runtimes.cache.torchengines import SUFFIXES
+from x2ct.runtimes.discovery import backend_status, find_runtime
 
 if TYPE_CHECKING:
     from x2ct.export.torchgraph import OnnxModule
@@ -82,7 +82,7 @@ class Proof:
         return {**vars(self), "errors": errors, "passed": self.passed}
 
     def cells(self) -> tuple[str, ...]:
-        """The row for a patient."""
+        """Return the row as text."""
         return (
             self.artefact,
             self.runtime,
@@ -97,11 +97,8 @@ class Proof:
         )
 
     def __str__(self) -> str:
-        denoiser = (
-            ""
-            if self.network_error is None
-            else (f"denoiser {self.network_error:.2g} (at most {self.network_bound:g}), ")
-        )
+        error = self.network_error
+        denoiser = "" if error is None else f"denoiser {error:.2g} (at most {self.network_bound:g}), "
         return (
             f"{self.artefact} in {self.runtime} {self.precision}: {denoiser}"
             f"volume {self.mae_hu:.2g} HU (at most {self.volume_bound_hu:g})"
@@ -123,29 +120,26 @@ class Reference:
 
 
 def trials(
-    artefacts: Sequence[str],
-    *,
-    plan: tuple[str, str] = ("f32", "cuda"),
-    torch: tuple[str, str] = ("f32", "cpu"),
+    engines: Sequence[str], *, plan: tuple[str, str] = ("f32", "cuda"), torch: tuple[str, str] = ("f32", "cpu")
 ) -> list[tuple[str, Trial]]:
     """Each file with each runtime that is here for it; bfloat16 where the processor has it.
 
     Args:
-        artefacts: "onnx", the kinds of torch's, "tensorrt".
+        engines: "onnx", the kinds of torch's, "tensorrt".
         plan: precision of TensorRT's plan of the denoiser, and its device.
         torch: precision of torch's artefact of the denoiser, and the device of them all.
     """
-    found = []
+    pairs = []
     here = {one["name"]: one for one in _backends()}
-    if "onnx" in artefacts:
+    if "onnx" in engines:
         for backend in ("openvino", "onnxruntime"):
             if backend in here:
                 precisions = [name for name in here[backend]["precisions"]["cpu"] if name in ("f32", "bf16")]
-                found += [("onnx", Trial(backend, precision)) for precision in sorted(precisions, reverse=True)]
-    found += [(kind, Trial("torch", torch[0], kind, torch[1])) for kind in artefacts if kind in SUFFIXES]
-    if plans.BACKEND in artefacts:
-        found.append((plans.BACKEND, Trial(plans.BACKEND, plan[0], device=plan[1])))
-    return found
+                pairs += [("onnx", Trial(backend, precision)) for precision in sorted(precisions, reverse=True)]
+    pairs += [(kind, Trial("torch", torch[0], kind, torch[1])) for kind in engines if kind in SUFFIXES]
+    if plans.BACKEND in engines:
+        pairs.append((plans.BACKEND, Trial(plans.BACKEND, plan[0], device=plan[1])))
+    return pairs
 
 
 def prove(
@@ -163,7 +157,7 @@ def prove(
         reference: from `reference_of`.
         tried: from `trials`.
         folder: for what the processes hand each other.
-        cache: where the artefacts are.
+        cache: where the engines are.
         say: told what is being tried.
 
     Raises:
@@ -174,8 +168,8 @@ def prove(
     for number, (artefact, trial) in enumerate(tried):
         say(f"proving {artefact} in {trial}")
         inputs = reference.inputs if trial.device == "cpu" else reference.study
-        found = attempt(trial, bundle.path, dict(inputs), folder / str(number), cache)
-        rows.append(_row(bundle, artefact, trial, reference, found, cache))
+        result = attempt(trial, bundle.path, dict(inputs), folder / str(number), cache)
+        rows.append(_row(bundle, artefact, trial, reference, result, cache))
     return tuple(rows)
 
 
@@ -205,7 +199,7 @@ def reference_of(bundle: Bundle) -> Reference:
     study: dict[str, Array] = {
         "views": xrays(bundle, rng),
         "valid": np.ones((1, slots), np.float32),
-        "matrices": np.stack([view.matrix for view in bundle.geometry.views])[None].astype(np.float32),
+        "matrices": projections(bundle),
     }
     low, high = bundle.diffusion.sigma_min, bundle.diffusion.sigma_max
     sigmas = np.geomspace(low, high, SIGMAS).astype(np.float32)
@@ -213,10 +207,10 @@ def reference_of(bundle: Bundle) -> Reference:
     inputs, denoised = dict(study), {}
     with torch.no_grad():
         features = _evaluate(modules["encoder"], {"views": study["views"], "valid": study["valid"]})
-        given = {**features, "P": study["matrices"], "valid": study["valid"]}
+        lifted = {**features, "P": study["matrices"], "valid": study["valid"]}
 
         def conditions_at(coords: Array) -> dict[str, Array]:
-            return _evaluate(modules["lift"], {**given, "coords": np.ascontiguousarray(coords)})
+            return _evaluate(modules["lift"], {**lifted, "coords": np.ascontiguousarray(coords)})
 
         for (x, y, z), (i, j, k) in patches(bundle):
             name = f"{x} x {y} x {z}"
@@ -231,10 +225,9 @@ def reference_of(bundle: Bundle) -> Reference:
         conditions = conditions_at(whole)
 
         def step(x: Array, sigma: float) -> Array:
-            denoised: Array = _denoise(modules["denoiser"], x[None, None], np.float32(sigma), conditions)[0, 0]
-            return denoised
+            return np.asarray(_denoise(modules["denoiser"], x[None, None], np.float32(sigma), conditions)[0, 0])
 
-        usual = _core.sampling_plan(bundle.diffusion, _core.SampleOptions())
+        usual = _core.sampling_plan(bundle.diffusion, SampleOptions())
         volume = _core.run(step, usual.table, bundle.grid.shape, seed=0)
     return Reference(inputs, denoised, volume)
 
@@ -246,29 +239,28 @@ def _denoise(module: OnnxModule, x: Array, sigma: np.float32, conditions: Mappin
 def _evaluate(module: OnnxModule, inputs: Mapping[str, Array]) -> dict[str, Array]:
     import torch
 
-    found = module(*(torch.from_numpy(inputs[name]) for name in module.inputs))
-    return {name: value.numpy() for name, value in zip(module.outputs, found, strict=True)}
+    outputs = module(*(torch.from_numpy(inputs[name]) for name in module.inputs))
+    return {name: value.numpy() for name, value in zip(module.outputs, outputs, strict=True)}
 
 
 def _row(
-    bundle: Bundle, artefact: str, trial: Trial, reference: Reference, found: Mapping[str, Any], cache: Path
+    bundle: Bundle, artefact: str, trial: Trial, reference: Reference, result: Mapping[str, Any], cache: Path
 ) -> Proof:
-    facts = found["facts"]
+    facts = result["facts"]
     sigmas = next(value for name, value in reference.inputs.items() if name.endswith("/sigmas"))
     errors = tuple(
-        (patch, float(sigma), relative_error(mine, theirs))
-        for patch, wanted in (reference.denoised if trial.device == "cpu" else {}).items()
-        for sigma, mine, theirs in zip(sigmas, found["denoised"][patch], wanted, strict=True)
+        (patch, float(sigma), relative_error(array, expected))
+        for patch, arrays in (reference.denoised if trial.device == "cpu" else {}).items()
+        for sigma, array, expected in zip(sigmas, result["denoised"][patch], arrays, strict=True)
     )
-    mine, theirs = (bundle.intensity.to_hu(volume) for volume in (found["volume"], reference.volume))
-    decibel = psnr(theirs, mine, bundle.intensity.window_hu)
+    mae_hu, decibel = volume_difference(bundle, result["volume"], reference.volume)
     return Proof(
         artefact=artefact,
         runtime=f"{trial.backend} {facts['runtime']}",
         precision=facts["precision"],
         network_error=float(np.max([error for _, _, error in errors])) if errors else None,
         errors=errors,
-        mae_hu=float(np.mean(np.abs(mine - theirs), dtype=np.float64)),
+        mae_hu=mae_hu,
         psnr_db=None if math.isinf(decibel) else decibel,
         bytes=_size(bundle, trial, cache),
         load_s=facts["load_s"],
@@ -279,13 +271,11 @@ def _row(
 
 
 def _size(bundle: Bundle, trial: Trial, cache: Path) -> int:
-    if trial.backend == torchartefacts.BACKEND:
-        _, files = torchartefacts.find(
-            bundle, trial.provider, cache=cache, device=trial.device, precision=trial.precision
-        )
+    device, precision = trial.device, trial.precision
+    if trial.backend == torchengines.BACKEND:
+        _, files = torchengines.find(bundle, trial.provider, cache=cache, device=device, precision=precision)
     elif trial.backend == plans.BACKEND:
-        machine = plans.Machine.here(trial.device)
-        _, files = plans.find(bundle, trial.precision, bundle.grid.shape, machine, cache=cache)
+        _, files = plans.find(bundle, precision, bundle.grid.shape, plans.Machine.here(device), cache=cache)
     else:
         return bundle.size_bytes
     return sum(path.stat().st_size for path in files.values())
@@ -294,8 +284,8 @@ def _size(bundle: Bundle, trial: Trial, cache: Path) -> int:
 def _backends() -> list[dict[str, Any]]:
     """Those that can be used here; a runtime that is not installed is none of them."""
     runtimes = {name: find_runtime(name) for name in ("openvino", "onnxruntime", "torch")}
-    found = _core.backends({name: str(one.folder) for name, one in runtimes.items() if one.folder})
-    return [dict(one) for one in found if one["available"] and runtimes[one["name"]].folder]
+    status = _core.backends({name: str(one.folder) for name, one in runtimes.items() if one.folder})
+    return [dict(one) for one in status if one["available"] and runtimes[one["name"]].folder]
 
 
 def require_torch_backend() -> None:
@@ -304,7 +294,6 @@ def require_torch_backend() -> None:
     Raises:
         MissingRuntimeError: this build of x2ct has no torch backend, or it refuses the torch that is here.
     """
-    runtime = find_runtime("torch")
-    [status] = (one for one in _core.backends({"torch": str(runtime.folder or "")}) if one["name"] == "torch")
+    status = backend_status("torch", str(find_runtime("torch").folder or ""))
     if not status["available"]:
         raise MissingRuntimeError(status["reason"])

@@ -26,12 +26,12 @@ from x2ct.bundle import Bundle
 from x2ct.bundle.folder import check_target
 from x2ct.data.shards import Patient, ShardSet
 from x2ct.engine.conditioning import conditions
-from x2ct.engine.sampler import Result, Sampler
+from x2ct.engine.sampler import Result, SampleOptions, Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.files.atomic import check_writable
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
-from x2ct.runtimes.discovery import find_runtime
+from x2ct.runtimes.discovery import backend_status, find_runtime
 
 Array = npt.NDArray[np.float32]
 Range = tuple[float, float]
@@ -66,7 +66,7 @@ class Quantised:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a report."""
-        ranges = {name: list(found) for name, found in self.ranges.items()}
+        ranges = {name: list(ends) for name, ends in self.ranges.items()}
         return {**vars(self), "ranges": ranges, "versions": reports.versions()}
 
 
@@ -149,14 +149,14 @@ class Watch:
         condition = self._lift({**study, "coords": coords})
 
         def denoiser(now: Array, sigma: float) -> Array:
-            found = self._denoiser({"x": now[None, None].copy(), "sigma": np.array([sigma], np.float32), **condition})
+            outputs = self._denoiser({"x": now[None, None].copy(), "sigma": np.array([sigma], np.float32), **condition})
             for name, tensor in self.inputs.items():
-                values = found[tensor].ravel()
+                values = outputs[tensor].ravel()
                 self._seen[name].append(values[:: max(1, values.size // _KEPT)].copy())
             self.states += 1
-            return np.asarray(found["denoised"][0, 0])
+            return np.asarray(outputs["denoised"][0, 0])
 
-        plan = _core.sampling_plan(self.bundle.diffusion, _core.SampleOptions())
+        plan = _core.sampling_plan(self.bundle.diffusion, SampleOptions())
         _core.run(denoiser, plan.table, shape, seed=seed)
 
     def _study(self, patient: Patient) -> dict[str, Array]:
@@ -219,9 +219,9 @@ def quantise(
     ranges = watch.ranges()
     denoiser = replace(bundle.networks.denoiser, int8=ranges)
     manifest = replace(bundle, networks=replace(bundle.networks, denoiser=denoiser))
-    made = Bundle.write(folder / f"{bundle.name}.x2ct", manifest, bundle.contents())
-    rows = _judged(made, validation, threads, tell)
-    found = Quantised(
+    quantised = Bundle.write(folder / f"{bundle.name}.x2ct", manifest, bundle.contents())
+    rows = _judged(quantised, validation, threads, tell)
+    result = Quantised(
         ranges,
         watch.states,
         tuple(dict.fromkeys(training[number % len(training)].id for number in range(patches))),
@@ -233,7 +233,7 @@ def quantise(
             f"model {bundle.name} in 8 bits: volumes differ from f32 by {rows['int8']['mae_hu']:.3g} HU on average, "
             f"expected at most {BOUND_HU:g}; nothing was stored"
         )
-    return made, found
+    return quantised, result
 
 
 def quantise_files(
@@ -254,31 +254,30 @@ def quantise_files(
         check_writable(report, (".json",))
     opened = Bundle.load(bundle)
     with tempfile.TemporaryDirectory(prefix="x2ct-quantize-") as folder:
-        made, found = quantise(opened, ShardSet.open(shards), Path(folder), **options)
-        Bundle.write(output, made, made.contents())
+        quantised, result = quantise(opened, ShardSet.open(shards), Path(folder), **options)
+        Bundle.write(output, quantised, quantised.contents())
     if report is not None:
-        reports.write_json(found.to_json(), report)
-    return found
+        reports.write_json(result.to_json(), report)
+    return result
 
 
-def markdown(found: Quantised) -> str:
+def markdown(result: Quantised) -> str:
     """What 8 bits cost and gain."""
     lines = [
-        f"Ranges of {len(found.ranges)} convolutions from {found.states} states of {', '.join(found.calibrated_on)}; "
-        f"judged on {', '.join(found.judged_on)}.",
+        f"Ranges of {len(result.ranges)} convolutions from {result.states} states of "
+        f"{', '.join(result.calibrated_on)}; judged on {', '.join(result.judged_on)}.",
         "",
     ]
     rows = [
         (name, f"{row['mae_hu']:.2f}", f"{row['rms_hu']:.2f}", f"{1e3 * row['per_evaluation_s']:.0f}")
-        for name, row in found.rows.items()
+        for name, row in result.rows.items()
     ]
     columns = "denoiser", "mean HU from f32", "RMS", "ms an evaluation"
     return "\n".join(lines + reports.markdown_table(columns, rows, text=1))
 
 
 def _check_processor() -> None:
-    folder = str(find_runtime(BACKEND).folder or "")
-    [status] = (one for one in _core.backends({BACKEND: folder}) if one["name"] == BACKEND)
+    status = backend_status(BACKEND, str(find_runtime(BACKEND).folder or ""))
     if not status["available"]:
         raise MissingRuntimeError(f"backend {BACKEND}: {status['reason']}")
     if "int8" not in status["precisions"]["cpu"]:
@@ -288,12 +287,12 @@ def _check_processor() -> None:
         )
 
 
-def _judged(made: Bundle, patients: Sequence[Patient], threads: int, tell: Say) -> dict[str, dict[str, float]]:
+def _judged(bundle: Bundle, patients: Sequence[Patient], threads: int, tell: Say) -> dict[str, dict[str, float]]:
     """By precision, the means over patients; f32, what "auto" is, and 8 bits."""
-    samplers = {name: Sampler(made, precision=name, threads=threads) for name in ("f32", "auto", "int8")}
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    samplers = {name: Sampler(bundle, precision=name, threads=threads) for name in ("f32", "auto", "int8")}
+    rows_by_name: dict[str, list[tuple[float, float, float]]] = {}
     for patient in patients:
-        xrays = calibrated_views(patient.hu(), patient.index_to_mm, made.geometry, patient.id, threads)
+        xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
         arguments: dict[str, Any] = {**xrays, "seed": 0}
         reference: Result | None = None
         for sampler in samplers.values():
@@ -304,6 +303,8 @@ def _judged(made: Bundle, patients: Sequence[Patient], threads: int, tell: Say) 
             away = np.abs(result.volume.hu - reference.volume.hu)
             rms = float(np.sqrt(np.mean(np.square(away), dtype=np.float64)))
             seconds = result.report["timings"]["per_evaluation_s"]
-            found.setdefault(name, []).append((float(np.mean(away, dtype=np.float64)), rms, seconds))
+            rows_by_name.setdefault(name, []).append((float(np.mean(away, dtype=np.float64)), rms, seconds))
     columns = ("mae_hu", "rms_hu", "per_evaluation_s")
-    return {name: dict(zip(columns, map(float, np.mean(rows, axis=0)), strict=True)) for name, rows in found.items()}
+    return {
+        name: dict(zip(columns, map(float, np.mean(rows, axis=0)), strict=True)) for name, rows in rows_by_name.items()
+    }

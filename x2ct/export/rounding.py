@@ -11,20 +11,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import torch
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+from torch.nn import functional
 
+from x2ct import _core
 from x2ct.bundle import Bundle
+from x2ct.engine.sampler import SampleOptions
 from x2ct.errors import X2CTError
-from x2ct.evaluation.metrics import psnr
-from x2ct.export.parity import Case, Row, open_onnxruntime, open_openvino, patches, relative_error, require, xrays
+from x2ct.export.parity import (
+    Case,
+    Evaluate,
+    Row,
+    Runtime,
+    measure,
+    open_onnxruntime,
+    open_openvino,
+    patches,
+    projections,
+    require,
+    volume_difference,
+    xrays,
+)
 from x2ct.export.precision import Typed, typed
 from x2ct.files.text import Json
-
-if TYPE_CHECKING:
-    import onnx
 
 Array = npt.NDArray[np.float32]
 
@@ -104,48 +120,45 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
         MissingRuntimeError: a package of the extra `train` is not installed.
         X2CTError: a value would overflow float16, or an error is above its bound; the text says which.
     """
-    import onnx
-
     tell = say or (lambda _: None)
     canonical = onnx.load(bundle.file_of(bundle.networks.denoiser))
-    made = typed(canonical, precision)
-    if not made.inside:
-        return Rounding(made, {}, (), None)
+    graph = typed(canonical, precision)
+    if not graph.inside:
+        return Rounding(graph, {}, (), None)
     plain = typed(canonical, "f32").model
     tell("evaluating float32 over the range of sigma")
     references = tuple(_cases(bundle, plain))
-    peaks = scan(plain, made.inside, references)
+    peaks = scan(plain, graph.inside, references)
     if precision == "f16":
         require_range(peaks)
     tell(f"measuring parity of {precision}")
-    rows = tuple(_rows(made, references))
+    data, tolerance = graph.model.SerializeToString(), TOLERANCES[precision]
+    rows = measure({"denoiser": data}, references, precision, tolerance, _runtimes(precision))
     require(rows)
     tell(f"sampling a volume in {precision}")
-    volume = _volume(bundle, plain, made, references)
+    volume = _volume(bundle, plain, graph, references)
     if not volume.mae_hu <= volume.tolerance_hu:
         raise X2CTError(
             f"parity failed, nothing written: the volume in {precision} is {volume.mae_hu:.3g} HU from float32's on "
             f"average, at most {volume.tolerance_hu:g} is allowed"
         )
-    return Rounding(made, peaks, rows, volume)
+    return Rounding(graph, peaks, rows, volume)
 
 
 def scan(model: onnx.ModelProto, names: Iterable[str], cases: Iterable[Case]) -> dict[str, float]:
     """The largest magnitude of each named tensor of a float32 graph over the cases, the largest first."""
-    import onnx
-
     inputs = {info.name for info in model.graph.input}
     shown = [name for name in names if name not in inputs]
     wide = onnx.ModelProto()
     wide.CopyFrom(model)
-    known = {info.name for info in wide.graph.output}
-    wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in shown if name not in known)
+    outputs = {info.name for info in wide.graph.output}
+    wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in shown if name not in outputs)
     run = open_onnxruntime()[1](wide.SerializeToString())
     peaks: dict[str, float] = {}
     for case in cases:
-        found = {**case.inputs, **run(case.inputs)}
+        tensors = {**case.inputs, **run(case.inputs)}
         for name in names:
-            peaks[name] = max(peaks.get(name, 0.0), float(np.abs(found[name]).max()))
+            peaks[name] = max(peaks.get(name, 0.0), float(np.abs(tensors[name]).max()))
     return dict(sorted(peaks.items(), key=lambda item: -item[1]))
 
 
@@ -163,11 +176,9 @@ def require_range(peaks: Mapping[str, float]) -> None:
         )
 
 
-def rounded(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], dict[str, Array]]:
+def rounded(model: onnx.ModelProto) -> Evaluate:
     """A typed graph as a function that rounds every node's output; see above."""
-    from onnx.reference import ReferenceEvaluator
-
-    evaluator = ReferenceEvaluator(model, new_ops=_convolutions())
+    evaluator = ReferenceEvaluator(model, new_ops=[Conv, ConvTranspose])
     names = [info.name for info in model.graph.output]
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -177,45 +188,33 @@ def rounded(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], dict[str,
     return run
 
 
-def _convolutions() -> list[Any]:
-    """Convolutions for the reference evaluator, whose own are slow: float32 sums of the type's products."""
-    import torch
-    from onnx.reference.op_run import OpRun
-    from torch.nn import functional
+class Conv(OpRun):
+    """Convolution for the reference evaluator, whose own is slow: float32 sums of the type's products."""
 
-    def widened(*tensors: Any) -> list[Any]:
-        return [None if one is None else torch.from_numpy(np.asarray(one, np.float32)) for one in tensors]
+    def _run(self, x: Any, w: Any, b: Any = None, **how: Any) -> tuple[Any]:
+        return (_convolved(x, w, b, how, transposed=False),)
 
-    def settings_of(x: Any, given: Mapping[str, Any]) -> tuple[Any, ...]:
-        rank = x.ndim - 2
-        return (
-            rank - 1,
-            tuple(given.get("strides") or [1] * rank),
-            tuple(given.get("dilations") or [1] * rank),
-            given.get("group") or 1,
-            list(given.get("pads") or [0] * (2 * rank)),
-        )
 
-    class Conv(OpRun):
-        def _run(self, x: Any, w: Any, b: Any = None, **given: Any) -> tuple[Any]:
-            kind, strides, dilations, group, pads = settings_of(x, given)
-            convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[kind]
-            wide, weight, bias = widened(x, w, b)
-            around = [side for pair in reversed(list(zip(pads, pads[kind + 1 :], strict=False))) for side in pair]
-            found = convolve(functional.pad(wide, around), weight, bias, strides, 0, dilations, group)
-            return (found.numpy().astype(x.dtype),)
+class ConvTranspose(OpRun):
+    """Transposed convolution in the way of `Conv`. Raises X2CTError where there is padding."""
 
-    class ConvTranspose(OpRun):
-        def _run(self, x: Any, w: Any, b: Any = None, **given: Any) -> tuple[Any]:
-            kind, strides, dilations, group, pads = settings_of(x, given)
-            if any(pads) or any(given.get("output_padding") or []):
-                raise X2CTError("ConvTranspose: found padding, expected none: it can't be evaluated in a narrow type")
-            turned = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[kind]
-            wide, weight, bias = widened(x, w, b)
-            found = turned(wide, weight, bias, strides, 0, 0, group, dilations)
-            return (found.numpy().astype(x.dtype),)
+    def _run(self, x: Any, w: Any, b: Any = None, **how: Any) -> tuple[Any]:
+        if any(how.get("pads") or []) or any(how.get("output_padding") or []):
+            raise X2CTError("ConvTranspose: found padding, expected none: it can't be evaluated in a narrow type")
+        return (_convolved(x, w, b, how, transposed=True),)
 
-    return [Conv, ConvTranspose]
+
+def _convolved(x: Any, w: Any, b: Any, how: Mapping[str, Any], transposed: bool) -> Any:
+    wide, weight, bias = (None if one is None else torch.from_numpy(np.asarray(one, np.float32)) for one in (x, w, b))
+    rank = x.ndim - 2
+    pads = list(how.get("pads") or [0] * (2 * rank))
+    around = [side for pair in reversed(list(zip(pads[:rank], pads[rank:], strict=True))) for side in pair]
+    strides, dilations = (list(how.get(name) or [1] * rank) for name in ("strides", "dilations"))
+    none, group = [0] * rank, how.get("group") or 1
+    assert wide is not None and weight is not None
+    padded = functional.pad(wide, around)
+    result = torch.convolution(padded, weight, bias, strides, none, dilations, transposed, none, group)
+    return result.numpy().astype(x.dtype)
 
 
 def _cases(bundle: Bundle, denoiser: onnx.ModelProto) -> Iterable[Case]:
@@ -226,54 +225,43 @@ def _cases(bundle: Bundle, denoiser: onnx.ModelProto) -> Iterable[Case]:
     rng = np.random.default_rng(20_260_201)
     views, slots = xrays(bundle, rng), len(bundle.geometry.views)
     valid = np.ones((1, slots), np.float32)
-    matrices = np.stack([view.matrix for view in bundle.geometry.views])[None].astype(np.float32)
     features = encode({"views": views, "valid": valid})
     whole = bundle.grid.coordinates()[None]
     low, high = bundle.diffusion.sigma_min, bundle.diffusion.sigma_max
     for patch, origin in patches(bundle):
         i, j, k = (slice(start, start + side) for start, side in zip(origin, patch, strict=True))
         coords = np.ascontiguousarray(whole[..., i, j, k])
-        conditions = lift({**features, "P": matrices, "coords": coords, "valid": valid})
+        conditions = lift({**features, "P": projections(bundle), "coords": coords, "valid": valid})
         noise = rng.standard_normal((1, 1, *patch), np.float32)
         first = {"x": np.float32(high) * noise, "sigma": np.array([high], np.float32), **conditions}
         mean = run(first)["denoised"]
         for sigma in np.geomspace(low, high, SIGMAS):
             noise = rng.standard_normal(mean.shape, np.float32)
-            given = {**first, "x": mean + np.float32(sigma) * noise, "sigma": np.array([sigma], np.float32)}
-            yield Case("denoiser", given, run(given), sigma=float(sigma), patch=patch)
+            inputs = {**first, "x": mean + np.float32(sigma) * noise, "sigma": np.array([sigma], np.float32)}
+            yield Case("denoiser", inputs, run(inputs), sigma=float(sigma), patch=patch)
 
 
-def _rows(made: Typed, references: Iterable[Case]) -> Iterable[Row]:
-    data, tolerance = made.model.SerializeToString(), TOLERANCES[made.precision]
-    ways = [("each node rounded", rounded(made.model))]
-    for name, load in (open_onnxruntime(), open_openvino()):
-        if not (made.precision == "bf16" and name.startswith("onnxruntime")):  # it has no Conv in bfloat16
-            ways.append((name, load(data)))
-    for name, run in ways:
-        for case in references:
-            error = relative_error(run(case.inputs)["denoised"], case.outputs["denoised"])
-            yield Row("denoiser", name, made.precision, case.sigma, case.patch, error, tolerance)
+def _runtimes(precision: str) -> list[Runtime]:
+    """Return the ways to run a typed graph; ONNX Runtime has no Conv in bfloat16."""
+    ways: list[Runtime] = [("each node rounded", lambda data: rounded(onnx.load_from_string(data)))]
+    return [*ways, *([] if precision == "bf16" else [open_onnxruntime()]), open_openvino()]
 
 
-def _volume(bundle: Bundle, plain: onnx.ModelProto, made: Typed, references: tuple[Case, ...]) -> VolumeRow:
-    """Two runs of the model's own sampling on the larger patch, from one noise."""
-    from x2ct import _core
-
-    table = _core.sampling_plan(bundle.diffusion, _core.SampleOptions()).table
+def _volume(bundle: Bundle, plain: onnx.ModelProto, graph: Typed, references: tuple[Case, ...]) -> VolumeRow:
+    """Compare two runs of the model's own sampling on the larger patch, from one noise."""
+    table = _core.sampling_plan(bundle.diffusion, SampleOptions()).table
     case = references[0]
     assert case.patch is not None
     shape = case.patch
     conditions = {name: value for name, value in case.inputs.items() if name not in ("x", "sigma")}
 
-    def sampled(run: Callable[[Mapping[str, Array]], dict[str, Array]]) -> npt.NDArray[np.float64]:
+    def sampled(run: Evaluate) -> Array:
         def denoise(x: Array, sigma: float) -> Array:
-            given = {"x": x.reshape(1, 1, *shape), "sigma": np.array([sigma], np.float32), **conditions}
-            return run(given)["denoised"].reshape(shape)
+            inputs = {"x": x.reshape(1, 1, *shape), "sigma": np.array([sigma], np.float32), **conditions}
+            return run(inputs)["denoised"].reshape(shape)
 
-        volume = bundle.intensity.to_hu(_core.run(denoise, table, shape, seed=0))
-        return np.asarray(volume, np.float64)
+        return _core.run(denoise, table, shape, seed=0)
 
-    wanted, found = sampled(open_onnxruntime()[1](plain.SerializeToString())), sampled(rounded(made.model))
-    mae = float(np.mean(np.abs(found - wanted)))
-    decibel = psnr(wanted, found, bundle.intensity.window_hu)
-    return VolumeRow(shape, table.evaluations, mae, decibel, VOLUME_TOLERANCE_HU[made.precision])
+    expected = sampled(open_onnxruntime()[1](plain.SerializeToString()))
+    mae, decibel = volume_difference(bundle, sampled(rounded(graph.model)), expected)
+    return VolumeRow(shape, table.evaluations, mae, decibel, VOLUME_TOLERANCE_HU[graph.precision])

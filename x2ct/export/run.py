@@ -10,31 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from x2ct import __version__
 from x2ct._core import BUNDLE_SCHEMA
-from x2ct.bundle import (
-    SUFFIX,
-    Bundle,
-    Description,
-    Diffusion,
-    Manifest,
-    Networks,
-    Patch,
-    XRaySpec,
-    check_target,
-)
+from x2ct.bundle import SUFFIX, Bundle, Description, Diffusion, Manifest, Networks, Patch, XRaySpec, check_target
 from x2ct.errors import InputError, MissingRuntimeError
-from x2ct.export.parity import (
-    F16_WEIGHTS_TOLERANCE,
-    F32_TOLERANCE,
-    Case,
-    Row,
-    cases,
-    measure,
-    require,
-)
+from x2ct.export.parity import F16_WEIGHTS_TOLERANCE, F32_TOLERANCE, Case, Row, cases, measure, require
 from x2ct.files.text import Json
 
 if TYPE_CHECKING:
@@ -113,16 +95,16 @@ def export_run(
     require_packages()
     from x2ct.training import load_run
 
-    say = progress or _silent
+    say = progress or (lambda _: None)
     say("reading the run")
     config, model = load_run(Path(run_dir), ema=ema, best=best)
     parent = {key: value for key, value in config.parent.items() if key != "diffusion"}
     training = {key: value for key, value in config.to_json().items() if key != "parent"}
-    said: dict[str, Json] = {**(provenance or {}), **({"parent": parent} if parent else {}), "training": training}
+    facts: dict[str, Json] = {**(provenance or {}), **({"parent": parent} if parent else {}), "training": training}
     if not name:  # a further trained model is not its parent
         own = config.name != config.parent.get("name")
         name = config.name if own else Path(output).resolve().name
-    return export_model(model, spec_of(config, name, said), output, dtype=dtype, progress=progress)
+    return export_model(model, spec_of(config, name, facts), output, dtype=dtype, progress=progress)
 
 
 def export_model(
@@ -151,8 +133,9 @@ def export_model(
         raise InputError.of("export", "dtype", found=dtype, expected=" or ".join(WEIGHT_TYPES))
     check_target(Path(output))
     require_packages()
-    say = progress or _silent
+    from x2ct.export.weights import to_f16
 
+    say = progress or (lambda _: None)
     say("evaluating PyTorch in float32")
     references = tuple(cases(model.eval(), spec))
     say("tracing three ONNX graphs")
@@ -163,7 +146,7 @@ def export_model(
     require(rows)
     if dtype == "f16":
         say("measuring parity with float16 weights")
-        files = {graph.name: _with_f16_weights(graph) for graph in graphs}
+        files = {graph.name: to_f16(graph.model).SerializeToString(deterministic=True) for graph in graphs}
         rows += measure(files, references, "f16", F16_WEIGHTS_TOLERANCE)
         require(rows)
 
@@ -199,29 +182,20 @@ def trace_networks(model: X2CTModel, references: tuple[Case, ...], spec: Descrip
 
     from x2ct.export.graphs import check_nodes, stamp, trace
 
-    def example(graph: str) -> tuple[Case, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        case = next(case for case in reversed(references) if case.graph == graph)
-        both = ({name: torch.from_numpy(value) for name, value in part.items()} for part in (case.inputs, case.outputs))
-        inputs, outputs = both
-        return case, inputs, outputs
+    def traced(name: str, module: torch.nn.Module, **options: Any) -> Graph:
+        case = next(case for case in reversed(references) if case.graph == name)
+        inputs, outputs = (
+            {key: torch.from_numpy(value) for key, value in part.items()} for part in (case.inputs, case.outputs)
+        )
+        return trace(name, module, inputs, outputs, patch=case.patch, **options)
 
-    _, inputs, outputs = example("encoder")
-    encoder = trace("encoder", model.encoder, inputs, outputs)
-    case, inputs, outputs = example("lift")
-    lift = trace("lift", model.lift, inputs, outputs, patch=case.patch, fixed=("features", "P", "valid"))
-    case, inputs, outputs = example("denoiser")
-    denoiser = trace("denoiser", model.denoiser, inputs, outputs, batch=True, patch=case.patch)
+    encoder = traced("encoder", model.encoder)
+    lift = traced("lift", model.lift, fixed=("features", "P", "valid"))
+    denoiser = traced("denoiser", model.denoiser, batch=True)
     check_nodes(denoiser)
     for graph in (encoder, lift, denoiser):
         stamp(graph, {"x2ct.name": spec.name, "x2ct.version": __version__, "x2ct.schema": str(BUNDLE_SCHEMA)})
     return encoder, lift, denoiser
-
-
-def _with_f16_weights(graph: Graph) -> bytes:
-    from x2ct.export.weights import to_f16
-
-    data: bytes = to_f16(graph.model).SerializeToString(deterministic=True)
-    return data
 
 
 def spec_of(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> ModelSpec:
@@ -274,16 +248,12 @@ def _now() -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def require_packages() -> None:
+def require_packages(packages: tuple[str, ...] = ("torch", "onnx", "onnxruntime", "openvino")) -> None:
     """Ask for all that an export needs before it begins.
 
     Raises:
-        MissingRuntimeError: PyTorch, onnx, ONNX Runtime or OpenVINO is not installed.
+        MissingRuntimeError: one of the packages is not installed.
     """
-    for package in ("torch", "onnx", "onnxruntime", "openvino"):
+    for package in packages:
         if find_spec(package) is None:
             raise MissingRuntimeError(f"export needs {package}, which is not installed: pip install 'x2ct[train]'")
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    import onnx
+import onnx
 
 _LINEAR = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}
 """Nodes that a scale can move into, and the axis of their weight that counts outputs."""
@@ -24,8 +21,6 @@ Array = npt.NDArray[np.generic]
 
 def tidy(model: onnx.ModelProto) -> None:
     """Rewrite a freshly traced model in place; names and shapes of its inputs and outputs stay."""
-    import onnx
-
     _constants_to_initializers(model.graph)
     # Inferred once: no rewrite changes the type or the number of axes of a tensor that stays.
     typed = onnx.shape_inference.infer_shapes(model).graph
@@ -58,15 +53,11 @@ class _Graph:
 
     def array(self, name: str) -> Array | None:
         """An initialiser's values, None for other tensors."""
-        import onnx
-
         tensor = self.weights.get(name)
         return None if tensor is None else np.asarray(onnx.numpy_helper.to_array(tensor))
 
     def put(self, name: str, values: Array) -> None:
         """Set an initialiser, which is added if there is none of that name."""
-        import onnx
-
         tensor = self.weights.get(name)
         (self.proto.initializer.add() if tensor is None else tensor).CopyFrom(
             onnx.numpy_helper.from_array(values, name)
@@ -101,17 +92,17 @@ class _Graph:
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
     """Constant nodes become initialisers, equal ones the same."""
-    known: dict[bytes, str] = {}
+    names: dict[bytes, str] = {}
     renamed: dict[str, str] = {}
     for node in [node for node in graph.node if node.op_type == "Constant"]:
         tensor = node.attribute[0].t
         tensor.name = ""
         key = tensor.SerializeToString()
-        if key not in known:
-            known[key] = node.output[0]
+        if key not in names:
+            names[key] = node.output[0]
             tensor.name = node.output[0]
             graph.initializer.add().CopyFrom(tensor)
-        renamed[node.output[0]] = known[key]
+        renamed[node.output[0]] = names[key]
         graph.node.remove(node)
     for node in graph.node:
         for place, name in enumerate(node.input):
@@ -121,8 +112,8 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
 def _drop_casts(graph: _Graph) -> bool:
     """A Cast to the type that its input has, and Identity."""
     for node in graph.nodes:
-        known = graph.types.get(node.input[0]) if node.op_type == "Cast" else None
-        same = known is not None and known.elem_type == node.attribute[0].i
+        declared = graph.types.get(node.input[0]) if node.op_type == "Cast" else None
+        same = declared is not None and declared.elem_type == node.attribute[0].i
         if (same or node.op_type == "Identity") and node.output[0] not in graph.results:
             graph.bypass(node, node.input[0])
             return True
@@ -148,16 +139,16 @@ def _merge_unsqueezes(graph: _Graph) -> bool:
 def _scale_into_next(graph: _Graph) -> bool:
     """linear(factor x) = (factor linear)(x), where all that reads the product is linear."""
     for node in graph.nodes:
-        found = graph.scaled(node)
+        scale = graph.scaled(node)
         readers = graph.consumers[node.output[0]]
-        if found is None or node.output[0] in graph.results or not readers:
+        if scale is None or node.output[0] in graph.results or not readers:
             continue
         weights = [graph.own_weight(reader) for reader in readers]
         if all(
             weight is not None and list(reader.input).index(node.output[0]) == 0
             for reader, weight in zip(readers, weights, strict=True)
         ):
-            source, factor = found
+            source, factor = scale
             for reader, weight in zip(readers, weights, strict=True):
                 assert weight is not None
                 graph.put(reader.input[1], (weight.astype(np.float64) * factor).astype(np.float32))
@@ -169,10 +160,10 @@ def _scale_into_next(graph: _Graph) -> bool:
 def _scale_into_previous(graph: _Graph) -> bool:
     """factor linear(x) = (factor linear)(x), where nothing else reads linear(x)."""
     for node in graph.nodes:
-        found = graph.scaled(node)
-        if found is None or node.output[0] in graph.results:
+        scale = graph.scaled(node)
+        if scale is None or node.output[0] in graph.results:
             continue
-        source, factor = found
+        source, factor = scale
         linear = graph.producer.get(source)
         weight = None if linear is None else graph.own_weight(linear)
         if linear is None or weight is None or len(graph.consumers[source]) != 1 or source in graph.results:
@@ -209,10 +200,10 @@ def _ones_to_bias(graph: _Graph) -> bool:
             continue
         bias = (weight[:, -1:].astype(np.float64) * value).sum(tuple(range(1, weight.ndim))).astype(np.float32)
         if len(node.input) > 2:
-            known = graph.array(node.input[2])
-            if known is None or len(graph.consumers[node.input[2]]) != 1:
+            own_bias = graph.array(node.input[2])
+            if own_bias is None or len(graph.consumers[node.input[2]]) != 1:
                 continue
-            graph.put(node.input[2], bias + known)
+            graph.put(node.input[2], bias + own_bias)
         else:
             node.input.append(f"{node.input[1]}.bias")
             graph.put(node.input[2], bias)
@@ -227,8 +218,6 @@ def _ones_to_bias(graph: _Graph) -> bool:
 
 def _uniform_value(graph: _Graph, name: str) -> float | None:
     """The one value of a tensor of one channel that has only one."""
-    import onnx
-
     values = graph.array(name)
     if values is not None:
         uniform = values.ndim > 1 and values.shape[1] == 1 and bool((values == values.flat[0]).all())

@@ -16,17 +16,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import onnx
+import torch
 
 from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.export.precision import typed
 from x2ct.export.torchgraph import OnnxModule
 from x2ct.runtimes.cache.cache import Build, Recipe, unchanged
-from x2ct.runtimes.cache.torchartefacts import DESCRIPTION_SCHEMA, recipe
-
-if TYPE_CHECKING:
-    import torch
+from x2ct.runtimes.cache.torchengines import DESCRIPTION_SCHEMA, recipe
 
 PATCH_AXES = ("X", "Y", "Z")
 MOST_VOXELS = 4096
@@ -62,9 +62,6 @@ def build(
         MissingRuntimeError: there is no C++ compiler for AOTInductor, or no such device.
         X2CTError: the graph has an operator that is not known, or PyTorch can't compile it.
     """
-    import onnx
-    import torch
-
     if device != "cpu" and not torch.cuda.is_available():
         raise MissingRuntimeError(f"device {device}: PyTorch {torch.__version__} finds no GPU here; use the CPU")
     model = onnx.load(bundle.file_of(network))
@@ -74,19 +71,16 @@ def build(
 
 
 def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
-    import torch
-
     example = tuple(_example(network.inputs, bundle.patch.stride, device).values())
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # its deprecation, and sizes that the tracer follows as numbers
         traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
         frozen = torch.jit.freeze(traced.eval())
-        told = _description(bundle, network, device, free_batch=True)
-        torch.jit.save(frozen, str(target), _extra_files={"x2ct.json": told.encode()})
+        description = _description(bundle, network, device, free_batch=True)
+        torch.jit.save(frozen, str(target), _extra_files={"x2ct.json": description.encode()})
 
 
 def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
-    import torch
     import torch._inductor
 
     if shutil.which(os.environ.get("CXX", "g++")) is None:
@@ -102,13 +96,13 @@ def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, de
     with _quiet(), tempfile.TemporaryDirectory(prefix="x2ct-aoti-") as scratch, torch.no_grad():
         try:
             exported = torch.export.export(module, example, dynamic_shapes=(_free_axes(network.inputs, stride),))
-            made = torch._inductor.aoti_compile_and_package(
+            package = torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(Path(scratch) / "made.pt2"), inductor_configs=options
             )
         except Exception as error:  # whatever PyTorch's compiler raises, which is of no one family
             line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
             raise X2CTError(f"{network.file}: AOTInductor failed: {line}") from error
-        shutil.copyfile(made, target)
+        shutil.copyfile(package, target)
 
 
 def _description(bundle: Bundle, network: Network, device: str, *, free_batch: bool) -> str:
@@ -136,8 +130,6 @@ def _description(bundle: Bundle, network: Network, device: str, *, free_batch: b
 
 def _example(tensors: tuple[Tensor, ...], stride: int, device: str) -> dict[str, torch.Tensor]:
     """One of each input, on a patch of three different sides, so that its axes can't be confused."""
-    import torch
-
     sides = {"N": 1, "X": 4 * stride, "Y": 5 * stride, "Z": 6 * stride}
 
     def size(axis: int | str) -> int:

@@ -1,4 +1,4 @@
-"""A bundle's ONNX graph as a PyTorch module, node by node: what TorchScript and AOTInductor artefacts are made from.
+"""A bundle's ONNX graph as a PyTorch module, node by node: what TorchScript and AOTInductor engines are made from.
 
 The bundle is the only source, so that an artefact can be made of any model whose training run is not at hand. The
 operators are those of `export/graphs.py` and of ONNX's opset 18 in the sense that these graphs use them in; another one
@@ -8,16 +8,14 @@ is refused by name. Shape arithmetic stays in Python numbers, which both tracers
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from x2ct.errors import X2CTError
-
-if TYPE_CHECKING:
-    import onnx
 
 FEWEST_CHANNELS = 16
 """An input of fewer is laid out as it comes: the layout pays for what convolutions read."""
@@ -42,8 +40,6 @@ class OnnxModule(nn.Module):
 
     def __init__(self, model: onnx.ModelProto) -> None:
         super().__init__()
-        import onnx
-
         graph = model.graph
         self.inputs = [port.name for port in graph.input]
         self.outputs = [port.name for port in graph.output]
@@ -87,17 +83,17 @@ class OnnxModule(nn.Module):
                 del self._weights[name]
                 delattr(self, held)
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The graph's outputs in order, for its inputs in order."""
         values: dict[str, Value] = {"": None}
         values.update({name: getattr(self, held) for name, held in self._weights.items()})
         values.update(self._numbers)
-        for name, value in zip(self.inputs, given, strict=True):
+        for name, value in zip(self.inputs, tensors, strict=True):
             wide = name in self._channels_last
             values[name] = value.to(memory_format=torch.channels_last_3d) if wide else value
         for operator, inputs, outputs, attributes in self._steps:
-            found = operator(*(values[name] for name in inputs), **attributes)
-            values.update(zip(outputs, found if len(outputs) > 1 else (found,), strict=True))
+            results = operator(*(values[name] for name in inputs), **attributes)
+            values.update(zip(outputs, results if len(outputs) > 1 else (results,), strict=True))
         return tuple(values[name].contiguous() for name in self.outputs)
 
 
@@ -109,8 +105,6 @@ def _is_wide(port: onnx.ValueInfoProto) -> bool:
 
 def _attribute(value: Any) -> Any:
     """An attribute as Python or PyTorch has it."""
-    import onnx
-
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, onnx.TensorProto):
@@ -119,8 +113,6 @@ def _attribute(value: Any) -> Any:
 
 
 def _tensor(stored: onnx.TensorProto) -> Tensor:
-    import onnx
-
     array = onnx.numpy_helper.to_array(stored).copy()
     if stored.data_type == onnx.TensorProto.BFLOAT16:  # a type that NumPy and PyTorch know each by itself
         return torch.from_numpy(array.view("int16")).view(torch.bfloat16)
@@ -182,9 +174,9 @@ def _reshape(x: Tensor, shape: Sequence[int], allowzero: int = 0) -> Tensor:
     return x.reshape([x.shape[axis] if _is(size, 0) else size for axis, size in enumerate(shape)])
 
 
-def _is(size: Any, wanted: int) -> bool:
+def _is(size: Any, number: int) -> bool:
     """Whether a size is this very number; one that a tracer follows is not known to be any."""
-    return isinstance(size, int) and size == wanted
+    return isinstance(size, int) and size == number
 
 
 def _is_number(x: Value) -> bool:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+import onnx
 
 from x2ct.errors import X2CTError
-
-if TYPE_CHECKING:
-    import onnx
 
 LEAST_ELEMENTS = 256
 """Smaller tensors (biases, the preconditioning's constants) stay in f32: they weigh nothing and may need the digits."""
@@ -23,8 +19,6 @@ def to_f16(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         X2CTError: a weight lies outside float16's range.
     """
-    import onnx
-
     small = onnx.ModelProto()
     small.CopyFrom(model)
     casts = []
@@ -44,18 +38,3 @@ def to_f16(model: onnx.ModelProto) -> onnx.ModelProto:
     small.graph.node.extend([*casts, *nodes])
     onnx.checker.check_model(small, full_check=True)
     return small
-
-
-def from_f16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a graph whose weights `to_f16` rounded, with float32 weights again and without the casts."""
-    import onnx
-
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
-    rounded = {tensor.name: tensor for tensor in plain.graph.initializer if tensor.name.endswith(".f16")}
-    for node in [node for node in plain.graph.node if node.op_type == "Cast" and node.input[0] in rounded]:
-        tensor = rounded[node.input[0]]
-        values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, node.output[0]))
-        plain.graph.node.remove(node)
-    return plain

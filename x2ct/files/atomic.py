@@ -94,7 +94,8 @@ def write_beside(path: str | PathLike[str], write: Callable[[Path], object], *, 
         target.parent.mkdir(parents=True, exist_ok=True)
         write(part)
         for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
-            flush(file)
+            if file.is_file():
+                flush(file)
         if replace and target.is_dir():
             _exchange(part, target)
         else:

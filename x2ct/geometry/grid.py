@@ -22,6 +22,18 @@ def centred_affine(shape: Sequence[int], spacing_mm: Sequence[float]) -> npt.NDA
     return affine
 
 
+def rotation(angles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the 3x3 rotation about x, then y, then z, by angles in radians."""
+    result = np.eye(3)
+    for axis, angle in enumerate(angles):
+        i, j = (k for k in range(3) if k != axis)
+        turn = np.eye(3)
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
+        result = turn @ result
+    return result
+
+
 @dataclass(frozen=True)
 class Grid:
     """A voxel grid; its patient mm have their origin at index (N - 1) / 2.

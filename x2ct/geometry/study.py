@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -57,11 +58,8 @@ class Geometry:
         isocentre_mm: Vector = (0.0, 0.0, 0.0),
     ) -> Geometry:
         """Parallel beams: view names ("ap", "pa", "lateral") or angles in degrees; see `View.parallel` for the rest."""
-
-        def make(name: str, angle: float | None) -> View:
-            return View.parallel(name, angle, shape=shape, spacing_mm=spacing_mm, isocentre_mm=isocentre_mm)
-
-        return cls(tuple(make(*_named(view)) for view in views))
+        detector: dict[str, Any] = {"shape": shape, "spacing_mm": spacing_mm, "isocentre_mm": isocentre_mm}
+        return cls(tuple(View.parallel(*_named(view), **detector) for view in views))
 
     @classmethod
     def cone(
@@ -75,19 +73,8 @@ class Geometry:
         isocentre_mm: Vector = (0.0, 0.0, 0.0),
     ) -> Geometry:
         """Cone beams: view names ("ap", "pa", "lateral") or angles in degrees; see `View.cone` for the rest."""
-
-        def make(name: str, angle: float | None) -> View:
-            return View.cone(
-                name,
-                angle,
-                sod_mm=sod_mm,
-                sdd_mm=sdd_mm,
-                shape=shape,
-                spacing_mm=spacing_mm,
-                isocentre_mm=isocentre_mm,
-            )
-
-        return cls(tuple(make(*_named(view)) for view in views))
+        detector: dict[str, Any] = {"shape": shape, "spacing_mm": spacing_mm, "isocentre_mm": isocentre_mm}
+        return cls(tuple(View.cone(*_named(view), sod_mm=sod_mm, sdd_mm=sdd_mm, **detector) for view in views))
 
     def view(self, name: str) -> View:
         """The view of that name.

@@ -29,13 +29,13 @@ def versions() -> dict[str, str]:
     """The versions that decide a result: x2ct, Python, the platform, and the installed packages that inference uses."""
     from x2ct import __version__
 
-    found = {"x2ct": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
+    installed = {"x2ct": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
     for package in _REPORTED_PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "missing"
-    return found
+            installed[package] = "missing"
+    return installed
 
 
 def peak_memory_bytes() -> int:
@@ -129,22 +129,22 @@ def summary(report: Mapping[str, Any]) -> str:
     return f"{output}: {shape} voxels of {spacing} mm; {kind}; {seconds:.1f} s on {where}"
 
 
-def intention(told: Mapping[str, Any]) -> str:
+def intention(facts: Mapping[str, Any]) -> str:
     """What `x2ct.jobs.sample.rehearse_files` found out, a line each."""
-    left, tiles = told["estimate"], told["tiles"]
-    ready = sum(told["timings"].values())
+    left, tiles = facts["estimate"], facts["tiles"]
+    ready = sum(facts["timings"].values())
     lines = {
-        "model": f"{told['model']['name']} {told['model']['sha256'][:12]}",
-        "runs on": f"{told['device']}, {told['backend']} {told['runtime']}, {told['precision']['denoiser']}",
-        "X-rays": ", ".join(f"{entry['view']} {entry['file']}" for entry in told["inputs"]),
-        "CT": " x ".join(map(str, told["grid"]["shape"])) + " voxels",
-        "sampling": f"{told['solver']} ({told['schedule']}), {left['evaluations']} evaluations in all",
+        "model": f"{facts['model']['name']} {facts['model']['sha256'][:12]}",
+        "runs on": f"{facts['device']}, {facts['backend']} {facts['runtime']}, {facts['precision']['denoiser']}",
+        "X-rays": ", ".join(f"{entry['view']} {entry['file']}" for entry in facts["inputs"]),
+        "CT": " x ".join(map(str, facts["grid"]["shape"])) + " voxels",
+        "sampling": f"{facts['solver']} ({facts['schedule']}), {left['evaluations']} evaluations in all",
         "tiles": f"{tiles['count']} of {tiles['shape']}, halo {tiles['halo']}" if tiles else "none, it fits whole",
-        "memory": f"{told['peak_memory_bytes'] / 2**30:.2f} GiB so far",
+        "memory": f"{facts['peak_memory_bytes'] / 2**30:.2f} GiB so far",
         "time": f"about {ready + left['seconds'] + left['writing_s']:.1f} s on this machine now: {ready:.1f} s until "
         f"the first evaluation, {left['per_evaluation_s']:.3f} s for each, {left['writing_s']:.1f} s to write",
-        "would write": ", ".join(entry["file"] for entry in told["outputs"]),
+        "would write": ", ".join(entry["file"] for entry in facts["outputs"]),
     }
-    doubts = [f"warning: {line}" for line in told["warnings"]]
-    notes = [f"note: {line}" for line in told["assumptions"]]
+    doubts = [f"warning: {line}" for line in facts["warnings"]]
+    notes = [f"note: {line}" for line in facts["assumptions"]]
     return "\n".join([*(f"{name}: {text}" for name, text in lines.items()), *doubts, *notes])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from x2ct.bundle import Bundle
     from x2ct.engine.plausibility import Judgement
-    from x2ct.engine.sampler import Preview, Result, Sampler
+    from x2ct.engine.sampler import Preview, Result, SampleOptions, Sampler
     from x2ct.geometry import Geometry
     from x2ct.io.ct.volume import Volume
     from x2ct.io.xray.radiograph import XRay
@@ -57,7 +57,7 @@ class SampleJob:
         memory, halo: see `x2ct.Sampler`.
         seed, steps, solver, schedule, mean, consistency, gamma, strict, align: see `x2ct.Sampler.run`.
         force: sample also what `x2ct.engine.plausibility` refuses.
-        device, backend, precision, provider, provider_options, artefacts, trust, threads: see `x2ct.Sampler`.
+        device, backend, precision, provider, provider_options, engines, trust, threads: see `x2ct.Sampler`.
     """
 
     output: Path
@@ -88,7 +88,7 @@ class SampleJob:
     precision: str = "auto"
     provider: str = ""
     provider_options: tuple[tuple[str, str], ...] = ()
-    artefacts: str = ""
+    engines: str = ""
     trust: bool = False
     threads: int = 0
     strict: bool = False
@@ -106,6 +106,22 @@ class SampleJob:
         """The files to write, the CT first."""
         more = (*self.each, self.spread) if self.samples > 1 else ()
         return (self.output, *more, *(path for path in (self.preview, self.report) if path is not None))
+
+    @property
+    def options(self) -> SampleOptions:
+        """How to sample."""
+        from x2ct.engine.sampler import SampleOptions
+
+        return SampleOptions(
+            seed=self.seed,
+            steps=self.steps,
+            solver=self.solver,
+            schedule=self.schedule,
+            mean=self.mean,
+            consistency=self.consistency,
+            gamma=self.gamma,
+            samples=self.samples,
+        )
 
     @property
     def spread(self) -> Path:
@@ -146,7 +162,7 @@ def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
         halo=job.halo,
         provider=job.provider,
         provider_options=dict(job.provider_options),
-        artefacts=job.artefacts,
+        engines=job.engines,
         trust=job.trust,
     )
 
@@ -170,11 +186,11 @@ def sample_files(
         X2CTError: any of the family; nothing has been written.
     """
     say = stage or _silent
-    xrays, arguments = _arguments(job, say)
+    xrays, geometry = _inputs(job, say)
     say("loading the model")
     sampler = sampler or open_sampler(job)
-    judgement = _judged(job, sampler.bundle, xrays, arguments)
-    write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}", arguments["geometry"])
+    judgement = _judged(job, sampler.bundle, xrays, geometry)
+    write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}", geometry)
 
     def first_steps(done: int, total: int, sigma: float) -> None:
         say("sampling")
@@ -189,7 +205,11 @@ def sample_files(
             write.ct(ct, place(job.each[sample]))
 
         result = sampler.run(
-            **arguments,
+            job.options,
+            **xrays,
+            geometry=geometry,
+            strict=job.strict,
+            align=job.align,
             each=keep if job.samples > 1 else None,
             progress=first_steps,
             preview=draw,
@@ -211,15 +231,15 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
         X2CTError: any of the family.
     """
     say = stage or _silent
-    xrays, arguments = _arguments(job, say)
+    xrays, geometry = _inputs(job, say)
     say("loading the model")
     sampler = open_sampler(job)
-    judgement = _judged(job, sampler.bundle, xrays, arguments)
+    judgement = _judged(job, sampler.bundle, xrays, geometry)
     say("trying two evaluations")
-    told = sampler.dry_run(**arguments)
-    told["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
-    _tell(judgement, told)
-    return {**told, "outputs": [{"file": path.name} for path in job.outputs]}
+    report = sampler.dry_run(job.options, **xrays, geometry=geometry, strict=job.strict, align=job.align)
+    report["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
+    _tell(judgement, report)
+    return {**report, "outputs": [{"file": path.name} for path in job.outputs]}
 
 
 def _writing_s(job: SampleJob, affine: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> float:
@@ -278,11 +298,11 @@ def drr_files(
     return drr.Drr(drr.save(target, images, placed), placed, drr.cut_off(placed, images))
 
 
-def _judged(job: SampleJob, bundle: Bundle, xrays: Mapping[str, XRay], arguments: Mapping[str, Any]) -> Judgement:
+def _judged(job: SampleJob, bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None) -> Judgement:
     """Judge the X-rays, and raise InputError where they are refused."""
     from x2ct.engine.plausibility import judge
 
-    judgement = judge(bundle, xrays, arguments["geometry"], align=job.align)
+    judgement = judge(bundle, xrays, geometry, align=job.align)
     judgement.check(force=job.force, strict=job.strict)
     return judgement
 
@@ -293,18 +313,15 @@ def _tell(judgement: Judgement, report: dict[str, Any]) -> None:
     report["warnings"] = [*judgement.warnings, *report["warnings"]]
 
 
-def _arguments(job: SampleJob, say: StageProgress) -> tuple[dict[str, XRay], dict[str, Any]]:
-    """A job's X-rays, and what `x2ct.Sampler.run` is told of it, but for the callbacks."""
+def _inputs(job: SampleJob, say: StageProgress) -> tuple[dict[str, Any], Geometry | None]:
+    """Return a job's X-rays by the argument of `x2ct.Sampler.run` that takes each, and where they were taken from."""
     check_job(job)
     say("reading the X-rays")
     from x2ct.geometry import Geometry
     from x2ct.io.xray.radiograph import XRay
 
     xrays = {name: XRay.load(path, options=job.reading.get(name)) for name, path in job.inputs.items()}
-    names = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "strict", "align")
-    settings = {name: getattr(job, name) for name in names}
-    geometry = Geometry.load(job.geometry) if job.geometry else None
-    return xrays, {**xrays, "geometry": geometry, **settings}
+    return xrays, Geometry.load(job.geometry) if job.geometry else None
 
 
 @dataclass(frozen=True)

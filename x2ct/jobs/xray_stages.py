@@ -17,7 +17,6 @@ from x2ct.files.atomic import check_outputs, check_writable, staged
 from x2ct.geometry import Geometry
 from x2ct.io import report
 from x2ct.io.xray.exposure import Stage
-from x2ct.io.xray.picture import Picture
 from x2ct.io.xray.radiograph import FloatImage, XRay
 from x2ct.io.xray.readoptions import ReadOptions, refuse_beams_beside
 from x2ct.render.panels import Panel, page, png, window
@@ -59,10 +58,10 @@ class XRayJob:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One stage and the picture after it."""
+    """One stage and the X-ray after it."""
 
     stage: Stage
-    picture: Picture
+    xray: XRay
 
 
 def xray_file(job: XRayJob) -> dict[str, Any]:
@@ -80,8 +79,8 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         check_writable(job.stages, (".png",))
     seen: list[Seen] = []
 
-    def watch(stage: Stage, picture: Picture) -> None:
-        seen.append(Seen(stage, picture))
+    def watch(stage: Stage, xray: XRay) -> None:
+        seen.append(Seen(stage, xray))
 
     geometry = Geometry.load(job.geometry) if job.geometry else None
     xray, name = _load(job, watch)
@@ -123,30 +122,28 @@ def _load(job: XRayJob, watch: Any) -> tuple[XRay, str]:
 
 def _facts(before: Seen | None, after: Seen) -> dict[str, Any]:
     """A stage in numbers, and the sentences that it added."""
-    values, exposed = after.picture.values, after.picture.exposed
-    known = set(before.picture.notes) if before else set()
+    values, exposed = after.xray.image, after.xray.exposed
+    known = set(before.xray.notes) if before else set()
     least, low, middle, high, most = (round(float(x), 6) for x in np.percentile(values, (0, 0.5, 50, 99.5, 100)))
     return {
         "name": after.stage.name,
         "does": after.stage.does,
         "shape": list(values.shape),
-        "done": before is None or not _same(before.picture, after.picture),
+        "done": before is None or not _same(before.xray, after.xray),
         "min": least,
         "p0.5": low,
         "median": middle,
         "p99.5": high,
         "max": most,
         "exposed": 1.0 if exposed is None else round(float(exposed.mean()), 6),
-        "notes": [note for note in after.picture.notes if note not in known],
+        "notes": [note for note in after.xray.notes if note not in known],
     }
 
 
-def _same(before: Picture, after: Picture) -> bool:
+def _same(before: XRay, after: XRay) -> bool:
     """Return whether a stage had nothing to do: neither values nor field changed."""
-    one, other = (
-        True if picture.exposed is None or picture.exposed.all() else picture.exposed for picture in (before, after)
-    )
-    return np.array_equal(before.values, after.values) and np.array_equal(one, other)
+    one, other = (True if xray.exposed is None or xray.exposed.all() else xray.exposed for xray in (before, after))
+    return np.array_equal(before.image, after.image) and np.array_equal(one, other)
 
 
 def _write(path: Path, image: FloatImage) -> None:
@@ -168,14 +165,14 @@ def draw(seen: Sequence[Seen], footer: str) -> Image:
 def _panel(number: int, seen: Seen) -> Panel:
     from PIL import Image as images
 
-    values, exposed = seen.picture.values, seen.picture.exposed
+    values, exposed = seen.xray.image, seen.xray.exposed
     shown = values if exposed is None else values[exposed]
     low, high = (float(x) for x in np.percentile(shown, (0.5, 99.5)))
     grey = window(values, (low, high if high > low else low + 1))
     pixels: npt.NDArray[Any] = np.repeat(grey[..., None], 3, axis=2)
     if exposed is not None:
         pixels[~exposed] = (pixels[~exposed] * np.asarray(HIDDEN) + 60 * np.asarray(HIDDEN)).astype(np.uint8)
-    row, column = seen.picture.spacing_mm or (1.0, 1.0)
+    row, column = seen.xray.spacing_mm or (1.0, 1.0)
     sides = (values.shape[0] * row, values.shape[1] * column)
     size = [max(1, round(_PANEL_PX * side / max(sides))) for side in sides]
     picture = images.fromarray(pixels).resize((size[1], size[0]), images.Resampling.BOX)

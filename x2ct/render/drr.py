@@ -93,14 +93,14 @@ def radiographs(
         raise InputError.of("mu_water", "attenuation per mm", found=mu_water, expected="above 0 and below 10")
     mu = attenuation(hu, mu_water)
     images: dict[str, Image] = {}
-    for done, view in enumerate(geometry.views):
+    for number, view in enumerate(geometry.views):
         image = project(mu, index_to_mm, view, threads)
         if not image.any():
             hint = "see --centre for where the origin of patient mm lies in the CT"
             raise InputError.of(f"view {view.name}", "rays", found="none that meets the CT", expected="some", hint=hint)
         images[view.name] = image
         if progress is not None:
-            progress(done + 1, len(geometry.views))
+            progress(number + 1, len(geometry.views))
     return images
 
 
@@ -158,8 +158,8 @@ def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
     # what can't hold a file can't hold a folder
     atomic.check_writable(target / GEOMETRY_FILE if target.is_dir() else target)
     if (target / GEOMETRY_FILE).is_file():
-        there, mine = ({view.name for view in g.views} for g in (Geometry.load(target / GEOMETRY_FILE), geometry))
-        if stale := ", ".join(sorted(there - mine)):
+        there, new = ({view.name for view in g.views} for g in (Geometry.load(target / GEOMETRY_FILE), geometry))
+        if stale := ", ".join(sorted(there - new)):
             raise InputError.of(
                 target,
                 "output",
@@ -205,10 +205,10 @@ def _png(picture: npt.NDArray[np.uint16], spacing_mm: tuple[float, float]) -> by
     import PIL.Image
     from PIL.PngImagePlugin import PngInfo
 
-    from x2ct.io.xray.picture import DENSE_BRIGHT, DENSE_KEY
+    from x2ct.io.xray.readers import DENSE_BRIGHT, DENSE_KEY
 
-    stream, told = io.BytesIO(), PngInfo()
-    told.add_text(DENSE_KEY, DENSE_BRIGHT)
+    stream, info = io.BytesIO(), PngInfo()
+    info.add_text(DENSE_KEY, DENSE_BRIGHT)
     row, column = spacing_mm
-    PIL.Image.fromarray(picture).save(stream, "PNG", pnginfo=told, dpi=(25.4 / column, 25.4 / row))
+    PIL.Image.fromarray(picture).save(stream, "PNG", pnginfo=info, dpi=(25.4 / column, 25.4 / row))
     return stream.getvalue()

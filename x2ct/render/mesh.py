@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+from skimage.measure import marching_cubes
 
 from x2ct.bundle.intensity import BONE_HU
 from x2ct.errors import InputError
@@ -97,8 +99,6 @@ def surface(
     Raises:
         InputError: no voxel is on one side of the threshold, no piece is large enough, or an argument is out of range.
     """
-    from skimage.measure import marching_cubes
-
     if coordinates not in COORDINATES:
         raise InputError.unknown("--coordinates", "value", found=coordinates, known=COORDINATES)
     if not 0 <= min_volume_mm3 < math.inf:
@@ -181,8 +181,6 @@ def summary(report: Mapping[str, Any]) -> str:
 
 def _excess(volume: Volume, hu: float, smooth_mm: float) -> npt.NDArray[np.float32]:
     """Return HU above the threshold, none of them nearer to 0 than `MARGIN_HU`, as an array of its own."""
-    from scipy import ndimage
-
     if not 0 <= smooth_mm <= LARGEST_SMOOTHING_MM:
         raise InputError.of("--smooth", "value", found=smooth_mm, expected=f"0 to {LARGEST_SMOOTHING_MM:g} mm")
     values = volume.hu
@@ -205,8 +203,6 @@ def _remove_pieces(excess: npt.NDArray[np.float32], volume: Volume, keep_largest
 
     Pieces do not touch, so no cube of eight voxels has corners in two: the surface of the others stays as it is.
     """
-    from scipy import ndimage
-
     labels, count = ndimage.label(excess > 0, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:] * abs(np.linalg.det(volume.affine[:3, :3]))
     if sizes.max() < min_volume_mm3:

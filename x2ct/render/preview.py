@@ -269,8 +269,8 @@ def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
     panels = []
     for residual in residuals:
         water = residual.difference / MU_WATER_PER_MM
-        known = np.isfinite(water)
-        pixels = np.where(known[..., None], diverging(np.where(known, water, 0), RESIDUAL_MM), _UNKNOWN)
+        finite = np.isfinite(water)
+        pixels = np.where(finite[..., None], diverging(np.where(finite, water, 0), RESIDUAL_MM), _UNKNOWN)
         rows, columns = water.shape
         width = max(1, round(height * columns * residual.pitch_mm[1] / (rows * residual.pitch_mm[0])))
         picture = images.fromarray(pixels.astype(np.uint8)).resize((width, height), images.Resampling.BOX)

@@ -6,10 +6,12 @@ by `find_spec` runs none of the runtime's Python code and leaves `sys.modules` a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata, util
 from pathlib import Path
+from typing import Any
 
 from x2ct.errors import InputError, MissingRuntimeError
 
@@ -18,7 +20,7 @@ BACKENDS = ("auto", "openvino", "onnxruntime", "tensorrt", "torch")
 PRECISIONS = ("auto", "f32", "tf32", "bf16", "f16", "int8")
 PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript", "aoti")}
 """Of the backends that have several ways to run a network."""
-ARTEFACTS = ("tensorrt", "torch", "onnxruntime")
+COMPILED = ("tensorrt", "torch", "onnxruntime")
 """The backends that run what was built of a bundle in place of its ONNX graphs, or of one of them."""
 
 _AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
@@ -57,11 +59,8 @@ class Runtime:
     @property
     def reason(self) -> str:
         """Why it can't be used and what to do; "" where it can, as far as a look at the packages tells."""
-        return (
-            ""
-            if self.folder or self.name in _BY_LOADER
-            else f"{self.name} is not installed: pip install {self.distribution}"
-        )
+        there = self.folder or self.name in _BY_LOADER
+        return "" if there else f"{self.name} is not installed: pip install {self.distribution}"
 
 
 def find_runtime(name: str = "openvino") -> Runtime:
@@ -90,9 +89,9 @@ class Choice:
         backend: "openvino", "onnxruntime", "tensorrt" or "torch".
         precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
-        provider: ONNX Runtime's execution provider, or the kind of torch's artefacts; "" is the backend's own choice.
-        provider_options: handed to the provider as they are; torch has cuda_graph alone.
-        artefacts: where what was built of the bundle is; "" is this machine's cache.
+        provider: ONNX Runtime's execution provider, or the kind of torch's engines; "" is the backend's own choice.
+        provider_options: handed to the provider as they are; torch has cuda_graph alone, "0" records nothing.
+        engines: where what was built of the bundle is; "" is this machine's cache.
         trust: the user vouches for whoever made the engines in that folder (see `x2ct.runtimes.cache.cache`).
     """
 
@@ -102,7 +101,7 @@ class Choice:
     runtime_dir: str
     provider: str = ""
     provider_options: Mapping[str, str] = field(default_factory=dict)
-    artefacts: str = ""
+    engines: str = ""
     trust: bool = False
 
 
@@ -112,7 +111,7 @@ def choose(
     precision: str = "auto",
     provider: str = "",
     provider_options: Mapping[str, str] | None = None,
-    artefacts: str = "",
+    engines: str = "",
     trust: bool = False,
 ) -> Choice:
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
@@ -122,9 +121,9 @@ def choose(
         backend: one of `BACKENDS`; "auto" is OpenVINO, and ONNX Runtime on CUDA.
         precision: one of `PRECISIONS`.
         provider: one of `PROVIDERS`, of the backend.
-        provider_options: of ONNX Runtime's provider, or cuda_graph of torch: "0" records nothing, on a GPU.
-        artefacts: where what was built of the bundle is; "" is this machine's cache.
-        trust: the user vouches for whoever made the engines in that folder (see `x2ct.runtimes.cache.cache`).
+        provider_options: see `Choice`.
+        engines: see `Choice`.
+        trust: see `Choice`.
 
     Raises:
         InputError: a name that no version of x2ct knows.
@@ -140,28 +139,17 @@ def choose(
         raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
     if provider and provider not in PROVIDERS[backend]:
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
-    if (artefacts or trust) and backend not in ARTEFACTS:
-        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(ARTEFACTS))
+    if (engines or trust) and backend not in COMPILED:
+        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(COMPILED))
     chosen = choose_device(device)
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name in _CPU_ONLY:
         raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
     if runtime.reason:
-        from x2ct import _core
-
-        # To install a runtime is no use to a build that could not open it.
-        [status] = (one for one in _core.backends() if one["name"] == runtime.name)
+        status = backend_status(runtime.name)  # to install a runtime is no use to a build that could not open it
         raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}" if status["built"] else status["reason"])
-    return Choice(
-        chosen,
-        runtime.name,
-        precision,
-        str(runtime.folder or ""),
-        provider,
-        dict(provider_options or {}),
-        artefacts,
-        trust,
-    )
+    options = dict(provider_options or {})
+    return Choice(chosen, runtime.name, precision, str(runtime.folder or ""), provider, options, engines, trust)
 
 
 def choose_device(device: str) -> str:
@@ -182,17 +170,38 @@ def _check_name(device: str) -> None:
         raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
 
 
-def _cuda(index: str) -> str:
-    """The device's full name.
-
-    Raises:
-        MissingRuntimeError: why there is no such device here.
-    """
+def gpu_names() -> list[str]:
+    """Return the names of the GPUs that are here. Raises MissingRuntimeError, which says why there are none."""
     from x2ct import _core
 
     [status] = (one for one in _core.devices() if one["name"] == "cuda")
     if not status["available"]:
         raise MissingRuntimeError(status["reason"])
-    if int(index or 0) >= len(status["found"]):
-        raise MissingRuntimeError(f"device cuda:{index}: found {len(status['found'])} of them, cuda:0 being the first")
+    return list(status["found"])
+
+
+def backend_status(name: str, folder: str = "") -> dict[str, Any]:
+    """Return what the core says of a backend whose runtime lies in a folder, see `_core.backends`."""
+    from x2ct import _core
+
+    [status] = (one for one in _core.backends({name: folder} if folder else {}) if one["name"] == name)
+    return dict(status)
+
+
+def _cuda(index: str) -> str:
+    """Return the device's full name. Raises MissingRuntimeError where there is no such device here."""
+    names = gpu_names()
+    if int(index or 0) >= len(names):
+        raise MissingRuntimeError(f"device cuda:{index}: found {len(names)} of them, cuda:0 being the first")
     return f"cuda:{int(index or 0)}"
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size such as "2GB", "1.5 GiB" or "800M", in bytes. Raises InputError."""
+    size = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?I?)B?\s*", text.upper())
+    if size is None or size[2] not in _UNITS or float(size[1]) <= 0:
+        raise InputError.of("--memory", "value", found=repr(text), expected="a size, such as 2GB or 800MiB")
+    return int(float(size[1]) * _UNITS[size[2]])

@@ -200,11 +200,11 @@ def _guard(token: str) -> Callable[..., Awaitable[None]]:
     """Return the dependency that lets a request through, or raises."""
 
     async def guard(
-        request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)] = None
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)] = None
     ) -> None:
         if request.method != "GET" and request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise Problem.of(403, "request", "origin", found="another site's page", expected="this server's own")
-        sent = given.credentials if given else ""
+        sent = credentials.credentials if credentials else ""
         if token and not hmac.compare_digest(sent.encode(), token.encode()):
             found = "another" if sent else "none"
             headers = {"WWW-Authenticate": "Bearer"} | form.CLOSE
@@ -239,8 +239,8 @@ def _v1(queue: Jobs) -> APIRouter:
         with _folder(queue) as folder:
             posted = await form.receive(request, folder, queue.limits, form.XRayForm, ("xray", "geometry"))
             async with readers:
-                done = await run_in_threadpool(_read, folder, posted, queue.template)
-        return JSONResponse(done, headers={"Cache-Control": "no-store"})
+                record = await run_in_threadpool(_read, folder, posted, queue.template)
+        return JSONResponse(record, headers={"Cache-Control": "no-store"})
 
     @v1.post(
         "/ct",
@@ -312,15 +312,17 @@ def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, A
     from x2ct.render.panels import png, window
 
     job = form.xray_job(folder, posted, template)
-    done = xray_file(job)
+    record = xray_file(job)
     assert job.output is not None and job.stages is not None
     detector = np.load(job.output, allow_pickle=False)
     low, high = (float(x) for x in np.percentile(detector, (0.5, 99.5)))
     picture = Image.fromarray(window(detector, (low, high if high > low else low + 1)))
     picture.thumbnail((XRAY_PX, XRAY_PX))
     pictures = {"picture": png(picture), "stages_picture": job.stages.read_bytes()}
-    done["outputs"] = []
-    return done | {name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()}
+    record["outputs"] = []
+    return record | {
+        name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()
+    }
 
 
 def _check(job: Job) -> None:

@@ -2,20 +2,19 @@
 
 The options are fields of `x2ct.jobs.sample.SampleJob`, by their names there and with their types and defaults. How an
 X-ray is read is one field, `reading`: a JSON object with an object for each view, whose names are those of the command
-line's options (`x2ct.io.xray.readoptions.ReadOptions.of`).
+line's options (`x2ct.io.xray.readoptions.ReadOptions`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, validate_call
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -31,7 +30,8 @@ VIEWS = ("ap", "pa", "lateral")
 CLOSE = {"Connection": "close"}  # what was not read of a body is not the next request
 
 _SAMPLE = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "preview_every", "strict")
-_READING = tuple(inspect.signature(ReadOptions.of).parameters)
+_READING = tuple(field.name for field in fields(ReadOptions))
+_OPTIONS = TypeAdapter(ReadOptions)
 _FIELD_BYTES = 64 * 1024
 _MOST_PARTS = 32
 
@@ -159,8 +159,8 @@ async def _sorted(data: FormData, folder: Path, form: type[BaseModel], files: tu
         written[name] = folder / name
         await _write(value, written[name])
     options = _checked(form, texts)
-    said = _reading(str(options.pop("reading")))
-    return Posted(written, options, said)
+    reading = _reading(str(options.pop("reading")))
+    return Posted(written, options, reading)
 
 
 async def _write(upload: UploadFile, path: Path) -> None:
@@ -171,9 +171,9 @@ async def _write(upload: UploadFile, path: Path) -> None:
 
 def _checked(form: type[BaseModel], texts: Mapping[str, str]) -> dict[str, Any]:
     # An empty field is one that a page leaves open.
-    said = {name: text for name, text in texts.items() if text != ""}
+    filled = {name: text for name, text in texts.items() if text != ""}
     try:
-        checked = form.model_validate(said)
+        checked = form.model_validate(filled)
     except ValidationError as error:
         raise _problem(error, form.model_fields) from None
     return {name: getattr(checked, name) for name in form.model_fields}
@@ -182,17 +182,19 @@ def _checked(form: type[BaseModel], texts: Mapping[str, str]) -> dict[str, Any]:
 def _reading(text: str) -> dict[str, ReadOptions]:
     """What the field `reading` says of each view."""
     try:
-        found = json.loads(text)
+        data = json.loads(text)
     except ValueError as error:
         raise Problem.of(422, "reading", "JSON", found=error, expected="an object with an object by view") from None
-    if not isinstance(found, dict) or not all(isinstance(said, dict) for said in found.values()):
-        raise Problem.of(422, "reading", "JSON", found=repr(found)[:80], expected="an object with an object by view")
+    if not isinstance(data, dict) or not all(isinstance(settings, dict) for settings in data.values()):
+        raise Problem.of(422, "reading", "JSON", found=repr(data)[:80], expected="an object with an object by view")
     options = {}
-    for view, said in found.items():
+    for view, settings in data.items():
         if view not in VIEWS:
             raise Problem(InputError.unknown("reading", "view", found=view, known=VIEWS))
+        if unknown := next((name for name in settings if name not in _READING), None):
+            raise Problem(InputError.unknown(f"reading {view} {unknown}", "name", found=unknown, known=_READING))
         try:
-            options[view] = validate_call(ReadOptions.of)(**said)
+            options[view] = _OPTIONS.validate_python(settings)
         except ValidationError as error:
             raise _problem(error, _READING, f"reading {view} ") from None
         except InputError as error:
@@ -204,7 +206,7 @@ def _problem(error: ValidationError, known: Iterable[str], before: str = "") -> 
     """Return the first complaint of pydantic's as one of ours; `known` are the names that there are."""
     first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0])
-    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if first["type"] == "extra_forbidden":
         return Problem(InputError.unknown(f"{before}{name}", "name", found=name, known=known))
     expected = first["msg"].removeprefix("Input should be ").partition(", unable")[0]
     return Problem.of(422, f"{before}{name}", "value", found=repr(first["input"])[:80], expected=expected)

@@ -320,8 +320,8 @@ class Jobs:
             job.stage = text
             self._refuse_when_over(job)
 
-        def progress(done: int, total: int, sigma: float) -> None:
-            job.evaluations = (done, total)
+        def progress(count: int, total: int, sigma: float) -> None:
+            job.evaluations = (count, total)
             self._refuse_when_over(job)
 
         report = sample_files(job.sample, sampler=self.sampler, stage=stage, progress=progress)

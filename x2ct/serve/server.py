@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from x2ct.errors import InputError
+from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.jobs.sample import SampleJob, open_sampler
 from x2ct.serve.app import create_app
 from x2ct.serve.jobs import Limits
@@ -127,9 +127,7 @@ def run(service: Service, started: Callable[[str], object] = lambda address: Non
     """
     sampler = open_sampler(service.template)
     listening = _listen(service)
-    # What uvicorn and the readers log of a request could name a patient.
-    for name in ("uvicorn", "uvicorn.error", "asyncio", "tifffile", "pydicom"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _silence_libraries()
     server: _Server
     app = create_app(
         sampler,
@@ -155,6 +153,37 @@ def run(service: Service, started: Callable[[str], object] = lambda address: Non
     if (failure := app.state.jobs.failure) is not None:
         raise failure
     return server.signal if app.state.jobs.cut else None
+
+
+def deployment(service: Service) -> Any:
+    """Return the same application for Ray Serve, as `ray.serve.run` takes it; Ray listens in place of `service`.
+
+    Each replica opens and compiles the model when it starts. A job is known to the replica that took it, so that with
+    more than one replica only requests that are answered at once can be made (`wait=true`).
+
+    Raises:
+        MissingRuntimeError: Ray Serve is not installed.
+    """
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise MissingRuntimeError(f"Ray Serve is not installed ({error}): pip install 'ray[serve]'") from error
+
+    def build() -> FastAPI:
+        _silence_libraries()
+        sampler = open_sampler(service.template)
+        sampler.compile()  # a replica that can't is a deployment that fails, and not one that is never ready
+        return create_app(sampler, service.template, service.limits, token=service.token, hosts=service.hosts)
+
+    ingress: Any = serve.deployment(serve.ingress(build)())
+    quiet = {"enable_access_log": False}  # a job's address is in it
+    return ingress.options(name="x2ct", max_ongoing_requests=_CONNECTIONS, logging_config=quiet).bind()
+
+
+def _silence_libraries() -> None:
+    """What uvicorn and the readers log of a request could name a patient."""
+    for name in ("uvicorn", "uvicorn.error", "asyncio", "tifffile", "pydicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _listen(service: Service) -> socket.socket:

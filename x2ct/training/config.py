@@ -97,8 +97,10 @@ class OptimConfig:
         betas: AdamW's betas.
         weight_decay: AdamW's decay; unit-norm weights need none.
         clip: largest gradient norm.
-        accumulate: studies per optimiser step.
+        accumulate: studies per optimiser step, of all ranks together; the number of ranks divides it.
         ema: relative widths of the power-function averages; the first is the one that is exported.
+        keep: how often the averages are kept over the run, so that averages of other widths can be made of them
+            afterwards (`x2ct export --ema WIDTH`); 0 for never. Each time takes four bytes a weight with two widths.
         bone_weight: extra weight of bone voxels in the loss.
         bone_hu: what counts as bone in the loss.
         denoiser_only: leave encoder and lift as they are and train the denoiser alone, which makes a step cheaper; for
@@ -117,6 +119,7 @@ class OptimConfig:
     clip: float = 1.0
     accumulate: int = 1
     ema: tuple[float, ...] = (0.05, 0.1)
+    keep: int = 0
     bone_weight: float = 2.0
     bone_hu: float = 150.0
     denoiser_only: bool = False
@@ -155,7 +158,8 @@ class TrainConfig:
         regions: which patients of the shards are used, by region; empty for all.
         turns: how often a round of all training patients takes each patient of each of `regions`; () for once.
         pool: studies kept at hand, of which each step draws one.
-        refresh: steps after which the oldest study of the pool is replaced.
+        refresh: draws from a pool after which its oldest study is replaced.
+        pools: the studies of a step are drawn from so many pools in turn; a rank makes those of its own turns alone.
         workers: threads that make studies ahead; more do not change what is drawn.
         autocast: bf16 autocast.
         checkpoint_every: steps between checkpoints.
@@ -181,6 +185,7 @@ class TrainConfig:
     turns: tuple[int, ...] = ()
     pool: int = 8
     refresh: int = 4
+    pools: int = 1
     workers: int = 1
     autocast: bool = True
     checkpoint_every: int = 250
@@ -195,6 +200,9 @@ class TrainConfig:
         if self.turns and (len(self.turns) != len(self.regions) or min(self.turns) < 1):
             found = f"{self.turns} for {self.regions}"
             raise InputError.of("train config", "turns", found=found, expected="one number from 1 on for each region")
+        if self.optim.accumulate < 1 or self.pools < 1:
+            found = f"{self.optim.accumulate} and {self.pools}"
+            raise InputError.of("train config", "optim.accumulate and pools", found=found, expected="both from 1 on")
         if self.model.sigma_max != self.diffusion.sigma_max:
             found = f"{self.model.sigma_max:g} and {self.diffusion.sigma_max:g}"
             raise InputError.of("train config", "sigma_max of model and diffusion", found=found, expected="one value")

@@ -1,11 +1,12 @@
 """The training loop, top to bottom: draw a study, cut patches, add noise, denoise, step, average.
 
-Everything random depends on (seed, step) alone, so a run of a given number of steps that was killed and resumed is the
-run that was not.
+Everything random depends on (seed, step, study of the step) alone, so a run of a given number of steps that was killed
+and resumed is the run that was not, and its number of ranks changes who computes what, not what is computed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import signal
@@ -22,7 +23,9 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import Study, interpolated, plain_study
+from x2ct.data.shapes import Shapes
 from x2ct.data.shards import Patient, ShardSet
+from x2ct.errors import InputError
 from x2ct.geometry.grid import Grid
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA
@@ -34,6 +37,7 @@ from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.monitor import Monitor
 from x2ct.training.optimizer import Optimizer
 from x2ct.training.patches import Patch, draw_patches
+from x2ct.training.ranks import Ranks
 from x2ct.training.runs import initialise, open_run, patients_of, training_geometry
 from x2ct.training.speed import WorkMeter
 from x2ct.training.studies import StudyPool
@@ -43,6 +47,8 @@ log = logging.getLogger(__name__)
 
 ProgressCallback = Callable[[int, int, float], None]
 """Called with (steps done, steps in all as far as it is known, loss of the last step)."""
+
+ALONE = Ranks()
 
 WATCHED = 2
 """Training patients that are validated beside the validation patients, to see how far the two drift apart."""
@@ -77,6 +83,7 @@ def train(
     device: str = "auto",
     threads: int = 0,
     recorded: bool = False,
+    ranks: Ranks = ALONE,
     progress: ProgressCallback | None = None,
 ) -> TrainResult:
     """Train a model on shards, or go on with a run.
@@ -97,14 +104,21 @@ def train(
         device: "auto", "cpu" or "cuda[:N]".
         threads: PyTorch's CPU threads; 0 leaves its default.
         recorded: take steps from a CUDA graph, on a GPU. Not tried on one so far; see `x2ct.training.cudagraph`.
+        ranks: the processes that train together, from `x2ct.training.ranks.joined`, whose `device` belongs in `device`.
+            All are called alike; rank 0 alone writes files. Not with `recorded`.
         progress: called after each step; an exception in it stops the run, its last checkpoint stays.
 
     Raises:
-        InputError: the shards or the run's folder can't be used.
+        InputError: the shards or the run's folder can't be used, or not with these ranks.
     """
     run_dir = Path(run_dir)
-    shard_set = shards if isinstance(shards, ShardSet) else ShardSet.open(shards)
-    config = open_run(run_dir, config, shard_set, resume, steps=steps, minutes=minutes)
+    if recorded and ranks.count > 1:
+        raise InputError.of("train", "recorded", found=f"{ranks.count} ranks", expected="one, to take recorded steps")
+    shard_set = ranks.each(lambda: shards if isinstance(shards, ShardSet) else ShardSet.open(shards))
+    _require_equal_calls(ranks, shard_set, config, {"resume": resume, "steps": steps, "minutes": minutes})
+    config = ranks.same(
+        lambda: open_run(run_dir, config, shard_set, resume, steps=steps, minutes=minutes, ranks=ranks.count)
+    )
     if threads:
         torch.set_num_threads(threads)
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -115,16 +129,25 @@ def train(
     held_out = patients_of(shard_set, config, "validation")
 
     state = new_state(config, target)
-    if init is not None and not resume:
-        initialise(state, init)
-    if resume:
-        checkpoint.restore(state, run_dir)
-    else:
-        checkpoint.save(state, run_dir)
+
+    def begin() -> None:
+        if init is not None and not resume:
+            initialise(state, init)
+        if resume:
+            checkpoint.restore(state, run_dir)
+        else:
+            checkpoint.save(state, run_dir)
+
+    ranks.same(begin)
+    if ranks.count > 1:
+        content = ranks.same(lambda: checkpoint.content_of(state))
+        if not ranks.first:
+            checkpoint.take(state, *content, run_dir)
     coords = torch.from_numpy(shard_set.grid.coordinates()).to(target)
+    validated = {"validation": held_out, "train": _watched(patients)} if ranks.first else {}
     studies = {
-        "validation": [plain_study(patient, shard_set.grid, geometry) for patient in held_out],
-        "train": [plain_study(patient, shard_set.grid, geometry) for patient in _watched(patients)],
+        split: [plain_study(patient, shard_set.grid, geometry) for patient in chosen]
+        for split, chosen in validated.items()
     }
     turns = dict(zip(config.regions, config.turns, strict=True)) if config.turns else {}
     pool = StudyPool(
@@ -136,29 +159,55 @@ def train(
         size=config.pool,
         refresh=config.refresh,
         seed=config.seed,
+        pools=config.pools,
         workers=config.workers if target.type == "cpu" else 0,
+        shapes=ranks.each(lambda: Shapes.load(shard_set.path)) if config.augment.shape else None,
         device=target,
     )
     take_step = RecordedStep(state, coords) if recorded and target.type == "cuda" else None
     meter = WorkMeter(target, torch.bfloat16 if config.autocast else torch.float32)
     started, before = time.monotonic(), state.seconds
-    saved = started
-    with pool, Monitor(run_dir, state.step, meter) as monitor, _finish_on_signal() as caught:
-        while state.progress < 1 and not caught:
-            loss = train_step(state, pool, shard_set.grid, coords, meter, take_step)
-            state.seconds = before + time.monotonic() - started
-            state.progress = config.progress(state.step, state.seconds)
-            monitor.step(state, loss)
+    saved = before
+    watch: Monitor | nullcontext[None] = Monitor(run_dir, state.step, meter) if ranks.first else nullcontext()
+    with pool, watch as monitor, _finish_on_signal() as caught:
+        state.seconds, stop = ranks.agreed(before, caught)
+        while state.progress < 1 and not stop:
+            loss = train_step(state, pool, shard_set.grid, coords, meter, take_step, ranks)
+            state.seconds, stop = ranks.agreed(before + time.monotonic() - started, caught)
+            previous, state.progress = state.progress, config.progress(state.step, state.seconds)
+            if int(state.progress * config.optim.keep) > int(previous * config.optim.keep):
+                ranks.same(lambda: checkpoint.keep_averages(state, run_dir))
+            if monitor is not None:
+                monitor.step(state, loss)
             if progress is not None:
                 progress(state.step, max(state.step, round(state.step / max(state.progress, 1e-9))), loss)
             last = state.progress >= 1
             if held_out and (state.step % config.validate_every == 0 or last):
-                _validate(state, studies, coords, monitor, run_dir)
-            waited = config.checkpoint_minutes > 0 and time.monotonic() - saved > 60 * config.checkpoint_minutes
-            if state.step % config.checkpoint_every == 0 or last or caught or waited:
-                checkpoint.save(state, run_dir)
-                saved = time.monotonic()
-    return TrainResult(state.step, state.progress >= 1, state.seconds, caught[0] if caught else None)
+                ranks.same(lambda: _validate(state, studies, coords, monitor, run_dir))
+            waited = config.checkpoint_minutes > 0 and state.seconds - saved > 60 * config.checkpoint_minutes
+            if state.step % config.checkpoint_every == 0 or last or stop or waited:
+                hint = "the ranks' processors compute differently; go on with --resume on equal ones"
+                ranks.require_equal(
+                    f"weights at step {state.step}", lambda: {"checksum": checkpoint.weights_checksum(state)}, hint
+                )
+                ranks.same(lambda: checkpoint.save(state, run_dir))
+                saved = state.seconds
+    return TrainResult(state.step, state.progress >= 1, state.seconds, stop[0] if stop else None)
+
+
+def _require_equal_calls(
+    ranks: Ranks, shards: ShardSet, config: TrainConfig | None, options: Mapping[str, object]
+) -> None:
+    """Require that all ranks were called with one configuration, and with the CTs of rank 0."""
+
+    def values() -> dict[str, object]:
+        cts = "".join(f"{patient.id} {patient.split} {patient.sha256}\n" for patient in shards.patients)
+        flat = {**options, "checksum of the shards": hashlib.sha256(cts.encode()).hexdigest()[:16]}
+        for name, value in ({} if config is None else config.to_json()).items():
+            flat |= {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
+        return flat
+
+    ranks.require_equal("train", values, "start all ranks with the same command and files")
 
 
 def _watched(patients: tuple[Patient, ...]) -> tuple[Patient, ...]:
@@ -212,12 +261,16 @@ def train_step(
     coords: Tensor,
     meter: WorkMeter,
     recorded: RecordedStep | None = None,
+    ranks: Ranks = ALONE,
 ) -> float:
-    """Take one optimiser step at the state's progress, `recorded` or as it is; return the loss per voxel."""
+    """Take one optimiser step at the state's progress, `recorded` or as it is; return the loss per voxel.
+
+    Each rank computes its own of the step's studies; gradients and losses are summed over the ranks.
+    """
     config = state.config
     total = 0.0
     draws: list[Draw] = []
-    for turn in range(config.optim.accumulate):
+    for turn in range(ranks.index, config.optim.accumulate, ranks.count):
         study, rng = pool.draw(state.step * config.optim.accumulate + turn)
         seed = int(rng.integers(2**62))
         patches = draw_patches(grid, config.patch, config.model.stride, rng, state.progress)
@@ -235,6 +288,7 @@ def train_step(
         total += float(loss.detach())
     if recorded is not None:
         return recorded.take(draws)
+    total = ranks.sum_gradients(state.model.parameters(), total)
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optim.clip)
     state.optimizer.step(config.optim.share(state.step, state.progress))
     state.model.normalize()
@@ -372,9 +426,10 @@ def squared_error(result: Tensor, truth: Tensor, config: TrainConfig) -> Tensor:
 
 
 def _validate(
-    state: checkpoint.State, studies: Mapping[str, list[Study]], coords: Tensor, monitor: Monitor, run_dir: Path
+    state: checkpoint.State, studies: Mapping[str, list[Study]], coords: Tensor, monitor: Monitor | None, run_dir: Path
 ) -> None:
     """Validate with the first average's weights, keep them if they are the best so far, and put the own ones back."""
+    assert monitor is not None  # rank 0 has one
     average = state.averages[0]
     own = [value.detach().clone() for value in state.model.parameters()]
     average.copy_to(state.model)

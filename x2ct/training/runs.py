@@ -31,6 +31,7 @@ def open_run(
     *,
     steps: int | None = None,
     minutes: float | None = None,
+    ranks: int = 1,
 ) -> TrainConfig:
     """Return the configuration of a new run, saved in its folder, or that of the run to go on with.
 
@@ -41,10 +42,12 @@ def open_run(
         resume: whether the run goes on.
         steps: steps of the whole run, if they are to be others than the configuration's.
         minutes: minutes of the whole run, if they are to be others than the configuration's.
+        ranks: number of processes that share its studies, which a new run has at least one a step for.
 
     Raises:
         InputError: a new run where there is one, none where one is to go on, or one that these shards or this
-            configuration do not belong to. Only the numbers of steps and minutes may change on the way.
+            configuration do not belong to. Only the numbers of steps, minutes and ranks may change on the way; the
+            last has to divide the studies of a step.
     """
     limits: dict[str, Any] = {k: v for k, v in (("steps", steps), ("minutes", minutes)) if v is not None}
     if not resume:
@@ -52,7 +55,7 @@ def open_run(
         if (run_dir / checkpoint.CHECKPOINT_FILE).exists():
             hint = "use --resume, or choose another folder"
             raise InputError.of(run_dir, "run", found="a run", expected="an empty or new folder", hint=hint)
-        chosen = measured(dataclasses.replace(config or TrainConfig(), **limits), shards)
+        chosen = _shared_out(measured(dataclasses.replace(config or TrainConfig(), **limits), shards), ranks)
         run_dir.mkdir(parents=True, exist_ok=True)
         chosen.save(run_dir)
         return chosen
@@ -61,6 +64,7 @@ def open_run(
             hint = "leave out --resume"
             raise InputError.of(run_dir, "run", found=f"no {name}", expected="a run to resume", hint=hint)
     own = TrainConfig.load(run_dir)
+    _require_shares(own, ranks)
     if own.grid != shards.grid:
         expected = f"the run's, {own.grid}"
         raise InputError.of("shards", "grid", found=shards.grid, expected=expected, hint="prepare them again")
@@ -72,6 +76,23 @@ def open_run(
     if chosen != own:
         chosen.save(run_dir)
     return chosen
+
+
+def _shared_out(config: TrainConfig, ranks: int) -> TrainConfig:
+    """Return a new run's configuration with at least one study a step, and one pool of studies, for each rank."""
+    studies = max(config.optim.accumulate, ranks)
+    optim = dataclasses.replace(config.optim, accumulate=studies)
+    config = dataclasses.replace(config, optim=optim, pools=max(config.pools, ranks))
+    _require_shares(config, ranks)
+    if ranks > 1:
+        log.info("%d ranks take %d studies a step (optim.accumulate)", ranks, studies)
+    return config
+
+
+def _require_shares(config: TrainConfig, ranks: int) -> None:
+    if config.optim.accumulate % ranks:
+        expected = f"a divisor of {config.optim.accumulate}, the studies of a step (optim.accumulate)"
+        raise InputError.of("torchrun", "ranks", found=ranks, expected=expected, hint="set --nproc-per-node")
 
 
 def measured(config: TrainConfig, shards: ShardSet) -> TrainConfig:

@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from x2ct.data.augment import AugmentConfig, Study, augmented_study, body_of
+from x2ct.data.shapes import Shapes
 from x2ct.data.shards import Patient
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
 
 
 class StudyPool:
-    """Study k depends on (seed, k) alone; step s draws from studies s // refresh ... s // refresh + size - 1.
+    """Study k depends on (seed, k) alone; draw s takes one of the studies s // refresh ... s // refresh + size - 1.
 
     Making a study costs about as much as a training step, so each is drawn from several times while it is in the pool.
+    Of n pools, pool i has the draws n s + i and the studies n k + i, as a pool of its own. So ranks that take the draws
+    of different pools make different studies.
 
     Args:
         patients: whose bodies; one after the other in a shuffled order.
@@ -33,10 +36,12 @@ class StudyPool:
         config: how far studies differ from the patients.
         display_p99: per view, what the sampler scales a display picture's 99th percentile to.
         size: studies to draw from at a time.
-        refresh: steps after which the oldest study is replaced.
+        refresh: draws after which the oldest study is replaced.
         seed: of all studies and draws.
         workers: threads that make studies ahead; 0 makes each in the calling thread when it is first drawn, which is
             right for a GPU.
+        shapes: of the training patients, for `config.shape`.
+        pools: how many pools share the draws out among them, in turn.
         device: where studies are made and stay; on any but a CPU the bodies are kept there too, as int16.
     """
 
@@ -52,13 +57,16 @@ class StudyPool:
         refresh: int,
         seed: int,
         workers: int = 1,
+        shapes: Shapes | None = None,
+        pools: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
         self._patients = patients
         self._grid, self._geometry, self._config, self._display_p99 = grid, geometry, config, display_p99
         self._size, self._refresh, self._seed, self._workers = size, refresh, seed, workers
+        self._pools = pools
         self._studies: dict[int, Future[Study]] = {}
-        self._device = torch.device(device)
+        self._shapes, self._device = shapes, torch.device(device)
         self._bodies: dict[str, Tensor] = {}
         self._threads = (
             ThreadPoolExecutor(workers, thread_name_prefix="x2ct-studies", initializer=_yield_to_training)
@@ -74,18 +82,20 @@ class StudyPool:
             self._threads.shutdown(wait=True, cancel_futures=True)
 
     def draw(self, step: int) -> tuple[Study, np.random.Generator]:
-        """The study of a step, and the step's own random generator."""
-        first = step // self._refresh
-        for index in [k for k in self._studies if k < first]:
+        """The study of a draw, and the draw's own random generator."""
+        turn, pool = divmod(step, self._pools)
+        first = turn // self._refresh
+        for index in [k for k in self._studies if k % self._pools == pool and k // self._pools < first]:
             del self._studies[index]
         rng = np.random.default_rng([self._seed, 1, step])
-        chosen = first + int(rng.integers(self._size))
+        chosen = (first + int(rng.integers(self._size))) * self._pools + pool
         if self._threads is None:
             if chosen not in self._studies:
                 self._studies[chosen] = Future()
                 self._studies[chosen].set_result(self._make(chosen))
         else:
-            for index in range(first, first + self._size + 2 * self._workers):  # each thread is two ahead
+            for place in range(first, first + self._size + 2 * self._workers):  # each thread is two ahead
+                index = place * self._pools + pool
                 if index not in self._studies:
                     self._studies[index] = self._threads.submit(self._make, index)
         return self._studies[chosen].result(), rng
@@ -97,7 +107,9 @@ class StudyPool:
         order = np.random.default_rng([self._seed, 2, turn]).permutation(len(self._patients))
         patient = self._patients[int(order[place])]
         body = self._body(patient)
-        return augmented_study(patient, self._grid, self._geometry, self._config, rng, self._display_p99, body)
+        return augmented_study(
+            patient, self._grid, self._geometry, self._config, rng, self._display_p99, body, self._shapes
+        )
 
     def _body(self, patient: Patient) -> Tensor:
         if self._device.type == "cpu":  # the file's pages are kept by the system

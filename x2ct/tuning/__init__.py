@@ -1,9 +1,9 @@
 """Noise levels for few evaluations, found on patients who are no part of the training, and stored in the bundle.
 
 One fine trajectory a patient and seed is the converged solution. `stepsearch` finds N of its levels by arithmetic;
-where there are runs enough for it, `simplex` then moves them to where real runs (`runs`) end closest to the converged
-solution. That list and the bundle's schedule are compared, and only lists that did better are stored (`result`).
-`search` is the whole of `x2ct tune`.
+where there are runs enough for it, Nelder and Mead's search moves them to where real runs (`runs`) end closest to the
+converged solution. That list and the bundle's schedule are compared, and only lists that did better are stored
+(`result`). `search` is the whole of `x2ct tune`.
 """
 
 from x2ct.tuning.result import Row, Tuned, markdown, store

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
 
 from x2ct import _core
 from x2ct.bundle import Bundle, check_target
 from x2ct.data.shards import ShardSet
+from x2ct.engine.sampler import SampleOptions
 from x2ct.errors import InputError
 from x2ct.files.atomic import check_writable
 from x2ct.io import report as reports
 from x2ct.tuning.result import Row, Tuned, store
 from x2ct.tuning.runs import Progress, Runner, Studies
-from x2ct.tuning.simplex import moved
 from x2ct.tuning.stepsearch import Trajectory, Way, descend, shortest
+
+Sigmas = tuple[float, ...]
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 16)
 FINE = 64
@@ -74,8 +80,8 @@ def tune(
 
     def row(steps: int) -> Row:
         predicted, way = _closest(trajectory, ways[steps], solver, schedule)
-        found = tuple(levels[k] for k in way)
-        tuned, sigmas = moved(found, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
+        start = tuple(levels[k] for k in way)
+        tuned, sigmas = moved(start, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
         untuned = studies.error(schedule, steps, solver)
         return Row(steps, sigmas, tuned, untuned, predicted / len(studies) ** 0.5)
 
@@ -108,6 +114,27 @@ def tune_files(
     return tuned
 
 
+def moved(sigmas: Sigmas, error: Callable[[Sigmas], float], runs: int) -> tuple[float, Sigmas]:
+    """Return the least error of so many runs of Nelder and Mead's search in ln sigma, and the levels; the ends stay."""
+    tried = {sigmas: error(sigmas)}
+
+    def measured(logs: npt.NDArray[np.float64]) -> float:
+        levels = (sigmas[0], *(float(sigma) for sigma in np.exp(logs)), sigmas[-1])
+        if any(after >= before for before, after in zip(levels, levels[1:], strict=False)):
+            return np.inf
+        if levels not in tried:
+            tried[levels] = error(levels)
+        return tried[levels]
+
+    if runs:
+        start = np.log(sigmas[1:-1])
+        steps = np.diag(0.25 * (-1.0) ** np.arange(len(start)))
+        simplex = np.concatenate([start[None], start + steps])
+        minimize(measured, start, method="Nelder-Mead", options={"maxfev": runs, "initial_simplex": simplex})
+    best = min(tried, key=lambda levels: tried[levels])
+    return tried[best], best
+
+
 def _closest(trajectory: Trajectory, way: Way, solver: str, schedule: str) -> tuple[float, Way]:
     """Where moving levels by arithmetic ends, from a way or from the untuned schedule: the least error, and the way."""
     levels = trajectory.levels
@@ -120,9 +147,9 @@ def _check(
     bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None
 ) -> dict[int, int]:
     """The evaluations of a run with each count, if all can be run."""
-    known = [info["name"] for info in _core.solvers() if not info["stochastic"]]
-    if solver not in known:
-        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(known))
+    names = [info["name"] for info in _core.solvers() if not info["stochastic"]]
+    if solver not in names:
+        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(names))
     stride, grid = bundle.patch.stride, bundle.grid.shape
     if shape is not None and any(n < 1 or n % stride or n > whole for n, whole in zip(shape, grid, strict=True)):
         raise InputError.of(
@@ -133,7 +160,7 @@ def _check(
     for count in counts:
         if not 1 <= count <= fine // 2:
             raise InputError.of("--steps", "value", found=count, expected=f"1 to {fine // 2}, half of the fine steps")
-    options = {n: _core.SampleOptions(steps=n, solver=solver) for n in counts}
+    options = {n: SampleOptions(steps=n, solver=solver) for n in counts}
     return {n: _core.sampling_plan(bundle.diffusion, one).evaluations for n, one in options.items()}
 
 

@@ -50,21 +50,21 @@ class Trajectory:
     def end_error(self, way: Way, solver: str) -> float:
         """How far a run on these levels ends from D at the last, with D(x + e) = D(x) + e; RMS in x."""
         size = len(self.levels)
-        known = np.eye(2 * size)
+        basis = np.eye(2 * size)
         table = _core.Table.make(solver, [self.levels[k] for k in way])
         at = {sigma: k for k, sigma in enumerate(self.levels)}
-        x = y = known[0]
+        x = y = basis[0]
         past: list[Matrix] = []
         for numbers in table.rows:
             row = dict(zip(table.columns, map(float, numbers), strict=True))
             level = at[row["sigma"]]
-            denoised = known[size + level] + y - known[level]
+            denoised = basis[size + level] + y - basis[level]
             past = [row["a"] * y + row["b"] * denoised, *past[:3]]
             x, y = (
                 row[f"{to}.x"] * x + row[f"{to}.y"] * y + sum(row[f"{to}.H{k}"] * h for k, h in enumerate(past))
                 for to in "xy"
             )
-        off = x - known[2 * size - 1]
+        off = x - basis[2 * size - 1]
         return float(np.sqrt(max(0.0, off @ self.products @ off)))
 
     def nearest(self, sigmas: Sequence[float]) -> Way | None:
@@ -84,7 +84,7 @@ def shortest(trajectory: Trajectory, counts: Sequence[int]) -> dict[int, Way]:
         for i in range(1, j):
             for h in range(i):
                 later[h, i, j] = trajectory.local_error((h, i, j))
-    found: dict[int, Way] = {1: (0,)}
+    ways_by_count: dict[int, Way] = {1: (0,)}
     best = first  # best[i, j]: the least sum of a way that ends with the levels i and j
     came_from: list[npt.NDArray[np.intp]] = []
     for count in range(2, max(counts) + 1):
@@ -95,8 +95,8 @@ def shortest(trajectory: Trajectory, counts: Sequence[int]) -> dict[int, Way]:
         way = [size - 1, int(best[:, -1].argmin())]
         for before in reversed(came_from):
             way.append(int(before[way[-1], way[-2]]))
-        found[count] = tuple(reversed(way))
-    return {count: found[count] for count in counts}
+        ways_by_count[count] = tuple(reversed(way))
+    return {count: ways_by_count[count] for count in counts}
 
 
 def descend(trajectory: Trajectory, way: Way, solver: str) -> tuple[float, Way]:

@@ -39,6 +39,7 @@ from x2ct.engine.plausibility import (
 )
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.geometry.grid import rotation
 from x2ct.io.xray import degradation
 from x2ct.io.xray.radiograph import XRay
 
@@ -96,15 +97,15 @@ def statistics_files(
     others = tuple(patient for patient in ShardSet.open(shards).select("train") if patient.region != region)
 
     def groups(patients: Sequence[Patient]) -> list[tuple[tuple[Seen, ...], ...]]:
-        made = []
+        seen = []
         for number, patient in enumerate(patients):
             say(f"patient {number + 1} of {len(patients)}")
-            made.append(tuple(pairs(opened, patient, studies, np.random.default_rng([0, number]))))
-        return made
+            seen.append(tuple(pairs(opened, patient, studies, np.random.default_rng([0, number]))))
+        return seen
 
-    found = Found(fit(groups(patients), groups(others)), tuple(patient.id for patient in patients), studies)
-    Bundle.write(output, replace(opened, xray_statistics=found.numbers), opened.contents())
-    return found
+    statistics = Found(fit(groups(patients), groups(others)), tuple(patient.id for patient in patients), studies)
+    Bundle.write(output, replace(opened, xray_statistics=statistics.numbers), opened.contents())
+    return statistics
 
 
 # ---------------------------------------------------------------------------------------------- studies
@@ -125,17 +126,17 @@ def pairs(bundle: Bundle, patient: Patient, count: int, rng: np.random.Generator
     mu = attenuation(hu)
     for number in range(count):
         display = number % _DISPLAYED == 1
-        taken, told = _drawn_views(coarse, rng)
+        taken, stated_geometry = _drawn_views(coarse, rng)
         pose, apart = _drawn_pose(rng), rng.uniform(-1, 1) * APART_MM
         machine = _drawn_machine(rng)
         xrays = {}
-        for view, stated in zip(taken, told.views, strict=True):
+        for view, stated in zip(taken, stated_geometry.views, strict=True):
             placed = pose.copy()
             placed[2, 3] += apart if view is not taken[0] else 0.0
             image = project(mu, placed @ index_to_mm, view, threads=1)
             picture = machine.picture(image, view, display, rng)
             xrays[stated.name] = XRay.of(picture, stated.spacing_mm)
-        yield seen_by(coarse, xrays, told)
+        yield seen_by(coarse, xrays, stated_geometry)
 
 
 def coarse_body(hu: npt.NDArray[Any], index_to_mm: Matrix) -> tuple[npt.NDArray[np.float32], Matrix]:
@@ -154,41 +155,29 @@ def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[tuple[View, 
     cone = rng.random() < _CONE
     sdd = rng.uniform(1000, 2000)
     sod = sdd - rng.uniform(180, 420)
-    taken, told = [], []
+    taken, stated = [], []
     for view in bundle.geometry.views:
         error = rng.uniform(-1, 1) * ANGLE_DEG
         if not cone:
-            told.append(view)
+            stated.append(view)
             turn = np.eye(4)
-            turn[:3, :3] = _rotation(np.array([0, 0, error]))
+            turn[:3, :3] = rotation(np.deg2rad([0, 0, error]))
             taken.append(View(view.name, view.matrix @ turn, view.shape, view.spacing_mm))
             continue
         larger = sdd / sod
         pitch = view.spacing_mm[0] * larger, view.spacing_mm[1] * larger
-        for views, angle in ((told, view.angle_deg), (taken, view.angle_deg + error)):
+        for views, angle in ((stated, view.angle_deg), (taken, view.angle_deg + error)):
             views.append(View.cone(view.name, angle, sod_mm=sod, sdd_mm=sdd, shape=view.shape, spacing_mm=pitch))
-    return tuple(taken), Geometry(tuple(told))
+    return tuple(taken), Geometry(tuple(stated))
 
 
 def _drawn_pose(rng: np.random.Generator) -> Matrix:
     """Patient mm of the body to patient mm of the study."""
     pose = np.eye(4)
     size = np.exp(rng.uniform(-1, 1) * SCALE + rng.uniform(-0.5, 0.5, 3) * SCALE)
-    pose[:3, :3] = _rotation(rng.uniform(-1, 1, 3) * ROTATION_DEG) @ np.diag(size)
+    pose[:3, :3] = rotation(np.deg2rad(rng.uniform(-1, 1, 3) * ROTATION_DEG)) @ np.diag(size)
     pose[:3, 3] = rng.uniform(-1, 1, 3) * SHIFT_MM
     return pose
-
-
-def _rotation(degrees: npt.NDArray[np.floating[Any]]) -> Matrix:
-    """Rotation about x, then y, then z."""
-    result = np.eye(3)
-    for axis, angle in enumerate(np.deg2rad(degrees)):
-        i, j = (k for k in range(3) if k != axis)
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        result = turn @ result
-    return result
 
 
 @dataclass(frozen=True)
@@ -247,20 +236,20 @@ def fit(
         groups: of each patient, its studies.
         others: of each patient of another part of the body; none, and that reading is never found.
     """
-    found: dict[str, Array] = {"patients": np.array([len(groups)]), "studies": np.array([sum(map(len, groups))])}
+    numbers: dict[str, Array] = {"patients": np.array([len(groups)]), "studies": np.array([sum(map(len, groups))])}
     names = [seen.name for seen in groups[0][0]]
     for slot, name in enumerate(names):
-        mine = _pictures(groups, slot)
+        own = _pictures(groups, slot)
         sizes = [np.stack([silhouette(s[slot].image, s[slot].pitch_mm) for s in group]) for group in groups]
         apart = {pose: _pictures(groups, slot, pose) for pose in POSES}
         apart |= {OTHER_VIEW: _pictures(groups, 1 - slot) if len(names) == 2 else []}
         apart |= {OTHER_PART: _pictures(others, slot)}
-        found |= {f"{name}.{key}": value for key, value in _of_view(mine, apart, sizes).items()}
+        numbers |= {f"{name}.{key}": value for key, value in _of_view(own, apart, sizes).items()}
     if len(names) == 2:
         for calibrated, word in ((True, "calibrated"), (False, "display")):
             ratios = [_ratios(group, calibrated) for group in groups]
-            found |= {f"mass_{word}.{key}": value for key, value in _of_masses(ratios, calibrated).items()}
-    return {key: tuple(float(f"{number:.{DIGITS}g}") for number in np.ravel(value)) for key, value in found.items()}
+            numbers |= {f"mass_{word}.{key}": value for key, value in _of_masses(ratios, calibrated).items()}
+    return {key: tuple(float(f"{number:.{DIGITS}g}") for number in np.ravel(value)) for key, value in numbers.items()}
 
 
 def _pictures(groups: Sequence[Sequence[tuple[Seen, ...]]], slot: int, pose: Pose = AS_IT_IS) -> list[Array]:
@@ -268,28 +257,28 @@ def _pictures(groups: Sequence[Sequence[tuple[Seen, ...]]], slot: int, pose: Pos
     return [np.stack([reduced(reread(study[slot], pose)).ravel() for study in group]) for group in groups]
 
 
-def _of_view(mine: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], sizes: Sequence[Array]) -> dict[str, Array]:
+def _of_view(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], sizes: Sequence[Array]) -> dict[str, Array]:
     """Statistics of one view's pictures, and what studies reach that were held out.
 
     Args:
-        mine: one array of [studies, pixels] a patient.
+        own: one array of [studies, pixels] a patient.
         apart: what `POSES` show of the same patients, and other parts of the body of others, likewise; may be empty.
         sizes: one array of [studies, 2] a patient.
     """
     figures = list[Array]()
-    for out, rest in _folds(len(mine)):
-        picture, size = Gaussian.of(_joined(mine, rest), COMPONENTS), _spread(_joined(sizes, rest))
-        pictures = _joined(mine, out)
-        readings = 1 - _discriminants(mine, apart, rest) @ np.vstack([pictures.T, np.ones(len(pictures))])
+    for out, rest in _folds(len(own)):
+        picture, size = Gaussian.of(_joined(own, rest), COMPONENTS), _spread(_joined(sizes, rest))
+        pictures = _joined(own, out)
+        readings = 1 - _discriminants(own, apart, rest) @ np.vstack([pictures.T, np.ones(len(pictures))])
         extents = np.abs((_joined(sizes, out) - size[0]) / size[1]).max(axis=1)
         figures.append(np.vstack([picture.distance(pictures), extents, readings]))
-    whole = Gaussian.of(np.concatenate(mine), COMPONENTS)
+    whole = Gaussian.of(np.concatenate(own), COMPONENTS)
     return {
         "mean": whole.mean,
         "basis": whole.basis,
         "variances": np.append(whole.variances, whole.rest),
         "size": _spread(np.concatenate(sizes)),
-        "pose": _discriminants(mine, apart, range(len(mine))),
+        "pose": _discriminants(own, apart, range(len(own))),
         "reference": np.maximum(np.quantile(np.concatenate(figures, axis=1), TYPICAL, axis=1), _LEAST),
     }
 
@@ -310,12 +299,12 @@ def _spread(values: Array) -> Array:
     return np.stack([values.mean(axis=0), values.std(axis=0)])
 
 
-def _discriminants(mine: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], which: Sequence[int] | range) -> Array:
+def _discriminants(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], which: Sequence[int] | range) -> Array:
     """Fisher's linear discriminants of a view from each of `POSES`, [poses, pixels + 1]: 1 at its mean, -1 at theirs.
 
     Where there are no pictures of a pose, the row is a constant 1.
     """
-    pictures, rows = _joined(mine, which), list[Array]()
+    pictures, rows = _joined(own, which), list[Array]()
     for pose in POSES:
         if not apart[pose]:
             rows.append(np.append(np.zeros(pictures.shape[1]), 1.0))
@@ -332,8 +321,8 @@ def _discriminants(mine: Sequence[Array], apart: Mapping[Pose, Sequence[Array]],
 def _ratios(group: Sequence[tuple[Seen, ...]], calibrated: bool) -> Array:
     """The logarithms of the ratios of masses, [studies, heights], of studies that are calibrated or are not."""
     ratios = [mass_ratio(*study) for study in group if all(seen.calibrated for seen in study) == calibrated]
-    known = [ratio for ratio in ratios if ratio is not None]
-    return np.stack(known) if known else np.empty((0, len(HEIGHTS_MM)))
+    finite = [ratio for ratio in ratios if ratio is not None]
+    return np.stack(finite) if finite else np.empty((0, len(HEIGHTS_MM)))
 
 
 def _of_masses(ratios: Sequence[Array], factor_known: bool) -> dict[str, Array]:
@@ -348,10 +337,10 @@ def _of_masses(ratios: Sequence[Array], factor_known: bool) -> dict[str, Array]:
 
 def _moments(ratios: Array) -> tuple[Array, Array]:
     """Mean and covariance by height of [studies, heights] with NaN; a height that none shows has a variance of 1."""
-    known = np.isfinite(ratios)
-    counts = known.T.astype(np.float64) @ known
-    mean = np.where(known, ratios, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
-    away = np.where(known, ratios - mean, 0)
+    finite = np.isfinite(ratios)
+    counts = finite.T.astype(np.float64) @ finite
+    mean = np.where(finite, ratios, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
+    away = np.where(finite, ratios - mean, 0)
     enough = counts > _FEWEST
     covariance = np.where(enough, away.T @ away / np.maximum(counts, 1), 0)
     covariance[np.diag_indices_from(covariance)] += np.where(np.diag(enough), _FLOOR**2, 1.0)

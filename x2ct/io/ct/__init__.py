@@ -1,6 +1,4 @@
-"""The file formats of CT volumes: NIfTI; NRRD and MetaImage; DICOM series, read and written.
+"""CT volumes: `volume` has the type and picks a format by the file's ending, with a module for each format.
 
-A module for each format, and `voxels` for what they share: axes, shapes, damaged files, whole HU. The public door is
-`x2ct.io.ct.volume.Volume`, above this room, which picks the format by the file's ending. A module enters if it reads or
-writes one format and knows nothing of X-rays or the sampler.
+`voxels` has what the formats share: axes, shapes, damaged files, whole HU. Nothing here knows of X-rays or the sampler.
 """

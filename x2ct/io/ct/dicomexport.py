@@ -52,12 +52,12 @@ class Origin:
         Raises:
             InputError: they are of two patients.
         """
-        found = [header for header in map(_header, self.xrays) if header is not None]
-        patients = {(str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))) for header in found}
+        headers = [header for header in map(_header, self.xrays) if header is not None]
+        patients = {(str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))) for header in headers}
         if len(patients) > 1:
             names = " and ".join(path.name for path in self.xrays)
             raise InputError.of(names, "PatientID", found="two patients", expected="X-rays of one patient")
-        return found
+        return headers
 
 
 def write_series(

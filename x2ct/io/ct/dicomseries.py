@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.io.ct.voxels import LPS_TO_RAS, Stored, damaged
-from x2ct.io.dicom_frames.frames import frame_values
+from x2ct.io.dicom_frames import frame_values
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct import itkimage, nifti
+from x2ct.io.ct import itk, nifti
 from x2ct.io.ct.voxels import SYNTHETIC, check_affine, check_shape
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-SUFFIXES = (*nifti.SUFFIXES, *itkimage.SUFFIXES)
+SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
 """What can be read; a DICOM series is a folder."""
 FORMATS = {"nifti": nifti.SUFFIXES, "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
 """What can be written, and the endings of its files; a DICOM series is a folder."""
@@ -98,8 +98,8 @@ class Volume:
             raise InputError.of(source, "file", found="no such file or folder", expected="a CT")
         elif name.endswith(nifti.SUFFIXES):
             stored = nifti.read_nifti(source)
-        elif name.endswith(itkimage.SUFFIXES):
-            stored = itkimage.read_itk(source)
+        elif name.endswith(itk.SUFFIXES):
+            stored = itk.read_itk(source)
         else:
             hint = "a DICOM series is given as its folder" if name.endswith((".dcm", ".ima")) else ""
             expected = ", ".join(SUFFIXES) + " or a DICOM folder"
@@ -136,7 +136,7 @@ class Volume:
         if kind == "nifti":
             return nifti.write_nifti(self.hu, self.affine, text, Path(path))
         if kind != "dicom":
-            return itkimage.write_itk(self.hu, self.affine, text, Path(path))
+            return itk.write_itk(self.hu, self.affine, text, Path(path))
         from x2ct.io.ct import dicomexport
 
         made_of = origin or (dicomexport.Origin() if synthetic else None)
@@ -163,13 +163,13 @@ def check_writable(path: str | PathLike[str], kind: str = "auto") -> str:
         return kind
     endings = FORMATS[kind] if kind != "auto" else tuple(suffix for those in FORMATS.values() for suffix in those)
     name = atomic.check_writable(path, endings).name.lower()
-    return next(known for known, those in FORMATS.items() if those and name.endswith(those))
+    return next(kind for kind, endings in FORMATS.items() if endings and name.endswith(endings))
 
 
 def stem_and_ending(name: str) -> tuple[str, str]:
     """A file's name before and from the ending that says its format: "ct.nii.gz" is "ct" and ".nii.gz"."""
-    known = [suffix for those in FORMATS.values() for suffix in those if name.lower().endswith(suffix)]
-    ending = max((len(suffix) for suffix in known), default=0)
+    endings = [suffix for those in FORMATS.values() for suffix in those if name.lower().endswith(suffix)]
+    ending = max((len(suffix) for suffix in endings), default=0)
     return name[: len(name) - ending], name[len(name) - ending :]
 
 

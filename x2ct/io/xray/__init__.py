@@ -1,7 +1,6 @@
-"""What an X-ray's file says, and the one chain of stages from its values to line integrals.
+"""X-rays: `radiograph` has the type, the other modules read files and bring their values to line integrals.
 
-`dicomxray`, `picture` and the modules beside them read files and believe nothing unchecked; `exposure` turns values
-into line integrals; `degradation` makes them worse, for evaluation and training alike. The public door is
-`x2ct.io.xray.radiograph.XRay`, above this room; the view that an X-ray is taken in is `x2ct.geometry`'s, below it. A
-module enters if it deals with one X-ray image and needs neither a volume, a bundle nor a network.
+`readers` reads pictures and `dicomxray` DICOM, of which `dicomplace` says where it was taken from; `exposure` has
+the stages from stored values to line integrals, `polarity` decides which values are dense. `degradation` makes X-rays
+worse, for evaluation and training alike. Nothing here needs a volume, a bundle or a network.
 """

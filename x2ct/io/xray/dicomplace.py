@@ -16,7 +16,7 @@ import numpy as np
 
 from x2ct.errors import InputError
 from x2ct.io.xray.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, UNKNOWN, Beam
-from x2ct.io.xray.picture import BoolImage
+from x2ct.io.xray.exposure import BoolImage
 from x2ct.io.xray.turn import Turn
 
 if TYPE_CHECKING:
@@ -40,6 +40,26 @@ _MOST_VERTICES = 10_000
 Pair = tuple[float, float]
 
 
+class Header:
+    """A frame's elements by keyword: the dataset's own, else those of the frame's or the shared functional groups."""
+
+    def __init__(self, dataset: Dataset, index: int) -> None:
+        groups = [*(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]]
+        frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+        if index < len(frames):
+            groups.insert(0, frames[index])
+        self._sets = [dataset]
+        for group in groups:
+            self._sets += [item for element in group if element.VR == "SQ" for item in element.value[:1]]
+
+    def __contains__(self, key: str) -> bool:
+        return any(key in dataset for dataset in self._sets)
+
+    def get(self, key: str) -> Any:
+        """Return an element's value, or None."""
+        return next((dataset[key].value for dataset in self._sets if key in dataset), None)
+
+
 @dataclass(frozen=True)
 class Place:
     """What the header says of where the picture belongs.
@@ -60,8 +80,8 @@ class Place:
     notes: tuple[str, ...]
 
 
-def place(header: Mapping[str, Any], shape: tuple[int, int]) -> Place:
-    """Reads a header (see `dicomxray.Header`) of a picture of (rows, columns)."""
+def place(header: Header, shape: tuple[int, int]) -> Place:
+    """Read the header of a picture of (rows, columns)."""
     notes: list[str] = []
     view, angle, tilt = _looking(header, notes)
     beam = replace(_distances(header, notes), angle_deg=angle, tilt_deg=tilt)
@@ -72,7 +92,7 @@ def place(header: Mapping[str, Any], shape: tuple[int, int]) -> Place:
 # ---------------------------------------------------------------------------------------------- view and angles
 
 
-def _looking(header: Mapping[str, Any], notes: list[str]) -> tuple[str | None, float | None, float]:
+def _looking(header: Header, notes: list[str]) -> tuple[str | None, float | None, float]:
     """The view's name, and the source's angle and tilt where they aren't the view's own."""
     coded = _MEANINGS.get(meaning(header.get("ViewCodeSequence")), "")
     position = str(header.get("ViewPosition") or "").strip().upper() or coded
@@ -103,7 +123,7 @@ def _nearest_view(angle_deg: float) -> str:
 # ---------------------------------------------------------------------------------------------- distances and spacing
 
 
-def _distances(header: Mapping[str, Any], notes: list[str]) -> Beam:
+def _distances(header: Header, notes: list[str]) -> Beam:
     """SDD and SOD, each where it is there and possible."""
     sdd = _within(header, "DistanceSourceToDetector", DISTANCE_MM, "mm", notes)
     sod = _within(header, "DistanceSourceToPatient", DISTANCE_MM, "mm", notes)
@@ -117,9 +137,7 @@ def _distances(header: Mapping[str, Any], notes: list[str]) -> Beam:
         return UNKNOWN
 
 
-def _within(
-    header: Mapping[str, Any], name: str, limits: tuple[float, float], unit: str, notes: list[str]
-) -> float | None:
+def _within(header: Header, name: str, limits: tuple[float, float], unit: str, notes: list[str]) -> float | None:
     value = number(header.get(name))
     if value is None or limits[0] <= value <= limits[1]:
         return value
@@ -128,14 +146,12 @@ def _within(
     return None
 
 
-def _spacing(
-    header: Mapping[str, Any], shape: tuple[int, int], beam: Beam, notes: list[str]
-) -> tuple[Pair | None, Beam]:
+def _spacing(header: Header, shape: tuple[int, int], beam: Beam, notes: list[str]) -> tuple[Pair | None, Beam]:
     """The spacing that goes with the beam: on the detector where it knows its distances, else in the patient."""
-    found = {name: _usable(header, name, shape, notes) for name in _SPACINGS}
-    corrected = _corrected(header, found)
-    detector = found["ImagerPixelSpacing"] or (None if corrected else found["PixelSpacing"])
-    detector = detector or found["NominalScannedPixelSpacing"] or _of_cassette(header, shape, notes)
+    spacings = {name: _usable(header, name, shape, notes) for name in _SPACINGS}
+    corrected = _corrected(header, spacings)
+    detector = spacings["ImagerPixelSpacing"] or (None if corrected else spacings["PixelSpacing"])
+    detector = detector or spacings["NominalScannedPixelSpacing"] or _of_cassette(header, shape, notes)
     magnification = beam.magnification
     if magnification is not None:
         if detector is None and corrected is not None:
@@ -151,7 +167,7 @@ def _spacing(
         notes.append(f"A magnification of {factor:g} was taken out of the pixel spacing.")
         return _times(detector, 1 / factor), beam
     if detector is not None:
-        name = next((name for name in _SPACINGS if found[name] == detector), "CassetteSize")
+        name = next((name for name in _SPACINGS if spacings[name] == detector), "CassetteSize")
         notes.append(f"{name} is that of the detector: magnification was not taken out.")
     elif not any(name in header for name in _SPACINGS):
         notes.append("The file has no pixel spacing.")
@@ -161,9 +177,9 @@ def _spacing(
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 
-def _corrected(header: Mapping[str, Any], found: Mapping[str, Pair | None]) -> Pair | None:
+def _corrected(header: Header, spacings: Mapping[str, Pair | None]) -> Pair | None:
     """PixelSpacing, where it is a size in the patient and not that of the detector's pixels."""
-    spacing, imager = found["PixelSpacing"], found["ImagerPixelSpacing"]
+    spacing, imager = spacings["PixelSpacing"], spacings["ImagerPixelSpacing"]
     if spacing is None:
         return None
     calibrated = str(header.get("PixelSpacingCalibrationType") or "").upper() in ("GEOMETRY", "FIDUCIAL")
@@ -171,7 +187,7 @@ def _corrected(header: Mapping[str, Any], found: Mapping[str, Pair | None]) -> P
     return spacing if calibrated or differs else None
 
 
-def _usable(header: Mapping[str, Any], name: str, shape: tuple[int, int], notes: list[str]) -> Pair | None:
+def _usable(header: Header, name: str, shape: tuple[int, int], notes: list[str]) -> Pair | None:
     if name not in header:
         return None
     values = header.get(name)
@@ -182,15 +198,15 @@ def _usable(header: Mapping[str, Any], name: str, shape: tuple[int, int], notes:
         sides = (row * shape[0], column * shape[1])
         if good and all(SIDE_MM[0] <= side <= SIDE_MM[1] for side in sides):
             return row, column
-    told = "empty" if row is None or column is None else f"{row:g} x {column:g} mm, which no radiograph has,"
-    notes.append(f"{name} is {told} and was ignored.")
+    value = "empty" if row is None or column is None else f"{row:g} x {column:g} mm, which no radiograph has,"
+    notes.append(f"{name} is {value} and was ignored.")
     return None
 
 
-def _of_cassette(header: Mapping[str, Any], shape: tuple[int, int], notes: list[str]) -> Pair | None:
+def _of_cassette(header: Header, shape: tuple[int, int], notes: list[str]) -> Pair | None:
     """The spacing by the size of the cassette that a CR reader has read, where it has the picture's aspect."""
-    said = str(header.get("CassetteSize") or "").strip().upper()
-    match = re.fullmatch(r"(\d{1,3})(CM|IN)X(\d{1,3})(CM|IN)", said)
+    size = str(header.get("CassetteSize") or "").strip().upper()
+    match = re.fullmatch(r"(\d{1,3})(CM|IN)X(\d{1,3})(CM|IN)", size)
     if match is None:
         return None
     sides = sorted(float(match[at]) * (10.0 if match[at + 1] == "CM" else 25.4) for at in (1, 3))
@@ -199,7 +215,7 @@ def _of_cassette(header: Mapping[str, Any], shape: tuple[int, int], notes: list[
         abs(short / long - 1) <= CASSETTE_ASPECT and all(SPACING_MM[0] <= x <= SPACING_MM[1] for x in (short, long))
     ):
         return None
-    notes.append(f"CassetteSize is {said}: a pixel was taken to be {long:.3g} mm.")
+    notes.append(f"CassetteSize is {size}: a pixel was taken to be {long:.3g} mm.")
     return long, long
 
 
@@ -214,17 +230,17 @@ _ROW_TOWARDS = {"L": 1, "R": -1, "P": 1, "A": -1}
 _COLUMN_TOWARDS = {"F": 1, "H": -1}
 
 
-def _turns(header: Mapping[str, Any], notes: list[str]) -> tuple[Turn, ...]:
+def _turns(header: Header, notes: list[str]) -> tuple[Turn, ...]:
     """What brings the head to row 0 and the patient's right, or front, to column 0, by PatientOrientation."""
-    given = [str(code)[:1].upper() for code in (header.get("PatientOrientation") or [])]
-    lying = len(given) == 2 and given[0] in _COLUMN_TOWARDS and given[1] in _ROW_TOWARDS
+    codes = [str(code)[:1].upper() for code in (header.get("PatientOrientation") or [])]
+    lying = len(codes) == 2 and codes[0] in _COLUMN_TOWARDS and codes[1] in _ROW_TOWARDS
     if lying:
-        given = given[::-1]
+        codes = codes[::-1]
         notes.append("PatientOrientation says that the picture lies on its side: it was turned.")
-    elif len(given) != 2 or given[0] not in _ROW_TOWARDS or given[1] not in _COLUMN_TOWARDS:
+    elif len(codes) != 2 or codes[0] not in _ROW_TOWARDS or codes[1] not in _COLUMN_TOWARDS:
         notes.append("PatientOrientation is missing: head up and patient's right at column 0 were assumed.")
         return ()
-    across, down = _ROW_TOWARDS[given[0]], _COLUMN_TOWARDS[given[1]]
+    across, down = _ROW_TOWARDS[codes[0]], _COLUMN_TOWARDS[codes[1]]
     if across < 0:
         notes.append("PatientOrientation says that the picture is mirrored: left and right were swapped.")
     if down < 0:
@@ -301,9 +317,8 @@ def meaning(sequence: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """A finite number out of an element's value, or None."""
+    """Return an element's value as a finite number, or None."""
     try:
-        found = float(value)
+        return result if math.isfinite(result := float(value)) else None
     except (TypeError, ValueError):
         return None
-    return found if math.isfinite(found) else None

@@ -9,7 +9,7 @@ patient.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.io.xray.dicompixels import decode, open_dicom
-from x2ct.io.xray.dicomplace import exposed, meaning, place
-from x2ct.io.xray.picture import ASSUMED, DISPUTED, TAGGED, UNTOLD, BoolImage, Picture, grey, unreadable
+from x2ct.io.dicom_frames import frame_values
+from x2ct.io.xray.dicomplace import Header, exposed, meaning, place
+from x2ct.io.xray.exposure import BoolImage
+from x2ct.io.xray.polarity import ASSUMED, DISPUTED, TAGGED, UNTOLD
+from x2ct.io.xray.radiograph import XRay
+from x2ct.io.xray.readers import check_frame, check_size, grey, lacks_preamble, unreadable
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -30,34 +33,15 @@ SLICES = ("CT", "MR", "PT")
 FLUOROSCOPY = ("XA", "RF")  # shown with dense tissue dark, unlike radiographs
 COLOUR = ("PALETTE COLOR",)
 
+MAX_FILE_BYTES = 4 << 30
+MAX_INFLATED_BYTES = 256 << 20  # what a deflated file may become: MAX_PIXELS of 16 bits, and a header
+BITS_STORED = (8, 16)
 
-class Header(Mapping[str, Any]):
-    """A frame's elements by keyword: the dataset's own, else those of the frame's or the shared functional groups."""
-
-    def __init__(self, dataset: Dataset, index: int) -> None:
-        groups = [*(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]]
-        frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
-        if index < len(frames):
-            groups.insert(0, frames[index])
-        self._sets = [dataset]
-        for group in groups:
-            self._sets += [item for element in group if element.VR == "SQ" for item in element.value[:1]]
-
-    def __getitem__(self, key: str) -> Any:
-        for dataset in self._sets:
-            if key in dataset:
-                return dataset[key].value
-        raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({element.keyword for dataset in self._sets for element in dataset})
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+_IMPLICIT, _EXPLICIT, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 
 
-def read_dicom(source: Path, frame: int | None = None) -> Picture:
-    """Reads a CR, DX, XA or RF object.
+def read_dicom(source: Path, frame: int | None = None) -> XRay:
+    """Read a CR, DX, XA or RF object.
 
     Args:
         source: the file.
@@ -71,7 +55,7 @@ def read_dicom(source: Path, frame: int | None = None) -> Picture:
         warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
         dataset = open_dicom(source)
         try:
-            return _picture(source, dataset, frame)
+            return _xray(source, dataset, frame)
         except (InputError, MemoryError):
             raise
         except Exception as error:
@@ -79,7 +63,9 @@ def read_dicom(source: Path, frame: int | None = None) -> Picture:
             raise unreadable(source, error) from error
 
 
-def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
+def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
+    from pydicom.pixels.processing import apply_modality_lut
+
     _check_kind(source, dataset)
     stored = decode(source, dataset, frame)
     if stored.ndim == 3:
@@ -87,12 +73,12 @@ def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
     header = Header(dataset, (frame or 1) - 1)
     relationship = str(header.get("PixelIntensityRelationship") or "").strip().upper()
     physical = relationship in ("LIN", "LOG")
-    values = np.array(stored if physical else _after_modality_lut(stored, dataset), np.float32)
+    values = np.array(stored if physical else apply_modality_lut(stored, dataset), np.float32)
     dense_is_high, polarity, notes, doubts = _meaning(header, relationship, _falls(dataset) and not physical)
     white_is_high = str(header.get("PhotometricInterpretation") or "") != "MONOCHROME1"
     if str(header.get("Modality") or "") in UNSURE:
         doubts.append(f"Modality is {header.get('Modality') or 'missing'}: it was taken for a radiograph.")
-    found = place(header, (values.shape[0], values.shape[1]))
+    placed = place(header, (values.shape[0], values.shape[1]))
     hidden = _padding(dataset, stored)
     shown = exposed(dataset, (values.shape[0], values.shape[1]), notes)
     if hidden is not None:
@@ -103,23 +89,24 @@ def _picture(source: Path, dataset: Dataset, frame: int | None) -> Picture:
         shown = ~hidden if shown is None else shown & ~hidden
     if shown is not None and not shown.any():
         raise InputError.of(source, "shutters and padding", found="no pixel left", expected="an exposed field")
-    return Picture(
+    return XRay(
         values,
-        False,
-        dense_is_high,
-        relationship == "LIN",
-        shown,
-        found.turns,
-        found.spacing_mm,
-        found.beam,
-        found.view,
-        _body_part(header),
-        _kind(dataset),
-        (*notes, *found.notes),
-        tuple(doubts),
-        white_is_high,
-        polarity,
+        calibrated=False,
+        spacing_mm=placed.spacing_mm,
+        source=str(source),
+        notes=(*notes, *placed.notes),
+        view=placed.view,
+        exposed=shown,
+        beam=placed.beam,
+        body_part=_body_part(header),
+        kind=_kind(dataset),
+        warnings=tuple(doubts),
+        polarity=polarity,
+        dense_is_high=dense_is_high,
+        white_is_high=white_is_high,
+        linear=relationship == "LIN",
         highest=_highest(dataset) if relationship == "LIN" else None,
+        turns=placed.turns,
     )
 
 
@@ -133,9 +120,9 @@ def _check_kind(source: Path, dataset: Dataset) -> None:
         raise InputError.of(source, "PhotometricInterpretation", found=photometric, expected="MONOCHROME1 or 2")
 
 
-def _body_part(header: Mapping[str, Any]) -> str | None:
-    said = str(header.get("BodyPartExamined") or "").strip().upper()
-    return (said or meaning(header.get("AnatomicRegionSequence")))[:16] or None
+def _body_part(header: Header) -> str | None:
+    part = str(header.get("BodyPartExamined") or "").strip().upper()
+    return (part or meaning(header.get("AnatomicRegionSequence")))[:16] or None
 
 
 def _kind(dataset: Dataset) -> str:
@@ -145,20 +132,13 @@ def _kind(dataset: Dataset) -> str:
     return "DICOM " + ", ".join(part for part in parts if part)
 
 
-def _after_modality_lut(stored: npt.NDArray[Any], dataset: Dataset) -> npt.NDArray[Any]:
-    from pydicom.pixels.processing import apply_modality_lut
-
-    values: npt.NDArray[Any] = apply_modality_lut(stored, dataset)
-    return values
-
-
 def _highest(dataset: Dataset) -> int:
     signed = int(dataset.get("PixelRepresentation") or 0)
     return int(2 ** (int(dataset.BitsStored) - signed) - 1)
 
 
 def _falls(dataset: Dataset) -> bool:
-    """Whether the modality LUT or rescale makes low of high."""
+    """Return whether the modality LUT or rescale makes low of high."""
     tables = dataset.get("ModalityLUTSequence")
     if tables:
         data = np.asarray(tables[0].LUTData)
@@ -167,7 +147,7 @@ def _falls(dataset: Dataset) -> bool:
 
 
 def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> BoolImage | None:
-    """Where the file says that pixels are no measurement."""
+    """Return where the file says that pixels are no measurement."""
     if "PixelPaddingValue" not in dataset:
         return None
     low = high = _as_stored(dataset.PixelPaddingValue, stored)
@@ -178,13 +158,13 @@ def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> BoolImage | None:
 
 
 def _as_stored(value: Any, stored: npt.NDArray[Any]) -> int:
-    """A padding value, which some files write unsigned beside signed pixels."""
+    """Return a padding value, which some files write unsigned beside signed pixels."""
     number = int(value)
     limits = np.iinfo(stored.dtype)
     return number - (1 << limits.bits) if limits.min < 0 and number > limits.max else number
 
 
-def _meaning(header: Mapping[str, Any], relationship: str, falls: bool) -> tuple[bool, str, list[str], list[str]]:
+def _meaning(header: Header, relationship: str, falls: bool) -> tuple[bool, str, list[str], list[str]]:
     """Return whether high values are dense, how far that is known, what was assumed for it, and what is doubtful.
 
     DICOM PS3.3 C.8.11.3.1.2 (DX) and C.8.7.1 (XA): PixelIntensityRelationshipSign 1 means that lower stored values are
@@ -234,3 +214,90 @@ _INTENSITY = {
     "DISP": "Values are those for display (PixelIntensityRelationship DISP): taken as they are, no log.",
     "": "PixelIntensityRelationship is missing: values were taken as they are, no log.",
 }
+
+
+def open_dicom(source: Path) -> Dataset:
+    """Return a DICOM file's dataset, with or without a preamble.
+
+    Raises:
+        InputError: no DICOM, damaged, or larger than any radiograph.
+    """
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        size = source.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise InputError.of(source, "size", found=f"{size} bytes", expected=f"at most {MAX_FILE_BYTES >> 30} GiB")
+        with source.open("rb") as stream:
+            bare = lacks_preamble(stream.read(8))
+        _refuse_deflate_bomb(source, bare)
+        dataset = pydicom.dcmread(source, force=bare)
+        if "TransferSyntaxUID" not in dataset.file_meta:
+            implicit, _ = dataset.original_encoding
+            dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(_IMPLICIT if implicit else _EXPLICIT)
+        return dataset
+    except InvalidDicomError as error:
+        hint = "the file has no DICOM header, whatever its name says"
+        raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # parsing damaged data raises many kinds
+        raise unreadable(source, error) from error
+
+
+def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
+    """Measure a deflated dataset, which whoever reads it inflates as a whole; raises InputError."""
+    from pydicom.filereader import _read_file_meta_info as read_meta
+    from pydicom.filereader import read_preamble
+
+    with source.open("rb") as stream:
+        read_preamble(stream, force=bare)
+        if str(read_meta(stream).get("TransferSyntaxUID", "")) != _DEFLATED:
+            return
+        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while chunk := inflate.unconsumed_tail or stream.read(1 << 20):
+            total += len(inflate.decompress(chunk, 1 << 24))
+            if total > MAX_INFLATED_BYTES:
+                found = f"more than {MAX_INFLATED_BYTES} bytes"
+                raise InputError.of(source, "size", found=found, expected="one radiograph")
+
+
+def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any]:
+    """Return one frame's stored values, integers (rows, columns) or (rows, columns, channels).
+
+    Args:
+        source: the file, as messages name it.
+        dataset: its content.
+        frame: which one, the first is 1; None where there must be one only.
+
+    Raises:
+        InputError: no picture, a size or a format that no radiograph has, several frames without a choice, a transfer
+            syntax that can't be decoded, or damaged data.
+    """
+    if "Rows" not in dataset or "Columns" not in dataset or "PixelData" not in dataset:
+        raise InputError.of(source, "pixel data", found="none", expected="a radiograph")
+    check_size(source, int(dataset.Rows), int(dataset.Columns))
+    index = check_frame(source, "NumberOfFrames", _frames(source, dataset), frame)
+    _check_bits(source, dataset)
+    return frame_values(source, dataset, index)
+
+
+def _frames(source: Path, dataset: Dataset) -> int:
+    count = dataset.get("NumberOfFrames")
+    try:
+        frames = int(count or 1)
+    except (TypeError, ValueError):
+        frames = 0
+    if frames < 1:
+        raise InputError.of(source, "NumberOfFrames", found=count, expected="1 or more")
+    return frames
+
+
+def _check_bits(source: Path, dataset: Dataset) -> None:
+    stored, allocated = int(dataset.get("BitsStored") or 0), int(dataset.get("BitsAllocated") or 0)
+    if not BITS_STORED[0] <= stored <= BITS_STORED[1] or allocated not in (8, 16) or stored > allocated:
+        found, expected = f"{stored} of {allocated}", f"{BITS_STORED[0]} to {BITS_STORED[1]} of 8 or 16"
+        raise InputError.of(source, "BitsStored of BitsAllocated", found=found, expected=expected)
+    if "HighBit" in dataset and int(dataset.HighBit) != stored - 1:
+        raise InputError.of(source, "HighBit", found=dataset.HighBit, expected=f"{stored - 1}, one below BitsStored")

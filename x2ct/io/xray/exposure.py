@@ -1,4 +1,4 @@
-"""From a file's values to line integrals on a detector: one chain, each stage a function from picture to picture.
+"""From a file's values to line integrals on a detector: one chain, each stage a function from X-ray to X-ray.
 
 A display value says little about attenuation: detectors, processing and windows differ. The chain brings any
 radiograph to a common scale without judging tissue. `loading_stages` are what a file decides:
@@ -37,12 +37,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.io.xray.picture import BoolImage, Picture
-
 if TYPE_CHECKING:
     from x2ct.geometry import View
+    from x2ct.io.xray.radiograph import XRay
 
 FloatImage = npt.NDArray[np.float32]
+BoolImage = npt.NDArray[np.bool_]
 
 AIR_PERCENTILE = 0.5
 REFERENCE_PERCENTILE = 99.0
@@ -62,52 +62,52 @@ class Stage:
 
     name: str
     does: str
-    run: Callable[[Picture], Picture]
+    run: Callable[[XRay], XRay]
 
 
-Watch = Callable[[Stage, Picture], None]
-Settle = Callable[[Picture], Picture]
+Watch = Callable[[Stage, "XRay"], None]
+Settle = Callable[["XRay"], "XRay"]
 
 
-def run(stages: Sequence[Stage], picture: Picture, watch: Watch | None = None) -> Picture:
-    """Takes a picture through stages, one after the other; `watch` sees it after each."""
+def run(stages: Sequence[Stage], xray: XRay, watch: Watch | None = None) -> XRay:
+    """Take an X-ray through stages, one after the other; `watch` sees it after each."""
     for stage in stages:
-        picture = stage.run(picture)
+        xray = stage.run(xray)
         if watch is not None:
-            watch(stage, picture)
-    return picture
+            watch(stage, xray)
+    return xray
 
 
 # ---------------------------------------------------------------------------------------------- what a file decides
 
 
-def upright(picture: Picture) -> Picture:
+def upright(xray: XRay) -> XRay:
     """Stage 1: head at row 0; the patient's right, or a lateral's front, at column 0."""
-    values, exposed, spacing = picture.values, picture.exposed, picture.spacing_mm
-    for turn in picture.turns:
+    values, exposed, spacing = xray.image, xray.exposed, xray.spacing_mm
+    for turn in xray.turns:
         values, spacing = turn.of(values), turn.spacing(spacing)
         exposed = None if exposed is None else turn.of(exposed)
-    return replace(picture, values=values, exposed=exposed, spacing_mm=spacing, turns=())
+    return replace(xray, image=values, exposed=exposed, spacing_mm=spacing, turns=())
 
 
-def bright(picture: Picture, settle: Settle) -> Picture:
+def bright(xray: XRay, settle: Settle) -> XRay:
     """Stage 2: what grows is attenuation; or intensity, where `log` comes next."""
-    picture = settle(picture)
-    high = not picture.dense_is_high if picture.linear else picture.dense_is_high
-    top = np.float32(picture.values.max() if picture.highest is None else picture.highest)
-    values = picture.values if high else top - picture.values
-    return replace(picture, values=values, dense_is_high=not picture.linear)
+    xray = settle(xray)
+    high = not xray.dense_is_high if xray.linear else xray.dense_is_high
+    top = np.float32(xray.image.max() if xray.highest is None else xray.highest)
+    values = xray.image if high else top - xray.image
+    return replace(xray, image=values, dense_is_high=not xray.linear)
 
 
-def log(picture: Picture) -> Picture:
+def log(xray: XRay) -> XRay:
     """Stage 3: -ln of intensity over its 99.9th percentile, for values that rise linearly with X-ray intensity."""
-    if not picture.linear:
-        return picture
-    intensity = picture.values
-    seen = intensity if picture.exposed is None else intensity[picture.exposed]
+    if not xray.linear:
+        return xray
+    intensity = xray.image
+    seen = intensity if xray.exposed is None else intensity[xray.exposed]
     brightest = max(float(np.percentile(seen, 99.9)), 1e-6)
     relative = np.clip(intensity / np.float32(brightest), DARKEST_INTENSITY, None)
-    return replace(picture, values=np.asarray(-np.log(relative), np.float32), linear=False, dense_is_high=True)
+    return replace(xray, image=np.asarray(-np.log(relative), np.float32), linear=False, dense_is_high=True)
 
 
 def loading_stages(settle: Settle) -> tuple[Stage, ...]:
@@ -122,56 +122,56 @@ def loading_stages(settle: Settle) -> tuple[Stage, ...]:
 # ---------------------------------------------------------------------------------------------- what the model decides
 
 
-def field(picture: Picture) -> Picture:
+def field(xray: XRay) -> XRay:
     """Stage 4: where the detector was exposed: not under shutters, known or found, and not where padding is."""
-    rows, columns = exposed_field(picture.values, picture.exposed)
-    inside = np.zeros(picture.values.shape, np.bool_)
-    inside[rows, columns] = True if picture.exposed is None else picture.exposed[rows, columns]
-    size = bounds(picture.exposed, picture.values.shape)
+    rows, columns = exposed_field(xray.image, xray.exposed)
+    inside = np.zeros(xray.image.shape, np.bool_)
+    inside[rows, columns] = True if xray.exposed is None else xray.exposed[rows, columns]
+    size = bounds(xray.exposed, xray.image.shape)
     if (rows, columns) == size:
-        return replace(picture, exposed=inside)
+        return replace(xray, exposed=inside)
     note = (
         f"Shutters were found at the borders: rows {rows.start} to {rows.stop - 1} and columns {columns.start} to "
         f"{columns.stop - 1} are the exposed field, the rest was taken as air."
     )
-    return replace(picture, exposed=inside, notes=(*picture.notes, note))
+    return replace(xray, exposed=inside, notes=(*xray.notes, note))
 
 
-def air(picture: Picture) -> Picture:
+def air(xray: XRay) -> XRay:
     """Stage 5: a low percentile of the field at 0, and nothing below it or outside of the field."""
-    inside = _exposed(picture)
-    level = np.float32(np.percentile(picture.values[inside], AIR_PERCENTILE))
-    values = np.where(inside, np.maximum(picture.values - level, np.float32(0)), np.float32(0))
-    return replace(picture, values=values)
+    inside = _exposed(xray)
+    level = np.float32(np.percentile(xray.image[inside], AIR_PERCENTILE))
+    values = np.where(inside, np.maximum(xray.image - level, np.float32(0)), np.float32(0))
+    return replace(xray, image=values)
 
 
-def scale(picture: Picture, reference_p99: float) -> Picture:
+def scale(xray: XRay, reference_p99: float) -> XRay:
     """Stage 6: the field's 99th percentile at `reference_p99` (line integral)."""
-    seen = picture.values[_exposed(picture)]
+    seen = xray.image[_exposed(xray)]
     # The maximum, where a few dense pixels lie on a constant ground.
     top = float(np.percentile(seen, REFERENCE_PERCENTILE)) or float(seen.max()) or 1.0
     note = (
         f"Not calibrated: its {AIR_PERCENTILE:g}th percentile was taken as air and its {REFERENCE_PERCENTILE:g}th was "
         f"scaled to a line integral of {reference_p99:g}; HU depend on that."
     )
-    values = np.asarray(picture.values * np.float32(reference_p99 / top), np.float32)
-    return replace(picture, values=values, notes=(*picture.notes, note))
+    values = np.asarray(xray.image * np.float32(reference_p99 / top), np.float32)
+    return replace(xray, image=values, notes=(*xray.notes, note))
 
 
-def detector(picture: Picture, view: View) -> Picture:
+def detector(xray: XRay, view: View) -> XRay:
     """Stage 7: the picture, whose spacing is known by now, on the view's detector: centred, air around it."""
-    if picture.spacing_mm is None:
+    if xray.spacing_mm is None:
         raise ValueError("a picture without a spacing can't be placed")
-    notes = list(picture.notes)
+    notes = list(xray.notes)
     for axis, name in ((0, "rows"), (1, "columns")):
-        covered = picture.values.shape[axis] * picture.spacing_mm[axis]
+        covered = xray.image.shape[axis] * xray.spacing_mm[axis]
         extent = view.shape[axis] * view.spacing_mm[axis]
         if covered > 1.01 * extent:
             notes.append(f"The {name} span {covered:.0f} mm; the outer {covered - extent:.0f} mm were cut.")
         elif covered < 0.99 * extent:
             notes.append(f"The {name} span {covered:.0f} of {extent:.0f} mm; the rest was taken as air.")
-    values = resample(picture.values, picture.spacing_mm, view.shape, view.spacing_mm)
-    return replace(picture, values=values, exposed=None, spacing_mm=view.spacing_mm, notes=tuple(notes))
+    values = resample(xray.image, xray.spacing_mm, view.shape, view.spacing_mm)
+    return replace(xray, image=values, exposed=None, spacing_mm=view.spacing_mm, notes=tuple(notes))
 
 
 def intensity_stages(reference_p99: float) -> tuple[Stage, ...]:
@@ -258,8 +258,8 @@ def bounds(exposed: BoolImage | None, shape: tuple[int, ...]) -> tuple[slice, sl
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _exposed(picture: Picture) -> BoolImage:
-    return np.ones(picture.values.shape, np.bool_) if picture.exposed is None else picture.exposed
+def _exposed(xray: XRay) -> BoolImage:
+    return np.ones(xray.image.shape, np.bool_) if xray.exposed is None else xray.exposed
 
 
 def _block_means(image: FloatImage, factor: int) -> FloatImage:

@@ -21,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.io.xray.exposure import bounds, exposed_field
-from x2ct.io.xray.picture import ASSUMED, DISPUTED, STATED, TAGGED, UNTOLD
+from x2ct.io.xray.exposure import BoolImage, FloatImage, bounds, exposed_field
 
 if TYPE_CHECKING:
-    from x2ct.io.xray.picture import BoolImage, Picture
+    from x2ct.io.xray.radiograph import XRay
 
-FloatImage = npt.NDArray[np.float32]
+STATED, TAGGED, ASSUMED, DISPUTED, UNTOLD = "stated", "tagged", "assumed", "disputed", "untold"
+"""How far it is known which values are dense: stated by the caller or the user, tagged by the file, assumed of
+fluoroscopy by its sign or its custom, disputed where tags contradict each other, untold where there is no tag."""
 
 DECIDES = 0.4
 """The least contrast that settles a polarity. Of 120 radiographs, nearly all of chests, and 90 projections of CTs, the
@@ -38,54 +39,55 @@ SHOWN = "The file does not say which values are dense: dense tissue was taken to
 _GRID = 40  # cells along each side, in which a picture is ranked
 
 
-def settled(picture: Picture, source: str, invert: bool | None) -> Picture:
-    """Return the picture with a `dense_is_high` that its tags, the picture itself or the user vouch for.
+def settled(xray: XRay, invert: bool | None) -> XRay:
+    """Return the X-ray with a `dense_is_high` that its tags, the picture itself or the user vouch for.
 
     Args:
-        picture: upright; `dense_is_high` and `polarity` are what the file says.
-        source: the file, as messages name it.
+        xray: upright; `dense_is_high` and `polarity` are what the file says.
         invert: what the user says: whether viewers show the picture's dense tissue dark. None: nothing.
 
     Raises:
         InputError: tags and picture contradict each other, or nothing settles it; an inversion of line integrals.
     """
-    if picture.calibrated:
+    if xray.calibrated:
         if invert is not None:
             hint = "say --values display if these are values for display"
-            raise InputError.of(source, "--invert", found="line integrals", expected="values for display", hint=hint)
-        return picture
+            raise InputError.of(
+                xray.source, "--invert", found="line integrals", expected="values for display", hint=hint
+            )
+        return xray
     if invert is not None:
-        said = f"On request, dense tissue was taken to be {'dark' if invert else 'bright'} where viewers show it."
-        high = picture.white_is_high != invert
-        return replace(picture, dense_is_high=high, polarity=STATED, notes=(*picture.notes, said))
-    if picture.polarity == STATED:
-        return picture
-    shown = contrast(picture.values, picture.exposed)
+        note = f"On request, dense tissue was taken to be {'dark' if invert else 'bright'} where viewers show it."
+        high = xray.white_is_high != invert
+        return replace(xray, dense_is_high=high, polarity=STATED, notes=(*xray.notes, note))
+    if xray.polarity == STATED:
+        return xray
+    shown = contrast(xray.image, xray.exposed)
     sees = None if abs(shown) < DECIDES else shown > 0
-    if picture.polarity == TAGGED:
-        if sees in (None, picture.dense_is_high):
-            return picture
-        raise _refusal(source, "a picture that looks like a negative by what its tags say")
-    if picture.polarity == ASSUMED:
+    if xray.polarity == TAGGED:
+        if sees in (None, xray.dense_is_high):
+            return xray
+        raise _refusal(xray.source, "a picture that looks like a negative by what its tags say")
+    if xray.polarity == ASSUMED:
         # Fields of fluoroscopy are often round, with black around them, of which the contrast knows nothing.
-        if sees in (None, picture.dense_is_high):
-            return picture
-        word = "no" if sees == picture.white_is_high else "yes"
+        if sees in (None, xray.dense_is_high):
+            return xray
+        word = "no" if sees == xray.white_is_high else "yes"
         doubt = f"The picture may be a negative of what was taken; to turn it round, say --invert {word}."
-        return replace(picture, warnings=(doubt, *picture.warnings))
+        return replace(xray, warnings=(doubt, *xray.warnings))
     if sees is None:
-        found = "tags that contradict each other" if picture.polarity == DISPUTED else "no tag that tells it"
-        raise _refusal(source, f"{found}, and a picture that does not settle it")
-    if sees == picture.dense_is_high:
-        notes = (SHOWN,) if picture.polarity == UNTOLD else ()
-        return replace(picture, notes=(*notes, *picture.notes))
+        found = "tags that contradict each other" if xray.polarity == DISPUTED else "no tag that tells it"
+        raise _refusal(xray.source, f"{found}, and a picture that does not settle it")
+    if sees == xray.dense_is_high:
+        notes = (SHOWN,) if xray.polarity == UNTOLD else ()
+        return replace(xray, notes=(*notes, *xray.notes))
     why = {
         DISPUTED: "PixelIntensityRelationshipSign contradicts PhotometricInterpretation, and the picture agrees with "
         "the sign: it was inverted; if that is wrong, say --invert {}.",
         UNTOLD: "The picture looks like a negative (lungs bright, bone dark), and was inverted; if that is wrong, say "
         "--invert {}.",
-    }[picture.polarity].format("no" if picture.dense_is_high == picture.white_is_high else "yes")
-    return replace(picture, dense_is_high=sees, warnings=(why, *picture.warnings))
+    }[xray.polarity].format("no" if xray.dense_is_high == xray.white_is_high else "yes")
+    return replace(xray, dense_is_high=sees, warnings=(why, *xray.warnings))
 
 
 def _refusal(source: str, found: str) -> InputError:
@@ -115,9 +117,9 @@ def contrast(values: FloatImage, exposed: BoolImage | None = None) -> float:
 
 def _between_shutters(values: FloatImage, exposed: BoolImage | None) -> tuple[slice, slice]:
     """The rows and columns that are no shutter, whichever side is dense."""
-    found = [exposed_field(picture, exposed) for picture in (values, np.float32(values.max()) - values)]
+    fields = [exposed_field(picture, exposed) for picture in (values, np.float32(values.max()) - values)]
     rows, columns = (
-        slice(max(pair[axis].start for pair in found), min(pair[axis].stop for pair in found)) for axis in (0, 1)
+        slice(max(pair[axis].start for pair in fields), min(pair[axis].stop for pair in fields)) for axis in (0, 1)
     )
     enough = rows.stop - rows.start >= _GRID and columns.stop - columns.start >= _GRID
     return (rows, columns) if enough else bounds(exposed, values.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -13,18 +13,17 @@ import numpy.typing as npt
 
 from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
-from x2ct.io.xray import anyfile, exposure, polarity
+from x2ct.io.xray import exposure, polarity
 from x2ct.io.xray.beam import UNKNOWN, Beam
-from x2ct.io.xray.exposure import Watch, resample
-from x2ct.io.xray.picture import MAX_PIXELS, STATED, UNTOLD, BoolImage, Picture, from_array
+from x2ct.io.xray.exposure import BoolImage, FloatImage, Watch, resample
+from x2ct.io.xray.polarity import STATED, UNTOLD
 from x2ct.io.xray.readoptions import ReadOptions, Spacing, checked_spacing
+from x2ct.io.xray.turn import Turn
 
 if TYPE_CHECKING:
     from x2ct.geometry import View
 
-__all__ = ["ASSUMED_SIDE_MM", "MAX_PIXELS", "ReadOptions", "XRay", "resample"]
-
-FloatImage = npt.NDArray[np.float32]
+__all__ = ["ASSUMED_SIDE_MM", "FloatImage", "ReadOptions", "XRay", "resample"]
 
 ASSUMED_SIDE_MM = 430.0  # the longer side of the usual cassettes and flat panels, 35 x 43 cm and 43 x 43 cm
 LEAST_PIXELS = 128  # along each side of a radiograph: 3.4 mm a pixel on the largest cassette
@@ -34,51 +33,63 @@ SCALE_FACTOR = 3.0  # by which the 99th percentile of line integrals may differ 
 
 @dataclass(frozen=True, eq=False)
 class XRay:
-    """An X-ray image.
+    """An X-ray: its pixels, how large they are, where it was taken from, and what its values are.
+
+    A reader makes one of a file, its values as they are stored there. `load` and `of` take it through the stages that
+    the file and the user decide; after that the last six fields have nothing more to say.
 
     Attributes:
         image: (rows, columns) float32; row 0 at the head; column 0 at the patient's right, in a lateral at the front.
             Line integrals where calibrated, else values that grow with attenuation, in any unit and offset.
         calibrated: whether the image holds line integrals of attenuation (dimensionless).
-        spacing_mm: (row, column) pixel spacing, or None where nobody knows: on the detector where `beam` has its
+        spacing_mm: (row, column) pixel spacing, or None where it is unknown: on the detector where `beam` has its
             distances, else as if in the patient.
         source: where it came from.
-        notes: what was assumed on reading, one sentence each.
+        notes: what was assumed or done, one sentence each.
         view: "ap", "pa" or "lateral", where the file says so.
-        exposed: (rows, columns), where the detector was exposed as far as the file says; None: everywhere.
+        exposed: (rows, columns), where the detector was exposed to what came through the patient, as far as the file
+            says: shutters and padding are not; None: everywhere.
         beam: where it was taken from, as far as file or user say.
-        body_part: what the file says that it shows.
+        body_part: what the file says that it shows, such as "CHEST".
         kind: what the file is, in a few words.
         warnings: what makes it less trustworthy, one sentence each.
-        sure: whether the caller or the user says that these are line integrals, or are not; False: only the kind of
-            numbers does, and `to_detector` compares their size with the model's.
+        polarity: how far it is known what the values mean, one of the words of `x2ct.io.xray.polarity`. Line integrals
+            that are not STATED to be such, by caller or user, have `to_detector` compare their size with the model's.
+        dense_is_high: whether a higher value means more attenuation.
+        white_is_high: whether viewers show a higher value brighter.
+        linear: whether the values are linear in X-ray intensity, so that a log is due.
+        highest: the largest value that can be stored, which is no intensity in linear values that fall with it; None
+            for the largest one there is.
+        turns: what brings the head to row 0 and the patient's right (a lateral's front) to column 0, in this order.
 
     Raises:
-        InputError: not 2-D, constant, NaN or infinite; line integrals outside -1 to 100; a senseless spacing.
+        InputError: not 2-D, or another shape of `exposed`. Values are checked by `load`, by `of` and by the core.
     """
 
     image: FloatImage
     calibrated: bool
     spacing_mm: tuple[float, float] | None = None
     source: str = "array"
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     view: str | None = None
     exposed: BoolImage | None = None
     beam: Beam = UNKNOWN
     body_part: str | None = None
     kind: str = "array"
-    warnings: tuple[str, ...] = field(default=())
-    sure: bool = True
+    warnings: tuple[str, ...] = ()
+    polarity: str = STATED
+    dense_is_high: bool = True
+    white_is_high: bool = True
+    linear: bool = False
+    highest: int | None = None
+    turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", np.ascontiguousarray(self.image, np.float32))
         if self.image.ndim != 2:
             raise InputError.of(self.source, "shape", found=self.image.shape, expected="2 axes (rows, columns)")
-        _check_values(self.source, self.image, self.calibrated)
         if self.exposed is not None and self.exposed.shape != self.image.shape:
             raise InputError.of(self.source, "exposed", found=self.exposed.shape, expected=self.image.shape)
-        if self.spacing_mm is not None:
-            object.__setattr__(self, "spacing_mm", checked_spacing(self.spacing_mm))
 
     @classmethod
     def load(
@@ -89,28 +100,29 @@ class XRay:
         options: ReadOptions | None = None,
         watch: Watch | None = None,
     ) -> XRay:
-        """Reads a radiograph. What kind of file it is, its first bytes say, not its name.
+        """Read a radiograph. What kind of file it is, its first bytes say, not its name.
 
         Args:
             path: PNG, JPEG or TIFF (8 or 16 bit: display values; float TIFF: line integrals), .npy (float: line
-                integrals; integer: display values), or DICOM.
+                integrals; integer: display values), NIfTI of one slice, or DICOM.
             spacing: pixel spacing in mm, one number or (row, column); overrides what the file says.
             options: that and more of how to read it.
-            watch: sees the picture after each stage of `exposure.loading_stages`, and as stored before them.
+            watch: sees the X-ray after each stage of `exposure.loading_stages`, and as stored before them.
 
         Raises:
             InputError: a missing, damaged, constant, colour, over-large or very coarse picture, one of several without
                 a choice of frame, or what can't be an X-ray; NaN; not a 2-D array; an option that the file contradicts;
                 a picture of which nothing tells which side is dense (`x2ct.io.xray.polarity`).
         """
-        source = Path(path)
-        asked = options or ReadOptions()
-        picture = _valued(anyfile.read(source, asked.frame), str(source), asked.values)
-        _check_values(str(source), picture.values, picture.calibrated)
-        asked = asked if spacing is None else replace(asked, spacing_mm=spacing)
-        if not picture.calibrated:
-            _check_detail(str(source), picture, asked)
-        return cls._of(picture, str(source), asked, watch)
+        from x2ct.io.xray.readers import read
+
+        options = options or ReadOptions()
+        stored = _valued(read(Path(path), options.frame), options.values)
+        _check_values(stored)
+        options = options if spacing is None else replace(options, spacing=spacing)
+        if not stored.calibrated:
+            _check_detail(stored, options.spacing_mm or stored.spacing_mm)
+        return stored._loaded(options, watch)
 
     @classmethod
     def of(
@@ -122,43 +134,38 @@ class XRay:
         view: str | None = None,
     ) -> XRay:
         """An X-ray from a 2-D array: floats are line integrals, integers display values with dense = bright."""
-        picture = replace(from_array(np.asarray(array), source), view=view, polarity=STATED, sure=True)
-        return cls._of(picture, source, ReadOptions(spacing_mm=spacing))
+        from x2ct.io.xray.readers import from_array
 
-    @classmethod
-    def _of(cls, picture: Picture, source: str, options: ReadOptions, watch: Watch | None = None) -> XRay:
+        stored = replace(from_array(np.asarray(array), source), view=view, polarity=STATED)
+        return stored._loaded(ReadOptions(spacing))
+
+    def _loaded(self, options: ReadOptions, watch: Watch | None = None) -> XRay:
+        """Return this X-ray, which is as stored, after what file and user decide."""
         if watch is not None:
-            watch(STORED, picture)
-        picture = replace(picture, turns=(*picture.turns, *options.turns))
-        settle = partial(polarity.settled, source=source, invert=options.invert)
-        picture = exposure.run(exposure.loading_stages(settle), picture, watch)
-        beam, notes = _combined(source, picture.beam, options.beam)
-        return cls(
-            picture.values,
-            picture.calibrated,
-            picture.spacing_mm if options.spacing_mm is None else checked_spacing(options.spacing_mm),
-            source,
-            (*picture.notes, *_said(options), *notes),
-            picture.view,
-            picture.exposed,
-            beam,
-            picture.body_part,
-            picture.kind,
-            picture.warnings,
-            picture.sure,
+            watch(STORED, self)
+        stages = exposure.loading_stages(partial(polarity.settled, invert=options.invert))
+        xray = exposure.run(stages, replace(self, turns=(*self.turns, *options.turns)), watch)
+        beam, notes = _combined(self.source, xray.beam, options.beam)
+        _check_values(xray)
+        spacing = options.spacing_mm or xray.spacing_mm
+        return replace(
+            xray,
+            spacing_mm=None if spacing is None else checked_spacing(spacing),
+            beam=beam,
+            notes=(*xray.notes, *_requests(options), *notes),
         )
 
     def to_detector(
         self, view: View, reference_p99: float, *, exact: bool = False, watch: Watch | None = None
     ) -> tuple[FloatImage, tuple[str, ...]]:
-        """The X-ray as line integrals on a view's detector, centred, antialiased, its aspect kept, air (0) around it.
+        """Return line integrals on a detector: centred, antialiased, the aspect kept, air (0) around the picture.
 
         Args:
             view: its shape (rows, columns) and spacing_mm are the detector.
             reference_p99: the bundle's reference for X-rays that are not calibrated (see `x2ct.io.xray.exposure`).
             exact: the view is this image's own (the user's geometry): its pixels are the detector's, nothing
                 is resampled, and sizes that contradict each other are an error.
-            watch: sees the picture after each stage.
+            watch: sees the X-ray after each stage.
 
         Returns:
             (rows, columns) float32 line integrals, and every assumption as a sentence.
@@ -169,34 +176,32 @@ class XRay:
         """
         if exact:
             self._check_against(view)
-        if self.calibrated and not self.sure:
+        if self.calibrated and self.polarity != STATED:
             _check_scale(self.source, self.image, reference_p99)
         stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
-        done = exposure.run(stages, self._picture(), watch)
-        if exact:
-            return done.values, done.notes
-        spacing, note = self._spacing_on(view)
-        done = replace(done, spacing_mm=spacing, notes=(*done.notes, *((note,) if note else ())))
-        done = exposure.run((exposure.detector_stage(view),), done, watch)
-        return done.values, done.notes
+        xray = exposure.run(stages, self, watch)
+        if not exact:
+            spacing, notes = self._spacing_on(view)
+            xray = replace(xray, spacing_mm=spacing, notes=(*xray.notes, *notes))
+            xray = exposure.run((exposure.detector_stage(view),), xray, watch)
+        return xray.image, xray.notes
 
     def field_on(self, view: View, *, exact: bool = False) -> FloatImage:
-        """The share of each detector pixel that the X-ray measured: 0 where `to_detector` has to take air instead.
+        """Return the share of each detector pixel that was measured: 0 where `to_detector` has to take air instead.
 
         Args:
             view: as for `to_detector`.
-            exact: likewise.
+            exact: as for `to_detector`.
 
         Returns:
             (rows, columns) float32, 0 to 1.
         """
-        picture = self._picture() if self.calibrated else exposure.field(self._picture())
-        exposed = np.ones(self.image.shape, np.float32) if picture.exposed is None else picture.exposed
-        share = np.asarray(exposed, np.float32)
+        exposed = self.exposed if self.calibrated else exposure.field(self).exposed
+        share = np.ones(self.image.shape, np.float32) if exposed is None else np.asarray(exposed, np.float32)
         return share if exact else resample(share, self._spacing_on(view)[0], view.shape, view.spacing_mm)
 
     def facts(self) -> dict[str, Any]:
-        """What was read, as plain data for a report; nothing that identifies a patient."""
+        """Return what was read, as plain data for a report; nothing that identifies a patient."""
         return {
             "kind": self.kind,
             "shape": list(self.image.shape),
@@ -207,9 +212,6 @@ class XRay:
             "beam": str(self.beam) if self.beam else None,
         }
 
-    def _picture(self) -> Picture:
-        return Picture(self.image, self.calibrated, exposed=self.exposed, spacing_mm=self.spacing_mm, notes=self.notes)
-
     def _check_against(self, view: View) -> None:
         if self.image.shape != tuple(view.shape):
             found = f"{self.image.shape[1]} x {self.image.shape[0]} pixels"
@@ -219,40 +221,39 @@ class XRay:
             expected = f"{view.spacing_mm} as the geometry's view '{view.name}' says"
             raise InputError.of(self.source, "pixel spacing in mm", found=self.spacing_mm, expected=expected)
 
-    def _spacing_on(self, view: View) -> tuple[tuple[float, float], str]:
-        """The spacing to resample from, and the sentence that says where it comes from unless the file gave it."""
+    def _spacing_on(self, view: View) -> tuple[tuple[float, float], tuple[str, ...]]:
+        """Return the spacing to resample from, and a note that says where it comes from unless the file gave it."""
         if self.spacing_mm is not None:
-            return self.spacing_mm, ""
+            return self.spacing_mm, ()
         rows, columns = self.image.shape
-        return _filling((rows, columns), view) if self.calibrated else _assumed((rows, columns))
+        spacing, note = _filling((rows, columns), view) if self.calibrated else _assumed((rows, columns))
+        return spacing, (note,)
 
 
-STORED = exposure.Stage("stored", "as the file has it, after its modality LUT", lambda picture: picture)
+STORED = exposure.Stage("stored", "as the file has it, after its modality LUT", lambda xray: xray)
 
 
-def _valued(picture: Picture, source: str, values: str | None) -> Picture:
-    """The picture with the user's word on what its values are."""
+def _valued(stored: XRay, values: str | None) -> XRay:
+    """Return a stored X-ray with the user's word on what its values are."""
     if values is None:
-        return picture
-    if picture.kind.startswith("DICOM"):
-        raise InputError.of(
-            source, "--values", found="a DICOM file, which says it", expected="PNG, JPEG, TIFF, .npy or NIfTI"
-        )
+        return stored
+    if stored.kind.startswith("DICOM"):
+        found, expected = "a DICOM file, which says it", "PNG, JPEG, TIFF, .npy or NIfTI"
+        raise InputError.of(stored.source, "--values", found=found, expected=expected)
     if values == "integrals":
-        return replace(picture, calibrated=True, sure=True)
-    return replace(picture, calibrated=False, sure=True, polarity=UNTOLD)
+        return replace(stored, calibrated=True, polarity=STATED)
+    return replace(stored, calibrated=False, polarity=UNTOLD)
 
 
-def _check_detail(source: str, picture: Picture, options: ReadOptions) -> None:
+def _check_detail(stored: XRay, spacing: tuple[float, float] | None) -> None:
     """Raise InputError where a radiograph is too coarse to show a chest."""
-    rows, columns = picture.values.shape
+    rows, columns = stored.image.shape
     if min(rows, columns) < LEAST_PIXELS:
         found, expected = f"{columns} x {rows} pixels", f"a radiograph of {LEAST_PIXELS} or more along each side"
-        raise InputError.of(source, "size", found=found, expected=expected, hint="is this a thumbnail?")
-    spacing = picture.spacing_mm if options.spacing_mm is None else checked_spacing(options.spacing_mm)
+        raise InputError.of(stored.source, "size", found=found, expected=expected, hint="is this a thumbnail?")
     if spacing is not None and max(spacing) > COARSEST_MM:
         found = " x ".join(f"{step:g}" for step in spacing)
-        raise InputError.of(source, "pixel spacing in mm", found=found, expected=f"at most {COARSEST_MM:g}")
+        raise InputError.of(stored.source, "pixel spacing in mm", found=found, expected=f"at most {COARSEST_MM:g}")
 
 
 def _check_scale(source: str, image: FloatImage, reference_p99: float) -> None:
@@ -271,7 +272,7 @@ def _check_scale(source: str, image: FloatImage, reference_p99: float) -> None:
 
 
 def _assumed(shape: tuple[int, int]) -> tuple[tuple[float, float], str]:
-    """The spacing of a radiograph of which nobody knows it, and the sentence that says so."""
+    """Return the spacing that a radiograph of unknown spacing is taken to have, and the note that says so."""
     spacing = ASSUMED_SIDE_MM / max(shape)
     return (spacing, spacing), (
         f"Without a pixel spacing, {ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side "
@@ -280,7 +281,7 @@ def _assumed(shape: tuple[int, int]) -> tuple[tuple[float, float], str]:
 
 
 def _filling(shape: tuple[int, int], view: View) -> tuple[tuple[float, float], str]:
-    """The spacing with which an array of line integrals fills a view's detector, and the sentence that says so."""
+    """Return the spacing with which an array of line integrals fills a view's detector, and the note that says so."""
     row, column = (extent * step / size for extent, step, size in zip(view.shape, view.spacing_mm, shape, strict=True))
     if tuple(view.shape) == shape:
         note = "Without a pixel spacing, the array was taken to be the detector, pixel for pixel."
@@ -297,36 +298,39 @@ def _filling(shape: tuple[int, int], view: View) -> tuple[tuple[float, float], s
 
 
 def _combined(source: str, file: Beam, user: Beam) -> tuple[Beam, tuple[str, ...]]:
-    """What file and user say of the beam together, the user first; distances only where both are known."""
-    said = Beam(
+    """Return what file and user say of the beam, the user first, and notes; distances only where both are known."""
+    beam = Beam(
         file.sod_mm if user.sod_mm is None else user.sod_mm,
         file.sdd_mm if user.sdd_mm is None else user.sdd_mm,
         file.angle_deg if user.angle_deg is None else user.angle_deg,
         file.tilt_deg,
     )
-    if said.magnification is not None or (said.sod_mm is None and said.sdd_mm is None):
-        return said, ()
-    known, missing = ("--sdd", "--sod") if said.sod_mm is None else ("--sod", "--sdd")
+    if beam.magnification is not None or (beam.sod_mm is None and beam.sdd_mm is None):
+        return beam, ()
+    option, missing = ("--sdd", "--sod") if beam.sod_mm is None else ("--sod", "--sdd")
     if user.sod_mm is not None or user.sdd_mm is not None:
-        raise InputError.of(known, "options", found=f"no {missing}", expected=f"both, for {source} says neither")
-    note = f"Only one distance is known ({said.sdd_mm or said.sod_mm:g} mm, {known[2:].upper()}): a parallel beam was "
-    return replace(said, sod_mm=None, sdd_mm=None), (note + "assumed, and magnification was not taken out.",)
+        raise InputError.of(option, "options", found=f"no {missing}", expected=f"both, for {source} says neither")
+    note = f"Only one distance is known ({beam.sdd_mm or beam.sod_mm:g} mm, {option[2:].upper()}): a parallel beam was "
+    return replace(beam, sod_mm=None, sdd_mm=None), (note + "assumed, and magnification was not taken out.",)
 
 
-def _said(options: ReadOptions) -> tuple[str, ...]:
+def _requests(options: ReadOptions) -> tuple[str, ...]:
+    """Return the note on how the user had the picture turned."""
     turned = [f"turned by {options.rotate} degrees clockwise"] if options.rotate else []
     turned += [f"mirrored ({options.flip})"] if options.flip else []
     return (f"On request, the picture was {' and then '.join(turned)}.",) if turned else ()
 
 
-def _check_values(source: str, image: FloatImage, calibrated: bool) -> None:
+def _check_values(xray: XRay) -> None:
+    """Raise InputError where values are not finite, constant, or no line integrals though they should be."""
+    image, source = xray.image, xray.source
     if not np.isfinite(image).all():
         bad = int(np.count_nonzero(~np.isfinite(image)))
         raise InputError.of(source, "values", found=f"{bad} pixels NaN or infinite", expected="finite numbers")
     lowest, highest = float(image.min()), float(image.max())
     if lowest == highest:
         raise InputError.of(source, "values", found=f"{lowest:g} everywhere", expected="an X-ray", hint="is it blank?")
-    if calibrated and (lowest < LINE_INTEGRALS[0] or highest > LINE_INTEGRALS[1]):
+    if xray.calibrated and (lowest < LINE_INTEGRALS[0] or highest > LINE_INTEGRALS[1]):
         raise InputError.of(
             source,
             "values",

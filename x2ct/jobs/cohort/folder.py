@@ -26,7 +26,7 @@ def job_of(base: SampleJob, study: Study) -> SampleJob:
     ct = base.output / f"{study.id}{_ENDINGS.get(base.format, '.nii.gz')}"
     seed = base.seed if study.seed is None else study.seed
     given = study.inputs.get
-    reading = {view: base.reading.get(view, ReadOptions()).updated(said) for view, said in study.reading.items()}
+    reading = {view: replace(base.reading.get(view, ReadOptions()), **own) for view, own in study.reading.items()}
     return replace(
         base,
         output=ct,

@@ -11,7 +11,7 @@ from typing import Any
 from x2ct.errors import InputError
 from x2ct.files.text import read_table
 from x2ct.io.report import read_json
-from x2ct.io.xray.readoptions import PARSERS, VIEWS, ReadOptions, Said, parse_said, said_of
+from x2ct.io.xray.readoptions import PARSERS, VIEWS, ReadOptions, ViewValue, by_view, parse_value
 
 COLUMNS = ("id", "ap", "pa", "lateral", "geometry", "seed", *PARSERS)
 """What a manifest may have; `id` and at least one view it must have."""
@@ -135,16 +135,16 @@ def _study(where: str, folder: Path, told: dict[str, str]) -> Study:
     seed = told.get("seed", "")
     if seed and not (seed.isdecimal() and int(seed) < 2**64):
         raise InputError.of(where, "seed", found=repr(seed[:40]), expected="0 to 2^64 - 1")
-    said: dict[str, list[Said]] = {}
+    values: dict[str, list[ViewValue]] = {}
     for option in PARSERS:
         try:
-            said[option] = [parse_said(option, part) for part in told.get(option, "").split()]
+            values[option] = [parse_value(option, part) for part in told.get(option, "").split()]
         except ValueError as error:
             raise InputError(f"{where}: {option}: {error}") from None
     try:
-        reading = said_of([view for view in VIEWS if view in inputs], said)
-        for values in reading.values():
-            ReadOptions().updated(values)
+        reading = by_view([view for view in VIEWS if view in inputs], values)
+        for fields in reading.values():
+            ReadOptions(**fields)
     except InputError as error:
         raise InputError(f"{where}: {str(error).removeprefix('--')}") from None  # a column, not an option
     return Study(name, inputs, int(seed) if seed else None, reading)

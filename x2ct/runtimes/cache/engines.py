@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from x2ct.bundle import Bundle
 from x2ct.geometry.grid import Grid
-from x2ct.runtimes.cache import plans, torchartefacts
+from x2ct.runtimes.cache import plans, torchengines
 from x2ct.runtimes.discovery import Choice
 
 
@@ -28,24 +28,17 @@ def find(bundle: Bundle, grid: Grid, choice: Choice) -> tuple[str, dict[str, str
         InputError: an engine in the folder is of another model, damaged, or foreign and not trusted.
         MissingRuntimeError: there is none; the text says what makes it.
     """
-    if choice.backend == torchartefacts.BACKEND:
-        kind, files = torchartefacts.find(
-            bundle,
-            choice.provider,
-            choice.artefacts,
-            choice.trust,
-            device=choice.device,
-            precision=choice.precision,
+    if choice.backend == torchengines.BACKEND:
+        kind, files = torchengines.find(
+            bundle, choice.provider, choice.engines, choice.trust, device=choice.device, precision=choice.precision
         )
     elif choice.backend == plans.BACKEND:
         kind = plans.BACKEND
         machine = plans.Machine.here(choice.device)
-        _, files = plans.find(
-            bundle, choice.precision, grid.shape, machine, folder=choice.artefacts, trust=choice.trust
-        )
+        _, files = plans.find(bundle, choice.precision, grid.shape, machine, folder=choice.engines, trust=choice.trust)
     elif is_typed(choice):
         kind = "typed"
-        files = {bundle.networks.denoiser.file: plans.find_typed(bundle, choice.precision, folder=choice.artefacts)}
+        files = {bundle.networks.denoiser.file: plans.find_typed(bundle, choice.precision, folder=choice.engines)}
     else:
         return "", {}
     return kind, {file: str(path) for file, path in files.items()}
@@ -59,4 +52,4 @@ def is_typed(choice: Choice) -> bool:
 
 def provider_of(choice: Choice) -> str:
     """Return the execution provider; which of its engines torch runs has been decided by `find`."""
-    return "" if choice.backend == torchartefacts.BACKEND else choice.provider
+    return "" if choice.backend == torchengines.BACKEND else choice.provider

@@ -124,7 +124,7 @@ def typed_recipe(bundle: Bundle, precision: str) -> Recipe:
     )
 
 
-def find_typed(bundle: Bundle, precision: str, *, folder: str = "", cache: Path | None = None) -> Path:
+def find_typed(bundle: Bundle, precision: str, *, folder: str = "") -> Path:
     """Return the denoiser's graph in a precision: from a folder that `x2ct build -o` wrote, or the cache.
 
     A folder needs no trust: the graph is ONNX, and executes nothing.
@@ -133,14 +133,13 @@ def find_typed(bundle: Bundle, precision: str, *, folder: str = "", cache: Path 
         bundle: the model.
         precision: "bf16" or "f16".
         folder: where to look in place of the cache.
-        cache: the cache's root; by default the user's.
 
     Raises:
         InputError: the folder's graph is of another model or precision, or damaged.
         MissingRuntimeError: there is no such graph; the text has the command that makes it.
     """
     needed = typed_recipe(bundle, precision)
-    engine = open_copy(folder, needed, trust=True) if folder else Cache(cache).find(needed)
+    engine = open_copy(folder, needed, trust=True) if folder else Cache().find(needed)
     if engine is not None:
         return engine.path
     where = f"in {folder}" if folder else "in this machine's cache"
@@ -187,8 +186,8 @@ def find(
     for candidate in PRECISIONS if precision == "auto" and not folder else (precision,):
         plans = {}
         for name, network in bundle.networks.items():
-            wanted = candidate if name == "denoiser" else "f32"
-            needed = recipe(bundle, network, wanted, Volumes(volume, volume, volume), machine, {})
+            own_precision = candidate if name == "denoiser" else "f32"
+            needed = recipe(bundle, network, own_precision, Volumes(volume, volume, volume), machine, {})
             plan = _in_folder(folder, needed, trust) if folder else _in_cache(kept, needed)
             if plan is not None:
                 plans[name] = plan

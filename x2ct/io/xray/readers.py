@@ -1,11 +1,13 @@
-"""One X-ray picture as a file holds it: PNG, JPEG, TIFF, NumPy, NIfTI. Sizes are checked before decoding."""
+"""X-ray files, their values as stored: PNG, JPEG, TIFF, NumPy, NIfTI. Sizes are checked before anything is decoded."""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,72 +15,31 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.io.xray import exif
-from x2ct.io.xray.beam import UNKNOWN, Beam
+from x2ct.io.xray.polarity import TAGGED, UNTOLD
+from x2ct.io.xray.radiograph import XRay
 from x2ct.io.xray.turn import Turn
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from tifffile import TiffFile, TiffPage
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
 _NIFTI_REST = 2 << 20  # bytes of header, extensions and rest that are read beside the pixels
 
+KINDS = "PNG, JPEG, TIFF, .npy, NIfTI or DICOM"
+_ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
+_CAMERA = {  # what no detector and no film scanner writes: its tag, its name in tifffile, and in words
+    0x829A: ("ExposureTime", "exposure time"),
+    0x829D: ("FNumber", "f-number"),
+    0x8827: ("PhotographicSensitivity", "ISO speed"),
+    0x9209: ("Flash", "flash"),
+    0x920A: ("FocalLength", "focal length"),
+    0xA434: ("LensModel", "lens"),
+}
+
 COLOUR_SHARE = 1e-3  # of the pixels, that may be coloured (a stamp, an annotation) in a grey picture
 COLOUR_SPREAD = 8 / 255  # between the channels, from which on a pixel is coloured: JPEG leaves less in a grey one
-
-
-STATED, TAGGED, ASSUMED, DISPUTED, UNTOLD = "stated", "tagged", "assumed", "disputed", "untold"
-
-BoolImage = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """What a file says about an X-ray, and what became of it so far (`x2ct.io.xray.exposure` has the stages).
-
-    Attributes:
-        values: (rows, columns) float32; first as stored, after a rescale if the file has one.
-        calibrated: whether the values are line integrals.
-        dense_is_high: whether a higher value means more attenuation.
-        white_is_high: whether viewers show a higher value brighter.
-        polarity: how far `dense_is_high` is known: STATED by the caller or the user, TAGGED by the file, ASSUMED of
-            fluoroscopy by its sign or its custom, DISPUTED where tags contradict each other, UNTOLD where there is none
-            (see `x2ct.io.xray.polarity`).
-        highest: the largest value that can be stored, which is no intensity in linear values that fall with it; None
-            for the largest one there is.
-        sure: whether somebody says that the values are line integrals, or are not; else the kind of numbers does.
-        linear: whether the values are linear in X-ray intensity, so that a log is due.
-        exposed: (rows, columns), where the detector was exposed to what came through the patient; None: everywhere, as
-            far as the file says. Shutters and padding are not.
-        turns: what brings the head to row 0 and the patient's right (a lateral's front) to column 0, in this order.
-        spacing_mm: of (rows, columns), where the file gives one that can be used: on the detector where `beam` knows
-            how far that was, else as if in the patient.
-        beam: where the X-ray was taken from, as far as the file says.
-        view: "ap", "pa" or "lateral", where the file says so.
-        body_part: what the file says that it shows, such as "CHEST".
-        kind: what the file is, in a few words.
-        notes: what was assumed or done, one sentence each.
-        warnings: what makes the picture less trustworthy, one sentence each.
-    """
-
-    values: npt.NDArray[np.float32]
-    calibrated: bool = False
-    dense_is_high: bool = True
-    linear: bool = False
-    exposed: BoolImage | None = None
-    turns: tuple[Turn, ...] = ()
-    spacing_mm: tuple[float, float] | None = None
-    beam: Beam = UNKNOWN
-    view: str | None = None
-    body_part: str | None = None
-    kind: str = "array"
-    notes: tuple[str, ...] = field(default=())
-    warnings: tuple[str, ...] = field(default=())
-    white_is_high: bool = True
-    polarity: str = UNTOLD
-    sure: bool = False
-    highest: int | None = None
 
 
 UPRIGHT = "The file does not say how the picture lies: head up, patient's right (front, in a lateral) at column 0."
@@ -90,19 +51,16 @@ LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are no
 
 
 def check_size(source: str | Path, rows: int, columns: int) -> None:
-    """Raises InputError where a picture is too small to be an X-ray or has more than MAX_PIXELS."""
+    """Raise InputError where a picture is too small to be an X-ray or has more than MAX_PIXELS."""
+    found = f"{columns} x {rows} pixels"
     if rows * columns > MAX_PIXELS:
-        raise InputError.of(
-            source, "size", found=f"{columns} x {rows} pixels", expected=f"at most {MAX_PIXELS // 1_000_000} million"
-        )
+        raise InputError.of(source, "size", found=found, expected=f"at most {MAX_PIXELS // 1_000_000} million")
     if min(rows, columns) < MIN_SIDE:
-        raise InputError.of(
-            source, "size", found=f"{columns} x {rows} pixels", expected=f"{MIN_SIDE} or more along each side"
-        )
+        raise InputError.of(source, "size", found=found, expected=f"{MIN_SIDE} or more along each side")
 
 
 def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
-    """(rows, columns) out of (rows, columns, 1 to 4) unsigned integers; a grey picture stored as RGB(A) is fine.
+    """Return (rows, columns) of (rows, columns, 1 to 4) unsigned integers, which may be a grey picture stored as RGBA.
 
     Raises:
         InputError: colour, or transparency.
@@ -124,7 +82,7 @@ def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
 
 
 def check_frame(source: str | Path, field: str, frames: int, frame: int | None) -> int:
-    """The index of the frame that was asked for (the first is 1), or of the only one.
+    """Return the index of the frame that was asked for (the first is 1), or of the only one.
 
     Raises:
         InputError: there are several and none was chosen, or there is none of that number.
@@ -137,25 +95,12 @@ def check_frame(source: str | Path, field: str, frames: int, frame: int | None) 
     return (frame or 1) - 1
 
 
-def read_png(source: Path, frame: int | None = None) -> Picture:
-    """An 8- or 16-bit PNG: display values, not calibrated.
+def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
+    """Read an 8- or 16-bit PNG or a grey JPEG, as `kind` says: display values, not calibrated.
 
     Raises:
         InputError: damaged, animated, colour, bilevel, from a camera, or past MAX_PIXELS.
     """
-    return _read_pillow(source, "PNG", frame)
-
-
-def read_jpeg(source: Path, frame: int | None = None) -> Picture:
-    """A grey JPEG: display values of 8 bits, not calibrated.
-
-    Raises:
-        InputError: damaged, colour, from a camera, or past MAX_PIXELS.
-    """
-    return _read_pillow(source, "JPEG", frame)
-
-
-def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
@@ -166,7 +111,7 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
                 if getattr(image, "n_frames", 1) != 1:
                     raise InputError.of(source, "frames", found="an animation", expected="one picture")
                 check_frame(source, "frames", 1, frame)
-                turn = exif.turn_of(source, image)
+                turn = _pillow_turn(source, image)
                 if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
                     raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
@@ -179,22 +124,25 @@ def _read_pillow(source: Path, kind: str, frame: int | None) -> Picture:
             raise unreadable(source, error) from error
     if values.ndim == 3:
         values = grey(values, source)
-    notes = (*((LOSSY,) if kind == "JPEG" else ()), *_lie_notes(turn))
-    polarity = TAGGED if tagged else UNTOLD
-    # Of other pictures the resolution is that of a screen or printer.
-    spacing = (25.4 / down, 25.4 / across) if down > 0 and across > 0 else None
-    turns = (turn,) if turn else ()
-    return Picture(
-        values.astype(np.float32), turns=turns, spacing_mm=spacing, kind=kind, notes=notes, polarity=polarity
+    return XRay(
+        values.astype(np.float32),
+        calibrated=False,
+        # Of other pictures the resolution is that of a screen or printer.
+        spacing_mm=(25.4 / down, 25.4 / across) if down > 0 and across > 0 else None,
+        source=str(source),
+        notes=(*((LOSSY,) if kind == "JPEG" else ()), *_turn_notes(turn)),
+        kind=kind,
+        polarity=TAGGED if tagged else UNTOLD,
+        turns=(turn,) if turn else (),
     )
 
 
-def _lie_notes(turn: Turn) -> tuple[str, ...]:
+def _turn_notes(turn: Turn) -> tuple[str, ...]:
     return (UPRIGHT, "Its Orientation tag asks for a turn, which was made.") if turn else (UPRIGHT,)
 
 
-def read_tiff(source: Path, frame: int | None = None) -> Picture:
-    """A TIFF's only page, or the one that `frame` says: 8 or 16 bit are display values, float ones line integrals.
+def read_tiff(source: Path, frame: int | None) -> XRay:
+    """Read a TIFF's only page, or page `frame`: 8- and 16-bit values are for display, float ones are line integrals.
 
     Raises:
         InputError: damaged, several pages and no frame, colour, from a camera, another kind of number, or past
@@ -206,7 +154,7 @@ def read_tiff(source: Path, frame: int | None = None) -> Picture:
         with tifffile.TiffFile(source) as tiff:
             page = _tiff_page(tiff, source, frame)
             photometric = _checked_tiff(page, source)
-            turn = exif.turn_of_page(source, page)
+            turn = _tiff_turn(source, page)
             values = _tiff_values(page, source)
     except InputError:
         raise
@@ -217,14 +165,16 @@ def read_tiff(source: Path, frame: int | None = None) -> Picture:
         raise InputError.of(source, "shape", found=values.shape, expected="one channel of line integrals")
     if values.ndim == 3:
         values = grey(values, source)
-    return Picture(
+    return XRay(
         _single(values),
         calibrated,
-        photometric != "MINISWHITE",
+        source=str(source),
+        notes=_turn_notes(turn),
+        kind=f"TIFF, {values.dtype}",
+        polarity=UNTOLD,
+        dense_is_high=photometric != "MINISWHITE",
         white_is_high=photometric != "MINISWHITE",
         turns=(turn,) if turn else (),
-        kind=f"TIFF, {values.dtype}",
-        notes=_lie_notes(turn),
     )
 
 
@@ -240,7 +190,7 @@ def _tiff_page(tiff: TiffFile, source: Path, frame: int | None) -> TiffPage:
 
 
 def _checked_tiff(page: TiffPage, source: Path) -> str:
-    """The photometric interpretation's name, once size and kind of number are such that decoding makes sense."""
+    """Return the photometric interpretation, once size and kind of number are such that decoding makes sense."""
     check_size(source, int(page.imagelength), int(page.imagewidth))
     name = str(getattr(page.photometric, "name", page.photometric))
     if name not in ("MINISBLACK", "MINISWHITE", "RGB"):
@@ -255,7 +205,7 @@ def _checked_tiff(page: TiffPage, source: Path) -> str:
 
 
 def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
-    """(rows, columns) or (rows, columns, channels)."""
+    """Return (rows, columns) or (rows, columns, channels)."""
     from PIL import Image
 
     try:
@@ -271,8 +221,8 @@ def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
     return np.moveaxis(values, 0, -1) if values.ndim == 3 and values.shape[-1] > 4 else values
 
 
-def read_npy(source: Path, frame: int | None = None) -> Picture:
-    """A 2-D .npy: floats are line integrals, integers display values.
+def read_npy(source: Path, frame: int | None) -> XRay:
+    """Read a 2-D .npy: floats are line integrals, integers display values.
 
     Raises:
         InputError: damaged, objects (never unpickled), another kind of number, not 2-D, or past MAX_PIXELS.
@@ -282,15 +232,14 @@ def read_npy(source: Path, frame: int | None = None) -> Picture:
     except Exception as error:  # NumPy parses the header as Python, and damage there raises many kinds
         raise unreadable(source, error) from error
     if values is None:
-        raise InputError.of(
-            source, "data type", found="Python objects", expected="numbers", hint="these are not loaded"
-        )
+        hint = "these are not loaded"
+        raise InputError.of(source, "data type", found="Python objects", expected="numbers", hint=hint)
     check_frame(source, "arrays", 1, frame)
     return from_array(values, source)
 
 
-def read_nifti(source: Path, frame: int | None = None) -> Picture:
-    """A NIfTI of one slice: floats are line integrals, integers display values.
+def read_nifti(source: Path, frame: int | None) -> XRay:
+    """Read a NIfTI of one slice: floats are line integrals, integers display values.
 
     Where one axis of the slice runs along the patient, the affine says how the picture lies. Otherwise axes are taken
     as ITK and nnU-Net write pictures: the first is the columns, the second the rows from the top.
@@ -335,28 +284,33 @@ def read_nifti(source: Path, frame: int | None = None) -> Picture:
         notes, codes = (FLAT, UPRIGHT), ["", "I"]
     if codes[1] in ("S", "I"):
         values, pitch = values.T, pitch[::-1]
-    picture = from_array(values, source)
+    xray = from_array(values, source)
     whole = all(math.isfinite(step) and step > 0 for step in pitch)
     notes += () if whole else ("The NIfTI states no unit of length, so that its pixel spacing is not used.",)
     kind, spacing = f"NIfTI, {stored}", (pitch[0], pitch[1]) if whole else None
-    return replace(picture, calibrated=stored.kind == "f", kind=kind, spacing_mm=spacing, notes=notes)
+    return replace(xray, calibrated=stored.kind == "f", kind=kind, spacing_mm=spacing, notes=notes)
 
 
-def from_array(values: npt.NDArray[Any], source: str | Path) -> Picture:
-    """A 2-D array as a picture; see `read_npy`."""
+def from_array(values: npt.NDArray[Any], source: str | Path) -> XRay:
+    """Return a 2-D array as an X-ray: floats are line integrals, integers display values."""
     if values.dtype.kind not in "iuf":
         raise InputError.of(source, "data type", found=values.dtype, expected="float line integrals or integers")
     if values.ndim != 2:
         found = f"{values.ndim} axes {values.shape}"
         raise InputError.of(source, "shape", found=found, expected="2 axes (rows, columns)", hint="one view a file")
     check_size(source, *values.shape)
-    if values.dtype.kind == "f":
-        return Picture(_single(values), calibrated=True, kind=f"array, {values.dtype}")
-    return Picture(_single(values), kind=f"array, {values.dtype}", notes=(UPRIGHT,))
+    return XRay(
+        _single(values),
+        calibrated=values.dtype.kind == "f",
+        source=str(source),
+        notes=() if values.dtype.kind == "f" else (UPRIGHT,),
+        kind=f"array, {values.dtype}",
+        polarity=UNTOLD,
+    )
 
 
 def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """A float32 copy; what float32 can't hold becomes infinite, and is refused as such where values are judged."""
+    """Return a float32 copy; what float32 can't hold becomes infinite, and is refused where values are checked."""
     with np.errstate(over="ignore"):
         return np.array(values, np.float32)
 
@@ -370,7 +324,84 @@ def _holds_objects(source: Path) -> bool:
 
 
 def unreadable(source: Path, error: Exception) -> InputError:
-    """The one line for a file that claims to be of a kind and can't be decoded as such."""
+    """Return the error for a file that claims to be of a kind and can't be decoded as such."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     reason = lines[0].replace(str(source), "").strip(" :")[:160]
     return InputError.of(source, "file", found=f"what can't be read ({reason})", expected="a whole picture")
+
+
+def _pillow_turn(source: Path, image: Image) -> Turn:
+    """Return how a picture that Pillow has opened asks to be turned; raises InputError as `_turn` does."""
+    tags = image.getexif()
+    camera = [words for tag, (_, words) in _CAMERA.items() if tag in tags.get_ifd(_EXIF)]
+    orientation = tags.get(_ORIENTATION)
+    return _turn(source, orientation if isinstance(orientation, int) else 1, camera, bool(tags.get_ifd(_GPS)))
+
+
+def _tiff_turn(source: Path, page: TiffPage) -> Turn:
+    """Return how a TIFF's page asks to be turned; raises InputError as `_turn` does."""
+    exif, place, orientation = (page.tags.get(tag) for tag in (_EXIF, _GPS, _ORIENTATION))
+    names = exif.value if exif is not None and isinstance(exif.value, dict) else {}
+    camera = [words for name, words in _CAMERA.values() if name in names]
+    return _turn(source, 1 if orientation is None else int(orientation.value), camera, place is not None)
+
+
+def _turn(source: Path, orientation: int, camera: list[str], placed: bool) -> Turn:
+    """Return the turn of an Orientation tag; raises InputError where a camera has written its own tags or its place."""
+    if camera or placed:
+        found = f"a camera's {', '.join(camera) or 'place on the globe'}"
+        hint = "a photo of a film or of a screen has lost the X-ray's values"
+        raise InputError.of(source, "EXIF", found=found, expected="an X-ray", hint=hint)
+    return Turn.exif(orientation)
+
+
+_MAGIC: dict[bytes, Callable[[Path, int | None], XRay]] = {
+    b"\x89PNG": partial(read_pillow, kind="PNG"),
+    b"\xff\xd8\xff": partial(read_pillow, kind="JPEG"),
+    b"II*\x00": read_tiff,
+    b"MM\x00*": read_tiff,
+    b"II+\x00": read_tiff,
+    b"MM\x00+": read_tiff,
+    b"\x93NUM": read_npy,
+}
+
+
+def read(source: Path, frame: int | None) -> XRay:
+    """Read an X-ray's file, picture `frame` of several (the first is 1): what kind it is, its first bytes say.
+
+    Raises:
+        InputError: no file, none of these kinds, or what its reader refuses.
+    """
+    if source.is_dir():
+        hint = "an X-ray is one file"
+        raise InputError.of(source, "file", found="a folder", expected=f"a {KINDS} file", hint=hint)
+    if not source.exists():
+        raise InputError.of(source, "file", found="no such file", expected=f"an X-ray ({KINDS})")
+    try:
+        with source.open("rb") as stream:
+            head = stream.read(132)
+    except OSError as error:
+        raise unreadable(source, error) from error
+    if not head:
+        raise InputError.of(source, "file", found="an empty file", expected=f"an X-ray ({KINDS})")
+    if source.name.lower().endswith((".nii", ".nii.gz")):
+        return read_nifti(source, frame)
+    if head[128:132] == b"DICM" or source.suffix.lower() in (".dcm", ".dicom") or lacks_preamble(head):
+        from x2ct.io.xray.dicomxray import read_dicom
+
+        return read_dicom(source, frame)
+    reader = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
+    if reader is None:
+        raise InputError.of(source, "format", found="another kind of file", expected=KINDS)
+    return reader(source, frame)
+
+
+def lacks_preamble(head: bytes) -> bool:
+    """Return whether a file's first bytes are those of a bare dataset, as scanners and old archives write them.
+
+    Such a file begins with an element of group 2 or 8, little endian, explicit or implicit, where PS3.10 7.1 asks for
+    128 bytes and "DICM".
+    """
+    if len(head) < 8 or head[:2] not in (b"\2\0", b"\x08\0") or head[3] != 0:
+        return False
+    return (head[4:6].isalpha() and head[4:6].isupper()) or head[6:8] == b"\0\0"

@@ -1,4 +1,4 @@
-"""Decodes one compressed frame with GDCM, in a process of its own: run as a script by `gdcm_frames`, never imported.
+"""Decodes one compressed frame with GDCM, in a process of its own: run as a script by `dicom_frames`, never imported.
 
 Damaged data makes GDCM's libjpeg throw through C, which ends the process that it happens in, whatever Python catches.
 Knows nothing of x2ct, so that it starts quickly. The frame comes on stdin, what it is as JSON in the one argument; the
@@ -16,7 +16,7 @@ MAX_SECONDS = 60
 MAX_BYTES = 8 << 30
 
 
-def decoded(frame: bytes, told: dict[str, Any]) -> bytes:
+def decoded(frame: bytes, picture: dict[str, Any]) -> bytes:
     """The frame's pixels. Raises what GDCM raises, and ValueError where it gives none."""
     import gdcm
 
@@ -30,15 +30,15 @@ def decoded(frame: bytes, told: dict[str, Any]) -> bytes:
     element.SetValue(fragments.__ref__())
     image = gdcm.Image()
     image.SetNumberOfDimensions(2)
-    image.SetDimensions((told["columns"], told["rows"], 1))
+    image.SetDimensions((picture["columns"], picture["rows"], 1))
     image.SetDataElement(element)
-    kind = gdcm.PhotometricInterpretation.GetPIType(told["photometric"])
+    kind = gdcm.PhotometricInterpretation.GetPIType(picture["photometric"])
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
-    if told["samples"] > 1:
-        image.SetPlanarConfiguration(told["planar"])
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(told["syntax"])))
-    bits = told["stored"]
-    image.SetPixelFormat(gdcm.PixelFormat(told["samples"], told["allocated"], bits, bits - 1, told["signed"]))
+    if picture["samples"] > 1:
+        image.SetPlanarConfiguration(picture["planar"])
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(picture["syntax"])))
+    bits = picture["stored"]
+    image.SetPixelFormat(gdcm.PixelFormat(picture["samples"], picture["allocated"], bits, bits - 1, picture["signed"]))
     pixels = image.GetBuffer()  # GDCM's char* comes as a str
     if pixels is None:
         raise ValueError("damaged data, no picture")

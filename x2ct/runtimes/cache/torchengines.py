@@ -14,7 +14,7 @@ from pathlib import Path
 from x2ct.bundle import Bundle, Network
 from x2ct.errors import MissingRuntimeError
 from x2ct.runtimes.cache.cache import Cache, Recipe, open_copy
-from x2ct.runtimes.discovery import find_runtime
+from x2ct.runtimes.discovery import find_runtime, gpu_names
 
 BACKEND = "torch"
 
@@ -121,9 +121,4 @@ def _and_gpu(device: str) -> str:
     """The GPU's name and what it computes, after a processor's; nothing for the CPU."""
     if device == "cpu":
         return ""
-    from x2ct import _core
-
-    [status] = (one for one in _core.devices() if one["name"] == "cuda")
-    if not status["available"]:
-        raise MissingRuntimeError(status["reason"])
-    return f" + {status['found'][int(device.partition(':')[2] or 0)]}"
+    return f" + {gpu_names()[int(device.partition(':')[2] or 0)]}"

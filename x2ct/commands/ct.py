@@ -1,0 +1,118 @@
+"""Commands that read a CT: `x2ct drr` projects it to X-rays, `mesh` writes a surface of it, `view` a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from x2ct.commands import terminal
+from x2ct.commands.options import CT, Centre, InvertOf, Json, KeepCouch, Quiet, Threads, ValuesOf, parse_view, reading
+
+
+def drr(
+    ct: CT,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write: PNG, .npy and geometry.json.")],
+    geometry: Annotated[str, typer.Option(help="Geometry: parallel, cone, or a geometry file.")] = "parallel",
+    view: Annotated[
+        list[Any] | None,
+        typer.Option(
+            parser=parse_view, metavar="VIEW", help="View: ap, pa, lateral, or an angle in degrees. May be repeated."
+        ),
+    ] = None,
+    centre: Centre = "lungs",
+    keep_couch: KeepCouch = False,
+    mu_water: Annotated[float, typer.Option(help="Attenuation of water per mm. 0.02 corresponds to 70 keV.")] = 0.02,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Project a CT to X-rays (DRRs), with their geometry and the position of the CT."""
+    from x2ct.io import report as reports
+    from x2ct.jobs.sample import drr_files
+
+    with terminal.progress("views", quiet) as display:
+        display.stage("projecting")
+        result = drr_files(
+            ct,
+            output,
+            geometry,
+            view,
+            centre=centre,
+            keep_couch=keep_couch,
+            mu_water=mu_water,
+            threads=threads,
+            progress=display.step,
+        )
+    for line in result.notes:
+        terminal.note("note", line, quiet)
+    if json:
+        terminal.show_json(
+            {"outputs": [reports.file_record(path) for path in result.files], "notes": list(result.notes)}
+        )
+        return
+    terminal.show("\n".join(map(str, result.files)), quiet)
+
+
+def mesh(
+    ct: CT,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Mesh file to write: .stl (binary), .ply or .obj.")],
+    hu: Annotated[float, typer.Option(help="Threshold in HU. The surface encloses voxels at or above it.")] = 200.0,
+    smooth: Annotated[
+        float, typer.Option(metavar="MM", help="Standard deviation in mm of a Gaussian filter applied before. 0: none.")
+    ] = 0.0,
+    keep_largest: Annotated[bool, typer.Option("--keep-largest", help="Keep only the largest piece.")] = False,
+    min_volume: Annotated[
+        float, typer.Option(metavar="MM3", help="Drop pieces smaller than this volume in cubic mm.")
+    ] = 0.0,
+    coordinates: Annotated[
+        str, typer.Option(help="Axes, in mm: lps (DICOM, meshes of 3D Slicer) or ras (NIfTI).")
+    ] = "lps",
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write the bone surface of a CT, or the surface at another HU, as a triangle mesh."""
+    from x2ct.render.mesh import mesh_files, summary
+
+    with terminal.progress("stages", quiet) as display:
+        display.stage("finding the surface")
+        result = mesh_files(
+            ct,
+            output,
+            hu,
+            smooth_mm=smooth,
+            keep_largest=keep_largest,
+            min_volume_mm3=min_volume,
+            coordinates=coordinates,
+        )
+    terminal.result(result, summary(result), json, quiet)
+    terminal.remarks(result, quiet or json)
+
+
+def view(
+    ct: CT,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="HTML page to write. Default: beside the CT.")
+    ] = None,
+    ap: Annotated[Path | None, typer.Option(help="Frontal X-ray to show beside the CT.")] = None,
+    pa: Annotated[Path | None, typer.Option(help="Frontal X-ray, source behind the patient.")] = None,
+    lateral: Annotated[Path | None, typer.Option(help="Lateral X-ray to show beside the CT.")] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Volume to show below, plane by plane, such as the true CT or NAME_std. May be repeated."),
+    ] = None,
+    invert: InvertOf = None,
+    values: ValuesOf = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write a CT as an HTML page that works offline: planes, projections, window presets, the X-rays."""
+    from x2ct.io import report as reports
+    from x2ct.render.viewer import view_files
+
+    with terminal.progress("stages", quiet) as display:
+        display.stage("reading")
+        xrays = {name: path for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path is not None}
+        page = view_files(ct, output, xrays, reading(list(xrays), invert=invert, values=values), beside or ())
+    terminal.result({"outputs": [reports.file_record(page)]}, str(page), json, quiet)

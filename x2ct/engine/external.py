@@ -1,0 +1,62 @@
+"""Sampling with networks that something else evaluates: a Triton server, or PyTorch in a MONAI bundle.
+
+X-rays, noise levels, loop and HU are the core's, as in `x2ct.engine.sampler`; only the three networks are called
+through a function. What needs to look inside the networks (tiles, data consistency, several samples) is left to
+`x2ct.Sampler`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct import _core
+from x2ct.bundle import Bundle
+from x2ct.engine.conditioning import conditions
+from x2ct.engine.sampler import SampleOptions
+from x2ct.io.xray.radiograph import XRay
+
+Arrays = Mapping[str, npt.NDArray[np.float32]]
+
+Evaluate = Callable[[str, Arrays], Arrays]
+"""Evaluates "encoder", "lift" or "denoiser": inputs by name in, outputs by name out, named as in model.json."""
+
+
+def sample(
+    bundle: Bundle,
+    evaluate: Evaluate,
+    xrays: Mapping[str, XRay],
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    solver: str | None = None,
+    mean: bool = False,
+) -> npt.NDArray[np.float32]:
+    """Return one CT on the bundle's own grid: float32 HU (X, Y, Z), as `Sampler.run` gives it from the same arguments.
+
+    Args:
+        bundle: the model.
+        evaluate: the model's networks; an exception in it ends the run.
+        xrays: by view name; each is the picture of the bundle's own view, pixel for pixel.
+        seed: 0 to 2**64 - 1.
+        steps: number of noise levels; by default the bundle's.
+        solver: by default the bundle's.
+        mean: return the posterior mean, by one evaluation at sigma_max.
+
+    Raises:
+        InputError: no X-ray, one that can't be used, or an option that can't be had.
+    """
+    plan = _core.sampling_plan(bundle.diffusion, SampleOptions(seed=seed, steps=steps, solver=solver, mean=mean))
+    ready = conditions(bundle, xrays, bundle.geometry)
+    features = evaluate("encoder", {"views": ready.views, "valid": ready.valid})
+    where = {"P": ready.matrices, "coords": bundle.grid.coordinates()[None], "valid": ready.valid}
+    condition = evaluate("lift", {**features, **where})
+
+    def denoise(x: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
+        inputs = {"x": x[None, None], "sigma": np.array([sigma], np.float32), **condition}
+        denoised: npt.NDArray[np.float32] = evaluate("denoiser", inputs)["denoised"][0, 0]
+        return denoised
+
+    return bundle.intensity.to_hu(_core.run(denoise, plan.table, bundle.grid.shape, seed=seed))

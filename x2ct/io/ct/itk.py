@@ -1,0 +1,141 @@
+"""NRRD and MetaImage files of CT volumes, by SimpleITK; their text headers are looked at before ITK parses them.
+
+ITK's parsers believe what they read: a number of axes of many digits keeps MetaIO busy for minutes, and either format
+can name another file, or many, to read the voxels from. What is let through is what writers of CTs write.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from x2ct.errors import InputError, MissingRuntimeError, X2CTError
+from x2ct.files import atomic
+from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, damaged, int16_hu
+
+FloatArray = npt.NDArray[np.float64]
+
+SUFFIXES = (".nrrd", ".mha", ".mhd")  # of which an .mhd is not written: it is two files, which can't appear at once
+
+_HEADER_BYTES = 1 << 16  # of usual files, well below 4 KiB
+_META_LINE = re.compile(rb"[A-Za-z][\w.\-\[\]]*\s*=[^\0]*")
+_MANY_FILES = re.compile(r"\s*LIST\b|.*%", re.IGNORECASE)
+_ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
+
+
+def read_itk(source: Path) -> Stored:
+    """Read a CT. Raises InputError, and MissingRuntimeError without SimpleITK."""
+    sitk = _simpleitk(source)
+    check_header(source)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(source))
+    try:
+        reader.ReadImageInformation()
+        if reader.GetNumberOfComponents() != 1:
+            raise InputError.of(source, "channels", found=reader.GetNumberOfComponents(), expected=1)
+        check_shape(source, tuple(reader.GetSize()))
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise damaged(source, error) from error
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    values = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0).copy()
+    content = image.GetMetaData("content") if image.HasMetaDataKey("content") else ""
+    return Stored(values, LPS_TO_RAS @ affine, (), SYNTHETIC in content)
+
+
+def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:
+    """Writes int16 HU with their place in the world, whole or not at all.
+
+    Args:
+        hu: (x, y, z), RAS+.
+        affine: 4x4, voxel index -> world mm (RAS+), without shear.
+        description: goes into an NRRD's header; ITK keeps no text in a MetaImage.
+        target: ends with .nrrd or .mha.
+
+    Raises:
+        MissingRuntimeError: SimpleITK is not installed.
+        X2CTError: the write failed on the way.
+    """
+    sitk = _simpleitk(target)
+    image: Any = sitk.GetImageFromArray(int16_hu(hu).transpose(2, 1, 0))
+    world = LPS_TO_RAS @ affine
+    spacing = np.linalg.norm(world[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((world[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(world[:3, 3].tolist())
+    if target.suffix.lower() == ".nrrd":
+        image.SetMetaData("content", description)
+
+    def write(part: Path) -> None:
+        try:
+            sitk.WriteImage(image, str(part), True)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise X2CTError(f"{target}: output: not written: {reason}") from error
+
+    return atomic.write_beside(target, write)
+
+
+def _simpleitk(path: Path) -> Any:
+    """SimpleITK, which ships no usable types."""
+    try:
+        import SimpleITK
+    except ImportError as error:
+        raise MissingRuntimeError(f"{path}: {path.suffix} needs SimpleITK; pip install SimpleITK") from error
+    return SimpleITK
+
+
+def check_header(source: Path) -> None:
+    """Refuse what no writer of CTs writes: NDims that is no 3, voxels in other files than the one beside it.
+
+    Raises:
+        InputError: such a header, or none.
+    """
+    try:
+        with source.open("rb") as stream:
+            start = stream.read(_HEADER_BYTES)
+    except OSError as error:
+        raise damaged(source, error) from error
+    if source.suffix.lower() == ".nrrd":
+        _check_nrrd(source, start)
+    else:
+        _check_meta(source, start)
+
+
+def _check_meta(source: Path, start: bytes) -> None:
+    fields: dict[bytes, bytes] = {}
+    for line in start.splitlines():
+        key, _, value = line.partition(b"=")
+        if not _META_LINE.fullmatch(line) or key.strip() in fields:
+            found = f"{line[:40].decode('ascii', 'backslashreplace')!r}"
+            raise InputError.of(source, "header", found=found, expected="KEY = VALUE, each key once")
+        fields[key.strip()] = value.strip()
+        if key.strip() == b"ElementDataFile":
+            break
+    else:
+        raise InputError.of(source, "header", found="no ElementDataFile", expected="one, as the header's last line")
+    axes = fields.get(b"NDims", b"none").decode("ascii", "backslashreplace")
+    if axes != "3":
+        raise InputError.of(source, "NDims", found=axes[:20], expected=3)
+    name = fields[b"ElementDataFile"].decode("utf-8", "backslashreplace")
+    if name.upper() == "LOCAL":
+        return
+    outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in Path(name).parts
+    if outside or not name or _MANY_FILES.match(name):
+        raise InputError.of(
+            source, "ElementDataFile", found=name[:60] or "nothing", expected="LOCAL or one file beside it"
+        )
+
+
+def _check_nrrd(source: Path, start: bytes) -> None:
+    header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
+    for line in header.splitlines():
+        if _ELSEWHERE.match(line):
+            found = line[:60].decode("ascii", "backslashreplace")
+            raise InputError.of(source, "header", found=found, expected="the voxels in the same file")

@@ -1,0 +1,177 @@
+"""One frame's stored values out of a DICOM dataset, of an X-ray or of a CT slice.
+
+Decoders are pydicom's (uncompressed, RLE), Pillow's (JPEG 2000, 8-bit JPEG) and GDCM's (JPEG Lossless, JPEG-LS, 12-bit
+JPEG): OpenJPEG and libjpeg are newer in Pillow than in GDCM. The size in a codestream must be the header's before a
+decoder allocates by it. GDCM returns a picture of damaged JPEG data too, and its libjpeg says so on standard error
+alone; of other damage it ends the process. So it works in a process of its own (`gdcm_child.py`), of which nothing but
+pixels or a reason comes back.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from x2ct.errors import InputError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pydicom.pixels.decoders.base import Decoder, DecodeRunner
+
+_JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+SYNTAXES = ("1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", *_JPEG_LS)
+"""JPEG Extended (12 bit), JPEG Lossless (any process, and process 14 SV1), JPEG-LS lossless and near-lossless."""
+
+DECODER_DEPENDENCIES = dict.fromkeys(SYNTAXES, ("python-gdcm",))
+"""Read by pydicom, of a plugin."""
+
+_CHILD = Path(__file__).with_name("gdcm_child.py")
+_SECONDS = 90.0  # more than the child's own limit, which counts the processor's time alone
+_HARMLESS = "Unsupported JPEG data precision"  # from the 8-bit libjpeg, before GDCM turns to the 12-bit one
+_PLUGIN = {
+    "1.2.840.10008.1.2.4.50": "pillow",
+    **dict.fromkeys(SYNTAXES, "gdcm"),
+    "1.2.840.10008.1.2.4.90": "pillow",
+    "1.2.840.10008.1.2.4.91": "pillow",
+    "1.2.840.10008.1.2.5": "pydicom",
+}
+_SUPPORTED = "uncompressed, deflated, RLE, JPEG, JPEG Lossless, JPEG-LS or JPEG 2000"
+
+
+def frame_values(source: Path, dataset: Dataset, index: int = 0) -> npt.NDArray[Any]:
+    """Return a frame's stored values, integers (rows, columns) or (rows, columns, channels).
+
+    Args:
+        source: the file, as messages name it.
+        dataset: its content, whose Rows and Columns are of a size that may be decoded.
+        index: which frame, from 0.
+
+    Raises:
+        InputError: a transfer syntax that can't be decoded, or damaged data.
+    """
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    decoder = _decoder(source, syntax)
+    try:
+        if syntax.is_encapsulated:
+            _check_codestream(source, dataset, index)
+        return decoder.as_array(dataset, index=index, raw=True, decoding_plugin=_PLUGIN.get(str(syntax), ""))[0]
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise many kinds on damaged or unknown data
+        hint = f"its transfer syntax is {getattr(syntax, 'name', 'unknown')}"
+        found = _reason(error)
+        raise InputError.of(source, "pixel data", found=found, expected="a whole picture", hint=hint) from error
+
+
+def _decoder(source: Path, syntax: Any) -> Decoder:
+    from pydicom.pixels.decoders.base import Decoder, get_decoder
+
+    try:
+        if str(syntax) in SYNTAXES:
+            decoder = Decoder(syntax)
+            decoder.add_plugin("gdcm", (__name__, decode.__name__))
+        else:
+            decoder = get_decoder(syntax)
+    except Exception as error:
+        found = getattr(syntax, "name", syntax) or "none"
+        raise InputError.of(source, "transfer syntax", found=found, expected=_SUPPORTED) from error
+    if not decoder.is_available or (syntax.is_encapsulated and str(syntax) not in _PLUGIN):
+        raise InputError.of(source, "transfer syntax", found=syntax.name, expected=_SUPPORTED)
+    return decoder
+
+
+def _check_codestream(source: Path, dataset: Dataset, index: int) -> None:
+    """The size that a compressed frame gives itself must be the header's."""
+    from pydicom.encaps import get_frame
+
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    data = get_frame(dataset.PixelData, index, number_of_frames=frames)
+    own = size_of(data)
+    if own is not None and own != (int(dataset.Rows), int(dataset.Columns)):
+        found, expected = f"{own[1]} x {own[0]} pixels", f"{dataset.Columns} x {dataset.Rows} as the header says"
+        raise InputError.of(source, "compressed data", found=found, expected=expected)
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, in a few words."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]  # the first says only that there was one
+    return text.partition(" - ")[0][:160]
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """(rows, columns) of a JPEG, JPEG-LS or JPEG 2000 codestream; None where it says nothing that can be read."""
+    return jpeg_2000_size(data) if data[:2] == b"\xff\x4f" or data[4:8] == b"jP  " else jpeg_size(data)
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(rows, columns) of a JPEG or JPEG-LS codestream by its frame header; None where it has none."""
+    if data[:2] != b"\xff\xd8":
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if (marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+            return int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return None
+
+
+def jpeg_2000_size(data: bytes) -> tuple[int, int] | None:
+    """(rows, columns) of a JPEG 2000 codestream, alone or in its file format; None where it has none."""
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start < 0 or len(data) < start + 24:
+        return None
+    x, y, left, top = (int.from_bytes(data[start + at : start + at + 4]) for at in (8, 12, 16, 20))
+    return y - top, x - left
+
+
+def is_available(uid: str) -> bool:
+    """Return whether frames of this transfer syntax can be decoded; pydicom calls this of a plugin."""
+    return uid in SYNTAXES and find_spec("gdcm") is not None
+
+
+def decode(src: bytes, runner: DecodeRunner) -> bytes:
+    """Return one frame's pixels, little endian; pydicom calls this of a plugin.
+
+    Raises:
+        ValueError: GDCM gives no picture, complains, takes too long, or ends its process.
+    """
+    stored = runner.bits_stored
+    if runner.transfer_syntax in _JPEG_LS:
+        # As GDCM gives it: colour by pixel, in words of the stream's own precision.
+        runner.set_option("planar_configuration", 0)
+        stored = runner.get_option("jls_precision", stored)
+        runner.set_option("bits_allocated", 8 if stored <= 8 else 16)
+    picture = {
+        "syntax": str(runner.transfer_syntax),
+        "rows": runner.rows,
+        "columns": runner.columns,
+        "samples": runner.samples_per_pixel,
+        "planar": runner.planar_configuration if runner.samples_per_pixel > 1 else 0,
+        "photometric": str(runner.photometric_interpretation),
+        "allocated": runner.bits_allocated,
+        "stored": stored,
+        "signed": runner.pixel_representation,
+    }
+    # Isolated: neither the user's environment nor the current folder decides what is imported.
+    command = [sys.executable, "-I", str(_CHILD), json.dumps(picture)]
+    try:
+        process = subprocess.run(command, input=src, capture_output=True, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise ValueError("damaged data, on which it comes to no end") from None
+    lines = [line.strip() for line in process.stderr.decode("ascii", "replace").splitlines()]
+    lines = [line for line in lines if line and _HARMLESS not in line]
+    if process.returncode < 0:
+        raise ValueError("damaged data, on which it broke off")
+    if process.returncode > 0:  # the last line of a traceback: the kind of error, and what it says
+        raise ValueError(lines[-1].partition(": ")[2] or lines[-1] if lines else "damaged data, no picture")
+    if lines:
+        raise ValueError(lines[0])
+    return process.stdout
