@@ -14,7 +14,7 @@ over large parts of it, which would hide what is missing. An area is what hangs 
 its height or above, 50 mm^2 or more. Within 10 mm of the edge of what is judged none is sought: where the body, the
 grid or the scan ends, an outline that is off by a millimetre makes a large residual. A ball of diameter d and
 attenuation m above its surroundings that is missing from the CT makes an area at its centre, of 3/4 of its disc, with
-an excess of d m / mu_water, to 10% up to 50 mm. Places are in mm at the isocentre, where an X-ray's pixels are as large
+an excess of d m / mu_water, to 11% up to 50 mm. Places are in mm at the isocentre, where an X-ray's pixels are as large
 as the body's.
 
 An area of more than `WARNS_MM` is a warning: CTs of validation patients have none.
