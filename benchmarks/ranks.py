@@ -74,7 +74,7 @@ def measure(folder: Path) -> dict[str, Any]:
         ("resumed", torchrun, [f"--stop={STEPS // 2}"]),
         ("resumed", [], ["--resume"]),
     ):
-        command = [sys.executable, *launcher, str(Path(__file__).resolve()), f"--run={name}", *options]
+        command = [sys.executable, *launcher, str(Path(__file__).resolve()), f"--way={name}", *options]
         subprocess.run(
             [*command, f"--folder={folder}"], check=True, env={**os.environ, "OMP_NUM_THREADS": str(THREADS)}
         )
@@ -136,12 +136,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, help="NAME: writes NAME.json and NAME.md")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--run", choices=RUNS, help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=RUNS, help=argparse.SUPPRESS)
     parser.add_argument("--stop", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--resume", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.run:
-        return train(options.folder, options.run, options.resume, options.stop)
+    if options.way:
+        return train(options.folder, options.way, options.resume, options.stop)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder))
     if options.output:

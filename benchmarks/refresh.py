@@ -144,6 +144,13 @@ MEASUREMENTS = (
         30,
     ),
     Measurement(
+        "serve",
+        "`x2ct serve` under load: 200 requests, eight at a time, some of them bad",
+        (f"python benchmarks/serve_load.py chest --shape 64,64,64 --threads 2 -o {RESULTS}/serve-load",),
+        5,
+        of_model=False,
+    ),
+    Measurement(
         "overhead",
         "what the loop spends outside of the network, feature by feature",
         (f"python benchmarks/overhead.py -o {RESULTS}/overhead",),

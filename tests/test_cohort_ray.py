@@ -158,7 +158,12 @@ def test_a_cluster_of_its_own_listens_here_alone_and_ends_with_the_command(folde
     while not (folder / "out" / "s1.json").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     others = process.children(recursive=True)
-    places = [socket.laddr.ip for one in (process, *others) for socket in one.net_connections() if socket.laddr]
+    places = [
+        socket.laddr.ip.removeprefix("::ffff:")
+        for one in (process, *others)
+        for socket in one.net_connections()
+        if socket.laddr
+    ]
     reporting = {one.environ().get("RAY_USAGE_STATS_ENABLED") for one in others}
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)

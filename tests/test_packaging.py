@@ -165,7 +165,9 @@ def test_compiled_files_name_no_folder_of_the_build(wheel: Path, tmp_path: Path)
 
 @pytest.mark.wheel
 def test_source_distribution_is_complete(tmp_path: Path) -> None:
-    code = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})"
+    # Apart from the checkout's own egg-info, whose list of an earlier build would hide what MANIFEST.in forgets.
+    settings = {"--global-option": ["egg_info", "--egg-base", str(tmp_path)]}
+    code = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r}, {settings!r})"
     run_outside(sys.executable, "-c", code, cwd=ROOT)
     [archive] = tmp_path.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
