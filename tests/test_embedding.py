@@ -145,7 +145,9 @@ def test_c_gives_pythons_many_samples_pulled_towards_the_xrays(examples: Path, t
     ).stderr
     assert "sample 2:" in told and "18/18" in told and "view 1: off by" in told
     ap, lateral = map(x2ct.XRay.of, images)
-    wanted = x2ct.Sampler(tiny_path, precision="f32").run(ap=ap, lateral=lateral, seed=7, samples=3, consistency=[2, 5])
+    wanted = x2ct.Sampler(tiny_path, precision="f32").run(
+        ap=ap, lateral=lateral, seed=7, samples=3, consistency=[2, 5], force=True
+    )
     assert wanted.spread is not None
     for name, volume in (("out.f32", wanted.volume), ("out.f32.std", wanted.spread)):
         found = np.fromfile(tmp_path / name, np.float32).reshape(tiny_bundle.GRID)
@@ -404,7 +406,7 @@ def test_both_faces_give_the_same_bits(
     for name, cell in CELLS.items():
         for count in (2,) if "consistency" in cell or tiled else (2, 1):
             xrays = dict(zip(("ap", "lateral"), map(x2ct.XRay.of, framed[:count]), strict=False))
-            wanted = sampler.run(**xrays, seed=2**63 + 7, **cell)
+            wanted = sampler.run(**xrays, seed=2**63 + 7, force=True, **cell)
             volume, deviation = other.run(framed[:count], seed=2**63 + 7, **cell)
             assert not tiled or wanted.report["tiles"]["count"] != [1, 1, 1]
             np.testing.assert_array_equal(volume, wanted.volume.hu, err_msg=name)

@@ -120,8 +120,10 @@ LIBRARY_LAWS: dict[str, tuple[Law, str]] = {
 def test_library_keeps_the_law(law: str) -> None:
     check, offence = LIBRARY_LAWS[law]
     assert check(offence), "the law does not catch its own offence"
-    # The command line alone turns an error into an exit code.
-    sources = [p for p in library_sources() if not (check is law_no_exit and module_of(p) == "x2ct.cli")]
+    # The command line alone turns an error into an exit code. What MONAI builds from a MONAI bundle loads TorchScript,
+    # as MONAI itself would, and its docstring says so; x2ct never builds it.
+    exempt = {law_no_exit: "x2ct.cli", law_files_never_execute: "x2ct.export.monai"}
+    sources = [p for p in library_sources() if exempt.get(check) != module_of(p)]
     found = {str(path.relative_to(ROOT)): offences for path in sources if (offences := check(path.read_text()))}
     assert not found
 

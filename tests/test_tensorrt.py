@@ -127,7 +127,7 @@ def test_without_tensorrt_the_command_line_ends_with_code_3(command: str, tmp_pa
         ("--format onnx --precision f16", "--precision: options: found onnx alone, expected --format torchscript"),
         ("--format tensorrt --precision int8", "--precision: name: found 'int8', expected bf16, f16, tf32, f32"),
         ("--format trt", "--format: name: found 'trt', expected onnx, torchscript, aoti, tensorrt"),
-        ("--engines FOLDER", "expected --format torchscript, aoti or tensorrt with it"),
+        ("--engines FOLDER", "expected --format torchscript, aoti or tensorrt"),
     ],
 )
 def test_exporting_what_cannot_be_is_refused_before_anything_is_made(options: str, words: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from x2ct.engine.conditioning import conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray.radiograph import ReadOptions, XRay
+from x2ct.io.xray.readoptions import by_view
 
 TRUTH = files.truth()
 SHOWN = files.display(TRUTH)
@@ -117,12 +118,10 @@ def test_a_warning_is_an_error_where_strictness_is_asked_for(tmp_path: Path, tin
 
 
 def test_options_of_one_view_go_before_those_of_all(tmp_path: Path) -> None:
-    options = ReadOptions.by_view(
-        ["ap", "lateral"],
-        {"spacing": [("lateral", (0.2, 0.2)), (None, (0.1, 0.1))], "rotate": [("ap", 90)], "sdd": [(None, 1800.0)]},
-    )
-    assert options["ap"] == ReadOptions(0.1, rotate=90, sdd=1800)
-    assert options["lateral"] == ReadOptions(0.2, sdd=1800)
+    values = {"spacing": [("lateral", (0.2, 0.2)), (None, (0.1, 0.1))], "rotate": [("ap", 90)], "sdd": [(None, 1800.0)]}
+    options = by_view(["ap", "lateral"], values)
+    assert ReadOptions(**options["ap"]) == ReadOptions(0.1, rotate=90, sdd=1800)
+    assert ReadOptions(**options["lateral"]) == ReadOptions(0.2, sdd=1800)
 
 
 def test_sample_takes_the_options_of_each_view(tmp_path: Path, tiny_path: Path) -> None:
