@@ -1,6 +1,6 @@
 """A bundle whose weights lie between two of the same network: a model and what fine-tuning made of it.
 
-    python benchmarks/blend.py chest runs/chest-radiograph.x2ct --share 0.5 --name chest-radiograph -o runs/blend.x2ct
+    python benchmarks/blend.py chest runs/tuned.x2ct --share 0.5 --name chest -o runs/blend.x2ct
 
 Fine-tuning on other data gains there and loses at home; weights in between often keep most of both (Wortsman et al.
 2022, "Robust fine-tuning of zero-shot models"). Choose the share on validation patients, with

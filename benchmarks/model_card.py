@@ -55,7 +55,7 @@ def parts(results: Path = RESULTS) -> dict[str, str]:
         "conditions": _conditions(test),
         "curve": _curve(results / "chest-validation.jsonl"),
         "int8": _int8((results / "int8-cpu.md").read_text()),
-        **{name: (results / f"{name}-chest.md").read_text() for name in ("masses", "air")},
+        **{name: (results / f"{name}-chest.md").read_text() for name in ("masses", "air", "radiographs")},
     }
 
 

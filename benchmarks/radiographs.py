@@ -1,6 +1,6 @@
 """What X-rays cost that are not exact line integrals: bundles side by side on the shards' validation patients.
 
-    python benchmarks/radiographs.py SHARDS chest runs/chest-radiograph.x2ct -o benchmarks/results/radiographs
+    python benchmarks/radiographs.py SHARDS chest -o benchmarks/results/radiographs-chest
 
 Detector physics leaves line integrals, which are given as such; display pictures are integers and go through the
 sampler's own chain for uncalibrated X-rays. Choices may be made on this table: nobody in it is a test patient.

@@ -101,14 +101,13 @@ MEASUREMENTS = (
         (
             f"x2ct evaluate chest {EVALUATE} --conditions every --probe -o {RESULTS}/evaluate-chest",
             f"x2ct evaluate chest {EVALUATE} --geometry cone -o {RESULTS}/evaluate-chest-cone",
-            f"x2ct evaluate chest-radiograph {EVALUATE} --conditions every -o {RESULTS}/evaluate-chest-radiograph",
         ),
         14,
     ),
     Measurement(
         "radiographs",
-        "what X-rays as hospitals have them cost both bundled models, on the validation patients",
-        (f"python benchmarks/radiographs.py SHARDS chest chest-radiograph -o {RESULTS}/radiographs-bundled",),
+        "what X-rays as hospitals have them cost the bundled model, on the validation patients",
+        (f"python benchmarks/radiographs.py SHARDS chest -o {RESULTS}/radiographs-chest",),
         3,
     ),
     Measurement(

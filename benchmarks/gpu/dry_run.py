@@ -35,7 +35,6 @@ from x2ct.files import atomic
 from x2ct.io.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HOME = "x2ct/models/chest-radiograph.x2ct/"
 CARRIED = {"measure": ("wheels", "bin", "onnxruntime.tar.xz"), "train": ("wheels", "patients.tar")}
 MOST_MIB, MOST_FILES = 62.0, 6
 SMALL: dict[str, Any] = {
@@ -91,7 +90,7 @@ class Trial:
         """Make the tree; return the sizes of what it is made of."""
         listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-        pairs = [(ROOT / name, self.tree / name) for name in listed if name and not name.startswith(HOME)]
+        pairs = [(ROOT / name, self.tree / name) for name in listed if name]
         sizes = {"the checkout's files": 0.0}
         for name in CARRIED[self.name]:
             whole = self.args.carry / name

@@ -28,12 +28,10 @@ most_mib=62 # of 64 that a machine takes along
 sources() { find CMakeLists.txt cmake csrc -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1; }
 
 # ------------------------------------------------------------------------------------------------ at home
-home=x2ct/models/chest-radiograph.x2ct # no stage needs it: it is moved away for the calls
-
-# What a call takes along: the checkout's files without $home, and the paths that it names.
+# What a call takes along: the checkout's files, and the paths that it names.
 weigh() {
     local call=$1 bytes
-    bytes=$({ git ls-files -z --cached --others --exclude-standard | grep -zv "^$home/"; find "${@:2}" -type f -print0; } |
+    bytes=$({ git ls-files -z --cached --others --exclude-standard; find "${@:2}" -type f -print0; } |
         xargs -0 stat -c %s 2>/dev/null | awk '{ sum += $1 } END { print sum }')
     awk -v call="$call" -v bytes="$bytes" -v most=$most_mib \
         'BEGIN { printf "%s: %.1f MiB, of at most %d\n", call, bytes / 2^20, most; exit bytes > most * 2^20 }'
@@ -50,7 +48,7 @@ pack() {
     [ ! -f "$carry/onnxruntime.tar.xz" ] || measure+=("$carry/onnxruntime.tar.xz")
     weigh measure "${measure[@]}" || code=1
     [ ! -f "$carry/patients.tar" ] || weigh train "$carry/wheels" "$carry/patients.tar" || code=1
-    echo "Move $home away for the calls (git checkout $home brings it back), and start, OUT being a folder:"
+    echo "Start, OUT being a folder:"
     echo "  carry ${measure[*]}:"
     echo "    benchmarks/gpu/run.sh measure OUT \$((\$(date +%s) + 280))"
     echo "  carry $carry/wheels $carry/patients.tar:"
