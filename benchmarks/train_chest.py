@@ -59,7 +59,7 @@ def recipe(args: argparse.Namespace) -> int:
     shards = args.cts
     if not (shards / "index.json").is_file():
         shards = args.output.with_name(f"{args.output.name}-shards")
-        done = prepare(args.cts, shards, validation=args.validation)
+        done = prepare(args.cts, shards, validation=args.validation, shapes=True)
         print(f"{len(done.patients)} patients, {', '.join(done.validation)} set aside", file=sys.stderr)
     config = TrainConfig.load(args.config)
     resume = (args.output / CONFIG_FILE).is_file()

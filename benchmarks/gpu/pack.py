@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works 
 import numpy as np
 import numpy.typing as npt
 
+from x2ct.data.shapes import FILE as SHAPES
 from x2ct.data.shards import INDEX, Patient, ShardSet, resample_array
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
@@ -92,6 +93,8 @@ def pack(shards: Path, target: Path, regions: tuple[str, ...] = ()) -> None:
             index["people"].append(entry)
             _add(tar, f"{patient.id}.xz", data)
             print(f"{patient.id}: {tuple(entry['shape'])}, {len(data) / 2**20:.2f} MiB", file=sys.stderr, flush=True)
+        if (shards / SHAPES).is_file():
+            _add(tar, SHAPES, (shards / SHAPES).read_bytes())
         _add(tar, f"{INDEX}.xz", lzma.compress(json.dumps(index).encode()))
     atomic.write_atomically(target, archive.getvalue())
 
@@ -115,6 +118,8 @@ def unpack(archive: Path, folder: Path) -> None:
         index = json.loads(lzma.decompress(members.pop(f"{INDEX}.xz")))
     except (OSError, tarfile.TarError, lzma.LZMAError, KeyError, ValueError) as error:
         raise InputError.of(archive, "file", found=error, expected="an archive of benchmarks/gpu/pack.py") from error
+    if SHAPES in members:
+        atomic.write_atomically(folder / SHAPES, members[SHAPES])
     jobs = [(entry, members[f"{entry['id']}.xz"], folder) for entry in index["people"]]
     with ProcessPoolExecutor(
         min(len(jobs), os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count() or 1)
