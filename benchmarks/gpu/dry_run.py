@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {
     "pool": 2,
     "checkpoint_minutes": 0.01,
 }
-"""What a CPU changes of the GPU's configuration, so that a step takes seconds."""
+"""Settings that replace those of the GPU's configuration on a CPU, so that a step takes seconds."""
 
 
 def main() -> int:

@@ -27,9 +27,9 @@ from x2ct.files import atomic
 AVERAGES = ("checkpoint.safetensors", "best.safetensors")
 CONFIG, HISTORY = "config.json", "validation.jsonl"
 MOST_BYTES = 16 * 2**20
-"""Of a file that comes home."""
+"""The largest size of a file that is brought back."""
 MOST_PARTS = 2
-"""Of an average: two averages, a log and an archive of the rest are six files, of eight that come home."""
+"""The most parts of an average. Two averages, a log and an archive are six files; eight can be brought back."""
 
 Tensors = dict[str, npt.NDArray[Any]]
 
