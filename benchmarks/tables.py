@@ -28,9 +28,6 @@ from x2ct.io.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-TABLES = "<!-- begin: made by benchmarks/tables.py -->", "<!-- end -->"
-COMMANDS = "<!-- begin: commands of benchmarks/refresh.py -->", "<!-- end: commands -->"
-"""What the made parts of a page lie between."""
 
 
 @dataclass(frozen=True)
@@ -191,23 +188,14 @@ def outputs() -> Iterator[tuple[Path, str]]:
     for path, (section, page) in made.items():
         if section != OTHERS:
             yield path.with_suffix(".md"), page
-    page = ROOT / "benchmarks" / "README.md"
-    yield page, _between(TABLES, readme(made), _between(COMMANDS, refresh.markdown(), page.read_text(), page), page)
-    card = model_card.parts(RESULTS)
-    page = ROOT / "README.md"
-    text = model_card.filled(page.read_text(), card, page.name)
-    yield page, _between(TABLES, speed(RESULTS / "bench.json"), text, page)
-    page = ROOT / "x2ct" / "models" / "chest.md"
-    yield page, model_card.filled(page.read_text(), card, page.name)
-
-
-def _between(marks: tuple[str, str], content: str, text: str, path: Path) -> str:
-    """The file's text with what lies between two marks replaced."""
-    before, begin, rest = text.partition(marks[0])
-    _, end, after = rest.partition(marks[1])
-    if not begin or not end:
-        raise ValueError(f"{path.name}: found no place for tables, expected {' and '.join(marks)}")
-    return f"{before}{begin}\n\n{content.strip()}\n\n{end}{after}"
+    parts = {
+        **model_card.parts(RESULTS),
+        "commands": refresh.markdown(),
+        "results": readme(made),
+        "speed": speed(RESULTS / "bench.json"),
+    }
+    for page in (ROOT / "benchmarks" / "README.md", ROOT / "README.md", ROOT / "x2ct" / "models" / "chest.md"):
+        yield page, model_card.filled(page.read_text(), parts, page.name)
 
 
 def main() -> int:
