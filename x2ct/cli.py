@@ -9,46 +9,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__
 from x2ct.commands import bench, build, ct, evaluate, export, info, prepare, serve, terminal, train, tune, xray
-from x2ct.commands.options import (
-    AngleOf,
-    Backend,
-    Device,
-    FlipOf,
-    Force,
-    FrameOf,
-    InvertOf,
-    Json,
-    Memory,
-    Model,
-    Precision,
-    Quiet,
-    RotateOf,
-    Schedule,
-    SddOf,
-    Shape,
-    SodOf,
-    Solver,
-    SpacingOf,
-    Strict,
-    Threads,
-    ValuesOf,
-    Voxel,
-    completer,
-    option,
-    parse_option,
-    reading,
-)
-
-if TYPE_CHECKING:
-    from x2ct.jobs.sample import SampleJob
+from x2ct.commands.options import Json, Quiet, Reading, expanded
+from x2ct.jobs.options import Model, SampleJob, Threads, completer, option
 
 
 class Commands(TyperGroup):
@@ -93,110 +64,14 @@ def x2ct(
 
 
 @app.command()
+@expanded
 def sample(
-    output: Annotated[
-        Path, option("Output", "CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", "--output", "-o")
-    ],
-    ap: Annotated[
-        Path | None,
-        option("Input", "Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI."),
-    ] = None,
-    pa: Annotated[
-        Path | None, option("Input", "Frontal X-ray, source behind the patient. Use --ap or --pa, not both.")
-    ] = None,
-    lateral: Annotated[Path | None, option("Input", "Lateral X-ray. One view alone is enough.")] = None,
-    geometry: Annotated[
-        Path | None, option("Input", "Geometry file (JSON): position of source and detector for each X-ray.")
-    ] = None,
-    spacing: SpacingOf = None,
-    rotate: RotateOf = None,
-    flip: FlipOf = None,
-    frame: FrameOf = None,
-    sdd: SddOf = None,
-    sod: SodOf = None,
-    angle: AngleOf = None,
-    invert: InvertOf = None,
-    values: ValuesOf = None,
-    model: Model = "chest",
-    format: Annotated[  # noqa: A002 - the option's name
-        str,
-        option(
-            "Output",
-            "File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
-            autocompletion=completer("format"),
-        ),
-    ] = "auto",
-    preview: Annotated[Path | None, option("Output", "Write a picture of the CT to this .png file.")] = None,
-    preview_every: Annotated[
-        int | None, option("Output", "Rewrite --preview after every N network evaluations.", min=1, metavar="N")
-    ] = None,
-    report: Annotated[
-        Path | None, option("Output", "Write inputs, settings, timings and checksums to this .json file.")
-    ] = None,
-    seed: Annotated[int, option("Sampling", "Random seed. The same inputs and seed produce the same file.", min=0)] = 0,
-    steps: Annotated[int | None, option("Sampling", "Number of sampling steps. Default: the model's.", min=1)] = None,
-    solver: Solver = None,
-    schedule: Schedule = None,
-    mean: Annotated[
-        bool,
-        option("Sampling", "Return the mean estimate (posterior mean, one evaluation) instead of a sample.", "--mean"),
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
     ] = False,
-    consistency: Annotated[
-        str,
-        option(
-            "Sampling",
-            "Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
-            "each one (every), or listed ones (3,5,6).",
-            autocompletion=completer("consistency"),
-        ),
-    ] = "off",
-    gamma: Annotated[float | None, option("Sampling", "Strength of data consistency.")] = None,
-    samples: Annotated[
-        int,
-        option(
-            "Sampling",
-            "Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
-            "are written beside it.",
-            min=1,
-        ),
-    ] = 1,
-    shape: Shape = None,
-    voxel: Voxel = None,
-    memory: Memory = None,
-    halo: Annotated[
-        int | None,
-        option(
-            "Runtime",
-            "Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
-            min=0,
-            metavar="VOXELS",
-        ),
-    ] = None,
-    device: Device = "auto",
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    provider: Annotated[
-        str,
-        option(
-            "Runtime",
-            "ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
-        ),
-    ] = "",
-    provider_option: Annotated[
-        list[Any] | None,
-        option("Runtime", "Option passed to the provider. May be repeated.", parser=parse_option, metavar="KEY=VALUE"),
-    ] = None,
-    engines: Annotated[
-        str,
-        option(
-            "Runtime", "Folder of compiled engines for torch or tensorrt. Default: this user's cache.", metavar="FOLDER"
-        ),
-    ] = "",
-    trust: Annotated[
-        bool,
-        option("Runtime", "Run compiled engines, which contain code, even if they were made elsewhere.", "--trust"),
-    ] = False,
-    threads: Threads = 0,
+    job: SampleJob,
+    reading: Reading,
     manifest: Annotated[
         Path | None,
         option(
@@ -230,73 +105,15 @@ def sample(
             metavar="HOST:PORT",
         ),
     ] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
-    ] = False,
-    align: Annotated[
-        bool,
-        option(
-            "Sampling",
-            "Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
-            "--align",
-        ),
-    ] = False,
-    strict: Strict = False,
-    force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Generate a CT from one or two X-rays."""
     from x2ct.io import report as reports
-    from x2ct.jobs.sample import SampleJob, rehearse_files, sample_files
+    from x2ct.io.xray.readoptions import VIEWS
+    from x2ct.jobs.sample import rehearse_files, sample_files
 
-    job = SampleJob(
-        output=output,
-        format=format,
-        ap=ap,
-        pa=pa,
-        lateral=lateral,
-        geometry=geometry,
-        reading=reading(
-            [name for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path or manifest],
-            spacing=spacing,
-            rotate=rotate,
-            flip=flip,
-            frame=frame,
-            sdd=sdd,
-            sod=sod,
-            angle=angle,
-            invert=invert,
-            values=values,
-        ),
-        model=model,
-        preview=preview,
-        preview_every=preview_every,
-        report=report,
-        seed=seed,
-        steps=steps,
-        solver=solver,
-        schedule=schedule,
-        mean=mean,
-        consistency=consistency,
-        gamma=gamma,
-        samples=samples,
-        shape=shape,
-        voxel_mm=voxel,
-        memory=memory,
-        halo=halo,
-        device=device,
-        backend=backend,
-        precision=precision,
-        provider=provider,
-        provider_options=tuple(provider_option or ()),
-        engines=engines,
-        trust=trust,
-        threads=threads,
-        strict=strict,
-        align=align,
-        force=force,
-    )
+    job = replace(job, reading=reading.by_view(VIEWS if manifest else tuple(job.inputs)))
     if manifest is not None:
         if dry_run:
             raise typer.BadParameter("--dry-run is for one study: leave out --manifest.")
@@ -313,7 +130,7 @@ def sample(
     with terminal.progress("evaluations", quiet) as display:
         result = sample_files(job, stage=display.stage, progress=display.step)
     terminal.result(result, reports.summary(result), json, quiet)
-    see = f"the report {report}" if report else "--report FILE, or x2ct xray FILE"
+    see = f"the report {job.report}" if job.report else "--report FILE, or x2ct xray FILE"
     terminal.remarks(result, quiet or json, see)
 
 
@@ -388,7 +205,7 @@ for _command in (
     evaluate.evaluate,
     info.info,
 ):
-    app.command()(_command)
+    app.command()(expanded(_command))
 
 
 def main() -> None:

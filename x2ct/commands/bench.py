@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import MODEL, Json, Quiet, Threads
+from x2ct.commands.options import Json, Quiet
+from x2ct.jobs.options import MODEL, Threads
 
 
 def bench(

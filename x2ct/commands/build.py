@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import MODEL, Json, Quiet, bytes_option
+from x2ct.commands.options import Json, Quiet
+from x2ct.jobs.options import MODEL, bytes_option
 
 
 def build(

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import CT, Centre, InvertOf, Json, KeepCouch, Quiet, Threads, ValuesOf, parse_view, reading
+from x2ct.commands.options import CT, Centre, Json, KeepCouch, Quiet, Reading, parse_view
+from x2ct.jobs.options import Threads
 
 
 def drr(
@@ -102,8 +103,8 @@ def view(
         list[Path] | None,
         typer.Option(help="Volume to show below, plane by plane, such as the true CT or NAME_std. May be repeated."),
     ] = None,
-    invert: InvertOf = None,
-    values: ValuesOf = None,
+    *,
+    reading: Annotated[Reading, "invert", "values"],
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -114,5 +115,5 @@ def view(
     with terminal.progress("stages", quiet) as display:
         display.stage("reading")
         xrays = {name: path for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path is not None}
-        page = view_files(ct, output, xrays, reading(list(xrays), invert=invert, values=values), beside or ())
+        page = view_files(ct, output, xrays, reading.by_view(list(xrays)), beside or ())
     terminal.result({"outputs": [reports.file_record(page)]}, str(page), json, quiet)

@@ -8,20 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import (
-    MODEL,
-    Backend,
-    Centre,
-    Device,
-    Json,
-    KeepCouch,
-    Precision,
-    Quiet,
-    Threads,
-    completer,
-    shape_option,
-    voxel_option,
-)
+from x2ct.commands.options import Centre, Json, KeepCouch, Quiet
+from x2ct.jobs.options import MODEL, Backend, Device, Precision, Threads, completer, shape_option, voxel_option
 
 
 def evaluate(

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import MODEL, Json
+from x2ct.commands.options import Json
+from x2ct.jobs.options import MODEL
 
 
 def info(

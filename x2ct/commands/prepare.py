@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, shape_option, voxel_option
+from x2ct.commands.options import Centre, Json, KeepCouch, Quiet
+from x2ct.jobs.options import shape_option, voxel_option
 
 
 def prepare(

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import (
-    Backend,
-    Device,
-    Memory,
-    Model,
-    Precision,
-    Quiet,
-    Shape,
-    Threads,
-    Voxel,
-    bytes_option,
-    option,
-)
+from x2ct.commands.options import Quiet
 from x2ct.errors import MissingRuntimeError
+from x2ct.jobs.options import Model, SampleJob, bytes_option, option
 
 _PACKAGES = ("fastapi", "multipart", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn")
+_TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 
 
 def serve(
@@ -49,18 +40,12 @@ def serve(
         float, option("Limits", "Seconds to finish a job that a client waits for, after SIGTERM.", metavar="S")
     ] = 30.0,
     max_samples: Annotated[int, option("Limits", "Samples of one job.", min=1)] = 16,
-    shape: Shape = None,
-    voxel: Voxel = None,
-    memory: Memory = None,
-    device: Device = "auto",
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
+    template: Annotated[
+        SampleJob, "shape", "voxel_mm", "memory", "device", "backend", "precision", "threads"
+    ] = _TEMPLATE,
     quiet: Quiet = False,
 ) -> None:
     """Serve the sampler over HTTP, and a page to use it with, until Ctrl-C or SIGTERM."""
-    from x2ct.jobs.sample import SampleJob
-
     try:
         from x2ct.serve.jobs import Limits
         from x2ct.serve.server import Service, read_token, run
@@ -69,19 +54,10 @@ def serve(
             raise
         raise MissingRuntimeError(f"{error.name} is not installed: pip install 'x2ct[serve]'") from error
 
-    template = SampleJob(
-        output=Path("volume.nii.gz"),
-        model=model,
-        shape=shape,
-        voxel_mm=voxel,
-        memory=memory,
-        device=device,
-        backend=backend,
-        precision=precision,
-        threads=threads,
-    )
     limits = Limits(queue, body, body_timeout, job_timeout, keep, grace, max_samples)
-    service = Service(template, host, port, tuple(allow_host or ()), read_token(token_file), limits)
+    service = Service(
+        replace(template, model=model), host, port, tuple(allow_host or ()), read_token(token_file), limits
+    )
     if not (service.local or service.token):
         terminal.note(
             "warning", f"{host} can be reached from other machines, and no token is asked for: see --token-file"

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import Device, Json, Quiet, Threads
+from x2ct.commands.options import Json, Quiet
+from x2ct.jobs.options import Device, Threads
 
 
 def train(

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, shape_option
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, own_bundle
+from x2ct.jobs.options import Threads, shape_option
 
 
 def tune(

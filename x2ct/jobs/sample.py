@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 from x2ct.errors import InputError
 from x2ct.files.atomic import check_outputs, check_writable, staged
 from x2ct.geometry.lineintegrals import MU_WATER_PER_MM
-from x2ct.io.xray.readoptions import ReadOptions, refuse_beams_beside
+from x2ct.io.xray.readoptions import refuse_beams_beside
+from x2ct.jobs.options import SampleJob as SampleJob
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from x2ct.bundle import Bundle
-    from x2ct.engine.sampler import Preview, Result, SampleOptions, Sampler
+    from x2ct.engine.sampler import Preview, Result, Sampler
     from x2ct.geometry import Geometry
     from x2ct.io.ct.volume import Volume
     from x2ct.io.xray.radiograph import XRay
@@ -34,108 +35,6 @@ if TYPE_CHECKING:
 AnyPath = str | PathLike[str]
 StepProgress = Callable[[int, int, float], None]
 StageProgress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class SampleJob:
-    """What `x2ct sample` is asked to do.
-
-    Attributes:
-        output: the CT.
-        format: what it is written as, one of `x2ct.io.ct.volume.FORMATS`, or "auto" for what its ending says.
-        ap, pa, lateral: X-ray files; at least one, and not both ap and pa.
-        geometry: a geometry file (JSON) that says where the X-rays were taken from.
-        reading: how to read an X-ray, by view, where its file doesn't say it or says it wrong.
-        model: a bundle's folder, or the name of a bundled model.
-        preview: a PNG of the CT and the X-rays.
-        preview_every: draw it also while sampling, after every so many evaluations, with the CT as it is by then.
-        report: the report as JSON.
-        samples: how many; with more than one, `output` is their mean, and beside it go NAME_std, their voxel-wise
-            standard deviation in HU, and NAME_000, NAME_001, ..., each of them.
-        shape, voxel_mm: of the CT, by default the model's own.
-        memory, halo: see `x2ct.Sampler`.
-        seed, steps, solver, schedule, mean, consistency, gamma, strict, align, force: see `x2ct.Sampler.run`.
-        device, backend, precision, provider, provider_options, engines, trust, threads: see `x2ct.Sampler`.
-    """
-
-    output: Path
-    format: str = "auto"
-    ap: Path | None = None
-    pa: Path | None = None
-    lateral: Path | None = None
-    geometry: Path | None = None
-    reading: Mapping[str, ReadOptions] = field(default_factory=dict)
-    model: str = "chest"
-    preview: Path | None = None
-    preview_every: int | None = None
-    report: Path | None = None
-    seed: int = 0
-    steps: int | None = None
-    solver: str | None = None
-    schedule: str | None = None
-    mean: bool = False
-    consistency: str = "off"
-    gamma: float | None = None
-    samples: int = 1
-    shape: tuple[int, int, int] | None = None
-    voxel_mm: tuple[float, float, float] | None = None
-    memory: int | None = None
-    halo: int | None = None
-    device: str = "auto"
-    backend: str = "auto"
-    precision: str = "auto"
-    provider: str = ""
-    provider_options: tuple[tuple[str, str], ...] = ()
-    engines: str = ""
-    trust: bool = False
-    threads: int = 0
-    strict: bool = False
-    align: bool = False
-    force: bool = False
-
-    @property
-    def inputs(self) -> dict[str, Path]:
-        """The X-ray files by view."""
-        views = {"ap": self.ap, "pa": self.pa, "lateral": self.lateral}
-        return {name: path for name, path in views.items() if path is not None}
-
-    @property
-    def outputs(self) -> tuple[Path, ...]:
-        """The files to write, the CT first."""
-        more = (*self.each, self.spread) if self.samples > 1 else ()
-        return (self.output, *more, *(path for path in (self.preview, self.report) if path is not None))
-
-    @property
-    def options(self) -> SampleOptions:
-        """How to sample."""
-        from x2ct.engine.sampler import SampleOptions
-
-        return SampleOptions(
-            seed=self.seed,
-            steps=self.steps,
-            solver=self.solver,
-            schedule=self.schedule,
-            mean=self.mean,
-            consistency=self.consistency,
-            gamma=self.gamma,
-            samples=self.samples,
-        )
-
-    @property
-    def spread(self) -> Path:
-        """The standard deviation of several samples."""
-        return self._beside("std")
-
-    @property
-    def each(self) -> tuple[Path, ...]:
-        """The samples themselves, where there are several."""
-        return tuple(self._beside(f"{sample:03d}") for sample in range(self.samples))
-
-    def _beside(self, what: str) -> Path:
-        from x2ct.io.ct.volume import stem_and_ending
-
-        stem, ending = stem_and_ending(self.output.name)
-        return self.output.with_name(f"{stem}_{what}{ending}")
 
 
 def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:

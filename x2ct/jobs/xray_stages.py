@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,8 @@ from x2ct.geometry import Geometry
 from x2ct.io import report
 from x2ct.io.xray.exposure import Stage
 from x2ct.io.xray.radiograph import FloatImage, XRay
-from x2ct.io.xray.readoptions import ReadOptions, refuse_beams_beside
+from x2ct.io.xray.readoptions import refuse_beams_beside
+from x2ct.jobs.options import XRayJob
 from x2ct.render.panels import Panel, page, png, window
 
 if TYPE_CHECKING:
@@ -29,31 +30,6 @@ HIDDEN = (0.45, 0.12, 0.12)  # what is outside of the exposed field, as red, gre
 
 _PANEL_PX = 300
 _COLUMNS = 4
-
-
-@dataclass(frozen=True)
-class XRayJob:
-    """What `x2ct xray` is asked to do.
-
-    Attributes:
-        xray: the file.
-        view: "ap", "pa" or "lateral"; None for what the file says, else "ap".
-        geometry: a geometry file that has this view.
-        reading: how to read it, by view.
-        model: whose detector and reference scale.
-        stages: a PNG with a panel for each stage.
-        output: the line integrals on the detector, .npy or .tif, float32.
-        strict: whether a warning is an error.
-    """
-
-    xray: Path
-    view: str | None = None
-    geometry: Path | None = None
-    reading: Mapping[str, ReadOptions] = field(default_factory=dict)
-    model: str = "chest"
-    stages: Path | None = None
-    output: Path | None = None
-    strict: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +48,7 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
     """
     refuse_beams_beside(job.geometry, job.reading)
     outputs = [path for path in (job.output, job.stages) if path is not None]
-    check_outputs(outputs, [path for path in (job.xray, job.geometry) if path is not None])
+    check_outputs(outputs, [path for path in (job.file, job.geometry) if path is not None])
     if job.output:
         check_writable(job.output, SUFFIXES)
     if job.stages:
@@ -101,7 +77,7 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         written = [report.file_record(place(path)) for path in outputs]
     return {
         "schema": report.SCHEMA,
-        "input": {**report.file_record(job.xray), "view": name, **xray.facts()},
+        "input": {**report.file_record(job.file), "view": name, **xray.facts()},
         "model": {"name": bundle.name, "sha256": bundle.checksum},
         "geometry": Geometry((view,)).to_json(),
         "stages": [_facts(before, after) for before, after in zip([None, *seen], seen, strict=False)],
@@ -115,7 +91,7 @@ def _load(job: XRayJob, watch: Any) -> tuple[XRay, str]:
     """The X-ray and its view's name; what was said of no view in particular holds whatever it is."""
     if job.view is not None or len({job.reading.get(view) for view in SLOT_OF}) == 1:
         options = job.reading.get(job.view or "ap")
-        xray = XRay.load(job.xray, options=options, watch=watch)
+        xray = XRay.load(job.file, options=options, watch=watch)
         return xray, job.view or xray.view or "ap"
     raise InputError.of("--view", "options", found="none", expected="one, for other options name a view")
 

@@ -12,7 +12,7 @@ import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from starlette.datastructures import FormData, UploadFile
@@ -21,8 +21,7 @@ from starlette.requests import Request
 
 from x2ct.errors import InputError
 from x2ct.io.xray.readoptions import ReadOptions
-from x2ct.jobs.sample import SampleJob
-from x2ct.jobs.xray_stages import XRayJob
+from x2ct.jobs.options import SampleJob, XRayJob
 from x2ct.serve.jobs import PREVIEW, REPORT, VOLUME, Job, Limits
 from x2ct.serve.problem import Problem
 
@@ -53,8 +52,8 @@ class _Making(_Reading):
 
 
 def _sample_form() -> type[_Making]:
-    hints, defaults = get_type_hints(SampleJob), {one.name: one.default for one in fields(SampleJob)}
-    declared: dict[str, Any] = {name: (hints[name], defaults[name]) for name in _SAMPLE}
+    named = {one.name: one for one in fields(SampleJob)}
+    declared: dict[str, Any] = {name: (get_args(named[name].type)[0], named[name].default) for name in _SAMPLE}
     return create_model("SampleForm", __base__=_Making, **declared)
 
 
