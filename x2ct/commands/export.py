@@ -25,8 +25,8 @@ def export(
             "repeated. Or triton, monai: a folder for that framework, written to --output.",
         ),
     ] = None,
-    engines: Annotated[
-        Path | None, typer.Option("--engines", metavar="FOLDER", help="Write compiled engines to this folder too.")
+    compiled: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write compiled engines to this folder too.")
     ] = None,
     precision: Annotated[
         str | None,
@@ -67,7 +67,7 @@ def export(
             output,
             formats or ("onnx",),
             run=making.RunOptions(name, weights, ema, reports.read_json(provenance) if provenance else None, best),
-            folder=engines,
+            folder=compiled,
             precision=precision,
             device=device,
             progress=display.stage,

@@ -133,7 +133,7 @@ class Sampler:
         provider: ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; "" is the device's own. Of torch what
             it runs, "torchscript" or "aoti"; "" is a package where `x2ct export` made one, and else TorchScript.
         provider_options: handed to ONNX Runtime's provider as they are.
-        engines: a folder with the compiled engines that torch or TensorRT runs; by default this machine's cache.
+        compiled: a folder with the compiled engines that torch or TensorRT runs; by default this machine's cache.
         trust: run what is in that folder also where another machine made it: it is code, and does what its maker wants.
 
     Raises:
@@ -155,7 +155,7 @@ class Sampler:
         halo: int | None = None,
         provider: str = "",
         provider_options: Mapping[str, str] | None = None,
-        engines: str | PathLike[str] = "",
+        compiled: str | PathLike[str] = "",
         trust: bool = False,
     ) -> None:
         if halo is not None and halo < 0:
@@ -165,7 +165,7 @@ class Sampler:
         self._lock = threading.Lock()
         self._threads, self._memory, self._halo = threads, memory, halo
         self._asked: dict[str, Any] = {"device": device, "backend": backend, "precision": precision, "threads": threads}
-        self.choice = choose(device, backend, precision, provider, provider_options, str(engines), trust)
+        self.choice = choose(device, backend, precision, provider, provider_options, str(compiled), trust)
         started = time.perf_counter()
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self._load_s = time.perf_counter() - started
@@ -176,8 +176,8 @@ class Sampler:
         self._asked |= {"memory": memory, "halo": halo}
         if self.choice.provider or self.choice.provider_options:
             self._asked |= {"provider": provider, "provider_options": dict(self.choice.provider_options)}
-        if self.choice.engines:
-            self._asked |= {"engines": self.choice.engines, "trust": trust}
+        if self.choice.compiled:
+            self._asked |= {"compiled": self.choice.compiled, "trust": trust}
 
     def compile(self) -> None:
         """Compile the networks now; otherwise the first run does.

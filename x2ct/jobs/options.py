@@ -135,7 +135,7 @@ class SampleJob:
         reading: how to read an X-ray, by view, where its file doesn't say it or says it wrong.
         shape, voxel_mm: of the CT.
         seed, steps, solver, schedule, mean, consistency, gamma, strict, align, force: see `x2ct.Sampler.run`.
-        memory, halo, device, backend, precision, provider, provider_options, engines, trust, threads: see
+        memory, halo, device, backend, precision, provider, provider_options, compiled, trust, threads: see
             `x2ct.Sampler`.
     """
 
@@ -251,7 +251,7 @@ class SampleJob:
             metavar="KEY=VALUE",
         ),
     ] = ()
-    engines: Annotated[
+    compiled: Annotated[
         str,
         option(
             "Runtime", "Folder of compiled engines for torch or tensorrt. Default: this user's cache.", metavar="FOLDER"

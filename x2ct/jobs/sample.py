@@ -59,7 +59,7 @@ def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
         halo=job.halo,
         provider=job.provider,
         provider_options=dict(job.provider_options),
-        engines=job.engines,
+        compiled=job.compiled,
         trust=job.trust,
     )
 

@@ -159,7 +159,7 @@ class RayEngine:
         self._base = replace(
             _absolute(base),
             model=str(Path(base.model).absolute()) if own_model else base.model,
-            engines=str(Path(base.engines).absolute()) if base.engines else "",
+            compiled=str(Path(base.compiled).absolute()) if base.compiled else "",
             threads=threads,
         )
         self._ray = ray

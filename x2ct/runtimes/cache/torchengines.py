@@ -75,7 +75,7 @@ def find(
     Args:
         bundle: the model.
         kind: "torchscript" or "aoti"; "" is the first in `SUFFIXES` that is there.
-        folder: where to look in place of the cache: what `x2ct export --engines` copied.
+        folder: where to look in place of the cache: what `x2ct export --compiled` copied.
         trust: the user vouches for whoever made the folder's engines.
         cache: the cache's root; by default the user's.
         device: that they are to run on.
