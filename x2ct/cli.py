@@ -171,9 +171,6 @@ def demo(
 
     with terminal.progress("evaluations", quiet) as display:
         result = run(output, model, threads=threads, stage=display.stage, progress=display.step)
-    if json:
-        terminal.show_json({"outputs": [reports.file_record(path) for path in result.files], "figures": result.figures})
-        return
     columns = list(next(iter(result.figures.values())))
     lines = ["against the true CT, over the whole volume:", f"{'':14}" + "".join(f"{name:>11}" for name in columns)]
     for name, row in result.figures.items():
@@ -183,8 +180,9 @@ def demo(
         f"{output / 'ct.html'}: synthesis and truth, for any browser",
         f"try it yourself: x2ct sample --ap {output / 'ap.png'} --lateral {output / 'lateral.png'} -o ct.nii.gz",
     ]
-    terminal.show("\n".join(lines), quiet)
-    terminal.note("notice", reports.NOTICE, quiet)
+    facts = {"outputs": [reports.file_record(path) for path in result.files], "figures": result.figures}
+    terminal.result(facts, "\n".join(lines), json, quiet)
+    terminal.note("notice", reports.NOTICE, quiet or json)
 
 
 # The order in which the help lists them.

@@ -9,7 +9,7 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
-from x2ct.jobs.options import MODEL, bytes_option
+from x2ct.jobs.options import BYTES, MODEL, option
 
 
 def build(
@@ -25,7 +25,7 @@ def build(
             metavar="X,Y,Z", help="Number of voxels, or MINIMUM:USUAL:MAXIMUM for a range. Default: the model's."
         ),
     ] = None,
-    workspace: Annotated[Any, bytes_option("Largest workspace of a kernel, beside its tensors.")] = None,
+    workspace: Annotated[Any, option(None, "Largest workspace of a kernel, beside its tensors.", **BYTES)] = None,
     effort: Annotated[
         int,
         typer.Option(
@@ -62,9 +62,8 @@ def build(
         if output is not None:
             for engine in result.engines.values():
                 copy_to(engine, output / engine.path.name)
-    if json:
-        terminal.show_json(result.to_json())
-        return
+    lines = []
     for engine in result.engines.values():
         state = f"built in {engine.note.seconds:.1f} s" if engine.built else "there already"
-        terminal.show(f"{engine.path}: {engine.note.bytes / 1e6:.1f} MB, {state}", quiet)
+        lines.append(f"{engine.path}: {engine.note.bytes / 1e6:.1f} MB, {state}")
+    terminal.result(result.to_json(), "\n".join(lines), json, quiet)

@@ -48,12 +48,8 @@ def drr(
         )
     for line in result.notes:
         terminal.note("note", line, quiet)
-    if json:
-        terminal.show_json(
-            {"outputs": [reports.file_record(path) for path in result.files], "notes": list(result.notes)}
-        )
-        return
-    terminal.show("\n".join(map(str, result.files)), quiet)
+    facts = {"outputs": [reports.file_record(path) for path in result.files], "notes": list(result.notes)}
+    terminal.result(facts, "\n".join(map(str, result.files)), json, quiet)
 
 
 def mesh(

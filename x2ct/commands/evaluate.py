@@ -9,7 +9,7 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Centre, Json, KeepCouch, Quiet
-from x2ct.jobs.options import MODEL, Backend, Device, Precision, Threads, completer, shape_option, voxel_option
+from x2ct.jobs.options import MODEL, SHAPE, VOXEL, Backend, Device, Precision, Threads, completer, option
 
 
 def evaluate(
@@ -66,8 +66,12 @@ def evaluate(
     xrays: Annotated[
         Path | None, typer.Option(help="Write the test X-rays to this folder, for other systems to predict from.")
     ] = None,
-    shape: Annotated[Any, shape_option("Number of voxels of the evaluated grid. Only without a bundle.")] = None,
-    voxel: Annotated[Any, voxel_option("Voxel size in mm of the evaluated grid. Only without a bundle.")] = None,
+    shape: Annotated[
+        Any, option(None, "Number of voxels of the evaluated grid. Only without a bundle.", **SHAPE)
+    ] = None,
+    voxel: Annotated[
+        Any, option(None, "Voxel size in mm of the evaluated grid. Only without a bundle.", **VOXEL)
+    ] = None,
     device: Device = "auto",
     backend: Backend = "auto",
     precision: Precision = "auto",

@@ -74,16 +74,13 @@ def export(
         )
     if report is not None:
         reports.write_json(result.to_json(), report)
-    if json:
-        terminal.show_json(result.to_json())
-        return
-    if result.folder is not None:
-        terminal.show(f"{result.folder}: written", quiet)
-    terminal.show(f"{result.bundle.path}: {result.bundle.size_bytes / 1e6:.1f} MB", quiet)
+    lines = [f"{result.folder}: written"] if result.folder else []
+    lines.append(f"{result.bundle.path}: {result.bundle.size_bytes / 1e6:.1f} MB")
     if result.parity is not None:
         worst = max(result.parity.rows, key=lambda row: row.error / row.tolerance)
-        terminal.show(f"closest to its tolerance of {worst.tolerance:g}: {worst}", quiet)
-    if not quiet:
+        lines.append(f"closest to its tolerance of {worst.tolerance:g}: {worst}")
+    terminal.result(result.to_json(), "\n".join(lines), json, quiet)
+    if not (json or quiet):
         terminal.grid("Proof", PROOF, [row.cells() for row in result.proofs])
 
 

@@ -9,7 +9,7 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Centre, Json, KeepCouch, Quiet
-from x2ct.jobs.options import shape_option, voxel_option
+from x2ct.jobs.options import SHAPE, VOXEL, option
 
 
 def prepare(
@@ -22,8 +22,8 @@ def prepare(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Shard folder to write. An interrupted run is continued.")
     ],
-    shape: Annotated[Any, shape_option("Voxels of the grid.")] = "128,128,128",
-    voxel: Annotated[Any, voxel_option("Voxel size of the grid: MM, or X,Y,Z in mm.")] = "2.5",
+    shape: Annotated[Any, option(None, "Voxels of the grid.", **SHAPE)] = "128,128,128",
+    voxel: Annotated[Any, option(None, "Voxel size of the grid: MM, or X,Y,Z in mm.", **VOXEL)] = "2.5",
     validation: Annotated[
         list[str] | None,
         typer.Option(help="Patient (file name) to keep for validation. May be repeated. Default: one in ten."),

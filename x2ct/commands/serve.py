@@ -11,7 +11,7 @@ import typer
 from x2ct.commands import terminal
 from x2ct.commands.options import Quiet
 from x2ct.errors import MissingRuntimeError
-from x2ct.jobs.options import Model, SampleJob, bytes_option, option
+from x2ct.jobs.options import BYTES, Model, SampleJob, option
 
 _PACKAGES = ("fastapi", "multipart", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn")
 _TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
@@ -32,7 +32,7 @@ def serve(
         typer.Option(help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."),
     ] = None,
     queue: Annotated[int, option("Limits", "Jobs that may wait.", min=1)] = 8,
-    body: Annotated[Any, bytes_option("Largest request, such as 64MB.", "Limits")] = "256MiB",
+    body: Annotated[Any, option("Limits", "Largest request, such as 64MB.", **BYTES)] = "256MiB",
     body_timeout: Annotated[float, option("Limits", "Seconds for a request's body to arrive.", metavar="S")] = 60.0,
     job_timeout: Annotated[float, option("Limits", "Seconds that a job may run.", metavar="S")] = 600.0,
     keep: Annotated[float, option("Limits", "Seconds until what was not fetched is removed.", metavar="S")] = 600.0,

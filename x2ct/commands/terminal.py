@@ -104,6 +104,9 @@ def _explain(error: BaseException, debug: bool) -> int:
         where = context.command_path if context is not None else "x2ct"
         _line(f"error: {usage().rstrip('.')}; try '{where} --help'")
         return 2
+    if isinstance(error, ImportError) and "_core" in str(error):
+        _line(f"error: the compiled core can't be loaded: {error}; build it with 'pip install .' or 'make build'")
+        return MissingRuntimeError.exit_code
     hint = "" if debug else "; run 'x2ct --debug ...' for the traceback"
     _line(f"error: unexpected {type(error).__name__}: {error}{hint}")
     return 1
@@ -207,10 +210,11 @@ def log_lines(package: str, quiet: bool) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             _line(record.getMessage())
 
-    logger, handler, before = logging.getLogger(package), Lines(), logging.getLogger(package).level
     if quiet:
         yield
         return
+    logger, handler = logging.getLogger(package), Lines()
+    before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

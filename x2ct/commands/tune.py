@@ -12,7 +12,7 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, own_bundle
-from x2ct.jobs.options import Threads, shape_option
+from x2ct.jobs.options import SHAPE, Threads, option
 
 
 def tune(
@@ -31,7 +31,7 @@ def tune(
         str | None, typer.Option(help="Solver to tune for; it becomes the model's default. Default: the model's own.")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Number of random seeds for each patient.")] = 1,
-    shape: Annotated[Any, shape_option("Number of voxels at the grid's centre to use. Default: all.")] = None,
+    shape: Annotated[Any, option(None, "Number of voxels at the grid's centre to use. Default: all.", **SHAPE)] = None,
     fine: Annotated[int, typer.Option(help="Number of steps of the reference trajectory.")] = 64,
     refine: Annotated[
         int,

@@ -96,23 +96,14 @@ class Result:
 
 @dataclass
 class _Encoded:
-    """The X-rays that encoder and lift have run on.
-
-    Attributes:
-        xrays: by view name.
-        study: what the core was given of them.
-        judgement: of the model's X-rays and these.
-        seconds: that preparing them and encoder and lift took.
-        reported: whether a run has reported these seconds.
-        rays: that CTs are judged along, once a run has asked for them.
-    """
+    """The X-rays, by view name, that encoder and lift have run on, and what is known of them."""
 
     xrays: Mapping[str, XRay]
     study: Study
     judgement: Judgement
-    seconds: float = 0.0
-    reported: bool = False
-    rays: Rays | None = None
+    seconds: float  # that preparing them and encoder and lift took
+    reported: bool = False  # whether a run has reported these seconds
+    rays: Rays | None = None  # that CTs are judged along, once a run has asked for them
 
 
 class Sampler:
@@ -268,7 +259,9 @@ class Sampler:
             hu, deviation, plan = pipeline.run(
                 options,
                 progress=progress,
-                preview=self._shown(preview),
+                preview=None
+                if preview is None
+                else lambda done, total, sigma, hu: preview(done, total, sigma, self._volume(hu)),
                 preview_every=preview_every,
                 each=None if each is None else lambda sample, hu: each(sample, self._volume(hu)),
                 uncorrected=None if reprojection is None else reprojection.add,
@@ -415,12 +408,6 @@ class Sampler:
 
     def _volume(self, hu: npt.NDArray[np.float32]) -> Volume:
         return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}", synthetic=True)
-
-    def _shown(self, preview: Preview | None) -> _core.Preview | None:
-        """A preview that wants a volume, as one that takes an array."""
-        if preview is None:
-            return None
-        return lambda done, total, sigma, hu: preview(done, total, sigma, self._volume(hu))
 
     def _warnings(self, study: Study, judgement: Judgement) -> list[str]:
         """What makes the result less trustworthy, by consequence."""

@@ -89,20 +89,10 @@ def parse_bytes(text: str) -> int:
     return discovery.parse_bytes(text)
 
 
-def shape_option(text: str, panel: str | None = None) -> Any:
-    """Return an option that is a number of voxels along x, y and z."""
-    return option(panel, text, parser=parse_shape, metavar="X,Y,Z")
-
-
-def voxel_option(text: str, panel: str | None = None) -> Any:
-    """Return an option that is a voxel size."""
-    return option(panel, text, "--voxel", parser=parse_voxel, metavar="MM")
-
-
-def bytes_option(text: str, panel: str | None = None) -> Any:
-    """Return an option that is a size in bytes."""
-    return option(panel, text, parser=parse_bytes, metavar="SIZE")
-
+SHAPE: dict[str, Any] = {"parser": parse_shape, "metavar": "X,Y,Z"}
+VOXEL: dict[str, Any] = {"parser": parse_voxel, "metavar": "MM"}
+BYTES: dict[str, Any] = {"parser": parse_bytes, "metavar": "SIZE"}
+"""Settings of an option that is a number of voxels along x, y and z, a voxel size in mm, or a size in bytes."""
 
 Model = Annotated[str, option("Sampling", MODEL, "--model", "-m", autocompletion=completer("model"))]
 Device = Annotated[str, option("Runtime", "Device: auto, cpu or cuda[:N].", autocompletion=completer("device"))]
@@ -212,15 +202,15 @@ class SampleJob:
         ),
     ] = 1
     shape: Annotated[
-        tuple[int, int, int] | None, shape_option("Number of voxels of the CT. Default: the model's.", "Sampling")
+        tuple[int, int, int] | None, option("Sampling", "Number of voxels of the CT. Default: the model's.", **SHAPE)
     ] = None
     voxel_mm: Annotated[
         tuple[float, float, float] | None,
-        voxel_option("Voxel size in mm, one number or X,Y,Z. Default: the model's.", "Sampling"),
+        option("Sampling", "Voxel size in mm, one number or X,Y,Z. Default: the model's.", "--voxel", **VOXEL),
     ] = None
     memory: Annotated[
         int | None,
-        bytes_option("Memory budget, for example 2GB. A volume that does not fit is computed in tiles.", "Runtime"),
+        option("Runtime", "Memory budget, for example 2GB. A volume that does not fit is computed in tiles.", **BYTES),
     ] = None
     halo: Annotated[
         int | None,

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from x2ct.render.drr import Drr
 
 AnyPath = str | PathLike[str]
-StepProgress = Callable[[int, int, float], None]
 StageProgress = Callable[[str], None]
 
 
@@ -48,20 +47,10 @@ def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
     from x2ct.geometry.grid import Grid
 
     bundle = bundle or Bundle.load(job.model)
-    return Sampler(
-        bundle,
-        device=job.device,
-        backend=job.backend,
-        precision=job.precision,
-        threads=job.threads,
-        grid=Grid(job.shape or bundle.grid.shape, job.voxel_mm or bundle.grid.spacing_mm),
-        memory=job.memory,
-        halo=job.halo,
-        provider=job.provider,
-        provider_options=dict(job.provider_options),
-        compiled=job.compiled,
-        trust=job.trust,
-    )
+    grid = Grid(job.shape or bundle.grid.shape, job.voxel_mm or bundle.grid.spacing_mm)
+    same = ("device", "backend", "precision", "threads", "memory", "halo", "provider", "compiled", "trust")
+    options: dict[str, Any] = {name: getattr(job, name) for name in same}
+    return Sampler(bundle, grid=grid, provider_options=dict(job.provider_options), **options)
 
 
 def sample_files(
@@ -69,20 +58,20 @@ def sample_files(
     *,
     sampler: Sampler | None = None,
     stage: StageProgress | None = None,
-    progress: StepProgress | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, Any]:
     """X-ray files to a CT file; returns the report.
 
     Args:
         job: what to do.
         sampler: what `open_sampler` gave for this job, or for another of the same model and device.
-        stage: told what is being done now, in a few words.
+        stage: called with what is being done now, in a few words.
         progress: called with (evaluations done, of how many, sigma).
 
     Raises:
         X2CTError: any of the family; nothing has been written.
     """
-    say = stage or _silent
+    say = stage or (lambda _: None)
     xrays, geometry = _inputs(job, say)
     say("loading the model")
     sampler = sampler or open_sampler(job)
@@ -126,7 +115,7 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     Raises:
         X2CTError: any of the family.
     """
-    say = stage or _silent
+    say = stage or (lambda _: None)
     xrays, geometry = _inputs(job, say)
     say("loading the model")
     sampler = open_sampler(job)
@@ -168,7 +157,7 @@ def drr_files(
     Args:
         ct: what `Volume.load` reads.
         folder: where the files go; made if it is not there. Files of the same names are replaced.
-        geometry: "parallel", "cone", or a geometry file; see `x2ct.render.drr.geometry_of`.
+        geometry: "parallel", "cone", or a geometry file.
         views: see `x2ct.render.drr.geometry_of`.
         centre: see `x2ct.data.PrepareOptions`.
         keep_couch: see `x2ct.data.PrepareOptions`.
@@ -278,10 +267,11 @@ def check_job(job: SampleJob) -> None:
     refuse_beams_beside(job.geometry, job.reading)
     if job.ap and job.pa:
         raise InputError("X-rays: found both --ap and --pa, expected one frontal view")
-    for path in (*job.inputs.values(), *((job.geometry,) if job.geometry else ())):
+    files = [*job.inputs.values(), *([job.geometry] if job.geometry else [])]
+    for path in files:
         if not path.exists():
             raise InputError.of(path, "file", found="nothing there", expected="a file that can be read")
-    check_outputs(job.outputs, (*job.inputs.values(), *((job.geometry,) if job.geometry else ())))
+    check_outputs(job.outputs, files)
     if volume.check_writable(job.output, job.format) == "dicom":
         from x2ct.io.ct.dicomexport import Origin
 
@@ -290,7 +280,3 @@ def check_job(job: SampleJob) -> None:
         check_writable(job.preview, (".png",))
     if job.report:
         check_writable(job.report, (".json",))
-
-
-def _silent(_: str) -> None:
-    """Tell nobody."""

@@ -9,16 +9,6 @@ that done by a Ray cluster.
 
 from x2ct.jobs.cohort.folder import SUMMARY_FILE
 from x2ct.jobs.cohort.run import ENGINES, Cohort, Outcome, sample_cohort
-from x2ct.jobs.cohort.studies import COLUMNS, MAX_STUDIES, Study, read_manifest
+from x2ct.jobs.cohort.studies import read_manifest
 
-__all__ = [
-    "COLUMNS",
-    "ENGINES",
-    "MAX_STUDIES",
-    "SUMMARY_FILE",
-    "Cohort",
-    "Outcome",
-    "Study",
-    "read_manifest",
-    "sample_cohort",
-]
+__all__ = ["ENGINES", "SUMMARY_FILE", "Cohort", "Outcome", "read_manifest", "sample_cohort"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
@@ -17,26 +18,21 @@ from x2ct.jobs.sample import SampleJob
 
 SUMMARY_FILE = f"{SUMMARY}.csv"
 
-_ENDINGS = {"auto": ".nii.gz", "nifti": ".nii.gz", "nrrd": ".nrrd", "mha": ".mha", "dicom": ""}
+_ENDINGS = {"nrrd": ".nrrd", "mha": ".mha", "dicom": ""}  # of other formats .nii.gz
 _NOT_SETTINGS = ("output", "report", "preview", "model", *FILES)
 
 
 def job_of(base: SampleJob, study: Study) -> SampleJob:
-    """A study's job: the settings of all, and its own inputs, seed and files."""
-    ct = base.output / f"{study.id}{_ENDINGS.get(base.format, '.nii.gz')}"
-    seed = base.seed if study.seed is None else study.seed
-    given = study.inputs.get
+    """Return a study's job: the settings of all, and its own inputs, seed and files."""
+    files: dict[str, Any] = {name: study.inputs.get(name) for name in FILES}
     reading = {view: replace(base.reading.get(view, ReadOptions()), **own) for view, own in study.reading.items()}
     return replace(
         base,
-        output=ct,
+        output=base.output / f"{study.id}{_ENDINGS.get(base.format, '.nii.gz')}",
         report=base.output / f"{study.id}.json",
-        seed=seed,
-        ap=given("ap"),
-        pa=given("pa"),
-        lateral=given("lateral"),
-        geometry=given("geometry"),
+        seed=base.seed if study.seed is None else study.seed,
         reading={**base.reading, **reading},
+        **files,
     )
 
 
@@ -69,7 +65,7 @@ def fingerprint(model: str, job: SampleJob) -> str:
     """What a study's files depend on: settings, inputs, x2ct's version and the model."""
     from x2ct import __version__
 
-    settings = {field.name: getattr(job, field.name) for field in fields(job) if field.name not in _NOT_SETTINGS}
+    settings = {name: value for name, value in vars(job).items() if name not in _NOT_SETTINGS}
     told = [__version__, model, repr(sorted(settings.items()))]
     for name, path in sorted({**job.inputs, **({"geometry": job.geometry} if job.geometry else {})}.items()):
         told.append(f"{name} {report.sha256(path)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,12 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class Study:
-    """One line of a manifest: a name for its files, and its job's inputs and seed.
-
-    Attributes:
-        id: the name.
-        inputs: files by column.
-        seed: None for that of all.
-        reading: by view and by option of `x2ct.io.xray.readoptions.PARSERS`, what the line says of how to read it.
-    """
+    """One line of a manifest: a name for its files, and its job's inputs and seed."""
 
     id: str
-    inputs: dict[str, Path]
-    seed: int | None
-    reading: dict[str, dict[str, Any]] = field(default_factory=dict)
+    inputs: dict[str, Path]  # by column
+    seed: int | None  # None for that of all
+    reading: dict[str, dict[str, Any]]  # by view and by field of `ReadOptions`
 
 
 def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
