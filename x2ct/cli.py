@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__
-from x2ct.commands import bench, build, ct, evaluate, export, info, prepare, serve, terminal, train, tune, xray
+from x2ct.commands import bench, evaluate, export, images, info, prepare, serve, terminal, train, tune
 from x2ct.commands.options import Json, Quiet, Reading, expanded
 from x2ct.jobs.options import Model, SampleJob, Threads, completer, option
 
@@ -188,14 +188,14 @@ def demo(
 # The order in which the help lists them.
 for _command in (
     serve.serve,
-    ct.view,
-    xray.xray,
-    ct.drr,
-    ct.mesh,
+    images.view,
+    images.xray,
+    images.drr,
+    images.mesh,
     prepare.prepare,
     train.train,
     export.export,
-    build.build,
+    export.build,
     tune.tune,
     tune.quantize,
     tune.statistics,

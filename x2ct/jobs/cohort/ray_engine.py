@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from x2ct import __version__
 from x2ct.errors import Cancelled, InputError, MissingRuntimeError, X2CTError
 from x2ct.io import report
-from x2ct.jobs.cohort.folder import SUMMARY_FILE, is_done
 from x2ct.jobs.cohort.run import Outcome, sample_study
+from x2ct.jobs.cohort.studies import SUMMARY_FILE, is_done
 from x2ct.jobs.sample import SampleJob, open_sampler
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from x2ct.errors import Cancelled, InputError, X2CTError
 from x2ct.files import atomic
 from x2ct.io import report
-from x2ct.jobs.cohort.folder import SUMMARY_FILE, check_folder, clear, fingerprint, is_done, job_of
-from x2ct.jobs.cohort.studies import read_manifest
+from x2ct.jobs.cohort.studies import SUMMARY_FILE, check_folder, clear, fingerprint, is_done, job_of, read_manifest
 from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
 
 if TYPE_CHECKING:

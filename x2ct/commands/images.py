@@ -1,7 +1,11 @@
-"""Commands that read a CT: `x2ct drr` projects it to X-rays, `mesh` writes a surface of it, `view` a page."""
+"""Commands that read an image: a CT, of which `x2ct drr` makes X-rays, `mesh` a surface and `view` a page; or an X-ray.
+
+`x2ct xray` brings an X-ray file to line integrals, each stage of the way to be seen.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +13,7 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import CT, Centre, Json, KeepCouch, Quiet, Reading, parse_view
-from x2ct.jobs.options import Threads
+from x2ct.jobs.options import Threads, XRayJob
 
 
 def drr(
@@ -113,3 +117,15 @@ def view(
         xrays = {name: path for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path is not None}
         page = view_files(ct, output, xrays, reading.by_view(list(xrays)), beside or ())
     terminal.result({"outputs": [reports.file_record(page)]}, str(page), json, quiet)
+
+
+def xray(job: XRayJob, reading: Reading, quiet: Quiet = False, json: Json = False) -> None:
+    """Show how an X-ray file is read, and write the line integrals that `x2ct sample` uses."""
+    from x2ct.io.xray.readoptions import VIEWS
+    from x2ct.jobs.xray_stages import summary, xray_file
+
+    if job.view is not None and job.view not in VIEWS:
+        raise typer.BadParameter(f"--view: found {job.view!r}, expected {' or '.join(VIEWS)}")
+    result = xray_file(replace(job, reading=reading.by_view([job.view] if job.view else VIEWS)))
+    terminal.result(result, summary(result), json, quiet)
+    terminal.remarks(result, quiet or json)
