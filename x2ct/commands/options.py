@@ -48,10 +48,12 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
         if not is_dataclass(group):
             shown.append(one.replace(kind=Parameter.KEYWORD_ONLY))
             continue
-        options = [_parameter(each) for each in fields(group) if each.name in names or not names]
+        annotated = (each for each in fields(group) if get_origin(each.type) is Annotated)
+        options = [_parameter(each) for each in annotated if each.name in names or not names]
+        assert options, f"{group} has no annotated field: its module must not postpone annotations"
         make = group if one.default is Parameter.empty else partial(replace, one.default)
-        groups[one.name] = make, [option.name for option in options if option is not None]
-        shown += (option for option in options if option is not None)
+        groups[one.name] = make, [option.name for option in options]
+        shown += options
 
     @wraps(command)
     def run(**values: Any) -> None:
@@ -64,14 +66,12 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _parameter(field: "Field[Any]") -> Parameter | None:
-    """Return a dataclass's field as Typer takes it; None for one that is no option."""
-    if get_origin(field.type) is not Annotated:
-        return None
+def _parameter(field: "Field[Any]") -> Parameter:
+    """Return a dataclass's annotated field as Typer takes it."""
     kind, info = get_args(field.type)
     default = Parameter.empty if field.default is MISSING else field.default
     if get_origin(kind) is Sequence:  # an option that may be repeated
-        kind, default = list[Any], None
+        kind, default = list[Any if info.parser else get_args(kind)[0]], None  # type: ignore[misc]
     elif info.parser is not None:
         kind = Any  # Typer would take a tuple for several words
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])

@@ -43,8 +43,6 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
     Raises:
         X2CTError: any of the family; nothing has been written.
     """
-    import tifffile
-
     refuse_beams_beside(job.geometry, job.reading)
     outputs = [path for path in (job.output, job.stages) if path is not None]
     check_outputs(outputs, [path for path in (job.file, job.geometry) if path is not None])
@@ -76,6 +74,8 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         if job.output and job.output.suffix.lower() == ".npy":
             np.save(place(job.output), image, allow_pickle=False)
         elif job.output:
+            import tifffile
+
             tifffile.imwrite(place(job.output), image, photometric="minisblack")
         if job.stages:
             place(job.stages).write_bytes(png(draw(seen, f"{xray.kind}; {name}; {_told(xray.facts())}")))
