@@ -86,9 +86,9 @@ def test_sigterm_becomes_143_and_the_handler_is_put_back(capsys: pytest.CaptureF
 
 
 def test_missing_training_package_says_what_to_install() -> None:
-    with pytest.raises(errors.MissingRuntimeError, match=r"pip install 'x2ct\[train\]'"), terminal.training_packages():
+    with pytest.raises(errors.MissingRuntimeError, match=r"pip install 'x2ct\[train\]'"), terminal.extra("train"):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
-    with pytest.raises(ModuleNotFoundError), terminal.training_packages():
+    with pytest.raises(ModuleNotFoundError), terminal.extra("train"):
         raise ModuleNotFoundError("No module named 'x2ct.typo'", name="x2ct.typo")
 
 

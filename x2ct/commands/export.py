@@ -65,7 +65,7 @@ def export(
         from x2ct.files.atomic import check_writable
 
         check_writable(report, (".json",))
-    with terminal.training_packages(), terminal.progress("stages", quiet) as display:
+    with terminal.extra("train"), terminal.progress("stages", quiet) as display:
         from x2ct.export import formats as making
 
         result = making.export(
@@ -127,7 +127,7 @@ def build(
         raise typer.BadParameter(f"found --backend {backend}, expected {BACKEND}: the others need nothing built")
     if precision not in PRECISIONS:
         raise typer.BadParameter(f"found --precision {precision}, expected {', '.join(PRECISIONS)}")
-    with terminal.training_packages(), terminal.progress("steps", quiet) as display:
+    with terminal.extra("train"), terminal.progress("steps", quiet) as display:
         from x2ct.export import plans
 
         kept, model = Cache(cache), Bundle.load(bundle)

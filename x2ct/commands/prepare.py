@@ -50,7 +50,7 @@ def prepare(
     json: Json = False,
 ) -> None:
     """Make training shards from CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
-    with terminal.training_packages(), terminal.progress("patients", quiet) as display:
+    with terminal.extra("train"), terminal.progress("patients", quiet) as display:
         from x2ct.data.prepare import PrepareOptions
         from x2ct.data.prepare import prepare as run
         from x2ct.geometry.grid import Grid

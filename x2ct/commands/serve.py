@@ -10,10 +10,8 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Quiet
-from x2ct.errors import MissingRuntimeError
 from x2ct.jobs.options import BYTES, Model, SampleJob, option
 
-_PACKAGES = ("fastapi", "multipart", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn")
 _TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 
 
@@ -46,13 +44,9 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Serve the sampler over HTTP, and a page to use it with, until Ctrl-C or SIGTERM."""
-    try:
+    with terminal.extra("serve"):
         from x2ct.serve.jobs import Limits
         from x2ct.serve.server import Service, read_token, run
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _PACKAGES:
-            raise
-        raise MissingRuntimeError(f"{error.name} is not installed: pip install 'x2ct[serve]'") from error
 
     limits = Limits(queue, body, body_timeout, job_timeout, keep, grace, max_samples)
     service = Service(

@@ -44,17 +44,11 @@ EPILOG = "\n".join(
     ]
 )
 
-_TRAINING_PACKAGES = {
-    "torch",
-    "safetensors",
-    "tensorboard",
-    "scipy",
-    "skimage",
-    "SimpleITK",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
+_PACKAGES = {
+    "train": "torch safetensors tensorboard scipy skimage SimpleITK onnx onnxruntime onnxscript",
+    "serve": "fastapi multipart prometheus_client pydantic python_multipart starlette uvicorn",
 }
+"""The modules that an extra of x2ct installs."""
 _QUIET_LINE_S = 15.0
 _ONE = {"studies": "study"}
 
@@ -173,15 +167,15 @@ def result(facts: Mapping[str, Any], text: str, json: bool, quiet: bool = False)
 
 
 @contextmanager
-def training_packages() -> Iterator[None]:
-    """A package of the extra `train` that isn't there, as an error that says what to install."""
+def extra(name: str) -> Iterator[None]:
+    """Raise MissingRuntimeError, which says what to install, where a module of an extra of x2ct can't be imported."""
     try:
         yield
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _TRAINING_PACKAGES:
+        module = (error.name or "").partition(".")[0]
+        if module not in _PACKAGES[name].split():
             raise
-        raise MissingRuntimeError(f"{package} is not installed: pip install 'x2ct[train]'") from error
+        raise MissingRuntimeError(f"{module} is not installed: pip install 'x2ct[{name}]'") from error
 
 
 @contextmanager

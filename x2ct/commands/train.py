@@ -57,7 +57,7 @@ def train(
         raise typer.BadParameter(
             "a resumed run keeps its own configuration: leave out --config, --init, --name and --seed."
         )
-    with terminal.training_packages(), ExitStack() as stack:
+    with terminal.extra("train"), ExitStack() as stack:
         try:
             from x2ct.training import TrainConfig
             from x2ct.training import train as run

@@ -86,7 +86,7 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Calibrate a model's denoiser for int8, and store the ranges in the bundle."""
-    with terminal.training_packages(), terminal.progress("steps", quiet) as display:
+    with terminal.extra("train"), terminal.progress("steps", quiet) as display:
         from x2ct.export.quantise import markdown, quantise_files
 
         result = quantise_files(
