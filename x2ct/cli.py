@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from x2ct import __version__
 from x2ct.commands import bench, evaluate, export, images, info, prepare, serve, terminal, train, tune
 from x2ct.commands.options import Json, Quiet, Reading, expanded
-from x2ct.jobs.options import Model, SampleJob, Threads, completer, option
+from x2ct.jobs.options import Model, SampleJob, Threads, option
 
 
 class Commands(TyperGroup):
@@ -94,7 +94,7 @@ def sample(
         option(
             "Cohort",
             "Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
-            autocompletion=completer("engine"),
+            words="engine",
         ),
     ] = "local",
     ray_address: Annotated[

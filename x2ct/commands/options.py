@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from x2ct.jobs.options import completer, option
+from x2ct.jobs.options import option
 
 if TYPE_CHECKING:
     from x2ct.io.xray.readoptions import ReadOptions, ViewValue
@@ -22,9 +22,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Centre = Annotated[
     str,
-    typer.Option(
-        autocompletion=completer("centre"),
-        help="Origin of patient mm: centre of the lungs (of the body without lungs), body, or file.",
+    option(
+        None, "Origin of patient mm: centre of the lungs (of the body without lungs), body, or file.", words="centre"
     ),
 ]
 KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Keep couch, clothes and tubes. Default: removed.")]

@@ -20,8 +20,10 @@ MODEL = "Model: a bundle folder, or the name of a model that comes with x2ct."
 """Help of the argument or option that names a model."""
 
 
-def option(panel: str | None, text: str, *names: str, **settings: Any) -> Any:
+def option(panel: str | None, text: str, *names: str, words: str = "", **settings: Any) -> Any:
     """Return an option of this help text, which the help lists under `panel`; `settings` are those of typer.Option."""
+    if words:
+        settings["autocompletion"] = completer(words)
     return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
 
 
@@ -94,14 +96,12 @@ VOXEL: dict[str, Any] = {"parser": parse_voxel, "metavar": "MM"}
 BYTES: dict[str, Any] = {"parser": parse_bytes, "metavar": "SIZE"}
 """Settings of an option that is a number of voxels along x, y and z, a voxel size in mm, or a size in bytes."""
 
-Model = Annotated[str, option("Sampling", MODEL, "--model", "-m", autocompletion=completer("model"))]
-Device = Annotated[str, option("Runtime", "Device: auto, cpu or cuda[:N].", autocompletion=completer("device"))]
+Model = Annotated[str, option("Sampling", MODEL, "--model", "-m", words="model")]
+Device = Annotated[str, option("Runtime", "Device: auto, cpu or cuda[:N].", words="device")]
 Backend = Annotated[
     str,
     option(
-        "Runtime",
-        "Runtime: auto (openvino on the CPU), openvino, onnxruntime, tensorrt or torch.",
-        autocompletion=completer("backend"),
+        "Runtime", "Runtime: auto (openvino on the CPU), openvino, onnxruntime, tensorrt or torch.", words="backend"
     ),
 ]
 Precision = Annotated[
@@ -109,7 +109,7 @@ Precision = Annotated[
     option(
         "Runtime",
         "Precision of the denoiser: auto, f32, tf32, bf16, f16 or int8. An unsupported one is an error.",
-        autocompletion=completer("precision"),
+        words="precision",
     ),
 ]
 Threads = Annotated[int, option("Runtime", "Number of CPU threads. 0: chosen by the runtime.", "--threads", min=0)]
@@ -137,7 +137,7 @@ class SampleJob:
         option(
             "Output",
             "File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
-            autocompletion=completer("format"),
+            words="format",
         ),
     ] = "auto"
     ap: Annotated[
@@ -164,18 +164,14 @@ class SampleJob:
     steps: Annotated[int | None, option("Sampling", "Number of sampling steps. Default: the model's.", min=1)] = None
     solver: Annotated[
         str | None,
-        option(
-            "Sampling",
-            "Solver, a name listed by `x2ct info`. Default: the model's.",
-            autocompletion=completer("solver"),
-        ),
+        option("Sampling", "Solver, a name listed by `x2ct info`. Default: the model's.", words="solver"),
     ] = None
     schedule: Annotated[
         str | None,
         option(
             "Sampling",
             "Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.",
-            autocompletion=completer("schedule"),
+            words="schedule",
         ),
     ] = None
     mean: Annotated[
@@ -188,7 +184,7 @@ class SampleJob:
             "Sampling",
             "Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
             "each one (every), or listed ones (3,5,6).",
-            autocompletion=completer("consistency"),
+            words="consistency",
         ),
     ] = "off"
     gamma: Annotated[float | None, option("Sampling", "Strength of data consistency.")] = None
