@@ -5,13 +5,11 @@ Follow `sample` to see how X-rays become a CT: `x2ct.jobs.sample.sample_files` r
 the commands that use them, so that `x2ct --help` answers at once and sampling needs no PyTorch.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -19,7 +17,7 @@ from typer.core import TyperGroup
 from x2ct import __version__
 from x2ct.commands import bench, evaluate, export, images, info, prepare, serve, terminal, train, tune
 from x2ct.commands.options import Json, Quiet, Reading, expanded
-from x2ct.jobs.options import Model, SampleJob, Threads, option
+from x2ct.jobs.options import Model, SampleJob, Threads, setting
 
 
 class Commands(TyperGroup):
@@ -53,58 +51,53 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def x2ct(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error. Must be the first option.")
-    ] = False,
-    version: Annotated[
-        bool, typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
+    debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error. Must be the first option."),
+    version: bool = typer.Option(False, "--version", "-V", help="Print the version.", callback=_version, is_eager=True),
 ) -> None:
     """Turn one or two X-rays into a CT volume."""
+
+
+@dataclass(frozen=True)
+class Many:
+    """The options of a run over many studies, by their names in `x2ct.jobs.cohort.sample_cohort`."""
+
+    manifest: Path | None = setting(
+        None,
+        "Cohort",
+        "Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
+        "-o names a folder.",
+    )
+    resume: bool = setting(False, "Cohort", "Skip studies that are already done.", "--continue")
+    jobs: int | None = setting(
+        None,
+        "Cohort",
+        "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
+        min=1,
+    )
+    engine: str = setting(
+        "local",
+        "Cohort",
+        "Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
+        words="engine",
+    )
+    ray_address: str = setting(
+        "",
+        "Cohort",
+        "Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
+        metavar="HOST:PORT",
+    )
 
 
 @app.command()
 @expanded
 def sample(
     *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
-    ] = False,
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Print what would be done and the time it would take. Write nothing."
+    ),
     job: SampleJob,
     reading: Reading,
-    manifest: Annotated[
-        Path | None,
-        option(
-            "Cohort",
-            "Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
-            "-o names a folder.",
-        ),
-    ] = None,
-    go_on: Annotated[bool, option("Cohort", "Skip studies that are already done.", "--continue")] = False,
-    jobs: Annotated[
-        int | None,
-        option(
-            "Cohort",
-            "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
-            min=1,
-        ),
-    ] = None,
-    engine: Annotated[
-        str,
-        option(
-            "Cohort",
-            "Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
-            words="engine",
-        ),
-    ] = "local",
-    ray_address: Annotated[
-        str,
-        option(
-            "Cohort",
-            "Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
-            metavar="HOST:PORT",
-        ),
-    ] = "",
+    many: Many,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -113,18 +106,18 @@ def sample(
     from x2ct.io.xray.readoptions import VIEWS
     from x2ct.jobs.sample import rehearse_files, sample_files
 
-    job = replace(job, reading=reading.by_view(VIEWS if manifest else tuple(job.inputs)))
-    if manifest is not None:
+    job = replace(job, reading=reading.by_view(VIEWS if many.manifest else tuple(job.inputs)))
+    if many.manifest is not None:
         if dry_run:
             raise typer.BadParameter("--dry-run is for one study: leave out --manifest.")
-        _sample_manifest(manifest, job, quiet, json, resume=go_on, jobs=jobs, engine=engine, ray_address=ray_address)
+        _sample_many(many, job, quiet, json)
         return
     if dry_run:
         with terminal.progress("evaluations", quiet) as display:
             facts = rehearse_files(job, stage=display.stage)
         terminal.result(facts, reports.intention(facts), json, quiet)
         return
-    if go_on or jobs not in (None, 1) or engine != "local" or ray_address:
+    if many not in (Many(), Many(jobs=1)):
         options = "--continue, --jobs, --engine and --ray-address"
         raise typer.BadParameter(f"{options} are for many studies: name them with --manifest.")
     with terminal.progress("evaluations", quiet) as display:
@@ -134,8 +127,8 @@ def sample(
     terminal.remarks(result, quiet or json, see)
 
 
-def _sample_manifest(manifest: Path, base: SampleJob, quiet: bool, json: bool, **options: Any) -> None:
-    """Sample a manifest's studies with `options` of `sample_cohort`; exits with 1 if any failed."""
+def _sample_many(many: Many, base: SampleJob, quiet: bool, json: bool) -> None:
+    """Sample a manifest's studies; exits with 1 if any failed."""
     from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
 
     if base.inputs or base.geometry or base.preview or base.report:
@@ -144,7 +137,7 @@ def _sample_manifest(manifest: Path, base: SampleJob, quiet: bool, json: bool, *
         )
     with terminal.progress("studies", quiet) as display:
         display.stage("sampling")
-        result = sample_cohort(manifest, base, progress=display.step, **options)
+        result = sample_cohort(base=base, progress=display.step, **vars(many))
     for outcome in result.outcomes:
         if outcome.retries:
             terminal.note("note", f"{outcome.id} was begun {outcome.retries + 1} times: its worker was lost", quiet)
@@ -159,7 +152,7 @@ def _sample_manifest(manifest: Path, base: SampleJob, quiet: bool, json: bool, *
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("demo"),
+    output: Path = typer.Option(Path("demo"), "--output", "-o", help="Folder to write."),
     model: Model = "chest",
     threads: Threads = 0,
     quiet: Quiet = False,

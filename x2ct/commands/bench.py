@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -13,42 +12,34 @@ from x2ct.jobs.options import MODEL, Threads
 
 
 def bench(
-    bundle: Annotated[str, typer.Argument(help=MODEL)] = "chest",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="NAME", help="Write the figures to NAME.json and the tables to NAME.md."
-        ),
-    ] = None,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=V1,V2",
-            help="Measure all combinations of values for backend, precision, device, provider, grid, steps, solver, "
-            "schedule, batch, threads, tiles or halo. May be repeated. Default: each available backend and precision.",
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="Device of all rows: cpu or cuda[:N]. Short for --sweep device=.")] = "",
-    runs: Annotated[int, typer.Option("--runs", "-n", min=1, help="Number of timed runs of each row.")] = 10,
-    warmup: Annotated[int, typer.Option(min=0, help="Number of untimed runs of each row after the first.")] = 1,
-    cold: Annotated[int, typer.Option(min=1, help="Number of new processes of each row whose start is timed.")] = 3,
-    plain_runs: Annotated[int, typer.Option(min=1, help="Number of timed runs of the plain PyTorch loop.")] = 2,
-    pytorch: Annotated[bool, typer.Option(help="Also measure a plain PyTorch loop.")] = True,
-    apart: Annotated[
-        bool,
-        typer.Option(
-            "--apart",
-            help="Measure rows one after another instead of in turns. For rows that do not fit in memory together.",
-        ),
-    ] = False,
-    compare: Annotated[
-        Path | None,
-        typer.Option(metavar="OLD.json", help="Compare with an older result. Exit code 1 if a row is slower."),
-    ] = None,
-    threshold: Annotated[str, typer.Option(help="Slowdown that counts as slower, for example 5% or 0.05.")] = "5%",
-    reuse: Annotated[
-        Path | None, typer.Option(metavar="NEW.json", help="Read the figures from this file instead of measuring.")
-    ] = None,
+    bundle: str = typer.Argument("chest", help=MODEL),
+    output: Path | None = typer.Option(
+        None, "--output", "-o", metavar="NAME", help="Write the figures to NAME.json and the tables to NAME.md."
+    ),
+    sweep: list[str] | None = typer.Option(
+        None,
+        metavar="KEY=V1,V2",
+        help="Measure all combinations of values for backend, precision, device, provider, grid, steps, solver, "
+        "schedule, batch, threads, tiles or halo. May be repeated. Default: each available backend and precision.",
+    ),
+    device: str = typer.Option("", help="Device of all rows: cpu or cuda[:N]. Short for --sweep device=."),
+    runs: int = typer.Option(10, "--runs", "-n", min=1, help="Number of timed runs of each row."),
+    warmup: int = typer.Option(1, min=0, help="Number of untimed runs of each row after the first."),
+    cold: int = typer.Option(3, min=1, help="Number of new processes of each row whose start is timed."),
+    plain_runs: int = typer.Option(2, min=1, help="Number of timed runs of the plain PyTorch loop."),
+    pytorch: bool = typer.Option(True, help="Also measure a plain PyTorch loop."),
+    apart: bool = typer.Option(
+        False,
+        "--apart",
+        help="Measure rows one after another instead of in turns. For rows that do not fit in memory together.",
+    ),
+    compare: Path | None = typer.Option(
+        None, metavar="OLD.json", help="Compare with an older result. Exit code 1 if a row is slower."
+    ),
+    threshold: str = typer.Option("5%", help="Slowdown that counts as slower, for example 5% or 0.05."),
+    reuse: Path | None = typer.Option(
+        None, metavar="NEW.json", help="Read the figures from this file instead of measuring."
+    ),
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,

@@ -9,74 +9,57 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Centre, Json, KeepCouch, Quiet
-from x2ct.jobs.options import MODEL, SHAPE, VOXEL, Backend, Device, Precision, Threads, completer, option
+from x2ct.jobs.options import MODEL, SHAPE, VOXEL, Backend, Device, Precision, Threads, completer, setting
 
 
 @dataclass(frozen=True)
 class Options:
     """The options of `x2ct evaluate`, named as in `x2ct.evaluation.job.EvaluateJob`."""
 
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder of test CTs: CT files and DICOM folders, one for each patient.")
-    ]
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="Folder for the report: JSON, CSV, Markdown and, with the extra report, a page."
-        ),
-    ]
+    data: Path = setting(..., None, "Folder of test CTs: CT files and DICOM folders, one for each patient.", "--data")
+    output: Path = setting(
+        ..., None, "Folder for the report: JSON, CSV, Markdown and, with the extra report, a page.", "--output", "-o"
+    )
     bundle: Annotated[str | None, typer.Argument(help=MODEL, autocompletion=completer("model"))] = None
-    predictions: Annotated[
-        Path | None, typer.Option(help="Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ...")
-    ] = None
-    frame: Annotated[
-        str,
-        typer.Option(
-            help="Coordinates of the predictions' affines: patient (patient mm), world (the CT's world mm), or auto "
-            "(the one that fills more of the grid)."
-        ),
-    ] = "auto"
+    predictions: Path | None = setting(
+        None, None, "Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ..."
+    )
+    frame: str = setting(
+        "auto",
+        None,
+        "Coordinates of the predictions' affines: patient (patient mm), world (the CT's world mm), or auto "
+        "(the one that fills more of the grid).",
+    )
     centre: Centre = "lungs"
     keep_couch: KeepCouch = False
-    baselines: Annotated[
-        Path | None,
-        typer.Option(
-            help="Shard folder to fit baselines on: mean volume, nearest patient, linear regression.", metavar="SHARDS"
-        ),
-    ] = None
-    region: Annotated[str, typer.Option(help="Region of the patients that the baselines use: chest, other or any.")] = (
-        "chest"
+    baselines: Path | None = setting(
+        None,
+        None,
+        "Shard folder to fit baselines on: mean volume, nearest patient, linear regression.",
+        metavar="SHARDS",
     )
-    samples: Annotated[int, typer.Option(min=0, help="Number of samples for each patient. 0: mean estimate only.")] = 8
-    geometry: Annotated[
-        str,
-        typer.Option(help="Geometry of the test X-rays: bundle (the model's own), parallel, cone, or a geometry file."),
-    ] = "bundle"
-    conditions: Annotated[
-        str,
-        typer.Option(
-            help="Evaluation conditions, X-rays unlike those of training: every, or names separated by commas.",
-            metavar="LIST",
-        ),
-    ] = ""
-    probe: Annotated[
-        bool,
-        typer.Option(
-            "--probe", help="Insert synthetic lesions and gaps in bones, and measure how much of them is found."
-        ),
-    ] = False
-    cases: Annotated[Sequence[str], typer.Option("--case", help="Evaluate only this patient. May be repeated.")] = ()
-    xrays: Annotated[
-        Path | None, typer.Option(help="Write the test X-rays to this folder, for other systems to predict from.")
-    ] = None
-    shape: Annotated[
-        tuple[int, int, int] | None,
-        option(None, "Number of voxels of the evaluated grid. Only without a bundle.", **SHAPE),
-    ] = None
-    voxel_mm: Annotated[
-        tuple[float, float, float] | None,
-        option(None, "Voxel size in mm of the evaluated grid. Only without a bundle.", "--voxel", **VOXEL),
-    ] = None
+    region: str = setting("chest", None, "Region of the patients that the baselines use: chest, other or any.")
+    samples: int = setting(8, None, "Number of samples for each patient. 0: mean estimate only.", min=0)
+    geometry: str = setting(
+        "bundle", None, "Geometry of the test X-rays: bundle (the model's own), parallel, cone, or a geometry file."
+    )
+    conditions: str = setting(
+        "",
+        None,
+        "Evaluation conditions, X-rays unlike those of training: every, or names separated by commas.",
+        metavar="LIST",
+    )
+    probe: bool = setting(
+        False, None, "Insert synthetic lesions and gaps in bones, and measure how much of them is found.", "--probe"
+    )
+    cases: Sequence[str] = setting((), None, "Evaluate only this patient. May be repeated.", "--case")
+    xrays: Path | None = setting(None, None, "Write the test X-rays to this folder, for other systems to predict from.")
+    shape: tuple[int, int, int] | None = setting(
+        None, None, "Number of voxels of the evaluated grid. Only without a bundle.", **SHAPE
+    )
+    voxel_mm: tuple[float, float, float] | None = setting(
+        None, None, "Voxel size in mm of the evaluated grid. Only without a bundle.", "--voxel", **VOXEL
+    )
     device: Device = "auto"
     backend: Backend = "auto"
     precision: Precision = "auto"
@@ -85,7 +68,7 @@ class Options:
 
 def evaluate(
     options: Options,
-    card: Annotated[bool, typer.Option("--card", help="Print the results as Markdown for a model card.")] = False,
+    card: bool = typer.Option(False, "--card", help="Print the results as Markdown for a model card."),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:

@@ -18,43 +18,35 @@ PROOF = ("file", "runtime", "precision", "denoiser", "volume HU", "PSNR dB", "MB
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="Run folder of `x2ct train`, or a bundle.", metavar="RUN|BUNDLE")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Bundle to write from a run, NAME.x2ct, or folder for triton or monai."),
-    ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            help="onnx (the bundle), torchscript, aoti or tensorrt (compiled engines, written to the cache); may be "
-            "repeated. Or triton, monai: a folder for that framework, written to --output.",
-        ),
-    ] = None,
-    compiled: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write compiled engines to this folder too.")
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Precision of the denoiser in compiled engines: bf16, f16, tf32 or f32. Default: bf16 for tensorrt, "
-            "f32 for torch."
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="Device of torchscript and aoti engines: cpu or cuda[:N].")] = "cpu",
-    name: Annotated[str | None, typer.Option(help="Name of the model. Default: the run's.")] = None,
-    weights: Annotated[str, typer.Option(help="Data type of the stored weights: f16 or f32.")] = "f16",
-    ema: Annotated[
-        float | None,
-        typer.Option(help="Relative width of the weight average (EMA) to export. Default: the first of the run."),
-    ] = None,
-    best: Annotated[
-        bool, typer.Option("--best", help="Export the average with the lowest validation loss instead of the last one.")
-    ] = False,
-    provenance: Annotated[
-        Path | None, typer.Option(help="JSON file to store in the bundle: data, compute, date, figures.")
-    ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the parity check in full to this .json file.")] = None,
+    source: str = typer.Argument(..., help="Run folder of `x2ct train`, or a bundle.", metavar="RUN|BUNDLE"),
+    output: Path | None = typer.Option(
+        None, "--output", "-o", help="Bundle to write from a run, NAME.x2ct, or folder for triton or monai."
+    ),
+    formats: list[str] | None = typer.Option(
+        None,
+        "--format",
+        help="onnx (the bundle), torchscript, aoti or tensorrt (compiled engines, written to the cache); may be "
+        "repeated. Or triton, monai: a folder for that framework, written to --output.",
+    ),
+    compiled: Path | None = typer.Option(None, metavar="FOLDER", help="Write compiled engines to this folder too."),
+    precision: str | None = typer.Option(
+        None,
+        help="Precision of the denoiser in compiled engines: bf16, f16, tf32 or f32. Default: bf16 for tensorrt, "
+        "f32 for torch.",
+    ),
+    device: str = typer.Option("cpu", help="Device of torchscript and aoti engines: cpu or cuda[:N]."),
+    name: str | None = typer.Option(None, help="Name of the model. Default: the run's."),
+    weights: str = typer.Option("f16", help="Data type of the stored weights: f16 or f32."),
+    ema: float | None = typer.Option(
+        None, help="Relative width of the weight average (EMA) to export. Default: the first of the run."
+    ),
+    best: bool = typer.Option(
+        False, "--best", help="Export the average with the lowest validation loss instead of the last one."
+    ),
+    provenance: Path | None = typer.Option(
+        None, help="JSON file to store in the bundle: data, compute, date, figures."
+    ),
+    report: Path | None = typer.Option(None, help="Write the parity check in full to this .json file."),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -91,30 +83,22 @@ def export(
 
 
 def build(
-    bundle: Annotated[str, typer.Argument(help=MODEL)],
-    backend: Annotated[str, typer.Option(help="Runtime: tensorrt.")] = "tensorrt",
-    graph: Annotated[
-        bool, typer.Option("--graph", help="Write only the denoiser's typed ONNX graph. Needs no GPU.")
-    ] = False,
-    precision: Annotated[str, typer.Option(help="Precision of the denoiser: bf16, f16, tf32 or f32.")] = "bf16",
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X,Y,Z", help="Number of voxels, or MINIMUM:USUAL:MAXIMUM for a range. Default: the model's."
-        ),
-    ] = None,
+    bundle: str = typer.Argument(..., help=MODEL),
+    backend: str = typer.Option("tensorrt", help="Runtime: tensorrt."),
+    graph: bool = typer.Option(False, "--graph", help="Write only the denoiser's typed ONNX graph. Needs no GPU."),
+    precision: str = typer.Option("bf16", help="Precision of the denoiser: bf16, f16, tf32 or f32."),
+    shape: str | None = typer.Option(
+        None, metavar="X,Y,Z", help="Number of voxels, or MINIMUM:USUAL:MAXIMUM for a range. Default: the model's."
+    ),
     workspace: Annotated[Any, option(None, "Largest workspace of a kernel, beside its tensors.", **BYTES)] = None,
-    effort: Annotated[
-        int,
-        typer.Option(
-            min=0, max=5, help="Builder optimisation level: higher values compare more kernels and take longer."
-        ),
-    ] = 3,
-    device: Annotated[str, typer.Option(help="Device: cuda[:N].")] = "cuda",
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache folder of compiled engines. Default: $X2CT_CACHE, or x2ct/ in ~/.cache.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write copies to this folder too.")] = None,
+    effort: int = typer.Option(
+        3, min=0, max=5, help="Builder optimisation level: higher values compare more kernels and take longer."
+    ),
+    device: str = typer.Option("cuda", help="Device: cuda[:N]."),
+    cache: Path | None = typer.Option(
+        None, help="Cache folder of compiled engines. Default: $X2CT_CACHE, or x2ct/ in ~/.cache."
+    ),
+    output: Path | None = typer.Option(None, "--output", "-o", help="Write copies to this folder too."),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:

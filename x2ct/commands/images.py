@@ -18,17 +18,14 @@ from x2ct.jobs.options import Threads, XRayJob
 
 def drr(
     ct: CT,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write: PNG, .npy and geometry.json.")],
-    geometry: Annotated[str, typer.Option(help="Geometry: parallel, cone, or a geometry file.")] = "parallel",
-    view: Annotated[
-        list[Any] | None,
-        typer.Option(
-            parser=parse_view, metavar="VIEW", help="View: ap, pa, lateral, or an angle in degrees. May be repeated."
-        ),
-    ] = None,
+    output: Path = typer.Option(..., "--output", "-o", help="Folder to write: PNG, .npy and geometry.json."),
+    geometry: str = typer.Option("parallel", help="Geometry: parallel, cone, or a geometry file."),
+    view: list[Any] | None = typer.Option(
+        None, parser=parse_view, metavar="VIEW", help="View: ap, pa, lateral, or an angle in degrees. May be repeated."
+    ),
     centre: Centre = "lungs",
     keep_couch: KeepCouch = False,
-    mu_water: Annotated[float, typer.Option(help="Attenuation of water per mm. 0.02 corresponds to 70 keV.")] = 0.02,
+    mu_water: float = typer.Option(0.02, help="Attenuation of water per mm. 0.02 corresponds to 70 keV."),
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
@@ -58,18 +55,14 @@ def drr(
 
 def mesh(
     ct: CT,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Mesh file to write: .stl (binary), .ply or .obj.")],
-    hu: Annotated[float, typer.Option(help="Threshold in HU. The surface encloses voxels at or above it.")] = 200.0,
-    smooth: Annotated[
-        float, typer.Option(metavar="MM", help="Standard deviation in mm of a Gaussian filter applied before. 0: none.")
-    ] = 0.0,
-    keep_largest: Annotated[bool, typer.Option("--keep-largest", help="Keep only the largest piece.")] = False,
-    min_volume: Annotated[
-        float, typer.Option(metavar="MM3", help="Drop pieces smaller than this volume in cubic mm.")
-    ] = 0.0,
-    coordinates: Annotated[
-        str, typer.Option(help="Axes, in mm: lps (DICOM, meshes of 3D Slicer) or ras (NIfTI).")
-    ] = "lps",
+    output: Path = typer.Option(..., "--output", "-o", help="Mesh file to write: .stl (binary), .ply or .obj."),
+    hu: float = typer.Option(200.0, help="Threshold in HU. The surface encloses voxels at or above it."),
+    smooth: float = typer.Option(
+        0.0, metavar="MM", help="Standard deviation in mm of a Gaussian filter applied before. 0: none."
+    ),
+    keep_largest: bool = typer.Option(False, "--keep-largest", help="Keep only the largest piece."),
+    min_volume: float = typer.Option(0.0, metavar="MM3", help="Drop pieces smaller than this volume in cubic mm."),
+    coordinates: str = typer.Option("lps", help="Axes, in mm: lps (DICOM, meshes of 3D Slicer) or ras (NIfTI)."),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -93,16 +86,13 @@ def mesh(
 
 def view(
     ct: CT,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="HTML page to write. Default: beside the CT.")
-    ] = None,
-    ap: Annotated[Path | None, typer.Option(help="Frontal X-ray to show beside the CT.")] = None,
-    pa: Annotated[Path | None, typer.Option(help="Frontal X-ray, source behind the patient.")] = None,
-    lateral: Annotated[Path | None, typer.Option(help="Lateral X-ray to show beside the CT.")] = None,
-    beside: Annotated[
-        list[Path] | None,
-        typer.Option(help="Volume to show below, plane by plane, such as the true CT or NAME_std. May be repeated."),
-    ] = None,
+    output: Path | None = typer.Option(None, "--output", "-o", help="HTML page to write. Default: beside the CT."),
+    ap: Path | None = typer.Option(None, help="Frontal X-ray to show beside the CT."),
+    pa: Path | None = typer.Option(None, help="Frontal X-ray, source behind the patient."),
+    lateral: Path | None = typer.Option(None, help="Lateral X-ray to show beside the CT."),
+    beside: list[Path] | None = typer.Option(
+        None, help="Volume to show below, plane by plane, such as the true CT or NAME_std. May be repeated."
+    ),
     *,
     reading: Annotated[Reading, "invert", "values"],
     quiet: Quiet = False,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from x2ct.jobs.options import option
+from x2ct.jobs.options import option, setting
 
 if TYPE_CHECKING:
     from x2ct.io.xray.readoptions import ReadOptions, ViewValue
@@ -35,7 +35,7 @@ FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the re
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command of which Typer sees each parameter that is a dataclass as options, one for an annotated field.
+    """Return a command of which Typer sees each parameter that is a dataclass as options, see `x2ct.jobs.options`.
 
     Of `Annotated[CLASS, "a", "b"]` it sees only these fields. What the command line does not give is left to the
     defaults of the class, or to the instance that is the parameter's default.
@@ -47,9 +47,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
         if not is_dataclass(group):
             shown.append(one.replace(kind=Parameter.KEYWORD_ONLY))
             continue
-        annotated = (each for each in fields(group) if get_origin(each.type) is Annotated)
-        options = [_parameter(each) for each in annotated if each.name in names or not names]
-        assert options, f"{group} has no annotated field: its module must not postpone annotations"
+        options = [_parameter(each) for each in fields(group) if _info(each) and (each.name in names or not names)]
         make = group if one.default is Parameter.empty else partial(replace, one.default)
         groups[one.name] = make, [option.name for option in options]
         shown += options
@@ -65,9 +63,16 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _info(field: "Field[Any]") -> Any:
+    """Return the option or argument that a field is; None for one that is none."""
+    return get_args(field.type)[1] if get_origin(field.type) is Annotated else field.metadata.get("option")
+
+
 def _parameter(field: "Field[Any]") -> Parameter:
-    """Return a dataclass's annotated field as Typer takes it."""
-    kind, info = get_args(field.type)
+    """Return a dataclass's field as Typer takes it."""
+    info, kind = _info(field), field.type
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     default = Parameter.empty if field.default is MISSING else field.default
     if get_origin(kind) is Sequence:  # an option that may be repeated
         kind, default = list[Any if info.parser else get_args(kind)[0]], None  # type: ignore[misc]
@@ -109,7 +114,7 @@ def _reading(name: str, metavar: str, text: str) -> Any:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
 
-    return option("Input", text, parser=parsed, metavar=f"[VIEW=]{metavar}")
+    return setting((), "Input", text, parser=parsed, metavar=f"[VIEW=]{metavar}")
 
 
 _Values = Sequence[tuple[str | None, Any]]
@@ -119,38 +124,23 @@ _Values = Sequence[tuple[str | None, Any]]
 class Reading:
     """Options that say how to read X-rays: for each of `ReadOptions` values for one view, or for every view."""
 
-    spacing: Annotated[_Values, _reading("spacing", "MM", "Pixel pitch in mm, one number or ROW,COLUMN.")] = ()
-    rotate: Annotated[
-        _Values, _reading("rotate", "DEGREES", "Rotate the X-ray clockwise by 90, 180 or 270 degrees.")
-    ] = ()
-    flip: Annotated[
-        _Values, _reading("flip", "WAY", "Mirror the X-ray, after the rotation: horizontal or vertical.")
-    ] = ()
-    frame: Annotated[_Values, _reading("frame", "N", "Frame of a multi-frame file, counted from 1.")] = ()
-    sdd: Annotated[_Values, _reading("sdd", "MM", "Distance from source to detector in mm. Requires --sod.")] = ()
-    sod: Annotated[_Values, _reading("sod", "MM", "Distance from source to the centre of the patient in mm.")] = ()
-    angle: Annotated[
-        _Values,
-        _reading(
-            "angle",
-            "DEGREES",
-            "Angle of the source around the patient in degrees: 0 in front, 90 at the patient's right.",
-        ),
-    ] = ()
-    invert: Annotated[
-        _Values,
-        _reading(
-            "invert", "yes|no", "yes if dense tissue is dark in the X-ray. Default: read from the file and its picture."
-        ),
-    ] = ()
-    values: Annotated[
-        _Values,
-        _reading(
-            "values",
-            "WORD",
-            "Meaning of the pixel values of a PNG, JPEG, TIFF, .npy or NIfTI file: display or (line) integrals.",
-        ),
-    ] = ()
+    spacing: _Values = _reading("spacing", "MM", "Pixel pitch in mm, one number or ROW,COLUMN.")
+    rotate: _Values = _reading("rotate", "DEGREES", "Rotate the X-ray clockwise by 90, 180 or 270 degrees.")
+    flip: _Values = _reading("flip", "WAY", "Mirror the X-ray, after the rotation: horizontal or vertical.")
+    frame: _Values = _reading("frame", "N", "Frame of a multi-frame file, counted from 1.")
+    sdd: _Values = _reading("sdd", "MM", "Distance from source to detector in mm. Requires --sod.")
+    sod: _Values = _reading("sod", "MM", "Distance from source to the centre of the patient in mm.")
+    angle: _Values = _reading(
+        "angle", "DEGREES", "Angle of the source around the patient in degrees: 0 in front, 90 at the patient's right."
+    )
+    invert: _Values = _reading(
+        "invert", "yes|no", "yes if dense tissue is dark in the X-ray. Default: read from the file and its picture."
+    )
+    values: _Values = _reading(
+        "values",
+        "WORD",
+        "Meaning of the pixel values of a PNG, JPEG, TIFF, .npy or NIfTI file: display or (line) integrals.",
+    )
 
     def by_view(self, views: Sequence[str]) -> "dict[str, ReadOptions]":
         """Return how to read each view's X-ray.

@@ -17,18 +17,14 @@ _TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 
 def serve(
     model: Model = "chest",
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A further name of this server, as a proxy passes it on; may be repeated."),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."),
-    ] = None,
+    host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 is every network of this machine."),
+    port: int = typer.Option(8000, min=0, max=65535, help="Port to listen on; 0 takes a free one."),
+    allow_host: list[str] | None = typer.Option(
+        None, metavar="NAME", help="A further name of this server, as a proxy passes it on; may be repeated."
+    ),
+    token_file: Path | None = typer.Option(
+        None, help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."
+    ),
     queue: Annotated[int, option("Limits", "Jobs that may wait.", min=1)] = 8,
     body: Annotated[Any, option("Limits", "Largest request, such as 64MB.", **BYTES)] = "256MiB",
     body_timeout: Annotated[float, option("Limits", "Seconds for a request's body to arrive.", metavar="S")] = 60.0,

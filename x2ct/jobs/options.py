@@ -1,12 +1,12 @@
 """The jobs of `x2ct sample` and `x2ct xray`, each option declared once: a field, and how the command line shows it.
 
-A field that is `Annotated` with an option of Typer is an option of the command; `x2ct.commands.options.expanded` makes
-them of it. Nothing heavy is imported, so that `x2ct --help` answers at once.
+A field that is a `setting`, or `Annotated` with an option of Typer, is an option of the command, which
+`x2ct.commands.options.expanded` makes of it. Nothing heavy is imported, so that `x2ct --help` answers at once.
 """
-# Without `from __future__ import annotations`: a field's annotation is read from its dataclass.
+# Without `from __future__ import annotations`: Typer needs the types of the fields.
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,12 @@ def option(panel: str | None, text: str, *names: str, words: str = "", **setting
     if words:
         settings["autocompletion"] = completer(words)
     return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+
+
+def setting(default: Any, panel: str | None, text: str, *names: str, **settings: Any) -> Any:
+    """Return a job's field that is an `option`, and must be given where `default` is an ellipsis."""
+    default = MISSING if default is ... else default
+    return field(default=default, metadata={"option": option(panel, text, *names, **settings)})
 
 
 def completer(option: str) -> Callable[[str], list[str]]:
@@ -113,7 +119,7 @@ Precision = Annotated[
     ),
 ]
 Threads = Annotated[int, option("Runtime", "Number of CPU threads. 0: chosen by the runtime.", "--threads", min=0)]
-Strict = Annotated[bool, typer.Option("--strict", help="Treat warnings as errors: exit with code 2 and write nothing.")]
+_STRICT = "Treat warnings as errors: exit with code 2 and write nothing."
 
 
 @dataclass(frozen=True)
@@ -129,137 +135,106 @@ class SampleJob:
             `x2ct.Sampler`.
     """
 
-    output: Annotated[
-        Path, option("Output", "CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", "--output", "-o")
-    ]
-    format: Annotated[
-        str,
-        option(
-            "Output",
-            "File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
-            words="format",
-        ),
-    ] = "auto"
-    ap: Annotated[
-        Path | None,
-        option("Input", "Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI."),
-    ] = None
-    pa: Annotated[
-        Path | None, option("Input", "Frontal X-ray, source behind the patient. Use --ap or --pa, not both.")
-    ] = None
-    lateral: Annotated[Path | None, option("Input", "Lateral X-ray. One view alone is enough.")] = None
-    geometry: Annotated[
-        Path | None, option("Input", "Geometry file (JSON): position of source and detector for each X-ray.")
-    ] = None
+    output: Path = setting(..., "Output", "CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", "--output", "-o")
+    format: str = setting(
+        "auto",
+        "Output",
+        "File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
+        words="format",
+    )
+    ap: Path | None = setting(
+        None, "Input", "Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI."
+    )
+    pa: Path | None = setting(None, "Input", "Frontal X-ray, source behind the patient. Use --ap or --pa, not both.")
+    lateral: Path | None = setting(None, "Input", "Lateral X-ray. One view alone is enough.")
+    geometry: Path | None = setting(
+        None, "Input", "Geometry file (JSON): position of source and detector for each X-ray."
+    )
     reading: "Mapping[str, ReadOptions]" = field(default_factory=dict)
     model: Model = "chest"
-    preview: Annotated[Path | None, option("Output", "Write a picture of the CT to this .png file.")] = None
-    preview_every: Annotated[
-        int | None, option("Output", "Rewrite --preview after every N network evaluations.", min=1, metavar="N")
-    ] = None
-    report: Annotated[
-        Path | None, option("Output", "Write inputs, settings, timings and checksums to this .json file.")
-    ] = None
-    seed: Annotated[int, option("Sampling", "Random seed. The same inputs and seed produce the same file.", min=0)] = 0
-    steps: Annotated[int | None, option("Sampling", "Number of sampling steps. Default: the model's.", min=1)] = None
-    solver: Annotated[
-        str | None,
-        option("Sampling", "Solver, a name listed by `x2ct info`. Default: the model's.", words="solver"),
-    ] = None
-    schedule: Annotated[
-        str | None,
-        option(
-            "Sampling",
-            "Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.",
-            words="schedule",
-        ),
-    ] = None
-    mean: Annotated[
-        bool,
-        option("Sampling", "Return the mean estimate (posterior mean, one evaluation) instead of a sample.", "--mean"),
-    ] = False
-    consistency: Annotated[
-        str,
-        option(
-            "Sampling",
-            "Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
-            "each one (every), or listed ones (3,5,6).",
-            words="consistency",
-        ),
-    ] = "off"
-    gamma: Annotated[float | None, option("Sampling", "Strength of data consistency.")] = None
-    samples: Annotated[
-        int,
-        option(
-            "Sampling",
-            "Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
-            "are written beside it.",
-            min=1,
-        ),
-    ] = 1
-    shape: Annotated[
-        tuple[int, int, int] | None, option("Sampling", "Number of voxels of the CT. Default: the model's.", **SHAPE)
-    ] = None
-    voxel_mm: Annotated[
-        tuple[float, float, float] | None,
-        option("Sampling", "Voxel size in mm, one number or X,Y,Z. Default: the model's.", "--voxel", **VOXEL),
-    ] = None
-    memory: Annotated[
-        int | None,
-        option("Runtime", "Memory budget, for example 2GB. A volume that does not fit is computed in tiles.", **BYTES),
-    ] = None
-    halo: Annotated[
-        int | None,
-        option(
-            "Runtime",
-            "Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
-            min=0,
-            metavar="VOXELS",
-        ),
-    ] = None
+    preview: Path | None = setting(None, "Output", "Write a picture of the CT to this .png file.")
+    preview_every: int | None = setting(
+        None, "Output", "Rewrite --preview after every N network evaluations.", min=1, metavar="N"
+    )
+    report: Path | None = setting(None, "Output", "Write inputs, settings, timings and checksums to this .json file.")
+    seed: int = setting(0, "Sampling", "Random seed. The same inputs and seed produce the same file.", min=0)
+    steps: int | None = setting(None, "Sampling", "Number of sampling steps. Default: the model's.", min=1)
+    solver: str | None = setting(
+        None, "Sampling", "Solver, a name listed by `x2ct info`. Default: the model's.", words="solver"
+    )
+    schedule: str | None = setting(
+        None,
+        "Sampling",
+        "Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.",
+        words="schedule",
+    )
+    mean: bool = setting(
+        False, "Sampling", "Return the mean estimate (posterior mean, one evaluation) instead of a sample.", "--mean"
+    )
+    consistency: str = setting(
+        "off",
+        "Sampling",
+        "Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
+        "each one (every), or listed ones (3,5,6).",
+        words="consistency",
+    )
+    gamma: float | None = setting(None, "Sampling", "Strength of data consistency.")
+    samples: int = setting(
+        1,
+        "Sampling",
+        "Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
+        "are written beside it.",
+        min=1,
+    )
+    shape: tuple[int, int, int] | None = setting(
+        None, "Sampling", "Number of voxels of the CT. Default: the model's.", **SHAPE
+    )
+    voxel_mm: tuple[float, float, float] | None = setting(
+        None, "Sampling", "Voxel size in mm, one number or X,Y,Z. Default: the model's.", "--voxel", **VOXEL
+    )
+    memory: int | None = setting(
+        None, "Runtime", "Memory budget, for example 2GB. A volume that does not fit is computed in tiles.", **BYTES
+    )
+    halo: int | None = setting(
+        None,
+        "Runtime",
+        "Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
+        min=0,
+        metavar="VOXELS",
+    )
     device: Device = "auto"
     backend: Backend = "auto"
     precision: Precision = "auto"
-    provider: Annotated[
-        str,
-        option(
-            "Runtime",
-            "ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
-        ),
-    ] = ""
-    provider_options: Annotated[
-        Sequence[tuple[str, str]],
-        option(
-            "Runtime",
-            "Option passed to the provider. May be repeated.",
-            "--provider-option",
-            parser=parse_option,
-            metavar="KEY=VALUE",
-        ),
-    ] = ()
-    compiled: Annotated[
-        str,
-        option(
-            "Runtime", "Folder of compiled engines for torch or tensorrt. Default: this user's cache.", metavar="FOLDER"
-        ),
-    ] = ""
-    trust: Annotated[
-        bool,
-        option("Runtime", "Run compiled engines, which contain code, even if they were made elsewhere.", "--trust"),
-    ] = False
+    provider: str = setting(
+        "",
+        "Runtime",
+        "ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
+    )
+    provider_options: Sequence[tuple[str, str]] = setting(
+        (),
+        "Runtime",
+        "Option passed to the provider. May be repeated.",
+        "--provider-option",
+        parser=parse_option,
+        metavar="KEY=VALUE",
+    )
+    compiled: str = setting(
+        "", "Runtime", "Folder of compiled engines for torch or tensorrt. Default: this user's cache.", metavar="FOLDER"
+    )
+    trust: bool = setting(
+        False, "Runtime", "Run compiled engines, which contain code, even if they were made elsewhere.", "--trust"
+    )
     threads: Threads = 0
-    align: Annotated[
-        bool,
-        option(
-            "Sampling",
-            "Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
-            "--align",
-        ),
-    ] = False
-    strict: Strict = False
-    force: Annotated[
-        bool, typer.Option("--force", help="Sample X-rays that do not look like those of training, with a warning.")
-    ] = False
+    align: bool = setting(
+        False,
+        "Sampling",
+        "Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
+        "--align",
+    )
+    strict: bool = setting(False, None, _STRICT, "--strict")
+    force: bool = setting(
+        False, None, "Sample X-rays that do not look like those of training, with a warning.", "--force"
+    )
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -303,19 +278,18 @@ class XRayJob:
     """What `x2ct xray` is asked to do: its options, and `reading`, how to read the file, by view."""
 
     file: Annotated[Path, typer.Argument(help="X-ray to read: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.")]
-    view: Annotated[str | None, option("Input", "View: ap, pa or lateral. Default: the file's, else ap.")] = None
-    geometry: Annotated[Path | None, option("Input", "Geometry file (JSON): position of source and detector.")] = None
+    view: str | None = setting(None, "Input", "View: ap, pa or lateral. Default: the file's, else ap.")
+    geometry: Path | None = setting(None, "Input", "Geometry file (JSON): position of source and detector.")
     reading: "Mapping[str, ReadOptions]" = field(default_factory=dict)
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Model whose detector and scale are used: a bundle folder, or a model that comes with x2ct.",
-        ),
-    ] = "chest"
-    stages: Annotated[Path | None, option("Output", "Draw each processing stage to this .png file.")] = None
-    output: Annotated[
-        Path | None, option("Output", "Write the line integrals, float32, to this .npy or .tif file.", "--output", "-o")
-    ] = None
-    strict: Strict = False
+    model: str = setting(
+        "chest",
+        None,
+        "Model whose detector and scale are used: a bundle folder, or a model that comes with x2ct.",
+        "--model",
+        "-m",
+    )
+    stages: Path | None = setting(None, "Output", "Draw each processing stage to this .png file.")
+    output: Path | None = setting(
+        None, "Output", "Write the line integrals, float32, to this .npy or .tif file.", "--output", "-o"
+    )
+    strict: bool = setting(False, None, _STRICT, "--strict")

@@ -12,7 +12,7 @@ import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from starlette.datastructures import FormData, UploadFile
@@ -53,7 +53,7 @@ class _Making(_Reading):
 
 def _sample_form() -> type[_Making]:
     named = {one.name: one for one in fields(SampleJob)}
-    declared: dict[str, Any] = {name: (get_args(named[name].type)[0], named[name].default) for name in _SAMPLE}
+    declared: dict[str, Any] = {name: (named[name].type, named[name].default) for name in _SAMPLE}
     return create_model("SampleForm", __base__=_Making, **declared)
 
 
