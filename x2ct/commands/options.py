@@ -44,7 +44,7 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, tuple[Callable[..., Any], list[str]]] = {}
     for one in inspect.signature(command, eval_str=True).parameters.values():
         group, *names = get_args(one.annotation) or (one.annotation,)
-        if not is_dataclass(group):
+        if not (isinstance(group, type) and is_dataclass(group)):
             shown.append(one.replace(kind=Parameter.KEYWORD_ONLY))
             continue
         options = [_parameter(each) for each in fields(group) if _info(each) and (each.name in names or not names)]
