@@ -95,7 +95,7 @@ class Result:
 
 
 class _Patient(NamedTuple):
-    """What a run is given of a patient, see `Sampler.set_xrays`."""
+    """A patient's X-rays and how to take them, see `Sampler.set_xrays`."""
 
     xrays: Mapping[str, XRay]  # by view name
     geometry: Geometry | None
