@@ -32,12 +32,12 @@ class Summary:
         """Summarise at least one sample."""
         values = np.asarray(samples, np.float64)
         n, mean = len(values), float(values.mean())
-        percentiles = (
+        p90, p95, p99 = (
             float(np.quantile(values, share, method="inverted_cdf")) if n * (1 - share) > 0.999 else None
             for share in (0.90, 0.95, 0.99)
         )
         cv = float(values.std(ddof=1)) / mean if n > 1 and mean > 0 else None
-        return cls(n, float(values.min()), float(np.median(values)), *percentiles, cv)
+        return cls(n, float(values.min()), float(np.median(values)), p90, p95, p99, cv)
 
     @property
     def unsteady(self) -> bool:

@@ -99,7 +99,7 @@ class Table(NamedTuple):
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
+    rows: Sequence[Sequence[Any]]
     notes: Sequence[str] = ()
     text: int | None = None
 

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ _THROTTLED = {
 }
 """What NVML's throttle reasons mean, but for idling and a clock that was set."""
 
-_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16")
-_INSTRUCTIONS += ("amx_tile", "amx_bf16", "amx_int8", "amx_fp16")
+_AVX = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16")
+_AMX = ("amx_tile", "amx_bf16", "amx_int8", "amx_fp16")
 _CPU = Path("/sys/devices/system/cpu")
 _UNREADABLE = "not readable here"
 
@@ -46,7 +47,7 @@ def environment(threads: int) -> dict[str, Any]:
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "threads": threads,
         "thread_variables": {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")},
-        "instructions": [name for name in _INSTRUCTIONS if name in flags],
+        "instructions": [name for name in (*_AVX, *_AMX) if name in flags],
         "virtual": "hypervisor" in flags,
         "cache": facts.get("cache size", _UNREADABLE),
         "memory_bytes": psutil.virtual_memory().total,
@@ -123,11 +124,10 @@ class GpuWatch:
     """Reads the GPUs' clocks, power and temperature five times a second, from its construction to `facts`."""
 
     def __init__(self) -> None:
-        try:
-            pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        self._tool: subprocess.Popen[str] | None = None
+        with suppress(OSError):
             self._tool = subprocess.Popen([*_smi(f"--query-gpu={','.join(_GPU)}"), "-lms", "200"], **pipes)
-        except OSError:
-            self._tool = None
 
     def facts(self) -> dict[str, Any] | None:
         """Return the least and the most of each over all GPUs, and why they were throttled; None without the tool."""
