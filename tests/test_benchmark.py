@@ -225,6 +225,16 @@ def test_a_comparison_says_what_makes_two_benchmarks_unlike(made: Path) -> None:
         compare({**new, "rows": []}, old)
 
 
+def test_a_grid_just_measured_is_the_same_case_as_one_that_was_read() -> None:
+    """JSON turns a tuple into a list."""
+    machine = dict.fromkeys(("processor", "processors", "affinity", "instructions"))
+    row = {"label": "a", "status": "measured", "case": vars(Case(grid=(32, 32, 32)))}
+    row["samples"] = {"end_to_end_s": [1.0], "evaluation_s": [[0.1, 0.1]], "loop_s": [0.2]}
+    new = {"environment": {**machine, "versions": {}}, "bundle": {"sha256": "0"}, "rows": [row]}
+    found = compare(new, json.loads(json.dumps(new)))
+    assert (len(found["rows"]), found["alone"], found["notes"]) == (1, [], [])
+
+
 @pytest.mark.parametrize("text", ["fast", "-1%", "2000%", ""])
 def test_a_threshold_is_a_share(text: str) -> None:
     assert (parse_threshold("5%"), parse_threshold("0.05")) == (0.05, 0.05)
