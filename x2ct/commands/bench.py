@@ -8,6 +8,7 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
+from x2ct.errors import InputError
 from x2ct.jobs.options import MODEL, Threads
 
 
@@ -45,14 +46,14 @@ def bench(
     json: Json = False,
 ) -> None:
     """Measure speed, memory and parity of a model in each runtime and precision on this machine."""
-    from x2ct.benchmark import document, tables
+    from x2ct.benchmark import document
     from x2ct.benchmark.cases import cases_of
     from x2ct.benchmark.fleet import Effort
     from x2ct.files.atomic import check_writable
 
     effort = Effort(runs=runs, warmup=warmup, cold=cold, plain_runs=plain_runs, together=not apart)
     cases = cases_of([*(sweep or ()), *([f"device={device}"] if device else [])], threads, pytorch)
-    share = document.parse_threshold(threshold)
+    share = parse_threshold(threshold)
     old = document.read(compare) if compare else None
     if output:
         check_writable(output.with_name(f"{output.name}.json"))
@@ -62,12 +63,12 @@ def bench(
         with terminal.progress("rows", quiet) as display:
             figures = document.benchmark(bundle, cases, effort, threads, display.stage)
     if output:
-        document.write(figures, tables.page("benchmark", figures, tables.tables_of(figures)), output)
+        document.write(figures, document.page("benchmark", figures, document.tables_of(figures)), output)
     comparison = document.compare(figures, old, share) if old else None
     if json:
         terminal.show_json(figures | {"comparison": comparison} if comparison else figures)
     elif not quiet:
-        for table in [*tables.tables_of(figures), *([tables.comparison(comparison)] if comparison else [])]:
+        for table in [*document.tables_of(figures), *([document.comparison(comparison)] if comparison else [])]:
             terminal.grid(table.title, table.columns, table.rows, table.notes)
         for line in figures["warnings"]:
             terminal.note("warning", line, quiet)
@@ -75,3 +76,14 @@ def bench(
         for line in comparison["regressions"]:
             terminal.note("slower", line)
         raise typer.Exit(1)
+
+
+def parse_threshold(text: str) -> float:
+    """Return a share, given as "5%" or "0.05". Raises InputError where it is something else, or outside [0, 10]."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise InputError.of("--threshold", "value", found=repr(text), expected="a share such as 5% or 0.05")
+    return value

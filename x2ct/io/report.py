@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from x2ct.errors import InputError
 from x2ct.files.atomic import write_atomically
@@ -25,12 +25,12 @@ NOTICE = "Research tool, not a medical device: a synthesised CT is an estimate, 
 _REPORTED_PACKAGES = ("numpy", "openvino", "nibabel", "pydicom", "pillow")
 
 
-def versions() -> dict[str, str]:
-    """The versions that decide a result: x2ct, Python, the platform, and the installed packages that inference uses."""
+def versions(*further: str) -> dict[str, str]:
+    """The versions that decide a result: x2ct, Python, the platform, the packages of inference, and `further` ones."""
     from x2ct import __version__
 
     installed = {"x2ct": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for package in _REPORTED_PACKAGES:
+    for package in (*_REPORTED_PACKAGES, *further):
         try:
             installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -92,6 +92,22 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]], tex
     heading = "".join(f" {column} |" if column else " |" for column in columns)
     lines = [f"|{heading}", "|" + "---|" * text + "---:|" * (len(columns) - text)]
     return lines + ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
+class Table(NamedTuple):
+    """A titled table, with lines on what its figures are; the first `text` columns hold text (see `markdown_table`)."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    notes: Sequence[str] = ()
+    text: int | None = None
+
+    def markdown(self) -> list[str]:
+        """Return its lines as Markdown, under a heading of the second level where it has a title."""
+        heading = [f"## {self.title}", ""] if self.title else []
+        notes = [line for note in self.notes for line in (note, "")]
+        return [*heading, *notes, *markdown_table(self.columns, self.rows, self.text)]
 
 
 def to_json(report: Mapping[str, Any]) -> str:
