@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,8 +21,6 @@ from x2ct.files.atomic import write_beside
 from x2ct.files.text import Json
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
-
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,10 @@ class Bundle(Manifest):
         """
         target = Path(target)
         check_target(target)
-        listed = {name: File(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
-        content: dict[str, Json] = manifest.to_json() | {
-            "files": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in listed.items()}
+        listed: dict[str, Json] = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
         }
+        content = manifest.to_json() | {"files": listed}
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
         def write(part: Path) -> None:
@@ -149,25 +147,17 @@ def _load(folder: Path) -> Bundle:
     """Fill the types from the JSON of the core, which has checked all of it."""
     text, checksum = _core.open_bundle(os.fsencode(folder))
     content = msgspec.json.decode(text)
-
-    def part(name: str, kind: type[Part]) -> Part:
-        return msgspec.convert(content[name], kind, str_keys=True, dec_hook=lambda _, value: np.asarray(value))
-
-    return Bundle(
-        name=content["name"],
-        version=content["x2ct"],
-        created=content["created"],
-        grid=part("grid", Grid),
-        intensity=part("intensity", Intensity),
-        xray=part("xray", XRaySpec),
-        geometry=part("geometry", Geometry),
-        diffusion=part("diffusion", Diffusion),
-        patch=part("patch", Patch),
-        networks=part("networks", Networks),
-        parity=content["parity"],
-        provenance=content["provenance"],
-        xray_statistics=content["xray_statistics"],
-        path=folder,
-        checksum=checksum,
-        files=part("files", dict[str, File]),
-    )
+    kinds: dict[str, Any] = {
+        "grid": Grid,
+        "intensity": Intensity,
+        "xray": XRaySpec,
+        "geometry": Geometry,
+        "diffusion": Diffusion,
+        "patch": Patch,
+        "networks": Networks,
+        "files": dict[str, File],
+    }
+    for name, kind in kinds.items():
+        content[name] = msgspec.convert(content[name], kind, str_keys=True, dec_hook=lambda _, value: np.asarray(value))
+    del content["schema"]
+    return Bundle(version=content.pop("x2ct"), path=folder, checksum=checksum, **content)

@@ -10,6 +10,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
@@ -22,15 +23,13 @@ from x2ct.files.text import decode_json
 SCHEMA = 1
 NOTICE = "Research tool, not a medical device: a synthesised CT is an estimate, not for diagnosis or treatment."
 
-_REPORTED_PACKAGES = ("numpy", "openvino", "nibabel", "pydicom", "pillow")
-
 
 def versions() -> dict[str, str]:
     """The versions that decide a result: x2ct, Python, the platform, and the installed packages that inference uses."""
     from x2ct import __version__
 
     installed = {"x2ct": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for package in _REPORTED_PACKAGES:
+    for package in ("numpy", "openvino", "nibabel", "pydicom", "pillow"):
         try:
             installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -40,12 +39,10 @@ def versions() -> dict[str, str]:
 
 def peak_memory_bytes() -> int:
     """The largest resident size that this process has had, in bytes; 0 where the system doesn't tell."""
-    try:
+    with suppress(OSError, ValueError, StopIteration):
         # getrusage's figure starts from the process that started this one, however large; this one does not.
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-    except (OSError, ValueError, StopIteration):
-        pass
     try:
         import resource
     except ImportError:
@@ -145,6 +142,5 @@ def intention(facts: Mapping[str, Any]) -> str:
         f"the first evaluation, {left['per_evaluation_s']:.3f} s for each, {left['writing_s']:.1f} s to write",
         "would write": ", ".join(entry["file"] for entry in facts["outputs"]),
     }
-    doubts = [f"warning: {line}" for line in facts["warnings"]]
-    notes = [f"note: {line}" for line in facts["assumptions"]]
-    return "\n".join([*(f"{name}: {text}" for name, text in lines.items()), *doubts, *notes])
+    remarks = [f"warning: {line}" for line in facts["warnings"]] + [f"note: {line}" for line in facts["assumptions"]]
+    return "\n".join([*(f"{name}: {text}" for name, text in lines.items()), *remarks])

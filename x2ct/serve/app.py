@@ -49,6 +49,7 @@ POLICY = (
 )
 XRAY_PX = 512
 _BEARER = HTTPBearer(auto_error=False, description="Where the server was started with a token.")
+NO_STORE = {"Cache-Control": "no-store"}
 _READERS = 2  # X-rays that are read at a time for /v1/xray
 _POLL_S = 0.1
 _TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png", ".zip": "application/zip"}
@@ -162,38 +163,32 @@ async def _expire(queue: Jobs) -> None:
 def _answer_problems(app: FastAPI, metrics: Metrics, folder: Path) -> None:
     """Answer every error with the JSON of a `Problem`."""
 
-    def answer(problem: Problem) -> JSONResponse:
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = _problem(request, error, folder)
         metrics.problems.labels(str(problem.status)).inc()
-        return JSONResponse(problem.body, problem.status, headers=problem.headers | {"Cache-Control": "no-store"})
+        return JSONResponse(problem.body, problem.status, headers=problem.headers | NO_STORE)
 
-    @app.exception_handler(Problem)
-    async def of_ours(request: Request, error: Problem) -> Response:
-        return answer(error)
+    for kind in (Problem, X2CTError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, answer)
 
-    @app.exception_handler(X2CTError)
-    async def of_library(request: Request, error: X2CTError) -> Response:
-        return answer(Problem(error))
 
-    @app.exception_handler(HTTPException)
-    async def of_framework(request: Request, error: HTTPException) -> Response:
-        expected = "one that /openapi.json lists"
-        found = f"{request.method} ({error.detail})"
-        return answer(Problem.of(error.status_code, "request", "path", found=found, expected=expected))
-
-    @app.exception_handler(RequestValidationError)
-    async def of_validation(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        return answer(Problem.of(422, name, "value", found=repr(first.get("input"))[:80], expected=first["msg"]))
-
-    @app.exception_handler(Exception)
-    async def of_nobody(request: Request, error: Exception) -> Response:
-        jobs.log_unexpected(error)
-        return answer(Problem.of_failure(error, folder))
-
-    @app.exception_handler(ClientDisconnect)
-    async def of_leaving(request: Request, error: ClientDisconnect) -> Response:
-        return answer(Problem.of(400, "body", "end", found="none", expected="the whole body"))
+def _problem(request: Request, error: Exception, folder: Path) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case X2CTError():
+            return Problem(error)
+        case HTTPException():
+            found, expected = f"{request.method} ({error.detail})", "one that /openapi.json lists"
+            return Problem.of(error.status_code, "request", "path", found=found, expected=expected)
+        case RequestValidationError():
+            first = error.errors()[0]
+            name, found = ".".join(map(str, first["loc"])), repr(first.get("input"))[:80]
+            return Problem.of(422, name, "value", found=found, expected=first["msg"])
+        case ClientDisconnect():
+            return Problem.of(400, "body", "end", found="none", expected="the whole body")
+    jobs.log_unexpected(error)
+    return Problem.of_failure(error, folder)
 
 
 def _guard(token: str) -> Callable[..., Awaitable[None]]:
@@ -240,7 +235,7 @@ def _v1(queue: Jobs) -> APIRouter:
             posted = await form.receive(request, folder, queue.limits, form.XRayForm, ("xray", "geometry"))
             async with readers:
                 record = await run_in_threadpool(_read, folder, posted, queue.template)
-        return JSONResponse(record, headers={"Cache-Control": "no-store"})
+        return JSONResponse(record, headers=NO_STORE)
 
     @v1.post(
         "/ct",
@@ -266,12 +261,12 @@ def _v1(queue: Jobs) -> APIRouter:
             raise
         if wait:
             return await _awaited(queue, job, request)
-        place = f"{request.url.path}/{job.id}"
-        return JSONResponse(jobs.facts(queue, job), 202, headers={"Location": place, "Cache-Control": "no-store"})
+        place = {"Location": f"{request.url.path}/{job.id}"}
+        return JSONResponse(queue.facts(job), 202, headers=place | NO_STORE)
 
     @v1.get("/ct/{name}", summary="What has become of a job")
     def state(name: str) -> JSONResponse:
-        return JSONResponse(jobs.facts(queue, queue.get(name)), headers={"Cache-Control": "no-store"})
+        return JSONResponse(queue.facts(queue.get(name)), headers=NO_STORE)
 
     @v1.delete("/ct/{name}", status_code=204, summary="Cancel a job, and remove its files")
     def delete(name: str) -> Response:
@@ -353,22 +348,13 @@ async def _awaited(queue: Jobs, job: Job, request: Request) -> Response:
         path = job.folder / "all.zip"
         await run_in_threadpool(jobs.zipped, path, job.files)
 
-    async def content() -> AsyncIterator[bytes]:
-        try:
-            async for chunk in _chunks(path):
-                yield chunk
-        finally:
-            queue.remove(job)
-
-    return _file(path, content())
+    return _file(path, lambda: None, lambda: queue.remove(job))
 
 
 def _live(job: Job) -> Response:
     """The preview as it is by now."""
     with suppress(OSError):
-        return Response(
-            (job.folder / PREVIEW).read_bytes(), media_type="image/png", headers={"Cache-Control": "no-store"}
-        )
+        return Response((job.folder / PREVIEW).read_bytes(), media_type="image/png", headers=NO_STORE)
     hint = "with the field preview_every it is drawn while the job runs"
     raise Problem.of(409, PREVIEW, "state", found=job.stage, expected=DONE, hint=hint)
 
@@ -380,27 +366,24 @@ def _delivered(queue: Jobs, job: Job, name: str) -> Response:
         left = " or ".join(job.files)
         raise Problem.of(410, name, "file", found="none of this name", expected=left, hint="each can be fetched once")
 
+    return _file(path, lambda: queue.fetched(job, name), lambda: None)
+
+
+def _file(path: Path, delivered: Callable[[], None], ended: Callable[[], None]) -> Response:
+    """Send a file; `delivered` is called once it is sent whole, `ended` also where the client left before."""
+
     async def content() -> AsyncIterator[bytes]:
-        async for chunk in _chunks(path):
-            yield chunk
-        await run_in_threadpool(queue.fetched, job, name)  # not reached where the client leaves before the end
+        try:
+            with path.open("rb") as file:
+                while chunk := await run_in_threadpool(file.read, 2**18):
+                    yield chunk
+            await run_in_threadpool(delivered)
+        finally:
+            ended()
 
-    return _file(path, content())
-
-
-def _file(path: Path, content: AsyncIterator[bytes]) -> Response:
-    headers = {
-        "Cache-Control": "no-store",
-        "Content-Disposition": f'attachment; filename="{path.name}"',
-        "Content-Length": str(path.stat().st_size),
-    }
-    return StreamingResponse(content, media_type=_TYPES.get(path.suffix, "application/octet-stream"), headers=headers)
-
-
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await run_in_threadpool(file.read, 2**18):
-            yield chunk
+    size = str(path.stat().st_size)
+    headers = {"Content-Disposition": f'attachment; filename="{path.name}"', "Content-Length": size} | NO_STORE
+    return StreamingResponse(content(), media_type=_TYPES.get(path.suffix, "application/octet-stream"), headers=headers)
 
 
 # ------------------------------------------------------------------------------------------------ health and the page

@@ -187,11 +187,6 @@ class Jobs:
             raise Problem.of(404, "job", "id", found="none of this name", expected="one that is still here", hint=hint)
         return job
 
-    def ahead(self, job: Job) -> int:
-        """Return how many jobs come before this one."""
-        with self._changed:
-            return self._waiting.index(job) + (self._running is not None) if job in self._waiting else 0
-
     def remove(self, job: Job) -> None:
         """Forget a job with all its files; one that waits or runs is cancelled first."""
         with self._changed:
@@ -220,6 +215,23 @@ class Jobs:
         for job in list(self._jobs.values()):
             if job.ended is not None and now - job.ended > self.limits.keep_s:
                 self.remove(job)
+
+    def facts(self, job: Job) -> dict[str, Any]:
+        """Return a job's state as plain data."""
+        left = None if job.ended is None else max(0.0, self.limits.keep_s - (time.monotonic() - job.ended))
+        with self._changed:
+            ahead = self._waiting.index(job) + (self._running is not None) if job in self._waiting else 0
+        return {
+            "id": job.id,
+            "state": job.state,
+            "stage": job.stage,
+            "ahead": ahead,
+            "evaluations": {"done": job.evaluations[0], "total": job.evaluations[1]},
+            "files": list(job.files),
+            "warnings": job.warnings,
+            "error": job.problem.body if job.problem else None,
+            "kept_s": None if left is None else round(left, 1),
+        }
 
     @property
     def accepting(self) -> bool:
@@ -331,9 +343,12 @@ class Jobs:
             stage("writing DICOM")
             files[SERIES] = _series(job.sample, f"{self.sampler.bundle.name} {self.sampler.bundle.checksum}")
         if job.surface:
+            from x2ct.render import mesh
+
             stage("finding the surface of the bones")
             with suppress(InputError):  # of a CT without bone there is none
-                files[SURFACE] = _surface(job.sample)
+                mesh.mesh_files(job.sample.output, job.folder / SURFACE, coordinates="ras")
+                files[SURFACE] = job.folder / SURFACE
         job.files = files
 
     def _refuse_when_over(self, job: Job) -> None:
@@ -383,15 +398,6 @@ def _series(job: SampleJob, model: str) -> Path:
     return target
 
 
-def _surface(job: SampleJob) -> Path:
-    """Write the bones' surface, in the coordinates of the NIfTI file. Raises InputError where there is no bone."""
-    from x2ct.render import mesh
-
-    target = job.output.with_name(SURFACE)
-    mesh.mesh_files(job.output, target, coordinates="ras")
-    return target
-
-
 def zipped(target: Path, files: dict[str, Path]) -> None:
     """Write files, by their names, into a ZIP file, not compressed again."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
@@ -418,19 +424,3 @@ def _private_folder() -> tuple[Path, int]:
             finally:
                 os.close(descriptor)
     return folder, lock
-
-
-def facts(jobs: Jobs, job: Job) -> dict[str, Any]:
-    """Return a job's state as plain data."""
-    left = None if job.ended is None else max(0.0, jobs.limits.keep_s - (time.monotonic() - job.ended))
-    return {
-        "id": job.id,
-        "state": job.state,
-        "stage": job.stage,
-        "ahead": jobs.ahead(job),
-        "evaluations": {"done": job.evaluations[0], "total": job.evaluations[1]},
-        "files": list(job.files),
-        "warnings": job.warnings,
-        "error": job.problem.body if job.problem else None,
-        "kept_s": None if left is None else round(left, 1),
-    }

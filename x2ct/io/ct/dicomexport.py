@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -30,6 +31,7 @@ DERIVATION = "Synthetic CT, estimated from X-ray images by a generative model. N
 # The Patient and the General Study modules (PS3.3, C.7.1.1 and C.7.2.1), as far as a series takes them over.
 _OF_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 _OF_STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
+_OPTIONAL = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyInstanceUID")  # the others are type 2: empty, but there
 _SHEAR = 1e-4
 
 
@@ -52,7 +54,13 @@ class Origin:
         Raises:
             InputError: they are of two patients.
         """
-        headers = [header for header in map(_header, self.xrays) if header is not None]
+        import pydicom
+        from pydicom.errors import InvalidDicomError
+
+        headers = []
+        for path in self.xrays:
+            with suppress(InvalidDicomError, OSError):
+                headers.append(pydicom.dcmread(path, stop_before_pixels=True))
         patients = {(str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))) for header in headers}
         if len(patients) > 1:
             names = " and ".join(path.name for path in self.xrays)
@@ -122,8 +130,11 @@ def _common(
     seed = identity.hexdigest()
     header = Dataset()
     header.SOPClassUID = CTImageStorage
-    _copy(first, header, _OF_PATIENT, ("PatientName", "PatientID", "PatientBirthDate", "PatientSex"))
-    _copy(first, header, _OF_STUDY, ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"))
+    for name in ("SpecificCharacterSet", *_OF_PATIENT, *_OF_STUDY):
+        if name in first:
+            header[name] = first[name]
+        elif name not in _OPTIONAL:
+            setattr(header, name, None)
     header.StudyInstanceUID = first.get("StudyInstanceUID") or _uid(seed, "study")
     header.SeriesInstanceUID = _uid(seed, "series")
     header.FrameOfReferenceUID = _uid(seed, "frame of reference")
@@ -195,28 +206,6 @@ def _slice(common: Dataset, seed: str, image: npt.NDArray[np.int16], matrix: Flo
     one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
     one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
     return one
-
-
-def _header(path: Path) -> Dataset | None:
-    """An X-ray's header, if it is DICOM."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, OSError):
-        return None
-
-
-def _copy(source: Dataset, target: Dataset, names: Sequence[str], required: Sequence[str]) -> None:
-    """Elements that are there as they are; of the others, those that must be there empty (type 2)."""
-    if "SpecificCharacterSet" in source:
-        target.SpecificCharacterSet = source.SpecificCharacterSet
-    for name in names:
-        if name in source:
-            target[name] = source[name]
-        elif name in required:
-            setattr(target, name, None)
 
 
 def _decimals(*values: float) -> list[Any]:

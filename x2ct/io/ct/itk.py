@@ -102,10 +102,13 @@ def check_header(source: Path) -> None:
             start = stream.read(_HEADER_BYTES)
     except OSError as error:
         raise damaged(source, error) from error
-    if source.suffix.lower() == ".nrrd":
-        _check_nrrd(source, start)
-    else:
+    if source.suffix.lower() != ".nrrd":
         _check_meta(source, start)
+        return
+    for line in re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].splitlines():
+        if _ELSEWHERE.match(line):
+            found = line[:60].decode("ascii", "backslashreplace")
+            raise InputError.of(source, "header", found=found, expected="the voxels in the same file")
 
 
 def _check_meta(source: Path, start: bytes) -> None:
@@ -128,14 +131,5 @@ def _check_meta(source: Path, start: bytes) -> None:
         return
     outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in Path(name).parts
     if outside or not name or _MANY_FILES.match(name):
-        raise InputError.of(
-            source, "ElementDataFile", found=name[:60] or "nothing", expected="LOCAL or one file beside it"
-        )
-
-
-def _check_nrrd(source: Path, start: bytes) -> None:
-    header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
-    for line in header.splitlines():
-        if _ELSEWHERE.match(line):
-            found = line[:60].decode("ascii", "backslashreplace")
-            raise InputError.of(source, "header", found=found, expected="the voxels in the same file")
+        expected = "LOCAL or one file beside it"
+        raise InputError.of(source, "ElementDataFile", found=name[:60] or "nothing", expected=expected)

@@ -31,14 +31,10 @@ RADIOGRAPHS = ("CR", "DX", "XA", "RF", "RG")
 UNSURE = ("", "OT", "MG", "PX", "IO")  # may hold an X-ray, or one of what no model here knows
 SLICES = ("CT", "MR", "PT")
 FLUOROSCOPY = ("XA", "RF")  # shown with dense tissue dark, unlike radiographs
-COLOUR = ("PALETTE COLOR",)
 
 MAX_FILE_BYTES = 4 << 30
 MAX_INFLATED_BYTES = 256 << 20  # what a deflated file may become: MAX_PIXELS of 16 bits, and a header
 BITS_STORED = (8, 16)
-
-_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 def read_dicom(source: Path, frame: int | None = None) -> XRay:
@@ -79,9 +75,9 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
     white_is_high = str(header.get("PhotometricInterpretation") or "") != "MONOCHROME1"
     if str(header.get("Modality") or "") in UNSURE:
         doubts.append(f"Modality is {header.get('Modality') or 'missing'}: it was taken for a radiograph.")
-    placed = place(header, (values.shape[0], values.shape[1]))
+    shape = (values.shape[0], values.shape[1])
+    shown = exposed(dataset, shape, notes)
     hidden = _padding(dataset, stored)
-    shown = exposed(dataset, (values.shape[0], values.shape[1]), notes)
     if hidden is not None:
         # Padding becomes what lets most X-rays through: air.
         kept = values[~hidden]
@@ -90,24 +86,27 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
         shown = ~hidden if shown is None else shown & ~hidden
     if shown is not None and not shown.any():
         raise InputError.of(source, "shutters and padding", found="no pixel left", expected="an exposed field")
+    spacing, beam, view, turns = place(header, shape, notes)
+    part = str(header.get("BodyPartExamined") or "").strip().upper()
+    signed = int(dataset.get("PixelRepresentation") or 0)
     return XRay(
         values,
         calibrated=False,
-        spacing_mm=placed.spacing_mm,
+        spacing_mm=spacing,
         source=str(source),
-        notes=(*notes, *placed.notes),
-        view=placed.view,
+        notes=tuple(notes),
+        view=view,
         exposed=shown,
-        beam=placed.beam,
-        body_part=_body_part(header),
+        beam=beam,
+        body_part=(part or meaning(header.get("AnatomicRegionSequence")))[:16] or None,
         kind=_kind(dataset),
         warnings=tuple(doubts),
         polarity=polarity,
         dense_is_high=dense_is_high,
         white_is_high=white_is_high,
         linear=relationship == "LIN",
-        highest=_highest(dataset) if relationship == "LIN" else None,
-        turns=placed.turns,
+        highest=2 ** (int(dataset.BitsStored) - signed) - 1 if relationship == "LIN" else None,
+        turns=turns,
     )
 
 
@@ -117,13 +116,8 @@ def _check_kind(source: Path, dataset: Dataset) -> None:
         hint = "this is a slice, not an X-ray" if modality in SLICES else ""
         raise InputError.of(source, "Modality", found=modality[:16], expected="CR, DX, XA or RF", hint=hint)
     photometric = str(dataset.get("PhotometricInterpretation") or "")
-    if photometric in COLOUR:
+    if photometric == "PALETTE COLOR":
         raise InputError.of(source, "PhotometricInterpretation", found=photometric, expected="MONOCHROME1 or 2")
-
-
-def _body_part(header: Header) -> str | None:
-    part = str(header.get("BodyPartExamined") or "").strip().upper()
-    return (part or meaning(header.get("AnatomicRegionSequence")))[:16] or None
 
 
 def _kind(dataset: Dataset) -> str:
@@ -131,11 +125,6 @@ def _kind(dataset: Dataset) -> str:
     intent = str(dataset.get("PresentationIntentType") or "").strip().lower()
     parts = (str(dataset.get("Modality") or "")[:4], intent[:16], str(getattr(syntax, "name", "")).partition(",")[0])
     return "DICOM " + ", ".join(part for part in parts if part)
-
-
-def _highest(dataset: Dataset) -> int:
-    signed = int(dataset.get("PixelRepresentation") or 0)
-    return int(2 ** (int(dataset.BitsStored) - signed) - 1)
 
 
 def _falls(dataset: Dataset) -> bool:
@@ -151,18 +140,12 @@ def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> BoolImage | None:
     """Return where the file says that pixels are no measurement."""
     if "PixelPaddingValue" not in dataset:
         return None
-    low = high = _as_stored(dataset.PixelPaddingValue, stored)
-    if "PixelPaddingRangeLimit" in dataset:
-        low, high = sorted((low, _as_stored(dataset.PixelPaddingRangeLimit, stored)))
-    hidden = (stored >= low) & (stored <= high)
+    names, limits = ("PixelPaddingValue", "PixelPaddingRangeLimit"), np.iinfo(stored.dtype)
+    ends = [int(dataset[name].value) for name in names if name in dataset]
+    if limits.min < 0:  # some files write them unsigned beside signed pixels
+        ends = [end - (1 << limits.bits) if end > limits.max else end for end in ends]
+    hidden = (stored >= min(ends)) & (stored <= max(ends))
     return hidden if hidden.any() and not hidden.all() else None
-
-
-def _as_stored(value: Any, stored: npt.NDArray[Any]) -> int:
-    """Return a padding value, which some files write unsigned beside signed pixels."""
-    number = int(value)
-    limits = np.iinfo(stored.dtype)
-    return number - (1 << limits.bits) if limits.min < 0 and number > limits.max else number
 
 
 def _meaning(header: Header, relationship: str, falls: bool) -> tuple[bool, str, list[str], list[str]]:
@@ -224,6 +207,7 @@ def open_dicom(source: Path) -> Dataset:
         InputError: no DICOM, damaged, or larger than any radiograph.
     """
     import pydicom
+    from pydicom import uid
     from pydicom.errors import InvalidDicomError
 
     try:
@@ -236,8 +220,8 @@ def open_dicom(source: Path) -> Dataset:
         dataset = pydicom.dcmread(source, force=bare)
         if "TransferSyntaxUID" not in dataset.file_meta:
             implicit, little = dataset.original_encoding
-            syntax = _IMPLICIT if implicit else _EXPLICIT if little else _BIG_ENDIAN
-            dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+            explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+            dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
         return dataset
     except InvalidDicomError as error:
         hint = "it begins with neither a preamble nor a dataset, whatever its name says"
@@ -252,10 +236,11 @@ def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
     """Measure a deflated dataset, which whoever reads it inflates as a whole; raises InputError."""
     from pydicom.filereader import _read_file_meta_info as read_meta
     from pydicom.filereader import read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     with source.open("rb") as stream:
         read_preamble(stream, force=bare)
-        if str(read_meta(stream).get("TransferSyntaxUID", "")) != _DEFLATED:
+        if str(read_meta(stream).get("TransferSyntaxUID", "")) != DeflatedExplicitVRLittleEndian:
             return
         inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while chunk := inflate.unconsumed_tail or stream.read(1 << 20):
@@ -280,26 +265,17 @@ def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any
     if "Rows" not in dataset or "Columns" not in dataset or "PixelData" not in dataset:
         raise InputError.of(source, "pixel data", found="none", expected="a radiograph")
     check_size(source, int(dataset.Rows), int(dataset.Columns))
-    index = check_frame(source, "NumberOfFrames", _frames(source, dataset), frame)
-    _check_bits(source, dataset)
-    return frame_values(source, dataset, index)
-
-
-def _frames(source: Path, dataset: Dataset) -> int:
-    count = dataset.get("NumberOfFrames")
     try:
-        frames = int(count or 1)
+        frames = int(dataset.get("NumberOfFrames") or 1)
     except (TypeError, ValueError):
         frames = 0
     if frames < 1:
-        raise InputError.of(source, "NumberOfFrames", found=count, expected="1 or more")
-    return frames
-
-
-def _check_bits(source: Path, dataset: Dataset) -> None:
+        raise InputError.of(source, "NumberOfFrames", found=dataset.get("NumberOfFrames"), expected="1 or more")
+    index = check_frame(source, "NumberOfFrames", frames, frame)
     stored, allocated = int(dataset.get("BitsStored") or 0), int(dataset.get("BitsAllocated") or 0)
     if not BITS_STORED[0] <= stored <= BITS_STORED[1] or allocated not in (8, 16) or stored > allocated:
         found, expected = f"{stored} of {allocated}", f"{BITS_STORED[0]} to {BITS_STORED[1]} of 8 or 16"
         raise InputError.of(source, "BitsStored of BitsAllocated", found=found, expected=expected)
     if "HighBit" in dataset and int(dataset.HighBit) != stored - 1:
         raise InputError.of(source, "HighBit", found=dataset.HighBit, expected=f"{stored - 1}, one below BitsStored")
+    return frame_values(source, dataset, index)

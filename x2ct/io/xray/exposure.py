@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from x2ct.io.xray.radiograph import XRay
 
 FloatImage = npt.NDArray[np.float32]
+Pair = tuple[float, float]
 BoolImage = npt.NDArray[np.bool_]
 
 AIR_PERCENTILE = 0.5
@@ -78,9 +79,6 @@ def run(stages: Sequence[Stage], xray: XRay, watch: Watch | None = None) -> XRay
     return xray
 
 
-# ---------------------------------------------------------------------------------------------- what a file decides
-
-
 def upright(xray: XRay) -> XRay:
     """Stage 1: head at row 0; the patient's right, or a lateral's front, at column 0."""
     values, exposed, spacing = xray.image, xray.exposed, xray.spacing_mm
@@ -103,10 +101,8 @@ def log(xray: XRay) -> XRay:
     """Stage 3: -ln of intensity over its 99.9th percentile, for values that rise linearly with X-ray intensity."""
     if not xray.linear:
         return xray
-    intensity = xray.image
-    seen = intensity if xray.exposed is None else intensity[xray.exposed]
-    brightest = max(float(np.percentile(seen, 99.9)), 1e-6)
-    relative = np.clip(intensity / np.float32(brightest), DARKEST_INTENSITY, None)
+    brightest = max(float(np.percentile(xray.image[xray.inside], 99.9)), 1e-6)
+    relative = np.clip(xray.image / np.float32(brightest), DARKEST_INTENSITY, None)
     return replace(xray, image=np.asarray(-np.log(relative), np.float32), linear=False, dense_is_high=True)
 
 
@@ -119,16 +115,12 @@ def loading_stages(settle: Settle) -> tuple[Stage, ...]:
     )
 
 
-# ---------------------------------------------------------------------------------------------- what the model decides
-
-
 def field(xray: XRay) -> XRay:
     """Stage 4: where the detector was exposed: not under shutters, known or found, and not where padding is."""
     rows, columns = exposed_field(xray.image, xray.exposed)
     inside = np.zeros(xray.image.shape, np.bool_)
-    inside[rows, columns] = True if xray.exposed is None else xray.exposed[rows, columns]
-    size = bounds(xray.exposed, xray.image.shape)
-    if (rows, columns) == size:
+    inside[rows, columns] = xray.inside[rows, columns]
+    if (rows, columns) == bounds(xray.exposed, xray.image.shape):
         return replace(xray, exposed=inside)
     note = (
         f"Shutters were found at the borders: rows {rows.start} to {rows.stop - 1} and columns {columns.start} to "
@@ -139,15 +131,14 @@ def field(xray: XRay) -> XRay:
 
 def air(xray: XRay) -> XRay:
     """Stage 5: a low percentile of the field at 0, and nothing below it or outside of the field."""
-    inside = _exposed(xray)
-    level = np.float32(np.percentile(xray.image[inside], AIR_PERCENTILE))
-    values = np.where(inside, np.maximum(xray.image - level, np.float32(0)), np.float32(0))
+    level = np.float32(np.percentile(xray.image[xray.inside], AIR_PERCENTILE))
+    values = np.where(xray.inside, np.maximum(xray.image - level, np.float32(0)), np.float32(0))
     return replace(xray, image=values)
 
 
 def scale(xray: XRay, reference_p99: float) -> XRay:
     """Stage 6: the field's 99th percentile at `reference_p99` (line integral)."""
-    seen = xray.image[_exposed(xray)]
+    seen = xray.image[xray.inside]
     # The maximum, where a few dense pixels lie on a constant ground.
     top = float(np.percentile(seen, REFERENCE_PERCENTILE)) or float(seen.max()) or 1.0
     note = (
@@ -187,18 +178,7 @@ def intensity_stages(reference_p99: float) -> tuple[Stage, ...]:
     )
 
 
-def detector_stage(view: View) -> Stage:
-    """Stage 7 for a view."""
-    rows, columns = view.shape
-    return Stage("detector", f"{columns} x {rows} pixels of the view", partial(detector, view=view))
-
-
-def resample(
-    image: FloatImage,
-    spacing_mm: tuple[float, float],
-    shape: tuple[int, int],
-    target_spacing_mm: tuple[float, float],
-) -> FloatImage:
+def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target_spacing_mm: Pair) -> FloatImage:
     """Brings an image onto another grid with the same centre; outside the image is 0.
 
     Each axis is a triangle filter as wide as the coarser of the two pixels: linear interpolation where the target is
@@ -216,9 +196,6 @@ def resample(
     from x2ct import _core
 
     return _core.resample(np.ascontiguousarray(image, np.float32), spacing_mm, shape, target_spacing_mm)
-
-
-# ---------------------------------------------------------------------------------------------- finding shutters
 
 
 def exposed_field(density: FloatImage, exposed: BoolImage | None = None) -> tuple[slice, slice]:
@@ -256,10 +233,6 @@ def bounds(exposed: BoolImage | None, shape: tuple[int, ...]) -> tuple[slice, sl
         return slice(0, shape[0]), slice(0, shape[1])
     rows, columns = (np.flatnonzero(exposed.any(axis=axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _exposed(xray: XRay) -> BoolImage:
-    return np.ones(xray.image.shape, np.bool_) if xray.exposed is None else xray.exposed
 
 
 def _block_means(image: FloatImage, factor: int) -> FloatImage:

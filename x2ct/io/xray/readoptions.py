@@ -80,10 +80,6 @@ def _pitch(text: str) -> tuple[float, float]:
     return row, across
 
 
-def _yes(text: str) -> bool:
-    return {"yes": True, "no": False}[text]
-
-
 PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "spacing": (_pitch, "MM or ROW,COLUMN in mm"),
     "rotate": (int, "a whole number"),
@@ -92,7 +88,7 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "sdd": (float, "a number"),
     "sod": (float, "a number"),
     "angle": (float, "a number"),
-    "invert": (_yes, "yes or no"),
+    "invert": ({"yes": True, "no": False}.__getitem__, "yes or no"),
     "values": (str, "a word"),
 }
 """How to parse the text of each field of `ReadOptions`, which is a manifest's column too, and what that text is."""
