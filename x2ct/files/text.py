@@ -29,15 +29,10 @@ def shown(value: object) -> str:
 
 
 def decode_json(source: str | PathLike[str], data: bytes | str, kind: type[Kind]) -> Kind:
-    """Return the JSON in `data` as `kind`: a msgspec.Struct, a dataclass, or any type that msgspec knows.
+    """Return the JSON in `data` (UTF-8) as `kind`: a msgspec.Struct, a dataclass, or any type that msgspec knows.
 
-    Args:
-        source: the file, as messages name it.
-        data: its content, UTF-8.
-        kind: what it must be. A field that `kind` does not have is passed over, unless `kind` forbids it.
-
-    Raises:
-        InputError: no JSON, a field is missing, or has another type or a value out of its range.
+    A field that `kind` does not have is passed over, unless `kind` forbids it. Raises InputError, with `source` as the
+    file: no JSON, or a field is missing, or has another type or a value out of its range.
     """
     try:
         return msgspec.json.decode(data, type=kind)
@@ -71,17 +66,11 @@ def _unfit(source: str | PathLike[str], error: msgspec.ValidationError) -> Input
 
 
 def read_table(source: Path, known: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """Read a table in UTF-8 whose first line names its columns: where it has tabs or semicolons, these separate them.
+    """Return a table's columns, and each line's text by column without blanks at either end.
 
-    Args:
-        source: the file.
-        known: the columns that it may have; any where None.
-
-    Returns:
-        Its columns, and each further line's text by column, without blanks at either end.
-
-    Raises:
-        InputError: no such file, no CSV, an unknown or doubled column, or a line with another number of columns.
+    The table is in UTF-8, its first line names its columns: where that has tabs or semicolons, these separate them.
+    Raises InputError: no such file, no CSV, a column that is doubled or none of `known`, or a line with another number
+    of columns.
     """
     try:
         text = source.read_text(encoding="utf-8-sig")

@@ -47,13 +47,8 @@ _SUPPORTED = "uncompressed, deflated, RLE, JPEG, JPEG Lossless, JPEG-LS or JPEG 
 def frame_values(source: Path, dataset: Dataset, index: int = 0) -> npt.NDArray[Any]:
     """Return a frame's stored values, integers (rows, columns) or (rows, columns, channels).
 
-    Args:
-        source: the file, as messages name it.
-        dataset: its content, whose Rows and Columns are of a size that may be decoded.
-        index: which frame, from 0.
-
-    Raises:
-        InputError: a transfer syntax that can't be decoded, or damaged data.
+    `index` counts from 0; the dataset's Rows and Columns must be of a size that may be decoded. Raises InputError, with
+    `source` as the file: a transfer syntax that can't be decoded, or damaged data.
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     decoder = _decoder(source, syntax)
@@ -140,8 +135,7 @@ def is_available(uid: str) -> bool:
 def decode(src: bytes, runner: DecodeRunner) -> bytes:
     """Return one frame's pixels, little endian; pydicom calls this of a plugin.
 
-    Raises:
-        ValueError: GDCM gives no picture, complains, takes too long, or ends its process.
+    Raises ValueError: GDCM gives no picture, complains, takes too long, or ends its process.
     """
     stored = runner.bits_stored
     if runner.transfer_syntax in _JPEG_LS:

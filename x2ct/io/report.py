@@ -77,13 +77,9 @@ def file_record(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]], text: int | None = None) -> list[str]:
-    """Return the lines of a Markdown table.
+    """Return the lines of a Markdown table; a "|" in a cell is escaped.
 
-    Args:
-        columns: the headings.
-        rows: the cells of each row, as many as there are headings; a "|" in a cell is escaped.
-        text: number of leading columns that hold text. The figures in the columns after them are aligned right;
-            None aligns every column left.
+    The first `text` columns (by default all) hold text; the figures in the columns after them are aligned right.
     """
     text = len(columns) if text is None else text
     heading = "".join(f" {column} |" if column else " |" for column in columns)

@@ -82,18 +82,10 @@ class Posted:
 async def receive(
     request: Request, folder: Path, limits: Limits, form: type[BaseModel], files: tuple[str, ...]
 ) -> Posted:
-    """Read a body, and write its files into a folder, each under the name of its field.
+    """Read a body, and write its files into a folder that is private to the job, each under the name of its field.
 
-    Args:
-        request: not read so far.
-        folder: private to the job.
-        limits: of size and time.
-        form: what fields there may be.
-        files: what files there may be.
-
-    Raises:
-        Problem: 400, not a form; 408, too slow; 413, too large; 422, a field is wrong.
-        ClientDisconnect: the client is gone.
+    `form` and `files` are the fields and files that there may be. Raises Problem: 400, not a form; 408, too slow; 413,
+    too large; 422, a field is wrong. Raises ClientDisconnect where the client is gone.
     """
     try:
         async with asyncio.timeout(limits.body_s):
@@ -196,11 +188,7 @@ def _problem(error: ValidationError, known: Iterable[str], before: str = "") -> 
 
 
 def sample_job(job: Job, posted: Posted, template: SampleJob, limits: Limits) -> None:
-    """Put what was posted into a job, with the server's own settings.
-
-    Raises:
-        Problem: more samples than the server takes.
-    """
+    """Put what was posted into a job, with the server's own settings; raises Problem at more samples than it takes."""
     options = dict(posted.options)
     job.dicom, job.surface = options.pop("format") == "dicom", options.pop("surface")
     if options["samples"] > limits.samples:
@@ -218,11 +206,7 @@ def sample_job(job: Job, posted: Posted, template: SampleJob, limits: Limits) ->
 
 
 def xray_job(folder: Path, posted: Posted, template: SampleJob) -> XRayJob:
-    """Return the job that reads a posted X-ray, every stage drawn.
-
-    Raises:
-        Problem: there is no X-ray.
-    """
+    """Return the job that reads a posted X-ray, every stage drawn; raises Problem where there is no X-ray."""
     if "xray" not in posted.files:
         raise Problem.of(422, "xray", "file", found="none", expected="an X-ray")
     view, reading = posted.options["view"], posted.reading

@@ -147,8 +147,7 @@ class Jobs:
     def reserve(self) -> Job:
         """Return a new job that has a place in the queue, before its files are there.
 
-        Raises:
-            Problem: 429, the queue is full; 503, the server is shutting down.
+        Raises Problem: 429, the queue is full; 503, the server is shutting down.
         """
         with self._changed:
             self._refuse_when_draining()

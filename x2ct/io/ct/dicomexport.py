@@ -76,18 +76,11 @@ def write_series(
     description: str = "",
     origin: Origin | None = None,
 ) -> Path:
-    """Writes a folder with one file a slice, int16 HU (slope 1, intercept 0), whole or not at all.
+    """Write a new or empty folder with one int16 file a slice (HU, slope 1, intercept 0), whole or not at all.
 
-    Args:
-        hu: (x, y, z), RAS+.
-        affine: 4x4, voxel index -> world mm (RAS+), without shear.
-        target: the folder; it must not be there yet, or be empty.
-        description: the SeriesDescription.
-        origin: marks the series as synthetic and says what it was made of; None for a CT that is no synthesis.
-
-    Raises:
-        InputError: the folder can't be made, the affine has shear, or the X-rays are of two patients.
-        X2CTError: the write failed on the way.
+    `hu` is (x, y, z) in RAS+, `affine` the 4x4 from index to world mm, `description` the SeriesDescription; an `origin`
+    marks the series as synthetic, and None is for a CT that is no synthesis. Raises InputError where the folder can't
+    be made, the affine has shear or the X-rays are of two patients, and X2CTError where the write fails on the way.
     """
     folder = atomic.check_new_folder(target)
     pixels, matrix = _image_order(int16_hu(hu), affine)

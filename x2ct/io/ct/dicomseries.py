@@ -56,17 +56,11 @@ class _Slice:
 
 
 def read_series(folder: Path) -> Stored:
-    """Reads the one CT series that a folder (with its subfolders) holds.
+    """Read the one CT series in a folder and its subfolders, as HU indexed (column, row, slice).
 
-    Args:
-        folder: files that are no DICOM images, and scouts, are passed over.
-
-    Returns:
-        HU indexed (column, row, slice).
-
-    Raises:
-        InputError: no series, several series, a missing or doubled slice, uneven gaps, slices of different shape or
-            orientation, a multi-frame or colour object, a modality other than CT, or a slice that can't be decoded.
+    Files that are no DICOM images, and scouts, are passed over. Raises InputError: no series or several, a missing or
+    doubled slice, uneven gaps, slices of different shape or orientation, a multi-frame or colour object, another
+    modality than CT, or a slice that can't be decoded.
     """
     slices, skipped = _scan(folder)
     _check_alike(folder, slices)

@@ -50,17 +50,10 @@ def read_itk(source: Path) -> Stored:
 
 
 def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:
-    """Writes int16 HU with their place in the world, whole or not at all.
+    """Write (x, y, z) HU as int16 into an .nrrd or .mha, whole or not at all; `affine` is 4x4 from index to RAS+ mm.
 
-    Args:
-        hu: (x, y, z), RAS+.
-        affine: 4x4, voxel index -> world mm (RAS+), without shear.
-        description: goes into an NRRD's header; ITK keeps no text in a MetaImage.
-        target: ends with .nrrd or .mha.
-
-    Raises:
-        MissingRuntimeError: SimpleITK is not installed.
-        X2CTError: the write failed on the way.
+    `description` goes into an NRRD's header; ITK keeps no text in a MetaImage. Raises MissingRuntimeError without
+    SimpleITK, and X2CTError where the write fails on the way.
     """
     sitk = _simpleitk(target)
     image: Any = sitk.GetImageFromArray(int16_hu(hu).transpose(2, 1, 0))
@@ -92,11 +85,7 @@ def _simpleitk(path: Path) -> Any:
 
 
 def check_header(source: Path) -> None:
-    """Refuse what no writer of CTs writes: NDims that is no 3, voxels in other files than the one beside it.
-
-    Raises:
-        InputError: such a header, or none.
-    """
+    """Raise InputError at a header that no writer of CTs writes: other than three axes, or voxels in other files."""
     try:
         with source.open("rb") as stream:
             start = stream.read(_HEADER_BYTES)

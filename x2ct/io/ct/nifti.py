@@ -84,18 +84,10 @@ def _nifti_affine(image: nib.Nifti1Image) -> tuple[FloatArray, tuple[str, ...]]:
 
 
 def write_nifti(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:
-    """Writes int16 HU whose sform and qform are the affine, whole or not at all.
+    """Write (x, y, z) HU as int16, whole or not at all; sform and qform are `affine`, 4x4 from index to RAS+ mm.
 
-    The same volume gives the same bytes: no time, host or file name goes into the file.
-
-    Args:
-        hu: (x, y, z), RAS+.
-        affine: 4x4, voxel index -> world mm (RAS+).
-        description: its first 79 characters go into `descrip`.
-        target: ends with .nii or .nii.gz.
-
-    Raises:
-        X2CTError: the write failed on the way, as on a full disk.
+    The same volume gives the same bytes: no time, host or file name goes into the file. The first 79 characters of
+    `description` go into `descrip`. Raises X2CTError where the write fails on the way, as on a full disk.
     """
     parts = _slabs(hu, affine, description)
     return atomic.write_atomically(target, _gzip(parts) if target.name.lower().endswith(".gz") else parts)

@@ -63,17 +63,11 @@ class Header:
 def place(
     header: Header, shape: tuple[int, int], notes: list[str]
 ) -> tuple[Pair | None, Beam, str | None, tuple[Turn, ...]]:
-    """Read where a picture belongs.
+    """Return the spacing, beam, view and turns that the header of a picture of (rows, columns) states; append notes.
 
-    Args:
-        header: what its file says.
-        shape: (rows, columns) as stored.
-        notes: takes sentences on what was found and assumed.
-
-    Returns:
-        The (row, column) spacing of the picture as stored, on the detector where the beam has its distances, else as if
-        in the patient, None where there is none that can be used; the beam, as far as it is known; the view, "ap", "pa"
-        or "lateral"; and what sets the picture upright.
+    The (row, column) spacing is of the picture as stored: on the detector where the beam has its distances, else as if
+    in the patient; None where there is none that can be used. The view is "ap", "pa" or "lateral"; the turns set the
+    picture upright.
     """
     view, angle, tilt = _looking(header, notes)
     sdd = _within(header, "DistanceSourceToDetector", DISTANCE_MM, "mm", notes)

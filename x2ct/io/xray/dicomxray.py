@@ -38,15 +38,10 @@ BITS_STORED = (8, 16)
 
 
 def read_dicom(source: Path, frame: int | None = None) -> XRay:
-    """Read a CR, DX, XA or RF object.
+    """Read a CR, DX, XA or RF object; `frame` is which picture of several, from 1.
 
-    Args:
-        source: the file.
-        frame: which picture of several, the first is 1.
-
-    Raises:
-        InputError: no DICOM, no image, a slice modality, several frames without a choice, colour, damage, a transfer
-            syntax that can't be decoded, or past MAX_PIXELS.
+    Raises InputError: no DICOM, no image, a slice modality, several frames without a choice, colour, damage, a transfer
+    syntax that can't be decoded, or past MAX_PIXELS.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
@@ -201,10 +196,9 @@ _INTENSITY = {
 
 
 def open_dicom(source: Path) -> Dataset:
-    """Return a DICOM file's dataset, with or without a preamble.
+    """Return the dataset of a file with or without a preamble.
 
-    Raises:
-        InputError: no DICOM, damaged, or larger than any radiograph.
+    Raises InputError: no DICOM, damaged, or larger than any radiograph.
     """
     import pydicom
     from pydicom import uid
@@ -251,16 +245,10 @@ def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
 
 
 def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any]:
-    """Return one frame's stored values, integers (rows, columns) or (rows, columns, channels).
+    """Return one frame's stored values, integers (rows, columns) or (rows, columns, channels); `frame` counts from 1.
 
-    Args:
-        source: the file, as messages name it.
-        dataset: its content.
-        frame: which one, the first is 1; None where there must be one only.
-
-    Raises:
-        InputError: no picture, a size or a format that no radiograph has, several frames without a choice, a transfer
-            syntax that can't be decoded, or damaged data.
+    Raises InputError: no picture, a size or a format that no radiograph has, several frames and no `frame`, a transfer
+    syntax that can't be decoded, or damaged data.
     """
     if "Rows" not in dataset or "Columns" not in dataset or "PixelData" not in dataset:
         raise InputError.of(source, "pixel data", found="none", expected="a radiograph")

@@ -179,19 +179,11 @@ def intensity_stages(reference_p99: float) -> tuple[Stage, ...]:
 
 
 def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target_spacing_mm: Pair) -> FloatImage:
-    """Brings an image onto another grid with the same centre; outside the image is 0.
+    """Return a (rows, columns) image on another grid with the same centre, float32 of `shape`; outside of it is 0.
 
-    Each axis is a triangle filter as wide as the coarser of the two pixels: linear interpolation where the target is
-    finer, antialiasing where it is coarser. Constants and ramps, away from the borders, come out as they went in.
-
-    Args:
-        image: (rows, columns) float32.
-        spacing_mm: its (row, column) spacing.
-        shape: (rows, columns) of the result.
-        target_spacing_mm: its (row, column) spacing.
-
-    Returns:
-        float32 of `shape`.
+    Spacings are (row, column). Each axis is a triangle filter as wide as the coarser of the two pixels: linear
+    interpolation where the target is finer, antialiasing where it is coarser. Constants and ramps, away from the
+    borders, come out as they went in.
     """
     from x2ct import _core
 
@@ -199,14 +191,11 @@ def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target
 
 
 def exposed_field(density: FloatImage, exposed: BoolImage | None = None) -> tuple[slice, slice]:
-    """The rows and columns between shutters.
+    """Return the rows and columns between shutters of a (rows, columns) picture, dense = high.
 
     A shutter is a band along a border, denser than the field beside it along nearly the whole of a straight edge. Edges
-    that are round, oblique or in the middle are left in: only the file can say where these are.
-
-    Args:
-        density: (rows, columns), dense = high.
-        exposed: what the file calls exposed; shutters are looked for within its bounds.
+    that are round, oblique or in the middle are left in: only the file can say where these are, in `exposed`, within
+    whose bounds shutters are looked for.
     """
     rows, columns = bounds(exposed, density.shape)
     within = density[rows, columns]

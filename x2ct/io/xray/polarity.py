@@ -40,14 +40,10 @@ _GRID = 40  # cells along each side, in which a picture is ranked
 
 
 def settled(xray: XRay, invert: bool | None) -> XRay:
-    """Return the X-ray with a `dense_is_high` that its tags, the picture itself or the user vouch for.
+    """Return an upright X-ray with a `dense_is_high` that its tags, the picture itself or the user vouch for.
 
-    Args:
-        xray: upright; `dense_is_high` and `polarity` are what the file says.
-        invert: what the user says: whether viewers show the picture's dense tissue dark. None: nothing.
-
-    Raises:
-        InputError: tags and picture contradict each other, or nothing settles it; an inversion of line integrals.
+    `invert` is what the user says: whether viewers show dense tissue dark, or None. Raises InputError: tags and picture
+    contradict each other, nothing settles it, or line integrals were to be inverted.
     """
     if xray.calibrated:
         if invert is not None:
@@ -97,12 +93,8 @@ def _refusal(source: str, found: str) -> InputError:
 def contrast(values: FloatImage, exposed: BoolImage | None = None) -> float:
     """Return by how much what ought to be dense is higher than what ought not to be; see above.
 
-    Args:
-        values: (rows, columns), upright.
-        exposed: (rows, columns), False where the file says that there is no picture.
-
-    Returns:
-        -3 to 3; positive where high values are dense. The negative of the picture has the opposite sign.
+    Takes upright (rows, columns), `exposed` False where the file says that there is no picture. The result is between
+    -3 and 3, positive where high values are dense; the picture's negative has the opposite sign.
     """
     whole = bounds(exposed, values.shape)
     # A shutter is denser than the field beside it in one of the picture and its negative.

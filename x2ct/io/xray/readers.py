@@ -60,8 +60,7 @@ def check_size(source: str | Path, rows: int, columns: int) -> None:
 def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
     """Return (rows, columns) of (rows, columns, 1 to 4) unsigned integers, which may be a grey picture stored as RGBA.
 
-    Raises:
-        InputError: colour, or transparency.
+    Raises InputError: colour, or transparency.
     """
     full = np.iinfo(values.dtype).max
     channels = values.shape[2]
@@ -82,8 +81,7 @@ def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
 def check_frame(source: str | Path, field: str, frames: int, frame: int | None) -> int:
     """Return the index of the frame that was asked for (the first is 1), or of the only one.
 
-    Raises:
-        InputError: there are several and none was chosen, or there is none of that number.
+    Raises InputError: there are several and none was chosen, or there is none of that number.
     """
     if frame is None and frames != 1:
         hint = f"choose one: --frame 1 to --frame {frames}"
@@ -96,8 +94,7 @@ def check_frame(source: str | Path, field: str, frames: int, frame: int | None) 
 def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
     """Read an 8- or 16-bit PNG or a grey JPEG, as `kind` says: display values, not calibrated.
 
-    Raises:
-        InputError: damaged, animated, colour, bilevel, from a camera, or past MAX_PIXELS.
+    Raises InputError: damaged, animated, colour, bilevel, from a camera, or past MAX_PIXELS.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -140,9 +137,8 @@ def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
 def read_tiff(source: Path, frame: int | None) -> XRay:
     """Read a TIFF's only page, or page `frame`: 8- and 16-bit values are for display, float ones are line integrals.
 
-    Raises:
-        InputError: damaged, several pages and no frame, colour, from a camera, another kind of number, or past
-            MAX_PIXELS.
+    Raises InputError: damaged, several pages and no frame, colour, from a camera, another kind of number, or past
+    MAX_PIXELS.
     """
     import tifffile
 
@@ -211,8 +207,7 @@ def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
 def read_npy(source: Path, frame: int | None) -> XRay:
     """Read a 2-D .npy: floats are line integrals, integers display values.
 
-    Raises:
-        InputError: damaged, objects (never unpickled), another kind of number, not 2-D, or past MAX_PIXELS.
+    Raises InputError: damaged, objects (never unpickled), another kind of number, not 2-D, or past MAX_PIXELS.
     """
     check_frame(source, "arrays", 1, frame)
     try:
@@ -309,8 +304,7 @@ def unreadable(source: Path, error: Exception) -> InputError:
 def _turns(source: Path, orientation: Any, exif: Any, placed: bool) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
     """Return the turn that an Orientation tag asks for, if any, and the notes on it.
 
-    Raises:
-        InputError: a camera has written its own tags (`exif`, by number or name), or its place.
+    Raises InputError: a camera has written its own tags (`exif`, by number or name), or its place.
     """
     camera = [words for words, tags in _CAMERA.items() if isinstance(exif, dict) and not tags.isdisjoint(exif)]
     if camera or placed:
@@ -335,8 +329,7 @@ _MAGIC: dict[bytes, Callable[[Path, int | None], XRay]] = {
 def read(source: Path, frame: int | None) -> XRay:
     """Read an X-ray's file, picture `frame` of several (the first is 1): what kind it is, its first bytes say.
 
-    Raises:
-        InputError: no file, none of these kinds, or what its reader refuses.
+    Raises InputError: no file, none of these kinds, or what its reader refuses.
     """
     if source.is_dir():
         hint = "an X-ray is one file"

@@ -31,22 +31,14 @@ class Turn:
 
     @classmethod
     def rotation(cls, degrees: int) -> Turn:
-        """Clockwise, as seen.
-
-        Raises:
-            InputError: not a quarter turn.
-        """
+        """Clockwise, as seen; raises InputError for what is not a quarter turn."""
         if degrees not in _ROTATIONS:
             raise InputError.of("--rotate", "degrees", found=degrees, expected="90, 180 or 270 (clockwise)")
         return cls.exif(_ROTATIONS[degrees])
 
     @classmethod
     def mirror(cls, flip: str) -> Turn:
-        """Horizontal: left and right change places; vertical: top and bottom.
-
-        Raises:
-            InputError: another word.
-        """
+        """Horizontal: left and right change places; vertical: top and bottom; raises InputError at another word."""
         if flip not in ("horizontal", "vertical"):
             raise InputError.of("--flip", "direction", found=repr(flip), expected="horizontal or vertical")
         return cls(across=-1) if flip == "horizontal" else cls(down=-1)
