@@ -22,17 +22,11 @@ MANIFEST = "model.json"
 
 @dataclass(frozen=True)
 class Tensor:
-    """A network's input or output.
-
-    Attributes:
-        name: its name in the graph.
-        dtype: "float32", "float16", ...
-        shape: an extent or the name of a free one ("N", "X", "X/2") per axis.
-    """
+    """A network's input or output."""
 
     name: str
-    dtype: str
-    shape: tuple[int | str, ...]
+    dtype: str  # "float32", "float16", ...
+    shape: tuple[int | str, ...]  # for each axis an extent, or the name of a free one ("N", "X", "X/2")
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} [{', '.join(str(extent) for extent in self.shape)}]"

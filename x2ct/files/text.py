@@ -1,4 +1,7 @@
-"""JSON and CSV files that may be wrong: read in one call, refused in one line that names the file and the field."""
+"""JSON and CSV files that may be wrong: read in one call, refused in one line that names the file and the field.
+
+`damaged` is that line for a file of another kind, which a library could not read.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,21 @@ def convert(source: str | PathLike[str], value: object, kind: type[Kind]) -> Kin
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise _unfit(source, error) from None
+
+
+def reason(error: Exception, source: str | PathLike[str] = "") -> str:
+    """Return what a library says of a file in one short line without the file's name, else the error's class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1].replace(str(source), "").strip(" :")[:160] if source else lines[-1][:160]
+
+
+def damaged(
+    source: Path, error: Exception, expected: str = "a whole file", hint: str = "was the copy cut short?"
+) -> InputError:
+    """Return the error for a file that claims to be of a kind and that a library can't read as such."""
+    empty = source.exists() and source.stat().st_size == 0
+    found = "an empty file" if empty else f"what can't be read ({reason(error, source)})"
+    return InputError.of(source, "file", found=found, expected=expected, hint=hint)
 
 
 def _unfit(source: str | PathLike[str], error: msgspec.ValidationError) -> InputError:

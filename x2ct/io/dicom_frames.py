@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from x2ct.errors import InputError
+from x2ct.files.text import reason
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -60,7 +61,7 @@ def frame_values(source: Path, dataset: Dataset, index: int = 0) -> npt.NDArray[
         raise
     except Exception as error:  # decoders raise many kinds on damaged or unknown data
         hint = f"its transfer syntax is {getattr(syntax, 'name', 'unknown')}"
-        found = _reason(error)
+        found = reason(error).partition(" - ")[0]
         raise InputError.of(source, "pixel data", found=found, expected="a whole picture", hint=hint) from error
 
 
@@ -91,13 +92,6 @@ def _check_codestream(source: Path, dataset: Dataset, index: int) -> None:
     if own is not None and own != (int(dataset.Rows), int(dataset.Columns)):
         found, expected = f"{own[1]} x {own[0]} pixels", f"{dataset.Columns} x {dataset.Rows} as the header says"
         raise InputError.of(source, "compressed data", found=found, expected=expected)
-
-
-def _reason(error: Exception) -> str:
-    """What a decoder says, in a few words."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    text = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]  # the first says only that there was one
-    return text.partition(" - ")[0][:160]
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:

@@ -14,19 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import prometheus_client as prometheus
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -67,22 +59,12 @@ class Metrics:
     """What /metrics tells, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self._seconds = Histogram(
-            "x2ct_job_seconds",
-            "Seconds that jobs ran, by how they ended.",
-            ["state"],
-            buckets=(0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600),
-            registry=self.registry,
-        )
-        self.problems = Counter(
-            "x2ct_problems", "Requests answered with an error, by HTTP status.", ["status"], registry=self.registry
-        )
-
-    def finished(self, state: str, seconds: float) -> None:
-        """Count a job that has ended."""
-        self._seconds.labels(state).observe(seconds)
+        self.registry = registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=registry)
+        text, buckets = "Seconds that jobs ran, by how they ended.", (0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
+        self.seconds = prometheus.Histogram("x2ct_job_seconds", text, ["state"], buckets=buckets, registry=registry)
+        text = "Requests answered with an error, by HTTP status."
+        self.problems = prometheus.Counter("x2ct_problems", text, ["status"], registry=registry)
 
     def watch(self, queue: Jobs) -> None:
         """Tell the queue's figures as they are when asked."""
@@ -91,7 +73,7 @@ class Metrics:
             ("x2ct_jobs_running", "Jobs that run: 0 or 1.", lambda: float(queue.running)),
             ("x2ct_ready", "1 once the model is compiled, until shutdown.", lambda: float(queue.accepting)),
         ):
-            Gauge(name, text, registry=self.registry).set_function(value)
+            prometheus.Gauge(name, text, registry=self.registry).set_function(value)
 
 
 def create_app(
@@ -105,59 +87,50 @@ def create_app(
 ) -> FastAPI:
     """Return the application; `app.state.jobs` is its queue.
 
-    Args:
-        sampler: open; the worker compiles it.
-        template: the job that opened it, whose settings all jobs have.
-        limits: how much to take on.
-        token: what clients must send as a bearer token under /v1 and for /metrics; empty asks for none.
-        hosts: values of the Host header that are answered; "*" for any.
-        failed: called, in another thread, if the sampler can't be compiled.
+    The worker compiles the sampler, which `template` has opened and whose settings all jobs have; `failed` is called,
+    in another thread, where it can't. Clients must send `token`, if any, as a bearer token under /v1 and for /metrics;
+    `hosts` are the values of the Host header that are answered, "*" any.
     """
     limits, metrics = limits or Limits(), Metrics()
-    queue = Jobs(sampler, template, limits, finished=metrics.finished, failed=failed)
+
+    def finished(state: str, seconds: float) -> None:
+        metrics.seconds.labels(state).observe(seconds)
+
+    queue = Jobs(sampler, template, limits, finished=finished, failed=failed)
     metrics.watch(queue)
+
+    async def expire() -> None:
+        while True:
+            await asyncio.sleep(min(1.0, limits.keep_s))
+            queue.expire()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue.start()
-        reaper = asyncio.create_task(_expire(queue))
+        reaper = asyncio.create_task(expire())
         try:
             yield
         finally:
             reaper.cancel()
             await run_in_threadpool(queue.close)
 
-    app = FastAPI(
-        title="x2ct",
-        version=__version__,
-        description=report.NOTICE,
-        docs_url=None,  # its scripts come from elsewhere
-        redoc_url=None,
-        lifespan=lifespan,
-    )
+    # FastAPI's own pages load their scripts from elsewhere.
+    pages: dict[str, Any] = {"docs_url": None, "redoc_url": None}
+    app = FastAPI(title="x2ct", version=__version__, description=report.NOTICE, lifespan=lifespan, **pages)
     app.state.jobs = queue
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     _answer_problems(app, metrics, queue.folder)
     guard = [Depends(_guard(token))]
     described: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
     app.include_router(_v1(queue), prefix="/v1", dependencies=guard, responses=described)
-    app.include_router(_health(queue))
-    app.include_router(_page())
+    _add_health(app, queue)
+    _add_page(app)
 
     @app.get("/metrics", dependencies=guard, response_class=PlainTextResponse, summary="Figures for Prometheus")
     def figures() -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(prometheus.generate_latest(metrics.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
     return app
-
-
-async def _expire(queue: Jobs) -> None:
-    while True:
-        await asyncio.sleep(min(1.0, queue.limits.keep_s))
-        queue.expire()
-
-
-# ------------------------------------------------------------------------------------------------ errors and access
 
 
 def _answer_problems(app: FastAPI, metrics: Metrics, folder: Path) -> None:
@@ -206,9 +179,6 @@ def _guard(token: str) -> Callable[..., Awaitable[None]]:
             raise Problem.of(401, "Authorization", "token", found=found, expected="Bearer TOKEN", headers=headers)
 
     return guard
-
-
-# ------------------------------------------------------------------------------------------------ /v1
 
 
 def _v1(queue: Jobs) -> APIRouter:
@@ -386,27 +356,21 @@ def _file(path: Path, delivered: Callable[[], None], ended: Callable[[], None]) 
     return StreamingResponse(content(), media_type=_TYPES.get(path.suffix, "application/octet-stream"), headers=headers)
 
 
-# ------------------------------------------------------------------------------------------------ health and the page
-
-
-def _health(queue: Jobs) -> APIRouter:
-    health = APIRouter(tags=["health"])
-
-    @health.get("/healthz", summary="Whether the process answers")
+def _add_health(app: FastAPI, queue: Jobs) -> None:
+    @app.get("/healthz", tags=["health"], summary="Whether the process answers")
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @health.get("/readyz", summary="Whether a job would be taken", responses={503: {"description": "not ready"}})
+    unready = {503: {"description": "not ready"}}
+
+    @app.get("/readyz", tags=["health"], summary="Whether a job would be taken", responses=unready)
     def readyz() -> JSONResponse:
         if not queue.accepting:
             return JSONResponse({"status": "shutting down" if queue.draining else "compiling the model"}, 503)
         return JSONResponse({"status": "ready"})
 
-    return health
 
-
-def _page() -> APIRouter:
-    page = APIRouter(include_in_schema=False)
+def _add_page(app: FastAPI) -> None:
     folder = resources.files("x2ct.serve").joinpath("page")
     safe = {
         "Content-Security-Policy": POLICY,
@@ -415,14 +379,12 @@ def _page() -> APIRouter:
         "Cache-Control": "no-cache",
     }
 
-    @page.get("/")
+    @app.get("/", include_in_schema=False)
     def index() -> Response:
         return Response(folder.joinpath("index.html").read_bytes(), media_type="text/html", headers=safe)
 
-    @page.get("/page/{name}")
+    @app.get("/page/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
         if name not in ASSETS:
             raise HTTPException(404, "Not Found")
         return Response(folder.joinpath(name).read_bytes(), media_type=ASSETS[name], headers=safe)
-
-    return page

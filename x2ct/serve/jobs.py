@@ -33,28 +33,15 @@ PREFIX = "x2ct-serve-"
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a server takes on.
+    """How much a server takes on; InputError where a limit is not positive."""
 
-    Attributes:
-        queue: jobs that wait for the one that runs.
-        body_bytes: size of a request, in bytes.
-        body_s: seconds that a request's body may take to arrive.
-        job_s: seconds that a job may run.
-        keep_s: seconds that what was not fetched is kept.
-        grace_s: seconds that a running job which a client waits for gets to finish after SIGTERM.
-        samples: of one job.
-
-    Raises:
-        InputError: one of them is not positive.
-    """
-
-    queue: int = 8
-    body_bytes: int = 256 * 2**20
-    body_s: float = 60.0
-    job_s: float = 600.0
-    keep_s: float = 600.0
-    grace_s: float = 30.0
-    samples: int = 16
+    queue: int = 8  # jobs that wait for the one that runs
+    body_bytes: int = 256 * 2**20  # of a request
+    body_s: float = 60.0  # that a request's body may take to arrive
+    job_s: float = 600.0  # that a job may run
+    keep_s: float = 600.0  # that what was not fetched is kept
+    grace_s: float = 30.0  # that a running job which a client waits for gets to finish after SIGTERM
+    samples: int = 16  # of one job
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -64,40 +51,23 @@ class Limits:
 
 @dataclass(eq=False)
 class Job:
-    """One request for a CT and what has become of it. Times are those of `time.monotonic`, in seconds.
+    """One request for a CT and what has become of it. Times are those of `time.monotonic`, in seconds."""
 
-    Attributes:
-        id: random; whoever has it can fetch the files.
-        folder: of its files, private to the server's user.
-        sample: what to do.
-        dicom: whether to make a DICOM series of the CT too.
-        surface: whether to make a mesh of the bones too.
-        state: one of queued, running, done, failed and cancelled.
-        stage: what is being done, in a few words.
-        evaluations: how many are done, of how many.
-        files: what can be fetched, by name.
-        warnings: of the report.
-        problem: what ended it, if it failed or was cancelled.
-        awaited: whether a client waits for it.
-        started, ended: when; None before.
-        deadline: when it is ended.
-    """
-
-    id: str
-    folder: Path
+    id: str  # random; whoever has it can fetch the files
+    folder: Path  # of its files, private to the server's user
     sample: SampleJob | None = None
-    dicom: bool = False
-    surface: bool = False
+    dicom: bool = False  # whether to make a DICOM series of the CT too
+    surface: bool = False  # whether to make a mesh of the bones too
     state: str = QUEUED
-    stage: str = "receiving"
-    evaluations: tuple[int, int] = (0, 0)
-    files: dict[str, Path] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    problem: Problem | None = None
-    awaited: bool = False
+    stage: str = "receiving"  # what is being done, in a few words
+    evaluations: tuple[int, int] = (0, 0)  # how many are done, of how many
+    files: dict[str, Path] = field(default_factory=dict)  # what can be fetched, by name
+    warnings: list[str] = field(default_factory=list)  # of the report
+    problem: Problem | None = None  # what ended it, if it failed or was cancelled
+    awaited: bool = False  # whether a client waits for it
     started: float | None = None
     ended: float | None = None
-    deadline: float = float("inf")
+    deadline: float = float("inf")  # when it is ended
 
     @property
     def over(self) -> bool:
@@ -142,8 +112,6 @@ class Jobs:
         """Start the worker."""
         self._worker.start()
 
-    # ------------------------------------------------------------------------------------------------ for requests
-
     def reserve(self) -> Job:
         """Return a new job that has a place in the queue, before its files are there.
 
@@ -154,17 +122,10 @@ class Jobs:
             ahead = len(self._waiting) + len(self._receiving)
             if ahead >= self.limits.queue:
                 seconds = max(1, round(self._latest_s))
-                raise Problem.of(
-                    429,
-                    "queue",
-                    "jobs",
-                    found=f"{ahead} that wait",
-                    expected=f"fewer than {self.limits.queue}",
-                    hint=f"try again in {seconds} s",
-                    headers={"Retry-After": str(seconds)},
-                )
-            name = secrets.token_urlsafe(16)
-            job = Job(name, Path(tempfile.mkdtemp(prefix="job-", dir=self.folder)))
+                found, expected = f"{ahead} that wait", f"fewer than {self.limits.queue}"
+                hint, headers = f"try again in {seconds} s", {"Retry-After": str(seconds)}
+                raise Problem.of(429, "queue", "jobs", found=found, expected=expected, hint=hint, headers=headers)
+            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(prefix="job-", dir=self.folder)))
             self._receiving.add(job)
         return job
 
@@ -247,8 +208,6 @@ class Jobs:
         """How many jobs run: 0 or 1."""
         return int(self._running is not None)
 
-    # ------------------------------------------------------------------------------------------------ shutdown
-
     def drain(self) -> None:
         """Take no more jobs, cancel those that wait, and leave the one that runs its grace if a client waits for it."""
         with self._changed:
@@ -273,8 +232,6 @@ class Jobs:
             self._worker.join()
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
-
-    # ------------------------------------------------------------------------------------------------ the worker
 
     def _work(self) -> None:
         try:
@@ -304,11 +261,10 @@ class Jobs:
         state, problem = DONE, None
         try:
             self._make(job)
-        except Cancelled as error:
-            state, problem = CANCELLED, Problem.of_failure(error, job.folder)
-            self.cut += self.draining
         except Exception as error:
-            state, problem = FAILED, Problem.of_failure(error, job.folder)
+            cancelled = isinstance(error, Cancelled)
+            state, problem = CANCELLED if cancelled else FAILED, Problem.of_failure(error, job.folder)
+            self.cut += self.draining and cancelled
             if not isinstance(error, X2CTError | Problem | MemoryError):
                 log_unexpected(error)
         for path in job.folder.iterdir():
@@ -353,10 +309,8 @@ class Jobs:
     def _refuse_when_over(self, job: Job) -> None:
         if time.monotonic() <= job.deadline:
             return
-        if self.draining:
-            raise Cancelled("the server is shutting down")
-        if job.id not in self._jobs:
-            raise Cancelled("cancelled")
+        if self.draining or job.id not in self._jobs:
+            raise Cancelled("the server is shutting down" if self.draining else "cancelled")
         limit = f"at most {self.limits.job_s:g} s"
         raise Problem.of(504, "job", "time", found="more", expected=limit, hint="take fewer samples or steps")
 
@@ -389,10 +343,9 @@ def _series(job: SampleJob, model: str) -> Path:
     from x2ct.io.ct.dicomexport import Origin
     from x2ct.io.ct.volume import Volume
 
-    folder = job.output.with_name("series")
+    folder, target = job.output.with_name("series"), job.output.with_name(SERIES)
     origin = Origin(tuple(job.inputs.values()), model)
     Volume.load(job.output).save(folder, synthetic=True, kind="dicom", origin=origin)
-    target = job.output.with_name(SERIES)
     zipped(target, {path.name: path for path in sorted(folder.iterdir())})
     return target
 

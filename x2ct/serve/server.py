@@ -35,21 +35,13 @@ _CLOSING_S = 5.0
 
 @dataclass(frozen=True)
 class Service:
-    """What `x2ct serve` is asked to do.
+    """What `x2ct serve` is asked to do."""
 
-    Attributes:
-        template: model, device and all other settings of `open_sampler`; the settings that a request may change.
-        host, port: where to listen; port 0 takes a free one.
-        allowed: further names that clients may have for this server, in the Host header.
-        token: what clients must send; empty asks for none.
-        limits: how much to take on.
-    """
-
-    template: SampleJob
+    template: SampleJob  # model, device and all other settings of `open_sampler`; a request may change the others
     host: str = "127.0.0.1"
-    port: int = 8000
-    allowed: tuple[str, ...] = ()
-    token: str = ""
+    port: int = 8000  # 0 takes a free one
+    allowed: tuple[str, ...] = ()  # further names that clients may have for this server, in the Host header
+    token: str = ""  # what clients must send; empty asks for none
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -137,16 +129,9 @@ def run(service: Service, started: Callable[[str], object] = lambda address: Non
         hosts=service.hosts,
         failed=lambda: setattr(server, "should_exit", True),
     )
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=round(service.limits.grace_s + _CLOSING_S),
-        )
-    )
+    quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
+    closing_s = round(service.limits.grace_s + _CLOSING_S)
+    server = _Server(uvicorn.Config(app, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=closing_s, **quiet))
     host, port = listening.getsockname()[:2]
     started(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
     server.run(sockets=[listening])

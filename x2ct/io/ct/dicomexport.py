@@ -37,16 +37,10 @@ _SHEAR = 1e-4
 
 @dataclass(frozen=True)
 class Origin:
-    """What a synthesised series comes from.
+    """What a synthesised series comes from."""
 
-    Attributes:
-        xrays: the X-ray files; of those that are DICOM, the patient and study modules are copied and the images are
-            referred to.
-        model: name and checksum of the model.
-    """
-
-    xrays: tuple[Path, ...] = ()
-    model: str = ""
+    xrays: tuple[Path, ...] = ()  # of those that are DICOM, patient and study are copied, and images referred to
+    model: str = ""  # its name and checksum
 
     def headers(self) -> list[Dataset]:
         """The headers of the X-rays that are DICOM.

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.io.ct.voxels import LPS_TO_RAS, Stored, damaged
+from x2ct.files.text import damaged
+from x2ct.io.ct.voxels import LPS_TO_RAS, Stored
 from x2ct.io.dicom_frames import frame_values
 
 if TYPE_CHECKING:

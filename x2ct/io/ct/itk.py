@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.files import atomic
-from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, damaged, int16_hu
+from x2ct.files.text import damaged
+from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, int16_hu
 
 FloatArray = npt.NDArray[np.float64]
 

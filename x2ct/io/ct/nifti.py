@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct.voxels import SYNTHETIC, Stored, check_shape, damaged, int16_hu
+from x2ct.files.text import damaged
+from x2ct.io.ct.voxels import SYNTHETIC, Stored, check_shape, int16_hu
 
 if TYPE_CHECKING:
     import nibabel as nib

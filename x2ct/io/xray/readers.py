@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
+from x2ct.files.text import damaged
 from x2ct.io.xray.polarity import TAGGED, UNTOLD
 from x2ct.io.xray.radiograph import XRay
 from x2ct.io.xray.turn import Turn
@@ -46,6 +47,9 @@ FLAT = "The NIfTI says nothing of the patient's axes: the first axis was taken a
 DENSE_KEY, DENSE_BRIGHT = "Dense tissue", "bright"
 """What a PNG of `x2ct drr` says of itself, as a tEXt chunk; such a PNG's pHYs chunk is its pixel pitch."""
 LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are not in it."
+
+
+unreadable = partial(damaged, expected="a whole picture", hint="")
 
 
 def check_size(source: str | Path, rows: int, columns: int) -> None:
@@ -292,13 +296,6 @@ def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Return a float32 copy; what float32 can't hold becomes infinite, and is refused where values are checked."""
     with np.errstate(over="ignore"):
         return np.array(values, np.float32)
-
-
-def unreadable(source: Path, error: Exception) -> InputError:
-    """Return the error for a file that claims to be of a kind and can't be decoded as such."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    reason = lines[0].replace(str(source), "").strip(" :")[:160]
-    return InputError.of(source, "file", found=f"what can't be read ({reason})", expected="a whole picture")
 
 
 def _turns(source: Path, orientation: Any, exif: Any, placed: bool) -> tuple[tuple[Turn, ...], tuple[str, ...]]:

@@ -17,17 +17,11 @@ _ROTATIONS = {0: 1, 90: 6, 180: 3, 270: 8}  # degrees clockwise, as Orientation 
 
 @dataclass(frozen=True)
 class Turn:
-    """First the transposition about the main diagonal, then the order of rows and of columns.
-
-    Attributes:
-        transpose: whether rows become columns.
-        down: 1, or -1 where top and bottom change places after that.
-        across: 1, or -1 where left and right do.
-    """
+    """First the transposition about the main diagonal, then the order of rows and of columns."""
 
     transpose: bool = False
-    down: int = 1
-    across: int = 1
+    down: int = 1  # -1 where top and bottom change places
+    across: int = 1  # -1 where left and right do
 
     @classmethod
     def rotation(cls, degrees: int) -> Turn:
