@@ -104,7 +104,7 @@ class Bundle(Manifest):
 
     def summary(self) -> dict[str, Json]:
         """What `x2ct info` shows, as plain data: short, in reading order, complete enough to tell two bundles apart."""
-        low, high = self.intensity.window_hu
+        plain: dict[str, Any] = self.to_json()
         return {
             "name": self.name,
             "path": str(self.path),
@@ -112,22 +112,16 @@ class Bundle(Manifest):
             "x2ct": self.version,
             "created": self.created,
             "bytes": self.size_bytes,
-            "grid": {
-                "shape": list(self.grid.shape),
-                "spacing_mm": list(self.grid.spacing_mm),
-                "size_mm": list(self.grid.size_mm),
-            },
-            "window_hu": [low, high],
-            "xray": {"shape": list(self.xray.shape), "spacing_mm": list(self.xray.spacing_mm)},
+            "grid": plain["grid"] | {"size_mm": list(self.grid.size_mm)},
+            "window_hu": list(self.intensity.window_hu),
+            "xray": {name: plain["xray"][name] for name in ("shape", "spacing_mm")},
             "views": [f"{view.name} ({view.kind})" for view in self.geometry.views],
             "sampling": {
-                "solver": self.diffusion.solver,
-                "schedule": self.diffusion.schedule,
-                "steps": self.diffusion.steps,
+                **{name: plain["diffusion"][name] for name in ("solver", "schedule", "steps")},
                 "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
                 "tuned_for_steps": ", ".join(map(str, sorted(self.diffusion.schedules))) or "none",
             },
-            "patch": {"sizes": [list(size) for size in self.patch.sizes], "stride": self.patch.stride},
+            "patch": {name: plain["patch"][name] for name in ("sizes", "stride")},
             "receptive_radius": self.networks.denoiser.receptive_radius,
             "int8": f"{len(self.networks.denoiser.int8)} convolutions" if self.networks.denoiser.int8 else "none",
             "networks": {
@@ -138,8 +132,7 @@ class Bundle(Manifest):
                 }
                 for name, network in self.networks.items()
             },
-            "parity": dict(self.parity),
-            "provenance": dict(self.provenance),
+            **{name: plain[name] for name in ("parity", "provenance")},
         }
 
 

@@ -85,7 +85,14 @@ def write_beside(path: str | PathLike[str], write: Callable[[Path], object], *, 
             if file.is_file():
                 flush(file)
         if replace and target.is_dir():
-            _exchange(part, target)
+            old = part.with_name(f"{part.name}.old")
+            target.rename(old)
+            try:
+                part.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(part, target)
     except OSError as error:
@@ -135,8 +142,7 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
             os.replace(place(output), output)
         made.clear()
     except X2CTError as error:
-        # The user's names, not the hidden ones.
-        text = str(error)
+        text = str(error)  # with the user's names, not the hidden ones
         for parent, folder in folders.items():
             text = text.replace(str(folder), str(parent))
         raise type(error)(text) from error
@@ -148,17 +154,6 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
         for folder in sorted(made, key=lambda folder: -len(folder.parts)):
             with suppress(OSError):
                 folder.rmdir()
-
-
-def _exchange(part: Path, target: Path) -> None:
-    old = part.with_name(f"{part.name}.old")
-    target.rename(old)
-    try:
-        part.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def flush(file: Path) -> None:

@@ -76,6 +76,10 @@ def write_series(
     marks the series as synthetic, and None is for a CT that is no synthesis. Raises InputError where the folder can't
     be made, the affine has shear or the X-rays are of two patients, and X2CTError where the write fails on the way.
     """
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
     folder = atomic.check_new_folder(target)
     pixels, matrix = _image_order(int16_hu(hu), affine)
     common, seed = _common(pixels, matrix, description, origin)
@@ -83,7 +87,13 @@ def write_series(
     def write(part: Path) -> None:
         part.mkdir()
         for index, image in enumerate(pixels):
-            one = _slice(common, seed, image, matrix, index)
+            one = Dataset(common)
+            one.SOPInstanceUID = _uid(seed, f"slice {index}")
+            one.InstanceNumber = index + 1
+            one.ImagePositionPatient = _decimals(*(matrix @ [0, 0, index, 1])[:3])
+            one.PixelData = image.astype("<i2").tobytes()
+            one.file_meta = FileMetaDataset()
+            one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             one.save_as(part / f"IM{index + 1:05d}.dcm", enforce_file_format=True)
 
     return atomic.write_beside(folder, write)
@@ -134,7 +144,15 @@ def _common(
     header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     if origin:
         _mark_synthetic(header, origin, headers)
-    _describe_pixels(header, pixels, matrix)
+    column_mm, row_mm, slice_mm = (float(length) for length in np.linalg.norm(matrix[:3, :3], axis=0))
+    header.ImageOrientationPatient = _decimals(*(matrix[:3, 0] / column_mm), *(matrix[:3, 1] / row_mm))
+    header.PixelSpacing = _decimals(row_mm, column_mm)
+    header.SliceThickness, header.SpacingBetweenSlices = _decimals(slice_mm, slice_mm)
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.Rows, header.Columns = pixels.shape[1:]
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+    header.RescaleSlope, header.RescaleIntercept, header.RescaleType = *_decimals(1, 0), "HU"
+    header.WindowCenter, header.WindowWidth = _decimals(40, 400)
     return header, seed
 
 
@@ -164,35 +182,6 @@ def _mark_synthetic(header: Dataset, origin: Origin, xrays: Sequence[Dataset]) -
     equipment.SoftwareVersions = header.SoftwareVersions
     equipment.ContributionDescription = header.DerivationDescription
     header.ContributingEquipmentSequence = [equipment]
-
-
-def _describe_pixels(header: Dataset, pixels: npt.NDArray[np.int16], matrix: FloatArray) -> None:
-    column_mm, row_mm, slice_mm = (float(length) for length in np.linalg.norm(matrix[:3, :3], axis=0))
-    header.ImageOrientationPatient = _decimals(*(matrix[:3, 0] / column_mm), *(matrix[:3, 1] / row_mm))
-    header.PixelSpacing = _decimals(row_mm, column_mm)
-    header.SliceThickness, header.SpacingBetweenSlices = _decimals(slice_mm, slice_mm)
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.Rows, header.Columns = pixels.shape[1:]
-    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
-    header.RescaleSlope, header.RescaleIntercept, header.RescaleType = *_decimals(1, 0), "HU"
-    header.WindowCenter, header.WindowWidth = _decimals(40, 400)
-
-
-def _slice(common: Dataset, seed: str, image: npt.NDArray[np.int16], matrix: FloatArray, index: int) -> Dataset:
-    from pydicom import Dataset
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
-
-    one = Dataset(common)
-    one.SOPInstanceUID = _uid(seed, f"slice {index}")
-    one.InstanceNumber = index + 1
-    one.ImagePositionPatient = _decimals(*(matrix @ [0, 0, index, 1])[:3])
-    one.PixelData = image.astype("<i2").tobytes()
-    one.file_meta = FileMetaDataset()
-    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
-    one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
-    return one
 
 
 def _decimals(*values: float) -> list[Any]:

@@ -1,20 +1,8 @@
-"""From a file's values to line integrals on a detector: one chain, each stage a function from X-ray to X-ray.
+"""From a file's values to line integrals on a detector: the chain of docs/xrays.md, a function for each stage.
 
 A display value says little about attenuation: detectors, processing and windows differ. The chain brings any
-radiograph to a common scale without judging tissue. `loading_stages` are what a file decides:
-
-1. `upright`: the picture's orientation, as the file says it and then the user, so that the head is at row 0.
-2. `bright`: inversion, where tags, picture or user say so (`x2ct.io.xray.polarity`), so that a higher value is more
-   attenuation; or, where values are linear in X-ray intensity, more intensity, as the next stage needs it.
-3. `log`: only where values are linear in X-ray intensity; line integrals are the negative log of it.
-
-`onto` is what the model decides; the first three are left out for values that are line integrals already:
-
-4. `field`: shutters (collimator blades) lie along borders and look denser than tissue; the field is the rest. What the
-   file says of shutters and padding is outside too.
-5. `air`: a low percentile of the field is taken as unattenuated and becomes 0, and so does all outside of the field.
-6. `scale`: the field's 99th percentile meets the bundle's reference, the same percentile of its training X-rays.
-7. `detector`: onto the pixels of the model's view, antialiased; beyond the picture lies air.
+radiograph to a common scale without judging tissue. `loading_stages` (1 to 3) are what file and user decide, the others
+what the model decides; 4 to 6 are left out for line integrals.
 
 What real pictures showed (pydicom-data's chest RG1 and ankle RG3, MONOCHROME1 without PixelIntensityRelationship):
 
@@ -22,7 +10,6 @@ What real pictures showed (pydicom-data's chest RG1 and ankle RG3, MONOCHROME1 w
   right, and half of its pixels above 85% of its 99th percentile, like trunks projected from CTs that show as much of
   the abdomen. A log would push its lungs down to a quarter of the mediastinum; projections have about 40%. So: no log.
 - The ankle has shutters over half of its width, with soft and slightly slanted edges: hence the margin beside an edge.
-  As stored it is mirrored, which PatientOrientation says and the reversed letter R confirms.
 - Lateral projections reach higher line integrals than frontal ones (99th percentile 5 to 9 against 4 to 7 in adult
   trunks): a reference for each view serves better than one for both.
 """
@@ -167,14 +154,11 @@ def detector(xray: XRay, view: View) -> XRay:
 
 def intensity_stages(reference_p99: float) -> tuple[Stage, ...]:
     """Stages 4 to 6, for pictures that do not hold line integrals."""
+    does = f"the field's {REFERENCE_PERCENTILE:g}th percentile is a line integral of {reference_p99:g}"
     return (
         Stage("field", "shutters and padding are outside of the exposed field", field),
         Stage("air", f"the field's {AIR_PERCENTILE:g}th percentile is 0", air),
-        Stage(
-            "scale",
-            f"the field's {REFERENCE_PERCENTILE:g}th percentile is a line integral of {reference_p99:g}",
-            partial(scale, reference_p99=reference_p99),
-        ),
+        Stage("scale", does, partial(scale, reference_p99=reference_p99)),
     )
 
 

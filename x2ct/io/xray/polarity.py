@@ -1,15 +1,9 @@
 """Decide whether high values of a picture are dense tissue: from what its file says, and from the picture itself.
 
-The picture's own answer is the sum of three contrasts of its upright field, each 0 for a picture without structure and
-of the opposite sign for its negative:
-
-- `middle`: the middle of the chest, with spine and heart, is denser than the lungs beside it.
-- `below`: the abdomen is denser than the upper corners, where air lies beside the neck.
-- `sides`: what lies between the sides is denser than the sides, where the detector was exposed directly.
-
-They are taken of ranks, so that no tone curve, window, log or gain changes them. A collimated border is bright in a
-radiograph as air is in its negative, so that the whole picture and the part between straight shutters are both looked
-at. `benchmarks/polarity.py` measures the answer on real radiographs.
+docs/xrays.md has what goes before what, and the three contrasts that the picture's own answer is the sum of. They are
+taken of ranks, so that no tone curve, window, log or gain changes them; each is 0 for a picture without structure and
+of the opposite sign for its negative. A collimated border is bright in a radiograph as air is in its negative, so that
+the whole picture and the part between straight shutters are both looked at.
 """
 
 from __future__ import annotations
@@ -91,7 +85,7 @@ def _refusal(source: str, found: str) -> InputError:
 
 
 def contrast(values: FloatImage, exposed: BoolImage | None = None) -> float:
-    """Return by how much what ought to be dense is higher than what ought not to be; see above.
+    """Return by how much what ought to be dense is higher than what ought not to be.
 
     Takes upright (rows, columns), `exposed` False where the file says that there is no picture. The result is between
     -3 and 3, positive where high values are dense; the picture's negative has the opposite sign.
@@ -125,6 +119,8 @@ def _contrasts(values: FloatImage, exposed: BoolImage) -> float:
         rows, columns = (slice(int(a * _GRID), int(b * _GRID)) for a, b in ((top, bottom), (left, right)))
         return float(ranks[rows, columns].mean())
 
+    # The middle of the chest, with spine and heart, is denser than the lungs beside it; the abdomen than the air in the
+    # upper corners; what lies between the sides than the sides, where the detector was exposed directly.
     middle = mean(0.3, 0.65, 0.44, 0.56) - (mean(0.3, 0.65, 0.22, 0.36) + mean(0.3, 0.65, 0.64, 0.78)) / 2
     below = mean(0.8, 0.97, 0.25, 0.75) - (mean(0.03, 0.15, 0.03, 0.18) + mean(0.03, 0.15, 0.82, 0.97)) / 2
     sides = mean(0.2, 0.9, 0.35, 0.65) - (mean(0.2, 0.9, 0.0, 0.06) + mean(0.2, 0.9, 0.94, 1.0)) / 2
