@@ -52,11 +52,7 @@ def peak_memory_bytes() -> int:
 
 
 def sha256(path: str | PathLike[str]) -> str:
-    """Return a file's SHA-256 in hexadecimal.
-
-    Raises:
-        InputError: the file can't be read.
-    """
+    """Return a file's SHA-256 in hexadecimal. Raises InputError where it can't be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -98,11 +94,7 @@ def write_json(report: Mapping[str, Any], path: str | PathLike[str]) -> Path:
 
 
 def read_json(path: str | PathLike[str]) -> dict[str, Any]:
-    """A JSON object out of a file.
-
-    Raises:
-        InputError: the file can't be read, or is something else.
-    """
+    """Return the JSON object in a file. Raises InputError where it can't be read, or is something else."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
@@ -201,10 +200,12 @@ def _v1(queue: Jobs) -> APIRouter:
 
     @v1.post("/xray", openapi_extra=form.schema(form.XRayForm, ("xray", "geometry")), summary="How an X-ray is read")
     async def xray(request: Request) -> Response:
-        with _folder(queue) as folder:
-            posted = await form.receive(request, folder, queue.limits, form.XRayForm, ("xray", "geometry"))
-            async with readers:
-                record = await run_in_threadpool(_read, folder, posted, queue.template)
+        with TemporaryDirectory(prefix="xray-", dir=queue.folder, ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            with _nameless(folder):
+                posted = await form.receive(request, folder, queue.limits, form.XRayForm, ("xray", "geometry"))
+                async with readers:
+                    record = await run_in_threadpool(_read, folder, posted, queue.template)
         return JSONResponse(record, headers=NO_STORE)
 
     @v1.post(
@@ -223,7 +224,8 @@ def _v1(queue: Jobs) -> APIRouter:
         try:
             posted = await form.receive(request, job.folder, queue.limits, form.SampleForm, (*form.VIEWS, "geometry"))
             form.sample_job(job, posted, queue.template, queue.limits)
-            await run_in_threadpool(_check, job)
+            with _nameless(job.folder):
+                await run_in_threadpool(_check, job)
             job.awaited = wait
             queue.submit(job)
         except BaseException:
@@ -258,15 +260,12 @@ def _v1(queue: Jobs) -> APIRouter:
 
 
 @contextmanager
-def _folder(queue: Jobs) -> Iterator[Path]:
-    """A private folder for the length of a request; what fails within doesn't name it."""
-    folder = Path(tempfile.mkdtemp(prefix="xray-", dir=queue.folder))
+def _nameless(folder: Path) -> Iterator[None]:
+    """Leave a request's private folder out of what fails within; raises Problem."""
     try:
-        yield folder
+        yield
     except X2CTError as error:
         raise Problem.of_failure(error, folder) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, Any]:
@@ -291,16 +290,13 @@ def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, A
 
 
 def _check(job: Job) -> None:
-    """Refuse at once what can be known to be wrong. Raises Problem."""
+    """Raise X2CTError at once where it can be known that a job can't be done."""
     assert job.sample is not None
-    try:
-        check_job(job.sample)
-        if job.dicom:
-            from x2ct.io.ct.dicomexport import Origin
+    check_job(job.sample)
+    if job.dicom:
+        from x2ct.io.ct.dicomexport import Origin
 
-            Origin(tuple(job.sample.inputs.values())).headers()
-    except X2CTError as error:
-        raise Problem.of_failure(error, job.folder) from error
+        Origin(tuple(job.sample.inputs.values())).headers()
 
 
 async def _awaited(queue: Jobs, job: Job, request: Request) -> Response:

@@ -78,12 +78,9 @@ class Job:
 class Jobs:
     """A queue of jobs in front of one worker thread with one open sampler. Thread-safe.
 
-    Args:
-        sampler: open; it is compiled by the worker, before the first job.
-        template: the job that opened it; each job has its settings.
-        limits: how much to take on.
-        finished: called with the state and the seconds of each job that ran.
-        failed: called, in the worker's thread, if the sampler can't be compiled; `failure` has the error.
+    The worker compiles the sampler before the first job; each job has the settings of `template`, which opened it.
+    `finished` is called with the state and the seconds of each job that ran; `failed`, in the worker's thread, if the
+    sampler can't be compiled, and then `failure` has the error.
     """
 
     def __init__(

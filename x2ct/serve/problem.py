@@ -29,18 +29,10 @@ class Problem(Exception):
 
     @classmethod
     def of(
-        cls,
-        status: int,
-        source: str,
-        field: str,
-        *,
-        found: object,
-        expected: object,
-        hint: str = "",
-        headers: Mapping[str, str] | None = None,
+        cls, status: int, source: str, field: str, *, headers: Mapping[str, str] | None = None, **parts: Any
     ) -> Problem:
-        """Return a problem of the server's own, in the parts of `InputError.of`."""
-        return cls(InputError.of(source, field, found=found, expected=expected, hint=hint), status, headers)
+        """Return a problem of the server's own; `parts` are found, expected and hint, as `InputError.of` has them."""
+        return cls(InputError.of(source, field, **parts), status, headers)
 
     @classmethod
     def of_failure(cls, error: Exception, folder: Path) -> Problem:

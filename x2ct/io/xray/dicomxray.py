@@ -43,25 +43,27 @@ def read_dicom(source: Path, frame: int | None = None) -> XRay:
     Raises InputError: no DICOM, no image, a slice modality, several frames without a choice, colour, damage, a transfer
     syntax that can't be decoded, or past MAX_PIXELS.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
-        dataset = open_dicom(source)
-        try:
-            return _xray(source, dataset, frame)
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:
-            # pydicom converts an element when it is first touched, so damage may speak up anywhere, in many ways.
-            raise unreadable(source, error) from error
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
+            return _xray(source, _opened(source), frame)
+    except InvalidDicomError as error:
+        hint = "it begins with neither a preamble nor a dataset, whatever its name says"
+        raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        # Parsing damaged data raises many kinds, and pydicom converts an element only when it is first touched.
+        raise unreadable(source, error) from error
 
 
 def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
     from pydicom.pixels.processing import apply_modality_lut
 
     _check_kind(source, dataset)
-    stored = decode(source, dataset, frame)
-    if stored.ndim == 3:
-        stored = grey(stored, source)
+    stored = grey(_decoded(source, dataset, frame), source)
     header = Header(dataset, (frame or 1) - 1)
     relationship = str(header.get("PixelIntensityRelationship") or "").strip().upper()
     physical = relationship in ("LIN", "LOG")
@@ -195,35 +197,23 @@ _INTENSITY = {
 }
 
 
-def open_dicom(source: Path) -> Dataset:
-    """Return the dataset of a file with or without a preamble.
-
-    Raises InputError: no DICOM, damaged, or larger than any radiograph.
-    """
+def _opened(source: Path) -> Dataset:
+    """Return the dataset of a file with or without a preamble."""
     import pydicom
     from pydicom import uid
-    from pydicom.errors import InvalidDicomError
 
-    try:
-        size = source.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError.of(source, "size", found=f"{size} bytes", expected=f"at most {MAX_FILE_BYTES >> 30} GiB")
-        with source.open("rb") as stream:
-            bare = lacks_preamble(stream.read(8))
-        _refuse_deflate_bomb(source, bare)
-        dataset = pydicom.dcmread(source, force=bare)
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            implicit, little = dataset.original_encoding
-            explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-            dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
-        return dataset
-    except InvalidDicomError as error:
-        hint = "it begins with neither a preamble nor a dataset, whatever its name says"
-        raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # parsing damaged data raises many kinds
-        raise unreadable(source, error) from error
+    size = source.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise InputError.of(source, "size", found=f"{size} bytes", expected=f"at most {MAX_FILE_BYTES >> 30} GiB")
+    with source.open("rb") as stream:
+        bare = lacks_preamble(stream.read(8))
+    _refuse_deflate_bomb(source, bare)
+    dataset = pydicom.dcmread(source, force=bare)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
+    return dataset
 
 
 def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
@@ -244,12 +234,8 @@ def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
                 raise InputError.of(source, "size", found=found, expected="one radiograph")
 
 
-def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any]:
-    """Return one frame's stored values, integers (rows, columns) or (rows, columns, channels); `frame` counts from 1.
-
-    Raises InputError: no picture, a size or a format that no radiograph has, several frames and no `frame`, a transfer
-    syntax that can't be decoded, or damaged data.
-    """
+def _decoded(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any]:
+    """Return one frame's stored values, integers (rows, columns) or (rows, columns, channels)."""
     if "Rows" not in dataset or "Columns" not in dataset or "PixelData" not in dataset:
         raise InputError.of(source, "pixel data", found="none", expected="a radiograph")
     check_size(source, int(dataset.Rows), int(dataset.Columns))

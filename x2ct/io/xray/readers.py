@@ -62,13 +62,14 @@ def check_size(source: str | Path, rows: int, columns: int) -> None:
 
 
 def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
-    """Return (rows, columns) of (rows, columns, 1 to 4) unsigned integers, which may be a grey picture stored as RGBA.
+    """Return (rows, columns) of such, or of (rows, columns, 1 to 4) unsigned integers, a grey picture stored as RGBA.
 
     Raises InputError: colour, or transparency.
     """
+    if values.ndim == 2:
+        return values
     full = np.iinfo(values.dtype).max
-    channels = values.shape[2]
-    if channels in (2, 4):
+    if values.shape[2] in (2, 4):
         if values[..., -1].min() < full:
             raise InputError.of(source, "alpha channel", found="transparency", expected="an opaque picture")
         values = values[..., :-1]
@@ -123,14 +124,10 @@ def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
             raise InputError.of(source, "size", found="a picture past every limit", expected=expected) from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
             raise unreadable(source, error) from error
-    if values.ndim == 3:
-        values = grey(values, source)
-    return XRay(
-        values.astype(np.float32),
-        calibrated=False,
+    return replace(
+        from_array(grey(values, source), source),
         # Of other pictures the resolution is that of a screen or printer.
         spacing_mm=(25.4 / down, 25.4 / across) if down > 0 and across > 0 else None,
-        source=str(source),
         notes=(LOSSY, *notes) if kind == "JPEG" else notes,
         kind=kind,
         polarity=TAGGED if tagged else UNTOLD,
@@ -158,22 +155,9 @@ def read_tiff(source: Path, frame: int | None) -> XRay:
         raise
     except Exception as error:  # its decoders raise many kinds on damaged data, and none of them is our failure
         raise unreadable(source, error) from error
-    calibrated = values.dtype.kind == "f"
-    if values.ndim == 3:
-        if calibrated:
-            raise InputError.of(source, "shape", found=values.shape, expected="one channel of line integrals")
-        values = grey(values, source)
-    return XRay(
-        _single(values),
-        calibrated,
-        source=str(source),
-        notes=notes,
-        kind=f"TIFF, {values.dtype}",
-        polarity=UNTOLD,
-        dense_is_high=white_is_high,
-        white_is_high=white_is_high,
-        turns=turns,
-    )
+    xray = from_array(values if values.dtype.kind == "f" else grey(values, source), source)
+    xray = replace(xray, notes=notes, kind=f"TIFF, {values.dtype}", turns=turns)
+    return replace(xray, dense_is_high=white_is_high, white_is_high=white_is_high)
 
 
 def _shows_high_white(page: TiffPage, source: Path) -> bool:
@@ -227,8 +211,7 @@ def read_nifti(source: Path, frame: int | None) -> XRay:
     Where one axis of the slice runs along the patient, the affine says how the picture lies. Otherwise axes are taken
     as ITK and nnU-Net write pictures: the first is the columns, the second the rows from the top.
 
-    Raises:
-        InputError: damaged, more than one slice, colour, another kind of number, or past MAX_PIXELS.
+    Raises InputError: damaged, more than one slice, colour, another kind of number, or past MAX_PIXELS.
     """
     import gzip
     import zlib
@@ -282,20 +265,11 @@ def from_array(values: npt.NDArray[Any], source: str | Path) -> XRay:
         found = f"{values.ndim} axes {values.shape}"
         raise InputError.of(source, "shape", found=found, expected="2 axes (rows, columns)", hint="one view a file")
     check_size(source, *values.shape)
-    return XRay(
-        _single(values),
-        calibrated=values.dtype.kind == "f",
-        source=str(source),
-        notes=() if values.dtype.kind == "f" else (UPRIGHT,),
-        kind=f"array, {values.dtype}",
-        polarity=UNTOLD,
-    )
-
-
-def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return a float32 copy; what float32 can't hold becomes infinite, and is refused where values are checked."""
-    with np.errstate(over="ignore"):
-        return np.array(values, np.float32)
+    calibrated, kind = values.dtype.kind == "f", f"array, {values.dtype}"
+    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, which is refused later
+        image = np.array(values, np.float32)
+    notes = () if calibrated else (UPRIGHT,)
+    return XRay(image, calibrated, source=str(source), notes=notes, kind=kind, polarity=UNTOLD)
 
 
 def _turns(source: Path, orientation: Any, exif: Any, placed: bool) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
