@@ -51,7 +51,7 @@ class Origin:
         import pydicom
         from pydicom.errors import InvalidDicomError
 
-        headers = []
+        headers: list[Dataset] = []
         for path in self.xrays:
             with suppress(InvalidDicomError, OSError):
                 headers.append(pydicom.dcmread(path, stop_before_pixels=True))

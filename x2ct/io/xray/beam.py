@@ -56,9 +56,10 @@ class Beam:
         row, column = (step / usual.magnification for step in usual.spacing_mm)
         if sod is None or magnification is None:
             return View.parallel(name, angle, tilt_deg=self.tilt_deg, shape=usual.shape, spacing_mm=(row, column))
-        detector = row * magnification, column * magnification
-        beam = {"tilt_deg": self.tilt_deg, "sod_mm": sod, "sdd_mm": sod * magnification}
-        return View.cone(name, angle, shape=usual.shape, spacing_mm=detector, **beam)
+        sdd, pitch = sod * magnification, (row * magnification, column * magnification)
+        return View.cone(
+            name, angle, tilt_deg=self.tilt_deg, sod_mm=sod, sdd_mm=sdd, shape=usual.shape, spacing_mm=pitch
+        )
 
     def __str__(self) -> str:
         parts = []

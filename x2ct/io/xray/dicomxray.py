@@ -62,7 +62,7 @@ def read_dicom(source: Path, frame: int | None = None) -> XRay:
 def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
     from pydicom.pixels.processing import apply_modality_lut
 
-    _check_kind(source, dataset)
+    kind = _kind(source, dataset)
     stored = grey(_decoded(source, dataset, frame), source)
     header = Header(dataset, (frame or 1) - 1)
     relationship = str(header.get("PixelIntensityRelationship") or "").strip().upper()
@@ -96,7 +96,7 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
         exposed=shown,
         beam=beam,
         body_part=(part or meaning(header.get("AnatomicRegionSequence")))[:16] or None,
-        kind=_kind(dataset),
+        kind=kind,
         warnings=tuple(doubts),
         polarity=polarity,
         dense_is_high=dense_is_high,
@@ -107,21 +107,17 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
     )
 
 
-def _check_kind(source: Path, dataset: Dataset) -> None:
-    modality = str(dataset.get("Modality") or "")
+def _kind(source: Path, dataset: Dataset) -> str:
+    """Return what a file is, in a few words; raises InputError for another kind of picture than an X-ray."""
+    modality, photometric = (str(dataset.get(name) or "") for name in ("Modality", "PhotometricInterpretation"))
     if modality not in RADIOGRAPHS + UNSURE:
         hint = "this is a slice, not an X-ray" if modality in SLICES else ""
         raise InputError.of(source, "Modality", found=modality[:16], expected="CR, DX, XA or RF", hint=hint)
-    photometric = str(dataset.get("PhotometricInterpretation") or "")
     if photometric == "PALETTE COLOR":
         raise InputError.of(source, "PhotometricInterpretation", found=photometric, expected="MONOCHROME1 or 2")
-
-
-def _kind(dataset: Dataset) -> str:
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
     intent = str(dataset.get("PresentationIntentType") or "").strip().lower()
-    parts = (str(dataset.get("Modality") or "")[:4], intent[:16], str(getattr(syntax, "name", "")).partition(",")[0])
-    return "DICOM " + ", ".join(part for part in parts if part)
+    syntax = str(getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "")).partition(",")[0]
+    return "DICOM " + ", ".join(part for part in (modality[:4], intent[:16], syntax) if part)
 
 
 def _falls(dataset: Dataset) -> bool:

@@ -53,14 +53,6 @@ class XRay:
         body_part: what the file says that it shows, such as "CHEST".
         kind: what the file is, in a few words.
         warnings: what makes it less trustworthy, one sentence each.
-        polarity: how far it is known what the values mean, one of the words of `x2ct.io.xray.polarity`. Line integrals
-            that are not STATED to be such, by caller or user, have `to_detector` compare their size with the model's.
-        dense_is_high: whether a higher value means more attenuation.
-        white_is_high: whether viewers show a higher value brighter.
-        linear: whether the values are linear in X-ray intensity, so that a log is due.
-        highest: the largest value that can be stored, of linear values that fall with intensity; None for the largest
-            one there is.
-        turns: what brings the head to row 0 and the patient's right (a lateral's front) to column 0, in this order.
 
     Raises:
         InputError: not 2-D, or another shape of `exposed`. Values are checked by `load`, by `of` and by the core.
@@ -77,12 +69,15 @@ class XRay:
     body_part: str | None = None
     kind: str = "array"
     warnings: tuple[str, ...] = ()
+
+    # How far it is known what the values mean, a word of `x2ct.io.xray.polarity`. Of line integrals that are not STATED
+    # to be such, by caller or user, `to_detector` compares the size with the model's.
     polarity: str = STATED
-    dense_is_high: bool = True
-    white_is_high: bool = True
-    linear: bool = False
-    highest: int | None = None
-    turns: tuple[Turn, ...] = ()
+    dense_is_high: bool = True  # whether a higher value means more attenuation
+    white_is_high: bool = True  # whether viewers show a higher value brighter
+    linear: bool = False  # whether the values are linear in X-ray intensity, so that a log is due
+    highest: int | None = None  # that can be stored, where linear values fall with intensity; None: their largest
+    turns: tuple[Turn, ...] = ()  # what sets the picture upright, in this order
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", np.ascontiguousarray(self.image, np.float32))
