@@ -357,9 +357,12 @@ def _add_health(app: FastAPI, queue: Jobs) -> None:
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    unready = {503: {"description": "not ready"}}
-
-    @app.get("/readyz", tags=["health"], summary="Whether a job would be taken", responses=unready)
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Whether a job would be taken",
+        responses={503: {"description": "not ready"}},
+    )
     def readyz() -> JSONResponse:
         if not queue.accepting:
             return JSONResponse({"status": "shutting down" if queue.draining else "compiling the model"}, 503)

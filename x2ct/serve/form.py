@@ -212,5 +212,5 @@ def xray_job(folder: Path, posted: Posted, template: SampleJob) -> XRayJob:
     view, reading = posted.options["view"], posted.reading
     if view is None and len(reading) == 1:  # what is said of the only X-ray holds whatever its view is
         reading = dict.fromkeys(VIEWS, next(iter(reading.values())))
-    pictures = {"stages": folder / "stages.png", "output": folder / "detector.npy"}
-    return XRayJob(posted.files["xray"], view, posted.files.get("geometry"), reading, template.model, **pictures)
+    geometry, stages, output = posted.files.get("geometry"), folder / "stages.png", folder / "detector.npy"
+    return XRayJob(posted.files["xray"], view, geometry, reading, template.model, stages, output)
