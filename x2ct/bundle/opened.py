@@ -49,7 +49,25 @@ class Bundle(Manifest):
             InputError: not a bundle, of an unknown schema version, damaged, or inconsistent; the text names file and
                 field.
         """
-        return _load(find(model))
+        folder = find(model)
+        text, checksum = _core.open_bundle(os.fsencode(folder))
+        content = msgspec.json.decode(text)
+        kinds: dict[str, Any] = {
+            "grid": Grid,
+            "intensity": Intensity,
+            "xray": XRaySpec,
+            "geometry": Geometry,
+            "diffusion": Diffusion,
+            "patch": Patch,
+            "networks": Networks,
+            "files": dict[str, File],
+        }
+        for name, kind in kinds.items():
+            content[name] = msgspec.convert(
+                content[name], kind, str_keys=True, dec_hook=lambda _, value: np.asarray(value)
+            )
+        del content["schema"]
+        return cls(version=content.pop("x2ct"), path=folder, checksum=checksum, **content)
 
     @classmethod
     def write(cls, target: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -79,10 +97,10 @@ class Bundle(Manifest):
             part.mkdir()
             for name, data in {**files, MANIFEST: text.encode()}.items():
                 (part / name).write_bytes(data)
-            _load(part)
+            cls.load(part)
 
         write_beside(target, write, replace=True)
-        return _load(target)
+        return cls.load(target)
 
     def file_of(self, network: Network) -> Path:
         """The path of a network's graph."""
@@ -134,23 +152,3 @@ class Bundle(Manifest):
             },
             **{name: plain[name] for name in ("parity", "provenance")},
         }
-
-
-def _load(folder: Path) -> Bundle:
-    """Fill the types from the JSON of the core, which has checked all of it."""
-    text, checksum = _core.open_bundle(os.fsencode(folder))
-    content = msgspec.json.decode(text)
-    kinds: dict[str, Any] = {
-        "grid": Grid,
-        "intensity": Intensity,
-        "xray": XRaySpec,
-        "geometry": Geometry,
-        "diffusion": Diffusion,
-        "patch": Patch,
-        "networks": Networks,
-        "files": dict[str, File],
-    }
-    for name, kind in kinds.items():
-        content[name] = msgspec.convert(content[name], kind, str_keys=True, dec_hook=lambda _, value: np.asarray(value))
-    del content["schema"]
-    return Bundle(version=content.pop("x2ct"), path=folder, checksum=checksum, **content)

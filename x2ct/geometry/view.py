@@ -287,11 +287,7 @@ class Geometry:
         return cls(tuple(View.cone(*_named(view), sod_mm=sod_mm, sdd_mm=sdd_mm, **detector) for view in views))
 
     def view(self, name: str) -> View:
-        """The view of that name.
-
-        Raises:
-            InputError: there is none.
-        """
+        """Return the view of that name; raises InputError where there is none."""
         views = {view.name: view for view in self.views}
         if name not in views:
             raise InputError.of("geometry", "view", found=name, expected=" or ".join(views))
@@ -312,11 +308,7 @@ class Geometry:
 
     @classmethod
     def from_json(cls, data: Json, source: str | os.PathLike[str] = "geometry") -> Geometry:
-        """Return the geometry that a geometry file's object describes.
-
-        Args:
-            data: the object as parsed.
-            source: the file, as messages name it.
+        """Return the geometry that a geometry file's object describes, as parsed; `source` is how messages name it.
 
         Raises:
             InputError: a field is missing, unknown or wrong; the text names the file and the field.
@@ -335,11 +327,7 @@ class Geometry:
         return cls(tuple(View(*view) for view in views), None if origin is None else (origin[0], origin[1], origin[2]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a geometry file, readable where it can be; it appears complete or not at all.
-
-        Raises:
-            X2CTError: the file can't be written.
-        """
+        """Write a geometry file, readable where it can be, whole or not at all; raises X2CTError where it can't be."""
         atomic.write_atomically(path, (json.dumps(self.to_json(readable=True), indent=1) + "\n").encode())
 
 

@@ -61,8 +61,7 @@ class Service:
 def read_token(file: Path | None) -> str:
     """Return the token out of a file, else out of the environment, else "".
 
-    Raises:
-        InputError: the file can't be read, or the token is too short or not ASCII.
+    Raises InputError: the file can't be read, or the token is too short or not ASCII.
     """
     source: str | Path = file or TOKEN_VARIABLE
     try:
@@ -105,17 +104,10 @@ class _Server(uvicorn.Server):
 
 
 def run(service: Service, started: Callable[[str], object] = lambda address: None) -> int | None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT; `started` is called with the address once it is listened on.
 
-    Args:
-        service: what to serve, and where.
-        started: called with the address once it is listened on.
-
-    Returns:
-        The signal, where jobs had to be cancelled for it; None where there were none.
-
-    Raises:
-        X2CTError: any of the family: the model can't be opened or compiled, or the address can't be had.
+    Returns the signal, where jobs had to be cancelled for it, else None. Raises X2CTError, any of the family: the model
+    can't be opened or compiled, or the address can't be had.
     """
     sampler = open_sampler(service.template)
     listening = _listen(service)
@@ -144,10 +136,8 @@ def deployment(service: Service) -> Any:
     """Return the same application for Ray Serve, as `ray.serve.run` takes it; Ray listens in place of `service`.
 
     Each replica opens and compiles the model when it starts. A job is known to the replica that took it, so that with
-    more than one replica only requests that are answered at once can be made (`wait=true`).
-
-    Raises:
-        MissingRuntimeError: Ray Serve is not installed.
+    more than one replica only requests that are answered at once can be made (`wait=true`). Raises MissingRuntimeError
+    without Ray Serve.
     """
     try:
         from ray import serve

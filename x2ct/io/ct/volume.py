@@ -6,7 +6,7 @@ the patient's right, front and head. An oblique affine keeps its rotation; only 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class Volume:
     source: str = "array"
     original_orientation: str = "RAS"
     description: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     synthetic: bool = False
 
     def __post_init__(self) -> None:
@@ -201,7 +201,9 @@ def plausible_hu(
         raise InputError.of(source, "values", found=f"{lowest:g} to {highest:g}", expected="HU that int16 can hold")
     notes: list[str] = []
     if lowest >= 0 and highest > 1000:
-        if _looks_unshifted(hu):
+        sample = hu.reshape(-1)[:: max(1, hu.size // 1_000_000)]
+        air, tissue = np.mean(sample < 200), np.mean((sample > 850) & (sample < 1200))
+        if air > 0.01 and tissue > 0.05:
             hu = hu - np.float32(1024)
             notes.append("Nothing is negative and tissue lies around 1024: the rescale intercept of -1024 was added.")
         else:
@@ -211,9 +213,3 @@ def plausible_hu(
         hu = np.maximum(hu, np.float32(LOWEST_HU))
         notes.append(f"{100 * share:.2g}% of the voxels lay below -1024 HU (padding) and were set to -1024.")
     return hu, tuple(notes)
-
-
-def _looks_unshifted(hu: npt.NDArray[np.float32]) -> bool:
-    sample = hu.reshape(-1)[:: max(1, hu.size // 1_000_000)]
-    air, tissue = np.mean(sample < 200), np.mean((sample > 850) & (sample < 1200))
-    return bool(air > 0.01 and tissue > 0.05)
