@@ -262,26 +262,19 @@ def _check_detail(stored: XRay, spacing: tuple[float, float] | None) -> None:
 def _check_scale(source: str, image: FloatImage, reference_p99: float) -> None:
     """Raise InputError where an image's 99th percentile is far from that of the model's training X-rays."""
     p99 = float(np.percentile(image, 99))
-    if reference_p99 / SCALE_FACTOR <= p99 <= reference_p99 * SCALE_FACTOR:
-        return
-    raise InputError.of(
-        source,
-        "values",
-        found=f"a 99th percentile of {p99:.3g}",
-        expected=f"within a factor of {SCALE_FACTOR:g} of {reference_p99:.3g}, as line integrals of the model have it",
-        hint="these may be display values scaled as floats (say --values display), or line integrals in another unit "
-        "or of another part of the body (say --values integrals)",
-    )
+    if not reference_p99 / SCALE_FACTOR <= p99 <= reference_p99 * SCALE_FACTOR:
+        expected = f"within a factor of {SCALE_FACTOR:g} of {reference_p99:.3g}, as line integrals of the model have it"
+        hint = (
+            "these may be display values scaled as floats (say --values display), or line integrals in another unit or "
+            "of another part of the body (say --values integrals)"
+        )
+        raise InputError.of(source, "values", found=f"a 99th percentile of {p99:.3g}", expected=expected, hint=hint)
 
 
 def _combined(source: str, file: Beam, user: Beam) -> tuple[Beam, tuple[str, ...]]:
     """Return what file and user say of the beam, the user first, and notes; distances only where both are known."""
-    beam = Beam(
-        file.sod_mm if user.sod_mm is None else user.sod_mm,
-        file.sdd_mm if user.sdd_mm is None else user.sdd_mm,
-        file.angle_deg if user.angle_deg is None else user.angle_deg,
-        file.tilt_deg,
-    )
+    own = {name: value for name, value in vars(user).items() if value is not None and name != "tilt_deg"}
+    beam = replace(file, **own)
     if beam.magnification is not None or (beam.sod_mm is None and beam.sdd_mm is None):
         return beam, ()
     option, missing = ("--sdd", "--sod") if beam.sod_mm is None else ("--sod", "--sdd")
@@ -301,10 +294,6 @@ def _check_values(xray: XRay) -> None:
     if lowest == highest:
         raise InputError.of(source, "values", found=f"{lowest:g} everywhere", expected="an X-ray", hint="is it blank?")
     if xray.calibrated and (lowest < LINE_INTEGRALS[0] or highest > LINE_INTEGRALS[1]):
-        raise InputError.of(
-            source,
-            "values",
-            found=f"{lowest:g} to {highest:g}",
-            expected="line integrals of attenuation (0 for air, rarely above 20), as float images are",
-            hint="if these are values for display, say --values display",
-        )
+        found, hint = f"{lowest:g} to {highest:g}", "if these are values for display, say --values display"
+        expected = "line integrals of attenuation (0 for air, rarely above 20), as float images are"
+        raise InputError.of(source, "values", found=found, expected=expected, hint=hint)
