@@ -151,12 +151,12 @@ def _problem(request: Request, error: Exception, folder: Path) -> Problem:
         case X2CTError():
             return Problem(error)
         case HTTPException():
-            found, expected = f"{request.method} ({error.detail})", "one that /openapi.json lists"
-            return Problem.of(error.status_code, "request", "path", found=found, expected=expected)
+            method, expected = f"{request.method} ({error.detail})", "one that /openapi.json lists"
+            return Problem.of(error.status_code, "request", "path", found=method, expected=expected)
         case RequestValidationError():
             first = error.errors()[0]
-            name, found = ".".join(map(str, first["loc"])), repr(first.get("input"))[:80]
-            return Problem.of(422, name, "value", found=found, expected=first["msg"])
+            name, value = ".".join(map(str, first["loc"])), repr(first.get("input"))[:80]
+            return Problem.of(422, name, "value", found=value, expected=first["msg"])
         case ClientDisconnect():
             return Problem.of(400, "body", "end", found="none", expected="the whole body")
     jobs.log_unexpected(error)

@@ -119,9 +119,9 @@ class Jobs:
             ahead = len(self._waiting) + len(self._receiving)
             if ahead >= self.limits.queue:
                 seconds = max(1, round(self._latest_s))
-                found, expected = f"{ahead} that wait", f"fewer than {self.limits.queue}"
+                waiting, expected = f"{ahead} that wait", f"fewer than {self.limits.queue}"
                 hint, headers = f"try again in {seconds} s", {"Retry-After": str(seconds)}
-                raise Problem.of(429, "queue", "jobs", found=found, expected=expected, hint=hint, headers=headers)
+                raise Problem.of(429, "queue", "jobs", found=waiting, expected=expected, hint=hint, headers=headers)
             job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(prefix="job-", dir=self.folder)))
             self._receiving.add(job)
         return job

@@ -32,9 +32,9 @@ class Beam:
         if not abs(self.tilt_deg) <= TILT_DEG:
             raise InputError.of("tilt", "degrees", found=self.tilt_deg, expected=f"-{TILT_DEG:g} to {TILT_DEG:g}")
         if self.magnification is not None and not MAGNIFICATION[0] <= self.magnification <= MAGNIFICATION[1]:
-            found = f"{self.magnification:.3g} ({self.sdd_mm:g} / {self.sod_mm:g} mm)"
+            ratio = f"{self.magnification:.3g} ({self.sdd_mm:g} / {self.sod_mm:g} mm)"
             expected = f"{MAGNIFICATION[0]:g} to {MAGNIFICATION[1]:g}"
-            raise InputError.of("--sdd and --sod", "magnification", found=found, expected=expected)
+            raise InputError.of("--sdd and --sod", "magnification", found=ratio, expected=expected)
 
     def __bool__(self) -> bool:
         return self != Beam()

@@ -294,6 +294,6 @@ def _check_values(xray: XRay) -> None:
     if lowest == highest:
         raise InputError.of(source, "values", found=f"{lowest:g} everywhere", expected="an X-ray", hint="is it blank?")
     if xray.calibrated and (lowest < LINE_INTEGRALS[0] or highest > LINE_INTEGRALS[1]):
-        found, hint = f"{lowest:g} to {highest:g}", "if these are values for display, say --values display"
+        extent, hint = f"{lowest:g} to {highest:g}", "if these are values for display, say --values display"
         expected = "line integrals of attenuation (0 for air, rarely above 20), as float images are"
-        raise InputError.of(source, "values", found=found, expected=expected, hint=hint)
+        raise InputError.of(source, "values", found=extent, expected=expected, hint=hint)
