@@ -55,17 +55,10 @@ def check_target(target: Path) -> None:
     except OSError as error:
         expected = "a folder that can be written"
         raise InputError.of(target, "output", found=error.strerror or error, expected=expected) from None
-    if present and (other := _strangers(target, present)):
-        raise InputError.of(
-            target, "output", found=f"a folder that holds {other[0]}", expected="a new folder, or a bundle to replace"
-        )
-
-
-def _strangers(target: Path, present: set[str]) -> list[str]:
-    """Return what is in a folder that is no part of the bundle there, damaged or not; all of it where there is none."""
-    manifest = target / MANIFEST
-    listed = set[str]()
+    manifest, listed = target / MANIFEST, set[str]()
     if manifest.is_file() and manifest.stat().st_size <= MAX_MANIFEST_BYTES:
-        with suppress(InputError, KeyError, TypeError):
+        with suppress(InputError, KeyError, TypeError):  # of a damaged bundle too
             listed = {MANIFEST, *read_json(manifest)["files"]}
-    return sorted(present - listed)
+    if other := sorted(present - listed):
+        what, expected = f"a folder that holds {other[0]}", "a new folder, or a bundle to replace"
+        raise InputError.of(target, "output", found=what, expected=expected)

@@ -51,11 +51,18 @@ def frame_values(source: Path, dataset: Dataset, index: int = 0) -> npt.NDArray[
     `index` counts from 0; the dataset's Rows and Columns must be of a size that may be decoded. Raises InputError, with
     `source` as the file: a transfer syntax that can't be decoded, or damaged data.
     """
+    from pydicom.encaps import get_frame
+
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     decoder = _decoder(source, syntax)
     try:
         if syntax.is_encapsulated:
-            _check_codestream(source, dataset, index)
+            frames = int(dataset.get("NumberOfFrames") or 1)
+            own = size_of(get_frame(dataset.PixelData, index, number_of_frames=frames))
+            if own is not None and own != (int(dataset.Rows), int(dataset.Columns)):
+                pixels = f"{own[1]} x {own[0]} pixels"
+                expected = f"{dataset.Columns} x {dataset.Rows} as the header says"
+                raise InputError.of(source, "compressed data", found=pixels, expected=expected)
         return decoder.as_array(dataset, index=index, raw=True, decoding_plugin=_PLUGIN.get(str(syntax), ""))[0]
     except (InputError, MemoryError):
         raise
@@ -80,18 +87,6 @@ def _decoder(source: Path, syntax: Any) -> Decoder:
     if not decoder.is_available or (syntax.is_encapsulated and str(syntax) not in _PLUGIN):
         raise InputError.of(source, "transfer syntax", found=syntax.name, expected=_SUPPORTED)
     return decoder
-
-
-def _check_codestream(source: Path, dataset: Dataset, index: int) -> None:
-    """The size that a compressed frame gives itself must be the header's."""
-    from pydicom.encaps import get_frame
-
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    data = get_frame(dataset.PixelData, index, number_of_frames=frames)
-    own = size_of(data)
-    if own is not None and own != (int(dataset.Rows), int(dataset.Columns)):
-        found, expected = f"{own[1]} x {own[0]} pixels", f"{dataset.Columns} x {dataset.Rows} as the header says"
-        raise InputError.of(source, "compressed data", found=found, expected=expected)
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:
