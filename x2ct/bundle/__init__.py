@@ -7,17 +7,7 @@ written.
 
 from x2ct._core import OPSET
 from x2ct.bundle.folder import DEFAULT, SUFFIX, bundled, check_target
-from x2ct.bundle.manifest import (
-    MANIFEST,
-    Description,
-    Diffusion,
-    Manifest,
-    Network,
-    Networks,
-    Patch,
-    Tensor,
-    XRaySpec,
-)
+from x2ct.bundle.manifest import MANIFEST, Description, Diffusion, Manifest, Network, Networks, Patch, Tensor, XRaySpec
 from x2ct.bundle.opened import Bundle
 from x2ct.geometry.grid import Grid
 

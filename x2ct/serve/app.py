@@ -41,6 +41,7 @@ POLICY = (
 XRAY_PX = 512
 _BEARER = HTTPBearer(auto_error=False, description="Where the server was started with a token.")
 NO_STORE = {"Cache-Control": "no-store"}
+_Wait = Annotated[bool, Query(description="Answer with the CT; with `Accept: application/zip`, with all files.")]
 _READERS = 2  # X-rays that are read at a time for /v1/xray
 _POLL_S = 0.1
 _TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png", ".zip": "application/zip"}
@@ -208,21 +209,14 @@ def _v1(queue: Jobs) -> APIRouter:
                     record = await run_in_threadpool(_read, folder, posted, queue.template)
         return JSONResponse(record, headers=NO_STORE)
 
-    @v1.post(
-        "/ct",
-        status_code=202,
-        openapi_extra=form.schema(form.SampleForm, (*form.VIEWS, "geometry")),
-        summary="A CT from one X-ray or two",
-    )
-    async def ct(
-        request: Request,
-        wait: Annotated[
-            bool, Query(description="Answer with the CT; with `Accept: application/zip`, with all files.")
-        ] = False,
-    ) -> Response:
+    files = (*form.VIEWS, "geometry")
+    described = form.schema(form.SampleForm, files)
+
+    @v1.post("/ct", status_code=202, openapi_extra=described, summary="A CT from one X-ray or two")
+    async def ct(request: Request, wait: _Wait = False) -> Response:
         job = queue.reserve()
         try:
-            posted = await form.receive(request, job.folder, queue.limits, form.SampleForm, (*form.VIEWS, "geometry"))
+            posted = await form.receive(request, job.folder, queue.limits, form.SampleForm, files)
             form.sample_job(job, posted, queue.template, queue.limits)
             with _nameless(job.folder):
                 await run_in_threadpool(_check, job)

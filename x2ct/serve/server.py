@@ -113,14 +113,12 @@ def run(service: Service, started: Callable[[str], object] = lambda address: Non
     listening = _listen(service)
     _silence_libraries()
     server: _Server
-    app = create_app(
-        sampler,
-        service.template,
-        service.limits,
-        token=service.token,
-        hosts=service.hosts,
-        failed=lambda: setattr(server, "should_exit", True),
-    )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    hosts, token = service.hosts, service.token
+    app = create_app(sampler, service.template, service.limits, token=token, hosts=hosts, failed=stop)
     quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
     closing_s = round(service.limits.grace_s + _CLOSING_S)
     server = _Server(uvicorn.Config(app, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=closing_s, **quiet))
@@ -163,12 +161,10 @@ def _silence_libraries() -> None:
 
 def _listen(service: Service) -> socket.socket:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            service.host, service.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
+        place = socket.getaddrinfo(service.host, service.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(*place[:3])
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        listening.bind(place[4])
         listening.listen(_CONNECTIONS)
     except OSError as error:
         found, expected = error.strerror or error, "an address of this machine that is free"

@@ -111,12 +111,7 @@ class Volume:
         return cls(hu, affine, str(source), original, "", (*stored.notes, *more), stored.synthetic)
 
     def save(
-        self,
-        path: str | PathLike[str],
-        *,
-        synthetic: bool = False,
-        kind: str = "auto",
-        origin: Origin | None = None,
+        self, path: str | PathLike[str], *, synthetic: bool = False, kind: str = "auto", origin: Origin | None = None
     ) -> Path:
         """Writes int16 HU with their place in the world, whole or not at all. The same volume gives the same bytes.
 

@@ -81,11 +81,7 @@ def window_8bit(image: FloatImage, percentiles: tuple[float, float] = (0.5, 99.5
 
 
 def collimate(
-    image: FloatImage,
-    margins_px: tuple[int, int, int, int],
-    *,
-    transmission: float = 1e-3,
-    penumbra_px: float = 1.0,
+    image: FloatImage, margins_px: tuple[int, int, int, int], *, transmission: float = 1e-3, penumbra_px: float = 1.0
 ) -> FloatImage:
     """Cover the picture's borders with collimator blades, which let a thousandth through.
 
@@ -104,11 +100,7 @@ def collimate(
 
 
 def marker(
-    image: FloatImage,
-    centre_px: tuple[float, float],
-    height_px: int,
-    letter: str = "R",
-    line_integral: float = 4.0,
+    image: FloatImage, centre_px: tuple[float, float], height_px: int, letter: str = "R", line_integral: float = 4.0
 ) -> FloatImage:
     """Put a lead letter on the detector, as the side is marked with; it adds `line_integral`.
 

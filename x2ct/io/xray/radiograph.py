@@ -132,12 +132,7 @@ class XRay:
 
     @classmethod
     def of(
-        cls,
-        array: npt.NDArray[Any],
-        spacing: Spacing | None = None,
-        *,
-        source: str = "array",
-        view: str | None = None,
+        cls, array: npt.NDArray[Any], spacing: Spacing | None = None, *, source: str = "array", view: str | None = None
     ) -> XRay:
         """An X-ray from a 2-D array: floats are line integrals, integers display values with dense = bright."""
         from x2ct.io.xray.readers import from_array
