@@ -140,7 +140,10 @@ MEASUREMENTS = (
     Measurement(
         "unexplained",
         "synthetic lesions that the CT lacks, found by what its X-rays show beyond it, against false alarms",
-        (f"python benchmarks/unexplained.py chest CTS --sites 1 -o {RESULTS}/unexplained-chest-test",),
+        (
+            f"python benchmarks/unexplained.py chest SHARDS -o {RESULTS}/unexplained-chest",
+            f"python benchmarks/unexplained.py chest CTS -o {RESULTS}/unexplained-chest-test",
+        ),
         30,
     ),
     Measurement(

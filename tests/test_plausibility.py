@@ -230,6 +230,13 @@ def test_the_lateral_of_another_is_found_up_to_a_factor_where_that_is_unknown(mo
     assert values(model, stout, picture=window_8bit)["mass", pair] < WARNS
 
 
+@pytest.mark.parametrize("picture", [np.array, window_8bit])
+def test_two_patients_are_apart_in_mass_and_profile(model: Bundle, picture: Any) -> None:
+    ap, lateral = seen(lumps(1))
+    own, others = (values(model, (ap, one), picture=picture) for one in (lateral, seen(lumps(2))[1]))
+    assert own["patient", "ap and lateral"] < 1 < REFUSES < others["patient", "ap and lateral"]
+
+
 # ---------------------------------------------------------------------------------------------- bundle and command
 
 
@@ -290,5 +297,5 @@ def test_a_sampler_judges_what_it_is_given(tiny: Bundle) -> None:
 def test_the_report_says_what_a_bundle_without_statistics_could_not_judge(study: Path) -> None:
     assert sample(study, "lateral.npy", "--strict").exit_code == 0
     told = json.loads((study / "run.json").read_text())["plausibility"]
-    assert {score["score"] for score in told["scores"]} <= {"mass", "profile"} and told["scores"][0]["value"] < 0.5
+    assert {score["score"] for score in told["scores"]} <= {"mass", "patient"} and told["scores"][0]["value"] < 0.5
     assert sum("no xray_statistics" in line for line in told["not_judged"]) == 2
