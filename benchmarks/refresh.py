@@ -147,6 +147,18 @@ MEASUREMENTS = (
         30,
     ),
     Measurement(
+        "masses",
+        "how much of a 40 mm mass that both X-rays show comes back in the CT",
+        (f"python benchmarks/masses.py chest CTS -o {RESULTS}/masses-chest",),
+        15,
+    ),
+    Measurement(
+        "align",
+        "what `--align` recovers where the two X-rays show the patient at different heights",
+        (f"python benchmarks/align.py chest CTS -o {RESULTS}/align-chest",),
+        5,
+    ),
+    Measurement(
         "serve",
         "`x2ct serve` under load: 200 requests, eight at a time, some of them bad",
         (f"python benchmarks/serve_load.py chest --shape 64,64,64 --threads 2 -o {RESULTS}/serve-load",),

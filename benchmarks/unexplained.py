@@ -188,9 +188,9 @@ def markdown(rows: Sequence[Row], thresholds: Sequence[float]) -> str:
         *markdown_table(["place", *(f"{diameter:g} mm" for diameter in diameters)], by_site, text=1),
         "",
         f"{patients} patients, {len(clean)} samples of CTs as they are, {len(balls)} of CTs with a ball. The highest "
-        f"excess in CTs as they are is {highest:.1f} mm of water. Residual of CTs as they are, by view: mean {mean}, root "
-        f"mean square {rms} mm of water. Projecting and comparing took {np.mean(shares):.0%} of the time of the sampling "
-        "loop.",
+        f"excess in CTs as they are is {highest:.1f} mm of water. Residual of CTs as they are, by view: mean {mean}, "
+        f"root mean square {rms} mm of water. Projecting and comparing took {np.mean(shares):.0%} of the time of the "
+        "sampling loop.",
         "",
     ]
     return "\n".join(lines)

@@ -30,6 +30,7 @@ from x2ct.engine.plausibility import (
     masses,
     reduced,
     reread,
+    sides,
 )
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError
@@ -156,6 +157,18 @@ def test_distance_is_mahalanobis_where_all_components_are_kept() -> None:
     away = point - samples.mean(axis=0)
     expected = np.sqrt(away @ np.linalg.solve(np.cov(samples, rowvar=False), away) / 5)
     assert law.distance(point) == pytest.approx(expected, rel=1e-6)
+
+
+def test_sides_change_sign_in_a_mirror_and_follow_the_body() -> None:
+    ap = seen(trunk())[0]
+    even, odd = sides(ap)
+    mirrored, moved = (sides(replace(ap, image=image)) for image in (ap.image[:, ::-1], np.roll(ap.image, 4, axis=1)))
+    np.testing.assert_allclose(mirrored[0], even, atol=1e-6)
+    np.testing.assert_allclose(mirrored[1], -odd, atol=1e-6)
+    np.testing.assert_allclose(moved[1], odd, atol=1e-6)
+    assert np.abs(odd).max() > 0.02  # the heart
+    lower = sides(replace(ap, image=np.roll(ap.image, 6, axis=0)), even)
+    np.testing.assert_allclose(lower[1], odd, atol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------- statistics
