@@ -327,20 +327,19 @@ def sides(seen: Seen, template: Array | None = None) -> tuple[Array, Array]:
     tries = [(1.0, 0.0)] if template is None else [(s, mm) for s in _STRETCHES for mm in _SHIFTS_MM]
     widths = (1.0,) if template is None else _WIDTHS
     rows = np.stack([_between((size[0] - 1) / 2 + s * heights + mm / _SIDES_PIXEL_MM, size[0]) for s, mm in tries])
-    right, left = (
-        np.einsum("ahr,rc,bwc->abhw", rows, picture, columns, optimize=True)
-        for columns in (
-            np.stack([_between(middle + sign * width * distances, size[1]) for width in widths]) for sign in (1, -1)
-        )
-    )
+    columns = np.stack([[_between(middle + sign * w * distances, size[1]) for w in widths] for sign in (1, -1)])
+    right, left = np.moveaxis(
+        np.tensordot(rows @ picture, columns, (2, 3)), 2, 0
+    )  # tries, heights, widths, distances
     even, odd = (right + left) / 2, (right - left) / 2
     best: tuple[Any, ...] = (0, 0)
     if template is not None:
-        away, wanted = even - even.mean(axis=(2, 3), keepdims=True), template - template.mean()
-        match = (away * wanted).sum(axis=(2, 3)) / np.sqrt((away**2).sum(axis=(2, 3)) + 1e-12)
+        away, wanted = even - even.mean(axis=(1, 3), keepdims=True), template - template.mean()
+        match = np.einsum("ahbw,hw->ab", away, wanted) / np.sqrt((away**2).sum(axis=(1, 3)) + 1e-12)
         best = np.unravel_index(int(match.argmax()), match.shape)
+    even, odd = even[best[0], :, best[1]], odd[best[0], :, best[1]]
     high, wide = (len(axis) // 2 for axis in SIDES_MM)
-    return even[best], odd[best].reshape(high, 2, wide, 2).mean(axis=(1, 3)).ravel()
+    return even, odd.reshape(high, 2, wide, 2).mean(axis=(1, 3)).ravel()
 
 
 def _between(positions: Array, size: int) -> Array:
