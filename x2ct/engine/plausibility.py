@@ -269,17 +269,12 @@ def _of_pair(seen: Sequence[Seen], ratio: Array, alike: float | None, statistics
     shape = np.sqrt(np.nanmean((away - typical) ** 2))
     uneven = f"from height to height by {shape:.0%}"
     text = f"the body's mass differs {f'by {abs(np.expm1(typical)):.0%}, and ' if known else ''}{uneven}"
-    yield Score("mass", _both(seen), distance / mass_limit, text, _ONE_PATIENT)
+    pair = " and ".join(one.name for one in seen)
+    hint = "are they of one patient, at one height, each with the right pixel pitch?"
+    yield Score("mass", pair, distance / mass_limit, text, hint)
     if alike is not None:
         text = f"their masses differ {uneven}, and change otherwise (correlation {alike:.2f})"
-        yield Score("patient", _both(seen), distance * (1 - alike) / patient_limit, text, _ONE_PATIENT)
-
-
-_ONE_PATIENT = "are they of one patient, at one height, each with the right pixel pitch?"
-
-
-def _both(seen: Sequence[Seen]) -> str:
-    return " and ".join(one.name for one in seen)
+        yield Score("patient", pair, distance * (1 - alike) / patient_limit, text, hint)
 
 
 # ---------------------------------------------------------------------------------------------- what is measured
@@ -328,9 +323,7 @@ def sides(seen: Seen, template: Array | None = None) -> tuple[Array, Array]:
     widths = (1.0,) if template is None else _WIDTHS
     rows = np.stack([_between((size[0] - 1) / 2 + s * heights + mm / _SIDES_PIXEL_MM, size[0]) for s, mm in tries])
     columns = np.stack([[_between(middle + sign * w * distances, size[1]) for w in widths] for sign in (1, -1)])
-    right, left = np.moveaxis(
-        np.tensordot(rows @ picture, columns, (2, 3)), 2, 0
-    )  # tries, heights, widths, distances
+    right, left = np.moveaxis(np.tensordot(rows @ picture, columns, (2, 3)), 2, 0)  # tries, heights, widths, distances
     even, odd = (right + left) / 2, (right - left) / 2
     best: tuple[Any, ...] = (0, 0)
     if template is not None:
