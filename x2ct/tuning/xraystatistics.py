@@ -27,6 +27,7 @@ from x2ct.engine.plausibility import (
     OTHER_PART,
     OTHER_VIEW,
     POSES,
+    WARNS,
     Gaussian,
     MassLaw,
     Pose,
@@ -57,6 +58,8 @@ FEWEST_PATIENTS = 5
 BODY_MM = 5.0
 TYPICAL, TYPICAL_MASS = 0.95, 0.98
 """The quantile of held-out studies that is a score of 1; looser for `mass`, whose fine differences `patient` judges."""
+RAREST = 0.99
+"""The quantile that is warned of from in a frontal picture mirrored, whose readings have no long tail."""
 RIDGE = 0.3
 DIGITS = 4
 
@@ -339,7 +342,7 @@ def _of_sides(groups: Sequence[Sequence[Seen]]) -> tuple[Array, Array, float]:
         return np.asarray(found / (found @ mean + 1e-12), np.float64)
 
     readings = np.concatenate([1 - _joined(odd, out) @ weights(rest) for out, rest in _folds(len(odd))])
-    return template, weights(range(len(odd))), max(float(np.quantile(readings, TYPICAL)), _LEAST)
+    return template, weights(range(len(odd))), max(float(np.quantile(readings, RAREST)) / WARNS, _LEAST)
 
 
 def _of_pairs(groups: Sequence[Sequence[tuple[Seen, ...]]], calibrated: bool) -> dict[str, Array]:
