@@ -30,6 +30,7 @@ from x2ct.engine.plausibility import (
     masses,
     reduced,
     reread,
+    sides,
 )
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError
@@ -158,6 +159,18 @@ def test_distance_is_mahalanobis_where_all_components_are_kept() -> None:
     assert law.distance(point) == pytest.approx(expected, rel=1e-6)
 
 
+def test_sides_change_sign_in_a_mirror_and_follow_the_body() -> None:
+    ap = seen(trunk())[0]
+    even, odd = sides(ap)
+    mirrored, moved = (sides(replace(ap, image=image)) for image in (ap.image[:, ::-1], np.roll(ap.image, 4, axis=1)))
+    np.testing.assert_allclose(mirrored[0], even, atol=1e-6)
+    np.testing.assert_allclose(mirrored[1], -odd, atol=1e-6)
+    np.testing.assert_allclose(moved[1], odd, atol=1e-6)
+    assert np.abs(odd).max() > 0.02  # the heart
+    lower = sides(replace(ap, image=np.roll(ap.image, 6, axis=0)), even)
+    np.testing.assert_allclose(lower[1], odd, atol=1e-6)
+
+
 # ---------------------------------------------------------------------------------------------- statistics
 
 
@@ -230,6 +243,13 @@ def test_the_lateral_of_another_is_found_up_to_a_factor_where_that_is_unknown(mo
     assert values(model, stout, picture=window_8bit)["mass", pair] < WARNS
 
 
+@pytest.mark.parametrize("picture", [np.array, window_8bit])
+def test_two_patients_are_apart_in_mass_and_profile(model: Bundle, picture: Any) -> None:
+    ap, lateral = seen(lumps(1))
+    own, others = (values(model, (ap, one), picture=picture) for one in (lateral, seen(lumps(2))[1]))
+    assert own["patient", "ap and lateral"] < 1 < REFUSES < others["patient", "ap and lateral"]
+
+
 # ---------------------------------------------------------------------------------------------- bundle and command
 
 
@@ -290,5 +310,5 @@ def test_a_sampler_judges_what_it_is_given(tiny: Bundle) -> None:
 def test_the_report_says_what_a_bundle_without_statistics_could_not_judge(study: Path) -> None:
     assert sample(study, "lateral.npy", "--strict").exit_code == 0
     told = json.loads((study / "run.json").read_text())["plausibility"]
-    assert {score["score"] for score in told["scores"]} <= {"mass", "profile"} and told["scores"][0]["value"] < 0.5
+    assert {score["score"] for score in told["scores"]} <= {"mass", "patient"} and told["scores"][0]["value"] < 0.5
     assert sum("no xray_statistics" in line for line in told["not_judged"]) == 2
