@@ -75,6 +75,20 @@ def test_a_chest_takes_on_another_s_shape_and_keeps_its_own_at_part_zero(shards:
     assert float(np.square(study(0, 1e-6) - own).mean()) < 1e-3 * away[0]
 
 
+def test_a_shape_is_drawn_between_a_patient_and_each_other() -> None:
+    """In a part from none to the most that is asked for; someone who was not registered keeps the own shape."""
+    fields = np.arange(3, dtype=np.float32).repeat(3 * NODES.shape[0] ** 3).reshape(3, 3, *NODES.shape)
+    shapes, rng = Shapes(("a", "b", "c"), fields), np.random.default_rng(0)
+    drawn = []
+    for _ in range(200):
+        displacement = shapes.towards("b", rng, 0.8)
+        assert displacement is not None and np.ptp(displacement) == 0
+        drawn.append(float(displacement.flat[0]))  # towards a (0 mm) from b (1 mm), towards c (2 mm), or b itself
+    assert min(drawn) == pytest.approx(-0.8, abs=0.05) and max(drawn) == pytest.approx(0.8, abs=0.05)
+    assert np.mean(np.abs(drawn) < 0.1) == pytest.approx((1 + 2 / 8) / 3, abs=0.1)
+    assert shapes.towards("d", rng, 0.8) is None
+
+
 def test_no_shape_leaves_the_plan_as_it_was(shards: Path) -> None:
     patient = ShardSet.open(shards).patients[0]
     write_shapes(shards, ShardSet.open(shards).select("train"))

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -358,9 +359,14 @@ def test_a_run_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         for parameter in state.model.parameters():
             parameter.add_(torch.ones(()))  # the averages stay as they were
+        for value in state.averages[1].state().values():
+            value.add_(0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0)))
     checkpoint.save(state, tmp_path / "run")
     said: list[str] = []
-    done = export_run(tmp_path / "run", tmp_path / "limb.x2ct", provenance={"data": "none"}, progress=said.append)
+    width = config.optim.ema[1]
+    done = export_run(
+        tmp_path / "run", tmp_path / "limb.x2ct", ema=width, provenance={"data": "none"}, progress=said.append
+    )
     bundle = done.bundle
     assert bundle.name == "limb"
     assert (bundle.grid.shape, bundle.grid.spacing_mm) == ((32, 32, 16), (5.0, 5.0, 6.0))
@@ -372,8 +378,11 @@ def test_a_run_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert TrainConfig.from_json(dict(bundle.provenance["training"])) == config  # type: ignore[arg-type]
     assert said
 
-    # The weights are those of the average: the encoder's stored graph holds the folded ones, rounded.
-    _, model = load_run(tmp_path / "run")
-    stem = model.fold().encoder.down[0].weight.detach().numpy()
+    # The weights are those of the average that was asked for: the encoder's graph holds the folded ones, rounded.
     stored = [numpy_helper.to_array(t) for t in onnx.load(bundle.file_of(bundle.networks.encoder)).graph.initializer]
-    assert any(value.shape == stem.shape and np.allclose(value, stem, rtol=1e-3, atol=1e-6) for value in stored)
+
+    def holds(**chosen: Any) -> bool:
+        stem = load_run(tmp_path / "run", **chosen)[1].fold().encoder.down[0].weight.detach().numpy()
+        return any(value.shape == stem.shape and np.allclose(value, stem, rtol=1e-3, atol=1e-6) for value in stored)
+
+    assert holds(ema=width) and not holds() and not holds(raw=True)

@@ -453,6 +453,9 @@ def test_a_run_exports_averages_of_other_widths_where_it_kept_some(shards: Path,
     assert any((weights[0.2][name] - value).abs().max() > 0.01 for name, value in weights[0.05].items())
     with pytest.raises(InputError, match=r"ema: found 0\.3, expected 0\.05, 0\.1, or a width above 0 and below 0\.28"):
         load_run(tmp_path / "run", ema=0.3)
+    (tmp_path / "run/averages/00000010.safetensors").touch()  # of steps that a killed run took after its checkpoint
+    checkpoint.restore(new_state(TrainConfig.load(tmp_path / "run"), torch.device("cpu")), tmp_path / "run")
+    assert not (tmp_path / "run/averages/00000010.safetensors").exists()
     train(shards, tmp_path / "without", dataclasses.replace(TINY, steps=1), threads=1)
     with pytest.raises(InputError, match=r"ema: found 0\.2, expected 0\.05, 0\.1; other widths need optim\.keep"):
         load_run(tmp_path / "without", ema=0.2)
