@@ -17,6 +17,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def ends_right(row: dict[str, Any]) -> bool:
 
 def markdown(result: dict[str, Any]) -> str:
     """Return the table as Markdown."""
-    columns = {
+    columns: dict[str, Callable[[dict[str, Any]], object]] = {
         "minutes": lambda row: f"{row['minutes']:g}",
         "steps": lambda row: row["steps"],
         "training s": lambda row: f"{row['trained_s']:.2f}",
