@@ -5,6 +5,7 @@ inputs that take a while to make, made once. Nobody may write into them.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,3 +54,14 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import tiny_run
 
     return tiny_run.write_shards(tmp_path_factory.mktemp("shards") / "phantoms")
+
+
+@pytest.fixture(scope="session")
+def shaped_shards(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the training patients' shapes, whose registration takes seconds."""
+    from x2ct.data.shapes import write_shapes
+    from x2ct.data.shards import ShardSet
+
+    folder = shutil.copytree(shards, tmp_path_factory.mktemp("shards") / "shaped")
+    write_shapes(folder, ShardSet.open(folder).select("train"))
+    return folder
