@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,6 +18,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 if TYPE_CHECKING:
     from x2ct.bundle import Bundle
+    from x2ct.export import ExportReport
+    from x2ct.export.graphs import Graph
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +56,28 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests import tiny_run
 
     return tiny_run.write_shards(tmp_path_factory.mktemp("shards") / "phantoms")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportReport, tuple[Graph, ...]]:
+    """What export makes of the network of `tests.tiny_model`, and the graphs that it traced, which takes seconds."""
+    import torch
+
+    from tests.tiny_model import SPEC, random_model
+    from x2ct.export import export_model, run
+
+    graphs, trace, threads = list["Graph"](), run.trace_networks, torch.get_num_threads()
+
+    def traced(*given: Any) -> tuple[Graph, ...]:
+        graphs.extend(trace(*given))
+        return tuple(graphs)
+
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "trace_networks", traced)
+        report = export_model(random_model(), SPEC, tmp_path_factory.mktemp("export") / "tiny.x2ct")
+    torch.set_num_threads(threads)
+    return report, tuple(graphs)
 
 
 @pytest.fixture(scope="session")

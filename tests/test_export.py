@@ -36,10 +36,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    torch.set_num_threads(1)
-    return export_model(random_model(), SPEC, tmp_path_factory.mktemp("export") / "tiny.x2ct")
+@pytest.fixture
+def report(exported: tuple[ExportReport, tuple[graphs.Graph, ...]]) -> ExportReport:
+    return exported[0]
+
+
+@pytest.fixture
+def traced(exported: tuple[ExportReport, tuple[graphs.Graph, ...]]) -> tuple[graphs.Graph, ...]:
+    """The graphs that were traced for `report`, to write into."""
+    return copy.deepcopy(exported[1])
 
 
 # ---------------------------------------------------------------------------------------------- what is proven
@@ -271,20 +276,6 @@ def test_f16_storage_rounds_to_nearest_and_halves_the_file() -> None:
 # ---------------------------------------------------------------------------------------------- what is refused
 
 
-def _sabotage(change: Callable[[np.ndarray], np.ndarray], network: str) -> Callable[..., object]:
-    """The real tracing, after which one weight of one network is another."""
-    trace_networks = run.trace_networks
-
-    def sabotaged(*arguments: object) -> object:
-        traced = trace_networks(*arguments)  # type: ignore[arg-type]
-        graph = next(graph for graph in traced if graph.name == network)
-        tensor = max(graph.model.graph.initializer, key=lambda t: int(np.prod(t.dims)))
-        tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
-        return traced
-
-    return sabotaged
-
-
 def _one_weight(values: np.ndarray) -> np.ndarray:
     values.flat[0] += 1.0
     return values
@@ -301,11 +292,15 @@ def _nan(values: np.ndarray) -> np.ndarray:
 def test_a_sabotaged_graph_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    traced: tuple[graphs.Graph, ...],
     network: str,
     change: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """One weight of a graph's largest tensor is off, or all of them are no numbers."""
-    monkeypatch.setattr(run, "trace_networks", _sabotage(change, network))
+    graph = next(graph for graph in traced if graph.name == network)
+    tensor = max(graph.model.graph.initializer, key=lambda t: int(np.prod(t.dims)))
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
+    monkeypatch.setattr(run, "trace_networks", lambda *_: traced)
     with pytest.raises(X2CTError, match="parity failed, nothing written") as caught:
         export_model(random_model(), SPEC, tmp_path / "bad.x2ct", dtype="f32")
     assert network in str(caught.value)
@@ -313,8 +308,9 @@ def test_a_sabotaged_graph_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_tolerances_bind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tolerances_bind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced: tuple[graphs.Graph, ...]) -> None:
     """Rounding that the f16 tolerance does not allow is refused too, after f32 has passed."""
+    monkeypatch.setattr(run, "trace_networks", lambda *_: traced)
     monkeypatch.setattr(run, "F16_WEIGHTS_TOLERANCE", 1e-6)
     with pytest.raises(X2CTError, match="f16 weights"):
         export_model(random_model(), SPEC, tmp_path / "bad.x2ct")

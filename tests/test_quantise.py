@@ -21,8 +21,7 @@ from x2ct.errors import InputError, MissingRuntimeError
 
 pytest.importorskip("torch")
 
-from tests.tiny_model import SPEC, random_model
-from x2ct.export import export_model, quantise
+from x2ct.export import ExportReport, quantise
 
 NATIVE = _core.backends({"openvino": RUNTIME})[0]["precisions"]["cpu"]
 DEMO = Path(x2ct.__file__).parent / "models" / "demo"
@@ -171,9 +170,9 @@ def test_ranges_are_kept_as_they_are(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ x2ct quantize
 
 
-@pytest.fixture(scope="module")
-def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(export_model(random_model(), SPEC, tmp_path_factory.mktemp("random") / "random.x2ct").bundle.path)
+@pytest.fixture
+def random_bundle(exported: tuple[ExportReport, Any]) -> Path:
+    return Path(exported[0].bundle.path)
 
 
 @native
