@@ -6,6 +6,7 @@ All tests share one cluster: that of RAY_ADDRESS, or one that is started here.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,9 +41,9 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tiny_path: Path, tmp_path: Path) -> Path:
     """A model, X-rays, and a manifest of studies that take a while, each with a seed of its own."""
-    tiny_bundle.write(tmp_path / "tiny.x2ct")
+    shutil.copytree(tiny_path, tmp_path / "tiny.x2ct")
     rng = np.random.default_rng(0)
     np.save(tmp_path / "a.npy", rng.uniform(0, 5, tiny_bundle.DETECTOR).astype(np.float32))
     lines = ["id,ap,seed", *(f"s{k:02d},a.npy,{k}" for k in range(STUDIES))]
