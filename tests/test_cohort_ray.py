@@ -81,11 +81,19 @@ def lost_in_the_middle(folder: Path) -> Cohort:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(
-    folder: Path, capfd: pytest.CaptureFixture[str]
+def test_a_killed_worker_is_replaced_loses_nothing_and_nothing_is_done_twice(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started, start = list[ray_engine.RayEngine](), ray_engine.RayEngine._start
+
+    def noted(engine: ray_engine.RayEngine) -> None:
+        started.append(engine)
+        start(engine)
+
+    monkeypatch.setattr(ray_engine.RayEngine, "_start", noted)
     cohort = lost_in_the_middle(folder)
     assert capfd.readouterr() == ("", "")
+    assert len(started) == 2 + 1
     assert [(outcome.id, outcome.state) for outcome in cohort.outcomes] == [(f"s{k:02d}", "done") for k in range(12)]
     assert sum(outcome.retries for outcome in cohort.outcomes) == 1
     sample_cohort(folder / "cases.csv", base(folder, "alone"))
