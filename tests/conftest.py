@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 def ctrl_c_is_heard() -> None:
     """A shell that runs tests in the background has SIGINT ignored, and a process that it starts inherits that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training run measures the machine's matrix rate, which takes longer than what a test trains."""
+    if (speed := sys.modules.get("x2ct.training.speed")) is not None:
+        monkeypatch.setattr(speed, "SIDE", 128)
 
 
 @pytest.fixture(scope="session")

@@ -35,9 +35,10 @@ PROGRAM = """
 import dataclasses, json, os, shutil, signal, sys, torch
 from pathlib import Path
 from x2ct.errors import X2CTError
-from x2ct.training import TrainConfig, train
+from x2ct.training import TrainConfig, speed, train
 from x2ct.training.optimizer import Optimizer
 from x2ct.training.ranks import joined
+speed.SIDE = 128
 torch.set_num_threads(1)
 shards, folder = Path(sys.argv[1]), Path(sys.argv[2])
 config = TrainConfig.load(folder / "config.json")
