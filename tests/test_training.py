@@ -389,7 +389,7 @@ def test_killed_and_resumed_is_uninterrupted(shards: Path, tmp_path: Path) -> No
 
 def test_a_signal_finishes_the_step_and_the_resumed_run_is_uninterrupted(shards: Path, tmp_path: Path) -> None:
     """Also where a checkpoint is not due for long: the command says how to go on and ends with the signal's code."""
-    config, total = tmp_path / "config.json", 40
+    config, total = tmp_path / "config.json", 30
     config.write_text(json.dumps({**CONFIG, "steps": total, "checkpoint_every": 1000, "validate_every": 1000}))
 
     def command(run: str, *options: str) -> list[str]:
