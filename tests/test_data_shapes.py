@@ -78,7 +78,7 @@ def test_a_shape_is_drawn_between_a_patient_and_each_other() -> None:
         assert displacement is not None and np.ptp(displacement) == 0
         drawn.append(float(displacement.flat[0]))  # towards a (0 mm) from b (1 mm), towards c (2 mm), or b itself
     assert min(drawn) == pytest.approx(-0.8, abs=0.05) and max(drawn) == pytest.approx(0.8, abs=0.05)
-    assert np.mean(np.abs(drawn) < 0.1) == pytest.approx((1 + 2 / 8) / 3, abs=0.1)
+    assert np.mean(np.abs(drawn) < 0.4) == pytest.approx((1 + 2 * 0.5) / 3, abs=0.1)
     assert shapes.towards("d", rng, 0.8) is None
 
 

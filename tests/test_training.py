@@ -28,7 +28,7 @@ from x2ct.data.augment import AugmentConfig, Study, augmented_study, draw_plan, 
 from x2ct.data.imaging import NONE
 from x2ct.errors import InputError, X2CTError
 from x2ct.model import X2CTModel
-from x2ct.model.ema import PowerEMA, posthoc_shares
+from x2ct.model.ema import PowerEMA, posthoc_shares, power_gamma
 from x2ct.training import TrainConfig, checkpoint, load_run, train
 from x2ct.training.checkpoint import BEST_FILE, CHECKPOINT_FILE, read_progress
 from x2ct.training.config import DiffusionConfig, PatchConfig
@@ -439,6 +439,16 @@ def test_an_average_made_afterwards_is_the_one_made_in_training() -> None:
     true = averages[2].state()["weight"].double()
     away = [float((value.double() - true).norm() / true.norm()) for value in (made, kept[-1][2])]
     assert away[0] < 0.005 < 0.1 < away[1]
+    # Of all shares, those by brute force come hardly nearer to the profile.
+    t = (np.arange(6000) + 0.5) / 10
+
+    def profile(end: float, width: float) -> np.ndarray:
+        gamma = power_gamma(width)
+        return np.where(t <= end, (gamma + 1) * (t / end) ** gamma / end, 0)
+
+    profiles, goal = np.stack([profile(step, width) for step, width, _ in kept], 1), profile(steps, wanted)
+    nearest = np.linalg.norm(profiles @ np.linalg.lstsq(profiles, goal, rcond=None)[0] - goal)
+    assert np.linalg.norm(profiles @ shares - goal) < 1.1 * nearest
 
 
 def test_a_run_exports_averages_of_other_widths_where_it_kept_some(shards: Path, tmp_path: Path) -> None:
