@@ -214,6 +214,13 @@ MEASUREMENTS = (
         of_model=False,
     ),
     Measurement(
+        "clock",
+        "training by the clock, of 3, 10 and 30 minutes: each ends with a learning rate of zero",
+        (f"python benchmarks/clock.py SHARDS -o {RESULTS}/clock",),
+        45,
+        of_model=False,
+    ),
+    Measurement(
         "faults",
         "kill -9 at random moments: what is lost",
         (

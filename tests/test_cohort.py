@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,8 +30,8 @@ MANIFEST = "id,ap,lateral,seed\na,a.npy,b.npy,\nb,b.npy,,7\nbroken,broken.npy,,\
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    tiny_bundle.write(tmp_path / "tiny.x2ct")
+def folder(tiny_path: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_path, tmp_path / "tiny.x2ct")
     rng = np.random.default_rng(0)
     for name in "abc":
         np.save(tmp_path / f"{name}.npy", rng.uniform(0, 5, tiny_bundle.DETECTOR).astype(np.float32))

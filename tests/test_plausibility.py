@@ -43,6 +43,7 @@ Image = npt.NDArray[np.float32]
 PITCH = 5.0
 CONE = Geometry.cone(("ap", "lateral"), sod_mm=1200, sdd_mm=1500, shape=(88, 88), spacing_mm=(6.25, 6.25))
 PARALLEL = Geometry.parallel(("ap", "lateral"), shape=(88, 88), spacing_mm=(PITCH, PITCH))
+NARROW = Geometry.parallel(("ap", "lateral"), shape=(88, 110), spacing_mm=(PITCH, 4.0))
 
 
 def trunk(size: float = 1.0, heart: float = 1.0) -> Image:
@@ -68,9 +69,12 @@ def lumps(seed: int) -> Image:
 def seen(hu: Image, geometry: Geometry = PARALLEL, shift_mm: float = 0.0, calibrated: bool = True) -> tuple[Seen, ...]:
     affine = GRID.index_to_mm.copy()
     affine[2, 3] += shift_mm
-    mu, known = attenuation(hu), np.ones((88, 88), np.bool_)
+    mu, pitch_mm = attenuation(hu), (PITCH, 4.0 if geometry is NARROW else PITCH)
     return tuple(
-        Seen(view.name, slot, project(mu, affine, view, 1), known, view.matrix, (PITCH, PITCH), calibrated)
+        Seen(
+            *(view.name, slot, project(mu, affine, view, 1), np.ones(view.shape, np.bool_), view.matrix),
+            *(pitch_mm, calibrated),
+        )
         for slot, view in enumerate(geometry.views)
     )
 
@@ -91,11 +95,12 @@ def test_two_views_of_a_body_hold_the_same_mass_at_each_height(geometry: Geometr
     np.testing.assert_allclose(found, 0, atol=tolerance)
 
 
-def test_masses_are_those_of_the_bodys_slices() -> None:
+@pytest.mark.parametrize("geometry", [PARALLEL, NARROW], ids=["square pixels", "narrow pixels"])
+def test_masses_are_those_of_the_bodys_slices(geometry: Geometry) -> None:
     hu = trunk()
     slices = attenuation(hu).sum(axis=(0, 1)) * 100.0  # mm^2 a voxel's face
     heights = (np.arange(len(slices)) - 15.5) * 10.0
-    found = masses(seen(hu)[0])
+    found = masses(seen(hu, geometry)[0])
     assert found is not None
     from x2ct.engine.plausibility import HEIGHTS_MM
 
@@ -241,6 +246,8 @@ def test_the_lateral_of_another_is_found_up_to_a_factor_where_that_is_unknown(mo
     assert values(model, stout)["mass", pair] > WARNS > values(model, seen(trunk()))["mass", pair]
     # A factor is nobody's fault where nobody knows it; another height is.
     assert values(model, stout, picture=window_8bit)["mass", pair] < WARNS
+    own, other = (values(model, (seen(lumps(1))[0], seen(lumps(seed))[1]))["profile", pair] for seed in (1, 2))
+    assert other > WARNS > own
 
 
 @pytest.mark.parametrize("picture", [np.array, window_8bit])
@@ -302,7 +309,12 @@ def test_a_sampler_judges_what_it_is_given(tiny: Bundle) -> None:
             judged(ap=ap, lateral=other)
     assert sampler.run(ap=ap, lateral=lateral, mean=True).report["plausibility"]["scores"][0]["value"] < 0.5
     sampler.set_xrays(ap=ap, lateral=other, force=True)
-    assert "mass" in sampler.run(mean=True).report["warnings"][0]
+    for report in (
+        sampler.run(mean=True).report,
+        sampler.run(ap=ap, lateral=other, force=True, mean=True).report,
+        sampler.dry_run(ap=ap, lateral=other, force=True),
+    ):
+        assert "mass" in report["warnings"][0]
     with pytest.raises(InputError, match="--strict: warnings: found 1 warning: ap and lateral"):
         sampler.run(mean=True, strict=True)
 

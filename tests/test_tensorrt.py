@@ -101,12 +101,17 @@ def test_info_says_what_to_do_about_a_missing_tensorrt() -> None:
         assert "-DX2CT_TENSORRT_INCLUDE=FOLDER" in status["reason"]
 
 
+@pytest.fixture(scope="module")
+def no_tensorrt() -> None:
+    if status_in_a_fresh_process("", "tensorrt")["available"]:
+        pytest.skip("TensorRT is here")
+
+
+@pytest.mark.usefixtures("no_tensorrt")
 @pytest.mark.parametrize(
     "command", ["build chest", "sample --ap AP --backend tensorrt -o OUT", "export chest --format tensorrt"]
 )
 def test_without_tensorrt_the_command_line_ends_with_code_3(command: str, tmp_path: Path) -> None:
-    if status_in_a_fresh_process("", "tensorrt")["available"]:
-        pytest.skip("TensorRT is here")
     places = {"AP": str(ROOT / "x2ct" / "models" / "demo" / "ap.npy"), "OUT": str(tmp_path / "ct.nii.gz")}
     run = subprocess.run(
         [sys.executable, "-m", "x2ct", *(places.get(word, word) for word in command.split())],
