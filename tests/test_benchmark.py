@@ -282,6 +282,13 @@ def test_a_gpu_that_slowed_down_is_said_to_have(tmp_path: Path, monkeypatch: pyt
     assert facts["clocks.sm"] == {"min": 345.0, "max": 1980.0}
     assert facts["power.draw"] == {"min": 612.4, "max": 612.4}
     assert facts["throttled_by"] == ["its power limit"]
+    tool.write_text("#!/bin/sh\necho 'Field \"clocks.sm\" is not a valid field to query.'\n")
+    blind = machine.GpuWatch()
+    assert blind._tool is not None
+    blind._tool.wait()
+    facts = blind.facts()
+    assert facts is not None
+    assert facts["throttled_by"] is None, "no reading is not 'was not throttled'"
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert machine.GpuWatch().facts() is None
 

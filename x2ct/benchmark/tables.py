@@ -71,7 +71,8 @@ def machine(document: dict[str, Any]) -> str:
     if isinstance(gpu, dict) and facts.get("gpu"):
         units = {"clocks.sm": "MHz", "clocks.mem": "MHz memory", "power.draw": "W", "temperature.gpu": "degrees"}
         spans = [f"{gpu[name]['min']:g} to {gpu[name]['max']:g} {unit}" for name, unit in units.items() if gpu[name]]
-        parts.append(f"{'; '.join(facts['gpu'])}: {', '.join(spans)}")
+        unknown = ["throttling not readable here"] if gpu["throttled_by"] is None else []
+        parts.append(f"{'; '.join(facts['gpu'])}: {', '.join([*spans, *unknown])}")
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version != "missing")
     return f"Taken {document['created']}. {'; '.join(parts)}. {versions}."
 
