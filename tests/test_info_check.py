@@ -95,7 +95,7 @@ def test_what_nothing_of_the_cpu_was_compared_with_did_not_pass(
 ) -> None:
     """A GPU beside itself is always the same; the first runtime of the CPU that runs in f32 is compared with."""
     names = [("openvino", "cpu", "f32"), ("onnxruntime", "cpu", "f32"), ("torch", "cuda", "f32")]
-    abilities = [dict(zip(("backend", "device", "precision"), name, strict=True), usable=True) for name in names]
+    abilities = [{"backend": one, "device": kind, "precision": each, "usable": True} for one, kind, each in names]
     broken = {"openvino"}
 
     def mean(bundle: object, backend: str, device: str, precision: str) -> Volume:
