@@ -10,13 +10,14 @@ set -eu
 dest=$1
 newer="trixie"
 fail() {
-    echo "onnxruntime_headers.sh: $1; without them x2ct is built without its ONNX Runtime backend" >&2
+    echo "onnxruntime_headers.sh: $1; without headers x2ct is built without its ONNX Runtime backend." \
+        "ONNX Runtime's release archives have them: name their folder include in X2CT_ONNXRUNTIME_INCLUDE" >&2
     exit 1
 }
 for there in "$dest" /usr/include/onnxruntime "${X2CT_ONNXRUNTIME_INCLUDE:-/usr/local/include/onnxruntime}"; do
     [ ! -f "$there/onnxruntime_cxx_api.h" ] || exit 0
 done
-command -v apt-get >/dev/null && command -v dpkg >/dev/null || fail "this is no Debian; install the headers by hand"
+command -v apt-get >/dev/null && command -v dpkg >/dev/null || fail "this is no Debian"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

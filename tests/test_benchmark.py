@@ -27,6 +27,7 @@ from x2ct.benchmark.cases import EDM, KEYS, PLAIN, Case, cases_of, labels
 from x2ct.benchmark.document import compare
 from x2ct.benchmark.fleet import Effort, Row, Worker, measure
 from x2ct.benchmark.stats import Summary, ratio
+from x2ct.benchmark.worker import TRANSFERS
 from x2ct.cli import app
 from x2ct.commands.bench import parse_threshold
 from x2ct.errors import InputError, MemoryLimitError
@@ -295,8 +296,42 @@ def test_a_gpu_that_slowed_down_is_said_to_have(tmp_path: Path, monkeypatch: pyt
     assert facts["clocks.sm"] == {"min": 345.0, "max": 1980.0}
     assert facts["power.draw"] == {"min": 612.4, "max": 612.4}
     assert facts["throttled_by"] == ["its power limit"]
+    tool.write_text("#!/bin/sh\necho 'Field \"clocks.sm\" is not a valid field to query.'\n")
+    blind = machine.GpuWatch()
+    assert blind._tool is not None
+    blind._tool.wait()
+    facts = blind.facts()
+    assert facts is not None
+    assert facts["throttled_by"] is None, "no reading is not 'was not throttled'"
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert machine.GpuWatch().facts() is None
+
+
+def test_a_gpus_rows_are_with_copies_and_without_and_the_page_says_how_it_ran() -> None:
+    """Latency and GPU compute time, as trtexec names them; the first run apart, and parity beside each row."""
+    made = document.read(ROOT / "benchmarks" / "results" / "bench.json")
+    row = next(row for row in made["rows"] if row["status"] == "measured")
+    row["facts"] |= {"device": "cuda:0", "transfers": TRANSFERS["cuda"]}
+    row["summary"]["compute_s"] = msgspec.to_builtins(Summary.of([0.004, 0.005]))
+    span = {"min": 345.0, "max": 1980.0}
+    gpu = {"clocks.sm": span, "clocks.mem": None, "power.draw": {"min": 90.0, "max": 612.4}, "temperature.gpu": span}
+    made["rows"] = [row]
+    made["environment"]["gpu"] = ["NVIDIA H200, 580.65.06"]
+    made["clocks"]["gpu"] = {**gpu, "throttled_by": ["its power limit"]}
+    text = document.page("benchmark", made, document.tables_of(made))
+    for words in (
+        "latency, end to end",
+        "GPU compute time | 2 | 4.0",
+        "X-rays come from the host's memory",
+        "first run",
+    ):
+        assert words in text
+    assert "NVIDIA H200, 580.65.06: 345 to 1980 MHz, 90 to 612.4 W, " in text
+    assert "the GPU was throttled meanwhile, by its power limit" in machine.doubts(made["environment"], made["clocks"])
+    assert f"{row['parity']['mean_abs_hu']:.4f}" in text
+    made["clocks"]["gpu"]["throttled_by"] = None
+    assert "throttling not readable here" in machine.describe(made["environment"], made["clocks"])
+    assert not any("GPU was throttled" in line for line in machine.doubts(made["environment"], made["clocks"]))
 
 
 def test_a_device_is_swept_with_its_own_precisions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,14 +101,19 @@ def test_the_tree_offers_what_it_should(tree: Path) -> None:
 
 
 def test_c_gives_what_python_gives(examples: Path, tiny_path: Path, tmp_path: Path) -> None:
-    """The same bits, from a model's own views; with one view missing too."""
+    """The same bits, from a model's own views; with one view missing too. The log says what was chosen."""
     for count in (2, 1):
         images = [random_xray(tiny_bundle.DETECTOR, seed) for seed in range(count)]
         files = ["-", "-"]
         for slot, image in enumerate(images):
             image.tofile(tmp_path / f"{slot}.f32")
             files[slot] = str(tmp_path / f"{slot}.f32")
-        run_outside(examples / "sample_c", tiny_path, runtime_dir(), *files, "7", tmp_path / "out.f32", cwd=tmp_path)
+        log = run_outside(
+            examples / "sample_c", tiny_path, runtime_dir(), *files, "7", tmp_path / "out.f32", cwd=tmp_path
+        ).stderr
+        assert "info: device cpu (auto), backend openvino (auto)\n" in log
+        assert ("info: X-rays: found 1 of the model's 2 views\n" in log) == (count == 1)
+        assert "warning: " not in log
         found = np.fromfile(tmp_path / "out.f32", np.float32).reshape(tiny_bundle.GRID)
         xrays = dict(zip(("ap", "lateral"), map(x2ct.XRay.of, images), strict=False))
         wanted = x2ct.Sampler(tiny_path, precision="f32").sample(**xrays, seed=7)

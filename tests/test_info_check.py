@@ -6,12 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import Result
 
 from tests import commandline
 from x2ct import _core
 from x2ct.commands import info_facts
+from x2ct.engine import smoke_test
+from x2ct.errors import MissingRuntimeError
+from x2ct.io.ct.volume import Volume
 from x2ct.runtimes.discovery import PRECISIONS
 
 
@@ -83,3 +87,27 @@ def test_a_claim_that_does_not_hold_is_told_and_ends_with_code_3(
     assert result.exit_code == 3
     assert "openvino cpu tf32: claims to be usable and is not" in result.stderr
     assert [line.split()[3] for line in result.stdout.splitlines()] == ["passed", "failed"]
+
+
+@pytest.mark.parametrize("device", ["", "cuda:0"])
+def test_what_nothing_of_the_cpu_was_compared_with_did_not_pass(
+    tiny_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    """A GPU beside itself is always the same; the first runtime of the CPU that runs in f32 is compared with."""
+    names = [("openvino", "cpu", "f32"), ("onnxruntime", "cpu", "f32"), ("torch", "cuda", "f32")]
+    abilities = [{"backend": one, "device": kind, "precision": each, "usable": True} for one, kind, each in names]
+    broken = {"openvino"}
+
+    def mean(bundle: object, backend: str, device: str, precision: str) -> Volume:
+        if backend in broken:
+            raise MissingRuntimeError(f"{backend} is gone")
+        return Volume(np.full((2, 2, 2), 0.0 if device == "cpu" else 9.0, np.float32), np.eye(4))
+
+    monkeypatch.setattr(smoke_test, "_mean", mean)
+
+    def results() -> list[str]:
+        return [one.result for one in smoke_test.check(abilities, str(tiny_path), device)]
+
+    assert results() == ["failed", "passed", "failed"]
+    broken.add("onnxruntime")
+    assert results() == ["failed", "failed", "not tried"]

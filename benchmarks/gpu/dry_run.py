@@ -47,7 +47,7 @@ SMALL: dict[str, Any] = {
 
 
 def main() -> int:
-    """Try both calls; return the exit code, 1 where one of the promises was broken."""
+    """Try both calls; return the exit code, 1 where a promise was broken, 2 where the environment is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--carry", type=Path, default=ROOT / ".gpu", help="what benchmarks/gpu/run.sh carry made")
     parser.add_argument("--python", type=Path, required=True, help="the Python that plays the machine's")
@@ -56,6 +56,10 @@ def main() -> int:
     parser.add_argument("--calls", nargs="+", default=list(CARRIED), choices=CARRIED)
     parser.add_argument("-o", "--output", type=Path, required=True, help="a Markdown file")
     args = parser.parse_args()
+    packages = subprocess.run([args.python, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    if packages.returncode != 0:  # a call that then fails says nothing of the machine
+        print(f"dry_run: {args.python}: packages are missing:\n{packages.stdout}", file=sys.stderr)
+        return 2
     lines = ["# Both calls for a GPU machine, tried without one", ""]
     lines += [
         f"By `benchmarks/gpu/dry_run.py` on {time.strftime('%Y-%m-%d')}, {platform.machine()}, no GPU, no network."

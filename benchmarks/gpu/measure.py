@@ -36,8 +36,8 @@ DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
 SHAPES = ("128,128,128", "256,256,160")
 EVALUATIONS = 6
 WARM_UP = 3
-TARGET_MS = {"128 x 128 x 128": 20.0, "256 x 256 x 160": 100.0}
-"""What a sample of 6 evaluations is to take on an H200, in bf16 or f16."""
+TARGET_MS = {"128 x 128 x 128": (10.0, 5.0), "256 x 256 x 160": (50.0, 15.0)}
+"""What 6 evaluations are to take on an H200, in bf16 or f16: from end to end with other X-rays, and in the loop."""
 GAP_US, KERNEL_SHARE = 20.0, 0.02
 
 
@@ -227,9 +227,12 @@ def markdown(table: dict[str, Any]) -> str:
         facts = row["runtime"], row["precision"], row["shape"], *times, f"{row['fresh_end_to_end_ms']:.2f}"
         cells.append((*facts, share, gap, *pulled, *apart))
     lines += markdown_table([*columns, "mean HU apart", "max"], cells)
-    wanted = ", ".join(f"{shape} in {most:g} ms" for shape, most in TARGET_MS.items())
+    wanted = ", ".join(
+        f"{shape} in {fresh:g} ms with other X-rays, {loop:g} ms in the loop"
+        for shape, (fresh, loop) in TARGET_MS.items()
+    )
     lines.append(
-        f"\nAimed at on an H200 in bf16 or f16: {wanted}; gaps of {GAP_US:g} us; own kernels {KERNEL_SHARE:.0%}."
+        f"\nTargets on an H200 in bf16 or f16: {wanted}; gaps of {GAP_US:g} us; own kernels {KERNEL_SHARE:.0%}."
     )
     lines += [f"\nMissing: {name}: {reason}" for name, reason in table["missing"].items()]
     return "\n".join(lines) + "\n"

@@ -87,7 +87,23 @@ x2ct::PipelineOptions pipeline_options(const x2ct_sampler_options& given, const 
     options.memory = given.memory;
     options.halo = given.halo;
     options.provider = text_or(given.provider, "");
+    if (given.log != nullptr) {
+        options.log = [call = given.log, user = given.log_user_data](x2ct::LogLevel level, const std::string& line) {
+            call(user, level == x2ct::LogLevel::info ? X2CT_LOG_INFO : X2CT_LOG_WARNING, line.c_str());
+        };
+    }
     return options;
+}
+
+// What was chosen where the caller left it open, before anything is loaded.
+void log_choice(const x2ct::PipelineOptions& options, const std::string& backend, const x2ct_sampler_options& given) {
+    if (!options.log) return;
+    const auto by = [](const char* wanted) { return text_or(wanted, "auto") == "auto" ? " (auto)" : ""; };
+    options.log(x2ct::LogLevel::info,
+                "device " + options.device + by(given.device) + ", backend " + backend + by(given.backend));
+    for (const auto& [graph, path] : options.engines) {
+        options.log(x2ct::LogLevel::info, "engine: " + path + " in place of " + graph);
+    }
 }
 
 void list(x2ct_named call, void* user, const std::vector<std::string>& names) {
@@ -236,6 +252,7 @@ x2ct_status x2ct_sampler_open(const x2ct_sampler_options* options, x2ct_sampler*
         const std::string name = backend_name(asked.backend, on->name());
         x2ct::PipelineOptions options = pipeline_options(asked, on->name());
         x2ct::use_engines(options, bundle, name, text_or(asked.engines, ""), asked.trust != 0);
+        log_choice(options, name, asked);
         x2ct::Backend& opened = backend(name, asked.library_dir, asked.runtime_dir);
         auto pipeline = std::make_unique<x2ct::Pipeline>(std::move(bundle), opened, options, on);
         *sampler = std::make_unique<x2ct_sampler>(std::move(pipeline)).release();

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "core/stopwatch.h"
 #include "core/system.h"
 #include "x2ct/error.h"
 #include "x2ct/tiles.h"
@@ -147,6 +149,10 @@ Bundle::Grid grid_of(const Bundle& bundle, const PipelineOptions& options) {
     return grid;
 }
 
+std::string sides(const Index& shape) {
+    return std::to_string(shape[0]) + " x " + std::to_string(shape[1]) + " x " + std::to_string(shape[2]);
+}
+
 Buffer uploaded(const std::shared_ptr<Device>& device, const std::vector<float>& values) {
     Buffer buffer(device, values.size());
     device->upload(buffer.data(), values.data(), values.size());
@@ -224,6 +230,7 @@ void Networks::let_go() noexcept {
 }
 
 void Networks::compile(const TilePlan& plan) {
+    const Stopwatch watch;
     let_go();
     plan_ = plan;
     denoiser_ = denoiser_for(plan.denoiser.tile);
@@ -236,6 +243,28 @@ void Networks::compile(const TilePlan& plan) {
     } else {
         sampler_ =
             std::make_shared<Sampler>(std::make_unique<TiledEvaluator>(denoiser_, device_, plan.denoiser), device_);
+    }
+    if (options_.log) log_plan(watch.seconds());
+}
+
+void Networks::log_plan(double seconds) const {
+    const Tiling& tiling = plan_.denoiser;
+    const std::int64_t radius = bundle_.denoiser.receptive_radius;
+    log(LogLevel::info, "denoiser: compiled in " + std::to_string(std::llround(1e3 * seconds)) + " ms for " +
+                            (plan_.whole() ? "the grid " : "tiles of ") + sides(tiling.tile) +
+                            (plan_.whole() ? "" : ", as the grid " + sides(tiling.grid) + " does not fit in memory") +
+                            ", " + precision_ + " on " + device_->name() + ", runtime " + runtime_version());
+    if (!plan_.whole() && (radius < 0 || tiling.halo < radius)) {
+        log(LogLevel::warning, "halo: " + std::to_string(tiling.halo) + " voxels are less than the network's reach" +
+                                   (radius < 0 ? "" : ", " + std::to_string(radius)) +
+                                   ": tiles differ from the whole volume at their seams");
+    }
+    if (!plan_.keep) {
+        log(LogLevel::warning, "memory: too little for the conditions: the lift runs again in each evaluation");
+    }
+    if (plan_.in_turn) {
+        log(LogLevel::warning,
+            "memory: too little for lift and denoiser together: both are compiled again for each set of X-rays");
     }
 }
 

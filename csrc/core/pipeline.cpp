@@ -60,6 +60,10 @@ void Pipeline::set_xrays(std::span<const XRay> xrays) {
     study.views = measured_views(bundle(), xrays, study.conditions);
     if (volumes_ > 0) networks_.condition_on(study.conditions);  // else the next run does
     study_ = std::move(study);
+    if (xrays.size() < bundle().views.size()) {
+        networks_.log(LogLevel::info, "X-rays: found " + std::to_string(xrays.size()) + " of the model's " +
+                                          std::to_string(bundle().views.size()) + " views");
+    }
 }
 
 const std::vector<MeasuredView>& Pipeline::views() const {
@@ -72,6 +76,9 @@ std::shared_ptr<Consistency> Pipeline::begin(const SampleOptions& options, const
     if (!study_) throw InputError("X-rays: found none, expected set_xrays before run");
     corrected_ = {};
     times_ = {};
+    networks_.log(LogLevel::info, "run: solver " + plan.table.solver() + ", schedule " + plan.schedule + ", " +
+                                      std::to_string(plan.evaluations()) + " evaluations, seed " +
+                                      std::to_string(options.seed));
     prepare(volumes_of(plan, options));
     if (plan.corrected.empty()) return nullptr;
     ConsistencyOptions wanted;

@@ -19,6 +19,12 @@ static int failed(x2ct_status status) {
     return (int)status;
 }
 
+/* What was chosen, and what is slower or less exact than it might be. */
+static void log_line(void* user_data, x2ct_log_level level, const char* line) {
+    (void)user_data;
+    fprintf(stderr, "%s: %s\n", level >= X2CT_LOG_WARNING ? "warning" : "info", line);
+}
+
 static float* read_floats(const char* path, size_t count) {
     FILE* file = fopen(path, "rb");
     float* values = malloc(count * sizeof *values);
@@ -151,6 +157,7 @@ int main(int argc, char** argv) {
     options.bundle = argv[1];
     options.runtime_dir = strcmp(argv[2], "-") == 0 ? NULL : argv[2];
     options.precision = "f32";
+    options.log = log_line;
 
     x2ct_sampler* sampler;
     status = x2ct_sampler_open(&options, &sampler);

@@ -18,8 +18,8 @@ constexpr std::size_t kVoxels = tiny::kGrid * tiny::kGrid * tiny::kGrid;
 
 // A sampler over the analytic backend, as x2ct_sampler_open makes one over a real one.
 struct Opened {
-    explicit Opened(const x2ct::PipelineOptions& options = {}) {
-        tiny::write(folder);
+    explicit Opened(const x2ct::PipelineOptions& options = {}, const std::string& model = tiny::model_json()) {
+        tiny::write(folder, model);
         sampler = std::make_unique<x2ct_sampler>(
             std::make_unique<x2ct::Pipeline>(x2ct::open_bundle(folder.path()), backend, options));
     }
@@ -172,6 +172,85 @@ void a_token_ends_a_run_from_another_thread() {
     other.join();
     x2ct_cancel_free(token);
     one.run();
+}
+
+void a_token_that_was_used_before_ends_every_later_run_at_once() {
+    const Opened one;
+    one.see(1);
+    x2ct_cancel* token = x2ct_cancel_create();
+    x2ct_cancel_now(token);
+    int steps = 0;
+    auto options = run_options();
+    options.cancel = token;
+    options.user_data = &steps;
+    options.progress = [](void* user, int32_t, int32_t, double) {
+        ++*static_cast<int*>(user);
+        return 0;
+    };
+    one.run(&options, X2CT_CANCELLED);
+    one.run(&options, X2CT_CANCELLED);
+    CHECK(steps == 0);
+    x2ct_cancel_free(token);
+}
+
+// Refused and not queued.
+void a_handle_that_is_busy_is_refused() {
+    struct Inner {
+        x2ct_sampler* sampler;
+        std::vector<float> hu = std::vector<float>(kVoxels);
+        int refused = 0;
+    };
+    const Opened one;
+    one.see(1);
+    const auto wanted = one.run();
+    Inner inner{one.sampler.get()};
+    auto options = run_options();
+    options.user_data = &inner;
+    options.progress = [](void* user, int32_t, int32_t, double) {
+        auto& told = *static_cast<Inner*>(user);
+        std::jthread([&] {
+            const x2ct_status status = x2ct_sampler_run(told.sampler, nullptr, told.hu.data(), kVoxels);
+            told.refused += status == X2CT_FAILED && said("busy");
+        }).join();
+        return 0;
+    };
+    CHECK(one.run(&options) == wanted);
+    CHECK(inner.refused == 4);
+}
+
+// The mask is copied, and says which rays count.
+void what_is_not_measured_does_not_count() {
+    const Opened one;
+    auto options = run_options();
+    options.consistency = "last";
+    CHECK(one.see_block() == X2CT_OK);
+    const auto all = one.run(&options);
+    {
+        const std::vector<std::uint8_t> everywhere(tiny::kDetector * tiny::kDetector, 1);
+        CHECK(one.see_block(1, everywhere.data()) == X2CT_OK);
+    }
+    CHECK(one.run(&options) == all);
+    std::vector<std::uint8_t> half(tiny::kDetector * tiny::kDetector, 1);
+    std::fill_n(half.begin(), half.size() / 2, std::uint8_t{0});
+    CHECK(one.see_block(1, half.data()) == X2CT_OK);
+    CHECK(one.run(&options) != all);
+}
+
+void a_device_that_is_not_here_is_missing_and_one_that_is_none_wrong_use() {
+    const tiny::Folder folder;
+    tiny::write(folder);
+    CHECK(x2ct_check_bundle(folder.path().c_str()) == X2CT_OK && x2ct_check_bundle(nullptr) == X2CT_BAD_INPUT);
+    x2ct_sampler_options options;
+    x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI);
+    options.bundle = folder.path().c_str();
+    options.library_dir = folder.path().c_str();
+    options.device = "cuda";
+    x2ct_sampler* sampler = nullptr;
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_MISSING_RUNTIME && said("cuda") && sampler == nullptr);
+    options.device = "tpu";
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_BAD_INPUT && said("tpu"));
+    CHECK(x2ct_sampler_precision(nullptr) == nullptr);
+    CHECK(x2ct_sampler_grid(nullptr, nullptr, nullptr) == X2CT_BAD_INPUT);
 }
 
 void two_handles_in_two_threads_do_not_disturb_each_other() {
@@ -484,11 +563,77 @@ void engines_need_a_folder_and_trust() {
     CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_BAD_INPUT && said("engines: found a folder for backend"));
 }
 
+using Lines = std::vector<std::pair<x2ct::LogLevel, std::string>>;
+
+bool has(const Lines& lines, x2ct::LogLevel level, const std::string& part) {
+    return std::ranges::any_of(
+        lines, [&](const auto& one) { return one.first == level && one.second.find(part) != one.second.npos; });
+}
+
+// What a host can't see otherwise: what was chosen, and what is slower or less exact than was asked for.
+void what_is_chosen_and_given_up_is_logged() {
+    Lines lines;
+    x2ct::PipelineOptions options;
+    options.log = [&](x2ct::LogLevel level, const std::string& line) { lines.emplace_back(level, line); };
+    const Opened whole(options);
+    CHECK(lines.size() == 1 && has(lines, x2ct::LogLevel::info, "f32 on cpu, runtime analytic"));
+    CHECK(has(lines, x2ct::LogLevel::info, "the grid 16 x 16 x 16"));
+    lines.clear();
+    whole.see(1);
+    CHECK(lines.size() == 1 && has(lines, x2ct::LogLevel::info, "found 1 of the model's 2 views"));
+    lines.clear();
+    whole.see_block();
+    CHECK(lines.empty());
+    whole.run();
+    CHECK(lines.size() == 1 && has(lines, x2ct::LogLevel::info, "schedule log-snr, 4 evaluations, seed 0"));
+    // Too little memory for the whole, and a halo that is too thin.
+    options.shape = {64, 32, 48};
+    options.halo = 0;
+    std::string model = tiny::model_json();  // of networks that look 8 voxels around
+    const std::string radius = R"("receptive_radius": 0)";
+    for (std::size_t at = 0; (at = model.find(radius, at)) != model.npos; ++at) model[at + radius.size() - 1] = '8';
+    std::unique_ptr<Opened> tiled;
+    for (options.memory = 224 << 20; !tiled; options.memory += 100 << 10) {
+        lines.clear();
+        try {
+            tiled = std::make_unique<Opened>(options, model);
+        } catch (const x2ct::OutOfMemory&) {
+            CHECK(options.memory < 288 << 20);
+        }
+    }
+    CHECK(has(lines, x2ct::LogLevel::info, "as the grid 64 x 32 x 48 does not fit in memory"));
+    CHECK(has(lines, x2ct::LogLevel::warning, "less than the network's reach"));
+}
+
+void a_callback_in_c_gets_lines_and_levels() {
+    const tiny::Folder folder;
+    tiny::write(folder);
+    x2ct_sampler_options options;
+    x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI);
+    CHECK(options.log == nullptr);
+    options.bundle = folder.path().c_str();
+    options.library_dir = folder.path().c_str();  // without a backend
+    Lines lines;
+    options.log_user_data = &lines;
+    options.log = [](void* user, x2ct_log_level level, const char* line) {
+        CHECK(level == X2CT_LOG_INFO);
+        static_cast<Lines*>(user)->emplace_back(x2ct::LogLevel::info, line);
+    };
+    x2ct_sampler* sampler = nullptr;
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_MISSING_RUNTIME);
+    CHECK(lines.size() == 1 && has(lines, x2ct::LogLevel::info, "device cpu (auto), backend openvino (auto)"));
+    options.struct_size = offsetof(x2ct_sampler_options, log);  // of a program that was built before there was one
+    CHECK(x2ct_sampler_open(&options, &sampler) == X2CT_MISSING_RUNTIME && lines.size() == 1);
+}
+
 }  // namespace
 
 TESTS(a_grid_within_a_budget_is_the_whole_in_tiles, samples_are_the_single_ones_their_mean_and_their_spread,
       a_sample_can_be_pulled_towards_its_xrays, xrays_that_say_too_little_are_refused, a_run_gives_what_the_xrays_say,
       geometry_is_told, a_matrix_brings_any_picture, callbacks_are_called_and_may_end_a_run,
-      a_token_ends_a_run_from_another_thread, two_handles_in_two_threads_do_not_disturb_each_other, wrong_use_is_named,
-      options_say_what_they_are, levels_churn_and_unit_reach_the_run, samples_of_large_offset_keep_their_spread,
-      names_are_listed, engines_need_a_folder_and_trust)
+      a_token_ends_a_run_from_another_thread, a_token_that_was_used_before_ends_every_later_run_at_once,
+      a_handle_that_is_busy_is_refused, what_is_not_measured_does_not_count,
+      a_device_that_is_not_here_is_missing_and_one_that_is_none_wrong_use,
+      two_handles_in_two_threads_do_not_disturb_each_other, wrong_use_is_named, options_say_what_they_are,
+      levels_churn_and_unit_reach_the_run, samples_of_large_offset_keep_their_spread, names_are_listed,
+      engines_need_a_folder_and_trust, what_is_chosen_and_given_up_is_logged, a_callback_in_c_gets_lines_and_levels)

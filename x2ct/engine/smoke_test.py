@@ -1,8 +1,8 @@
 """A one-step smoke of every backend, device and precision that says it can be used: does it, with a real model?
 
 For `x2ct info --check`. First a device's kernels, each beside the CPU's on the same numbers. Then the posterior mean of
-the bundled model on a small grid, which is one evaluation, from a made-up X-ray; compared with the first that ran in
-f32, for a runtime that computes something else is no use either.
+the bundled model on a small grid, which is one evaluation, from a made-up X-ray; compared with the first that ran on
+the CPU in f32, for a runtime that computes something else is no use either.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: 
     Args:
         abilities: of `x2ct.commands.info_facts.abilities`; those that don't claim it are left out.
         model: the bundle to try it with.
-        device: that is tried, beside a runtime of the CPU in f32 to compare with; all where it is "".
+        device: that is tried, beside a runtime of the CPU in f32 to compare with; all where it is "". Where no such
+            runtime ran, a result that nothing was compared with is "not tried".
 
     Raises:
         InputError: the bundle can't be opened.
@@ -81,8 +82,9 @@ def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: 
     # The others are compared with the first, which is f32 on the CPU.
     usable.sort(key=lambda one: (one["precision"] != "f32", one["device"] != "cpu"))
     kind = device.partition(":")[0]
-    for number, one in enumerate(usable):
-        if kind and one["device"] != kind and (number > 0 or one["device"] != "cpu"):
+    for one in usable:
+        can_refer = (one["device"], one["precision"]) == ("cpu", "f32")
+        if kind and one["device"] != kind and not (can_refer and reference is None):
             continue
         if one["device"] == kind:
             one = {**one, "device": device}
@@ -98,6 +100,10 @@ def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: 
             continue
         except (X2CTError, MemoryError) as error:
             yield Check(*name, FAILED, str(error) or type(error).__name__, time.perf_counter() - started)
+            continue
+        if reference is None and not can_refer:
+            text = "ran, and no runtime of the CPU in f32 to compare it with: pip install openvino or onnxruntime"
+            yield Check(*name, UNTRIED, text, time.perf_counter() - started)
             continue
         reference = reference or volume
         away = float(np.mean(np.abs(volume.hu - reference.hu), dtype=np.float64))

@@ -17,7 +17,8 @@ from x2ct.io import report
 BUSY_SHARE = 0.1
 """Share of the processors taken by other processes, above which a row's times are not its own."""
 
-_GPU = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_throttle_reasons.active")
+# The last one's name is that of drivers from 535 on; CUDA 13 needs newer ones.
+_GPU = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_event_reasons.active")
 _THROTTLED = {
     0x4: "its power limit",
     0x8: "a hardware slowdown",
@@ -25,7 +26,7 @@ _THROTTLED = {
     0x40: "a hardware thermal slowdown",
     0x80: "the power brake",
 }
-"""What NVML's throttle reasons mean, but for idling and a clock that was set."""
+"""Meaning of the bits of NVML's clock event reasons, without idling and a clock that was set."""
 
 _AVX = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16")
 _AMX = ("amx_tile", "amx_bf16", "amx_int8", "amx_fp16")
@@ -79,7 +80,8 @@ def describe(facts: dict[str, Any], clocks: dict[str, Any]) -> str:
     if isinstance(gpu, dict) and facts.get("gpu"):
         units = {"clocks.sm": "MHz", "clocks.mem": "MHz memory", "power.draw": "W", "temperature.gpu": "degrees"}
         spans = [f"{gpu[name]['min']:g} to {gpu[name]['max']:g} {unit}" for name, unit in units.items() if gpu[name]]
-        parts.append(f"{'; '.join(facts['gpu'])}: {', '.join(spans)}")
+        unknown = ["throttling not readable here"] if gpu["throttled_by"] is None else []
+        parts.append(f"{'; '.join(facts['gpu'])}: {', '.join([*spans, *unknown])}")
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version != "missing")
     return f"{'; '.join(parts)}. {versions}."
 
@@ -130,7 +132,10 @@ class GpuWatch:
             self._tool = subprocess.Popen([*_smi(f"--query-gpu={','.join(_GPU)}"), "-lms", "200"], **pipes)
 
     def facts(self) -> dict[str, Any] | None:
-        """Return the least and the most of each over all GPUs, and why they were throttled; None without the tool."""
+        """Return the least and the most of each over all GPUs, and why they were throttled; None without the tool.
+
+        What the tool did not tell is None, so that no reading is never taken for no throttling.
+        """
         if self._tool is None:
             return None
         self._tool.terminate()
@@ -141,7 +146,8 @@ class GpuWatch:
             values = [float(row[column]) for row in rows if row[column].strip().replace(".", "", 1).isdigit()]
             facts[name] = {"min": min(values), "max": max(values)} if values else None
         reasons = [int(row[-1], 16) for row in rows if row[-1].startswith("0x")]
-        return {**facts, "throttled_by": [text for bit, text in _THROTTLED.items() if any(r & bit for r in reasons)]}
+        by = [text for bit, text in _THROTTLED.items() if any(reason & bit for reason in reasons)]
+        return {**facts, "throttled_by": by if reasons else None}
 
 
 class Neighbours:

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -14,6 +15,13 @@
 #include "x2ct/xray.h"
 
 namespace x2ct {
+
+/// Info is what was chosen, a warning what costs time or exactness.
+enum class LogLevel { info, warning };
+
+/// Called with one line, without patients' data, in the thread that calls the pipeline. Failures are exceptions, and
+/// are not logged.
+using Log = std::function<void(LogLevel, const std::string& line)>;
 
 /// What a model is compiled for.
 struct PipelineOptions {
@@ -32,6 +40,7 @@ struct PipelineOptions {
     std::map<std::string, std::string> provider_options = {};
     /// By a graph's file name in the bundle: the compiled engine that the backend opens in its place.
     std::map<std::string, std::string> engines = {};
+    Log log = {};  ///< none: nothing is logged
 };
 
 /// How many float32 volumes of the grid a run holds at once: in the loop its registers, after it x and HU; and what
@@ -79,12 +88,17 @@ class Networks {
     std::string precision() const { return precision_; }            ///< the denoiser's; "" before compile()
     std::string runtime_version() const { return encoder_->runtime_version(); }
 
+    void log(LogLevel level, const std::string& line) const {
+        if (options_.log) options_.log(level, line);
+    }
+
   private:
     std::shared_ptr<Network> load(const Graph& graph, const std::string& precision, std::map<std::string, Shape> shapes,
                                   bool replayed = false);
     std::shared_ptr<Network> denoiser_for(const Index& patch);
     std::shared_ptr<Network> lift_for(const Index& patch);
     void let_go() noexcept;
+    void log_plan(double seconds) const;
     void show(const Conditions& ready, Lift& lift);
     Shape views_shape() const;
 

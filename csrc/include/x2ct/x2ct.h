@@ -68,6 +68,16 @@ X2CT_API x2ct_status x2ct_list_devices(const char* library_dir, x2ct_named call,
 /* Opens a bundle and checks the whole of it, without loading anything. */
 X2CT_API x2ct_status x2ct_check_bundle(const char* bundle);
 
+typedef enum x2ct_log_level {
+    X2CT_LOG_INFO = 20,   /* what was chosen: backend, device, precision, runtime, engines, shapes, solver, schedule */
+    X2CT_LOG_WARNING = 30 /* what costs time or exactness: a thin halo, too little memory to keep things */
+} x2ct_log_level;
+
+/* Called with one line of a sampler's, good during the call, in the thread that opens or uses that sampler; it must not
+ * use the sampler, and must not throw. Lines hold no patients' data; their wording may change. Failures are statuses,
+ * and not logged. */
+typedef void (*x2ct_log)(void* user_data, x2ct_log_level level, const char* line);
+
 typedef struct x2ct_sampler_options {
     size_t struct_size;      /* set by init */
     const char* bundle;      /* the model's folder; required */
@@ -88,6 +98,8 @@ typedef struct x2ct_sampler_options {
     const char* engines;  /* a folder of compiled engines, as x2ct build -o and x2ct export --compiled write them:
                              required by tensorrt and torch, and by onnxruntime in bf16 and f16; else NULL */
     int32_t trust;        /* not 0: run what is in it. It is code, and does what its maker wants */
+    x2ct_log log;         /* NULL: nothing is logged */
+    void* log_user_data;  /* handed to log */
 } x2ct_sampler_options;
 
 /* x2ct_sampler_options_init(&options, sizeof options, X2CT_ABI) */
