@@ -190,7 +190,10 @@ def test_without_ray_the_extra_is_named_and_nothing_is_made(folder: Path, monkey
     ("address", "words"),
     [
         ([], "ray: no cluster can be started on this machine: timed out\n"),
-        (["--ray-address", "127.0.0.1:1"], "ray: no cluster at 127.0.0.1:1: timed out; start one with 'ray start --head'"),
+        (
+            ["--ray-address", "127.0.0.1:1"],
+            "ray: no cluster at 127.0.0.1:1: timed out; start one with 'ray start --head'",
+        ),
     ],
 )
 def test_a_cluster_that_cannot_be_had_is_one_line(
