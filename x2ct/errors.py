@@ -61,9 +61,8 @@ class InputError(X2CTError):
             expected: what can be used.
             hint: what to do about it.
         """
-        if isinstance(found, OSError) and found.strerror:
-            found = found.strerror
-        line = f"{source}: {field}: found {found}, expected {expected}"
+        value = (found.strerror or found) if isinstance(found, OSError) else found
+        line = f"{source}: {field}: found {value}, expected {expected}"
         return cls(_one_line(f"{line}; {hint}" if hint else line))
 
     @classmethod
