@@ -21,7 +21,7 @@ from x2ct.cli import app
 from x2ct.errors import Cancelled, InputError
 from x2ct.io.xray.readoptions import ReadOptions
 from x2ct.jobs.cohort import Outcome, read_manifest, sample_cohort
-from x2ct.jobs.cohort.folder import job_of
+from x2ct.jobs.cohort.studies import job_of
 from x2ct.jobs.sample import SampleJob
 
 ROOT = Path(__file__).resolve().parent.parent

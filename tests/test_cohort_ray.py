@@ -24,9 +24,8 @@ from tests.processes import kill_titled
 from x2ct.cli import app
 from x2ct.errors import Cancelled, InputError
 from x2ct.jobs.cohort import Cohort, ray_engine, sample_cohort
-from x2ct.jobs.cohort.folder import SUMMARY_FILE, fingerprint, job_of
 from x2ct.jobs.cohort.ray_engine import Worker, placement
-from x2ct.jobs.cohort.studies import read_manifest
+from x2ct.jobs.cohort.studies import SUMMARY_FILE, fingerprint, job_of, read_manifest
 from x2ct.jobs.sample import SampleJob
 
 ROOT = Path(__file__).resolve().parent.parent

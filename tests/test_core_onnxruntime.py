@@ -199,7 +199,7 @@ def test_a_precision_that_needs_a_graph_of_its_own_takes_it_from_the_cache(
     away = np.abs(sampled("f16").hu - sampled("f32").hu)
     assert away.max() < 5
     monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "another"))
-    copied = sampled("f16", engines=str(tmp_path / "copies"))
+    copied = sampled("f16", compiled=str(tmp_path / "copies"))
     assert np.abs(copied.hu - sampled("f32").hu).max() == away.max()
 
 

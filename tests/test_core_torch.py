@@ -218,13 +218,13 @@ def test_engines_from_a_folder_run_only_if_they_are_trusted(
     monkeypatch.setenv("X2CT_CACHE", str(cache))  # where they were built, too
     kind, files = torchengines.find(tiny, folder=copies, trust=True)
     assert (kind, len(files)) == ("torchscript", 3)
-    options: dict[str, Any] = {"backend": "torch", "engines": copies, "threads": 1}
+    options: dict[str, Any] = {"backend": "torch", "compiled": copies, "threads": 1}
     with pytest.raises(InputError, match=r"a file outside this user's cache, expected --trust with it"):
         x2ct.Sampler(tiny, **options).sample(**xrays(), steps=2)
     assert x2ct.Sampler(tiny, trust=True, **options).sample(**xrays(), steps=2).hu.shape == tiny_bundle.GRID
     np.save(tmp_path / "ap.npy", xrays()["ap"].image)
     arguments = ["sample", "--ap", str(tmp_path / "ap.npy"), "-m", str(tiny.path), "-o", str(tmp_path / "ct.nii.gz")]
-    arguments += ["--backend", "torch", "--engines", copies]
+    arguments += ["--backend", "torch", "--compiled", copies]
     assert CliRunner().invoke(app, arguments).exit_code == 2
     assert not (tmp_path / "ct.nii.gz").exists()
     assert CliRunner().invoke(app, [*arguments, "--trust"]).exit_code == 0
@@ -293,7 +293,7 @@ def test_a_file_that_export_did_not_make_is_refused(tmp_path: Path) -> None:
 def test_choices_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="--provider: name: found 'cuda', expected torchscript, aoti"):
         choose(backend="torch", provider="cuda")
-    with pytest.raises(InputError, match="--engines: backend: found auto, expected tensorrt, torch, onnxruntime"):
+    with pytest.raises(InputError, match="--compiled: backend: found auto, expected tensorrt, torch, onnxruntime"):
         choose(trust=True)
 
 

@@ -127,7 +127,7 @@ def test_without_tensorrt_the_command_line_ends_with_code_3(command: str, tmp_pa
         ("--format onnx --precision f16", "--precision: options: found onnx alone, expected --format torchscript"),
         ("--format tensorrt --precision int8", "--precision: name: found 'int8', expected bf16, f16, tf32, f32"),
         ("--format trt", "--format: name: found 'trt', expected onnx, torchscript, aoti, tensorrt"),
-        ("--engines FOLDER", "expected --format torchscript, aoti or tensorrt"),
+        ("--compiled FOLDER", "expected --format torchscript, aoti or tensorrt"),
     ],
 )
 def test_exporting_what_cannot_be_is_refused_before_anything_is_made(options: str, words: str, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_folder_of_plans_needs_trust(
     with pytest.raises(MissingRuntimeError, match=r"no plans .* for 32,32,40 voxels"):
         look(cache, tiny, "auto", 32, 32, 40, **trusted)
     monkeypatch.setattr(Machine, "here", lambda device: HERE)
-    chosen = Choice("cuda:0", "tensorrt", "auto", "", engines=folder, trust=True)
+    chosen = Choice("cuda:0", "tensorrt", "auto", "", compiled=folder, trust=True)
     assert {Path(path).parent for path in engines.find(tiny, tiny.grid, chosen)[1].values()} == {tmp_path / "plans"}
     with pytest.raises(InputError, match=rf"stale: precision '{precision}' where 'f16' is needed"):
         look(cache, tiny, "f16", 32, 32, 32, **trusted)

@@ -165,7 +165,7 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, d
             raise InputError.of("--format", "name", found=" and ".join(formats), expected=f"{name} alone")
     kinds = [kind for name in dict.fromkeys(formats) if name != "onnx" for kind in FOLDERS.get(name, (name,))]
     if folder is not None and not kinds:
-        raise InputError.of("--engines", "options", found=f"{formats[0]} alone", expected=f"--format {_OTHERS}")
+        raise InputError.of("--compiled", "options", found=f"{formats[0]} alone", expected=f"--format {_OTHERS}")
     if precision is not None and not kinds:
         raise InputError.of("--precision", "options", found=f"{formats[0]} alone", expected=f"--format {_OTHERS}")
     if precision is not None and precision not in PRECISIONS:

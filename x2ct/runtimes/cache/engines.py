@@ -30,15 +30,15 @@ def find(bundle: Bundle, grid: Grid, choice: Choice) -> tuple[str, dict[str, str
     """
     if choice.backend == torchengines.BACKEND:
         kind, files = torchengines.find(
-            bundle, choice.provider, choice.engines, choice.trust, device=choice.device, precision=choice.precision
+            bundle, choice.provider, choice.compiled, choice.trust, device=choice.device, precision=choice.precision
         )
     elif choice.backend == plans.BACKEND:
         kind = plans.BACKEND
         machine = plans.Machine.here(choice.device)
-        _, files = plans.find(bundle, choice.precision, grid.shape, machine, folder=choice.engines, trust=choice.trust)
+        _, files = plans.find(bundle, choice.precision, grid.shape, machine, folder=choice.compiled, trust=choice.trust)
     elif is_typed(choice):
         kind = "typed"
-        files = {bundle.networks.denoiser.file: plans.find_typed(bundle, choice.precision, folder=choice.engines)}
+        files = {bundle.networks.denoiser.file: plans.find_typed(bundle, choice.precision, folder=choice.compiled)}
     else:
         return "", {}
     return kind, {file: str(path) for file, path in files.items()}

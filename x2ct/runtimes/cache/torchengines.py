@@ -15,6 +15,7 @@ from x2ct.bundle import Bundle, Network
 from x2ct.errors import MissingRuntimeError
 from x2ct.runtimes.cache.cache import Cache, Recipe, open_copy
 from x2ct.runtimes.discovery import find_runtime, gpu_names
+from x2ct.runtimes.machine import processor_facts
 
 BACKEND = "torch"
 
@@ -75,7 +76,7 @@ def find(
     Args:
         bundle: the model.
         kind: "torchscript" or "aoti"; "" is the first in `SUFFIXES` that is there.
-        folder: where to look in place of the cache: what `x2ct export --engines` copied.
+        folder: where to look in place of the cache: what `x2ct export --compiled` copied.
         trust: the user vouches for whoever made the folder's engines.
         cache: the cache's root; by default the user's.
         device: that they are to run on.
@@ -109,11 +110,7 @@ def find(
 
 def processor() -> str:
     """The processor's kind and those of its abilities that a compiler makes use of."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next(line.partition(":")[2].split() for line in lines if line.startswith("flags"))
-    except (OSError, StopIteration):
-        flags = []
+    flags = processor_facts().get("flags", "").split()
     return " ".join([platform.machine(), *(name for name in _ABILITIES if name in flags)])
 
 
