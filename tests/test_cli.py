@@ -501,6 +501,13 @@ def test_a_dry_run_tells_what_a_run_then_does_and_writes_nothing(study: Study, o
     assert "would write: ct.nii.gz" in study.sample("--dry-run", *options).stdout
 
 
+@pytest.mark.parametrize("command", ["serve --body", "sample --memory"])
+def test_a_size_that_is_none_is_told_by_its_own_option(command: str) -> None:
+    result = run(*command.split(), "x")
+    assert result.exit_code == 2
+    assert f"'{command.split()[1]}': found 'x', expected a size, such as 2GB" in result.stderr
+
+
 def test_a_dry_run_refuses_what_a_run_would(study: Study) -> None:
     result = study.sample("--dry-run", "--solver", "guess")
     assert result.exit_code == 2

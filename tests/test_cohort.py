@@ -290,7 +290,7 @@ def test_a_folder_of_nnunet_is_a_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("about", "words"),
     [
-        (None, "dataset.json"),
+        (None, "imagesTs: manifest: found a folder without dataset.json beside it, expected a CSV"),
         ({"channel_names": {"0": "CT"}, "file_ending": ".png"}, "channel_names: found {'0': 'CT'}"),
         ({"channel_names": {"ap": "ap"}, "file_ending": ".png"}, "channel_names"),
         ({"channel_names": ["ap"], "file_ending": ".png"}, "channel_names"),

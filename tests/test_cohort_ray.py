@@ -194,6 +194,31 @@ def test_without_ray_the_extra_is_named_and_nothing_is_made(folder: Path, monkey
     assert not (folder / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ([], "ray: no cluster can be started on this machine: timed out\n"),
+        (
+            ["--ray-address", "127.0.0.1:1"],
+            "ray: no cluster at 127.0.0.1:1: timed out; start one with 'ray start --head'",
+        ),
+    ],
+)
+def test_a_cluster_that_cannot_be_had_is_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, address: list[str], words: str
+) -> None:
+    def init(**_: object) -> None:
+        raise Exception("timed out")  # as Ray does
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    result = run(folder, *address)
+    assert result.exit_code == 3
+    assert result.stderr.startswith(f"x2ct: error: {words}")
+    assert not (folder / "out").exists()
+
+
 def test_options_of_ray_need_ray(folder: Path) -> None:
     assert run(folder, "--engine", "slurm").exit_code == 2
     result = run(folder, "--engine", "local", "--ray-address", "127.0.0.1:6379")

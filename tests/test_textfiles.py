@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.refusals import refused
 from x2ct.errors import InputError
-from x2ct.files.text import convert, decode_json
+from x2ct.files.text import convert, decode_json, read_table
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,3 +62,10 @@ def test_nothing_else_comes_out(data: bytes) -> None:
     except InputError as error:
         line = str(error)
     assert line.startswith("a.json: ") and "\n" not in line
+
+
+def test_a_file_that_is_not_there_is_named_once(tmp_path: Path) -> None:
+    table = tmp_path / "cases.csv"
+    with pytest.raises(InputError) as failure:
+        read_table(table)
+    assert str(failure.value) == f"{table}: file: found No such file or directory, expected a CSV in UTF-8"

@@ -57,11 +57,12 @@ class InputError(X2CTError):
         Args:
             source: the file, option or argument that is wrong.
             field: what about it is wrong ("shape", "pixel spacing", "file").
-            found: what was there.
+            found: what was there; of an OSError its reason alone, as `source` names the file.
             expected: what can be used.
             hint: what to do about it.
         """
-        line = f"{source}: {field}: found {found}, expected {expected}"
+        value = (found.strerror or found) if isinstance(found, OSError) else found
+        line = f"{source}: {field}: found {value}, expected {expected}"
         return cls(_one_line(f"{line}; {hint}" if hint else line))
 
     @classmethod

@@ -92,9 +92,13 @@ def parse_voxel(text: str) -> tuple[float, float, float]:
 
 def parse_bytes(text: str) -> int:
     """Return a size in bytes."""
+    from x2ct.errors import InputError
     from x2ct.runtimes import discovery
 
-    return discovery.parse_bytes(text)
+    try:
+        return discovery.parse_bytes(text)
+    except InputError as error:  # names --memory, whichever option this is
+        raise typer.BadParameter(f"found {text!r}, expected {error.parts['expected']}") from None
 
 
 SHAPE: dict[str, Any] = {"parser": parse_shape, "metavar": "X,Y,Z"}

@@ -140,7 +140,8 @@ def deployment(service: Service) -> Any:
     try:
         from ray import serve
     except ImportError as error:
-        raise MissingRuntimeError(f"Ray Serve is not installed ({error}): pip install 'ray[serve]'") from error
+        lacking = error.name or "ray"
+        raise MissingRuntimeError(f"Ray Serve needs {lacking}, which isn't here: pip install 'ray[serve]'") from error
 
     def build() -> FastAPI:
         _silence_libraries()

@@ -71,6 +71,8 @@ def connected(address: str) -> Iterator[None]:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # Ray raises several kinds, down to Exception itself
         ray.shutdown()
+        if address == "local":
+            raise MissingRuntimeError(f"ray: no cluster can be started on this machine: {_line(error)}") from error
         hint = "start one with 'ray start --head', or leave the address out to use this machine"
         raise MissingRuntimeError(f"ray: no cluster at {address}: {_line(error)}; {hint}") from error
     finally:

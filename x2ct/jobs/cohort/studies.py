@@ -85,6 +85,9 @@ def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
 def _nnunet(folder: Path) -> list[dict[str, str]]:
     """The cases of a folder of nnU-Net as a manifest's lines."""
     source = folder.parent / "dataset.json"
+    if not source.is_file():
+        expected = "a CSV, BIDS' participants.tsv, or nnU-Net's imagesTs or imagesTr"
+        raise InputError.of(folder, "manifest", found="a folder without dataset.json beside it", expected=expected)
     facts = report.read_json(source)
     channels, ending = facts.get("channel_names"), facts.get("file_ending")
     views = {key: str(name).lower() for key, name in channels.items()} if isinstance(channels, dict) else {}
