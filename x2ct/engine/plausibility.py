@@ -337,7 +337,7 @@ def sides(seen: Seen, template: Array | None = None) -> tuple[Array, Array]:
 
 def _between(positions: Array, size: int) -> Array:
     """Return the matrix that interpolates `size` pixels linearly at positions; the last pixel counts beyond."""
-    return np.maximum(0, 1 - np.abs(np.clip(positions, 0, size - 1)[:, None] - np.arange(size)))
+    return np.asarray(np.maximum(0, 1 - np.abs(np.clip(positions, 0, size - 1)[:, None] - np.arange(size))))
 
 
 def masses(seen: Seen) -> Array | None:
