@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,8 @@ from x2ct.engine.sampler import SampleOptions
 from x2ct.errors import InputError
 from x2ct.files.atomic import check_writable
 from x2ct.io import report as reports
-from x2ct.tuning.result import Row, Tuned, store
-from x2ct.tuning.runs import Progress, Runner, Studies
-from x2ct.tuning.stepsearch import Trajectory, Way, descend, shortest
+from x2ct.tuning.runs import Progress, Studies
+from x2ct.tuning.stepsearch import Trajectory, descend, shortest
 
 Sigmas = tuple[float, ...]
 
@@ -29,6 +29,58 @@ COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 16)
 FINE = 64
 REFINE = 24
 _RUNS_A_LEVEL = 4  # fewer, and Nelder-Mead's simplex has hardly moved
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of steps: its noise levels, and how far from the converged solution they end.
+
+    Attributes:
+        steps: how many levels.
+        sigmas: the tuned levels, falling.
+        tuned, untuned: RMS difference over the volumes in % of the HU window, with these levels and with the bundle's
+            schedule.
+        predicted: what `x2ct.tuning.stepsearch` expected of the levels it found, RMS in the network's unit.
+    """
+
+    steps: int
+    sigmas: Sigmas
+    tuned: float
+    untuned: float
+    predicted: float
+
+    @property
+    def better(self) -> bool:
+        """Whether the tuned levels are worth storing."""
+        return self.tuned < self.untuned
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The result of a tuning.
+
+    Attributes:
+        solver: what the levels were found for and the errors measured with.
+        schedule: the untuned one: the bundle's.
+        patients: whose X-rays were used.
+        samples: seeds a patient.
+        shape: the voxels that were sampled, at the grid's centre.
+        reference_steps: of the fine trajectory, which is the converged solution.
+        rows: one a number of steps.
+    """
+
+    solver: str
+    schedule: str
+    patients: tuple[str, ...]
+    samples: int
+    shape: tuple[int, int, int]
+    reference_steps: int
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a report."""
+        rows = [{**vars(row), "stored": row.better} for row in self.rows]
+        return {**vars(self), "rows": rows, "versions": reports.versions()}
 
 
 def tune(
@@ -68,25 +120,26 @@ def tune(
     patients = shards.select("validation")
     if not patients:
         raise InputError.of(shards.path, "people", found="none set aside for validation", expected="at least one")
-    runner = Runner(bundle, shape, threads)
     moves = {n: refine if 0 < _RUNS_A_LEVEL * (n - 2) <= refine else 0 for n in counts}
     evaluations = fine + sum((2 + moves[n]) * cost for n, cost in costs.items())
     count = _counter(progress, len(patients) * samples * evaluations)
 
     levels = _core.schedule("log-snr", fine, bundle.diffusion.sigma_min, bundle.diffusion.sigma_max)
-    studies = Studies(runner, patients, samples, levels, count)
+    studies = Studies(bundle, shape, patients, samples, levels, threads, count)
     trajectory = Trajectory(levels, studies.products())
     ways = shortest(trajectory, counts)
 
     def row(steps: int) -> Row:
-        predicted, way = _closest(trajectory, ways[steps], solver, schedule)
-        start = tuple(levels[k] for k in way)
-        tuned, sigmas = moved(start, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
+        nearest = trajectory.nearest(_core.schedule(schedule, steps, levels[-1], levels[0]))
+        starts = [ways[steps], *([nearest] if nearest else [])]
+        predicted, way = min(descend(trajectory, start, solver) for start in starts)
+        found = tuple(levels[k] for k in way)
+        tuned, sigmas = moved(found, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
         untuned = studies.error(schedule, steps, solver)
         return Row(steps, sigmas, tuned, untuned, predicted / len(studies) ** 0.5)
 
     names = tuple(patient.id for patient in patients)
-    return Tuned(solver, schedule, names, samples, runner.shape, fine, tuple(row(steps) for steps in counts))
+    return Tuned(solver, schedule, names, samples, studies.shape, fine, tuple(row(steps) for steps in counts))
 
 
 def tune_files(
@@ -114,6 +167,34 @@ def tune_files(
     return tuned
 
 
+def markdown(tuned: Tuned) -> str:
+    """Return the errors as a table."""
+    rows = []
+    for row in tuned.rows:
+        sigmas = " ".join(f"{sigma:.3g}" for sigma in row.sigmas)
+        rows.append((row.steps, f"{row.tuned:.2f}", f"{row.untuned:.2f}", "yes" if row.better else "no", sigmas))
+    title = f"{tuned.solver}, RMS difference in % of the HU window from {tuned.reference_steps} steps"
+    columns = "steps", "tuned", tuned.schedule, "stored", "tuned sigmas"
+    return "\n".join([title, "", *reports.markdown_table(columns, rows)])
+
+
+def store(tuned: Tuned, bundle: Bundle, output: str | os.PathLike[str]) -> Bundle:
+    """Write the bundle with the tuned levels and their solver, whole or not at all.
+
+    Other numbers of steps keep their levels, where these are for the same solver.
+
+    Raises:
+        InputError: the output can't be written.
+    """
+    schedules = dict(bundle.diffusion.schedules) if tuned.solver == bundle.diffusion.solver else {}
+    for row in tuned.rows:
+        schedules.pop(row.steps, None)
+        if row.better:
+            schedules[row.steps] = row.sigmas
+    diffusion = replace(bundle.diffusion, solver=tuned.solver, schedules=schedules)
+    return Bundle.write(output, replace(bundle, diffusion=diffusion), bundle.contents())
+
+
 def moved(sigmas: Sigmas, error: Callable[[Sigmas], float], runs: int) -> tuple[float, Sigmas]:
     """Return the least error of so many runs of Nelder and Mead's search in ln sigma, and the levels; the ends stay."""
     tried = {sigmas: error(sigmas)}
@@ -135,18 +216,10 @@ def moved(sigmas: Sigmas, error: Callable[[Sigmas], float], runs: int) -> tuple[
     return tried[best], best
 
 
-def _closest(trajectory: Trajectory, way: Way, solver: str, schedule: str) -> tuple[float, Way]:
-    """Where moving levels by arithmetic ends, from a way or from the untuned schedule: the least error, and the way."""
-    levels = trajectory.levels
-    untuned = trajectory.nearest(_core.schedule(schedule, len(way), levels[-1], levels[0]))
-    starts = [way, *([untuned] if untuned else [])]
-    return min(descend(trajectory, start, solver) for start in starts)
-
-
 def _check(
     bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None
 ) -> dict[int, int]:
-    """The evaluations of a run with each count, if all can be run."""
+    """Return the evaluations of a run with each count. Raises InputError where one can't be run."""
     names = [info["name"] for info in _core.solvers() if not info["stochastic"]]
     if solver not in names:
         raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(names))
@@ -165,7 +238,7 @@ def _check(
 
 
 def _counter(progress: Progress | None, total: int) -> Progress:
-    """Counts evaluations over several runs; `total` may be off by a few."""
+    """Return what counts evaluations over several runs; `total` may be off by a few."""
     done = itertools.count(1)
 
     def count(_: int, __: int, sigma: float) -> None:
