@@ -20,8 +20,8 @@ from x2ct.bundle.intensity import Intensity  # noqa: E402
 from x2ct.errors import InputError, X2CTError  # noqa: E402
 from x2ct.export import ExportReport, export_model, export_run, graphs, parity, run  # noqa: E402
 from x2ct.export.parity import F16_WEIGHTS_TOLERANCE, F32_TOLERANCE, relative_error  # noqa: E402
+from x2ct.export.precision import to_f16  # noqa: E402
 from x2ct.export.tidy import tidy  # noqa: E402
-from x2ct.export.weights import to_f16  # noqa: E402
 from x2ct.training import TrainConfig, checkpoint, load_run  # noqa: E402
 from x2ct.training.config import PatchConfig  # noqa: E402
 from x2ct.training.loop import new_state  # noqa: E402

@@ -20,6 +20,7 @@ from torch import nn
 
 from x2ct.bundle import OPSET, Network, Tensor
 from x2ct.errors import X2CTError
+from x2ct.export.precision import first_line
 from x2ct.export.tidy import tidy
 
 BATCH_AXIS = "N"
@@ -32,23 +33,11 @@ for what only tells a Reshape its sizes: it is a constant once the sizes are set
 
 @dataclass(frozen=True)
 class Graph:
-    """One network as ONNX.
-
-    Attributes:
-        name: "encoder", "lift" or "denoiser".
-        model: the ModelProto; its initialisers are float32.
-        inputs, outputs: the tensors in order, as model.json declares them.
-    """
+    """A network ("encoder", "lift" or "denoiser") with float32 weights as ONNX, and its entry in model.json."""
 
     name: str
     model: onnx.ModelProto
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-
-    @property
-    def network(self) -> Network:
-        """The graph's entry in model.json."""
-        return Network(f"{self.name}.onnx", self.inputs, self.outputs)
+    network: Network
 
     @property
     def nodes(self) -> dict[str, int]:
@@ -66,7 +55,7 @@ def trace(
     patch: tuple[int, int, int] | None = None,
     fixed: Collection[str] = (),
 ) -> Graph:
-    """A module as an ONNX graph.
+    """Return a module as an ONNX graph.
 
     Args:
         name: the graph's name.
@@ -107,17 +96,12 @@ def trace(
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
     ) as error:
-        line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
-        raise X2CTError(f"{name}: ONNX export failed: {line}") from error
-    return Graph(name, model, declared[: len(inputs)], declared[len(inputs) :])
+        raise X2CTError(f"{name}: ONNX export failed: {first_line(error)}") from error
+    return Graph(name, model, Network(f"{name}.onnx", declared[: len(inputs)], declared[len(inputs) :]))
 
 
 def check_nodes(graph: Graph) -> None:
-    """Refuse a denoiser with nodes that every step would pay for.
-
-    Raises:
-        X2CTError: the graph has unwanted nodes.
-    """
+    """Raise X2CTError where a denoiser has nodes that every step would pay for."""
     unwanted = Counter(node.op_type for node in computing_nodes(graph.model) if node.op_type in UNWANTED)
     if unwanted:
         listed = ", ".join(f"{count} {kind}" for kind, count in unwanted.items())
@@ -125,24 +109,19 @@ def check_nodes(graph: Graph) -> None:
 
 
 def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes but for those whose values are read for the sizes of a Reshape and for nothing else.
+    """Return the nodes but for those whose values are read for the sizes of a Reshape and for nothing else.
 
     A runtime folds the latter once the shapes are set.
     """
-    readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
-    for node in model.graph.node:
-        for place, name in enumerate(node.input):
-            readers.setdefault(name, []).append((node, place))
-    sizes: set[str] = set()
-    computing = []
+    read, sizes, computing = set[str](), set[str](), list[onnx.NodeProto]()
     for node in reversed(model.graph.node):  # ONNX keeps nodes in an order in which they can run
-        readings = [reading for name in node.output for reading in readers.get(name, [])]
-        if readings and all(
-            (r.op_type == "Reshape" and place == 1) or sizes.issuperset(r.output) for r, place in readings
-        ):
-            sizes.update(node.output)
+        if not sizes.isdisjoint(node.output) and read.isdisjoint(node.output):
+            sizes.update(node.input)
         else:
             computing.append(node)
+            of_sizes = node.op_type == "Reshape"
+            read.update(name for place, name in enumerate(node.input) if not (of_sizes and place == 1))
+            sizes.update(node.input[1:2] if of_sizes else ())
     return computing[::-1]
 
 
