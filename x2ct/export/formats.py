@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from x2ct.bundle import MANIFEST, SUFFIX, Bundle, bundled, check_target
-from x2ct.errors import InputError
+from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.export import plans, proof
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
@@ -18,7 +18,7 @@ from x2ct.files.atomic import check_new_folder, write_beside
 from x2ct.files.text import Json
 from x2ct.runtimes.cache.cache import Cache, Engine, Recipe, copy_to
 from x2ct.runtimes.cache.engines import PRECISIONS, SUFFIXES, TENSORRT, TORCH, Machine
-from x2ct.runtimes.discovery import choose
+from x2ct.runtimes.discovery import backend_status, choose
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {"triton": (), "monai": ("torchscript",)}
 """Formats that are a folder for another framework, and the engines that go into it."""
@@ -151,7 +151,9 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, d
     if precision is not None and precision not in PRECISIONS:
         raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
     if any(name in SUFFIXES for name in kinds):
-        proof.require_torch_backend()
+        status = backend_status(TORCH)  # before a long build of what nothing here can run
+        if not status["available"]:
+            raise MissingRuntimeError(status["reason"])
     elif device != "cpu":
         raise InputError.of("--device", "options", found="nothing of torch's", expected="--format aoti or torchscript")
     if TENSORRT in kinds:

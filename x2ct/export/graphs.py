@@ -20,6 +20,7 @@ from torch import nn
 
 from x2ct.bundle import OPSET, Network, Tensor
 from x2ct.errors import X2CTError
+from x2ct.export.parity import Shape
 from x2ct.export.precision import first_line
 from x2ct.export.tidy import tidy
 
@@ -52,7 +53,7 @@ def trace(
     outputs: Mapping[str, torch.Tensor],
     *,
     batch: bool = False,
-    patch: tuple[int, int, int] | None = None,
+    patch: Shape | None = None,
     fixed: Collection[str] = (),
 ) -> Graph:
     """Return a module as an ONNX graph.
@@ -132,7 +133,7 @@ def stamp(graph: Graph, properties: Mapping[str, str]) -> None:
     onnx.helper.set_model_props(graph.model, {**properties, "x2ct.network": graph.name})
 
 
-def _free_axes(value: torch.Tensor, batch: bool, patch: tuple[int, int, int] | None) -> dict[int, str]:
+def _free_axes(value: torch.Tensor, batch: bool, patch: Shape | None) -> dict[int, str]:
     free = {0: BATCH_AXIS} if batch else {}
     if patch is not None and value.ndim == 5:
         for axis, (letter, size) in enumerate(zip(PATCH_AXES, patch, strict=True), start=2):
@@ -149,12 +150,7 @@ def _declare(
     infos = {info.name: info for info in [*model.graph.input, *model.graph.output]}
     for key, value in tensors.items():
         shape = tuple(axes[key].get(axis, extent) for axis, extent in enumerate(value.shape))
-        dims = infos[key].type.tensor_type.shape.dim
-        for dim, extent in zip(dims, shape, strict=True):
-            if isinstance(extent, str):
-                dim.dim_param = extent
-            else:
-                dim.dim_value = extent
+        infos[key].CopyFrom(onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, shape))
         declared.append(Tensor(key, "float32", shape))
     return tuple(declared)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from x2ct.bundle import Bundle
 from x2ct.engine.isolated_run import Trial, attempt
-from x2ct.errors import MissingRuntimeError, X2CTError
+from x2ct.errors import X2CTError
 from x2ct.export.parity import (
     Array,
     patches,
@@ -45,7 +45,7 @@ VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}
 
 @dataclass(frozen=True)
 class Proof:
-    """One line of the table.
+    """One line of the table: a bundle's files in a runtime.
 
     Attributes:
         artefact: "onnx", "torchscript", "aoti" or "tensorrt".
@@ -130,9 +130,8 @@ def trials(
     """
     pairs = []
     for backend in ("openvino", "onnxruntime") if "onnx" in formats else ():
-        runtime = find_runtime(backend)
-        status = backend_status(backend, str(runtime.folder or ""))
-        if runtime.folder and status["available"]:
+        status = backend_status(backend)
+        if status["available"] and find_runtime(backend).folder:
             pairs += [("onnx", Trial(backend, name)) for name in ("f32", "bf16") if name in status["precisions"]["cpu"]]
     pairs += [(kind, Trial(TORCH, torch[0], kind, torch[1])) for kind in formats if kind in SUFFIXES]
     if TENSORRT in formats:
@@ -238,10 +237,3 @@ def _row(
         network_bound=NETWORK_BOUND[trial.precision] if errors else None,
         volume_bound_hu=VOLUME_BOUND_HU[trial.precision],
     )
-
-
-def require_torch_backend() -> None:
-    """Raise MissingRuntimeError before a long build of what nothing here can run: no backend, or another torch."""
-    status = backend_status("torch", str(find_runtime("torch").folder or ""))
-    if not status["available"]:
-        raise MissingRuntimeError(status["reason"])

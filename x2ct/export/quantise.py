@@ -237,7 +237,7 @@ def markdown(result: Quantised) -> str:
 
 
 def _check_processor() -> None:
-    status = backend_status(BACKEND, str(find_runtime(BACKEND).folder or ""))
+    status = backend_status(BACKEND)
     if not status["available"]:
         raise MissingRuntimeError(f"backend {BACKEND}: {status['reason']}")
     if "int8" not in status["precisions"]["cpu"]:

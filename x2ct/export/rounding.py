@@ -113,11 +113,19 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
     tell("evaluating float32 over the range of sigma")
     references = tuple(_cases(bundle, plain))
     peaks = scan(plain, graph.inside, references)
-    if precision == "f16":
-        require_range(peaks)
+    name, largest = next(iter(peaks.items()))
+    if precision == "f16" and not largest <= F16_SHARE * F16_LARGEST:
+        raise X2CTError(
+            f"f16: {name} reaches {largest:.4g}, at most {F16_SHARE * F16_LARGEST:g} is allowed, {F16_SHARE:g} of what "
+            "float16 holds; use bf16"
+        )
     tell(f"measuring parity of {precision}")
     data, tolerance = graph.model.SerializeToString(), TOLERANCES[precision]
-    rows = measure({"denoiser": data}, references, precision, tolerance, _runtimes(precision))
+    runtimes: list[Runtime] = [("each node rounded", lambda data: rounded(onnx.load_from_string(data)))]
+    if precision != "bf16":  # in which ONNX Runtime has no Conv
+        runtimes.append(open_onnxruntime())
+    runtimes.append(open_openvino())
+    rows = measure({"denoiser": data}, references, precision, tolerance, runtimes)
     require(rows)
     tell(f"sampling a volume in {precision}")
     volume = _volume(bundle, plain, graph, references[0])
@@ -142,16 +150,6 @@ def scan(model: onnx.ModelProto, names: Iterable[str], cases: Iterable[Case]) ->
         for name in names:
             peaks[name] = max(peaks.get(name, 0.0), float(np.abs(tensors[name]).max()))
     return dict(sorted(peaks.items(), key=lambda item: -item[1]))
-
-
-def require_range(peaks: Mapping[str, float]) -> None:
-    """Raise X2CTError, which names the largest, where a value comes near float16's end."""
-    name, largest = next(iter(peaks.items()))
-    if not largest <= F16_SHARE * F16_LARGEST:
-        raise X2CTError(
-            f"f16: {name} reaches {largest:.4g}, at most {F16_SHARE * F16_LARGEST:g} is allowed, {F16_SHARE:g} of what "
-            "float16 holds; use bf16"
-        )
 
 
 def rounded(model: onnx.ModelProto) -> Evaluate:
@@ -184,12 +182,6 @@ def _cases(bundle: Bundle, denoiser: onnx.ModelProto) -> Iterable[Case]:
             noise = rng.standard_normal(mean.shape, np.float32)
             inputs = {**first, "x": mean + np.float32(sigma) * noise, "sigma": np.array([sigma], np.float32)}
             yield Case("denoiser", inputs, run(inputs), sigma=float(sigma), patch=patch)
-
-
-def _runtimes(precision: str) -> list[Runtime]:
-    """Return the ways to run a typed graph; ONNX Runtime has no Conv in bfloat16."""
-    ways: list[Runtime] = [("each node rounded", lambda data: rounded(onnx.load_from_string(data)))]
-    return [*ways, *([] if precision == "bf16" else [open_onnxruntime()]), open_openvino()]
 
 
 def _volume(bundle: Bundle, plain: onnx.ModelProto, graph: Typed, case: Case) -> VolumeRow:

@@ -180,11 +180,12 @@ def gpu_names() -> list[str]:
     return list(status["found"])
 
 
-def backend_status(name: str, folder: str = "") -> dict[str, Any]:
-    """Return what the core says of a backend whose runtime lies in a folder, see `_core.backends`."""
+def backend_status(name: str) -> dict[str, Any]:
+    """Return what the core says of a backend with the runtime that is installed, see `_core.backends`."""
     from x2ct import _core
 
-    [status] = (one for one in _core.backends({name: folder} if folder else {}) if one["name"] == name)
+    folder = find_runtime(name).folder
+    [status] = (one for one in _core.backends({name: str(folder)} if folder else {}) if one["name"] == name)
     return dict(status)
 
 

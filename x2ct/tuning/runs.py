@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,20 +21,6 @@ Matrix = npt.NDArray[np.float64]
 Progress = Callable[[int, int, float], None]
 
 VOXELS = 1 << 17  # of the trajectory that errors are measured on, evenly spread: enough for three digits of an RMS
-
-
-@dataclass(frozen=True)
-class Fine:
-    """A fine solution: x and D at each level on some of the voxels, float64 [levels, voxels], and its end in HU."""
-
-    states: Matrix
-    denoised: Matrix
-    end: FloatArray
-
-    def products(self) -> Matrix:
-        """Inner products (means over the voxels) of all states and then all denoised, [2 levels, 2 levels]."""
-        both = np.concatenate([self.states, self.denoised])
-        return np.asarray(both @ both.T / both.shape[1])
 
 
 class Studies:
@@ -70,7 +55,9 @@ class Studies:
             for patient in patients
         ]
         self._seeds = range(samples)
-        self._runs = [self._fine(seed, levels) for seed in self._each()]
+        products, self._ends = zip(*(self._fine(seed, levels) for seed in self._each()), strict=True)
+        self.products: Matrix = np.sum(products, axis=0)
+        """All trajectories' inner products, added up; see `_fine`."""
 
     def __len__(self) -> int:
         return len(self._xrays) * len(self._seeds)
@@ -81,8 +68,11 @@ class Studies:
             self._sampler.set_xrays(**xrays, force=True)
             yield from self._seeds
 
-    def _fine(self, seed: int, levels: Sequence[float]) -> Fine:
-        """Sample with a level after the other, and keep each D; the states follow from them, as in the core's loop."""
+    def _fine(self, seed: int, levels: Sequence[float]) -> tuple[Matrix, FloatArray]:
+        """Sample with a level after the other; return what `Trajectory` takes as products, and the end in HU.
+
+        Each D is kept on some of the voxels; the states follow from them, as in the core's loop.
+        """
         some = slice(None, None, max(1, int(np.prod(self.shape)) // VOXELS) | 1)  # odd: no fixed column of the grid
         denoised: list[Matrix] = []
         x = self._sampler.sample(
@@ -99,18 +89,13 @@ class Studies:
         for row, now in enumerate(denoised[:-1]):
             y, h0, h1 = (table.rows[row][table.columns.index(name)] for name in ("y.y", "y.H0", "y.H1"))
             states.append(y * states[-1] + h0 * now + (h1 * denoised[row - 1] if row else 0.0))
-        return Fine(np.stack(states), np.stack(denoised), self._bundle.intensity.to_hu(x))
-
-    def products(self) -> Matrix:
-        """Return the sum of all trajectories' inner products; see `Fine.products`."""
-        return np.asarray(np.sum([run.products() for run in self._runs], axis=0))
+        both = np.stack([*states, *denoised])
+        return np.asarray(both @ both.T / both.shape[1]), self._bundle.intensity.to_hu(x)
 
     def error(self, schedule: str | Sequence[float], steps: int, solver: str) -> float:
         """Return how far runs on these levels end from the converged solutions: RMS in % of the HU window."""
         options: dict[str, Any] = {"schedule": schedule, "steps": steps, "solver": solver, "progress": self._progress}
         ends = (self._sampler.sample(**options, seed=seed).hu for seed in self._each())
-        squares = [
-            np.mean(np.square(end - run.end), dtype=np.float64) for end, run in zip(ends, self._runs, strict=True)
-        ]
+        squares = [np.mean(np.square(end - fine), dtype=np.float64) for end, fine in zip(ends, self._ends, strict=True)]
         low, high = self._bundle.intensity.window_hu
         return float(100 * np.sqrt(np.mean(squares)) / (high - low))

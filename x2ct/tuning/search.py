@@ -126,7 +126,7 @@ def tune(
 
     levels = _core.schedule("log-snr", fine, bundle.diffusion.sigma_min, bundle.diffusion.sigma_max)
     studies = Studies(bundle, shape, patients, samples, levels, threads, count)
-    trajectory = Trajectory(levels, studies.products())
+    trajectory = Trajectory(levels, studies.products)
     ways = shortest(trajectory, counts)
 
     def row(steps: int) -> Row:

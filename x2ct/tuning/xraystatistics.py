@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from skimage.measure import block_reduce
 
 from x2ct.bundle import Bundle, check_target
 from x2ct.data.shards import AIR_HU, Patient, ShardSet
@@ -142,13 +143,11 @@ def pairs(bundle: Bundle, patient: Patient, count: int, rng: np.random.Generator
 
 def coarse_body(hu: npt.NDArray[Any], index_to_mm: Array) -> tuple[npt.NDArray[np.float32], Array]:
     """Return block means of a CT, with voxels of about `BODY_MM`, and their affine: for pictures of coarse pixels."""
-    steps = [max(1, round(BODY_MM / step)) for step in np.linalg.norm(index_to_mm[:3, :3], axis=0)]
-    sides = [(0, -size % step) for size, step in zip(hu.shape, steps, strict=True)]
-    padded = np.maximum(np.pad(hu, sides, constant_values=AIR_HU), AIR_HU).astype(np.float32)
-    (x, a), (y, b), (z, c) = ((size // step, step) for size, step in zip(padded.shape, steps, strict=True))
-    affine = index_to_mm @ np.diag([a, b, c, 1.0])
+    steps = tuple(max(1, round(BODY_MM / step)) for step in np.linalg.norm(index_to_mm[:3, :3], axis=0))
+    affine = index_to_mm @ np.diag([*steps, 1.0])
     affine[:3, 3] = index_to_mm[:3, 3] + index_to_mm[:3, :3] @ ((np.array(steps) - 1) / 2)
-    return padded.reshape(x, a, y, b, z, c).mean(axis=(1, 3, 5), dtype=np.float32), affine
+    body = np.maximum(hu, AIR_HU).astype(np.float32)
+    return block_reduce(body, steps, np.mean, cval=AIR_HU, func_kwargs={"dtype": np.float32}), affine
 
 
 def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[tuple[View, ...], Geometry]:

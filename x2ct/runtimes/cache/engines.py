@@ -61,15 +61,14 @@ def find(bundle: Bundle, grid: Grid, choice: Choice, cache: Path | None = None) 
         MissingRuntimeError: there is none; the text says what makes it.
     """
     device, precision, folder, trust = choice.device, choice.precision, choice.engines, choice.trust
+    typed = TYPED[device.partition(":")[0]]
     if choice.backend == TORCH:
         kind, files = find_torch(bundle, choice.provider, folder, trust, cache, device, precision)
     elif choice.backend == TENSORRT:
         kind, machine = TENSORRT, Machine.here(device)
         _, files = find_plans(bundle, precision, grid.shape, machine, folder=folder, trust=trust, cache=cache)
-    elif (
-        choice.backend == "onnxruntime" and choice.provider != TENSORRT and precision in TYPED[device.partition(":")[0]]
-    ):
-        kind, files = "typed", {bundle.networks.denoiser.file: _find_typed(bundle, precision, folder)}
+    elif choice.backend == "onnxruntime" and choice.provider != "tensorrt" and precision in typed:
+        kind, files = "typed", {bundle.networks.denoiser.file: _find_typed(bundle, precision, folder, cache)}
     else:
         return "", {}
     return kind, {file: str(path) for file, path in files.items()}
@@ -251,10 +250,10 @@ def typed_recipe(bundle: Bundle, precision: str) -> Recipe:
     )
 
 
-def _find_typed(bundle: Bundle, precision: str, folder: str) -> Path:
+def _find_typed(bundle: Bundle, precision: str, folder: str, cache: Path | None) -> Path:
     """Return the denoiser's graph in a precision. A folder needs no trust: the graph is ONNX, and executes nothing."""
     needed = typed_recipe(bundle, precision)
-    engine = open_copy(folder, needed, trust=True) if folder else Cache().find(needed)
+    engine = open_copy(folder, needed, trust=True) if folder else Cache(cache).find(needed)
     if engine is not None:
         return engine.path
     raise MissingRuntimeError(
