@@ -44,14 +44,9 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Exported:
-    """The result of an export.
+    """The bundle, new or as it was given, the proofs of its files, and the compiled engines of it in the cache.
 
-    Attributes:
-        bundle: the bundle, new or as it was given.
-        parity: of a run's graphs, against the network that was trained; None where a bundle was given.
-        proofs: the table of `export/proof.py`.
-        engines: the compiled engines that were made of it, in the cache.
-        folder: what was written for another framework; None where nothing was.
+    `parity` is of a run's graphs, against the network that was trained; `folder` was written for another framework.
     """
 
     bundle: Bundle

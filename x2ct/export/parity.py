@@ -57,16 +57,9 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the parity table: a case of a graph ("encoder", "lift" or "denoiser") in a runtime.
+    """One line of the parity table: a case of a graph, whose weights are stored as "f32" or "f16", in a runtime.
 
-    Attributes:
-        graph: see above.
-        runtime: with its version.
-        weights: how the graph stores them, "f32" or "f16"; or the precision that it is typed in.
-        sigma: noise level, for the denoiser.
-        patch: patch size (X, Y, Z), for lift and denoiser.
-        error: RMS of the difference over RMS of PyTorch's output, the largest over the graph's outputs.
-        tolerance: what it may be at most.
+    The error is the largest over the graph's outputs. Sigma is the denoiser's; the patch is lift's and denoiser's.
     """
 
     graph: str

@@ -29,14 +29,10 @@ PROOF = "x2ct.rounding"
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What plans are to be like.
+    """The denoiser's precision ("bf16", "f16", "tf32" or "f32"), the volumes (None: the bundle's grid), the builder.
 
-    Attributes:
-        precision: of the denoiser: "bf16", "f16", "tf32" or "f32".
-        volumes: that they are for; None is the bundle's own grid.
-        workspace: bytes that a kernel may use beside its tensors; 0 is all there is.
-        effort: 0 to 5, how long kernels are compared.
-        device: "cuda" or "cuda:N".
+    `workspace` is the bytes that a kernel may use beside its tensors, 0 for all there is; `effort` is 0 to 5, how long
+    kernels are compared.
     """
 
     precision: str = "bf16"

@@ -12,7 +12,6 @@ and the graph computes in float32.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ import onnx
 
 from x2ct.bundle import OPSET
 from x2ct.errors import InputError, X2CTError
+from x2ct.export.tidy import Graph
 
 PRECISIONS = ("f32", "tf32", "bf16", "f16")
 BF16_OPSET = 22
@@ -38,11 +38,8 @@ _LAYOUT = {"Reshape", "Transpose", "Squeeze", "Unsqueeze"}
 class Typed:
     """A graph in a precision.
 
-    Attributes:
-        precision: one of `PRECISIONS`.
-        model: the ModelProto.
-        inside: the tensors that are computed in the narrow type, and those that are cast to it, by the names that they
-            have in the float32 graph; empty for f32 and tf32.
+    `inside` are the tensors that are computed in the narrow type, and those that are cast to it, by the names that they
+    have in the float32 graph; none for f32 and tf32.
     """
 
     precision: str
@@ -102,7 +99,7 @@ def typed(model: onnx.ModelProto, precision: str) -> Typed:
     if precision in ("bf16", "f16"):
         links = _Links(plain)
         made = _inside(links)
-        entering = {name for node in links.nodes if links.is_in(node, made) for name in links.data(node)} - made
+        entering = {name for node in links.nodes if _makes(node, made) for name in links.data(node)} - made
         inside = tuple(entering | made)
         _retype(links, made, precision)
     if precision == "bf16":
@@ -124,22 +121,15 @@ def first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-class _Links:
-    """A graph's nodes, who reads a tensor, and which tensors are float32."""
+class _Links(Graph):
+    """A graph with its links, and which of its tensors are float32."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
-        self.nodes = list(model.graph.node)
-        self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         infos = [*inferred.value_info, *inferred.input, *inferred.output]
-        self.ranks = {info.name: len(info.type.tensor_type.shape.dim) for info in infos}
-        self.floats = {info.name for info in infos if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+        super().__init__(model.graph, {info.name: info.type.tensor_type for info in infos})
+        self.floats = {name for name, one in self.types.items() if one.elem_type == onnx.TensorProto.FLOAT}
         self.floats |= {name for name, one in self.weights.items() if one.data_type == onnx.TensorProto.FLOAT}
-        self.readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in self.nodes:
-            for name in node.input:
-                self.readers[name].append(node)
 
     def data(self, node: onnx.NodeProto) -> list[str]:
         """Return the float inputs of a node that are no weights."""
@@ -148,16 +138,17 @@ class _Links:
     def makes_floats(self, node: onnx.NodeProto) -> bool:
         return self.floats.issuperset(node.output)
 
-    def is_in(self, node: onnx.NodeProto, made: set[str]) -> bool:
-        """Return whether a node's outputs are among these tensors: all of them are, or none."""
-        return not made.isdisjoint(node.output)
-
     def moves_or_scales(self, node: onnx.NodeProto) -> bool:
         """Return whether a node only moves a volume's values, or multiplies them by one number."""
-        if not self.makes_floats(node) or self.ranks.get(node.output[0], 0) < 5:
+        if not self.makes_floats(node) or len(self.types[node.output[0]].shape.dim) < 5:
             return False
         numbers = [name for name in node.input if name in self.weights and not self.weights[name].dims]
         return node.op_type in _LAYOUT or (node.op_type == "Mul" and len(numbers) == 1)
+
+
+def _makes(node: onnx.NodeProto, tensors: set[str]) -> bool:
+    """Return whether a node's outputs are among these tensors: all of them are, or none."""
+    return not tensors.isdisjoint(node.output)
 
 
 def _inside(links: _Links) -> set[str]:
@@ -171,14 +162,14 @@ def _inside(links: _Links) -> set[str]:
             after.update(node.output)
     before: set[str] = set()
     for node in reversed(links.nodes):
-        read = any(links.is_in(reader, before) for name in node.output for reader in links.readers[name])
+        read = any(_makes(reader, before) for name in node.output for reader in links.consumers[name])
         if links.makes_floats(node) and (node.op_type in _HEAVY or read):
             before.update(node.output)
     inside = after & before
     # Outwards over what only moves values, or scales by a number, and serves nothing else.
     for node in reversed(links.nodes):
-        served = [one for name in node.output for one in links.readers[name] if one.op_type != "Shape"]
-        if served and all(links.is_in(one, inside) for one in served) and links.moves_or_scales(node):
+        served = [one for name in node.output for one in links.consumers[name] if one.op_type != "Shape"]
+        if served and all(_makes(one, inside) for one in served) and links.moves_or_scales(node):
             inside.update(node.output)
     for node in links.nodes:
         if node.op_type in _LAYOUT and node.input[0] in inside and links.makes_floats(node):
@@ -188,13 +179,12 @@ def _inside(links: _Links) -> set[str]:
 
 def _retype(links: _Links, inside: set[str], precision: str) -> None:
     """Types the inside in place: weights stored in it, one Cast for each tensor in and one for each out."""
-    graph, wide = links.graph, onnx.TensorProto.FLOAT
+    graph, wide = links.proto, onnx.TensorProto.FLOAT
     narrow = onnx.TensorProto.BFLOAT16 if precision == "bf16" else onnx.TensorProto.FLOAT16
     names: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
-    results = {info.name for info in graph.output}
     for node in links.nodes:
-        within = links.is_in(node, inside)
+        within = _makes(node, inside)
         for place, name in enumerate(node.input):
             # A Shape looks at a tensor's size only, whatever its type.
             if name not in links.floats or node.op_type == "Shape" or within == (name in inside):
@@ -208,7 +198,7 @@ def _retype(links: _Links, inside: set[str], precision: str) -> None:
             node.input[place] = names[name]
         nodes.append(node)
         for place, name in enumerate(node.output):
-            if within and name in results:
+            if within and name in links.results:
                 node.output[place] = f"{name}.{precision}"
                 nodes.append(_cast(node.output[place], name, wide))
     _set_nodes(graph, nodes)

@@ -19,16 +19,8 @@ import numpy as np
 from x2ct.bundle import Bundle
 from x2ct.engine.isolated_run import Trial, attempt
 from x2ct.errors import X2CTError
-from x2ct.export.parity import (
-    Array,
-    patches,
-    projections,
-    relative_error,
-    sampled,
-    smooth_volume,
-    volume_difference,
-    xrays,
-)
+from x2ct.export import parity
+from x2ct.export.parity import Array
 from x2ct.files.text import Json
 from x2ct.runtimes.cache import engines
 from x2ct.runtimes.cache.engines import SUFFIXES, TENSORRT, TORCH
@@ -45,20 +37,17 @@ VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}
 
 @dataclass(frozen=True)
 class Proof:
-    """One line of the table: a bundle's files in a runtime.
+    """One line of the table: a bundle's files ("onnx", "torchscript", "aoti" or "tensorrt") in a runtime.
 
     Attributes:
-        artefact: "onnx", "torchscript", "aoti" or "tensorrt".
-        runtime: the runtime with its version.
+        artefact: the files.
+        runtime: with its version.
         precision: as read back from the compiled model.
-        network_error: of the denoiser, the largest over noise levels and patches; None where none was tried.
-        errors: all of them, by patch and sigma.
+        network_error: of the denoiser, the largest of `errors`, by patch and sigma; None where none was tried.
         mae_hu: mean absolute difference of the final volume.
         psnr_db: its PSNR, the window's width the peak; None for the very same volume.
-        bytes: of the three files.
         load_s: from files to a denoiser that is ready, encoder and lift included.
         ms_per_evaluation: of the whole grid, the least of three runs.
-        network_bound, volume_bound_hu: what the errors may be at most; None likewise.
     """
 
     artefact: str
@@ -192,21 +181,21 @@ def reference_of(bundle: Bundle) -> Reference:
         OnnxModule(onnx.load(bundle.file_of(network))).eval().evaluate for _, network in bundle.networks.items()
     )
     rng = np.random.default_rng(20_260_102)
-    views, valid = xrays(bundle, rng), np.ones((1, len(bundle.geometry.views)), np.float32)
-    lifted = {**encode({"views": views, "valid": valid}), "P": projections(bundle), "valid": valid}
+    views, valid = parity.xrays(bundle, rng), np.ones((1, len(bundle.geometry.views)), np.float32)
+    lifted = {**encode({"views": views, "valid": valid}), "P": parity.projections(bundle), "valid": valid}
     sigmas = np.geomspace(bundle.diffusion.sigma_min, bundle.diffusion.sigma_max, SIGMAS).astype(np.float32)
     inputs, denoised = {"views": views}, {}
-    for shape, coords in patches(bundle):
+    for shape, coords in parity.patches(bundle):
         name = " x ".join(map(str, shape))
         conditions = lift({**lifted, "coords": coords})
-        clean = smooth_volume(shape, rng)
+        clean = parity.smooth_volume(shape, rng)
         noise = rng.standard_normal(clean.shape, np.float32)
         patch = {"x": clean, "noise": noise, "sigmas": sigmas, **conditions}
         inputs |= {f"{name}/{key}": value for key, value in patch.items()}
         noisy = ({"x": clean + sigma * noise, "sigma": np.array([sigma]), **conditions} for sigma in sigmas)
         denoised[name] = np.concatenate([denoise(one)["denoised"] for one in noisy])
     conditions = lift({**lifted, "coords": bundle.grid.coordinates()[None]})
-    volume, _ = sampled(bundle, denoise, conditions, bundle.grid.shape)
+    volume, _ = parity.sampled(bundle, denoise, conditions, bundle.grid.shape)
     return Reference(inputs, denoised, volume)
 
 
@@ -216,13 +205,13 @@ def _row(
     facts = result["facts"]
     sigmas = next(value for name, value in reference.inputs.items() if name.endswith("/sigmas"))
     errors = tuple(
-        (patch, float(sigma), relative_error(array, expected))
+        (patch, float(sigma), parity.relative_error(array, expected))
         for patch, arrays in (reference.denoised if trial.device == "cpu" else {}).items()
         for sigma, array, expected in zip(sigmas, result["denoised"][patch], arrays, strict=True)
     )
     choice = Choice(trial.device, trial.backend, trial.precision, "", trial.provider)
     _, files = engines.find(bundle, bundle.grid, choice, cache)
-    mae_hu, decibel = volume_difference(bundle, result["volume"], reference.volume)
+    mae_hu, decibel = parity.volume_difference(bundle, result["volume"], reference.volume)
     return Proof(
         artefact=artefact,
         runtime=f"{trial.backend} {facts['runtime']}",

@@ -50,14 +50,11 @@ _KEPT = 4096  # values a state, of each convolution's input: enough for an error
 
 @dataclass(frozen=True)
 class Quantised:
-    """The result of a calibration.
+    """The result of a calibration on training patients, judged on validation patients.
 
-    Attributes:
-        ranges: by convolution, the least value and the largest of what it is given.
-        states: how many of the network's inputs they were found on.
-        calibrated_on, judged_on: the training and the validation patients.
-        rows: by precision, f32 first: of the validation patients' volumes the mean absolute and RMS difference from f32
-            in HU, and the seconds of an evaluation.
+    `ranges` are, by convolution, the least value and the largest of what it is given, found on so many `states` of the
+    network's inputs. `rows` are by precision, f32 first: of the validation patients' volumes the mean absolute and RMS
+    difference from f32 in HU, and the seconds of an evaluation.
     """
 
     ranges: Mapping[str, Range]

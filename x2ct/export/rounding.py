@@ -19,21 +19,8 @@ from torch import Tensor
 
 from x2ct.bundle import Bundle
 from x2ct.errors import X2CTError
-from x2ct.export.parity import (
-    Case,
-    Evaluate,
-    Row,
-    Runtime,
-    measure,
-    open_onnxruntime,
-    open_openvino,
-    patches,
-    projections,
-    require,
-    sampled,
-    volume_difference,
-    xrays,
-)
+from x2ct.export import parity
+from x2ct.export.parity import Case, Evaluate, Row, Runtime, open_onnxruntime
 from x2ct.export.precision import Typed, typed
 from x2ct.export.torchgraph import OPERATORS, OnnxModule, Operator
 from x2ct.files.text import Json
@@ -66,11 +53,8 @@ class VolumeRow:
 class Rounding:
     """A typed denoiser and what was measured on it.
 
-    Attributes:
-        typed: the graph.
-        peaks: the largest magnitude of each tensor inside, by name, the largest first.
-        rows: one evaluation, by how it was run, sigma and patch.
-        volume: the final volume; None for tf32, whose rounding is not in the graph.
+    `peaks` are the largest magnitudes of the tensors inside, by name, the largest first; `rows` are of one evaluation,
+    by how it was run, sigma and patch. There is no volume for f32 and tf32, whose rounding is not in the graph.
     """
 
     typed: Typed
@@ -124,9 +108,9 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
     runtimes: list[Runtime] = [("each node rounded", lambda data: rounded(onnx.load_from_string(data)))]
     if precision != "bf16":  # in which ONNX Runtime has no Conv
         runtimes.append(open_onnxruntime())
-    runtimes.append(open_openvino())
-    rows = measure({"denoiser": data}, references, precision, tolerance, runtimes)
-    require(rows)
+    runtimes.append(parity.open_openvino())
+    rows = parity.measure({"denoiser": data}, references, precision, tolerance, runtimes)
+    parity.require(rows)
     tell(f"sampling a volume in {precision}")
     volume = _volume(bundle, plain, graph, references[0])
     if not volume.mae_hu <= volume.tolerance_hu:
@@ -170,11 +154,11 @@ def _cases(bundle: Bundle, denoiser: onnx.ModelProto) -> Iterable[Case]:
     encode, lift = (load(bundle.file_of(one).read_bytes()) for one in (bundle.networks.encoder, bundle.networks.lift))
     run = load(denoiser.SerializeToString())
     rng = np.random.default_rng(20_260_201)
-    views, valid = xrays(bundle, rng), np.ones((1, len(bundle.geometry.views)), np.float32)
+    views, valid = parity.xrays(bundle, rng), np.ones((1, len(bundle.geometry.views)), np.float32)
     features = encode({"views": views, "valid": valid})
     low, high = bundle.diffusion.sigma_min, bundle.diffusion.sigma_max
-    for patch, coords in patches(bundle):
-        conditions = lift({**features, "P": projections(bundle), "coords": coords, "valid": valid})
+    for patch, coords in parity.patches(bundle):
+        conditions = lift({**features, "P": parity.projections(bundle), "coords": coords, "valid": valid})
         noise = rng.standard_normal((1, 1, *patch), np.float32)
         first = {"x": np.float32(high) * noise, "sigma": np.array([high], np.float32), **conditions}
         mean = run(first)["denoised"]
@@ -189,6 +173,6 @@ def _volume(bundle: Bundle, plain: onnx.ModelProto, graph: Typed, case: Case) ->
     assert case.patch is not None
     conditions = {name: value for name, value in case.inputs.items() if name not in ("x", "sigma")}
     exact, narrow = open_onnxruntime()[1](plain.SerializeToString()), rounded(graph.model)
-    (expected, steps), (x, _) = (sampled(bundle, run, conditions, case.patch) for run in (exact, narrow))
-    mae_hu, psnr_db = volume_difference(bundle, x, expected)
+    (expected, steps), (x, _) = (parity.sampled(bundle, run, conditions, case.patch) for run in (exact, narrow))
+    mae_hu, psnr_db = parity.volume_difference(bundle, x, expected)
     return VolumeRow(case.patch, steps, mae_hu, psnr_db, VOLUME_TOLERANCE_HU[graph.precision])

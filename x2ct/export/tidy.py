@@ -25,11 +25,11 @@ def tidy(model: onnx.ModelProto) -> None:
     # Inferred once: no rewrite changes the type or the number of axes of a tensor that stays.
     typed = onnx.shape_inference.infer_shapes(model).graph
     types = {info.name: info.type.tensor_type for info in [*typed.value_info, *typed.input]}
-    while _Graph(model.graph, types).rewrite_one():
+    while Graph(model.graph, types).rewrite_one():
         _drop_unused(model.graph)
 
 
-class _Graph:
+class Graph:
     """A model's graph with the links that rewrites follow; valid until the first change."""
 
     def __init__(self, graph: onnx.GraphProto, types: Mapping[str, onnx.TypeProto.Tensor]) -> None:
@@ -115,7 +115,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
             node.input[place] = renamed.get(name, name)
 
 
-def _drop_cast(graph: _Graph, node: onnx.NodeProto) -> bool:
+def _drop_cast(graph: Graph, node: onnx.NodeProto) -> bool:
     """A Cast to the type that its input has, and Identity."""
     declared = graph.types.get(node.input[0]) if node.op_type == "Cast" else None
     same = declared is not None and declared.elem_type == node.attribute[0].i
@@ -125,7 +125,7 @@ def _drop_cast(graph: _Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _merge_unsqueezes(graph: _Graph, node: onnx.NodeProto) -> bool:
+def _merge_unsqueezes(graph: Graph, node: onnx.NodeProto) -> bool:
     """Unsqueezes in a row by ascending axes become one."""
     before = graph.producer.get(node.input[0]) if node.op_type == "Unsqueeze" else None
     if before is None or before.op_type != "Unsqueeze" or len(graph.consumers[before.output[0]]) != 1:
@@ -139,7 +139,7 @@ def _merge_unsqueezes(graph: _Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _scale_into_next(graph: _Graph, node: onnx.NodeProto) -> bool:
+def _scale_into_next(graph: Graph, node: onnx.NodeProto) -> bool:
     """linear(factor x) = (factor linear)(x), where all that reads the product is linear."""
     scale, readers = graph.scaled(node), graph.consumers[node.output[0]]
     if scale is None or node.output[0] in graph.results or not readers:
@@ -152,7 +152,7 @@ def _scale_into_next(graph: _Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _scale_into_previous(graph: _Graph, node: onnx.NodeProto) -> bool:
+def _scale_into_previous(graph: Graph, node: onnx.NodeProto) -> bool:
     """factor linear(x) = (factor linear)(x), where nothing else reads linear(x)."""
     scale = graph.scaled(node)
     linear = graph.producer.get(scale[0]) if scale is not None else None
@@ -168,7 +168,7 @@ def _scale_into_previous(graph: _Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _ones_to_bias(graph: _Graph, node: onnx.NodeProto) -> bool:
+def _ones_to_bias(graph: Graph, node: onnx.NodeProto) -> bool:
     """A convolution without padding over a channel of ones has a bias."""
     joined = graph.producer.get(node.input[0]) if node.op_type == "Conv" else None
     weight = graph.own_weight(node)
@@ -193,7 +193,7 @@ def _ones_to_bias(graph: _Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _uniform_value(graph: _Graph, name: str) -> float | None:
+def _uniform_value(graph: Graph, name: str) -> float | None:
     """The one value of a tensor of one channel that has only one."""
     values = graph.array(name)
     if values is not None:

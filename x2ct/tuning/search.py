@@ -33,14 +33,10 @@ _RUNS_A_LEVEL = 4  # fewer, and Nelder-Mead's simplex has hardly moved
 
 @dataclass(frozen=True)
 class Row:
-    """One number of steps: its noise levels, and how far from the converged solution they end.
+    """One number of steps: the tuned noise levels, falling, and how far from the converged solution they end.
 
-    Attributes:
-        steps: how many levels.
-        sigmas: the tuned levels, falling.
-        tuned, untuned: RMS difference over the volumes in % of the HU window, with these levels and with the bundle's
-            schedule.
-        predicted: what `x2ct.tuning.stepsearch` expected of the levels it found, RMS in the network's unit.
+    `tuned` and `untuned` are RMS differences over the volumes in % of the HU window, with these levels and with the
+    bundle's schedule; `predicted` is what `x2ct.tuning.stepsearch` expected, RMS in the network's unit.
     """
 
     steps: int
@@ -57,16 +53,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The result of a tuning.
+    """The result of a tuning: a row for each number of steps, with a solver, beside the bundle's (untuned) schedule.
 
-    Attributes:
-        solver: what the levels were found for and the errors measured with.
-        schedule: the untuned one: the bundle's.
-        patients: whose X-rays were used.
-        samples: seeds a patient.
-        shape: the voxels that were sampled, at the grid's centre.
-        reference_steps: of the fine trajectory, which is the converged solution.
-        rows: one a number of steps.
+    Measured on the patients with `samples` seeds each, on `shape` voxels at the grid's centre; the converged solution
+    is a trajectory of `reference_steps`.
     """
 
     solver: str

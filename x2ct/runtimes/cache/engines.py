@@ -99,12 +99,9 @@ def _place(folder: str) -> str:
 
 @dataclass(frozen=True)
 class Machine:
-    """What of this machine a plan depends on.
+    """What of this machine a plan depends on: TensorRT's whole version, the GPU's name and compute capability.
 
-    Attributes:
-        runtime: TensorRT's whole version.
-        device: the GPU's name and compute capability.
-        runtime_dir: where the library is; "" where the system's loader finds it.
+    `runtime_dir` is where the library is; "" where the system's loader finds it.
     """
 
     runtime: str
