@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -142,7 +142,7 @@ class _Graph:
         graph = folded(model).graph
         arrays = {tensor.name: np.asarray(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
         reads = [((n, place), name) for n, node in enumerate(graph.node) for place, name in enumerate(node.input)]
-        self.stored: dict[Place, npt.NDArray[np.generic]] = {at: arrays[name] for at, name in reads if name in arrays}
+        self.stored: dict[Place, npt.NDArray[Any]] = {at: arrays[name] for at, name in reads if name in arrays}
         self.signature = [node.op_type for node in graph.node], {at: one.shape for at, one in self.stored.items()}
 
 

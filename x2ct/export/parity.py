@@ -194,7 +194,8 @@ def sampled(
 
     def step(x: Array, sigma: float) -> Array:
         inputs = {"x": x[None, None], "sigma": np.array([sigma], np.float32), **conditions}
-        return denoise(inputs)["denoised"][0, 0]
+        denoised: Array = denoise(inputs)["denoised"][0, 0]
+        return denoised
 
     return _core.run(step, plan.table, shape, seed=seed), plan.evaluations
 

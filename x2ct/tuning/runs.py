@@ -50,7 +50,7 @@ class Studies:
         self.shape = shape or bundle.grid.shape
         grid = Grid(self.shape, bundle.grid.spacing_mm)
         self._sampler = Sampler(bundle, precision="f32", threads=threads, grid=grid)
-        self._xrays = [
+        self._xrays: list[dict[str, Any]] = [
             calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
             for patient in patients
         ]

@@ -147,7 +147,8 @@ def coarse_body(hu: npt.NDArray[Any], index_to_mm: Array) -> tuple[npt.NDArray[n
     affine = index_to_mm @ np.diag([*steps, 1.0])
     affine[:3, 3] = index_to_mm[:3, 3] + index_to_mm[:3, :3] @ ((np.array(steps) - 1) / 2)
     body = np.maximum(hu, AIR_HU).astype(np.float32)
-    return block_reduce(body, steps, np.mean, cval=AIR_HU, func_kwargs={"dtype": np.float32}), affine
+    means = block_reduce(body, steps, np.mean, AIR_HU, {"dtype": np.float32})  # type: ignore[no-untyped-call]
+    return means, affine
 
 
 def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[tuple[View, ...], Geometry]:
