@@ -74,12 +74,7 @@ class XRaysToCT(nn.Module):
         return torch.from_numpy(hu)[None, None].to(image.device)
 
     def run(self, files: Mapping[str, str], output: str | PathLike[str], device: str = "cpu") -> Path:
-        """Read X-rays, sample, and write the CT.
-
-        Args:
-            files: by view name, a .npy file of line integrals [H, W].
-            output: the CT's file, in any format that `Volume.save` writes.
-            device: PyTorch's device for the networks.
+        """Read X-rays, .npy files of line integrals [H, W] by view name, sample on PyTorch's device, and write the CT.
 
         Raises:
             InputError: a file or an X-ray that can't be used.
@@ -92,12 +87,7 @@ class XRaysToCT(nn.Module):
 
 
 def write(bundle: Bundle, target: Path, engines: Sequence[Path]) -> None:
-    """Write a MONAI bundle.
-
-    Args:
-        bundle: the model.
-        target: the folder to make; it must not be there yet.
-        engines: the TorchScript files of encoder, lift and denoiser.
+    """Write a MONAI bundle with the TorchScript files of encoder, lift and denoiser to a folder that is not there yet.
 
     Raises:
         InputError: the bundle's views are of several shapes, which one tensor can't hold.

@@ -152,7 +152,7 @@ def measure(
     Args:
         graphs: the ONNX files' content, by graph.
         references: from `cases`.
-        weights: how the graphs store their weights, for the table.
+        weights: how the graphs store their weights, or their precision, for the table.
         tolerance: the largest error.
         runtimes: by default `open_onnxruntime()` and `open_openvino()`, which raise MissingRuntimeError.
     """

@@ -58,11 +58,7 @@ class Built:
 
 
 def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = None) -> Built:
-    """The denoiser's graph in a precision, from the cache or made and proven.
-
-    Raises:
-        X2CTError: (any of the family) see `rounding.typed_denoiser`.
-    """
+    """Return the denoiser's graph in a precision, from the cache or made and proven; see `rounding.typed_denoiser`."""
     import onnx
 
     def build(target: Path) -> None:
@@ -84,12 +80,7 @@ def build_plans(
 ) -> Built:
     """Return TensorRT plans of a bundle's networks, from the cache or built here.
 
-    Args:
-        bundle: the model.
-        options: what they are to be like.
-        cache: where they are kept.
-        say: called with one line before each stage.
-        step: called with (steps done, of how many, the builder's phase).
+    `say` is called with one line before each stage, `step` with (steps done, of how many, the builder's phase).
 
     Raises:
         InputError: volumes that the model can't take.

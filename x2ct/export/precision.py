@@ -83,11 +83,9 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def typed(model: onnx.ModelProto, precision: str) -> Typed:
-    """Return a canonical graph in a precision; the given one is not changed.
+    """Return a float32 graph at opset 18 in a precision of `PRECISIONS`; the given one is not changed.
 
-    Args:
-        model: float32 at opset 18; weights stored as float16 with a Cast behind each are folded first.
-        precision: one of `PRECISIONS`.
+    Weights stored as float16 with a Cast behind each are folded first.
 
     Raises:
         InputError: another precision.

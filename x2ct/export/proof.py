@@ -112,10 +112,7 @@ def trials(
 ) -> list[tuple[str, Trial]]:
     """Return each file with each runtime that is here for it; bfloat16 where the processor has it.
 
-    Args:
-        formats: "onnx", the kinds of torch's, "tensorrt".
-        plan: precision of TensorRT's plan of the denoiser, and its device.
-        torch: precision of torch's engine of the denoiser, and the device of them all.
+    `plan` and `torch` are the denoiser's precision and the device, of TensorRT's plans and of torch's engines.
     """
     pairs = []
     for backend in ("openvino", "onnxruntime") if "onnx" in formats else ():
@@ -138,13 +135,7 @@ def prove(
 ) -> tuple[Proof, ...]:
     """Try every file in every runtime that is here for it.
 
-    Args:
-        bundle: the model.
-        reference: from `reference_of`.
-        tried: from `trials`.
-        folder: for what the processes hand each other.
-        cache: where the engines are.
-        say: called with one line before each trial.
+    `tried` is from `trials`; processes hand each other arrays in `folder`; the engines are in `cache`.
 
     Raises:
         X2CTError: a runtime failed.

@@ -152,19 +152,16 @@ def quantise(
     threads: int = 0,
     say: Say = lambda line: None,
 ) -> tuple[Bundle, Quantised]:
-    """Find the ranges, and what they cost.
+    """Find ranges on training patients, judge them on validation patients, and put the bundle with them into `folder`.
 
     Args:
         bundle: the model.
-        shards: whose training patients they are found on, and whose validation patients they are judged on.
-        folder: an empty one, in which the bundle with the ranges is put, for them to be judged.
-        patches: how many runs they are found on.
+        shards: the patients.
+        folder: an empty one.
+        patches: how many runs the ranges are found on.
         side: of each, in voxels.
         threads: of the runtime.
         say: called with one line before each stage.
-
-    Returns:
-        The bundle in `folder`, and what was found.
 
     Raises:
         InputError: shards without training or validation patients, or a network without such convolutions.

@@ -76,12 +76,7 @@ class Rounding:
 
 
 def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | None = None) -> Rounding:
-    """Return a bundle's denoiser in a precision, if its values fit and its rounding is within bounds.
-
-    Args:
-        bundle: the model.
-        precision: "f32", "tf32", "bf16" or "f16".
-        say: called with one line before each stage.
+    """Return a bundle's denoiser in a precision of `PRECISIONS`, if its values fit and its rounding is within bounds.
 
     Raises:
         InputError: an unknown precision.

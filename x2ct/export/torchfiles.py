@@ -44,16 +44,10 @@ def builds(bundle: Bundle, kind: str, device: str = "cpu", precision: str = "f32
 def build(
     bundle: Bundle, network: Network, kind: str, target: Path, device: str = "cpu", precision: str = "f32"
 ) -> None:
-    """Write one of a bundle's graphs as a compiled engine.
+    """Write one of a bundle's graphs as a compiled engine, "torchscript" or "aoti".
 
-    Args:
-        bundle: the model.
-        network: which of its graphs.
-        kind: "torchscript" or "aoti".
-        target: the file to write.
-        device: "cpu", "cuda" or "cuda:N": what a package is compiled for, on that very device. TorchScript made on one
-            runs on all.
-        precision: "f32", or "bf16" or "f16", in which the graph's inside is then typed.
+    A package is compiled for the very device; TorchScript made on one runs on all. In "bf16" or "f16" the graph's
+    inside is typed first.
 
     Raises:
         MissingRuntimeError: there is no C++ compiler for AOTInductor, or no such device.

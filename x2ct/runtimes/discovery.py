@@ -38,13 +38,10 @@ _PACKAGES = {"tensorrt": "tensorrt_libs"}
 
 @dataclass(frozen=True)
 class Runtime:
-    """One inference runtime as pip installed it.
+    """One inference runtime as pip installed it: its name is the backend's, and what Python imports.
 
-    Attributes:
-        name: the backend's name and the runtime's import name.
-        distribution: what was installed, or what to `pip install`.
-        version: the installed distribution's version, or "" where it is missing.
-        folder: the installed package's folder, or None where it is missing.
+    `distribution` is what was installed, or what to `pip install`; version and folder are "" and None where it is
+    missing.
     """
 
     name: str
@@ -113,14 +110,8 @@ def choose(
 ) -> Choice:
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
 
-    Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: one of `BACKENDS`; "auto" is OpenVINO, and ONNX Runtime on CUDA.
-        precision: one of `PRECISIONS`.
-        provider: one of `PROVIDERS`, of the backend.
-        provider_options: see `Choice`.
-        engines: see `Choice`.
-        trust: see `Choice`.
+    The arguments are the fields of `Choice`. The device "auto" is the CPU, "cuda" its first GPU; the backend "auto" is
+    OpenVINO, and ONNX Runtime on CUDA.
 
     Raises:
         InputError: a name that no version of x2ct knows.

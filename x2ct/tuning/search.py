@@ -190,16 +190,10 @@ def store(tuned: Tuned, bundle: Bundle, output: str | os.PathLike[str]) -> Bundl
 
 
 class Studies:
-    """Patients and noise seeds, each with its converged solution.
+    """Patients and `samples` noise seeds each, with the converged solution: a fine trajectory on `levels`.
 
-    Args:
-        bundle: the model.
-        shape: voxels to sample, at the grid's centre; None for all.
-        patients: whose X-rays: the bundle's own views, projected from the whole CT.
-        samples: seeds a patient.
-        levels: of the fine trajectory.
-        threads: of the runtime.
-        progress: called after each evaluation, of these runs and of all that follow.
+    The X-rays are the bundle's own views, projected from the whole CT; the voxels sampled are `shape` at the grid's
+    centre, or all. `progress` is called after each evaluation, of these runs and of all that follow.
     """
 
     def __init__(

@@ -212,11 +212,8 @@ def open_copy(
 ) -> Engine | None:
     """Return the engine that `copy_to` wrote into a folder, or None if the folder holds no file of that name.
 
-    Args:
-        folder: where it is.
-        recipe: what it must be.
-        trust: the user vouches for whoever made it. Without, it is neither opened nor read.
-        free: the recipe's fields in which it may differ.
+    Without `trust`, by which the user vouches for whoever made it, it is neither opened nor read. In the fields `free`
+    it may differ from the recipe.
 
     Raises:
         InputError: there is no such folder, or the engine is not trusted, stale or damaged.
