@@ -96,10 +96,10 @@ def typed(model: onnx.ModelProto, precision: str) -> Typed:
     plain, inside = folded(model), tuple[str, ...]()
     if precision in ("bf16", "f16"):
         links = _Links(plain)
-        made = _inside(links)
-        entering = {name for node in links.nodes if _makes(node, made) for name in links.data(node)} - made
-        inside = tuple(entering | made)
-        _retype(links, made, precision)
+        computed = _inside(links)
+        entering = {name for node in links.nodes if _makes(node, computed) for name in links.data(node)} - computed
+        inside = tuple(entering | computed)
+        _retype(links, computed, precision)
     if precision == "bf16":
         plain = onnx.version_converter.convert_version(plain, BF16_OPSET)
         plain.ir_version = _IR_VERSION

@@ -127,8 +127,8 @@ def tune(
         nearest = trajectory.nearest(_core.schedule(schedule, steps, levels[-1], levels[0]))
         starts = [ways[steps], *([nearest] if nearest else [])]
         predicted, way = min(descend(trajectory, start, solver) for start in starts)
-        found = tuple(levels[k] for k in way)
-        tuned, sigmas = moved(found, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
+        first = tuple(levels[k] for k in way)
+        tuned, sigmas = moved(first, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
         untuned = studies.error(schedule, steps, solver)
         return Row(steps, sigmas, tuned, untuned, predicted / len(studies) ** 0.5)
 

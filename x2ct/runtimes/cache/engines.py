@@ -191,8 +191,8 @@ def find_plans(
             if plan is not None:
                 plans[network.file] = plan
         if len(plans) == len(bundle.networks.items()):
-            found = plans[bundle.networks.denoiser.file].note.recipe.precision
-            return found, {file: plan.path for file, plan in plans.items()}
+            denoiser = plans[bundle.networks.denoiser.file]
+            return denoiser.note.recipe.precision, {file: plan.path for file, plan in plans.items()}
     size = ",".join(str(side) for side in volume)
     raise MissingRuntimeError(
         f"backend {TENSORRT}: no plans of model {bundle.name} in {precision} for {size} voxels on {machine.device} "
