@@ -74,12 +74,12 @@ $(RUN_STAMP): pyproject.toml setup.py | $(BIN)/python
 	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable .
 	@touch $@
 
-# Training, export, tests and linters on top.
 # What the ONNX Runtime backend is built with, looked for once; a build without goes on without the backend.
 $(HEADERS):
 	@cmake/onnxruntime_headers.sh $(@D) || true
 	@mkdir -p $(@D) && touch $@
 
+# Training, export, tests and linters on top.
 $(DEV_STAMP): $(RUN_STAMP) | $(HEADERS)
 	$(BIN)/python -m pip install -qq '$(TORCH)'
 	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -qq --no-build-isolation --editable '.[train,report,serve,dev]'

@@ -23,9 +23,10 @@ import numpy as np
 
 from x2ct.benchmark import document
 from x2ct.benchmark.cases import EDM, PLAIN, Case
+from x2ct.benchmark.document import against, ms, page
 from x2ct.benchmark.fleet import Effort, Row, Say, difference, measure, volume_of
-from x2ct.benchmark.tables import Table, headline, ms, page
 from x2ct.bundle import Bundle
+from x2ct.io.report import Table
 
 SOLVER, SCHEDULE = "unipc-2", "log-snr"
 """Ours beside the model's own: the best of benchmarks/solvers.py on the validation patient."""
@@ -103,8 +104,8 @@ def agreement(
         check = volume_of(source, replace(exact, steps=fine, **_CHECK), Path(name) / "check.npy")
         rows, _ = measure(source, cases, effort, say, against=converged)
         apart = error_percent(difference(np.load(check), np.load(converged))["rms_hu"])
-    measured = [row for row in rows if row.measured and not row.case.plain]
-    loops = [row for row in rows if row.measured and row.case.plain]
+    measured = [row for row in rows if not row.error and not row.case.plain]
+    loops = [row for row in rows if not row.error and row.case.plain]
     figures = [_row(row, error_percent) for row in measured]
     near = [i for i, row in enumerate(figures) if i and row["error_percent"] <= figures[0]["error_percent"]]
     best = min(near, key=lambda i: float(figures[i]["end_to_end_s"]), default=None)
@@ -113,7 +114,7 @@ def agreement(
         "check": {**_CHECK, "evaluations": fine, "apart_percent": apart},
         "rows": figures,
         "plain": [{"label": row.label, **_row(row, error_percent)} for row in loops],
-        "missing": [f"{row.label}: {row.reason}" for row in rows if not row.measured],
+        "missing": [f"{row.label}: {row.error}" for row in rows if row.error],
         "as_near_as_edm": None if best is None else document.faster(measured[best], loops) | figures[best],
     }
 
@@ -130,8 +131,8 @@ def _row(row: Row, error_percent: Callable[[float], float]) -> dict[str, Any]:
 
 def markdown(figures: dict[str, Any]) -> str:
     """Return the figures as a page of Markdown."""
-    against = [headline({"as_near_as_edm": figures["as_near_as_edm"]})] if figures["plain"] else []
-    return page("solver error", figures, [*against, *tables(figures)])
+    faster = [against({"as_near_as_edm": figures["as_near_as_edm"]})] if figures["plain"] else []
+    return page("solver error", figures, [*faster, *tables(figures)])
 
 
 def tables(result: dict[str, Any]) -> list[Table]:

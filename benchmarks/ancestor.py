@@ -27,12 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.roofline import median_s
 from x2ct.benchmark.cases import Case
 from x2ct.benchmark.fleet import Effort, measure
-from x2ct.benchmark.machine import Neighbours, environment
 from x2ct.benchmark.stats import Summary
 from x2ct.files import atomic
 from x2ct.io import report
 from x2ct.model import X2CTModel
 from x2ct.model.config import ModelConfig
+from x2ct.runtimes.machine import Neighbours, environment
 
 CONFIG = Path(__file__).resolve().parent / "ancestor.json"
 GRID = (256, 256, 160)

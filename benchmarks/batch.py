@@ -24,11 +24,11 @@ import numpy as np
 
 import x2ct
 from x2ct import _core
-from x2ct.benchmark.machine import environment
 from x2ct.benchmark.stats import Summary, ratio
 from x2ct.errors import MissingRuntimeError
 from x2ct.io.report import markdown_table
 from x2ct.runtimes.discovery import choose
+from x2ct.runtimes.machine import environment
 
 SIDES = (32, 64, 128)
 PRECISIONS = ("f32", "bf16")
@@ -91,7 +91,7 @@ def _rows(
             "grid": list(grid),
             "precision": precision,
             "batch": batch,
-            "per_sample_s": Summary.of(spent[batch]).to_json(),
+            "per_sample_s": vars(Summary.of(spent[batch])),
             "of_batch_1": vars(ratio(spent[batch], spent[1])),
             "max_difference": float(np.abs(made[batch] - made[BATCHES[-1]][:batch]).max()),
         }

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import x2ct
 from x2ct.data.prepare import find_cts
+from x2ct.data.shards import ShardSet
 from x2ct.errors import X2CTError
-from x2ct.evaluation.case import Case, make_case
+from x2ct.evaluation.case import Case, case_of, make_case
 
 Row = dict[str, Any]
 
@@ -21,11 +22,22 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser of the arguments that each of these measurements has."""
     arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("bundle", help="a bundle's folder or name")
-    arguments.add_argument("cts", type=Path, help="a folder of CTs")
+    arguments.add_argument("cts", type=Path, help="a folder of CTs; or shards, whose validation patients are taken")
     arguments.add_argument("-o", "--output", type=Path, required=True, help="path without suffix, of .json and .md")
     arguments.add_argument("--precision", default="auto")
     arguments.add_argument("--threads", type=int, default=0)
     return arguments
+
+
+def cases(folder: Path, sampler: x2ct.Sampler, threads: int) -> Iterator[Case]:
+    """Yield the CTs of a folder, or the validation patients of shards, on a sampler's grid and views."""
+    on = sampler.grid, sampler.bundle.geometry
+    if (folder / "index.json").is_file():
+        for patient in ShardSet.open(folder).select("validation"):
+            yield case_of(patient.id, patient.hu(), patient.index_to_mm, *on, region=patient.region, threads=threads)
+        return
+    for path in find_cts(folder).values():
+        yield make_case(path, *on, threads=threads)
 
 
 def measure(
@@ -33,7 +45,7 @@ def measure(
     study: Callable[[x2ct.Sampler, Case], Iterable[Row]],
     markdown: Callable[[Sequence[Row]], str],
 ) -> int:
-    """Measure each CT, write OUTPUT.json and OUTPUT.md, and print the table; rows go to stderr as they come.
+    """Measure each CT, write OUTPUT.json and OUTPUT.md after each row, and print the table at the end.
 
     Args:
         options: the arguments of `parser`.
@@ -41,21 +53,20 @@ def measure(
         markdown: returns the table of all rows.
 
     Returns:
-        The exit code: 0, or that of an error, after one line on stderr; nothing is written then.
+        The exit code: 0, or that of an error, after one line on stderr.
     """
-    sampler = x2ct.Sampler(options.bundle, precision=options.precision, threads=options.threads)
     rows: list[Row] = []
     try:
-        for path in find_cts(options.cts).values():
-            case = make_case(path, sampler.grid, sampler.bundle.geometry, threads=options.threads)
+        sampler = x2ct.Sampler(options.bundle, precision=options.precision, threads=options.threads)
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        for case in cases(options.cts, sampler, options.threads):
             for row in study(sampler, case):
                 rows.append(row)
                 print(json.dumps(row), file=sys.stderr, flush=True)
+                options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+                options.output.with_suffix(".md").write_text(markdown(rows))
     except X2CTError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    options.output.with_suffix(".md").write_text(markdown(rows))
     print(markdown(rows))
     return 0

@@ -20,9 +20,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from x2ct.benchmark.machine import Neighbours, environment
 from x2ct.files import atomic
 from x2ct.io import report
+from x2ct.runtimes.machine import Neighbours, environment
 
 DEMO = Path(x2ct.__file__).parent / "models" / "demo"
 RUNS: Mapping[str, Mapping[str, Any]] = {

@@ -140,8 +140,23 @@ MEASUREMENTS = (
     Measurement(
         "unexplained",
         "synthetic lesions that the CT lacks, found by what its X-rays show beyond it, against false alarms",
-        (f"python benchmarks/unexplained.py chest CTS --sites 1 -o {RESULTS}/unexplained-chest-test",),
+        (
+            f"python benchmarks/unexplained.py chest SHARDS -o {RESULTS}/unexplained-chest",
+            f"python benchmarks/unexplained.py chest CTS -o {RESULTS}/unexplained-chest-test",
+        ),
         30,
+    ),
+    Measurement(
+        "masses",
+        "how much of a 40 mm mass that both X-rays show comes back in the CT",
+        (f"python benchmarks/masses.py chest CTS -o {RESULTS}/masses-chest",),
+        15,
+    ),
+    Measurement(
+        "align",
+        "what `--align` recovers where the two X-rays show the patient at different heights",
+        (f"python benchmarks/align.py chest CTS -o {RESULTS}/align-chest",),
+        5,
     ),
     Measurement(
         "serve",
@@ -196,6 +211,13 @@ MEASUREMENTS = (
         "training on two ranks against one process: the loss of each step, and how far apart the weights end",
         (f"python benchmarks/ranks.py -o {RESULTS}/ranks",),
         1,
+        of_model=False,
+    ),
+    Measurement(
+        "clock",
+        "training by the clock, of 3, 10 and 30 minutes: each ends with a learning rate of zero",
+        (f"python benchmarks/clock.py SHARDS -o {RESULTS}/clock",),
+        45,
         of_model=False,
     ),
     Measurement(

@@ -36,9 +36,10 @@ from benchmarks.flops import GraphCost, count
 from x2ct import _core
 from x2ct.benchmark import document
 from x2ct.benchmark.cases import cases_of
-from x2ct.benchmark.tables import Table, ms, page, percent
+from x2ct.benchmark.document import ms, page
 from x2ct.bundle import Bundle, Network
 from x2ct.errors import MissingRuntimeError, X2CTError
+from x2ct.io.report import Table
 from x2ct.runtimes.discovery import choose
 
 TARGET = 0.70
@@ -342,6 +343,11 @@ def _inputs(shapes: Mapping[str, list[int]]) -> Arrays:
 
 
 # ------------------------------------------------------------------------------------------------ tables
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent."""
+    return "-" if value is None else f"{100 * value:.1f}%"
 
 
 def markdown(figures: dict[str, Any]) -> str:

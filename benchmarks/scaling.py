@@ -25,9 +25,10 @@ import numpy as np
 
 from x2ct.benchmark import document
 from x2ct.benchmark.cases import Case
+from x2ct.benchmark.document import mib, ms, page
 from x2ct.benchmark.fleet import Effort, Row, Say, measure
-from x2ct.benchmark.tables import Table, mib, ms, page
 from x2ct.bundle import Bundle
+from x2ct.io.report import Table
 from x2ct.runtimes.discovery import parse_bytes
 
 SIDES = (32, 64, 96, 128, 192, 256, 512)
@@ -105,8 +106,8 @@ def _axis(axis: str, rows: Sequence[Row]) -> dict[str, Any]:
 def _point(axis: str, row: Row) -> dict[str, Any]:
     case = row.case
     x = prod(case.grid or (0,)) if axis == "voxels" else getattr(case, axis)
-    if not row.measured:
-        return {"x": x, "status": row.status, "reason": row.reason}
+    if row.error:
+        return {"x": x, "status": row.status, "reason": str(row.error)}
     peak, base = row.memory["peak_bytes"] or 0, row.memory["base_bytes"] or 0
     times = ("loop_s", "condition_s", "end_to_end_s")
     return {

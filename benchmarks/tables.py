@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 from benchmarks import agreement, model_card, refresh, roofline, scaling
-from x2ct.benchmark import tables as bench_tables
+from x2ct.benchmark import document
 from x2ct.io.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,10 +41,10 @@ class Section:
 
 def _bench(made: dict[str, Any], path: Path) -> str:
     """The tables of `x2ct bench`; a document from before its parts became scripts has those parts' tables too."""
-    tables = bench_tables.tables_of(made)
+    tables = document.tables_of(made)
     for name, script in (("agreement", agreement), ("roofline", roofline), ("scaling", scaling)):
         tables += script.tables(made[name]) if made.get(name) else []
-    return bench_tables.page("benchmark", made, tables)
+    return document.page("benchmark", made, tables)
 
 
 def _by_script(name: str) -> Callable[[Any, Path], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,11 +48,9 @@ def test_it_fits_the_package_and_says_where_it_comes_from(name: str) -> None:
     assert not TEST_PATIENTS.intersection(name for split in patients.values() for name in split)
 
 
-@pytest.mark.parametrize("solver", ["heun", "dpmpp-2m-sde", "unipc-3", "ipndm-4"])  # one of each kind
-def test_solvers_agree_with_float64_on_the_real_denoiser(
-    bundle: x2ct.Bundle, xrays: dict[str, x2ct.XRay], solver: str
-) -> None:
-    """The core's float32 loop against the papers' algorithms in float64, the same f32 network, the same noise."""
+@pytest.fixture(scope="module")
+def denoise(bundle: x2ct.Bundle, xrays: dict[str, x2ct.XRay]) -> Callable[[npt.NDArray[np.floating], float], Array]:
+    """The bundled denoiser on a cube in the middle of the demo patient, conditioned once."""
     shape = (1, 1, CUBE, CUBE, CUBE)
     ready = conditions(bundle, xrays)
     part = (slice(40, 40 + CUBE),) * 3
@@ -70,10 +69,19 @@ def test_solvers_agree_with_float64_on_the_real_denoiser(
         "denoiser", {"x": list(shape), "sigma": [1], **{name: list(value.shape) for name, value in lifted.items()}}
     )
 
-    def denoise(x: npt.NDArray[np.floating], sigma: float) -> Array:
+    def evaluate(x: npt.NDArray[np.floating], sigma: float) -> Array:
         x32 = np.ascontiguousarray(x, np.float32).reshape(shape)
         out = denoiser({"x": x32, "sigma": np.asarray([sigma], np.float32), **lifted})["denoised"]
         return out.reshape(x.shape).astype(np.float64)
+
+    return evaluate
+
+
+@pytest.mark.parametrize("solver", ["heun", "dpmpp-2m-sde", "unipc-3", "ipndm-4"])  # one of each kind
+def test_solvers_agree_with_float64_on_the_real_denoiser(
+    bundle: x2ct.Bundle, denoise: Callable[[npt.NDArray[np.floating], float], Array], solver: str
+) -> None:
+    """The core's float32 loop against the papers' algorithms in float64, the same f32 network, the same noise."""
 
     def noise(draw: int) -> Array:
         return _core.normal((CUBE,) * 3, SEED, draw).astype(np.float64)

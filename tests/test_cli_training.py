@@ -51,6 +51,8 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
     assert "3 steps" in resumed.stdout
 
     (folder / "card.json").write_text(json.dumps({"data": "phantoms"}))
+    refused = run("export", folder / "run", "-o", folder / "t.x2ct", "--ema", 0.3)
+    assert refused.exit_code == 2 and "ema: found 0.3, expected 0.05, 0.1" in refused.stderr
     exported = run("export", folder / "run", "-o", folder / "t.x2ct", "--provenance", folder / "card.json")
     assert exported.exit_code == 0, exported.stderr
     made = Bundle.load(folder / "t.x2ct")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from x2ct.cli import app
 from x2ct.errors import Cancelled, InputError
 from x2ct.io.xray.readoptions import ReadOptions
 from x2ct.jobs.cohort import Outcome, read_manifest, sample_cohort
-from x2ct.jobs.cohort.folder import job_of
+from x2ct.jobs.cohort.studies import job_of
 from x2ct.jobs.sample import SampleJob
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,8 +30,8 @@ MANIFEST = "id,ap,lateral,seed\na,a.npy,b.npy,\nb,b.npy,,7\nbroken,broken.npy,,\
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    tiny_bundle.write(tmp_path / "tiny.x2ct")
+def folder(tiny_path: Path, tmp_path: Path) -> Path:
+    shutil.copytree(tiny_path, tmp_path / "tiny.x2ct")
     rng = np.random.default_rng(0)
     for name in "abc":
         np.save(tmp_path / f"{name}.npy", rng.uniform(0, 5, tiny_bundle.DETECTOR).astype(np.float32))

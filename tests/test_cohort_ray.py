@@ -6,6 +6,7 @@ All tests share one cluster: that of RAY_ADDRESS, or one that is started here.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,9 +25,8 @@ from tests.processes import kill_titled
 from x2ct.cli import app
 from x2ct.errors import Cancelled, InputError
 from x2ct.jobs.cohort import Cohort, ray_engine, sample_cohort
-from x2ct.jobs.cohort.folder import SUMMARY_FILE, fingerprint, job_of
 from x2ct.jobs.cohort.ray_engine import Worker, placement
-from x2ct.jobs.cohort.studies import read_manifest
+from x2ct.jobs.cohort.studies import SUMMARY_FILE, fingerprint, job_of, read_manifest
 from x2ct.jobs.sample import SampleJob
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,9 +40,9 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tiny_path: Path, tmp_path: Path) -> Path:
     """A model, X-rays, and a manifest of studies that take a while, each with a seed of its own."""
-    tiny_bundle.write(tmp_path / "tiny.x2ct")
+    shutil.copytree(tiny_path, tmp_path / "tiny.x2ct")
     rng = np.random.default_rng(0)
     np.save(tmp_path / "a.npy", rng.uniform(0, 5, tiny_bundle.DETECTOR).astype(np.float32))
     lines = ["id,ap,seed", *(f"s{k:02d},a.npy,{k}" for k in range(STUDIES))]
@@ -80,11 +80,19 @@ def lost_in_the_middle(folder: Path) -> Cohort:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_killed_worker_loses_nothing_and_nothing_is_done_twice(
-    folder: Path, capfd: pytest.CaptureFixture[str]
+def test_a_killed_worker_is_replaced_loses_nothing_and_nothing_is_done_twice(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started, start = list[ray_engine.RayEngine](), ray_engine.RayEngine._start
+
+    def noted(engine: ray_engine.RayEngine) -> None:
+        started.append(engine)
+        start(engine)
+
+    monkeypatch.setattr(ray_engine.RayEngine, "_start", noted)
     cohort = lost_in_the_middle(folder)
     assert capfd.readouterr() == ("", "")
+    assert len(started) == 2 + 1
     assert [(outcome.id, outcome.state) for outcome in cohort.outcomes] == [(f"s{k:02d}", "done") for k in range(12)]
     assert sum(outcome.retries for outcome in cohort.outcomes) == 1
     sample_cohort(folder / "cases.csv", base(folder, "alone"))

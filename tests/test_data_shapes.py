@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests import phantom
-from tests.tiny_run import GRID, write_shards
+from tests.tiny_run import GRID
 from x2ct.data.augment import AugmentConfig, augmented_study, draw_plan
 from x2ct.data.prepare import prepare
-from x2ct.data.shapes import FILE, NODES, REGISTERED, Shapes, registered, write_shapes
+from x2ct.data.shapes import FILE, NODES, REGISTERED, Shapes, registered
 from x2ct.data.shards import ShardSet
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
@@ -31,11 +31,6 @@ VIEWS = Geometry(
 )
 
 
-@pytest.fixture
-def shards(tmp_path: Path) -> Path:
-    return write_shards(tmp_path / "shards")
-
-
 def picture(seed: int) -> np.ndarray:
     hu = phantom.chest(REGISTERED, seed, marker=False)
     return ((np.clip(hu, -1000, 400) + 1000) / 1400).astype(np.float32)
@@ -52,11 +47,9 @@ def test_a_registration_finds_a_known_displacement() -> None:
     assert inside == pytest.approx([20.0, 0.0, 0.0], abs=4.0)
 
 
-def test_a_chest_takes_on_another_s_shape_and_keeps_its_own_at_part_zero(shards: Path) -> None:
-    folder = ShardSet.open(shards)
-    train = folder.select("train")
-    write_shapes(shards, train)
-    shapes = Shapes.load(shards)
+def test_a_chest_takes_on_another_s_shape_and_keeps_its_own_at_part_zero(shaped_shards: Path) -> None:
+    train = ShardSet.open(shaped_shards).select("train")
+    shapes = Shapes.load(shaped_shards)
     assert shapes.ids == tuple(p.id for p in train)
 
     class Towards(Shapes):
@@ -75,17 +68,31 @@ def test_a_chest_takes_on_another_s_shape_and_keeps_its_own_at_part_zero(shards:
     assert float(np.square(study(0, 1e-6) - own).mean()) < 1e-3 * away[0]
 
 
-def test_no_shape_leaves_the_plan_as_it_was(shards: Path) -> None:
-    patient = ShardSet.open(shards).patients[0]
-    write_shapes(shards, ShardSet.open(shards).select("train"))
+def test_a_shape_is_drawn_between_a_patient_and_each_other() -> None:
+    """In a part from none to the most that is asked for; someone who was not registered keeps the own shape."""
+    fields = np.arange(3, dtype=np.float32).repeat(3 * NODES.shape[0] ** 3).reshape(3, 3, *NODES.shape)
+    shapes, rng = Shapes(("a", "b", "c"), fields), np.random.default_rng(0)
+    drawn = []
+    for _ in range(200):
+        displacement = shapes.towards("b", rng, 0.8)
+        assert displacement is not None and np.ptp(displacement) == 0
+        drawn.append(float(displacement.flat[0]))  # towards a (0 mm) from b (1 mm), towards c (2 mm), or b itself
+    assert min(drawn) == pytest.approx(-0.8, abs=0.05) and max(drawn) == pytest.approx(0.8, abs=0.05)
+    assert np.mean(np.abs(drawn) < 0.4) == pytest.approx((1 + 2 * 0.5) / 3, abs=0.1)
+    assert shapes.towards("d", rng, 0.8) is None
+
+
+def test_no_shape_leaves_the_plan_as_it_was(shaped_shards: Path) -> None:
+    patient = ShardSet.open(shaped_shards).patients[0]
     plans = [
         draw_plan(patient, GRID, VIEWS, AugmentConfig(), np.random.default_rng(3), TOPS, shapes)
-        for shapes in (None, Shapes.load(shards))
+        for shapes in (None, Shapes.load(shaped_shards))
     ]
     assert np.array_equal(plans[0].positions, plans[1].positions) and plans[0].views == plans[1].views
 
 
-def test_shapes_are_of_training_patients_and_made_once(tmp_path: Path) -> None:
+def test_shapes_are_of_training_patients_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("x2ct.data.shapes.LEVELS", ((4, 5),))  # whose and when, not how well
     grid = dataclasses.replace(GRID, spacing_mm=(8.0, 8.0, 8.0))
     for seed in range(4):
         hu = phantom.chest(grid, seed, marker=False)
@@ -101,10 +108,10 @@ def test_shapes_are_of_training_patients_and_made_once(tmp_path: Path) -> None:
     assert Shapes.load(out).ids == ("p0", "p1", "p3")
 
 
-def test_missing_and_damaged_shapes_are_one_line(shards: Path) -> None:
+def test_missing_and_damaged_shapes_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"shapes\.npz: file: .*make it with x2ct prepare --shapes"):
-        Shapes.load(shards)
-    (shards / FILE).write_bytes(b"no zip")
+        Shapes.load(tmp_path)
+    (tmp_path / FILE).write_bytes(b"no zip")
     with pytest.raises(InputError, match=r"shapes\.npz: file") as caught:
-        Shapes.load(shards)
+        Shapes.load(tmp_path)
     assert "\n" not in str(caught.value)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from x2ct.evaluation import legacy, metrics
+from x2ct.evaluation import metrics
 from x2ct.io.ct.volume import Volume
 
 
@@ -25,17 +25,17 @@ def test_they_are_scikit_image_s_slice_by_slice(pair: tuple[np.ndarray, np.ndarr
         slices = [(np.take(a, k, axis), np.take(b, k, axis)) for k in range(a.shape[axis])]
         psnr.append(np.mean([peak_signal_noise_ratio(x, y, data_range=4095) for x, y in slices]))
         ssim.append(np.mean([structural_similarity(x, y, data_range=4095) for x, y in slices]))
-    assert legacy.slice_psnr(*pair) == pytest.approx(np.mean(psnr), abs=1e-3)
-    assert legacy.slice_ssim(*pair) == pytest.approx(np.mean(ssim), abs=1e-4)
+    assert metrics.slice_psnr(*pair) == pytest.approx(np.mean(psnr), abs=1e-3)
+    assert metrics.slice_ssim(*pair) == pytest.approx(np.mean(ssim), abs=1e-4)
 
 
 def test_they_flatter(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    gain = legacy.slice_psnr(*pair) - metrics.psnr(*pair)
+    gain = metrics.slice_psnr(*pair) - metrics.psnr(*pair)
     assert gain >= 20 * np.log10(4095 / 2500) - 1e-3  # the peak alone; the mean over slices adds more
 
 
 def test_a_perfect_slice_counts_100_db_and_a_perfect_volume_has_ssim_1(pair: tuple[np.ndarray, np.ndarray]) -> None:
     truth = pair[0]
-    assert legacy.slice_psnr(truth, truth) == legacy.PERFECT_DB
-    assert legacy.slice_ssim(truth, truth) == pytest.approx(1.0)
-    assert np.isnan(legacy.slice_ssim(truth[:5], truth[:5]))
+    assert metrics.slice_psnr(truth, truth) == metrics.PERFECT_DB
+    assert metrics.slice_ssim(truth, truth) == pytest.approx(1.0)
+    assert np.isnan(metrics.slice_ssim(truth[:5], truth[:5]))

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,10 +36,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    torch.set_num_threads(1)
-    return export_model(random_model(), SPEC, tmp_path_factory.mktemp("export") / "tiny.x2ct")
+@pytest.fixture
+def report(exported: tuple[ExportReport, tuple[graphs.Graph, ...]]) -> ExportReport:
+    return exported[0]
+
+
+@pytest.fixture
+def traced(exported: tuple[ExportReport, tuple[graphs.Graph, ...]]) -> tuple[graphs.Graph, ...]:
+    """The graphs that were traced for `report`, to write into."""
+    return copy.deepcopy(exported[1])
 
 
 # ---------------------------------------------------------------------------------------------- what is proven
@@ -276,20 +282,6 @@ def test_f16_storage_rounds_to_nearest_and_halves_the_file() -> None:
 # ---------------------------------------------------------------------------------------------- what is refused
 
 
-def _sabotage(change: Callable[[np.ndarray], np.ndarray], network: str) -> Callable[..., object]:
-    """The real tracing, after which one weight of one network is another."""
-    trace_networks = run.trace_networks
-
-    def sabotaged(*arguments: object) -> object:
-        traced = trace_networks(*arguments)  # type: ignore[arg-type]
-        graph = next(graph for graph in traced if graph.name == network)
-        tensor = max(graph.model.graph.initializer, key=lambda t: int(np.prod(t.dims)))
-        tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
-        return traced
-
-    return sabotaged
-
-
 def _one_weight(values: np.ndarray) -> np.ndarray:
     values.flat[0] += 1.0
     return values
@@ -306,11 +298,15 @@ def _nan(values: np.ndarray) -> np.ndarray:
 def test_a_sabotaged_graph_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    traced: tuple[graphs.Graph, ...],
     network: str,
     change: Callable[[np.ndarray], np.ndarray],
 ) -> None:
     """One weight of a graph's largest tensor is off, or all of them are no numbers."""
-    monkeypatch.setattr(run, "trace_networks", _sabotage(change, network))
+    graph = next(graph for graph in traced if graph.name == network)
+    tensor = max(graph.model.graph.initializer, key=lambda t: int(np.prod(t.dims)))
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor).copy()), tensor.name))
+    monkeypatch.setattr(run, "trace_networks", lambda *_: traced)
     with pytest.raises(X2CTError, match="parity failed, nothing written") as caught:
         export_model(random_model(), SPEC, tmp_path / "bad.x2ct", dtype="f32")
     assert network in str(caught.value)
@@ -318,8 +314,9 @@ def test_a_sabotaged_graph_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_tolerances_bind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tolerances_bind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced: tuple[graphs.Graph, ...]) -> None:
     """Rounding that the f16 tolerance does not allow is refused too, after f32 has passed."""
+    monkeypatch.setattr(run, "trace_networks", lambda *_: traced)
     monkeypatch.setattr(run, "F16_WEIGHTS_TOLERANCE", 1e-6)
     with pytest.raises(X2CTError, match="f16 weights"):
         export_model(random_model(), SPEC, tmp_path / "bad.x2ct")
@@ -364,9 +361,14 @@ def test_a_run_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         for parameter in state.model.parameters():
             parameter.add_(torch.ones(()))  # the averages stay as they were
+        for value in state.averages[1].state().values():
+            value.add_(0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0)))
     checkpoint.save(state, tmp_path / "run")
     said: list[str] = []
-    done = export_run(tmp_path / "run", tmp_path / "limb.x2ct", provenance={"data": "none"}, progress=said.append)
+    width = config.optim.ema[1]
+    done = export_run(
+        tmp_path / "run", tmp_path / "limb.x2ct", ema=width, provenance={"data": "none"}, progress=said.append
+    )
     bundle = done.bundle
     assert bundle.name == "limb"
     assert (bundle.grid.shape, bundle.grid.spacing_mm) == ((32, 32, 16), (5.0, 5.0, 6.0))
@@ -378,8 +380,11 @@ def test_a_run_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert TrainConfig.from_json(dict(bundle.provenance["training"])) == config  # type: ignore[arg-type]
     assert said
 
-    # The weights are those of the average: the encoder's stored graph holds the folded ones, rounded.
-    _, model = load_run(tmp_path / "run")
-    stem = model.fold().encoder.down[0].weight.detach().numpy()
+    # The weights are those of the average that was asked for: the encoder's graph holds the folded ones, rounded.
     stored = [numpy_helper.to_array(t) for t in onnx.load(bundle.file_of(bundle.networks.encoder)).graph.initializer]
-    assert any(value.shape == stem.shape and np.allclose(value, stem, rtol=1e-3, atol=1e-6) for value in stored)
+
+    def holds(**chosen: Any) -> bool:
+        stem = load_run(tmp_path / "run", **chosen)[1].fold().encoder.down[0].weight.detach().numpy()
+        return any(value.shape == stem.shape and np.allclose(value, stem, rtol=1e-3, atol=1e-6) for value in stored)
+
+    assert holds(ema=width) and not holds() and not holds(raw=True)

@@ -241,18 +241,26 @@ def test_monais_checks_pass(monai_bundle: Path, tmp_path: Path) -> None:
     scripts.verify_metadata(meta_file=metadata, filepath=str(tmp_path / "schema.json"))
     root = {"bundle_root": str(monai_bundle)}
     scripts.verify_net_in_out("network_def", metadata, config, device="cpu", **root)
+    network = json.loads((monai_bundle / "configs/metadata.json").read_text())["network_data_format"]
+    assert network["inputs"]["image"]["channel_def"] == {"0": "ap", "1": "lateral"}
     with pytest.raises(ValueError, match="channel number"):
         wrong = {"_meta_#network_data_format#outputs#pred#num_channels": 2}
         scripts.verify_net_in_out("network_def", metadata, config, device="cpu", **root, **wrong)
 
 
+@pytest.mark.parametrize("names", [("ap", "lateral"), ("lateral",)])
 def test_monais_run_gives_the_samplers_ct(
-    monai_bundle: Path, tiny: Bundle, pictures: dict[str, npt.NDArray[np.float32]], tmp_path: Path
+    monai_bundle: Path,
+    tiny: Bundle,
+    pictures: dict[str, npt.NDArray[np.float32]],
+    tmp_path: Path,
+    names: tuple[str, ...],
 ) -> None:
     scripts = pytest.importorskip("monai.bundle")
-    files = {name: str(tmp_path / f"{name}.npy") for name in pictures}
+    seen = {name: pictures[name] for name in names}
+    files = {name: str(tmp_path / f"{name}.npy") for name in names}
     for name, file in files.items():
-        np.save(file, pictures[name])
+        np.save(file, seen[name])
     output = tmp_path / "ct.nii.gz"
     scripts.run(
         config_file=str(monai_bundle / "configs/inference.json"),
@@ -262,7 +270,9 @@ def test_monais_run_gives_the_samplers_ct(
         seed=SEED,
         steps=4,
     )
-    assert_equal_ct(Volume.load(output).hu, sampled(tiny, pictures, seed=SEED, steps=4))
+    made = Volume.load(output)
+    assert_equal_ct(made.hu, sampled(tiny, seen, seed=SEED, steps=4))
+    np.testing.assert_allclose(made.affine, tiny.grid.index_to_mm)
 
 
 # ---------------------------------------------------------------------------------------------- what is refused

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from benchmarks.gpu import pack, slim
 from benchmarks.gpu.train import layered
 from tests.tiny_run import CONFIG, GRID
 from x2ct.data import ShardSet, resample
-from x2ct.data.shapes import Shapes, write_shapes
+from x2ct.data.shapes import Shapes
 from x2ct.errors import InputError
 from x2ct.training import TrainConfig, load_run, train
 from x2ct.training.checkpoint import CHECKPOINT_FILE
@@ -47,13 +46,11 @@ def test_packing_loses_nothing_but_the_rounding(shards: Path, archive: Path, tmp
         assert change[inside].max() <= pack.STEP_HU / 2 + 1e-3
 
 
-def test_shapes_are_packed_with_their_patients(shards: Path, tmp_path: Path) -> None:
+def test_shapes_are_packed_with_their_patients(shaped_shards: Path, tmp_path: Path) -> None:
     """The recipe mixes patients' shapes, and a training without them does not start."""
-    shutil.copytree(shards, tmp_path / "shards")
-    write_shapes(tmp_path / "shards", ShardSet.open(tmp_path / "shards").select("train"))
-    pack.pack(tmp_path / "shards", tmp_path / "patients.tar")
+    pack.pack(shaped_shards, tmp_path / "patients.tar")
     pack.unpack(tmp_path / "patients.tar", tmp_path / "there")
-    before, after = Shapes.load(tmp_path / "shards"), Shapes.load(tmp_path / "there")
+    before, after = Shapes.load(shaped_shards), Shapes.load(tmp_path / "there")
     assert after.ids == before.ids and np.array_equal(after.displacement_mm, before.displacement_mm)
 
 

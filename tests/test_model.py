@@ -231,12 +231,13 @@ def test_power_profile_has_the_papers_exponents() -> None:
 def test_power_average_has_the_stated_width() -> None:
     """Averaging the step number itself gives the profile's mean: t (gamma + 1) / (gamma + 2)."""
     holder = torch.nn.Linear(1, 1, bias=False)
-    average = PowerEMA(holder, 0.1)
+    average, gamma = PowerEMA(holder, 0.1), power_gamma(0.1)
     for step in range(1, 2001):
         with torch.no_grad():
             holder.weight.fill_(step)
         average.update(holder, step)
-    gamma = power_gamma(0.1)
+        if step == 2:  # nothing is left of what was there before the first step
+            assert average.state()["weight"].item() == pytest.approx(2 - 0.5 ** (gamma + 1), rel=1e-6)
     assert average.state()["weight"].item() == pytest.approx(2000 * (gamma + 1) / (gamma + 2), rel=2e-3)
 
 

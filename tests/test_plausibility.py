@@ -30,6 +30,7 @@ from x2ct.engine.plausibility import (
     masses,
     reduced,
     reread,
+    sides,
 )
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError
@@ -42,6 +43,7 @@ Image = npt.NDArray[np.float32]
 PITCH = 5.0
 CONE = Geometry.cone(("ap", "lateral"), sod_mm=1200, sdd_mm=1500, shape=(88, 88), spacing_mm=(6.25, 6.25))
 PARALLEL = Geometry.parallel(("ap", "lateral"), shape=(88, 88), spacing_mm=(PITCH, PITCH))
+NARROW = Geometry.parallel(("ap", "lateral"), shape=(88, 110), spacing_mm=(PITCH, 4.0))
 
 
 def trunk(size: float = 1.0, heart: float = 1.0) -> Image:
@@ -67,9 +69,12 @@ def lumps(seed: int) -> Image:
 def seen(hu: Image, geometry: Geometry = PARALLEL, shift_mm: float = 0.0, calibrated: bool = True) -> tuple[Seen, ...]:
     affine = GRID.index_to_mm.copy()
     affine[2, 3] += shift_mm
-    mu, known = attenuation(hu), np.ones((88, 88), np.bool_)
+    mu, pitch_mm = attenuation(hu), (PITCH, 4.0 if geometry is NARROW else PITCH)
     return tuple(
-        Seen(view.name, slot, project(mu, affine, view, 1), known, view.matrix, (PITCH, PITCH), calibrated)
+        Seen(
+            *(view.name, slot, project(mu, affine, view, 1), np.ones(view.shape, np.bool_), view.matrix),
+            *(pitch_mm, calibrated),
+        )
         for slot, view in enumerate(geometry.views)
     )
 
@@ -90,11 +95,12 @@ def test_two_views_of_a_body_hold_the_same_mass_at_each_height(geometry: Geometr
     np.testing.assert_allclose(found, 0, atol=tolerance)
 
 
-def test_masses_are_those_of_the_bodys_slices() -> None:
+@pytest.mark.parametrize("geometry", [PARALLEL, NARROW], ids=["square pixels", "narrow pixels"])
+def test_masses_are_those_of_the_bodys_slices(geometry: Geometry) -> None:
     hu = trunk()
     slices = attenuation(hu).sum(axis=(0, 1)) * 100.0  # mm^2 a voxel's face
     heights = (np.arange(len(slices)) - 15.5) * 10.0
-    found = masses(seen(hu)[0])
+    found = masses(seen(hu, geometry)[0])
     assert found is not None
     from x2ct.engine.plausibility import HEIGHTS_MM
 
@@ -156,6 +162,18 @@ def test_distance_is_mahalanobis_where_all_components_are_kept() -> None:
     away = point - samples.mean(axis=0)
     expected = np.sqrt(away @ np.linalg.solve(np.cov(samples, rowvar=False), away) / 5)
     assert law.distance(point) == pytest.approx(expected, rel=1e-6)
+
+
+def test_sides_change_sign_in_a_mirror_and_follow_the_body() -> None:
+    ap = seen(trunk())[0]
+    even, odd = sides(ap)
+    mirrored, moved = (sides(replace(ap, image=image)) for image in (ap.image[:, ::-1], np.roll(ap.image, 4, axis=1)))
+    np.testing.assert_allclose(mirrored[0], even, atol=1e-6)
+    np.testing.assert_allclose(mirrored[1], -odd, atol=1e-6)
+    np.testing.assert_allclose(moved[1], odd, atol=1e-6)
+    assert np.abs(odd).max() > 0.02  # the heart
+    lower = sides(replace(ap, image=np.roll(ap.image, 6, axis=0)), even)
+    np.testing.assert_allclose(lower[1], odd, atol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------- statistics
@@ -228,6 +246,15 @@ def test_the_lateral_of_another_is_found_up_to_a_factor_where_that_is_unknown(mo
     assert values(model, stout)["mass", pair] > WARNS > values(model, seen(trunk()))["mass", pair]
     # A factor is nobody's fault where nobody knows it; another height is.
     assert values(model, stout, picture=window_8bit)["mass", pair] < WARNS
+    own, other = (values(model, (seen(lumps(1))[0], seen(lumps(seed))[1]))["profile", pair] for seed in (1, 2))
+    assert other > WARNS > own
+
+
+@pytest.mark.parametrize("picture", [np.array, window_8bit])
+def test_two_patients_are_apart_in_mass_and_profile(model: Bundle, picture: Any) -> None:
+    ap, lateral = seen(lumps(1))
+    own, others = (values(model, (ap, one), picture=picture) for one in (lateral, seen(lumps(2))[1]))
+    assert own["patient", "ap and lateral"] < 1 < REFUSES < others["patient", "ap and lateral"]
 
 
 # ---------------------------------------------------------------------------------------------- bundle and command
@@ -282,7 +309,12 @@ def test_a_sampler_judges_what_it_is_given(tiny: Bundle) -> None:
             judged(ap=ap, lateral=other)
     assert sampler.run(ap=ap, lateral=lateral, mean=True).report["plausibility"]["scores"][0]["value"] < 0.5
     sampler.set_xrays(ap=ap, lateral=other, force=True)
-    assert "mass" in sampler.run(mean=True).report["warnings"][0]
+    for report in (
+        sampler.run(mean=True).report,
+        sampler.run(ap=ap, lateral=other, force=True, mean=True).report,
+        sampler.dry_run(ap=ap, lateral=other, force=True),
+    ):
+        assert "mass" in report["warnings"][0]
     with pytest.raises(InputError, match="--strict: warnings: found 1 warning: ap and lateral"):
         sampler.run(mean=True, strict=True)
 
@@ -290,5 +322,5 @@ def test_a_sampler_judges_what_it_is_given(tiny: Bundle) -> None:
 def test_the_report_says_what_a_bundle_without_statistics_could_not_judge(study: Path) -> None:
     assert sample(study, "lateral.npy", "--strict").exit_code == 0
     told = json.loads((study / "run.json").read_text())["plausibility"]
-    assert {score["score"] for score in told["scores"]} <= {"mass", "profile"} and told["scores"][0]["value"] < 0.5
+    assert {score["score"] for score in told["scores"]} <= {"mass", "patient"} and told["scores"][0]["value"] < 0.5
     assert sum("no xray_statistics" in line for line in told["not_judged"]) == 2

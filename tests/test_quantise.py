@@ -21,8 +21,7 @@ from x2ct.errors import InputError, MissingRuntimeError
 
 pytest.importorskip("torch")
 
-from tests.tiny_model import SPEC, random_model
-from x2ct.export import export_model, quantise
+from x2ct.export import ExportReport, quantise
 
 NATIVE = _core.backends({"openvino": RUNTIME})[0]["precisions"]["cpu"]
 DEMO = Path(x2ct.__file__).parent / "models" / "demo"
@@ -144,7 +143,7 @@ def test_a_model_without_ranges_says_what_finds_them(tiny: Bundle) -> None:
 @native
 def test_the_bundled_model_computes_in_8_bits_what_it_computes_in_f32() -> None:
     xrays = {name: x2ct.XRay.load(DEMO / f"{name}.npy") for name in ("ap", "lateral")}
-    found, wanted = (x2ct.Sampler("chest", precision=name, threads=2).run(**xrays) for name in ("int8", "f32"))
+    found, wanted = (x2ct.Sampler("chest", precision=name, threads=2).run(**xrays, steps=2) for name in ("int8", "f32"))
     assert found.report["precision"] == {"encoder": "f32", "lift": "f32", "denoiser": "int8"}
     away = float(np.abs(found.volume.hu - wanted.volume.hu).mean())
     assert 0.1 < away < quantise.BOUND_HU
@@ -171,9 +170,9 @@ def test_ranges_are_kept_as_they_are(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ x2ct quantize
 
 
-@pytest.fixture(scope="module")
-def random_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(export_model(random_model(), SPEC, tmp_path_factory.mktemp("random") / "random.x2ct").bundle.path)
+@pytest.fixture
+def random_bundle(exported: tuple[ExportReport, Any]) -> Path:
+    return Path(exported[0].bundle.path)
 
 
 @native

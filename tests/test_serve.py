@@ -29,8 +29,11 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.serving import Server, files_in, serving, until
+from tests.tiny_bundle import DETECTOR_MM
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError, X2CTError
+from x2ct.geometry import Geometry, View
+from x2ct.io.xray.readoptions import ReadOptions
 from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
 from x2ct.serve.app import create_app
 from x2ct.serve.jobs import PREFIX, Limits
@@ -102,12 +105,19 @@ def finished(client: TestClient | httpx.Client, name: str) -> dict[str, Any]:
 def test_the_answer_is_what_the_command_writes(
     client: Callable[..., TestClient], xrays: dict[str, bytes], template: SampleJob, tmp_path_factory: Any
 ) -> None:
+    """From a geometry of its own, and with an X-ray that is turned."""
     own = tmp_path_factory.mktemp("command")
     for view, data in xrays.items():
         (own / f"{view}.npy").write_bytes(data)
-    job = replace(template, output=own / "ct.nii.gz", ap=own / "ap.npy", lateral=own / "lateral.npy", seed=3, steps=4)
+    detector: Any = {"shape": (64, 64), "spacing_mm": DETECTOR_MM}
+    geometry = Geometry(tuple(View.parallel(view, angle, **detector) for view, angle in (("ap", 8), ("lateral", 95))))
+    geometry.save(own / "geometry.json")
+    job = replace(template, output=own / "ct.nii.gz", geometry=own / "geometry.json", seed=3, steps=4)
+    job = replace(job, ap=own / "ap.npy", lateral=own / "lateral.npy", reading={"ap": ReadOptions(flip="horizontal")})
     sample_files(job)
-    answer = client().post("/v1/ct?wait=true", files=xrays, data={"seed": 3, "steps": 4})
+    files = xrays | {"geometry": (own / "geometry.json").read_bytes()}
+    data = {"seed": 3, "steps": 4, "reading": json.dumps({"ap": {"flip": "horizontal"}})}
+    answer = client().post("/v1/ct?wait=true", files=files, data=data)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/gzip"
     assert answer.content == (own / "ct.nii.gz").read_bytes()
@@ -311,6 +321,10 @@ def test_a_full_queue_says_when_to_come_again(
     server = client(Limits(queue=1))
     running = server.post("/v1/ct", files=xrays, data=LONG).json()["id"]
     until(lambda: server.get(f"/v1/ct/{running}").json()["state"] == "running")
+    queue = server.app.state.jobs  # type: ignore[attr-defined]
+    coming = queue.reserve()  # one whose files are not there yet has its place already
+    assert server.post("/v1/ct", files=xrays).status_code == 429
+    queue.remove(coming)
     waiting = server.post("/v1/ct", files=xrays).json()
     assert (waiting["state"], waiting["ahead"]) == ("queued", 1)
     refused = server.post("/v1/ct", files=xrays)
@@ -327,7 +341,7 @@ def test_a_full_queue_says_when_to_come_again(
     ended = {s.labels["state"]: s.value for s in families["x2ct_job_seconds"].samples if s.name.endswith("_count")}
     assert ended == {"cancelled": 1, "done": 1}
     problems = {s.labels["status"]: s.value for s in families["x2ct_problems"].samples if s.name.endswith("_total")}
-    assert problems["429"] == 1
+    assert problems["429"] == 2
     assert families["process_resident_memory_bytes"].samples[0].value > 0
 
 

@@ -101,12 +101,17 @@ def test_info_says_what_to_do_about_a_missing_tensorrt() -> None:
         assert "-DX2CT_TENSORRT_INCLUDE=FOLDER" in status["reason"]
 
 
+@pytest.fixture(scope="module")
+def no_tensorrt() -> None:
+    if status_in_a_fresh_process("", "tensorrt")["available"]:
+        pytest.skip("TensorRT is here")
+
+
+@pytest.mark.usefixtures("no_tensorrt")
 @pytest.mark.parametrize(
     "command", ["build chest", "sample --ap AP --backend tensorrt -o OUT", "export chest --format tensorrt"]
 )
 def test_without_tensorrt_the_command_line_ends_with_code_3(command: str, tmp_path: Path) -> None:
-    if status_in_a_fresh_process("", "tensorrt")["available"]:
-        pytest.skip("TensorRT is here")
     places = {"AP": str(ROOT / "x2ct" / "models" / "demo" / "ap.npy"), "OUT": str(tmp_path / "ct.nii.gz")}
     run = subprocess.run(
         [sys.executable, "-m", "x2ct", *(places.get(word, word) for word in command.split())],
@@ -127,7 +132,7 @@ def test_without_tensorrt_the_command_line_ends_with_code_3(command: str, tmp_pa
         ("--format onnx --precision f16", "--precision: options: found onnx alone, expected --format torchscript"),
         ("--format tensorrt --precision int8", "--precision: name: found 'int8', expected bf16, f16, tf32, f32"),
         ("--format trt", "--format: name: found 'trt', expected onnx, torchscript, aoti, tensorrt"),
-        ("--engines FOLDER", "expected --format torchscript, aoti or tensorrt"),
+        ("--compiled FOLDER", "expected --format torchscript, aoti or tensorrt"),
     ],
 )
 def test_exporting_what_cannot_be_is_refused_before_anything_is_made(options: str, words: str, tmp_path: Path) -> None:
@@ -287,7 +292,7 @@ def test_a_folder_of_plans_needs_trust(
     with pytest.raises(MissingRuntimeError, match=r"no plans .* for 32,32,40 voxels"):
         look(cache, tiny, "auto", 32, 32, 40, **trusted)
     monkeypatch.setattr(Machine, "here", lambda device: HERE)
-    chosen = Choice("cuda:0", "tensorrt", "auto", "", engines=folder, trust=True)
+    chosen = Choice("cuda:0", "tensorrt", "auto", "", compiled=folder, trust=True)
     assert {Path(path).parent for path in engines.find(tiny, tiny.grid, chosen)[1].values()} == {tmp_path / "plans"}
     with pytest.raises(InputError, match=rf"stale: precision '{precision}' where 'f16' is needed"):
         look(cache, tiny, "f16", 32, 32, 32, **trusted)

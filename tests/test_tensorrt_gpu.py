@@ -135,7 +135,7 @@ def test_export_proves_the_plans_that_it_writes(
     }
     assert find_plans(tiny, precision, tiny.grid.shape, Machine.here())[0] == precision
     monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "elsewhere"))
-    copies: dict[str, Any] = {"backend": TENSORRT, "device": "cuda", "engines": tmp_path / "copies"}
+    copies: dict[str, Any] = {"backend": TENSORRT, "device": "cuda", "compiled": tmp_path / "copies"}
     ap = x2ct.XRay.load(Path(x2ct.__file__).parent / "models" / "demo" / "ap.npy")
     with pytest.raises(InputError, match="a file outside this user's cache"):
         x2ct.Sampler(tiny, **copies).sample(ap=ap)

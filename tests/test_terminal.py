@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from x2ct import errors
 from x2ct.commands import terminal
+from x2ct.commands.options import expanded
+from x2ct.jobs.options import SampleJob
 
 ENDS = {
     "done": (None, 0),
@@ -80,9 +86,9 @@ def test_sigterm_becomes_143_and_the_handler_is_put_back(capsys: pytest.CaptureF
 
 
 def test_missing_training_package_says_what_to_install() -> None:
-    with pytest.raises(errors.MissingRuntimeError, match=r"pip install 'x2ct\[train\]'"), terminal.training_packages():
+    with pytest.raises(errors.MissingRuntimeError, match=r"pip install 'x2ct\[train\]'"), terminal.extra("train"):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
-    with pytest.raises(ModuleNotFoundError), terminal.training_packages():
+    with pytest.raises(ModuleNotFoundError), terminal.extra("train"):
         raise ModuleNotFoundError("No module named 'x2ct.typo'", name="x2ct.typo")
 
 
@@ -156,3 +162,20 @@ def test_progress_on_a_terminal_shows_rate_and_remaining_time(
     assert "sampling" in err
     assert "left" in err
     assert "/s" in err or "s/evaluation" in err
+
+
+_BASE = SampleJob(Path("ct.nii"), seed=7, steps=5)
+_JOBS: list[SampleJob] = []
+
+
+def _command(job: Annotated[SampleJob, "seed", "steps", "shape", "provider_options"] = _BASE) -> None:
+    _JOBS.append(job)
+
+
+def test_an_option_that_is_not_given_leaves_its_field_as_it_is() -> None:
+    app = typer.Typer()
+    app.command()(expanded(_command))
+    given = ["--shape", "8,8,16", "--provider-option", "a=1", "--provider-option", "b=2", "--seed", "3"]
+    assert CliRunner().invoke(app, given).exit_code == 0
+    assert CliRunner().invoke(app, ["--preview", "ct.png"]).exit_code == 2  # a field that the command does not take
+    assert [replace(_BASE, shape=(8, 8, 16), provider_options=[("a", "1"), ("b", "2")], seed=3)] == _JOBS

@@ -28,7 +28,7 @@ from x2ct.data.augment import AugmentConfig, Study, augmented_study, draw_plan, 
 from x2ct.data.imaging import NONE
 from x2ct.errors import InputError, X2CTError
 from x2ct.model import X2CTModel
-from x2ct.model.ema import PowerEMA, posthoc_shares
+from x2ct.model.ema import PowerEMA, posthoc_shares, power_gamma
 from x2ct.training import TrainConfig, checkpoint, load_run, train
 from x2ct.training.checkpoint import BEST_FILE, CHECKPOINT_FILE, read_progress
 from x2ct.training.config import DiffusionConfig, PatchConfig
@@ -387,13 +387,10 @@ def test_killed_and_resumed_is_uninterrupted(shards: Path, tmp_path: Path) -> No
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_the_step_and_the_resumed_run_is_uninterrupted(
-    shards: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_finishes_the_step_and_the_resumed_run_is_uninterrupted(shards: Path, tmp_path: Path) -> None:
     """Also where a checkpoint is not due for long: the command says how to go on and ends with the signal's code."""
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps({**CONFIG, "steps": 30, "checkpoint_every": 1000, "validate_every": 1000}))
+    config, total = tmp_path / "config.json", 30
+    config.write_text(json.dumps({**CONFIG, "steps": total, "checkpoint_every": 1000, "validate_every": 1000}))
 
     def command(run: str, *options: str) -> list[str]:
         return [sys.executable, "-m", "x2ct", "train", str(shards), "-o", str(tmp_path / run), *options, "--threads=1"]
@@ -405,20 +402,23 @@ def test_a_signal_finishes_the_step_and_the_resumed_run_is_uninterrupted(
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
 
-    interrupted = start("stopped", "--config", str(config))
-    while not (tmp_path / "stopped" / CHECKPOINT_FILE).exists():
+    codes = {signal.SIGTERM: 143, signal.SIGINT: 130}
+    interrupted = {number: start(number.name, "--config", str(config)) for number in codes}
+    while not all((tmp_path / number.name / CHECKPOINT_FILE).exists() for number in codes):
         time.sleep(0.05)
     time.sleep(0.5)
-    interrupted.send_signal(number)
-    output, errors = interrupted.communicate(timeout=300)
-    assert interrupted.returncode == (143 if number == signal.SIGTERM else 130), errors
-    assert "--resume" in output and f"{number.name}: finishing the step" in errors
-    steps, _ = read_progress(tmp_path / "stopped")
-    assert 1 <= steps < 30
-    for process in (start("stopped", "--resume"), start("whole", "--config", str(config))):
+    for number, process in interrupted.items():
+        process.send_signal(number)
+    for number, process in interrupted.items():
+        output, errors = process.communicate(timeout=300)
+        assert process.returncode == codes[number], errors
+        assert "--resume" in output and f"{number.name}: finishing the step" in errors
+        steps, _ = read_progress(tmp_path / number.name)
+        assert 1 <= steps < total
+    for process in (start("SIGTERM", "--resume"), start("whole", "--config", str(config))):
         _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-    a, b = (load_file(tmp_path / name / CHECKPOINT_FILE) for name in ("whole", "stopped"))
+    a, b = (load_file(tmp_path / name / CHECKPOINT_FILE) for name in ("whole", "SIGTERM"))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -439,6 +439,16 @@ def test_an_average_made_afterwards_is_the_one_made_in_training() -> None:
     true = averages[2].state()["weight"].double()
     away = [float((value.double() - true).norm() / true.norm()) for value in (made, kept[-1][2])]
     assert away[0] < 0.005 < 0.1 < away[1]
+    # Of all shares, those by brute force come hardly nearer to the profile.
+    t = (np.arange(6000) + 0.5) / 10
+
+    def profile(end: float, width: float) -> np.ndarray:
+        gamma = power_gamma(width)
+        return np.where(t <= end, (gamma + 1) * (t / end) ** gamma / end, 0)
+
+    profiles, goal = np.stack([profile(step, width) for step, width, _ in kept], 1), profile(steps, wanted)
+    nearest = np.linalg.norm(profiles @ np.linalg.lstsq(profiles, goal, rcond=None)[0] - goal)
+    assert np.linalg.norm(profiles @ shares - goal) < 1.1 * nearest
 
 
 def test_a_run_exports_averages_of_other_widths_where_it_kept_some(shards: Path, tmp_path: Path) -> None:
@@ -453,6 +463,9 @@ def test_a_run_exports_averages_of_other_widths_where_it_kept_some(shards: Path,
     assert any((weights[0.2][name] - value).abs().max() > 0.01 for name, value in weights[0.05].items())
     with pytest.raises(InputError, match=r"ema: found 0\.3, expected 0\.05, 0\.1, or a width above 0 and below 0\.28"):
         load_run(tmp_path / "run", ema=0.3)
+    (tmp_path / "run/averages/00000010.safetensors").touch()  # of steps that a killed run took after its checkpoint
+    checkpoint.restore(new_state(TrainConfig.load(tmp_path / "run"), torch.device("cpu")), tmp_path / "run")
+    assert not (tmp_path / "run/averages/00000010.safetensors").exists()
     train(shards, tmp_path / "without", dataclasses.replace(TINY, steps=1), threads=1)
     with pytest.raises(InputError, match=r"ema: found 0\.2, expected 0\.05, 0\.1; other widths need optim\.keep"):
         load_run(tmp_path / "without", ema=0.2)

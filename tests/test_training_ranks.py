@@ -32,25 +32,26 @@ CONFIGURATION = dataclasses.replace(
 )
 
 PROGRAM = """
-import dataclasses, json, os, signal, sys, torch
+import dataclasses, json, os, shutil, signal, sys, torch
 from pathlib import Path
 from x2ct.errors import X2CTError
-from x2ct.training import TrainConfig, train
+from x2ct.training import TrainConfig, speed, train
 from x2ct.training.optimizer import Optimizer
 from x2ct.training.ranks import joined
+speed.SIDE = 128
 torch.set_num_threads(1)
 shards, folder = Path(sys.argv[1]), Path(sys.argv[2])
 config = TrainConfig.load(folder / "config.json")
 seen = {}
 
-def run(name, config=config, at_step=lambda step: None):
+def run(name, config=config, at_step=lambda step: None, resume=False):
     seen[name] = {"losses": []}
     def progress(step, total, loss):
         seen[name]["losses"].append(loss)
         at_step(step)
     own = folder / f"{name}{group.index}"  # of which only rank 0's is to be written
     try:
-        result = train(shards, own, config, device=group.device, ranks=group, progress=progress)
+        result = train(shards, own, config, resume=resume, device=group.device, ranks=group, progress=progress)
         seen[name] |= {"steps": result.steps, "signal": result.signal}
     except X2CTError as error:
         seen[name] |= {"error": str(error), "kind": type(error).__name__}
@@ -59,7 +60,10 @@ with joined("cpu") as group:
     second = group.index == 1
     run("whole")
     run("stopped", at_step=lambda step: os.kill(os.getpid(), signal.SIGTERM) if second and step == STOP - 1 else None)
-    run("clock", dataclasses.replace(config, steps=0, minutes=0.05, checkpoint_every=10**9))
+    if group.first:
+        shutil.copytree(folder / "stopped0", folder / "resumed0")
+    run("resumed", resume=True)
+    run("clock", dataclasses.replace(config, steps=0, minutes=0.02, checkpoint_every=10**9))
     rate = dataclasses.replace(config.optim, rate=0.5 if second else config.optim.rate)
     run("different", dataclasses.replace(config, optim=rate))
     if second:
@@ -127,10 +131,13 @@ def test_rank_0_alone_writes(folder: Path) -> None:
     assert not (folder / "whole1").exists()
 
 
-def test_a_signal_to_one_rank_stops_all_after_its_step_and_one_process_goes_on(folder: Path, shards: Path) -> None:
+def test_a_signal_to_one_rank_stops_all_after_its_step_and_one_process_or_two_go_on(folder: Path, shards: Path) -> None:
+    """A rank that goes on has nothing of its own: all that it knows is of rank 0's checkpoint."""
     assert [(row["steps"], row["signal"]) for row in seen(folder, "stopped")] == [(STOP, "SIGTERM")] * 2
+    assert [row["steps"] for row in seen(folder, "resumed")] == [CONFIGURATION.steps] * 2
     assert train(shards, folder / "stopped0", resume=True, device="cpu").finished
-    require_equal_but_for_rounding(folder / "whole0", folder / "stopped0")
+    for name in ("stopped0", "resumed0"):
+        require_equal_but_for_rounding(folder / "whole0", folder / name)
 
 
 def test_ranks_that_train_by_the_clock_go_by_that_of_rank_0(folder: Path) -> None:

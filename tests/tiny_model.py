@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 
 from x2ct.bundle import Diffusion, Grid, Patch, XRaySpec
@@ -9,6 +11,7 @@ from x2ct.bundle.intensity import Intensity
 from x2ct.export import ModelSpec
 from x2ct.geometry import Geometry
 from x2ct.model import ModelConfig, X2CTModel
+from x2ct.training import TrainConfig
 
 CONFIG = ModelConfig(
     detector=(64, 64),
@@ -29,7 +32,10 @@ SPEC = ModelSpec(
     patch=Patch(((16, 16, 16), (32, 32, 32)), (0.75, 0.25), CONFIG.stride),
     receptive_radius=CONFIG.receptive_radius,
     lift_radius=7,
-    provenance={"data": "none: random weights"},
+    provenance={
+        "data": "none: random weights",
+        "training": json.loads(json.dumps(TrainConfig(model=CONFIG).to_json())),
+    },
 )
 
 

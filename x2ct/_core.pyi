@@ -356,38 +356,6 @@ class TilePlan:
     def whole(self) -> bool:
         """Whether the whole grid is the only tile."""
 
-def plan_tiles(
-    grid: Sequence[int],
-    stride: int,
-    halo: int,
-    lift_halo: int,
-    budget: int,
-    *,
-    fixed: int,
-    grid_bytes: float,
-    condition_bytes: float,
-    denoiser_bytes: float,
-    lift_bytes: float,
-) -> TilePlan:
-    """The least work that fits into `budget` bytes: the whole volume where it does, else tiles.
-
-    Args:
-        grid: (X, Y, Z), multiples of the stride.
-        stride: of the network, in voxels.
-        halo: of the denoiser, in voxels; with its receptive radius, tiles give what the whole gives.
-        lift_halo: of the lift; below 0 it is unknown, and the lift runs on the whole grid.
-        budget: bytes.
-        fixed: bytes that are taken whatever the tile.
-        grid_bytes: a voxel of the grid, for the sampler's registers.
-        condition_bytes: a voxel, for the conditions.
-        denoiser_bytes: a voxel of a tile, for the denoiser's scratch memory.
-        lift_bytes: a voxel of a tile, for the lift's.
-
-    Raises:
-        MemoryLimitError: nothing fits.
-        InputError: a grid that is no multiple of the stride.
-    """
-
 class Sampler:
     """The sampling loop over one denoiser (inputs x, sigma and conditions; output denoised), one volume at a time.
 

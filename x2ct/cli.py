@@ -5,50 +5,19 @@ Follow `sample` to see how X-rays become a CT: `x2ct.jobs.sample.sample_files` r
 the commands that use them, so that `x2ct --help` answers at once and sampling needs no PyTorch.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__
-from x2ct.commands import bench, build, ct, evaluate, export, info, prepare, serve, terminal, train, tune, xray
-from x2ct.commands.options import (
-    AngleOf,
-    Backend,
-    Device,
-    FlipOf,
-    Force,
-    FrameOf,
-    InvertOf,
-    Json,
-    Memory,
-    Model,
-    Precision,
-    Quiet,
-    RotateOf,
-    Schedule,
-    SddOf,
-    Shape,
-    SodOf,
-    Solver,
-    SpacingOf,
-    Strict,
-    Threads,
-    ValuesOf,
-    Voxel,
-    completer,
-    option,
-    parse_option,
-    reading,
-)
-
-if TYPE_CHECKING:
-    from x2ct.jobs.sample import SampleJob
+from x2ct.commands import bench, evaluate, export, images, info, prepare, serve, terminal, train, tune
+from x2ct.commands.options import Json, Quiet, Reading, expanded
+from x2ct.jobs.options import Model, SampleJob, Threads, setting
 
 
 class Commands(TyperGroup):
@@ -82,243 +51,84 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def x2ct(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error. Must be the first option.")
-    ] = False,
-    version: Annotated[
-        bool, typer.Option("--version", "-V", help="Print the version.", callback=_version, is_eager=True)
-    ] = False,
+    debug: bool = typer.Option(False, "--debug", help="Print the traceback of an error. Must be the first option."),
+    version: bool = typer.Option(False, "--version", "-V", help="Print the version.", callback=_version, is_eager=True),
 ) -> None:
     """Turn one or two X-rays into a CT volume."""
 
 
+@dataclass(frozen=True)
+class Many:
+    """The options of a run over many studies, by their names in `x2ct.jobs.cohort.sample_cohort`."""
+
+    manifest: Path | None = setting(
+        None,
+        "Cohort",
+        "Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
+        "-o names a folder.",
+    )
+    resume: bool = setting(False, "Cohort", "Skip studies that are already done.", "--continue")
+    jobs: int | None = setting(
+        None,
+        "Cohort",
+        "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
+        min=1,
+    )
+    engine: str = setting(
+        "local",
+        "Cohort",
+        "Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
+        words="engine",
+    )
+    ray_address: str = setting(
+        "",
+        "Cohort",
+        "Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
+        metavar="HOST:PORT",
+    )
+
+
 @app.command()
+@expanded
 def sample(
-    output: Annotated[
-        Path, option("Output", "CT file to write, int16 HU: .nii.gz, .nii, .nrrd or .mha.", "--output", "-o")
-    ],
-    ap: Annotated[
-        Path | None,
-        option("Input", "Frontal X-ray, source in front of the patient: DICOM, PNG, JPEG, TIFF, .npy or NIfTI."),
-    ] = None,
-    pa: Annotated[
-        Path | None, option("Input", "Frontal X-ray, source behind the patient. Use --ap or --pa, not both.")
-    ] = None,
-    lateral: Annotated[Path | None, option("Input", "Lateral X-ray. One view alone is enough.")] = None,
-    geometry: Annotated[
-        Path | None, option("Input", "Geometry file (JSON): position of source and detector for each X-ray.")
-    ] = None,
-    spacing: SpacingOf = None,
-    rotate: RotateOf = None,
-    flip: FlipOf = None,
-    frame: FrameOf = None,
-    sdd: SddOf = None,
-    sod: SodOf = None,
-    angle: AngleOf = None,
-    invert: InvertOf = None,
-    values: ValuesOf = None,
-    model: Model = "chest",
-    format: Annotated[  # noqa: A002 - the option's name
-        str,
-        option(
-            "Output",
-            "File format: nifti, nrrd, mha or dicom (-o names a new folder). Default: by the file name.",
-            autocompletion=completer("format"),
-        ),
-    ] = "auto",
-    preview: Annotated[Path | None, option("Output", "Write a picture of the CT to this .png file.")] = None,
-    preview_every: Annotated[
-        int | None, option("Output", "Rewrite --preview after every N network evaluations.", min=1, metavar="N")
-    ] = None,
-    report: Annotated[
-        Path | None, option("Output", "Write inputs, settings, timings and checksums to this .json file.")
-    ] = None,
-    seed: Annotated[int, option("Sampling", "Random seed. The same inputs and seed produce the same file.", min=0)] = 0,
-    steps: Annotated[int | None, option("Sampling", "Number of sampling steps. Default: the model's.", min=1)] = None,
-    solver: Solver = None,
-    schedule: Schedule = None,
-    mean: Annotated[
-        bool,
-        option("Sampling", "Return the mean estimate (posterior mean, one evaluation) instead of a sample.", "--mean"),
-    ] = False,
-    consistency: Annotated[
-        str,
-        option(
-            "Sampling",
-            "Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
-            "each one (every), or listed ones (3,5,6).",
-            autocompletion=completer("consistency"),
-        ),
-    ] = "off",
-    gamma: Annotated[float | None, option("Sampling", "Strength of data consistency.")] = None,
-    samples: Annotated[
-        int,
-        option(
-            "Sampling",
-            "Number of samples. With more than one, -o holds their mean; NAME_std and NAME_000, NAME_001 ... "
-            "are written beside it.",
-            min=1,
-        ),
-    ] = 1,
-    shape: Shape = None,
-    voxel: Voxel = None,
-    memory: Memory = None,
-    halo: Annotated[
-        int | None,
-        option(
-            "Runtime",
-            "Overlap of tiles in voxels. Default: the network's receptive field, so that tiles change nothing.",
-            min=0,
-            metavar="VOXELS",
-        ),
-    ] = None,
-    device: Device = "auto",
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    provider: Annotated[
-        str,
-        option(
-            "Runtime",
-            "ONNX Runtime execution provider (cpu, cuda, tensorrt), or kind of torch engine (torchscript, aoti).",
-        ),
-    ] = "",
-    provider_option: Annotated[
-        list[Any] | None,
-        option("Runtime", "Option passed to the provider. May be repeated.", parser=parse_option, metavar="KEY=VALUE"),
-    ] = None,
-    engines: Annotated[
-        str,
-        option(
-            "Runtime", "Folder of compiled engines for torch or tensorrt. Default: this user's cache.", metavar="FOLDER"
-        ),
-    ] = "",
-    trust: Annotated[
-        bool,
-        option("Runtime", "Run compiled engines, which contain code, even if they were made elsewhere.", "--trust"),
-    ] = False,
-    threads: Threads = 0,
-    manifest: Annotated[
-        Path | None,
-        option(
-            "Cohort",
-            "Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
-            "-o names a folder.",
-        ),
-    ] = None,
-    go_on: Annotated[bool, option("Cohort", "Skip studies that are already done.", "--continue")] = False,
-    jobs: Annotated[
-        int | None,
-        option(
-            "Cohort",
-            "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
-            min=1,
-        ),
-    ] = None,
-    engine: Annotated[
-        str,
-        option(
-            "Cohort",
-            "Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
-            autocompletion=completer("engine"),
-        ),
-    ] = "local",
-    ray_address: Annotated[
-        str,
-        option(
-            "Cohort",
-            "Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
-            metavar="HOST:PORT",
-        ),
-    ] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done and the time it would take. Write nothing.")
-    ] = False,
-    align: Annotated[
-        bool,
-        option(
-            "Sampling",
-            "Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
-            "--align",
-        ),
-    ] = False,
-    strict: Strict = False,
-    force: Force = False,
+    *,
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Print what would be done and the time it would take. Write nothing."
+    ),
+    job: SampleJob,
+    reading: Reading,
+    many: Many,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Generate a CT from one or two X-rays."""
     from x2ct.io import report as reports
-    from x2ct.jobs.sample import SampleJob, rehearse_files, sample_files
+    from x2ct.io.xray.readoptions import VIEWS
+    from x2ct.jobs.sample import rehearse_files, sample_files
 
-    job = SampleJob(
-        output=output,
-        format=format,
-        ap=ap,
-        pa=pa,
-        lateral=lateral,
-        geometry=geometry,
-        reading=reading(
-            [name for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path or manifest],
-            spacing=spacing,
-            rotate=rotate,
-            flip=flip,
-            frame=frame,
-            sdd=sdd,
-            sod=sod,
-            angle=angle,
-            invert=invert,
-            values=values,
-        ),
-        model=model,
-        preview=preview,
-        preview_every=preview_every,
-        report=report,
-        seed=seed,
-        steps=steps,
-        solver=solver,
-        schedule=schedule,
-        mean=mean,
-        consistency=consistency,
-        gamma=gamma,
-        samples=samples,
-        shape=shape,
-        voxel_mm=voxel,
-        memory=memory,
-        halo=halo,
-        device=device,
-        backend=backend,
-        precision=precision,
-        provider=provider,
-        provider_options=tuple(provider_option or ()),
-        engines=engines,
-        trust=trust,
-        threads=threads,
-        strict=strict,
-        align=align,
-        force=force,
-    )
-    if manifest is not None:
+    job = replace(job, reading=reading.by_view(VIEWS if many.manifest else tuple(job.inputs)))
+    if many.manifest is not None:
         if dry_run:
             raise typer.BadParameter("--dry-run is for one study: leave out --manifest.")
-        _sample_manifest(manifest, job, quiet, json, resume=go_on, jobs=jobs, engine=engine, ray_address=ray_address)
+        _sample_many(many, job, quiet, json)
         return
     if dry_run:
         with terminal.progress("evaluations", quiet) as display:
             facts = rehearse_files(job, stage=display.stage)
         terminal.result(facts, reports.intention(facts), json, quiet)
         return
-    if go_on or jobs not in (None, 1) or engine != "local" or ray_address:
+    if many not in (Many(), Many(jobs=1)):
         options = "--continue, --jobs, --engine and --ray-address"
         raise typer.BadParameter(f"{options} are for many studies: name them with --manifest.")
     with terminal.progress("evaluations", quiet) as display:
         result = sample_files(job, stage=display.stage, progress=display.step)
     terminal.result(result, reports.summary(result), json, quiet)
-    see = f"the report {report}" if report else "--report FILE, or x2ct xray FILE"
+    see = f"the report {job.report}" if job.report else "--report FILE, or x2ct xray FILE"
     terminal.remarks(result, quiet or json, see)
 
 
-def _sample_manifest(manifest: Path, base: SampleJob, quiet: bool, json: bool, **options: Any) -> None:
-    """Sample a manifest's studies with `options` of `sample_cohort`; exits with 1 if any failed."""
+def _sample_many(many: Many, base: SampleJob, quiet: bool, json: bool) -> None:
+    """Sample a manifest's studies; exits with 1 if any failed."""
     from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
 
     if base.inputs or base.geometry or base.preview or base.report:
@@ -327,7 +137,7 @@ def _sample_manifest(manifest: Path, base: SampleJob, quiet: bool, json: bool, *
         )
     with terminal.progress("studies", quiet) as display:
         display.stage("sampling")
-        result = sample_cohort(manifest, base, progress=display.step, **options)
+        result = sample_cohort(base=base, progress=display.step, **vars(many))
     for outcome in result.outcomes:
         if outcome.retries:
             terminal.note("note", f"{outcome.id} was begun {outcome.retries + 1} times: its worker was lost", quiet)
@@ -342,7 +152,7 @@ def _sample_manifest(manifest: Path, base: SampleJob, quiet: bool, json: bool, *
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("demo"),
+    output: Path = typer.Option(Path("demo"), "--output", "-o", help="Folder to write."),
     model: Model = "chest",
     threads: Threads = 0,
     quiet: Quiet = False,
@@ -354,9 +164,6 @@ def demo(
 
     with terminal.progress("evaluations", quiet) as display:
         result = run(output, model, threads=threads, stage=display.stage, progress=display.step)
-    if json:
-        terminal.show_json({"outputs": [reports.file_record(path) for path in result.files], "figures": result.figures})
-        return
     columns = list(next(iter(result.figures.values())))
     lines = ["against the true CT, over the whole volume:", f"{'':14}" + "".join(f"{name:>11}" for name in columns)]
     for name, row in result.figures.items():
@@ -366,21 +173,22 @@ def demo(
         f"{output / 'ct.html'}: synthesis and truth, for any browser",
         f"try it yourself: x2ct sample --ap {output / 'ap.png'} --lateral {output / 'lateral.png'} -o ct.nii.gz",
     ]
-    terminal.show("\n".join(lines), quiet)
-    terminal.note("notice", reports.NOTICE, quiet)
+    facts = {"outputs": [reports.file_record(path) for path in result.files], "figures": result.figures}
+    terminal.result(facts, "\n".join(lines), json, quiet)
+    terminal.note("notice", reports.NOTICE, quiet or json)
 
 
 # The order in which the help lists them.
 for _command in (
     serve.serve,
-    ct.view,
-    xray.xray,
-    ct.drr,
-    ct.mesh,
+    images.view,
+    images.xray,
+    images.drr,
+    images.mesh,
     prepare.prepare,
     train.train,
     export.export,
-    build.build,
+    export.build,
     tune.tune,
     tune.quantize,
     tune.statistics,
@@ -388,7 +196,7 @@ for _command in (
     evaluate.evaluate,
     info.info,
 ):
-    app.command()(_command)
+    app.command()(expanded(_command))
 
 
 def main() -> None:

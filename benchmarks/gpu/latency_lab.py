@@ -39,10 +39,10 @@ import torch
 from torch import Tensor
 
 from x2ct.bundle import Bundle, Network
-from x2ct.commands.options import parse_shape
 from x2ct.export.precision import typed
 from x2ct.export.torchgraph import OnnxModule
 from x2ct.io.report import markdown_table
+from x2ct.jobs.options import parse_shape
 
 SHAPES = ("128,128,128", "256,256,160")
 EVALUATIONS = 6

@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works 
 import numpy as np
 
 import x2ct
-from x2ct.commands.options import parse_shape
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.geometry.grid import Grid
 from x2ct.io.report import markdown_table
+from x2ct.jobs.options import parse_shape
 
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
 SHAPES = ("128,128,128", "256,256,160")

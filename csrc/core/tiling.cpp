@@ -62,7 +62,8 @@ std::vector<std::int64_t> sizes(std::int64_t grid, std::int64_t halo, std::int64
 double evaluated(const Tiling& tiling) { return voxels(tiling.count()) * voxels(tiling.tile); }
 
 // The most bytes that there are at once. What a runtime holds is its scratch memory and inputs of its own, from its
-// first evaluation until it is let go of; beside it there are those that are bound to it.
+// first evaluation until it is let go of; beside it there are those that are bound to it. The encoder's is let go of
+// before a run takes its registers.
 double bytes_of(const Tiling& tiling, const Tiling& lift, bool keep, bool in_turn, const MemoryNeeds& needs) {
     constexpr double kValue = sizeof(float);
     const bool whole = tiling.tile == tiling.grid;  // then x, D and conditions are the volumes themselves
@@ -72,7 +73,8 @@ double bytes_of(const Tiling& tiling, const Tiling& lift, bool keep, bool in_tur
     const double lifting = voxels(lift.tile) * (needs.lift + 3 * 3 * kValue + needs.conditions);
     const double registers = voxels(tiling.grid) * needs.grid;
     const double always = static_cast<double>(needs.fixed) + (keep ? voxels(tiling.grid) * needs.conditions : 0);
-    return always + (in_turn ? std::max(lifting, registers + denoiser) : lifting + registers + denoiser);
+    return always + (in_turn ? std::max({needs.encoder, lifting, registers + denoiser})
+                             : lifting + denoiser + std::max(needs.encoder, registers));
 }
 
 }  // namespace

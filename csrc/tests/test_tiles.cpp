@@ -320,8 +320,19 @@ void a_plan_fits_its_budget_and_uses_it() {
     CHECK(unknown.keep && unknown.lift.tile == grid && !unknown.whole());
 }
 
+void an_encoding_is_over_when_a_run_begins() {
+    const Index grid = {64, 64, 64};
+    const auto bytes = [&](double encoder, double of_grid) {
+        const x2ct::MemoryNeeds needs{.encoder = encoder, .grid = of_grid, .conditions = 20, .denoiser = 70, .lift = 90};
+        return x2ct::plan_tiles(grid, 8, 47, 11, needs, std::int64_t{1} << 40).bytes;
+    };
+    constexpr double kRegisters = 12.0 * 64 * 64 * 64;
+    CHECK(bytes(kRegisters, 0) == bytes(0, 12) && bytes(kRegisters, 12) == bytes(0, 12));
+    CHECK(bytes(2 * kRegisters, 12) == bytes(0, 12) + static_cast<std::int64_t>(kRegisters));
+}
+
 }  // namespace
 
 TESTS(a_cut_covers_the_grid_once, seams_move_between_rows, tiles_give_what_the_whole_gives, a_thinner_halo_tells,
       a_lift_by_tiles_gives_what_the_whole_gives, a_run_ends_between_tiles_and_the_sampler_goes_on, misfits_are_refused,
-      a_plan_fits_its_budget_and_uses_it)
+      a_plan_fits_its_budget_and_uses_it, an_encoding_is_over_when_a_run_begins)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
-
-import msgspec
 
 from x2ct import _core
 from x2ct.errors import InputError
@@ -22,34 +20,20 @@ EDM: dict[str, Any] = {"solver": "heun", "schedule": "edm", "steps": 18}
 
 @dataclass(frozen=True)
 class Case:
-    """One row. None and "auto" leave a choice to the model or to the runtime.
+    """One row. None and "auto" leave a choice to the model or to the runtime."""
 
-    Attributes:
-        backend: one of the core's, or one of `PLAIN`.
-        precision: of the denoiser.
-        device: where it runs.
-        provider: of the backends that have several ways to run a network; "" is the backend's own choice.
-        grid: (X, Y, Z) voxels; the voxels' size is the model's.
-        steps, solver, schedule: of sampling.
-        batch: samples of one run. The core takes them one after another.
-        threads: of the runtime; 0 leaves it to the runtime.
-        tiles: bytes that the process may take, by which the core chooses tiles; None is the whole volume where the free
-            memory allows it.
-        halo: of the tiles, in voxels.
-    """
-
-    backend: str = "auto"
-    precision: str = "auto"
+    backend: str = "auto"  # one of the core's, or one of `PLAIN`
+    precision: str = "auto"  # of the denoiser
     device: str = "auto"
-    provider: str = ""
-    grid: tuple[int, int, int] | None = None
+    provider: str = ""  # of the backends that have several ways to run a network; "" is the backend's own choice
+    grid: tuple[int, int, int] | None = None  # voxels along x, y, z, whose size is the model's
     steps: int | None = None
     solver: str | None = None
     schedule: str | None = None
-    batch: int = 1
-    threads: int = 0
-    tiles: int | None = None
-    halo: int | None = None
+    batch: int = 1  # samples of one run, which the core takes one after another
+    threads: int = 0  # 0 leaves it to the runtime
+    tiles: int | None = None  # bytes that the process may take; None is the whole volume where the memory allows it
+    halo: int | None = None  # of the tiles, in voxels
 
     @property
     def plain(self) -> bool:
@@ -69,15 +53,6 @@ class Case:
         backend = "openvino" if self.backend == "auto" else self.backend
         return replace(self, device=device, backend=backend, threads=0) == self.task
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as a JSON object."""
-        return asdict(self)
-
-    @classmethod
-    def of_json(cls, data: dict[str, Any]) -> Case:
-        """Return the case that `to_json` wrote."""
-        return msgspec.convert(data, cls)
-
 
 KEYS = tuple(field.name for field in fields(Case))
 _NAMES = {"backend": (*BACKENDS, *PLAIN), "precision": PRECISIONS, "device": DEVICES}
@@ -92,20 +67,17 @@ def labels(cases: Sequence[Case]) -> list[str]:
         if len(values) > 1 or (field.name != "threads" and values - {field.default}):
             shown.append(field.name)
 
+    def text(case: Case, name: str) -> str:
+        value = getattr(case, name)
+        if name == "tiles":
+            return f"{value / 2**30:.3g}GiB" if value else "whole"
+        return "model" if value is None else "x".join(map(str, value)) if name == "grid" else str(value)
+
     def label(case: Case) -> str:
         names = [name for name in shown if not case.plain or name in ("grid", "threads")]
-        return " ".join([case.backend, case.precision, *(f"{name}={_shown(case, name)}" for name in names)])
+        return " ".join([case.backend, case.precision, *(f"{name}={text(case, name)}" for name in names)])
 
     return [label(case) for case in cases]
-
-
-def _shown(case: Case, name: str) -> str:
-    value = getattr(case, name)
-    if value is None:
-        return "whole" if name == "tiles" else "model"
-    if name == "grid":
-        return "x".join(map(str, value))
-    return f"{value / 2**30:.3g}GiB" if name == "tiles" else str(value)
 
 
 def _parsed(key: str, text: str) -> Any:
@@ -117,10 +89,10 @@ def _parsed(key: str, text: str) -> Any:
             raise ValueError(f"a whole number from {_LEAST[key]}")
         return int(text)
     if key == "grid":
-        parts = text.split("x")
-        if len(parts) not in (1, 3) or not all(part.isdigit() and int(part) > 0 for part in parts):
+        sides = text.split("x")
+        if len(sides) not in (1, 3) or not all(side.isdigit() and int(side) for side in sides):
             raise ValueError("voxels of a cube's side, or XxYxZ")
-        return tuple(int(part) for part in (parts * 3 if len(parts) == 1 else parts))
+        return tuple(map(int, sides * 3 if len(sides) == 1 else sides))
     if key != "tiles":
         return text
     try:
@@ -130,15 +102,13 @@ def _parsed(key: str, text: str) -> Any:
 
 
 def cases_of(sweeps: Sequence[str], threads: int = 0, plain: bool = True) -> list[Case]:
-    """Return all combinations of what is swept.
-
-    Without a sweep of backends or precisions these are all that are here. The PyTorch loop, eager and compiled, is a
-    row for each grid and number of threads; it runs on CPUs alone, and is left out where the first device is another.
+    """Return all combinations of what is swept; without backends or precisions, of all that are here.
 
     Args:
         sweeps: texts KEY=VALUE,VALUE..., each key once.
         threads: of the runtimes, where they are not swept.
-        plain: whether to add PyTorch's rows.
+        plain: add the PyTorch loop, eager and compiled, for each grid and number of threads; it runs on CPUs alone,
+            and is left out where the first device is another.
 
     Raises:
         InputError: an unknown key, a key or a value twice, or a value that the key can't have.
@@ -160,22 +130,20 @@ def cases_of(sweeps: Sequence[str], threads: int = 0, plain: bool = True) -> lis
         if len(set(swept[key])) < len(swept[key]):
             raise InputError.of("--sweep", key, found=values, expected="each value once")
     swept.setdefault("threads", [threads])
-    kind = swept.get("device", ["cpu"])[0].partition(":")[0]
-    if "backend" not in swept and "precision" not in swept:
-        pairs = _here("cuda" if kind == "cuda" else "cpu")
-    else:
+    kind = "cuda" if swept.get("device", ["cpu"])[0].startswith("cuda") else "cpu"
+    if "backend" in swept or "precision" in swept:
         pairs = list(itertools.product(swept.pop("backend", ["auto"]), swept.pop("precision", ["auto"])))
+    else:
+        pairs = _here(kind)
     others = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
-    rows = [_case(backend, precision, other) for other in others for backend, precision in pairs]
-    if plain and kind != "cuda":
-        rows += [_case(backend, "f32", other) for other in others for backend in PLAIN]
+
+    def row(backend: str, precision: str, other: dict[str, Any]) -> Case:
+        own = {"grid": other.get("grid"), "threads": other["threads"], **EDM} if backend in PLAIN else other
+        return Case(backend=backend, precision=precision, **own)
+
+    rows = [row(*pair, other) for other in others for pair in pairs]
+    rows += [row(backend, "f32", other) for other in others for backend in PLAIN if plain and kind == "cpu"]
     return list(dict.fromkeys(rows))
-
-
-def _case(backend: str, precision: str, other: dict[str, Any]) -> Case:
-    if backend in PLAIN:
-        other = {"grid": other.get("grid"), "threads": other["threads"], **EDM}
-    return Case(backend=backend, precision=precision, **other)
 
 
 def _here(kind: str) -> list[tuple[str, str]]:

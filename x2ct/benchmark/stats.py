@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -14,13 +14,9 @@ CV_LIMIT = 0.025
 
 @dataclass(frozen=True)
 class Summary:
-    """Samples of one time in a few figures.
+    """Samples of one time in a few figures, in their unit; `cv` is standard deviation over mean, None of one sample.
 
-    Attributes:
-        n: number of samples.
-        min, median: in the samples' unit.
-        p90, p95, p99: by nearest rank; None below 10, 20 and 100 samples, where they would be the maximum's other name.
-        cv: the coefficient of variation, standard deviation over mean; None of one sample.
+    Percentiles are by nearest rank; None below 10, 20 and 100 samples, where they would be the maximum's other name.
     """
 
     n: int
@@ -35,23 +31,18 @@ class Summary:
     def of(cls, samples: Sequence[float]) -> Summary:
         """Summarise at least one sample."""
         values = np.asarray(samples, np.float64)
-
-        def percentile(share: float) -> float | None:
-            beyond = len(values) * (1 - share) > 0.999
-            return float(np.quantile(values, share, method="inverted_cdf")) if beyond else None
-
-        cv = float(values.std(ddof=1) / values.mean()) if len(values) > 1 and values.mean() > 0 else None
-        ends = float(values.min()), float(np.median(values))
-        return cls(len(values), *ends, percentile(0.90), percentile(0.95), percentile(0.99), cv)
+        n, mean = len(values), float(values.mean())
+        p90, p95, p99 = (
+            float(np.quantile(values, share, method="inverted_cdf")) if n * (1 - share) > 0.999 else None
+            for share in (0.90, 0.95, 0.99)
+        )
+        cv = float(values.std(ddof=1)) / mean if n > 1 and mean > 0 else None
+        return cls(n, float(values.min()), float(np.median(values)), p90, p95, p99, cv)
 
     @property
     def unsteady(self) -> bool:
         """True where the samples vary more than a figure should."""
         return self.cv is not None and self.cv > CV_LIMIT
-
-    def to_json(self) -> dict[str, float | int | None]:
-        """Return the fields as a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -75,6 +66,5 @@ def ratio(new: Sequence[float], old: Sequence[float]) -> Ratio:
 
     # SciPy refuses a set of one sample; doubled, it is resampled to itself.
     pair = tuple(np.repeat(np.asarray(samples, np.float64), 2 if len(samples) == 1 else 1) for samples in (new, old))
-    rng = np.random.default_rng(0)
-    edges = stats.bootstrap(pair, of_medians, n_resamples=4000, method="percentile", rng=rng).confidence_interval
+    edges = stats.bootstrap(pair, of_medians, n_resamples=4000, method="percentile", rng=0).confidence_interval
     return Ratio(float(np.median(new) / np.median(old)), float(edges.low), float(edges.high))

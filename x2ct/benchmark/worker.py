@@ -16,13 +16,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from x2ct.benchmark.cases import Case
-from x2ct.benchmark.machine import device_bytes, resident_bytes
 from x2ct.errors import MemoryLimitError, MissingRuntimeError, X2CTError
 from x2ct.io import report
+from x2ct.runtimes.machine import device_bytes, resident_bytes
 
 DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"
 """The X-ray pair of every row: what an evaluation costs does not depend on what X-rays show."""
@@ -36,23 +37,14 @@ TRANSFERS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One run, from X-rays in memory to a CT in memory.
+    """One run, from X-rays in memory to a CT in memory; times in seconds."""
 
-    Attributes:
-        hu: the CT, float32 [X, Y, Z] in HU, or the mean of a batch.
-        condition_s, loop_s: seconds of it for encoder and lift with their inputs, and for the sampling loop.
-        evaluation_s: seconds from each evaluation's end to the next's, the element-wise step between included.
-        facts: how it was computed, the same for all runs.
-        compute_s: seconds in the loop's networks and kernels by the GPU's clock; None on a CPU, where the loop is
-            nothing else.
-    """
-
-    hu: npt.NDArray[np.float32]
-    condition_s: float
-    loop_s: float
-    evaluation_s: list[float]
-    facts: dict[str, Any]
-    compute_s: float | None = None
+    hu: npt.NDArray[np.float32]  # [X, Y, Z] in HU, or the mean of a batch
+    condition_s: float  # of encoder and lift, with their inputs
+    loop_s: float  # of the sampling loop
+    evaluation_s: list[float]  # from each evaluation's end to the next's, the element-wise step between included
+    facts: dict[str, Any]  # how it was computed, the same for all runs
+    compute_s: float | None = None  # of the loop's networks and kernels by the GPU's clock; on a CPU it is `loop_s`
 
 
 class Subject:
@@ -74,19 +66,18 @@ class Subject:
         from x2ct.engine.sampler import Sampler
         from x2ct.geometry.grid import Grid
 
-        case, grid = self._case, self._bundle.grid
-        options: dict[str, Any] = {
-            name: getattr(case, name) for name in ("device", "backend", "precision", "provider", "threads", "halo")
-        }
-        own = Grid(case.grid, grid.spacing_mm) if case.grid else None
+        case = self._case
+        own = Grid(case.grid, self._bundle.grid.spacing_mm) if case.grid else None
+        names = ("device", "backend", "precision", "provider", "threads", "halo")
+        options: dict[str, Any] = {name: getattr(case, name) for name in names}
         self._sampler = Sampler(self._bundle, grid=own, memory=case.tiles, **options)
         self._sampler.compile()
 
     def run(self, seed: int) -> Run:
         """Compute one CT from the X-rays; nothing is kept from one run to the next."""
-        case, ends = self._case, list[float]()
-        options: dict[str, Any] = {name: getattr(case, name) for name in ("steps", "solver", "schedule")}
-        options |= {"seed": seed, "samples": case.batch, "progress": lambda *_: ends.append(time.perf_counter())}
+        case, batch, ends = self._case, self._case.batch, list[float]()
+        options: dict[str, Any] = {"seed": seed, "steps": case.steps, "solver": case.solver, "schedule": case.schedule}
+        options |= {"samples": batch, "progress": lambda *_: ends.append(time.perf_counter())}
         result = self._sampler.run(**self._xrays, **options)
         record, timings = result.report, result.report["timings"]
         names = ("device", "backend", "runtime", "solver", "schedule", "evaluations", "tiles")
@@ -96,8 +87,8 @@ class Subject:
             "transfers": TRANSFERS[record["device"].partition(":")[0]],
         }
         evaluation_s = [after - before for before, after in pairwise(ends)]
-        in_networks = timings["per_evaluation_s"] * record["evaluations"] * case.batch
-        compute_s = in_networks + timings["kernel_s"] * case.batch if "kernel_s" in timings else None
+        in_networks = timings["per_evaluation_s"] * record["evaluations"] * batch
+        compute_s = in_networks + timings["kernel_s"] * batch if "kernel_s" in timings else None
         return Run(result.volume.hu, timings["condition_s"], timings["loop_s"], evaluation_s, facts, compute_s)
 
 
@@ -110,7 +101,7 @@ def serve(subject_of: Callable[[str, Case], Subject]) -> None:
         request = json.loads(line)
         try:
             if subject is None:
-                subject = subject_of(request["bundle"], Case.of_json(request["case"]))
+                subject = subject_of(request["bundle"], msgspec.convert(request["case"], Case))
                 answer = _start(subject, request)
             else:
                 answer = _run(subject, request)
@@ -121,8 +112,7 @@ def serve(subject_of: Callable[[str, Case], Subject]) -> None:
             answer = {"error": text, "exit_code": MissingRuntimeError.exit_code}
         except MemoryError as error:
             answer = {"error": f"out of memory {error}".strip(), "exit_code": MemoryLimitError.exit_code}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def _start(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
@@ -131,9 +121,9 @@ def _start(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
     for step in (subject.load, subject.build):
         step()
         clock.append(time.monotonic())
-    seconds = dict(zip(("start_s", "load_s", "build_s"), (b - a for a, b in pairwise(clock)), strict=True))
+    seconds = zip(("start_s", "load_s", "build_s"), (b - a for a, b in pairwise(clock)), strict=True)
     answer = _run(subject, request)
-    return answer | seconds | {"first_run_s": answer["end_to_end_s"], "base_bytes": base}
+    return answer | dict(seconds) | {"first_run_s": answer["end_to_end_s"], "base_bytes": base}
 
 
 def _run(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
@@ -142,13 +132,10 @@ def _run(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
     end_to_end_s = time.perf_counter() - started
     if request.get("keep"):
         np.save(request["keep"], run.hu)
-    return {
+    times = {name: value for name, value in vars(run).items() if name != "hu"}
+    return times | {
         "end_to_end_s": end_to_end_s,
-        "condition_s": run.condition_s,
-        "loop_s": run.loop_s,
         "compute_s": run.loop_s if run.compute_s is None else run.compute_s,
-        "evaluation_s": run.evaluation_s,
-        "facts": run.facts,
         "steady_bytes": resident_bytes(),
         "peak_bytes": report.peak_memory_bytes() or None,
         "device_bytes": device_bytes(str(run.facts["device"])),

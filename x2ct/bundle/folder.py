@@ -25,11 +25,7 @@ def bundled() -> tuple[str, ...]:
 
 
 def find(model: str | os.PathLike[str]) -> Path:
-    """Return the folder of a bundle: a path, which need not be one, or the name of a bundled model.
-
-    Raises:
-        InputError: no bundled model has that name.
-    """
+    """Return a bundle's folder: a path, which need not be one, or a bundled model's name (InputError if unknown)."""
     folder = Path(model)
     if isinstance(model, str) and Path(model).name == model and not (model.endswith(SUFFIX) and folder.exists()):
         packaged = _MODELS / (model.removesuffix(SUFFIX) + SUFFIX)
@@ -42,10 +38,9 @@ def find(model: str | os.PathLike[str]) -> Path:
 
 
 def check_target(target: Path) -> None:
-    """Say before a long run that a bundle can't be written: a target is absent, an empty folder, or a bundle alone.
+    """Raise InputError before a long run where no bundle can be written.
 
-    Raises:
-        InputError: it is something else, or has no folder to be in.
+    A target is absent, an empty folder, or a bundle and nothing else.
     """
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         what = "a symbolic link" if target.is_symlink() else "a file"
@@ -60,17 +55,10 @@ def check_target(target: Path) -> None:
     except OSError as error:
         expected = "a folder that can be written"
         raise InputError.of(target, "output", found=error.strerror or error, expected=expected) from None
-    if present and (other := _strangers(target, present)):
-        raise InputError.of(
-            target, "output", found=f"a folder that holds {other[0]}", expected="a new folder, or a bundle to replace"
-        )
-
-
-def _strangers(target: Path, present: set[str]) -> list[str]:
-    """Return what is in a folder that is no part of the bundle there, damaged or not; all of it where there is none."""
-    manifest = target / MANIFEST
-    listed = set[str]()
+    manifest, listed = target / MANIFEST, set[str]()
     if manifest.is_file() and manifest.stat().st_size <= MAX_MANIFEST_BYTES:
-        with suppress(InputError, KeyError, TypeError):
+        with suppress(InputError, KeyError, TypeError):  # of a damaged bundle too
             listed = {MANIFEST, *read_json(manifest)["files"]}
-    return sorted(present - listed)
+    if other := sorted(present - listed):
+        what, expected = f"a folder that holds {other[0]}", "a new folder, or a bundle to replace"
+        raise InputError.of(target, "output", found=what, expected=expected)

@@ -16,17 +16,9 @@ BONE_HU = 200.0
 
 @dataclass(frozen=True)
 class Intensity:
-    """A piecewise linear, strictly increasing map from HU to x in [-1, 1].
+    """A piecewise linear map from HU to x in [-1, 1]; InputError unless its knots are pairs and strictly increasing."""
 
-    Attributes:
-        hu: knots in HU, strictly increasing; the first and last are the window, outside of which HU is clipped.
-        x: the knots' values in the network's unit, strictly increasing from -1 to 1.
-
-    Raises:
-        InputError: the knots are not strictly increasing, or their numbers differ.
-    """
-
-    hu: tuple[float, ...] = (-1000.0, 1500.0)
+    hu: tuple[float, ...] = (-1000.0, 1500.0)  # the first and last are the window, outside of which HU is clipped
     x: tuple[float, ...] = (-1.0, 1.0)
 
     def __post_init__(self) -> None:

@@ -1,36 +1,13 @@
 """The schema of a bundle's model.json as types; the core (csrc/core/manifest.cpp) reads and checks it.
 
-Schema 1. A field that is not named here is refused; lengths are in mm, x is the network's unit.
-
-| field               | meaning                                                                                      |
-|---------------------|----------------------------------------------------------------------------------------------|
-| schema              | 1                                                                                            |
-| name, x2ct, created | the bundle's name; the version of x2ct that wrote it; when, ISO 8601 in UTC                  |
-| grid                | shape [X, Y, Z] in voxels and spacing_mm [x, y, z] of the volumes it makes                   |
-| intensity           | hu and x: the knots of the piecewise linear map between HU and x                             |
-| xray                | shape [H, W] and spacing_mm [row, column] of the encoder's images; reference_p99: the        |
-|                     | training images' median 99th percentile (line integrals)                                     |
-| geometry            | the default views, one per slot (0 frontal, 1 lateral), as `Geometry.to_json` writes them    |
-| diffusion           | sigma_data, sigma_min, sigma_max (in x); schedule, solver and steps: what to sample with;    |
-|                     | schedules, where `x2ct tune` was run: number of steps -> its noise levels, first to last     |
-| patch               | sizes [[X, Y, Z], ...] trained on and their probabilities; stride: what origins and          |
-|                     | extents of a patch are multiples of, in voxels                                               |
-| networks            | encoder, lift, denoiser: file; inputs and outputs as name, dtype and shape (an extent, or    |
-|                     | the name of a free one: N the batch, X Y Z the patch); receptive_radius in voxels, of the   |
-|                     | denoiser and, where it is known, the lift; int8 of the denoiser, where `x2ct quantize` was   |
-|                     | run: convolution -> [least, largest] of what it is given                                     |
-| parity              | what `x2ct.export` measured: the weights' type, tolerances, and a row per graph, runtime,    |
-|                     | sigma and shape                                                                              |
-| provenance          | free: data, compute, date, figures, training configuration                                   |
-| xray_statistics     | optional: arrays of numbers under free names, at most 1 MiB; the core passes them through    |
-| files               | sha256 and bytes of each file                                                                |
+Schema 1, field by field, is in docs/bundle.md. Lengths are in mm, x is the network's unit.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,17 +22,11 @@ MANIFEST = "model.json"
 
 @dataclass(frozen=True)
 class Tensor:
-    """A network's input or output.
-
-    Attributes:
-        name: its name in the graph.
-        dtype: "float32", "float16", ...
-        shape: an extent or the name of a free one ("N", "X", "X/2") per axis.
-    """
+    """A network's input or output."""
 
     name: str
-    dtype: str
-    shape: tuple[int | str, ...]
+    dtype: str  # "float32", "float16", ...
+    shape: tuple[int | str, ...]  # for each axis an extent, or the name of a free one ("N", "X", "X/2")
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype} [{', '.join(str(extent) for extent in self.shape)}]"
@@ -88,8 +59,7 @@ class Diffusion:
 
     def to_json(self) -> dict[str, Json]:
         """Return the field `diffusion`; without tuned schedules it is as in bundles from before there were any."""
-        schedules = dict(sorted(self.schedules.items()))
-        return _plain(dataclasses.replace(self, schedules=schedules), optional=("schedules",))
+        return _plain(self)
 
 
 @dataclass(frozen=True)
@@ -116,11 +86,6 @@ class Network:
     receptive_radius: int | None = None
     int8: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Json]:
-        """Return the entry of the field `networks`."""
-        ranges = dict(sorted(self.int8.items()))
-        return _plain(dataclasses.replace(self, int8=ranges), optional=("receptive_radius", "int8"))
-
 
 @dataclass(frozen=True)
 class Networks:
@@ -145,7 +110,7 @@ class File:
 
 @dataclass(frozen=True)
 class Description:
-    """What a bundle says of a model, whatever its graphs are: see the module's table."""
+    """What a bundle says of a model, whatever its graphs are: see docs/bundle.md."""
 
     name: str
     grid: Grid
@@ -160,7 +125,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Manifest(Description):
-    """What model.json says, but for the checksums: see the module's table."""
+    """What model.json says, but for the checksums: see docs/bundle.md."""
 
     version: str
     created: str
@@ -184,16 +149,17 @@ class Manifest(Description):
             "created": self.created,
             **{name: _plain(getattr(self, name)) for name in ("grid", "intensity", "xray")},
             "geometry": self.geometry.to_json(),
-            "diffusion": self.diffusion.to_json(),
-            "patch": _plain(self.patch),
-            "networks": {name: network.to_json() for name, network in self.networks.items()},
+            **{name: _plain(getattr(self, name)) for name in ("diffusion", "patch")},
+            "networks": {name: _plain(network) for name, network in self.networks.items()},
             "parity": dict(self.parity),
             "provenance": dict(self.provenance),
             **({"xray_statistics": dict(self.xray_statistics)} if self.xray_statistics else {}),
         }
 
 
-def _plain(part: Any, optional: Sequence[str] = ()) -> dict[str, Json]:
-    """Return a dataclass as JSON has it, without those of the `optional` fields that are empty."""
-    content: dict[str, Json] = json.loads(json.dumps(dataclasses.asdict(part)))
-    return {name: value for name, value in content.items() if name not in optional or value not in (None, {})}
+def _plain(part: Any) -> dict[str, Json]:
+    """Return a dataclass as JSON has it: maps in the order of their keys, without the fields that are empty."""
+    content = dataclasses.asdict(part)
+    maps = {name: dict(sorted(value.items())) for name, value in content.items() if isinstance(value, dict)}
+    plain: dict[str, Json] = json.loads(json.dumps(content | maps))
+    return {name: value for name, value in plain.items() if value not in (None, {})}

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,8 +21,6 @@ from x2ct.files.atomic import write_beside
 from x2ct.files.text import Json
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
-
-Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,25 @@ class Bundle(Manifest):
             InputError: not a bundle, of an unknown schema version, damaged, or inconsistent; the text names file and
                 field.
         """
-        return _load(find(model))
+        folder = find(model)
+        text, checksum = _core.open_bundle(os.fsencode(folder))
+        content = msgspec.json.decode(text)
+        kinds: dict[str, Any] = {
+            "grid": Grid,
+            "intensity": Intensity,
+            "xray": XRaySpec,
+            "geometry": Geometry,
+            "diffusion": Diffusion,
+            "patch": Patch,
+            "networks": Networks,
+            "files": dict[str, File],
+        }
+        for name, kind in kinds.items():
+            content[name] = msgspec.convert(
+                content[name], kind, str_keys=True, dec_hook=lambda _, value: np.asarray(value)
+            )
+        del content["schema"]
+        return cls(version=content.pop("x2ct"), path=folder, checksum=checksum, **content)
 
     @classmethod
     def write(cls, target: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -71,20 +87,20 @@ class Bundle(Manifest):
         """
         target = Path(target)
         check_target(target)
-        listed = {name: File(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
-        content: dict[str, Json] = manifest.to_json() | {
-            "files": {name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in listed.items()}
+        listed: dict[str, Json] = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
         }
+        content = manifest.to_json() | {"files": listed}
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
         def write(part: Path) -> None:
             part.mkdir()
             for name, data in {**files, MANIFEST: text.encode()}.items():
                 (part / name).write_bytes(data)
-            _load(part)
+            cls.load(part)
 
         write_beside(target, write, replace=True)
-        return _load(target)
+        return cls.load(target)
 
     def file_of(self, network: Network) -> Path:
         """The path of a network's graph."""
@@ -106,7 +122,7 @@ class Bundle(Manifest):
 
     def summary(self) -> dict[str, Json]:
         """What `x2ct info` shows, as plain data: short, in reading order, complete enough to tell two bundles apart."""
-        low, high = self.intensity.window_hu
+        plain: dict[str, Any] = self.to_json()
         return {
             "name": self.name,
             "path": str(self.path),
@@ -114,22 +130,16 @@ class Bundle(Manifest):
             "x2ct": self.version,
             "created": self.created,
             "bytes": self.size_bytes,
-            "grid": {
-                "shape": list(self.grid.shape),
-                "spacing_mm": list(self.grid.spacing_mm),
-                "size_mm": list(self.grid.size_mm),
-            },
-            "window_hu": [low, high],
-            "xray": {"shape": list(self.xray.shape), "spacing_mm": list(self.xray.spacing_mm)},
+            "grid": plain["grid"] | {"size_mm": list(self.grid.size_mm)},
+            "window_hu": list(self.intensity.window_hu),
+            "xray": {name: plain["xray"][name] for name in ("shape", "spacing_mm")},
             "views": [f"{view.name} ({view.kind})" for view in self.geometry.views],
             "sampling": {
-                "solver": self.diffusion.solver,
-                "schedule": self.diffusion.schedule,
-                "steps": self.diffusion.steps,
+                **{name: plain["diffusion"][name] for name in ("solver", "schedule", "steps")},
                 "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
                 "tuned_for_steps": ", ".join(map(str, sorted(self.diffusion.schedules))) or "none",
             },
-            "patch": {"sizes": [list(size) for size in self.patch.sizes], "stride": self.patch.stride},
+            "patch": {name: plain["patch"][name] for name in ("sizes", "stride")},
             "receptive_radius": self.networks.denoiser.receptive_radius,
             "int8": f"{len(self.networks.denoiser.int8)} convolutions" if self.networks.denoiser.int8 else "none",
             "networks": {
@@ -140,34 +150,5 @@ class Bundle(Manifest):
                 }
                 for name, network in self.networks.items()
             },
-            "parity": dict(self.parity),
-            "provenance": dict(self.provenance),
+            **{name: plain[name] for name in ("parity", "provenance")},
         }
-
-
-def _load(folder: Path) -> Bundle:
-    """Fill the types from the JSON of the core, which has checked all of it."""
-    text, checksum = _core.open_bundle(os.fsencode(folder))
-    content = msgspec.json.decode(text)
-
-    def part(name: str, kind: type[Part]) -> Part:
-        return msgspec.convert(content[name], kind, str_keys=True, dec_hook=lambda _, value: np.asarray(value))
-
-    return Bundle(
-        name=content["name"],
-        version=content["x2ct"],
-        created=content["created"],
-        grid=part("grid", Grid),
-        intensity=part("intensity", Intensity),
-        xray=part("xray", XRaySpec),
-        geometry=part("geometry", Geometry),
-        diffusion=part("diffusion", Diffusion),
-        patch=part("patch", Patch),
-        networks=part("networks", Networks),
-        parity=content["parity"],
-        provenance=content["provenance"],
-        xray_statistics=content["xray_statistics"],
-        path=folder,
-        checksum=checksum,
-        files=part("files", dict[str, File]),
-    )

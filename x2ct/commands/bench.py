@@ -3,64 +3,57 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import MODEL, Json, Quiet, Threads
+from x2ct.commands.options import Json, Quiet
+from x2ct.errors import InputError
+from x2ct.jobs.options import MODEL, Threads
 
 
 def bench(
-    bundle: Annotated[str, typer.Argument(help=MODEL)] = "chest",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="NAME", help="Write the figures to NAME.json and the tables to NAME.md."
-        ),
-    ] = None,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=V1,V2",
-            help="Measure all combinations of values for backend, precision, device, provider, grid, steps, solver, "
-            "schedule, batch, threads, tiles or halo. May be repeated. Default: each available backend and precision.",
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="Device of all rows: cpu or cuda[:N]. Short for --sweep device=.")] = "",
-    runs: Annotated[int, typer.Option("--runs", "-n", min=1, help="Number of timed runs of each row.")] = 10,
-    warmup: Annotated[int, typer.Option(min=0, help="Number of untimed runs of each row after the first.")] = 1,
-    cold: Annotated[int, typer.Option(min=1, help="Number of new processes of each row whose start is timed.")] = 3,
-    plain_runs: Annotated[int, typer.Option(min=1, help="Number of timed runs of the plain PyTorch loop.")] = 2,
-    pytorch: Annotated[bool, typer.Option(help="Also measure a plain PyTorch loop.")] = True,
-    apart: Annotated[
-        bool,
-        typer.Option(
-            "--apart",
-            help="Measure rows one after another instead of in turns. For rows that do not fit in memory together.",
-        ),
-    ] = False,
-    compare: Annotated[
-        Path | None,
-        typer.Option(metavar="OLD.json", help="Compare with an older result. Exit code 1 if a row is slower."),
-    ] = None,
-    threshold: Annotated[str, typer.Option(help="Slowdown that counts as slower, for example 5% or 0.05.")] = "5%",
-    reuse: Annotated[
-        Path | None, typer.Option(metavar="NEW.json", help="Read the figures from this file instead of measuring.")
-    ] = None,
+    bundle: str = typer.Argument("chest", help=MODEL),
+    output: Path | None = typer.Option(
+        None, "--output", "-o", metavar="NAME", help="Write the figures to NAME.json and the tables to NAME.md."
+    ),
+    sweep: list[str] | None = typer.Option(
+        None,
+        metavar="KEY=V1,V2",
+        help="Measure all combinations of values for backend, precision, device, provider, grid, steps, solver, "
+        "schedule, batch, threads, tiles or halo. May be repeated. Default: each available backend and precision.",
+    ),
+    device: str = typer.Option("", help="Device of all rows: cpu or cuda[:N]. Short for --sweep device=."),
+    runs: int = typer.Option(10, "--runs", "-n", min=1, help="Number of timed runs of each row."),
+    warmup: int = typer.Option(1, min=0, help="Number of untimed runs of each row after the first."),
+    cold: int = typer.Option(3, min=1, help="Number of new processes of each row whose start is timed."),
+    plain_runs: int = typer.Option(2, min=1, help="Number of timed runs of the plain PyTorch loop."),
+    pytorch: bool = typer.Option(True, help="Also measure a plain PyTorch loop."),
+    apart: bool = typer.Option(
+        False,
+        "--apart",
+        help="Measure rows one after another instead of in turns. For rows that do not fit in memory together.",
+    ),
+    compare: Path | None = typer.Option(
+        None, metavar="OLD.json", help="Compare with an older result. Exit code 1 if a row is slower."
+    ),
+    threshold: str = typer.Option("5%", help="Slowdown that counts as slower, for example 5% or 0.05."),
+    reuse: Path | None = typer.Option(
+        None, metavar="NEW.json", help="Read the figures from this file instead of measuring."
+    ),
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Measure speed, memory and parity of a model in each runtime and precision on this machine."""
-    from x2ct.benchmark import document, tables
+    from x2ct.benchmark import document
     from x2ct.benchmark.cases import cases_of
     from x2ct.benchmark.fleet import Effort
     from x2ct.files.atomic import check_writable
 
     effort = Effort(runs=runs, warmup=warmup, cold=cold, plain_runs=plain_runs, together=not apart)
     cases = cases_of([*(sweep or ()), *([f"device={device}"] if device else [])], threads, pytorch)
-    share = document.parse_threshold(threshold)
+    share = parse_threshold(threshold)
     old = document.read(compare) if compare else None
     if output:
         check_writable(output.with_name(f"{output.name}.json"))
@@ -70,12 +63,12 @@ def bench(
         with terminal.progress("rows", quiet) as display:
             figures = document.benchmark(bundle, cases, effort, threads, display.stage)
     if output:
-        document.write(figures, tables.page("benchmark", figures, tables.tables_of(figures)), output)
+        document.write(figures, document.page("benchmark", figures, document.tables_of(figures)), output)
     comparison = document.compare(figures, old, share) if old else None
     if json:
         terminal.show_json(figures | {"comparison": comparison} if comparison else figures)
     elif not quiet:
-        for table in [*tables.tables_of(figures), *([tables.comparison(comparison)] if comparison else [])]:
+        for table in [*document.tables_of(figures), *([document.comparison(comparison)] if comparison else [])]:
             terminal.grid(table.title, table.columns, table.rows, table.notes)
         for line in figures["warnings"]:
             terminal.note("warning", line, quiet)
@@ -83,3 +76,14 @@ def bench(
         for line in comparison["regressions"]:
             terminal.note("slower", line)
         raise typer.Exit(1)
+
+
+def parse_threshold(text: str) -> float:
+    """Return a share, given as "5%" or "0.05". Raises InputError where it is something else, or outside [0, 10]."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise InputError.of("--threshold", "value", found=repr(text), expected="a share such as 5% or 0.05")
+    return value

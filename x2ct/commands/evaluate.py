@@ -1,90 +1,74 @@
 """`x2ct evaluate`: honest figures of a model, or of predictions made elsewhere, on a folder of CTs."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import (
-    MODEL,
-    Backend,
-    Centre,
-    Device,
-    Json,
-    KeepCouch,
-    Precision,
-    Quiet,
-    Threads,
-    completer,
-    shape_option,
-    voxel_option,
-)
+from x2ct.commands.options import Centre, Json, KeepCouch, Quiet
+from x2ct.jobs.options import MODEL, SHAPE, VOXEL, Backend, Device, Precision, Threads, completer, setting
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `x2ct evaluate`, named as in `x2ct.evaluation.job.EvaluateJob`."""
+
+    data: Path = setting(..., None, "Folder of test CTs: CT files and DICOM folders, one for each patient.", "--data")
+    output: Path = setting(
+        ..., None, "Folder for the report: JSON, CSV, Markdown and, with the extra report, a page.", "--output", "-o"
+    )
+    bundle: Annotated[str | None, typer.Argument(help=MODEL, autocompletion=completer("model"))] = None
+    predictions: Path | None = setting(
+        None, None, "Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ..."
+    )
+    frame: str = setting(
+        "auto",
+        None,
+        "Coordinates of the predictions' affines: patient (patient mm), world (the CT's world mm), or auto "
+        "(the one that fills more of the grid).",
+    )
+    centre: Centre = "lungs"
+    keep_couch: KeepCouch = False
+    baselines: Path | None = setting(
+        None,
+        None,
+        "Shard folder to fit baselines on: mean volume, nearest patient, linear regression.",
+        metavar="SHARDS",
+    )
+    region: str = setting("chest", None, "Region of the patients that the baselines use: chest, other or any.")
+    samples: int = setting(8, None, "Number of samples for each patient. 0: mean estimate only.", min=0)
+    geometry: str = setting(
+        "bundle", None, "Geometry of the test X-rays: bundle (the model's own), parallel, cone, or a geometry file."
+    )
+    conditions: str = setting(
+        "",
+        None,
+        "Evaluation conditions, X-rays unlike those of training: every, or names separated by commas.",
+        metavar="LIST",
+    )
+    probe: bool = setting(
+        False, None, "Insert synthetic lesions and gaps in bones, and measure how much of them is found.", "--probe"
+    )
+    cases: Sequence[str] = setting((), None, "Evaluate only this patient. May be repeated.", "--case")
+    xrays: Path | None = setting(None, None, "Write the test X-rays to this folder, for other systems to predict from.")
+    shape: tuple[int, int, int] | None = setting(
+        None, None, "Number of voxels of the evaluated grid. Only without a bundle.", **SHAPE
+    )
+    voxel_mm: tuple[float, float, float] | None = setting(
+        None, None, "Voxel size in mm of the evaluated grid. Only without a bundle.", "--voxel", **VOXEL
+    )
+    device: Device = "auto"
+    backend: Backend = "auto"
+    precision: Precision = "auto"
+    threads: Threads = 0
 
 
 def evaluate(
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder of test CTs: CT files and DICOM folders, one for each patient.")
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="Folder for the report: JSON, CSV, Markdown and, with the extra report, a page."
-        ),
-    ],
-    bundle: Annotated[str | None, typer.Argument(help=MODEL, autocompletion=completer("model"))] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(help="Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ...")
-    ] = None,
-    frame: Annotated[
-        str,
-        typer.Option(
-            help="Coordinates of the predictions' affines: patient (patient mm), world (the CT's world mm), or auto "
-            "(the one that fills more of the grid)."
-        ),
-    ] = "auto",
-    centre: Centre = "lungs",
-    keep_couch: KeepCouch = False,
-    baselines: Annotated[
-        Path | None,
-        typer.Option(
-            help="Shard folder to fit baselines on: mean volume, nearest patient, linear regression.", metavar="SHARDS"
-        ),
-    ] = None,
-    region: Annotated[
-        str, typer.Option(help="Region of the patients that the baselines use: chest, other or any.")
-    ] = "chest",
-    samples: Annotated[int, typer.Option(min=0, help="Number of samples for each patient. 0: mean estimate only.")] = 8,
-    geometry: Annotated[
-        str,
-        typer.Option(help="Geometry of the test X-rays: bundle (the model's own), parallel, cone, or a geometry file."),
-    ] = "bundle",
-    conditions: Annotated[
-        str,
-        typer.Option(
-            help="Evaluation conditions, X-rays unlike those of training: every, or names separated by commas.",
-            metavar="LIST",
-        ),
-    ] = "",
-    probe: Annotated[
-        bool,
-        typer.Option(
-            "--probe", help="Insert synthetic lesions and gaps in bones, and measure how much of them is found."
-        ),
-    ] = False,
-    case: Annotated[list[str] | None, typer.Option(help="Evaluate only this patient. May be repeated.")] = None,
-    xrays: Annotated[
-        Path | None, typer.Option(help="Write the test X-rays to this folder, for other systems to predict from.")
-    ] = None,
-    shape: Annotated[Any, shape_option("Number of voxels of the evaluated grid. Only without a bundle.")] = None,
-    voxel: Annotated[Any, voxel_option("Voxel size in mm of the evaluated grid. Only without a bundle.")] = None,
-    device: Device = "auto",
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    card: Annotated[bool, typer.Option("--card", help="Print the results as Markdown for a model card.")] = False,
+    options: Options,
+    card: bool = typer.Option(False, "--card", help="Print the results as Markdown for a model card."),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -95,34 +79,12 @@ def evaluate(
     from x2ct.evaluation.run import evaluate_files
 
     reason = page.unavailable()
-    job = EvaluateJob(
-        data=data,
-        output=output,
-        page=not reason,
-        bundle=bundle,
-        predictions=predictions,
-        frame=frame,
-        centre=centre,
-        keep_couch=keep_couch,
-        baselines=baselines,
-        region=region,
-        samples=samples,
-        geometry=geometry,
-        conditions=tuple(name.strip() for name in conditions.split(",") if name.strip()),
-        probe=probe,
-        cases=tuple(case or ()),
-        xrays=xrays,
-        shape=shape,
-        voxel_mm=voxel,
-        device=device,
-        backend=backend,
-        precision=precision,
-        threads=threads,
-    )
+    conditions = tuple(name.strip() for name in options.conditions.split(",") if name.strip())
+    chosen: dict[str, Any] = vars(options) | {"conditions": conditions, "cases": tuple(options.cases)}
     if reason:
         terminal.note("warning", f"{PAGE} is not written: {reason}", quiet)
     with terminal.progress("patients", quiet) as display:
-        result = evaluate_files(job, stage=display.stage, progress=display.step)
+        result = evaluate_files(EvaluateJob(**chosen, page=not reason), stage=display.stage, progress=display.step)
     for name, reason in result.failures:
         terminal.note("warning", f"{name} left out: {reason}", quiet)
     for line in result.warnings:

@@ -1,54 +1,52 @@
-"""`x2ct export`: a trained run to a bundle, and a bundle to what a runtime makes of it, each proven."""
+"""`x2ct export`: a trained run to a bundle, and a bundle to what a runtime makes of it, each proven.
+
+`x2ct build`: a bundle to TensorRT's engines of it, in this machine's cache.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
+from x2ct.jobs.options import BYTES, MODEL, option
+
+PROOF = ("file", "runtime", "precision", "denoiser", "volume HU", "PSNR dB", "MB", "load s", "ms/evaluation", "")
 
 
 def export(
-    source: Annotated[str, typer.Argument(help="Run folder of `x2ct train`, or a bundle.", metavar="RUN|BUNDLE")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Bundle to write from a run, NAME.x2ct, or folder for triton or monai."),
-    ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            help="onnx (the bundle), torchscript, aoti or tensorrt (compiled engines, written to the cache); may be "
-            "repeated. Or triton, monai: a folder for that framework, written to --output.",
-        ),
-    ] = None,
-    engines: Annotated[
-        Path | None, typer.Option("--engines", metavar="FOLDER", help="Write compiled engines to this folder too.")
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Precision of the denoiser in compiled engines: bf16, f16, tf32 or f32. Default: bf16 for tensorrt, "
-            "f32 for torch."
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="Device of torchscript and aoti engines: cpu or cuda[:N].")] = "cpu",
-    name: Annotated[str | None, typer.Option(help="Name of the model. Default: the run's.")] = None,
-    weights: Annotated[str, typer.Option(help="Data type of the stored weights: f16 or f32.")] = "f16",
-    ema: Annotated[
-        float | None,
-        typer.Option(help="Relative width of the weight average (EMA) to export. Default: the first of the run."),
-    ] = None,
-    best: Annotated[
-        bool, typer.Option("--best", help="Export the average with the lowest validation loss instead of the last one.")
-    ] = False,
-    provenance: Annotated[
-        Path | None, typer.Option(help="JSON file to store in the bundle: data, compute, date, figures.")
-    ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the parity check in full to this .json file.")] = None,
+    source: str = typer.Argument(..., help="Run folder of `x2ct train`, or a bundle.", metavar="RUN|BUNDLE"),
+    output: Path | None = typer.Option(
+        None, "--output", "-o", help="Bundle to write from a run, NAME.x2ct, or folder for triton or monai."
+    ),
+    formats: list[str] | None = typer.Option(
+        None,
+        "--format",
+        help="onnx (the bundle), torchscript, aoti or tensorrt (compiled engines, written to the cache); may be "
+        "repeated. Or triton, monai: a folder for that framework, written to --output.",
+    ),
+    compiled: Path | None = typer.Option(None, metavar="FOLDER", help="Write compiled engines to this folder too."),
+    precision: str | None = typer.Option(
+        None,
+        help="Precision of the denoiser in compiled engines: bf16, f16, tf32 or f32. Default: bf16 for tensorrt, "
+        "f32 for torch.",
+    ),
+    device: str = typer.Option("cpu", help="Device of torchscript and aoti engines: cpu or cuda[:N]."),
+    name: str | None = typer.Option(None, help="Name of the model. Default: the run's."),
+    weights: str = typer.Option("f16", help="Data type of the stored weights: f16 or f32."),
+    ema: float | None = typer.Option(
+        None, help="Relative width of the weight average (EMA) to export. Default: the first of the run."
+    ),
+    best: bool = typer.Option(
+        False, "--best", help="Export the average with the lowest validation loss instead of the last one."
+    ),
+    provenance: Path | None = typer.Option(
+        None, help="JSON file to store in the bundle: data, compute, date, figures."
+    ),
+    report: Path | None = typer.Option(None, help="Write the parity check in full to this .json file."),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -59,7 +57,7 @@ def export(
         from x2ct.files.atomic import check_writable
 
         check_writable(report, (".json",))
-    with terminal.training_packages(), terminal.progress("stages", quiet) as display:
+    with terminal.extra("train"), terminal.progress("stages", quiet) as display:
         from x2ct.export import formats as making
 
         result = making.export(
@@ -67,24 +65,67 @@ def export(
             output,
             formats or ("onnx",),
             run=making.RunOptions(name, weights, ema, reports.read_json(provenance) if provenance else None, best),
-            folder=engines,
+            folder=compiled,
             precision=precision,
             device=device,
             progress=display.stage,
         )
     if report is not None:
         reports.write_json(result.to_json(), report)
-    if json:
-        terminal.show_json(result.to_json())
-        return
-    if result.folder is not None:
-        terminal.show(f"{result.folder}: written", quiet)
-    terminal.show(f"{result.bundle.path}: {result.bundle.size_bytes / 1e6:.1f} MB", quiet)
+    lines = [f"{result.folder}: written"] if result.folder else []
+    lines.append(f"{result.bundle.path}: {result.bundle.size_bytes / 1e6:.1f} MB")
     if result.parity is not None:
         worst = max(result.parity.rows, key=lambda row: row.error / row.tolerance)
-        terminal.show(f"closest to its tolerance of {worst.tolerance:g}: {worst}", quiet)
-    if not quiet:
+        lines.append(f"closest to its tolerance of {worst.tolerance:g}: {worst}")
+    terminal.result(result.to_json(), "\n".join(lines), json, quiet)
+    if not (json or quiet):
         terminal.grid("Proof", PROOF, [row.cells() for row in result.proofs])
 
 
-PROOF = ("file", "runtime", "precision", "denoiser", "volume HU", "PSNR dB", "MB", "load s", "ms/evaluation", "")
+def build(
+    bundle: str = typer.Argument(..., help=MODEL),
+    backend: str = typer.Option("tensorrt", help="Runtime: tensorrt."),
+    graph: bool = typer.Option(False, "--graph", help="Write only the denoiser's typed ONNX graph. Needs no GPU."),
+    precision: str = typer.Option("bf16", help="Precision of the denoiser: bf16, f16, tf32 or f32."),
+    shape: str | None = typer.Option(
+        None, metavar="X,Y,Z", help="Number of voxels, or MINIMUM:USUAL:MAXIMUM for a range. Default: the model's."
+    ),
+    workspace: Annotated[Any, option(None, "Largest workspace of a kernel, beside its tensors.", **BYTES)] = None,
+    effort: int = typer.Option(
+        3, min=0, max=5, help="Builder optimisation level: higher values compare more kernels and take longer."
+    ),
+    device: str = typer.Option("cuda", help="Device: cuda[:N]."),
+    cache: Path | None = typer.Option(
+        None, help="Cache folder of compiled engines. Default: $X2CT_CACHE, or x2ct/ in ~/.cache."
+    ),
+    output: Path | None = typer.Option(None, "--output", "-o", help="Write copies to this folder too."),
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Build TensorRT engines of a model for this machine's GPU. Engines that exist already are reused."""
+    from x2ct.bundle import Bundle
+    from x2ct.runtimes.cache.cache import Cache, copy_to
+    from x2ct.runtimes.cache.engines import PRECISIONS, TENSORRT, Volumes
+
+    if backend != TENSORRT:
+        raise typer.BadParameter(f"found --backend {backend}, expected {TENSORRT}: the others need nothing built")
+    if precision not in PRECISIONS:
+        raise typer.BadParameter(f"found --precision {precision}, expected {', '.join(PRECISIONS)}")
+    with terminal.extra("train"), terminal.progress("steps", quiet) as display:
+        from x2ct.export import plans
+
+        kept, model = Cache(cache), Bundle.load(bundle)
+        volumes = Volumes.parse(shape) if shape else None
+        if graph:
+            result = plans.typed_graph(model, precision, kept, display.stage)
+        else:
+            options = plans.PlanOptions(precision, volumes, workspace or 0, effort, device)
+            result = plans.build_plans(model, options, kept, say=display.stage, step=display.step)
+        if output is not None:
+            for engine in result.engines.values():
+                copy_to(engine, output / engine.path.name)
+    lines = []
+    for engine in result.engines.values():
+        state = f"built in {engine.note.seconds:.1f} s" if engine.built else "there already"
+        lines.append(f"{engine.path}: {engine.note.bytes / 1e6:.1f} MB, {state}")
+    terminal.result(result.to_json(), "\n".join(lines), json, quiet)

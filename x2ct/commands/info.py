@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import MODEL, Json
+from x2ct.commands.options import Json
+from x2ct.jobs.options import MODEL
 
 
 def info(
-    bundle: Annotated[str | None, typer.Argument(help=MODEL)] = None,
-    table: Annotated[
-        str | None,
-        typer.Option(metavar="SOLVER", help="Print the coefficients of this solver, one line for each evaluation."),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of steps of --table. Default: the model's.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Noise schedule of --table. Default: the model's.")] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Run one step on each available backend, device and precision.")
-    ] = False,
-    device: Annotated[
-        str, typer.Option(help="Of --check: this device alone, with each of its kernels: cpu or cuda[:N].")
-    ] = "",
+    bundle: str | None = typer.Argument(None, help=MODEL),
+    table: str | None = typer.Option(
+        None, metavar="SOLVER", help="Print the coefficients of this solver, one line for each evaluation."
+    ),
+    steps: int | None = typer.Option(None, min=1, help="Number of steps of --table. Default: the model's."),
+    schedule: str | None = typer.Option(None, help="Noise schedule of --table. Default: the model's."),
+    check: bool = typer.Option(False, "--check", help="Run one step on each available backend, device and precision."),
+    device: str = typer.Option("", help="Of --check: this device alone, with each of its kernels: cpu or cuda[:N]."),
     json: Json = False,
 ) -> None:
     """Print versions, backends, devices, solvers and schedules, the contents of a bundle, or a solver's table."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import metadata, util
 from typing import Any
 
+from x2ct import _core
+from x2ct.bundle import DEFAULT, Bundle, bundled
 from x2ct.io import report
 from x2ct.runtimes.discovery import BACKENDS, PRECISIONS, find_runtime
 
@@ -16,51 +18,32 @@ _REPORT = ("jinja2", "matplotlib")
 
 
 def about(bundle: str | None = None) -> dict[str, Any]:
-    """Versions, backends, devices, solvers and bundled models; and one bundle, when it is named.
+    """Return versions, backends, devices, solvers and bundled models; and one bundle's summary, when it is named.
 
     Nothing heavy is imported, and whatever is missing is a line of the answer, never an exception.
-
-    Args:
-        bundle: a bundle's folder, or a bundled model's name.
 
     Raises:
         InputError: the bundle can't be opened.
     """
-    from x2ct.bundle import Bundle, bundled
-
+    backends = _backends()
     facts: dict[str, Any] = {
         "versions": report.versions(),
-        "core": "",
-        "backends": [],
-        "abilities": [],
-        "devices": [],
-        "solvers": [],
-        "schedules": [],
+        "core": "ready",
+        "backends": backends,
+        "abilities": abilities(backends),
+        "devices": [dict(device) for device in _core.devices()],
+        "solvers": [dict(solver) for solver in _core.solvers()],
+        "schedules": _core.schedules(),
         "training": {name: _version(name) for name in _TRAINING},
         "report": {name: _version(name) for name in _REPORT},
         "models": list(bundled()),
         "notice": report.NOTICE,
     }
-    try:
-        from x2ct import _core
-    except ImportError as error:
-        facts["core"] = f"can't be loaded: {error}; build it with 'pip install .' or 'make build'"
-    else:
-        facts["core"] = "ready"
-        facts["backends"] = _backends()
-        facts["abilities"] = abilities(facts["backends"])
-        facts["devices"] = [dict(device) for device in _core.devices()]
-        facts["solvers"] = [dict(solver) for solver in _core.solvers()]
-        facts["schedules"] = _core.schedules()
-    if bundle is not None:
-        facts["bundle"] = Bundle.load(bundle).summary()
-    return facts
+    return facts if bundle is None else facts | {"bundle": Bundle.load(bundle).summary()}
 
 
 def _backends() -> list[dict[str, Any]]:
-    """What the core says of each backend; where its runtime is not installed, what to install."""
-    from x2ct import _core
-
+    """Return what the core says of each backend; where its runtime is not installed, what to install."""
     runtimes = [find_runtime(name) for name in BACKENDS if name != "auto"]
     rows = [dict(backend) for backend in _core.backends({one.name: str(one.folder or "") for one in runtimes})]
     for backend in rows:
@@ -71,11 +54,7 @@ def _backends() -> list[dict[str, Any]]:
 
 
 def abilities(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each backend, device and precision: whether it can be used, and if not why, and what to install.
-
-    Args:
-        backends: what the core says of each.
-    """
+    """Return whether each backend, device and precision can be used, and if not why, and what to install."""
     rows = []
     for backend in backends:
         devices = _DEVICES[backend["name"]]
@@ -125,22 +104,13 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
 def solver_table(
     solver: str, bundle: str | None = None, steps: int | None = None, schedule: str | None = None
 ) -> dict[str, Any]:
-    """The table of coefficients that a run of `x2ct sample` with these options would walk.
+    """Return the table of coefficients that a run of `x2ct sample` with these options would walk.
 
-    Args:
-        solver: one of the core's.
-        bundle: whose noise levels; by default the bundled model's.
-        steps: by default the bundle's.
-        schedule: likewise.
-
-    Returns:
-        The table in words (`text`), and its coefficients: `rows` of `columns`.
+    It is there in words (`text`), and as coefficients: `rows` of `columns`.
 
     Raises:
         InputError: the bundle can't be opened, or there is no such solver, schedule or number of steps.
     """
-    from x2ct import _core
-    from x2ct.bundle import DEFAULT, Bundle
     from x2ct.engine.sampler import SampleOptions, plan_facts
 
     options = SampleOptions(solver=solver, steps=steps, schedule=schedule)
@@ -171,12 +141,8 @@ def _backend(backend: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, 
     for device in _DEVICES[name]:
         here = [one for one in facts["abilities"] if (one["backend"], one["device"]) == (name, device)]
         usable, not_usable = ([one["precision"] for one in here if one["usable"] is wanted] for wanted in (True, False))
-        if usable:
-            lines.append(
-                (f"{name} {device}", f"{backend['version']}: {', '.join(usable)}; not {', '.join(not_usable)}")
-            )
-        else:
-            lines.append((f"{name} {device}", f"missing: {here[0]['reason']}"))
+        text = f"{backend['version']}: {', '.join(usable)}; not {', '.join(not_usable)}"
+        lines.append((f"{name} {device}", text if usable else f"missing: {here[0]['reason']}"))
     return lines
 
 

@@ -8,48 +8,38 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import Centre, Json, KeepCouch, Quiet, shape_option, voxel_option
+from x2ct.commands.options import Centre, Json, KeepCouch, Quiet
+from x2ct.jobs.options import SHAPE, VOXEL, option
 
 
 def prepare(
-    cts: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of CT files and DICOM folders, one for each patient; or an nnU-Net or BIDS dataset."
-        ),
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Shard folder to write. An interrupted run is continued.")
-    ],
-    shape: Annotated[Any, shape_option("Voxels of the grid.")] = "128,128,128",
-    voxel: Annotated[Any, voxel_option("Voxel size of the grid: MM, or X,Y,Z in mm.")] = "2.5",
-    validation: Annotated[
-        list[str] | None,
-        typer.Option(help="Patient (file name) to keep for validation. May be repeated. Default: one in ten."),
-    ] = None,
-    patients: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV file with columns id, split (train, validation, leave-out), region, reason; or BIDS' "
-            "participants.tsv."
-        ),
-    ] = None,
+    cts: Path = typer.Argument(
+        ..., help="Folder of CT files and DICOM folders, one for each patient; or an nnU-Net or BIDS dataset."
+    ),
+    output: Path = typer.Option(..., "--output", "-o", help="Shard folder to write. An interrupted run is continued."),
+    shape: Annotated[Any, option(None, "Voxels of the grid.", **SHAPE)] = "128,128,128",
+    voxel: Annotated[Any, option(None, "Voxel size of the grid: MM, or X,Y,Z in mm.", **VOXEL)] = "2.5",
+    validation: list[str] | None = typer.Option(
+        None, help="Patient (file name) to keep for validation. May be repeated. Default: one in ten."
+    ),
+    patients: Path | None = typer.Option(
+        None,
+        help="CSV file with columns id, split (train, validation, leave-out), region, reason; or BIDS' "
+        "participants.tsv.",
+    ),
     centre: Centre = "lungs",
     keep_couch: KeepCouch = False,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Write a contact sheet of each patient, ID.png, and overviews.")
-    ] = False,
-    shapes: Annotated[
-        bool,
-        typer.Option(
-            "--shapes", help="Register the training patients to one another, so that training can mix their shapes."
-        ),
-    ] = False,
+    preview: bool = typer.Option(
+        False, "--preview", help="Write a contact sheet of each patient, ID.png, and overviews."
+    ),
+    shapes: bool = typer.Option(
+        False, "--shapes", help="Register the training patients to one another, so that training can mix their shapes."
+    ),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Make training shards from CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
-    with terminal.training_packages(), terminal.progress("patients", quiet) as display:
+    with terminal.extra("train"), terminal.progress("patients", quiet) as display:
         from x2ct.data.prepare import PrepareOptions
         from x2ct.data.prepare import prepare as run
         from x2ct.geometry.grid import Grid

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import (
-    Backend,
-    Device,
-    Memory,
-    Model,
-    Precision,
-    Quiet,
-    Shape,
-    Threads,
-    Voxel,
-    bytes_option,
-    option,
-)
-from x2ct.errors import MissingRuntimeError
+from x2ct.commands.options import Quiet
+from x2ct.jobs.options import BYTES, Model, SampleJob, option
 
-_PACKAGES = ("fastapi", "multipart", "prometheus_client", "pydantic", "python_multipart", "starlette", "uvicorn")
+_TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 
 
 def serve(
     model: Model = "chest",
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every network of this machine.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A further name of this server, as a proxy passes it on; may be repeated."),
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."),
-    ] = None,
+    host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 is every network of this machine."),
+    port: int = typer.Option(8000, min=0, max=65535, help="Port to listen on; 0 takes a free one."),
+    allow_host: list[str] | None = typer.Option(
+        None, metavar="NAME", help="A further name of this server, as a proxy passes it on; may be repeated."
+    ),
+    token_file: Path | None = typer.Option(
+        None, help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."
+    ),
     queue: Annotated[int, option("Limits", "Jobs that may wait.", min=1)] = 8,
-    body: Annotated[Any, bytes_option("Largest request, such as 64MB.", "Limits")] = "256MiB",
+    body: Annotated[Any, option("Limits", "Largest request, such as 64MB.", **BYTES)] = "256MiB",
     body_timeout: Annotated[float, option("Limits", "Seconds for a request's body to arrive.", metavar="S")] = 60.0,
     job_timeout: Annotated[float, option("Limits", "Seconds that a job may run.", metavar="S")] = 600.0,
     keep: Annotated[float, option("Limits", "Seconds until what was not fetched is removed.", metavar="S")] = 600.0,
@@ -49,39 +34,20 @@ def serve(
         float, option("Limits", "Seconds to finish a job that a client waits for, after SIGTERM.", metavar="S")
     ] = 30.0,
     max_samples: Annotated[int, option("Limits", "Samples of one job.", min=1)] = 16,
-    shape: Shape = None,
-    voxel: Voxel = None,
-    memory: Memory = None,
-    device: Device = "auto",
-    backend: Backend = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
+    template: Annotated[
+        SampleJob, "shape", "voxel_mm", "memory", "device", "backend", "precision", "threads"
+    ] = _TEMPLATE,
     quiet: Quiet = False,
 ) -> None:
     """Serve the sampler over HTTP, and a page to use it with, until Ctrl-C or SIGTERM."""
-    from x2ct.jobs.sample import SampleJob
-
-    try:
+    with terminal.extra("serve"):
         from x2ct.serve.jobs import Limits
         from x2ct.serve.server import Service, read_token, run
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _PACKAGES:
-            raise
-        raise MissingRuntimeError(f"{error.name} is not installed: pip install 'x2ct[serve]'") from error
 
-    template = SampleJob(
-        output=Path("volume.nii.gz"),
-        model=model,
-        shape=shape,
-        voxel_mm=voxel,
-        memory=memory,
-        device=device,
-        backend=backend,
-        precision=precision,
-        threads=threads,
-    )
     limits = Limits(queue, body, body_timeout, job_timeout, keep, grace, max_samples)
-    service = Service(template, host, port, tuple(allow_host or ()), read_token(token_file), limits)
+    service = Service(
+        replace(template, model=model), host, port, tuple(allow_host or ()), read_token(token_file), limits
+    )
     if not (service.local or service.token):
         terminal.note(
             "warning", f"{host} can be reached from other machines, and no token is asked for: see --token-file"

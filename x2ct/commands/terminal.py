@@ -44,17 +44,11 @@ EPILOG = "\n".join(
     ]
 )
 
-_TRAINING_PACKAGES = {
-    "torch",
-    "safetensors",
-    "tensorboard",
-    "scipy",
-    "skimage",
-    "SimpleITK",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
+_PACKAGES = {
+    "train": "torch safetensors tensorboard scipy skimage SimpleITK onnx onnxruntime onnxscript",
+    "serve": "fastapi multipart prometheus_client pydantic python_multipart starlette uvicorn",
 }
+"""The modules that an extra of x2ct installs."""
 _QUIET_LINE_S = 15.0
 _ONE = {"studies": "study"}
 
@@ -104,6 +98,9 @@ def _explain(error: BaseException, debug: bool) -> int:
         where = context.command_path if context is not None else "x2ct"
         _line(f"error: {usage().rstrip('.')}; try '{where} --help'")
         return 2
+    if isinstance(error, ImportError) and "_core" in str(error):
+        _line(f"error: the compiled core can't be loaded: {error}; build it with 'pip install .' or 'make build'")
+        return MissingRuntimeError.exit_code
     hint = "" if debug else "; run 'x2ct --debug ...' for the traceback"
     _line(f"error: unexpected {type(error).__name__}: {error}{hint}")
     return 1
@@ -170,15 +167,15 @@ def result(facts: Mapping[str, Any], text: str, json: bool, quiet: bool = False)
 
 
 @contextmanager
-def training_packages() -> Iterator[None]:
-    """A package of the extra `train` that isn't there, as an error that says what to install."""
+def extra(name: str) -> Iterator[None]:
+    """Raise MissingRuntimeError, which says what to install, where a module of an extra of x2ct can't be imported."""
     try:
         yield
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _TRAINING_PACKAGES:
+        module = (error.name or "").partition(".")[0]
+        if module not in _PACKAGES[name].split():
             raise
-        raise MissingRuntimeError(f"{package} is not installed: pip install 'x2ct[train]'") from error
+        raise MissingRuntimeError(f"{module} is not installed: pip install 'x2ct[{name}]'") from error
 
 
 @contextmanager
@@ -207,10 +204,11 @@ def log_lines(package: str, quiet: bool) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             _line(record.getMessage())
 
-    logger, handler, before = logging.getLogger(package), Lines(), logging.getLogger(package).level
     if quiet:
         yield
         return
+    logger, handler = logging.getLogger(package), Lines()
+    before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

@@ -5,41 +5,34 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import Device, Json, Quiet, Threads
+from x2ct.commands.options import Json, Quiet
+from x2ct.jobs.options import Device, Threads
 
 
 def train(
-    shards: Annotated[Path, typer.Argument(help="Shard folder of `x2ct prepare`.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Run folder: configuration, checkpoint, logs, pictures.")
-    ],
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's checkpoint.")] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="Configuration of a new run: a JSON file or another run. Default: that of --init, if given."),
-    ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option(
-            help="Weights to start a new run from: a run, a bundle, or the name of a model that comes with x2ct."
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Number of optimiser steps of the whole run.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed of a new run.")] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            help="Minutes of training of the whole run. The learning rate reaches 0 after these or after --steps, "
-            "whichever comes first.",
-        ),
-    ] = None,
+    shards: Path = typer.Argument(..., help="Shard folder of `x2ct prepare`."),
+    output: Path = typer.Option(..., "--output", "-o", help="Run folder: configuration, checkpoint, logs, pictures."),
+    resume: bool = typer.Option(False, "--resume", help="Continue from the run's checkpoint."),
+    config: Path | None = typer.Option(
+        None, help="Configuration of a new run: a JSON file or another run. Default: that of --init, if given."
+    ),
+    init: str | None = typer.Option(
+        None, help="Weights to start a new run from: a run, a bundle, or the name of a model that comes with x2ct."
+    ),
+    name: str | None = typer.Option(None, help="Name of the model."),
+    steps: int | None = typer.Option(None, min=1, help="Number of optimiser steps of the whole run."),
+    seed: int | None = typer.Option(None, min=0, help="Random seed of a new run."),
+    minutes: float | None = typer.Option(
+        None,
+        min=0,
+        help="Minutes of training of the whole run. The learning rate reaches 0 after these or after --steps, "
+        "whichever comes first.",
+    ),
     device: Device = "auto",
     threads: Threads = 0,
     quiet: Quiet = False,
@@ -56,7 +49,7 @@ def train(
         raise typer.BadParameter(
             "a resumed run keeps its own configuration: leave out --config, --init, --name and --seed."
         )
-    with terminal.training_packages(), ExitStack() as stack:
+    with terminal.extra("train"), ExitStack() as stack:
         try:
             from x2ct.training import TrainConfig
             from x2ct.training import train as run

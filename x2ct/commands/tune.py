@@ -11,31 +11,27 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, Threads, own_bundle, shape_option
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, own_bundle
+from x2ct.jobs.options import SHAPE, Threads, option
 
 
 def tune(
-    bundle: Annotated[
-        str,
-        typer.Argument(
-            help="Bundle folder, in which the noise levels are stored; or a model that comes with x2ct, with -o."
-        ),
-    ],
-    shards: Annotated[Path, typer.Argument(help="Shard folder of `x2ct prepare`. Its validation patients are used.")],
-    steps: Annotated[
-        list[int] | None,
-        typer.Option(min=1, help="Number of steps to tune for. May be repeated. Default: 1 to 6, 8, 10 and 16."),
-    ] = None,
-    solver: Annotated[
-        str | None, typer.Option(help="Solver to tune for; it becomes the model's default. Default: the model's own.")
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Number of random seeds for each patient.")] = 1,
-    shape: Annotated[Any, shape_option("Number of voxels at the grid's centre to use. Default: all.")] = None,
-    fine: Annotated[int, typer.Option(help="Number of steps of the reference trajectory.")] = 64,
-    refine: Annotated[
-        int,
-        typer.Option(min=0, help="Number of measured runs that refine each list of noise levels. 0: no refinement."),
-    ] = 24,
+    bundle: str = typer.Argument(
+        ..., help="Bundle folder, in which the noise levels are stored; or a model that comes with x2ct, with -o."
+    ),
+    shards: Path = typer.Argument(..., help="Shard folder of `x2ct prepare`. Its validation patients are used."),
+    steps: list[int] | None = typer.Option(
+        None, min=1, help="Number of steps to tune for. May be repeated. Default: 1 to 6, 8, 10 and 16."
+    ),
+    solver: str | None = typer.Option(
+        None, help="Solver to tune for; it becomes the model's default. Default: the model's own."
+    ),
+    samples: int = typer.Option(1, min=1, help="Number of random seeds for each patient."),
+    shape: Annotated[Any, option(None, "Number of voxels at the grid's centre to use. Default: all.", **SHAPE)] = None,
+    fine: int = typer.Option(64, help="Number of steps of the reference trajectory."),
+    refine: int = typer.Option(
+        24, min=0, help="Number of measured runs that refine each list of noise levels. 0: no refinement."
+    ),
     output: OtherBundle = None,
     report: FoundReport = None,
     threads: Threads = 0,
@@ -66,18 +62,15 @@ def tune(
 
 
 def quantize(
-    bundle: Annotated[
-        str,
-        typer.Argument(help="Bundle folder, in which the ranges are stored; or a model that comes with x2ct, with -o."),
-    ],
-    shards: Annotated[
-        Path,
-        typer.Argument(
-            help="Shard folder of `x2ct prepare`. Ranges come from its training patients and are checked on the others."
-        ),
-    ],
-    patches: Annotated[int, typer.Option(min=1, help="Number of patches to measure ranges on.")] = 24,
-    side: Annotated[int, typer.Option(min=8, help="Side of a patch in voxels, a multiple of the model's stride.")] = 48,
+    bundle: str = typer.Argument(
+        ..., help="Bundle folder, in which the ranges are stored; or a model that comes with x2ct, with -o."
+    ),
+    shards: Path = typer.Argument(
+        ...,
+        help="Shard folder of `x2ct prepare`. Ranges come from its training patients and are checked on the others.",
+    ),
+    patches: int = typer.Option(24, min=1, help="Number of patches to measure ranges on."),
+    side: int = typer.Option(48, min=8, help="Side of a patch in voxels, a multiple of the model's stride."),
     output: OtherBundle = None,
     report: FoundReport = None,
     threads: Threads = 0,
@@ -85,7 +78,7 @@ def quantize(
     json: Json = False,
 ) -> None:
     """Calibrate a model's denoiser for int8, and store the ranges in the bundle."""
-    with terminal.training_packages(), terminal.progress("steps", quiet) as display:
+    with terminal.extra("train"), terminal.progress("steps", quiet) as display:
         from x2ct.export.quantise import markdown, quantise_files
 
         result = quantise_files(
@@ -102,14 +95,12 @@ def quantize(
 
 
 def statistics(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; it gets the statistics that are found.")],
-    shards: Annotated[
-        Path, typer.Argument(help="A folder that `x2ct prepare` wrote; its training patients are projected.")
-    ],
-    region: Annotated[
-        str, typer.Option(help="The patients' region that the model is for; the others tell what it is not for.")
-    ] = "chest",
-    studies: Annotated[int, typer.Option(min=3, help="Random poses and exposures of each patient.")] = 9,
+    bundle: Path = typer.Argument(..., help="A bundle's folder; it gets the statistics that are found."),
+    shards: Path = typer.Argument(..., help="A folder that `x2ct prepare` wrote; its training patients are projected."),
+    region: str = typer.Option(
+        "chest", help="The patients' region that the model is for; the others tell what it is not for."
+    ),
+    studies: int = typer.Option(9, min=3, help="Random poses and exposures of each patient."),
     output: OtherBundle = None,
     quiet: Quiet = False,
     json: Json = False,

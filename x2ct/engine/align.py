@@ -10,7 +10,7 @@ shift across and the angle of each view free. In a cone beam rows mix heights; t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,14 +29,8 @@ LEAST_CORRELATION = 0.8
 FloatArray = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True)
-class Heights:
-    """The result of `heights`.
-
-    Attributes:
-        offset_mm: how much higher, towards the head, the patient is in the lateral X-ray.
-        correlation: of the two profiles at that offset, -1 to 1.
-    """
+class Heights(NamedTuple):
+    """How much higher, towards the head, the patient is in the lateral X-ray, and the profiles' correlation then."""
 
     offset_mm: float
     correlation: float

@@ -50,12 +50,10 @@ class DetectorImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A patient's X-rays as the core takes them, and what had to be assumed to make them.
+    """A patient's X-rays as the core takes them, in their order, and a line for each thing that was assumed.
 
     Attributes:
-        images: one an X-ray, in their order.
-        assumptions: what the inputs did not say and was taken for granted, one line each.
-        warnings: what makes the result less trustworthy, one line each, by consequence.
+        warnings: what makes the result less trustworthy, one line each, the worst first.
     """
 
     images: tuple[DetectorImage, ...]
@@ -108,7 +106,7 @@ def study_of(
         measured = xray.field_on(view, exact=exact)
         images.append(DetectorImage(name, slot, image, view.matrix, measured, xray.calibrated))
         assumptions += [f"{name}: {line}" for line in (*assumed, *beam_notes(xray, geometry))]
-        ranked += _ranked_doubts(name, xray, bundle)
+        ranked += doubts(name, xray, bundle)
     own = [name for name, xray in xrays.items() if not xray.beam]
     if geometry is None and own:
         usual = ", ".join(f"{view.name} {view.kind}" for view in bundle.geometry.views)
@@ -121,7 +119,7 @@ def study_of(
     if len(xrays) == 1 and len(bundle.geometry.views) > 1:
         line = f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data"
         ranked.append((_ONE_VIEW, line))
-    return Study(tuple(images), tuple(assumptions), _by_consequence(ranked))
+    return Study(tuple(images), tuple(assumptions), by_consequence(ranked))
 
 
 def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]:
@@ -142,17 +140,7 @@ def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]
 def conditions(
     bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
 ) -> Conditions:
-    """Bring X-rays onto the encoder's picture, as the pipeline does.
-
-    Args:
-        bundle: as for `study_of`.
-        xrays: as for `study_of`.
-        geometry: as for `study_of`.
-        align: as for `study_of`.
-
-    Raises:
-        InputError: as `study_of`.
-    """
+    """Bring X-rays onto the encoder's picture, as the pipeline does; takes and raises what `study_of` does."""
     return conditions_of(bundle, study_of(bundle, xrays, geometry, align=align))
 
 
@@ -176,7 +164,13 @@ def _check_study(xrays: Mapping[str, object]) -> None:
             hint = "x2ct.XRay.load reads a file, x2ct.XRay.of takes an array"
             raise InputError.of(name, "type", found=type(xray).__name__, expected="an x2ct.XRay", hint=hint)
         if xray.view is not None and SLOT_OF[xray.view] != SLOT_OF[name]:
-            raise _misnamed(name, xray)
+            hint = (
+                f"give it as --{xray.view}; or, if the file is wrong, write its line integrals, which carry no name: "
+                f"x2ct xray {Path(xray.source).name} --view {name} -o x.npy"
+            )
+            expected = f"a {'frontal' if SLOT_OF[name] == 0 else 'lateral'} X-ray"
+            found = f"a file that calls itself {xray.view}"
+            raise InputError.of(xray.source, "view", found=found, expected=expected, hint=hint)
     if {"ap", "pa"} <= set(xrays):
         raise InputError.of("X-rays", "views", found="both ap and pa", expected="one frontal view")
 
@@ -185,18 +179,8 @@ def beam_notes(xray: XRay, geometry: Geometry | None) -> list[str]:
     """What became of what file or user say of the beam, in a sentence."""
     if not xray.beam:
         return []
-    used = f"Geometry: {xray.beam}."
-    return [used if geometry is None else f"Its own geometry ({xray.beam}) gave way to the geometry file."]
-
-
-def _misnamed(name: str, xray: XRay) -> InputError:
-    hint = (
-        f"give it as --{xray.view}; or, if the file is wrong, write its line integrals, which carry no name: "
-        f"x2ct xray {Path(xray.source).name} --view {name} -o x.npy"
-    )
-    expected = f"a {'frontal' if SLOT_OF[name] == 0 else 'lateral'} X-ray"
-    found = f"a file that calls itself {xray.view}"
-    return InputError.of(xray.source, "view", found=found, expected=expected, hint=hint)
+    own = f"Its own geometry ({xray.beam}) gave way to the geometry file."
+    return [own if geometry is not None else f"Geometry: {xray.beam}."]
 
 
 def view_of(name: str, usual: View, xray: XRay, geometry: Geometry | None = None) -> View:
@@ -217,12 +201,10 @@ def view_of(name: str, usual: View, xray: XRay, geometry: Geometry | None = None
     views = {view.name: view for view in geometry.views}
     other = views.get({"ap": "pa", "pa": "ap"}.get(name, ""))
     if name in views:
-        view = views[name]
-    elif other is not None and other.kind == "parallel":
-        view = other  # parallel rays are the same from both sides
-    else:
-        raise InputError.of("--geometry", "views", found=", ".join(views), expected=f"one named {name}")
-    return view
+        return views[name]
+    if other is not None and other.kind == "parallel":
+        return other  # parallel rays are the same from both sides
+    raise InputError.of("--geometry", "views", found=", ".join(views), expected=f"one named {name}")
 
 
 def _from_behind(view: View) -> View:
@@ -242,11 +224,6 @@ _BODY_PART, _READING, _VIEW_NAME, _ONE_VIEW, _SCALE = range(5)
 """Warnings by consequence: the CT of another part of the body first, HU that are approximate last."""
 
 
-def doubts(name: str, xray: XRay, bundle: Bundle) -> list[str]:
-    """Return what makes a result from this X-ray less trustworthy, one line each, by consequence."""
-    return list(_by_consequence(_ranked_doubts(name, xray, bundle)))
-
-
 def refuse_warnings(warnings: Sequence[str]) -> None:
     """Raise InputError where there is anything to warn of, as `--strict` asks for."""
     if warnings:
@@ -254,11 +231,13 @@ def refuse_warnings(warnings: Sequence[str]) -> None:
         raise InputError.of("--strict", "warnings", found=f"{count}: {' | '.join(warnings)}", expected="none")
 
 
-def _by_consequence(ranked: list[tuple[int, str]]) -> tuple[str, ...]:
+def by_consequence(ranked: Sequence[tuple[int, str]]) -> tuple[str, ...]:
+    """Return the lines of ranked warnings, the worst first."""
     return tuple(line for _, line in sorted(ranked, key=lambda pair: pair[0]))
 
 
-def _ranked_doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
+def doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
+    """Return what makes a result from this X-ray less trustworthy: ranks, for `by_consequence`, and lines."""
     lines = [(_READING, line) for line in xray.warnings]
     regions = trained_on(bundle)
     if xray.body_part and regions and not any(_shows(xray.body_part, region) for region in regions):

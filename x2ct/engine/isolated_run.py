@@ -72,11 +72,9 @@ def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Pat
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / INPUTS, **inputs)  # type: ignore[arg-type]
     job = json.dumps({"trial": asdict(trial), "bundle": str(bundle.absolute()), "folder": str(folder.absolute())})
-    environment = dict(os.environ)
     package = str(Path(__file__).absolute().parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH", "")]))
-    if cache is not None:
-        environment["X2CT_CACHE"] = str(cache)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    environment = os.environ | {"PYTHONPATH": path} | ({} if cache is None else {"X2CT_CACHE": str(cache)})
     code = "import sys; from x2ct.engine.isolated_run import work; work(sys.argv[1])"
     process = subprocess.run(
         [sys.executable, "-c", code, job], env=environment, capture_output=True, text=True, check=False
@@ -111,9 +109,7 @@ def work(job: str) -> None:
 def _run(trial: Trial, bundle: Bundle, inputs: Arrays) -> tuple[Arrays, dict[str, Any]]:
     names = [view.name for view in bundle.geometry.views]
     xrays: dict[str, Any] = {name: XRay(view[0], True) for name, view in zip(names, inputs["views"][0], strict=True)}
-    sampler = Sampler(
-        bundle, device=trial.device, backend=trial.backend, precision=trial.precision, provider=trial.provider
-    )
+    sampler = Sampler(bundle, **{key: value for key, value in vars(trial).items() if key != "repeats"})
     started = time.perf_counter()
     sampler.set_xrays(**xrays, geometry=bundle.geometry, force=True)
     load_s = time.perf_counter() - started
@@ -135,7 +131,7 @@ def _run(trial: Trial, bundle: Bundle, inputs: Arrays) -> tuple[Arrays, dict[str
 
 
 def _denoised(bundle: Bundle, choice: Choice, tensors: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    """Of one patch at each sigma: x is the clean volume and unit noise apart, so that one of each serves all."""
+    """Return a patch denoised at each sigma; `tensors` have the clean volume and unit noise apart, for all sigmas."""
     x, y, z = tensors["x"].shape[-3:]
     graph = bundle.networks.denoiser
     _, files = engines.find(bundle, Grid((x, y, z), bundle.grid.spacing_mm), choice)

@@ -13,16 +13,18 @@ are below it who were left out of the statistics, so that one pair of limits, `W
 - `pose`, of a view: whether the picture is rather one of the training X-rays read another way (`POSES`), by Fisher's
   linear discriminant of each (The use of multiple measurements in taxonomic problems, Ann. Eugenics 7, 1936): the
   way from the training's mean, in units of half the way to the mean of the other reading.
+  A frontal picture mirrored is judged by its odd part: the difference of the logarithms of its sides about the body's
+  midline, brought to the height and size at which its even part, which no mirror changes, is most like the training's.
 - `mass`, of two views that both look across the patient's axis: a parallel projection conserves mass, so that at each
   height the sum over a row times the pitch, the integral of attenuation over the body's slice, is that of the other
   view; of cone beams to first order in the body's extent over the source's distance. The logarithm of the ratio is
   taken at heights where both views see the body whole, air at both ends of the row. Scatter, tone and noise bend it:
   its Mahalanobis distance is to the ratios of training studies. Of an uncalibrated pair the factor is left open.
-- `profile`, of the same two views: how unlike the logarithms of these masses are in what changes within some
-  centimetres of height, which no factor and hardly a tone curve bends: 1 less the largest correlation of the two within
-  `_MOST_APART_MM` of the same height.
+- `patient`, of the same two views: that distance times how unlike the two are in what changes within a centimetre or
+  two of height, which no factor and hardly a tone curve bends: 1 less the largest correlation of the masses' logarithms
+  within `_MOST_APART_MM` of the same height. Two patients differ in both, distortions mostly in one.
 
-A bundle without statistics is judged by `mass` and `profile` alone, against fixed tolerances, and the report says so.
+A bundle without statistics is judged by `mass` and `patient` alone, against fixed tolerances, and the report says so.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ Array = npt.NDArray[np.float64]
 Statistics = Mapping[str, Sequence[float]]
 
 SIDE = 12
+SIDES_MM = np.arange(-125.0, 126.0, 10.0), np.arange(5.0, 136.0, 10.0)
+"""Height, and distance from the body's midline, at which a frontal view's sides are compared."""
 HEIGHTS_MM = np.arange(-170.0, 171.0, 20.0)
 """Where the masses of two views are compared."""
 WARNS = 1.6
@@ -56,17 +60,18 @@ _NO_MEAN = np.zeros(len(HEIGHTS_MM))
 _TOLERANCE = 0.05**2 * (1 + np.eye(len(HEIGHTS_MM)))
 """Covariance of masses where a bundle has no statistics: 5% at all heights, and 5% at each."""
 _MOST_ANGLE_DEG = 15.0  # from the view that the statistics are of
+_STRETCHES, _SHIFTS_MM = (0.8, 0.9, 1.0, 1.1, 1.2), np.arange(-60.0, 61.0, 10.0)  # of height
+_WIDTHS = (0.8, 0.87, 0.94, 1.0, 1.07, 1.15, 1.25)
+_SIDES_PIXEL_MM = 5.0
 _BODY = 0.1  # of the brightest tenth's mean, above which a pixel shows the body
 _AIR = 0.05  # of it, below which the ends of a row show air: the row has the body whole
 _LEAST_HEIGHTS = 4  # that two views must both show whole
 _OPEN = 25.0  # variance of the logarithm of an unknown factor
 _PROFILE_MM = np.arange(-210.0, 211.0, 2.0)
-_FINE_MM, _COARSE_MM = 3.0, 20.0  # standard deviations of the Gaussians whose difference a profile is
+_FINE_MM, _COARSE_MM = 3.0, 12.0  # standard deviations of the Gaussians whose difference a profile is
 _MOST_APART_MM = 16.0
 _LEAST_PROFILE_MM = 80.0  # of height that two views must both show whole
-_UNLIKE = (
-    0.24  # 1 less the correlation: of 215 studies of training patients, in poses and beams of their own, 5% have more
-)
+_UNLIKE = 0.3  # limit of `patient` where a bundle has no statistics
 _MEAN_MM, _END_MM = 10.0, 25.0  # over which a mass is a mean, and from where a body or a scan ends, at least
 _MOST_TILT_MM = 5.0  # by which a point's height may change on the detector, 50 mm off the axis
 
@@ -116,7 +121,7 @@ class Score:
     """One figure of a study.
 
     Attributes:
-        name: "anatomy", "pose", "size", "mass" or "profile".
+        name: "anatomy", "pose", "size", "mass" or "patient".
         view: of which X-ray, or of which two.
         value: 1 is the limit of training studies, see the module.
         found: what a message says of it.
@@ -208,17 +213,13 @@ def judge_study(bundle: Bundle, study: Study) -> Judgement:
     if len(seen) < 2:
         missing.append("mass: one view only")
         return Judgement(tuple(scores), tuple(missing))
-    ratio = mass_ratio(seen[0], seen[1])
+    ratio, alike = mass_ratio(seen[0], seen[1]), likeness(seen[0], seen[1])
     if ratio is None:
         missing.append("mass: too few heights at which both views show the body whole, or a tilted view")
     else:
-        scores.append(_of_masses(seen, ratio, statistics))
-    alike = likeness(seen[0], seen[1])
-    if alike is None:
-        missing.append("profile: too little height at which both views show the body whole, or a tilted view")
-    else:
-        text = f"its mass changes otherwise from height to height (correlation {alike:.2f})"
-        scores.append(Score("profile", _both(seen), (1 - alike) / _UNLIKE, text, _ONE_PATIENT))
+        scores += _of_pair(seen, ratio, alike, statistics)
+    if ratio is None or alike is None:
+        missing.append("patient: too little height at which both views show the body whole, or a tilted view")
     return Judgement(tuple(scores), tuple(missing))
 
 
@@ -241,35 +242,39 @@ def _of_view(seen: Seen, key: str, statistics: Statistics, region: str) -> Itera
     hint = f"is the pixel pitch right (--spacing {seen.name}=MM), and is it the {region}?"
     yield Score("size", seen.name, float(abs(away[worst])) / reference[1], text, hint)
     weights = np.asarray(statistics[f"{key}.pose"]).reshape(len(POSES), -1)
-    readings = (1 - weights @ np.append(picture, 1.0)) / reference[2:]
+    readings = 1 - weights @ np.append(picture, 1.0)
+    if f"{key}.odd" in statistics:
+        template = np.reshape(statistics[f"{key}.even"], [len(axis) for axis in SIDES_MM])
+        readings[0] = 1 - sides(seen, template)[1] @ np.asarray(statistics[f"{key}.odd"])
+    readings /= reference[2:]
     likeliest = int(readings.argmax())
     pose = POSES[likeliest]
     hint = pose.hint.format(view=seen.name, region=region)
     yield Score("pose", seen.name, float(readings[likeliest]), f"looks like an X-ray {pose.name}", hint)
 
 
-def _of_masses(seen: Sequence[Seen], ratio: Array, statistics: Statistics) -> Score:
-    """The score of two views."""
+def _of_pair(seen: Sequence[Seen], ratio: Array, alike: float | None, statistics: Statistics) -> Iterator[Score]:
+    """The scores of two views."""
     known = all(one.calibrated for one in seen)
     key = "mass_calibrated" if known else "mass_display"
-    mean, covariance, (limit,) = (
+    mean, covariance, (mass_limit,), (patient_limit,) = (
         np.asarray(statistics.get(f"{key}.{name}", default), np.float64)
-        for name, default in (("mean", _NO_MEAN), ("covariance", _TOLERANCE), ("reference", [1.0]))
+        for name, default in zip(
+            ("mean", "covariance", "reference", "patient"), (_NO_MEAN, _TOLERANCE, [1.0], [_UNLIKE]), strict=True
+        )
     )
-    value = MassLaw(mean, covariance.reshape(len(mean), -1), known).distance(ratio) / limit
+    distance = MassLaw(mean, covariance.reshape(len(mean), -1), known).distance(ratio)
     away = ratio - mean
     typical = np.nanmedian(away)
     shape = np.sqrt(np.nanmean((away - typical) ** 2))
     uneven = f"from height to height by {shape:.0%}"
     text = f"the body's mass differs {f'by {abs(np.expm1(typical)):.0%}, and ' if known else ''}{uneven}"
-    return Score("mass", _both(seen), float(value), text, _ONE_PATIENT)
-
-
-_ONE_PATIENT = "are they of one patient, at one height, each with the right pixel pitch?"
-
-
-def _both(seen: Sequence[Seen]) -> str:
-    return " and ".join(one.name for one in seen)
+    pair = " and ".join(one.name for one in seen)
+    hint = "are they of one patient, at one height, each with the right pixel pitch?"
+    yield Score("mass", pair, distance / mass_limit, text, hint)
+    if alike is not None:
+        text = f"their masses differ {uneven}, and change otherwise (correlation {alike:.2f})"
+        yield Score("patient", pair, distance * (1 - alike) / patient_limit, text, hint)
 
 
 # ---------------------------------------------------------------------------------------------- what is measured
@@ -293,6 +298,46 @@ def silhouette(image: Floats, pitch_mm: tuple[float, float]) -> Array:
     rows = body.sum(axis=1)
     width = float(np.median(rows[rows > 0])) if rows.any() else 0.0
     return np.log(np.maximum([rows.sum() * pitch_mm[0] * pitch_mm[1], width * pitch_mm[1]], 1.0))
+
+
+def sides(seen: Seen, template: Array | None = None) -> tuple[Array, Array]:
+    """Return the even and the odd part about the body's midline of the logarithm of a frontal picture, at `SIDES_MM`.
+
+    Args:
+        seen: the X-ray.
+        template: an even part; the picture is brought to the height and size at which it correlates best with it.
+
+    Returns:
+        The even part, [heights, distances], and the odd part's means over 2 x 2 of these, [heights * distances / 4].
+    """
+    from scipy import signal
+
+    size = np.rint(np.asarray(seen.image.shape) * seen.pitch_mm / _SIDES_PIXEL_MM).astype(int)
+    image = resample(seen.image, seen.pitch_mm, (int(size[0]), int(size[1])), (_SIDES_PIXEL_MM, _SIDES_PIXEL_MM))
+    image = np.asarray(image / brightness(image), np.float64)
+    alike = signal.fftconvolve(image, image, axes=1).sum(axis=0)  # by twice the column of the mirror
+    inner = len(alike) // 3
+    middle = (inner + int(alike[inner:-inner].argmax())) / 2
+    picture, (heights, distances) = np.log(np.maximum(image, 0) + _BODY), (a / _SIDES_PIXEL_MM for a in SIDES_MM)
+    tries = [(1.0, 0.0)] if template is None else [(s, mm) for s in _STRETCHES for mm in _SHIFTS_MM]
+    widths = (1.0,) if template is None else _WIDTHS
+    rows = np.stack([_between((size[0] - 1) / 2 + s * heights + mm / _SIDES_PIXEL_MM, size[0]) for s, mm in tries])
+    columns = np.stack([[_between(middle + sign * w * distances, size[1]) for w in widths] for sign in (1, -1)])
+    right, left = np.moveaxis(np.tensordot(rows @ picture, columns, (2, 3)), 2, 0)  # tries, heights, widths, distances
+    even, odd = (right + left) / 2, (right - left) / 2
+    best: tuple[Any, ...] = (0, 0)
+    if template is not None:
+        away, wanted = even - even.mean(axis=(1, 3), keepdims=True), template - template.mean()
+        match = np.einsum("ahbw,hw->ab", away, wanted) / np.sqrt((away**2).sum(axis=(1, 3)) + 1e-12)
+        best = np.unravel_index(int(match.argmax()), match.shape)
+    even, odd = even[best[0], :, best[1]], odd[best[0], :, best[1]]
+    high, wide = (len(axis) // 2 for axis in SIDES_MM)
+    return even, odd.reshape(high, 2, wide, 2).mean(axis=(1, 3)).ravel()
+
+
+def _between(positions: Array, size: int) -> Array:
+    """Return the matrix that interpolates `size` pixels linearly at positions; the last pixel counts beyond."""
+    return np.maximum(0, 1 - np.abs(np.clip(positions, 0, size - 1)[:, None] - np.arange(size)))
 
 
 def masses(seen: Seen) -> Array | None:

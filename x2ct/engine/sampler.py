@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -94,25 +94,25 @@ class Result:
     residuals: tuple[Residual, ...] = ()
 
 
+class _Patient(NamedTuple):
+    """A patient's X-rays and how to take them, see `Sampler.set_xrays`."""
+
+    xrays: Mapping[str, XRay]  # by view name
+    geometry: Geometry | None
+    align: bool
+    force: bool
+
+
 @dataclass
 class _Encoded:
-    """The X-rays that encoder and lift have run on.
-
-    Attributes:
-        xrays: by view name.
-        study: what the core was given of them.
-        judgement: of the model's X-rays and these.
-        seconds: that preparing them and encoder and lift took.
-        reported: whether a run has reported these seconds.
-        rays: that CTs are judged along, once a run has asked for them.
-    """
+    """The X-rays, by view name, that encoder and lift have run on, and what is known of them."""
 
     xrays: Mapping[str, XRay]
     study: Study
     judgement: Judgement
-    seconds: float = 0.0
-    reported: bool = False
-    rays: Rays | None = None
+    seconds: float  # that preparing them and encoder and lift took
+    reported: bool = False  # whether a run has reported these seconds
+    rays: Rays | None = None  # that CTs are judged along, once a run has asked for them
 
 
 class Sampler:
@@ -133,7 +133,7 @@ class Sampler:
         provider: ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; "" is the device's own. Of torch what
             it runs, "torchscript" or "aoti"; "" is a package where `x2ct export` made one, and else TorchScript.
         provider_options: handed to ONNX Runtime's provider as they are.
-        engines: a folder with the compiled engines that torch or TensorRT runs; by default this machine's cache.
+        compiled: a folder with the compiled engines that torch or TensorRT runs; by default this machine's cache.
         trust: run what is in that folder also where another machine made it: it is code, and does what its maker wants.
 
     Raises:
@@ -155,7 +155,7 @@ class Sampler:
         halo: int | None = None,
         provider: str = "",
         provider_options: Mapping[str, str] | None = None,
-        engines: str | PathLike[str] = "",
+        compiled: str | PathLike[str] = "",
         trust: bool = False,
     ) -> None:
         if halo is not None and halo < 0:
@@ -165,7 +165,8 @@ class Sampler:
         self._lock = threading.Lock()
         self._threads, self._memory, self._halo = threads, memory, halo
         self._asked: dict[str, Any] = {"device": device, "backend": backend, "precision": precision, "threads": threads}
-        self.choice = choose(device, backend, precision, provider, provider_options, str(engines), trust)
+        self._asked |= {"memory": memory, "halo": halo}
+        self.choice = choose(device, backend, precision, provider, provider_options, str(compiled), trust)
         started = time.perf_counter()
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
         self._load_s = time.perf_counter() - started
@@ -173,11 +174,10 @@ class Sampler:
         self._pipeline: _core.Pipeline | None = None
         self._engines, self._compile_s = "", 0.0
         self._encoded: _Encoded | None = None
-        self._asked |= {"memory": memory, "halo": halo}
         if self.choice.provider or self.choice.provider_options:
             self._asked |= {"provider": provider, "provider_options": dict(self.choice.provider_options)}
-        if self.choice.engines:
-            self._asked |= {"engines": self.choice.engines, "trust": trust}
+        if self.choice.compiled:
+            self._asked |= {"compiled": self.choice.compiled, "trust": trust}
 
     def compile(self) -> None:
         """Compile the networks now; otherwise the first run does.
@@ -213,9 +213,9 @@ class Sampler:
             InputError: no X-ray, two frontal ones, or one that the geometry contradicts or that is refused.
             X2CTError: as `compile`.
         """
-        xrays = _named(ap, pa, lateral)
+        patient = _Patient(_named(ap, pa, lateral), geometry, align, force)
         with self._lock, _memory_limit("encoding the X-rays"):
-            self._encode(xrays, geometry, SampleOptions(), align=align, force=force)
+            self._encode(patient, SampleOptions())
 
     def run(
         self,
@@ -263,12 +263,15 @@ class Sampler:
         started = time.perf_counter()
         options = replace(options or SampleOptions(), **settings)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align, force)
+            patient = _Patient(_named(ap, pa, lateral), geometry, align, force)
+            encoded, pipeline = self._ready(patient, options, strict)
             reprojection = None if options.raw else self._reprojection(encoded, pipeline)
             hu, deviation, plan = pipeline.run(
                 options,
                 progress=progress,
-                preview=self._shown(preview),
+                preview=None
+                if preview is None
+                else lambda done, total, sigma, hu: preview(done, total, sigma, self._volume(hu)),
                 preview_every=preview_every,
                 each=None if each is None else lambda sample, hu: each(sample, self._volume(hu)),
                 uncorrected=None if reprojection is None else reprojection.add,
@@ -330,44 +333,29 @@ class Sampler:
         """
         options = replace(options or SampleOptions(), **settings)
         with self._lock, _memory_limit("sampling"):
-            encoded, pipeline = self._ready(_named(ap, pa, lateral), geometry, options, strict, align, force)
+            patient = _Patient(_named(ap, pa, lateral), geometry, align, force)
+            encoded, pipeline = self._ready(patient, options, strict)
             estimate, plan = pipeline.dry_run(options)
             facts = self._report(options, plan, encoded, pipeline)
         each, count = estimate["per_evaluation_s"], estimate["evaluations"]
         left = {"evaluations": count, "per_evaluation_s": round(each, 6), "seconds": round(each * count, 6)}
         return {**facts, "estimate": left}
 
-    def _ready(
-        self,
-        xrays: Mapping[str, XRay],
-        geometry: Geometry | None,
-        options: SampleOptions,
-        strict: bool,
-        align: bool,
-        force: bool,
-    ) -> tuple[_Encoded, _core.Pipeline]:
+    def _ready(self, patient: _Patient, options: SampleOptions, strict: bool) -> tuple[_Encoded, _core.Pipeline]:
         """Return the X-rays of a run, encoded, and networks; raise InputError where `strict` and there are warnings."""
-        if xrays or geometry is not None or self._encoded is None:
-            self._encode(xrays, geometry, options, strict, align, force)
+        if patient.xrays or patient.geometry is not None or self._encoded is None:
+            self._encode(patient, options, strict)
         elif strict:
             refuse_warnings(self._warnings(self._encoded.study, self._encoded.judgement))
         assert self._encoded is not None
         return self._encoded, self._compiled(options)
 
-    def _encode(
-        self,
-        xrays: Mapping[str, XRay],
-        geometry: Geometry | None,
-        options: SampleOptions,
-        strict: bool = False,
-        align: bool = False,
-        force: bool = False,
-    ) -> None:
+    def _encode(self, patient: _Patient, options: SampleOptions, strict: bool = False) -> None:
         """Judge the X-rays and run encoder and lift on them, with networks for runs like `options`."""
         started = time.perf_counter()
-        study = study_of(self.bundle, xrays, geometry, align=align)
+        study = study_of(self.bundle, patient.xrays, patient.geometry, align=patient.align)
         judgement = judge_study(self.bundle, study)
-        if not force:
+        if not patient.force:
             judgement.check()
         if strict:
             refuse_warnings(self._warnings(study, judgement))
@@ -376,7 +364,7 @@ class Sampler:
         started = time.perf_counter()
         self._encoded = None  # what follows may fail half-way
         pipeline.set_xrays(study.images)
-        self._encoded = _Encoded(xrays, study, judgement, prepared_s + time.perf_counter() - started)
+        self._encoded = _Encoded(patient.xrays, study, judgement, prepared_s + time.perf_counter() - started)
 
     def _compiled(self, options: SampleOptions) -> _core.Pipeline:
         """Return the pipeline, which the first call makes, its networks compiled for runs like `options`."""
@@ -415,12 +403,6 @@ class Sampler:
 
     def _volume(self, hu: npt.NDArray[np.float32]) -> Volume:
         return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}", synthetic=True)
-
-    def _shown(self, preview: Preview | None) -> _core.Preview | None:
-        """A preview that wants a volume, as one that takes an array."""
-        if preview is None:
-            return None
-        return lambda done, total, sigma, hu: preview(done, total, sigma, self._volume(hu))
 
     def _warnings(self, study: Study, judgement: Judgement) -> list[str]:
         """What makes the result less trustworthy, by consequence."""

@@ -33,21 +33,14 @@ PASSED, FAILED, UNTRIED = "passed", "failed", "not tried"
 
 @dataclass(frozen=True)
 class Check:
-    """What one of them did.
-
-    Attributes:
-        backend, device, precision: which; "kernel", the device and the kind of work where it is the device's own.
-        result: "passed", "failed" or "not tried".
-        text: what came out, or why not.
-        seconds: load, compilation and evaluation.
-    """
+    """What a runtime did; of a device's own work `backend` is "kernel", and `precision` the kind of work."""
 
     backend: str
     device: str
     precision: str
-    result: str
-    text: str
-    seconds: float
+    result: str  # PASSED, FAILED or UNTRIED
+    text: str  # what came out, or why not
+    seconds: float  # of load, compilation and evaluation
 
     def to_json(self) -> dict[str, Any]:
         """The check as plain data."""
@@ -84,7 +77,9 @@ def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: 
     """
     bundle = Bundle.load(model)
     reference: Volume | None = None
-    usable = sorted((one for one in abilities if one["usable"]), key=_order)  # compared with the first, f32 on the CPU
+    usable = [one for one in abilities if one["usable"]]
+    # The others are compared with the first, which is f32 on the CPU.
+    usable.sort(key=lambda one: (one["precision"] != "f32", one["device"] != "cpu"))
     kind = device.partition(":")[0]
     for number, one in enumerate(usable):
         if kind and one["device"] != kind and (number > 0 or one["device"] != "cpu"):
@@ -96,8 +91,7 @@ def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: 
         try:
             volume = _mean(bundle, *name)
         except MissingRuntimeError as error:
-            # Torch runs what export made, types and 8 bits need graphs or ranges of their own: that nobody has made any
-            # is no lie about the runtime.
+            # That nobody has made torch's files, a typed graph or int8's ranges is no lie about the runtime.
             made_first = ("make it: x2ct export", "make it: x2ct build", "find them: x2ct quantize")
             result = UNTRIED if any(command in str(error) for command in made_first) else FAILED
             yield Check(*name, result, str(error), time.perf_counter() - started)
@@ -110,10 +104,6 @@ def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: 
         result = PASSED if away <= BOUND_HU[one["precision"]] else FAILED  # NaN is not
         text = f"{away:.3g} HU from the first" if volume is not reference else "the first"
         yield Check(*name, result, text, time.perf_counter() - started)
-
-
-def _order(ability: Mapping[str, Any]) -> tuple[bool, bool]:
-    return ability["precision"] != "f32", ability["device"] != "cpu"
 
 
 def _mean(bundle: Bundle, backend: str, device: str, precision: str) -> Volume:

@@ -18,59 +18,35 @@ from skimage.morphology import convex_hull_image, skeletonize
 from x2ct.data.body import body_mask, lung_mask
 from x2ct.errors import InputError
 from x2ct.evaluation import bones
-from x2ct.evaluation.metrics import BONE_HU, pair
+from x2ct.evaluation.metrics import BONE_HU, BoolArray, FloatArray, pair
 
-FloatArray = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
-STRIDE = 4
-"""Side, in voxels, of the cells that the bundled networks work on."""
-
-SHORTEST_SPINE_MM = 80.0
-"""A shorter column has too few discs to correlate."""
+STRIDE = 4  # side, in voxels, of the cells that the bundled networks work on
+SHORTEST_SPINE_MM = 80.0  # a shorter column has too few discs to correlate
 
 DISC_RADIUS_MM = 10.0
 """The profile's samples lie in a disc of that radius, inside of a vertebral body (25 to 50 mm wide)."""
 
-END_MM = 5.0
-"""The axis stops that far from the ends of what the CT shows of the spine."""
-
-STEP_MM = 1.0
-"""Distance of the profile's samples along the spine."""
-
-BAND_MM = (12.0, 45.0)
-"""Wavelengths of the profile that are kept: a vertebra and its disc are 18 to 40 mm high."""
+END_MM = 5.0  # the axis stops that far from the ends of what the CT shows of the spine
+STEP_MM = 1.0  # distance of the profile's samples along the spine
+BAND_MM = (12.0, 45.0)  # wavelengths of the profile that are kept: a vertebra and its disc are 18 to 40 mm high
 
 HEIGHTS_MM = np.arange(14, 43)
 """Distances between neighbouring discs, in steps of the profile: 15 mm in the neck, 20 to 30 in the chest, 40 below."""
 
-AROUND_GAP_MM = 14.0
-"""Half the length of the piece of profile by which a disc gap is found again."""
-
-GAP_WITHIN_MM = 4.0
-"""A disc gap is found if it is displaced no more; displacements up to `GAP_SEARCH_MM` are tried."""
-
+AROUND_GAP_MM = 14.0  # half the length of the piece of profile by which a disc gap is found again
+GAP_WITHIN_MM = 4.0  # a disc gap is found if it is displaced no more; displacements up to `GAP_SEARCH_MM` are tried
 GAP_SEARCH_MM = 11.0
-GAP_CORRELATION = 0.5
-GAP_SHARE = 0.25
-"""Least correlation of the two pieces of profile, and least amplitude of the prediction's as a share of the truth's."""
+GAP_CORRELATION = 0.5  # least correlation of the two pieces of profile
+GAP_SHARE = 0.25  # least amplitude of the prediction's piece, as a share of the truth's
 
-COLUMN_MM = 35.0
-"""Bone that is no further from the spine's axis, left to right, is spine or sternum."""
-
-CHEST_WALL_MM = 15.0
-"""Ribs are no further from the lungs; the shoulder blades and collar bones mostly are."""
-
-INSIDE_MM = 6.0
-"""Ribs are no deeper inside of the lungs' convex hull, slice by slice; contrast in heart and vessels is."""
-
-FARTHEST_MM = 20.0
-"""A rib's distance to the prediction's bone counts no more than that."""
-
-AROUND_BODY_MM = 10.0
-"""Air nearer to the body does not count: a blurred skin is no texture."""
+COLUMN_MM = 35.0  # bone that is no further from the spine's axis, left to right, is spine or sternum
+CHEST_WALL_MM = 15.0  # ribs are no further from the lungs; the shoulder blades and collar bones mostly are
+INSIDE_MM = 6.0  # ribs are no deeper inside of the lungs' convex hull, slice by slice; contrast in heart and vessels is
+FARTHEST_MM = 20.0  # a rib's distance to the prediction's bone counts no more than that
+AROUND_BODY_MM = 10.0  # air nearer to the body does not count: a blurred skin is no texture
 
 
 @dataclass(frozen=True)
@@ -106,28 +82,17 @@ class Anatomy:
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """Where the truth has its spine, ribs and air; found once, for any number of predictions.
+    """Where the truth has its spine, ribs and air; found once, for any number of predictions."""
 
-    Attributes:
-        spacing_mm: voxel pitch.
-        body: bool [X, Y, Z].
-        axis: float64 [N, 3], voxel indices of the spine's axis every `STEP_MM` from foot to head; N is 0 without a
-            spine.
-        profile: float64 [N], the truth's band-passed HU profile along the axis.
-        gaps: indices into the axis of the disc gaps.
-        ribs: int32 [X, Y, Z], the rib pieces 1, 2, ... and 0 elsewhere.
-        centreline: bool [X, Y, Z], of the ribs.
-        air: bool [X, Y, Z], the air around the body.
-    """
-
-    spacing_mm: Spacing
-    body: BoolArray
+    spacing_mm: Spacing  # voxel pitch
+    body: BoolArray  # bool [X, Y, Z]
+    # float64 [N, 3], voxel indices of the spine's axis every `STEP_MM` from foot to head; N is 0 without a spine
     axis: Points
-    profile: Points
-    gaps: npt.NDArray[np.intp]
-    ribs: bones.Labels
-    centreline: BoolArray
-    air: BoolArray
+    profile: Points  # float64 [N], the truth's band-passed HU profile along the axis
+    gaps: npt.NDArray[np.intp]  # indices into the axis of the disc gaps
+    ribs: bones.Labels  # int32 [X, Y, Z], the rib pieces 1, 2, ... and 0 elsewhere
+    centreline: BoolArray  # bool [X, Y, Z], of the ribs
+    air: BoolArray  # bool [X, Y, Z], the air around the body
 
     @staticmethod
     def of(
@@ -166,7 +131,8 @@ class Landmarks:
         if len(self.axis):
             profile = band_passed(_profile(hu, self.axis, self.spacing_mm))
             correlation = _correlation(self.profile, profile)
-            share = self._vertebrae(profile)
+            gaps = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
+            share = float(np.mean(np.logical_and(gaps[1:], gaps[:-1]))) if len(gaps) > 1 else None
         there = bones.present(self.ribs, hu)["quarter"]
         air = float(np.std(hu[self.air], dtype=np.float64)) if self.air.any() else None
         return Anatomy(
@@ -177,10 +143,6 @@ class Landmarks:
             air_std_hu=air,
             step_ratio=step_ratio(hu, self.body, stride),
         )
-
-    def _vertebrae(self, profile: Points) -> float | None:
-        gaps = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
-        return float(np.mean(np.logical_and(gaps[1:], gaps[:-1]))) if len(gaps) > 1 else None
 
     def _rib_distance(self, hu: FloatArray) -> float | None:
         if not self.centreline.any():
@@ -315,7 +277,8 @@ def rib_pieces(
     middle = np.interp(np.arange(hu.shape[2]), axis[:, 2], axis[:, 0])
     wall &= (np.abs(np.arange(hu.shape[0])[:, None] - middle) * spacing_mm[0] > COLUMN_MM)[:, None, :]
     for k in np.flatnonzero(lungs.any(axis=(0, 1))):
-        wall[:, :, k] &= ~_deep_inside(lungs[:, :, k], spacing_mm)
+        hull = convex_hull_image(lungs[:, :, k])  # type: ignore[no-untyped-call]
+        wall[:, :, k] &= ndimage.distance_transform_edt(hull, spacing_mm[:2]) <= INSIDE_MM
     return bones.renumbered(np.where(wall, pieces, 0), bones.SMALLEST_ML * 1000 / float(np.prod(spacing_mm)))
 
 
@@ -417,11 +380,8 @@ def _has_gap(truth: Points, profile: Points, gap: int) -> bool:
     fits = [_correlation(piece, other) for other in others]
     best = int(np.argmax(fits))
     amplitude = float(np.std(others[best])) * fits[best]
-    return (
-        fits[best] >= GAP_CORRELATION
-        and amplitude >= GAP_SHARE * float(np.std(piece))
-        and abs(best - reach) * STEP_MM <= GAP_WITHIN_MM
-    )
+    alike = fits[best] >= GAP_CORRELATION and amplitude >= GAP_SHARE * float(np.std(piece))
+    return alike and abs(best - reach) * STEP_MM <= GAP_WITHIN_MM
 
 
 def _correlation(a: Points, b: Points) -> float:
@@ -436,9 +396,3 @@ def _centreline(ribs: BoolArray) -> BoolArray:
         return ribs
     whole = ribs | ndimage.binary_closing(ribs, iterations=2)
     return np.asarray(skeletonize(whole) > 0) & ribs  # type: ignore[no-untyped-call]
-
-
-def _deep_inside(lungs: BoolArray, spacing_mm: Spacing) -> BoolArray:
-    """Where an axial slice [X, Y] is more than `INSIDE_MM` inside of the convex hull of its lungs."""
-    hull = convex_hull_image(lungs)  # type: ignore[no-untyped-call]
-    return np.asarray(ndimage.distance_transform_edt(hull, spacing_mm[:2]) > INSIDE_MM)

@@ -10,16 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from x2ct.data.shards import Patient, resample
 from x2ct.errors import InputError
-from x2ct.evaluation.metrics import WINDOW_HU, Window
+from x2ct.evaluation.metrics import WINDOW_HU, FloatArray, Window
 from x2ct.geometry import Geometry, View, attenuation, project
 from x2ct.geometry.grid import Grid
-
-FloatArray = npt.NDArray[np.float32]
 
 MEAN, NEAREST, LINEAR = NAMES = ("mean volume", "nearest patient", "linear regression")
 
@@ -29,25 +26,15 @@ PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 @dataclass(frozen=True)
 class Baselines:
-    """The fitted baselines.
+    """The fitted baselines."""
 
-    Attributes:
-        ids: the training patients.
-        volumes: (patients, X, Y, Z) float32 HU, clipped to the window.
-        xrays: (patients, pixels of all views) float32 line integrals.
-        geometry: the views, in the order of `xrays`.
-        grid: the grid of `volumes`.
-        window: lowest and highest HU.
-        penalty: the regression's Tikhonov weight, chosen by leaving out one training patient at a time.
-    """
-
-    ids: tuple[str, ...]
-    volumes: FloatArray
-    xrays: FloatArray
-    geometry: Geometry
-    grid: Grid
-    window: Window
-    penalty: float
+    ids: tuple[str, ...]  # the training patients
+    volumes: FloatArray  # (patients, X, Y, Z) float32 HU, clipped to the window
+    xrays: FloatArray  # (patients, pixels of all views) float32 line integrals
+    geometry: Geometry  # the views, in the order of `xrays`
+    grid: Grid  # of `volumes`
+    window: Window  # lowest and highest HU
+    penalty: float  # the regression's Tikhonov weight, chosen by leaving out one training patient at a time
 
     @classmethod
     def fit(
@@ -115,17 +102,16 @@ class Baselines:
 
     def _flat(self, xrays: Sequence[FloatArray]) -> FloatArray:
         shapes = [view.shape for view in self.geometry.views]
-        if [image.shape for image in xrays] != shapes:
-            found = [image.shape for image in xrays]
-            raise InputError.of("baselines", "X-rays", found=found, expected=f"{shapes}, as the geometry says")
+        if (sizes := [image.shape for image in xrays]) != shapes:
+            raise InputError.of("baselines", "X-rays", found=sizes, expected=f"{shapes}, as the geometry says")
         return np.concatenate([np.asarray(image, np.float32).ravel() for image in xrays])
 
 
 def back_projected(image: FloatArray, view: View, grid: Grid) -> FloatArray:
     """At each voxel the (bilinear) pixel that it is projected on; 0 off the detector. float32 (X, Y, Z)."""
     affine = grid.index_to_mm
-    axes = [np.arange(n) * affine[a, a] + affine[a, 3] for a, n in enumerate(grid.shape)]
-    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    indices = np.meshgrid(*map(np.arange, grid.shape), indexing="ij", sparse=True)
+    x, y, z = (index * affine[a, a] + affine[a, 3] for a, index in enumerate(indices))
     u, v, w = (row[0] * x + row[1] * y + row[2] * z + row[3] for row in view.matrix)
     w = np.broadcast_to(w, grid.shape)
     at = np.stack([np.broadcast_to(v, grid.shape) / w, np.broadcast_to(u, grid.shape) / w])
@@ -148,21 +134,12 @@ def _scale(features: FloatArray) -> float:
 
 
 def _predict(volumes: FloatArray, train: FloatArray, test: FloatArray, penalty: float) -> FloatArray:
-    """Ridge regression at each voxel, the intercept unpenalised.
-
-    Args:
-        volumes: (patients, X, Y, Z).
-        train: (patients, views, X, Y, Z).
-        test: (views, X, Y, Z).
-        penalty: Tikhonov weight per patient.
-    """
-    count = len(volumes)
-    centre = train.mean(axis=0)
-    mean = volumes.mean(axis=0)
+    """Ridge regression at each voxel, the intercept unpenalised; (patients, views, X, Y, Z), those of `train`."""
+    centre, mean = train.mean(axis=0), volumes.mean(axis=0)
     x = train - centre
     moment = np.einsum("pvxyz,pwxyz->xyzvw", x, x, optimize=True)
     right = np.einsum("pvxyz,pxyz->xyzv", x, volumes - mean, optimize=True)
-    moment += penalty * count * np.eye(x.shape[1], dtype=np.float32)
+    moment += penalty * len(volumes) * np.eye(x.shape[1], dtype=np.float32)
     weights = np.linalg.solve(moment, right[..., None])[..., 0]
     return np.asarray(mean + np.einsum("vxyz,xyzv->xyz", test - centre, weights), np.float32)
 
@@ -171,12 +148,13 @@ def _best_penalty(volumes: FloatArray, features: FloatArray) -> float:
     """Return the penalty with the least squared error on patients left out one at a time, at every other voxel."""
     sparse, thin = volumes[:, ::2, ::2, ::2], features[:, :, ::2, ::2, ::2]
     scaled = thin / _scale(features)
-    errors = []
-    for penalty in PENALTIES:
+
+    def error(penalty: float) -> float:
         total = 0.0
         for out in range(len(volumes)):
             keep = [k for k in range(len(volumes)) if k != out]
             guess = _predict(sparse[keep], scaled[keep], scaled[out], penalty)
             total += float(np.mean((guess - sparse[out]) ** 2, dtype=np.float64))
-        errors.append(total)
-    return PENALTIES[int(np.argmin(errors))]
+        return total
+
+    return min(PENALTIES, key=error)

@@ -21,14 +21,9 @@ from x2ct.evaluation.metrics import BONE_HU, pair
 Spacing = tuple[float, float, float]
 Labels = npt.NDArray[np.int32]
 
-APART_MM = 15.0
-"""Two pieces' middles are at least that far apart."""
-
-THINNEST_MM = 2.5
-"""A piece has a place at least that far from its surface."""
-
-SMALLEST_ML = 1.0
-"""Smaller pieces are calcifications and noise."""
+APART_MM = 15.0  # two pieces' middles are at least that far apart
+THINNEST_MM = 2.5  # a piece has a place at least that far from its surface
+SMALLEST_ML = 1.0  # smaller pieces are calcifications and noise
 
 QUARTER = 0.25
 

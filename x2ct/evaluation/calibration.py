@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.evaluation.metrics import WINDOW_HU, BoolArray, Window, pair
-
-FloatArray = npt.NDArray[np.float32]
+from x2ct.evaluation.metrics import WINDOW_HU, BoolArray, FloatArray, Window, pair
 
 INTERVAL = 0.8
 
@@ -60,14 +58,10 @@ def calibration(
 
 
 def crps(ordered: FloatArray, truth: FloatArray) -> npt.NDArray[np.float64]:
-    """The continuous ranked probability score at each voxel, in the samples' unit; lower is better.
+    """The continuous ranked probability score of (K, ...) samples in rising order at each voxel of the truth (...).
 
-    mean |x_i - y| - sum_ij |x_i - x_j| / (2 K (K - 1)): the estimate from K samples that is unbiased for their
-    distribution's score, for any K (Ferro 2014, Q. J. R. Meteorol. Soc. 140).
-
-    Args:
-        ordered: (K, ...) samples in rising order.
-        truth: (...).
+    mean |x_i - y| - sum_ij |x_i - x_j| / (2 K (K - 1)), in the samples' unit, lower is better: the estimate from K
+    samples that is unbiased for their distribution's score, for any K (Ferro 2014, Q. J. R. Meteorol. Soc. 140).
     """
     count = len(ordered)
     miss = np.mean(np.abs(ordered - truth), axis=0, dtype=np.float64)
@@ -78,12 +72,9 @@ def crps(ordered: FloatArray, truth: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def central_interval(ordered: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The samples' central 80% interval: where the order statistics, k at level k / (K + 1), reach 10 and 90%.
+    """The central 80% interval of (K, ...) samples in rising order: where the k-th, at k / (K + 1), reach 10 and 90%.
 
     Fewer than 9 samples do not reach so far: then it is from the lowest to the highest.
-
-    Args:
-        ordered: (K, ...) samples in rising order.
     """
     low, high = np.quantile(ordered, ((1 - INTERVAL) / 2, (1 + INTERVAL) / 2), axis=0, method="weibull")
     return np.asarray(low, np.float32), np.asarray(high, np.float32)
@@ -95,11 +86,9 @@ def expected_coverage(count: int) -> float:
 
 
 def ranks(ordered: FloatArray, truth: FloatArray) -> list[float]:
-    """The shares of voxels where 0, 1, .. K samples lie below the truth; equal ones are shared out evenly.
+    """The shares of voxels where 0, 1, .. K of the (K, voxels) samples, in rising order, lie below the truth (voxels).
 
-    Args:
-        ordered: (K, voxels) samples in rising order.
-        truth: (voxels).
+    Equal ones are shared out evenly.
     """
     count = len(ordered)
     below, equal = np.sum(ordered < truth, axis=0), np.sum(ordered == truth, axis=0)

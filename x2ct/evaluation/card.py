@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any
 
 from x2ct.evaluation import conditions, probe, table
 from x2ct.evaluation.baselines import NAMES as BASELINES
 
-_CARD: tuple[table.Column, ...] = (
-    ("psnr_db", "PSNR dB", ".2f"),
-    ("ssim", "SSIM", ".3f"),
-    ("mae_hu.body", "MAE HU body", ".0f"),
-    ("bone_dice", "bone Dice", ".3f"),
-    ("bone_surface_95_mm", "bone HD95 mm", ".1f"),
-    ("bone_pieces.any", "bones touched", ".0%"),
-    ("bone_pieces.quarter", "a quarter there", ".0%"),
-)
+_CARD = (*table.COLUMNS[:2], ("mae_hu.body", "MAE HU body", ".0f"), *table.COLUMNS[-4:])
 _LOWER_IS_BETTER = ("mae_hu.body", "bone_surface_95_mm")
 
 READING = (
@@ -50,18 +42,37 @@ def report(evaluation: Mapping[str, Any]) -> str:
 
 def markdown(evaluation: Mapping[str, Any]) -> str:
     """The mean over cases first, then one block a case."""
-    cases = evaluation["cases"]
-    lines: list[str] = []
+
+    def tables(methods: Mapping[str, Any], intervals: Mapping[str, Any] | None) -> list[str]:
+        parts = table.of_methods(methods, intervals), table.of_methods(methods, columns=table.ANATOMY)
+        return [line for part in parts for line in [*part.markdown(), ""]]
+
+    return "\n".join(_blocks(evaluation, "### {}", tables))
+
+
+def card(evaluation: Mapping[str, Any]) -> str:
+    """What a model card prints: where it is worse than a baseline, first; means, patients, and what else was tried."""
+
+    def tables(methods: Mapping[str, Any], intervals: Mapping[str, Any] | None) -> list[str]:
+        remark = ["In brackets: the 95% bootstrap interval over these patients, who are few.", ""] if intervals else []
+        return [*worse(methods), *table.of_methods(methods, intervals, _CARD).markdown(), "", *remark]
+
+    blocks = _blocks(evaluation, "**{}**", tables)
+    return "\n".join([*who(evaluation), "", READING, "", *blocks, *_extra(evaluation)]).rstrip() + "\n"
+
+
+def _blocks(
+    evaluation: Mapping[str, Any], heading: str, tables: Callable[[Any, Mapping[str, Any] | None], list[str]]
+) -> list[str]:
+    """The mean over cases with its intervals, where there are several, and each case with its samples' calibration."""
+    cases, lines = evaluation["cases"], list[str]()
     if len(cases) > 1:
-        lines += [f"### Mean of {len(cases)} patients", ""]
-        lines += [*table.of_methods(evaluation["mean"], evaluation["interval"]).markdown(), ""]
-        lines += [*table.of_methods(evaluation["mean"], columns=table.ANATOMY).markdown(), ""]
+        lines += [heading.format(f"Mean of {len(cases)} patients"), ""]
+        lines += tables(evaluation["mean"], evaluation["interval"])
     for case in cases:
-        lines += [f"### {case['id']}", "", *table.of_methods(case["methods"]).markdown(), ""]
-        lines += [*table.of_methods(case["methods"], columns=table.ANATOMY).markdown(), ""]
-        if case.get("calibration"):
-            lines += [calibration(case["calibration"]), ""]
-    return "\n".join(lines)
+        lines += [heading.format(case["id"]), "", *tables(case["methods"], None)]
+        lines += [calibration(case["calibration"]), ""] if case.get("calibration") else []
+    return lines
 
 
 def calibration(figures: Mapping[str, Any]) -> str:
@@ -79,29 +90,13 @@ def calibration(figures: Mapping[str, Any]) -> str:
 def brief(evaluation: Mapping[str, Any], page: PathLike[str]) -> str:
     """A few lines for a terminal: PSNR and bone Dice of each method, and where the rest is."""
     scores = evaluation["mean"] or {}
-    width = max((len(name) for name in scores), default=0)
+    width = max(map(len, scores), default=0)
     patients = f"patients: {len(evaluation['cases'])}"
     lines = [f"{patients:{width}}  PSNR dB   SSIM  bone Dice"]
     for name, figures in scores.items():
-        numbers = (table.at(figures, key) for key in ("psnr_db", "ssim", "bone_dice"))
-        psnr, ssim, dice = numbers
+        psnr, ssim, dice = (table.at(figures, key) for key in ("psnr_db", "ssim", "bone_dice"))
         lines.append(f"{name:{width}}  {psnr:7.2f}  {ssim:5.3f}  {dice:9.3f}")
     return "\n".join([*lines, f"{page}: all figures"])
-
-
-def card(evaluation: Mapping[str, Any]) -> str:
-    """What a model card prints: where it is worse than a baseline, first; means, patients, and what else was tried."""
-    lines = [*who(evaluation), "", READING, ""]
-    if len(evaluation["cases"]) > 1:
-        lines += [f"**Mean of {len(evaluation['cases'])} patients**", "", *worse(evaluation["mean"])]
-        lines += [*table.of_methods(evaluation["mean"], evaluation["interval"], _CARD).markdown(), ""]
-        lines += ["In brackets: the 95% bootstrap interval over these patients, who are few.", ""]
-    for case in evaluation["cases"]:
-        lines += [f"**{case['id']}**", "", *worse(case["methods"])]
-        lines += [*table.of_methods(case["methods"], columns=_CARD).markdown(), ""]
-        if case.get("calibration"):
-            lines += [calibration(case["calibration"]), ""]
-    return "\n".join([*lines, *_extra(evaluation)]).rstrip() + "\n"
 
 
 def worse(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -130,16 +125,13 @@ def _order(value: float) -> float:
 def who(evaluation: Mapping[str, Any]) -> list[str]:
     """Who was judged, on what, in a few lines."""
     model, grid = evaluation["model"], evaluation["grid"]
-    shape = " x ".join(map(str, grid["shape"]))
-    pitch = " x ".join(f"{step:g}" for step in grid["spacing_mm"])
+    shape, pitch = (" x ".join(f"{side:g}" for side in grid[name]) for name in ("shape", "spacing_mm"))
     judged = f"Predictions in {evaluation['predictions']}" if evaluation["predictions"] else "Baselines"
     if model:
-        judged = (
-            f"Model {model['name']} ({model['sha256'][:12]}), {model['backend']} {model.get('precision', '')}".rstrip()
-        )
+        judged = f"Model {model['name']} ({model['sha256'][:12]}), {model['backend']} {model.get('precision', '')}"
     views = ", ".join(view["name"] for view in evaluation["geometry"]["views"])
     low, high = evaluation["window_hu"]
-    lines = [f"{judged}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
+    lines = [f"{judged.rstrip()}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
     if evaluation["baselines"]:
         lines += [f"Baselines of {len(evaluation['baselines']['people'])} training patients."]
     lines += [f"Warning: {line}." for line in evaluation.get("warnings", ())]
@@ -157,11 +149,6 @@ def _extra(evaluation: Mapping[str, Any]) -> list[str]:
             lines += [f"**X-rays that training did not see: {method}, {patients}**", ""]
             lines += [*conditions.as_table(evaluation["conditions"], method).markdown(), ""]
     if evaluation["probe"]:
-        lines += [
-            "**Findings planted into the CTs before projection**",
-            "",
-            *probe.as_table(evaluation["probe"]).markdown(),
-            "",
-        ]
-        lines += [PLANTED, ""]
+        planted = probe.as_table(evaluation["probe"]).markdown()
+        lines += ["**Findings planted into the CTs before projection**", "", *planted, "", PLANTED, ""]
     return lines

@@ -19,46 +19,30 @@ from x2ct.data.prepare import PrepareOptions, find_cts, read_body
 from x2ct.data.shards import resample_array
 from x2ct.evaluation import bones
 from x2ct.evaluation.anatomy import Landmarks
+from x2ct.evaluation.metrics import BoolArray, FloatArray
 from x2ct.geometry import Geometry, attenuation, project
 from x2ct.geometry.grid import Grid
 
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 
-OUTSIDE = 0.02
-"""A ray is contained in the grid if no more than this line integral (1 mm of water) lies outside of it."""
+OUTSIDE = 0.02  # a ray is contained in the grid if no more than this line integral (1 mm of water) lies outside of it
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One test patient.
+    """One test patient."""
 
-    Attributes:
-        id: a name, no patient identifier.
-        hu: the CT without table or padding, HU (x, y, z) at its own resolution.
-        index_to_mm: 4x4, its voxel index -> patient mm.
-        to_world: 4x4, patient mm -> the CT file's world mm; a translation.
-        truth: float32 HU on the grid.
-        body: where the patient is, bool on the grid.
-        grid: the grid.
-        geometry: the views.
-        xrays: line integrals, one float32 (rows, columns) a view, of the whole CT.
-        contained: bool, likewise: the rays along which all of the patient lies in the grid.
-        region: "chest" or "other".
-    """
-
-    id: str
-    hu: npt.NDArray[Any]
-    index_to_mm: Matrix
-    to_world: Matrix
-    truth: FloatArray
-    body: BoolArray
+    id: str  # a name, no patient identifier
+    hu: npt.NDArray[Any]  # the CT without table or padding, HU (x, y, z) at its own resolution
+    index_to_mm: Matrix  # 4x4, its voxel index -> patient mm
+    to_world: Matrix  # 4x4, patient mm -> the CT file's world mm; a translation
+    truth: FloatArray  # float32 HU on the grid
+    body: BoolArray  # where the patient is, bool on the grid
     grid: Grid
-    geometry: Geometry
-    xrays: tuple[FloatArray, ...]
-    contained: tuple[BoolArray, ...]
-    region: str
+    geometry: Geometry  # the views
+    xrays: tuple[FloatArray, ...]  # line integrals, one float32 (rows, columns) a view, of the whole CT
+    contained: tuple[BoolArray, ...]  # bool, as `xrays`: rays along which all of the patient lies in the grid
+    region: str  # "chest" or "other"
 
     @property
     def placed(self) -> Geometry:
@@ -143,7 +127,7 @@ def case_of(
 
 
 def _in_grid(shape: tuple[int, ...], index_to_mm: Matrix, grid: Grid) -> BoolArray:
-    x, y, z = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
+    x, y, z = np.meshgrid(*map(np.arange, shape), indexing="ij", sparse=True)
     inside = np.ones(shape, np.bool_)
     for row, half in zip(index_to_mm[:3], grid.half_extent_mm, strict=True):
         inside &= np.abs(row[0] * x + row[1] * y + row[2] * z + row[3]) <= half

@@ -16,21 +16,20 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.evaluation.case import Case
-from x2ct.evaluation.metrics import Window
+from x2ct.evaluation.metrics import FloatArray, Window
 from x2ct.evaluation.model import Model, XRays
 from x2ct.evaluation.protocol import Figures, average, volume_figures
-from x2ct.evaluation.table import Column, Table, at, cell
+from x2ct.evaluation.table import Column, at, cell, of_methods
 from x2ct.geometry import Geometry, View
+from x2ct.io.report import Table
 from x2ct.io.xray import degradation
 from x2ct.io.xray.radiograph import XRay
 
-FloatArray = npt.NDArray[np.float32]
 Picture = npt.NDArray[Any]
 Views = Callable[[Geometry], Geometry]
 Exposure = Callable[[FloatArray, View, np.random.Generator], Picture]
 
-SCATTER_MM = 50.0
-"""Standard deviation of scatter's spread on the detector."""
+SCATTER_MM = 50.0  # standard deviation of scatter's spread on the detector
 
 MEAN, SAMPLE = "mean estimate", "sample of seed 0"
 EVERY = "every"
@@ -38,20 +37,14 @@ EVERY = "every"
 
 @dataclass(frozen=True)
 class Condition:
-    """One way to take the X-rays.
+    """One way to take the X-rays."""
 
-    Attributes:
-        name: what `--conditions` calls it.
-        what: what is done, for a reader.
-        views: from the geometry that the network knows to the one that the X-rays are taken with.
-        told: whether the network is told that geometry.
-        exposure: from line integrals to the picture; integers are display values, not calibrated.
-    """
-
-    name: str
-    what: str
+    name: str  # what `--conditions` calls it
+    what: str  # what is done, for a reader
+    # from the geometry that the network knows to the one that the X-rays are taken with
     views: Views = lambda geometry: geometry
-    told: bool = True
+    told: bool = True  # whether the network is told that geometry
+    # from line integrals to the picture; integers are display values, not calibrated
     exposure: Exposure = lambda image, view, rng: image
 
     def take(self, case: Case, threads: int = 0) -> tuple[XRays, Geometry]:
@@ -68,42 +61,25 @@ class Condition:
         return xrays, stated
 
 
+def _each(change: Callable[[int, View], View]) -> Views:
+    """Return what changes each view of a geometry, given its number and the view."""
+    return lambda geometry: Geometry(tuple(change(index, view) for index, view in enumerate(geometry.views)))
+
+
 def cone(sod_mm: float, sdd_mm: float) -> Views:
     """Cone beams from the same sides, with pixels that measure the same at the isocentre."""
-
-    def views(geometry: Geometry) -> Geometry:
-        return Geometry(
-            tuple(
-                View.cone(view.name, view.angle_deg, sod_mm=sod_mm, sdd_mm=sdd_mm, shape=view.shape)
-                for view in geometry.views
-            )
-        )
-
-    return views
+    return _each(lambda _, view: View.cone(view.name, view.angle_deg, sod_mm=sod_mm, sdd_mm=sdd_mm, shape=view.shape))
 
 
 def turned(degrees: float) -> Views:
     """Each view turned about z, every other one the other way, so that it is no mere turn of the patient."""
-
-    def views(geometry: Geometry) -> Geometry:
-        return Geometry(
-            tuple(_moved(view, degrees if index % 2 == 0 else -degrees) for index, view in enumerate(geometry.views))
-        )
-
-    return views
+    return _each(lambda index, view: _moved(view, -degrees if index % 2 else degrees))
 
 
 def shifted(towards_head_mm: float, names: Sequence[str] = ()) -> Views:
     """The patient higher than told, in all views or in the named ones."""
-
-    def views(geometry: Geometry) -> Geometry:
-        moved = (
-            _moved(view, shift_mm=(0.0, 0.0, towards_head_mm)) if not names or view.name in names else view
-            for view in geometry.views
-        )
-        return Geometry(tuple(moved))
-
-    return views
+    shift_mm = (0.0, 0.0, towards_head_mm)
+    return _each(lambda _, view: _moved(view, shift_mm=shift_mm) if not names or view.name in names else view)
 
 
 def noise(photons: float) -> Exposure:
@@ -113,7 +89,12 @@ def noise(photons: float) -> Exposure:
 
 def scatter(share: float) -> Exposure:
     """Scatter that nobody corrects for."""
-    return lambda image, view, rng: degradation.scatter(image, share, _pixels(SCATTER_MM, view))
+
+    def exposure(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
+        down, across = view.spacing_mm
+        return degradation.scatter(image, share, (SCATTER_MM / down, SCATTER_MM / across))
+
+    return exposure
 
 
 def normalised(exponent: float, scale: float) -> Exposure:
@@ -182,11 +163,10 @@ def named(names: Sequence[str]) -> tuple[Condition, ...]:
         InputError: a name that is none.
     """
     by_name = {condition.name: condition for condition in CONDITIONS}
-    unknown = [name for name in names if name not in by_name and name != EVERY]
-    if unknown:
-        raise InputError.of(
-            "--conditions", "name", found=unknown[0], expected=f"{EVERY}, or some of {', '.join(by_name)}"
-        )
+    for name in names:
+        if name not in by_name and name != EVERY:
+            expected = f"{EVERY}, or some of {', '.join(by_name)}"
+            raise InputError.of("--conditions", "name", found=name, expected=expected)
     chosen = {*(by_name if EVERY in names else names), TRAINING.name}
     return tuple(condition for condition in CONDITIONS if condition.name in chosen)
 
@@ -204,10 +184,8 @@ def try_all(
     for condition in conditions:
         say(condition.name)
         model.set_xrays(*condition.take(case, threads))
-        figures[condition.name] = {
-            MEAN: volume_figures(case, model.mean(), window),
-            SAMPLE: volume_figures(case, model.sample(0), window),
-        }
+        volumes = {MEAN: model.mean(), SAMPLE: model.sample(0)}
+        figures[condition.name] = {name: volume_figures(case, hu, window) for name, hu in volumes.items()}
     return figures
 
 
@@ -221,20 +199,12 @@ def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures
 
 def as_table(means: Mapping[str, Mapping[str, Figures]], method: str) -> Table:
     """A table: a row a condition, PSNR's cost against training's X-rays last."""
-    titles = ["X-rays", *(title for _, title, _ in COLUMNS), "PSNR lost"]
-    lines = []
     what = {condition.name: condition.what for condition in CONDITIONS}
-    for name, methods in means.items():
-        figures = methods[method]
-        lost = at(means[TRAINING.name][method], "psnr_db") - at(figures, "psnr_db")
-        cells = [cell(at(figures, key), form) for key, _, form in COLUMNS]
-        lines.append([what[name], *cells, cell(lost, ".2f")])
-    return Table(titles, lines)
-
-
-def _pixels(mm: float, view: View) -> tuple[float, float]:
-    down, across = view.spacing_mm
-    return mm / down, mm / across
+    table = of_methods({what[name]: methods[method] for name, methods in means.items()}, columns=COLUMNS)
+    psnr_db = {name: at(methods[method], "psnr_db") for name, methods in means.items()}
+    lost = [cell(psnr_db[TRAINING.name] - value, ".2f") for value in psnr_db.values()]
+    rows = [[*row, last] for row, last in zip(table.rows, lost, strict=True)]
+    return Table("", ["X-rays", *table.columns[1:], "PSNR lost"], rows, text=1)
 
 
 def _moved(view: View, degrees: float = 0.0, shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> View:

@@ -10,53 +10,32 @@ from x2ct.evaluation import conditions, page, predictions
 from x2ct.files import atomic
 
 FILES = ("evaluation.json", "evaluation.csv", "card.md", "evaluation.md")
-PAGE = "index.html"
-"""The report's files; the page is one more."""
+PAGE = "index.html"  # beside them, with the extra `report`
 
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """What `x2ct evaluate` is asked to do.
+    """What `x2ct evaluate` is asked to do."""
 
-    Attributes:
-        data: a folder of CTs (NIfTI, NRRD, MetaImage files or DICOM folders), or one; each is one test patient.
-        output: the folder for the report; see `FILES`.
-        page: also write the page, which needs the extra `report`.
-        bundle: the model under test: a folder, or a bundled model's name.
-        predictions: a folder of volumes made elsewhere, see `x2ct.evaluation.predictions`.
-        frame: of their affines, one of `predictions.FRAMES`.
-        centre, keep_couch: see `x2ct.data.PrepareOptions`.
-        baselines: shards to fit the baselines on.
-        region: of the patients to fit them on: "chest", "other" or "any".
-        samples: of the bundle a case, of seeds 0 to N - 1; 0 for its mean estimate alone.
-        geometry: of the test X-rays: "bundle" (the model's own), "parallel", "cone", or a geometry file.
-        conditions: names of `x2ct.evaluation.conditions`, or "every".
-        probe: whether synthetic lesions are inserted, see `x2ct.evaluation.probe`.
-        cases: only these patients.
-        xrays: write each case's X-rays and geometry to a folder of its name in here, for other systems to predict from.
-        shape, voxel_mm: of the grid that is judged, where no bundle says so; by default the shards', or 128^3 at 2.5.
-        device, backend, precision, threads: see `x2ct.Sampler`.
-    """
-
-    data: Path
-    output: Path
-    page: bool = True
-    bundle: str | None = None
-    predictions: Path | None = None
-    frame: str = "auto"
-    centre: str = "lungs"
+    data: Path  # a folder of CTs (NIfTI, NRRD, MetaImage files or DICOM folders), or one; each is one test patient
+    output: Path  # the folder for the report; see `FILES`
+    page: bool = True  # also write the page, which needs the extra `report`
+    bundle: str | None = None  # the model under test: a folder, or a bundled model's name
+    predictions: Path | None = None  # a folder of volumes made elsewhere, see `x2ct.evaluation.predictions`
+    frame: str = "auto"  # of their affines, one of `predictions.FRAMES`
+    centre: str = "lungs"  # this and keep_couch: see `x2ct.data.PrepareOptions`
     keep_couch: bool = False
-    baselines: Path | None = None
-    region: str = "chest"
-    samples: int = 8
-    geometry: str = "bundle"
-    conditions: tuple[str, ...] = ()
-    probe: bool = False
-    cases: tuple[str, ...] = ()
-    xrays: Path | None = None
-    shape: tuple[int, int, int] | None = None
-    voxel_mm: tuple[float, float, float] | None = None
-    device: str = "auto"
+    baselines: Path | None = None  # shards to fit the baselines on
+    region: str = "chest"  # of the patients to fit them on: "chest", "other" or "any"
+    samples: int = 8  # of the bundle a case, of seeds 0 to N - 1; 0 for its mean estimate alone
+    geometry: str = "bundle"  # of the test X-rays: "bundle" (the model's own), "parallel", "cone", or a geometry file
+    conditions: tuple[str, ...] = ()  # names of `x2ct.evaluation.conditions`, or "every"
+    probe: bool = False  # whether synthetic lesions are inserted, see `x2ct.evaluation.probe`
+    cases: tuple[str, ...] = ()  # only these patients
+    xrays: Path | None = None  # write each case's X-rays and geometry to a folder of its name in here
+    shape: tuple[int, int, int] | None = None  # of the grid that is judged, where no bundle says so; by default the
+    voxel_mm: tuple[float, float, float] | None = None  # shards', or 128^3 at 2.5
+    device: str = "auto"  # this and the rest: see `x2ct.Sampler`
     backend: str = "auto"
     precision: str = "auto"
     threads: int = 0

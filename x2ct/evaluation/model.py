@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
-
 from x2ct.bundle import Bundle
 from x2ct.engine.sampler import Sampler
 from x2ct.evaluation.anatomy import STRIDE
-from x2ct.evaluation.metrics import Window
+from x2ct.evaluation.metrics import FloatArray, Window
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
 from x2ct.io.xray.radiograph import XRay
 
-FloatArray = npt.NDArray[np.float32]
 XRays = Mapping[str, XRay]
 """By the name of their view: ap or pa, lateral."""
 

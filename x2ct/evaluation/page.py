@@ -20,14 +20,13 @@ import numpy.typing as npt
 from x2ct.evaluation import card, conditions, probe, table
 from x2ct.evaluation.calibration import reliability
 from x2ct.evaluation.case import Case
-from x2ct.evaluation.metrics import Window
+from x2ct.evaluation.metrics import FloatArray, Window
 from x2ct.evaluation.protocol import mean_of
 from x2ct.geometry import attenuation
 from x2ct.io.report import NOTICE
 from x2ct.render.panels import png, window
-from x2ct.render.preview import BONE, WIDE, diverging, facing
+from x2ct.render.preview import BONE, WIDE, diverging
 
-FloatArray = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 Panels = list[tuple[str, str]]
 """(caption, PNG as a data URI)."""
@@ -48,19 +47,12 @@ def unavailable() -> str:
 
 @dataclass(frozen=True)
 class Shown:
-    """One case's pictures.
+    """One case's pictures."""
 
-    Attributes:
-        id: the case's.
-        rows: (name, panels) from the truth down.
-        subject: the volume that the worst slices are from.
-        worst: the worst slices' panels.
-    """
-
-    id: str
-    rows: tuple[tuple[str, Panels], ...]
-    subject: str
-    worst: tuple[Panels, ...]
+    id: str  # the case's
+    rows: tuple[tuple[str, Panels], ...]  # (name, panels) from the truth down
+    subject: str  # the volume that the worst slices are from
+    worst: tuple[Panels, ...]  # the worst slices' panels
 
 
 def show(case: Case, methods: Mapping[str, FloatArray], samples: Sequence[FloatArray], hu_window: Window) -> Shown:
@@ -169,25 +161,18 @@ def calibration_plot(ranks: Mapping[str, Sequence[float]]) -> str:
 
 def _slices(volume: FloatArray, spacing_mm: Sequence[float], draw: Callable[[FloatArray], Pixels]) -> Panels:
     """The three middle slices."""
-    x, y, z = (n // 2 for n in volume.shape)
-    sx, sy, sz = spacing_mm
     return [
-        ("axial", _uri(draw(volume[:, :, z]), (sx, sy))),
-        ("coronal", _uri(draw(volume[:, y]), (sx, sz))),
-        ("sagittal", _uri(draw(volume[x]), (sy, sz))),
+        (plane, _uri(draw(np.take(volume, volume.shape[axis] // 2, axis)), spacing_mm, axis))
+        for plane, axis in (("axial", 2), ("coronal", 1), ("sagittal", 0))
     ]
 
 
 def _projections(hu: FloatArray, spacing_mm: Sequence[float]) -> Panels:
     """Bone (maximum intensity) and X-ray, from the front and the side."""
-    sx, sy, sz = spacing_mm
-    mu = attenuation(hu)
-    return [
-        ("bone, front", _uri(window(hu.max(axis=1), BONE), (sx, sz))),
-        ("bone, side", _uri(window(hu.max(axis=0), BONE), (sy, sz))),
-        ("X-ray, front", _uri(window(mu.sum(axis=1) * sy, (0.0, 6.0)), (sx, sz))),
-        ("X-ray, side", _uri(window(mu.sum(axis=0) * sx, (0.0, 9.0)), (sy, sz))),
-    ]
+    mu, sides = attenuation(hu), (("front", 1, 6.0), ("side", 0, 9.0))
+    bone = [(f"bone, {side}", _uri(window(hu.max(axis=axis), BONE), spacing_mm, axis)) for side, axis, _ in sides]
+    rays = [(side, axis, window(mu.sum(axis=axis) * spacing_mm[axis], (0.0, white))) for side, axis, white in sides]
+    return [*bone, *((f"X-ray, {side}", _uri(pixels, spacing_mm, axis)) for side, axis, pixels in rays)]
 
 
 def _worst(case: Case, estimate: FloatArray) -> list[Panels]:
@@ -196,8 +181,8 @@ def _worst(case: Case, estimate: FloatArray) -> list[Panels]:
     body = case.body.sum(axis=(0, 1))
     each = np.abs(error).sum(axis=(0, 1), dtype=np.float64) / np.maximum(body, 1)
     each[body < 0.1 * max(int(body.max()), 1)] = 0
-    sx, sy, sz = case.grid.spacing_mm
-    apart = max(1, round(APART_MM / sz))
+    spacing_mm = case.grid.spacing_mm
+    apart = max(1, round(APART_MM / spacing_mm[2]))
     worst: list[Panels] = []
     while len(worst) < WORST and each.any():
         k = int(np.argmax(each))
@@ -207,7 +192,7 @@ def _worst(case: Case, estimate: FloatArray) -> list[Panels]:
             "synthesis": _wide(estimate[:, :, k]),
             f"difference, mean {each[k]:.0f} HU": diverging(error[:, :, k]),
         }
-        worst.append([(caption, _uri(pixels, (sx, sy))) for caption, pixels in pictures.items()])
+        worst.append([(caption, _uri(pixels, spacing_mm, 2)) for caption, pixels in pictures.items()])
         each[max(0, k - apart) : k + apart + 1] = 0
     return worst
 
@@ -216,16 +201,14 @@ def _wide(plane: FloatArray) -> Pixels:
     return window(plane, WIDE)
 
 
-def _uri(plane: Pixels, pitch_mm: tuple[float, float]) -> str:
-    """(across, up) or (across, up, colour) grey levels as they are looked at, in true proportions, as a data URI."""
+def _uri(plane: Pixels, spacing_mm: Sequence[float], axis: int) -> str:
+    """(across, up) or (across, up, colour) grey levels along an axis as they are looked at, as a data URI."""
     from PIL import Image
 
-    turned = plane[::-1, ::-1].swapaxes(0, 1) if plane.ndim == 3 else facing(plane)
-    picture = Image.fromarray(np.ascontiguousarray(turned))
-    across, up = pitch_mm
+    picture = Image.fromarray(np.ascontiguousarray(plane[::-1, ::-1].swapaxes(0, 1)))
+    across, up = (mm for other, mm in enumerate(spacing_mm) if other != axis)
     if abs(across / up - 1) > 0.01:
-        finest = min(pitch_mm)
-        picture = picture.resize(
-            (max(1, round(picture.width * across / finest)), max(1, round(picture.height * up / finest)))
-        )
+        finest = min(across, up)
+        sides = (picture.width * across, picture.height * up)
+        picture = picture.resize([max(1, round(side / finest)) for side in sides])
     return "data:image/png;base64," + base64.b64encode(png(picture)).decode()

@@ -15,26 +15,18 @@ from scipy import ndimage, spatial
 
 from x2ct.data.body import lung_mask
 from x2ct.evaluation.case import Case
-from x2ct.evaluation.metrics import BONE_HU
+from x2ct.evaluation.metrics import BONE_HU, BoolArray, FloatArray
 
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 Point = npt.NDArray[np.float64]
 
-NODULE_HU = 50.0
-"""Solid; some 850 HU above lung."""
-
-CLEARANCE_MM = 5.0
-"""Lung between a nodule and whatever is no lung."""
+NODULE_HU = 50.0  # solid; some 850 HU above lung
+CLEARANCE_MM = 5.0  # lung between a nodule and whatever is no lung
 
 GAP_HU = 40.0
 GAP_RADIUS_MM = 12.0
-MARROW_HU = 60.0
-"""What is denser, within a gap, is taken for bone and becomes `GAP_HU`."""
-
-ROD_MM = 15.0
-"""A rib is looked for in balls of this radius: long one way and thin both others."""
+MARROW_HU = 60.0  # what is denser, within a gap, is taken for bone and becomes `GAP_HU`
+ROD_MM = 15.0  # a rib is looked for in balls of this radius: long one way and thin both others
 _THIN_MM, _LONG_MM = 4.5, 6.5
 """Standard deviations of a rod's voxels across and along it."""
 _TRIES = 400
@@ -49,10 +41,8 @@ class Nodule:
 
     def put(self, hu: npt.NDArray[Any], index_to_mm: Matrix) -> FloatArray:
         """The volume with the nodule."""
-        changed = np.array(hu, np.float32)
-        box, points, voxel = _around(self.centre, self.diameter_mm / 2 + 5, changed.shape, index_to_mm)
-        distance = np.linalg.norm(points - self.centre, axis=-1)
-        share = np.clip((self.diameter_mm / 2 - distance) / voxel + 0.5, 0, 1)
+        changed, box, off, voxel = _around(self.centre, self.diameter_mm / 2 + 5, hu, index_to_mm)
+        share = np.clip((self.diameter_mm / 2 - np.linalg.norm(off, axis=-1)) / voxel + 0.5, 0, 1)
         here = changed[box]
         changed[box] = np.maximum(here, here + share * (NODULE_HU - here))
         return changed
@@ -68,9 +58,7 @@ class Gap:
 
     def put(self, hu: npt.NDArray[Any], index_to_mm: Matrix) -> FloatArray:
         """The volume with the gap."""
-        changed = np.array(hu, np.float32)
-        box, points, voxel = _around(self.centre, GAP_RADIUS_MM + self.length_mm, changed.shape, index_to_mm)
-        off = points - self.centre
+        changed, box, off, voxel = _around(self.centre, GAP_RADIUS_MM + self.length_mm, hu, index_to_mm)
         along = off @ self.axis
         across = np.sqrt(np.maximum(np.sum(off * off, axis=-1) - along**2, 0))
         share = np.clip((self.length_mm / 2 - np.abs(along)) / voxel + 0.5, 0, 1) * (across <= GAP_RADIUS_MM)
@@ -129,14 +117,11 @@ def gaps(case: Case, length_mm: float) -> list[Gap]:
     rods = []
     for part in _quarters(bone):
         own = np.flatnonzero(inner & part[tuple(places.T)])
-        tries = own[:: max(1, -(-len(own) // _TRIES))]
-        best: tuple[float, Gap] | None = None
-        for at in tries:
-            rod = _rod(points[tree.query_ball_point(points[at], ROD_MM)])
-            if rod is not None and (best is None or rod[0] > best[0]):
-                best = rod[0], Gap(rod[1], rod[2], length_mm)
-        if best is not None:
-            rods.append(best[1])
+        balls = (tree.query_ball_point(points[at], ROD_MM) for at in own[:: max(1, -(-len(own) // _TRIES))])
+        rods_here = [rod for ball in balls if (rod := _rod(points[ball]))]
+        if rods_here:
+            _, middle, axis = max(rods_here, key=lambda rod: rod[0])
+            rods.append(Gap(middle, axis, length_mm))
     return rods
 
 
@@ -168,13 +153,13 @@ def _mm(index: npt.NDArray[Any], index_to_mm: Matrix) -> Point:
 
 
 def _around(
-    centre: Point, reach_mm: float, shape: tuple[int, ...], index_to_mm: Matrix
-) -> tuple[tuple[slice, slice, slice], Point, float]:
-    """The part of a volume within reach of a point: its slices, its voxels' patient mm, and its largest pitch."""
+    centre: Point, reach_mm: float, hu: npt.NDArray[Any], index_to_mm: Matrix
+) -> tuple[FloatArray, tuple[slice, ...], Point, float]:
+    """A copy of a volume; its part within reach of a point; from there to its voxels, in mm; and its largest pitch."""
     pitch = np.linalg.norm(index_to_mm[:3, :3], axis=0)
     middle = np.linalg.inv(index_to_mm)[:3] @ np.append(centre, 1.0)
-    low = np.clip(np.floor(middle - reach_mm / pitch), 0, shape).astype(int)
-    high = np.clip(np.ceil(middle + reach_mm / pitch) + 1, 0, shape).astype(int)
-    box = slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
-    indices = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), axis=-1)
-    return box, _mm(indices, index_to_mm), float(pitch.max())
+    low = np.clip(np.floor(middle - reach_mm / pitch), 0, hu.shape).astype(int)
+    high = np.clip(np.ceil(middle + reach_mm / pitch) + 1, 0, hu.shape).astype(int)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    indices = np.moveaxis(np.mgrid[box], 0, -1)
+    return np.array(hu, np.float32), box, _mm(indices, index_to_mm) - centre, float(pitch.max())

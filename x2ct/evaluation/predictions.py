@@ -7,23 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy import signal
+from skimage.transform import downscale_local_mean
 
 from x2ct.data.shards import resample_array
 from x2ct.errors import InputError
 from x2ct.evaluation.case import Case
+from x2ct.evaluation.metrics import FloatArray
 from x2ct.io.ct.nifti import SUFFIXES as NIFTI_SUFFIXES
 from x2ct.io.ct.volume import Volume
-
-FloatArray = npt.NDArray[np.float32]
 
 FRAMES = ("auto", "patient", "world")
 """What predictions' affines lead to. "patient" mm have their origin in the middle of the case's grid, "world" mm are
 those of its CT file; "auto" is the one in which a prediction fills more of the grid, "patient" where both fill as much.
 """
-LEAST_COVERED = 0.5
-"""A prediction that fills less of the case's grid lies somewhere else, or is in another frame."""
-GROSS_MM = 10.0
-"""A prediction whose best match with the truth is moved by more than this is called misplaced."""
+LEAST_COVERED = 0.5  # a prediction that fills less of the case's grid lies somewhere else, or is in another frame
+GROSS_MM = 10.0  # a prediction whose best match with the truth is moved by more than this is called misplaced
 
 _COARSE_MM = 5.0
 
@@ -46,10 +45,7 @@ def find(folder: str | PathLike[str]) -> Path:
 def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, list[FloatArray]]:
     """A case's prediction CASE.nii.gz, and its samples CASE_000.nii.gz, CASE_001.nii.gz, ...; either or both.
 
-    Args:
-        folder: where they are.
-        case: whose.
-        frame: what their affines lead to, one of `FRAMES`.
+    Their affines lead to `frame`, one of `FRAMES`.
 
     Returns:
         HU on the case's grid, air where the file has nothing; None where there is no CASE.nii.gz.
@@ -106,11 +102,9 @@ def misplacement(case: Case, estimate: npt.ArrayLike) -> tuple[float, float, flo
     grid = case.grid
     steps = [min(n, max(1, round(_COARSE_MM / mm))) for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)]
     truth, moved = (_density(np.asarray(hu, np.float32), steps) for hu in (case.truth, estimate))
-    shape = [2 * n for n in truth.shape]
-    product = np.fft.rfftn(moved, shape, (0, 1, 2)) * np.conj(np.fft.rfftn(truth, shape, (0, 1, 2)))
-    peak = np.unravel_index(int(np.argmax(np.fft.irfftn(product, shape, (0, 1, 2)))), shape)
-    signed = [int(at) if at < n else int(at) - 2 * n for at, n in zip(peak, truth.shape, strict=True)]
-    x, y, z = (at * step * mm for at, step, mm in zip(signed, steps, grid.spacing_mm, strict=True))
+    product = signal.correlate(moved, truth, method="fft")
+    lags = np.subtract(np.unravel_index(int(np.argmax(product)), product.shape), truth.shape) + 1
+    x, y, z = (float(lag) * step * mm for lag, step, mm in zip(lags, steps, grid.spacing_mm, strict=True))
     return x, y, z
 
 
@@ -130,17 +124,14 @@ def misplaced(case: Case, name: str, estimate: npt.ArrayLike) -> str:
 def _density(hu: FloatArray, steps: list[int]) -> FloatArray:
     """Density above air, of water 1, averaged over blocks of voxels, its mean removed."""
     cut = hu[tuple(slice(0, n - n % step) for n, step in zip(hu.shape, steps, strict=True))]
-    split = [size for n, step in zip(cut.shape, steps, strict=True) for size in (n // step, step)]
-    blocks = np.clip(cut / 1000 + 1, 0, 2).reshape(split).mean(axis=(1, 3, 5))
+    blocks = downscale_local_mean(np.clip(cut / 1000 + 1, 0, 2), tuple(steps))  # type: ignore[no-untyped-call]
     return np.asarray(blocks - blocks.mean(), np.float32)
 
 
 def _covered(shape: tuple[int, int, int], index_to_mm: npt.NDArray[np.float64], case: Case) -> float:
-    """The share of the grid's voxel centres that lie within the volume, to its voxels' outer faces."""
+    """The share of the grid's voxel centres, every second of them, within the volume to its voxels' outer faces."""
     to_index = np.linalg.inv(index_to_mm) @ case.grid.index_to_mm
-    axes = np.meshgrid(*(np.arange(0, n, 2) for n in case.grid.shape), indexing="ij", sparse=True)
-    inside = np.ones([len(axis.ravel()) for axis in axes], np.bool_)
-    for row, size in zip(to_index[:3], shape, strict=True):
-        at = sum(weight * axis for weight, axis in zip(row[:3], axes, strict=True)) + row[3]
-        inside &= (at > -0.5 - 1e-6) & (at < size - 0.5 + 1e-6)
-    return float(inside.mean())
+    x, y, z = np.meshgrid(*(np.arange(0, n, 2) for n in case.grid.shape), indexing="ij", sparse=True)
+    places = (row[0] * x + row[1] * y + row[2] * z + row[3] for row in to_index[:3])
+    inside = [(at > -0.5 - 1e-6) & (at < size - 0.5 + 1e-6) for at, size in zip(places, shape, strict=True)]
+    return float(np.logical_and.reduce(inside).mean())

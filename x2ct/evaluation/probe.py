@@ -14,27 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from x2ct.evaluation import plants
 from x2ct.evaluation.case import Case
-from x2ct.evaluation.metrics import BONE_HU
+from x2ct.evaluation.metrics import BONE_HU, BoolArray, FloatArray
 from x2ct.evaluation.model import Model
 from x2ct.evaluation.plants import Finding, Gap, Nodule
-from x2ct.evaluation.table import Table
 from x2ct.geometry import attenuation, project
+from x2ct.io.report import Table
 from x2ct.render.drr import calibrated
-
-FloatArray = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
 
 NODULES_MM = (10.0, 20.0, 30.0)
 GAP_MM = 10.0
-SHOWN = 0.5
-"""Of the true change of HU, that a synthesis must show."""
-
-LEAST_CHANGE_HU = 50.0
-"""A voxel belongs to a finding if it changes the truth by that much."""
+SHOWN = 0.5  # of the true change of HU, that a synthesis must show
+LEAST_CHANGE_HU = 50.0  # a voxel belongs to a finding if it changes the truth by that much
 
 MEAN, SAMPLES = "mean estimate", "samples"
 
@@ -84,19 +77,10 @@ def summarise(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for kind, method in dict.fromkeys((e["kind"], e["method"]) for e in entries):
         own = [e for e in entries if (e["kind"], e["method"]) == (kind, method)]
         elsewhere = [shown for e in own for shown in e["elsewhere"]]
-        rows.append(
-            {
-                "kind": kind,
-                "method": method,
-                "planted": len(own),
-                "shown": sum(e["shown"] for e in own) / len(own),
-                "share": float(np.mean([e["share"] for e in own])),
-                "cnr": float(np.mean([e["cnr"] for e in own])),
-                "elsewhere": sum(elsewhere) / len(elsewhere) if elsewhere else math.nan,
-                "elsewhere_sites": len(elsewhere),
-                "without": sum(e["without"] for e in own) / len(own),
-            }
-        )
+        row = {"kind": kind, "method": method, "planted": len(own)}
+        row |= {name: float(np.mean([e[name] for e in own])) for name in ("shown", "share", "cnr", "without")}
+        row |= {"elsewhere": float(np.mean(elsewhere)) if elsewhere else math.nan, "elsewhere_sites": len(elsewhere)}
+        rows.append(row)
     return rows
 
 
@@ -108,7 +92,7 @@ def as_table(summary: Sequence[Mapping[str, Any]]) -> Table:
         elsewhere = "-" if math.isnan(row["elsewhere"]) else f"{row['elsewhere']:.0%} of {row['elsewhere_sites']}"
         figures = f"{row['shown']:.0%}", f"{row['share']:.0%}", f"{row['cnr']:.1f}", elsewhere, f"{row['without']:.0%}"
         lines.append((row["kind"], row["method"], row["planted"], *figures))
-    return Table(columns, lines, text=2)
+    return Table("", columns, lines, text=2)
 
 
 def _kinds(case: Case) -> Iterator[list[_Site]]:
@@ -149,13 +133,12 @@ def _syntheses(case: Case, model: Model, images: Sequence[FloatArray], seeds: in
 
 def _seen(case: Case, site: _Site, others: Sequence[_Site], plain: FloatArray, planted: FloatArray) -> dict[str, Any]:
     change = planted - plain
-    share = float(change[site.where].mean()) / site.change_hu
-    rest = change[case.body & ~site.where]
+    here, rest = float(change[site.where].mean()), change[case.body & ~site.where]
     noise = float(rest.std(dtype=np.float64)) if rest.size else 0.0
     return {
-        "share": share,
-        "shown": share >= SHOWN,
-        "cnr": abs(float(change[site.where].mean())) / noise if noise else math.nan,
+        "share": here / site.change_hu,
+        "shown": here / site.change_hu >= SHOWN,
+        "cnr": abs(here) / noise if noise else math.nan,
         "elsewhere": [bool(change[other.where].mean() / other.change_hu >= SHOWN) for other in others],
         "without": _already(case, site, plain),
     }
@@ -178,9 +161,7 @@ def _already(case: Case, site: _Site, plain: FloatArray) -> bool:
 def _shell(case: Case, nodule: Nodule) -> BoolArray:
     """2.5 to 10 mm from a nodule's surface."""
     index_to_mm = case.grid.index_to_mm
-    axes = [
-        np.arange(n) * index_to_mm[a, a] + index_to_mm[a, 3] - nodule.centre[a] for a, n in enumerate(case.grid.shape)
-    ]
-    x, y, z = np.meshgrid(*axes, indexing="ij", sparse=True)
+    indices = np.meshgrid(*map(np.arange, case.grid.shape), indexing="ij", sparse=True)
+    x, y, z = (i * index_to_mm[a, a] + index_to_mm[a, 3] - nodule.centre[a] for a, i in enumerate(indices))
     beyond = np.sqrt(x * x + y * y + z * z) - nodule.diameter_mm / 2
     return np.asarray((beyond >= 2.5) & (beyond <= 10))

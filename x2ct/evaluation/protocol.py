@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.evaluation import bones, legacy, metrics
+from x2ct.evaluation import bones, metrics
 from x2ct.evaluation.anatomy import STRIDE
 from x2ct.evaluation.calibration import calibration
 from x2ct.evaluation.case import OUTSIDE, Case
+from x2ct.evaluation.metrics import FloatArray
 from x2ct.geometry import attenuation, project
 
-FloatArray = npt.NDArray[np.float32]
 Figures = dict[str, Any]
 """Numbers by name, some of them by two ("mae_hu" has one a band); JSON data."""
 
@@ -44,8 +44,7 @@ def score(
 
     `reprojection` is against the given X-rays and counts the rays that the grid contains (`rays` is their share of
     those that meet the body); `reprojection_grid` is against the truth's own grid and counts every ray that meets it.
-    `anatomy` is measured with cells of `stride` voxels, see `x2ct.evaluation.anatomy`. `legacy` is for old tables only,
-    see `x2ct.evaluation.legacy`.
+    `anatomy` is measured with cells of `stride` voxels, see `x2ct.evaluation.anatomy`. `legacy` is for old tables only.
     """
     estimate = np.asarray(estimate, np.float32)
     figures = volume_figures(case, estimate, window)
@@ -61,8 +60,8 @@ def score(
         figures["rays"][view.name] = float(rays.sum()) / max(1, int((image > OUTSIDE).sum()))
     figures["anatomy"] = case.landmarks.measure(estimate, stride).figures()
     figures["legacy"] = {
-        "psnr_4095_db": legacy.slice_psnr(case.truth, estimate, window),
-        "ssim_slices": legacy.slice_ssim(case.truth, estimate, window),
+        "psnr_4095_db": metrics.slice_psnr(case.truth, estimate, window),
+        "ssim_slices": metrics.slice_ssim(case.truth, estimate, window),
     }
     return figures
 
@@ -104,12 +103,14 @@ def mean_of(samples: Sequence[FloatArray]) -> FloatArray:
 
 def average(scores: Sequence[Mapping[str, Any]]) -> Figures:
     """The mean of each figure, over the scores where it is defined."""
-    means: Figures = {}
+    return each_figure(scores, lambda values: float(np.mean(values)) if values else math.nan)
+
+
+def each_figure(scores: Sequence[Mapping[str, Any]], of: Callable[[list[float]], Any]) -> Figures:
+    """By figure, nested as in the scores, what a function makes of its values where they are defined."""
+    figures: Figures = {}
     for key, first in scores[0].items():
-        values = [s[key] for s in scores if key in s]
-        if isinstance(first, Mapping):
-            means[key] = average(values)
-        else:
-            finite = [v for v in values if not math.isnan(v)]
-            means[key] = float(np.mean(finite)) if finite else math.nan
-    return means
+        values = [score[key] for score in scores if key in score]
+        nested = isinstance(first, Mapping)
+        figures[key] = each_figure(values, of) if nested else of([value for value in values if not math.isnan(value)])
+    return figures

@@ -7,14 +7,12 @@ scored, and the report is written anew, each file whole, so that a run that is c
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import numpy as np
-import numpy.typing as npt
+import msgspec
 
 from x2ct.data import ShardSet
 from x2ct.data.prepare import PrepareOptions, find_cts
@@ -24,6 +22,7 @@ from x2ct.evaluation import anatomy, card, conditions, metrics, page, prediction
 from x2ct.evaluation.baselines import Baselines
 from x2ct.evaluation.case import Case, make_case
 from x2ct.evaluation.job import FILES, PAGE, EvaluateJob, check
+from x2ct.evaluation.metrics import FloatArray
 from x2ct.evaluation.model import Model
 from x2ct.files import atomic
 from x2ct.geometry import Geometry
@@ -32,7 +31,6 @@ from x2ct.io import report as reports
 from x2ct.render import drr
 from x2ct.render.drr import calibrated
 
-FloatArray = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 Progress = Callable[[int, int, str], None]
 
@@ -41,23 +39,16 @@ PROBE_SEEDS = 2
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of it.
+    """What came of it."""
 
-    Attributes:
-        table: the whole report, JSON data.
-        failures: (what, one line) of each CT or prediction that could not be used.
-        files: what was written.
-        warnings: what makes the figures less trustworthy, one line each.
-    """
-
-    table: dict[str, Any]
-    failures: tuple[tuple[str, str], ...]
-    files: tuple[Path, ...]
-    warnings: tuple[str, ...] = ()
+    table: dict[str, Any]  # the whole report, JSON data
+    failures: tuple[tuple[str, str], ...]  # (what, one line) of each CT or prediction that could not be used
+    files: tuple[Path, ...]  # what was written
+    warnings: tuple[str, ...] = ()  # what makes the figures less trustworthy, one line each
 
     def plain(self) -> dict[str, Any]:
         """The table for JSON, in which what is undefined or infinite is null."""
-        return dict(_plain(self.table))
+        return _plain(self.table)
 
 
 def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Progress | None = None) -> Evaluation:
@@ -78,11 +69,10 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
     sources = _sources(job)
     options = PrepareOptions(job.centre, keep_couch=job.keep_couch)
     say("loading")
-    judge = _Judge.of(job, sources, step)
+    judge = _Judge(job, sources, step)
     results: list[dict[str, Any]] = []
     shown: list[page.Shown] = []
     failures: list[tuple[str, str]] = []
-    written: tuple[Path, ...] = ()
     say("evaluating")
     for index, (name, path) in enumerate(sources.items()):
 
@@ -101,66 +91,52 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
         results.append(result)
         if seen is not None:
             shown.append(seen)
-        written = _write(job, _table(job, judge, results, failures), shown)
+        _write(job, _table(job, judge, results, failures), shown)
     if not results:
         raise InputError.of(job.data, "cases", found=f"none usable, first: {failures[0][1]}", expected="at least one")
     found = _table(job, judge, results, failures)
-    written = _write(job, found, shown)
+    files = _write(job, found, shown)
     step(len(sources), len(sources), "")
-    return Evaluation(found, tuple(failures), written, tuple(found["warnings"]))
+    return Evaluation(found, tuple(failures), files, tuple(found["warnings"]))
 
 
 class _NotATestPerson(InputError):
     """The one mistake that must stop everything: figures on training patients."""
 
 
-@dataclass
 class _Judge:
     """Who is judged, on what grid and with which X-rays."""
 
-    job: EvaluateJob
-    model: Model | None
-    predictions: Path | None
-    baselines: Baselines | None
-    training: frozenset[str]
-    grid: Grid
-    geometry: Geometry
-    window: metrics.Window
-
-    @classmethod
-    def of(cls, job: EvaluateJob, sources: Mapping[str, Path], step: Progress) -> _Judge:
-        model = None
+    def __init__(self, job: EvaluateJob, sources: Mapping[str, Path], step: Progress) -> None:
+        self.job, model = job, None
         if job.bundle is not None:
-            model = Model(
-                Sampler(
-                    job.bundle, device=job.device, backend=job.backend, precision=job.precision, threads=job.threads
-                )
-            )
+            options: dict[str, Any] = {name: getattr(job, name) for name in ("device", "backend", "precision")}
+            model = Model(Sampler(job.bundle, threads=job.threads, **options))
         shards = ShardSet.open(job.baselines) if job.baselines is not None else None
         default = shards.grid if shards else Grid()
-        grid = model.grid if model else Grid(job.shape or default.shape, job.voxel_mm or default.spacing_mm)
-        geometry = _geometry(job.geometry, model)
-        window = model.window if model else metrics.WINDOW_HU
-        fitted, training = None, frozenset[str]()
+        self.model = model
+        self.grid = model.grid if model else Grid(job.shape or default.shape, job.voxel_mm or default.spacing_mm)
+        self.geometry = _geometry(job.geometry, model)
+        self.window = model.window if model else metrics.WINDOW_HU
+        self.baselines: Baselines | None = None
         if shards is not None:
-            training = frozenset(patient.id for patient in shards.patients)
-            for name in sources:
-                _refuse_training_patients(name in training, sources[name])
+            training = {patient.id for patient in shards.patients}
+            for path in (path for name, path in sources.items() if name in training):
+                _refuse_training_patient(path)
             patients = [p for p in shards.select("train") if job.region in ("any", p.region)]
-            fitted = Baselines.fit(patients, grid, geometry, window, threads=job.threads, progress=step)
-        folder = predictions.find(job.predictions) if job.predictions is not None else None
-        return cls(job, model, folder, fitted, training, grid, geometry, window)
+            options = {"threads": job.threads, "progress": step}
+            self.baselines = Baselines.fit(patients, self.grid, self.geometry, self.window, **options)
+        self.predictions = predictions.find(job.predictions) if job.predictions is not None else None
 
     def case(self, case: Case, path: Path, now: Say) -> tuple[dict[str, Any], page.Shown | None]:
         """One case's part of the table, and what the page shows of it, where there is to be one."""
         threads = self.job.threads
-        if self.baselines is not None:
-            _refuse_training_patients(self.baselines.includes(case.xrays), path)
+        if self.baselines is not None and self.baselines.includes(case.xrays):
+            _refuse_training_patient(path)
         if self.job.xrays is not None:
             images = {view.name: image for view, image in zip(case.geometry.views, case.xrays, strict=True)}
             drr.save(self.job.xrays / case.id, images, case.placed)
-        methods: dict[str, FloatArray] = {}
-        samples: list[FloatArray] = []
+        methods, samples = dict[str, FloatArray](), list[FloatArray]()
         if self.predictions is not None:
             now("reading predictions")
             alone, samples = predictions.of_case(self.predictions, case, self.job.frame)
@@ -173,20 +149,18 @@ class _Judge:
         if self.baselines is not None:
             methods |= self.baselines.predict(case.xrays)
         now("scoring")
-        result = protocol.evaluate(
-            case, methods, samples, self.window, threads, self.model.stride if self.model else anatomy.STRIDE
-        )
+        stride = self.model.stride if self.model else anatomy.STRIDE
+        result = protocol.evaluate(case, methods, samples, self.window, threads, stride)
         if self.predictions is not None:
-            judged = {**methods, **({"mean of its samples": protocol.mean_of(samples)} if samples else {})}
-            lines = [predictions.misplaced(case, name, volume) for name, volume in judged.items()]
+            judged = methods | ({"mean of its samples": protocol.mean_of(samples)} if samples else {})
+            lines = (predictions.misplaced(case, name, volume) for name, volume in judged.items())
             result["warnings"] = [line for line in lines if line]
         if self.baselines is not None:
             result["nearest"] = self.baselines.nearest_id(case.xrays)
         seen = page.show(case, methods, samples, self.window) if self.job.page else None
         if self.model is not None and self.job.conditions:
             wanted = conditions.named(self.job.conditions)
-            told = self.window
-            result["conditions"] = conditions.try_all(self.model, case, wanted, told, threads, now)
+            result["conditions"] = conditions.try_all(self.model, case, wanted, self.window, threads, now)
         if self.model is not None and self.job.probe:
             result["probe"] = probe.probe(case, self.model, seeds=PROBE_SEEDS, threads=threads, say=now)
         return result, seen
@@ -209,20 +183,14 @@ def _table(
         "warnings": [line for result in results for line in result.get("warnings", [])],
         "failures": [{"case": name, "reason": reason} for name, reason in failures],
     }
-    found = table.summarise(results, facts)
-    found["conditions"] = conditions.summarise(results)
-    found["probe"] = probe.summarise(results)
-    return found
+    tried = {"conditions": conditions.summarise(results), "probe": probe.summarise(results)}
+    return table.summarise(results, facts) | tried
 
 
 def _write(job: EvaluateJob, found: Mapping[str, Any], shown: list[page.Shown]) -> tuple[Path, ...]:
     """The report's files, each whole; NaN and infinity become null in JSON."""
-    content = (
-        json.dumps(_plain(found), indent=1, allow_nan=False) + "\n",
-        table.to_csv(found),
-        card.card(found),
-        card.report(found),
-    )
+    plain = json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
+    content = (plain, table.to_csv(found), card.card(found), card.report(found))
     texts = dict(zip(FILES, content, strict=True)) | ({PAGE: page.html(found, shown)} if job.page else {})
     return tuple(atomic.write_atomically(job.output / name, text.encode()) for name, text in texts.items())
 
@@ -236,26 +204,18 @@ def _sources(job: EvaluateJob) -> dict[str, Path]:
 
 
 def _geometry(choice: str, model: Model | None) -> Geometry:
-    if choice != "bundle":
-        own = model.geometry if model else Geometry.parallel()
-        if choice == "cone":
-            return Geometry.cone([view.name for view in own.views], shape=own.views[0].shape)
-        return drr.geometry_of(choice)
-    return model.geometry if model else Geometry.parallel()
+    own = model.geometry if model else Geometry.parallel()
+    if choice == "cone":
+        return Geometry.cone([view.name for view in own.views], shape=own.views[0].shape)
+    return own if choice == "bundle" else drr.geometry_of(choice)
 
 
-def _refuse_training_patients(are: bool, path: Path) -> None:
-    if are:
-        raise _NotATestPerson(
-            str(InputError.of(path, "test patient", found="one of the training patients", expected="another patient"))
-        )
+def _refuse_training_patient(path: Path) -> NoReturn:
+    line = InputError.of(path, "test patient", found="one of the training patients", expected="another patient")
+    raise _NotATestPerson(str(line))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The report as JSON has it: msgspec writes what is undefined or infinite as null."""
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found, enc_hook=float))
+    return plain

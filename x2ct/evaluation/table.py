@@ -6,13 +6,13 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from x2ct.evaluation.protocol import average
-from x2ct.io.report import markdown_table
+from x2ct.evaluation.protocol import average, each_figure
+from x2ct.io.report import Table
 
 SCHEMA = 2
 RESAMPLES = 2000
@@ -48,18 +48,6 @@ LEGACY: tuple[Column, ...] = (
 )
 
 
-class Table(NamedTuple):
-    """Headings and the cells of each row; the first `text` columns hold text, the others figures."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    text: int = 1
-
-    def markdown(self) -> list[str]:
-        """Return the lines of a Markdown table."""
-        return markdown_table(*self)
-
-
 def summarise(results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The whole table as JSON data: per case; and of each method that all cases have, the mean and its interval."""
     shared = [name for name in results[0]["methods"] if all(name in r["methods"] for r in results)] if results else []
@@ -73,26 +61,21 @@ def summarise(results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | N
     }
 
 
-def interval(scores: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, Any]:
+def interval(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """For each figure the 95% bootstrap interval of its mean over patients (percentiles; Efron 1979).
 
-    The same patients and seed give the same interval. Figures with fewer than two patients are None. With few patients
-    it is
-    too narrow: it knows no one but them.
+    The same patients give the same interval. Figures with fewer than two patients are None. With few patients
+    it is too narrow: it knows no one but them.
     """
-    intervals: dict[str, Any] = {}
-    for key, first in scores[0].items():
-        values = [s[key] for s in scores]
-        if isinstance(first, Mapping):
-            intervals[key] = interval(values, seed)
-            continue
-        finite = [v for v in values if math.isfinite(v)]
-        intervals[key] = None
-        if len(finite) > 1:
-            options: dict[str, Any] = {"n_resamples": RESAMPLES, "rng": np.random.default_rng(seed)}
-            bootstrap = stats.bootstrap((finite,), np.mean, method="percentile", **options)
-            intervals[key] = [float(edge) for edge in bootstrap.confidence_interval]
-    return intervals
+
+    def edges(values: list[float]) -> list[float] | None:
+        finite = [value for value in values if math.isfinite(value)]
+        if len(finite) < 2:
+            return None
+        bootstrap = stats.bootstrap((finite,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0)
+        return [float(edge) for edge in bootstrap.confidence_interval]
+
+    return each_figure(scores, edges)
 
 
 def of_methods(
@@ -111,17 +94,13 @@ def of_methods(
         views = next(iter(methods.values()))["reprojection_grid"] if methods else ()
         again = [(f"reprojection_grid.{view}", f"re-projection {view}", ".3f") for view in views]
         columns = (*COLUMNS, *again, *LEGACY)
-    rows = []
-    for name, figures in methods.items():
-        edges = flat(intervals[name]) if intervals else {}
-        cells = []
-        for key, _, form in columns:
-            text = cell(at(figures, key), form)
-            if edge := key in ("psnr_db", "bone_dice") and edges.get(key):
-                text += f" ({cell(edge[0], form)} – {cell(edge[1], form)})"
-            cells.append(text)
-        rows.append([name, *cells])
-    return Table(["", *(title for _, title, _ in columns)], rows)
+
+    def text(name: str, key: str, form: str) -> str:
+        edges = flat(intervals[name]).get(key) if intervals and key in ("psnr_db", "bone_dice") else None
+        return cell(at(methods[name], key), form) + (f" ({edges[0]:{form}} – {edges[1]:{form}})" if edges else "")
+
+    rows = [[name, *(text(name, key, form) for key, _, form in columns)] for name in methods]
+    return Table("", ["", *(title for _, title, _ in columns)], rows, text=1)
 
 
 def to_csv(table: Mapping[str, Any]) -> str:

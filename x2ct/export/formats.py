@@ -140,7 +140,7 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, d
         if name in FOLDERS and len(formats) > 1:
             raise InputError.of("--format", "name", found=" and ".join(formats), expected=f"{name} alone")
     kinds = [kind for name in dict.fromkeys(formats) if name != "onnx" for kind in FOLDERS.get(name, (name,))]
-    for option, value in (("--engines", folder), ("--precision", precision)):
+    for option, value in (("--compiled", folder), ("--precision", precision)):
         if value is not None and not kinds:
             raise InputError.of(option, "options", found=f"{formats[0]} alone", expected=f"--format {_OTHERS}")
     if precision is not None and precision not in PRECISIONS:

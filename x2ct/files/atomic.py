@@ -15,18 +15,11 @@ from x2ct.errors import InputError, X2CTError
 
 
 def check_writable(path: str | PathLike[str], suffixes: tuple[str, ...] = ()) -> Path:
-    """Says, before a long run, that `path` can't be written, where that can be known beforehand.
+    """Return `path`, unless it is known before a long run that it can't be written.
 
-    Args:
-        path: the file that will be written. Nothing is left behind; an existing file is not touched.
-        suffixes: the name endings that can be written, such as (".nii", ".nii.gz"); any, where empty.
-
-    Returns:
-        The path.
-
-    Raises:
-        InputError: a wrong ending, a read-only folder, a file in place of one, or a folder under that name. Folders
-            that are missing are made when the file is written.
+    Nothing is left behind, and a file that is there is not touched; folders that are missing are made when the file is
+    written. Raises InputError: an ending that is none of `suffixes` (any will do where empty), a read-only folder, a
+    file in place of one, or a folder under that name.
     """
     target = Path(path)
     if suffixes and not target.name.lower().endswith(suffixes):
@@ -48,10 +41,9 @@ def check_writable(path: str | PathLike[str], suffixes: tuple[str, ...] = ()) ->
 
 
 def check_new_folder(path: str | PathLike[str]) -> Path:
-    """Says, before a long run, that a folder `path` can't be made: it must not be there yet, or hold nothing.
+    """Return `path`, unless it is known before a long run that a folder can't be made there.
 
-    Raises:
-        InputError: a file or a folder with files under that name, or a parent that can't be written.
+    Raises InputError: a file or a folder with files under that name, or a parent that can't be written.
     """
     target = Path(path)
     if target.exists() and not target.is_dir():
@@ -77,16 +69,12 @@ def write_atomically(path: str | PathLike[str], content: bytes | Iterable[bytes]
 
 
 def write_beside(path: str | PathLike[str], write: Callable[[Path], object], *, replace: bool = False) -> Path:
-    """Lets `write` make a file, or a folder of files, beside `path`; flushes it to the disk and moves it to its name.
+    """Let `write` make a file, or a folder of files, beside `path`; flush it to the disk and move it to its name.
 
-    Args:
-        path: the file, which may be there already, or the folder, which may not (but for an empty one).
-        write: is given a hidden name with the same ending.
-        replace: replace a folder that holds files. That takes two renames: a process killed between them leaves the
-            old folder beside `path`, under a hidden name that ends in ".old".
-
-    Raises:
-        X2CTError: the write failed (disk full, folder gone); what was at `path` before is still there, whole.
+    `write` is given a hidden name with the same ending. A file that is there is replaced, and so is an empty folder, or
+    with `replace` one that holds files. That takes two renames: a process killed between them leaves the old folder
+    beside `path`, under a hidden name that ends in ".old". Raises X2CTError where the write fails (disk full, folder
+    gone); what was at `path` before is still there, whole.
     """
     target = Path(path)
     part = _beside(target)
@@ -97,7 +85,14 @@ def write_beside(path: str | PathLike[str], write: Callable[[Path], object], *, 
             if file.is_file():
                 flush(file)
         if replace and target.is_dir():
-            _exchange(part, target)
+            old = part.with_name(f"{part.name}.old")
+            target.rename(old)
+            try:
+                part.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         else:
             os.replace(part, target)
     except OSError as error:
@@ -128,10 +123,8 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
 
     Yields a function from each output to the path to write it to, in a hidden folder beside it. When the block ends
     well they are moved into place; when it raises, for whatever reason, the hidden folders go with what is in them, and
-    so do the folders that were made for the outputs.
-
-    Raises:
-        X2CTError: a hidden folder can't be made, or a file can't be moved.
+    so do the folders that were made for the outputs. Raises X2CTError: a folder can't be made, or a file can't be
+    moved.
     """
     folders: dict[Path, Path] = {}
     made: list[Path] = []
@@ -149,8 +142,7 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
             os.replace(place(output), output)
         made.clear()
     except X2CTError as error:
-        # The user's names, not the hidden ones.
-        text = str(error)
+        text = str(error)  # with the user's names, not the hidden ones
         for parent, folder in folders.items():
             text = text.replace(str(folder), str(parent))
         raise type(error)(text) from error
@@ -162,17 +154,6 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
         for folder in sorted(made, key=lambda folder: -len(folder.parts)):
             with suppress(OSError):
                 folder.rmdir()
-
-
-def _exchange(part: Path, target: Path) -> None:
-    old = part.with_name(f"{part.name}.old")
-    target.rename(old)
-    try:
-        part.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def flush(file: Path) -> None:

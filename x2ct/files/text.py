@@ -1,4 +1,7 @@
-"""JSON and CSV files that may be wrong: read in one call, refused in one line that names the file and the field."""
+"""JSON and CSV files that may be wrong: read in one call, refused in one line that names the file and the field.
+
+`damaged` is that line for a file of another kind, which a library could not read.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +32,10 @@ def shown(value: object) -> str:
 
 
 def decode_json(source: str | PathLike[str], data: bytes | str, kind: type[Kind]) -> Kind:
-    """Return the JSON in `data` as `kind`: a msgspec.Struct, a dataclass, or any type that msgspec knows.
+    """Return the JSON in `data` (UTF-8) as `kind`: a msgspec.Struct, a dataclass, or any type that msgspec knows.
 
-    Args:
-        source: the file, as messages name it.
-        data: its content, UTF-8.
-        kind: what it must be. A field that `kind` does not have is passed over, unless `kind` forbids it.
-
-    Raises:
-        InputError: no JSON, a field is missing, or has another type or a value out of its range.
+    A field that `kind` does not have is passed over, unless `kind` forbids it. Raises InputError, with `source` as the
+    file: no JSON, or a field is missing, or has another type or a value out of its range.
     """
     try:
         return msgspec.json.decode(data, type=kind)
@@ -53,6 +51,21 @@ def convert(source: str | PathLike[str], value: object, kind: type[Kind]) -> Kin
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise _unfit(source, error) from None
+
+
+def reason(error: Exception, source: str | PathLike[str] = "") -> str:
+    """Return what a library says of a file in one short line without the file's name, else the error's class."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1].replace(str(source), "").strip(" :")[:160] if source else lines[-1][:160]
+
+
+def damaged(
+    source: Path, error: Exception, expected: str = "a whole file", hint: str = "was the copy cut short?"
+) -> InputError:
+    """Return the error for a file that claims to be of a kind and that a library can't read as such."""
+    empty = source.exists() and source.stat().st_size == 0
+    found = "an empty file" if empty else f"what can't be read ({reason(error, source)})"
+    return InputError.of(source, "file", found=found, expected=expected, hint=hint)
 
 
 def _unfit(source: str | PathLike[str], error: msgspec.ValidationError) -> InputError:
@@ -71,17 +84,11 @@ def _unfit(source: str | PathLike[str], error: msgspec.ValidationError) -> Input
 
 
 def read_table(source: Path, known: Sequence[str] | None = None) -> tuple[tuple[str, ...], list[dict[str, str]]]:
-    """Read a table in UTF-8 whose first line names its columns: where it has tabs or semicolons, these separate them.
+    """Return a table's columns, and each line's text by column without blanks at either end.
 
-    Args:
-        source: the file.
-        known: the columns that it may have; any where None.
-
-    Returns:
-        Its columns, and each further line's text by column, without blanks at either end.
-
-    Raises:
-        InputError: no such file, no CSV, an unknown or doubled column, or a line with another number of columns.
+    The table is in UTF-8, its first line names its columns: where that has tabs or semicolons, these separate them.
+    Raises InputError: no such file, no CSV, a column that is doubled or none of `known`, or a line with another number
+    of columns.
     """
     try:
         text = source.read_text(encoding="utf-8-sig")

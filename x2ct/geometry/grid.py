@@ -36,17 +36,9 @@ def rotation(angles: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Grid:
-    """A voxel grid; its patient mm have their origin at index (N - 1) / 2.
+    """A voxel grid; its patient mm have their origin at index (N - 1) / 2. InputError for sizes that can't be."""
 
-    Attributes:
-        shape: voxels along x, y, z.
-        spacing_mm: voxel pitch along x, y, z.
-
-    Raises:
-        InputError: a size is below 1, or a spacing is not positive and finite.
-    """
-
-    shape: tuple[int, int, int] = (128, 128, 128)
+    shape: tuple[int, int, int] = (128, 128, 128)  # voxels along x, y, z
     spacing_mm: tuple[float, float, float] = (2.5, 2.5, 2.5)
 
     def __post_init__(self) -> None:

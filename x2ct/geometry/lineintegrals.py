@@ -24,19 +24,12 @@ def attenuation(hu: npt.ArrayLike, mu_water: float = MU_WATER_PER_MM) -> Image:
 
 
 def project(mu: npt.ArrayLike, index_to_mm: npt.ArrayLike, view: View, threads: int = 0) -> Image:
-    """Line integrals through a volume by Joseph's method (IEEE Trans. Med. Imaging 1(3), 1982).
+    """Return line integrals through a volume by Joseph's method (IEEE Trans. Med. Imaging 1(3), 1982).
 
-    Args:
-        mu: (x, y, z) attenuation per mm; what lies outside of it is air.
-        index_to_mm: (4, 4), voxel index to patient mm; any affine that can be inverted.
-        view: which rays, and how many.
-        threads: 0 takes every processor; the result does not depend on it.
-
-    Returns:
-        (rows, columns) float32, dimensionless.
-
-    Raises:
-        InputError: shapes that don't fit, or an affine that can't be inverted.
+    `mu` is (x, y, z) attenuation per mm, what lies outside of it is air; `index_to_mm` the (4, 4) from voxel index to
+    patient mm, any affine that can be inverted. The result is (rows, columns) float32, dimensionless; 0 threads take
+    every processor, and it does not depend on them. Raises InputError: shapes that don't fit, or an affine that can't
+    be inverted.
     """
     rows, cols = view.shape
     return _core.project(mu, index_to_mm, view.matrix, rows, cols, threads)
@@ -45,22 +38,10 @@ def project(mu: npt.ArrayLike, index_to_mm: npt.ArrayLike, view: View, threads: 
 def backproject(
     image: npt.ArrayLike, shape: tuple[int, int, int], index_to_mm: npt.ArrayLike, view: View, threads: int = 0
 ) -> Image:
-    """Spread an image along its rays: the exact transpose of `project`.
+    """Spread an image along its rays into (x, y, z) float32 of `shape`: the exact transpose of `project`.
 
-    For any volume a and image b, sum(project(a) * b) = sum(a * backproject(b)).
-
-    Args:
-        image: (rows, columns) of the view.
-        shape: the volume's (x, y, z).
-        index_to_mm: (4, 4), voxel index to patient mm.
-        view: which rays.
-        threads: 0 takes every processor; the result does not depend on it.
-
-    Returns:
-        (x, y, z) float32.
-
-    Raises:
-        InputError: shapes that don't fit, or an affine that can't be inverted.
+    For any volume a and image b, sum(project(a) * b) = sum(a * backproject(b)). Arguments are as for `project`. Raises
+    InputError: shapes that don't fit, or an affine that can't be inverted.
     """
     found = np.shape(image)
     if found != view.shape:

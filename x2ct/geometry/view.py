@@ -1,8 +1,11 @@
-"""One X-ray's geometry: a projection matrix and a detector."""
+"""One X-ray's geometry, the views of one study, and the geometry file that holds them (docs/geometry.md)."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +15,7 @@ import numpy.typing as npt
 
 from x2ct import _core
 from x2ct.errors import InputError
+from x2ct.files import atomic
 from x2ct.files.text import Json
 
 FloatArray = npt.NDArray[np.float64]
@@ -63,8 +67,6 @@ class View:
     def __hash__(self) -> int:
         return hash((self.name, self.shape, self.spacing_mm, self.matrix.tobytes()))
 
-    # ---------------------------------------------------------------------------------------------- making one
-
     @classmethod
     def parallel(
         cls,
@@ -108,14 +110,13 @@ class View:
         """A cone beam on a flat detector that faces the source, from any angle about z.
 
         Args:
-            name: the view's name; "ap", "pa" and "lateral" know their angle.
-            angle_deg: of the source about z: 0 in front of the patient (AP), 90 at the patient's right (lateral), 180
-                behind (PA).
+            name: the view's name, as for `parallel`.
+            angle_deg: of the source about z, as for `parallel`.
             tilt_deg: of the source out of the axial plane, towards the head.
             sod_mm: from the source to the isocentre.
             sdd_mm: from the source to the detector; sdd / sod is the magnification of what lies at the isocentre.
-            shape: detector rows and columns.
             spacing_mm: row and column pitch on the detector; unless given, 1.25 mm at the isocentre.
+            shape: detector rows and columns.
             isocentre_mm: the point in patient mm that the source turns about and that is seen at the detector's middle.
 
         Raises:
@@ -131,8 +132,6 @@ class View:
             [[scale[1], 0.0, new[1] - scale[1] * old[1]], [0.0, scale[0], new[0] - scale[0] * old[0]], [0.0, 0.0, 1.0]]
         )
         return View(self.name, pixels @ self.matrix, shape, spacing_mm)
-
-    # ---------------------------------------------------------------------------------------------- asking one
 
     @property
     def kind(self) -> Literal["parallel", "cone"]:
@@ -186,8 +185,6 @@ class View:
         seen = points @ self.matrix[:, :3].T + self.matrix[:, 3]
         return seen[..., :2] / seen[..., 2:], seen[..., 2]
 
-    # ---------------------------------------------------------------------------------------------- JSON
-
     def to_json(self, *, readable: bool = False) -> dict[str, Json]:
         """The view as one object of a geometry file.
 
@@ -238,5 +235,110 @@ class View:
         return None
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """The views of one study, each under its own name.
+
+    Attributes:
+        views: one or more.
+        origin_world_mm: where the origin of patient mm lies in the world mm (RAS+) of the CT that the X-rays were
+            projected from; None where there is no such CT. The axes of patient mm and of world mm are parallel.
+
+    Raises:
+        InputError: no view, or two of the same name.
+    """
+
+    views: tuple[View, ...]
+    origin_world_mm: Vector | None = None
+
+    def __post_init__(self) -> None:
+        names = [view.name for view in self.views]
+        if not 1 <= len(names) <= _core.MAX_VIEWS:
+            raise InputError.of("geometry", "views", found=f"{len(names)} views", expected=f"1 to {_core.MAX_VIEWS}")
+        if len(set(names)) != len(names):
+            raise InputError.of("geometry", "views", found=", ".join(names), expected="a name of its own for each view")
+
+    @classmethod
+    def parallel(
+        cls,
+        views: Sequence[str | float] = ("ap", "lateral"),
+        *,
+        shape: tuple[int, int] = DEFAULT_SHAPE,
+        spacing_mm: tuple[float, float] = (DEFAULT_SPACING_MM, DEFAULT_SPACING_MM),
+        isocentre_mm: Vector = (0.0, 0.0, 0.0),
+    ) -> Geometry:
+        """Parallel beams: view names ("ap", "pa", "lateral") or angles in degrees; see `View.parallel` for the rest."""
+        detector: dict[str, Any] = {"shape": shape, "spacing_mm": spacing_mm, "isocentre_mm": isocentre_mm}
+        return cls(tuple(View.parallel(*_named(view), **detector) for view in views))
+
+    @classmethod
+    def cone(
+        cls,
+        views: Sequence[str | float] = ("ap", "lateral"),
+        *,
+        sod_mm: float = DEFAULT_SOD_MM,
+        sdd_mm: float = DEFAULT_SDD_MM,
+        shape: tuple[int, int] = DEFAULT_SHAPE,
+        spacing_mm: tuple[float, float] | None = None,
+        isocentre_mm: Vector = (0.0, 0.0, 0.0),
+    ) -> Geometry:
+        """Cone beams: view names ("ap", "pa", "lateral") or angles in degrees; see `View.cone` for the rest."""
+        detector: dict[str, Any] = {"shape": shape, "spacing_mm": spacing_mm, "isocentre_mm": isocentre_mm}
+        return cls(tuple(View.cone(*_named(view), sod_mm=sod_mm, sdd_mm=sdd_mm, **detector) for view in views))
+
+    def view(self, name: str) -> View:
+        """Return the view of that name; raises InputError where there is none."""
+        views = {view.name: view for view in self.views}
+        if name not in views:
+            raise InputError.of("geometry", "view", found=name, expected=" or ".join(views))
+        return views[name]
+
+    @property
+    def to_world(self) -> FloatArray:
+        """4x4, patient mm to world mm; the identity where there is no CT."""
+        matrix = np.eye(4)
+        matrix[:3, 3] = self.origin_world_mm or 0.0
+        return matrix
+
+    def to_json(self, *, readable: bool = False) -> dict[str, Json]:
+        """The geometry as a geometry file's object; see `View.to_json`."""
+        placed: dict[str, Json] = {"origin_world_mm": list(self.origin_world_mm)} if self.origin_world_mm else {}
+        views: list[Json] = [view.to_json(readable=readable) for view in self.views]
+        return {"schema": _core.GEOMETRY_SCHEMA, **placed, "views": views}
+
+    @classmethod
+    def from_json(cls, data: Json, source: str | os.PathLike[str] = "geometry") -> Geometry:
+        """Return the geometry that a geometry file's object describes, as parsed; `source` is how messages name it.
+
+        Raises:
+            InputError: a field is missing, unknown or wrong; the text names the file and the field.
+        """
+        views, origin = _core.read_geometry(str(source), json.dumps(data))
+        return cls(tuple(View(*view) for view in views), None if origin is None else (origin[0], origin[1], origin[2]))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Geometry:
+        """Read a geometry file.
+
+        Raises:
+            InputError: not a file, not JSON, or a field is missing, unknown or wrong; it names the file and the field.
+        """
+        views, origin = _core.load_geometry(os.fsencode(path))
+        return cls(tuple(View(*view) for view in views), None if origin is None else (origin[0], origin[1], origin[2]))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a geometry file, readable where it can be, whole or not at all; raises X2CTError where it can't be."""
+        atomic.write_atomically(path, (json.dumps(self.to_json(readable=True), indent=1) + "\n").encode())
+
+
 def _short(value: float) -> float:
     return round(value, 6) + 0.0  # not -0
+
+
+def _named(view: str | float) -> tuple[str, float | None]:
+    """Return the name and angle in degrees of a view that is named by either ("30" too); None if its name says it."""
+    try:
+        angle = float(view)
+    except ValueError:
+        return str(view), None
+    return f"angle{angle:g}", angle

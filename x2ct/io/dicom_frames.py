@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from x2ct.errors import InputError
+from x2ct.files.text import reason
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -47,25 +48,27 @@ _SUPPORTED = "uncompressed, deflated, RLE, JPEG, JPEG Lossless, JPEG-LS or JPEG 
 def frame_values(source: Path, dataset: Dataset, index: int = 0) -> npt.NDArray[Any]:
     """Return a frame's stored values, integers (rows, columns) or (rows, columns, channels).
 
-    Args:
-        source: the file, as messages name it.
-        dataset: its content, whose Rows and Columns are of a size that may be decoded.
-        index: which frame, from 0.
-
-    Raises:
-        InputError: a transfer syntax that can't be decoded, or damaged data.
+    `index` counts from 0; the dataset's Rows and Columns must be of a size that may be decoded. Raises InputError, with
+    `source` as the file: a transfer syntax that can't be decoded, or damaged data.
     """
+    from pydicom.encaps import get_frame
+
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     decoder = _decoder(source, syntax)
     try:
         if syntax.is_encapsulated:
-            _check_codestream(source, dataset, index)
+            frames = int(dataset.get("NumberOfFrames") or 1)
+            own = size_of(get_frame(dataset.PixelData, index, number_of_frames=frames))
+            if own is not None and own != (int(dataset.Rows), int(dataset.Columns)):
+                pixels = f"{own[1]} x {own[0]} pixels"
+                expected = f"{dataset.Columns} x {dataset.Rows} as the header says"
+                raise InputError.of(source, "compressed data", found=pixels, expected=expected)
         return decoder.as_array(dataset, index=index, raw=True, decoding_plugin=_PLUGIN.get(str(syntax), ""))[0]
     except (InputError, MemoryError):
         raise
     except Exception as error:  # decoders raise many kinds on damaged or unknown data
         hint = f"its transfer syntax is {getattr(syntax, 'name', 'unknown')}"
-        found = _reason(error)
+        found = reason(error).partition(" - ")[0]
         raise InputError.of(source, "pixel data", found=found, expected="a whole picture", hint=hint) from error
 
 
@@ -86,50 +89,21 @@ def _decoder(source: Path, syntax: Any) -> Decoder:
     return decoder
 
 
-def _check_codestream(source: Path, dataset: Dataset, index: int) -> None:
-    """The size that a compressed frame gives itself must be the header's."""
-    from pydicom.encaps import get_frame
-
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    data = get_frame(dataset.PixelData, index, number_of_frames=frames)
-    own = size_of(data)
-    if own is not None and own != (int(dataset.Rows), int(dataset.Columns)):
-        found, expected = f"{own[1]} x {own[0]} pixels", f"{dataset.Columns} x {dataset.Rows} as the header says"
-        raise InputError.of(source, "compressed data", found=found, expected=expected)
-
-
-def _reason(error: Exception) -> str:
-    """What a decoder says, in a few words."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    text = lines[1] if lines[0].endswith(":") and len(lines) > 1 else lines[0]  # the first says only that there was one
-    return text.partition(" - ")[0][:160]
-
-
 def size_of(data: bytes) -> tuple[int, int] | None:
-    """(rows, columns) of a JPEG, JPEG-LS or JPEG 2000 codestream; None where it says nothing that can be read."""
-    return jpeg_2000_size(data) if data[:2] == b"\xff\x4f" or data[4:8] == b"jP  " else jpeg_size(data)
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(rows, columns) of a JPEG or JPEG-LS codestream by its frame header; None where it has none."""
-    if data[:2] != b"\xff\xd8":
-        return None
+    """Return (rows, columns) of a JPEG, JPEG-LS or JPEG 2000 codestream; None where it has none that can be read."""
+    if data[:2] == b"\xff\x4f" or data[4:8] == b"jP  ":  # JPEG 2000, alone or in its file format
+        start = data.find(b"\xff\x4f\xff\x51")
+        if start < 0 or len(data) < start + 24:
+            return None
+        x, y, left, top = (int.from_bytes(data[start + at : start + at + 4]) for at in (8, 12, 16, 20))
+        return y - top, x - left
     at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
+    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if (marker in range(0xC0, 0xD0) and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
             return int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
     return None
-
-
-def jpeg_2000_size(data: bytes) -> tuple[int, int] | None:
-    """(rows, columns) of a JPEG 2000 codestream, alone or in its file format; None where it has none."""
-    start = data.find(b"\xff\x4f\xff\x51")
-    if start < 0 or len(data) < start + 24:
-        return None
-    x, y, left, top = (int.from_bytes(data[start + at : start + at + 4]) for at in (8, 12, 16, 20))
-    return y - top, x - left
 
 
 def is_available(uid: str) -> bool:
@@ -140,8 +114,7 @@ def is_available(uid: str) -> bool:
 def decode(src: bytes, runner: DecodeRunner) -> bytes:
     """Return one frame's pixels, little endian; pydicom calls this of a plugin.
 
-    Raises:
-        ValueError: GDCM gives no picture, complains, takes too long, or ends its process.
+    Raises ValueError: GDCM gives no picture, complains, takes too long, or ends its process.
     """
     stored = runner.bits_stored
     if runner.transfer_syntax in _JPEG_LS:

@@ -10,10 +10,11 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from x2ct.errors import InputError
 from x2ct.files.atomic import write_atomically
@@ -22,15 +23,13 @@ from x2ct.files.text import decode_json
 SCHEMA = 1
 NOTICE = "Research tool, not a medical device: a synthesised CT is an estimate, not for diagnosis or treatment."
 
-_REPORTED_PACKAGES = ("numpy", "openvino", "nibabel", "pydicom", "pillow")
 
-
-def versions() -> dict[str, str]:
-    """The versions that decide a result: x2ct, Python, the platform, and the installed packages that inference uses."""
+def versions(*further: str) -> dict[str, str]:
+    """The versions that decide a result: x2ct, Python, the platform, the packages of inference, and `further` ones."""
     from x2ct import __version__
 
     installed = {"x2ct": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for package in _REPORTED_PACKAGES:
+    for package in ("numpy", "openvino", "nibabel", "pydicom", "pillow", *further):
         try:
             installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -40,12 +39,10 @@ def versions() -> dict[str, str]:
 
 def peak_memory_bytes() -> int:
     """The largest resident size that this process has had, in bytes; 0 where the system doesn't tell."""
-    try:
+    with suppress(OSError, ValueError, StopIteration):
         # getrusage's figure starts from the process that started this one, however large; this one does not.
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-    except (OSError, ValueError, StopIteration):
-        pass
     try:
         import resource
     except ImportError:
@@ -55,11 +52,7 @@ def peak_memory_bytes() -> int:
 
 
 def sha256(path: str | PathLike[str]) -> str:
-    """Return a file's SHA-256 in hexadecimal.
-
-    Raises:
-        InputError: the file can't be read.
-    """
+    """Return a file's SHA-256 in hexadecimal. Raises InputError where it can't be read."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -80,18 +73,30 @@ def file_record(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]], text: int | None = None) -> list[str]:
-    """Return the lines of a Markdown table.
+    """Return the lines of a Markdown table; a "|" in a cell is escaped.
 
-    Args:
-        columns: the headings.
-        rows: the cells of each row, as many as there are headings; a "|" in a cell is escaped.
-        text: number of leading columns that hold text. The figures in the columns after them are aligned right;
-            None aligns every column left.
+    The first `text` columns (by default all) hold text; the figures in the columns after them are aligned right.
     """
     text = len(columns) if text is None else text
     heading = "".join(f" {column} |" if column else " |" for column in columns)
     lines = [f"|{heading}", "|" + "---|" * text + "---:|" * (len(columns) - text)]
     return lines + ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
+class Table(NamedTuple):
+    """A titled table, with lines on what its figures are; the first `text` columns hold text (see `markdown_table`)."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    notes: Sequence[str] = ()
+    text: int | None = None
+
+    def markdown(self) -> list[str]:
+        """Return its lines as Markdown, under a heading of the second level where it has a title."""
+        heading = [f"## {self.title}", ""] if self.title else []
+        notes = [line for note in self.notes for line in (note, "")]
+        return [*heading, *notes, *markdown_table(self.columns, self.rows, self.text)]
 
 
 def to_json(report: Mapping[str, Any]) -> str:
@@ -105,11 +110,7 @@ def write_json(report: Mapping[str, Any], path: str | PathLike[str]) -> Path:
 
 
 def read_json(path: str | PathLike[str]) -> dict[str, Any]:
-    """A JSON object out of a file.
-
-    Raises:
-        InputError: the file can't be read, or is something else.
-    """
+    """Return the JSON object in a file. Raises InputError where it can't be read, or is something else."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -145,6 +146,5 @@ def intention(facts: Mapping[str, Any]) -> str:
         f"the first evaluation, {left['per_evaluation_s']:.3f} s for each, {left['writing_s']:.1f} s to write",
         "would write": ", ".join(entry["file"] for entry in facts["outputs"]),
     }
-    doubts = [f"warning: {line}" for line in facts["warnings"]]
-    notes = [f"note: {line}" for line in facts["assumptions"]]
-    return "\n".join([*(f"{name}: {text}" for name, text in lines.items()), *doubts, *notes])
+    remarks = [f"warning: {line}" for line in facts["warnings"]] + [f"note: {line}" for line in facts["assumptions"]]
+    return "\n".join([*(f"{name}: {text}" for name, text in lines.items()), *remarks])

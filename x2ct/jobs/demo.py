@@ -6,9 +6,10 @@ The X-rays are written as the files that `x2ct drr` would write, so that there i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,20 +23,12 @@ from x2ct.render import drr, preview, viewer
 
 PAIR = Path(__file__).parents[1] / "models" / "demo"
 
-Figures = dict[str, dict[str, float]]
 
-
-@dataclass(frozen=True)
-class Demo:
-    """What the demo made.
-
-    Attributes:
-        files: what was written.
-        figures: of a sample and of the posterior mean against the true CT, over the whole volume.
-    """
+class Demo(NamedTuple):
+    """The files that the demo wrote, and figures of a sample and of the posterior mean against the true CT."""
 
     files: tuple[Path, ...]
-    figures: Figures
+    figures: dict[str, dict[str, float]]
 
 
 def demo(
@@ -86,14 +79,13 @@ def demo(
         viewer.save(target / "ct.html", made["one sample"], xrays, name="ct", beside={"truth": truth}),
     )
     window = sampler.bundle.intensity.window_hu
-    figures = {name: _figures(truth, volume, window) for name, volume in made.items()}
-    return Demo((*written, *job.outputs, *mean.outputs, *drawn), figures)
-
-
-def _figures(truth: Volume, volume: Volume, window: metrics.Window) -> dict[str, float]:
-    return {
-        "PSNR dB": metrics.psnr(truth.hu, volume.hu, window),
-        "SSIM": metrics.ssim(truth.hu, volume.hu, window),
-        "MAE HU": metrics.mae_hu(truth.hu, volume.hu, window=window)["all"],
-        "bone Dice": metrics.bone_dice(truth.hu, volume.hu),
+    figures = {
+        name: {
+            "PSNR dB": metrics.psnr(truth.hu, volume.hu, window),
+            "SSIM": metrics.ssim(truth.hu, volume.hu, window),
+            "MAE HU": metrics.mae_hu(truth.hu, volume.hu, window=window)["all"],
+            "bone Dice": metrics.bone_dice(truth.hu, volume.hu),
+        }
+        for name, volume in made.items()
     }
+    return Demo((*written, *job.outputs, *mean.outputs, *drawn), figures)

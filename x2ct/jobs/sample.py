@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,124 +18,22 @@ from typing import TYPE_CHECKING, Any
 from x2ct.errors import InputError
 from x2ct.files.atomic import check_outputs, check_writable, staged
 from x2ct.geometry.lineintegrals import MU_WATER_PER_MM
-from x2ct.io.xray.readoptions import ReadOptions, refuse_beams_beside
+from x2ct.io.xray.readoptions import refuse_beams_beside
+from x2ct.jobs.options import SampleJob as SampleJob
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from x2ct.bundle import Bundle
-    from x2ct.engine.sampler import Preview, Result, SampleOptions, Sampler
+    from x2ct.engine.sampler import Preview, Result, Sampler
     from x2ct.geometry import Geometry
     from x2ct.io.ct.volume import Volume
     from x2ct.io.xray.radiograph import XRay
     from x2ct.render.drr import Drr
 
 AnyPath = str | PathLike[str]
-StepProgress = Callable[[int, int, float], None]
 StageProgress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class SampleJob:
-    """What `x2ct sample` is asked to do.
-
-    Attributes:
-        output: the CT.
-        format: what it is written as, one of `x2ct.io.ct.volume.FORMATS`, or "auto" for what its ending says.
-        ap, pa, lateral: X-ray files; at least one, and not both ap and pa.
-        geometry: a geometry file (JSON) that says where the X-rays were taken from.
-        reading: how to read an X-ray, by view, where its file doesn't say it or says it wrong.
-        model: a bundle's folder, or the name of a bundled model.
-        preview: a PNG of the CT and the X-rays.
-        preview_every: draw it also while sampling, after every so many evaluations, with the CT as it is by then.
-        report: the report as JSON.
-        samples: how many; with more than one, `output` is their mean, and beside it go NAME_std, their voxel-wise
-            standard deviation in HU, and NAME_000, NAME_001, ..., each of them.
-        shape, voxel_mm: of the CT, by default the model's own.
-        memory, halo: see `x2ct.Sampler`.
-        seed, steps, solver, schedule, mean, consistency, gamma, strict, align, force: see `x2ct.Sampler.run`.
-        device, backend, precision, provider, provider_options, engines, trust, threads: see `x2ct.Sampler`.
-    """
-
-    output: Path
-    format: str = "auto"
-    ap: Path | None = None
-    pa: Path | None = None
-    lateral: Path | None = None
-    geometry: Path | None = None
-    reading: Mapping[str, ReadOptions] = field(default_factory=dict)
-    model: str = "chest"
-    preview: Path | None = None
-    preview_every: int | None = None
-    report: Path | None = None
-    seed: int = 0
-    steps: int | None = None
-    solver: str | None = None
-    schedule: str | None = None
-    mean: bool = False
-    consistency: str = "off"
-    gamma: float | None = None
-    samples: int = 1
-    shape: tuple[int, int, int] | None = None
-    voxel_mm: tuple[float, float, float] | None = None
-    memory: int | None = None
-    halo: int | None = None
-    device: str = "auto"
-    backend: str = "auto"
-    precision: str = "auto"
-    provider: str = ""
-    provider_options: tuple[tuple[str, str], ...] = ()
-    engines: str = ""
-    trust: bool = False
-    threads: int = 0
-    strict: bool = False
-    align: bool = False
-    force: bool = False
-
-    @property
-    def inputs(self) -> dict[str, Path]:
-        """The X-ray files by view."""
-        views = {"ap": self.ap, "pa": self.pa, "lateral": self.lateral}
-        return {name: path for name, path in views.items() if path is not None}
-
-    @property
-    def outputs(self) -> tuple[Path, ...]:
-        """The files to write, the CT first."""
-        more = (*self.each, self.spread) if self.samples > 1 else ()
-        return (self.output, *more, *(path for path in (self.preview, self.report) if path is not None))
-
-    @property
-    def options(self) -> SampleOptions:
-        """How to sample."""
-        from x2ct.engine.sampler import SampleOptions
-
-        return SampleOptions(
-            seed=self.seed,
-            steps=self.steps,
-            solver=self.solver,
-            schedule=self.schedule,
-            mean=self.mean,
-            consistency=self.consistency,
-            gamma=self.gamma,
-            samples=self.samples,
-        )
-
-    @property
-    def spread(self) -> Path:
-        """The standard deviation of several samples."""
-        return self._beside("std")
-
-    @property
-    def each(self) -> tuple[Path, ...]:
-        """The samples themselves, where there are several."""
-        return tuple(self._beside(f"{sample:03d}") for sample in range(self.samples))
-
-    def _beside(self, what: str) -> Path:
-        from x2ct.io.ct.volume import stem_and_ending
-
-        stem, ending = stem_and_ending(self.output.name)
-        return self.output.with_name(f"{stem}_{what}{ending}")
 
 
 def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
@@ -149,20 +47,10 @@ def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
     from x2ct.geometry.grid import Grid
 
     bundle = bundle or Bundle.load(job.model)
-    return Sampler(
-        bundle,
-        device=job.device,
-        backend=job.backend,
-        precision=job.precision,
-        threads=job.threads,
-        grid=Grid(job.shape or bundle.grid.shape, job.voxel_mm or bundle.grid.spacing_mm),
-        memory=job.memory,
-        halo=job.halo,
-        provider=job.provider,
-        provider_options=dict(job.provider_options),
-        engines=job.engines,
-        trust=job.trust,
-    )
+    grid = Grid(job.shape or bundle.grid.shape, job.voxel_mm or bundle.grid.spacing_mm)
+    same = ("device", "backend", "precision", "threads", "memory", "halo", "provider", "compiled", "trust")
+    options: dict[str, Any] = {name: getattr(job, name) for name in same}
+    return Sampler(bundle, grid=grid, provider_options=dict(job.provider_options), **options)
 
 
 def sample_files(
@@ -170,20 +58,20 @@ def sample_files(
     *,
     sampler: Sampler | None = None,
     stage: StageProgress | None = None,
-    progress: StepProgress | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, Any]:
     """X-ray files to a CT file; returns the report.
 
     Args:
         job: what to do.
         sampler: what `open_sampler` gave for this job, or for another of the same model and device.
-        stage: told what is being done now, in a few words.
+        stage: called with what is being done now, in a few words.
         progress: called with (evaluations done, of how many, sigma).
 
     Raises:
         X2CTError: any of the family; nothing has been written.
     """
-    say = stage or _silent
+    say = stage or (lambda _: None)
     xrays, geometry = _inputs(job, say)
     say("loading the model")
     sampler = sampler or open_sampler(job)
@@ -227,7 +115,7 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     Raises:
         X2CTError: any of the family.
     """
-    say = stage or _silent
+    say = stage or (lambda _: None)
     xrays, geometry = _inputs(job, say)
     say("loading the model")
     sampler = open_sampler(job)
@@ -269,7 +157,7 @@ def drr_files(
     Args:
         ct: what `Volume.load` reads.
         folder: where the files go; made if it is not there. Files of the same names are replaced.
-        geometry: "parallel", "cone", or a geometry file; see `x2ct.render.drr.geometry_of`.
+        geometry: "parallel", "cone", or a geometry file.
         views: see `x2ct.render.drr.geometry_of`.
         centre: see `x2ct.data.PrepareOptions`.
         keep_couch: see `x2ct.data.PrepareOptions`.
@@ -379,10 +267,11 @@ def check_job(job: SampleJob) -> None:
     refuse_beams_beside(job.geometry, job.reading)
     if job.ap and job.pa:
         raise InputError("X-rays: found both --ap and --pa, expected one frontal view")
-    for path in (*job.inputs.values(), *((job.geometry,) if job.geometry else ())):
+    files = [*job.inputs.values(), *([job.geometry] if job.geometry else [])]
+    for path in files:
         if not path.exists():
             raise InputError.of(path, "file", found="nothing there", expected="a file that can be read")
-    check_outputs(job.outputs, (*job.inputs.values(), *((job.geometry,) if job.geometry else ())))
+    check_outputs(job.outputs, files)
     if volume.check_writable(job.output, job.format) == "dicom":
         from x2ct.io.ct.dicomexport import Origin
 
@@ -391,7 +280,3 @@ def check_job(job: SampleJob) -> None:
         check_writable(job.preview, (".png",))
     if job.report:
         check_writable(job.report, (".json",))
-
-
-def _silent(_: str) -> None:
-    """Tell nobody."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct.bundle import Bundle
-from x2ct.engine.conditioning import SLOT_OF, beam_notes, doubts, refuse_warnings, view_of
+from x2ct.engine.conditioning import SLOT_OF, beam_notes, by_consequence, doubts, refuse_warnings, view_of
 from x2ct.errors import InputError
 from x2ct.files.atomic import check_outputs, check_writable, staged
 from x2ct.geometry import Geometry
 from x2ct.io import report
 from x2ct.io.xray.exposure import Stage
-from x2ct.io.xray.radiograph import FloatImage, XRay
-from x2ct.io.xray.readoptions import ReadOptions, refuse_beams_beside
+from x2ct.io.xray.radiograph import XRay
+from x2ct.io.xray.readoptions import refuse_beams_beside
+from x2ct.jobs.options import XRayJob
 from x2ct.render.panels import Panel, page, png, window
 
 if TYPE_CHECKING:
@@ -31,33 +30,7 @@ _PANEL_PX = 300
 _COLUMNS = 4
 
 
-@dataclass(frozen=True)
-class XRayJob:
-    """What `x2ct xray` is asked to do.
-
-    Attributes:
-        xray: the file.
-        view: "ap", "pa" or "lateral"; None for what the file says, else "ap".
-        geometry: a geometry file that has this view.
-        reading: how to read it, by view.
-        model: whose detector and reference scale.
-        stages: a PNG with a panel for each stage.
-        output: the line integrals on the detector, .npy or .tif, float32.
-        strict: whether a warning is an error.
-    """
-
-    xray: Path
-    view: str | None = None
-    geometry: Path | None = None
-    reading: Mapping[str, ReadOptions] = field(default_factory=dict)
-    model: str = "chest"
-    stages: Path | None = None
-    output: Path | None = None
-    strict: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
+class Seen(NamedTuple):
     """One stage and the X-ray after it."""
 
     stage: Stage
@@ -72,7 +45,7 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
     """
     refuse_beams_beside(job.geometry, job.reading)
     outputs = [path for path in (job.output, job.stages) if path is not None]
-    check_outputs(outputs, [path for path in (job.xray, job.geometry) if path is not None])
+    check_outputs(outputs, [path for path in (job.file, job.geometry) if path is not None])
     if job.output:
         check_writable(job.output, SUFFIXES)
     if job.stages:
@@ -83,41 +56,40 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         seen.append(Seen(stage, xray))
 
     geometry = Geometry.load(job.geometry) if job.geometry else None
-    xray, name = _load(job, watch)
+    if job.view is None and len({job.reading.get(view) for view in SLOT_OF}) > 1:
+        raise InputError.of("--view", "options", found="none", expected="one, for other options name a view")
+    # Where no view is named, what was said holds for each.
+    xray = XRay.load(job.file, options=job.reading.get(job.view or "ap"), watch=watch)
+    name = job.view or xray.view or "ap"
     bundle = Bundle.load(job.model)
     slot = SLOT_OF[name]
     view = view_of(name, bundle.geometry.views[slot], xray, geometry)
     image, assumptions = xray.to_detector(
         view, bundle.xray.reference_p99[slot], exact=geometry is not None, watch=watch
     )
-    warnings = doubts(name, xray, bundle)
+    warnings = by_consequence(doubts(name, xray, bundle))
     if job.strict:
         refuse_warnings(warnings)
     with staged(outputs) as place:
-        if job.output:
-            _write(place(job.output), image)
+        if job.output and job.output.suffix.lower() == ".npy":
+            np.save(place(job.output), image, allow_pickle=False)
+        elif job.output:
+            import tifffile
+
+            tifffile.imwrite(place(job.output), image, photometric="minisblack")
         if job.stages:
             place(job.stages).write_bytes(png(draw(seen, f"{xray.kind}; {name}; {_told(xray.facts())}")))
         written = [report.file_record(place(path)) for path in outputs]
     return {
         "schema": report.SCHEMA,
-        "input": {**report.file_record(job.xray), "view": name, **xray.facts()},
+        "input": {**report.file_record(job.file), "view": name, **xray.facts()},
         "model": {"name": bundle.name, "sha256": bundle.checksum},
         "geometry": Geometry((view,)).to_json(),
         "stages": [_facts(before, after) for before, after in zip([None, *seen], seen, strict=False)],
         "assumptions": [*assumptions, *beam_notes(xray, geometry)],
-        "warnings": warnings,
+        "warnings": list(warnings),
         "outputs": written,
     }
-
-
-def _load(job: XRayJob, watch: Any) -> tuple[XRay, str]:
-    """The X-ray and its view's name; what was said of no view in particular holds whatever it is."""
-    if job.view is not None or len({job.reading.get(view) for view in SLOT_OF}) == 1:
-        options = job.reading.get(job.view or "ap")
-        xray = XRay.load(job.xray, options=options, watch=watch)
-        return xray, job.view or xray.view or "ap"
-    raise InputError.of("--view", "options", found="none", expected="one, for other options name a view")
 
 
 def _facts(before: Seen | None, after: Seen) -> dict[str, Any]:
@@ -146,17 +118,8 @@ def _same(before: XRay, after: XRay) -> bool:
     return np.array_equal(before.image, after.image) and np.array_equal(one, other)
 
 
-def _write(path: Path, image: FloatImage) -> None:
-    if path.suffix.lower() == ".npy":
-        np.save(path, image, allow_pickle=False)
-        return
-    import tifffile
-
-    tifffile.imwrite(path, image, photometric="minisblack")
-
-
 def draw(seen: Sequence[Seen], footer: str) -> Image:
-    """A page with a panel for each stage: what it did, its range, and in red what lies outside of the exposed field."""
+    """Return a page with a panel for each stage: its range, and in red what lies outside of the exposed field."""
     panels = [_panel(number, one) for number, one in enumerate(seen)]
     rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
     return page(rows, footer)

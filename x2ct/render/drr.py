@@ -30,17 +30,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Drr:
-    """The result of projecting a CT to files.
+    """The result of projecting a CT to files."""
 
-    Attributes:
-        files: what was written, geometry.json last.
-        geometry: the views, and where the CT lies.
-        notes: what the detectors do not show of the CT, one sentence each.
-    """
-
-    files: tuple[Path, ...]
-    geometry: Geometry
-    notes: tuple[str, ...]
+    files: tuple[Path, ...]  # what was written, geometry.json last
+    geometry: Geometry  # the views, and where the CT lies
+    notes: tuple[str, ...]  # what the detectors do not show of the CT, one sentence each
 
 
 def geometry_of(geometry: str | os.PathLike[str], views: Sequence[str | float] | None = None) -> Geometry:
@@ -131,18 +125,12 @@ def calibrated(geometry: Geometry, images: Sequence[Image], source: str) -> dict
 def calibrated_views(
     hu: npt.ArrayLike, index_to_mm: npt.ArrayLike, geometry: Geometry, source: str, threads: int = 0
 ) -> dict[str, XRay]:
-    """A patient's X-rays, as the network sees a calibrated study: projected from the whole CT.
+    """A patient's X-rays, as the network sees a calibrated study: projected from the whole CT, as by `radiographs`.
 
-    Args:
-        hu: (x, y, z) HU.
-        index_to_mm: 4x4, voxel index to patient mm.
-        geometry: the views.
-        source: whose they are, as messages name it.
-        threads: 0 takes every processor; the result does not depend on it.
+    `source` is whose they are, as messages name it.
     """
     mu = attenuation(hu)
-    images = [project(mu, index_to_mm, view, threads) for view in geometry.views]
-    return calibrated(geometry, images, source)
+    return calibrated(geometry, [project(mu, index_to_mm, view, threads) for view in geometry.views], source)
 
 
 def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
@@ -160,12 +148,8 @@ def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
     if (target / GEOMETRY_FILE).is_file():
         there, new = ({view.name for view in g.views} for g in (Geometry.load(target / GEOMETRY_FILE), geometry))
         if stale := ", ".join(sorted(there - new)):
-            raise InputError.of(
-                target,
-                "output",
-                found=f"a {GEOMETRY_FILE} with other views ({stale})",
-                expected="a new folder, or the same views",
-            )
+            found = f"a {GEOMETRY_FILE} with other views ({stale})"
+            raise InputError.of(target, "output", found=found, expected="a new folder, or the same views")
     return target
 
 
@@ -182,9 +166,8 @@ def save(folder: str | os.PathLike[str], images: Mapping[str, Image], geometry: 
         raise InputError.of(target, "output", found=error.strerror, expected="a folder that can be written") from error
     written = []
     for name, image in images.items():
-        written.append(atomic.write_atomically(target / f"{name}.npy", _npy(image)))
-        picture = _png(display(image), geometry.view(name).spacing_mm)
-        written.append(atomic.write_atomically(target / f"{name}.png", picture))
+        files = {".npy": _npy(image), ".png": _png(display(image), geometry.view(name).spacing_mm)}
+        written += [atomic.write_atomically(target / f"{name}{suffix}", data) for suffix, data in files.items()]
     geometry.save(target / GEOMETRY_FILE)
     return (*written, target / GEOMETRY_FILE)
 

@@ -43,19 +43,12 @@ LARGEST_SMOOTHING_MM = 50.0
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """A closed surface of triangles.
+    """A closed surface of triangles."""
 
-    Attributes:
-        vertices: (n, 3) float32, mm.
-        triangles: (m, 3) int32, indices of vertices, counter-clockwise when seen from outside.
-        coordinates: one of `COORDINATES`.
-        comment: one ASCII line that goes into files.
-    """
-
-    vertices: npt.NDArray[np.float32]
-    triangles: npt.NDArray[np.int32]
-    coordinates: str = "lps"
-    comment: str = ""
+    vertices: npt.NDArray[np.float32]  # (n, 3) float32, mm
+    triangles: npt.NDArray[np.int32]  # (m, 3) int32, indices of vertices, counter-clockwise when seen from outside
+    coordinates: str = "lps"  # one of `COORDINATES`
+    comment: str = ""  # one ASCII line that goes into files
 
     @property
     def area_mm2(self) -> float:
@@ -149,16 +142,9 @@ def mesh_files(
     Raises:
         X2CTError: any of the family; nothing has been written.
     """
-    target = atomic.check_writable(path, SUFFIXES)
-    volume = Volume.load(ct)
-    mesh = surface(
-        volume,
-        hu,
-        smooth_mm=smooth_mm,
-        keep_largest=keep_largest,
-        min_volume_mm3=min_volume_mm3,
-        coordinates=coordinates,
-    )
+    target, volume = atomic.check_writable(path, SUFFIXES), Volume.load(ct)
+    options: dict[str, Any] = {"keep_largest": keep_largest, "min_volume_mm3": min_volume_mm3}
+    mesh = surface(volume, hu, smooth_mm=smooth_mm, coordinates=coordinates, **options)
     save(target, mesh)
     return {
         "hu": hu,

@@ -8,6 +8,7 @@ A millimetre is as long in every panel of a volume, along both of its sides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,16 +71,14 @@ def preview(
     Returns:
         An RGB picture.
     """
-    spacing = volume.spacing_mm
-    slices = _slices(volume.hu, spacing, panel_px, "")
-    bone = [_projection(volume.hu, spacing, plane, panel_px) for plane in PLANES]
+    scale = _Scale(volume.shape, volume.spacing_mm, panel_px)
+    slices, bone = scale.slices(volume.hu), [scale.bone(volume.hu, plane) for plane in PLANES]
     height = slices[0].image.height
     pictures = _xray_panels(xrays or {}, height)
     maps = _residual_panels(residuals, height)
     rows = [[*slices, *pictures[:1], *maps[:1]], [*bone, *pictures[1:2], *maps[1:2]]]
     if spread is not None:
-        limits = spread_window(spread.hu)
-        rows.append(_slices(spread.hu, spacing, panel_px, "standard deviation", limits))
+        rows.append(scale.slices(spread.hu, "standard deviation", spread_window(spread.hu)))
     colours = "; X-ray less CT: red where the X-ray shows more, blue where less, grey where unknown" if maps else ""
     return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION + colours, heading)
 
@@ -96,13 +95,9 @@ def comparison(
         found = f"{synthesis.shape} voxels of {synthesis.spacing_mm} mm"
         expected = f"{truth.shape} of {truth.spacing_mm} as the truth has"
         raise InputError.of(synthesis.source, "grid", found=found, expected=expected)
-    spacing = truth.spacing_mm
-    rows = []
-    for name, volume in (("truth", truth), ("synthesis", synthesis)):
-        rows.append(
-            [*_slices(volume.hu, spacing, panel_px, name), _projection(volume.hu, spacing, "coronal", panel_px)]
-        )
-    rows.append(_differences(truth.hu, synthesis.hu, spacing, panel_px))
+    scale = _Scale(truth.shape, truth.spacing_mm, panel_px)
+    rows = [scale.row(truth.hu, "truth"), scale.row(synthesis.hu, "synthesis")]
+    rows.append(scale.differences(truth.hu, synthesis.hu))
     for row, picture in zip(rows, _xray_panels(xrays or {}, rows[0][0].image.height), strict=False):
         row.append(picture)
     return page(rows, f"{WARNING}; {CONVENTION}; difference: red where the synthesis is higher, blue where lower")
@@ -131,11 +126,8 @@ def training_progress(
     for _, hu in volumes:
         if hu.shape != truth.shape:
             raise InputError.of("preview", "shape", found=hu.shape, expected=truth.shape)
-    rows = [
-        [*_slices(hu, spacing_mm, panel_px, name), _projection(hu, spacing_mm, "coronal", panel_px)]
-        for name, hu in volumes
-    ]
-    return page(rows, f"{WARNING}; {CONVENTION}")
+    scale = _Scale(truth.shape, spacing_mm, panel_px)
+    return page([scale.row(hu, name) for name, hu in volumes], f"{WARNING}; {CONVENTION}")
 
 
 def save(
@@ -188,35 +180,44 @@ def spread_window(hu: HuArray) -> Window:
     return 0.0, max(10.0, float(np.ceil(np.percentile(hu, 99.5) / 10) * 10))
 
 
-def _slices(hu: HuArray, spacing: Sequence[float], panel_px: int, name: str, limits: Window = WIDE) -> list[Panel]:
-    lead = f"{name}: " if name else ""
-    text = f"{limits[0]:g} to {limits[1]:g} HU"
-    return [
-        Panel(
-            _scaled(window(plane_of(hu, plane), limits), hu.shape, spacing, plane, panel_px),
-            f"{lead}{plane}" + (f", {text}" if plane == "coronal" else ""),
-            _ENDS[plane],
-        )
-        for plane in PLANES
-    ]
+@dataclass(frozen=True)
+class _Scale:
+    """Draws planes of volumes of one grid, a millimetre as long in all of them."""
 
+    shape: Sequence[int]
+    spacing_mm: Sequence[float]
+    panel_px: int  # the longest side of the volume
 
-def _projection(hu: HuArray, spacing: Sequence[float], plane: str, panel_px: int) -> Panel:
-    brightest = facing(hu.max(axis=_ACROSS[plane]))
-    title = "bone (MIP)" + (f", {BONE[0]:g} to {BONE[1]:g} HU" if plane == "coronal" else "")
-    return Panel(_scaled(window(brightest, BONE), hu.shape, spacing, plane, panel_px), title, _ENDS[plane])
+    def panel(self, pixels: npt.NDArray[np.uint8], plane: str, title: str, limits: Window | None = None) -> Panel:
+        """Return pixels of a plane as a panel; the window's limits stand behind the title of the first plane."""
+        from PIL import Image as images
 
+        sides = [size * step for size, step in zip(self.shape, self.spacing_mm, strict=True)]
+        scale = self.panel_px / max(sides)
+        width, height = (max(1, round(side * scale)) for axis, side in enumerate(sides) if axis != _ACROSS[plane])
+        picture = images.fromarray(np.ascontiguousarray(pixels)).resize((width, height), images.Resampling.BICUBIC)
+        text = f", {limits[0]:g} to {limits[1]:g} HU" if limits and plane == PLANES[0] else ""
+        return Panel(picture.convert("RGB"), title + text, _ENDS[plane])
 
-def _differences(truth: HuArray, synthesis: HuArray, spacing: Sequence[float], panel_px: int) -> list[Panel]:
-    panels = []
-    for plane in PLANES:
-        error = plane_of(synthesis, plane).astype(np.float32) - plane_of(truth, plane)
-        image = _scaled(diverging(error), truth.shape, spacing, plane, panel_px)
-        title = "difference" + (f", {DIFFERENCE[0]:g} to {DIFFERENCE[1]:g} HU" if plane == "coronal" else "")
-        panels.append(Panel(image, title, _ENDS[plane]))
-    bone = facing(synthesis.max(axis=1).astype(np.float32) - truth.max(axis=1))
-    panels.append(Panel(_scaled(diverging(bone), truth.shape, spacing, "coronal", panel_px), "bone (MIP)", "RL"))
-    return panels
+    def slices(self, hu: HuArray, name: str = "", limits: Window = WIDE) -> list[Panel]:
+        """Return the centre slices."""
+        lead = f"{name}: " if name else ""
+        return [self.panel(window(plane_of(hu, plane), limits), plane, lead + plane, limits) for plane in PLANES]
+
+    def bone(self, hu: HuArray, plane: str) -> Panel:
+        """Return the maximum intensity projection across a plane."""
+        return self.panel(window(facing(hu.max(axis=_ACROSS[plane])), BONE), plane, "bone (MIP)", BONE)
+
+    def row(self, hu: HuArray, name: str) -> list[Panel]:
+        """Return the centre slices and the bone from the front."""
+        return [*self.slices(hu, name), self.bone(hu, "coronal")]
+
+    def differences(self, truth: HuArray, synthesis: HuArray) -> list[Panel]:
+        """Return the differences of two volumes' slices and bone, as `row`."""
+        errors = {plane: plane_of(synthesis, plane).astype(np.float32) - plane_of(truth, plane) for plane in PLANES}
+        slices = [self.panel(diverging(error), plane, "difference", DIFFERENCE) for plane, error in errors.items()]
+        bone = facing(synthesis.max(axis=1).astype(np.float32) - truth.max(axis=1))
+        return [*slices, self.panel(diverging(bone), "coronal", "bone (MIP)")]
 
 
 def diverging(error: npt.NDArray[Any], most: float = DIFFERENCE[1]) -> npt.NDArray[np.uint8]:
@@ -229,51 +230,38 @@ def diverging(error: npt.NDArray[Any], most: float = DIFFERENCE[1]) -> npt.NDArr
     return np.asarray(np.rint(colour.clip(0, 1) * 255), np.uint8)
 
 
-def _scaled(
-    pixels: npt.NDArray[np.uint8], shape: Sequence[int], spacing: Sequence[float], plane: str, panel_px: int
-) -> Image:
-    from PIL import Image as images
-
-    sides = [size * step for size, step in zip(shape, spacing, strict=True)]
-    across = _ACROSS[plane]
-    width, height = (side for axis, side in enumerate(sides) if axis != across)
-    scale = panel_px / max(sides)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return images.fromarray(np.ascontiguousarray(pixels)).resize(size, images.Resampling.BICUBIC).convert("RGB")
-
-
 def xray_pictures(xrays: Mapping[str, XRay], height_px: int = 340) -> dict[str, Image]:
     """The X-rays in grey between their 0.5th and 99.5th percentile, `height_px` high, in their own aspect."""
     return {panel.title.removeprefix(_XRAY): panel.image for panel in _xray_panels(xrays, height_px)}
 
 
 def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
-    from PIL import Image as images
-
     panels = []
     for name, xray in xrays.items():
         low, high = np.percentile(xray.image, (0.5, 99.5))
         pixels = window(xray.image, (float(low), float(high) if high > low else float(low) + 1))
-        row, column = xray.spacing_mm or (1.0, 1.0)
-        rows, columns = xray.image.shape
-        width = min(2 * height, max(1, round(height * columns * column / (rows * row))))
-        picture = images.fromarray(pixels).resize((width, height), images.Resampling.LANCZOS).convert("RGB")
+        picture = _picture(pixels, xray.spacing_mm or (1.0, 1.0), height, "LANCZOS")
         panels.append(Panel(picture, f"{_XRAY}{name}", _VIEW_ENDS.get(name, "")))
     return panels
 
 
 def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
     """The signed maps as pictures of the encoder's detector, with the rays that are not judged in grey."""
-    from PIL import Image as images
-
     panels = []
     for residual in residuals:
         water = residual.difference / MU_WATER_PER_MM
         finite = np.isfinite(water)
         pixels = np.where(finite[..., None], diverging(np.where(finite, water, 0), RESIDUAL_MM), _UNKNOWN)
-        rows, columns = water.shape
-        width = max(1, round(height * columns * residual.pitch_mm[1] / (rows * residual.pitch_mm[0])))
-        picture = images.fromarray(pixels.astype(np.uint8)).resize((width, height), images.Resampling.BOX)
+        picture = _picture(pixels.astype(np.uint8), residual.pitch_mm, height, "BOX")
         title = f"X-ray less CT, {residual.view}, -{RESIDUAL_MM:g} to {RESIDUAL_MM:g} mm of water"
         panels.append(Panel(picture, title, _VIEW_ENDS.get(residual.view, "")))
     return panels
+
+
+def _picture(pixels: npt.NDArray[np.uint8], pitch_mm: tuple[float, float], height: int, resampling: str) -> Image:
+    """Pixels of a detector in their own aspect, no wider than twice their height."""
+    from PIL import Image as images
+
+    rows, columns = pixels.shape[:2]
+    width = min(2 * height, max(1, round(height * columns * pitch_mm[1] / (rows * pitch_mm[0]))))
+    return images.fromarray(pixels).resize((width, height), images.Resampling[resampling]).convert("RGB")

@@ -108,17 +108,12 @@ def view_files(
 
 
 def _volume_facts(volume: Volume) -> dict[str, Any]:
-    hu = _reduced(volume)[0]
-    spread = preview.is_spread(volume.hu)
-    windows = WINDOWS
-    if spread:
+    kind, windows = "CT", WINDOWS
+    if preview.is_spread(volume.hu):
         low, high = preview.spread_window(volume.hu)
-        windows = {"standard deviation": ((low + high) / 2, high - low)}
-    return {
-        "kind": "standard deviation" if spread else "CT",
-        "windows": windows,
-        "voxels": _text(gzip.compress(int16_hu(hu).astype("<i2").tobytes(), 6, mtime=0)),
-    }
+        kind, windows = "standard deviation", {"standard deviation": ((low + high) / 2, high - low)}
+    voxels = int16_hu(_reduced(volume)[0]).astype("<i2").tobytes()
+    return {"kind": kind, "windows": windows, "voxels": _text(gzip.compress(voxels, 6, mtime=0))}
 
 
 def _onto(volume: Volume, other: Volume) -> Volume:

@@ -85,7 +85,7 @@ class Choice:
         runtime_dir: the runtime's folder, for the core to open.
         provider: ONNX Runtime's execution provider, or the kind of torch's engines; "" is the backend's own choice.
         provider_options: handed to the provider as they are; torch has cuda_graph alone, "0" records nothing.
-        engines: where what was built of the bundle is; "" is this machine's cache.
+        compiled: the folder of the bundle's compiled engines; "" is this machine's cache.
         trust: the user vouches for whoever made the engines in that folder (see `x2ct.runtimes.cache.cache`).
     """
 
@@ -95,7 +95,7 @@ class Choice:
     runtime_dir: str
     provider: str = ""
     provider_options: Mapping[str, str] = field(default_factory=dict)
-    engines: str = ""
+    compiled: str = ""
     trust: bool = False
 
 
@@ -105,7 +105,7 @@ def choose(
     precision: str = "auto",
     provider: str = "",
     provider_options: Mapping[str, str] | None = None,
-    engines: str = "",
+    compiled: str = "",
     trust: bool = False,
 ) -> Choice:
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
@@ -125,8 +125,8 @@ def choose(
         raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
     if provider and provider not in PROVIDERS[backend]:
         raise InputError.of("--provider", "name", found=repr(provider), expected=", ".join(PROVIDERS[backend]))
-    if (engines or trust) and backend not in COMPILED:
-        raise InputError.of("--engines", "backend", found=backend, expected=", ".join(COMPILED))
+    if (compiled or trust) and backend not in COMPILED:
+        raise InputError.of("--compiled", "backend", found=backend, expected=", ".join(COMPILED))
     chosen = choose_device(device)
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
     if chosen != "cpu" and runtime.name == "openvino":
@@ -135,7 +135,7 @@ def choose(
         status = backend_status(runtime.name)  # to install a runtime is no use to a build that could not open it
         raise MissingRuntimeError(f"backend {runtime.name}: {runtime.reason}" if status["built"] else status["reason"])
     options = dict(provider_options or {})
-    return Choice(chosen, runtime.name, precision, str(runtime.folder or ""), provider, options, engines, trust)
+    return Choice(chosen, runtime.name, precision, str(runtime.folder or ""), provider, options, compiled, trust)
 
 
 def choose_device(device: str) -> str:

@@ -5,28 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
+import prometheus_client as prometheus
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-)
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -49,6 +40,8 @@ POLICY = (
 )
 XRAY_PX = 512
 _BEARER = HTTPBearer(auto_error=False, description="Where the server was started with a token.")
+NO_STORE = {"Cache-Control": "no-store"}
+_Wait = Annotated[bool, Query(description="Answer with the CT; with `Accept: application/zip`, with all files.")]
 _READERS = 2  # X-rays that are read at a time for /v1/xray
 _POLL_S = 0.1
 _TYPES = {".gz": "application/gzip", ".json": "application/json", ".png": "image/png", ".zip": "application/zip"}
@@ -66,22 +59,12 @@ class Metrics:
     """What /metrics tells, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self._seconds = Histogram(
-            "x2ct_job_seconds",
-            "Seconds that jobs ran, by how they ended.",
-            ["state"],
-            buckets=(0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600),
-            registry=self.registry,
-        )
-        self.problems = Counter(
-            "x2ct_problems", "Requests answered with an error, by HTTP status.", ["status"], registry=self.registry
-        )
-
-    def finished(self, state: str, seconds: float) -> None:
-        """Count a job that has ended."""
-        self._seconds.labels(state).observe(seconds)
+        self.registry = registry = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=registry)
+        text, buckets = "Seconds that jobs ran, by how they ended.", (0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
+        self.seconds = prometheus.Histogram("x2ct_job_seconds", text, ["state"], buckets=buckets, registry=registry)
+        text = "Requests answered with an error, by HTTP status."
+        self.problems = prometheus.Counter("x2ct_problems", text, ["status"], registry=registry)
 
     def watch(self, queue: Jobs) -> None:
         """Tell the queue's figures as they are when asked."""
@@ -90,7 +73,7 @@ class Metrics:
             ("x2ct_jobs_running", "Jobs that run: 0 or 1.", lambda: float(queue.running)),
             ("x2ct_ready", "1 once the model is compiled, until shutdown.", lambda: float(queue.accepting)),
         ):
-            Gauge(name, text, registry=self.registry).set_function(value)
+            prometheus.Gauge(name, text, registry=self.registry).set_function(value)
 
 
 def create_app(
@@ -104,96 +87,81 @@ def create_app(
 ) -> FastAPI:
     """Return the application; `app.state.jobs` is its queue.
 
-    Args:
-        sampler: open; the worker compiles it.
-        template: the job that opened it, whose settings all jobs have.
-        limits: how much to take on.
-        token: what clients must send as a bearer token under /v1 and for /metrics; empty asks for none.
-        hosts: values of the Host header that are answered; "*" for any.
-        failed: called, in another thread, if the sampler can't be compiled.
+    The worker compiles the sampler, which `template` has opened and whose settings all jobs have; `failed` is called,
+    in another thread, where it can't. Clients must send `token`, if any, as a bearer token under /v1 and for /metrics;
+    `hosts` are the values of the Host header that are answered, "*" any.
     """
     limits, metrics = limits or Limits(), Metrics()
-    queue = Jobs(sampler, template, limits, finished=metrics.finished, failed=failed)
+
+    def finished(state: str, seconds: float) -> None:
+        metrics.seconds.labels(state).observe(seconds)
+
+    queue = Jobs(sampler, template, limits, finished=finished, failed=failed)
     metrics.watch(queue)
+
+    async def expire() -> None:
+        while True:
+            await asyncio.sleep(min(1.0, limits.keep_s))
+            queue.expire()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         queue.start()
-        reaper = asyncio.create_task(_expire(queue))
+        reaper = asyncio.create_task(expire())
         try:
             yield
         finally:
             reaper.cancel()
             await run_in_threadpool(queue.close)
 
-    app = FastAPI(
-        title="x2ct",
-        version=__version__,
-        description=report.NOTICE,
-        docs_url=None,  # its scripts come from elsewhere
-        redoc_url=None,
-        lifespan=lifespan,
-    )
+    # FastAPI's own pages load their scripts from elsewhere.
+    pages: dict[str, Any] = {"docs_url": None, "redoc_url": None}
+    app = FastAPI(title="x2ct", version=__version__, description=report.NOTICE, lifespan=lifespan, **pages)
     app.state.jobs = queue
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     _answer_problems(app, metrics, queue.folder)
     guard = [Depends(_guard(token))]
     described: dict[int | str, dict[str, Any]] = {code: {"description": text} for code, text in _ERRORS.items()}
     app.include_router(_v1(queue), prefix="/v1", dependencies=guard, responses=described)
-    app.include_router(_health(queue))
-    app.include_router(_page())
+    _add_health(app, queue)
+    _add_page(app)
 
     @app.get("/metrics", dependencies=guard, response_class=PlainTextResponse, summary="Figures for Prometheus")
     def figures() -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(prometheus.generate_latest(metrics.registry), media_type=prometheus.CONTENT_TYPE_LATEST)
 
     return app
-
-
-async def _expire(queue: Jobs) -> None:
-    while True:
-        await asyncio.sleep(min(1.0, queue.limits.keep_s))
-        queue.expire()
-
-
-# ------------------------------------------------------------------------------------------------ errors and access
 
 
 def _answer_problems(app: FastAPI, metrics: Metrics, folder: Path) -> None:
     """Answer every error with the JSON of a `Problem`."""
 
-    def answer(problem: Problem) -> JSONResponse:
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = _problem(request, error, folder)
         metrics.problems.labels(str(problem.status)).inc()
-        return JSONResponse(problem.body, problem.status, headers=problem.headers | {"Cache-Control": "no-store"})
+        return JSONResponse(problem.body, problem.status, headers=problem.headers | NO_STORE)
 
-    @app.exception_handler(Problem)
-    async def of_ours(request: Request, error: Problem) -> Response:
-        return answer(error)
+    for kind in (Problem, X2CTError, HTTPException, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, answer)
 
-    @app.exception_handler(X2CTError)
-    async def of_library(request: Request, error: X2CTError) -> Response:
-        return answer(Problem(error))
 
-    @app.exception_handler(HTTPException)
-    async def of_framework(request: Request, error: HTTPException) -> Response:
-        expected = "one that /openapi.json lists"
-        found = f"{request.method} ({error.detail})"
-        return answer(Problem.of(error.status_code, "request", "path", found=found, expected=expected))
-
-    @app.exception_handler(RequestValidationError)
-    async def of_validation(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        return answer(Problem.of(422, name, "value", found=repr(first.get("input"))[:80], expected=first["msg"]))
-
-    @app.exception_handler(Exception)
-    async def of_nobody(request: Request, error: Exception) -> Response:
-        jobs.log_unexpected(error)
-        return answer(Problem.of_failure(error, folder))
-
-    @app.exception_handler(ClientDisconnect)
-    async def of_leaving(request: Request, error: ClientDisconnect) -> Response:
-        return answer(Problem.of(400, "body", "end", found="none", expected="the whole body"))
+def _problem(request: Request, error: Exception, folder: Path) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case X2CTError():
+            return Problem(error)
+        case HTTPException():
+            method, expected = f"{request.method} ({error.detail})", "one that /openapi.json lists"
+            return Problem.of(error.status_code, "request", "path", found=method, expected=expected)
+        case RequestValidationError():
+            first = error.errors()[0]
+            name, value = ".".join(map(str, first["loc"])), repr(first.get("input"))[:80]
+            return Problem.of(422, name, "value", found=value, expected=first["msg"])
+        case ClientDisconnect():
+            return Problem.of(400, "body", "end", found="none", expected="the whole body")
+    jobs.log_unexpected(error)
+    return Problem.of_failure(error, folder)
 
 
 def _guard(token: str) -> Callable[..., Awaitable[None]]:
@@ -211,9 +179,6 @@ def _guard(token: str) -> Callable[..., Awaitable[None]]:
             raise Problem.of(401, "Authorization", "token", found=found, expected="Bearer TOKEN", headers=headers)
 
     return guard
-
-
-# ------------------------------------------------------------------------------------------------ /v1
 
 
 def _v1(queue: Jobs) -> APIRouter:
@@ -236,29 +201,25 @@ def _v1(queue: Jobs) -> APIRouter:
 
     @v1.post("/xray", openapi_extra=form.schema(form.XRayForm, ("xray", "geometry")), summary="How an X-ray is read")
     async def xray(request: Request) -> Response:
-        with _folder(queue) as folder:
-            posted = await form.receive(request, folder, queue.limits, form.XRayForm, ("xray", "geometry"))
-            async with readers:
-                record = await run_in_threadpool(_read, folder, posted, queue.template)
-        return JSONResponse(record, headers={"Cache-Control": "no-store"})
+        with TemporaryDirectory(prefix="xray-", dir=queue.folder, ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            with _nameless(folder):
+                posted = await form.receive(request, folder, queue.limits, form.XRayForm, ("xray", "geometry"))
+                async with readers:
+                    record = await run_in_threadpool(_read, folder, posted, queue.template)
+        return JSONResponse(record, headers=NO_STORE)
 
-    @v1.post(
-        "/ct",
-        status_code=202,
-        openapi_extra=form.schema(form.SampleForm, (*form.VIEWS, "geometry")),
-        summary="A CT from one X-ray or two",
-    )
-    async def ct(
-        request: Request,
-        wait: Annotated[
-            bool, Query(description="Answer with the CT; with `Accept: application/zip`, with all files.")
-        ] = False,
-    ) -> Response:
+    files = (*form.VIEWS, "geometry")
+    described = form.schema(form.SampleForm, files)
+
+    @v1.post("/ct", status_code=202, openapi_extra=described, summary="A CT from one X-ray or two")
+    async def ct(request: Request, wait: _Wait = False) -> Response:
         job = queue.reserve()
         try:
-            posted = await form.receive(request, job.folder, queue.limits, form.SampleForm, (*form.VIEWS, "geometry"))
+            posted = await form.receive(request, job.folder, queue.limits, form.SampleForm, files)
             form.sample_job(job, posted, queue.template, queue.limits)
-            await run_in_threadpool(_check, job)
+            with _nameless(job.folder):
+                await run_in_threadpool(_check, job)
             job.awaited = wait
             queue.submit(job)
         except BaseException:
@@ -266,12 +227,12 @@ def _v1(queue: Jobs) -> APIRouter:
             raise
         if wait:
             return await _awaited(queue, job, request)
-        place = f"{request.url.path}/{job.id}"
-        return JSONResponse(jobs.facts(queue, job), 202, headers={"Location": place, "Cache-Control": "no-store"})
+        place = {"Location": f"{request.url.path}/{job.id}"}
+        return JSONResponse(queue.facts(job), 202, headers=place | NO_STORE)
 
     @v1.get("/ct/{name}", summary="What has become of a job")
     def state(name: str) -> JSONResponse:
-        return JSONResponse(jobs.facts(queue, queue.get(name)), headers={"Cache-Control": "no-store"})
+        return JSONResponse(queue.facts(queue.get(name)), headers=NO_STORE)
 
     @v1.delete("/ct/{name}", status_code=204, summary="Cancel a job, and remove its files")
     def delete(name: str) -> Response:
@@ -293,15 +254,12 @@ def _v1(queue: Jobs) -> APIRouter:
 
 
 @contextmanager
-def _folder(queue: Jobs) -> Iterator[Path]:
-    """A private folder for the length of a request; what fails within doesn't name it."""
-    folder = Path(tempfile.mkdtemp(prefix="xray-", dir=queue.folder))
+def _nameless(folder: Path) -> Iterator[None]:
+    """Leave a request's private folder out of what fails within; raises Problem."""
     try:
-        yield folder
+        yield
     except X2CTError as error:
         raise Problem.of_failure(error, folder) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, Any]:
@@ -326,16 +284,13 @@ def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, A
 
 
 def _check(job: Job) -> None:
-    """Refuse at once what can be known to be wrong. Raises Problem."""
+    """Raise X2CTError at once where it can be known that a job can't be done."""
     assert job.sample is not None
-    try:
-        check_job(job.sample)
-        if job.dicom:
-            from x2ct.io.ct.dicomexport import Origin
+    check_job(job.sample)
+    if job.dicom:
+        from x2ct.io.ct.dicomexport import Origin
 
-            Origin(tuple(job.sample.inputs.values())).headers()
-    except X2CTError as error:
-        raise Problem.of_failure(error, job.folder) from error
+        Origin(tuple(job.sample.inputs.values())).headers()
 
 
 async def _awaited(queue: Jobs, job: Job, request: Request) -> Response:
@@ -353,22 +308,13 @@ async def _awaited(queue: Jobs, job: Job, request: Request) -> Response:
         path = job.folder / "all.zip"
         await run_in_threadpool(jobs.zipped, path, job.files)
 
-    async def content() -> AsyncIterator[bytes]:
-        try:
-            async for chunk in _chunks(path):
-                yield chunk
-        finally:
-            queue.remove(job)
-
-    return _file(path, content())
+    return _file(path, lambda: None, lambda: queue.remove(job))
 
 
 def _live(job: Job) -> Response:
     """The preview as it is by now."""
     with suppress(OSError):
-        return Response(
-            (job.folder / PREVIEW).read_bytes(), media_type="image/png", headers={"Cache-Control": "no-store"}
-        )
+        return Response((job.folder / PREVIEW).read_bytes(), media_type="image/png", headers=NO_STORE)
     hint = "with the field preview_every it is drawn while the job runs"
     raise Problem.of(409, PREVIEW, "state", found=job.stage, expected=DONE, hint=hint)
 
@@ -380,50 +326,44 @@ def _delivered(queue: Jobs, job: Job, name: str) -> Response:
         left = " or ".join(job.files)
         raise Problem.of(410, name, "file", found="none of this name", expected=left, hint="each can be fetched once")
 
+    return _file(path, lambda: queue.fetched(job, name), lambda: None)
+
+
+def _file(path: Path, delivered: Callable[[], None], ended: Callable[[], None]) -> Response:
+    """Send a file; `delivered` is called once it is sent whole, `ended` also where the client left before."""
+
     async def content() -> AsyncIterator[bytes]:
-        async for chunk in _chunks(path):
-            yield chunk
-        await run_in_threadpool(queue.fetched, job, name)  # not reached where the client leaves before the end
+        try:
+            with path.open("rb") as file:
+                while chunk := await run_in_threadpool(file.read, 2**18):
+                    yield chunk
+            await run_in_threadpool(delivered)
+        finally:
+            ended()
 
-    return _file(path, content())
-
-
-def _file(path: Path, content: AsyncIterator[bytes]) -> Response:
-    headers = {
-        "Cache-Control": "no-store",
-        "Content-Disposition": f'attachment; filename="{path.name}"',
-        "Content-Length": str(path.stat().st_size),
-    }
-    return StreamingResponse(content, media_type=_TYPES.get(path.suffix, "application/octet-stream"), headers=headers)
+    size = str(path.stat().st_size)
+    headers = {"Content-Disposition": f'attachment; filename="{path.name}"', "Content-Length": size} | NO_STORE
+    return StreamingResponse(content(), media_type=_TYPES.get(path.suffix, "application/octet-stream"), headers=headers)
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await run_in_threadpool(file.read, 2**18):
-            yield chunk
-
-
-# ------------------------------------------------------------------------------------------------ health and the page
-
-
-def _health(queue: Jobs) -> APIRouter:
-    health = APIRouter(tags=["health"])
-
-    @health.get("/healthz", summary="Whether the process answers")
+def _add_health(app: FastAPI, queue: Jobs) -> None:
+    @app.get("/healthz", tags=["health"], summary="Whether the process answers")
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @health.get("/readyz", summary="Whether a job would be taken", responses={503: {"description": "not ready"}})
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Whether a job would be taken",
+        responses={503: {"description": "not ready"}},
+    )
     def readyz() -> JSONResponse:
         if not queue.accepting:
             return JSONResponse({"status": "shutting down" if queue.draining else "compiling the model"}, 503)
         return JSONResponse({"status": "ready"})
 
-    return health
 
-
-def _page() -> APIRouter:
-    page = APIRouter(include_in_schema=False)
+def _add_page(app: FastAPI) -> None:
     folder = resources.files("x2ct.serve").joinpath("page")
     safe = {
         "Content-Security-Policy": POLICY,
@@ -432,14 +372,12 @@ def _page() -> APIRouter:
         "Cache-Control": "no-cache",
     }
 
-    @page.get("/")
+    @app.get("/", include_in_schema=False)
     def index() -> Response:
         return Response(folder.joinpath("index.html").read_bytes(), media_type="text/html", headers=safe)
 
-    @page.get("/page/{name}")
+    @app.get("/page/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
         if name not in ASSETS:
             raise HTTPException(404, "Not Found")
         return Response(folder.joinpath(name).read_bytes(), media_type=ASSETS[name], headers=safe)
-
-    return page

@@ -12,17 +12,16 @@ import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from x2ct.errors import InputError
 from x2ct.io.xray.readoptions import ReadOptions
-from x2ct.jobs.sample import SampleJob
-from x2ct.jobs.xray_stages import XRayJob
+from x2ct.jobs.options import SampleJob, XRayJob
 from x2ct.serve.jobs import PREVIEW, REPORT, VOLUME, Job, Limits
 from x2ct.serve.problem import Problem
 
@@ -53,8 +52,8 @@ class _Making(_Reading):
 
 
 def _sample_form() -> type[_Making]:
-    hints, defaults = get_type_hints(SampleJob), {one.name: one.default for one in fields(SampleJob)}
-    declared: dict[str, Any] = {name: (hints[name], defaults[name]) for name in _SAMPLE}
+    named = {one.name: one for one in fields(SampleJob)}
+    declared: dict[str, Any] = {name: (named[name].type, named[name].default) for name in _SAMPLE}
     return create_model("SampleForm", __base__=_Making, **declared)
 
 
@@ -82,18 +81,10 @@ class Posted:
 async def receive(
     request: Request, folder: Path, limits: Limits, form: type[BaseModel], files: tuple[str, ...]
 ) -> Posted:
-    """Read a body, and write its files into a folder, each under the name of its field.
+    """Read a body, and write its files into a folder that is private to the job, each under the name of its field.
 
-    Args:
-        request: not read so far.
-        folder: private to the job.
-        limits: of size and time.
-        form: what fields there may be.
-        files: what files there may be.
-
-    Raises:
-        Problem: 400, not a form; 408, too slow; 413, too large; 422, a field is wrong.
-        ClientDisconnect: the client is gone.
+    `form` and `files` are the fields and files that there may be. Raises Problem: 400, not a form; 408, too slow; 413,
+    too large; 422, a field is wrong. Raises ClientDisconnect where the client is gone.
     """
     try:
         async with asyncio.timeout(limits.body_s):
@@ -110,19 +101,13 @@ async def receive(
 async def _parsed(request: Request, limits: Limits) -> FormData:
     kind = request.headers.get("content-type", "")
     if not kind.lower().startswith("multipart/form-data"):
-        raise Problem.of(
-            415, "body", "Content-Type", found=repr(kind[:80]), expected="multipart/form-data", headers=CLOSE
-        )
+        found, expected = repr(kind[:80]), "multipart/form-data"
+        raise Problem.of(415, "body", "Content-Type", found=found, expected=expected, headers=CLOSE)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.body_bytes:
         raise _too_large(f"{int(length)} bytes", limits)
-    parser = MultiPartParser(
-        request.headers,
-        _counted(request, limits),
-        max_files=_MOST_PARTS,
-        max_fields=_MOST_PARTS,
-        max_part_size=_FIELD_BYTES,
-    )
+    most = {"max_files": _MOST_PARTS, "max_fields": _MOST_PARTS, "max_part_size": _FIELD_BYTES}
+    parser = MultiPartParser(request.headers, _counted(request, limits), **most)
     try:
         return await parser.parse()
     except MultiPartException as error:
@@ -145,7 +130,7 @@ def _too_large(found: str, limits: Limits) -> Problem:
 
 
 async def _sorted(data: FormData, folder: Path, form: type[BaseModel], files: tuple[str, ...]) -> Posted:
-    """The parts of a form, each where it belongs."""
+    """Write a form's files and check its fields."""
     written: dict[str, Path] = {}
     texts: dict[str, str] = {}
     for name, value in data.multi_items():
@@ -157,36 +142,25 @@ async def _sorted(data: FormData, folder: Path, form: type[BaseModel], files: tu
         if name not in files:
             raise Problem(InputError.unknown(name, "file", found=name, known=files))
         written[name] = folder / name
-        await _write(value, written[name])
-    options = _checked(form, texts)
-    reading = _reading(str(options.pop("reading")))
-    return Posted(written, options, reading)
-
-
-async def _write(upload: UploadFile, path: Path) -> None:
-    with path.open("xb") as target:
-        while chunk := await upload.read(2**20):
-            target.write(chunk)
-
-
-def _checked(form: type[BaseModel], texts: Mapping[str, str]) -> dict[str, Any]:
-    # An empty field is one that a page leaves open.
-    filled = {name: text for name, text in texts.items() if text != ""}
-    try:
-        checked = form.model_validate(filled)
+        with written[name].open("xb") as target:
+            while chunk := await value.read(2**20):
+                target.write(chunk)
+    try:  # an empty field is one that a page leaves open
+        options = dict(form.model_validate({name: text for name, text in texts.items() if text}))
     except ValidationError as error:
         raise _problem(error, form.model_fields) from None
-    return {name: getattr(checked, name) for name in form.model_fields}
+    return Posted(written, options, _reading(options.pop("reading")))
 
 
 def _reading(text: str) -> dict[str, ReadOptions]:
     """What the field `reading` says of each view."""
+    expected = "an object with an object by view"
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise Problem.of(422, "reading", "JSON", found=error, expected="an object with an object by view") from None
+        raise Problem.of(422, "reading", "JSON", found=error, expected=expected) from None
     if not isinstance(data, dict) or not all(isinstance(settings, dict) for settings in data.values()):
-        raise Problem.of(422, "reading", "JSON", found=repr(data)[:80], expected="an object with an object by view")
+        raise Problem.of(422, "reading", "JSON", found=repr(data)[:80], expected=expected)
     options = {}
     for view, settings in data.items():
         if view not in VIEWS:
@@ -213,11 +187,7 @@ def _problem(error: ValidationError, known: Iterable[str], before: str = "") -> 
 
 
 def sample_job(job: Job, posted: Posted, template: SampleJob, limits: Limits) -> None:
-    """Put what was posted into a job, with the server's own settings.
-
-    Raises:
-        Problem: more samples than the server takes.
-    """
+    """Put what was posted into a job, with the server's own settings; raises Problem at more samples than it takes."""
     options = dict(posted.options)
     job.dicom, job.surface = options.pop("format") == "dicom", options.pop("surface")
     if options["samples"] > limits.samples:
@@ -235,23 +205,11 @@ def sample_job(job: Job, posted: Posted, template: SampleJob, limits: Limits) ->
 
 
 def xray_job(folder: Path, posted: Posted, template: SampleJob) -> XRayJob:
-    """Return the job that reads a posted X-ray, every stage drawn.
-
-    Raises:
-        Problem: there is no X-ray.
-    """
+    """Return the job that reads a posted X-ray, every stage drawn; raises Problem where there is no X-ray."""
     if "xray" not in posted.files:
         raise Problem.of(422, "xray", "file", found="none", expected="an X-ray")
-    view = posted.options["view"]
-    reading = posted.reading
+    view, reading = posted.options["view"], posted.reading
     if view is None and len(reading) == 1:  # what is said of the only X-ray holds whatever its view is
         reading = dict.fromkeys(VIEWS, next(iter(reading.values())))
-    return XRayJob(
-        posted.files["xray"],
-        view,
-        posted.files.get("geometry"),
-        reading,
-        template.model,
-        folder / "stages.png",
-        folder / "detector.npy",
-    )
+    geometry, stages, output = posted.files.get("geometry"), folder / "stages.png", folder / "detector.npy"
+    return XRayJob(posted.files["xray"], view, geometry, reading, template.model, stages, output)

@@ -33,28 +33,15 @@ PREFIX = "x2ct-serve-"
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a server takes on.
+    """How much a server takes on; InputError where a limit is not positive."""
 
-    Attributes:
-        queue: jobs that wait for the one that runs.
-        body_bytes: size of a request, in bytes.
-        body_s: seconds that a request's body may take to arrive.
-        job_s: seconds that a job may run.
-        keep_s: seconds that what was not fetched is kept.
-        grace_s: seconds that a running job which a client waits for gets to finish after SIGTERM.
-        samples: of one job.
-
-    Raises:
-        InputError: one of them is not positive.
-    """
-
-    queue: int = 8
-    body_bytes: int = 256 * 2**20
-    body_s: float = 60.0
-    job_s: float = 600.0
-    keep_s: float = 600.0
-    grace_s: float = 30.0
-    samples: int = 16
+    queue: int = 8  # jobs that wait for the one that runs
+    body_bytes: int = 256 * 2**20  # of a request
+    body_s: float = 60.0  # that a request's body may take to arrive
+    job_s: float = 600.0  # that a job may run
+    keep_s: float = 600.0  # that what was not fetched is kept
+    grace_s: float = 30.0  # that a running job which a client waits for gets to finish after SIGTERM
+    samples: int = 16  # of one job
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -64,40 +51,23 @@ class Limits:
 
 @dataclass(eq=False)
 class Job:
-    """One request for a CT and what has become of it. Times are those of `time.monotonic`, in seconds.
+    """One request for a CT and what has become of it. Times are those of `time.monotonic`, in seconds."""
 
-    Attributes:
-        id: random; whoever has it can fetch the files.
-        folder: of its files, private to the server's user.
-        sample: what to do.
-        dicom: whether to make a DICOM series of the CT too.
-        surface: whether to make a mesh of the bones too.
-        state: one of queued, running, done, failed and cancelled.
-        stage: what is being done, in a few words.
-        evaluations: how many are done, of how many.
-        files: what can be fetched, by name.
-        warnings: of the report.
-        problem: what ended it, if it failed or was cancelled.
-        awaited: whether a client waits for it.
-        started, ended: when; None before.
-        deadline: when it is ended.
-    """
-
-    id: str
-    folder: Path
+    id: str  # random; whoever has it can fetch the files
+    folder: Path  # of its files, private to the server's user
     sample: SampleJob | None = None
-    dicom: bool = False
-    surface: bool = False
+    dicom: bool = False  # whether to make a DICOM series of the CT too
+    surface: bool = False  # whether to make a mesh of the bones too
     state: str = QUEUED
-    stage: str = "receiving"
-    evaluations: tuple[int, int] = (0, 0)
-    files: dict[str, Path] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    problem: Problem | None = None
-    awaited: bool = False
+    stage: str = "receiving"  # what is being done, in a few words
+    evaluations: tuple[int, int] = (0, 0)  # how many are done, of how many
+    files: dict[str, Path] = field(default_factory=dict)  # what can be fetched, by name
+    warnings: list[str] = field(default_factory=list)  # of the report
+    problem: Problem | None = None  # what ended it, if it failed or was cancelled
+    awaited: bool = False  # whether a client waits for it
     started: float | None = None
     ended: float | None = None
-    deadline: float = float("inf")
+    deadline: float = float("inf")  # when it is ended
 
     @property
     def over(self) -> bool:
@@ -108,12 +78,9 @@ class Job:
 class Jobs:
     """A queue of jobs in front of one worker thread with one open sampler. Thread-safe.
 
-    Args:
-        sampler: open; it is compiled by the worker, before the first job.
-        template: the job that opened it; each job has its settings.
-        limits: how much to take on.
-        finished: called with the state and the seconds of each job that ran.
-        failed: called, in the worker's thread, if the sampler can't be compiled; `failure` has the error.
+    The worker compiles the sampler before the first job; each job has the settings of `template`, which opened it.
+    `finished` is called with the state and the seconds of each job that ran; `failed`, in the worker's thread, if the
+    sampler can't be compiled, and then `failure` has the error.
     """
 
     def __init__(
@@ -142,30 +109,20 @@ class Jobs:
         """Start the worker."""
         self._worker.start()
 
-    # ------------------------------------------------------------------------------------------------ for requests
-
     def reserve(self) -> Job:
         """Return a new job that has a place in the queue, before its files are there.
 
-        Raises:
-            Problem: 429, the queue is full; 503, the server is shutting down.
+        Raises Problem: 429, the queue is full; 503, the server is shutting down.
         """
         with self._changed:
             self._refuse_when_draining()
             ahead = len(self._waiting) + len(self._receiving)
             if ahead >= self.limits.queue:
                 seconds = max(1, round(self._latest_s))
-                raise Problem.of(
-                    429,
-                    "queue",
-                    "jobs",
-                    found=f"{ahead} that wait",
-                    expected=f"fewer than {self.limits.queue}",
-                    hint=f"try again in {seconds} s",
-                    headers={"Retry-After": str(seconds)},
-                )
-            name = secrets.token_urlsafe(16)
-            job = Job(name, Path(tempfile.mkdtemp(prefix="job-", dir=self.folder)))
+                waiting, expected = f"{ahead} that wait", f"fewer than {self.limits.queue}"
+                hint, headers = f"try again in {seconds} s", {"Retry-After": str(seconds)}
+                raise Problem.of(429, "queue", "jobs", found=waiting, expected=expected, hint=hint, headers=headers)
+            job = Job(secrets.token_urlsafe(16), Path(tempfile.mkdtemp(prefix="job-", dir=self.folder)))
             self._receiving.add(job)
         return job
 
@@ -186,11 +143,6 @@ class Jobs:
             hint = "answers go once they are fetched, and after a while"
             raise Problem.of(404, "job", "id", found="none of this name", expected="one that is still here", hint=hint)
         return job
-
-    def ahead(self, job: Job) -> int:
-        """Return how many jobs come before this one."""
-        with self._changed:
-            return self._waiting.index(job) + (self._running is not None) if job in self._waiting else 0
 
     def remove(self, job: Job) -> None:
         """Forget a job with all its files; one that waits or runs is cancelled first."""
@@ -221,6 +173,23 @@ class Jobs:
             if job.ended is not None and now - job.ended > self.limits.keep_s:
                 self.remove(job)
 
+    def facts(self, job: Job) -> dict[str, Any]:
+        """Return a job's state as plain data."""
+        left = None if job.ended is None else max(0.0, self.limits.keep_s - (time.monotonic() - job.ended))
+        with self._changed:
+            ahead = self._waiting.index(job) + (self._running is not None) if job in self._waiting else 0
+        return {
+            "id": job.id,
+            "state": job.state,
+            "stage": job.stage,
+            "ahead": ahead,
+            "evaluations": {"done": job.evaluations[0], "total": job.evaluations[1]},
+            "files": list(job.files),
+            "warnings": job.warnings,
+            "error": job.problem.body if job.problem else None,
+            "kept_s": None if left is None else round(left, 1),
+        }
+
     @property
     def accepting(self) -> bool:
         """Whether a job would be run."""
@@ -235,8 +204,6 @@ class Jobs:
     def running(self) -> int:
         """How many jobs run: 0 or 1."""
         return int(self._running is not None)
-
-    # ------------------------------------------------------------------------------------------------ shutdown
 
     def drain(self) -> None:
         """Take no more jobs, cancel those that wait, and leave the one that runs its grace if a client waits for it."""
@@ -262,8 +229,6 @@ class Jobs:
             self._worker.join()
         shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock)
-
-    # ------------------------------------------------------------------------------------------------ the worker
 
     def _work(self) -> None:
         try:
@@ -293,11 +258,10 @@ class Jobs:
         state, problem = DONE, None
         try:
             self._make(job)
-        except Cancelled as error:
-            state, problem = CANCELLED, Problem.of_failure(error, job.folder)
-            self.cut += self.draining
         except Exception as error:
-            state, problem = FAILED, Problem.of_failure(error, job.folder)
+            cancelled = isinstance(error, Cancelled)
+            state, problem = CANCELLED if cancelled else FAILED, Problem.of_failure(error, job.folder)
+            self.cut += self.draining and cancelled
             if not isinstance(error, X2CTError | Problem | MemoryError):
                 log_unexpected(error)
         for path in job.folder.iterdir():
@@ -331,18 +295,19 @@ class Jobs:
             stage("writing DICOM")
             files[SERIES] = _series(job.sample, f"{self.sampler.bundle.name} {self.sampler.bundle.checksum}")
         if job.surface:
+            from x2ct.render import mesh
+
             stage("finding the surface of the bones")
             with suppress(InputError):  # of a CT without bone there is none
-                files[SURFACE] = _surface(job.sample)
+                mesh.mesh_files(job.sample.output, job.folder / SURFACE, coordinates="ras")
+                files[SURFACE] = job.folder / SURFACE
         job.files = files
 
     def _refuse_when_over(self, job: Job) -> None:
         if time.monotonic() <= job.deadline:
             return
-        if self.draining:
-            raise Cancelled("the server is shutting down")
-        if job.id not in self._jobs:
-            raise Cancelled("cancelled")
+        if self.draining or job.id not in self._jobs:
+            raise Cancelled("the server is shutting down" if self.draining else "cancelled")
         limit = f"at most {self.limits.job_s:g} s"
         raise Problem.of(504, "job", "time", found="more", expected=limit, hint="take fewer samples or steps")
 
@@ -375,20 +340,10 @@ def _series(job: SampleJob, model: str) -> Path:
     from x2ct.io.ct.dicomexport import Origin
     from x2ct.io.ct.volume import Volume
 
-    folder = job.output.with_name("series")
+    folder, target = job.output.with_name("series"), job.output.with_name(SERIES)
     origin = Origin(tuple(job.inputs.values()), model)
     Volume.load(job.output).save(folder, synthetic=True, kind="dicom", origin=origin)
-    target = job.output.with_name(SERIES)
     zipped(target, {path.name: path for path in sorted(folder.iterdir())})
-    return target
-
-
-def _surface(job: SampleJob) -> Path:
-    """Write the bones' surface, in the coordinates of the NIfTI file. Raises InputError where there is no bone."""
-    from x2ct.render import mesh
-
-    target = job.output.with_name(SURFACE)
-    mesh.mesh_files(job.output, target, coordinates="ras")
     return target
 
 
@@ -418,19 +373,3 @@ def _private_folder() -> tuple[Path, int]:
             finally:
                 os.close(descriptor)
     return folder, lock
-
-
-def facts(jobs: Jobs, job: Job) -> dict[str, Any]:
-    """Return a job's state as plain data."""
-    left = None if job.ended is None else max(0.0, jobs.limits.keep_s - (time.monotonic() - job.ended))
-    return {
-        "id": job.id,
-        "state": job.state,
-        "stage": job.stage,
-        "ahead": jobs.ahead(job),
-        "evaluations": {"done": job.evaluations[0], "total": job.evaluations[1]},
-        "files": list(job.files),
-        "warnings": job.warnings,
-        "error": job.problem.body if job.problem else None,
-        "kept_s": None if left is None else round(left, 1),
-    }

@@ -19,13 +19,7 @@ STATUS: Mapping[type[X2CTError], int] = {
 
 
 class Problem(Exception):
-    """An error as a client gets it.
-
-    Args:
-        error: the line, whose parts the JSON has.
-        status: the HTTP status; by default that of the error's class.
-        headers: to send with it.
-    """
+    """An error as a client gets it: the parts of its line as JSON, and a status, by default that of its class."""
 
     def __init__(self, error: X2CTError, status: int | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(str(error))
@@ -35,27 +29,16 @@ class Problem(Exception):
 
     @classmethod
     def of(
-        cls,
-        status: int,
-        source: str,
-        field: str,
-        *,
-        found: object,
-        expected: object,
-        hint: str = "",
-        headers: Mapping[str, str] | None = None,
+        cls, status: int, source: str, field: str, *, headers: Mapping[str, str] | None = None, **parts: Any
     ) -> Problem:
-        """Return a problem of the server's own, in the parts of `InputError.of`."""
-        return cls(InputError.of(source, field, found=found, expected=expected, hint=hint), status, headers)
+        """Return a problem of the server's own; `parts` are found, expected and hint, as `InputError.of` has them."""
+        return cls(InputError.of(source, field, **parts), status, headers)
 
     @classmethod
     def of_failure(cls, error: Exception, folder: Path) -> Problem:
-        """Return the problem that a failed job has.
+        """Return the problem that ended a job, without the folder of its files.
 
-        Args:
-            error: what ended it. Of one that is not the library's only the class is named, for its text could hold
-                anything.
-            folder: where the job's files are, which is left out of the text.
+        Of an error that is not the library's only the class is named, for its text could hold anything.
         """
         if isinstance(error, Problem):
             return error

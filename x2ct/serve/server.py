@@ -35,21 +35,13 @@ _CLOSING_S = 5.0
 
 @dataclass(frozen=True)
 class Service:
-    """What `x2ct serve` is asked to do.
+    """What `x2ct serve` is asked to do."""
 
-    Attributes:
-        template: model, device and all other settings of `open_sampler`; the settings that a request may change.
-        host, port: where to listen; port 0 takes a free one.
-        allowed: further names that clients may have for this server, in the Host header.
-        token: what clients must send; empty asks for none.
-        limits: how much to take on.
-    """
-
-    template: SampleJob
+    template: SampleJob  # model, device and all other settings of `open_sampler`; a request may change the others
     host: str = "127.0.0.1"
-    port: int = 8000
-    allowed: tuple[str, ...] = ()
-    token: str = ""
+    port: int = 8000  # 0 takes a free one
+    allowed: tuple[str, ...] = ()  # further names that clients may have for this server, in the Host header
+    token: str = ""  # what clients must send; empty asks for none
     limits: Limits = field(default_factory=Limits)
 
     @property
@@ -69,8 +61,7 @@ class Service:
 def read_token(file: Path | None) -> str:
     """Return the token out of a file, else out of the environment, else "".
 
-    Raises:
-        InputError: the file can't be read, or the token is too short or not ASCII.
+    Raises InputError: the file can't be read, or the token is too short or not ASCII.
     """
     source: str | Path = file or TOKEN_VARIABLE
     try:
@@ -113,40 +104,24 @@ class _Server(uvicorn.Server):
 
 
 def run(service: Service, started: Callable[[str], object] = lambda address: None) -> int | None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT; `started` is called with the address once it is listened on.
 
-    Args:
-        service: what to serve, and where.
-        started: called with the address once it is listened on.
-
-    Returns:
-        The signal, where jobs had to be cancelled for it; None where there were none.
-
-    Raises:
-        X2CTError: any of the family: the model can't be opened or compiled, or the address can't be had.
+    Returns the signal, where jobs had to be cancelled for it, else None. Raises X2CTError, any of the family: the model
+    can't be opened or compiled, or the address can't be had.
     """
     sampler = open_sampler(service.template)
     listening = _listen(service)
     _silence_libraries()
     server: _Server
-    app = create_app(
-        sampler,
-        service.template,
-        service.limits,
-        token=service.token,
-        hosts=service.hosts,
-        failed=lambda: setattr(server, "should_exit", True),
-    )
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=round(service.limits.grace_s + _CLOSING_S),
-        )
-    )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    hosts, token = service.hosts, service.token
+    app = create_app(sampler, service.template, service.limits, token=token, hosts=hosts, failed=stop)
+    quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
+    closing_s = round(service.limits.grace_s + _CLOSING_S)
+    server = _Server(uvicorn.Config(app, limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=closing_s, **quiet))
     host, port = listening.getsockname()[:2]
     started(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
     server.run(sockets=[listening])
@@ -159,10 +134,8 @@ def deployment(service: Service) -> Any:
     """Return the same application for Ray Serve, as `ray.serve.run` takes it; Ray listens in place of `service`.
 
     Each replica opens and compiles the model when it starts. A job is known to the replica that took it, so that with
-    more than one replica only requests that are answered at once can be made (`wait=true`).
-
-    Raises:
-        MissingRuntimeError: Ray Serve is not installed.
+    more than one replica only requests that are answered at once can be made (`wait=true`). Raises MissingRuntimeError
+    without Ray Serve.
     """
     try:
         from ray import serve
@@ -188,12 +161,10 @@ def _silence_libraries() -> None:
 
 def _listen(service: Service) -> socket.socket:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            service.host, service.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
+        place = socket.getaddrinfo(service.host, service.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listening = socket.socket(*place[:3])
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        listening.bind(place[4])
         listening.listen(_CONNECTIONS)
     except OSError as error:
         found, expected = error.strerror or error, "an address of this machine that is free"

@@ -22,21 +22,23 @@ from skimage.measure import block_reduce
 
 from x2ct.bundle import Bundle, check_target
 from x2ct.data.shards import AIR_HU, Patient, ShardSet
-from x2ct.engine.conditioning import study_of
+from x2ct.engine.conditioning import SLOT_OF, study_of
 from x2ct.engine.plausibility import (
     AS_IT_IS,
-    HEIGHTS_MM,
     OTHER_PART,
     OTHER_VIEW,
     POSES,
+    WARNS,
     Gaussian,
     MassLaw,
     Pose,
     Seen,
+    likeness,
     mass_ratio,
     reduced,
     reread,
     seen_by,
+    sides,
     silhouette,
 )
 from x2ct.errors import InputError
@@ -55,7 +57,11 @@ STUDIES = 9
 FOLDS = 5
 FEWEST_PATIENTS = 5
 BODY_MM = 5.0
-TYPICAL = 0.95
+TYPICAL, TYPICAL_MASS = 0.95, 0.98
+"""The quantile of held-out studies that is a score of 1; looser for `mass`, whose fine differences `patient` judges."""
+RAREST = 0.99
+"""The quantile that is warned of from in a frontal picture mirrored, whose readings have no long tail."""
+RIDGE = 0.3
 DIGITS = 4
 
 ROTATION_DEG, SCALE, SHIFT_MM, APART_MM, ANGLE_DEG = 3.0, 0.06, 10.0, 5.0, 2.0
@@ -232,10 +238,13 @@ def fit(
         apart |= {OTHER_VIEW: _pictures(groups, 1 - slot) if len(names) == 2 else []}
         apart |= {OTHER_PART: _pictures(others, slot)}
         numbers |= {f"{name}.{key}": value for key, value in _of_view(own, apart, sizes).items()}
+        if slot == SLOT_OF["ap"]:
+            even, odd, reached = _of_sides([[study[slot] for study in group] for group in groups])
+            numbers |= {f"{name}.even": even, f"{name}.odd": odd}
+            numbers[f"{name}.reference"][2] = reached  # of the first of POSES
     if len(names) == 2:
         for calibrated, word in ((True, "calibrated"), (False, "display")):
-            ratios = [_ratios(group, calibrated) for group in groups]
-            numbers |= {f"mass_{word}.{key}": value for key, value in _of_masses(ratios, calibrated).items()}
+            numbers |= {f"mass_{word}.{key}": value for key, value in _of_pairs(groups, calibrated).items()}
     return {key: tuple(float(f"{number:.{DIGITS}g}") for number in np.ravel(value)) for key, value in numbers.items()}
 
 
@@ -305,21 +314,42 @@ def _discriminants(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], 
     return np.stack(rows)
 
 
-def _ratios(group: Sequence[tuple[Seen, ...]], calibrated: bool) -> Array:
-    """The logarithms of the ratios of masses, [studies, heights], of studies that are calibrated or are not."""
-    ratios = [mass_ratio(*study) for study in group if all(seen.calibrated for seen in study) == calibrated]
-    finite = [ratio for ratio in ratios if ratio is not None]
-    return np.stack(finite) if finite else np.empty((0, len(HEIGHTS_MM)))
+def _of_sides(groups: Sequence[Sequence[Seen]]) -> tuple[Array, Array, float]:
+    """Mean even part of frontal pictures, weights of the odd part (1 is their mean), and what held-out ones reach."""
+    template = np.mean([sides(seen)[0] for group in groups for seen in group], axis=0)
+    template = np.mean([sides(seen, template)[0] for group in groups for seen in group], axis=0)
+    odd = [np.stack([sides(seen, template)[1] for seen in group]) for group in groups]
+
+    def weights(which: Sequence[int] | range) -> Array:
+        samples = _joined(odd, which)
+        mean, covariance = samples.mean(axis=0), np.cov(samples, rowvar=False)
+        covariance[np.diag_indices_from(covariance)] += RIDGE * covariance.trace() / len(covariance) + 1e-12
+        found = np.linalg.solve(covariance, mean)
+        return np.asarray(found / (found @ mean + 1e-12), np.float64)
+
+    readings = np.concatenate([1 - _joined(odd, out) @ weights(rest) for out, rest in _folds(len(odd))])
+    return template, weights(range(len(odd))), max(float(np.quantile(readings, RAREST)) / WARNS, _LEAST)
 
 
-def _of_masses(ratios: Sequence[Array], factor_known: bool) -> dict[str, Array]:
-    """Mean and covariance of the logarithms of ratios of masses, and what held-out studies reach."""
-    distances = []
+def _of_pairs(groups: Sequence[Sequence[tuple[Seen, ...]]], calibrated: bool) -> dict[str, Array]:
+    """Statistics of pairs of views that are calibrated or are not, and what studies reach that were held out."""
+    pairs = [[study for study in group if all(seen.calibrated for seen in study) == calibrated] for group in groups]
+    ratios = [[(study, ratio) for study in some if (ratio := mass_ratio(*study)) is not None] for some in pairs]
+
+    def law(which: Sequence[int]) -> tuple[Array, Array]:
+        return _moments(np.stack([ratio for k in which for _, ratio in ratios[k]]))
+
+    distances, unlike = list[float](), list[float]()
     for out, rest in _folds(len(ratios)):
-        law = MassLaw(*_moments(_joined(ratios, rest)), factor_known)
-        distances += [law.distance(ratio) for ratio in _joined(ratios, out)]
-    mean, covariance = _moments(np.concatenate(ratios))
-    return {"mean": mean, "covariance": covariance, "reference": np.array([np.quantile(distances, TYPICAL)])}
+        others = MassLaw(*law(rest), calibrated)
+        for study, ratio in (pair for k in out for pair in ratios[k]):
+            distances.append(others.distance(ratio))
+            alike = likeness(*study)
+            if alike is not None:
+                unlike.append(distances[-1] * (1 - alike))
+    mean, covariance = law(range(len(ratios)))
+    reached = {"reference": np.quantile(distances, TYPICAL_MASS), "patient": np.quantile(unlike, TYPICAL)}
+    return {"mean": mean, "covariance": covariance} | {name: np.array([value]) for name, value in reached.items()}
 
 
 def _moments(ratios: Array) -> tuple[Array, Array]:

@@ -106,7 +106,7 @@ class Networks {
 // it.
 
 /// Names the compiled engines in `folder` for `options`, by the names that `x2ct build -o` and `x2ct export
-/// --engines` give them: GRAPH.plan for "tensorrt"; GRAPH.pt2 or GRAPH.pt for "torch", where options.provider is
+/// --compiled` give them: GRAPH.plan for "tensorrt"; GRAPH.pt2 or GRAPH.pt for "torch", where options.provider is
 /// "aoti", "torchscript", or "" for the first that is there; denoiser.PRECISION.onnx for "onnxruntime" in bf16 or f16.
 /// Other backends open ONNX, and `folder` must be empty.
 ///

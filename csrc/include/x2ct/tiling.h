@@ -45,6 +45,7 @@ struct Tiling {
 /// What sampling takes, in bytes for each voxel of the grid or of a tile.
 struct MemoryNeeds {
     std::int64_t fixed = 0;  ///< runtime, weights, features
+    double encoder = 0;      ///< scratch memory of an encoding in all, let go of when it ends
     double grid = 0;         ///< registers
     double conditions = 0;   ///< of the whole volume, if they are kept, and of a tile
     double denoiser = 0;     ///< scratch memory of an evaluation

@@ -85,7 +85,7 @@ typedef struct x2ct_sampler_options {
                                 give what the whole gives, to rounding */
     const char* provider; /* ONNX Runtime's execution provider, "cpu", "cuda" or "tensorrt"; of torch "torchscript" or
                              "aoti"; NULL or "": the device's own, or what there is */
-    const char* engines;  /* a folder of compiled engines, as x2ct build -o and x2ct export --engines write them:
+    const char* engines;  /* a folder of compiled engines, as x2ct build -o and x2ct export --compiled write them:
                              required by tensorrt and torch, and by onnxruntime in bf16 and f16; else NULL */
     int32_t trust;        /* not 0: run what is in it. It is code, and does what its maker wants */
 } x2ct_sampler_options;

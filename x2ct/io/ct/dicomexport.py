@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -30,21 +31,16 @@ DERIVATION = "Synthetic CT, estimated from X-ray images by a generative model. N
 # The Patient and the General Study modules (PS3.3, C.7.1.1 and C.7.2.1), as far as a series takes them over.
 _OF_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 _OF_STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
+_OPTIONAL = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyInstanceUID")  # the others are type 2: empty, but there
 _SHEAR = 1e-4
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a synthesised series comes from.
+    """What a synthesised series comes from."""
 
-    Attributes:
-        xrays: the X-ray files; of those that are DICOM, the patient and study modules are copied and the images are
-            referred to.
-        model: name and checksum of the model.
-    """
-
-    xrays: tuple[Path, ...] = ()
-    model: str = ""
+    xrays: tuple[Path, ...] = ()  # of those that are DICOM, patient and study are copied, and images referred to
+    model: str = ""  # its name and checksum
 
     def headers(self) -> list[Dataset]:
         """The headers of the X-rays that are DICOM.
@@ -52,7 +48,13 @@ class Origin:
         Raises:
             InputError: they are of two patients.
         """
-        headers = [header for header in map(_header, self.xrays) if header is not None]
+        import pydicom
+        from pydicom.errors import InvalidDicomError
+
+        headers: list[Dataset] = []
+        for path in self.xrays:
+            with suppress(InvalidDicomError, OSError):
+                headers.append(pydicom.dcmread(path, stop_before_pixels=True))
         patients = {(str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))) for header in headers}
         if len(patients) > 1:
             names = " and ".join(path.name for path in self.xrays)
@@ -68,19 +70,16 @@ def write_series(
     description: str = "",
     origin: Origin | None = None,
 ) -> Path:
-    """Writes a folder with one file a slice, int16 HU (slope 1, intercept 0), whole or not at all.
+    """Write a new or empty folder with one int16 file a slice (HU, slope 1, intercept 0), whole or not at all.
 
-    Args:
-        hu: (x, y, z), RAS+.
-        affine: 4x4, voxel index -> world mm (RAS+), without shear.
-        target: the folder; it must not be there yet, or be empty.
-        description: the SeriesDescription.
-        origin: marks the series as synthetic and says what it was made of; None for a CT that is no synthesis.
-
-    Raises:
-        InputError: the folder can't be made, the affine has shear, or the X-rays are of two patients.
-        X2CTError: the write failed on the way.
+    `hu` is (x, y, z) in RAS+, `affine` the 4x4 from index to world mm, `description` the SeriesDescription; an `origin`
+    marks the series as synthetic, and None is for a CT that is no synthesis. Raises InputError where the folder can't
+    be made, the affine has shear or the X-rays are of two patients, and X2CTError where the write fails on the way.
     """
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
     folder = atomic.check_new_folder(target)
     pixels, matrix = _image_order(int16_hu(hu), affine)
     common, seed = _common(pixels, matrix, description, origin)
@@ -88,7 +87,13 @@ def write_series(
     def write(part: Path) -> None:
         part.mkdir()
         for index, image in enumerate(pixels):
-            one = _slice(common, seed, image, matrix, index)
+            one = Dataset(common)
+            one.SOPInstanceUID = _uid(seed, f"slice {index}")
+            one.InstanceNumber = index + 1
+            one.ImagePositionPatient = _decimals(*(matrix @ [0, 0, index, 1])[:3])
+            one.PixelData = image.astype("<i2").tobytes()
+            one.file_meta = FileMetaDataset()
+            one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
             one.save_as(part / f"IM{index + 1:05d}.dcm", enforce_file_format=True)
 
     return atomic.write_beside(folder, write)
@@ -122,8 +127,11 @@ def _common(
     seed = identity.hexdigest()
     header = Dataset()
     header.SOPClassUID = CTImageStorage
-    _copy(first, header, _OF_PATIENT, ("PatientName", "PatientID", "PatientBirthDate", "PatientSex"))
-    _copy(first, header, _OF_STUDY, ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber"))
+    for name in ("SpecificCharacterSet", *_OF_PATIENT, *_OF_STUDY):
+        if name in first:
+            header[name] = first[name]
+        elif name not in _OPTIONAL:
+            setattr(header, name, None)
     header.StudyInstanceUID = first.get("StudyInstanceUID") or _uid(seed, "study")
     header.SeriesInstanceUID = _uid(seed, "series")
     header.FrameOfReferenceUID = _uid(seed, "frame of reference")
@@ -136,7 +144,15 @@ def _common(
     header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     if origin:
         _mark_synthetic(header, origin, headers)
-    _describe_pixels(header, pixels, matrix)
+    column_mm, row_mm, slice_mm = (float(length) for length in np.linalg.norm(matrix[:3, :3], axis=0))
+    header.ImageOrientationPatient = _decimals(*(matrix[:3, 0] / column_mm), *(matrix[:3, 1] / row_mm))
+    header.PixelSpacing = _decimals(row_mm, column_mm)
+    header.SliceThickness, header.SpacingBetweenSlices = _decimals(slice_mm, slice_mm)
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.Rows, header.Columns = pixels.shape[1:]
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
+    header.RescaleSlope, header.RescaleIntercept, header.RescaleType = *_decimals(1, 0), "HU"
+    header.WindowCenter, header.WindowWidth = _decimals(40, 400)
     return header, seed
 
 
@@ -166,57 +182,6 @@ def _mark_synthetic(header: Dataset, origin: Origin, xrays: Sequence[Dataset]) -
     equipment.SoftwareVersions = header.SoftwareVersions
     equipment.ContributionDescription = header.DerivationDescription
     header.ContributingEquipmentSequence = [equipment]
-
-
-def _describe_pixels(header: Dataset, pixels: npt.NDArray[np.int16], matrix: FloatArray) -> None:
-    column_mm, row_mm, slice_mm = (float(length) for length in np.linalg.norm(matrix[:3, :3], axis=0))
-    header.ImageOrientationPatient = _decimals(*(matrix[:3, 0] / column_mm), *(matrix[:3, 1] / row_mm))
-    header.PixelSpacing = _decimals(row_mm, column_mm)
-    header.SliceThickness, header.SpacingBetweenSlices = _decimals(slice_mm, slice_mm)
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.Rows, header.Columns = pixels.shape[1:]
-    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 1
-    header.RescaleSlope, header.RescaleIntercept, header.RescaleType = *_decimals(1, 0), "HU"
-    header.WindowCenter, header.WindowWidth = _decimals(40, 400)
-
-
-def _slice(common: Dataset, seed: str, image: npt.NDArray[np.int16], matrix: FloatArray, index: int) -> Dataset:
-    from pydicom import Dataset
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
-
-    one = Dataset(common)
-    one.SOPInstanceUID = _uid(seed, f"slice {index}")
-    one.InstanceNumber = index + 1
-    one.ImagePositionPatient = _decimals(*(matrix @ [0, 0, index, 1])[:3])
-    one.PixelData = image.astype("<i2").tobytes()
-    one.file_meta = FileMetaDataset()
-    one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID
-    one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
-    return one
-
-
-def _header(path: Path) -> Dataset | None:
-    """An X-ray's header, if it is DICOM."""
-    import pydicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True)
-    except (InvalidDicomError, OSError):
-        return None
-
-
-def _copy(source: Dataset, target: Dataset, names: Sequence[str], required: Sequence[str]) -> None:
-    """Elements that are there as they are; of the others, those that must be there empty (type 2)."""
-    if "SpecificCharacterSet" in source:
-        target.SpecificCharacterSet = source.SpecificCharacterSet
-    for name in names:
-        if name in source:
-            target[name] = source[name]
-        elif name in required:
-            setattr(target, name, None)
 
 
 def _decimals(*values: float) -> list[Any]:

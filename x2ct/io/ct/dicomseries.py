@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.io.ct.voxels import LPS_TO_RAS, Stored, damaged
+from x2ct.files.text import damaged
+from x2ct.io.ct.voxels import LPS_TO_RAS, Stored
 from x2ct.io.dicom_frames import frame_values
 
 if TYPE_CHECKING:
@@ -27,13 +28,10 @@ POSITION_MM = 0.11  # positions are often written with one decimal
 SPACING_SHARE = 0.05  # of the median gap, that a gap may differ from it
 
 _HEADER_TAGS = [
-    "SOPClassUID",
-    "SOPInstanceUID",
     "SeriesInstanceUID",
     "SeriesNumber",
     "Modality",
     "ImageType",
-    "InstanceNumber",
     "NumberOfFrames",
     "SamplesPerPixel",
     "Rows",
@@ -52,27 +50,20 @@ class _Slice:
     number: str
     rows: int
     columns: int
-    spacing: tuple[float, float]
+    spacing: tuple[float, ...]
     orientation: tuple[float, ...]
     position: tuple[float, ...]
     synthetic: bool
 
 
 def read_series(folder: Path) -> Stored:
-    """Reads the one CT series that a folder (with its subfolders) holds.
+    """Read the one CT series in a folder and its subfolders, as HU indexed (column, row, slice).
 
-    Args:
-        folder: files that are no DICOM images, and scouts, are passed over.
-
-    Returns:
-        HU indexed (column, row, slice).
-
-    Raises:
-        InputError: no series, several series, a missing or doubled slice, uneven gaps, slices of different shape or
-            orientation, a multi-frame or colour object, a modality other than CT, or a slice that can't be decoded.
+    Files that are no DICOM images, and scouts, are passed over. Raises InputError: no series or several, a missing or
+    doubled slice, uneven gaps, slices of different shape or orientation, a multi-frame or colour object, another
+    modality than CT, or a slice that can't be decoded.
     """
     slices, skipped = _scan(folder)
-    slices = _only_series(folder, slices)
     _check_alike(folder, slices)
     slices, step = _in_order(folder, slices)
     first = slices[0]
@@ -136,16 +127,11 @@ def _slice(path: Path, header: Dataset) -> _Slice:
         str(header.get("SeriesNumber", "")),
         int(header.Rows),
         int(header.Columns),
-        _pair(_numbers(path, header, "PixelSpacing", 2)),
+        _numbers(path, header, "PixelSpacing", 2),
         _numbers(path, header, "ImageOrientationPatient", 6),
         _numbers(path, header, "ImagePositionPatient", 3),
         str(header.get("SyntheticData", "")) == "YES",
     )
-
-
-def _pair(values: tuple[float, ...]) -> tuple[float, float]:
-    first, second = values
-    return first, second
 
 
 def _numbers(path: Path, header: Dataset, name: str, count: int) -> tuple[float, ...]:
@@ -158,7 +144,8 @@ def _numbers(path: Path, header: Dataset, name: str, count: int) -> tuple[float,
     return values
 
 
-def _only_series(folder: Path, slices: list[_Slice]) -> list[_Slice]:
+def _check_alike(folder: Path, slices: list[_Slice]) -> None:
+    """Raise InputError where slices are not one series of one shape, spacing and orientation."""
     series: dict[str, list[_Slice]] = defaultdict(list)
     for item in slices:
         series[item.series].append(item)
@@ -170,18 +157,12 @@ def _only_series(folder: Path, slices: list[_Slice]) -> list[_Slice]:
         more = f"; and {len(series) - 6} more" if len(series) > 6 else ""
         hint = "put one series in a folder of its own"
         raise InputError.of(folder, "folder", found=f"{len(series)} series: {listed}{more}", expected="one", hint=hint)
-    return slices
-
-
-def _check_alike(folder: Path, slices: list[_Slice]) -> None:
-    first = slices[0]
     if len(slices) < 2:
         raise InputError.of(folder, "folder", found="1 slice", expected="a series of 2 or more")
+    first, field = slices[0], "ImageOrientationPatient"
     cosines = np.reshape(first.orientation, (2, 3))
     if not np.allclose(cosines @ cosines.T, np.eye(2), atol=1e-3):
-        raise InputError.of(
-            first.path, "ImageOrientationPatient", found=first.orientation, expected="two orthogonal unit vectors"
-        )
+        raise InputError.of(first.path, field, found=first.orientation, expected="two orthogonal unit vectors")
     for item in slices[1:]:
         if (item.rows, item.columns) != (first.rows, first.columns):
             found, expected = f"{item.columns} x {item.rows}", f"{first.columns} x {first.rows} as in {first.path.name}"
@@ -189,13 +170,8 @@ def _check_alike(folder: Path, slices: list[_Slice]) -> None:
         if not np.allclose(item.spacing, first.spacing, rtol=1e-3):
             raise InputError.of(item.path, "PixelSpacing", found=item.spacing, expected=first.spacing)
         if not np.allclose(item.orientation, first.orientation, atol=1e-3):
-            raise InputError.of(
-                item.path,
-                "ImageOrientationPatient",
-                found=item.orientation,
-                expected=f"{first.orientation} as in {first.path.name}",
-                hint="is a scout in the folder?",
-            )
+            expected, hint = f"{first.orientation} as in {first.path.name}", "is a scout in the folder?"
+            raise InputError.of(item.path, field, found=item.orientation, expected=expected, hint=hint)
 
 
 def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], FloatArray]:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.files import atomic
-from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, damaged, int16_hu
+from x2ct.files.text import damaged
+from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, int16_hu
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,17 +51,10 @@ def read_itk(source: Path) -> Stored:
 
 
 def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:
-    """Writes int16 HU with their place in the world, whole or not at all.
+    """Write (x, y, z) HU as int16 into an .nrrd or .mha, whole or not at all; `affine` is 4x4 from index to RAS+ mm.
 
-    Args:
-        hu: (x, y, z), RAS+.
-        affine: 4x4, voxel index -> world mm (RAS+), without shear.
-        description: goes into an NRRD's header; ITK keeps no text in a MetaImage.
-        target: ends with .nrrd or .mha.
-
-    Raises:
-        MissingRuntimeError: SimpleITK is not installed.
-        X2CTError: the write failed on the way.
+    `description` goes into an NRRD's header; ITK keeps no text in a MetaImage. Raises MissingRuntimeError without
+    SimpleITK, and X2CTError where the write fails on the way.
     """
     sitk = _simpleitk(target)
     image: Any = sitk.GetImageFromArray(int16_hu(hu).transpose(2, 1, 0))
@@ -92,20 +86,19 @@ def _simpleitk(path: Path) -> Any:
 
 
 def check_header(source: Path) -> None:
-    """Refuse what no writer of CTs writes: NDims that is no 3, voxels in other files than the one beside it.
-
-    Raises:
-        InputError: such a header, or none.
-    """
+    """Raise InputError at a header that no writer of CTs writes: other than three axes, or voxels in other files."""
     try:
         with source.open("rb") as stream:
             start = stream.read(_HEADER_BYTES)
     except OSError as error:
         raise damaged(source, error) from error
-    if source.suffix.lower() == ".nrrd":
-        _check_nrrd(source, start)
-    else:
+    if source.suffix.lower() != ".nrrd":
         _check_meta(source, start)
+        return
+    for line in re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].splitlines():
+        if _ELSEWHERE.match(line):
+            found = line[:60].decode("ascii", "backslashreplace")
+            raise InputError.of(source, "header", found=found, expected="the voxels in the same file")
 
 
 def _check_meta(source: Path, start: bytes) -> None:
@@ -128,14 +121,5 @@ def _check_meta(source: Path, start: bytes) -> None:
         return
     outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in Path(name).parts
     if outside or not name or _MANY_FILES.match(name):
-        raise InputError.of(
-            source, "ElementDataFile", found=name[:60] or "nothing", expected="LOCAL or one file beside it"
-        )
-
-
-def _check_nrrd(source: Path, start: bytes) -> None:
-    header = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
-    for line in header.splitlines():
-        if _ELSEWHERE.match(line):
-            found = line[:60].decode("ascii", "backslashreplace")
-            raise InputError.of(source, "header", found=found, expected="the voxels in the same file")
+        expected = "LOCAL or one file beside it"
+        raise InputError.of(source, "ElementDataFile", found=name[:60] or "nothing", expected=expected)

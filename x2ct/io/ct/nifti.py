@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct.voxels import SYNTHETIC, Stored, check_shape, damaged, int16_hu
+from x2ct.files.text import damaged
+from x2ct.io.ct.voxels import SYNTHETIC, Stored, check_shape, int16_hu
 
 if TYPE_CHECKING:
-    import nibabel as nib
+    pass
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -29,6 +30,7 @@ _TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
 
 def read_nifti(source: Path) -> Stored:
     """The values, scaled as the header says. Raises InputError."""
+    import gzip
     import zlib
 
     import nibabel as nib
@@ -53,49 +55,26 @@ def read_nifti(source: Path) -> Stored:
         if source.name.lower().endswith(".gz"):
             size = math.prod(map(int, shape)) * dtype.itemsize
             offset = min(int(image.header.get_data_offset()), _TRAILING_BYTES)
-            image = type(image).from_stream(_unzipped(source, offset + size))
+            with gzip.open(source) as stream:  # to its end, where its checksum is
+                image = type(image).from_stream(io.BytesIO(stream.read(offset + size + _TRAILING_BYTES)))
         values = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)
     except damage as error:
         raise damaged(source, error) from error
-    affine, notes = _nifti_affine(image)
-    described = image.header["descrip"].item().decode("latin-1")
-    return Stored(values, affine, notes, SYNTHETIC in described)
-
-
-def _unzipped(source: Path, size: int) -> io.BytesIO:
-    """A .gz file's content. Read to its end, where its checksum is: nibabel stops before it and misses damage."""
-    import gzip
-
-    with gzip.open(source) as stream:
-        return io.BytesIO(stream.read(size + _TRAILING_BYTES))
-
-
-def _nifti_affine(image: nib.Nifti1Image) -> tuple[FloatArray, tuple[str, ...]]:
-    header = image.header
-    affine = np.array(image.affine, np.float64)
-    notes = []
+    header, affine, notes = image.header, np.array(image.affine, np.float64), []
     if not int(header["sform_code"]) and not int(header["qform_code"]):
         notes.append("The header has neither sform nor qform: the patient's left was taken where x indices grow.")
     unit, millimetres = {1: ("metres", 1000.0), 3: ("microns", 0.001)}.get(int(header["xyzt_units"]) & 7, ("mm", 1.0))
     if unit != "mm":
         affine[:3] *= millimetres
         notes.append(f"The header gives lengths in {unit}; they were turned to mm.")
-    return affine, tuple(notes)
+    return Stored(values, affine, tuple(notes), SYNTHETIC in header["descrip"].item().decode("latin-1"))
 
 
 def write_nifti(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:
-    """Writes int16 HU whose sform and qform are the affine, whole or not at all.
+    """Write (x, y, z) HU as int16, whole or not at all; sform and qform are `affine`, 4x4 from index to RAS+ mm.
 
-    The same volume gives the same bytes: no time, host or file name goes into the file.
-
-    Args:
-        hu: (x, y, z), RAS+.
-        affine: 4x4, voxel index -> world mm (RAS+).
-        description: its first 79 characters go into `descrip`.
-        target: ends with .nii or .nii.gz.
-
-    Raises:
-        X2CTError: the write failed on the way, as on a full disk.
+    The same volume gives the same bytes: no time, host or file name goes into the file. The first 79 characters of
+    `description` go into `descrip`. Raises X2CTError where the write fails on the way, as on a full disk.
     """
     parts = _slabs(hu, affine, description)
     return atomic.write_atomically(target, _gzip(parts) if target.name.lower().endswith(".gz") else parts)

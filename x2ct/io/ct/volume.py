@@ -6,7 +6,7 @@ the patient's right, front and head. An oblique affine keeps its rotation; only 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class Volume:
     source: str = "array"
     original_orientation: str = "RAS"
     description: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     synthetic: bool = False
 
     def __post_init__(self) -> None:
@@ -111,12 +111,7 @@ class Volume:
         return cls(hu, affine, str(source), original, "", (*stored.notes, *more), stored.synthetic)
 
     def save(
-        self,
-        path: str | PathLike[str],
-        *,
-        synthetic: bool = False,
-        kind: str = "auto",
-        origin: Origin | None = None,
+        self, path: str | PathLike[str], *, synthetic: bool = False, kind: str = "auto", origin: Origin | None = None
     ) -> Path:
         """Writes int16 HU with their place in the world, whole or not at all. The same volume gives the same bytes.
 
@@ -144,17 +139,10 @@ class Volume:
 
 
 def check_writable(path: str | PathLike[str], kind: str = "auto") -> str:
-    """Says, before a long run, what kind of file a volume at `path` will be, or why it can't be saved there.
+    """Return the kind of file (one of `FORMATS`) that a volume at `path` will be, before a long run.
 
-    Args:
-        path: the file or, for "dicom", the folder.
-        kind: one of `FORMATS`, or "auto" for what the ending says. A folder has to be asked for.
-
-    Returns:
-        One of `FORMATS`.
-
-    Raises:
-        InputError: an unknown kind, an ending that is not the kind's, or a place that can't be written.
+    `kind` is one of `FORMATS`, or "auto" for what the ending says; a folder ("dicom") has to be asked for. Raises
+    InputError: an unknown kind, an ending that is not the kind's, or a place that can't be written.
     """
     if kind not in ("auto", *FORMATS):
         raise InputError.of("--format", "value", found=kind, expected=f"auto, {', '.join(FORMATS)}")
@@ -174,14 +162,10 @@ def stem_and_ending(name: str) -> tuple[str, str]:
 
 
 def to_ras(values: npt.NDArray[np.float32], affine: FloatArray) -> tuple[npt.NDArray[np.float32], FloatArray, str]:
-    """Permutes and flips axes so that they are closest to RAS+; a rotation that is left stays in the affine.
+    """Permute and flip axes so that they are closest to RAS+; a rotation that is left stays in the affine.
 
-    Args:
-        values: (i, j, k) in any axis order.
-        affine: its 4x4, index -> RAS+ mm.
-
-    Returns:
-        (x, y, z) values (C-contiguous), their affine, and the original axis codes, such as "LPS".
+    Takes (i, j, k) values and their 4x4 from index to RAS+ mm; returns (x, y, z) values (C-contiguous), their affine,
+    and the original axis codes, such as "LPS".
     """
     from nibabel import orientations
 
@@ -194,20 +178,11 @@ def to_ras(values: npt.NDArray[np.float32], affine: FloatArray) -> tuple[npt.NDA
 def plausible_hu(
     values: npt.NDArray[Any], source: str | PathLike[str]
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
-    """Checks that values can be HU, and repairs the two faults that are common and certain.
+    """Return float32 HU of real numbers of any shape, and notes; repair the two faults that are common and certain.
 
     Values below -1024 are padding outside the scanner's field of view and become -1024. Stored values whose rescale
-    intercept was lost (nothing negative, air at 0, soft tissue around 1024) are shifted by -1024. Both are noted.
-
-    Args:
-        values: real numbers of any shape.
-        source: what error lines name.
-
-    Returns:
-        float32 HU and the notes.
-
-    Raises:
-        InputError: non-finite values, a range below 50 or values past int16, none of which is HU.
+    intercept was lost (nothing negative, air at 0, soft tissue around 1024) are shifted by -1024. Raises InputError for
+    values that are not finite, range over less than 50, or are past int16: none of these is HU.
     """
     hu = np.asarray(values, np.float32)
     lowest, highest = float(hu.min()), float(hu.max())
@@ -221,7 +196,9 @@ def plausible_hu(
         raise InputError.of(source, "values", found=f"{lowest:g} to {highest:g}", expected="HU that int16 can hold")
     notes: list[str] = []
     if lowest >= 0 and highest > 1000:
-        if _looks_unshifted(hu):
+        sample = hu.reshape(-1)[:: max(1, hu.size // 1_000_000)]
+        air, tissue = np.mean(sample < 200), np.mean((sample > 850) & (sample < 1200))
+        if air > 0.01 and tissue > 0.05:
             hu = hu - np.float32(1024)
             notes.append("Nothing is negative and tissue lies around 1024: the rescale intercept of -1024 was added.")
         else:
@@ -231,9 +208,3 @@ def plausible_hu(
         hu = np.maximum(hu, np.float32(LOWEST_HU))
         notes.append(f"{100 * share:.2g}% of the voxels lay below -1024 HU (padding) and were set to -1024.")
     return hu, tuple(notes)
-
-
-def _looks_unshifted(hu: npt.NDArray[np.float32]) -> bool:
-    sample = hu.reshape(-1)[:: max(1, hu.size // 1_000_000)]
-    air, tissue = np.mean(sample < 200), np.mean((sample > 850) & (sample < 1200))
-    return bool(air > 0.01 and tissue > 0.05)

@@ -1,10 +1,9 @@
-"""What all formats of CT volumes share: limits, checks before anything is decoded, int16, how damage is told."""
+"""What all formats of CT volumes share: limits, checks before anything is decoded, int16."""
 
 from __future__ import annotations
 
 import math
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,19 +24,12 @@ SYNTHETIC = "synthetic CT by x2ct, not for diagnosis"
 
 
 class Stored(NamedTuple):
-    """A CT as a file holds it.
+    """A CT as a file holds it."""
 
-    Attributes:
-        values: (i, j, k) in the file's order of axes.
-        affine: 4x4 from that index to RAS+ mm.
-        notes: what was assumed on reading.
-        synthetic: whether the file says that it is no scan of a patient.
-    """
-
-    values: npt.NDArray[Any]
-    affine: FloatArray
-    notes: tuple[str, ...] = ()
-    synthetic: bool = False
+    values: npt.NDArray[Any]  # (i, j, k) in the file's order of axes
+    affine: FloatArray  # 4x4 from that index to RAS+ mm
+    notes: tuple[str, ...] = ()  # what was assumed on reading
+    synthetic: bool = False  # whether the file says that it is no scan of a patient
 
 
 def check_shape(source: str | PathLike[str], shape: tuple[int, ...]) -> None:
@@ -61,14 +53,6 @@ def check_affine(source: str | PathLike[str], affine: FloatArray) -> None:
         raise InputError.of(source, "voxel size", found=found, expected=f"{lowest:g} to {highest:g} mm")
     if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
         raise InputError.of(source, "affine", found="axes that lie in a plane", expected="three independent axes")
-
-
-def damaged(source: Path, error: Exception) -> InputError:
-    """The error line for a file that a library could not read."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    reason = lines[-1].replace(str(source), "").strip(" :")[:160]
-    found = "an empty file" if source.exists() and source.stat().st_size == 0 else f"what can't be read ({reason})"
-    return InputError.of(source, "file", found=found, expected="a whole file", hint="was the copy cut short?")
 
 
 def int16_hu(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:

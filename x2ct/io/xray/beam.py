@@ -15,22 +15,12 @@ TILT_DEG = 60.0
 
 @dataclass(frozen=True)
 class Beam:
-    """A source and how it looks at the patient.
+    """A source and how it looks at the patient; InputError for a distance, angle or magnification that can't be."""
 
-    Attributes:
-        sod_mm: from the source to the patient's middle; None where nobody knows.
-        sdd_mm: from the source to the detector; likewise.
-        angle_deg: of the source about the patient, as `View.cone` has it; None for the view's own.
-        tilt_deg: of the source out of the axial plane, towards the head.
-
-    Raises:
-        InputError: a distance, an angle or a magnification that no X-ray has.
-    """
-
-    sod_mm: float | None = None
-    sdd_mm: float | None = None
-    angle_deg: float | None = None
-    tilt_deg: float = 0.0
+    sod_mm: float | None = None  # from the source to the patient's middle; None where nobody knows
+    sdd_mm: float | None = None  # from the source to the detector
+    angle_deg: float | None = None  # of the source about the patient, as `View.cone` has it; None for the view's own
+    tilt_deg: float = 0.0  # of the source out of the axial plane, towards the head
 
     def __post_init__(self) -> None:
         low, high = DISTANCE_MM
@@ -42,12 +32,9 @@ class Beam:
         if not abs(self.tilt_deg) <= TILT_DEG:
             raise InputError.of("tilt", "degrees", found=self.tilt_deg, expected=f"-{TILT_DEG:g} to {TILT_DEG:g}")
         if self.magnification is not None and not MAGNIFICATION[0] <= self.magnification <= MAGNIFICATION[1]:
-            raise InputError.of(
-                "--sdd and --sod",
-                "magnification",
-                found=f"{self.magnification:.3g} ({self.sdd_mm:g} / {self.sod_mm:g} mm)",
-                expected=f"{MAGNIFICATION[0]:g} to {MAGNIFICATION[1]:g}",
-            )
+            ratio = f"{self.magnification:.3g} ({self.sdd_mm:g} / {self.sod_mm:g} mm)"
+            expected = f"{MAGNIFICATION[0]:g} to {MAGNIFICATION[1]:g}"
+            raise InputError.of("--sdd and --sod", "magnification", found=ratio, expected=expected)
 
     def __bool__(self) -> bool:
         return self != Beam()
@@ -58,11 +45,9 @@ class Beam:
         return None if self.sod_mm is None or self.sdd_mm is None else self.sdd_mm / self.sod_mm
 
     def view(self, name: str, usual: View) -> View:
-        """The view from here, on a detector whose pixels measure at the isocentre what the usual view's do.
+        """Return the view of this name from here; its pixels measure at the isocentre what those of `usual` do.
 
-        Args:
-            name: "ap", "pa" or "lateral".
-            usual: the view that is taken where nothing else is known.
+        What is not known of the beam is taken from `usual`.
         """
         angle = ANGLES_DEG[name] if self.angle_deg is None else self.angle_deg
         sod, magnification = self.sod_mm, self.magnification
@@ -71,14 +56,9 @@ class Beam:
         row, column = (step / usual.magnification for step in usual.spacing_mm)
         if sod is None or magnification is None:
             return View.parallel(name, angle, tilt_deg=self.tilt_deg, shape=usual.shape, spacing_mm=(row, column))
+        sdd, pitch = sod * magnification, (row * magnification, column * magnification)
         return View.cone(
-            name,
-            angle,
-            tilt_deg=self.tilt_deg,
-            sod_mm=sod,
-            sdd_mm=sod * magnification,
-            shape=usual.shape,
-            spacing_mm=(row * magnification, column * magnification),
+            name, angle, tilt_deg=self.tilt_deg, sod_mm=sod, sdd_mm=sdd, shape=usual.shape, spacing_mm=pitch
         )
 
     def __str__(self) -> str:

@@ -21,15 +21,9 @@ DARKEST = 1e-6
 
 
 def poisson_noise(image: FloatImage, photons: float, rng: np.random.Generator) -> FloatImage:
-    """Photon noise: counts ~ Poisson(photons exp(-image)), a count of 0 read as 1.
+    """Return line integrals with photon noise: counts ~ Poisson(photons exp(-image)), a count of 0 read as 1.
 
-    Args:
-        image: line integrals.
-        photons: per pixel where nothing attenuates.
-        rng: where the noise comes from.
-
-    Raises:
-        InputError: photons are not positive.
+    `photons` are per pixel where nothing attenuates; InputError unless positive.
     """
     _check("photons", photons, 0, math.inf)
     counts = rng.poisson(photons * np.exp(-np.asarray(image, np.float64)))
@@ -37,16 +31,11 @@ def poisson_noise(image: FloatImage, photons: float, rng: np.random.Generator) -
 
 
 def scatter(image: FloatImage, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
-    """Adds scatter that nobody corrects for: `share` of the primary intensity, spread by a Gaussian.
+    """Add scatter that nobody corrects for: `share` of the primary intensity, spread by a Gaussian.
 
-    Args:
-        image: line integrals.
-        share: scattered over primary intensity, averaged over the picture; 0.02 behind a good grid, 0.1 and far more
-            without one.
-        blur_px: the Gaussian's standard deviation in pixels, (row, column) or one number; some 50 mm in the body.
-
-    Raises:
-        InputError: a negative share.
+    `share` is scattered over primary intensity, averaged over the picture: 0.02 behind a good grid, 0.1 and far more
+    without one; InputError if negative. `blur_px` is the Gaussian's standard deviation in pixels, (row, column) or one
+    number: some 50 mm in the body.
     """
     _check("scatter share", share, -1e-9, math.inf)
     primary = _intensity(image)
@@ -54,12 +43,9 @@ def scatter(image: FloatImage, share: float, blur_px: float | tuple[float, float
 
 
 def veiling_glare(image: FloatImage, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
-    """Light that strays in the detector: `share` of the intensity leaves its pixel and lands around it.
+    """Let light stray in the detector: `share` (0 to 1, or InputError) of the intensity leaves its pixel.
 
     Unlike scatter it adds no intensity: a wide tail of the point spread, a Gaussian of `blur_px` pixels.
-
-    Raises:
-        InputError: a share outside of 0 to 1.
     """
     _check("glare share", share, -1e-9, 1)
     direct = _intensity(image)
@@ -72,15 +58,10 @@ def blur(image: FloatImage, sigma_px: float | tuple[float, float]) -> FloatImage
 
 
 def gamma(image: FloatImage, exponent: float, scale: float = 1.0) -> FloatImage:
-    """Another intensity normalisation: scale top (image / top)^exponent, top being the 99th percentile.
+    """Normalise the intensity otherwise: scale top (image / top)^exponent, top being the 99th percentile.
 
-    Args:
-        image: line integrals; below 0 they are taken as 0.
-        exponent: 1 leaves the shape of the scale; below 1 lifts what is thin.
-        scale: what the 99th percentile is multiplied by.
-
-    Raises:
-        InputError: an exponent or a scale that is not positive.
+    Line integrals below 0 are taken as 0. An exponent of 1 leaves the shape of the scale; below 1 it lifts what is
+    thin. InputError unless both are positive.
     """
     _check("exponent", exponent, 0, math.inf)
     _check("scale", scale, 0, math.inf)
@@ -100,22 +81,13 @@ def window_8bit(image: FloatImage, percentiles: tuple[float, float] = (0.5, 99.5
 
 
 def collimate(
-    image: FloatImage,
-    margins_px: tuple[int, int, int, int],
-    *,
-    transmission: float = 1e-3,
-    penumbra_px: float = 1.0,
+    image: FloatImage, margins_px: tuple[int, int, int, int], *, transmission: float = 1e-3, penumbra_px: float = 1.0
 ) -> FloatImage:
-    """Collimator blades over the picture's borders, which let a thousandth through.
+    """Cover the picture's borders with collimator blades, which let a thousandth through.
 
-    Args:
-        image: line integrals.
-        margins_px: rows at the top and bottom, columns at the left and right that are covered.
-        transmission: intensity behind a blade over that before it.
-        penumbra_px: a Gaussian on the blades' edges, standard deviation in pixels.
-
-    Raises:
-        InputError: blades that leave nothing, or a transmission outside of 0 to 1.
+    `margins_px` are the rows at the top and bottom and the columns at the left and right that are covered,
+    `transmission` the intensity behind a blade over that before it, `penumbra_px` the standard deviation of a Gaussian
+    on the blades' edges. Raises InputError: blades that leave nothing, or a transmission outside of 0 to 1.
     """
     _check("transmission", transmission, 0, 1)
     rows, cols = image.shape
@@ -128,20 +100,11 @@ def collimate(
 
 
 def marker(
-    image: FloatImage,
-    centre_px: tuple[float, float],
-    height_px: int,
-    letter: str = "R",
-    line_integral: float = 4.0,
+    image: FloatImage, centre_px: tuple[float, float], height_px: int, letter: str = "R", line_integral: float = 4.0
 ) -> FloatImage:
-    """A lead letter on the detector, as the side is marked with.
+    """Put a lead letter on the detector, as the side is marked with; it adds `line_integral`.
 
-    Args:
-        image: line integrals.
-        centre_px: row and column of its middle; what lies beside the picture is cut.
-        height_px: of the letter.
-        letter: one or more.
-        line_integral: what the lead adds.
+    `centre_px` is row and column of its middle, `height_px` its height; what lies beside the picture is cut.
     """
     from PIL import Image, ImageDraw, ImageFont
 

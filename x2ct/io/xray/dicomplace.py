@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from x2ct.errors import InputError
-from x2ct.io.xray.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, UNKNOWN, Beam
+from x2ct.io.xray.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, Beam
 from x2ct.io.xray.exposure import BoolImage
 from x2ct.io.xray.turn import Turn
 
@@ -35,6 +34,7 @@ _MEANINGS = {  # of ViewCodeSequence, which DX has in place of a position or bes
     "RIGHT LATERAL": "RL",
     "LATERAL": "LATERAL",
 }
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _MOST_VERTICES = 10_000
 
 Pair = tuple[float, float]
@@ -60,36 +60,27 @@ class Header:
         return next((dataset[key].value for dataset in self._sets if key in dataset), None)
 
 
-@dataclass(frozen=True)
-class Place:
-    """What the header says of where the picture belongs.
+def place(
+    header: Header, shape: tuple[int, int], notes: list[str]
+) -> tuple[Pair | None, Beam, str | None, tuple[Turn, ...]]:
+    """Return the spacing, beam, view and turns that the header of a picture of (rows, columns) states; append notes.
 
-    Attributes:
-        spacing_mm: (row, column) of the picture as stored; on the detector where `beam` has its distances, else as if
-            in the patient; None where there is none that can be used.
-        beam: distances and angles, each as far as it is known.
-        view: "ap", "pa" or "lateral".
-        turns: what sets the picture upright.
-        notes: sentences on what was found and assumed.
+    The (row, column) spacing is of the picture as stored: on the detector where the beam has its distances, else as if
+    in the patient; None where there is none that can be used. The view is "ap", "pa" or "lateral"; the turns set the
+    picture upright.
     """
-
-    spacing_mm: Pair | None
-    beam: Beam
-    view: str | None
-    turns: tuple[Turn, ...]
-    notes: tuple[str, ...]
-
-
-def place(header: Header, shape: tuple[int, int]) -> Place:
-    """Read the header of a picture of (rows, columns)."""
-    notes: list[str] = []
     view, angle, tilt = _looking(header, notes)
-    beam = replace(_distances(header, notes), angle_deg=angle, tilt_deg=tilt)
-    spacing, beam = _spacing(header, shape, beam, notes)
-    return Place(spacing, beam, view, _turns(header, notes), tuple(notes))
-
-
-# ---------------------------------------------------------------------------------------------- view and angles
+    sdd = _within(header, "DistanceSourceToDetector", DISTANCE_MM, "mm", notes)
+    sod = _within(header, "DistanceSourceToPatient", DISTANCE_MM, "mm", notes)
+    factor = _within(header, "EstimatedRadiographicMagnificationFactor", MAGNIFICATION, "times", notes)
+    if sdd is not None and factor is not None:
+        sod = sdd / factor
+    try:
+        beam = Beam(sod, sdd, angle, tilt)
+    except InputError:
+        notes.append(f"Distances of {sdd:g} mm to detector and {sod:g} mm to patient can't be, and were ignored.")
+        beam = Beam(None, None, angle, tilt)
+    return _spacing(header, shape, beam.magnification, factor, notes), beam, view, _turns(header, notes)
 
 
 def _looking(header: Header, notes: list[str]) -> tuple[str | None, float | None, float]:
@@ -111,30 +102,9 @@ def _looking(header: Header, notes: list[str]) -> tuple[str | None, float | None
         notes.append(f"PositionerSecondaryAngle {secondary:g} is more than {TILT_DEG:g} degrees and was ignored.")
         tilt = 0.0
     notes.append(f"The positioner's angles are {primary:g} and {secondary or 0:g} degrees: the source was put there.")
-    return view or _nearest_view(angle), angle, tilt
-
-
-def _nearest_view(angle_deg: float) -> str:
-    """The view that a source at this angle is closest to."""
-    sine, cosine = math.sin(math.radians(angle_deg)), math.cos(math.radians(angle_deg))
-    return "lateral" if abs(sine) > abs(cosine) else "ap" if cosine > 0 else "pa"
-
-
-# ---------------------------------------------------------------------------------------------- distances and spacing
-
-
-def _distances(header: Header, notes: list[str]) -> Beam:
-    """SDD and SOD, each where it is there and possible."""
-    sdd = _within(header, "DistanceSourceToDetector", DISTANCE_MM, "mm", notes)
-    sod = _within(header, "DistanceSourceToPatient", DISTANCE_MM, "mm", notes)
-    factor = _within(header, "EstimatedRadiographicMagnificationFactor", MAGNIFICATION, "times", notes)
-    if sdd is not None and factor is not None:
-        sod = sdd / factor
-    try:
-        return Beam(sod, sdd)
-    except InputError:
-        notes.append(f"Distances of {sdd:g} mm to detector and {sod:g} mm to patient can't be, and were ignored.")
-        return UNKNOWN
+    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    nearest = "lateral" if abs(sine) > abs(cosine) else "ap" if cosine > 0 else "pa"
+    return view or nearest, angle, tilt
 
 
 def _within(header: Header, name: str, limits: tuple[float, float], unit: str, notes: list[str]) -> float | None:
@@ -146,61 +116,50 @@ def _within(header: Header, name: str, limits: tuple[float, float], unit: str, n
     return None
 
 
-def _spacing(header: Header, shape: tuple[int, int], beam: Beam, notes: list[str]) -> tuple[Pair | None, Beam]:
-    """The spacing that goes with the beam: on the detector where it knows its distances, else in the patient."""
+def _spacing(
+    header: Header, shape: tuple[int, int], magnification: float | None, factor: float | None, notes: list[str]
+) -> Pair | None:
+    """The spacing on the detector where the beam's magnification is known, else in the patient."""
     spacings = {name: _usable(header, name, shape, notes) for name in _SPACINGS}
-    corrected = _corrected(header, spacings)
-    detector = spacings["ImagerPixelSpacing"] or (None if corrected else spacings["PixelSpacing"])
-    detector = detector or spacings["NominalScannedPixelSpacing"] or _of_cassette(header, shape, notes)
-    magnification = beam.magnification
+    spacing, imager, scanned = spacings.values()
+    calibrated = str(header.get("PixelSpacingCalibrationType") or "").upper() in ("GEOMETRY", "FIDUCIAL")
+    differs = spacing is not None and imager is not None and not np.allclose(spacing, imager, rtol=1e-3)
+    corrected = spacing if calibrated or differs else None  # a size in the patient, and not of the detector's pixels
+    detector = imager or (None if corrected else spacing) or scanned or _of_cassette(header, shape, notes)
     if magnification is not None:
         if detector is None and corrected is not None:
-            detector = _times(corrected, magnification)
+            detector = corrected[0] * magnification, corrected[1] * magnification
         if detector is not None:
             notes.append(f"At the patient a pixel measures {1 / magnification:.3g} times what it does on the detector.")
-        return detector, beam
-    if corrected is not None:
+    elif corrected is not None:
         notes.append("PixelSpacing is calibrated for the patient: magnification is taken out already.")
-        return corrected, beam
-    factor = number(header.get("EstimatedRadiographicMagnificationFactor"))
-    if detector is not None and factor is not None and MAGNIFICATION[0] <= factor <= MAGNIFICATION[1]:
+        return corrected
+    elif detector is not None and factor is not None:
         notes.append(f"A magnification of {factor:g} was taken out of the pixel spacing.")
-        return _times(detector, 1 / factor), beam
-    if detector is not None:
+        return detector[0] / factor, detector[1] / factor
+    elif detector is not None:
         name = next((name for name in _SPACINGS if spacings[name] == detector), "CassetteSize")
         notes.append(f"{name} is that of the detector: magnification was not taken out.")
     elif not any(name in header for name in _SPACINGS):
         notes.append("The file has no pixel spacing.")
-    return detector, beam
-
-
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-
-
-def _corrected(header: Header, spacings: Mapping[str, Pair | None]) -> Pair | None:
-    """PixelSpacing, where it is a size in the patient and not that of the detector's pixels."""
-    spacing, imager = spacings["PixelSpacing"], spacings["ImagerPixelSpacing"]
-    if spacing is None:
-        return None
-    calibrated = str(header.get("PixelSpacingCalibrationType") or "").upper() in ("GEOMETRY", "FIDUCIAL")
-    differs = imager is not None and not np.allclose(spacing, imager, rtol=1e-3)
-    return spacing if calibrated or differs else None
+    return detector
 
 
 def _usable(header: Header, name: str, shape: tuple[int, int], notes: list[str]) -> Pair | None:
     if name not in header:
         return None
-    values = header.get(name)
-    pair = [number(value) for value in values] if isinstance(values, Sequence) else []
-    row, column = pair if len(pair) == 2 else (None, None)
-    if row is not None and column is not None:
-        good = all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in (row, column))
-        sides = (row * shape[0], column * shape[1])
-        if good and all(SIDE_MM[0] <= side <= SIDE_MM[1] for side in sides):
+    value = "empty"
+    if pair := _numbers(header.get(name), 2):
+        row, column = pair
+        if _fits(SPACING_MM, row, column) and _fits(SIDE_MM, row * shape[0], column * shape[1]):
             return row, column
-    value = "empty" if row is None or column is None else f"{row:g} x {column:g} mm, which no radiograph has,"
+        value = f"{row:g} x {column:g} mm, which no radiograph has,"
     notes.append(f"{name} is {value} and was ignored.")
     return None
+
+
+def _fits(limits: tuple[float, float], *values: float) -> bool:
+    return all(limits[0] <= value <= limits[1] for value in values)
 
 
 def _of_cassette(header: Header, shape: tuple[int, int], notes: list[str]) -> Pair | None:
@@ -211,16 +170,10 @@ def _of_cassette(header: Header, shape: tuple[int, int], notes: list[str]) -> Pa
         return None
     sides = sorted(float(match[at]) * (10.0 if match[at + 1] == "CM" else 25.4) for at in (1, 3))
     short, long = (side / pixels for side, pixels in zip(sides, sorted(shape), strict=True))
-    if not (
-        abs(short / long - 1) <= CASSETTE_ASPECT and all(SPACING_MM[0] <= x <= SPACING_MM[1] for x in (short, long))
-    ):
+    if not abs(short / long - 1) <= CASSETTE_ASPECT or not _fits(SPACING_MM, short, long):
         return None
     notes.append(f"CassetteSize is {size}: a pixel was taken to be {long:.3g} mm.")
     return long, long
-
-
-def _times(pair: Pair, factor: float) -> Pair:
-    return pair[0] * factor, pair[1] * factor
 
 
 # ---------------------------------------------------------------------------------------------- how it lies
@@ -249,15 +202,14 @@ def _turns(header: Header, notes: list[str]) -> tuple[Turn, ...]:
     return (turn,) if turn else ()
 
 
-# ---------------------------------------------------------------------------------------------- shutters
-
-
 def exposed(dataset: Dataset, shape: tuple[int, int], notes: list[str]) -> BoolImage | None:
     """(rows, columns), False where a shutter or a collimator hides the picture; None where the file has none."""
     inside: BoolImage | None = None
     for kind in ("Shutter", "Collimator"):
-        for form in _words(dataset.get(f"{kind}Shape")):
-            part = _FORMS[form](dataset, kind, shape) if form in _FORMS else None
+        value = dataset.get(f"{kind}Shape") or []
+        for word in [value] if isinstance(value, str) else value:
+            form = str(word).strip().upper()
+            part = _inside(dataset, kind, form, shape)
             if part is None or part.mean() < LEAST_EXPOSED:
                 notes.append(f"{kind}Shape {form[:16]} can't be read or leaves next to nothing, and was ignored.")
             elif not part.all():
@@ -266,49 +218,30 @@ def exposed(dataset: Dataset, shape: tuple[int, int], notes: list[str]) -> BoolI
     return inside
 
 
-def _words(value: Any) -> list[str]:
-    if value in (None, ""):
-        return []
-    return [str(word).strip().upper() for word in ([value] if isinstance(value, str) else value)]
-
-
-def _rectangle(dataset: Dataset, kind: str, shape: tuple[int, int]) -> BoolImage | None:
-    edges = ("UpperHorizontal", "LowerHorizontal", "LeftVertical", "RightVertical")
-    lines = [number(dataset.get(f"{kind}{edge}Edge")) for edge in edges]
-    if any(line is None for line in lines):
-        return None
-    top, bottom, left, right = (round(line) for line in lines if line is not None)
+def _inside(dataset: Dataset, kind: str, form: str, shape: tuple[int, int]) -> BoolImage | None:
+    """Return what a shutter leaves, whose first pixel is 1; None where its form can't be read."""
     inside = np.zeros(shape, np.bool_)
-    inside[max(top - 1, 0) : max(bottom, 0), max(left - 1, 0) : max(right, 0)] = True  # the first pixel is 1
-    return inside
+    if form == "RECTANGULAR":
+        edges = ("UpperHorizontal", "LowerHorizontal", "LeftVertical", "RightVertical")
+        if lines := _numbers([dataset.get(f"{kind}{edge}Edge") for edge in edges], 4):
+            top, bottom, left, right = (max(round(line), 0) for line in lines)
+            inside[max(top - 1, 0) : bottom, max(left - 1, 0) : right] = True
+            return inside
+    elif form == "CIRCULAR":
+        centre = dataset.get(f"CenterOfCircular{kind}") or []
+        if circle := _numbers([*centre, dataset.get(f"RadiusOfCircular{kind}")], 3):
+            rows, columns = np.ogrid[1 : shape[0] + 1, 1 : shape[1] + 1]
+            return np.asarray((rows - circle[0]) ** 2 + (columns - circle[1]) ** 2 <= circle[2] ** 2)
+    elif form == "POLYGONAL":
+        from PIL import Image, ImageDraw
 
-
-def _circle(dataset: Dataset, kind: str, shape: tuple[int, int]) -> BoolImage | None:
-    centre = [number(value) for value in dataset.get(f"CenterOfCircular{kind}") or []]
-    radius = number(dataset.get(f"RadiusOfCircular{kind}"))
-    if len(centre) != 2 or radius is None or centre[0] is None or centre[1] is None:
-        return None
-    rows, columns = np.ogrid[: shape[0], : shape[1]]
-    return np.asarray((rows - centre[0] + 1) ** 2 + (columns - centre[1] + 1) ** 2 <= radius**2)
-
-
-def _polygon(dataset: Dataset, kind: str, shape: tuple[int, int]) -> BoolImage | None:
-    from PIL import Image, ImageDraw
-
-    values = [number(value) for value in dataset.get(f"VerticesOfThePolygonal{kind}") or []]
-    corners = [
-        (column - 1, row - 1)
-        for row, column in zip(values[::2], values[1::2], strict=False)
-        if row is not None and column is not None
-    ]
-    if not 3 <= len(corners) <= _MOST_VERTICES or 2 * len(corners) != len(values):
-        return None
-    canvas = Image.new("L", (shape[1], shape[0]))
-    ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
-    return np.asarray(canvas, np.bool_)
-
-
-_FORMS = {"RECTANGULAR": _rectangle, "CIRCULAR": _circle, "POLYGONAL": _polygon}
+        values = _numbers(dataset.get(f"VerticesOfThePolygonal{kind}") or [])
+        if 6 <= len(values) <= 2 * _MOST_VERTICES and len(values) % 2 == 0:
+            canvas = Image.fromarray(inside.astype(np.uint8))
+            corners = [(column - 1, row - 1) for row, column in zip(values[::2], values[1::2], strict=True)]
+            ImageDraw.Draw(canvas).polygon(corners, fill=1, outline=1)
+            return np.asarray(canvas, np.bool_)
+    return None
 
 
 def meaning(sequence: Any) -> str:
@@ -322,3 +255,10 @@ def number(value: Any) -> float | None:
         return result if math.isfinite(result := float(value)) else None
     except (TypeError, ValueError):
         return None
+
+
+def _numbers(values: Any, count: int | None = None) -> list[float]:
+    """Return values as finite numbers; none where one is no number, or where there are not `count` of them."""
+    results = [number(value) for value in values] if isinstance(values, Sequence) else []
+    finite = [result for result in results if result is not None]
+    return finite if len(finite) == len(results) and count in (None, len(results)) else []

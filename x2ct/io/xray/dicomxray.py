@@ -31,46 +31,39 @@ RADIOGRAPHS = ("CR", "DX", "XA", "RF", "RG")
 UNSURE = ("", "OT", "MG", "PX", "IO")  # may hold an X-ray, or one of what no model here knows
 SLICES = ("CT", "MR", "PT")
 FLUOROSCOPY = ("XA", "RF")  # shown with dense tissue dark, unlike radiographs
-COLOUR = ("PALETTE COLOR",)
 
 MAX_FILE_BYTES = 4 << 30
 MAX_INFLATED_BYTES = 256 << 20  # what a deflated file may become: MAX_PIXELS of 16 bits, and a header
 BITS_STORED = (8, 16)
 
-_IMPLICIT, _EXPLICIT, _BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
-
 
 def read_dicom(source: Path, frame: int | None = None) -> XRay:
-    """Read a CR, DX, XA or RF object.
+    """Read a CR, DX, XA or RF object; `frame` is which picture of several, from 1.
 
-    Args:
-        source: the file.
-        frame: which picture of several, the first is 1.
-
-    Raises:
-        InputError: no DICOM, no image, a slice modality, several frames without a choice, colour, damage, a transfer
-            syntax that can't be decoded, or past MAX_PIXELS.
+    Raises InputError: no DICOM, no image, a slice modality, several frames without a choice, colour, damage, a transfer
+    syntax that can't be decoded, or past MAX_PIXELS.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
-        dataset = open_dicom(source)
-        try:
-            return _xray(source, dataset, frame)
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:
-            # pydicom converts an element when it is first touched, so damage may speak up anywhere, in many ways.
-            raise unreadable(source, error) from error
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
+            return _xray(source, _opened(source), frame)
+    except InvalidDicomError as error:
+        hint = "it begins with neither a preamble nor a dataset, whatever its name says"
+        raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        # Parsing damaged data raises many kinds, and pydicom converts an element only when it is first touched.
+        raise unreadable(source, error) from error
 
 
 def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
     from pydicom.pixels.processing import apply_modality_lut
 
-    _check_kind(source, dataset)
-    stored = decode(source, dataset, frame)
-    if stored.ndim == 3:
-        stored = grey(stored, source)
+    kind = _kind(source, dataset)
+    stored = grey(_decoded(source, dataset, frame), source)
     header = Header(dataset, (frame or 1) - 1)
     relationship = str(header.get("PixelIntensityRelationship") or "").strip().upper()
     physical = relationship in ("LIN", "LOG")
@@ -79,9 +72,9 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
     white_is_high = str(header.get("PhotometricInterpretation") or "") != "MONOCHROME1"
     if str(header.get("Modality") or "") in UNSURE:
         doubts.append(f"Modality is {header.get('Modality') or 'missing'}: it was taken for a radiograph.")
-    placed = place(header, (values.shape[0], values.shape[1]))
+    shape = (values.shape[0], values.shape[1])
+    shown = exposed(dataset, shape, notes)
     hidden = _padding(dataset, stored)
-    shown = exposed(dataset, (values.shape[0], values.shape[1]), notes)
     if hidden is not None:
         # Padding becomes what lets most X-rays through: air.
         kept = values[~hidden]
@@ -90,52 +83,41 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
         shown = ~hidden if shown is None else shown & ~hidden
     if shown is not None and not shown.any():
         raise InputError.of(source, "shutters and padding", found="no pixel left", expected="an exposed field")
+    spacing, beam, view, turns = place(header, shape, notes)
+    part = str(header.get("BodyPartExamined") or "").strip().upper()
+    signed = int(dataset.get("PixelRepresentation") or 0)
     return XRay(
         values,
         calibrated=False,
-        spacing_mm=placed.spacing_mm,
+        spacing_mm=spacing,
         source=str(source),
-        notes=(*notes, *placed.notes),
-        view=placed.view,
+        notes=tuple(notes),
+        view=view,
         exposed=shown,
-        beam=placed.beam,
-        body_part=_body_part(header),
-        kind=_kind(dataset),
+        beam=beam,
+        body_part=(part or meaning(header.get("AnatomicRegionSequence")))[:16] or None,
+        kind=kind,
         warnings=tuple(doubts),
         polarity=polarity,
         dense_is_high=dense_is_high,
         white_is_high=white_is_high,
         linear=relationship == "LIN",
-        highest=_highest(dataset) if relationship == "LIN" else None,
-        turns=placed.turns,
+        highest=2 ** (int(dataset.BitsStored) - signed) - 1 if relationship == "LIN" else None,
+        turns=turns,
     )
 
 
-def _check_kind(source: Path, dataset: Dataset) -> None:
-    modality = str(dataset.get("Modality") or "")
+def _kind(source: Path, dataset: Dataset) -> str:
+    """Return what a file is, in a few words; raises InputError for another kind of picture than an X-ray."""
+    modality, photometric = (str(dataset.get(name) or "") for name in ("Modality", "PhotometricInterpretation"))
     if modality not in RADIOGRAPHS + UNSURE:
         hint = "this is a slice, not an X-ray" if modality in SLICES else ""
         raise InputError.of(source, "Modality", found=modality[:16], expected="CR, DX, XA or RF", hint=hint)
-    photometric = str(dataset.get("PhotometricInterpretation") or "")
-    if photometric in COLOUR:
+    if photometric == "PALETTE COLOR":
         raise InputError.of(source, "PhotometricInterpretation", found=photometric, expected="MONOCHROME1 or 2")
-
-
-def _body_part(header: Header) -> str | None:
-    part = str(header.get("BodyPartExamined") or "").strip().upper()
-    return (part or meaning(header.get("AnatomicRegionSequence")))[:16] or None
-
-
-def _kind(dataset: Dataset) -> str:
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
     intent = str(dataset.get("PresentationIntentType") or "").strip().lower()
-    parts = (str(dataset.get("Modality") or "")[:4], intent[:16], str(getattr(syntax, "name", "")).partition(",")[0])
-    return "DICOM " + ", ".join(part for part in parts if part)
-
-
-def _highest(dataset: Dataset) -> int:
-    signed = int(dataset.get("PixelRepresentation") or 0)
-    return int(2 ** (int(dataset.BitsStored) - signed) - 1)
+    syntax = str(getattr(dataset.file_meta.get("TransferSyntaxUID"), "name", "")).partition(",")[0]
+    return "DICOM " + ", ".join(part for part in (modality[:4], intent[:16], syntax) if part)
 
 
 def _falls(dataset: Dataset) -> bool:
@@ -151,18 +133,12 @@ def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> BoolImage | None:
     """Return where the file says that pixels are no measurement."""
     if "PixelPaddingValue" not in dataset:
         return None
-    low = high = _as_stored(dataset.PixelPaddingValue, stored)
-    if "PixelPaddingRangeLimit" in dataset:
-        low, high = sorted((low, _as_stored(dataset.PixelPaddingRangeLimit, stored)))
-    hidden = (stored >= low) & (stored <= high)
+    names, limits = ("PixelPaddingValue", "PixelPaddingRangeLimit"), np.iinfo(stored.dtype)
+    ends = [int(dataset[name].value) for name in names if name in dataset]
+    if limits.min < 0:  # some files write them unsigned beside signed pixels
+        ends = [end - (1 << limits.bits) if end > limits.max else end for end in ends]
+    hidden = (stored >= min(ends)) & (stored <= max(ends))
     return hidden if hidden.any() and not hidden.all() else None
-
-
-def _as_stored(value: Any, stored: npt.NDArray[Any]) -> int:
-    """Return a padding value, which some files write unsigned beside signed pixels."""
-    number = int(value)
-    limits = np.iinfo(stored.dtype)
-    return number - (1 << limits.bits) if limits.min < 0 and number > limits.max else number
 
 
 def _meaning(header: Header, relationship: str, falls: bool) -> tuple[bool, str, list[str], list[str]]:
@@ -217,45 +193,34 @@ _INTENSITY = {
 }
 
 
-def open_dicom(source: Path) -> Dataset:
-    """Return a DICOM file's dataset, with or without a preamble.
-
-    Raises:
-        InputError: no DICOM, damaged, or larger than any radiograph.
-    """
+def _opened(source: Path) -> Dataset:
+    """Return the dataset of a file with or without a preamble."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
+    from pydicom import uid
 
-    try:
-        size = source.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise InputError.of(source, "size", found=f"{size} bytes", expected=f"at most {MAX_FILE_BYTES >> 30} GiB")
-        with source.open("rb") as stream:
-            bare = lacks_preamble(stream.read(8))
-        _refuse_deflate_bomb(source, bare)
-        dataset = pydicom.dcmread(source, force=bare)
-        if "TransferSyntaxUID" not in dataset.file_meta:
-            implicit, little = dataset.original_encoding
-            syntax = _IMPLICIT if implicit else _EXPLICIT if little else _BIG_ENDIAN
-            dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
-        return dataset
-    except InvalidDicomError as error:
-        hint = "it begins with neither a preamble nor a dataset, whatever its name says"
-        raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # parsing damaged data raises many kinds
-        raise unreadable(source, error) from error
+    size = source.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise InputError.of(source, "size", found=f"{size} bytes", expected=f"at most {MAX_FILE_BYTES >> 30} GiB")
+    with source.open("rb") as stream:
+        bare = lacks_preamble(stream.read(8))
+    _refuse_deflate_bomb(source, bare)
+    dataset = pydicom.dcmread(source, force=bare)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
+    return dataset
 
 
 def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
     """Measure a deflated dataset, which whoever reads it inflates as a whole; raises InputError."""
     from pydicom.filereader import _read_file_meta_info as read_meta
     from pydicom.filereader import read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     with source.open("rb") as stream:
         read_preamble(stream, force=bare)
-        if str(read_meta(stream).get("TransferSyntaxUID", "")) != _DEFLATED:
+        if str(read_meta(stream).get("TransferSyntaxUID", "")) != DeflatedExplicitVRLittleEndian:
             return
         inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while chunk := inflate.unconsumed_tail or stream.read(1 << 20):
@@ -265,41 +230,22 @@ def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
                 raise InputError.of(source, "size", found=found, expected="one radiograph")
 
 
-def decode(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any]:
-    """Return one frame's stored values, integers (rows, columns) or (rows, columns, channels).
-
-    Args:
-        source: the file, as messages name it.
-        dataset: its content.
-        frame: which one, the first is 1; None where there must be one only.
-
-    Raises:
-        InputError: no picture, a size or a format that no radiograph has, several frames without a choice, a transfer
-            syntax that can't be decoded, or damaged data.
-    """
+def _decoded(source: Path, dataset: Dataset, frame: int | None) -> npt.NDArray[Any]:
+    """Return one frame's stored values, integers (rows, columns) or (rows, columns, channels)."""
     if "Rows" not in dataset or "Columns" not in dataset or "PixelData" not in dataset:
         raise InputError.of(source, "pixel data", found="none", expected="a radiograph")
     check_size(source, int(dataset.Rows), int(dataset.Columns))
-    index = check_frame(source, "NumberOfFrames", _frames(source, dataset), frame)
-    _check_bits(source, dataset)
-    return frame_values(source, dataset, index)
-
-
-def _frames(source: Path, dataset: Dataset) -> int:
-    count = dataset.get("NumberOfFrames")
     try:
-        frames = int(count or 1)
+        frames = int(dataset.get("NumberOfFrames") or 1)
     except (TypeError, ValueError):
         frames = 0
     if frames < 1:
-        raise InputError.of(source, "NumberOfFrames", found=count, expected="1 or more")
-    return frames
-
-
-def _check_bits(source: Path, dataset: Dataset) -> None:
+        raise InputError.of(source, "NumberOfFrames", found=dataset.get("NumberOfFrames"), expected="1 or more")
+    index = check_frame(source, "NumberOfFrames", frames, frame)
     stored, allocated = int(dataset.get("BitsStored") or 0), int(dataset.get("BitsAllocated") or 0)
     if not BITS_STORED[0] <= stored <= BITS_STORED[1] or allocated not in (8, 16) or stored > allocated:
         found, expected = f"{stored} of {allocated}", f"{BITS_STORED[0]} to {BITS_STORED[1]} of 8 or 16"
         raise InputError.of(source, "BitsStored of BitsAllocated", found=found, expected=expected)
     if "HighBit" in dataset and int(dataset.HighBit) != stored - 1:
         raise InputError.of(source, "HighBit", found=dataset.HighBit, expected=f"{stored - 1}, one below BitsStored")
+    return frame_values(source, dataset, index)

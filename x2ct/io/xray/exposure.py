@@ -1,20 +1,8 @@
-"""From a file's values to line integrals on a detector: one chain, each stage a function from X-ray to X-ray.
+"""From a file's values to line integrals on a detector: the chain of docs/xrays.md, a function for each stage.
 
 A display value says little about attenuation: detectors, processing and windows differ. The chain brings any
-radiograph to a common scale without judging tissue. `loading_stages` are what a file decides:
-
-1. `upright`: the picture's orientation, as the file says it and then the user, so that the head is at row 0.
-2. `bright`: inversion, where tags, picture or user say so (`x2ct.io.xray.polarity`), so that a higher value is more
-   attenuation; or, where values are linear in X-ray intensity, more intensity, as the next stage needs it.
-3. `log`: only where values are linear in X-ray intensity; line integrals are the negative log of it.
-
-`onto` is what the model decides; the first three are left out for values that are line integrals already:
-
-4. `field`: shutters (collimator blades) lie along borders and look denser than tissue; the field is the rest. What the
-   file says of shutters and padding is outside too.
-5. `air`: a low percentile of the field is taken as unattenuated and becomes 0, and so does all outside of the field.
-6. `scale`: the field's 99th percentile meets the bundle's reference, the same percentile of its training X-rays.
-7. `detector`: onto the pixels of the model's view, antialiased; beyond the picture lies air.
+radiograph to a common scale without judging tissue. `loading_stages` (1 to 3) are what file and user decide, the others
+what the model decides; 4 to 6 are left out for line integrals.
 
 What real pictures showed (pydicom-data's chest RG1 and ankle RG3, MONOCHROME1 without PixelIntensityRelationship):
 
@@ -22,7 +10,6 @@ What real pictures showed (pydicom-data's chest RG1 and ankle RG3, MONOCHROME1 w
   right, and half of its pixels above 85% of its 99th percentile, like trunks projected from CTs that show as much of
   the abdomen. A log would push its lungs down to a quarter of the mediastinum; projections have about 40%. So: no log.
 - The ankle has shutters over half of its width, with soft and slightly slanted edges: hence the margin beside an edge.
-  As stored it is mirrored, which PatientOrientation says and the reversed letter R confirms.
 - Lateral projections reach higher line integrals than frontal ones (99th percentile 5 to 9 against 4 to 7 in adult
   trunks): a reference for each view serves better than one for both.
 """
@@ -42,6 +29,7 @@ if TYPE_CHECKING:
     from x2ct.io.xray.radiograph import XRay
 
 FloatImage = npt.NDArray[np.float32]
+Pair = tuple[float, float]
 BoolImage = npt.NDArray[np.bool_]
 
 AIR_PERCENTILE = 0.5
@@ -78,9 +66,6 @@ def run(stages: Sequence[Stage], xray: XRay, watch: Watch | None = None) -> XRay
     return xray
 
 
-# ---------------------------------------------------------------------------------------------- what a file decides
-
-
 def upright(xray: XRay) -> XRay:
     """Stage 1: head at row 0; the patient's right, or a lateral's front, at column 0."""
     values, exposed, spacing = xray.image, xray.exposed, xray.spacing_mm
@@ -103,10 +88,8 @@ def log(xray: XRay) -> XRay:
     """Stage 3: -ln of intensity over its 99.9th percentile, for values that rise linearly with X-ray intensity."""
     if not xray.linear:
         return xray
-    intensity = xray.image
-    seen = intensity if xray.exposed is None else intensity[xray.exposed]
-    brightest = max(float(np.percentile(seen, 99.9)), 1e-6)
-    relative = np.clip(intensity / np.float32(brightest), DARKEST_INTENSITY, None)
+    brightest = max(float(np.percentile(xray.image[xray.inside], 99.9)), 1e-6)
+    relative = np.clip(xray.image / np.float32(brightest), DARKEST_INTENSITY, None)
     return replace(xray, image=np.asarray(-np.log(relative), np.float32), linear=False, dense_is_high=True)
 
 
@@ -119,16 +102,12 @@ def loading_stages(settle: Settle) -> tuple[Stage, ...]:
     )
 
 
-# ---------------------------------------------------------------------------------------------- what the model decides
-
-
 def field(xray: XRay) -> XRay:
     """Stage 4: where the detector was exposed: not under shutters, known or found, and not where padding is."""
     rows, columns = exposed_field(xray.image, xray.exposed)
     inside = np.zeros(xray.image.shape, np.bool_)
-    inside[rows, columns] = True if xray.exposed is None else xray.exposed[rows, columns]
-    size = bounds(xray.exposed, xray.image.shape)
-    if (rows, columns) == size:
+    inside[rows, columns] = xray.inside[rows, columns]
+    if (rows, columns) == bounds(xray.exposed, xray.image.shape):
         return replace(xray, exposed=inside)
     note = (
         f"Shutters were found at the borders: rows {rows.start} to {rows.stop - 1} and columns {columns.start} to "
@@ -139,15 +118,14 @@ def field(xray: XRay) -> XRay:
 
 def air(xray: XRay) -> XRay:
     """Stage 5: a low percentile of the field at 0, and nothing below it or outside of the field."""
-    inside = _exposed(xray)
-    level = np.float32(np.percentile(xray.image[inside], AIR_PERCENTILE))
-    values = np.where(inside, np.maximum(xray.image - level, np.float32(0)), np.float32(0))
+    level = np.float32(np.percentile(xray.image[xray.inside], AIR_PERCENTILE))
+    values = np.where(xray.inside, np.maximum(xray.image - level, np.float32(0)), np.float32(0))
     return replace(xray, image=values)
 
 
 def scale(xray: XRay, reference_p99: float) -> XRay:
     """Stage 6: the field's 99th percentile at `reference_p99` (line integral)."""
-    seen = xray.image[_exposed(xray)]
+    seen = xray.image[xray.inside]
     # The maximum, where a few dense pixels lie on a constant ground.
     top = float(np.percentile(seen, REFERENCE_PERCENTILE)) or float(seen.max()) or 1.0
     note = (
@@ -176,60 +154,32 @@ def detector(xray: XRay, view: View) -> XRay:
 
 def intensity_stages(reference_p99: float) -> tuple[Stage, ...]:
     """Stages 4 to 6, for pictures that do not hold line integrals."""
+    does = f"the field's {REFERENCE_PERCENTILE:g}th percentile is a line integral of {reference_p99:g}"
     return (
         Stage("field", "shutters and padding are outside of the exposed field", field),
         Stage("air", f"the field's {AIR_PERCENTILE:g}th percentile is 0", air),
-        Stage(
-            "scale",
-            f"the field's {REFERENCE_PERCENTILE:g}th percentile is a line integral of {reference_p99:g}",
-            partial(scale, reference_p99=reference_p99),
-        ),
+        Stage("scale", does, partial(scale, reference_p99=reference_p99)),
     )
 
 
-def detector_stage(view: View) -> Stage:
-    """Stage 7 for a view."""
-    rows, columns = view.shape
-    return Stage("detector", f"{columns} x {rows} pixels of the view", partial(detector, view=view))
+def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target_spacing_mm: Pair) -> FloatImage:
+    """Return a (rows, columns) image on another grid with the same centre, float32 of `shape`; outside of it is 0.
 
-
-def resample(
-    image: FloatImage,
-    spacing_mm: tuple[float, float],
-    shape: tuple[int, int],
-    target_spacing_mm: tuple[float, float],
-) -> FloatImage:
-    """Brings an image onto another grid with the same centre; outside the image is 0.
-
-    Each axis is a triangle filter as wide as the coarser of the two pixels: linear interpolation where the target is
-    finer, antialiasing where it is coarser. Constants and ramps, away from the borders, come out as they went in.
-
-    Args:
-        image: (rows, columns) float32.
-        spacing_mm: its (row, column) spacing.
-        shape: (rows, columns) of the result.
-        target_spacing_mm: its (row, column) spacing.
-
-    Returns:
-        float32 of `shape`.
+    Spacings are (row, column). Each axis is a triangle filter as wide as the coarser of the two pixels: linear
+    interpolation where the target is finer, antialiasing where it is coarser. Constants and ramps, away from the
+    borders, come out as they went in.
     """
     from x2ct import _core
 
     return _core.resample(np.ascontiguousarray(image, np.float32), spacing_mm, shape, target_spacing_mm)
 
 
-# ---------------------------------------------------------------------------------------------- finding shutters
-
-
 def exposed_field(density: FloatImage, exposed: BoolImage | None = None) -> tuple[slice, slice]:
-    """The rows and columns between shutters.
+    """Return the rows and columns between shutters of a (rows, columns) picture, dense = high.
 
     A shutter is a band along a border, denser than the field beside it along nearly the whole of a straight edge. Edges
-    that are round, oblique or in the middle are left in: only the file can say where these are.
-
-    Args:
-        density: (rows, columns), dense = high.
-        exposed: what the file calls exposed; shutters are looked for within its bounds.
+    that are round, oblique or in the middle are left in: only the file can say where these are, in `exposed`, within
+    whose bounds shutters are looked for.
     """
     rows, columns = bounds(exposed, density.shape)
     within = density[rows, columns]
@@ -256,10 +206,6 @@ def bounds(exposed: BoolImage | None, shape: tuple[int, ...]) -> tuple[slice, sl
         return slice(0, shape[0]), slice(0, shape[1])
     rows, columns = (np.flatnonzero(exposed.any(axis=axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _exposed(xray: XRay) -> BoolImage:
-    return np.ones(xray.image.shape, np.bool_) if xray.exposed is None else xray.exposed
 
 
 def _block_means(image: FloatImage, factor: int) -> FloatImage:

@@ -1,15 +1,9 @@
 """Decide whether high values of a picture are dense tissue: from what its file says, and from the picture itself.
 
-The picture's own answer is the sum of three contrasts of its upright field, each 0 for a picture without structure and
-of the opposite sign for its negative:
-
-- `middle`: the middle of the chest, with spine and heart, is denser than the lungs beside it.
-- `below`: the abdomen is denser than the upper corners, where air lies beside the neck.
-- `sides`: what lies between the sides is denser than the sides, where the detector was exposed directly.
-
-They are taken of ranks, so that no tone curve, window, log or gain changes them. A collimated border is bright in a
-radiograph as air is in its negative, so that the whole picture and the part between straight shutters are both looked
-at. `benchmarks/polarity.py` measures the answer on real radiographs.
+docs/xrays.md has what goes before what, and the three contrasts that the picture's own answer is the sum of. They are
+taken of ranks, so that no tone curve, window, log or gain changes them; each is 0 for a picture without structure and
+of the opposite sign for its negative. A collimated border is bright in a radiograph as air is in its negative, so that
+the whole picture and the part between straight shutters are both looked at.
 """
 
 from __future__ import annotations
@@ -40,21 +34,16 @@ _GRID = 40  # cells along each side, in which a picture is ranked
 
 
 def settled(xray: XRay, invert: bool | None) -> XRay:
-    """Return the X-ray with a `dense_is_high` that its tags, the picture itself or the user vouch for.
+    """Return an upright X-ray with a `dense_is_high` that its tags, the picture itself or the user vouch for.
 
-    Args:
-        xray: upright; `dense_is_high` and `polarity` are what the file says.
-        invert: what the user says: whether viewers show the picture's dense tissue dark. None: nothing.
-
-    Raises:
-        InputError: tags and picture contradict each other, or nothing settles it; an inversion of line integrals.
+    `invert` is what the user says: whether viewers show dense tissue dark, or None. Raises InputError: tags and picture
+    contradict each other, nothing settles it, or line integrals were to be inverted.
     """
     if xray.calibrated:
         if invert is not None:
             hint = "say --values display if these are values for display"
-            raise InputError.of(
-                xray.source, "--invert", found="line integrals", expected="values for display", hint=hint
-            )
+            expected = "values for display"
+            raise InputError.of(xray.source, "--invert", found="line integrals", expected=expected, hint=hint)
         return xray
     if invert is not None:
         note = f"On request, dense tissue was taken to be {'dark' if invert else 'bright'} where viewers show it."
@@ -64,14 +53,12 @@ def settled(xray: XRay, invert: bool | None) -> XRay:
         return xray
     shown = contrast(xray.image, xray.exposed)
     sees = None if abs(shown) < DECIDES else shown > 0
-    if xray.polarity == TAGGED:
+    if xray.polarity in (TAGGED, ASSUMED):
         if sees in (None, xray.dense_is_high):
             return xray
-        raise _refusal(xray.source, "a picture that looks like a negative by what its tags say")
-    if xray.polarity == ASSUMED:
+        if xray.polarity == TAGGED:
+            raise _refusal(xray.source, "a picture that looks like a negative by what its tags say")
         # Fields of fluoroscopy are often round, with black around them, of which the contrast knows nothing.
-        if sees in (None, xray.dense_is_high):
-            return xray
         word = "no" if sees == xray.white_is_high else "yes"
         doubt = f"The picture may be a negative of what was taken; to turn it round, say --invert {word}."
         return replace(xray, warnings=(doubt, *xray.warnings))
@@ -81,12 +68,13 @@ def settled(xray: XRay, invert: bool | None) -> XRay:
     if sees == xray.dense_is_high:
         notes = (SHOWN,) if xray.polarity == UNTOLD else ()
         return replace(xray, notes=(*notes, *xray.notes))
-    why = {
-        DISPUTED: "PixelIntensityRelationshipSign contradicts PhotometricInterpretation, and the picture agrees with "
-        "the sign: it was inverted; if that is wrong, say --invert {}.",
-        UNTOLD: "The picture looks like a negative (lungs bright, bone dark), and was inverted; if that is wrong, say "
-        "--invert {}.",
-    }[xray.polarity].format("no" if xray.dense_is_high == xray.white_is_high else "yes")
+    word = "no" if xray.dense_is_high == xray.white_is_high else "yes"
+    why = (
+        "PixelIntensityRelationshipSign contradicts PhotometricInterpretation, and the picture agrees with the sign: it"
+        if xray.polarity == DISPUTED
+        else "The picture looks like a negative (lungs bright, bone dark), and"
+    )
+    why += f" was inverted; if that is wrong, say --invert {word}."
     return replace(xray, dense_is_high=sees, warnings=(why, *xray.warnings))
 
 
@@ -97,40 +85,32 @@ def _refusal(source: str, found: str) -> InputError:
 
 
 def contrast(values: FloatImage, exposed: BoolImage | None = None) -> float:
-    """Return by how much what ought to be dense is higher than what ought not to be; see above.
+    """Return by how much what ought to be dense is higher than what ought not to be.
 
-    Args:
-        values: (rows, columns), upright.
-        exposed: (rows, columns), False where the file says that there is no picture.
-
-    Returns:
-        -3 to 3; positive where high values are dense. The negative of the picture has the opposite sign.
+    Takes upright (rows, columns), `exposed` False where the file says that there is no picture. The result is between
+    -3 and 3, positive where high values are dense; the picture's negative has the opposite sign.
     """
-    rows, columns = _between_shutters(values, exposed)
-    field = _contrasts(values[rows, columns], None if exposed is None else exposed[rows, columns])
-    rows, columns = bounds(exposed, values.shape)
-    whole = _contrasts(values[rows, columns], None if exposed is None else exposed[rows, columns])
-    mean = (field + whole) / 2
-    # Where shutters take most of a picture, the whole of it shows little else.
-    return mean if abs(mean) >= DECIDES else field
-
-
-def _between_shutters(values: FloatImage, exposed: BoolImage | None) -> tuple[slice, slice]:
-    """The rows and columns that are no shutter, whichever side is dense."""
+    whole = bounds(exposed, values.shape)
+    # A shutter is denser than the field beside it in one of the picture and its negative.
     fields = [exposed_field(picture, exposed) for picture in (values, np.float32(values.max()) - values)]
     rows, columns = (
         slice(max(pair[axis].start for pair in fields), min(pair[axis].stop for pair in fields)) for axis in (0, 1)
     )
     enough = rows.stop - rows.start >= _GRID and columns.stop - columns.start >= _GRID
-    return (rows, columns) if enough else bounds(exposed, values.shape)
+    inside = np.ones(values.shape, np.bool_) if exposed is None else exposed
+    parts = (rows, columns) if enough else whole, whole
+    between, everywhere = (_contrasts(values[part], inside[part]) for part in parts)
+    mean = (between + everywhere) / 2
+    # Where shutters take most of a picture, the whole of it shows little else.
+    return mean if abs(mean) >= DECIDES else between
 
 
-def _contrasts(values: FloatImage, exposed: BoolImage | None) -> float:
+def _contrasts(values: FloatImage, exposed: BoolImage) -> float:
     """The sum of the three contrasts of a picture (rows, columns)."""
     if min(values.shape) < _GRID:
         return 0.0
     cells = _cells(values)
-    inside = np.ones(cells.shape, np.bool_) if exposed is None else _cells(exposed.astype(np.float32)) > 0.5
+    inside = _cells(exposed.astype(np.float32)) > 0.5
     _, place, count = np.unique(cells[inside], return_inverse=True, return_counts=True)
     ranks = np.zeros(cells.shape)
     ranks[inside] = ((np.cumsum(count) - count / 2) / inside.sum() - 0.5)[place.ravel()]
@@ -139,6 +119,8 @@ def _contrasts(values: FloatImage, exposed: BoolImage | None) -> float:
         rows, columns = (slice(int(a * _GRID), int(b * _GRID)) for a, b in ((top, bottom), (left, right)))
         return float(ranks[rows, columns].mean())
 
+    # The middle of the chest, with spine and heart, is denser than the lungs beside it; the abdomen than the air in the
+    # upper corners; what lies between the sides than the sides, where the detector was exposed directly.
     middle = mean(0.3, 0.65, 0.44, 0.56) - (mean(0.3, 0.65, 0.22, 0.36) + mean(0.3, 0.65, 0.64, 0.78)) / 2
     below = mean(0.8, 0.97, 0.25, 0.75) - (mean(0.03, 0.15, 0.03, 0.18) + mean(0.03, 0.15, 0.82, 0.97)) / 2
     sides = mean(0.2, 0.9, 0.35, 0.65) - (mean(0.2, 0.9, 0.0, 0.06) + mean(0.2, 0.9, 0.94, 1.0)) / 2

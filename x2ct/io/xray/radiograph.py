@@ -15,7 +15,7 @@ from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
 from x2ct.io.xray import exposure, polarity
 from x2ct.io.xray.beam import UNKNOWN, Beam
-from x2ct.io.xray.exposure import BoolImage, FloatImage, Watch, resample
+from x2ct.io.xray.exposure import BoolImage, FloatImage, Stage, Watch, resample
 from x2ct.io.xray.polarity import STATED, UNTOLD
 from x2ct.io.xray.readoptions import ReadOptions, Spacing, checked_spacing
 from x2ct.io.xray.turn import Turn
@@ -35,8 +35,8 @@ SCALE_FACTOR = 3.0  # by which the 99th percentile of line integrals may differ 
 class XRay:
     """An X-ray: its pixels, how large they are, where it was taken from, and what its values are.
 
-    A reader makes one of a file, its values as they are stored there. `load` and `of` take it through the stages that
-    the file and the user decide; after that the last six fields have nothing more to say.
+    A reader makes one of a file, its values as stored. `load` and `of` take it through the stages that file and user
+    decide; after that the last six fields have nothing more to say.
 
     Attributes:
         image: (rows, columns) float32; row 0 at the head; column 0 at the patient's right, in a lateral at the front.
@@ -47,20 +47,12 @@ class XRay:
         source: where it came from.
         notes: what was assumed or done, one sentence each.
         view: "ap", "pa" or "lateral", where the file says so.
-        exposed: (rows, columns), where the detector was exposed to what came through the patient, as far as the file
-            says: shutters and padding are not; None: everywhere.
+        exposed: (rows, columns), False where file or stages say that no X-rays were measured: shutters and padding.
+            None: everywhere True.
         beam: where it was taken from, as far as file or user say.
         body_part: what the file says that it shows, such as "CHEST".
         kind: what the file is, in a few words.
         warnings: what makes it less trustworthy, one sentence each.
-        polarity: how far it is known what the values mean, one of the words of `x2ct.io.xray.polarity`. Line integrals
-            that are not STATED to be such, by caller or user, have `to_detector` compare their size with the model's.
-        dense_is_high: whether a higher value means more attenuation.
-        white_is_high: whether viewers show a higher value brighter.
-        linear: whether the values are linear in X-ray intensity, so that a log is due.
-        highest: the largest value that can be stored, which is no intensity in linear values that fall with it; None
-            for the largest one there is.
-        turns: what brings the head to row 0 and the patient's right (a lateral's front) to column 0, in this order.
 
     Raises:
         InputError: not 2-D, or another shape of `exposed`. Values are checked by `load`, by `of` and by the core.
@@ -77,12 +69,15 @@ class XRay:
     body_part: str | None = None
     kind: str = "array"
     warnings: tuple[str, ...] = ()
+
+    # How far it is known what the values mean, a word of `x2ct.io.xray.polarity`. Of line integrals that are not STATED
+    # to be such, by caller or user, `to_detector` compares the size with the model's.
     polarity: str = STATED
-    dense_is_high: bool = True
-    white_is_high: bool = True
-    linear: bool = False
-    highest: int | None = None
-    turns: tuple[Turn, ...] = ()
+    dense_is_high: bool = True  # whether a higher value means more attenuation
+    white_is_high: bool = True  # whether viewers show a higher value brighter
+    linear: bool = False  # whether the values are linear in X-ray intensity, so that a log is due
+    highest: int | None = None  # that can be stored, where linear values fall with intensity; None: their largest
+    turns: tuple[Turn, ...] = ()  # what sets the picture upright, in this order
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", np.ascontiguousarray(self.image, np.float32))
@@ -90,6 +85,11 @@ class XRay:
             raise InputError.of(self.source, "shape", found=self.image.shape, expected="2 axes (rows, columns)")
         if self.exposed is not None and self.exposed.shape != self.image.shape:
             raise InputError.of(self.source, "exposed", found=self.exposed.shape, expected=self.image.shape)
+
+    @property
+    def inside(self) -> BoolImage:
+        """`exposed`, True everywhere where it is None."""
+        return np.ones(self.image.shape, np.bool_) if self.exposed is None else self.exposed
 
     @classmethod
     def load(
@@ -117,21 +117,22 @@ class XRay:
         from x2ct.io.xray.readers import read
 
         options = options or ReadOptions()
-        stored = _valued(read(Path(path), options.frame), options.values)
-        _check_values(stored)
         options = options if spacing is None else replace(options, spacing=spacing)
+        stored = read(Path(path), options.frame)
+        if options.values is not None:
+            if stored.kind.startswith("DICOM"):
+                found, expected = "a DICOM file, which says it", "PNG, JPEG, TIFF, .npy or NIfTI"
+                raise InputError.of(stored.source, "--values", found=found, expected=expected)
+            calibrated = options.values == "integrals"
+            stored = replace(stored, calibrated=calibrated, polarity=STATED if calibrated else UNTOLD)
+        _check_values(stored)
         if not stored.calibrated:
             _check_detail(stored, options.spacing_mm or stored.spacing_mm)
         return stored._loaded(options, watch)
 
     @classmethod
     def of(
-        cls,
-        array: npt.NDArray[Any],
-        spacing: Spacing | None = None,
-        *,
-        source: str = "array",
-        view: str | None = None,
+        cls, array: npt.NDArray[Any], spacing: Spacing | None = None, *, source: str = "array", view: str | None = None
     ) -> XRay:
         """An X-ray from a 2-D array: floats are line integrals, integers display values with dense = bright."""
         from x2ct.io.xray.readers import from_array
@@ -147,13 +148,11 @@ class XRay:
         xray = exposure.run(stages, replace(self, turns=(*self.turns, *options.turns)), watch)
         beam, notes = _combined(self.source, xray.beam, options.beam)
         _check_values(xray)
-        spacing = options.spacing_mm or xray.spacing_mm
-        return replace(
-            xray,
-            spacing_mm=None if spacing is None else checked_spacing(spacing),
-            beam=beam,
-            notes=(*xray.notes, *_requests(options), *notes),
-        )
+        turned = [f"turned by {options.rotate} degrees clockwise"] if options.rotate else []
+        turned += [f"mirrored ({options.flip})"] if options.flip else []
+        requested = (f"On request, the picture was {' and then '.join(turned)}.",) if turned else ()
+        spacing = options.spacing_mm or (xray.spacing_mm and checked_spacing(xray.spacing_mm))
+        return replace(xray, spacing_mm=spacing, beam=beam, notes=(*xray.notes, *requested, *notes))
 
     def to_detector(
         self, view: View, reference_p99: float, *, exact: bool = False, watch: Watch | None = None
@@ -183,7 +182,8 @@ class XRay:
         if not exact:
             spacing, notes = self._spacing_on(view)
             xray = replace(xray, spacing_mm=spacing, notes=(*xray.notes, *notes))
-            xray = exposure.run((exposure.detector_stage(view),), xray, watch)
+            does = f"{view.shape[1]} x {view.shape[0]} pixels of the view"
+            xray = exposure.run((Stage("detector", does, partial(exposure.detector, view=view)),), xray, watch)
         return xray.image, xray.notes
 
     def field_on(self, view: View, *, exact: bool = False) -> FloatImage:
@@ -196,8 +196,8 @@ class XRay:
         Returns:
             (rows, columns) float32, 0 to 1.
         """
-        exposed = self.exposed if self.calibrated else exposure.field(self).exposed
-        share = np.ones(self.image.shape, np.float32) if exposed is None else np.asarray(exposed, np.float32)
+        xray = self if self.calibrated else exposure.field(self)
+        share = np.asarray(xray.inside, np.float32)
         return share if exact else resample(share, self._spacing_on(view)[0], view.shape, view.spacing_mm)
 
     def facts(self) -> dict[str, Any]:
@@ -225,24 +225,22 @@ class XRay:
         """Return the spacing to resample from, and a note that says where it comes from unless the file gave it."""
         if self.spacing_mm is not None:
             return self.spacing_mm, ()
-        rows, columns = self.image.shape
-        spacing, note = _filling((rows, columns), view) if self.calibrated else _assumed((rows, columns))
-        return spacing, (note,)
+        if not self.calibrated:
+            step = ASSUMED_SIDE_MM / max(self.image.shape)
+            assumed = f"{ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side ({step:.3g} mm a pixel)"
+            return (step, step), (f"Without a pixel spacing, {assumed}.",)
+        row, column = (view.shape[axis] * view.spacing_mm[axis] / self.image.shape[axis] for axis in (0, 1))
+        why, taken = "Without a pixel spacing", "to be the detector, pixel for pixel"
+        if tuple(view.shape) != self.image.shape:
+            side = ""
+            if abs(row / column - 1) > 0.01:
+                row = column = min(row, column)
+                why, side = f"{why}, and with another aspect than the detector's", " along one side"
+            taken = f"to fill the detector{side} ({row:.3g} mm a pixel)"
+        return (row, column), (f"{why}, the array was taken {taken}.",)
 
 
-STORED = exposure.Stage("stored", "as the file has it, after its modality LUT", lambda xray: xray)
-
-
-def _valued(stored: XRay, values: str | None) -> XRay:
-    """Return a stored X-ray with the user's word on what its values are."""
-    if values is None:
-        return stored
-    if stored.kind.startswith("DICOM"):
-        found, expected = "a DICOM file, which says it", "PNG, JPEG, TIFF, .npy or NIfTI"
-        raise InputError.of(stored.source, "--values", found=found, expected=expected)
-    if values == "integrals":
-        return replace(stored, calibrated=True, polarity=STATED)
-    return replace(stored, calibrated=False, polarity=UNTOLD)
+STORED = Stage("stored", "as the file has it, after its modality LUT", lambda xray: xray)
 
 
 def _check_detail(stored: XRay, spacing: tuple[float, float] | None) -> None:
@@ -259,52 +257,19 @@ def _check_detail(stored: XRay, spacing: tuple[float, float] | None) -> None:
 def _check_scale(source: str, image: FloatImage, reference_p99: float) -> None:
     """Raise InputError where an image's 99th percentile is far from that of the model's training X-rays."""
     p99 = float(np.percentile(image, 99))
-    if reference_p99 / SCALE_FACTOR <= p99 <= reference_p99 * SCALE_FACTOR:
-        return
-    raise InputError.of(
-        source,
-        "values",
-        found=f"a 99th percentile of {p99:.3g}",
-        expected=f"within a factor of {SCALE_FACTOR:g} of {reference_p99:.3g}, as line integrals of the model have it",
-        hint="these may be display values scaled as floats (say --values display), or line integrals in another unit "
-        "or of another part of the body (say --values integrals)",
-    )
-
-
-def _assumed(shape: tuple[int, int]) -> tuple[tuple[float, float], str]:
-    """Return the spacing that a radiograph of unknown spacing is taken to have, and the note that says so."""
-    spacing = ASSUMED_SIDE_MM / max(shape)
-    return (spacing, spacing), (
-        f"Without a pixel spacing, {ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side "
-        f"({spacing:.3g} mm a pixel)."
-    )
-
-
-def _filling(shape: tuple[int, int], view: View) -> tuple[tuple[float, float], str]:
-    """Return the spacing with which an array of line integrals fills a view's detector, and the note that says so."""
-    row, column = (extent * step / size for extent, step, size in zip(view.shape, view.spacing_mm, shape, strict=True))
-    if tuple(view.shape) == shape:
-        note = "Without a pixel spacing, the array was taken to be the detector, pixel for pixel."
-        return (row, column), note
-    if abs(row / column - 1) <= 0.01:
-        return (row, column), (
-            f"Without a pixel spacing, the array was taken to fill the detector ({row:.3g} mm a pixel)."
+    if not reference_p99 / SCALE_FACTOR <= p99 <= reference_p99 * SCALE_FACTOR:
+        expected = f"within a factor of {SCALE_FACTOR:g} of {reference_p99:.3g}, as line integrals of the model have it"
+        hint = (
+            "these may be display values scaled as floats (say --values display), or line integrals in another unit or "
+            "of another part of the body (say --values integrals)"
         )
-    spacing = min(row, column)
-    return (spacing, spacing), (
-        f"Without a pixel spacing, and with another aspect than the detector's, the array was taken to fill the "
-        f"detector along one side ({spacing:.3g} mm a pixel)."
-    )
+        raise InputError.of(source, "values", found=f"a 99th percentile of {p99:.3g}", expected=expected, hint=hint)
 
 
 def _combined(source: str, file: Beam, user: Beam) -> tuple[Beam, tuple[str, ...]]:
     """Return what file and user say of the beam, the user first, and notes; distances only where both are known."""
-    beam = Beam(
-        file.sod_mm if user.sod_mm is None else user.sod_mm,
-        file.sdd_mm if user.sdd_mm is None else user.sdd_mm,
-        file.angle_deg if user.angle_deg is None else user.angle_deg,
-        file.tilt_deg,
-    )
+    own = {name: value for name, value in vars(user).items() if value is not None and name != "tilt_deg"}
+    beam = replace(file, **own)
     if beam.magnification is not None or (beam.sod_mm is None and beam.sdd_mm is None):
         return beam, ()
     option, missing = ("--sdd", "--sod") if beam.sod_mm is None else ("--sod", "--sdd")
@@ -312,13 +277,6 @@ def _combined(source: str, file: Beam, user: Beam) -> tuple[Beam, tuple[str, ...
         raise InputError.of(option, "options", found=f"no {missing}", expected=f"both, for {source} says neither")
     note = f"Only one distance is known ({beam.sdd_mm or beam.sod_mm:g} mm, {option[2:].upper()}): a parallel beam was "
     return replace(beam, sod_mm=None, sdd_mm=None), (note + "assumed, and magnification was not taken out.",)
-
-
-def _requests(options: ReadOptions) -> tuple[str, ...]:
-    """Return the note on how the user had the picture turned."""
-    turned = [f"turned by {options.rotate} degrees clockwise"] if options.rotate else []
-    turned += [f"mirrored ({options.flip})"] if options.flip else []
-    return (f"On request, the picture was {' and then '.join(turned)}.",) if turned else ()
 
 
 def _check_values(xray: XRay) -> None:
@@ -331,10 +289,6 @@ def _check_values(xray: XRay) -> None:
     if lowest == highest:
         raise InputError.of(source, "values", found=f"{lowest:g} everywhere", expected="an X-ray", hint="is it blank?")
     if xray.calibrated and (lowest < LINE_INTEGRALS[0] or highest > LINE_INTEGRALS[1]):
-        raise InputError.of(
-            source,
-            "values",
-            found=f"{lowest:g} to {highest:g}",
-            expected="line integrals of attenuation (0 for air, rarely above 20), as float images are",
-            hint="if these are values for display, say --values display",
-        )
+        extent, hint = f"{lowest:g} to {highest:g}", "if these are values for display, say --values display"
+        expected = "line integrals of attenuation (0 for air, rarely above 20), as float images are"
+        raise InputError.of(source, "values", found=extent, expected=expected, hint=hint)

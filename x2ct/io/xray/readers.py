@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
+from x2ct.files.text import damaged
 from x2ct.io.xray.polarity import TAGGED, UNTOLD
 from x2ct.io.xray.radiograph import XRay
 from x2ct.io.xray.turn import Turn
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-    from tifffile import TiffFile, TiffPage
+    from tifffile import TiffPage
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
@@ -29,18 +29,17 @@ _NIFTI_REST = 2 << 20  # bytes of header, extensions and rest that are read besi
 
 KINDS = "PNG, JPEG, TIFF, .npy, NIfTI or DICOM"
 _ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
-_CAMERA = {  # what no detector and no film scanner writes: its tag, its name in tifffile, and in words
-    0x829A: ("ExposureTime", "exposure time"),
-    0x829D: ("FNumber", "f-number"),
-    0x8827: ("PhotographicSensitivity", "ISO speed"),
-    0x9209: ("Flash", "flash"),
-    0x920A: ("FocalLength", "focal length"),
-    0xA434: ("LensModel", "lens"),
+_CAMERA = {  # what no detector and no film scanner writes: its tag, and the tag's name in tifffile
+    "exposure time": {0x829A, "ExposureTime"},
+    "f-number": {0x829D, "FNumber"},
+    "ISO speed": {0x8827, "PhotographicSensitivity"},
+    "flash": {0x9209, "Flash"},
+    "focal length": {0x920A, "FocalLength"},
+    "lens": {0xA434, "LensModel"},
 }
 
 COLOUR_SHARE = 1e-3  # of the pixels, that may be coloured (a stamp, an annotation) in a grey picture
 COLOUR_SPREAD = 8 / 255  # between the channels, from which on a pixel is coloured: JPEG leaves less in a grey one
-
 
 UPRIGHT = "The file does not say how the picture lies: head up, patient's right (front, in a lateral) at column 0."
 PLACED = "The header's affine says how the picture lies."
@@ -48,6 +47,9 @@ FLAT = "The NIfTI says nothing of the patient's axes: the first axis was taken a
 DENSE_KEY, DENSE_BRIGHT = "Dense tissue", "bright"
 """What a PNG of `x2ct drr` says of itself, as a tEXt chunk; such a PNG's pHYs chunk is its pixel pitch."""
 LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are not in it."
+
+
+unreadable = partial(damaged, expected="a whole picture", hint="")
 
 
 def check_size(source: str | Path, rows: int, columns: int) -> None:
@@ -60,14 +62,14 @@ def check_size(source: str | Path, rows: int, columns: int) -> None:
 
 
 def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
-    """Return (rows, columns) of (rows, columns, 1 to 4) unsigned integers, which may be a grey picture stored as RGBA.
+    """Return (rows, columns) of such, or of (rows, columns, 1 to 4) unsigned integers, a grey picture stored as RGBA.
 
-    Raises:
-        InputError: colour, or transparency.
+    Raises InputError: colour, or transparency.
     """
+    if values.ndim == 2:
+        return values
     full = np.iinfo(values.dtype).max
-    channels = values.shape[2]
-    if channels in (2, 4):
+    if values.shape[2] in (2, 4):
         if values[..., -1].min() < full:
             raise InputError.of(source, "alpha channel", found="transparency", expected="an opaque picture")
         values = values[..., :-1]
@@ -84,8 +86,7 @@ def grey(values: npt.NDArray[Any], source: str | Path) -> npt.NDArray[Any]:
 def check_frame(source: str | Path, field: str, frames: int, frame: int | None) -> int:
     """Return the index of the frame that was asked for (the first is 1), or of the only one.
 
-    Raises:
-        InputError: there are several and none was chosen, or there is none of that number.
+    Raises InputError: there are several and none was chosen, or there is none of that number.
     """
     if frame is None and frames != 1:
         hint = f"choose one: --frame 1 to --frame {frames}"
@@ -98,8 +99,7 @@ def check_frame(source: str | Path, field: str, frames: int, frame: int | None) 
 def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
     """Read an 8- or 16-bit PNG or a grey JPEG, as `kind` says: display values, not calibrated.
 
-    Raises:
-        InputError: damaged, animated, colour, bilevel, from a camera, or past MAX_PIXELS.
+    Raises InputError: damaged, animated, colour, bilevel, from a camera, or past MAX_PIXELS.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -111,86 +111,57 @@ def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
                 if getattr(image, "n_frames", 1) != 1:
                     raise InputError.of(source, "frames", found="an animation", expected="one picture")
                 check_frame(source, "frames", 1, frame)
-                turn = _pillow_turn(source, image)
+                tags = image.getexif()
+                place = tags.get_ifd(_GPS)
+                turns, notes = _turns(source, tags.get(_ORIENTATION), tags.get_ifd(_EXIF), bool(place))
                 if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
                     raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
                 values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
                 tagged = image.info.get(DENSE_KEY) == DENSE_BRIGHT
                 across, down = image.info.get("dpi", (0, 0)) if tagged else (0, 0)
         except Image.DecompressionBombError as error:
-            found, expected = "a picture past every limit", "at most 100 million pixels"
-            raise InputError.of(source, "size", found=found, expected=expected) from error
+            expected = f"at most {MAX_PIXELS // 1_000_000} million pixels"
+            raise InputError.of(source, "size", found="a picture past every limit", expected=expected) from error
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
             raise unreadable(source, error) from error
-    if values.ndim == 3:
-        values = grey(values, source)
-    return XRay(
-        values.astype(np.float32),
-        calibrated=False,
+    return replace(
+        from_array(grey(values, source), source),
         # Of other pictures the resolution is that of a screen or printer.
         spacing_mm=(25.4 / down, 25.4 / across) if down > 0 and across > 0 else None,
-        source=str(source),
-        notes=(*((LOSSY,) if kind == "JPEG" else ()), *_turn_notes(turn)),
+        notes=(LOSSY, *notes) if kind == "JPEG" else notes,
         kind=kind,
         polarity=TAGGED if tagged else UNTOLD,
-        turns=(turn,) if turn else (),
+        turns=turns,
     )
-
-
-def _turn_notes(turn: Turn) -> tuple[str, ...]:
-    return (UPRIGHT, "Its Orientation tag asks for a turn, which was made.") if turn else (UPRIGHT,)
 
 
 def read_tiff(source: Path, frame: int | None) -> XRay:
     """Read a TIFF's only page, or page `frame`: 8- and 16-bit values are for display, float ones are line integrals.
 
-    Raises:
-        InputError: damaged, several pages and no frame, colour, from a camera, another kind of number, or past
-            MAX_PIXELS.
+    Raises InputError: damaged, several pages and no frame, colour, from a camera, another kind of number, or past
+    MAX_PIXELS.
     """
     import tifffile
 
     try:
         with tifffile.TiffFile(source) as tiff:
-            page = _tiff_page(tiff, source, frame)
-            photometric = _checked_tiff(page, source)
-            turn = _tiff_turn(source, page)
+            page = tiff.pages[check_frame(source, "pages", len(tiff.pages), frame)]
+            page = page if isinstance(page, tifffile.TiffPage) else page.aspage()
+            white_is_high = _shows_high_white(page, source)
+            tags = {tag: page.tags[tag].value for tag in (_ORIENTATION, _EXIF, _GPS) if tag in page.tags}
+            turns, notes = _turns(source, tags.get(_ORIENTATION), tags.get(_EXIF), _GPS in tags)
             values = _tiff_values(page, source)
     except InputError:
         raise
     except Exception as error:  # its decoders raise many kinds on damaged data, and none of them is our failure
         raise unreadable(source, error) from error
-    calibrated = values.dtype.kind == "f"
-    if values.ndim == 3 and calibrated:
-        raise InputError.of(source, "shape", found=values.shape, expected="one channel of line integrals")
-    if values.ndim == 3:
-        values = grey(values, source)
-    return XRay(
-        _single(values),
-        calibrated,
-        source=str(source),
-        notes=_turn_notes(turn),
-        kind=f"TIFF, {values.dtype}",
-        polarity=UNTOLD,
-        dense_is_high=photometric != "MINISWHITE",
-        white_is_high=photometric != "MINISWHITE",
-        turns=(turn,) if turn else (),
-    )
+    xray = from_array(values if values.dtype.kind == "f" else grey(values, source), source)
+    xray = replace(xray, notes=notes, kind=f"TIFF, {values.dtype}", turns=turns)
+    return replace(xray, dense_is_high=white_is_high, white_is_high=white_is_high)
 
 
-def _tiff_page(tiff: TiffFile, source: Path, frame: int | None) -> TiffPage:
-    from tifffile import TiffPage
-
-    page = tiff.pages[check_frame(source, "pages", len(tiff.pages), frame)]
-    page = page if isinstance(page, TiffPage) else page.aspage()
-    axes = [size for size in page.shape if size > 1]
-    if len(axes) > 3:
-        raise InputError.of(source, "pages", found=f"{len(axes)} axes", expected="one picture")
-    return page
-
-
-def _checked_tiff(page: TiffPage, source: Path) -> str:
-    """Return the photometric interpretation, once size and kind of number are such that decoding makes sense."""
+def _shows_high_white(page: TiffPage, source: Path) -> bool:
+    """Return whether viewers show high values white; raises InputError where decoding makes no sense."""
     check_size(source, int(page.imagelength), int(page.imagewidth))
     name = str(getattr(page.photometric, "name", page.photometric))
     if name not in ("MINISBLACK", "MINISWHITE", "RGB"):
@@ -201,7 +172,7 @@ def _checked_tiff(page: TiffPage, source: Path) -> str:
     if int(page.imagedepth) != 1 or int(page.samplesperpixel) > 4:
         found = f"{page.imagedepth} x {page.samplesperpixel}"
         raise InputError.of(source, "depth x channels", found=found, expected="one grey picture")
-    return name
+    return name != "MINISWHITE"
 
 
 def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
@@ -224,17 +195,13 @@ def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
 def read_npy(source: Path, frame: int | None) -> XRay:
     """Read a 2-D .npy: floats are line integrals, integers display values.
 
-    Raises:
-        InputError: damaged, objects (never unpickled), another kind of number, not 2-D, or past MAX_PIXELS.
+    Raises InputError: damaged, objects (never unpickled), another kind of number, not 2-D, or past MAX_PIXELS.
     """
+    check_frame(source, "arrays", 1, frame)
     try:
-        values = np.lib.format.open_memmap(source, mode="r") if not _holds_objects(source) else None
+        values = np.load(source, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy parses the header as Python, and damage there raises many kinds
         raise unreadable(source, error) from error
-    if values is None:
-        hint = "these are not loaded"
-        raise InputError.of(source, "data type", found="Python objects", expected="numbers", hint=hint)
-    check_frame(source, "arrays", 1, frame)
     return from_array(values, source)
 
 
@@ -244,8 +211,7 @@ def read_nifti(source: Path, frame: int | None) -> XRay:
     Where one axis of the slice runs along the patient, the affine says how the picture lies. Otherwise axes are taken
     as ITK and nnU-Net write pictures: the first is the columns, the second the rows from the top.
 
-    Raises:
-        InputError: damaged, more than one slice, colour, another kind of number, or past MAX_PIXELS.
+    Raises InputError: damaged, more than one slice, colour, another kind of number, or past MAX_PIXELS.
     """
     import gzip
     import zlib
@@ -299,60 +265,25 @@ def from_array(values: npt.NDArray[Any], source: str | Path) -> XRay:
         found = f"{values.ndim} axes {values.shape}"
         raise InputError.of(source, "shape", found=found, expected="2 axes (rows, columns)", hint="one view a file")
     check_size(source, *values.shape)
-    return XRay(
-        _single(values),
-        calibrated=values.dtype.kind == "f",
-        source=str(source),
-        notes=() if values.dtype.kind == "f" else (UPRIGHT,),
-        kind=f"array, {values.dtype}",
-        polarity=UNTOLD,
-    )
+    calibrated, kind = values.dtype.kind == "f", f"array, {values.dtype}"
+    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, which is refused later
+        image = np.array(values, np.float32)
+    notes = () if calibrated else (UPRIGHT,)
+    return XRay(image, calibrated, source=str(source), notes=notes, kind=kind, polarity=UNTOLD)
 
 
-def _single(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return a float32 copy; what float32 can't hold becomes infinite, and is refused where values are checked."""
-    with np.errstate(over="ignore"):
-        return np.array(values, np.float32)
+def _turns(source: Path, orientation: Any, exif: Any, placed: bool) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
+    """Return the turn that an Orientation tag asks for, if any, and the notes on it.
 
-
-def _holds_objects(source: Path) -> bool:
-    with source.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        reader = {(1, 0): np.lib.format.read_array_header_1_0}.get(version, np.lib.format.read_array_header_2_0)
-        _, _, dtype = reader(stream)
-    return bool(dtype.hasobject)
-
-
-def unreadable(source: Path, error: Exception) -> InputError:
-    """Return the error for a file that claims to be of a kind and can't be decoded as such."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    reason = lines[0].replace(str(source), "").strip(" :")[:160]
-    return InputError.of(source, "file", found=f"what can't be read ({reason})", expected="a whole picture")
-
-
-def _pillow_turn(source: Path, image: Image) -> Turn:
-    """Return how a picture that Pillow has opened asks to be turned; raises InputError as `_turn` does."""
-    tags = image.getexif()
-    camera = [words for tag, (_, words) in _CAMERA.items() if tag in tags.get_ifd(_EXIF)]
-    orientation = tags.get(_ORIENTATION)
-    return _turn(source, orientation if isinstance(orientation, int) else 1, camera, bool(tags.get_ifd(_GPS)))
-
-
-def _tiff_turn(source: Path, page: TiffPage) -> Turn:
-    """Return how a TIFF's page asks to be turned; raises InputError as `_turn` does."""
-    exif, place, orientation = (page.tags.get(tag) for tag in (_EXIF, _GPS, _ORIENTATION))
-    names = exif.value if exif is not None and isinstance(exif.value, dict) else {}
-    camera = [words for name, words in _CAMERA.values() if name in names]
-    return _turn(source, 1 if orientation is None else int(orientation.value), camera, place is not None)
-
-
-def _turn(source: Path, orientation: int, camera: list[str], placed: bool) -> Turn:
-    """Return the turn of an Orientation tag; raises InputError where a camera has written its own tags or its place."""
+    Raises InputError: a camera has written its own tags (`exif`, by number or name), or its place.
+    """
+    camera = [words for words, tags in _CAMERA.items() if isinstance(exif, dict) and not tags.isdisjoint(exif)]
     if camera or placed:
         found = f"a camera's {', '.join(camera) or 'place on the globe'}"
         hint = "a photo of a film or of a screen has lost the X-ray's values"
         raise InputError.of(source, "EXIF", found=found, expected="an X-ray", hint=hint)
-    return Turn.exif(orientation)
+    turn = Turn.exif(orientation if isinstance(orientation, int) else 1)
+    return ((turn,), (UPRIGHT, "Its Orientation tag asks for a turn, which was made.")) if turn else ((), (UPRIGHT,))
 
 
 _MAGIC: dict[bytes, Callable[[Path, int | None], XRay]] = {
@@ -369,8 +300,7 @@ _MAGIC: dict[bytes, Callable[[Path, int | None], XRay]] = {
 def read(source: Path, frame: int | None) -> XRay:
     """Read an X-ray's file, picture `frame` of several (the first is 1): what kind it is, its first bytes say.
 
-    Raises:
-        InputError: no file, none of these kinds, or what its reader refuses.
+    Raises InputError: no file, none of these kinds, or what its reader refuses.
     """
     if source.is_dir():
         hint = "an X-ray is one file"

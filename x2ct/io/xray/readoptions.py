@@ -80,10 +80,6 @@ def _pitch(text: str) -> tuple[float, float]:
     return row, across
 
 
-def _yes(text: str) -> bool:
-    return {"yes": True, "no": False}[text]
-
-
 PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "spacing": (_pitch, "MM or ROW,COLUMN in mm"),
     "rotate": (int, "a whole number"),
@@ -92,7 +88,7 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "sdd": (float, "a number"),
     "sod": (float, "a number"),
     "angle": (float, "a number"),
-    "invert": (_yes, "yes or no"),
+    "invert": ({"yes": True, "no": False}.__getitem__, "yes or no"),
     "values": (str, "a word"),
 }
 """How to parse the text of each field of `ReadOptions`, which is a manifest's column too, and what that text is."""
@@ -101,8 +97,7 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
 def parse_value(option: str, text: str) -> ViewValue:
     """Parse VALUE, which holds for every X-ray, or VIEW=VALUE, which holds for one.
 
-    Raises:
-        ValueError: an unknown view, or a value of another kind; its text says what was found and expected.
+    Raises ValueError with what was found and expected: an unknown view, or a value of another kind.
     """
     parse, expected = PARSERS[option]
     view, equals, value = text.rpartition("=")
@@ -115,14 +110,9 @@ def parse_value(option: str, text: str) -> ViewValue:
 
 
 def by_view(views: Sequence[str], values: Mapping[str, Sequence[ViewValue]]) -> dict[str, dict[str, Any]]:
-    """Return the fields of `ReadOptions` by view; a value for one view goes before one for all.
+    """Return the fields of `ReadOptions` for each of `views`; a value for one view goes before one for all.
 
-    Args:
-        views: the names of the X-rays that there are.
-        values: by option, one of `PARSERS`.
-
-    Raises:
-        InputError: a value for a view that isn't there, or two for the same.
+    Raises InputError: a value for a view that isn't there, or two for the same.
     """
     chosen: dict[str, dict[str, Any]] = {view: {} for view in views}
     for key, pairs in values.items():
@@ -139,11 +129,7 @@ def by_view(views: Sequence[str], values: Mapping[str, Sequence[ViewValue]]) -> 
 
 
 def checked_spacing(spacing: Spacing) -> tuple[float, float]:
-    """Return a pixel pitch as (row, column) in mm.
-
-    Raises:
-        InputError: neither one nor two numbers, or no size that a pixel has.
-    """
+    """Return a pixel pitch as (row, column) in mm; raise InputError unless it is one or two numbers of such size."""
     pair = (spacing,) * 2 if isinstance(spacing, int | float) else tuple(spacing)
     if len(pair) != 2 or not all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in pair):
         expected = f"{SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm, one number or (row, column)"

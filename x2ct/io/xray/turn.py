@@ -12,59 +12,36 @@ from x2ct.errors import InputError
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-ROTATIONS = (0, 90, 180, 270)
-FLIPS = ("horizontal", "vertical")
+_ROTATIONS = {0: 1, 90: 6, 180: 3, 270: 8}  # degrees clockwise, as Orientation has them
 
 
 @dataclass(frozen=True)
 class Turn:
-    """First the transposition about the main diagonal, then the order of rows and of columns.
-
-    Attributes:
-        transpose: whether rows become columns.
-        down: 1, or -1 where top and bottom change places after that.
-        across: 1, or -1 where left and right do.
-    """
+    """First the transposition about the main diagonal, then the order of rows and of columns."""
 
     transpose: bool = False
-    down: int = 1
-    across: int = 1
+    down: int = 1  # -1 where top and bottom change places
+    across: int = 1  # -1 where left and right do
 
     @classmethod
     def rotation(cls, degrees: int) -> Turn:
-        """Clockwise, as seen.
-
-        Raises:
-            InputError: not a quarter turn.
-        """
-        if degrees not in ROTATIONS:
+        """Clockwise, as seen; raises InputError for what is not a quarter turn."""
+        if degrees not in _ROTATIONS:
             raise InputError.of("--rotate", "degrees", found=degrees, expected="90, 180 or 270 (clockwise)")
-        return {0: cls(), 90: cls(True, 1, -1), 180: cls(False, -1, -1), 270: cls(True, -1, 1)}[degrees]
+        return cls.exif(_ROTATIONS[degrees])
 
     @classmethod
     def mirror(cls, flip: str) -> Turn:
-        """Horizontal: left and right change places; vertical: top and bottom.
-
-        Raises:
-            InputError: another word.
-        """
-        if flip not in FLIPS:
+        """Horizontal: left and right change places; vertical: top and bottom; raises InputError at another word."""
+        if flip not in ("horizontal", "vertical"):
             raise InputError.of("--flip", "direction", found=repr(flip), expected="horizontal or vertical")
         return cls(across=-1) if flip == "horizontal" else cls(down=-1)
 
     @classmethod
     def exif(cls, code: int) -> Turn:
         """What TIFF's and EXIF's Orientation (1 to 8) asks a viewer to do; any other code means nothing."""
-        turns = {
-            2: cls(False, 1, -1),
-            3: cls(False, -1, -1),
-            4: cls(False, -1, 1),
-            5: cls(True),
-            6: cls(True, 1, -1),
-            7: cls(True, -1, -1),
-            8: cls(True, -1, 1),
-        }
-        return turns.get(code, cls())
+        orders = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
+        return cls(code > 4, *orders[code]) if code in orders else cls()
 
     def __bool__(self) -> bool:
         return self != Turn()

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from x2ct import __version__
 from x2ct.errors import Cancelled, InputError, MissingRuntimeError, X2CTError
 from x2ct.io import report
-from x2ct.jobs.cohort.folder import SUMMARY_FILE, is_done
 from x2ct.jobs.cohort.run import Outcome, sample_study
+from x2ct.jobs.cohort.studies import SUMMARY_FILE, is_done
 from x2ct.jobs.sample import SampleJob, open_sampler
 
 if TYPE_CHECKING:
@@ -107,10 +107,8 @@ class Worker:
             raise InputError.of(base.output, "output", found=f"another folder, or none, on {here}", expected=expected)
         bundle = Bundle.load(base.model)
         if _version(bundle) != self._expected:
-            found = f"{_version(bundle)} on {here}"
-            raise InputError.of(
-                base.model, "version", found=found, expected=f"{self._expected}, as where the run began"
-            )
+            found, expected = f"{_version(bundle)} on {here}", f"{self._expected}, as where the run began"
+            raise InputError.of(base.model, "version", found=found, expected=expected)
         self._sampler = open_sampler(base, bundle)
         self._sampler.compile()
 
@@ -130,11 +128,8 @@ class Worker:
 class RayEngine:
     """Workers on the cluster that this process is connected to; see `x2ct.jobs.cohort.run.Engine`.
 
-    Args:
-        base: the settings of all studies, its output the folder.
-        jobs: workers; see `placement` for the default. A worker takes `base.threads` cores, and a GPU where
-            `base.device` is "cuda".
-        studies: how many there are; there are no more workers.
+    There are as many as `placement` says, and no more than studies. A worker takes `base.threads` cores, and a GPU
+    where `base.device` is "cuda".
 
     Raises:
         InputError: the cluster is too small, the device is one GPU of several, or the model can't be used.
@@ -159,7 +154,7 @@ class RayEngine:
         self._base = replace(
             _absolute(base),
             model=str(Path(base.model).absolute()) if own_model else base.model,
-            engines=str(Path(base.engines).absolute()) if base.engines else "",
+            compiled=str(Path(base.compiled).absolute()) if base.compiled else "",
             threads=threads,
         )
         self._ray = ray

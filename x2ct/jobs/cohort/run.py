@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from x2ct.errors import Cancelled, InputError, X2CTError
 from x2ct.files import atomic
 from x2ct.io import report
-from x2ct.jobs.cohort.folder import SUMMARY_FILE, check_folder, clear, fingerprint, is_done, job_of
-from x2ct.jobs.cohort.studies import read_manifest
+from x2ct.jobs.cohort.studies import SUMMARY_FILE, check_folder, clear, fingerprint, is_done, job_of, read_manifest
 from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
 
 if TYPE_CHECKING:
@@ -33,39 +32,23 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a study.
-
-    Attributes:
-        id: its name.
-        state: "done", "kept" (from before) or "failed".
-        code: the exit code that it alone would have had.
-        seconds: what it took.
-        output: the CT's file name.
-        error: one line, where it failed.
-        retries: how often its worker was lost and another one began it again; see `x2ct.jobs.cohort.ray_engine`.
-    """
+    """What became of a study: a line of the summary."""
 
     id: str
-    state: str
-    code: int
+    state: str  # "done", "kept" (from before) or "failed"
+    code: int  # the exit code that it alone would have had
     seconds: float
-    output: str
-    error: str = ""
-    retries: int = 0
+    output: str  # the CT's file name
+    error: str = ""  # one line, where it failed
+    retries: int = 0  # how often its worker was lost and another one began it again
 
 
 class Engine(Protocol):
-    """Where studies are sampled, several at a time.
+    """Where studies are sampled, several at a time."""
 
-    Attributes:
-        count: studies at a time.
-        model: the model's checksum.
-        broken: what keeps it from sampling any further study; None while it works.
-    """
-
-    count: int
-    model: str
-    broken: BaseException | None
+    count: int  # studies at a time
+    model: str  # the model's checksum
+    broken: BaseException | None  # what keeps it from sampling any further study; None while it works
 
     def sample(self, name: str, job: SampleJob, mark: str) -> Outcome:
         """Sample a study and write its files, the report with `mark` last; called by `count` threads at a time.
@@ -134,57 +117,48 @@ def sample_cohort(
         raise InputError.of("--ray-address", "options", found=f"--engine {engine}", expected="--engine ray")
     planned = {study.id: job_of(base, study) for study in studies}
     atomic.check_outputs([path for job in planned.values() for path in job.outputs], ())
-    with _connected(engine, ray_address):
-        check_folder(base.output, planned, resume)
-        with _engine(engine, base, jobs, len(studies)) as workers:
-            run = _Run(base.output, planned, workers, resume, progress)
-            with ThreadPoolExecutor(workers.count) as pool:
-                running = [pool.submit(run.work, name) for name in planned]
-                try:
-                    wait(running, return_when=FIRST_EXCEPTION)
-                    for one in running:
-                        if one.done():
-                            one.result()
-                finally:
-                    run.stopped.set()
-                    workers.stop()
-                    for one in running:
-                        one.cancel()
+    with _started(engine, ray_address, base, planned, jobs, resume) as workers:
+        run = _Run(base.output, planned, workers, resume, progress)
+        with ThreadPoolExecutor(workers.count) as pool:
+            running = [pool.submit(run.work, name) for name in planned]
+            try:
+                wait(running, return_when=FIRST_EXCEPTION)
+                for one in running:
+                    if one.done():
+                        one.result()
+            finally:
+                run.stopped.set()
+                workers.stop()
+                for one in running:
+                    one.cancel()
     return Cohort(base.output, run.outcomes())
 
 
-def _connected(engine: str, address: str) -> AbstractContextManager[None]:
-    if engine == "local":
-        return nullcontext()
-    from x2ct.jobs.cohort.ray_engine import connected
-
-    return connected(address)
-
-
 @contextmanager
-def _engine(name: str, base: SampleJob, jobs: int | None, studies: int) -> Iterator[Engine]:
+def _started(
+    name: str, address: str, base: SampleJob, planned: dict[str, SampleJob], jobs: int | None, resume: bool
+) -> Iterator[Engine]:
+    """Check the folder and start an engine, the cluster first: both are a matter of the whole run."""
     if name == "local":
-        yield _Samplers(base, min(jobs or 1, studies))
+        check_folder(base.output, planned, resume)
+        yield _Samplers(base, min(jobs or 1, len(planned)))
         return
-    from x2ct.jobs.cohort.ray_engine import RayEngine
+    from x2ct.jobs.cohort.ray_engine import RayEngine, connected
 
-    # There before any study is done: by it a worker on another machine sees that the folder is shared.
-    _write_summary(base.output, ())
-    with closing(RayEngine(base, jobs, studies)) as workers:
-        workers.open()
-        yield workers
+    with connected(address):
+        check_folder(base.output, planned, resume)
+        # There before any study is done: by it a worker on another machine sees that the folder is shared.
+        _write_summary(base.output, ())
+        with closing(RayEngine(base, jobs, len(planned))) as workers:
+            workers.open()
+            yield workers
 
 
 class _Run:
     """The studies of one run, each worked at by one thread, and what became of them."""
 
     def __init__(
-        self,
-        folder: Path,
-        planned: dict[str, SampleJob],
-        engine: Engine,
-        resume: bool,
-        progress: Progress | None,
+        self, folder: Path, planned: dict[str, SampleJob], engine: Engine, resume: bool, progress: Progress | None
     ) -> None:
         self.stopped = threading.Event()
         self._folder, self._planned, self._engine = folder, planned, engine
@@ -198,32 +172,27 @@ class _Run:
             return
         job = self._planned[name]
         try:
-            outcome = self._outcome(name, job)
+            mark = fingerprint(self._engine.model, job)
+            if self._resume and is_done(job, mark):
+                outcome = Outcome(name, "kept", 0, 0.0, job.output.name)
+            else:
+                outcome = self._engine.sample(name, job, mark)
         except Cancelled:
             raise
         except X2CTError as error:
             if error is self._engine.broken:
                 raise
             outcome = Outcome(name, "failed", error.exit_code, 0.0, job.output.name, str(error))
-        self._finish(outcome)
+        with self._lock:
+            self._outcomes[name] = outcome
+            # After each study: a run that is killed leaves what it knew.
+            _write_summary(self._folder, self.outcomes())
+            if self._progress is not None:
+                self._progress(len(self._outcomes), len(self._planned), name)
 
     def outcomes(self) -> tuple[Outcome, ...]:
         """What is known so far, in the manifest's order."""
         return tuple(self._outcomes[name] for name in self._planned if name in self._outcomes)
-
-    def _outcome(self, name: str, job: SampleJob) -> Outcome:
-        mark = fingerprint(self._engine.model, job)
-        if self._resume and is_done(job, mark):
-            return Outcome(name, "kept", 0, 0.0, job.output.name)
-        return self._engine.sample(name, job, mark)
-
-    def _finish(self, outcome: Outcome) -> None:
-        with self._lock:
-            self._outcomes[outcome.id] = outcome
-            # After each study: a run that is killed leaves what it knew.
-            _write_summary(self._folder, self.outcomes())
-            if self._progress is not None:
-                self._progress(len(self._outcomes), len(self._planned), outcome.id)
 
 
 class _Samplers:
@@ -260,14 +229,9 @@ class _Samplers:
 
 
 def sample_study(name: str, job: SampleJob, mark: str, sampler: Sampler, stopped: threading.Event) -> Outcome:
-    """Sample one study and write its files, last its report, by which `is_done` knows it.
+    """Sample one study and write its files, last its report, which has `mark`, by which `is_done` knows it.
 
-    Args:
-        name: the study's.
-        job: its job, whose report is named.
-        mark: its `fingerprint`.
-        sampler: one that nobody else uses meanwhile.
-        stopped: once set, the study is cancelled at its next evaluation.
+    Once `stopped` is set, the study is cancelled at its next evaluation.
 
     Raises:
         X2CTError: any of the family; the study has no report then.

@@ -1,17 +1,25 @@
-"""A manifest: a table that names each study's X-ray files, or a dataset in the layout of BIDS or nnU-Net."""
+"""A cohort's studies: read from a manifest, the files that each job writes, and which an earlier run has finished.
+
+A manifest is a table that names each study's X-ray files, or a dataset in the layout of BIDS or nnU-Net.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from x2ct.errors import InputError
+from x2ct.files import atomic
 from x2ct.files.text import read_table
-from x2ct.io.report import read_json
+from x2ct.io import report
 from x2ct.io.xray.readoptions import PARSERS, VIEWS, ReadOptions, ViewValue, by_view, parse_value
+from x2ct.jobs.sample import SampleJob
 
 COLUMNS = ("id", "ap", "pa", "lateral", "geometry", "seed", *PARSERS)
 """What a manifest may have; `id` and at least one view it must have."""
@@ -20,27 +28,23 @@ FILES = ("ap", "pa", "lateral", "geometry")
 MAX_STUDIES = 100_000
 SUMMARY = "summary"
 """The name that no study may have: a run's own table has it."""
+SUMMARY_FILE = f"{SUMMARY}.csv"
 
 _BIDS_VIEWS = {"ap": "ap", "pa": "pa", "lateral": "lateral", "lat": "lateral", "ll": "lateral"}
 _ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz")
+_CT_ENDINGS = {"nrrd": ".nrrd", "mha": ".mha", "dicom": ""}  # by format; of others .nii.gz
+_NOT_SETTINGS = ("output", "report", "preview", "model", *FILES)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class Study:
-    """One line of a manifest: a name for its files, and its job's inputs and seed.
-
-    Attributes:
-        id: the name.
-        inputs: files by column.
-        seed: None for that of all.
-        reading: by view and by option of `x2ct.io.xray.readoptions.PARSERS`, what the line says of how to read it.
-    """
+    """One line of a manifest: a name for its files, and its job's inputs and seed."""
 
     id: str
-    inputs: dict[str, Path]
-    seed: int | None
-    reading: dict[str, dict[str, Any]] = field(default_factory=dict)
+    inputs: dict[str, Path]  # by column
+    seed: int | None  # None for that of all
+    reading: dict[str, dict[str, Any]]  # by view and by field of `ReadOptions`
 
 
 def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
@@ -81,7 +85,7 @@ def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
 def _nnunet(folder: Path) -> list[dict[str, str]]:
     """The cases of a folder of nnU-Net as a manifest's lines."""
     source = folder.parent / "dataset.json"
-    facts = read_json(source)
+    facts = report.read_json(source)
     channels, ending = facts.get("channel_names"), facts.get("file_ending")
     views = {key: str(name).lower() for key, name in channels.items()} if isinstance(channels, dict) else {}
     if not views or not set(views.values()) <= set(VIEWS) or not all(key.isdecimal() for key in views):
@@ -148,3 +152,65 @@ def _study(where: str, folder: Path, told: dict[str, str]) -> Study:
     except InputError as error:
         raise InputError(f"{where}: {str(error).removeprefix('--')}") from None  # a column, not an option
     return Study(name, inputs, int(seed) if seed else None, reading)
+
+
+def job_of(base: SampleJob, study: Study) -> SampleJob:
+    """Return a study's job: the settings of all, and its own inputs, seed and files."""
+    files: dict[str, Any] = {name: study.inputs.get(name) for name in FILES}
+    reading = {view: replace(base.reading.get(view, ReadOptions()), **own) for view, own in study.reading.items()}
+    return replace(
+        base,
+        output=base.output / f"{study.id}{_CT_ENDINGS.get(base.format, '.nii.gz')}",
+        report=base.output / f"{study.id}.json",
+        seed=base.seed if study.seed is None else study.seed,
+        reading={**base.reading, **reading},
+        **files,
+    )
+
+
+def check_folder(folder: Path, planned: Mapping[str, SampleJob], resume: bool) -> None:
+    """Make the folder, if need be, and see that the jobs may write into it.
+
+    Raises:
+        InputError: it can't be written, or has some of the files and nobody said to go on.
+    """
+    if not folder.exists():
+        atomic.check_writable(folder)
+        folder.mkdir()
+    if not folder.is_dir():
+        raise InputError.of(folder, "output", found="a file", expected="a folder")
+    atomic.check_writable(folder / SUMMARY_FILE)
+    there = [path for job in planned.values() for path in job.outputs if path.exists()]
+    if there and not resume:
+        found = f"{there[0].name} there already"
+        raise InputError.of(folder, "output", found=found, expected="none of the studies", hint="go on with --continue")
+
+
+def clear(job: SampleJob) -> None:
+    """Takes away a DICOM series that an interrupted or other run left under a study's name; files are replaced."""
+    for path in job.outputs:
+        if path.is_dir() and all(file.suffix == ".dcm" for file in path.iterdir()):
+            shutil.rmtree(path)
+
+
+def fingerprint(model: str, job: SampleJob) -> str:
+    """What a study's files depend on: settings, inputs, x2ct's version and the model."""
+    from x2ct import __version__
+
+    settings = {name: value for name, value in vars(job).items() if name not in _NOT_SETTINGS}
+    told = [__version__, model, repr(sorted(settings.items()))]
+    for name, path in sorted({**job.inputs, **({"geometry": job.geometry} if job.geometry else {})}.items()):
+        told.append(f"{name} {report.sha256(path)}")
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+
+def is_done(job: SampleJob, mark: str) -> bool:
+    """Whether an earlier run finished this job: its report, which is written last, says so, and its files are whole."""
+    assert job.report is not None
+    if not job.report.exists():
+        return False
+    told = report.read_json(job.report)
+    if told.get("study", {}).get("fingerprint") != mark:
+        return False
+    there = [path for path in job.outputs if path != job.report]
+    return all(path.exists() for path in there) and [report.file_record(path) for path in there] == told.get("outputs")

@@ -220,7 +220,7 @@ def open_copy(
     """
     path = Path(folder) / recipe.file
     if not path.parent.is_dir():
-        expected = "what x2ct build -o or x2ct export --engines wrote"
+        expected = "what x2ct build -o or x2ct export --compiled wrote"
         raise InputError.of(path.parent, "engines", found="no folder", expected=expected)
     if not path.exists():
         return None

@@ -20,6 +20,7 @@ from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.geometry.grid import Grid
 from x2ct.runtimes.cache.cache import Cache, Engine, Recipe, open_copy
 from x2ct.runtimes.discovery import Choice, find_runtime, gpu_names
+from x2ct.runtimes.machine import processor_facts
 
 TENSORRT, TORCH = "tensorrt", "torch"
 
@@ -60,7 +61,7 @@ def find(bundle: Bundle, grid: Grid, choice: Choice, cache: Path | None = None) 
         InputError: an engine in the folder is of another model, damaged, or foreign and not trusted.
         MissingRuntimeError: there is none; the text says what makes it.
     """
-    device, precision, folder, trust = choice.device, choice.precision, choice.engines, choice.trust
+    device, precision, folder, trust = choice.device, choice.precision, choice.compiled, choice.trust
     typed = TYPED[device.partition(":")[0]]
     if choice.backend == TORCH:
         kind, files = find_torch(bundle, choice.provider, folder, trust, cache, device, precision)
@@ -301,7 +302,7 @@ def find_torch(
     """Return the kind of torch's engines, and the three by the graphs' file names.
 
     The kind "" is the first in `SUFFIXES` that is there; the precisions "auto" and "tf32" are f32's; the folder is one
-    that `x2ct export --engines` wrote. Raises as `find`.
+    that `x2ct export --compiled` wrote. Raises as `find`.
     """
     kept = Cache(cache)
     for candidate in (kind,) if kind else tuple(SUFFIXES):
@@ -323,9 +324,5 @@ def find_torch(
 
 def _processor() -> str:
     """Return the processor's kind and those of its abilities that a compiler makes use of."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags = next(line.partition(":")[2].split() for line in lines if line.startswith("flags"))
-    except (OSError, StopIteration):
-        flags = []
+    flags = processor_facts().get("flags", "").split()
     return " ".join([platform.machine(), *(name for name in _ABILITIES if name in flags)])

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from importlib import metadata
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,7 @@ def environment(threads: int) -> dict[str, Any]:
     Args:
         threads: as asked for; 0 leaves the number to the runtime.
     """
-    lines = _text(Path("/proc/cpuinfo")).split("\n\n")[0].splitlines()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    facts = processor_facts()
     flags = facts.get("flags", "").split()
     return {
         "processor": facts.get("model name", platform.processor() or platform.machine()),
@@ -48,15 +47,56 @@ def environment(threads: int) -> dict[str, Any]:
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "threads": threads,
         "thread_variables": {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")},
-        "instructions": [flag for flag in (*_AVX, *_AMX) if flag in flags],
+        "instructions": [name for name in (*_AVX, *_AMX) if name in flags],
         "virtual": "hypervisor" in flags,
         "cache": facts.get("cache size", _UNREADABLE),
         "memory_bytes": psutil.virtual_memory().total,
         "governor": _text(_CPU / "cpu0/cpufreq/scaling_governor") or _UNREADABLE,
         "load_average": list(psutil.getloadavg()),
-        "versions": report.versions() | {name: _version(name) for name in ("onnxruntime", "torch", "tensorrt")},
+        "versions": report.versions("onnxruntime", "torch", "tensorrt"),
         "gpu": _nvidia_smi("--query-gpu=name,driver_version"),
     }
+
+
+def processor_facts() -> dict[str, str]:
+    """Return what Linux tells of the first processor ("model name", "flags" and so on); nothing elsewhere."""
+    lines = _text(Path("/proc/cpuinfo")).split("\n\n")[0].splitlines()
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def describe(facts: dict[str, Any], clocks: dict[str, Any]) -> str:
+    """Return two sentences on an `environment`, and on how its processors and GPUs ran (see `clock_facts`)."""
+    parts = [
+        f"{facts['processor']}, {facts['processors']} processors",
+        ", ".join(facts["instructions"]) or "no vector instructions",
+        f"threads: {facts['threads'] or 'the runtime decides'}",
+        f"governor: {facts['governor']}",
+        f"load average before: {facts['load_average'][0]:.2f}",
+        f"others took {100 * facts['others_share']:.1f}% of the processors",
+        *clocks.get("notes", ()),
+    ]
+    gpu = clocks.get("gpu")
+    if isinstance(gpu, dict) and facts.get("gpu"):
+        units = {"clocks.sm": "MHz", "clocks.mem": "MHz memory", "power.draw": "W", "temperature.gpu": "degrees"}
+        spans = [f"{gpu[name]['min']:g} to {gpu[name]['max']:g} {unit}" for name, unit in units.items() if gpu[name]]
+        parts.append(f"{'; '.join(facts['gpu'])}: {', '.join(spans)}")
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version != "missing")
+    return f"{'; '.join(parts)}. {versions}."
+
+
+def doubts(facts: dict[str, Any], clocks: dict[str, Any]) -> list[str]:
+    """Return why times taken in an `environment` may not be the measured program's own, a line each."""
+    lines = []
+    load, processors, share = facts["load_average"][0], facts["processors"] or 1, facts["others_share"]
+    if load > 0.5 * processors:
+        lines.append(f"the machine was busy: load average {load:.2f} on {processors} processors before it began")
+    if share > BUSY_SHARE:
+        lines.append(f"others took {100 * share:.0f}% of the processors meanwhile: these times are theirs too")
+    if throttled := clocks["throttled"]:
+        lines.append(f"the processor was throttled {throttled} times meanwhile")
+    if reasons := (clocks.get("gpu") or {}).get("throttled_by"):
+        lines.append(f"the GPU was throttled meanwhile, by {' and '.join(reasons)}")
+    return lines
 
 
 def clocks() -> dict[str, Any]:
@@ -84,12 +124,10 @@ class GpuWatch:
     """Reads the GPUs' clocks, power and temperature five times a second, from its construction to `facts`."""
 
     def __init__(self) -> None:
-        command = ["nvidia-smi", f"--query-gpu={','.join(_GPU)}", "--format=csv,noheader,nounits", "-lms", "200"]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
         self._tool: subprocess.Popen[str] | None = None
-        try:
-            self._tool = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        except OSError:
-            return
+        with suppress(OSError):
+            self._tool = subprocess.Popen([*_smi(f"--query-gpu={','.join(_GPU)}"), "-lms", "200"], **pipes)
 
     def facts(self) -> dict[str, Any] | None:
         """Return the least and the most of each over all GPUs, and why they were throttled; None without the tool."""
@@ -104,20 +142,6 @@ class GpuWatch:
             facts[name] = {"min": min(values), "max": max(values)} if values else None
         reasons = [int(row[-1], 16) for row in rows if row[-1].startswith("0x")]
         return {**facts, "throttled_by": [text for bit, text in _THROTTLED.items() if any(r & bit for r in reasons)]}
-
-
-def resident_bytes() -> int:
-    """Return this process's resident memory now."""
-    return int(psutil.Process().memory_info().rss)
-
-
-def device_bytes(device: str) -> int | None:
-    """Return the GPU memory that this process holds; None on a CPU, and where it can't be read."""
-    if not device.startswith("cuda"):
-        return None
-    held = [line.split(",") for line in _nvidia_smi("--query-compute-apps=pid,used_memory") or []]
-    own = [int(used) for pid, used in held if pid.strip() == str(os.getpid()) and used.strip().isdigit()]
-    return sum(own) << 20 if own else None
 
 
 class Neighbours:
@@ -139,11 +163,30 @@ def _others_s() -> float:
     return float(sum(busy.get(kind, 0.0) for kind in kinds) - sum(psutil.Process().cpu_times()[:4]))
 
 
-def _version(package: str) -> str:
+def resident_bytes() -> int:
+    """Return this process's resident memory now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def device_bytes(device: str) -> int | None:
+    """Return the GPU memory that this process holds; None on a CPU, and where it can't be read."""
+    if not device.startswith("cuda"):
+        return None
+    held = [line.split(",") for line in _nvidia_smi("--query-compute-apps=pid,used_memory") or []]
+    own = [int(used) for pid, used in held if pid.strip() == str(os.getpid()) and used.strip().isdigit()]
+    return sum(own) << 20 if own else None
+
+
+def _nvidia_smi(query: str) -> list[str] | None:
+    """Return the lines that the driver's tool prints; None where there is no such tool."""
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "missing"
+        return subprocess.check_output(_smi(query), text=True, timeout=20, stderr=subprocess.DEVNULL).splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _smi(query: str) -> list[str]:
+    return ["nvidia-smi", query, "--format=csv,noheader,nounits"]
 
 
 def _text(path: Path) -> str:
@@ -151,13 +194,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
-
-
-def _nvidia_smi(query: str) -> list[str] | None:
-    """Return the lines that the driver's tool prints; None where there is no such tool."""
-    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip().splitlines()
