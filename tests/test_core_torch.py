@@ -21,8 +21,8 @@ from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
-from x2ct.runtimes.cache import torchengines
 from x2ct.runtimes.cache.cache import Cache
+from x2ct.runtimes.cache.engines import find_torch, torch_recipe
 from x2ct.runtimes.discovery import choose, find_runtime
 
 torch = pytest.importorskip("torch")
@@ -213,7 +213,7 @@ def test_engines_from_a_folder_run_only_if_they_are_trusted(
 ) -> None:
     copies = str(cache / "copies")
     monkeypatch.setenv("X2CT_CACHE", str(cache))  # where they were built, too
-    kind, files = torchengines.find(tiny, folder=copies, trust=True)
+    kind, files = find_torch(tiny, folder=copies, trust=True)
     assert (kind, len(files)) == ("torchscript", 3)
     options: dict[str, Any] = {"backend": "torch", "compiled": copies, "threads": 1}
     with pytest.raises(InputError, match=r"a file outside this user's cache, expected --trust with it"):
@@ -314,9 +314,7 @@ def test_an_artefact_that_computes_something_else_is_not_written(
     with pytest.raises(X2CTError, match="proof failed, not written: torchscript in torch"):
         formats.export(str(tiny.path), None, ("torchscript",), folder=tmp_path / "copies")
     assert not list((tmp_path / "copies").iterdir())
-    assert all(
-        Cache().find(torchengines.recipe(tiny, network, "torchscript")) is None for _, network in tiny.networks.items()
-    )
+    assert all(Cache().find(torch_recipe(tiny, network, "torchscript")) is None for _, network in tiny.networks.items())
 
 
 def test_the_proof_covers_noise_levels_patches_and_the_volume(tiny: Bundle) -> None:
@@ -508,4 +506,4 @@ def test_an_artefact_for_a_gpu_is_made_where_there_is_one(tiny: Bundle, tmp_path
     with pytest.raises(InputError, match="--device: options: found nothing of torch's"):
         formats.export(str(tiny.path), None, ("onnx",), device="cuda")
     with pytest.raises(MissingRuntimeError, match="device cuda"):
-        torchengines.find(tiny, "aoti", device="cuda:0", cache=tmp_path)
+        find_torch(tiny, "aoti", device="cuda:0", cache=tmp_path)

@@ -21,8 +21,8 @@ from x2ct.bundle.intensity import Intensity  # noqa: E402
 from x2ct.errors import InputError, X2CTError  # noqa: E402
 from x2ct.export import ExportReport, export_model, export_run, graphs, parity, run  # noqa: E402
 from x2ct.export.parity import F16_WEIGHTS_TOLERANCE, F32_TOLERANCE, relative_error  # noqa: E402
+from x2ct.export.precision import to_f16  # noqa: E402
 from x2ct.export.tidy import tidy  # noqa: E402
-from x2ct.export.weights import to_f16  # noqa: E402
 from x2ct.training import TrainConfig, checkpoint, load_run  # noqa: E402
 from x2ct.training.config import PatchConfig  # noqa: E402
 from x2ct.training.loop import new_state  # noqa: E402
@@ -176,12 +176,18 @@ def test_a_denoiser_that_would_pay_at_each_step_is_refused() -> None:
 
 
 def test_group_norm_can_be_exported(tmp_path: Path) -> None:
-    """A network with norms is slower, not wrong."""
+    """A network with norms is slower, not wrong; also node by node in PyTorch, which the proof compares with."""
     from dataclasses import replace
+
+    from x2ct.export.torchgraph import OnnxModule
 
     model = random_model(replace(CONFIG, norm="group", channels=(8,), blocks=(1,)))
     spec = replace(SPEC, patch=Patch(((16, 16, 16),), (1.0,), CONFIG.stride))
-    assert "InstanceNormalization" in export_model(model, spec, tmp_path / "g.x2ct", dtype="f32").nodes["denoiser"]
+    report = export_model(model, spec, tmp_path / "g.x2ct", dtype="f32")
+    assert "InstanceNormalization" in report.nodes["denoiser"]
+    case = next(case for case in parity.cases(model, spec) if case.graph == "denoiser")
+    module = OnnxModule(onnx.load(report.bundle.file_of(report.bundle.networks.denoiser)))
+    assert relative_error(module.evaluate(case.inputs)["denoised"], case.outputs["denoised"]) < F32_TOLERANCE
 
 
 # ---------------------------------------------------------------------------------------------- tidying

@@ -17,8 +17,7 @@ from x2ct.bundle import OPSET, Bundle  # noqa: E402
 from x2ct.errors import InputError, X2CTError  # noqa: E402
 from x2ct.export import rounding  # noqa: E402
 from x2ct.export.parity import open_onnxruntime  # noqa: E402
-from x2ct.export.precision import BF16_OPSET, folded, typed  # noqa: E402
-from x2ct.export.weights import to_f16  # noqa: E402
+from x2ct.export.precision import BF16_OPSET, folded, to_f16, typed  # noqa: E402
 
 NARROW = {"bf16": TensorProto.BFLOAT16, "f16": TensorProto.FLOAT16}
 

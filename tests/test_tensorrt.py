@@ -22,7 +22,7 @@ from x2ct.bundle import Bundle
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.runtimes.cache import engines
 from x2ct.runtimes.cache.cache import Cache, Recipe, copy_to
-from x2ct.runtimes.cache.plans import Machine, Volumes, find, inputs_for, recipe
+from x2ct.runtimes.cache.engines import Machine, Volumes, find_plans, inputs_for, plan_recipe
 from x2ct.runtimes.discovery import Choice
 
 ROOT = Path(__file__).parents[1]
@@ -230,13 +230,13 @@ def keep(cache: Cache, bundle: Bundle, volumes: str, precision: str, **changes: 
     made = {}
     for name, network in bundle.networks.items():
         wanted = precision if name == "denoiser" else "f32"
-        one = recipe(bundle, network, wanted, Volumes.parse(volumes), changes.get("machine", HERE), FLAGS)
+        one = plan_recipe(bundle, network, wanted, Volumes.parse(volumes), changes.get("machine", HERE), FLAGS)
         made[network.file] = cache.obtain(one, lambda target: target.write_bytes(b"plan") and None).path
     return made
 
 
 def look(cache: Cache, bundle: Bundle, precision: str, *volume: int, **options: Any) -> tuple[str, dict[str, Path]]:
-    chosen, found = find(bundle, precision, volume, HERE, cache=cache.root, **options)  # type: ignore[arg-type]
+    chosen, found = find_plans(bundle, precision, volume, HERE, cache=cache.root, **options)  # type: ignore[arg-type]
     return chosen, dict(found)
 
 
@@ -277,7 +277,9 @@ def test_a_folder_of_plans_needs_trust(
     for file in keep(cache, tiny, "32,32,32", precision):
         stem = Path(file).stem
         network = getattr(tiny.networks, stem)
-        one = recipe(tiny, network, precision if stem == "denoiser" else "f32", Volumes.parse("32,32,32"), HERE, FLAGS)
+        one = plan_recipe(
+            tiny, network, precision if stem == "denoiser" else "f32", Volumes.parse("32,32,32"), HERE, FLAGS
+        )
         engine = cache.find(one)
         assert engine is not None
         copy_to(engine, tmp_path / "plans" / f"{stem}.plan")
@@ -310,7 +312,7 @@ def test_every_input_has_its_shape(tiny: Bundle) -> None:
         "sigma": (1,),
         "c0": (1, 1, 8, 12, 16),
     }
-    one = recipe(tiny, tiny.networks.lift, "f32", Volumes.parse("8,8,8:16,16,16:32,32,32"), HERE, FLAGS)
+    one = plan_recipe(tiny, tiny.networks.lift, "f32", Volumes.parse("8,8,8:16,16,16:32,32,32"), HERE, FLAGS)
     assert one.profile["coords"] == ((1, 3, 8, 8, 8), (1, 3, 16, 16, 16), (1, 3, 32, 32, 32))
     assert set(one.profile["P"]) == {(1, 2, 3, 4)}
     assert isinstance(one, Recipe)

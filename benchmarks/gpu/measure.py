@@ -94,7 +94,7 @@ def typed_graph(bundle: str, precision: str) -> None:
 
     from x2ct.export.precision import typed
     from x2ct.runtimes.cache.cache import Cache
-    from x2ct.runtimes.cache.plans import typed_recipe
+    from x2ct.runtimes.cache.engines import typed_recipe
 
     model = x2ct.Bundle.load(bundle)
     plain = onnx.load(model.file_of(model.networks.denoiser))

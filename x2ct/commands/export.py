@@ -105,10 +105,10 @@ def build(
     """Build TensorRT engines of a model for this machine's GPU. Engines that exist already are reused."""
     from x2ct.bundle import Bundle
     from x2ct.runtimes.cache.cache import Cache, copy_to
-    from x2ct.runtimes.cache.plans import BACKEND, PRECISIONS, Volumes
+    from x2ct.runtimes.cache.engines import PRECISIONS, TENSORRT, Volumes
 
-    if backend != BACKEND:
-        raise typer.BadParameter(f"found --backend {backend}, expected {BACKEND}: the others need nothing built")
+    if backend != TENSORRT:
+        raise typer.BadParameter(f"found --backend {backend}, expected {TENSORRT}: the others need nothing built")
     if precision not in PRECISIONS:
         raise typer.BadParameter(f"found --precision {precision}, expected {', '.join(PRECISIONS)}")
     with terminal.extra("train"), terminal.progress("steps", quiet) as display:

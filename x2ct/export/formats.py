@@ -6,21 +6,19 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from x2ct.bundle import MANIFEST, SUFFIX, Bundle, bundled, check_target
-from x2ct.errors import InputError
-from x2ct.export import plans, proof, triton
+from x2ct.errors import InputError, MissingRuntimeError
+from x2ct.export import plans, proof
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.files.atomic import check_new_folder, write_beside
 from x2ct.files.text import Json
 from x2ct.runtimes.cache.cache import Cache, Engine, Recipe, copy_to
-from x2ct.runtimes.cache.plans import BACKEND as TENSORRT
-from x2ct.runtimes.cache.plans import PRECISIONS, Machine
-from x2ct.runtimes.cache.torchengines import BACKEND as TORCH
-from x2ct.runtimes.cache.torchengines import SUFFIXES
-from x2ct.runtimes.discovery import choose
+from x2ct.runtimes.cache.engines import PRECISIONS, SUFFIXES, TENSORRT, TORCH, Machine
+from x2ct.runtimes.discovery import backend_status, choose
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {"triton": (), "monai": ("torchscript",)}
 """Formats that are a folder for another framework, and the engines that go into it."""
@@ -35,7 +33,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is said of a run, and of a bundle has been said already; see `export_run`."""
+    """What is stated of a run, and of a bundle has been stated already; see `export_run`."""
 
     name: str | None = None
     dtype: str = "f16"
@@ -45,23 +43,10 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Scripted:
-    """What torch's engines are to be like; see `torchfiles.build`."""
-
-    device: str
-    precision: str
-
-
-@dataclass(frozen=True)
 class Exported:
-    """What was made.
+    """The bundle, new or as it was given, the proofs of its files, and the compiled engines of it in the cache.
 
-    Attributes:
-        bundle: the bundle, new or as it was given.
-        parity: of a run's graphs, against the network that was trained; None where a bundle was given.
-        proofs: the table of `export/proof.py`.
-        engines: the compiled engines that were made of it, in the cache.
-        folder: what was written for another framework; None where nothing was.
+    `parity` is of a run's graphs, against the network that was trained; `folder` was written for another framework.
     """
 
     bundle: Bundle
@@ -112,11 +97,11 @@ def export(
         MissingRuntimeError: a package, a compiler, TensorRT or its GPU is missing.
         X2CTError: something can't be made, or computes something else; nothing is written.
     """
-    say = progress or _silent
+    say = progress or (lambda line: None)
     options = run or RunOptions()
     kinds = _kinds(formats, folder, precision, device)
     planned = plans.PlanOptions(precision) if precision else plans.PlanOptions()
-    scripted = Scripted(choose(device, TORCH).device if set(kinds) & set(SUFFIXES) else "cpu", precision or "f32")
+    scripted = precision or "f32", choose(device, TORCH).device if set(kinds) & set(SUFFIXES) else "cpu"
     framework = next((name for name in formats if name in FOLDERS), None)
     target = _target(source, output, kinds, options, framework)
     with tempfile.TemporaryDirectory(prefix="x2ct-export-") as name:
@@ -129,49 +114,41 @@ def export(
         made = list(_make(bundle, kinds, planned, scripted, staged, say))
         say("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
-        trials = proof.trials(
-            ["onnx", *kinds], plan=(planned.precision, planned.device), torch=(scripted.precision, scripted.device)
-        )
+        trials = proof.trials(["onnx", *kinds], plan=(planned.precision, planned.device), torch=scripted)
         rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.root, say)
         proof.require(rows)
         say("writing")
         if target is not None:
-            bundle = Bundle.write(target, bundle, {file: (bundle.path / file).read_bytes() for file in bundle.files})
-        kept = tuple(Cache().obtain(one, _copying(engine.path)) for one, engine in made)
+            bundle = Bundle.write(target, bundle, bundle.contents())
+        kept = tuple(Cache().obtain(one, partial(shutil.copyfile, engine.path)) for one, engine in made)
         for engine in kept if folder is not None else ():
             copy_to(engine, Path(folder or "") / engine.path.name)
         if framework is not None and output is not None:
-            write_beside(output, lambda part: _write_folder(framework, bundle, kept, part))
+            from x2ct.export import monai, triton
+
+            files = [engine.path for engine in kept]  # in the order of the bundle's networks; Triton takes none
+            write = triton.write if framework == "triton" else partial(monai.write, engines=files)
+            write_beside(output, lambda part: write(bundle, part))
     return Exported(bundle, parity, rows, kept, output if framework else None)
 
 
-def _write_folder(framework: str, bundle: Bundle, engines: Sequence[Engine], target: Path) -> None:
-    """Write what another framework takes; `engines` are in the order of the bundle's networks."""
-    if framework == "triton":
-        triton.write(bundle, target)
-    else:
-        from x2ct.export import monai
-
-        names = (name for name, _ in bundle.networks.items())
-        monai.write(bundle, {name: engine.path for name, engine in zip(names, engines, strict=True)}, target)
-
-
 def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, device: str) -> list[str]:
-    """The formats that are made of a bundle; says before anything heavy which of them can't be had here."""
+    """Return the formats that are made of a bundle. Raises before anything heavy where one can't be had here."""
     for name in formats:
         if name not in FORMATS:
             raise InputError.of("--format", "name", found=repr(name), expected=", ".join(FORMATS))
         if name in FOLDERS and len(formats) > 1:
             raise InputError.of("--format", "name", found=" and ".join(formats), expected=f"{name} alone")
     kinds = [kind for name in dict.fromkeys(formats) if name != "onnx" for kind in FOLDERS.get(name, (name,))]
-    if folder is not None and not kinds:
-        raise InputError.of("--compiled", "options", found=f"{formats[0]} alone", expected=f"--format {_OTHERS}")
-    if precision is not None and not kinds:
-        raise InputError.of("--precision", "options", found=f"{formats[0]} alone", expected=f"--format {_OTHERS}")
+    for option, value in (("--compiled", folder), ("--precision", precision)):
+        if value is not None and not kinds:
+            raise InputError.of(option, "options", found=f"{formats[0]} alone", expected=f"--format {_OTHERS}")
     if precision is not None and precision not in PRECISIONS:
         raise InputError.of("--precision", "name", found=repr(precision), expected=", ".join(PRECISIONS))
     if any(name in SUFFIXES for name in kinds):
-        proof.require_torch_backend()
+        status = backend_status(TORCH)  # before a long build of what nothing here can run
+        if not status["available"]:
+            raise MissingRuntimeError(status["reason"])
     elif device != "cpu":
         raise InputError.of("--device", "options", found="nothing of torch's", expected="--format aoti or torchscript")
     if TENSORRT in kinds:
@@ -188,7 +165,7 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, d
 def _target(
     source: str, output: Path | None, kinds: Sequence[str], options: RunOptions, framework: str | None
 ) -> Path | None:
-    """The bundle to write; None where the source is one. Says before anything heavy what does not go together."""
+    """Return the bundle to write; None where the source is one. Raises where options do not go together."""
     is_bundle = source.endswith(SUFFIX) or source in bundled() or (Path(source) / MANIFEST).exists()
     if framework is not None:
         if not is_bundle or options != RunOptions():
@@ -208,7 +185,7 @@ def _target(
     if output is None:
         raise InputError.of("--output", "option", found="none", expected=f"the bundle to write: NAME{SUFFIX}")
     check_target(output)
-    if not Path(source).is_dir():  # before what is missing is told
+    if not Path(source).is_dir():
         raise InputError.of(source, "source", found="nothing there", expected="the folder of a run, or a bundle")
     return output
 
@@ -217,33 +194,22 @@ def _make(
     bundle: Bundle,
     kinds: Sequence[str],
     planned: plans.PlanOptions,
-    scripted: Scripted,
+    scripted: tuple[str, str],
     staged: Cache,
     say: Progress,
 ) -> Iterator[tuple[Recipe, Engine]]:
     """Yield each engine in a cache of the export's own: copied from the user's if it is there, else built."""
     from x2ct.export import torchfiles
 
+    precision, device = scripted
     for kind in kinds:
         for one, build in (
             plans.builds(bundle, planned, Cache(), say=say)[1]
             if kind == TENSORRT
-            else torchfiles.builds(bundle, kind, scripted.device, scripted.precision)
+            else torchfiles.builds(bundle, kind, device, precision)
         ):
-            there = Cache().find(one)
-            if there is None:
+            if there := Cache().find(one):
+                yield one, staged.obtain(one, partial(shutil.copyfile, there.path))
+            else:
                 say(f"making {one.file}")
-            yield one, staged.obtain(one, build if there is None else _copying(there.path))
-
-
-def _copying(source: Path) -> Callable[[Path], None]:
-    """What is proven is not made again."""
-
-    def copy(target: Path) -> None:
-        shutil.copyfile(source, target)
-
-    return copy
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""
+                yield one, staged.obtain(one, build)

@@ -20,6 +20,8 @@ from torch import nn
 
 from x2ct.bundle import OPSET, Network, Tensor
 from x2ct.errors import X2CTError
+from x2ct.export.parity import Shape
+from x2ct.export.precision import first_line
 from x2ct.export.tidy import tidy
 
 BATCH_AXIS = "N"
@@ -32,23 +34,11 @@ for what only tells a Reshape its sizes: it is a constant once the sizes are set
 
 @dataclass(frozen=True)
 class Graph:
-    """One network as ONNX.
-
-    Attributes:
-        name: "encoder", "lift" or "denoiser".
-        model: the ModelProto; its initialisers are float32.
-        inputs, outputs: the tensors in order, as model.json declares them.
-    """
+    """A network ("encoder", "lift" or "denoiser") with float32 weights as ONNX, and its entry in model.json."""
 
     name: str
     model: onnx.ModelProto
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-
-    @property
-    def network(self) -> Network:
-        """The graph's entry in model.json."""
-        return Network(f"{self.name}.onnx", self.inputs, self.outputs)
+    network: Network
 
     @property
     def nodes(self) -> dict[str, int]:
@@ -63,10 +53,10 @@ def trace(
     outputs: Mapping[str, torch.Tensor],
     *,
     batch: bool = False,
-    patch: tuple[int, int, int] | None = None,
+    patch: Shape | None = None,
     fixed: Collection[str] = (),
 ) -> Graph:
-    """A module as an ONNX graph.
+    """Return a module as an ONNX graph.
 
     Args:
         name: the graph's name.
@@ -107,17 +97,12 @@ def trace(
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
     ) as error:
-        line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
-        raise X2CTError(f"{name}: ONNX export failed: {line}") from error
-    return Graph(name, model, declared[: len(inputs)], declared[len(inputs) :])
+        raise X2CTError(f"{name}: ONNX export failed: {first_line(error)}") from error
+    return Graph(name, model, Network(f"{name}.onnx", declared[: len(inputs)], declared[len(inputs) :]))
 
 
 def check_nodes(graph: Graph) -> None:
-    """Refuse a denoiser with nodes that every step would pay for.
-
-    Raises:
-        X2CTError: the graph has unwanted nodes.
-    """
+    """Raise X2CTError where a denoiser has nodes that every step would pay for."""
     unwanted = Counter(node.op_type for node in computing_nodes(graph.model) if node.op_type in UNWANTED)
     if unwanted:
         listed = ", ".join(f"{count} {kind}" for kind, count in unwanted.items())
@@ -125,24 +110,19 @@ def check_nodes(graph: Graph) -> None:
 
 
 def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes but for those whose values are read for the sizes of a Reshape and for nothing else.
+    """Return the nodes but for those whose values are read for the sizes of a Reshape and for nothing else.
 
     A runtime folds the latter once the shapes are set.
     """
-    readers: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
-    for node in model.graph.node:
-        for place, name in enumerate(node.input):
-            readers.setdefault(name, []).append((node, place))
-    sizes: set[str] = set()
-    computing = []
+    read, sizes, computing = set[str](), set[str](), list[onnx.NodeProto]()
     for node in reversed(model.graph.node):  # ONNX keeps nodes in an order in which they can run
-        readings = [reading for name in node.output for reading in readers.get(name, [])]
-        if readings and all(
-            (r.op_type == "Reshape" and place == 1) or sizes.issuperset(r.output) for r, place in readings
-        ):
-            sizes.update(node.output)
+        if not sizes.isdisjoint(node.output) and read.isdisjoint(node.output):
+            sizes.update(node.input)
         else:
             computing.append(node)
+            of_sizes = node.op_type == "Reshape"
+            read.update(name for place, name in enumerate(node.input) if not (of_sizes and place == 1))
+            sizes.update(node.input[1:2] if of_sizes else ())
     return computing[::-1]
 
 
@@ -153,7 +133,7 @@ def stamp(graph: Graph, properties: Mapping[str, str]) -> None:
     onnx.helper.set_model_props(graph.model, {**properties, "x2ct.network": graph.name})
 
 
-def _free_axes(value: torch.Tensor, batch: bool, patch: tuple[int, int, int] | None) -> dict[int, str]:
+def _free_axes(value: torch.Tensor, batch: bool, patch: Shape | None) -> dict[int, str]:
     free = {0: BATCH_AXIS} if batch else {}
     if patch is not None and value.ndim == 5:
         for axis, (letter, size) in enumerate(zip(PATCH_AXES, patch, strict=True), start=2):
@@ -170,12 +150,7 @@ def _declare(
     infos = {info.name: info for info in [*model.graph.input, *model.graph.output]}
     for key, value in tensors.items():
         shape = tuple(axes[key].get(axis, extent) for axis, extent in enumerate(value.shape))
-        dims = infos[key].type.tensor_type.shape.dim
-        for dim, extent in zip(dims, shape, strict=True):
-            if isinstance(extent, str):
-                dim.dim_param = extent
-            else:
-                dim.dim_value = extent
+        infos[key].CopyFrom(onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, shape))
         declared.append(Tensor(key, "float32", shape))
     return tuple(declared)
 

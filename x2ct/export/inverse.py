@@ -9,17 +9,18 @@ and the result has to agree with the stored graphs in ONNX Runtime.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.bundle import Bundle, Patch
+from x2ct.bundle import Bundle, Description, Patch
 from x2ct.errors import InputError
 from x2ct.export.parity import F32_TOLERANCE, cases, measure, open_onnxruntime
 from x2ct.export.run import ModelSpec, require_packages, trace_networks
@@ -44,7 +45,7 @@ DIGIT = 1024
 
 
 def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
-    """A bundle's network in PyTorch: folded, in evaluation mode, with the weights that the bundle stores.
+    """Return a bundle's network in PyTorch: folded, in evaluation mode, with the weights that the bundle stores.
 
     Args:
         model: an opened bundle, its folder, or the name of a bundled model.
@@ -61,26 +62,25 @@ def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
     from x2ct.model import X2CTModel
 
     bundle = model if isinstance(model, Bundle) else Bundle.load(model)
-    config = training_config(bundle)
-    network = X2CTModel(config.model).fold()
+    network = X2CTModel(training_config(bundle).model).fold()
     spec = _spec(bundle)
     examples = tuple(cases(network, spec))
-    probes = _Probes.of(network)
+    probes = _Probes(network)
     traced = [trace_networks(probes.network(kind), examples, spec) for kind in _KINDS]
     weights: dict[str, Array] = {}
     for number, (name, described) in enumerate(bundle.networks.items()):
-        stored = _Graph(onnx.load(bundle.file_of(described)))
+        source, stored = f"{bundle.path}: {name}", _Graph(onnx.load(bundle.file_of(described)))
         probed = [_Graph(graphs[number].model) for graphs in traced]
-        _check_same_network(bundle, name, stored, probed[0])
-        weights |= probes.weights(f"{bundle.path}: {name}", stored, probed)
+        if stored.signature != probed[0].signature:
+            raise _foreign(source, "another graph")
+        weights |= probes.weights(source, stored, probed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name not in weights:
                 raise _foreign(bundle.path, f"no weight {name}")
             parameter.copy_(torch.from_numpy(weights[name]))
     files = {name: bundle.file_of(described).read_bytes() for name, described in bundle.networks.items()}
-    rows = measure(files, cases(network, spec), "f16", F32_TOLERANCE, (open_onnxruntime(),))
-    for row in rows:
+    for row in measure(files, cases(network, spec), "f16", F32_TOLERANCE, (open_onnxruntime(),)):
         if not row.passed:
             raise _foreign(bundle.path, f"other results: {row}")
     return network
@@ -95,7 +95,7 @@ class StartingPoint:
 
 
 def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
-    """A run's averaged weights, or a bundle's, and their configuration, which names a bundle as its parent.
+    """Return a run's averaged weights, or a bundle's, and their configuration, which names a bundle as its parent.
 
     Args:
         source: a run's folder, a bundle's, or the name of a bundled model.
@@ -121,11 +121,7 @@ def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
 
 
 def training_config(bundle: Bundle) -> TrainConfig:
-    """The configuration that a bundle's network was trained with.
-
-    Raises:
-        InputError: the bundle doesn't say, or names fields that this version does not know.
-    """
+    """Return how a bundle's network was trained. Raises InputError where it doesn't say, or in unknown fields."""
     from x2ct.training import TrainConfig
 
     training = bundle.provenance.get("training")
@@ -138,20 +134,16 @@ def training_config(bundle: Bundle) -> TrainConfig:
 class _Graph:
     """What is compared of a graph: its nodes, and the stored tensors by who reads them."""
 
-    def __init__(self, stored: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto) -> None:
         import onnx
 
         from x2ct.export.precision import folded
 
-        model = folded(stored)
-        arrays = {tensor.name: np.asarray(onnx.numpy_helper.to_array(tensor)) for tensor in model.graph.initializer}
-        self.operations = [node.op_type for node in model.graph.node]
-        self.stored = {
-            (number, place): arrays[name]
-            for number, node in enumerate(model.graph.node)
-            for place, name in enumerate(node.input)
-            if name in arrays
-        }
+        graph = folded(model).graph
+        arrays = {tensor.name: np.asarray(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+        reads = [((n, place), name) for n, node in enumerate(graph.node) for place, name in enumerate(node.input)]
+        self.stored: dict[Place, npt.NDArray[Any]] = {at: arrays[name] for at, name in reads if name in arrays}
+        self.signature = [node.op_type for node in graph.node], {at: one.shape for at, one in self.stored.items()}
 
 
 _KINDS = ("plain", "number", "high", "low")
@@ -160,20 +152,14 @@ _KINDS = ("plain", "number", "high", "low")
 class _Probes:
     """Made-up weights: random ones, and those times each weight's number, and times each entry's two digits."""
 
-    def __init__(self, folded: X2CTModel, plain: Mapping[str, npt.NDArray[np.float64]]) -> None:
-        self._folded, self._plain, self._names = folded, plain, list(plain)
-
-    @classmethod
-    def of(cls, folded: X2CTModel) -> _Probes:
-        """Probes of every weight of a folded network."""
+    def __init__(self, folded: X2CTModel) -> None:
         rng = np.random.default_rng(0)
-        names = folded.named_parameters()
-        return cls(folded, {name: rng.uniform(0.5, 1.5, tuple(value.shape)) for name, value in names})
+        parameters = folded.named_parameters()
+        self._folded = folded
+        self._plain = {name: rng.uniform(0.5, 1.5, tuple(value.shape)) for name, value in parameters}
 
     def network(self, kind: str) -> X2CTModel:
-        """A copy of the network with the probe of one kind as its weights."""
-        import copy
-
+        """Return a copy of the network with the probe of one kind as its weights."""
         import torch
 
         probe = copy.deepcopy(self._folded)
@@ -185,8 +171,8 @@ class _Probes:
         return probe
 
     def weights(self, source: str, stored: _Graph, traced: Sequence[_Graph]) -> dict[str, Array]:
-        """The weights that a stored graph holds, by name."""
-        weights: dict[str, Array] = {}
+        """Return the weights that a stored graph holds, by name."""
+        names, weights = list(self._plain), dict[str, Array]()
         for place, values in stored.stored.items():
             plain, number, high, low = (graph.stored[place].astype(np.float64) for graph in traced)
             if np.array_equal(plain, number):
@@ -194,20 +180,18 @@ class _Probes:
                 if np.abs(values - plain).max(initial=0.0) > CONSTANT_TOLERANCE * scale:
                     raise _foreign(source, f"another constant for node {place[0]}")
                 continue
-            name = self._names[round(float((number / plain).flat[0])) - 2]
+            name = names[round(float((number / plain).flat[0])) - 2]
             target = weights.setdefault(name, np.full(self._plain[name].shape, np.nan, np.float32))
             missing = np.isnan(target)
             if place[1] == 2 and not missing.all() and missing.any():
                 self._bias(name, target, values, plain)
                 continue
-            index = (np.rint(high / plain) - 1) * DIGIT + np.rint(low / plain) - 1
-            index = index.astype(np.int64)
-            factor = plain / self._plain[name].flat[index]
-            target.flat[index] = values / factor
+            index = ((np.rint(high / plain) - 1) * DIGIT + np.rint(low / plain) - 1).astype(np.int64)
+            target.flat[index] = values / (plain / self._plain[name].flat[index])
         return weights
 
     def _bias(self, name: str, target: Array, values: npt.NDArray[np.generic], plain: npt.NDArray[np.float64]) -> None:
-        """The last input channel, which saw ones: only its sum is known, and that its row has the norm of all rows.
+        """Set the last input channel, which saw ones: only its sum is known, and that its row has the norm of all rows.
 
         The entries are the mean and, in turn, as much above and below it as that norm asks for.
         """
@@ -224,26 +208,11 @@ class _Probes:
 
 
 def _spec(bundle: Bundle) -> ModelSpec:
-    """What tracing and comparing need to know; small patches show a wrong weight as well as large ones do."""
-    small = (2 * bundle.patch.stride,) * 3
-    return ModelSpec(
-        name=bundle.name,
-        grid=bundle.grid,
-        intensity=bundle.intensity,
-        xray=bundle.xray,
-        geometry=bundle.geometry,
-        diffusion=bundle.diffusion,
-        patch=Patch((small,), (1.0,), bundle.patch.stride),
-        receptive_radius=bundle.networks.denoiser.receptive_radius or 0,
-        lift_radius=bundle.networks.lift.receptive_radius,
-        provenance={},
-    )
-
-
-def _check_same_network(bundle: Bundle, name: str, stored: _Graph, traced: _Graph) -> None:
-    same = stored.operations == traced.operations and stored.stored.keys() == traced.stored.keys()
-    if not same or any(traced.stored[place].shape != values.shape for place, values in stored.stored.items()):
-        raise _foreign(f"{bundle.path}: {name}", "another graph")
+    """Return what tracing and comparing need; small patches show a wrong weight as well as large ones do."""
+    described = {field.name: getattr(bundle, field.name) for field in dataclasses.fields(Description)}
+    patch = Patch(((2 * bundle.patch.stride,) * 3,), (1.0,), bundle.patch.stride)
+    radii = bundle.networks.denoiser.receptive_radius or 0, bundle.networks.lift.receptive_radius
+    return ModelSpec(**{**described, "patch": patch}, receptive_radius=radii[0], lift_radius=radii[1])
 
 
 def _foreign(source: str | os.PathLike[str], found: str) -> InputError:

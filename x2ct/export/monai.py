@@ -8,7 +8,7 @@ it. The sampling loop is the core's (`x2ct.engine.external`), so x2ct must be in
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -65,23 +65,16 @@ class XRaysToCT(nn.Module):
         networks = dict(self.bundle.networks.items())
 
         def evaluate(name: str, inputs: Arrays) -> Arrays:
-            given = [torch.from_numpy(inputs[tensor.name]).to(image.device) for tensor in networks[name].inputs]
+            given = (torch.from_numpy(inputs[tensor.name]).to(image.device) for tensor in networks[name].inputs)
             with torch.no_grad():
-                found = self.get_submodule(name)(*given)
-            return {
-                tensor.name: value.cpu().numpy() for tensor, value in zip(networks[name].outputs, found, strict=True)
-            }
+                results = zip(networks[name].outputs, self.get_submodule(name)(*given), strict=True)
+            return {tensor.name: value.cpu().numpy() for tensor, value in results}
 
         hu = sample(self.bundle, evaluate, xrays, seed=self.seed, steps=self.steps)
         return torch.from_numpy(hu)[None, None].to(image.device)
 
     def run(self, files: Mapping[str, str], output: str | PathLike[str], device: str = "cpu") -> Path:
-        """Read X-rays, sample, and write the CT.
-
-        Args:
-            files: by view name, a .npy file of line integrals [H, W].
-            output: the CT's file, in any format that `Volume.save` writes.
-            device: PyTorch's device for the networks.
+        """Read X-rays, .npy files of line integrals [H, W] by view name, sample on PyTorch's device, and write the CT.
 
         Raises:
             InputError: a file or an X-ray that can't be used.
@@ -93,13 +86,8 @@ class XRaysToCT(nn.Module):
         return Volume(ct[0, 0].cpu().numpy(), self.bundle.grid.index_to_mm, synthetic=True).save(output)
 
 
-def write(bundle: Bundle, engines: Mapping[str, Path], target: Path) -> None:
-    """Write a MONAI bundle.
-
-    Args:
-        bundle: the model.
-        engines: the TorchScript file of each network, by the network's name.
-        target: the folder to make; it must not be there yet.
+def write(bundle: Bundle, target: Path, engines: Sequence[Path]) -> None:
+    """Write a MONAI bundle with the TorchScript files of encoder, lift and denoiser to a folder that is not there yet.
 
     Raises:
         InputError: the bundle's views are of several shapes, which one tensor can't hold.
@@ -109,7 +97,7 @@ def write(bundle: Bundle, engines: Mapping[str, Path], target: Path) -> None:
     models.mkdir(parents=True)
     configs.mkdir()
     copy_bundle(bundle, models / BUNDLE)
-    for name, engine in engines.items():
+    for (name, _), engine in zip(bundle.networks.items(), engines, strict=True):
         (models / f"{name}.ts").write_bytes(engine.read_bytes())
     for file, content in (("metadata", _metadata(bundle)), ("inference", _inference(bundle))):
         (configs / f"{file}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import _core
+from x2ct.engine.sampler import SampleOptions
 from x2ct.errors import MissingRuntimeError, X2CTError
 from x2ct.evaluation.metrics import psnr
 from x2ct.files.text import Json
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 Evaluate = Callable[[Mapping[str, Array]], dict[str, Array]]
 """A network: its outputs by name, for its inputs by name."""
+Shape = tuple[int, int, int]
 Runtime = tuple[str, Callable[[bytes], Evaluate]]
 """A runtime's name with its version, and what loads a graph into it."""
 
@@ -43,34 +46,27 @@ LARGEST_PATCH = 64
 
 @dataclass(frozen=True)
 class Case:
-    """One evaluation: a graph's inputs and PyTorch's outputs, by name; sigma and patch where the graph has them."""
+    """One evaluation: a graph's inputs and the expected outputs, by name; sigma and patch where the graph has them."""
 
     graph: str
     inputs: Mapping[str, Array]
     outputs: Mapping[str, Array]
     sigma: float | None = None
-    patch: tuple[int, int, int] | None = None
+    patch: Shape | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the parity table.
+    """One line of the parity table: a case of a graph, whose weights are stored as "f32" or "f16", in a runtime.
 
-    Attributes:
-        graph: "encoder", "lift" or "denoiser".
-        runtime: the runtime with its version.
-        weights: "f32" or "f16", how the graph stores them.
-        sigma: noise level, for the denoiser.
-        patch: patch size (X, Y, Z), for lift and denoiser.
-        error: RMS of the difference over RMS of PyTorch's output, the largest over the graph's outputs.
-        tolerance: what it may be at most.
+    The error is the largest over the graph's outputs. Sigma is the denoiser's; the patch is lift's and denoiser's.
     """
 
     graph: str
     runtime: str
     weights: str
     sigma: float | None
-    patch: tuple[int, int, int] | None
+    patch: Shape | None
     error: float
     tolerance: float
 
@@ -81,7 +77,7 @@ class Row:
 
     def to_json(self) -> dict[str, Json]:
         """Return the row as model.json has it."""
-        return {**vars(self), "patch": None if self.patch is None else list(self.patch)}
+        return {**vars(self), "patch": self.patch and list(self.patch)}
 
     def __str__(self) -> str:
         where = "" if self.sigma is None else f" at sigma {self.sigma:g}"
@@ -90,7 +86,7 @@ class Row:
 
 
 def cases(model: X2CTModel, spec: Description) -> Iterator[Case]:
-    """Inputs like those of a study, drawn with a fixed seed, and what PyTorch makes of them.
+    """Yield inputs like those of a study, drawn with a fixed seed, with PyTorch's outputs.
 
     Encoder and lift with both views and with the frontal one alone; lift and denoiser on two patches, one of three
     different sides; the denoiser at the lowest, the geometric middle and the highest sigma, and once with two samples
@@ -99,7 +95,7 @@ def cases(model: X2CTModel, spec: Description) -> Iterator[Case]:
     import torch
 
     rng = np.random.default_rng(20_260_101)
-    views, matrices, slots = xrays(spec, rng), projections(spec), len(spec.geometry.views)
+    study, slots = xrays(spec, rng), len(spec.geometry.views)
     low, high = spec.diffusion.sigma_min, spec.diffusion.sigma_max
     sigmas = (low, float(np.sqrt(low * high)), high)
     both, frontal = np.ones((1, slots), np.float32), np.eye(1, slots, dtype=np.float32)
@@ -110,16 +106,12 @@ def cases(model: X2CTModel, spec: Description) -> Iterator[Case]:
         outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
         return {name: value.numpy() for name, value in zip(names, outputs, strict=True)}
 
-    for (patch, origin), valid in zip(patches(spec), (both, frontal), strict=True):
-        seen = views * valid[:, :, None, None, None]
-        inputs = {"views": seen, "valid": valid}
+    for (patch, coords), valid in zip(patches(spec), (both, frontal), strict=True):
+        inputs = {"views": study * valid[:, :, None, None, None], "valid": valid}
         features = torched(model.encoder, inputs, ("features",))
         yield Case("encoder", inputs, features)
 
-        (i, j, k), (x, y, z) = origin, patch
-        whole = spec.grid.coordinates()[None]
-        coords = np.ascontiguousarray(whole[..., i : i + x, j : j + y, k : k + z])
-        inputs = {**features, "P": matrices, "coords": coords, "valid": valid}
+        inputs = {**features, "P": projections(spec), "coords": coords, "valid": valid}
         conditions = torched(model.lift, inputs, ("c0", "c1"))
         yield Case("lift", inputs, conditions, patch=patch)
 
@@ -133,15 +125,19 @@ def cases(model: X2CTModel, spec: Description) -> Iterator[Case]:
     yield Case("denoiser", two, torched(model.denoiser, two, ("denoised",)), sigma=sigmas[1], patch=patch)
 
 
-def patches(spec: Description) -> tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...]:
-    """Two patches as (size, origin): the one most trained on, bounded, in the grid's middle; one of three sides."""
-    stride, grid = spec.patch.stride, spec.grid.shape
+def patches(spec: Description) -> Iterator[tuple[Shape, Array]]:
+    """Yield two patches' sizes and coordinates [1, 3, X, Y, Z].
+
+    The first is the one most trained on, bounded, in the grid's middle; the second has three different sides.
+    """
+    stride, grid, whole = spec.patch.stride, spec.grid.shape, spec.grid.coordinates()[None]
     largest = max(stride, LARGEST_PATCH // stride * stride)
     often = spec.patch.sizes[int(np.argmax(spec.patch.probabilities))]
     x, y, z = (min(side, largest) for side in often)
-    i, j, k = ((whole - side) // 2 // stride * stride for whole, side in zip(grid, (x, y, z), strict=True))
-    u, v, w = (min(times * stride, whole) for times, whole in zip((4, 3, 2), grid, strict=True))
-    return ((x, y, z), (i, j, k)), ((u, v, w), (0, 0, 0))
+    u, v, w = (min(times * stride, side) for times, side in zip((4, 3, 2), grid, strict=True))
+    i, j, k = ((side - own) // 2 // stride * stride for side, own in zip(grid, (x, y, z), strict=True))
+    yield (x, y, z), np.ascontiguousarray(whole[..., i : i + x, j : j + y, k : k + z])
+    yield (u, v, w), np.ascontiguousarray(whole[..., :u, :v, :w])
 
 
 def measure(
@@ -156,12 +152,9 @@ def measure(
     Args:
         graphs: the ONNX files' content, by graph.
         references: from `cases`.
-        weights: how the graphs store their weights, for the table.
+        weights: how the graphs store their weights, or their precision, for the table.
         tolerance: the largest error.
-        runtimes: names and loaders; by default those of `open_onnxruntime` and `open_openvino`.
-
-    Raises:
-        MissingRuntimeError: ONNX Runtime or OpenVINO is not installed.
+        runtimes: by default `open_onnxruntime()` and `open_openvino()`, which raise MissingRuntimeError.
     """
     rows = []
     for runtime, load in (open_onnxruntime(), open_openvino()) if runtimes is None else runtimes:
@@ -175,11 +168,7 @@ def measure(
 
 
 def require(rows: Iterable[Row]) -> None:
-    """Refuse an export whose graphs compute something else than the network.
-
-    Raises:
-        X2CTError: naming the worst row that failed.
-    """
+    """Raise X2CTError, which names the worst row that failed, where a graph computes something else."""
     failed = sorted((row for row in rows if not row.passed), key=lambda row: -np.nan_to_num(row.error, nan=np.inf))
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -195,6 +184,20 @@ def relative_error(array: Array, expected: Array) -> float:
     reference = expected.astype(np.float64)
     power = float(np.mean(reference**2)) or np.finfo(np.float64).tiny
     return float(np.sqrt(np.mean((array - reference) ** 2) / power))
+
+
+def sampled(
+    bundle: Bundle, denoise: Evaluate, conditions: Mapping[str, Array], shape: Shape, seed: int = 0
+) -> tuple[Array, int]:
+    """Return a volume [X, Y, Z] in the network's unit by the bundle's own noise levels, and the evaluations it took."""
+    plan = _core.sampling_plan(bundle.diffusion, SampleOptions())
+
+    def step(x: Array, sigma: float) -> Array:
+        inputs = {"x": x[None, None], "sigma": np.array([sigma], np.float32), **conditions}
+        denoised: Array = denoise(inputs)["denoised"][0, 0]
+        return denoised
+
+    return _core.run(step, plan.table, shape, seed=seed), plan.evaluations
 
 
 def volume_difference(bundle: Bundle, x: Array, expected: Array) -> tuple[float, float]:
@@ -215,11 +218,7 @@ def open_onnxruntime() -> Runtime:
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
-
-        def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
-
-        return run
+        return lambda inputs: dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
     return f"onnxruntime {onnxruntime.__version__}", load
 
@@ -236,12 +235,7 @@ def open_openvino() -> Runtime:
 
     def load(data: bytes) -> Evaluate:
         compiled = core.compile_model(core.read_model(data, b""), "CPU", f32)
-
-        def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-            outputs = compiled(dict(inputs))
-            return {output.get_any_name(): np.array(outputs[output]) for output in compiled.outputs}
-
-        return run
+        return lambda inputs: {port.get_any_name(): np.array(one) for port, one in compiled(dict(inputs)).items()}
 
     return f"openvino {openvino.__version__.partition('-')[0]}", load
 
@@ -252,7 +246,7 @@ def projections(spec: Description) -> Array:
 
 
 def xrays(spec: Description, rng: np.random.Generator) -> Array:
-    """Line integrals of something body-like, [1, V, 1, H, W]: a smooth hump, with texture and a border of air."""
+    """Return line integrals of something body-like, [1, V, 1, H, W]: a smooth hump, texture and a border of air."""
     rows, columns = (np.linspace(-1.2, 1.2, n, dtype=np.float32) for n in spec.xray.shape)
     hump = np.clip(1 - rows[:, None] ** 2 - columns[None, :] ** 2, 0, 1)
     slots = len(spec.geometry.views)
@@ -261,8 +255,7 @@ def xrays(spec: Description, rng: np.random.Generator) -> Array:
     return np.ascontiguousarray(tops * hump * texture, np.float32)
 
 
-def smooth_volume(shape: tuple[int, int, int], rng: np.random.Generator) -> Array:
-    """A volume in [-1, 1], [1, 1, X, Y, Z]: waves along each axis."""
-    waves = [np.sin(np.linspace(0, 6, side) + rng.uniform(0, 6)) for side in shape]
-    volume = waves[0][:, None, None] * waves[1][:, None] * waves[2]
-    return np.ascontiguousarray(volume[None, None], np.float32)
+def smooth_volume(shape: Shape, rng: np.random.Generator) -> Array:
+    """Return a volume in [-1, 1], [1, 1, X, Y, Z]: waves along each axis."""
+    x, y, z = (np.sin(np.linspace(0, 6, side) + rng.uniform(0, 6)) for side in shape)
+    return np.ascontiguousarray((x[:, None, None] * y[:, None] * z)[None, None], np.float32)

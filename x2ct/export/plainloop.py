@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -34,14 +33,6 @@ _DTYPES = {"auto": None, "f32": None, "bf16": torch.bfloat16}
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """A volume, and the clock after each evaluation and its step."""
-
-    x: Tensor
-    ends: list[float]
-
-
 def edm_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
     """Noise levels, falling, with the final 0 (Karras et al. 2022, equation 5)."""
     last = max(1, steps - 1)
@@ -49,8 +40,10 @@ def edm_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
     return [(high + i / last * (low - high)) ** RHO for i in range(steps)] + [0.0]
 
 
-def heun(denoise: Denoise, noise: Tensor, sigmas: list[float]) -> Sampled:
-    """Algorithm 1 of Karras et al. 2022, with sigma(t) = t: two evaluations a step, one in the last.
+def heun(denoise: Denoise, noise: Tensor, sigmas: list[float]) -> tuple[Tensor, list[float]]:
+    """Return a sample, and the clock after each evaluation, by Algorithm 1 of Karras et al. 2022 with sigma(t) = t.
+
+    There are two evaluations a step, and one in the last.
 
     Args:
         denoise: x [N, 1, X, Y, Z] and sigma [N] to the denoised x.
@@ -67,7 +60,7 @@ def heun(denoise: Denoise, noise: Tensor, sigmas: list[float]) -> Sampled:
             euler = x + (after - sigma) * (slope + corrected) / 2
             ends.append(time.perf_counter())
         x = euler
-    return Sampled(x, ends)
+    return x, ends
 
 
 class PlainLoop(Subject):
@@ -102,27 +95,24 @@ class PlainLoop(Subject):
             torch.compiler.config.force_disable_caches = True  # a cold start is cold
             self._denoiser = torch.compile(self._model.denoiser)
             with torch.no_grad(), self._precision():
-                condition = self._condition()
-                x = torch.zeros(1, 1, *self._grid.shape)
-                self._denoiser(x, torch.ones(1), *condition)
+                self._denoiser(torch.zeros(1, 1, *self._grid.shape), torch.ones(1), *self._condition())
 
     def run(self, seed: int) -> Run:
         """Condition once, then Heun."""
-        started = time.perf_counter()
+        started, shape = time.perf_counter(), self._grid.shape
         with torch.no_grad(), self._precision():
             condition = self._condition()
             conditioned = time.perf_counter()
-            noise = torch.from_numpy(_core.normal(self._grid.shape, seed)).reshape(1, 1, *self._grid.shape)
-            sampled = heun(lambda x, sigma: self._denoiser(x, sigma, *condition), noise, self._sigmas)
+            noise = torch.from_numpy(_core.normal(shape, seed)).reshape(1, 1, *shape)
+            x, ends = heun(lambda x, sigma: self._denoiser(x, sigma, *condition), noise, self._sigmas)
         looped = time.perf_counter()
-        hu = self._bundle.intensity.to_hu(np.ascontiguousarray(sampled.x[0, 0].float().numpy()))
-        ends = sampled.ends
+        hu = self._bundle.intensity.to_hu(np.ascontiguousarray(x[0, 0].float().numpy()))
         facts = {
             "device": "cpu",
             "backend": self._case.backend,
             "runtime": str(torch.__version__),
             "precision": "f32" if self._autocast is None else "bf16",
-            "grid": list(self._grid.shape),
+            "grid": list(shape),
             "solver": "heun",
             "schedule": "edm",
             "evaluations": len(ends),

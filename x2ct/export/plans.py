@@ -6,6 +6,7 @@ The builder runs in a thread of its own, so that Ctrl-C ends it at its next step
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.files.text import Json
 from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, unchanged
-from x2ct.runtimes.cache.plans import BACKEND, Machine, Volumes, recipe, typed_recipe
+from x2ct.runtimes.cache.engines import TENSORRT, Machine, Volumes, plan_recipe, typed_recipe
 
 Say = Callable[[str], None]
 Step = Callable[[int, int, str], None]
@@ -28,14 +29,10 @@ PROOF = "x2ct.rounding"
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What plans are to be like.
+    """The denoiser's precision ("bf16", "f16", "tf32" or "f32"), the volumes (None: the bundle's grid), the builder.
 
-    Attributes:
-        precision: of the denoiser: "bf16", "f16", "tf32" or "f32".
-        volumes: that they are for; None is the bundle's own grid.
-        workspace: bytes that a kernel may use beside its tensors; 0 is all there is.
-        effort: 0 to 5, how long kernels are compared.
-        device: "cuda" or "cuda:N".
+    `workspace` is the bytes that a kernel may use beside its tensors, 0 for all there is; `effort` is 0 to 5, how long
+    kernels are compared.
     """
 
     precision: str = "bf16"
@@ -44,15 +41,10 @@ class PlanOptions:
     effort: int = 3
     device: str = "cuda"
 
-    @property
-    def flags(self) -> dict[str, str]:
-        """What the recipe says of the builder's options."""
-        return {"workspace": str(self.workspace), "effort": str(self.effort)}
-
 
 @dataclass(frozen=True)
 class Built:
-    """What a build has: each compiled engine, by its file name, and what was measured on the typed graph."""
+    """Each compiled engine, by its file name, and what was measured on the typed graph."""
 
     engines: Mapping[str, Engine]
     rounding: Mapping[str, Json] = field(default_factory=dict)
@@ -66,25 +58,18 @@ class Built:
 
 
 def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = None) -> Built:
-    """The denoiser's graph in a precision, from the cache or made and proven.
-
-    Raises:
-        X2CTError: (any of the family) see `rounding.typed_denoiser`.
-    """
+    """Return the denoiser's graph in a precision, from the cache or made and proven; see `rounding.typed_denoiser`."""
     import onnx
-
-    tell = say or (lambda _: None)
-    typed_plan = typed_recipe(bundle, precision)
 
     def build(target: Path) -> None:
         from x2ct.export.rounding import typed_denoiser
 
-        rounding = typed_denoiser(bundle, precision, tell)
+        rounding = typed_denoiser(bundle, precision, say)
         entry = rounding.typed.model.metadata_props.add()
         entry.key, entry.value = PROOF, json.dumps(rounding.to_json())
         target.write_bytes(rounding.typed.model.SerializeToString(deterministic=True))
 
-    engine = cache.obtain(typed_plan, unchanged(build, _checksums(bundle)), tell)
+    engine = cache.obtain(typed_recipe(bundle, precision), unchanged(build, _checksums(bundle)), say)
     metadata = {entry.key: entry.value for entry in onnx.load(engine.path).metadata_props}
     proof: dict[str, Json] = json.loads(metadata.get(PROOF, "{}"))
     return Built({engine.path.name: engine}, proof)
@@ -93,14 +78,9 @@ def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = 
 def build_plans(
     bundle: Bundle, options: PlanOptions, cache: Cache, *, say: Say | None = None, step: Step | None = None
 ) -> Built:
-    """TensorRT plans of a bundle's networks, from the cache or built here.
+    """Return TensorRT plans of a bundle's networks, from the cache or built here.
 
-    Args:
-        bundle: the model.
-        options: what they are to be like.
-        cache: where they are kept.
-        say: called with one line before each stage.
-        step: called with (steps done, of how many, the builder's phase).
+    `say` is called with one line before each stage, `step` with (steps done, of how many, the builder's phase).
 
     Raises:
         InputError: volumes that the model can't take.
@@ -108,12 +88,12 @@ def build_plans(
         MemoryLimitError: out of memory on the GPU.
         X2CTError: the builder failed, or the typed graph is past its bounds.
     """
-    tell = say or (lambda _: None)
     typed, plans = builds(bundle, options, cache, say=say, step=step)
     engines = dict(typed.engines)
     for plan, build in plans:
-        tell(f"building {plan.file} in {plan.precision}")
-        engine = cache.obtain(plan, build, tell)
+        if say is not None:
+            say(f"building {plan.file} in {plan.precision}")
+        engine = cache.obtain(plan, build, say)
         engines[engine.path.name] = engine
     return Built(engines, typed.rounding)
 
@@ -121,7 +101,7 @@ def build_plans(
 def builds(
     bundle: Bundle, options: PlanOptions, cache: Cache, *, say: Say | None = None, step: Step | None = None
 ) -> tuple[Built, list[tuple[Recipe, Build]]]:
-    """The typed graph, and what is left to do for `build_plans`: each plan's recipe and what builds it.
+    """Return the typed graph, and what is left to do for `build_plans`: each plan's recipe and what builds it.
 
     The typed graph and the kernels' timings lie in `cache`, wherever the plans go. Arguments and errors are those of
     `build_plans`.
@@ -136,7 +116,8 @@ def builds(
     for name, network in bundle.networks.items():
         precision = options.precision if name == "denoiser" else "f32"
         source = denoiser if name == "denoiser" else bundle.file_of(network)
-        plan = recipe(bundle, network, precision, volumes, machine, options.flags)
+        flags = {"workspace": str(options.workspace), "effort": str(options.effort)}
+        plan = plan_recipe(bundle, network, precision, volumes, machine, flags)
         build = _builder(source, plan, options, machine, cache, step)
         plans.append((plan, unchanged(build, _checksums(bundle))))
     return typed, plans
@@ -150,6 +131,8 @@ def _builder(
     source: Path, plan: Recipe, options: PlanOptions, machine: Machine, cache: Cache, step: Step | None
 ) -> Callable[[Path], None]:
     ended = threading.Event()
+    # One file of kernels' timings for a release of TensorRT and a kind of GPU.
+    timings = hashlib.sha256(f"{machine.runtime}, {machine.device}".encode()).hexdigest()[:16]
 
     def report(phase: str, done: int, total: int) -> bool:
         if step is not None:
@@ -161,12 +144,12 @@ def _builder(
             str(source),
             str(target),
             {name: (shapes[0], shapes[1], shapes[2]) for name, shapes in plan.profile.items()},
-            backend=BACKEND,
+            backend=TENSORRT,
             device=options.device,
             precision=plan.precision,
             workspace_bytes=options.workspace,
             effort=options.effort,
-            timing_cache=str(_timings(cache, machine)),
+            timing_cache=str(cache.folder / TENSORRT / f"timings-{timings}.bin"),
             progress=report,
             runtime_dir=machine.runtime_dir,
         )
@@ -181,11 +164,3 @@ def _builder(
                 raise
 
     return interruptible
-
-
-def _timings(cache: Cache, machine: Machine) -> Path:
-    """Where kernels' timings are kept: one file for a release of TensorRT and a kind of GPU."""
-    from hashlib import sha256
-
-    key = sha256(f"{machine.runtime}, {machine.device}".encode()).hexdigest()[:16]
-    return cache.folder / BACKEND / f"timings-{key}.bin"

@@ -5,6 +5,9 @@ makes, is typed bfloat16 (opset 22, whose Conv takes it) or float16; preconditio
 inputs and outputs stay in float32. Each weight is stored in the type; a Cast stands at each tensor that enters and at
 each that leaves, and nowhere else. "tf32" is the float32 graph: a GPU's matrix units round their inputs, the graph
 doesn't know of it.
+
+Bundles store large weights as float16 with a Cast to float32 behind each (`to_f16`, undone by `folded`): half the size,
+and the graph computes in float32.
 """
 
 from __future__ import annotations
@@ -13,15 +16,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from x2ct.bundle import OPSET
 from x2ct.errors import InputError, X2CTError
+from x2ct.export.tidy import Graph
 
 PRECISIONS = ("f32", "tf32", "bf16", "f16")
 BF16_OPSET = 22
 _IR_VERSION = 10  # opset 22's
+
+LEAST_ELEMENTS = 256
+"""Smaller tensors (biases, the preconditioning's constants) are stored in f32: they weigh nothing and may need it."""
 
 _HEAVY = {"Conv", "ConvTranspose"}
 _LAYOUT = {"Reshape", "Transpose", "Squeeze", "Unsqueeze"}
@@ -32,11 +38,8 @@ _LAYOUT = {"Reshape", "Transpose", "Squeeze", "Unsqueeze"}
 class Typed:
     """A graph in a precision.
 
-    Attributes:
-        precision: one of `PRECISIONS`.
-        model: the ModelProto.
-        inside: the tensors that are computed in the narrow type, and those that are cast to it, by the names that they
-            have in the float32 graph; empty for f32 and tf32.
+    `inside` are the tensors that are computed in the narrow type, and those that are cast to it, by the names that they
+    have in the float32 graph; none for f32 and tf32.
     """
 
     precision: str
@@ -44,38 +47,29 @@ class Typed:
     inside: tuple[str, ...]
 
 
-def typed(model: onnx.ModelProto, precision: str) -> Typed:
-    """A canonical graph in a precision; the given one is not changed.
+def to_f16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose large float32 initialisers are rounded to float16 and cast back at run time.
 
-    Args:
-        model: float32 at opset 18; weights stored as float16 with a Cast behind each are folded first.
-        precision: one of `PRECISIONS`.
+    Runtimes fold the casts when they compile, so they cost nothing per evaluation.
 
     Raises:
-        InputError: another precision.
-        X2CTError: a weight that the type can't hold, or a graph that ONNX's checker doesn't take.
+        X2CTError: a weight lies outside float16's range.
     """
-    if precision not in PRECISIONS:
-        raise InputError.of("export", "precision", found=precision, expected=" or ".join(PRECISIONS))
-    plain = folded(model)
-    if precision in ("f32", "tf32"):
-        return _checked(plain, precision, ())
-    narrow = onnx.TensorProto.BFLOAT16 if precision == "bf16" else onnx.TensorProto.FLOAT16
-    links = _Links(plain)
-    inside = _inside(links)
-    entering = _entering(links, inside)
-    kept = tuple(entering | {name for i in inside for name in links.nodes[i].output})
-    _retype(plain, links, inside, precision, narrow)
-    if precision == "bf16":
-        plain = onnx.version_converter.convert_version(plain, BF16_OPSET)
-        plain.ir_version = _IR_VERSION
-    return _checked(plain, precision, kept)
+    small = _copy(model)
+    casts = []
+    for weight in small.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and np.prod(weight.dims) >= LEAST_ELEMENTS:
+            name = weight.name
+            weight.CopyFrom(_rounded(weight, f"{name}.f16", onnx.TensorProto.FLOAT16))
+            casts.append(_cast(f"{name}.f16", name, onnx.TensorProto.FLOAT, f"{name}.cast"))
+    _set_nodes(small.graph, [*casts, *small.graph.node])
+    onnx.checker.check_model(small, full_check=True)
+    return small
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose weights are float32: what `weights.to_f16` did, undone but for the rounding."""
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
+    """Return a copy whose weights are float32: what `to_f16` did, undone but for the rounding."""
+    plain = _copy(model)
     weights = {tensor.name: tensor for tensor in plain.graph.initializer}
     for node in list(plain.graph.node):
         stored = weights.get(node.input[0]) if node.op_type == "Cast" else None
@@ -88,115 +82,130 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     return plain
 
 
-class _Links:
-    """Who makes and who reads a tensor, and which are float32."""
+def typed(model: onnx.ModelProto, precision: str) -> Typed:
+    """Return a float32 graph at opset 18 in a precision of `PRECISIONS`; the given one is not changed.
+
+    Weights stored as float16 with a Cast behind each are folded first.
+
+    Raises:
+        InputError: another precision.
+        X2CTError: a weight that the type can't hold, or a graph that ONNX's checker doesn't take.
+    """
+    if precision not in PRECISIONS:
+        raise InputError.of("export", "precision", found=precision, expected=" or ".join(PRECISIONS))
+    plain, inside = folded(model), tuple[str, ...]()
+    if precision in ("bf16", "f16"):
+        links = _Links(plain)
+        computed = _inside(links)
+        entering = {name for node in links.nodes if _makes(node, computed) for name in links.data(node)} - computed
+        inside = tuple(entering | computed)
+        _retype(links, computed, precision)
+    if precision == "bf16":
+        plain = onnx.version_converter.convert_version(plain, BF16_OPSET)
+        plain.ir_version = _IR_VERSION
+    try:
+        onnx.shape_inference.infer_shapes(plain, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(plain, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise X2CTError(f"{precision}: the graph can't be typed: {first_line(error)}") from error
+    properties: Mapping[str, str] = {entry.key: entry.value for entry in plain.metadata_props}
+    onnx.helper.set_model_props(plain, {**properties, "x2ct.precision": precision})
+    assert precision == "bf16" or plain.opset_import[0].version == OPSET
+    return Typed(precision, plain, inside)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text that is not empty, or its type."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+class _Links(Graph):
+    """A graph with its links, and which of its tensors are float32."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-        infos = [*graph.value_info, *graph.input, *graph.output]
-        self.ranks = {info.name: len(info.type.tensor_type.shape.dim) for info in infos}
-        self.floats = {info.name for info in infos if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-        self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+        infos = [*inferred.value_info, *inferred.input, *inferred.output]
+        super().__init__(model.graph, {info.name: info.type.tensor_type for info in infos})
+        self.floats = {name for name, one in self.types.items() if one.elem_type == onnx.TensorProto.FLOAT}
         self.floats |= {name for name, one in self.weights.items() if one.data_type == onnx.TensorProto.FLOAT}
-        self.nodes = list(model.graph.node)
-        self.maker = {name: i for i, node in enumerate(self.nodes) for name in node.output}
-        self.readers: dict[str, list[int]] = {}
-        for i, node in enumerate(self.nodes):
-            for name in node.input:
-                self.readers.setdefault(name, []).append(i)
 
-    def data(self, i: int) -> list[str]:
-        """The float inputs of a node that are no weights."""
-        return [name for name in self.nodes[i].input if name in self.floats and name not in self.weights]
+    def data(self, node: onnx.NodeProto) -> list[str]:
+        """Return the float inputs of a node that are no weights."""
+        return [name for name in node.input if name in self.floats and name not in self.weights]
 
-    def makes_floats(self, i: int) -> bool:
-        return all(name in self.floats for name in self.nodes[i].output)
+    def makes_floats(self, node: onnx.NodeProto) -> bool:
+        return self.floats.issuperset(node.output)
 
-    def told_sizes(self, i: int) -> bool:
-        """Whether a node looks at a tensor's size only, whatever its type."""
-        return str(self.nodes[i].op_type) == "Shape"
+    def moves_or_scales(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node only moves a volume's values, or multiplies them by one number."""
+        if not self.makes_floats(node) or len(self.types[node.output[0]].shape.dim) < 5:
+            return False
+        numbers = [name for name in node.input if name in self.weights and not self.weights[name].dims]
+        return node.op_type in _LAYOUT or (node.op_type == "Mul" and len(numbers) == 1)
 
 
-def _inside(links: _Links) -> set[int]:
-    """The nodes between the first and the last convolutions: whatever lies on a way from one to another.
+def _makes(node: onnx.NodeProto, tensors: set[str]) -> bool:
+    """Return whether a node's outputs are among these tensors: all of them are, or none."""
+    return not tensors.isdisjoint(node.output)
+
+
+def _inside(links: _Links) -> set[str]:
+    """Return what is computed between the first and the last convolutions: whatever lies on a way from one to another.
 
     No way leads out and in again, so that no cast is undone by a later one.
     """
-    after: set[int] = set()
-    for i, node in enumerate(links.nodes):
-        follows = any(links.maker.get(name) in after for name in links.data(i))
-        if links.makes_floats(i) and (node.op_type in _HEAVY or follows):
-            after.add(i)
-    before: set[int] = set()
-    for i in reversed(range(len(links.nodes))):
-        read = any(reader in before for name in links.nodes[i].output for reader in links.readers.get(name, []))
-        if links.makes_floats(i) and (links.nodes[i].op_type in _HEAVY or read):
-            before.add(i)
+    after: set[str] = set()
+    for node in links.nodes:
+        if links.makes_floats(node) and (node.op_type in _HEAVY or not after.isdisjoint(links.data(node))):
+            after.update(node.output)
+    before: set[str] = set()
+    for node in reversed(links.nodes):
+        read = any(_makes(reader, before) for name in node.output for reader in links.consumers[name])
+        if links.makes_floats(node) and (node.op_type in _HEAVY or read):
+            before.update(node.output)
     inside = after & before
     # Outwards over what only moves values, or scales by a number, and serves nothing else.
-    for i in reversed(range(len(links.nodes))):
-        served = [r for name in links.nodes[i].output for r in links.readers.get(name, []) if not links.told_sizes(r)]
-        if i not in inside and served and inside.issuperset(served) and _moves_or_scales(links, i):
-            inside.add(i)
-    for i, node in enumerate(links.nodes):
-        if node.op_type in _LAYOUT and links.maker.get(node.input[0]) in inside and links.makes_floats(i):
-            inside.add(i)
+    for node in reversed(links.nodes):
+        served = [one for name in node.output for one in links.consumers[name] if one.op_type != "Shape"]
+        if served and all(_makes(one, inside) for one in served) and links.moves_or_scales(node):
+            inside.update(node.output)
+    for node in links.nodes:
+        if node.op_type in _LAYOUT and node.input[0] in inside and links.makes_floats(node):
+            inside.update(node.output)
     return inside
 
 
-def _moves_or_scales(links: _Links, i: int) -> bool:
-    node = links.nodes[i]
-    if not links.makes_floats(i) or links.ranks.get(node.output[0], 0) < 5:
-        return False
-    if node.op_type == "Mul":
-        numbers = [name for name in node.input if name in links.weights and not links.weights[name].dims]
-        return len(numbers) == 1
-    return node.op_type in _LAYOUT
-
-
-def _entering(links: _Links, inside: set[int]) -> set[str]:
-    return {name for i in inside for name in links.data(i) if links.maker.get(name) not in inside}
-
-
-def _retype(model: onnx.ModelProto, links: _Links, inside: set[int], precision: str, narrow: int) -> None:
+def _retype(links: _Links, inside: set[str], precision: str) -> None:
     """Types the inside in place: weights stored in it, one Cast for each tensor in and one for each out."""
-
-    def cast(source: str, target: str, to: int) -> onnx.NodeProto:
-        return onnx.helper.make_node("Cast", [source], [target], target, to=to)
-
+    graph, wide = links.proto, onnx.TensorProto.FLOAT
+    narrow = onnx.TensorProto.BFLOAT16 if precision == "bf16" else onnx.TensorProto.FLOAT16
     names: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
-    results = {info.name for info in model.graph.output}
-    for i, node in enumerate(links.nodes):
+    for node in links.nodes:
+        within = _makes(node, inside)
         for place, name in enumerate(node.input):
-            within = links.maker.get(name) in inside
-            if name not in links.floats or links.told_sizes(i) or (i in inside) == within:
+            # A Shape looks at a tensor's size only, whatever its type.
+            if name not in links.floats or node.op_type == "Shape" or within == (name in inside):
                 continue
-            if i not in inside:  # it leaves
-                wide = f"{name}.f32"
-                if name not in names:
-                    nodes.append(cast(name, wide, onnx.TensorProto.FLOAT))
-                names[name] = wide
-            elif name not in names:
-                names[name] = f"{name}.{precision}"
-                if name in links.weights:
-                    values = np.asarray(onnx.numpy_helper.to_array(links.weights[name]))
-                    model.graph.initializer.add().CopyFrom(_stored(names[name], values, narrow))
+            if name not in names:
+                names[name] = f"{name}.{precision if within else 'f32'}"
+                if within and name in links.weights:
+                    graph.initializer.add().CopyFrom(_rounded(links.weights[name], names[name], narrow))
                 else:
-                    nodes.append(cast(name, names[name], narrow))
+                    nodes.append(_cast(name, names[name], narrow if within else wide))
             node.input[place] = names[name]
         nodes.append(node)
         for place, name in enumerate(node.output):
-            if i in inside and name in results:
+            if within and name in links.results:
                 node.output[place] = f"{name}.{precision}"
-                nodes.append(cast(node.output[place], name, onnx.TensorProto.FLOAT))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    _drop_unread(model.graph)
+                nodes.append(_cast(node.output[place], name, wide))
+    _set_nodes(graph, nodes)
+    _drop_unread(graph)
 
 
-def _stored(name: str, values: npt.NDArray[np.generic], narrow: int) -> onnx.TensorProto:
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(narrow)
+def _rounded(weight: onnx.TensorProto, name: str, narrow: int) -> onnx.TensorProto:
+    """Return a weight in another type and by another name. Raises X2CTError where the type can't hold it."""
+    values, dtype = np.asarray(onnx.numpy_helper.to_array(weight)), onnx.helper.tensor_dtype_to_np_dtype(narrow)
     with np.errstate(over="ignore"):
         rounded = values.astype(dtype)
     if not np.isfinite(rounded.astype(np.float32)).all():
@@ -204,20 +213,22 @@ def _stored(name: str, values: npt.NDArray[np.generic], narrow: int) -> onnx.Ten
     return onnx.numpy_helper.from_array(rounded, name)
 
 
+def _cast(source: str, target: str, to: int, name: str = "") -> onnx.NodeProto:
+    return onnx.helper.make_node("Cast", [source], [target], name or target, to=to)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _set_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def _drop_unread(graph: onnx.GraphProto) -> None:
     read = {name for node in graph.node for name in node.input}
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
         graph.initializer.remove(tensor)
-
-
-def _checked(model: onnx.ModelProto, precision: str, inside: tuple[str, ...]) -> Typed:
-    try:
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
-        raise X2CTError(f"{precision}: the graph can't be typed: {line}") from error
-    properties: Mapping[str, str] = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, {**properties, "x2ct.precision": precision})
-    assert precision == "bf16" or model.opset_import[0].version == OPSET
-    return Typed(precision, model, inside)

@@ -12,23 +12,19 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.engine.isolated_run import Trial, attempt
-from x2ct.engine.sampler import SampleOptions
-from x2ct.errors import MissingRuntimeError, X2CTError
-from x2ct.export.parity import Array, patches, projections, relative_error, smooth_volume, volume_difference, xrays
+from x2ct.errors import X2CTError
+from x2ct.export import parity
+from x2ct.export.parity import Array
 from x2ct.files.text import Json
-from x2ct.runtimes.cache import plans, torchengines
-from x2ct.runtimes.cache.torchengines import SUFFIXES
-from x2ct.runtimes.discovery import backend_status, find_runtime
-
-if TYPE_CHECKING:
-    from x2ct.export.torchgraph import OnnxModule
+from x2ct.runtimes.cache import engines
+from x2ct.runtimes.cache.engines import SUFFIXES, TENSORRT, TORCH
+from x2ct.runtimes.discovery import Choice, backend_status, find_runtime
 
 SIGMAS = 5
 NETWORK_BOUND = {"f32": 1e-3, "f16": 0.01, "bf16": 0.05}
@@ -41,20 +37,17 @@ VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}
 
 @dataclass(frozen=True)
 class Proof:
-    """One line of the table.
+    """One line of the table: a bundle's files ("onnx", "torchscript", "aoti" or "tensorrt") in a runtime.
 
     Attributes:
-        artefact: "onnx", "torchscript", "aoti" or "tensorrt".
-        runtime: the runtime with its version.
+        artefact: the files.
+        runtime: with its version.
         precision: as read back from the compiled model.
-        network_error: of the denoiser, the largest over noise levels and patches; None where none was tried.
-        errors: all of them, by patch and sigma.
+        network_error: of the denoiser, the largest of `errors`, by patch and sigma; None where none was tried.
         mae_hu: mean absolute difference of the final volume.
         psnr_db: its PSNR, the window's width the peak; None for the very same volume.
-        bytes: of the three files.
         load_s: from files to a denoiser that is ready, encoder and lift included.
         ms_per_evaluation: of the whole grid, the least of three runs.
-        network_bound, volume_bound_hu: what the errors may be at most; None likewise.
     """
 
     artefact: str
@@ -107,38 +100,28 @@ class Proof:
 
 @dataclass(frozen=True)
 class Reference:
-    """What PyTorch makes of the inputs: the denoised patches by name and the volume, in the network's unit."""
+    """What PyTorch makes of `attempt`'s inputs, in the network's unit: patches [sigma, X, Y, Z] and a whole sample."""
 
     inputs: Mapping[str, Array]
     denoised: Mapping[str, Array]
     volume: Array
 
-    @property
-    def study(self) -> dict[str, Array]:
-        """The inputs without the patches'."""
-        return {name: value for name, value in self.inputs.items() if "/" not in name}
-
 
 def trials(
-    engines: Sequence[str], *, plan: tuple[str, str] = ("f32", "cuda"), torch: tuple[str, str] = ("f32", "cpu")
+    formats: Sequence[str], *, plan: tuple[str, str] = ("f32", "cuda"), torch: tuple[str, str] = ("f32", "cpu")
 ) -> list[tuple[str, Trial]]:
-    """Each file with each runtime that is here for it; bfloat16 where the processor has it.
+    """Return each file with each runtime that is here for it; bfloat16 where the processor has it.
 
-    Args:
-        engines: "onnx", the kinds of torch's, "tensorrt".
-        plan: precision of TensorRT's plan of the denoiser, and its device.
-        torch: precision of torch's artefact of the denoiser, and the device of them all.
+    `plan` and `torch` are the denoiser's precision and the device, of TensorRT's plans and of torch's engines.
     """
     pairs = []
-    here = {one["name"]: one for one in _backends()}
-    if "onnx" in engines:
-        for backend in ("openvino", "onnxruntime"):
-            if backend in here:
-                precisions = [name for name in here[backend]["precisions"]["cpu"] if name in ("f32", "bf16")]
-                pairs += [("onnx", Trial(backend, precision)) for precision in sorted(precisions, reverse=True)]
-    pairs += [(kind, Trial("torch", torch[0], kind, torch[1])) for kind in engines if kind in SUFFIXES]
-    if plans.BACKEND in engines:
-        pairs.append((plans.BACKEND, Trial(plans.BACKEND, plan[0], device=plan[1])))
+    for backend in ("openvino", "onnxruntime") if "onnx" in formats else ():
+        status = backend_status(backend)
+        if status["available"] and find_runtime(backend).folder:
+            pairs += [("onnx", Trial(backend, name)) for name in ("f32", "bf16") if name in status["precisions"]["cpu"]]
+    pairs += [(kind, Trial(TORCH, torch[0], kind, torch[1])) for kind in formats if kind in SUFFIXES]
+    if TENSORRT in formats:
+        pairs.append((TENSORRT, Trial(TENSORRT, plan[0], device=plan[1])))
     return pairs
 
 
@@ -150,36 +133,29 @@ def prove(
     cache: Path,
     say: Callable[[str], None],
 ) -> tuple[Proof, ...]:
-    """Try every artefact in every runtime that is here for it.
+    """Try every file in every runtime that is here for it.
 
-    Args:
-        bundle: the model.
-        reference: from `reference_of`.
-        tried: from `trials`.
-        folder: for what the processes hand each other.
-        cache: where the engines are.
-        say: told what is being tried.
+    `tried` is from `trials`; processes hand each other arrays in `folder`; the engines are in `cache`.
 
     Raises:
         X2CTError: a runtime failed.
-        MissingRuntimeError: an artefact can't be tried, as its backend is not here.
+        MissingRuntimeError: a file can't be tried, as its backend is not here.
     """
     rows = []
     for number, (artefact, trial) in enumerate(tried):
         say(f"proving {artefact} in {trial}")
-        inputs = reference.inputs if trial.device == "cpu" else reference.study
-        result = attempt(trial, bundle.path, dict(inputs), folder / str(number), cache)
+        on_cpu = trial.device == "cpu"
+        inputs = {name: value for name, value in reference.inputs.items() if on_cpu or "/" not in name}
+        result = attempt(trial, bundle.path, inputs, folder / str(number), cache)
         rows.append(_row(bundle, artefact, trial, reference, result, cache))
     return tuple(rows)
 
 
 def require(rows: Iterable[Proof]) -> None:
-    """Refuse what computes something else: ONNX in float32, the others in their own precision, which they can't leave.
+    """Raise X2CTError, which names the first that failed, where a file computes something else.
 
-    Of ONNX at a lower precision the table tells, and nobody has to use it.
-
-    Raises:
-        X2CTError: naming the first that failed.
+    ONNX is judged in float32, the others in their own precision, which they can't leave. Of ONNX in a lower precision
+    the table tells, and nobody has to use it.
     """
     for row in rows:
         if not row.passed and (row.precision == "f32" or row.artefact != "onnx"):
@@ -187,60 +163,31 @@ def require(rows: Iterable[Proof]) -> None:
 
 
 def reference_of(bundle: Bundle) -> Reference:
-    """Inputs like those of a study, drawn with a fixed seed, and what PyTorch makes of them."""
+    """Return inputs like those of a study, drawn with a fixed seed, and what PyTorch makes of them."""
     import onnx
-    import torch
 
     from x2ct.export.torchgraph import OnnxModule
 
-    modules = {name: OnnxModule(onnx.load(bundle.file_of(network))).eval() for name, network in bundle.networks.items()}
+    encode, lift, denoise = (
+        OnnxModule(onnx.load(bundle.file_of(network))).eval().evaluate for _, network in bundle.networks.items()
+    )
     rng = np.random.default_rng(20_260_102)
-    slots = len(bundle.geometry.views)
-    study: dict[str, Array] = {
-        "views": xrays(bundle, rng),
-        "valid": np.ones((1, slots), np.float32),
-        "matrices": projections(bundle),
-    }
-    low, high = bundle.diffusion.sigma_min, bundle.diffusion.sigma_max
-    sigmas = np.geomspace(low, high, SIGMAS).astype(np.float32)
-    whole = bundle.grid.coordinates()[None]
-    inputs, denoised = dict(study), {}
-    with torch.no_grad():
-        features = _evaluate(modules["encoder"], {"views": study["views"], "valid": study["valid"]})
-        lifted = {**features, "P": study["matrices"], "valid": study["valid"]}
-
-        def conditions_at(coords: Array) -> dict[str, Array]:
-            return _evaluate(modules["lift"], {**lifted, "coords": np.ascontiguousarray(coords)})
-
-        for (x, y, z), (i, j, k) in patches(bundle):
-            name = f"{x} x {y} x {z}"
-            conditions = conditions_at(whole[..., i : i + x, j : j + y, k : k + z])
-            clean = smooth_volume((x, y, z), rng)
-            noise = rng.standard_normal(clean.shape, np.float32)
-            patch = {"x": clean, "noise": noise, "sigmas": sigmas, **conditions}
-            inputs |= {f"{name}/{key}": value for key, value in patch.items()}
-            denoised[name] = np.concatenate(
-                [_denoise(modules["denoiser"], clean + s * noise, s, conditions) for s in sigmas]
-            )
-        conditions = conditions_at(whole)
-
-        def step(x: Array, sigma: float) -> Array:
-            return np.asarray(_denoise(modules["denoiser"], x[None, None], np.float32(sigma), conditions)[0, 0])
-
-        usual = _core.sampling_plan(bundle.diffusion, SampleOptions())
-        volume = _core.run(step, usual.table, bundle.grid.shape, seed=0)
+    views, valid = parity.xrays(bundle, rng), np.ones((1, len(bundle.geometry.views)), np.float32)
+    lifted = {**encode({"views": views, "valid": valid}), "P": parity.projections(bundle), "valid": valid}
+    sigmas = np.geomspace(bundle.diffusion.sigma_min, bundle.diffusion.sigma_max, SIGMAS).astype(np.float32)
+    inputs, denoised = {"views": views}, {}
+    for shape, coords in parity.patches(bundle):
+        name = " x ".join(map(str, shape))
+        conditions = lift({**lifted, "coords": coords})
+        clean = parity.smooth_volume(shape, rng)
+        noise = rng.standard_normal(clean.shape, np.float32)
+        patch = {"x": clean, "noise": noise, "sigmas": sigmas, **conditions}
+        inputs |= {f"{name}/{key}": value for key, value in patch.items()}
+        noisy = ({"x": clean + sigma * noise, "sigma": np.array([sigma]), **conditions} for sigma in sigmas)
+        denoised[name] = np.concatenate([denoise(one)["denoised"] for one in noisy])
+    conditions = lift({**lifted, "coords": bundle.grid.coordinates()[None]})
+    volume, _ = parity.sampled(bundle, denoise, conditions, bundle.grid.shape)
     return Reference(inputs, denoised, volume)
-
-
-def _denoise(module: OnnxModule, x: Array, sigma: np.float32, conditions: Mapping[str, Array]) -> Array:
-    return _evaluate(module, {"x": x, "sigma": np.array([sigma], np.float32), **conditions})["denoised"]
-
-
-def _evaluate(module: OnnxModule, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    import torch
-
-    outputs = module(*(torch.from_numpy(inputs[name]) for name in module.inputs))
-    return {name: value.numpy() for name, value in zip(module.outputs, outputs, strict=True)}
 
 
 def _row(
@@ -249,11 +196,13 @@ def _row(
     facts = result["facts"]
     sigmas = next(value for name, value in reference.inputs.items() if name.endswith("/sigmas"))
     errors = tuple(
-        (patch, float(sigma), relative_error(array, expected))
+        (patch, float(sigma), parity.relative_error(array, expected))
         for patch, arrays in (reference.denoised if trial.device == "cpu" else {}).items()
         for sigma, array, expected in zip(sigmas, result["denoised"][patch], arrays, strict=True)
     )
-    mae_hu, decibel = volume_difference(bundle, result["volume"], reference.volume)
+    choice = Choice(trial.device, trial.backend, trial.precision, "", trial.provider)
+    _, files = engines.find(bundle, bundle.grid, choice, cache)
+    mae_hu, decibel = parity.volume_difference(bundle, result["volume"], reference.volume)
     return Proof(
         artefact=artefact,
         runtime=f"{trial.backend} {facts['runtime']}",
@@ -262,38 +211,9 @@ def _row(
         errors=errors,
         mae_hu=mae_hu,
         psnr_db=None if math.isinf(decibel) else decibel,
-        bytes=_size(bundle, trial, cache),
+        bytes=sum(Path(file).stat().st_size for file in files.values()) or bundle.size_bytes,
         load_s=facts["load_s"],
         ms_per_evaluation=facts["ms_per_evaluation"],
         network_bound=NETWORK_BOUND[trial.precision] if errors else None,
         volume_bound_hu=VOLUME_BOUND_HU[trial.precision],
     )
-
-
-def _size(bundle: Bundle, trial: Trial, cache: Path) -> int:
-    device, precision = trial.device, trial.precision
-    if trial.backend == torchengines.BACKEND:
-        _, files = torchengines.find(bundle, trial.provider, cache=cache, device=device, precision=precision)
-    elif trial.backend == plans.BACKEND:
-        _, files = plans.find(bundle, precision, bundle.grid.shape, plans.Machine.here(device), cache=cache)
-    else:
-        return bundle.size_bytes
-    return sum(path.stat().st_size for path in files.values())
-
-
-def _backends() -> list[dict[str, Any]]:
-    """Those that can be used here; a runtime that is not installed is none of them."""
-    runtimes = {name: find_runtime(name) for name in ("openvino", "onnxruntime", "torch")}
-    status = _core.backends({name: str(one.folder) for name, one in runtimes.items() if one.folder})
-    return [dict(one) for one in status if one["available"] and runtimes[one["name"]].folder]
-
-
-def require_torch_backend() -> None:
-    """Say before a long build that nothing here can run what it makes.
-
-    Raises:
-        MissingRuntimeError: this build of x2ct has no torch backend, or it refuses the torch that is here.
-    """
-    status = backend_status("torch", str(find_runtime("torch").folder or ""))
-    if not status["available"]:
-        raise MissingRuntimeError(status["reason"])

@@ -26,8 +26,10 @@ from x2ct.bundle import Bundle
 from x2ct.bundle.folder import check_target
 from x2ct.data.shards import Patient, ShardSet
 from x2ct.engine.conditioning import conditions
-from x2ct.engine.sampler import Result, SampleOptions, Sampler
+from x2ct.engine.sampler import Result, Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
+from x2ct.export.parity import sampled
+from x2ct.export.precision import folded
 from x2ct.files.atomic import check_writable
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
@@ -48,14 +50,11 @@ _KEPT = 4096  # values a state, of each convolution's input: enough for an error
 
 @dataclass(frozen=True)
 class Quantised:
-    """What was found.
+    """The result of a calibration on training patients, judged on validation patients.
 
-    Attributes:
-        ranges: by convolution, the least value and the largest of what it is given.
-        states: how many of the network's inputs they were found on.
-        calibrated_on, judged_on: the training and the validation patients.
-        rows: by precision, f32 first: of the validation patients' volumes the mean absolute and RMS difference from f32
-            in HU, and the seconds of an evaluation.
+    `ranges` are, by convolution, the least value and the largest of what it is given, found on so many `states` of the
+    network's inputs. `rows` are by precision, f32 first: of the validation patients' volumes the mean absolute and RMS
+    difference from f32 in HU, and the seconds of an evaluation.
     """
 
     ranges: Mapping[str, Range]
@@ -71,11 +70,7 @@ class Quantised:
 
 
 def best_range(values: Array) -> Range:
-    """The range for 8 bits with the least mean squared error: what is rare and far away is cut.
-
-    Args:
-        values: float32, of what is to be rounded.
-    """
+    """Return the range of float32 `values` with the least mean squared error in 8 bits: what is rare and far is cut."""
     least, most = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     ends = [(least, part * most) if most >= -least else (part * least, most) for part in map(float, _FRACTIONS)]
     return min(ends, key=lambda ends: float(np.mean(np.square(rounded(values, ends) - values), dtype=np.float64)))
@@ -90,88 +85,61 @@ def rounded(values: Array, ends: Range) -> Array:
 
 
 def convolutions(model: onnx.ModelProto) -> dict[str, str]:
-    """The graph's 3^3 convolutions by name, and the tensor that each is given."""
-    sizes = {one.name: list(one.dims) for one in model.graph.initializer}
-    # Weights that are kept in float16 go through a Cast.
-    sizes |= {
-        node.output[0]: sizes[node.input[0]]
-        for node in model.graph.node
-        if node.op_type == "Cast" and node.input[0] in sizes
-    }
-    return {
-        node.name: node.input[0]
-        for node in model.graph.node
-        if node.op_type == "Conv" and sizes.get(node.input[1], [])[2:] == [3, 3, 3]
-    }
+    """Return the graph's 3^3 convolutions by name, and the tensor that each is given."""
+    graph = folded(model).graph  # weights that are kept in float16 go through a Cast
+    kernels = {one.name for one in graph.initializer if list(one.dims)[2:] == [3, 3, 3]}
+    return {node.name: node.input[0] for node in graph.node if node.op_type == "Conv" and node.input[1] in kernels}
 
 
-class Watch:
-    """The bundle's networks in f32, and the values that go into the denoiser's convolutions when they run.
+def _observed(
+    bundle: Bundle, training: Sequence[Patient], patches: int, side: int, threads: int, folder: Path, say: Say
+) -> tuple[dict[str, Range], int]:
+    """Return the best range of what each convolution is given in runs in f32 on patches, and how many states it saw.
 
-    Args:
-        bundle: the model.
-        side: of the patches to run it on, in voxels.
-        threads: of the runtime.
-        folder: where the denoiser's graph is put, with the convolutions' inputs among its outputs.
+    The denoiser's graph is put into the folder, with the convolutions' inputs among its outputs.
     """
+    networks, stride, grid = bundle.networks, bundle.patch.stride, bundle.grid
+    model = onnx.load(bundle.file_of(networks.denoiser))
+    inputs = convolutions(model)
+    if not inputs:
+        raise InputError.of(bundle.path, "denoiser", found="no 3^3 convolution", expected="one or more")
+    for name in sorted(set(inputs.values())):
+        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    onnx.save(model, folder / "watched.onnx")
+    runtime = str(find_runtime(BACKEND).folder or "")
+    encoder, lift, denoiser = (
+        _core.Network(str(path), precision="f32", threads=threads, runtime_dir=runtime)
+        for path in (bundle.file_of(networks.encoder), bundle.file_of(networks.lift), folder / "watched.onnx")
+    )
+    seen: dict[str, list[Array]] = {name: [] for name in inputs}
+    studies: dict[str, dict[str, Array]] = {}
+    x, y, z = shape = tuple(min(side, whole) for whole in grid.shape)
+    rng = np.random.default_rng(0)
 
-    def __init__(self, bundle: Bundle, side: int, threads: int, folder: Path) -> None:
-        self.bundle, self.side, self.threads = bundle, side, threads
-        networks = bundle.networks
-        model = onnx.load(bundle.file_of(networks.denoiser))
-        self.inputs = convolutions(model)
-        if not self.inputs:
-            raise InputError.of(bundle.path, "denoiser", found="no 3^3 convolution", expected="one or more")
-        for name in sorted(set(self.inputs.values())):
-            model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-        watched = folder / "watched.onnx"
-        onnx.save(model, watched)
-        self._encoder, self._lift, self._denoiser = (
-            _core.Network(
-                str(path), precision="f32", threads=threads, runtime_dir=str(find_runtime(BACKEND).folder or "")
+    def watched(given: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = denoiser({**given, "x": given["x"].copy()})
+        for name, tensor in inputs.items():
+            values = outputs[tensor].ravel()
+            seen[name].append(values[:: max(1, values.size // _KEPT)].copy())
+        return outputs
+
+    for number in range(patches):
+        say(f"patch {number + 1} of {patches}")
+        patient = training[number % len(training)]
+        if patient.id not in studies:  # what the lift is given of a patient, whatever the patch
+            ready = conditions(
+                bundle, calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
             )
-            for path in (bundle.file_of(networks.encoder), bundle.file_of(networks.lift), watched)
-        )
-        self.states = 0
-        self._studies: dict[str, dict[str, Array]] = {}
-        self._seen: dict[str, list[Array]] = {name: [] for name in self.inputs}
-
-    def run(self, patient: Patient, rng: np.random.Generator, seed: int) -> None:
-        """Sample one patch of a patient's grid, and keep some of what the convolutions were given on the way."""
-        bundle, study = self.bundle, self._study(patient)
-        stride, shape = bundle.patch.stride, tuple(min(self.side, whole) for whole in bundle.grid.shape)
+            features = encoder({"views": ready.views, "valid": ready.valid})["features"]
+            studies[patient.id] = {"features": features, "P": ready.matrices, "valid": ready.valid}
         i, j, k = (
             int(rng.integers(0, (whole - own) // stride + 1)) * stride
-            for whole, own in zip(bundle.grid.shape, shape, strict=True)
+            for whole, own in zip(grid.shape, shape, strict=True)
         )
-        x, y, z = shape
-        coords = np.ascontiguousarray(bundle.grid.coordinates()[None, :, i : i + x, j : j + y, k : k + z], np.float32)
-        condition = self._lift({**study, "coords": coords})
-
-        def denoiser(now: Array, sigma: float) -> Array:
-            outputs = self._denoiser({"x": now[None, None].copy(), "sigma": np.array([sigma], np.float32), **condition})
-            for name, tensor in self.inputs.items():
-                values = outputs[tensor].ravel()
-                self._seen[name].append(values[:: max(1, values.size // _KEPT)].copy())
-            self.states += 1
-            return np.asarray(outputs["denoised"][0, 0])
-
-        plan = _core.sampling_plan(self.bundle.diffusion, SampleOptions())
-        _core.run(denoiser, plan.table, shape, seed=seed)
-
-    def _study(self, patient: Patient) -> dict[str, Array]:
-        """What the lift is given of a patient, whatever the patch; made once."""
-        if patient.id not in self._studies:
-            geometry = self.bundle.geometry
-            xrays = calibrated_views(patient.hu(), patient.index_to_mm, geometry, patient.id, self.threads)
-            ready = conditions(self.bundle, xrays)
-            features = self._encoder({"views": ready.views, "valid": ready.valid})["features"]
-            self._studies[patient.id] = {"features": features, "P": ready.matrices, "valid": ready.valid}
-        return self._studies[patient.id]
-
-    def ranges(self) -> dict[str, Range]:
-        """The best of what was seen, by convolution."""
-        return {name: best_range(np.concatenate(values)) for name, values in self._seen.items()}
+        coords = np.ascontiguousarray(grid.coordinates()[None, :, i : i + x, j : j + y, k : k + z], np.float32)
+        sampled(bundle, watched, lift({**studies[patient.id], "coords": coords}), (x, y, z), number)
+    states = max(len(values) for values in seen.values())
+    return {name: best_range(np.concatenate(values)) for name, values in seen.items()}, states
 
 
 def quantise(
@@ -182,28 +150,24 @@ def quantise(
     patches: int = 24,
     side: int = 48,
     threads: int = 0,
-    say: Say | None = None,
+    say: Say = lambda line: None,
 ) -> tuple[Bundle, Quantised]:
-    """Find the ranges, and what they cost.
+    """Find ranges on training patients, judge them on validation patients, and put the bundle with them into `folder`.
 
     Args:
         bundle: the model.
-        shards: whose training patients they are found on, and whose validation patients they are judged on.
-        folder: an empty one, in which the bundle with the ranges is put, for them to be judged.
-        patches: how many runs they are found on.
+        shards: the patients.
+        folder: an empty one.
+        patches: how many runs the ranges are found on.
         side: of each, in voxels.
         threads: of the runtime.
         say: called with one line before each stage.
-
-    Returns:
-        The bundle in `folder`, and what was found.
 
     Raises:
         InputError: shards without training or validation patients, or a network without such convolutions.
         MissingRuntimeError: OpenVINO isn't here, or the processor has no instructions for 8 bits.
         X2CTError: the validation patients' volumes differ by more than `BOUND_HU`.
     """
-    tell = say or (lambda _: None)
     _check_processor()
     training, validation = shards.select("train"), shards.select("validation")
     for patients, split in ((training, "training"), (validation, "validation")):
@@ -212,28 +176,18 @@ def quantise(
     # Values range otherwise in an abdomen than in a chest: the training patients of the regions that are judged.
     judged = {patient.region for patient in validation}
     training = tuple(patient for patient in training if patient.region in judged) or training
-    watch, rng = Watch(bundle, side, threads, folder), np.random.default_rng(0)
-    for number in range(patches):
-        tell(f"patch {number + 1} of {patches}")
-        watch.run(training[number % len(training)], rng, number)
-    ranges = watch.ranges()
+    ranges, states = _observed(bundle, training, patches, side, threads, folder, say)
     denoiser = replace(bundle.networks.denoiser, int8=ranges)
     manifest = replace(bundle, networks=replace(bundle.networks, denoiser=denoiser))
     quantised = Bundle.write(folder / f"{bundle.name}.x2ct", manifest, bundle.contents())
-    rows = _judged(quantised, validation, threads, tell)
-    result = Quantised(
-        ranges,
-        watch.states,
-        tuple(dict.fromkeys(training[number % len(training)].id for number in range(patches))),
-        tuple(patient.id for patient in validation),
-        rows,
-    )
+    rows = _judged(quantised, validation, threads, say)
     if not rows["int8"]["mae_hu"] <= BOUND_HU:  # NaN is not
         raise X2CTError(
             f"model {bundle.name} in 8 bits: volumes differ from f32 by {rows['int8']['mae_hu']:.3g} HU on average, "
             f"expected at most {BOUND_HU:g}; nothing was stored"
         )
-    return quantised, result
+    calibrated_on, judged_on = (tuple(one.id for one in patients) for patients in (training[:patches], validation))
+    return quantised, Quantised(ranges, states, calibrated_on, judged_on, rows)
 
 
 def quantise_files(
@@ -277,7 +231,7 @@ def markdown(result: Quantised) -> str:
 
 
 def _check_processor() -> None:
-    status = backend_status(BACKEND, str(find_runtime(BACKEND).folder or ""))
+    status = backend_status(BACKEND)
     if not status["available"]:
         raise MissingRuntimeError(f"backend {BACKEND}: {status['reason']}")
     if "int8" not in status["precisions"]["cpu"]:
@@ -288,14 +242,14 @@ def _check_processor() -> None:
 
 
 def _judged(bundle: Bundle, patients: Sequence[Patient], threads: int, tell: Say) -> dict[str, dict[str, float]]:
-    """By precision, the means over patients; f32, what "auto" is, and 8 bits."""
-    samplers = {name: Sampler(bundle, precision=name, threads=threads) for name in ("f32", "auto", "int8")}
+    """Return, by precision, the means over patients; f32, what "auto" is, and 8 bits."""
+    samplers = [Sampler(bundle, precision=name, threads=threads) for name in ("f32", "auto", "int8")]
     rows_by_name: dict[str, list[tuple[float, float, float]]] = {}
     for patient in patients:
         xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
         arguments: dict[str, Any] = {**xrays, "seed": 0, "force": True}
         reference: Result | None = None
-        for sampler in samplers.values():
+        for sampler in samplers:
             result = sampler.run(**arguments)
             reference = reference or result
             name = result.report["precision"]["denoiser"]

@@ -40,13 +40,7 @@ class ModelSpec(Description):
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export did.
-
-    Attributes:
-        bundle: the bundle, as opened again after writing.
-        rows: the parity table.
-        nodes: for each graph, how many nodes of each type.
-    """
+    """The bundle as opened again after writing, the parity table, and each graph's number of nodes of each type."""
 
     bundle: Bundle
     rows: tuple[Row, ...]
@@ -77,26 +71,21 @@ def export_run(
     """Turn a training run into a bundle.
 
     Args:
-        run_dir: a folder that `x2ct train` wrote.
-        output: the bundle's folder, by custom NAME.x2ct; a bundle that is there is replaced whole.
+        run_dir: a folder that `x2ct train` wrote; an InputError if it can't be read.
+        output: see `export_model`, as for dtype, progress and all other errors.
         name: the model's name; by default the run's, or the output's where the run has its parent's.
-        dtype: how large weights are stored, "f16" or "f32"; the graphs compute in f32 either way.
+        dtype: how large weights are stored.
         ema: relative width of the weights' average to export; by default the run's first.
         best: export the average with the lowest validation loss instead of the last one.
-        provenance: what to say about data, compute, date and figures, beside the training's configuration.
+        provenance: of data, compute, date and figures, beside the training's configuration.
         progress: called with one line before each stage.
-
-    Raises:
-        InputError: the run can't be read, or the output can't be written.
-        MissingRuntimeError: PyTorch, onnx, ONNX Runtime or OpenVINO is not installed.
-        X2CTError: a graph computes something else than PyTorch; nothing is written.
     """
     check_target(Path(output))
     require_packages()
     from x2ct.training import load_run
 
-    say = progress or (lambda _: None)
-    say("reading the run")
+    if progress is not None:
+        progress("reading the run")
     config, model = load_run(Path(run_dir), ema=ema, best=best)
     parent = {key: value for key, value in config.parent.items() if key != "diffusion"}
     training = {key: value for key, value in config.to_json().items() if key != "parent"}
@@ -120,8 +109,8 @@ def export_model(
     Args:
         model: the network, folded or not; it is not changed.
         spec: all that the bundle says beside the graphs.
-        output: the bundle's folder; see `export_run`.
-        dtype: "f16" or "f32", how large weights are stored.
+        output: the bundle's folder, by custom NAME.x2ct; a bundle that is there is replaced whole.
+        dtype: "f16" or "f32", how large weights are stored; the graphs compute in f32 either way.
         progress: called with one line before each stage.
 
     Raises:
@@ -133,23 +122,21 @@ def export_model(
         raise InputError.of("export", "dtype", found=dtype, expected=" or ".join(WEIGHT_TYPES))
     check_target(Path(output))
     require_packages()
-    from x2ct.export.weights import to_f16
+    from x2ct.export.precision import to_f16
 
     say = progress or (lambda _: None)
     say("evaluating PyTorch in float32")
     references = tuple(cases(model.eval(), spec))
     say("tracing three ONNX graphs")
     graphs = trace_networks(copy.deepcopy(model).fold(), references, spec)
-    say("measuring parity in ONNX Runtime and OpenVINO")
-    files = {graph.name: graph.model.SerializeToString(deterministic=True) for graph in graphs}
-    rows = measure(files, references, "f32", F32_TOLERANCE)
-    require(rows)
-    if dtype == "f16":
-        say("measuring parity with float16 weights")
-        files = {graph.name: to_f16(graph.model).SerializeToString(deterministic=True) for graph in graphs}
-        rows += measure(files, references, "f16", F16_WEIGHTS_TOLERANCE)
+    tolerances = {"f32": F32_TOLERANCE, "f16": F16_WEIGHTS_TOLERANCE}
+    rows: tuple[Row, ...] = ()
+    for weights in ("f32", "f16") if dtype == "f16" else ("f32",):
+        say(f"measuring parity in ONNX Runtime and OpenVINO with {weights} weights")
+        models = {graph.name: graph.model if weights == "f32" else to_f16(graph.model) for graph in graphs}
+        files = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
+        rows += measure(files, references, weights, tolerances[weights])
         require(rows)
-
     say("writing the bundle")
     encoder, lift, denoiser = graphs
     manifest = Manifest.of(
@@ -161,14 +148,23 @@ def export_model(
             dataclasses.replace(lift.network, receptive_radius=spec.lift_radius),
             dataclasses.replace(denoiser.network, receptive_radius=spec.receptive_radius),
         ),
-        parity=_parity_json(dtype, rows),
+        parity={
+            "weights": dtype,
+            "measure": "RMS of the difference to PyTorch in float32, over the RMS of PyTorch's output",
+            "tolerances": {**tolerances},
+            "worst": {
+                kind: max(row.error for row in rows if row.weights == kind)
+                for kind in sorted({row.weights for row in rows})
+            },
+            "rows": [row.to_json() for row in rows],
+        },
     )
     bundle = Bundle.write(output, manifest, {graph.network.file: files[graph.name] for graph in graphs})
     return ExportReport(bundle, rows, {graph.name: graph.nodes for graph in graphs})
 
 
 def trace_networks(model: X2CTModel, references: tuple[Case, ...], spec: Description) -> tuple[Graph, Graph, Graph]:
-    """Encoder, lift and denoiser as ONNX graphs, with float32 weights and stamped with what they are.
+    """Return encoder, lift and denoiser as ONNX graphs, with float32 weights and stamped with what they are.
 
     Args:
         model: folded, in evaluation mode.
@@ -199,7 +195,7 @@ def trace_networks(model: X2CTModel, references: tuple[Case, ...], spec: Descrip
 
 
 def spec_of(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> ModelSpec:
-    """What a bundle says about a model that was trained like this; it is sampled as its parent is, if it has one."""
+    """Return what a bundle says of a model that was trained like this; it is sampled as its parent is, if any."""
     from x2ct.training.runs import training_geometry
 
     grid = config.grid
@@ -229,18 +225,6 @@ def _diffusion(config: TrainConfig) -> Diffusion:
     return Diffusion(**{**parent, "schedules": tuned})
 
 
-def _parity_json(dtype: str, rows: tuple[Row, ...]) -> dict[str, Json]:
-    return {
-        "weights": dtype,
-        "measure": "RMS of the difference to PyTorch in float32, over the RMS of PyTorch's output",
-        "tolerances": {"f32": F32_TOLERANCE, "f16": F16_WEIGHTS_TOLERANCE},
-        "worst": {
-            kind: max(row.error for row in rows if row.weights == kind) for kind in sorted({r.weights for r in rows})
-        },
-        "rows": [row.to_json() for row in rows],
-    }
-
-
 def _now() -> str:
     """The time, or SOURCE_DATE_EPOCH (reproducible-builds.org) where it is set: the same run, the same bytes."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
@@ -249,11 +233,7 @@ def _now() -> str:
 
 
 def require_packages(packages: tuple[str, ...] = ("torch", "onnx", "onnxruntime", "openvino")) -> None:
-    """Ask for all that an export needs before it begins.
-
-    Raises:
-        MissingRuntimeError: one of the packages is not installed.
-    """
+    """Raise MissingRuntimeError before an export begins where one of the packages is not installed."""
     for package in packages:
         if find_spec(package) is None:
             raise MissingRuntimeError(f"export needs {package}, which is not installed: pip install 'x2ct[train]'")

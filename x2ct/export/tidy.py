@@ -7,14 +7,14 @@ the rewritten graph.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-_LINEAR = {"Conv": 0, "ConvTranspose": 1, "MatMul": 1}
-"""Nodes that a scale can move into, and the axis of their weight that counts outputs."""
+_LINEAR = {"Conv", "ConvTranspose", "MatMul"}
+"""Nodes that a scale can move into."""
 
 Array = npt.NDArray[np.generic]
 
@@ -25,18 +25,11 @@ def tidy(model: onnx.ModelProto) -> None:
     # Inferred once: no rewrite changes the type or the number of axes of a tensor that stays.
     typed = onnx.shape_inference.infer_shapes(model).graph
     types = {info.name: info.type.tensor_type for info in [*typed.value_info, *typed.input]}
-    rewrites: tuple[Callable[[_Graph], bool], ...] = (
-        _drop_casts,
-        _merge_unsqueezes,
-        _scale_into_next,
-        _scale_into_previous,
-        _ones_to_bias,
-    )
-    while any(rewrite(_Graph(model.graph, types)) for rewrite in rewrites):
+    while Graph(model.graph, types).rewrite_one():
         _drop_unused(model.graph)
 
 
-class _Graph:
+class Graph:
     """A model's graph with the links that rewrites follow; valid until the first change."""
 
     def __init__(self, graph: onnx.GraphProto, types: Mapping[str, onnx.TypeProto.Tensor]) -> None:
@@ -50,6 +43,11 @@ class _Graph:
             for name in node.input:
                 self.consumers[name].append(node)
         self.results = {info.name for info in graph.output}
+
+    def rewrite_one(self) -> bool:
+        """Apply the first rewrite that fits a node; False if none does."""
+        rewrites = (_drop_cast, _merge_unsqueezes, _scale_into_next, _scale_into_previous, _ones_to_bias)
+        return any(rewrite(self, node) for rewrite in rewrites for node in self.nodes)
 
     def array(self, name: str) -> Array | None:
         """An initialiser's values, None for other tensors."""
@@ -83,11 +81,19 @@ class _Graph:
                 return source, float(values.reshape(()))
         return None
 
+    def scale(self, name: str, factor: float) -> None:
+        """Multiply an initialiser by a number."""
+        values = self.array(name)
+        assert values is not None
+        self.put(name, (values.astype(np.float64) * factor).astype(np.float32))
+
+    def is_own(self, name: str) -> bool:
+        """Return whether a tensor is an initialiser that one node alone reads."""
+        return name in self.weights and len(self.consumers[name]) == 1
+
     def own_weight(self, node: onnx.NodeProto) -> Array | None:
         """The weight of a linear node, if no other node shares it."""
-        if node.op_type not in _LINEAR or len(self.consumers[node.input[1]]) != 1:
-            return None
-        return self.array(node.input[1])
+        return self.array(node.input[1]) if node.op_type in _LINEAR and self.is_own(node.input[1]) else None
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
@@ -109,114 +115,85 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
             node.input[place] = renamed.get(name, name)
 
 
-def _drop_casts(graph: _Graph) -> bool:
+def _drop_cast(graph: Graph, node: onnx.NodeProto) -> bool:
     """A Cast to the type that its input has, and Identity."""
-    for node in graph.nodes:
-        declared = graph.types.get(node.input[0]) if node.op_type == "Cast" else None
-        same = declared is not None and declared.elem_type == node.attribute[0].i
-        if (same or node.op_type == "Identity") and node.output[0] not in graph.results:
-            graph.bypass(node, node.input[0])
-            return True
-    return False
+    declared = graph.types.get(node.input[0]) if node.op_type == "Cast" else None
+    same = declared is not None and declared.elem_type == node.attribute[0].i
+    if not (same or node.op_type == "Identity") or node.output[0] in graph.results:
+        return False
+    graph.bypass(node, node.input[0])
+    return True
 
 
-def _merge_unsqueezes(graph: _Graph) -> bool:
+def _merge_unsqueezes(graph: Graph, node: onnx.NodeProto) -> bool:
     """Unsqueezes in a row by ascending axes become one."""
-    for node in graph.nodes:
-        before = graph.producer.get(node.input[0]) if node.op_type == "Unsqueeze" else None
-        if before is None or before.op_type != "Unsqueeze" or len(graph.consumers[before.output[0]]) != 1:
-            continue
-        first, second = graph.array(before.input[1]), graph.array(node.input[1])
-        if first is None or second is None or first.min() < 0 or second.min() <= first.max():
-            continue
-        name = f"{node.output[0]}.axes"
-        graph.put(name, np.concatenate([first, second]))
-        node.input[0], node.input[1] = before.input[0], name
-        return True
-    return False
+    before = graph.producer.get(node.input[0]) if node.op_type == "Unsqueeze" else None
+    if before is None or before.op_type != "Unsqueeze" or len(graph.consumers[before.output[0]]) != 1:
+        return False
+    first, second = graph.array(before.input[1]), graph.array(node.input[1])
+    if first is None or second is None or first.min() < 0 or second.min() <= first.max():
+        return False
+    name = f"{node.output[0]}.axes"
+    graph.put(name, np.concatenate([first, second]))
+    node.input[0], node.input[1] = before.input[0], name
+    return True
 
 
-def _scale_into_next(graph: _Graph) -> bool:
+def _scale_into_next(graph: Graph, node: onnx.NodeProto) -> bool:
     """linear(factor x) = (factor linear)(x), where all that reads the product is linear."""
-    for node in graph.nodes:
-        scale = graph.scaled(node)
-        readers = graph.consumers[node.output[0]]
-        if scale is None or node.output[0] in graph.results or not readers:
-            continue
-        weights = [graph.own_weight(reader) for reader in readers]
-        if all(
-            weight is not None and list(reader.input).index(node.output[0]) == 0
-            for reader, weight in zip(readers, weights, strict=True)
-        ):
-            source, factor = scale
-            for reader, weight in zip(readers, weights, strict=True):
-                assert weight is not None
-                graph.put(reader.input[1], (weight.astype(np.float64) * factor).astype(np.float32))
-            graph.bypass(node, source)
-            return True
-    return False
+    scale, readers = graph.scaled(node), graph.consumers[node.output[0]]
+    if scale is None or node.output[0] in graph.results or not readers:
+        return False
+    if any(graph.own_weight(one) is None or list(one.input).index(node.output[0]) != 0 for one in readers):
+        return False
+    for reader in readers:
+        graph.scale(reader.input[1], scale[1])
+    graph.bypass(node, scale[0])
+    return True
 
 
-def _scale_into_previous(graph: _Graph) -> bool:
+def _scale_into_previous(graph: Graph, node: onnx.NodeProto) -> bool:
     """factor linear(x) = (factor linear)(x), where nothing else reads linear(x)."""
-    for node in graph.nodes:
-        scale = graph.scaled(node)
-        if scale is None or node.output[0] in graph.results:
-            continue
-        source, factor = scale
-        linear = graph.producer.get(source)
-        weight = None if linear is None else graph.own_weight(linear)
-        if linear is None or weight is None or len(graph.consumers[source]) != 1 or source in graph.results:
-            continue
-        biases = [name for name in linear.input[2:] if name]
-        if any(len(graph.consumers[name]) != 1 or graph.array(name) is None for name in biases):
-            continue
-        for name in [linear.input[1], *biases]:
-            values = graph.array(name)
-            assert values is not None
-            graph.put(name, (values.astype(np.float64) * factor).astype(np.float32))
-        graph.bypass(node, source)
-        return True
-    return False
+    scale = graph.scaled(node)
+    linear = graph.producer.get(scale[0]) if scale is not None else None
+    if scale is None or linear is None or graph.own_weight(linear) is None or node.output[0] in graph.results:
+        return False
+    source, factor = scale
+    biases = [name for name in linear.input[2:] if name]
+    if len(graph.consumers[source]) != 1 or source in graph.results or not all(map(graph.is_own, biases)):
+        return False
+    for name in [linear.input[1], *biases]:
+        graph.scale(name, factor)
+    graph.bypass(node, source)
+    return True
 
 
-def _ones_to_bias(graph: _Graph) -> bool:
+def _ones_to_bias(graph: Graph, node: onnx.NodeProto) -> bool:
     """A convolution without padding over a channel of ones has a bias."""
-    for node in graph.nodes:
-        joined = graph.producer.get(node.input[0]) if node.op_type == "Conv" else None
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        weight = graph.own_weight(node)
-        if (
-            joined is None
-            or joined.op_type != "Concat"
-            or weight is None
-            or len(graph.consumers[joined.output[0]]) != 1
-        ):
-            continue
-        if any(attributes["pads"].ints) or attributes["group"].i != 1 or joined.attribute[0].i != 1:
-            continue
-        value = _uniform_value(graph, joined.input[-1])
-        if value is None or len(joined.input) < 2:
-            continue
-        bias = (weight[:, -1:].astype(np.float64) * value).sum(tuple(range(1, weight.ndim))).astype(np.float32)
-        if len(node.input) > 2:
-            own_bias = graph.array(node.input[2])
-            if own_bias is None or len(graph.consumers[node.input[2]]) != 1:
-                continue
-            graph.put(node.input[2], bias + own_bias)
-        else:
-            node.input.append(f"{node.input[1]}.bias")
-            graph.put(node.input[2], bias)
-        graph.put(node.input[1], weight[:, :-1])
-        del joined.input[-1]
-        if len(joined.input) == 1:
-            node.input[0] = joined.input[0]
-            graph.proto.node.remove(joined)
-        return True
-    return False
+    joined = graph.producer.get(node.input[0]) if node.op_type == "Conv" else None
+    weight = graph.own_weight(node)
+    if joined is None or joined.op_type != "Concat" or weight is None or len(graph.consumers[joined.output[0]]) != 1:
+        return False
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if any(attributes["pads"].ints) or attributes["group"].i != 1 or joined.attribute[0].i != 1:
+        return False
+    value = _uniform_value(graph, joined.input[-1])
+    if value is None or len(joined.input) < 2 or not all(map(graph.is_own, node.input[2:])):
+        return False
+    bias = (weight[:, -1:].astype(np.float64) * value).sum(tuple(range(1, weight.ndim))).astype(np.float32)
+    if len(node.input) == 2:
+        node.input.append(f"{node.input[1]}.bias")
+    own_bias = graph.array(node.input[2])
+    graph.put(node.input[2], bias if own_bias is None else bias + own_bias)
+    graph.put(node.input[1], weight[:, :-1])
+    del joined.input[-1]
+    if len(joined.input) == 1:
+        node.input[0] = joined.input[0]
+        graph.proto.node.remove(joined)
+    return True
 
 
-def _uniform_value(graph: _Graph, name: str) -> float | None:
+def _uniform_value(graph: Graph, name: str) -> float | None:
     """The one value of a tensor of one channel that has only one."""
     values = graph.array(name)
     if values is not None:

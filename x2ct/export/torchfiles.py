@@ -23,40 +23,31 @@ import torch
 
 from x2ct.bundle import Bundle, Network, Tensor
 from x2ct.errors import MissingRuntimeError, X2CTError
-from x2ct.export.precision import typed
+from x2ct.export.precision import first_line, typed
 from x2ct.export.torchgraph import OnnxModule
 from x2ct.runtimes.cache.cache import Build, Recipe, unchanged
-from x2ct.runtimes.cache.torchengines import DESCRIPTION_SCHEMA, recipe
+from x2ct.runtimes.cache.engines import DESCRIPTION_SCHEMA, inputs_for, torch_recipe
 
 PATCH_AXES = ("X", "Y", "Z")
 MOST_VOXELS = 4096
 """Along an axis: what AOTInductor is told, for its index arithmetic."""
 
 
-def builds(bundle: Bundle, kind: str, device: str = "cpu", precision: str = "f32") -> list[tuple[Recipe, Build]]:
-    """Return each graph's recipe and what builds it; see `build`."""
-
-    def builder(network: Network, precision: str) -> Build:
-        source = {bundle.file_of(network): bundle.files[network.file].sha256}
-        return unchanged(partial(build, bundle, network, kind, device=device, precision=precision), source)
-
-    recipes = [(network, recipe(bundle, network, kind, device, precision)) for _, network in bundle.networks.items()]
-    return [(one, builder(network, one.precision)) for network, one in recipes]
+def builds(bundle: Bundle, kind: str, device: str = "cpu", precision: str = "f32") -> Iterator[tuple[Recipe, Build]]:
+    """Yield each graph's recipe and what builds it; see `build`."""
+    for _, network in bundle.networks.items():
+        one = torch_recipe(bundle, network, kind, device, precision)
+        write = partial(build, bundle, network, kind, device=device, precision=one.precision)
+        yield one, unchanged(write, {bundle.file_of(network): bundle.files[network.file].sha256})
 
 
 def build(
     bundle: Bundle, network: Network, kind: str, target: Path, device: str = "cpu", precision: str = "f32"
 ) -> None:
-    """Write one compiled engine.
+    """Write one of a bundle's graphs as a compiled engine, "torchscript" or "aoti".
 
-    Args:
-        bundle: the model.
-        network: which of its graphs.
-        kind: "torchscript" or "aoti".
-        target: the file to write.
-        device: "cpu", "cuda" or "cuda:N": what a package is compiled for, on that very device. TorchScript made on one
-            runs on all.
-        precision: "f32", or "bf16" or "f16", in which the graph's inside is then typed.
+    A package is compiled for the very device; TorchScript made on one runs on all. In "bf16" or "f16" the graph's
+    inside is typed first.
 
     Raises:
         MissingRuntimeError: there is no C++ compiler for AOTInductor, or no such device.
@@ -71,7 +62,7 @@ def build(
 
 
 def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
-    example = tuple(_example(network.inputs, bundle.patch.stride, device).values())
+    example = _example(network, bundle.patch.stride, device)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # its deprecation, and sizes that the tracer follows as numbers
         traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
@@ -86,7 +77,7 @@ def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, de
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise MissingRuntimeError("format aoti: AOTInductor needs a C++ compiler: apt-get install g++")
     stride = bundle.patch.stride
-    example = tuple(_example(network.inputs, stride, device).values())
+    example = _example(network, stride, device)
     # dynamic_threads: as many as are set when it runs; otherwise as many as there were when it was compiled. Freezing
     # (weights packed for oneDNN) stays off: with free axes it gave another volume, as a direct comparison showed.
     options: dict[str, Any] = {
@@ -100,47 +91,38 @@ def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, de
                 exported, package_path=str(Path(scratch) / "made.pt2"), inductor_configs=options
             )
         except Exception as error:  # whatever PyTorch's compiler raises, which is of no one family
-            line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
-            raise X2CTError(f"{network.file}: AOTInductor failed: {line}") from error
+            raise X2CTError(f"{network.file}: AOTInductor failed: {first_line(error)}") from error
         shutil.copyfile(package, target)
 
 
 def _description(bundle: Bundle, network: Network, device: str, *, free_batch: bool) -> str:
-    """What the backend reads; see csrc/backends/torch/torch_backend.h."""
+    """Return what the backend reads; see csrc/backends/torch/torch_backend.h."""
 
     def ports(tensors: tuple[Tensor, ...]) -> list[dict[str, Any]]:
-        return [
-            {"name": t.name, "shape": [1 if axis == "N" and not free_batch else axis for axis in t.shape]}
-            for t in tensors
-        ]
+        batch = "N" if free_batch else 1
+        return [{"name": t.name, "shape": [batch if axis == "N" else axis for axis in t.shape]} for t in tensors]
 
-    return json.dumps(
-        {
-            "schema": DESCRIPTION_SCHEMA,
-            "model": bundle.name,
-            "graph": network.file,
-            "onnx_sha256": bundle.files[network.file].sha256,
-            "device": device.partition(":")[0],
-            "stride": bundle.patch.stride if network is not bundle.networks.encoder else 1,
-            "inputs": ports(network.inputs),
-            "outputs": ports(network.outputs),
-        }
-    )
+    description = {
+        "schema": DESCRIPTION_SCHEMA,
+        "model": bundle.name,
+        "graph": network.file,
+        "onnx_sha256": bundle.files[network.file].sha256,
+        "device": device.partition(":")[0],
+        "stride": bundle.patch.stride if network is not bundle.networks.encoder else 1,
+        "inputs": ports(network.inputs),
+        "outputs": ports(network.outputs),
+    }
+    return json.dumps(description)
 
 
-def _example(tensors: tuple[Tensor, ...], stride: int, device: str) -> dict[str, torch.Tensor]:
+def _example(network: Network, stride: int, device: str) -> tuple[torch.Tensor, ...]:
     """One of each input, on a patch of three different sides, so that its axes can't be confused."""
-    sides = {"N": 1, "X": 4 * stride, "Y": 5 * stride, "Z": 6 * stride}
-
-    def size(axis: int | str) -> int:
-        name, _, divisor = str(axis).partition("/")
-        return int(name) if name.isdigit() else sides[name] // int(divisor or 1)
-
-    return {tensor.name: torch.ones([size(axis) for axis in tensor.shape], device=device) for tensor in tensors}
+    shapes = inputs_for(network, (4 * stride, 5 * stride, 6 * stride))
+    return tuple(torch.ones(shape, device=device) for shape in shapes.values())
 
 
 def _free_axes(tensors: tuple[Tensor, ...], stride: int) -> tuple[dict[int, Any] | None, ...]:
-    """The spatial axes as multiples of the stride; a batch is one sample, as the sampler evaluates it."""
+    """Return the spatial axes as multiples of the stride; a batch is one sample, as the sampler evaluates it."""
     from torch.export import Dim
 
     strides = {name: Dim(f"{name.lower()}_strides", min=2, max=MOST_VOXELS // stride) for name in PATCH_AXES}

@@ -7,9 +7,12 @@ is refused by name. Shape arithmetic stays in Python numbers, which both tracers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor, nn
@@ -20,6 +23,8 @@ from x2ct.errors import X2CTError
 FEWEST_CHANNELS = 16
 """An input of fewer is laid out as it comes: the layout pays for what convolutions read."""
 
+Array = npt.NDArray[np.float32]
+
 Value = Any
 """A float tensor, or, for shapes, a whole number or a list of them."""
 
@@ -28,88 +33,84 @@ Operator = Callable[..., Value]
 
 
 class OnnxModule(nn.Module):
-    """Evaluates an ONNX graph; its float initialisers are parameters, its whole numbers plain ones.
+    """Evaluates an ONNX graph; its float initialisers are buffers, its whole numbers plain ones.
 
     Args:
         model: an ONNX graph with float32 inputs and outputs. Weights stored in float16 with a Cast behind them become
             float32 once, here; a graph whose inside is typed (`precision.typed`) computes in its type.
+        operators: in place of those of `OPERATORS`.
 
     Raises:
         X2CTError: an operator, or a use of one, that is not known here.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, operators: Mapping[str, Operator] | None = None) -> None:
         super().__init__()
-        graph = model.graph
+        graph, known = model.graph, {**OPERATORS, **(operators or {})}
         self.inputs = [port.name for port in graph.input]
         self.outputs = [port.name for port in graph.output]
         self._channels_last = {port.name for port in graph.input if _is_wide(port)}
         self._numbers: dict[str, Value] = {}
         self._weights: dict[str, str] = {}
-        for initializer in graph.initializer:
-            self._hold(initializer.name, _tensor(initializer))
         self._steps: list[tuple[Operator, list[str], list[str], dict[str, Any]]] = []
+        stored = {initializer.name: _tensor(initializer) for initializer in graph.initializer}
         for node in graph.node:
             attributes = {item.name: _attribute(onnx.helper.get_attribute_value(item)) for item in node.attribute}
+            inputs = list(node.input)
             if node.op_type == "Constant":
-                self._hold(node.output[0], attributes["value"])
-            elif node.op_type == "Cast" and node.input[0] in self._weights:
-                self._hold(node.output[0], _cast(getattr(self, self._weights[node.input[0]]), **attributes))
-            elif node.op_type in OPERATORS:
-                inputs = list(node.input)
-                if node.op_type == "ConstantOfShape":  # made where the inputs are, of a number
-                    inputs.insert(0, self.inputs[0])
-                    attributes = {name: float(value) for name, value in attributes.items()}
-                if node.op_type == "Resize" and node.input[2] in self._weights:  # scales are numbers, not values
-                    self._numbers[node.input[2]] = getattr(self, self._weights[node.input[2]]).tolist()
-                self._steps.append((OPERATORS[node.op_type], inputs, list(node.output), attributes))
-            else:
+                stored[node.output[0]] = attributes["value"]
+                continue
+            if node.op_type == "Cast" and inputs[0] in stored and stored[inputs[0]].is_floating_point():
+                stored[node.output[0]] = _cast(stored[inputs[0]], **attributes)
+                continue
+            if node.op_type not in known:
                 raise X2CTError(f"{graph.name}: {node.name}: {node.op_type} is an operator that is not known here")
-        self._let_go_of({name for _, inputs, _, _ in self._steps for name in inputs} | set(self.outputs))
-
-    def _hold(self, name: str, value: Tensor) -> None:
-        if value.dtype == torch.int64:
-            self._numbers[name] = value.tolist()
-            return
-        if value.ndim == 5:  # the layout that convolutions are fastest in, and what their outputs follow
-            value = value.contiguous(memory_format=torch.channels_last_3d)
-        self._weights[name] = f"weight_{len(self._weights)}"
-        self.register_buffer(self._weights[name], value)
-
-    def _let_go_of(self, read: set[str]) -> None:
-        """What nothing reads any more goes: weights that have been cast by now."""
-        for name, held in list(self._weights.items()):
-            if name not in read:
-                del self._weights[name]
-                delattr(self, held)
+            if node.op_type == "ConstantOfShape":  # made where the inputs are, of a number
+                inputs.insert(0, self.inputs[0])
+                attributes = {name: float(value) for name, value in attributes.items()}
+            if node.op_type == "Resize" and inputs[2] in stored:  # scales are numbers, not values
+                self._numbers[inputs[2]] = stored[inputs[2]].tolist()
+            self._steps.append((known[node.op_type], inputs, list(node.output), attributes))
+        read = {name for _, inputs, _, _ in self._steps for name in inputs}.union(self.outputs)
+        for name, value in stored.items():
+            if value.dtype == torch.int64:
+                self._numbers[name] = value.tolist()
+            elif name in read and name not in self._numbers:
+                self._weights[name] = f"weight_{len(self._weights)}"
+                # The layout that convolutions over volumes are fastest in, and what their outputs follow.
+                layout = torch.channels_last_3d if value.ndim == 5 else torch.contiguous_format
+                self.register_buffer(self._weights[name], value.contiguous(memory_format=layout))
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The graph's outputs in order, for its inputs in order."""
-        values: dict[str, Value] = {"": None}
+        """Return the graph's outputs in order, for its inputs in order."""
+        values: dict[str, Value] = {"": None, **self._numbers}
         values.update({name: getattr(self, held) for name, held in self._weights.items()})
-        values.update(self._numbers)
         for name, value in zip(self.inputs, tensors, strict=True):
             wide = name in self._channels_last
             values[name] = value.to(memory_format=torch.channels_last_3d) if wide else value
-        for operator, inputs, outputs, attributes in self._steps:
-            results = operator(*(values[name] for name in inputs), **attributes)
+        for compute, inputs, outputs, attributes in self._steps:
+            results = compute(*(values[name] for name in inputs), **attributes)
             values.update(zip(outputs, results if len(outputs) > 1 else (results,), strict=True))
         return tuple(values[name].contiguous() for name in self.outputs)
 
+    def evaluate(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the graph's outputs by name, for its inputs by name."""
+        with torch.no_grad():
+            outputs = self(*(torch.from_numpy(inputs[name]) for name in self.inputs))
+        return {name: value.numpy() for name, value in zip(self.outputs, outputs, strict=True)}
+
 
 def _is_wide(port: onnx.ValueInfoProto) -> bool:
-    """Whether an input is what convolutions over volumes read."""
+    """Return whether an input is what convolutions over volumes read."""
     sizes = port.type.tensor_type.shape.dim
     return len(sizes) == 5 and int(sizes[1].dim_value) >= FEWEST_CHANNELS
 
 
 def _attribute(value: Any) -> Any:
-    """An attribute as Python or PyTorch has it."""
-    if isinstance(value, bytes):
-        return value.decode()
+    """Return an attribute as Python or PyTorch has it."""
     if isinstance(value, onnx.TensorProto):
         return _tensor(value)
-    return value
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _tensor(stored: onnx.TensorProto) -> Tensor:
@@ -130,7 +131,8 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, **how: Any) -> 
     pads = how.get("pads", [0] * 2 * (x.ndim - 2))
     half = len(pads) // 2
     if pads[:half] != pads[half:]:
-        raise _refuse("Conv")
+        x = functional.pad(x, [pads[side + axis] for axis in reversed(range(half)) for side in (0, half)])
+        pads = [0] * half
     conv = functional.conv3d if x.ndim == 5 else functional.conv2d
     strides, dilations = (how.get(name, [1] * half) for name in ("strides", "dilations"))
     if x.ndim == 5 and max(weight.shape[2:]) > 1:  # in the layout of the weights; what is in it already is not copied
@@ -168,19 +170,15 @@ def _grid_sample(x: Tensor, grid: Tensor, **how: Any) -> Tensor:
     )
 
 
-def _reshape(x: Tensor, shape: Sequence[int], allowzero: int = 0) -> Tensor:
+def _reshape(x: Tensor, shape: Sequence[Any], allowzero: int = 0) -> Tensor:
     if allowzero:
         raise _refuse("Reshape")
-    return x.reshape([x.shape[axis] if _is(size, 0) else size for axis, size in enumerate(shape)])
-
-
-def _is(size: Any, number: int) -> bool:
-    """Whether a size is this very number; one that a tracer follows is not known to be any."""
-    return isinstance(size, int) and size == number
+    # A size that a tracer follows is not known to be 0.
+    return x.reshape([x.shape[i] if isinstance(size, int) and size == 0 else size for i, size in enumerate(shape)])
 
 
 def _is_number(x: Value) -> bool:
-    """Whether it is a whole number, also one that a tracer follows."""
+    """Return whether it is a whole number, also one that a tracer follows."""
     return not isinstance(x, Tensor) or (x.ndim == 0 and not x.is_floating_point())
 
 
@@ -214,12 +212,6 @@ def _unsqueeze(x: Value, axes: list[int]) -> Value:
     return x
 
 
-def _squeeze(x: Tensor, axes: list[int]) -> Tensor:
-    for axis in sorted((axis % x.ndim for axis in axes), reverse=True):
-        x = x.squeeze(axis)
-    return x
-
-
 def _split(x: Tensor, sizes: list[int] | None = None, axis: int = 0, num_outputs: int = 0) -> Sequence[Tensor]:
     return torch.split(x, sizes, axis) if sizes is not None else x.chunk(num_outputs, axis)
 
@@ -231,21 +223,18 @@ def _reduce(function: Callable[..., Tensor]) -> Operator:
     return reduce
 
 
-def _arithmetic(of_tensors: Operator, of_numbers: Operator) -> Operator:
-    """An operator of two that also works on whole numbers and on lists of them."""
+def _arithmetic(of_tensors: Operator, of_numbers: Operator | None = None) -> Operator:
+    """Return an operator of two that also works on whole numbers and on lists of them."""
+    whole = of_numbers or of_tensors
 
     def compute(a: Value, b: Value) -> Value:
         if isinstance(a, list) or isinstance(b, list):
             length = len(a if isinstance(a, list) else b)
             left, right = (x if isinstance(x, list) else [x] * length for x in (a, b))
-            return [of_numbers(one, other) for one, other in zip(left, right, strict=True)]
-        return of_numbers(a, b) if _is_number(a) and _is_number(b) else of_tensors(a, b)
+            return [whole(one, other) for one, other in zip(left, right, strict=True)]
+        return whole(a, b) if _is_number(a) and _is_number(b) else of_tensors(a, b)
 
     return compute
-
-
-def _constant_of_shape(like: Tensor, shape: Sequence[int], value: float = 0.0) -> Tensor:
-    return like.new_full(list(shape), value)
 
 
 def _cast(x: Value, to: int, **_: object) -> Value:
@@ -259,23 +248,26 @@ def _cast(x: Value, to: int, **_: object) -> Value:
 
 OPERATORS: dict[str, Operator] = {
     "Abs": torch.abs,
-    "Add": _arithmetic(torch.add, lambda a, b: a + b),
+    "Add": _arithmetic(operator.add),
     "AveragePool": _average_pool,
     "Cast": _cast,
     "Concat": _concat,
-    "ConstantOfShape": _constant_of_shape,
+    "ConstantOfShape": lambda like, shape, value=0.0: like.new_full(list(shape), value),
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Cos": torch.cos,
-    "Div": _arithmetic(torch.div, lambda a, b: a // b),
+    "Div": _arithmetic(operator.truediv, operator.floordiv),
     "Exp": torch.exp,
     "Gather": _gather,
     "GridSample": _grid_sample,
     "Identity": lambda x: x,
+    "InstanceNormalization": lambda x, scale, bias, epsilon=1e-5: functional.instance_norm(
+        x, weight=scale, bias=bias, eps=epsilon
+    ),
     "LessOrEqual": torch.le,
     "Log": torch.log,
     "MatMul": torch.matmul,
-    "Mul": _arithmetic(torch.mul, lambda a, b: a * b),
+    "Mul": _arithmetic(operator.mul),
     "Reciprocal": torch.reciprocal,
     "ReduceMax": _reduce(torch.amax),
     "ReduceMean": _reduce(torch.mean),
@@ -288,8 +280,8 @@ OPERATORS: dict[str, Operator] = {
     "Slice": _slice,
     "Split": _split,
     "Sqrt": torch.sqrt,
-    "Squeeze": _squeeze,
-    "Sub": _arithmetic(torch.sub, lambda a, b: a - b),
+    "Squeeze": lambda x, axes: x.squeeze(tuple(axes)),
+    "Sub": _arithmetic(operator.sub),
     "Tanh": torch.tanh,
     "Transpose": lambda x, perm=None: x.permute(perm or list(range(x.ndim))[::-1]),
     "Unsqueeze": _unsqueeze,

@@ -27,20 +27,11 @@ Port = tuple[str, str, Sequence[int], bool]
 
 
 def write(bundle: Bundle, target: Path) -> None:
-    """Write a model repository for Triton.
-
-    Args:
-        bundle: the model.
-        target: the folder to make; it must not be there yet.
-
-    Raises:
-        OSError: it can't be written.
-    """
+    """Write a model repository for Triton to a folder that is not there yet. Raises OSError where it can't."""
     for name, network in bundle.networks.items():
-        content = _config(
-            f"{bundle.name}_{name}", "onnxruntime", map(_port, network.inputs), map(_port, network.outputs)
-        )
-        folder = _model(target / f"{bundle.name}_{name}", content)
+        own_name = f"{bundle.name}_{name}"
+        content = _config(own_name, "onnxruntime", map(_port, network.inputs), map(_port, network.outputs))
+        folder = _model(target / own_name, content)
         (folder / "model.onnx").write_bytes(bundle.file_of(network).read_bytes())
     views: list[Port] = [(view.name, "TYPE_FP32", view.shape, True) for view in bundle.geometry.views]
     options: list[Port] = [("seed", "TYPE_UINT64", (1,), True), ("steps", "TYPE_INT32", (1,), True)]
@@ -66,12 +57,8 @@ def _model(folder: Path, config: str) -> Path:
 
 
 def _port(tensor: Tensor) -> Port:
-    return (
-        tensor.name,
-        TYPES[tensor.dtype],
-        [extent if isinstance(extent, int) else -1 for extent in tensor.shape],
-        False,
-    )
+    extents = [extent if isinstance(extent, int) else -1 for extent in tensor.shape]
+    return tensor.name, TYPES[tensor.dtype], extents, False
 
 
 def _config(name: str, backend: str, inputs: Iterable[Port], outputs: Iterable[Port]) -> str:

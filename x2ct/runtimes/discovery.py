@@ -25,7 +25,6 @@ COMPILED = ("tensorrt", "torch", "onnxruntime")
 
 _AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
 """The backend that "auto" is on a device."""
-_CPU_ONLY = ("openvino",)
 
 _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
@@ -36,19 +35,13 @@ _DISTRIBUTIONS = {
 _PACKAGES = {"tensorrt": "tensorrt_libs"}
 """The package that holds a runtime's libraries, where that is not the one of its name."""
 
-_BY_LOADER = ("tensorrt",)
-"""Runtimes that the system may have as well as pip: without a package the loader looks, and says what it misses."""
-
 
 @dataclass(frozen=True)
 class Runtime:
-    """One inference runtime as pip installed it.
+    """One inference runtime as pip installed it: its name is the backend's, and what Python imports.
 
-    Attributes:
-        name: the backend's name and the runtime's import name.
-        distribution: what was installed, or what to `pip install`.
-        version: the installed distribution's version, or "" where it is missing.
-        folder: the installed package's folder, or None where it is missing.
+    `distribution` is what was installed, or what to `pip install`; version and folder are "" and None where it is
+    missing.
     """
 
     name: str
@@ -59,7 +52,8 @@ class Runtime:
     @property
     def reason(self) -> str:
         """Why it can't be used and what to do; "" where it can, as far as a look at the packages tells."""
-        there = self.folder or self.name in _BY_LOADER
+        # The system may have TensorRT as well as pip: without a package the loader looks, and says what it misses.
+        there = self.folder or self.name == "tensorrt"
         return "" if there else f"{self.name} is not installed: pip install {self.distribution}"
 
 
@@ -86,8 +80,8 @@ class Choice:
 
     Attributes:
         device: "cpu" or "cuda:N".
-        backend: "openvino", "onnxruntime", "tensorrt" or "torch".
-        precision: "auto" or one of `PRECISIONS`, for the core to grant or refuse.
+        backend: one of `BACKENDS`.
+        precision: one of `PRECISIONS`, for the core to grant or refuse.
         runtime_dir: the runtime's folder, for the core to open.
         provider: ONNX Runtime's execution provider, or the kind of torch's engines; "" is the backend's own choice.
         provider_options: handed to the provider as they are; torch has cuda_graph alone, "0" records nothing.
@@ -116,25 +110,17 @@ def choose(
 ) -> Choice:
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
 
-    Args:
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        backend: one of `BACKENDS`; "auto" is OpenVINO, and ONNX Runtime on CUDA.
-        precision: one of `PRECISIONS`.
-        provider: one of `PROVIDERS`, of the backend.
-        provider_options: see `Choice`.
-        compiled: see `Choice`.
-        trust: see `Choice`.
+    The arguments are the fields of `Choice`. The device "auto" is the CPU, "cuda" its first GPU; the backend "auto" is
+    OpenVINO, and ONNX Runtime on CUDA.
 
     Raises:
         InputError: a name that no version of x2ct knows.
         MissingRuntimeError: a device or runtime that is known and not here.
     """
     _check_name(device)
-    if backend not in BACKENDS:
-        raise InputError.unknown("--backend", "name", found=backend, known=BACKENDS, expected=", ".join(BACKENDS))
-    if precision not in PRECISIONS:
-        expected = ", ".join(PRECISIONS)
-        raise InputError.unknown("--precision", "name", found=precision, known=PRECISIONS, expected=expected)
+    for option, name, known in (("--backend", backend, BACKENDS), ("--precision", precision, PRECISIONS)):
+        if name not in known:
+            raise InputError.unknown(option, "name", found=name, known=known, expected=", ".join(known))
     if (provider or provider_options) and backend not in PROVIDERS:
         raise InputError.of("--provider", "backend", found=backend, expected=" or ".join(PROVIDERS))
     if provider and provider not in PROVIDERS[backend]:
@@ -143,7 +129,7 @@ def choose(
         raise InputError.of("--compiled", "backend", found=backend, expected=", ".join(COMPILED))
     chosen = choose_device(device)
     runtime = find_runtime(_AUTO[chosen.partition(":")[0]] if backend == "auto" else backend)
-    if chosen != "cpu" and runtime.name in _CPU_ONLY:
+    if chosen != "cpu" and runtime.name == "openvino":
         raise MissingRuntimeError(f"device {device}: {runtime.name} runs on CPUs; use another backend, or auto")
     if runtime.reason:
         status = backend_status(runtime.name)  # to install a runtime is no use to a build that could not open it
@@ -161,7 +147,12 @@ def choose_device(device: str) -> str:
     """
     _check_name(device)
     kind, _, index = device.partition(":")
-    return _cuda(index) if kind == "cuda" else "cpu"
+    if kind != "cuda":
+        return "cpu"
+    names = gpu_names()
+    if int(index or 0) >= len(names):
+        raise MissingRuntimeError(f"device cuda:{index}: found {len(names)} of them, cuda:0 being the first")
+    return f"cuda:{int(index or 0)}"
 
 
 def _check_name(device: str) -> None:
@@ -180,20 +171,13 @@ def gpu_names() -> list[str]:
     return list(status["found"])
 
 
-def backend_status(name: str, folder: str = "") -> dict[str, Any]:
-    """Return what the core says of a backend whose runtime lies in a folder, see `_core.backends`."""
+def backend_status(name: str) -> dict[str, Any]:
+    """Return what the core says of a backend with the runtime that is installed, see `_core.backends`."""
     from x2ct import _core
 
-    [status] = (one for one in _core.backends({name: folder} if folder else {}) if one["name"] == name)
+    folder = find_runtime(name).folder
+    [status] = (one for one in _core.backends({name: str(folder)} if folder else {}) if one["name"] == name)
     return dict(status)
-
-
-def _cuda(index: str) -> str:
-    """Return the device's full name. Raises MissingRuntimeError where there is no such device here."""
-    names = gpu_names()
-    if int(index or 0) >= len(names):
-        raise MissingRuntimeError(f"device cuda:{index}: found {len(names)} of them, cuda:0 being the first")
-    return f"cuda:{int(index or 0)}"
 
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}

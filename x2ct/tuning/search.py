@@ -1,10 +1,11 @@
-"""`tune`: from patients and a model to noise levels, and what they are worth."""
+"""`tune`: from patients and a model to noise levels, and how far real runs on them end from the converged solution."""
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,66 @@ from scipy.optimize import minimize
 
 from x2ct import _core
 from x2ct.bundle import Bundle, check_target
-from x2ct.data.shards import ShardSet
-from x2ct.engine.sampler import SampleOptions
+from x2ct.data.shards import Patient, ShardSet
+from x2ct.engine.sampler import SampleOptions, Sampler
 from x2ct.errors import InputError
 from x2ct.files.atomic import check_writable
+from x2ct.geometry.grid import Grid
 from x2ct.io import report as reports
-from x2ct.tuning.result import Row, Tuned, store
-from x2ct.tuning.runs import Progress, Runner, Studies
-from x2ct.tuning.stepsearch import Trajectory, Way, descend, shortest
+from x2ct.render.drr import calibrated_views
+from x2ct.tuning.stepsearch import SOLVER, Matrix, Trajectory, descend, shortest
 
+FloatArray = npt.NDArray[np.float32]
 Sigmas = tuple[float, ...]
+Progress = Callable[[int, int, float], None]
 
 COUNTS = (1, 2, 3, 4, 5, 6, 8, 10, 16)
 FINE = 64
 REFINE = 24
+VOXELS = 1 << 17  # of the trajectory that errors are measured on, evenly spread: enough for three digits of an RMS
 _RUNS_A_LEVEL = 4  # fewer, and Nelder-Mead's simplex has hardly moved
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of steps: the tuned noise levels, falling, and how far from the converged solution they end.
+
+    `tuned` and `untuned` are RMS differences over the volumes in % of the HU window, with these levels and with the
+    bundle's schedule; `predicted` is what `x2ct.tuning.stepsearch` expected, RMS in the network's unit.
+    """
+
+    steps: int
+    sigmas: Sigmas
+    tuned: float
+    untuned: float
+    predicted: float
+
+    @property
+    def better(self) -> bool:
+        """Whether the tuned levels are worth storing."""
+        return self.tuned < self.untuned
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The result of a tuning: a row for each number of steps, with a solver, beside the bundle's (untuned) schedule.
+
+    Measured on the patients with `samples` seeds each, on `shape` voxels at the grid's centre; the converged solution
+    is a trajectory of `reference_steps`.
+    """
+
+    solver: str
+    schedule: str
+    patients: tuple[str, ...]
+    samples: int
+    shape: tuple[int, int, int]
+    reference_steps: int
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a report."""
+        rows = [{**vars(row), "stored": row.better} for row in self.rows]
+        return {**vars(self), "rows": rows, "versions": reports.versions()}
 
 
 def tune(
@@ -68,25 +114,26 @@ def tune(
     patients = shards.select("validation")
     if not patients:
         raise InputError.of(shards.path, "people", found="none set aside for validation", expected="at least one")
-    runner = Runner(bundle, shape, threads)
     moves = {n: refine if 0 < _RUNS_A_LEVEL * (n - 2) <= refine else 0 for n in counts}
     evaluations = fine + sum((2 + moves[n]) * cost for n, cost in costs.items())
     count = _counter(progress, len(patients) * samples * evaluations)
 
     levels = _core.schedule("log-snr", fine, bundle.diffusion.sigma_min, bundle.diffusion.sigma_max)
-    studies = Studies(runner, patients, samples, levels, count)
-    trajectory = Trajectory(levels, studies.products())
+    studies = Studies(bundle, shape, patients, samples, levels, threads, count)
+    trajectory = Trajectory(levels, studies.products)
     ways = shortest(trajectory, counts)
 
     def row(steps: int) -> Row:
-        predicted, way = _closest(trajectory, ways[steps], solver, schedule)
-        start = tuple(levels[k] for k in way)
-        tuned, sigmas = moved(start, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
+        nearest = trajectory.nearest(_core.schedule(schedule, steps, levels[-1], levels[0]))
+        starts = [ways[steps], *([nearest] if nearest else [])]
+        predicted, way = min(descend(trajectory, start, solver) for start in starts)
+        first = tuple(levels[k] for k in way)
+        tuned, sigmas = moved(first, lambda sigmas: studies.error(sigmas, steps, solver), moves[steps])
         untuned = studies.error(schedule, steps, solver)
         return Row(steps, sigmas, tuned, untuned, predicted / len(studies) ** 0.5)
 
     names = tuple(patient.id for patient in patients)
-    return Tuned(solver, schedule, names, samples, runner.shape, fine, tuple(row(steps) for steps in counts))
+    return Tuned(solver, schedule, names, samples, studies.shape, fine, tuple(row(steps) for steps in counts))
 
 
 def tune_files(
@@ -114,6 +161,106 @@ def tune_files(
     return tuned
 
 
+def markdown(tuned: Tuned) -> str:
+    """Return the errors as a table."""
+    rows = []
+    for row in tuned.rows:
+        sigmas = " ".join(f"{sigma:.3g}" for sigma in row.sigmas)
+        rows.append((row.steps, f"{row.tuned:.2f}", f"{row.untuned:.2f}", "yes" if row.better else "no", sigmas))
+    title = f"{tuned.solver}, RMS difference in % of the HU window from {tuned.reference_steps} steps"
+    columns = "steps", "tuned", tuned.schedule, "stored", "tuned sigmas"
+    return "\n".join([title, "", *reports.markdown_table(columns, rows)])
+
+
+def store(tuned: Tuned, bundle: Bundle, output: str | os.PathLike[str]) -> Bundle:
+    """Write the bundle with the tuned levels and their solver, whole or not at all.
+
+    Other numbers of steps keep their levels, where these are for the same solver.
+
+    Raises:
+        InputError: the output can't be written.
+    """
+    schedules = dict(bundle.diffusion.schedules) if tuned.solver == bundle.diffusion.solver else {}
+    for row in tuned.rows:
+        schedules.pop(row.steps, None)
+        if row.better:
+            schedules[row.steps] = row.sigmas
+    diffusion = replace(bundle.diffusion, solver=tuned.solver, schedules=schedules)
+    return Bundle.write(output, replace(bundle, diffusion=diffusion), bundle.contents())
+
+
+class Studies:
+    """Patients and `samples` noise seeds each, with the converged solution: a fine trajectory on `levels`.
+
+    The X-rays are the bundle's own views, projected from the whole CT; the voxels sampled are `shape` at the grid's
+    centre, or all. `progress` is called after each evaluation, of these runs and of all that follow.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        shape: tuple[int, int, int] | None,
+        patients: Sequence[Patient],
+        samples: int,
+        levels: Sequence[float],
+        threads: int,
+        progress: Progress,
+    ) -> None:
+        self._bundle, self._threads, self._progress = bundle, threads, progress
+        self.shape = shape or bundle.grid.shape
+        grid = Grid(self.shape, bundle.grid.spacing_mm)
+        self._sampler = Sampler(bundle, precision="f32", threads=threads, grid=grid)
+        self._xrays: list[dict[str, Any]] = [
+            calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
+            for patient in patients
+        ]
+        self._seeds = range(samples)
+        products, self._ends = zip(*(self._fine(seed, levels) for seed in self._each()), strict=True)
+        self.products: Matrix = np.sum(products, axis=0)
+        """All trajectories' inner products, added up; see `_fine`."""
+
+    def __len__(self) -> int:
+        return len(self._xrays) * len(self._seeds)
+
+    def _each(self) -> Iterator[int]:
+        """Yield the seeds of one patient after the other, whose X-rays the sampler has been given."""
+        for xrays in self._xrays:
+            self._sampler.set_xrays(**xrays, force=True)
+            yield from self._seeds
+
+    def _fine(self, seed: int, levels: Sequence[float]) -> tuple[Matrix, FloatArray]:
+        """Sample with a level after the other; return what `Trajectory` takes as products, and the end in HU.
+
+        Each D is kept on some of the voxels; the states follow from them, as in the core's loop.
+        """
+        some = slice(None, None, max(1, int(np.prod(self.shape)) // VOXELS) | 1)  # odd: no fixed column of the grid
+        denoised: list[Matrix] = []
+        x = self._sampler.sample(
+            raw=True,
+            seed=seed,
+            schedule=levels,
+            solver=SOLVER,
+            progress=self._progress,
+            preview=lambda done, total, sigma, volume: denoised.append(volume.hu.ravel()[some].astype(np.float64)),
+        ).hu
+        noise = _core.normal(self.shape, seed, threads=self._threads).ravel()[some].astype(np.float64)
+        table = _core.Table.make(SOLVER, levels)
+        states = [table.start_scale * noise]
+        for row, now in enumerate(denoised[:-1]):
+            y, h0, h1 = (table.rows[row][table.columns.index(name)] for name in ("y.y", "y.H0", "y.H1"))
+            states.append(y * states[-1] + h0 * now + (h1 * denoised[row - 1] if row else 0.0))
+        both = np.stack([*states, *denoised])
+        return np.asarray(both @ both.T / both.shape[1]), self._bundle.intensity.to_hu(x)
+
+    def error(self, schedule: str | Sequence[float], steps: int, solver: str) -> float:
+        """Return how far runs on these levels end from the converged solutions: RMS in % of the HU window."""
+        options: dict[str, Any] = {"schedule": schedule, "steps": steps, "solver": solver, "progress": self._progress}
+        ends = (self._sampler.sample(**options, seed=seed).hu for seed in self._each())
+        squares = [np.mean(np.square(end - fine), dtype=np.float64) for end, fine in zip(ends, self._ends, strict=True)]
+        low, high = self._bundle.intensity.window_hu
+        return float(100 * np.sqrt(np.mean(squares)) / (high - low))
+
+
 def moved(sigmas: Sigmas, error: Callable[[Sigmas], float], runs: int) -> tuple[float, Sigmas]:
     """Return the least error of so many runs of Nelder and Mead's search in ln sigma, and the levels; the ends stay."""
     tried = {sigmas: error(sigmas)}
@@ -135,18 +282,10 @@ def moved(sigmas: Sigmas, error: Callable[[Sigmas], float], runs: int) -> tuple[
     return tried[best], best
 
 
-def _closest(trajectory: Trajectory, way: Way, solver: str, schedule: str) -> tuple[float, Way]:
-    """Where moving levels by arithmetic ends, from a way or from the untuned schedule: the least error, and the way."""
-    levels = trajectory.levels
-    untuned = trajectory.nearest(_core.schedule(schedule, len(way), levels[-1], levels[0]))
-    starts = [way, *([untuned] if untuned else [])]
-    return min(descend(trajectory, start, solver) for start in starts)
-
-
 def _check(
     bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None
 ) -> dict[int, int]:
-    """The evaluations of a run with each count, if all can be run."""
+    """Return the evaluations of a run with each count. Raises InputError where one can't be run."""
     names = [info["name"] for info in _core.solvers() if not info["stochastic"]]
     if solver not in names:
         raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(names))
@@ -165,7 +304,7 @@ def _check(
 
 
 def _counter(progress: Progress | None, total: int) -> Progress:
-    """Counts evaluations over several runs; `total` may be off by a few."""
+    """Return what counts evaluations over several runs; `total` may be off by a few."""
     done = itertools.count(1)
 
     def count(_: int, __: int, sigma: float) -> None:

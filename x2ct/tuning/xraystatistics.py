@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from skimage.measure import block_reduce
 
 from x2ct.bundle import Bundle, check_target
 from x2ct.data.shards import AIR_HU, Patient, ShardSet
@@ -47,7 +48,7 @@ from x2ct.io.xray import degradation
 from x2ct.io.xray.radiograph import XRay
 
 Array = npt.NDArray[np.float64]
-Matrix = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 
 COARSER = 4
@@ -75,7 +76,7 @@ _FLOOR = 0.01  # of a ratio's logarithm: its least standard deviation
 
 @dataclass(frozen=True)
 class Found:
-    """What was found: the numbers for model.json, and of which patients and how many studies of each."""
+    """The numbers for model.json, and of which patients and how many studies of each they are."""
 
     numbers: dict[str, tuple[float, ...]]
     patients: tuple[str, ...]
@@ -97,11 +98,12 @@ def statistics_files(
         InputError: a bundle or shards that can't be read, too few patients, or an output that can't be written.
     """
     check_target(Path(output))
-    opened, patients = Bundle.load(bundle), ShardSet.open(shards).select("train", region)
+    opened, everyone = Bundle.load(bundle), ShardSet.open(shards).select("train")
+    patients = tuple(patient for patient in everyone if patient.region == region)
     if len(patients) < FEWEST_PATIENTS:
         expected = f"{FEWEST_PATIENTS} or more"
         raise InputError.of(shards, f"training patients of the {region}", found=len(patients), expected=expected)
-    others = tuple(patient for patient in ShardSet.open(shards).select("train") if patient.region != region)
+    others = tuple(patient for patient in everyone if patient.region != region)
 
     def groups(patients: Sequence[Patient]) -> list[tuple[tuple[Seen, ...], ...]]:
         seen = []
@@ -141,20 +143,18 @@ def pairs(bundle: Bundle, patient: Patient, count: int, rng: np.random.Generator
             placed = pose.copy()
             placed[2, 3] += apart if view is not taken[0] else 0.0
             image = project(mu, placed @ index_to_mm, view, threads=1)
-            picture = machine.picture(image, view, display, rng)
-            xrays[stated.name] = XRay.of(picture, stated.spacing_mm)
+            xrays[stated.name] = XRay.of(machine(image, view, display), stated.spacing_mm)
         yield seen_by(coarse, study_of(coarse, xrays, stated_geometry))
 
 
-def coarse_body(hu: npt.NDArray[Any], index_to_mm: Matrix) -> tuple[npt.NDArray[np.float32], Matrix]:
+def coarse_body(hu: npt.NDArray[Any], index_to_mm: Array) -> tuple[npt.NDArray[np.float32], Array]:
     """Return block means of a CT, with voxels of about `BODY_MM`, and their affine: for pictures of coarse pixels."""
-    steps = [max(1, round(BODY_MM / step)) for step in np.linalg.norm(index_to_mm[:3, :3], axis=0)]
-    sides = [(0, -size % step) for size, step in zip(hu.shape, steps, strict=True)]
-    padded = np.maximum(np.pad(hu, sides, constant_values=AIR_HU), AIR_HU).astype(np.float32)
-    (x, a), (y, b), (z, c) = ((size // step, step) for size, step in zip(padded.shape, steps, strict=True))
-    affine = index_to_mm @ np.diag([a, b, c, 1.0])
+    steps = tuple(max(1, round(BODY_MM / step)) for step in np.linalg.norm(index_to_mm[:3, :3], axis=0))
+    affine = index_to_mm @ np.diag([*steps, 1.0])
     affine[:3, 3] = index_to_mm[:3, 3] + index_to_mm[:3, :3] @ ((np.array(steps) - 1) / 2)
-    return padded.reshape(x, a, y, b, z, c).mean(axis=(1, 3, 5), dtype=np.float32), affine
+    body = np.maximum(hu, AIR_HU).astype(np.float32)
+    means = block_reduce(body, steps, np.mean, AIR_HU, {"dtype": np.float32})  # type: ignore[no-untyped-call]
+    return means, affine
 
 
 def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[tuple[View, ...], Geometry]:
@@ -178,7 +178,7 @@ def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[tuple[View, 
     return tuple(taken), Geometry(tuple(stated))
 
 
-def _drawn_pose(rng: np.random.Generator) -> Matrix:
+def _drawn_pose(rng: np.random.Generator) -> Array:
     """Patient mm of the body to patient mm of the study."""
     pose = np.eye(4)
     size = np.exp(rng.uniform(-1, 1) * SCALE + rng.uniform(-0.5, 0.5, 3) * SCALE)
@@ -187,30 +187,21 @@ def _drawn_pose(rng: np.random.Generator) -> Matrix:
     return pose
 
 
-@dataclass(frozen=True)
-class _Machine:
-    """What both X-rays of a study have in common: scatter over primary intensity, photons a pixel, exponent and scale.
+def _drawn_machine(rng: np.random.Generator) -> Callable[[Image, View, bool], npt.NDArray[Any]]:
+    """Return what a detector, and for display a workstation, makes of line integrals; integers are for display.
 
-    Attributes:
-        scatter: scattered over primary intensity; 0 for none.
-        photons: per pixel where nothing attenuates; 0 for no noise.
-        exponent, scale: of the tone.
+    Both X-rays of a study have one machine: its scatter over primary intensity, photons a pixel, and tone.
     """
+    physics, tone = rng.random() < _PHYSICS, rng.random() < _TONE
+    scatter, photons = rng.uniform(0, 0.1), float(np.exp(rng.uniform(np.log(1e4), np.log(1e6))))
+    exponent, scale = float(np.exp(rng.uniform(-0.25, 0.25))), rng.uniform(0.9, 1.1)
 
-    scatter: float
-    photons: float
-    exponent: float
-    scale: float
-
-    def picture(
-        self, image: npt.NDArray[np.float32], view: View, display: bool, rng: np.random.Generator
-    ) -> npt.NDArray[Any]:
-        """Return what a detector, and for display a workstation, makes of line integrals; integers are for display."""
-        if self.photons:
+    def picture(image: Image, view: View, display: bool) -> npt.NDArray[Any]:
+        if physics:
             down, across = (50.0 * view.magnification / pitch for pitch in view.spacing_mm)
-            image = degradation.scatter(image, self.scatter, (down, across))
-            image = degradation.poisson_noise(image, self.photons, rng)
-        image = degradation.gamma(image, self.exponent, self.scale)
+            image = degradation.scatter(image, scatter, (down, across))
+            image = degradation.poisson_noise(image, photons, rng)
+        image = degradation.gamma(image, exponent if tone else 1.0, scale if tone else 1.0)
         if not display:
             return image
         if rng.random() < _LETTER:
@@ -223,12 +214,7 @@ class _Machine:
             image = degradation.collimate(image, (top, bottom, left, right))
         return degradation.window_8bit(image, (rng.uniform(0, 1.5), 100 - rng.uniform(0, 1.5)))
 
-
-def _drawn_machine(rng: np.random.Generator) -> _Machine:
-    physics, tone = rng.random() < _PHYSICS, rng.random() < _TONE
-    scatter, photons = rng.uniform(0, 0.1), float(np.exp(rng.uniform(np.log(1e4), np.log(1e6))))
-    exponent, scale = float(np.exp(rng.uniform(-0.25, 0.25))), rng.uniform(0.9, 1.1)
-    return _Machine(scatter, photons if physics else 0.0, exponent if tone else 1.0, scale if tone else 1.0)
+    return picture
 
 
 # ---------------------------------------------------------------------------------------------- statistics

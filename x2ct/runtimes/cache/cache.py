@@ -36,7 +36,7 @@ from x2ct.files.atomic import write_atomically, write_beside
 from x2ct.files.text import decode_json
 from x2ct.io.report import sha256
 
-Build = Callable[[Path], None]
+Build = Callable[[Path], object]
 Say = Callable[[str], None]
 
 NOTE = "engine.json"
@@ -78,14 +78,7 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What lies beside an engine and describes it, as JSON.
-
-    Attributes:
-        recipe: what it was made from.
-        sha256, bytes: of the file.
-        created: when, ISO 8601 in UTC.
-        seconds: how long the builder took.
-    """
+    """What lies beside an engine and describes it, as JSON: `created` is ISO 8601 in UTC, `seconds` the builder's."""
 
     recipe: Recipe
     sha256: str
@@ -121,8 +114,7 @@ class Cache:
     def find(self, recipe: Recipe) -> Engine | None:
         """Return the engine of a recipe, or None if there is none, or a stale or damaged one; writes nothing.
 
-        Raises:
-            InputError: others can write to the cache.
+        Raises InputError, as all methods do, if others can write to the cache.
         """
         if not self._is_private():
             return None
@@ -132,11 +124,7 @@ class Cache:
             return None
 
     def similar(self, recipe: Recipe) -> list[Recipe]:
-        """Return the recipes of the engines that differ from `recipe` in nothing but their profile and flags.
-
-        Raises:
-            InputError: others can write to the cache.
-        """
+        """Return the recipes of the engines that differ from `recipe` in nothing but their profile and flags."""
         recipes = []
         for note in sorted(self.folder.glob(f"{recipe.kind}/*/{NOTE}")) if self._is_private() else ():
             try:
@@ -158,7 +146,7 @@ class Cache:
                 there is built again.
 
         Raises:
-            InputError: the cache can't be written, or others can write to it.
+            InputError: the cache can't be written.
             X2CTError: the builder wrote nothing, or the disk is full.
         """
         entry, lock = self._entry(recipe), FileLock(self._entry(recipe).with_suffix(LOCK))
@@ -205,20 +193,15 @@ class Cache:
             found = f"mode {stat.S_IMODE(state.st_mode):04o}"
         else:
             return True
-        raise InputError.of(
-            self.folder,
-            "cache",
-            found=found,
-            expected="a folder of your own with mode 0700, as engines are native code",
-            hint="remove it, or name another cache with X2CT_CACHE",
-        )
+        expected = "a folder of your own with mode 0700, as engines are native code"
+        hint = "remove it, or name another cache with X2CT_CACHE"
+        raise InputError.of(self.folder, "cache", found=found, expected=expected, hint=hint)
 
 
 def copy_to(engine: Engine, target: Path) -> None:
     """Write a copy of an engine, and TARGET.json beside it, to take to another machine of the same kind.
 
-    Raises:
-        X2CTError: it can't be written.
+    Raises X2CTError if it can't be written.
     """
     write_beside(target, lambda part: shutil.copyfile(engine.path, part))
     write_atomically(_note_beside(target), _encode(engine.note))
@@ -229,11 +212,8 @@ def open_copy(
 ) -> Engine | None:
     """Return the engine that `copy_to` wrote into a folder, or None if the folder holds no file of that name.
 
-    Args:
-        folder: where it is.
-        recipe: what it must be.
-        trust: the user vouches for whoever made it. Without, it is neither opened nor read.
-        free: the recipe's fields in which it may differ.
+    Without `trust`, by which the user vouches for whoever made it, it is neither opened nor read. In the fields `free`
+    it may differ from the recipe.
 
     Raises:
         InputError: there is no such folder, or the engine is not trusted, stale or damaged.
@@ -245,19 +225,14 @@ def open_copy(
     if not path.exists():
         return None
     if not trust:
-        raise InputError.of(
-            path,
-            "origin",
-            found="a file outside this user's cache",
-            expected="--trust with it, as it is native code",
-            hint="build it here, or trust it if you know who made it",
-        )
+        found, expected = "a file outside this user's cache", "--trust with it, as it is native code"
+        hint = "build it here, or trust it if you know who made it"
+        raise InputError.of(path, "origin", found=found, expected=expected, hint=hint)
     try:
         return _verified(path, _note_beside(path).name, recipe, free)
     except _UnfitError as reason:
-        raise InputError.of(
-            path, "engine", found=reason, expected="one of this recipe", hint="build it again"
-        ) from None
+        expected = "one of this recipe"
+        raise InputError.of(path, "engine", found=reason, expected=expected, hint="build it again") from None
 
 
 def unchanged(build: Build, sources: Mapping[Path, str]) -> Build:
@@ -286,8 +261,7 @@ def _build(recipe: Recipe, build: Build, part: Path) -> None:
     if not file.is_file():
         raise X2CTError(f"{recipe.kind}: the builder wrote no {recipe.file}")
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    note = Note(recipe, sha256(file), file.stat().st_size, created, seconds)
-    (part / NOTE).write_bytes(_encode(note))
+    (part / NOTE).write_bytes(_encode(Note(recipe, sha256(file), file.stat().st_size, created, seconds)))
 
 
 def _verified(path: Path, note_name: str, recipe: Recipe, free: tuple[str, ...] = ()) -> Engine:
