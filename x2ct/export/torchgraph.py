@@ -262,6 +262,7 @@ OPERATORS: dict[str, Operator] = {
     "Add": _arithmetic(torch.add, lambda a, b: a + b),
     "AveragePool": _average_pool,
     "Cast": _cast,
+    "Clip": torch.clamp,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Conv": _conv,
