@@ -327,8 +327,8 @@ def sides(seen: Seen, template: Array | None = None) -> tuple[Array, Array]:
     even, odd = (right + left) / 2, (right - left) / 2
     best: tuple[Any, ...] = (0, 0)
     if template is not None:
-        away, wanted = even - even.mean(axis=(1, 3), keepdims=True), template - template.mean()
-        match = np.einsum("ahbw,hw->ab", away, wanted) / np.sqrt((away**2).sum(axis=(1, 3)) + 1e-12)
+        away, form = even - even.mean(axis=(1, 3), keepdims=True), template - template.mean()
+        match = np.einsum("ahbw,hw->ab", away, form) / np.sqrt((away**2).sum(axis=(1, 3)) + 1e-12)
         best = np.unravel_index(int(match.argmax()), match.shape)
     even, odd = even[best[0], :, best[1]], odd[best[0], :, best[1]]
     high, wide = (len(axis) // 2 for axis in SIDES_MM)
