@@ -170,16 +170,17 @@ def test_predictions_of_any_system_are_judged_alike(folder: Path) -> None:
 def test_what_the_sampler_writes_from_the_written_x_rays_is_what_the_bundle_gets(folder: Path) -> None:
     out, xrays, theirs = folder / "own", folder / "xrays", folder / "sampled"
     common = ["--data", folder / "test", "--case", "patient4"]
-    done = run(folder / "tiny.x2ct", *common, "-o", out, "--xrays", xrays, "--samples", 1)
+    done = run(folder / "tiny.x2ct", *common, "-o", out, "--xrays", xrays, "--samples", 1, "--steps", 9)
     assert done.exit_code == 0, done.stderr
     theirs.mkdir()
     place = xrays / "patient4"
     pair = ["--ap", place / "ap.npy", "--lateral", place / "lateral.npy", "--geometry", place / "geometry.json"]
-    arguments = ["sample", *pair, "-m", folder / "tiny.x2ct", "-o", theirs / "patient4.nii.gz", "--samples", 2]
-    assert commandline.run(*arguments, "--threads", 1, "-q").exit_code == 0
+    theirs_of = ["-m", folder / "tiny.x2ct", "-o", theirs / "patient4.nii.gz", "--samples", 2, "--steps", 9]
+    assert commandline.run("sample", *pair, *theirs_of, "--threads", 1, "-q").exit_code == 0
     grid = ["--shape", "32,32,32", "--voxel", "10", "--geometry", place / "geometry.json"]
     done = run(*common, "--predictions", theirs, "-o", folder / "again", *grid)
     assert done.exit_code == 0, done.stderr
+    assert report(out)["model"]["steps"] == 9
     mine, again = (report(at)["cases"][0] for at in (out, folder / "again"))
     assert list(again["methods"]) == ["prediction", "single sample", "mean of 2 samples"]
     for key in ("psnr_db", "ssim", "bone_dice"):  # a file holds whole HU, and `sample` draws both of one seed

@@ -40,6 +40,7 @@ class Options:
     )
     region: str = setting("chest", None, "Region of the patients that the baselines use: chest, other or any.")
     samples: int = setting(8, None, "Number of samples for each patient. 0: mean estimate only.", min=0)
+    steps: int | None = setting(None, None, "Number of sampling steps. Default: the model's.", min=1)
     geometry: str = setting(
         "bundle", None, "Geometry of the test X-rays: bundle (the model's own), parallel, cone, or a geometry file."
     )

@@ -129,6 +129,7 @@ def who(evaluation: Mapping[str, Any]) -> list[str]:
     judged = f"Predictions in {evaluation['predictions']}" if evaluation["predictions"] else "Baselines"
     if model:
         judged = f"Model {model['name']} ({model['sha256'][:12]}), {model['backend']} {model.get('precision', '')}"
+        judged += f", {model['steps']} steps a sample" if "steps" in model else ""
     views = ", ".join(view["name"] for view in evaluation["geometry"]["views"])
     low, high = evaluation["window_hu"]
     lines = [f"{judged.rstrip()}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]

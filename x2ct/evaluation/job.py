@@ -28,6 +28,7 @@ class EvaluateJob:
     baselines: Path | None = None  # shards to fit the baselines on
     region: str = "chest"  # of the patients to fit them on: "chest", "other" or "any"
     samples: int = 8  # of the bundle a case, of seeds 0 to N - 1; 0 for its mean estimate alone
+    steps: int | None = None  # of a sample; by default the bundle's
     geometry: str = "bundle"  # of the test X-rays: "bundle" (the model's own), "parallel", "cone", or a geometry file
     conditions: tuple[str, ...] = ()  # names of `x2ct.evaluation.conditions`, or "every"
     probe: bool = False  # whether synthetic lesions are inserted, see `x2ct.evaluation.probe`

@@ -17,17 +17,21 @@ XRays = Mapping[str, XRay]
 
 
 class Model:
-    """A sampler with what an evaluation asks of it."""
+    """A sampler with what an evaluation asks of it; `steps` of a sample, by default the bundle's."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+    def __init__(self, sampler: Sampler, steps: int | None = None) -> None:
+        self._sampler, self._steps = sampler, steps or sampler.bundle.diffusion.steps
         self.name: str = sampler.bundle.name
         self.checksum: str = sampler.bundle.checksum
         self.grid: Grid = sampler.bundle.grid
         self.geometry: Geometry = sampler.bundle.geometry
         self.window: Window = sampler.bundle.intensity.window_hu
         self.stride: int = _stride(sampler.bundle)
-        self.choice: dict[str, str] = {"device": sampler.choice.device, "backend": sampler.choice.backend}
+        self.choice: dict[str, str | int] = {
+            "device": sampler.choice.device,
+            "backend": sampler.choice.backend,
+            "steps": self._steps,
+        }
 
     def set_xrays(self, xrays: XRays, geometry: Geometry | None) -> None:
         """Set what the volumes that follow are made from."""
@@ -43,7 +47,7 @@ class Model:
         return self._volume(seed, False)
 
     def _volume(self, seed: int, mean: bool) -> FloatArray:
-        result = self._sampler.run(seed=seed, mean=mean)
+        result = self._sampler.run(seed=seed, mean=mean, steps=None if mean else self._steps)
         self.choice["precision"] = result.report["precision"]["denoiser"]
         return result.volume.hu
 

@@ -110,8 +110,10 @@ class _Judge:
     def __init__(self, job: EvaluateJob, sources: Mapping[str, Path], step: Progress) -> None:
         self.job, model = job, None
         if job.bundle is not None:
-            options: dict[str, Any] = {name: getattr(job, name) for name in ("device", "backend", "precision")}
-            model = Model(Sampler(job.bundle, threads=job.threads, **options))
+            sampler = Sampler(
+                job.bundle, device=job.device, backend=job.backend, precision=job.precision, threads=job.threads
+            )
+            model = Model(sampler, job.steps)
         shards = ShardSet.open(job.baselines) if job.baselines is not None else None
         default = shards.grid if shards else Grid()
         self.model = model
@@ -124,8 +126,9 @@ class _Judge:
             for path in (path for name, path in sources.items() if name in training):
                 _refuse_training_patient(path)
             patients = [p for p in shards.select("train") if job.region in ("any", p.region)]
-            options = {"threads": job.threads, "progress": step}
-            self.baselines = Baselines.fit(patients, self.grid, self.geometry, self.window, **options)
+            self.baselines = Baselines.fit(
+                patients, self.grid, self.geometry, self.window, threads=job.threads, progress=step
+            )
         self.predictions = predictions.find(job.predictions) if job.predictions is not None else None
 
     def case(self, case: Case, path: Path, now: Say) -> tuple[dict[str, Any], page.Shown | None]:
