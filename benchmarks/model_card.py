@@ -35,13 +35,14 @@ Case = dict[str, Any]
 
 def parts(results: Path = RESULTS) -> dict[str, str]:
     """Each part's Markdown, by name."""
-    test, cone, validation, before, train = (
+    test, fewer, cone, validation, before, train = (
         json.loads((results / f"evaluate-{name}" / "evaluation.json").read_text())
-        for name in ("chest", "chest-cone", "chest-validation", "before-validation", "chest-train")
+        for name in ("chest", "chest-steps3", "chest-cone", "chest-validation", "before-validation", "chest-train")
     )
     chests = [case for case in test["cases"] if case["id"].startswith("chest")]
     return {
         "test": _table(test["cases"], (*ESTIMATES, *BASELINES)),
+        "steps": _steps(test, fewer),
         "cone": _table(cone["cases"], ESTIMATES),
         "validation": _table(validation["cases"], ESTIMATES),
         "before": _table(before["cases"], ESTIMATES),
@@ -92,6 +93,19 @@ def _cell(figures: dict[str, Any]) -> str:
 
 def _figure(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
+
+
+def _steps(*evaluations: dict[str, Any]) -> str:
+    rows = [
+        (f"{made['model']['steps']} steps, {what}", *(of(case) for case in made["cases"]))
+        for made in evaluations
+        for what, of in (
+            (ESTIMATES[1], lambda case: _cell(case["methods"][ESTIMATES[1]])),
+            ("coverage", lambda case: f"{case['calibration']['coverage']:.0%}"),
+        )
+    ]
+    cases = evaluations[0]["cases"]
+    return "\n".join(markdown_table(("PSNR dB / bone Dice", *(SHORT[case["id"]] for case in cases)), rows))
 
 
 def _anatomy(cases: Sequence[Case]) -> str:

@@ -101,8 +101,15 @@ MEASUREMENTS = (
         (
             f"x2ct evaluate chest {EVALUATE} --conditions every --probe -o {RESULTS}/evaluate-chest",
             f"x2ct evaluate chest {EVALUATE} --geometry cone -o {RESULTS}/evaluate-chest-cone",
+            f"x2ct evaluate chest --data CTS --steps 3 -o {RESULTS}/evaluate-chest-steps3",
         ),
         14,
+    ),
+    Measurement(
+        "picture",
+        "what the README shows: one sample of the demo pair, drawn",
+        ("python benchmarks/demo_pair.py --picture docs/demo.jpg",),
+        1,
     ),
     Measurement(
         "radiographs",
