@@ -51,7 +51,6 @@ KERNELS = {
     **dict.fromkeys(["Reshape", "Squeeze", "Unsqueeze", "Shape"], NOTHING),
     "AveragePool": r"AveragePoolWithPadKernel",
     "Cast": r"OP_Cast|CastKernelSat|CastKernelStd|CudaCastPairwiseKernel",
-    "Clip": r"5_Clip",
     "Concat": r"_ConcatKernel|ConcatTensorToTensor",
     "ConstantOfShape": r"5_Fill|4FillI",
     "Conv": r"BroadcastBiasKernel|_PadKernel",

@@ -251,7 +251,6 @@ OPERATORS: dict[str, Operator] = {
     "Add": _arithmetic(operator.add),
     "AveragePool": _average_pool,
     "Cast": _cast,
-    "Clip": torch.clamp,
     "Concat": _concat,
     "ConstantOfShape": lambda like, shape, value=0.0: like.new_full(list(shape), value),
     "Conv": _conv,

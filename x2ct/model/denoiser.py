@@ -85,13 +85,13 @@ class Denoiser(nn.Module):
             sketch: from the lift, [N, 1, X, Y, Z] in the same unit.
 
         Returns:
-            [N, 1, X, Y, Z] float32, cut to the network's range [-1, 1].
+            [N, 1, X, Y, Z] float32.
         """
         lack = sigma.reshape(-1, 1, 1, 1, 1) * (1 / self.sigma_max)
-        return self.denoise(x + lack * sketch, sigma, condition, sketch).clamp(-1, 1)
+        return self.denoise(x + lack * sketch, sigma, condition, sketch)
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor, sketch: Tensor) -> Tensor:
-        """The denoised volume of a true one plus sigma times noise, as training makes them, before the cut."""
+        """The denoised volume of a true one plus sigma times noise, as training makes them; see `forward`."""
         variance = self.sigma_data**2
         s = sigma.reshape(-1, 1, 1, 1, 1)
         total = s.square() + variance

@@ -104,8 +104,8 @@ class SlabDenoiser(nn.Module):
         self.core = SlabUNet(config)
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor, sketch: Tensor) -> Tensor:
-        """The denoised volume, cut to [-1, 1]; arguments as `Denoiser.forward` has them."""
-        return self.denoise(x, sigma, condition, sketch).clamp(-1, 1)
+        """The denoised volume; arguments as `Denoiser.forward` has them."""
+        return self.denoise(x, sigma, condition, sketch)
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor, sketch: Tensor) -> Tensor:
         """The same: about a sketch of zero, the sampler's start lacks nothing."""

@@ -33,7 +33,7 @@ from x2ct.training import checkpoint
 from x2ct.training.config import TrainConfig
 from x2ct.training.cudagraph import captured, cut
 from x2ct.training.heap import keep_freed_memory
-from x2ct.training.loss import bone_weights, clipped_error, draw_sigmas, edm_weight
+from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
 from x2ct.training.monitor import Monitor
 from x2ct.training.optimizer import Optimizer
 from x2ct.training.patches import Patch, draw_patches
@@ -422,7 +422,7 @@ def squared_error(result: Tensor, truth: Tensor, config: TrainConfig) -> Tensor:
     """Return the mean squared error of each of N volumes, bone weighing more; [N]."""
     threshold = float(config.intensity.to_x(config.optim.bone_hu))
     weight = bone_weights(truth, threshold, config.optim.bone_weight)
-    return (weight * clipped_error(result.float(), truth).square()).mean((1, 2, 3, 4))
+    return (weight * (result.float() - truth).square()).mean((1, 2, 3, 4))
 
 
 def _validate(

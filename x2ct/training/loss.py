@@ -28,13 +28,3 @@ def edm_weight(sigma: Level, sigma_data: float) -> Level:
 def bone_weights(x: Tensor, threshold: float, extra: float) -> Tensor:
     """1, and 1 + extra where the true volume is bone (x above the threshold, in the network's unit)."""
     return 1.0 + extra * (x > threshold).to(x.dtype)
-
-
-def clipped_error(result: Tensor, truth: Tensor) -> Tensor:
-    """result - truth, and 0 where the truth is -1 or 1 and the result lies beyond.
-
-    The truth is cut to [-1, 1], and the denoiser's output is cut to it when it samples. A network that may
-    overshoot makes air of exactly -1 instead of noise about it; the gradient of a wrong overshoot stays.
-    """
-    beyond = ((truth <= -1) & (result < -1)) | ((truth >= 1) & (result > 1))
-    return torch.where(beyond, 0, result - truth)

@@ -71,7 +71,7 @@ def validate(
             row = [float((denoised - truth).square().mean()) * edm_weight(sigma_max, sigma_data)]
             for sigma in LEVELS:
                 level = torch.full((1,), sigma, device=device)
-                result = model.denoiser.denoise(truth + noise * sigma, level, *conditions).float().clamp(-1, 1)
+                result = model.denoiser.denoise(truth + noise * sigma, level, *conditions).float()
                 row.append(float((result - truth).square().mean()) * edm_weight(sigma, sigma_data))
                 if sigma == LEVELS[1]:
                     low = interpolated(result[0, 0], intensity.x, intensity.hu).cpu().numpy()
