@@ -68,7 +68,8 @@ class Worker:
         assert self._process.stdin is not None and self._process.stdout is not None
         line = ""
         with suppress(OSError):
-            print(json.dumps({"seed": seed, **request}), file=self._process.stdin, flush=True)
+            self._process.stdin.write(json.dumps({"seed": seed, **request}) + "\n")
+            self._process.stdin.flush()
             line = self._process.stdout.readline()
         if not line:
             raise self._death()

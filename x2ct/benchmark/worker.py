@@ -112,7 +112,8 @@ def serve(subject_of: Callable[[str, Case], Subject]) -> None:
             answer = {"error": text, "exit_code": MissingRuntimeError.exit_code}
         except MemoryError as error:
             answer = {"error": f"out of memory {error}".strip(), "exit_code": MemoryLimitError.exit_code}
-        print(json.dumps(answer), file=answers, flush=True)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
 
 
 def _start(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:

@@ -310,12 +310,11 @@ def sides(seen: Seen, template: Array | None = None) -> tuple[Array, Array]:
     Returns:
         The even part, [heights, distances], and the odd part's means over 2 x 2 of these, [heights * distances / 4].
     """
-    from scipy import signal
-
     size = np.rint(np.asarray(seen.image.shape) * seen.pitch_mm / _SIDES_PIXEL_MM).astype(int)
     image = resample(seen.image, seen.pitch_mm, (int(size[0]), int(size[1])), (_SIDES_PIXEL_MM, _SIDES_PIXEL_MM))
     image = np.asarray(image / brightness(image), np.float64)
-    alike = signal.fftconvolve(image, image, axes=1).sum(axis=0)  # by twice the column of the mirror
+    full = 2 * image.shape[1] - 1
+    alike = np.fft.irfft(np.fft.rfft(image, full, axis=1) ** 2, full, axis=1).sum(axis=0)  # at twice its column
     inner = len(alike) // 3
     middle = (inner + int(alike[inner:-inner].argmax())) / 2
     picture, (heights, distances) = np.log(np.maximum(image, 0) + _BODY), (a / _SIDES_PIXEL_MM for a in SIDES_MM)
