@@ -57,7 +57,7 @@ class Worker:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - close() ends it
         self._request = {"bundle": bundle, "case": vars(case), "at": time.monotonic()}
         module = "x2ct.export.plainloop" if case.plain else "x2ct.benchmark.worker"
-        self._process = Popen([sys.executable, "-m", module], text=True, stdin=PIPE, stdout=PIPE, stderr=self._log)
+        self._process = Popen([sys.executable, "-m", module], 1, text=True, stdin=PIPE, stdout=PIPE, stderr=self._log)
 
     def start(self, keep: Path | None = None) -> dict[str, Any]:
         """Load, build and run once with seed 0; the CT goes to `keep`. Raises X2CTError."""
@@ -69,7 +69,6 @@ class Worker:
         line = ""
         with suppress(OSError):
             self._process.stdin.write(json.dumps({"seed": seed, **request}) + "\n")
-            self._process.stdin.flush()
             line = self._process.stdout.readline()
         if not line:
             raise self._death()

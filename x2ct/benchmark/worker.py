@@ -94,7 +94,7 @@ class Subject:
 
 def serve(subject_of: Callable[[str, Case], Subject]) -> None:
     """Answer the parent until it closes stdin."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", 1, encoding="utf-8")
     os.dup2(2, 1)
     subject: Subject | None = None
     for line in sys.stdin:
@@ -113,7 +113,6 @@ def serve(subject_of: Callable[[str, Case], Subject]) -> None:
         except MemoryError as error:
             answer = {"error": f"out of memory {error}".strip(), "exit_code": MemoryLimitError.exit_code}
         answers.write(json.dumps(answer) + "\n")
-        answers.flush()
 
 
 def _start(subject: Subject, request: dict[str, Any]) -> dict[str, Any]:
