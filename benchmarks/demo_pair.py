@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.picture is not None:
         with tempfile.TemporaryDirectory() as folder:
-            made = demo(Path(folder) / "demo")
-            drawn = next(path for path in made.files if path.name == "comparison.png")
+            files = demo(Path(folder) / "demo").files
+            drawn = next(path for path in files if path.name == "comparison.png")
             with Image.open(drawn) as image:
                 image.convert("RGB").save(options.picture, quality=85)
         return 0

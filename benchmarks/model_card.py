@@ -97,8 +97,8 @@ def _figure(value: float | None, form: str) -> str:
 
 def _steps(*evaluations: dict[str, Any]) -> str:
     rows = [
-        (f"{made['model']['steps']} steps, {what}", *(of(case) for case in made["cases"]))
-        for made in evaluations
+        (f"{evaluation['model']['steps']} steps, {what}", *(of(case) for case in evaluation["cases"]))
+        for evaluation in evaluations
         for what, of in (
             (ESTIMATES[1], lambda case: _cell(case["methods"][ESTIMATES[1]])),
             ("coverage", lambda case: f"{case['calibration']['coverage']:.0%}"),

@@ -323,7 +323,8 @@ void a_plan_fits_its_budget_and_uses_it() {
 void an_encoding_is_over_when_a_run_begins() {
     const Index grid = {64, 64, 64};
     const auto bytes = [&](double encoder, double of_grid) {
-        const x2ct::MemoryNeeds needs{.encoder = encoder, .grid = of_grid, .conditions = 20, .denoiser = 70, .lift = 90};
+        const x2ct::MemoryNeeds needs{
+            .encoder = encoder, .grid = of_grid, .conditions = 20, .denoiser = 70, .lift = 90};
         return x2ct::plan_tiles(grid, 8, 47, 11, needs, std::int64_t{1} << 40).bytes;
     };
     constexpr double kRegisters = 12.0 * 64 * 64 * 64;
