@@ -102,7 +102,7 @@ void log_choice(const x2ct::PipelineOptions& options, const std::string& backend
     options.log(x2ct::LogLevel::info,
                 "device " + options.device + by(given.device) + ", backend " + backend + by(given.backend));
     for (const auto& [graph, path] : options.engines) {
-        options.log(x2ct::LogLevel::info, "engine: " + path + " in place of " + graph);
+        options.log(x2ct::LogLevel::info, std::string("engine: ").append(path).append(" in place of ").append(graph));
     }
 }
 
