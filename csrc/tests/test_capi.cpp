@@ -287,7 +287,7 @@ void a_grid_within_a_budget_is_the_whole_in_tiles() {
     CHECK(x2ct_sampler_tiles(whole.sampler.get(), tile, count) == X2CT_OK && tile[0] == 64 && count[0] == 1);
     whole.see(1);
     std::unique_ptr<Opened> tiled;  // by the first budget that something fits into
-    for (options.memory = 224 << 20; !tiled; options.memory += 100 << 10) {
+    for (options.memory = 168 << 20; !tiled; options.memory += 100 << 10) {
         try {
             tiled = std::make_unique<Opened>(options);
         } catch (const x2ct::OutOfMemory&) {
@@ -593,7 +593,7 @@ void what_is_chosen_and_given_up_is_logged() {
     const std::string radius = R"("receptive_radius": 0)";
     for (std::size_t at = 0; (at = model.find(radius, at)) != model.npos; ++at) model[at + radius.size() - 1] = '8';
     std::unique_ptr<Opened> tiled;
-    for (options.memory = 224 << 20; !tiled; options.memory += 100 << 10) {
+    for (options.memory = 168 << 20; !tiled; options.memory += 100 << 10) {
         lines.clear();
         try {
             tiled = std::make_unique<Opened>(options, model);
