@@ -68,7 +68,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportReport, tuple[Graph, ...]]:
-    """What export makes of the network of `tests.tiny_model`, and the graphs that it traced, which takes seconds."""
+    """Export the network of `tests.tiny_model`, once, for it takes seconds; return the report and the traced graphs."""
     import torch
 
     from tests.tiny_model import SPEC, random_model

@@ -232,8 +232,8 @@ def test_a_grid_just_measured_is_the_same_case_as_one_that_was_read() -> None:
     row = {"label": "a", "status": "measured", "case": vars(Case(grid=(32, 32, 32)))}
     row["samples"] = {"end_to_end_s": [1.0], "evaluation_s": [[0.1, 0.1]], "loop_s": [0.2]}
     new = {"environment": {**machine, "versions": {}}, "bundle": {"sha256": "0"}, "rows": [row]}
-    found = compare(new, json.loads(json.dumps(new)))
-    assert (len(found["rows"]), found["alone"], found["notes"]) == (1, [], [])
+    comparison = compare(new, json.loads(json.dumps(new)))
+    assert (len(comparison["rows"]), comparison["alone"], comparison["notes"]) == (1, [], [])
 
 
 @pytest.mark.parametrize("text", ["fast", "-1%", "2000%", ""])
@@ -309,16 +309,16 @@ def test_a_gpu_that_slowed_down_is_said_to_have(tmp_path: Path, monkeypatch: pyt
 
 def test_a_gpus_rows_are_with_copies_and_without_and_the_page_says_how_it_ran() -> None:
     """Latency and GPU compute time, as trtexec names them; the first run apart, and parity beside each row."""
-    made = document.read(ROOT / "benchmarks" / "results" / "bench.json")
-    row = next(row for row in made["rows"] if row["status"] == "measured")
+    result = document.read(ROOT / "benchmarks" / "results" / "bench.json")
+    row = next(row for row in result["rows"] if row["status"] == "measured")
     row["facts"] |= {"device": "cuda:0", "transfers": TRANSFERS["cuda"]}
     row["summary"]["compute_s"] = msgspec.to_builtins(Summary.of([0.004, 0.005]))
     span = {"min": 345.0, "max": 1980.0}
     gpu = {"clocks.sm": span, "clocks.mem": None, "power.draw": {"min": 90.0, "max": 612.4}, "temperature.gpu": span}
-    made["rows"] = [row]
-    made["environment"]["gpu"] = ["NVIDIA H200, 580.65.06"]
-    made["clocks"]["gpu"] = {**gpu, "throttled_by": ["its power limit"]}
-    text = document.page("benchmark", made, document.tables_of(made))
+    result["rows"] = [row]
+    result["environment"]["gpu"] = ["NVIDIA H200, 580.65.06"]
+    result["clocks"]["gpu"] = {**gpu, "throttled_by": ["its power limit"]}
+    text = document.page("benchmark", result, document.tables_of(result))
     for words in (
         "latency, end to end",
         "GPU compute time | 2 | 4.0",
@@ -327,11 +327,13 @@ def test_a_gpus_rows_are_with_copies_and_without_and_the_page_says_how_it_ran() 
     ):
         assert words in text
     assert "NVIDIA H200, 580.65.06: 345 to 1980 MHz, 90 to 612.4 W, " in text
-    assert "the GPU was throttled meanwhile, by its power limit" in machine.doubts(made["environment"], made["clocks"])
+    assert "the GPU was throttled meanwhile, by its power limit" in machine.doubts(
+        result["environment"], result["clocks"]
+    )
     assert f"{row['parity']['mean_abs_hu']:.4f}" in text
-    made["clocks"]["gpu"]["throttled_by"] = None
-    assert "throttling not readable here" in machine.describe(made["environment"], made["clocks"])
-    assert not any("GPU was throttled" in line for line in machine.doubts(made["environment"], made["clocks"]))
+    result["clocks"]["gpu"]["throttled_by"] = None
+    assert "throttling not readable here" in machine.describe(result["environment"], result["clocks"])
+    assert not any("GPU was throttled" in line for line in machine.doubts(result["environment"], result["clocks"]))
 
 
 def test_a_device_is_swept_with_its_own_precisions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,11 +73,11 @@ def test_the_bundled_denoiser_is_openvinos_at_all_noise_levels() -> None:
 
     shapes = {tensor.name: [size(axis) for axis in tensor.shape] for tensor in spec.inputs}
     inputs = {name: (0.3 * rng.normal(size=shape)).astype(np.float32) for name, shape in shapes.items()}
-    found = load(path, shapes=shapes)
-    wanted = _core.Network(path, precision="f32", threads=1, shapes=shapes, runtime_dir=RUNTIME)
+    network = load(path, shapes=shapes)
+    reference = _core.Network(path, precision="f32", threads=1, shapes=shapes, runtime_dir=RUNTIME)
     for sigma in (0.03, 0.8, 20.0):
-        given = inputs | {"x": inputs["x"] * np.float32(1 + sigma / 0.3), "sigma": np.array([sigma], np.float32)}
-        assert difference(found(given)["denoised"], wanted(given)["denoised"]) < PARITY, sigma
+        tensors = inputs | {"x": inputs["x"] * np.float32(1 + sigma / 0.3), "sigma": np.array([sigma], np.float32)}
+        assert difference(network(tensors)["denoised"], reference(tensors)["denoised"]) < PARITY, sigma
 
 
 def volumes(bundle: str | Path, xrays: dict[str, x2ct.XRay], **options: Any) -> tuple[Array, Array]:

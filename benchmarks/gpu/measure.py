@@ -37,7 +37,7 @@ SHAPES = ("128,128,128", "256,256,160")
 EVALUATIONS = 6
 WARM_UP = 3
 TARGET_MS = {"128 x 128 x 128": (10.0, 5.0), "256 x 256 x 160": (50.0, 15.0)}
-"""What 6 evaluations are to take on an H200, in bf16 or f16: from end to end with other X-rays, and in the loop."""
+"""Target times of 6 evaluations on an H200, in bf16 or f16: end to end with fresh X-rays, and in the loop."""
 GAP_US, KERNEL_SHARE = 20.0, 0.02
 
 

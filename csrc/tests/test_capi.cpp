@@ -207,10 +207,10 @@ void a_handle_that_is_busy_is_refused() {
     auto options = run_options();
     options.user_data = &inner;
     options.progress = [](void* user, int32_t, int32_t, double) {
-        auto& told = *static_cast<Inner*>(user);
+        auto& self = *static_cast<Inner*>(user);
         std::jthread([&] {
-            const x2ct_status status = x2ct_sampler_run(told.sampler, nullptr, told.hu.data(), kVoxels);
-            told.refused += status == X2CT_FAILED && said("busy");
+            const x2ct_status status = x2ct_sampler_run(self.sampler, nullptr, self.hu.data(), kVoxels);
+            self.refused += status == X2CT_FAILED && said("busy");
         }).join();
         return 0;
     };

@@ -84,7 +84,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
             case = make_case(path, judge.grid, judge.geometry, options=options, threads=job.threads)
             result, seen = judge.case(case, path, now)
         except InputError as error:
-            if isinstance(error, _NotATestPerson):
+            if isinstance(error, _NotATestPatient):
                 raise
             failures.append((name, " ".join(str(error).split())))
             continue
@@ -100,7 +100,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
     return Evaluation(found, tuple(failures), files, tuple(found["warnings"]))
 
 
-class _NotATestPerson(InputError):
+class _NotATestPatient(InputError):
     """The one mistake that must stop everything: figures on training patients."""
 
 
@@ -215,7 +215,7 @@ def _geometry(choice: str, model: Model | None) -> Geometry:
 
 def _refuse_training_patient(path: Path) -> NoReturn:
     line = InputError.of(path, "test patient", found="one of the training patients", expected="another patient")
-    raise _NotATestPerson(str(line))
+    raise _NotATestPatient(str(line))
 
 
 def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
