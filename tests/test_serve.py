@@ -142,6 +142,7 @@ def test_a_job_is_watched_and_its_files_go_as_they_are_fetched(
         "volume_std.nii.gz",
         "report.json",
         "preview.png",
+        "unexplained.png",
     }
     assert set(state["files"]) - {"bone.stl"} == expected
     assert set(files_in(folder)) == set(state["files"]), "the X-rays are gone with the run"

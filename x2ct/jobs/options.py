@@ -160,6 +160,9 @@ class SampleJob:
     preview_every: int | None = setting(
         None, "Output", "Rewrite --preview after every N network evaluations.", min=1, metavar="N"
     )
+    unexplained: Path | None = setting(
+        None, "Output", "Write what each X-ray shows beyond the CT, as a map with places marked, to this .png file."
+    )
     report: Path | None = setting(None, "Output", "Write inputs, settings, timings and checksums to this .json file.")
     seed: int = setting(0, "Sampling", "Random seed. The same inputs and seed produce the same file.", min=0)
     steps: int | None = setting(None, "Sampling", "Number of sampling steps. Default: the model's.", min=1)
@@ -250,7 +253,12 @@ class SampleJob:
     def outputs(self) -> tuple[Path, ...]:
         """The files to write, the CT first."""
         more = (*self.each, self.spread) if self.samples > 1 else ()
-        return (self.output, *more, *(path for path in (self.preview, self.report) if path is not None))
+        return (self.output, *more, *self.pictures, *((self.report,) if self.report else ()))
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The .png files to write."""
+        return tuple(path for path in (self.preview, self.unexplained) if path is not None)
 
     @property
     def options(self) -> "SampleOptions":

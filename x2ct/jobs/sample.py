@@ -222,10 +222,13 @@ class _Writer:
         self.ct(result.volume, place(job.output))
         if result.spread is not None:
             self.ct(result.spread, place(job.spread))
-        if job.preview:
+        if job.pictures:
             from x2ct.render import preview
 
-            preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals, spread=result.spread)
+            if job.preview:
+                preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals, spread=result.spread)
+            if job.unexplained:
+                preview.save_unexplained(place(job.unexplained), result.residuals, xrays)
         report["outputs"] = [reports.file_record(place(path)) for path in job.outputs if path != job.report]
         report["peak_memory_bytes"] = reports.peak_memory_bytes()
         if job.report:
@@ -276,7 +279,7 @@ def check_job(job: SampleJob) -> None:
         from x2ct.io.ct.dicomexport import Origin
 
         Origin(tuple(job.inputs.values())).headers()
-    if job.preview:
-        check_writable(job.preview, (".png",))
+    for picture in job.pictures:
+        check_writable(picture, (".png",))
     if job.report:
         check_writable(job.report, (".json",))

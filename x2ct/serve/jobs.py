@@ -27,7 +27,8 @@ from x2ct.serve.problem import Problem
 log = logging.getLogger(__name__)
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
-VOLUME, REPORT, PREVIEW, SURFACE, SERIES = "volume.nii.gz", "report.json", "preview.png", "bone.stl", "volume.zip"
+VOLUME, REPORT, PREVIEW, UNEXPLAINED = "volume.nii.gz", "report.json", "preview.png", "unexplained.png"
+SURFACE, SERIES = "bone.stl", "volume.zip"
 PREFIX = "x2ct-serve-"
 
 
