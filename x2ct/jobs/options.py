@@ -1,4 +1,4 @@
-"""The jobs of `x2ct sample` and `x2ct xray`, each option declared once: a field, and how the command line shows it.
+"""The jobs of `x2ct sample`, `xray` and `serve`, each option declared once: a field, and how the command line shows it.
 
 A field that is a `setting`, or `Annotated` with an option of Typer, is an option of the command, which
 `x2ct.commands.options.expanded` makes of it. Nothing heavy is imported, so that `x2ct --help` answers at once.
@@ -96,7 +96,7 @@ def parse_bytes(text: str) -> int:
     from x2ct.runtimes import discovery
 
     try:
-        return discovery.parse_bytes(text)
+        return discovery.parse_bytes(str(text))  # of a default it is bytes already
     except InputError as error:  # names --memory, whichever option this is
         raise typer.BadParameter(f"found {text!r}, expected {error.parts['expected']}") from None
 
@@ -305,3 +305,28 @@ class XRayJob:
         None, "Output", "Write the line integrals, float32, to this .npy or .tif file.", "--output", "-o"
     )
     strict: bool = setting(False, None, _STRICT, "--strict")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much `x2ct serve` takes on; InputError where a limit is not positive."""
+
+    queue: int = setting(8, "Limits", "Jobs that may wait.", "--queue", min=1)
+    body_bytes: int = setting(
+        256 * 2**20, "Limits", "Largest request, such as 64MB.", "--body", show_default="256MiB", **BYTES
+    )
+    body_s: float = setting(60.0, "Limits", "Seconds for a request's body to arrive.", "--body-timeout", metavar="S")
+    job_s: float = setting(600.0, "Limits", "Seconds that a job may run.", "--job-timeout", metavar="S")
+    keep_s: float = setting(600.0, "Limits", "Seconds until what was not fetched is removed.", "--keep", metavar="S")
+    grace_s: float = setting(
+        30.0, "Limits", "Seconds to finish a job that a client waits for, after SIGTERM.", "--grace", metavar="S"
+    )
+    samples: int = setting(16, "Limits", "Samples of one job.", "--max-samples", min=1)
+
+    def __post_init__(self) -> None:
+        from x2ct.errors import InputError
+
+        for one in fields(self):
+            if not (value := getattr(self, one.name)) > 0:
+                name = one.metadata["option"].param_decls[0]
+                raise InputError.of(name, "value", found=value, expected="more than 0")
