@@ -27,7 +27,7 @@ from tests.commandline import run
 from tests.processes import run_outside
 from x2ct import _core
 from x2ct.bundle import Bundle
-from x2ct.engine.residual import Rays, Reprojection
+from x2ct.engine.residual import Rays
 from x2ct.errors import InputError, MemoryLimitError
 from x2ct.geometry import Geometry, View, attenuation
 from x2ct.geometry.grid import Grid
@@ -455,8 +455,7 @@ def test_the_lists_give_the_reason_that_opening_gives(library: ctypes.CDLL, tree
         for name, reason in named:
             status = library.x2ct_check_backend(name.encode(), place, None)
             assert (status, library.x2ct_last_error().decode()) == (3 if reason else 0, reason), name
-        if libraries == tmp_path:
-            assert all(reason for _, reason in named), "a folder without a backend"
+        assert dict(named)["tensorrt"], "which is not here, and that nothing before has opened"
         named.clear()
         assert library.x2ct_list_devices(place, keep, None) == 0
         assert named[0] == ("cpu", "")
@@ -472,7 +471,7 @@ def test_it_prints_nothing_whatever_happens(
     sampler.run(framed, expect=130, progress=ctypes.cast(PROGRESS(lambda *now: 1), ctypes.c_void_p))
     sampler.close()
     assert library.x2ct_list_backends(None, NAMED(lambda *one: None), None) == 0
-    assert library.x2ct_check_backend(b"openvino", None, os.fsencode(folder)) == 3
+    assert library.x2ct_check_backend(b"tensorrt", os.fsencode(folder), None) == 3
     (folder / "lift.onnx").write_bytes(b"damaged")
     assert library.x2ct_check_bundle(os.fsencode(folder)) == 2
     assert b"lift.onnx" in library.x2ct_last_error()
@@ -513,26 +512,30 @@ def test_samplers_in_threads_give_what_each_gives_alone_and_one_token_ends_them_
 
 
 def test_the_pull_of_a_picture_tells_its_scale_and_offset(library: ctypes.CDLL, tiny_path: Path) -> None:
-    """Those of the least squares fit of the X-ray to the projection of what was pulled, D, over the rays that count."""
+    """Those of the least squares fit of the X-ray to the projection of what was pulled, over the rays that count."""
     pictures = [0.6 * image for image in tiny_body.images().values()]
     sampler, bundle = InC(library, tiny_path), Bundle.load(tiny_path)
     denoised, _ = sampler.run(pictures, uncalibrated=True, mean=1)
     sampler.run(pictures, uncalibrated=True, mean=1, consistency="last")
-    xrays = {name: x2ct.XRay(image, calibrated=False) for name, image in zip(("ap", "lateral"), pictures, strict=True)}
+    whole = [np.ones(tiny_bundle.DETECTOR, np.float32)] * 2
     views = [
-        (name, view.matrix, xray.image, np.ones_like(xray.image), False)
-        for (name, xray), view in zip(xrays.items(), bundle.geometry.views, strict=True)
+        (view.name, view.matrix, *images, False)
+        for view, *images in zip(bundle.geometry.views, pictures, whole, strict=True)
     ]
-    before, _ = Reprojection(Rays(views, bundle, bundle.grid, 1)).finish(attenuation(denoised))
-    for slot, residual in enumerate(before):
+    rays = Rays(views, bundle, bundle.grid, 1)
+    within = _core.rays_within(bundle.grid.shape, bundle.grid.index_to_mm, views, 1)
+    lengths, projections = rays.project(np.ones(bundle.grid.shape)), rays.project(attenuation(denoised))
+    for slot, picture in enumerate(pictures):
+        counts = np.asarray(within[slot], bool) & (lengths[slot] > 0)
+        expected = np.polyfit(projections[slot][counts], picture[counts], 1)
         pull = Pull()
         sampler.check(library.x2ct_sampler_pull(sampler.handle, slot, ctypes.byref(pull)))
-        assert (pull.scale, pull.offset) == pytest.approx(residual.fit, rel=1e-3)
+        assert (pull.scale, pull.offset) == pytest.approx(expected, rel=0.05)  # along the voxels' columns, not pixels
         assert 0 < pull.rms_after < pull.rms_before and 0.5 < pull.rays <= 1
     sampler.close()
 
 
-def test_compiled_engines_run_as_in_python(
+def test_compiled_engines_give_what_the_bundle_gives(
     library: ctypes.CDLL, tiny: Bundle, framed: list[np.ndarray], tmp_path: Path
 ) -> None:
     torchfiles = pytest.importorskip(
@@ -548,9 +551,8 @@ def test_compiled_engines_run_as_in_python(
     volume, _ = sampler.run(framed, seed=3, steps=3)
     sampler.close()
     xrays = dict(zip(("ap", "lateral"), map(x2ct.XRay.of, framed), strict=True))
-    options: dict[str, Any] = {"backend": "torch", "compiled": str(tmp_path), "trust": True, "threads": 1}
-    wanted = x2ct.Sampler(tiny, precision="f32", **options).sample(**xrays, seed=3, steps=3, force=True)
-    np.testing.assert_array_equal(volume, wanted.hu)
+    wanted = x2ct.Sampler(tiny, precision="f32", threads=1).sample(**xrays, seed=3, steps=3, force=True)
+    assert np.abs(volume - wanted.hu).max() < 0.1  # HU, of OpenVINO's
 
 
 # ---------------------------------------------------------------------------------------------- the same refusals

@@ -267,7 +267,7 @@ async function collect(state) {
 const areas = ({ view, before }) => (before ? before.unexplained : []).map((area, index) => {
   const across = `${Math.abs(area.across_mm).toFixed(0)} mm ${area.across_mm < 0 ? "left" : "right"}`;
   const down = `${Math.abs(area.down_mm).toFixed(0)} mm ${area.down_mm < 0 ? "above" : "below"}`;
-  return `${view} ${index + 1}: the X-ray shows ${area.excess_mm.toFixed(0)} mm of water more than the CT explains, over ` +
+  return `${view} ${index + 1}: the CT lacks ${area.excess_mm.toFixed(0)} mm of water, compared with the surroundings, over ` +
     `${(area.area_mm2 / 100).toFixed(1)} cm², ${across} and ${down} the middle of the picture`;
 });
 
