@@ -166,7 +166,7 @@ def test_all_files_come_in_one_answer_with_a_dicom_series(client: Callable[..., 
     )
     assert answer.status_code == 200, answer.text
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
-    assert set(archive.namelist()) == {"volume.nii.gz", "volume.zip", "report.json", "preview.png"}
+    assert set(archive.namelist()) == {"volume.nii.gz", "volume.zip", "report.json", "preview.png", "unexplained.png"}
     series = zipfile.ZipFile(io.BytesIO(archive.read("volume.zip")))
     first = pydicom.dcmread(io.BytesIO(series.read(series.namelist()[0])))
     assert (first.Modality, len(series.namelist())) == ("CT", 32)

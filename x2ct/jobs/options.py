@@ -30,7 +30,7 @@ def option(panel: str | None, text: str, *names: str, words: str = "", **setting
 def setting(default: Any, panel: str | None, text: str, *names: str, **settings: Any) -> Any:
     """Return a job's field that is an `option`, and must be given where `default` is an ellipsis."""
     default = MISSING if default is ... else default
-    return field(default=default, metadata={"option": option(panel, text, *names, **settings)})
+    return field(default=default, metadata={"option": option(panel, text, *names, **settings), "names": names})
 
 
 def completer(option: str) -> Callable[[str], list[str]]:
@@ -328,5 +328,4 @@ class Limits:
 
         for one in fields(self):
             if not (value := getattr(self, one.name)) > 0:
-                name = one.metadata["option"].param_decls[0]
-                raise InputError.of(name, "value", found=value, expected="more than 0")
+                raise InputError.of(one.metadata["names"][0], "value", found=value, expected="more than 0")
