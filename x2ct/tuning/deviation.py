@@ -88,7 +88,8 @@ def calibrate_files(
     for patient in patients:
         truth = resample(patient, opened.grid)
         body = body_mask(truth, opened.grid.spacing_mm)
-        xrays: dict[str, Any] = calibrated_views(patient.hu(), patient.index_to_mm, opened.geometry, patient.id, threads)
+        hu, affine = patient.hu(), patient.index_to_mm
+        xrays: dict[str, Any] = calibrated_views(hu, affine, opened.geometry, patient.id, threads)
         sampler.set_xrays(**xrays, force=True)
         for steps in counts:
 
