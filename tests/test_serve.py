@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -38,7 +39,7 @@ from x2ct.jobs.options import Limits
 from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
 from x2ct.serve.app import create_app
 from x2ct.serve.jobs import PREFIX
-from x2ct.serve.server import Service, deployment, read_token
+from x2ct.serve.server import Service, read_token
 
 TOKEN = "a token of 24 characters"
 LONG = {"steps": "400", "samples": "8", "preview_every": "1"}  # many seconds: each evaluation is drawn
@@ -411,16 +412,45 @@ def test_the_bundled_viewer_is_the_one_that_the_notice_names() -> None:
 # ------------------------------------------------------------------------------------------------ Ray Serve
 
 
-def test_a_ray_replica_has_the_same_application(template: SampleJob, xrays: dict[str, bytes]) -> None:
-    """What Ray sends to a replica is pickled, and makes the application there. No cluster is started."""
+def test_the_script_of_the_documentation_answers_on_ray_serve_and_leaves_nothing(
+    tiny_path: Path, tmp_path: Path, xrays: dict[str, bytes]
+) -> None:
     pytest.importorskip("ray.serve", reason="needs Ray Serve: pip install 'ray[serve]'")
-    from ray import cloudpickle
+    [script] = [block for block in (ROOT / "docs" / "serve.md").read_text().split("```") if "serve.run(" in block]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    before = f"""import signal
+from ray import serve
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it would be ignored
+serve.start(http_options={{"port": {port}}})
+"""
+    (tmp_path / "deploy.py").write_text(before + script.replace('"chest"', f"{str(tiny_path)!r}, threads=1"))
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"}  # for its sockets, whose paths must be short
+    command = [sys.executable, "deploy.py"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=file, stderr=file)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300) as client:
 
-    kind = cloudpickle.loads(cloudpickle.dumps(deployment(Service(template))._bound_deployment.func_or_class))
-    replica = kind.__new__(kind)
-    asyncio.run(replica.__init__())  # Ray has coroutines as constructors
-    with TestClient(replica.app, "http://localhost") as client:
-        assert client.post("/v1/ct?wait=true", files=xrays).status_code == 200
+            def ready() -> bool:
+                assert process.poll() is None, log.read_text()
+                with contextlib.suppress(httpx.TransportError):
+                    return client.get("/readyz").status_code == 200
+                return False
+
+            until(ready)
+            answer = client.post("/v1/ct?wait=true", files=xrays)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "application/gzip")
+            assert client.get("/v1/info", headers={"Host": "evil.example"}).status_code == 400
+        assert list(tmp_path.glob(f"{PREFIX}*"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(300) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
 # ------------------------------------------------------------------------------------------------ a process of its own
