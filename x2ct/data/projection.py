@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from x2ct.errors import InputError
-from x2ct.geometry import View
-from x2ct.geometry.lineintegrals import MU_WATER_PER_MM
+from x2ct.geometry import MU_WATER_PER_MM, View
 
 SAMPLES_AT_ONCE = 2**21
 """Samples that are held in memory at a time (24 bytes each)."""

@@ -69,8 +69,6 @@ class Grid:
 
     def coordinates(self) -> npt.NDArray[np.float32]:
         """What the lift reads: each voxel centre in patient mm / 100, float32 [3, X, Y, Z], C-contiguous."""
-        axes = [
-            (np.arange(n) - (n - 1) / 2) * s / COORDINATE_UNIT_MM
-            for n, s in zip(self.shape, self.spacing_mm, strict=True)
-        ]
+        sides = zip(self.shape, self.spacing_mm, strict=True)
+        axes = [(np.arange(n) - (n - 1) / 2) * s / COORDINATE_UNIT_MM for n, s in sides]
         return np.ascontiguousarray(np.stack(np.meshgrid(*axes, indexing="ij")), np.float32)

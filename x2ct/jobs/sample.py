@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from x2ct.errors import InputError
 from x2ct.files.atomic import check_outputs, check_writable, staged
-from x2ct.geometry.lineintegrals import MU_WATER_PER_MM
+from x2ct.geometry import MU_WATER_PER_MM
 from x2ct.io.xray.readoptions import refuse_beams_beside
 from x2ct.jobs.options import SampleJob as SampleJob
 
