@@ -573,9 +573,9 @@ def test_a_sheet_shows_slices_bones_and_the_x_rays_of_training(
         seen.extend(xray.image for xray in xrays.values())
         return original(xrays, height)
 
-    original = preview._xray_panels
+    original = preview.xray_panels
     monkeypatch.setattr(preview, "page", page)
-    monkeypatch.setattr(preview, "_xray_panels", xray_panels)
+    monkeypatch.setattr(preview, "xray_panels", xray_panels)
     assert sheets.sheet(patient, LIMB).startswith(b"\x89PNG")
     ((titles, heading),) = drawn
     assert titles == [["coronal", "sagittal", "axial", "X-ray"], ["bone (MIP)"] * 3 + ["X-ray"]]

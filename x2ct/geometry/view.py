@@ -243,12 +243,12 @@ class Geometry:
 
     @classmethod
     def parallel(cls, views: Sequence[str | float] = ("ap", "lateral"), **options: Any) -> Geometry:
-        """Return parallel beams by name ("ap", "pa", "lateral") or angle in degrees; `options` are of `View.parallel`."""
+        """Return parallel beams by name ("ap", "pa", "lateral") or angle in degrees; `options` of `View.parallel`."""
         return cls(tuple(View.parallel(*_named(view), **options) for view in views))
 
     @classmethod
     def cone(cls, views: Sequence[str | float] = ("ap", "lateral"), **options: Any) -> Geometry:
-        """Return cone beams by name ("ap", "pa", "lateral") or angle in degrees; `options` are of `View.cone`."""
+        """Return cone beams by name ("ap", "pa", "lateral") or angle in degrees; `options` of `View.cone`."""
         return cls(tuple(View.cone(*_named(view), **options) for view in views))
 
     def view(self, name: str) -> View:

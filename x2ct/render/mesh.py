@@ -52,7 +52,7 @@ class Mesh:
 
     @property
     def area_mm2(self) -> float:
-        """The surface's area."""
+        """Return the surface's area."""
         return float(np.linalg.norm(self._normals(), axis=1).sum() / 2)
 
     @property
@@ -76,9 +76,7 @@ def surface(
     min_volume_mm3: float = 0.0,
     coordinates: str = "lps",
 ) -> Mesh:
-    """Return the surface that encloses all voxels of at least `hu`.
-
-    Where it meets the border of the CT it is closed at the border voxels' outer faces.
+    """Return the surface that encloses all voxels of at least `hu`, closed at the outer faces of border voxels.
 
     Args:
         volume: the CT.
@@ -110,45 +108,29 @@ def surface(
 
 
 def save(path: str | PathLike[str], mesh: Mesh) -> Path:
-    """Write a mesh, whole or not at all. The same mesh gives the same bytes.
+    """Write a mesh in the format of the path's ending, whole or not at all. The same mesh gives the same bytes.
 
     STL is binary and has each triangle's corners and normal; binary PLY and OBJ have vertices and triangles. Each keeps
-    the vertices to the bit.
-
-    Args:
-        path: ends with one of `SUFFIXES`, which is the format.
-        mesh: what to write.
-
-    Raises:
-        InputError: another ending, or a place that can't be written.
-        X2CTError: the write failed on the way.
+    the vertices to the bit. Raises InputError for an ending that is none of `SUFFIXES` or a place that can't be
+    written, and X2CTError where the write fails on the way.
     """
     target = atomic.check_writable(path, SUFFIXES)
     return atomic.write_atomically(target, _FORMATS[target.suffix.lower()](mesh))
 
 
 def mesh_files(
-    ct: str | PathLike[str],
-    path: str | PathLike[str],
-    hu: float = BONE_HU,
-    *,
-    smooth_mm: float = 0.0,
-    keep_largest: bool = False,
-    min_volume_mm3: float = 0.0,
-    coordinates: str = "lps",
+    ct: str | PathLike[str], path: str | PathLike[str], hu: float = BONE_HU, **options: Any
 ) -> dict[str, Any]:
-    """Read a CT, write its surface (see `surface` and `save`), and return the report.
+    """Read a CT, write its surface with the `options` of `surface`, and return the report.
 
-    Raises:
-        X2CTError: any of the family; nothing has been written.
+    Raises X2CTError, any of the family; nothing has been written then.
     """
     target, volume = atomic.check_writable(path, SUFFIXES), Volume.load(ct)
-    options: dict[str, Any] = {"keep_largest": keep_largest, "min_volume_mm3": min_volume_mm3}
-    mesh = surface(volume, hu, smooth_mm=smooth_mm, coordinates=coordinates, **options)
+    mesh = surface(volume, hu, **options)
     save(target, mesh)
     return {
         "hu": hu,
-        "coordinates": coordinates,
+        "coordinates": mesh.coordinates,
         "vertices": len(mesh.vertices),
         "triangles": len(mesh.triangles),
         "area_mm2": mesh.area_mm2,

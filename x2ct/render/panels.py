@@ -38,20 +38,17 @@ def window(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
 
 
 def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Image:
-    """Draw panels in columns as wide as their widest, each with its title and the letters at its sides.
+    """Draw rows of panels, from the top, in columns as wide as their widest.
 
-    Args:
-        rows: of panels, from the top.
-        footer: one line below them.
-        heading: one line above them; none takes no room.
+    `footer` is one line below them, `heading` one above, which takes no room where there is none.
     """
     from PIL import Image as images
-    from PIL import ImageDraw
+    from PIL import ImageDraw, ImageFont
 
     columns = max(len(row) for row in rows)
     widths = [max((row[i].image.width for row in rows if i < len(row)), default=0) for i in range(columns)]
     heights = [max(panel.image.height for panel in row) + _TITLE for row in rows]
-    font, small = _font(13), _font(12)
+    font, small = ImageFont.load_default(13), ImageFont.load_default(12)
     width = max(sum(widths) + _GAP * (columns + 1), *(2 * _GAP + round(font.getlength(t)) for t in (footer, heading)))
     above = _TITLE + _GAP if heading else 0
     page = images.new("RGB", (width, above + sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
@@ -79,12 +76,6 @@ def _fitting(text: str, width: int, font: Any) -> str:
     while len(text) > 4 and font.getlength(text) > width:
         text = text[:-2].rstrip(" .") + "."
     return text
-
-
-def _font(size: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)
 
 
 def png(picture: Image) -> bytes:

@@ -43,7 +43,6 @@ SUFFIXES = (".png",)
 _ENDS = {"coronal": "RL", "sagittal": "AP", "axial": "RL"}
 _VIEW_ENDS = {"ap": "RL", "pa": "RL", "lateral": "AP"}
 _ACROSS = {"coronal": 1, "sagittal": 0, "axial": 2}  # the axis that a plane's slices and projections run along
-_XRAY = "X-ray, "
 
 
 def preview(
@@ -56,7 +55,7 @@ def preview(
     residuals: Sequence[Residual] = (),
     spread: Volume | None = None,
 ) -> Image:
-    """Centre slices above, bone (maximum intensity) below, the X-rays beside them, and what they show beyond the CT.
+    """Draw centre slices above, bone (maximum intensity) below, the X-rays beside, and what they show beyond the CT.
 
     Args:
         volume: the CT.
@@ -64,17 +63,14 @@ def preview(
         synthetic: whether the picture says that this is no scan of a patient.
         panel_px: the longest side of the volume, in pixels.
         heading: one line above the panels.
-        residuals: of a run, see `x2ct.engine.residual`: red where an X-ray shows more attenuation than the CT, blue
-            where less, grey where the CT's grid does not hold a ray.
+        residuals: see `x2ct.engine.residual`: red where an X-ray shows more attenuation than the CT, blue where less,
+            grey where the CT's grid does not hold a ray.
         spread: the standard deviation of several samples, whose slices go below.
-
-    Returns:
-        An RGB picture.
     """
     scale = _Scale(volume.shape, volume.spacing_mm, panel_px)
     slices, bone = scale.slices(volume.hu), [scale.bone(volume.hu, plane) for plane in PLANES]
     height = slices[0].image.height
-    pictures = _xray_panels(xrays or {}, height)
+    pictures = xray_panels(xrays or {}, height)
     maps = _residual_panels(residuals, height)
     rows = [[*slices, *pictures[:1], *maps[:1]], [*bone, *pictures[1:2], *maps[1:2]]]
     if spread is not None:
@@ -86,10 +82,9 @@ def preview(
 def comparison(
     truth: Volume, synthesis: Volume, xrays: Mapping[str, XRay] | None = None, *, panel_px: int = 300
 ) -> Image:
-    """Truth, synthesis and their difference in rows; three planes and the bone in columns; the X-rays at the right.
+    """Draw truth, synthesis and difference in rows; three planes and the bone in columns; the X-rays at the right.
 
-    Raises:
-        InputError: the volumes' grids differ.
+    Raises InputError where the volumes' grids differ.
     """
     if truth.shape != synthesis.shape or not np.allclose(truth.spacing_mm, synthesis.spacing_mm, rtol=1e-3):
         found = f"{synthesis.shape} voxels of {synthesis.spacing_mm} mm"
@@ -98,7 +93,7 @@ def comparison(
     scale = _Scale(truth.shape, truth.spacing_mm, panel_px)
     rows = [scale.row(truth.hu, "truth"), scale.row(synthesis.hu, "synthesis")]
     rows.append(scale.differences(truth.hu, synthesis.hu))
-    for row, picture in zip(rows, _xray_panels(xrays or {}, rows[0][0].image.height), strict=False):
+    for row, picture in zip(rows, xray_panels(xrays or {}, rows[0][0].image.height), strict=False):
         row.append(picture)
     return page(rows, f"{WARNING}; {CONVENTION}; difference: red where the synthesis is higher, blue where lower")
 
@@ -112,15 +107,10 @@ def training_progress(
     further: Mapping[str, HuArray] | None = None,
     panel_px: int = 200,
 ) -> Image:
-    """Truth above what the network makes of it, for a glance while it trains: centre slices and bone.
+    """Draw centre slices and bone of the truth above what the network makes of it, for a glance while it trains.
 
-    Args:
-        truth: HU (x, y, z), RAS+.
-        denoised: the same shape.
-        spacing_mm: of both.
-        names: of the two rows.
-        further: more rows by name, below them, of the same shape.
-        panel_px: the longest side of the volume, in pixels.
+    Volumes are HU (x, y, z), RAS+, of one shape; `names` are those of the first two rows, `further` has more rows by
+    name, and `panel_px` is the longest side in pixels. Raises InputError where a shape differs.
     """
     volumes = [*zip(names, (truth, denoised), strict=True), *(further or {}).items()]
     for _, hu in volumes:
@@ -140,11 +130,10 @@ def save(
     residuals: Sequence[Residual] = (),
     spread: Volume | None = None,
 ) -> Path:
-    """Writes `preview`, or with a truth `comparison`, as a PNG.
+    """Write `preview`, or with a truth `comparison`, as a PNG.
 
-    Raises:
-        InputError: a path that doesn't end with .png or can't be written; grids that differ.
-        X2CTError: the write failed on the way.
+    Raises InputError for a path that doesn't end with .png or can't be written, or grids that differ, and X2CTError
+    where the write fails on the way.
     """
     target = atomic.check_writable(path, SUFFIXES)
     if truth is not None:
@@ -155,12 +144,7 @@ def save(
 
 
 def plane_of(hu: HuArray, plane: str) -> HuArray:
-    """The centre slice of a RAS+ volume as it is looked at: (rows, columns), see the module's convention.
-
-    Args:
-        hu: (x, y, z).
-        plane: "coronal", "sagittal" or "axial".
-    """
+    """Return the centre slice of (x, y, z) HU in a plane of `PLANES` as (rows, columns), as it is looked at."""
     axis = _ACROSS[plane]
     return facing(np.take(hu, hu.shape[axis] // 2, axis))
 
@@ -230,18 +214,14 @@ def diverging(error: npt.NDArray[Any], most: float = DIFFERENCE[1]) -> npt.NDArr
     return np.asarray(np.rint(colour.clip(0, 1) * 255), np.uint8)
 
 
-def xray_pictures(xrays: Mapping[str, XRay], height_px: int = 340) -> dict[str, Image]:
-    """The X-rays in grey between their 0.5th and 99.5th percentile, `height_px` high, in their own aspect."""
-    return {panel.title.removeprefix(_XRAY): panel.image for panel in _xray_panels(xrays, height_px)}
-
-
-def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
+def xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
+    """Return X-rays, `height` pixels high in their own aspect, in grey between their 0.5th and 99.5th percentile."""
     panels = []
     for name, xray in xrays.items():
         low, high = np.percentile(xray.image, (0.5, 99.5))
         pixels = window(xray.image, (float(low), float(high) if high > low else float(low) + 1))
         picture = _picture(pixels, xray.spacing_mm or (1.0, 1.0), height, "LANCZOS")
-        panels.append(Panel(picture, f"{_XRAY}{name}", _VIEW_ENDS.get(name, "")))
+        panels.append(Panel(picture, f"X-ray, {name}", _VIEW_ENDS.get(name, "")))
     return panels
 
 

@@ -32,6 +32,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "bone": (400, 1800),
 }
 """Window centre and width in HU, by name; the first is what the page opens with."""
+XRAY_PX = 340  # the height of an X-ray
 LARGEST_SIDE = 256
 """A page holds at most so many voxels along a side; larger volumes are averaged over blocks, and the page says so."""
 
@@ -44,15 +45,14 @@ def save(
     name: str = "",
     beside: Mapping[str, Volume] | None = None,
 ) -> Path:
-    """Writes the page, whole or not at all. It loads nothing from anywhere.
+    """Write the page, whole or not at all. It loads nothing from anywhere.
 
     Args:
         path: ends with .html.
         volume: the CT, or a standard deviation in HU, which has a window of its own.
         xrays: by view name.
         name: the page's title; by default the file's name.
-        beside: further volumes by name, each in a row of planes of its own, resampled to `volume`'s grid by their
-            affines.
+        beside: volumes by name, each in a row of its own, resampled to `volume`'s grid by their affines.
 
     Raises:
         InputError: a path that doesn't end with .html or can't be written.
@@ -71,8 +71,8 @@ def save(
         "spacing_mm": spacing,
         "volumes": [{"name": row, **_volume_facts(each)} for row, each in shown.items()],
         "xrays": [
-            {"name": view, "png": "data:image/png;base64," + _text(panels.png(picture))}
-            for view, picture in preview.xray_pictures(xrays or {}).items()
+            {"name": view, "png": "data:image/png;base64," + _text(panels.png(panel.image))}
+            for view, panel in zip(xrays or {}, preview.xray_panels(xrays or {}, XRAY_PX), strict=True)
         ],
     }
     page = resources.files("x2ct").joinpath("pages/view.html").read_text(encoding="utf-8")
@@ -87,10 +87,9 @@ def view_files(
     reading: Mapping[str, ReadOptions] | None = None,
     beside: Sequence[Path] = (),
 ) -> Path:
-    """A CT, further volumes and X-ray files, read by `reading`, to a page, by default beside the CT.
+    """Write a CT, further volumes and X-ray files, read by `reading`, to a page, by default beside the CT.
 
-    Raises:
-        X2CTError: any of the family; nothing has been written.
+    Raises X2CTError, any of the family; nothing has been written then.
     """
     from x2ct.io.ct.volume import Volume, stem_and_ending
     from x2ct.io.xray.radiograph import XRay
