@@ -203,7 +203,7 @@ class _Writer:
     geometry: Geometry | None
 
     def ct(self, ct: Volume, path: Path) -> None:
-        from x2ct.io.ct.dicomexport import Origin
+        from x2ct.io.ct.volume import Origin
 
         if self.geometry is not None:  # over the CT that the X-rays were projected from
             ct = replace(ct, affine=self.geometry.to_world @ ct.affine)
@@ -273,9 +273,9 @@ def check_job(job: SampleJob) -> None:
             raise InputError.of(path, "file", found="nothing there", expected="a file that can be read")
     check_outputs(job.outputs, files)
     if volume.check_writable(job.output, job.format) == "dicom":
-        from x2ct.io.ct.dicomexport import Origin
+        from x2ct.io.ct.dicomexport import read_headers
 
-        Origin(tuple(job.inputs.values())).headers()
+        read_headers(tuple(job.inputs.values()))
     if job.preview:
         check_writable(job.preview, (".png",))
     if job.report:

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.errors import InputError, MissingRuntimeError, X2CTError
+from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
-from x2ct.files.text import damaged
-from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, int16_hu
-
-FloatArray = npt.NDArray[np.float64]
+from x2ct.files.text import damaged, reason
+from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
 
 SUFFIXES = (".nrrd", ".mha", ".mhd")  # of which an .mhd is not written: it is two files, which can't appear at once
 
@@ -29,8 +27,9 @@ _ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
 
 
 def read_itk(source: Path) -> Stored:
-    """Read a CT. Raises InputError, and MissingRuntimeError without SimpleITK."""
-    sitk = _simpleitk(source)
+    """Read a CT. Raises InputError."""
+    import SimpleITK as sitk
+
     check_header(source)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(source))
@@ -53,10 +52,11 @@ def read_itk(source: Path) -> Stored:
 def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:
     """Write (x, y, z) HU as int16 into an .nrrd or .mha, whole or not at all; `affine` is 4x4 from index to RAS+ mm.
 
-    `description` goes into an NRRD's header; ITK keeps no text in a MetaImage. Raises MissingRuntimeError without
-    SimpleITK, and X2CTError where the write fails on the way.
+    `description` goes into an NRRD's header; ITK keeps no text in a MetaImage. Raises X2CTError where the write fails
+    on the way.
     """
-    sitk = _simpleitk(target)
+    import SimpleITK as sitk
+
     image: Any = sitk.GetImageFromArray(int16_hu(hu).transpose(2, 1, 0))
     world = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(world[:3, :3], axis=0)
@@ -70,19 +70,9 @@ def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str,
         try:
             sitk.WriteImage(image, str(part), True)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise X2CTError(f"{target}: output: not written: {reason}") from error
+            raise X2CTError(f"{target}: output: not written: {reason(error)}") from error
 
     return atomic.write_beside(target, write)
-
-
-def _simpleitk(path: Path) -> Any:
-    """SimpleITK, which ships no usable types."""
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise MissingRuntimeError(f"{path}: {path.suffix} needs SimpleITK; pip install SimpleITK") from error
-    return SimpleITK
 
 
 def check_header(source: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,7 @@ import numpy.typing as npt
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.files.text import damaged
-from x2ct.io.ct.voxels import SYNTHETIC, Stored, check_shape, int16_hu
-
-if TYPE_CHECKING:
-    pass
-
-FloatArray = npt.NDArray[np.float64]
+from x2ct.io.ct.voxels import SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -30,9 +26,6 @@ _TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
 
 def read_nifti(source: Path) -> Stored:
     """The values, scaled as the header says. Raises InputError."""
-    import gzip
-    import zlib
-
     import nibabel as nib
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
@@ -100,8 +93,6 @@ def _slabs(hu: npt.NDArray[np.float32], affine: FloatArray, description: str) ->
 
 def _gzip(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Gzip without a time or a name in it, or the same volume would differ in its bytes from one second to the next."""
-    import zlib
-
     packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     for part in parts:
         yield packer.compress(part)

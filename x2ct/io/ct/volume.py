@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,7 @@ import numpy.typing as npt
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.io.ct import itk, nifti
-from x2ct.io.ct.voxels import SYNTHETIC, check_affine, check_shape
-
-if TYPE_CHECKING:
-    from x2ct.io.ct.dicomexport import Origin
-
-FloatArray = npt.NDArray[np.float64]
+from x2ct.io.ct.voxels import SYNTHETIC, FloatArray, check_affine, check_shape
 
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
 """What can be read; a DICOM series is a folder."""
@@ -32,6 +27,13 @@ FORMATS = {"nifti": nifti.SUFFIXES, "nrrd": (".nrrd",), "mha": (".mha",), "dicom
 AIR_HU = -1000.0
 LOWEST_HU = -1024.0  # what 12-bit scanners store as air; anything below is padding
 HIGHEST_HU = 32767.0
+
+
+class Origin(NamedTuple):
+    """What a synthetic CT was made of, as a DICOM series says it."""
+
+    xrays: tuple[Path, ...] = ()  # of those that are DICOM, patient and study are copied, and images referred to
+    model: str = ""  # its name and checksum
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +81,9 @@ class Volume:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Volume:
-        """Reads a CT and turns it to RAS+.
+        """Read a CT and turn it to RAS+: NIfTI (.nii, .nii.gz), .nrrd, .mha, .mhd, or a folder of one DICOM series.
 
-        Args:
-            path: a NIfTI file (.nii, .nii.gz), a folder that holds one DICOM series, or an .nrrd, .mha or .mhd file.
-
-        Raises:
-            InputError: the file is missing, damaged, of another kind, not 3-D, past MAX_VOXELS, or not HU.
-            MissingRuntimeError: SimpleITK is needed for the format and not installed.
+        Raises InputError: the file is missing, damaged, of another kind, not 3-D, past MAX_VOXELS, or not HU.
         """
         source = Path(path)
         name = source.name.lower()
@@ -113,7 +110,7 @@ class Volume:
     def save(
         self, path: str | PathLike[str], *, synthetic: bool = False, kind: str = "auto", origin: Origin | None = None
     ) -> Path:
-        """Writes int16 HU with their place in the world, whole or not at all. The same volume gives the same bytes.
+        """Write int16 HU with their place in the world, whole or not at all. The same volume gives the same bytes.
 
         Args:
             path: ends as its kind of file does (see `FORMATS`); for a DICOM series, a new folder.
@@ -123,7 +120,6 @@ class Volume:
 
         Raises:
             InputError: a wrong ending, or a place that can't be written (see `check_writable`).
-            MissingRuntimeError: SimpleITK is needed for the format and not installed.
             X2CTError: the write failed on the way, as on a full disk.
         """
         kind, synthetic = check_writable(path, kind), synthetic or self.synthetic
@@ -134,7 +130,7 @@ class Volume:
             return itk.write_itk(self.hu, self.affine, text, Path(path))
         from x2ct.io.ct import dicomexport
 
-        made_of = origin or (dicomexport.Origin() if synthetic else None)
+        made_of = origin or (Origin() if synthetic else None)
         return dicomexport.write_series(self.hu, self.affine, path, description=text, origin=made_of)
 
 
