@@ -45,13 +45,8 @@ def decoded(frame: bytes, picture: dict[str, Any]) -> bytes:
     return bytes(pixels.encode("utf-8", "surrogateescape"))
 
 
-def main() -> None:
-    """Decode what comes on stdin."""
+if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout.buffer.write(decoded(sys.stdin.buffer.read(), json.loads(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    main()

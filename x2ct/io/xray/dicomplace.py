@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
+from pydicom import Dataset
 
 from x2ct.errors import InputError
-from x2ct.io.xray.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, Beam
 from x2ct.io.xray.exposure import BoolImage
-from x2ct.io.xray.turn import Turn
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
+from x2ct.io.xray.place import DISTANCE_MM, MAGNIFICATION, TILT_DEG, Beam, Turn
 
 SPACING_MM = (0.02, 5.0)
 SIDE_MM = (20.0, 1500.0)
@@ -233,8 +231,6 @@ def _inside(dataset: Dataset, kind: str, form: str, shape: tuple[int, int]) -> B
             rows, columns = np.ogrid[1 : shape[0] + 1, 1 : shape[1] + 1]
             return np.asarray((rows - circle[0]) ** 2 + (columns - circle[1]) ** 2 <= circle[2] ** 2)
     elif form == "POLYGONAL":
-        from PIL import Image, ImageDraw
-
         values = _numbers(dataset.get(f"VerticesOfThePolygonal{kind}") or [])
         if 6 <= len(values) <= 2 * _MOST_VERTICES and len(values) % 2 == 0:
             canvas = Image.fromarray(inside.astype(np.uint8))

@@ -14,11 +14,10 @@ import numpy.typing as npt
 from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
 from x2ct.io.xray import exposure, polarity
-from x2ct.io.xray.beam import UNKNOWN, Beam
 from x2ct.io.xray.exposure import BoolImage, FloatImage, Stage, Watch, resample
+from x2ct.io.xray.place import UNKNOWN, Beam, Turn
 from x2ct.io.xray.polarity import STATED, UNTOLD
 from x2ct.io.xray.readoptions import ReadOptions, Spacing, checked_spacing
-from x2ct.io.xray.turn import Turn
 
 if TYPE_CHECKING:
     from x2ct.geometry import View

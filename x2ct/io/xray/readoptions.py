@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from x2ct.errors import InputError
-from x2ct.io.xray.beam import Beam
-from x2ct.io.xray.turn import Turn
+from x2ct.io.xray.place import Beam, Turn
 
 SPACING_MM = (0.01, 20.0)
 VALUES = ("display", "integrals")

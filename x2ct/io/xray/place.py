@@ -1,16 +1,23 @@
-"""Where one X-ray was taken from, as far as its file or its user says: distances and angles, and the view they make."""
+"""Where one X-ray was taken from, and how its picture is turned upright, as far as its file or its user says."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.geometry import ANGLES_DEG, View
 
+Scalar = TypeVar("Scalar", bound=np.generic)
+
 DISTANCE_MM = (200.0, 10_000.0)
 MAGNIFICATION = (1.0, 5.0)
 TILT_DEG = 60.0
+_ROTATIONS = {0: 1, 90: 6, 180: 3, 270: 8}  # degrees clockwise, as Orientation has them
 
 
 @dataclass(frozen=True)
@@ -74,3 +81,44 @@ class Beam:
 
 UNKNOWN = Beam()
 """Of which nothing is known: the model's own view is taken."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Quarter turns and mirrors: first the transposition about the diagonal, then the order of rows and columns."""
+
+    transpose: bool = False
+    down: int = 1  # -1 where top and bottom change places
+    across: int = 1  # -1 where left and right do
+
+    @classmethod
+    def rotation(cls, degrees: int) -> Turn:
+        """Clockwise, as seen; raises InputError for what is not a quarter turn."""
+        if degrees not in _ROTATIONS:
+            raise InputError.of("--rotate", "degrees", found=degrees, expected="90, 180 or 270 (clockwise)")
+        return cls.exif(_ROTATIONS[degrees])
+
+    @classmethod
+    def mirror(cls, flip: str) -> Turn:
+        """Horizontal: left and right change places; vertical: top and bottom; raises InputError at another word."""
+        if flip not in ("horizontal", "vertical"):
+            raise InputError.of("--flip", "direction", found=repr(flip), expected="horizontal or vertical")
+        return cls(across=-1) if flip == "horizontal" else cls(down=-1)
+
+    @classmethod
+    def exif(cls, code: int) -> Turn:
+        """What TIFF's and EXIF's Orientation (1 to 8) asks a viewer to do; any other code means nothing."""
+        orders = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
+        return cls(code > 4, *orders[code]) if code in orders else cls()
+
+    def __bool__(self) -> bool:
+        return self != Turn()
+
+    def of(self, image: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """The turned picture (rows, columns), C-contiguous."""
+        turned: npt.NDArray[Any] = image.T if self.transpose else image
+        return np.ascontiguousarray(turned[:: self.down, :: self.across])
+
+    def spacing(self, pair: tuple[float, float] | None) -> tuple[float, float] | None:
+        """The (row, column) spacing of the turned picture."""
+        return (pair[1], pair[0]) if pair is not None and self.transpose else pair
