@@ -17,8 +17,8 @@ from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import conditions, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import View
-from x2ct.io.xray.place import Turn
 from x2ct.io.xray.radiograph import ReadOptions, XRay
+from x2ct.io.xray.readoptions import Turn
 
 # ---------------------------------------------------------------------------------------------- how it lies
 

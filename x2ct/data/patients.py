@@ -13,7 +13,7 @@ from pathlib import Path
 
 from x2ct.data.shards import REGIONS, SPLITS
 from x2ct.errors import InputError
-from x2ct.files.text import is_tsv, read_table
+from x2ct.files.text import read_table
 
 LEAVE_OUT = "leave-out"
 COLUMNS = ("id", "split", "region", "reason", "source", "licence")
@@ -50,7 +50,7 @@ def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[st
             unknown or there twice, or a patient left out without a reason.
     """
     source = Path(path)
-    bids = is_tsv(source)
+    bids = source.suffix.lower() == ".tsv"  # as BIDS' participants.tsv is
     key = "participant_id" if bids else "id"
     columns, table = read_table(source, None if bids else COLUMNS)
     if key not in columns:

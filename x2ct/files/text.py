@@ -110,8 +110,3 @@ def read_table(source: Path, known: Sequence[str] | None = None) -> tuple[tuple[
             where = f"{source}: line {number}"
             raise InputError.of(where, "columns", found="another number than the first line's", expected="one for each")
     return columns, [{str(name): str(text).strip() for name, text in row.items()} for row in rows]
-
-
-def is_tsv(source: Path) -> bool:
-    """Return whether a table's name says that tabs are between its columns, as in BIDS' participants.tsv."""
-    return source.suffix.lower() == ".tsv"

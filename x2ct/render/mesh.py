@@ -1,8 +1,7 @@
 """The surface of a CT at a HU threshold, as a triangle mesh in STL, PLY or OBJ files.
 
-Coordinates are mm in the CT's own world, LPS unless RAS is chosen: x grows to the patient's left, y to the back, z to
-the head. LPS is what DICOM counts in and what 3D Slicer takes a mesh file to be in. NIfTI and x2ct's own volumes count
-in RAS, which is LPS with x and y negated. Each file says which in a comment ("SPACE=LPS") that 3D Slicer reads.
+Coordinates are mm in the CT's own world, LPS (as DICOM and 3D Slicer count) unless RAS (as NIfTI and x2ct's volumes) is
+chosen; a comment in each file says which ("SPACE=LPS"), which 3D Slicer reads.
 
 The surface is that of Lewiner et al., "Efficient implementation of Marching Cubes' cases with topological guarantees"
 (Journal of Graphics Tools 8(2), 2003), by scikit-image. It is closed, also where it meets the border of the CT, and

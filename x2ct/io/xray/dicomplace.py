@@ -17,7 +17,7 @@ from pydicom import Dataset
 
 from x2ct.errors import InputError
 from x2ct.io.xray.exposure import BoolImage
-from x2ct.io.xray.place import DISTANCE_MM, MAGNIFICATION, TILT_DEG, Beam, Turn
+from x2ct.io.xray.readoptions import DISTANCE_MM, MAGNIFICATION, TILT_DEG, Beam, Turn
 
 SPACING_MM = (0.02, 5.0)
 SIDE_MM = (20.0, 1500.0)

@@ -1,17 +1,7 @@
 """From a file's values to line integrals on a detector: the chain of docs/xrays.md, a function for each stage.
 
-A display value says little about attenuation: detectors, processing and windows differ. The chain brings any
-radiograph to a common scale without judging tissue. `loading_stages` (1 to 3) are what file and user decide, the others
-what the model decides; 4 to 6 are left out for line integrals.
-
-What real pictures showed (pydicom-data's chest RG1 and ankle RG3, MONOCHROME1 without PixelIntensityRelationship):
-
-- The chest has air only in the corners beside the neck, a black shutter over 20 rows at the top and 16 columns at the
-  right, and half of its pixels above 85% of its 99th percentile, like trunks projected from CTs that show as much of
-  the abdomen. A log would push its lungs down to a quarter of the mediastinum; projections have about 40%. So: no log.
-- The ankle has shutters over half of its width, with soft and slightly slanted edges: hence the margin beside an edge.
-- Lateral projections reach higher line integrals than frontal ones (99th percentile 5 to 9 against 4 to 7 in adult
-  trunks): a reference for each view serves better than one for both.
+The chain brings any radiograph to a common scale without judging tissue. `loading_stages` (1 to 3) are what file and
+user decide, the others what the model decides; 4 to 6 are left out for line integrals.
 """
 
 from __future__ import annotations
@@ -54,7 +44,6 @@ class Stage:
 
 
 Watch = Callable[[Stage, "XRay"], None]
-Settle = Callable[["XRay"], "XRay"]
 
 
 def run(stages: Sequence[Stage], xray: XRay, watch: Watch | None = None) -> XRay:
@@ -75,7 +64,7 @@ def upright(xray: XRay) -> XRay:
     return replace(xray, image=values, exposed=exposed, spacing_mm=spacing, turns=())
 
 
-def bright(xray: XRay, settle: Settle) -> XRay:
+def bright(xray: XRay, settle: Callable[[XRay], XRay]) -> XRay:
     """Stage 2: what grows is attenuation; or intensity, where `log` comes next."""
     xray = settle(xray)
     high = not xray.dense_is_high if xray.linear else xray.dense_is_high
@@ -93,7 +82,7 @@ def log(xray: XRay) -> XRay:
     return replace(xray, image=np.asarray(-np.log(relative), np.float32), linear=False, dense_is_high=True)
 
 
-def loading_stages(settle: Settle) -> tuple[Stage, ...]:
+def loading_stages(settle: Callable[[XRay], XRay]) -> tuple[Stage, ...]:
     """Stages 1 to 3; `settle` decides the polarity of the upright picture, or raises InputError."""
     return (
         Stage("upright", "head up, patient's right (front) at column 0", upright),
@@ -187,7 +176,9 @@ def exposed_field(density: FloatImage, exposed: BoolImage | None = None) -> tupl
         inside = exposed[rows, columns]
         within = np.where(inside, within, within[inside].min())
     factor = -(-max(within.shape) // _BORDER_GRID)
-    reduced = _block_means(within, factor)
+    lines, pixels = (max(1, size // factor) for size in within.shape)
+    blocks = within[: lines * factor, : pixels * factor].reshape(lines, factor, pixels, factor)
+    reduced = np.asarray(blocks.mean(axis=(1, 3)), np.float32)
     low, high = np.percentile(reduced, (1, 99))
     if high <= low:
         return rows, columns
@@ -206,12 +197,6 @@ def bounds(exposed: BoolImage | None, shape: tuple[int, ...]) -> tuple[slice, sl
         return slice(0, shape[0]), slice(0, shape[1])
     rows, columns = (np.flatnonzero(exposed.any(axis=axis)) for axis in (1, 0))
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
-def _block_means(image: FloatImage, factor: int) -> FloatImage:
-    rows, columns = (max(1, size // factor) for size in image.shape)
-    trimmed = image[: rows * factor, : columns * factor]
-    return np.asarray(trimmed.reshape(rows, factor, columns, factor).mean(axis=(1, 3)), np.float32)
 
 
 def _between(unit: npt.NDArray[Any], size: int, factor: int) -> slice:

@@ -15,9 +15,8 @@ from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
 from x2ct.io.xray import exposure, polarity
 from x2ct.io.xray.exposure import BoolImage, FloatImage, Stage, Watch, resample
-from x2ct.io.xray.place import UNKNOWN, Beam, Turn
 from x2ct.io.xray.polarity import STATED, UNTOLD
-from x2ct.io.xray.readoptions import ReadOptions, Spacing, checked_spacing
+from x2ct.io.xray.readoptions import UNKNOWN, Beam, ReadOptions, Spacing, Turn, checked_spacing
 
 if TYPE_CHECKING:
     from x2ct.geometry import View
@@ -41,13 +40,12 @@ class XRay:
         image: (rows, columns) float32; row 0 at the head; column 0 at the patient's right, in a lateral at the front.
             Line integrals where calibrated, else values that grow with attenuation, in any unit and offset.
         calibrated: whether the image holds line integrals of attenuation (dimensionless).
-        spacing_mm: (row, column) pixel spacing, or None where it is unknown: on the detector where `beam` has its
-            distances, else as if in the patient.
+        spacing_mm: (row, column) pixel spacing: on the detector where `beam` has its distances, else as if in the
+            patient; None where it is unknown.
         source: where it came from.
         notes: what was assumed or done, one sentence each.
         view: "ap", "pa" or "lateral", where the file says so.
-        exposed: (rows, columns), False where file or stages say that no X-rays were measured: shutters and padding.
-            None: everywhere True.
+        exposed: (rows, columns), False under shutters and padding, as far as file or stages say; None: all True.
         beam: where it was taken from, as far as file or user say.
         body_part: what the file says that it shows, such as "CHEST".
         kind: what the file is, in a few words.
@@ -106,7 +104,7 @@ class XRay:
                 integrals; integer: display values), NIfTI of one slice, or DICOM.
             spacing: pixel spacing in mm, one number or (row, column); overrides what the file says.
             options: that and more of how to read it.
-            watch: sees the X-ray after each stage of `exposure.loading_stages`, and as stored before them.
+            watch: sees the X-ray as stored, and after each stage of `exposure.loading_stages`.
 
         Raises:
             InputError: a missing, damaged, constant, colour, over-large or very coarse picture, one of several without
@@ -133,7 +131,7 @@ class XRay:
     def of(
         cls, array: npt.NDArray[Any], spacing: Spacing | None = None, *, source: str = "array", view: str | None = None
     ) -> XRay:
-        """An X-ray from a 2-D array: floats are line integrals, integers display values with dense = bright."""
+        """Return an X-ray from a 2-D array: floats are line integrals, integers display values with dense = bright."""
         from x2ct.io.xray.readers import from_array
 
         stored = replace(from_array(np.asarray(array), source), view=view, polarity=STATED)
@@ -156,7 +154,9 @@ class XRay:
     def to_detector(
         self, view: View, reference_p99: float, *, exact: bool = False, watch: Watch | None = None
     ) -> tuple[FloatImage, tuple[str, ...]]:
-        """Return line integrals on a detector: centred, antialiased, the aspect kept, air (0) around the picture.
+        """Return line integrals on a detector, (rows, columns) float32, and every assumption as a sentence.
+
+        The picture is centred and antialiased, its aspect kept, with air (0) around it.
 
         Args:
             view: its shape (rows, columns) and spacing_mm are the detector.
@@ -164,9 +164,6 @@ class XRay:
             exact: the view is this image's own (the user's geometry): its pixels are the detector's, nothing
                 is resampled, and sizes that contradict each other are an error.
             watch: sees the X-ray after each stage.
-
-        Returns:
-            (rows, columns) float32 line integrals, and every assumption as a sentence.
 
         Raises:
             InputError: `exact`, and the shape or the known spacing is not the view's; a float file whose 99th
@@ -186,14 +183,9 @@ class XRay:
         return xray.image, xray.notes
 
     def field_on(self, view: View, *, exact: bool = False) -> FloatImage:
-        """Return the share of each detector pixel that was measured: 0 where `to_detector` has to take air instead.
+        """Return the share (0 to 1) of each detector pixel that was measured, (rows, columns) float32.
 
-        Args:
-            view: as for `to_detector`.
-            exact: as for `to_detector`.
-
-        Returns:
-            (rows, columns) float32, 0 to 1.
+        It is 0 where `to_detector`, with the same `view` and `exact`, has to take air instead.
         """
         xray = self if self.calibrated else exposure.field(self)
         share = np.asarray(xray.inside, np.float32)

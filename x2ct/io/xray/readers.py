@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files.text import damaged
-from x2ct.io.xray.place import Turn
 from x2ct.io.xray.polarity import TAGGED, UNTOLD
 from x2ct.io.xray.radiograph import XRay
+from x2ct.io.xray.readoptions import Turn
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
