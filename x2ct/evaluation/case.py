@@ -129,6 +129,6 @@ def case_of(
 def _in_grid(shape: tuple[int, ...], index_to_mm: Matrix, grid: Grid) -> BoolArray:
     x, y, z = np.meshgrid(*map(np.arange, shape), indexing="ij", sparse=True)
     inside = np.ones(shape, np.bool_)
-    for row, half in zip(index_to_mm[:3], grid.half_extent_mm, strict=True):
-        inside &= np.abs(row[0] * x + row[1] * y + row[2] * z + row[3]) <= half
+    for row, side in zip(index_to_mm[:3], grid.size_mm, strict=True):
+        inside &= np.abs(row[0] * x + row[1] * y + row[2] * z + row[3]) <= side / 2
     return inside

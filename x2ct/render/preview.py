@@ -126,20 +126,15 @@ def save(
     xrays: Mapping[str, XRay] | None = None,
     *,
     truth: Volume | None = None,
-    synthetic: bool = True,
-    residuals: Sequence[Residual] = (),
-    spread: Volume | None = None,
+    **further: Any,
 ) -> Path:
-    """Write `preview`, or with a truth `comparison`, as a PNG.
+    """Write `preview` (`further` are its arguments), or with a truth `comparison`, as a PNG.
 
     Raises InputError for a path that doesn't end with .png or can't be written, or grids that differ, and X2CTError
     where the write fails on the way.
     """
     target = atomic.check_writable(path, SUFFIXES)
-    if truth is not None:
-        picture = comparison(truth, volume, xrays)
-    else:
-        picture = preview(volume, xrays, synthetic=synthetic, residuals=residuals, spread=spread)
+    picture = preview(volume, xrays, **further) if truth is None else comparison(truth, volume, xrays)
     return atomic.write_atomically(target, png(picture))
 
 
@@ -150,7 +145,7 @@ def plane_of(hu: HuArray, plane: str) -> HuArray:
 
 
 def facing(slab: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(first, second) axes in RAS+ order, turned so that the second runs up and the first to the left."""
+    """Turn (first, second) axes in RAS+ order so that the second runs up and the first to the left."""
     return slab.T[::-1, ::-1]
 
 

@@ -25,33 +25,28 @@ _TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
 
 
 def read_nifti(source: Path) -> Stored:
-    """The values, scaled as the header says. Raises InputError."""
+    """Read a CT, its values scaled as the header says. Raises InputError."""
     import nibabel as nib
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
 
-    damage = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, OverflowError)
     try:
         image = nib.load(source)
-    except damage as error:
-        raise damaged(source, error) from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise InputError.of(source, "file", found=type(image).__name__, expected="a NIfTI")
-    dtype = image.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise InputError.of(source, "data type", found=dtype, expected="real numbers")
-    shape = image.shape
-    if len(shape) > 3 and set(shape[3:]) == {1}:
-        shape = shape[:3]
-    check_shape(source, shape)
-    try:
+        if not isinstance(image, nib.Nifti1Image):
+            raise InputError.of(source, "file", found=type(image).__name__, expected="a NIfTI")
+        dtype, shape = image.get_data_dtype(), image.shape
+        if dtype.kind not in "iuf":
+            raise InputError.of(source, "data type", found=dtype, expected="real numbers")
+        if set(shape[3:]) == {1}:
+            shape = shape[:3]
+        check_shape(source, shape)
         if source.name.lower().endswith(".gz"):
             size = math.prod(map(int, shape)) * dtype.itemsize
             offset = min(int(image.header.get_data_offset()), _TRAILING_BYTES)
             with gzip.open(source) as stream:  # to its end, where its checksum is
                 image = type(image).from_stream(io.BytesIO(stream.read(offset + size + _TRAILING_BYTES)))
         values = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)
-    except damage as error:
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError) as error:
         raise damaged(source, error) from error
     header, affine, notes = image.header, np.array(image.affine, np.float64), []
     if not int(header["sform_code"]) and not int(header["qform_code"]):
@@ -92,8 +87,7 @@ def _slabs(hu: npt.NDArray[np.float32], affine: FloatArray, description: str) ->
 
 
 def _gzip(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Gzip without a time or a name in it, or the same volume would differ in its bytes from one second to the next."""
-    packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)  # gzip, without a time or a name in it
     for part in parts:
         yield packer.compress(part)
     yield packer.flush()

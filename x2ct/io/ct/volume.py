@@ -23,6 +23,7 @@ SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
 """What can be read; a DICOM series is a folder."""
 FORMATS = {"nifti": nifti.SUFFIXES, "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
 """What can be written, and the endings of its files; a DICOM series is a folder."""
+_WRITTEN = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 
 AIR_HU = -1000.0
 LOWEST_HU = -1024.0  # what 12-bit scanners store as air; anything below is padding
@@ -42,7 +43,7 @@ class Volume:
 
     Attributes:
         hu: float32 HU, indexed (x, y, z), closest to RAS+.
-        affine: 4x4 float64, voxel index -> world mm (RAS+).
+        affine: 4x4 float64, voxel index to world mm (RAS+).
         source: the file or folder that it was read from, or what made it.
         original_orientation: the axis codes before the array was turned ("LPS"); "RAS" where nothing was turned.
         description: free text; the first 79 characters go into a NIfTI's `descrip`.
@@ -145,23 +146,21 @@ def check_writable(path: str | PathLike[str], kind: str = "auto") -> str:
     if kind == "dicom":
         atomic.check_new_folder(path)
         return kind
-    endings = FORMATS[kind] if kind != "auto" else tuple(suffix for those in FORMATS.values() for suffix in those)
-    name = atomic.check_writable(path, endings).name.lower()
+    name = atomic.check_writable(path, FORMATS.get(kind, _WRITTEN)).name.lower()
     return next(kind for kind, endings in FORMATS.items() if endings and name.endswith(endings))
 
 
 def stem_and_ending(name: str) -> tuple[str, str]:
-    """A file's name before and from the ending that says its format: "ct.nii.gz" is "ct" and ".nii.gz"."""
-    endings = [suffix for those in FORMATS.values() for suffix in those if name.lower().endswith(suffix)]
-    ending = max((len(suffix) for suffix in endings), default=0)
-    return name[: len(name) - ending], name[len(name) - ending :]
+    """Return a file's name before and from the ending that says its format: "ct.nii.gz" is "ct" and ".nii.gz"."""
+    before = len(name) - max((len(suffix) for suffix in _WRITTEN if name.lower().endswith(suffix)), default=0)
+    return name[:before], name[before:]
 
 
 def to_ras(values: npt.NDArray[np.float32], affine: FloatArray) -> tuple[npt.NDArray[np.float32], FloatArray, str]:
-    """Permute and flip axes so that they are closest to RAS+; a rotation that is left stays in the affine.
+    """Permute and flip the axes of (i, j, k) values so that they are closest to RAS+; `affine` is 4x4 to RAS+ mm.
 
-    Takes (i, j, k) values and their 4x4 from index to RAS+ mm; returns (x, y, z) values (C-contiguous), their affine,
-    and the original axis codes, such as "LPS".
+    Returns (x, y, z) values (C-contiguous), their affine, with the rotation that is left, and the original axis codes,
+    such as "LPS".
     """
     from nibabel import orientations
 

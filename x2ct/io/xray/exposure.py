@@ -1,6 +1,6 @@
 """From a file's values to line integrals on a detector: the chain of docs/xrays.md, a function for each stage.
 
-The chain brings any radiograph to a common scale without judging tissue. `loading_stages` (1 to 3) are what file and
+The chain brings any radiograph to a common scale without judging tissue. `loading_stages` (0 to 3) are what file and
 user decide, the others what the model decides; 4 to 6 are left out for line integrals.
 """
 
@@ -24,6 +24,7 @@ BoolImage = npt.NDArray[np.bool_]
 
 AIR_PERCENTILE = 0.5
 REFERENCE_PERCENTILE = 99.0
+ASSUMED_SIDE_MM = 430.0  # the longer side of the usual cassettes and flat panels, 35 x 43 cm and 43 x 43 cm
 DARKEST_INTENSITY = 1e-4  # of the brightest, below which a linear detector measures scatter and offset only
 
 _BORDER_GRID = 256  # lines of the reduced picture in which shutters are looked for
@@ -83,8 +84,9 @@ def log(xray: XRay) -> XRay:
 
 
 def loading_stages(settle: Callable[[XRay], XRay]) -> tuple[Stage, ...]:
-    """Stages 1 to 3; `settle` decides the polarity of the upright picture, or raises InputError."""
+    """Stages 0 to 3; `settle` decides the polarity of the upright picture, or raises InputError."""
     return (
+        Stage("stored", "as the file has it, after its modality LUT", lambda xray: xray),
         Stage("upright", "head up, patient's right (front) at column 0", upright),
         Stage("bright", "dense is bright; or intensity, where a log follows", partial(bright, settle=settle)),
         Stage("log", "-ln, where values are linear in intensity", log),
@@ -126,18 +128,17 @@ def scale(xray: XRay, reference_p99: float) -> XRay:
 
 
 def detector(xray: XRay, view: View) -> XRay:
-    """Stage 7: the picture, whose spacing is known by now, on the view's detector: centred, air around it."""
-    if xray.spacing_mm is None:
-        raise ValueError("a picture without a spacing can't be placed")
-    notes = list(xray.notes)
+    """Stage 7: the picture on the view's detector: centred, air around it."""
+    spacing, assumed = spacing_on(xray, view)
+    notes = [*xray.notes, *assumed]
     for axis, name in ((0, "rows"), (1, "columns")):
-        covered = xray.image.shape[axis] * xray.spacing_mm[axis]
+        covered = xray.image.shape[axis] * spacing[axis]
         extent = view.shape[axis] * view.spacing_mm[axis]
         if covered > 1.01 * extent:
             notes.append(f"The {name} span {covered:.0f} mm; the outer {covered - extent:.0f} mm were cut.")
         elif covered < 0.99 * extent:
             notes.append(f"The {name} span {covered:.0f} of {extent:.0f} mm; the rest was taken as air.")
-    values = resample(xray.image, xray.spacing_mm, view.shape, view.spacing_mm)
+    values = resample(xray.image, spacing, view.shape, view.spacing_mm)
     return replace(xray, image=values, exposed=None, spacing_mm=view.spacing_mm, notes=tuple(notes))
 
 
@@ -149,6 +150,30 @@ def intensity_stages(reference_p99: float) -> tuple[Stage, ...]:
         Stage("air", f"the field's {AIR_PERCENTILE:g}th percentile is 0", air),
         Stage("scale", does, partial(scale, reference_p99=reference_p99)),
     )
+
+
+def spacing_on(xray: XRay, view: View) -> tuple[Pair, tuple[str, ...]]:
+    """Return the spacing to resample from, and a note that says where it comes from unless the file gave it."""
+    if xray.spacing_mm is not None:
+        return xray.spacing_mm, ()
+    if not xray.calibrated:
+        step = ASSUMED_SIDE_MM / max(xray.image.shape)
+        assumed = f"{ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side ({step:.3g} mm a pixel)"
+        return (step, step), (f"Without a pixel spacing, {assumed}.",)
+    row, column = (view.shape[axis] * view.spacing_mm[axis] / xray.image.shape[axis] for axis in (0, 1))
+    why, taken = "Without a pixel spacing", "to be the detector, pixel for pixel"
+    if tuple(view.shape) != xray.image.shape:
+        side = ""
+        if abs(row / column - 1) > 0.01:
+            row = column = min(row, column)
+            why, side = f"{why}, and with another aspect than the detector's", " along one side"
+        taken = f"to fill the detector{side} ({row:.3g} mm a pixel)"
+    return (row, column), (f"{why}, the array was taken {taken}.",)
+
+
+def detector_stage(view: View) -> Stage:
+    """Return stage 7."""
+    return Stage("detector", f"{view.shape[1]} x {view.shape[0]} pixels of the view", partial(detector, view=view))
 
 
 def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target_spacing_mm: Pair) -> FloatImage:

@@ -14,16 +14,15 @@ import numpy.typing as npt
 from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
 from x2ct.io.xray import exposure, polarity
-from x2ct.io.xray.exposure import BoolImage, FloatImage, Stage, Watch, resample
+from x2ct.io.xray.exposure import BoolImage, FloatImage, Watch, resample
 from x2ct.io.xray.polarity import STATED, UNTOLD
 from x2ct.io.xray.readoptions import UNKNOWN, Beam, ReadOptions, Spacing, Turn, checked_spacing
 
 if TYPE_CHECKING:
     from x2ct.geometry import View
 
-__all__ = ["ASSUMED_SIDE_MM", "FloatImage", "ReadOptions", "XRay", "resample"]
+__all__ = ["FloatImage", "ReadOptions", "XRay", "resample"]
 
-ASSUMED_SIDE_MM = 430.0  # the longer side of the usual cassettes and flat panels, 35 x 43 cm and 43 x 43 cm
 LEAST_PIXELS = 128  # along each side of a radiograph: 3.4 mm a pixel on the largest cassette
 COARSEST_MM = 5.0
 SCALE_FACTOR = 3.0  # by which the 99th percentile of line integrals may differ from the model's reference
@@ -139,8 +138,6 @@ class XRay:
 
     def _loaded(self, options: ReadOptions, watch: Watch | None = None) -> XRay:
         """Return this X-ray, which is as stored, after what file and user decide."""
-        if watch is not None:
-            watch(STORED, self)
         stages = exposure.loading_stages(partial(polarity.settled, invert=options.invert))
         xray = exposure.run(stages, replace(self, turns=(*self.turns, *options.turns)), watch)
         beam, notes = _combined(self.source, xray.beam, options.beam)
@@ -174,12 +171,9 @@ class XRay:
         if self.calibrated and self.polarity != STATED:
             _check_scale(self.source, self.image, reference_p99)
         stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
-        xray = exposure.run(stages, self, watch)
         if not exact:
-            spacing, notes = self._spacing_on(view)
-            xray = replace(xray, spacing_mm=spacing, notes=(*xray.notes, *notes))
-            does = f"{view.shape[1]} x {view.shape[0]} pixels of the view"
-            xray = exposure.run((Stage("detector", does, partial(exposure.detector, view=view)),), xray, watch)
+            stages += (exposure.detector_stage(view),)
+        xray = exposure.run(stages, self, watch)
         return xray.image, xray.notes
 
     def field_on(self, view: View, *, exact: bool = False) -> FloatImage:
@@ -189,7 +183,7 @@ class XRay:
         """
         xray = self if self.calibrated else exposure.field(self)
         share = np.asarray(xray.inside, np.float32)
-        return share if exact else resample(share, self._spacing_on(view)[0], view.shape, view.spacing_mm)
+        return share if exact else resample(share, exposure.spacing_on(self, view)[0], view.shape, view.spacing_mm)
 
     def facts(self) -> dict[str, Any]:
         """Return what was read, as plain data for a report; nothing that identifies a patient."""
@@ -211,27 +205,6 @@ class XRay:
         if self.spacing_mm is not None and not np.allclose(self.spacing_mm, view.spacing_mm, rtol=0.02):
             expected = f"{view.spacing_mm} as the geometry's view '{view.name}' says"
             raise InputError.of(self.source, "pixel spacing in mm", found=self.spacing_mm, expected=expected)
-
-    def _spacing_on(self, view: View) -> tuple[tuple[float, float], tuple[str, ...]]:
-        """Return the spacing to resample from, and a note that says where it comes from unless the file gave it."""
-        if self.spacing_mm is not None:
-            return self.spacing_mm, ()
-        if not self.calibrated:
-            step = ASSUMED_SIDE_MM / max(self.image.shape)
-            assumed = f"{ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side ({step:.3g} mm a pixel)"
-            return (step, step), (f"Without a pixel spacing, {assumed}.",)
-        row, column = (view.shape[axis] * view.spacing_mm[axis] / self.image.shape[axis] for axis in (0, 1))
-        why, taken = "Without a pixel spacing", "to be the detector, pixel for pixel"
-        if tuple(view.shape) != self.image.shape:
-            side = ""
-            if abs(row / column - 1) > 0.01:
-                row = column = min(row, column)
-                why, side = f"{why}, and with another aspect than the detector's", " along one side"
-            taken = f"to fill the detector{side} ({row:.3g} mm a pixel)"
-        return (row, column), (f"{why}, the array was taken {taken}.",)
-
-
-STORED = Stage("stored", "as the file has it, after its modality LUT", lambda xray: xray)
 
 
 def _check_detail(stored: XRay, spacing: tuple[float, float] | None) -> None:
