@@ -150,12 +150,12 @@ def facing(slab: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def is_spread(hu: HuArray) -> bool:
-    """Whether a volume is a standard deviation, in which nothing is negative, and not a CT, which has air."""
+    """Return whether a volume is a standard deviation, in which nothing is negative, and not a CT, which has air."""
     return float(hu.min()) >= 0
 
 
 def spread_window(hu: HuArray) -> Window:
-    """The window of a standard deviation: from 0 to the 99.5th percentile, rounded up to 10 HU."""
+    """Return the window of a standard deviation: from 0 to the 99.5th percentile, rounded up to 10 HU."""
     return 0.0, max(10.0, float(np.ceil(np.percentile(hu, 99.5) / 10) * 10))
 
 

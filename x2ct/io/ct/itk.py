@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
-from x2ct.files.text import damaged, reason
+from x2ct.files.text import reason
 from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
 
 SUFFIXES = (".nrrd", ".mha", ".mhd")  # of which an .mhd is not written: it is two files, which can't appear at once
@@ -27,20 +27,17 @@ _ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
 
 
 def read_itk(source: Path) -> Stored:
-    """Read a CT. Raises InputError."""
+    """Read a CT. Raises InputError, and what SimpleITK raises on damage."""
     import SimpleITK as sitk
 
     check_header(source)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(source))
-    try:
-        reader.ReadImageInformation()
-        if reader.GetNumberOfComponents() != 1:
-            raise InputError.of(source, "channels", found=reader.GetNumberOfComponents(), expected=1)
-        check_shape(source, tuple(reader.GetSize()))
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise damaged(source, error) from error
+    reader.ReadImageInformation()
+    if reader.GetNumberOfComponents() != 1:
+        raise InputError.of(source, "channels", found=reader.GetNumberOfComponents(), expected=1)
+    check_shape(source, tuple(reader.GetSize()))
+    image = reader.Execute()
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
@@ -77,21 +74,14 @@ def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str,
 
 def check_header(source: Path) -> None:
     """Raise InputError at a header that no writer of CTs writes: other than three axes, or voxels in other files."""
-    try:
-        with source.open("rb") as stream:
-            start = stream.read(_HEADER_BYTES)
-    except OSError as error:
-        raise damaged(source, error) from error
-    if source.suffix.lower() != ".nrrd":
-        _check_meta(source, start)
+    with source.open("rb") as stream:
+        start = stream.read(_HEADER_BYTES)
+    if source.suffix.lower() == ".nrrd":
+        for line in re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].splitlines():
+            if _ELSEWHERE.match(line):
+                found = line[:60].decode("ascii", "backslashreplace")
+                raise InputError.of(source, "header", found=found, expected="the voxels in the same file")
         return
-    for line in re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].splitlines():
-        if _ELSEWHERE.match(line):
-            found = line[:60].decode("ascii", "backslashreplace")
-            raise InputError.of(source, "header", found=found, expected="the voxels in the same file")
-
-
-def _check_meta(source: Path, start: bytes) -> None:
     fields: dict[bytes, bytes] = {}
     for line in start.splitlines():
         key, _, value = line.partition(b"=")

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.files.text import damaged
 from x2ct.io.ct.voxels import SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
 
 SUFFIXES = (".nii", ".nii.gz")
@@ -25,29 +24,24 @@ _TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
 
 
 def read_nifti(source: Path) -> Stored:
-    """Read a CT, its values scaled as the header says. Raises InputError."""
+    """Read a CT, its values scaled as the header says. Raises InputError, and what nibabel raises on damage."""
     import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
 
-    try:
-        image = nib.load(source)
-        if not isinstance(image, nib.Nifti1Image):
-            raise InputError.of(source, "file", found=type(image).__name__, expected="a NIfTI")
-        dtype, shape = image.get_data_dtype(), image.shape
-        if dtype.kind not in "iuf":
-            raise InputError.of(source, "data type", found=dtype, expected="real numbers")
-        if set(shape[3:]) == {1}:
-            shape = shape[:3]
-        check_shape(source, shape)
-        if source.name.lower().endswith(".gz"):
-            size = math.prod(map(int, shape)) * dtype.itemsize
-            offset = min(int(image.header.get_data_offset()), _TRAILING_BYTES)
-            with gzip.open(source) as stream:  # to its end, where its checksum is
-                image = type(image).from_stream(io.BytesIO(stream.read(offset + size + _TRAILING_BYTES)))
-        values = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)
-    except (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError) as error:
-        raise damaged(source, error) from error
+    image = nib.load(source)
+    if not isinstance(image, nib.Nifti1Image):
+        raise InputError.of(source, "file", found=type(image).__name__, expected="a NIfTI")
+    dtype, shape = image.get_data_dtype(), image.shape
+    if dtype.kind not in "iuf":
+        raise InputError.of(source, "data type", found=dtype, expected="real numbers")
+    if set(shape[3:]) == {1}:
+        shape = shape[:3]
+    check_shape(source, shape)
+    if source.name.lower().endswith(".gz"):
+        size = math.prod(map(int, shape)) * dtype.itemsize
+        offset = min(int(image.header.get_data_offset()), _TRAILING_BYTES)
+        with gzip.open(source) as stream:  # to its end, where its checksum is
+            image = type(image).from_stream(io.BytesIO(stream.read(offset + size + _TRAILING_BYTES)))
+    values = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)
     header, affine, notes = image.header, np.array(image.affine, np.float64), []
     if not int(header["sform_code"]) and not int(header["qform_code"]):
         notes.append("The header has neither sform nor qform: the patient's left was taken where x indices grow.")

@@ -6,6 +6,7 @@ the patient's right, front and head. An oblique affine keeps its rotation; only 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,8 +17,9 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
+from x2ct.files.text import damaged
 from x2ct.io.ct import itk, nifti
-from x2ct.io.ct.voxels import SYNTHETIC, FloatArray, check_affine, check_shape
+from x2ct.io.ct.voxels import SYNTHETIC, FloatArray, Stored, check_affine, check_shape
 
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
 """What can be read; a DICOM series is a folder."""
@@ -88,20 +90,27 @@ class Volume:
         """
         source = Path(path)
         name = source.name.lower()
+        read: Callable[[Path], Stored]
         if source.is_dir():
-            from x2ct.io.ct.dicomseries import read_series
+            from x2ct.io.ct import dicomseries
 
-            stored = read_series(source)
+            read = dicomseries.read_series
         elif not source.exists():
             raise InputError.of(source, "file", found="no such file or folder", expected="a CT")
         elif name.endswith(nifti.SUFFIXES):
-            stored = nifti.read_nifti(source)
+            read = nifti.read_nifti
         elif name.endswith(itk.SUFFIXES):
-            stored = itk.read_itk(source)
+            read = itk.read_itk
         else:
             hint = "a DICOM series is given as its folder" if name.endswith((".dcm", ".ima")) else ""
             expected = ", ".join(SUFFIXES) + " or a DICOM folder"
             raise InputError.of(source, "format", found=source.suffix or "no ending", expected=expected, hint=hint)
+        try:
+            stored = read(source)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # libraries raise many kinds on damaged data, and none of them is our failure
+            raise damaged(source, error) from error
         check_shape(source, stored.values.shape)
         check_affine(source, stored.affine)
         hu, more = plausible_hu(stored.values, source)
