@@ -109,19 +109,9 @@ def decode(src: bytes, runner: DecodeRunner) -> bytes:
         runner.set_option("planar_configuration", 0)
         stored = runner.get_option("jls_precision", stored)
         runner.set_option("bits_allocated", 8 if stored <= 8 else 16)
-    picture = {
-        "syntax": str(runner.transfer_syntax),
-        "rows": runner.rows,
-        "columns": runner.columns,
-        "samples": runner.samples_per_pixel,
-        "planar": runner.planar_configuration if runner.samples_per_pixel > 1 else 0,
-        "photometric": str(runner.photometric_interpretation),
-        "allocated": runner.bits_allocated,
-        "stored": stored,
-        "signed": runner.pixel_representation,
-    }
+    picture = {name: value for name, value in runner.options.items() if isinstance(value, int | str)}
     # Isolated: neither the user's environment nor the current folder decides what is imported.
-    command = [sys.executable, "-I", str(_CHILD), json.dumps(picture)]
+    command = [sys.executable, "-I", str(_CHILD), json.dumps(picture | {"bits_stored": stored})]
     try:
         process = subprocess.run(command, input=src, capture_output=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -77,17 +77,12 @@ def surface(
 ) -> Mesh:
     """Return the surface that encloses all voxels of at least `hu`, closed at the outer faces of border voxels.
 
-    Args:
-        volume: the CT.
-        hu: the threshold in HU.
-        smooth_mm: the standard deviation of a Gaussian that the HU are blurred with first; what is thinner vanishes.
-        keep_largest: leave out all pieces but the one with the most voxels. Voxels that touch, be it at a corner, are
-            of one piece.
-        min_volume_mm3: leave out smaller pieces, by the volume of their voxels.
-        coordinates: one of `COORDINATES`.
+    With `smooth_mm`, the HU are blurred by a Gaussian of that standard deviation first; what is thinner vanishes.
+    `keep_largest` leaves out all pieces but the one with the most voxels, `min_volume_mm3` those whose voxels have less
+    volume; voxels that touch, be it at a corner, are of one piece. `coordinates` is one of `COORDINATES`.
 
-    Raises:
-        InputError: no voxel is on one side of the threshold, no piece is large enough, or an argument is out of range.
+    Raises InputError: no voxel is on one side of the threshold, no piece is large enough, or an argument is out of
+    range.
     """
     if coordinates not in COORDINATES:
         raise InputError.unknown("--coordinates", "value", found=coordinates, known=COORDINATES)

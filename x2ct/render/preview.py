@@ -55,17 +55,12 @@ def preview(
     residuals: Sequence[Residual] = (),
     spread: Volume | None = None,
 ) -> Image:
-    """Draw centre slices above, bone (maximum intensity) below, the X-rays beside, and what they show beyond the CT.
+    """Draw centre slices above, bone (maximum intensity) below, and beside them the X-rays and what these show beyond.
 
-    Args:
-        volume: the CT.
-        xrays: by view name.
-        synthetic: whether the picture says that this is no scan of a patient.
-        panel_px: the longest side of the volume, in pixels.
-        heading: one line above the panels.
-        residuals: see `x2ct.engine.residual`: red where an X-ray shows more attenuation than the CT, blue where less,
-            grey where the CT's grid does not hold a ray.
-        spread: the standard deviation of several samples, whose slices go below.
+    `xrays` are by view name; of `residuals` (`x2ct.engine.residual`), red is where an X-ray shows more attenuation than
+    the CT, blue where less, grey where the CT's grid does not hold a ray; `spread` is the standard deviation of several
+    samples, whose slices go below. `synthetic` is whether the picture says that this is no scan of a patient,
+    `panel_px` the longest side of the volume in pixels, `heading` a line above the panels.
     """
     scale = _Scale(volume.shape, volume.spacing_mm, panel_px)
     slices, bone = scale.slices(volume.hu), [scale.bone(volume.hu, plane) for plane in PLANES]

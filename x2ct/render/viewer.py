@@ -45,18 +45,11 @@ def save(
     name: str = "",
     beside: Mapping[str, Volume] | None = None,
 ) -> Path:
-    """Write the page, whole or not at all. It loads nothing from anywhere.
+    """Write a volume, a CT or a standard deviation in HU, as a page that loads nothing from anywhere.
 
-    Args:
-        path: ends with .html.
-        volume: the CT, or a standard deviation in HU, which has a window of its own.
-        xrays: by view name.
-        name: the page's title; by default the file's name.
-        beside: volumes by name, each in a row of its own, resampled to `volume`'s grid by their affines.
-
-    Raises:
-        InputError: a path that doesn't end with .html or can't be written.
-        X2CTError: the write failed on the way.
+    `xrays` are by view name; `name` is the page's title, by default the file's name; each volume of `beside` gets a row
+    of its own, resampled to `volume`'s grid by their affines. Raises InputError for a path that doesn't end with .html
+    or can't be written, and X2CTError where the write fails on the way.
     """
     target = atomic.check_writable(path, SUFFIXES)
     title = name or target.stem

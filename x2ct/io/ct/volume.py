@@ -122,15 +122,9 @@ class Volume:
     ) -> Path:
         """Write int16 HU with their place in the world, whole or not at all. The same volume gives the same bytes.
 
-        Args:
-            path: ends as its kind of file does (see `FORMATS`); for a DICOM series, a new folder.
-            synthetic: the file must say that this is no scan of a patient, though the volume does not know.
-            kind: one of `FORMATS`, or "auto" for what the ending says.
-            origin: of a synthetic DICOM series, what it was made of.
-
-        Raises:
-            InputError: a wrong ending, or a place that can't be written (see `check_writable`).
-            X2CTError: the write failed on the way, as on a full disk.
+        `kind` is one of `FORMATS`, or "auto" for what the path's ending says. With `synthetic`, the file says that it
+        is no scan of a patient, though the volume does not know; a DICOM series also says of what `origin`. Raises
+        InputError as `check_writable` does, and X2CTError where the write fails on the way, as on a full disk.
         """
         kind, synthetic = check_writable(path, kind), synthetic or self.synthetic
         text = "; ".join(part for part in (SYNTHETIC if synthetic else "", self.description) if part)

@@ -96,19 +96,15 @@ class XRay:
         options: ReadOptions | None = None,
         watch: Watch | None = None,
     ) -> XRay:
-        """Read a radiograph. What kind of file it is, its first bytes say, not its name.
+        """Read a PNG, JPEG, TIFF, .npy, NIfTI of one slice or DICOM; which it is, its first bytes say, not its name.
 
-        Args:
-            path: PNG, JPEG or TIFF (8 or 16 bit: display values; float TIFF: line integrals), .npy (float: line
-                integrals; integer: display values), NIfTI of one slice, or DICOM.
-            spacing: pixel spacing in mm, one number or (row, column); overrides what the file says.
-            options: that and more of how to read it.
-            watch: sees the X-ray as stored, and after each stage of `exposure.loading_stages`.
+        Floats are line integrals, 8 and 16 bit integers display values. `spacing` is the pixel spacing in mm, one
+        number or (row, column), and goes before the file's; `options` are that and more of how to read it; `watch` sees
+        the X-ray after each stage of `exposure.loading_stages`.
 
-        Raises:
-            InputError: a missing, damaged, constant, colour, over-large or very coarse picture, one of several without
-                a choice of frame, or what can't be an X-ray; NaN; not a 2-D array; an option that the file contradicts;
-                a picture of which nothing tells which side is dense (`x2ct.io.xray.polarity`).
+        Raises InputError: a missing, damaged, constant, colour, over-large or very coarse picture, one of several
+        without a choice of frame, or what can't be an X-ray; NaN; not a 2-D array; an option that the file contradicts;
+        a picture of which nothing tells which side is dense (`x2ct.io.xray.polarity`).
         """
         from x2ct.io.xray.readers import read
 
@@ -151,20 +147,13 @@ class XRay:
     def to_detector(
         self, view: View, reference_p99: float, *, exact: bool = False, watch: Watch | None = None
     ) -> tuple[FloatImage, tuple[str, ...]]:
-        """Return line integrals on a detector, (rows, columns) float32, and every assumption as a sentence.
+        """Return line integrals on a view's detector, (rows, columns) float32, and every assumption as a sentence.
 
-        The picture is centred and antialiased, its aspect kept, with air (0) around it.
-
-        Args:
-            view: its shape (rows, columns) and spacing_mm are the detector.
-            reference_p99: the bundle's reference for X-rays that are not calibrated (see `x2ct.io.xray.exposure`).
-            exact: the view is this image's own (the user's geometry): its pixels are the detector's, nothing
-                is resampled, and sizes that contradict each other are an error.
-            watch: sees the X-ray after each stage.
-
-        Raises:
-            InputError: `exact`, and the shape or the known spacing is not the view's; a float file whose 99th
-                percentile is far from the reference, unless `values` of its options says what it is.
+        The picture is centred and antialiased, its aspect kept, with air (0) around it. Where `exact`, the view is this
+        image's own (the user's geometry), its pixels are the detector's, and nothing is resampled. `reference_p99` is
+        the bundle's for X-rays that are not calibrated (see `x2ct.io.xray.exposure`), and `watch` sees the X-ray after
+        each stage. Raises InputError: `exact`, and the shape or the known spacing is not the view's; a float file whose
+        99th percentile is far from the reference, unless `values` of its options says what it is.
         """
         if exact:
             self._check_against(view)

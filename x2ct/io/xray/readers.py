@@ -6,7 +6,7 @@ import gzip
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -114,8 +114,7 @@ def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
             raise InputError.of(source, "frames", found="an animation", expected="one picture")
         check_frame(source, "frames", 1, frame)
         tags = image.getexif()
-        place = tags.get_ifd(_GPS)
-        turns, notes = _turns(source, tags.get(_ORIENTATION), tags.get_ifd(_EXIF), bool(place))
+        turns, notes = _turns(source, {**tags, _EXIF: tags.get_ifd(_EXIF), _GPS: tags.get_ifd(_GPS)})
         if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
             raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
         values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
@@ -144,7 +143,7 @@ def read_tiff(source: Path, frame: int | None) -> XRay:
         page = page if isinstance(page, tifffile.TiffPage) else page.aspage()
         white_is_high = _shows_high_white(page, source)
         tags = {tag: page.tags[tag].value for tag in (_ORIENTATION, _EXIF, _GPS) if tag in page.tags}
-        turns, notes = _turns(source, tags.get(_ORIENTATION), tags.get(_EXIF), _GPS in tags)
+        turns, notes = _turns(source, tags)
         values = _tiff_values(page, source)
     xray = from_array(values if values.dtype.kind == "f" else grey(values, source), source)
     xray = replace(xray, notes=notes, kind=f"TIFF, {values.dtype}", turns=turns)
@@ -251,13 +250,14 @@ def from_array(values: npt.NDArray[Any], source: str | Path) -> XRay:
     return XRay(image, calibrated, source=str(source), notes=notes, kind=kind, polarity=UNTOLD)
 
 
-def _turns(source: Path, orientation: Any, exif: Any, placed: bool) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
-    """Return the turn that an Orientation tag asks for, if any, and the notes on it.
+def _turns(source: Path, tags: Mapping[int, Any]) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
+    """Return the turn that a picture's Orientation tag asks for, if any, and the notes on it.
 
-    Raises InputError: a camera has written its own tags (`exif`, by number or name), or its place.
+    Raises InputError: a camera has written its own tags (of the EXIF's, by number or name), or its place.
     """
-    camera = [words for words, tags in _CAMERA.items() if isinstance(exif, dict) and not tags.isdisjoint(exif)]
-    if camera or placed:
+    exif, orientation = tags.get(_EXIF), tags.get(_ORIENTATION)
+    camera = [words for words, own in _CAMERA.items() if isinstance(exif, dict) and not own.isdisjoint(exif)]
+    if camera or tags.get(_GPS):
         found = f"a camera's {', '.join(camera) or 'place on the globe'}"
         hint = "a photo of a film or of a screen has lost the X-ray's values"
         raise InputError.of(source, "EXIF", found=found, expected="an X-ray", hint=hint)
