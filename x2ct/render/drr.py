@@ -15,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as images
+from PIL.PngImagePlugin import PngInfo
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.geometry import MU_WATER_PER_MM, Geometry, Image, attenuation, project
 from x2ct.io.xray.radiograph import XRay
+from x2ct.io.xray.readers import DENSE_BRIGHT, DENSE_KEY
 
 GEOMETRY_FILE = "geometry.json"
 WHITE_PERCENTILE = 99.9  # of the line integrals: above it lies metal, which may be as white as it likes
@@ -161,13 +164,8 @@ def display(image: Image) -> npt.NDArray[np.uint16]:
 
 
 def _png(picture: npt.NDArray[np.uint16], spacing_mm: tuple[float, float]) -> bytes:
-    import PIL.Image
-    from PIL.PngImagePlugin import PngInfo
-
-    from x2ct.io.xray.readers import DENSE_BRIGHT, DENSE_KEY
-
     stream, info = io.BytesIO(), PngInfo()
     info.add_text(DENSE_KEY, DENSE_BRIGHT)
     row, column = spacing_mm
-    PIL.Image.fromarray(picture).save(stream, "PNG", pnginfo=info, dpi=(25.4 / column, 25.4 / row))
+    images.fromarray(picture).save(stream, "PNG", pnginfo=info, dpi=(25.4 / column, 25.4 / row))
     return stream.getvalue()

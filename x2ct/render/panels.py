@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from PIL import Image, ImageDraw, ImageFont
 
 Window = tuple[float, float]
 
@@ -26,7 +24,7 @@ _MARK = (255, 214, 80)
 class Panel:
     """A picture (RGB), its title, and the two letters at its left and right edge, where it has them."""
 
-    image: Image
+    image: Image.Image
     title: str
     ends: str = ""
 
@@ -37,21 +35,18 @@ def window(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
 
 
-def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Image:
+def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Image.Image:
     """Draw rows of panels, from the top, in columns as wide as their widest.
 
     `footer` is one line below them, `heading` one above, which takes no room where there is none.
     """
-    from PIL import Image as images
-    from PIL import ImageDraw, ImageFont
-
     columns = max(len(row) for row in rows)
     widths = [max((row[i].image.width for row in rows if i < len(row)), default=0) for i in range(columns)]
     heights = [max(panel.image.height for panel in row) + _TITLE for row in rows]
     font, small = ImageFont.load_default(13), ImageFont.load_default(12)
     width = max(sum(widths) + _GAP * (columns + 1), *(2 * _GAP + round(font.getlength(t)) for t in (footer, heading)))
     above = _TITLE + _GAP if heading else 0
-    page = images.new("RGB", (width, above + sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
+    page = Image.new("RGB", (width, above + sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
     draw = ImageDraw.Draw(page)
     draw.text((_GAP, _GAP // 2), heading, fill=_INK, font=font)
     y = above + _GAP // 2
@@ -78,7 +73,7 @@ def _fitting(text: str, width: int, font: Any) -> str:
     return text
 
 
-def png(picture: Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
     """A picture's PNG file."""
     stream = io.BytesIO()
     picture.save(stream, "PNG")

@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.geometry import MU_WATER_PER_MM
+from x2ct.io.ct.volume import Volume
+from x2ct.io.xray.radiograph import XRay
 from x2ct.render.panels import Panel, Window, page, png, window
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from x2ct.engine.residual import Residual
-    from x2ct.io.ct.volume import Volume
-    from x2ct.io.xray.radiograph import XRay
 
 HuArray = npt.NDArray[np.floating[Any]]
 
@@ -54,7 +53,7 @@ def preview(
     heading: str = "",
     residuals: Sequence[Residual] = (),
     spread: Volume | None = None,
-) -> Image:
+) -> Image.Image:
     """Draw centre slices above, bone (maximum intensity) below, and beside them the X-rays and what these show beyond.
 
     `xrays` are by view name; of `residuals` (`x2ct.engine.residual`), red is where an X-ray shows more attenuation than
@@ -76,7 +75,7 @@ def preview(
 
 def comparison(
     truth: Volume, synthesis: Volume, xrays: Mapping[str, XRay] | None = None, *, panel_px: int = 300
-) -> Image:
+) -> Image.Image:
     """Draw truth, synthesis and difference in rows; three planes and the bone in columns; the X-rays at the right.
 
     Raises InputError where the volumes' grids differ.
@@ -101,7 +100,7 @@ def training_progress(
     names: tuple[str, str] = ("truth", "denoised"),
     further: Mapping[str, HuArray] | None = None,
     panel_px: int = 200,
-) -> Image:
+) -> Image.Image:
     """Draw centre slices and bone of the truth above what the network makes of it, for a glance while it trains.
 
     Volumes are HU (x, y, z), RAS+, of one shape; `names` are those of the first two rows, `further` has more rows by
@@ -164,12 +163,10 @@ class _Scale:
 
     def panel(self, pixels: npt.NDArray[np.uint8], plane: str, title: str, limits: Window | None = None) -> Panel:
         """Return pixels of a plane as a panel; the window's limits stand behind the title of the first plane."""
-        from PIL import Image as images
-
         sides = [size * step for size, step in zip(self.shape, self.spacing_mm, strict=True)]
         scale = self.panel_px / max(sides)
         width, height = (max(1, round(side * scale)) for axis, side in enumerate(sides) if axis != _ACROSS[plane])
-        picture = images.fromarray(np.ascontiguousarray(pixels)).resize((width, height), images.Resampling.BICUBIC)
+        picture = Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), Image.Resampling.BICUBIC)
         text = f", {limits[0]:g} to {limits[1]:g} HU" if limits and plane == PLANES[0] else ""
         return Panel(picture.convert("RGB"), title + text, _ENDS[plane])
 
@@ -228,10 +225,8 @@ def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
     return panels
 
 
-def _picture(pixels: npt.NDArray[np.uint8], pitch_mm: tuple[float, float], height: int, resampling: str) -> Image:
+def _picture(pixels: npt.NDArray[np.uint8], pitch_mm: tuple[float, float], height: int, resampling: str) -> Image.Image:
     """Pixels of a detector in their own aspect, no wider than twice their height."""
-    from PIL import Image as images
-
     rows, columns = pixels.shape[:2]
     width = min(2 * height, max(1, round(height * columns * pitch_mm[1] / (rows * pitch_mm[0]))))
-    return images.fromarray(pixels).resize((width, height), images.Resampling[resampling]).convert("RGB")
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling[resampling]).convert("RGB")

@@ -10,19 +10,17 @@ from dataclasses import replace
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from x2ct.files import atomic
+from x2ct.io.ct.volume import AIR_HU, Volume, stem_and_ending
 from x2ct.io.ct.voxels import int16_hu
+from x2ct.io.xray.radiograph import ReadOptions, XRay
 from x2ct.render import panels, preview
-
-if TYPE_CHECKING:
-    from x2ct.io.ct.volume import Volume
-    from x2ct.io.xray.radiograph import XRay
-    from x2ct.io.xray.readoptions import ReadOptions
 
 SUFFIXES = (".html",)
 WINDOWS: dict[str, tuple[float, float]] = {
@@ -84,9 +82,6 @@ def view_files(
 
     Raises X2CTError, any of the family; nothing has been written then.
     """
-    from x2ct.io.ct.volume import Volume, stem_and_ending
-    from x2ct.io.xray.radiograph import XRay
-
     source = Path(ct)
     name = stem_and_ending(source.name)[0]
     target = atomic.check_writable(page or source.with_name(f"{name}.html"), SUFFIXES)
@@ -112,10 +107,6 @@ def _onto(volume: Volume, other: Volume) -> Volume:
     """Another volume on the first one's grid, by their affines; air, or no deviation, where it has nothing."""
     if other.shape == volume.shape and np.allclose(other.affine, volume.affine, atol=1e-3):
         return other
-    from scipy import ndimage
-
-    from x2ct.io.ct.volume import AIR_HU
-
     step = np.linalg.inv(other.affine) @ volume.affine
     beyond = 0.0 if preview.is_spread(other.hu) else AIR_HU
     hu = ndimage.affine_transform(

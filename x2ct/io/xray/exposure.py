@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import _core
+from x2ct.geometry import View
+
 if TYPE_CHECKING:
-    from x2ct.geometry import View
     from x2ct.io.xray.radiograph import XRay
 
 FloatImage = npt.NDArray[np.float32]
@@ -183,8 +185,6 @@ def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target
     interpolation where the target is finer, antialiasing where it is coarser. Constants and ramps, away from the
     borders, come out as they went in.
     """
-    from x2ct import _core
-
     return _core.resample(np.ascontiguousarray(image, np.float32), spacing_mm, shape, target_spacing_mm)
 
 

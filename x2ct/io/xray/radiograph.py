@@ -6,20 +6,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
+from x2ct.geometry import View
 from x2ct.io.xray import exposure, polarity
 from x2ct.io.xray.exposure import BoolImage, FloatImage, Watch, resample
 from x2ct.io.xray.polarity import STATED, UNTOLD
 from x2ct.io.xray.readoptions import UNKNOWN, Beam, ReadOptions, Spacing, Turn, checked_spacing
-
-if TYPE_CHECKING:
-    from x2ct.geometry import View
 
 __all__ = ["FloatImage", "ReadOptions", "XRay", "resample"]
 
