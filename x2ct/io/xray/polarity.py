@@ -53,29 +53,25 @@ def settled(xray: XRay, invert: bool | None) -> XRay:
         return xray
     shown = contrast(xray.image, xray.exposed)
     sees = None if abs(shown) < DECIDES else shown > 0
-    if xray.polarity in (TAGGED, ASSUMED):
-        if sees in (None, xray.dense_is_high):
-            return xray
-        if xray.polarity == TAGGED:
-            raise _refusal(xray.source, "a picture that looks like a negative by what its tags say")
-        # Fields of fluoroscopy are often round, with black around them, of which the contrast knows nothing.
-        word = "no" if sees == xray.white_is_high else "yes"
-        doubt = f"The picture may be a negative of what was taken; to turn it round, say --invert {word}."
-        return replace(xray, warnings=(doubt, *xray.warnings))
-    if sees is None:
+    told = xray.polarity in (TAGGED, ASSUMED)
+    if sees is None and not told:
         found = "tags that contradict each other" if xray.polarity == DISPUTED else "no tag that tells it"
         raise _refusal(xray.source, f"{found}, and a picture that does not settle it")
-    if sees == xray.dense_is_high:
+    if sees in (None, xray.dense_is_high):
         notes = (SHOWN,) if xray.polarity == UNTOLD else ()
         return replace(xray, notes=(*notes, *xray.notes))
-    word = "no" if xray.dense_is_high == xray.white_is_high else "yes"
-    why = (
-        "PixelIntensityRelationshipSign contradicts PhotometricInterpretation, and the picture agrees with the sign: it"
-        if xray.polarity == DISPUTED
-        else "The picture looks like a negative (lungs bright, bone dark), and"
-    )
+    if xray.polarity == TAGGED:
+        raise _refusal(xray.source, "a picture that looks like a negative by what its tags say")
+    word = "no" if (sees == xray.white_is_high) == told else "yes"  # of --invert, for the other side to be dense
+    if told:  # Fields of fluoroscopy are often round, with black around them, of which the contrast knows nothing.
+        doubt = f"The picture may be a negative of what was taken; to turn it round, say --invert {word}."
+        return replace(xray, warnings=(doubt, *xray.warnings))
+    why = "The picture looks like a negative (lungs bright, bone dark), and"
+    if xray.polarity == DISPUTED:
+        signs = "PixelIntensityRelationshipSign contradicts PhotometricInterpretation"
+        why = f"{signs}, and the picture agrees with the sign: it"
     why += f" was inverted; if that is wrong, say --invert {word}."
-    return replace(xray, dense_is_high=sees, warnings=(why, *xray.warnings))
+    return replace(xray, dense_is_high=not xray.dense_is_high, warnings=(why, *xray.warnings))
 
 
 def _refusal(source: str, found: str) -> InputError:
