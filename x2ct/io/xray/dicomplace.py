@@ -17,7 +17,7 @@ from pydicom import Dataset
 
 from x2ct.errors import InputError
 from x2ct.io.xray.exposure import BoolImage
-from x2ct.io.xray.readoptions import DISTANCE_MM, MAGNIFICATION, TILT_DEG, Beam, Turn
+from x2ct.io.xray.readoptions import DISTANCE_MM, MAGNIFICATION, TILT_DEG, TURNS, Beam
 
 SPACING_MM = (0.02, 5.0)
 SIDE_MM = (20.0, 1500.0)
@@ -58,14 +58,12 @@ class Header:
         return next((dataset[key].value for dataset in self._sets if key in dataset), None)
 
 
-def place(
-    header: Header, shape: tuple[int, int], notes: list[str]
-) -> tuple[Pair | None, Beam, str | None, tuple[Turn, ...]]:
-    """Return the spacing, beam, view and turns that the header of a picture of (rows, columns) states; append notes.
+def place(header: Header, shape: tuple[int, int], notes: list[str]) -> tuple[Pair | None, Beam, str | None, int]:
+    """Return the spacing, beam, view and turn that the header of a picture of (rows, columns) states; append notes.
 
     The (row, column) spacing is of the picture as stored: on the detector where the beam has its distances, else as if
-    in the patient; None where there is none that can be used. The view is "ap", "pa" or "lateral"; the turns set the
-    picture upright.
+    in the patient; None where there is none that can be used. The view is "ap", "pa" or "lateral"; the turn (`TURNS`)
+    sets the picture upright.
     """
     view, angle, tilt = _looking(header, notes)
     sdd = _within(header, "DistanceSourceToDetector", DISTANCE_MM, "mm", notes)
@@ -78,7 +76,7 @@ def place(
     except InputError:
         notes.append(f"Distances of {sdd:g} mm to detector and {sod:g} mm to patient can't be, and were ignored.")
         beam = Beam(None, None, angle, tilt)
-    return _spacing(header, shape, beam.magnification, factor, notes), beam, view, _turns(header, notes)
+    return _spacing(header, shape, beam.magnification, factor, notes), beam, view, _turn(header, notes)
 
 
 def _looking(header: Header, notes: list[str]) -> tuple[str | None, float | None, float]:
@@ -181,7 +179,7 @@ _ROW_TOWARDS = {"L": 1, "R": -1, "P": 1, "A": -1}
 _COLUMN_TOWARDS = {"F": 1, "H": -1}
 
 
-def _turns(header: Header, notes: list[str]) -> tuple[Turn, ...]:
+def _turn(header: Header, notes: list[str]) -> int:
     """What brings the head to row 0 and the patient's right, or front, to column 0, by PatientOrientation."""
     codes = [str(code)[:1].upper() for code in (header.get("PatientOrientation") or [])]
     lying = len(codes) == 2 and codes[0] in _COLUMN_TOWARDS and codes[1] in _ROW_TOWARDS
@@ -190,14 +188,13 @@ def _turns(header: Header, notes: list[str]) -> tuple[Turn, ...]:
         notes.append("PatientOrientation says that the picture lies on its side: it was turned.")
     elif len(codes) != 2 or codes[0] not in _ROW_TOWARDS or codes[1] not in _COLUMN_TOWARDS:
         notes.append("PatientOrientation is missing: head up and patient's right at column 0 were assumed.")
-        return ()
+        return 1
     across, down = _ROW_TOWARDS[codes[0]], _COLUMN_TOWARDS[codes[1]]
     if across < 0:
         notes.append("PatientOrientation says that the picture is mirrored: left and right were swapped.")
     if down < 0:
         notes.append("PatientOrientation says that the head is below: top and bottom were swapped.")
-    turn = Turn(lying, down, across)
-    return (turn,) if turn else ()
+    return next(turn for turn, orders in TURNS.items() if orders == (down, across) and (turn > 4) == lying)
 
 
 def exposed(dataset: Dataset, shape: tuple[int, int], notes: list[str]) -> BoolImage | None:

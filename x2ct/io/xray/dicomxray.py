@@ -72,7 +72,7 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
         shown = ~hidden if shown is None else shown & ~hidden
     if shown is not None and not shown.any():
         raise InputError.of(source, "shutters and padding", found="no pixel left", expected="an exposed field")
-    spacing, beam, view, turns = place(header, shape, notes)
+    spacing, beam, view, turn = place(header, shape, notes)
     part = str(header.get("BodyPartExamined") or "").strip().upper()
     signed = int(dataset.get("PixelRepresentation") or 0)
     return XRay(
@@ -92,7 +92,7 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
         white_is_high=white_is_high,
         linear=relationship == "LIN",
         highest=2 ** (int(dataset.BitsStored) - signed) - 1 if relationship == "LIN" else None,
-        turns=turns,
+        turns=(turn,),
     )
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from x2ct import _core
 from x2ct.geometry import View
+from x2ct.io.xray.readoptions import TURNS
 
 if TYPE_CHECKING:
     from x2ct.io.xray.radiograph import XRay
@@ -62,9 +63,16 @@ def upright(xray: XRay) -> XRay:
     """Stage 1: head at row 0; the patient's right, or a lateral's front, at column 0."""
     values, exposed, spacing = xray.image, xray.exposed, xray.spacing_mm
     for turn in xray.turns:
-        values, spacing = turn.of(values), turn.spacing(spacing)
-        exposed = None if exposed is None else turn.of(exposed)
+        values = _turned(values, turn)
+        exposed = None if exposed is None else _turned(exposed, turn)
+        spacing = (spacing[1], spacing[0]) if spacing is not None and turn > 4 else spacing
     return replace(xray, image=values, exposed=exposed, spacing_mm=spacing, turns=())
+
+
+def _turned(image: npt.NDArray[Any], turn: int) -> npt.NDArray[Any]:
+    """Return a picture turned as `TURNS` has it."""
+    down, across = TURNS[turn]
+    return np.ascontiguousarray((image.T if turn > 4 else image)[::down, ::across])
 
 
 def bright(xray: XRay, settle: Callable[[XRay], XRay]) -> XRay:

@@ -17,7 +17,7 @@ from x2ct.geometry import View
 from x2ct.io.xray import exposure, polarity
 from x2ct.io.xray.exposure import BoolImage, FloatImage, Watch, resample
 from x2ct.io.xray.polarity import STATED, UNTOLD
-from x2ct.io.xray.readoptions import UNKNOWN, Beam, ReadOptions, Spacing, Turn, checked_spacing
+from x2ct.io.xray.readoptions import UNKNOWN, Beam, ReadOptions, Spacing, checked_spacing
 
 __all__ = ["FloatImage", "ReadOptions", "XRay", "resample"]
 
@@ -71,7 +71,7 @@ class XRay:
     white_is_high: bool = True  # whether viewers show a higher value brighter
     linear: bool = False  # whether the values are linear in X-ray intensity, so that a log is due
     highest: int | None = None  # that can be stored, where linear values fall with intensity; None: their largest
-    turns: tuple[Turn, ...] = ()  # what sets the picture upright, in this order
+    turns: tuple[int, ...] = ()  # of `readoptions.TURNS`, what sets the picture upright, in this order
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", np.ascontiguousarray(self.image, np.float32))

@@ -19,7 +19,6 @@ from x2ct.errors import InputError
 from x2ct.files.text import damaged
 from x2ct.io.xray.polarity import TAGGED, UNTOLD
 from x2ct.io.xray.radiograph import XRay
-from x2ct.io.xray.readoptions import Turn
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -250,7 +249,7 @@ def from_array(values: npt.NDArray[Any], source: str | Path) -> XRay:
     return XRay(image, calibrated, source=str(source), notes=notes, kind=kind, polarity=UNTOLD)
 
 
-def _turns(source: Path, tags: Mapping[int, Any]) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
+def _turns(source: Path, tags: Mapping[int, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Return the turn that a picture's Orientation tag asks for, if any, and the notes on it.
 
     Raises InputError: a camera has written its own tags (of the EXIF's, by number or name), or its place.
@@ -261,8 +260,9 @@ def _turns(source: Path, tags: Mapping[int, Any]) -> tuple[tuple[Turn, ...], tup
         found = f"a camera's {', '.join(camera) or 'place on the globe'}"
         hint = "a photo of a film or of a screen has lost the X-ray's values"
         raise InputError.of(source, "EXIF", found=found, expected="an X-ray", hint=hint)
-    turn = Turn.exif(orientation if isinstance(orientation, int) else 1)
-    return ((turn,), (UPRIGHT, "Its Orientation tag asks for a turn, which was made.")) if turn else ((), (UPRIGHT,))
+    if not isinstance(orientation, int) or orientation not in range(2, 9):
+        return (), (UPRIGHT,)
+    return (orientation,), (UPRIGHT, "Its Orientation tag asks for a turn, which was made.")
 
 
 _MAGIC: dict[bytes, Callable[[Path, int | None], XRay]] = {

@@ -6,10 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from x2ct.errors import InputError
 from x2ct.geometry import ANGLES_DEG, View
@@ -24,8 +21,10 @@ Spacing = float | tuple[float, float]
 ViewValue = tuple[str | None, Any]
 """A view, or None for every view, and the value of an option for it."""
 
-Scalar = TypeVar("Scalar", bound=np.generic)
+TURNS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
+"""What TIFF's and EXIF's Orientation asks for: the order of rows and of columns, after a transposition above 4."""
 _ROTATIONS = {0: 1, 90: 6, 180: 3, 270: 8}  # degrees clockwise, as Orientation has them
+_MIRRORS = {None: 1, "horizontal": 2, "vertical": 4}
 
 
 @dataclass(frozen=True)
@@ -92,47 +91,6 @@ UNKNOWN = Beam()
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Quarter turns and mirrors: first the transposition about the diagonal, then the order of rows and columns."""
-
-    transpose: bool = False
-    down: int = 1  # -1 where top and bottom change places
-    across: int = 1  # -1 where left and right do
-
-    @classmethod
-    def rotation(cls, degrees: int) -> Turn:
-        """Clockwise, as seen; raises InputError for what is not a quarter turn."""
-        if degrees not in _ROTATIONS:
-            raise InputError.of("--rotate", "degrees", found=degrees, expected="90, 180 or 270 (clockwise)")
-        return cls.exif(_ROTATIONS[degrees])
-
-    @classmethod
-    def mirror(cls, flip: str) -> Turn:
-        """Horizontal: left and right change places; vertical: top and bottom; raises InputError at another word."""
-        if flip not in ("horizontal", "vertical"):
-            raise InputError.of("--flip", "direction", found=repr(flip), expected="horizontal or vertical")
-        return cls(across=-1) if flip == "horizontal" else cls(down=-1)
-
-    @classmethod
-    def exif(cls, code: int) -> Turn:
-        """What TIFF's and EXIF's Orientation (1 to 8) asks a viewer to do; any other code means nothing."""
-        orders = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
-        return cls(code > 4, *orders[code]) if code in orders else cls()
-
-    def __bool__(self) -> bool:
-        return self != Turn()
-
-    def of(self, image: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
-        """The turned picture (rows, columns), C-contiguous."""
-        turned: npt.NDArray[Any] = image.T if self.transpose else image
-        return np.ascontiguousarray(turned[:: self.down, :: self.across])
-
-    def spacing(self, pair: tuple[float, float] | None) -> tuple[float, float] | None:
-        """The (row, column) spacing of the turned picture."""
-        return (pair[1], pair[0]) if pair is not None and self.transpose else pair
-
-
-@dataclass(frozen=True)
 class ReadOptions:
     """How to read one X-ray, by the names of the command line's options; what is None is left to the file.
 
@@ -162,7 +120,11 @@ class ReadOptions:
     values: str | None = None
 
     def __post_init__(self) -> None:
-        _ = self.beam, self.turns
+        _ = self.beam
+        if self.rotate not in _ROTATIONS:
+            raise InputError.of("--rotate", "degrees", found=self.rotate, expected="90, 180 or 270 (clockwise)")
+        if self.flip not in _MIRRORS:
+            raise InputError.of("--flip", "direction", found=repr(self.flip), expected="horizontal or vertical")
         if self.spacing is not None:
             object.__setattr__(self, "spacing", checked_spacing(self.spacing))
         if self.frame is not None and self.frame < 1:
@@ -181,10 +143,9 @@ class ReadOptions:
         return Beam(self.sod, self.sdd, self.angle)
 
     @property
-    def turns(self) -> tuple[Turn, ...]:
-        """What to do with the upright picture, in this order."""
-        mirror = (Turn.mirror(self.flip),) if self.flip is not None else ()
-        return tuple(turn for turn in (Turn.rotation(self.rotate), *mirror) if turn)
+    def turns(self) -> tuple[int, int]:
+        """What to do with the upright picture, in this order, as `TURNS`."""
+        return _ROTATIONS[self.rotate], _MIRRORS[self.flip]
 
 
 def _pitch(text: str) -> tuple[float, float]:
