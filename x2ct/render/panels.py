@@ -53,7 +53,10 @@ def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Ima
     for row, height in zip(rows, heights, strict=True):
         x = _GAP
         for panel, column in zip(row, widths, strict=False):
-            draw.text((x, y + 2), _fitting(panel.title, column, small), fill=_GREY, font=small)
+            title = panel.title
+            while len(title) > 4 and small.getlength(title) > column:
+                title = title[:-2].rstrip(" .") + "."
+            draw.text((x, y + 2), title, fill=_GREY, font=small)
             left, top = x + (column - panel.image.width) // 2, y + _TITLE + (height - _TITLE - panel.image.height) // 2
             page.paste(panel.image, (left, top))
             if panel.ends:
@@ -65,12 +68,6 @@ def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Ima
         y += height + _GAP
     draw.text((_GAP, y), footer, fill=_INK, font=font)
     return page
-
-
-def _fitting(text: str, width: int, font: Any) -> str:
-    while len(text) > 4 and font.getlength(text) > width:
-        text = text[:-2].rstrip(" .") + "."
-    return text
 
 
 def png(picture: Image.Image) -> bytes:

@@ -1,4 +1,4 @@
-"""What all formats of CT volumes share: limits, checks before anything is decoded, int16."""
+"""Shared by the formats of CT volumes: limits, checks before anything is decoded, int16; nothing knows of X-rays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ MAX_VOXELS = 1_000_000_000  # 4 GB of float32; checked in the header, before any
 SPACING_MM = (0.01, 50.0)
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM and ITK count world mm towards the patient's left and back, NIfTI and x2ct towards right and front."""
-
 
 SYNTHETIC = "synthetic CT by x2ct, not for diagnosis"
 """What a file says that is no scan of a patient; a reader knows it again by this."""

@@ -94,30 +94,18 @@ UNKNOWN = Beam()
 class ReadOptions:
     """How to read one X-ray, by the names of the command line's options; what is None is left to the file.
 
-    Attributes:
-        spacing: pixel pitch in mm, one number or (row, column), of the picture as it ends up lying.
-        rotate: degrees clockwise, 0, 90, 180 or 270: how to turn the picture that the file's own orientation gives.
-        flip: "horizontal" or "vertical": how to mirror it after that.
-        frame: which picture of several, the first is 1.
-        sdd: from the source to the detector, in mm.
-        sod: from the source to the patient's middle, in mm.
-        angle: of the source about the patient, in degrees; see `Beam`.
-        invert: whether viewers show dense tissue dark; False: bright; None: tags and picture decide.
-        values: "display" or "integrals" (line integrals): what the values are, for files other than DICOM.
-
-    Raises:
-        InputError: a value that can't be.
+    Raises InputError: a value that can't be.
     """
 
-    spacing: Spacing | None = None
-    rotate: int = 0
-    flip: str | None = None
-    frame: int | None = None
-    sdd: float | None = None
-    sod: float | None = None
-    angle: float | None = None
-    invert: bool | None = None
-    values: str | None = None
+    spacing: Spacing | None = None  # pixel pitch in mm, one number or (row, column), of the picture as it ends up lying
+    rotate: int = 0  # by 0, 90, 180 or 270 degrees clockwise, the picture that the file's own orientation gives
+    flip: str | None = None  # "horizontal" or "vertical": how to mirror it after that
+    frame: int | None = None  # which picture of several, the first is 1
+    sdd: float | None = None  # from the source to the detector, in mm
+    sod: float | None = None  # from the source to the patient's middle, in mm
+    angle: float | None = None  # of the source about the patient, in degrees; see `Beam`
+    invert: bool | None = None  # whether viewers show dense tissue dark; False: bright; None: tags and picture decide
+    values: str | None = None  # "display" or "integrals" (line integrals), for files other than DICOM
 
     def __post_init__(self) -> None:
         _ = self.beam
