@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Sequence
 from os import PathLike
@@ -21,14 +20,6 @@ from x2ct.errors import InputError
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 Kind = TypeVar("Kind")
-
-_SHOWN = 60  # characters of a value that a message repeats
-
-
-def shown(value: object) -> str:
-    """Return a value as a message repeats it: JSON in one short line."""
-    text = json.dumps(value, default=str)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def decode_json(source: str | PathLike[str], data: bytes | str, kind: type[Kind]) -> Kind:
