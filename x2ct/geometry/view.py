@@ -33,7 +33,7 @@ MU_WATER_PER_MM = _core.MU_WATER_PER_MM
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One X-ray's geometry.
+    """One X-ray's geometry; InputError for a matrix from which no rays can be had, or a detector without size.
 
     Attributes:
         name: "ap", "pa", "lateral", or any other word.
@@ -41,9 +41,6 @@ class View:
             view; `cone` makes w = 1 at the isocentre.
         shape: detector rows and columns.
         spacing_mm: row and column pitch on the detector.
-
-    Raises:
-        InputError: a matrix from which no rays can be had, or a detector without size.
     """
 
     name: str
@@ -220,15 +217,10 @@ class View:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The views of one study, each under its own name.
+    """The views of one study, each under its own name; InputError for no view, or two of the same name.
 
-    Attributes:
-        views: one or more.
-        origin_world_mm: where the origin of patient mm lies in the world mm (RAS+) of the CT that the X-rays were
-            projected from; None where there is no such CT. The axes of patient mm and of world mm are parallel.
-
-    Raises:
-        InputError: no view, or two of the same name.
+    `origin_world_mm` is where the origin of patient mm lies in the world mm (RAS+) of the CT that the X-rays were
+    projected from; None where there is no such CT. The axes of patient mm and of world mm are parallel.
     """
 
     views: tuple[View, ...]

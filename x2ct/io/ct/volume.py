@@ -41,7 +41,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A CT volume.
+    """A CT volume; InputError for an array that is not 3-D, or an affine that is not a finite, invertible 4x4.
 
     Attributes:
         hu: float32 HU, indexed (x, y, z), closest to RAS+.
@@ -51,9 +51,6 @@ class Volume:
         description: free text; the first 79 characters go into a NIfTI's `descrip`.
         notes: what was assumed or changed on reading, one sentence each.
         synthetic: whether it is known to be no scan of a patient; files that it is written to say so.
-
-    Raises:
-        InputError: an array that is not 3-D, or an affine that is not a finite, invertible 4x4.
     """
 
     hu: npt.NDArray[np.float32]

@@ -31,7 +31,8 @@ class XRay:
     """An X-ray: its pixels, how large they are, where it was taken from, and what its values are.
 
     A reader makes one of a file, its values as stored. `load` and `of` take it through the stages that file and user
-    decide; after that the last six fields have nothing more to say.
+    decide; after that the last six fields have nothing more to say. InputError for an image that is not 2-D, or another
+    shape of `exposed`; values are checked by `load`, by `of` and by the core.
 
     Attributes:
         image: (rows, columns) float32; row 0 at the head; column 0 at the patient's right, in a lateral at the front.
@@ -47,9 +48,6 @@ class XRay:
         body_part: what the file says that it shows, such as "CHEST".
         kind: what the file is, in a few words.
         warnings: what makes it less trustworthy, one sentence each.
-
-    Raises:
-        InputError: not 2-D, or another shape of `exposed`. Values are checked by `load`, by `of` and by the core.
     """
 
     image: FloatImage
