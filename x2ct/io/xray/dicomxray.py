@@ -24,8 +24,7 @@ from pydicom.pixels.processing import apply_modality_lut
 from x2ct.errors import InputError
 from x2ct.io.dicom_frames import frame_values
 from x2ct.io.xray.dicomplace import Header, exposed, meaning, place
-from x2ct.io.xray.exposure import BoolImage
-from x2ct.io.xray.polarity import ASSUMED, DISPUTED, TAGGED, UNTOLD
+from x2ct.io.xray.exposure import ASSUMED, DISPUTED, TAGGED, UNTOLD, BoolImage
 from x2ct.io.xray.radiograph import XRay
 from x2ct.io.xray.readers import check_frame, check_size, grey
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import numpy.typing as npt
 from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
 from x2ct.geometry import View
-from x2ct.io.xray import exposure, polarity
-from x2ct.io.xray.exposure import BoolImage, FloatImage, Watch, resample
-from x2ct.io.xray.polarity import STATED, UNTOLD
+from x2ct.io.xray import exposure
+from x2ct.io.xray.exposure import STATED, UNTOLD, BoolImage, FloatImage, Watch, resample
 from x2ct.io.xray.readoptions import UNKNOWN, Beam, ReadOptions, Spacing, checked_spacing
 
 __all__ = ["FloatImage", "ReadOptions", "XRay", "resample"]
@@ -62,7 +60,7 @@ class XRay:
     kind: str = "array"
     warnings: tuple[str, ...] = ()
 
-    # How far it is known what the values mean, a word of `x2ct.io.xray.polarity`. Of line integrals that are not STATED
+    # How far it is known what the values mean, a word of `x2ct.io.xray.exposure`. Of line integrals that are not STATED
     # to be such, by caller or user, `to_detector` compares the size with the model's.
     polarity: str = STATED
     dense_is_high: bool = True  # whether a higher value means more attenuation
@@ -100,7 +98,7 @@ class XRay:
 
         Raises InputError: a missing, damaged, constant, colour, over-large or very coarse picture, one of several
         without a choice of frame, or what can't be an X-ray; NaN; not a 2-D array; an option that the file contradicts;
-        a picture of which nothing tells which side is dense (`x2ct.io.xray.polarity`).
+        a picture of which nothing tells which side is dense (`x2ct.io.xray.exposure`).
         """
         from x2ct.io.xray.readers import read
 
@@ -130,7 +128,7 @@ class XRay:
 
     def _loaded(self, options: ReadOptions, watch: Watch | None = None) -> XRay:
         """Return this X-ray, which is as stored, after what file and user decide."""
-        stages = exposure.loading_stages(partial(polarity.settled, invert=options.invert))
+        stages = exposure.loading_stages(options.invert)
         xray = exposure.run(stages, replace(self, turns=(*self.turns, *options.turns)), watch)
         beam, notes = _combined(self.source, xray.beam, options.beam)
         _check_values(xray)

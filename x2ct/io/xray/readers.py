@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files.text import damaged
-from x2ct.io.xray.polarity import TAGGED, UNTOLD
+from x2ct.io.xray.exposure import TAGGED, UNTOLD
 from x2ct.io.xray.radiograph import XRay
 
 if TYPE_CHECKING:
