@@ -14,8 +14,7 @@ from x2ct.data.shards import resample_array
 from x2ct.errors import InputError
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import FloatArray
-from x2ct.io.ct.nifti import SUFFIXES as NIFTI_SUFFIXES
-from x2ct.io.ct.volume import Volume
+from x2ct.io.ct.volume import FORMATS, Volume
 
 FRAMES = ("auto", "patient", "world")
 """What predictions' affines lead to. "patient" mm have their origin in the middle of the case's grid, "world" mm are
@@ -36,7 +35,7 @@ def find(folder: str | PathLike[str]) -> Path:
     place = Path(folder)
     if not place.is_dir():
         raise InputError.of(place, "predictions", found="no such folder", expected="a folder of NIfTI files")
-    if not any(path.name.lower().endswith(NIFTI_SUFFIXES) for path in place.iterdir()):
+    if not any(path.name.lower().endswith(FORMATS["nifti"]) for path in place.iterdir()):
         expected = "files named by case, such as CASE.nii.gz"
         raise InputError.of(place, "predictions", found="no NIfTI file", expected=expected)
     return place
@@ -53,8 +52,8 @@ def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, li
     Raises:
         InputError: none of either for this case, the same one twice, or one that can't be used.
     """
-    alone = [path for path in (folder / f"{case.id}{suffix}" for suffix in NIFTI_SUFFIXES) if path.is_file()]
-    several = sorted(p for suffix in NIFTI_SUFFIXES for p in folder.glob(f"{case.id}_[0-9][0-9][0-9]{suffix}"))
+    alone = [path for path in (folder / f"{case.id}{suffix}" for suffix in FORMATS["nifti"]) if path.is_file()]
+    several = sorted(p for suffix in FORMATS["nifti"] for p in folder.glob(f"{case.id}_[0-9][0-9][0-9]{suffix}"))
     names = [path.name.partition(".nii")[0] for path in (*alone, *several)]
     what = f"predictions of {case.id}"
     if len(set(names)) < len(names):

@@ -25,8 +25,7 @@ from skimage.measure import marching_cubes
 from x2ct.bundle.intensity import BONE_HU
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct.volume import Volume
-from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC
+from x2ct.io.ct.volume import LPS_TO_RAS, SYNTHETIC, Volume
 from x2ct.io.report import file_record
 
 SUFFIXES = (".stl", ".ply", ".obj")

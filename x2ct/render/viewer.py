@@ -17,8 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from x2ct.files import atomic
-from x2ct.io.ct.volume import AIR_HU, Volume, stem_and_ending
-from x2ct.io.ct.voxels import int16_hu
+from x2ct.io.ct.volume import AIR_HU, Volume, int16_hu, stem_and_ending
 from x2ct.io.xray.radiograph import ReadOptions, XRay
 from x2ct.render import panels, preview
 

@@ -26,8 +26,7 @@ from pydicom.valuerep import DSfloat
 from x2ct import __version__
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct.volume import Origin
-from x2ct.io.ct.voxels import LPS_TO_RAS, FloatArray, int16_hu
+from x2ct.io.ct.volume import LPS_TO_RAS, FloatArray, Origin, int16_hu
 
 DERIVATION = "Synthetic CT, estimated from X-ray images by a generative model. No scan of a patient, not for diagnosis"
 

@@ -17,7 +17,7 @@ from pydicom.pixels.processing import apply_rescale
 
 from x2ct.errors import InputError
 from x2ct.files.text import damaged
-from x2ct.io.ct.voxels import LPS_TO_RAS, FloatArray, Stored
+from x2ct.io.ct.volume import LPS_TO_RAS, FloatArray, Stored
 from x2ct.io.dicom_frames import frame_values
 
 MAX_FILES = 20_000

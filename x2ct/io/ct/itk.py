@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
 
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
 from x2ct.files.text import reason
-from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
-
-SUFFIXES = (".nrrd", ".mha", ".mhd")  # of which an .mhd is not written: it is two files, which can't appear at once
+from x2ct.io.ct.volume import LPS_TO_RAS, SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
 
 _HEADER_BYTES = 1 << 16  # of usual files, well below 4 KiB
 _META_LINE = re.compile(rb"[A-Za-z][\w.\-\[\]]*\s*=[^\0]*")
@@ -28,8 +27,6 @@ _ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
 
 def read_itk(source: Path) -> Stored:
     """Read a CT. Raises InputError, and what SimpleITK raises on damage."""
-    import SimpleITK as sitk
-
     check_header(source)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(source))
@@ -52,8 +49,6 @@ def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str,
     `description` goes into an NRRD's header; ITK keeps no text in a MetaImage. Raises X2CTError where the write fails
     on the way.
     """
-    import SimpleITK as sitk
-
     image: Any = sitk.GetImageFromArray(int16_hu(hu).transpose(2, 1, 0))
     world = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(world[:3, :3], axis=0)

@@ -9,14 +9,13 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct.voxels import SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
-
-SUFFIXES = (".nii", ".nii.gz")
+from x2ct.io.ct.volume import SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
 
 _OFFSET = 352  # the header, and four bytes that say that no extension follows
 _SLAB = 16  # slices that are written at a time
@@ -25,8 +24,6 @@ _TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
 
 def read_nifti(source: Path) -> Stored:
     """Read a CT, its values scaled as the header says. Raises InputError, and what nibabel raises on damage."""
-    import nibabel as nib
-
     image = nib.load(source)
     if not isinstance(image, nib.Nifti1Image):
         raise InputError.of(source, "file", found=type(image).__name__, expected="a NIfTI")
@@ -64,8 +61,6 @@ def write_nifti(hu: npt.NDArray[np.float32], affine: FloatArray, description: st
 
 def _slabs(hu: npt.NDArray[np.float32], affine: FloatArray, description: str) -> Iterator[bytes]:
     """The file, slab by slab: a large volume is never there a second time."""
-    import nibabel as nib
-
     header = nib.Nifti1Header()
     header.set_data_dtype(np.int16)
     header.set_data_shape(hu.shape)

@@ -6,6 +6,7 @@ the patient's right, front and head. An oblique affine keeps its rotation; only 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -18,18 +19,35 @@ import numpy.typing as npt
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.files.text import damaged
-from x2ct.io.ct import itk, nifti
-from x2ct.io.ct.voxels import SYNTHETIC, FloatArray, Stored, check_affine, check_shape
 
-SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
-"""What can be read; a DICOM series is a folder."""
-FORMATS = {"nifti": nifti.SUFFIXES, "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
+FloatArray = npt.NDArray[np.float64]
+
+FORMATS = {"nifti": (".nii", ".nii.gz"), "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
 """What can be written, and the endings of its files; a DICOM series is a folder."""
 _WRITTEN = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+SUFFIXES = (*_WRITTEN, ".mhd")
+"""What can be read; an .mhd is not written: it is two files, which can't appear at once."""
+
+MAX_VOXELS = 1_000_000_000  # 4 GB of float32; checked in the header, before anything is decoded
+SPACING_MM = (0.01, 50.0)
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM and ITK count world mm towards the patient's left and back, NIfTI and x2ct towards right and front."""
+
+SYNTHETIC = "synthetic CT by x2ct, not for diagnosis"
+"""What a file says that is no scan of a patient; a reader knows it again by this."""
 
 AIR_HU = -1000.0
 LOWEST_HU = -1024.0  # what 12-bit scanners store as air; anything below is padding
 HIGHEST_HU = 32767.0
+
+
+class Stored(NamedTuple):
+    """A CT as a file holds it."""
+
+    values: npt.NDArray[Any]  # (i, j, k) in the file's order of axes
+    affine: FloatArray  # 4x4 from that index to RAS+ mm
+    notes: tuple[str, ...] = ()  # what was assumed on reading
+    synthetic: bool = False  # whether the file says that it is no scan of a patient
 
 
 class Origin(NamedTuple):
@@ -94,9 +112,13 @@ class Volume:
             read = dicomseries.read_series
         elif not source.exists():
             raise InputError.of(source, "file", found="no such file or folder", expected="a CT")
-        elif name.endswith(nifti.SUFFIXES):
+        elif name.endswith(FORMATS["nifti"]):
+            from x2ct.io.ct import nifti
+
             read = nifti.read_nifti
-        elif name.endswith(itk.SUFFIXES):
+        elif name.endswith(SUFFIXES):
+            from x2ct.io.ct import itk
+
             read = itk.read_itk
         else:
             hint = "a DICOM series is given as its folder" if name.endswith((".dcm", ".ima")) else ""
@@ -126,8 +148,12 @@ class Volume:
         kind, synthetic = check_writable(path, kind), synthetic or self.synthetic
         text = "; ".join(part for part in (SYNTHETIC if synthetic else "", self.description) if part)
         if kind == "nifti":
+            from x2ct.io.ct import nifti
+
             return nifti.write_nifti(self.hu, self.affine, text, Path(path))
         if kind != "dicom":
+            from x2ct.io.ct import itk
+
             return itk.write_itk(self.hu, self.affine, text, Path(path))
         from x2ct.io.ct import dicomexport
 
@@ -154,6 +180,35 @@ def stem_and_ending(name: str) -> tuple[str, str]:
     """Return a file's name before and from the ending that says its format: "ct.nii.gz" is "ct" and ".nii.gz"."""
     before = len(name) - max((len(suffix) for suffix in _WRITTEN if name.lower().endswith(suffix)), default=0)
     return name[:before], name[before:]
+
+
+def check_shape(source: str | PathLike[str], shape: tuple[int, ...]) -> None:
+    """Three axes, and no more than MAX_VOXELS. Raises InputError."""
+    if len(shape) != 3 or min(shape) < 2:
+        found = " x ".join(map(str, shape)) or "a single number"
+        raise InputError.of(source, "shape", found=found, expected="three axes of 2 or more voxels")
+    voxels = math.prod(map(int, shape))  # of Python's own numbers: a header's may be past 64 bits
+    if voxels > MAX_VOXELS:
+        raise InputError.of(source, "size", found=f"{voxels} voxels", expected=f"at most {MAX_VOXELS}")
+
+
+def check_affine(source: str | PathLike[str], affine: FloatArray) -> None:
+    """A 4x4 to mm with plausible voxel sizes and three independent axes. Raises InputError."""
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
+        raise InputError.of(source, "affine", found=affine.tolist(), expected="a finite 4x4 with last row 0 0 0 1")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    lowest, highest = SPACING_MM
+    if spacing.min() < lowest or spacing.max() > highest:
+        found = " x ".join(f"{length:g}" for length in spacing) + " mm"
+        raise InputError.of(source, "voxel size", found=found, expected=f"{lowest:g} to {highest:g} mm")
+    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
+        raise InputError.of(source, "affine", found="axes that lie in a plane", expected="three independent axes")
+
+
+def int16_hu(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """HU as files hold them: rounded to whole numbers, clipped to what int16 can hold."""
+    limits = np.iinfo(np.int16)
+    return np.clip(np.rint(hu), limits.min, limits.max).astype(np.int16)
 
 
 def to_ras(values: npt.NDArray[np.float32], affine: FloatArray) -> tuple[npt.NDArray[np.float32], FloatArray, str]:
