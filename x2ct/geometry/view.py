@@ -33,20 +33,16 @@ MU_WATER_PER_MM = _core.MU_WATER_PER_MM
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One X-ray's geometry; InputError for a matrix from which no rays can be had, or a detector without size.
+    """One X-ray's geometry: the (3, 4) float64 matrix from patient mm to (u w, v w, w), and the detector.
 
-    Attributes:
-        name: "ap", "pa", "lateral", or any other word.
-        matrix: (3, 4) float64, patient mm to (u w, v w, w); made read-only. Any positive scale of it means the same
-            view; `cone` makes w = 1 at the isocentre.
-        shape: detector rows and columns.
-        spacing_mm: row and column pitch on the detector.
+    Any positive scale of the matrix means the same view; `cone` makes w = 1 at the isocentre. Raises InputError: a
+    matrix from which no rays can be had, or a detector without size.
     """
 
-    name: str
-    matrix: FloatArray
-    shape: tuple[int, int]
-    spacing_mm: tuple[float, float]
+    name: str  # "ap", "pa", "lateral", or any other word
+    matrix: FloatArray  # made read-only
+    shape: tuple[int, int]  # detector rows and columns
+    spacing_mm: tuple[float, float]  # row and column pitch on the detector
 
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, np.float64)

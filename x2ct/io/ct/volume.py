@@ -59,25 +59,18 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A CT volume; InputError for an array that is not 3-D, or an affine that is not a finite, invertible 4x4.
+    """A CT volume: float32 HU indexed (x, y, z), closest to RAS+, and the 4x4 from voxel index to world mm (RAS+).
 
-    Attributes:
-        hu: float32 HU, indexed (x, y, z), closest to RAS+.
-        affine: 4x4 float64, voxel index to world mm (RAS+).
-        source: the file or folder that it was read from, or what made it.
-        original_orientation: the axis codes before the array was turned ("LPS"); "RAS" where nothing was turned.
-        description: free text; the first 79 characters go into a NIfTI's `descrip`.
-        notes: what was assumed or changed on reading, one sentence each.
-        synthetic: whether it is known to be no scan of a patient; files that it is written to say so.
+    Raises InputError: an array that is not 3-D, or an affine that is not a finite, invertible 4x4.
     """
 
     hu: npt.NDArray[np.float32]
     affine: FloatArray
-    source: str = "array"
-    original_orientation: str = "RAS"
-    description: str = ""
-    notes: tuple[str, ...] = ()
-    synthetic: bool = False
+    source: str = "array"  # the file or folder that it was read from, or what made it
+    original_orientation: str = "RAS"  # the axis codes ("LPS") before the array was turned, where it was
+    description: str = ""  # free text; the first 79 characters go into a NIfTI's `descrip`
+    notes: tuple[str, ...] = ()  # what was assumed or changed on reading, one sentence each
+    synthetic: bool = False  # whether it is known to be no scan of a patient; files that it is written to say so
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hu", np.asarray(self.hu, np.float32))

@@ -8,7 +8,6 @@ patient.
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,7 @@ def read_dicom(source: Path, frame: int | None = None) -> XRay:
     syntax that can't be decoded, or past MAX_PIXELS; and whatever pydicom raises on damage, as it converts an element
     when it is first touched.
     """
-    with warnings.catch_warnings(action="ignore"):  # pydicom's, on what a file does not keep to
-        return _xray(source, _opened(source), frame)
-
-
-def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
+    dataset = _opened(source)
     kind = _kind(source, dataset)
     stored = grey(_decoded(source, dataset, frame), source)
     header = Header(dataset, (frame or 1) - 1)

@@ -26,39 +26,27 @@ SCALE_FACTOR = 3.0  # by which the 99th percentile of line integrals may differ 
 
 @dataclass(frozen=True, eq=False)
 class XRay:
-    """An X-ray: its pixels, how large they are, where it was taken from, and what its values are.
+    """An X-ray: (rows, columns) float32, how large its pixels are, where it was taken from, and what its values are.
 
-    A reader makes one of a file, its values as stored. `load` and `of` take it through the stages that file and user
-    decide; after that the last six fields have nothing more to say. InputError for an image that is not 2-D, or another
-    shape of `exposed`; values are checked by `load`, by `of` and by the core.
-
-    Attributes:
-        image: (rows, columns) float32; row 0 at the head; column 0 at the patient's right, in a lateral at the front.
-            Line integrals where calibrated, else values that grow with attenuation, in any unit and offset.
-        calibrated: whether the image holds line integrals of attenuation (dimensionless).
-        spacing_mm: (row, column) pixel spacing: on the detector where `beam` has its distances, else as if in the
-            patient; None where it is unknown.
-        source: where it came from.
-        notes: what was assumed or done, one sentence each.
-        view: "ap", "pa" or "lateral", where the file says so.
-        exposed: (rows, columns), False under shutters and padding, as far as file or stages say; None: all True.
-        beam: where it was taken from, as far as file or user say.
-        body_part: what the file says that it shows, such as "CHEST".
-        kind: what the file is, in a few words.
-        warnings: what makes it less trustworthy, one sentence each.
+    Row 0 is at the head, column 0 at the patient's right, in a lateral at the front. Values are line integrals where
+    calibrated, else they grow with attenuation, in any unit and offset. A reader makes one of a file, its values as
+    stored; `load` and `of` take it through the stages that file and user decide; after that the last six fields have
+    nothing more to say. Raises InputError for an image that is not 2-D, or another shape of `exposed`; values are
+    checked by `load`, by `of` and by the core.
     """
 
     image: FloatImage
-    calibrated: bool
-    spacing_mm: tuple[float, float] | None = None
-    source: str = "array"
-    notes: tuple[str, ...] = ()
-    view: str | None = None
-    exposed: BoolImage | None = None
-    beam: Beam = UNKNOWN
-    body_part: str | None = None
-    kind: str = "array"
-    warnings: tuple[str, ...] = ()
+    calibrated: bool  # whether the image holds line integrals of attenuation (dimensionless)
+    spacing_mm: tuple[float, float] | None = None  # (row, column), on the detector where `beam` has its distances,
+    # else as if in the patient; None where it is unknown
+    source: str = "array"  # where it came from
+    notes: tuple[str, ...] = ()  # what was assumed or done, one sentence each
+    view: str | None = None  # "ap", "pa" or "lateral", where the file says so
+    exposed: BoolImage | None = None  # False under shutters and padding, as far as file or stages say; None: all True
+    beam: Beam = UNKNOWN  # where it was taken from, as far as file or user say
+    body_part: str | None = None  # what the file says that it shows, such as "CHEST"
+    kind: str = "array"  # what the file is, in a few words
+    warnings: tuple[str, ...] = ()  # what makes it less trustworthy, one sentence each
 
     # How far it is known what the values mean, a word of `x2ct.io.xray.exposure`. Of line integrals that are not STATED
     # to be such, by caller or user, `to_detector` compares the size with the model's.

@@ -102,8 +102,7 @@ def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):  # check_size speaks
-            image = Image.open(source, formats=[kind])
+        image = Image.open(source, formats=[kind])
     except Image.DecompressionBombError as error:
         expected = f"{_MILLIONS} pixels"
         raise InputError.of(source, "size", found="a picture past every limit", expected=expected) from error
@@ -140,28 +139,22 @@ def read_tiff(source: Path, frame: int | None) -> XRay:
     with tifffile.TiffFile(source) as tiff:
         page = tiff.pages[check_frame(source, "pages", len(tiff.pages), frame)]
         page = page if isinstance(page, tifffile.TiffPage) else page.aspage()
-        white_is_high = _shows_high_white(page, source)
+        check_size(source, int(page.imagelength), int(page.imagewidth))
+        photometric = str(getattr(page.photometric, "name", page.photometric))
+        if photometric not in ("MINISBLACK", "MINISWHITE", "RGB"):
+            raise InputError.of(source, "photometric interpretation", found=photometric, expected="grey")
+        if page.dtype is None or not (page.dtype.kind == "f" or (page.dtype.kind == "u" and page.dtype.itemsize <= 2)):
+            raise InputError.of(source, "data type", found=page.dtype, expected="8- or 16-bit unsigned, or float")
+        if int(page.imagedepth) != 1 or int(page.samplesperpixel) > 4:
+            found = f"{page.imagedepth} x {page.samplesperpixel}"
+            raise InputError.of(source, "depth x channels", found=found, expected="one grey picture")
         tags = {tag: page.tags[tag].value for tag in (_ORIENTATION, _EXIF, _GPS) if tag in page.tags}
         turns, notes = _turns(source, tags)
         values = _tiff_values(page, source)
     xray = from_array(values if values.dtype.kind == "f" else grey(values, source), source)
+    white_is_high = photometric != "MINISWHITE"
     xray = replace(xray, notes=notes, kind=f"TIFF, {values.dtype}", turns=turns)
     return replace(xray, dense_is_high=white_is_high, white_is_high=white_is_high)
-
-
-def _shows_high_white(page: TiffPage, source: Path) -> bool:
-    """Return whether viewers show high values white; raises InputError where decoding makes no sense."""
-    check_size(source, int(page.imagelength), int(page.imagewidth))
-    name = str(getattr(page.photometric, "name", page.photometric))
-    if name not in ("MINISBLACK", "MINISWHITE", "RGB"):
-        raise InputError.of(source, "photometric interpretation", found=name, expected="grey")
-    kind = page.dtype
-    if kind is None or not (kind.kind == "f" or (kind.kind == "u" and kind.itemsize <= 2)):
-        raise InputError.of(source, "data type", found=kind, expected="8- or 16-bit unsigned, or float")
-    if int(page.imagedepth) != 1 or int(page.samplesperpixel) > 4:
-        found = f"{page.imagedepth} x {page.samplesperpixel}"
-        raise InputError.of(source, "depth x channels", found=found, expected="one grey picture")
-    return name != "MINISWHITE"
 
 
 def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
@@ -284,7 +277,8 @@ def read(source: Path, frame: int | None) -> XRay:
     if not source.exists():
         raise InputError.of(source, "file", found="no such file", expected=f"an X-ray ({KINDS})")
     try:
-        return _reader(source)(source, frame)
+        with warnings.catch_warnings(action="ignore"):  # the libraries', on what a file does not keep to
+            return _reader(source)(source, frame)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # libraries raise many kinds on damaged data, and none of them is our failure
