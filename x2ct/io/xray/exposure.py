@@ -196,11 +196,6 @@ def spacing_on(xray: XRay, view: View) -> tuple[Pair, tuple[str, ...]]:
     return (row, column), (f"{why}, the array was taken {taken}.",)
 
 
-def detector_stage(view: View) -> Stage:
-    """Return stage 7."""
-    return Stage("detector", f"{view.shape[1]} x {view.shape[0]} pixels of the view", partial(detector, view=view))
-
-
 def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target_spacing_mm: Pair) -> FloatImage:
     """Return a (rows, columns) image on another grid with the same centre, float32 of `shape`; outside of it is 0.
 
@@ -329,12 +324,9 @@ def exposed_field(density: FloatImage, exposed: BoolImage | None = None) -> tupl
     if high <= low:
         return rows, columns
     unit = (reduced - low) / (high - low)
-    down = _between(unit, within.shape[0], factor)
-    across = _between(unit[down.start // factor : -(-down.stop // factor)].T, within.shape[1], factor)
-    return (
-        slice(rows.start + down.start, rows.start + down.stop),
-        slice(columns.start + across.start, columns.start + across.stop),
-    )
+    top, bottom = _between(unit, within.shape[0], factor)
+    left, right = _between(unit[top // factor : -(-bottom // factor)].T, within.shape[1], factor)
+    return slice(rows.start + top, rows.start + bottom), slice(columns.start + left, columns.start + right)
 
 
 def bounds(exposed: BoolImage | None, shape: tuple[int, ...]) -> tuple[slice, slice]:
@@ -345,10 +337,10 @@ def bounds(exposed: BoolImage | None, shape: tuple[int, ...]) -> tuple[slice, sl
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _between(unit: npt.NDArray[Any], size: int, factor: int) -> slice:
-    """What lies between the shutters at the two ends of the first axis, in lines of the full picture."""
-    start, stop = _shutter(unit) * factor, _shutter(unit[::-1]) * factor
-    return slice(start, size - stop) if size - stop > start else slice(0, size)
+def _between(unit: npt.NDArray[Any], size: int, factor: int) -> tuple[int, int]:
+    """Return where the field between the shutters at the first axis' ends begins and stops, in lines of the picture."""
+    start, stop = _shutter(unit) * factor, size - _shutter(unit[::-1]) * factor
+    return (start, stop) if stop > start else (0, size)
 
 
 def _shutter(unit: npt.NDArray[Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
 from x2ct.geometry import View
 from x2ct.io.xray import exposure
-from x2ct.io.xray.exposure import STATED, UNTOLD, BoolImage, FloatImage, Watch, resample
+from x2ct.io.xray.exposure import STATED, UNTOLD, BoolImage, FloatImage, Stage, Watch, resample
 from x2ct.io.xray.readoptions import UNKNOWN, Beam, ReadOptions, Spacing, checked_spacing
 
 __all__ = ["FloatImage", "ReadOptions", "XRay", "resample"]
@@ -29,16 +30,17 @@ class XRay:
     """An X-ray: (rows, columns) float32, how large its pixels are, where it was taken from, and what its values are.
 
     Row 0 is at the head, column 0 at the patient's right, in a lateral at the front. Values are line integrals where
-    calibrated, else they grow with attenuation, in any unit and offset. A reader makes one of a file, its values as
-    stored; `load` and `of` take it through the stages that file and user decide; after that the last six fields have
-    nothing more to say. Raises InputError for an image that is not 2-D, or another shape of `exposed`; values are
-    checked by `load`, by `of` and by the core.
+    calibrated, else they grow with attenuation, in any unit and offset. The spacing is that on the detector where
+    `beam` has its distances, else as if in the patient.
+
+    A reader makes one of a file, its values as stored; `load` and `of` take it through the stages that file and user
+    decide; after that the last six fields have nothing more to say. Raises InputError for an image that is not 2-D, or
+    another shape of `exposed`; values are checked by `load`, by `of` and by the core.
     """
 
     image: FloatImage
     calibrated: bool  # whether the image holds line integrals of attenuation (dimensionless)
-    spacing_mm: tuple[float, float] | None = None  # (row, column), on the detector where `beam` has its distances,
-    # else as if in the patient; None where it is unknown
+    spacing_mm: tuple[float, float] | None = None  # (row, column); None where it is unknown
     source: str = "array"  # where it came from
     notes: tuple[str, ...] = ()  # what was assumed or done, one sentence each
     view: str | None = None  # "ap", "pa" or "lateral", where the file says so
@@ -143,7 +145,8 @@ class XRay:
             _check_scale(self.source, self.image, reference_p99)
         stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
         if not exact:
-            stages += (exposure.detector_stage(view),)
+            does = f"{view.shape[1]} x {view.shape[0]} pixels of the view"
+            stages += (Stage("detector", does, partial(exposure.detector, view=view)),)
         xray = exposure.run(stages, self, watch)
         return xray.image, xray.notes
 
