@@ -1,6 +1,6 @@
 """JSON and CSV files that may be wrong: read in one call, refused in one line that names the file and the field.
 
-`damaged` is that line for a file of another kind, which a library could not read.
+`readable` does so for a file of another kind, which a library reads.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -50,13 +51,17 @@ def reason(error: Exception, source: str | PathLike[str] = "") -> str:
     return lines[-1].replace(str(source), "").strip(" :")[:160] if source else lines[-1][:160]
 
 
-def damaged(
-    source: Path, error: Exception, expected: str = "a whole file", hint: str = "was the copy cut short?"
-) -> InputError:
-    """Return the error for a file that claims to be of a kind and that a library can't read as such."""
-    empty = source.exists() and source.stat().st_size == 0
-    found = "an empty file" if empty else f"what can't be read ({reason(error, source)})"
-    return InputError.of(source, "file", found=found, expected=expected, hint=hint)
+@contextmanager
+def readable(source: Path, expected: str = "a whole file", hint: str = "was the copy cut short?") -> Iterator[None]:
+    """Raise InputError where a library can't read a file within: it raises many kinds of errors on damaged data."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        empty = source.exists() and source.stat().st_size == 0
+        found = "an empty file" if empty else f"what can't be read ({reason(error, source)})"
+        raise InputError.of(source, "file", found=found, expected=expected, hint=hint) from error
 
 
 def _unfit(source: str | PathLike[str], error: msgspec.ValidationError) -> InputError:

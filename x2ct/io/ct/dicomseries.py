@@ -16,7 +16,7 @@ from pydicom import Dataset
 from pydicom.pixels.processing import apply_rescale
 
 from x2ct.errors import InputError
-from x2ct.files.text import damaged
+from x2ct.files.text import readable
 from x2ct.io.ct.volume import LPS_TO_RAS, FloatArray, Stored
 from x2ct.io.dicom_frames import frame_values
 
@@ -90,12 +90,8 @@ def _scan(folder: Path) -> tuple[list[_Slice], int]:
             skipped += 1
             refused = modality if modality != "CT" else refused
             continue
-        try:
+        with readable(path):
             slices.append(_slice(path, header))
-        except InputError:
-            raise
-        except Exception as error:
-            raise damaged(path, error) from error
     if not slices:
         found = f"{len(files)} files, none a CT slice" + (f" (but Modality {refused})" if refused else "")
         raise InputError.of(folder, "folder", found=found, expected="the slices of one CT series")
@@ -142,10 +138,9 @@ def _check_alike(folder: Path, slices: list[_Slice]) -> None:
         raise InputError.of(first.path, field, found=first.orientation, expected="two orthogonal unit vectors")
     for item in slices[1:]:
         if item.shape != first.shape:
-            found, expected = ("{1} x {0}".format(*each.shape) for each in (item, first))
-            raise InputError.of(
-                item.path, "Columns x Rows", found=found, expected=f"{expected} as in {first.path.name}"
-            )
+            found, expected = (f"{columns} x {rows}" for rows, columns in (item.shape, first.shape))
+            expected += f" as in {first.path.name}"
+            raise InputError.of(item.path, "Columns x Rows", found=found, expected=expected)
         if not np.allclose(item.spacing, first.spacing, rtol=1e-3):
             raise InputError.of(item.path, "PixelSpacing", found=item.spacing, expected=first.spacing)
         if not np.allclose(item.orientation, first.orientation, atol=1e-3):
@@ -178,14 +173,10 @@ def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], FloatAr
 
 def _pixels(item: _Slice) -> npt.NDArray[np.float32]:
     """One slice's HU, (rows, columns); the pixel padding value becomes air."""
-    try:
+    with readable(item.path):
         dataset = pydicom.dcmread(item.path)
         stored = frame_values(item.path, dataset)
         hu = np.asarray(apply_rescale(stored, dataset), np.float32)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # parsing damaged data raises many kinds; each such file is bad input
-        raise damaged(item.path, error) from error
     if hu.shape != item.shape:
         raise InputError.of(item.path, "pixel data", found=hu.shape, expected=item.shape)
     padding = dataset.get("PixelPaddingValue")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.files.text import damaged
+from x2ct.files.text import readable
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -117,12 +117,8 @@ class Volume:
             hint = "a DICOM series is given as its folder" if name.endswith((".dcm", ".ima")) else ""
             expected = ", ".join(SUFFIXES) + " or a DICOM folder"
             raise InputError.of(source, "format", found=source.suffix or "no ending", expected=expected, hint=hint)
-        try:
+        with readable(source):
             stored = read(source)
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:  # libraries raise many kinds on damaged data, and none of them is our failure
-            raise damaged(source, error) from error
         check_shape(source, stored.values.shape)
         check_affine(source, stored.affine)
         hu, more = plausible_hu(stored.values, source)

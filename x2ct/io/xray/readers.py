@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.files.text import damaged
+from x2ct.files.text import readable
 from x2ct.io.xray.exposure import TAGGED, UNTOLD
 from x2ct.io.xray.radiograph import XRay
 
@@ -276,13 +276,9 @@ def read(source: Path, frame: int | None) -> XRay:
         raise InputError.of(source, "file", found="a folder", expected=f"a {KINDS} file", hint=hint)
     if not source.exists():
         raise InputError.of(source, "file", found="no such file", expected=f"an X-ray ({KINDS})")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # the libraries', on what a file does not keep to
-            return _reader(source)(source, frame)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # libraries raise many kinds on damaged data, and none of them is our failure
-        raise damaged(source, error, "a whole picture", hint="") from error
+    # The warnings are the libraries', on what a file does not keep to.
+    with readable(source, "a whole picture", hint=""), warnings.catch_warnings(action="ignore"):
+        return _reader(source)(source, frame)
 
 
 def _reader(source: Path) -> Callable[[Path, int | None], XRay]:
