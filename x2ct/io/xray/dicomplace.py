@@ -174,27 +174,27 @@ def _of_cassette(header: Header, shape: tuple[int, int], notes: list[str]) -> Pa
 
 # ---------------------------------------------------------------------------------------------- how it lies
 
-# What a row must run towards, by view: column 0 is the patient's right in a frontal picture, the front in a lateral.
-_ROW_TOWARDS = {"L": 1, "R": -1, "P": 1, "A": -1}
-_COLUMN_TOWARDS = {"F": 1, "H": -1}
+# The turn that sets a picture upright, by where its rows, and then its columns, run: left or right (L, R), foot or head.
+# A lateral's column 0 is at the front, so that the back (P) stands for the left there, and the front (A) for the right.
+_LYING = {"LF": 1, "RF": 2, "RH": 3, "LH": 4, "FL": 5, "FR": 6, "HR": 7, "HL": 8}
+_LATERAL = str.maketrans("PA", "LR")
 
 
 def _turn(header: Header, notes: list[str]) -> int:
     """What brings the head to row 0 and the patient's right, or front, to column 0, by PatientOrientation."""
-    codes = [str(code)[:1].upper() for code in (header.get("PatientOrientation") or [])]
-    lying = len(codes) == 2 and codes[0] in _COLUMN_TOWARDS and codes[1] in _ROW_TOWARDS
-    if lying:
-        codes = codes[::-1]
-        notes.append("PatientOrientation says that the picture lies on its side: it was turned.")
-    elif len(codes) != 2 or codes[0] not in _ROW_TOWARDS or codes[1] not in _COLUMN_TOWARDS:
+    codes = "".join(str(code)[:1].upper() for code in header.get("PatientOrientation") or [])
+    turn = _LYING.get(codes.translate(_LATERAL))
+    if turn is None:
         notes.append("PatientOrientation is missing: head up and patient's right at column 0 were assumed.")
         return 1
-    across, down = _ROW_TOWARDS[codes[0]], _COLUMN_TOWARDS[codes[1]]
+    down, across = TURNS[turn]
+    if turn > 4:
+        notes.append("PatientOrientation says that the picture lies on its side: it was turned.")
     if across < 0:
         notes.append("PatientOrientation says that the picture is mirrored: left and right were swapped.")
     if down < 0:
         notes.append("PatientOrientation says that the head is below: top and bottom were swapped.")
-    return next(turn for turn, orders in TURNS.items() if orders == (down, across) and (turn > 4) == lying)
+    return turn
 
 
 def exposed(dataset: Dataset, shape: tuple[int, int], notes: list[str]) -> BoolImage | None:
