@@ -174,7 +174,7 @@ def _of_cassette(header: Header, shape: tuple[int, int], notes: list[str]) -> Pa
 
 # ---------------------------------------------------------------------------------------------- how it lies
 
-# The turn that sets a picture upright, by where its rows, and then its columns, run: left or right (L, R), foot or head.
+# The turn that sets a picture upright, by where its rows, and then its columns, run: left, right, foot or head.
 # A lateral's column 0 is at the front, so that the back (P) stands for the left there, and the front (A) for the right.
 _LYING = {"LF": 1, "RF": 2, "RH": 3, "LH": 4, "FL": 5, "FR": 6, "HR": 7, "HL": 8}
 _LATERAL = str.maketrans("PA", "LR")
