@@ -62,7 +62,7 @@ class Patient:
             volume: npt.NDArray[np.int16] = np.load(self.file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError.of(self.file, "shard", found=error, expected="an int16 .npy array") from None
-        if (volume.dtype, volume.shape) != (np.int16, self.shape):
+        if volume.dtype != np.int16 or volume.shape != self.shape:
             found = f"{volume.dtype} {volume.shape}"
             raise InputError.of(self.file, "shard", found=found, expected=f"int16 {self.shape} as the index says")
         return volume

@@ -52,8 +52,11 @@ def size_probabilities(config: PatchConfig, progress: float) -> tuple[float, ...
 
 def sliced(volume: Tensor, origins: Tensor, size: Sequence[int]) -> Tensor:
     """Cut boxes out of a volume [1, C, X, Y, Z]: [N, C, *size]; origins are int64 [N, 3], on the host."""
-    boxes = [[slice(o, o + n) for o, n in zip(origin, size, strict=True)] for origin in origins.tolist()]
-    return torch.cat([volume[(..., *box)] for box in boxes])
+    boxes = []
+    for origin in origins.tolist():
+        x, y, z = (slice(o, o + n) for o, n in zip(origin, size, strict=True))
+        boxes.append(volume[..., x, y, z])
+    return torch.cat(boxes)
 
 
 def draw_sigmas(count: int, config: DiffusionConfig, generator: torch.Generator) -> Tensor:

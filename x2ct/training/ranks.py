@@ -60,7 +60,7 @@ class Ranks:
         return cast(T, result)
 
     def same(self, make: Callable[[], T]) -> T:
-        """Run `make` on rank 0 alone and return its result on every rank; errors are as in `each`."""
+        """Run `make` on rank 0 alone, while the others wait, and return its result on all; errors are as in `each`."""
         if self.count == 1:
             return make()
         outcome = list(_attempt(make)) if self.first else [None, None]
