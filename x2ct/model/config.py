@@ -49,7 +49,7 @@ class ModelConfig:
     lift_blocks: tuple[int, ...] = (1, 1)  # its residual blocks at each resolution on the way down
     lift_blocks_up: tuple[int, ...] = ()  # on the way up, at each but the coarsest; () for as many as on the way down
     channels: tuple[int, ...] = (96, 128)  # of the 3D denoiser at strides stem, 2 stem, 4 stem, ...
-    blocks: tuple[int, ...] = (1, 1)
+    blocks: tuple[int, ...] = (1, 1)  # its residual blocks, as for the lift
     blocks_up: tuple[int, ...] = ()
     # 0 for residual blocks of two 3^3 convolutions; a factor for blocks of one 3^3 convolution and a pointwise network
     # with that many times the channels between (27 times less work a weight).
