@@ -27,7 +27,6 @@ from x2ct.geometry import Geometry, View
 from x2ct.geometry.grid import Grid, rotation
 
 FloatArray = npt.NDArray[np.float32]
-AffineArray = npt.NDArray[np.float64]
 
 LESION_HU = ((0.0, 80.0), (0.0, 80.0), (0.0, 80.0), (200.0, 900.0), (-1000.0, -700.0))
 """Ranges that a lesion's HU are drawn from, one of them each time: masses, calcifications, cavities."""
@@ -207,7 +206,7 @@ def _draw_positions(
     return np.ascontiguousarray(unit[::-1].reshape(displacement.shape), np.float32)  # grid_sample's order is z, y, x
 
 
-def _draw_displacement(config: AugmentConfig, rng: np.random.Generator) -> AffineArray:
+def _draw_displacement(config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Displacement in mm at nodes, float64 [3, N, N, N]: the coarse warp, and the fine one where there is any."""
     if not config.warp_mm and not config.fine_warp_mm:
         return np.zeros((3, 2, 2, 2))

@@ -50,8 +50,8 @@ def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[st
         if name in names:
             raise InputError.of(where, key, found=f"{name} again", expected="one line for each patient")
         names.add(name)
-        split, region, reason = (row.get(field, "") for field in ("split", "region", "reason"))
-        mark = Mark(*("" if bids and text == "n/a" else text for text in (split, region, reason)))
+        texts = (row.get(field, "") for field in ("split", "region", "reason"))
+        mark = Mark(*("" if bids and text == "n/a" else text for text in texts))
         cts = [each for each in ids if each == name or (bids and each.startswith(f"{name}_"))]
         if bids and not cts and mark == Mark():
             continue  # a participant without a CT, of whom nothing is asked

@@ -76,8 +76,8 @@ def _rays(
     ends = np.stack(np.meshgrid(*[(0, n - 1) for n in shape]), -1).reshape(-1, 3)
     nearest = float((ends @ square[2] + offset[2]).min())
     if nearest <= 0:
-        expected = "a source outside of the volume"
-        raise InputError.of(f"view {view.name}", "matrix", found=f"w = {nearest:g} in the volume", expected=expected)
+        found, expected = f"w = {nearest:g} in the volume", "a source outside of the volume"
+        raise InputError.of(f"view {view.name}", "matrix", found=found, expected=expected)
     direction = np.asarray(np.linalg.inv(square), np.float64)
     origin = np.zeros((3, 3))
     origin[:, 2] = -direction @ offset

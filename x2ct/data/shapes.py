@@ -26,7 +26,7 @@ METHOD = 1
 
 REGISTERED = Grid((80, 80, 80), (5.0, 5.0, 5.0))
 NODES = Grid((20, 20, 20), (20.0, 20.0, 20.0))
-HU = (-1000.0, 400.0)
+HU = (-1000.0, 400.0)  # from air to bone
 LEVELS = ((4, 60), (2, 40), (1, 20))
 """Factor by which a level is coarser than `REGISTERED`, and its iterations."""
 

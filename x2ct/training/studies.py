@@ -88,10 +88,8 @@ class StudyPool:
         turn, place = divmod(index, len(self._patients))
         order = np.random.default_rng([config.seed, 2, turn]).permutation(len(self._patients))
         patient = self._patients[int(order[place])]
-        body = self._bodies.get(patient.id)
-        if body is None:
-            body = body_of(patient, self._device)
-        if self._device.type != "cpu":  # where the file's pages are kept by the system
+        body = self._bodies[patient.id] if patient.id in self._bodies else body_of(patient, self._device)
+        if self._device.type != "cpu":  # where the system keeps the file's pages
             self._bodies[patient.id] = body
         scene = config.grid, self._geometry, config.augment
         return render(body, draw_plan(patient, *scene, rng, config.display_p99, self._shapes))

@@ -67,13 +67,8 @@ def validate(state: State, model: X2CTModel, studies: list[Study]) -> Validation
             interpolated(volume[0, 0], intensity.x, intensity.hu).cpu().numpy()
             for volume in (volumes[0], volumes[1 + len(LEVELS) // 2])
         )
-        rows.append(
-            {
-                "mean_psnr": psnr(hu, mean, intensity.window_hu),
-                "mean_bone_dice": bone_dice(hu, mean),
-                "low_bone_dice": bone_dice(hu, low),
-            }
-        )
+        decibels, mean_dice, low_dice = psnr(hu, mean, intensity.window_hu), bone_dice(hu, mean), bone_dice(hu, low)
+        rows.append({"mean_psnr": decibels, "mean_bone_dice": mean_dice, "low_bone_dice": low_dice})
         losses.append(errors)
         pictures = pictures or [np.clip(hu, *intensity.window_hu), mean, low]
     mean_loss, *others = (float(value) for value in np.mean(losses, 0))
