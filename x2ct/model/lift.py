@@ -95,12 +95,13 @@ def sample_view(features: Tensor, projection: Tensor, points: Tensor, detector: 
     """
     device = points.device.type
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-        projected = torch.matmul(projection.float(), points.float().flatten(2))
+        features, projection, points, detector = (x.float() for x in (features, projection, points, detector))
+        projected = torch.matmul(projection, points.flatten(2))
         # Pixel centres are integers; grid_sample's -1 and 1 are the image's outer edges (align_corners=False).
         grid = (projected[:, :2] / projected[:, 2:] + 0.5) * (2.0 / detector) - 1.0
         seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
         # GridSample is two-dimensional at opset 18: the points become one row of an image.
         row = grid.transpose(1, 2).unsqueeze(1)
-        sampled = functional.grid_sample(features.float(), row, "bilinear", "border", align_corners=False)
+        sampled = functional.grid_sample(features, row, "bilinear", "border", align_corners=False)
     size = points.shape[2:]
     return sampled.reshape(-1, features.shape[1], *size), seen.reshape(-1, 1, *size)
