@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import CT, Centre, Json, KeepCouch, Quiet, Reading, parse_view
-from x2ct.jobs.options import Threads, XRayJob
+from x2ct.commands.options import CT, Json, Quiet, Reading, parse_view
+from x2ct.jobs.options import Centre, KeepCouch, Threads, XRayJob
 
 
 def drr(

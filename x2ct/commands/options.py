@@ -13,20 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from x2ct.jobs.options import option, setting
+from x2ct.jobs.options import setting
 
 if TYPE_CHECKING:
     from x2ct.io.xray.readoptions import ReadOptions, ViewValue
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-Centre = Annotated[
-    str,
-    option(
-        None, "Origin of patient mm: centre of the lungs (of the body without lungs), body, or file.", words="centre"
-    ),
-]
-KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Keep couch, clothes and tubes. Default: removed.")]
 CT = Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")]
 OtherBundle = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write a new bundle here instead of changing this one.")
@@ -77,7 +70,7 @@ def _parameter(field: "Field[Any]") -> Parameter:
     if get_origin(kind) is Sequence:  # an option that may be repeated
         kind, default = list[Any if info.parser else get_args(kind)[0]], None  # type: ignore[misc]
     elif info.parser is not None:
-        kind = Any  # Typer would take a tuple for several words
+        kind, default = Any, None  # Typer would take a tuple for several words
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 

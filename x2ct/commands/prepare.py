@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import Centre, Json, KeepCouch, Quiet
-from x2ct.jobs.options import SHAPE, VOXEL, option
+from x2ct.commands.options import Json, Quiet
+from x2ct.jobs.options import SHAPE, VOXEL, Centre, KeepCouch, option
 
 
 def prepare(

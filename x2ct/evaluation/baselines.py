@@ -53,7 +53,7 @@ class Baselines:
             InputError: fewer than three patients.
         """
         if len(patients) < 3:
-            raise InputError.of("baselines", "people", found=len(patients), expected="at least 3 to train on")
+            raise InputError.of("baselines", "patients", found=len(patients), expected="at least 3 to train on")
         volumes = np.empty((len(patients), *grid.shape), np.float32)
         images = []
         for index, patient in enumerate(patients):

@@ -134,7 +134,7 @@ def who(evaluation: Mapping[str, Any]) -> list[str]:
     low, high = evaluation["window_hu"]
     lines = [f"{judged.rstrip()}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
     if evaluation["baselines"]:
-        lines += [f"Baselines of {len(evaluation['baselines']['people'])} training patients."]
+        lines += [f"Baselines of {len(evaluation['baselines']['patients'])} training patients."]
     lines += [f"Warning: {line}." for line in evaluation.get("warnings", ())]
     lines += [f"Left out: {failure['case']} ({failure['reason']})." for failure in evaluation["failures"]]
     return lines

@@ -1,4 +1,4 @@
-"""The jobs of `x2ct sample` and `x2ct xray`, each option declared once: a field, and how the command line shows it.
+"""The jobs of `x2ct sample`, `xray` and `evaluate`, each option declared once: a field, and how the help shows it.
 
 A field that is a `setting`, or `Annotated` with an option of Typer, is an option of the command, which
 `x2ct.commands.options.expanded` makes of it. Nothing heavy is imported, so that `x2ct --help` answers at once.
@@ -90,6 +90,11 @@ def parse_voxel(text: str) -> tuple[float, float, float]:
     return x, y, z
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Return the names that commas separate."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def parse_bytes(text: str) -> int:
     """Return a size in bytes."""
     from x2ct.errors import InputError
@@ -123,6 +128,13 @@ Precision = Annotated[
     ),
 ]
 Threads = Annotated[int, option("Runtime", "Number of CPU threads. 0: chosen by the runtime.", "--threads", min=0)]
+Centre = Annotated[
+    str,
+    option(
+        None, "Origin of patient mm: centre of the lungs (of the body without lungs), body, or file.", words="centre"
+    ),
+]
+KeepCouch = Annotated[bool, option(None, "Keep couch, clothes and tubes. Default: removed.", "--keep-couch")]
 _STRICT = "Treat warnings as errors: exit with code 2 and write nothing."
 
 
@@ -297,3 +309,71 @@ class XRayJob:
         None, "Output", "Write the line integrals, float32, to this .npy or .tif file.", "--output", "-o"
     )
     strict: bool = setting(False, None, _STRICT, "--strict")
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """What `x2ct evaluate` is asked to do. The command's help says what each option is; here is what it leaves open.
+
+    Attributes:
+        output: the folder for the report, see `x2ct.jobs.evaluate.FILES`.
+        predictions, frame: see `x2ct.evaluation.predictions`.
+        centre, keep_couch: see `x2ct.data.PrepareOptions`.
+        samples: of seeds 0 to N - 1.
+        conditions, probe: see the modules of `x2ct.evaluation`.
+        shape, voxel_mm: without a bundle; by default the shards', or 128^3 at 2.5 mm.
+        device, backend, precision, threads: see `x2ct.Sampler`.
+        page: also write the page, which needs the extra `report`.
+    """
+
+    data: Path = setting(..., None, "Folder of test CTs: CT files and DICOM folders, one for each patient.", "--data")
+    output: Path = setting(
+        ..., None, "Folder for the report: JSON, CSV, Markdown and, with the extra report, a page.", "--output", "-o"
+    )
+    bundle: Annotated[str | None, typer.Argument(help=MODEL, autocompletion=completer("model"))] = None
+    predictions: Path | None = setting(
+        None, None, "Evaluate these volumes instead of a bundle: CASE.nii.gz or CASE_000.nii.gz ..."
+    )
+    frame: str = setting(
+        "auto",
+        None,
+        "Coordinates of the predictions' affines: patient (patient mm), world (the CT's world mm), or auto "
+        "(the one that fills more of the grid).",
+    )
+    centre: Centre = "lungs"
+    keep_couch: KeepCouch = False
+    baselines: Path | None = setting(
+        None,
+        None,
+        "Shard folder to fit baselines on: mean volume, nearest patient, linear regression.",
+        metavar="SHARDS",
+    )
+    region: str = setting("chest", None, "Region of the patients that the baselines use: chest, other or any.")
+    samples: int = setting(8, None, "Number of samples for each patient. 0: mean estimate only.", min=0)
+    steps: int | None = setting(None, None, "Number of sampling steps. Default: the model's.", min=1)
+    geometry: str = setting(
+        "bundle", None, "Geometry of the test X-rays: bundle (the model's own), parallel, cone, or a geometry file."
+    )
+    conditions: tuple[str, ...] = setting(
+        (),
+        None,
+        "Evaluation conditions, X-rays unlike those of training: every, or names separated by commas.",
+        parser=parse_names,
+        metavar="LIST",
+    )
+    probe: bool = setting(
+        False, None, "Insert synthetic lesions and gaps in bones, and measure how much of them is found.", "--probe"
+    )
+    cases: Sequence[str] = setting((), None, "Evaluate only this patient. May be repeated.", "--case")
+    xrays: Path | None = setting(None, None, "Write the test X-rays to this folder, for other systems to predict from.")
+    shape: tuple[int, int, int] | None = setting(
+        None, None, "Number of voxels of the evaluated grid. Only without a bundle.", **SHAPE
+    )
+    voxel_mm: tuple[float, float, float] | None = setting(
+        None, None, "Voxel size in mm of the evaluated grid. Only without a bundle.", "--voxel", **VOXEL
+    )
+    device: Device = "auto"
+    backend: Backend = "auto"
+    precision: Precision = "auto"
+    threads: Threads = 0
+    page: bool = True
