@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 RETRIES = 3
 """How often a study is begun again after its worker was lost."""
 
-_FILES = ("output", "report", "geometry", "ap", "pa", "lateral")
-
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
@@ -97,9 +95,8 @@ class Worker:
     def open(self) -> None:
         """Load and compile the model.
 
-        Raises:
-            InputError: the folder is not that of the process that wrote the summary, or x2ct or the model is another.
-            X2CTError: the model can't be had here.
+        Raises InputError where the folder is not that of the process that wrote the summary, or x2ct or the model is
+        another; and X2CTError where the model can't be had here.
         """
         from x2ct.bundle import Bundle
 
@@ -128,14 +125,15 @@ class Worker:
 
 
 class RayEngine:
-    """Workers on the cluster that this process is connected to; see `x2ct.jobs.cohort.run.Engine`.
+    """Workers on the cluster that this process is connected to, as many as `placement` says and no more than studies.
 
-    There are as many as `placement` says, and no more than studies. A worker takes `base.threads` cores, and a GPU
-    where `base.device` is "cuda".
+    A worker takes `base.threads` cores, and a GPU where `base.device` is "cuda".
 
     Raises:
         InputError: the cluster is too small, the device is one GPU of several, or the model can't be used.
     """
+
+    broken: BaseException | None = None  # what keeps every worker from sampling any further study
 
     def __init__(self, base: SampleJob, jobs: int | None, studies: int) -> None:
         import ray
@@ -148,16 +146,13 @@ class RayEngine:
             raise InputError.of("--device", "name", found=base.device, expected=gpu, hint="Ray chooses the GPUs")
         bundle = Bundle.load(base.model)
         self.model, self._expected = bundle.checksum, _version(bundle)
-        self.broken: BaseException | None = None
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers, threads = placement(nodes, jobs, base.threads, gpu == "cuda")
         self.count = min(workers, studies)
         own_model = find(base.model) == Path(base.model)
+        model, compiled = (str(Path(name).absolute()) if name else "" for name in (base.model, base.compiled))
         self._base = replace(
-            _absolute(base),
-            model=str(Path(base.model).absolute()) if own_model else base.model,
-            compiled=str(Path(base.compiled).absolute()) if base.compiled else "",
-            threads=threads,
+            _absolute(base), model=model if own_model else base.model, compiled=compiled, threads=threads
         )
         self._ray = ray
         # Two at a time, so that a worker that samples can be stopped.
@@ -171,8 +166,7 @@ class RayEngine:
     def open(self) -> None:
         """Start all workers and wait for the first: what is wrong with the model or its runtime is wrong for all.
 
-        Raises:
-            X2CTError: a worker can't be started, or can't load the model.
+        Raises X2CTError where a worker can't be started, or can't load the model.
         """
         for _ in range(self.count):
             self._start()
@@ -220,8 +214,8 @@ class RayEngine:
 
     def close(self) -> None:
         """End the workers."""
-        for worker in tuple(self._workers):
-            self._kill(worker)
+        while self._workers:
+            self._kill(self._workers[0])
 
     def _start(self) -> None:
         """Start a worker, which is idle once it is open; where it waits for a machine, others go on."""
@@ -269,8 +263,7 @@ def placement(nodes: Sequence[Mapping[str, float]], jobs: int | None, threads: i
 
 def _absolute(job: SampleJob) -> SampleJob:
     """The job with the paths of its files from the root: a worker has another current directory."""
-    paths = {name: getattr(job, name) for name in _FILES}
-    return replace(job, **{name: path.absolute() for name, path in paths.items() if path is not None})
+    return replace(job, **{name: path.absolute() for name, path in vars(job).items() if isinstance(path, Path)})
 
 
 def _version(bundle: Bundle) -> str:
