@@ -22,15 +22,14 @@ INTERVAL = 0.8
 def calibration(
     truth: npt.ArrayLike, samples: Sequence[FloatArray], body: BoolArray, window: Window = WINDOW_HU
 ) -> dict[str, Any]:
-    """The samples' spread and what it is worth, inside the body.
+    """Return the samples' spread and what it is worth, inside the body.
 
     Returns:
         "std_hu": root mean square of the samples' standard deviation (n - 1). "rmse_hu": of the samples' mean against
         the truth; for calibrated samples it is sqrt(1 + 1/K) std_hu. "correlation": Pearson's, over voxels, of the
         standard deviation with the absolute error of the mean. "crps_hu": see `crps`. "coverage": the share of the
-        truth within the samples' central 80% interval, see `central_interval`; "coverage_expected": what calibrated
-        samples give.
-        "ranks": shares of voxels whose truth has the rank 0 .. K, a flat list if calibrated.
+        truth within the samples' `central_interval`; "coverage_expected": that of calibrated samples. "ranks": shares
+        of voxels whose truth has the rank 0 .. K, a flat list if calibrated.
 
     Raises:
         InputError: fewer than two samples, or other shapes.
@@ -72,7 +71,7 @@ def crps(ordered: FloatArray, truth: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def central_interval(ordered: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The central 80% interval of (K, ...) samples in rising order: where the k-th, at k / (K + 1), reach 10 and 90%.
+    """Return the central 80% interval of (K, ...) samples in rising order, the k-th of which is at k / (K + 1).
 
     Fewer than 9 samples do not reach so far: then it is from the lowest to the highest.
     """
@@ -103,9 +102,8 @@ def ranks(ordered: FloatArray, truth: FloatArray) -> list[float]:
 def reliability(shares: Sequence[float]) -> list[tuple[float, float]]:
     """From ranks: (expected, observed) coverage of the intervals between the k-th lowest and k-th highest sample."""
     count = len(shares) - 1
-    return [
-        ((count + 1 - 2 * k) / (count + 1), float(sum(shares[k : count + 1 - k]))) for k in range(1, count // 2 + 1)
-    ]
+    steps = range(1, count // 2 + 1)
+    return [((count + 1 - 2 * k) / (count + 1), float(sum(shares[k : count + 1 - k]))) for k in steps]
 
 
 def _pearson(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:

@@ -53,8 +53,7 @@ def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_
     a, b = pair(truth, estimate, window)
     if min(a.shape) < 11:
         raise InputError.of("ssim", "shape", found=a.shape, expected="at least 11 voxels along each axis")
-    width = window[1] - window[0]
-    a, b = a - np.float32(window[0]), b - np.float32(window[0])
+    width, a, b = window[1] - window[0], a - np.float32(window[0]), b - np.float32(window[0])
     options = {"data_range": width, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return float(structural_similarity(a, b, **options))  # type: ignore[no-untyped-call]
 
@@ -71,9 +70,8 @@ def mae_hu(
     inside = np.zeros(a.shape, np.bool_) if body is None else body
     bands = {"all": np.ones(a.shape, np.bool_), "body": inside}
     bands |= {name: inside & (a >= low) & (a < high) for name, (low, high) in BANDS_HU.items()}
-    return {
-        name: float(np.mean(error[mask], dtype=np.float64)) if mask.any() else math.nan for name, mask in bands.items()
-    }
+    errors = {name: error[mask] for name, mask in bands.items()}
+    return {name: float(np.mean(part, dtype=np.float64)) if part.size else math.nan for name, part in errors.items()}
 
 
 def bone_dice(truth: npt.ArrayLike, estimate: npt.ArrayLike, threshold_hu: float = BONE_HU) -> float:

@@ -22,7 +22,6 @@ Figures = dict[str, Any]
 
 def volume_figures(case: Case, estimate: npt.ArrayLike, window: metrics.Window = metrics.WINDOW_HU) -> Figures:
     """The figures that need nothing but the two volumes (HU on the case's grid)."""
-    estimate = np.asarray(estimate, np.float32)
     return {
         "psnr_db": metrics.psnr(case.truth, estimate, window),
         "ssim": metrics.ssim(case.truth, estimate, window),
@@ -49,10 +48,9 @@ def score(
     estimate = np.asarray(estimate, np.float32)
     figures = volume_figures(case, estimate, window)
     figures |= {"reprojection": {}, "reprojection_grid": {}, "rays": {}}
-    mu, true_mu = attenuation(np.clip(estimate, *window)), attenuation(np.clip(case.truth, *window))
+    mu, true_mu = (attenuation(np.clip(hu, *window)) for hu in (estimate, case.truth))
     for view, image, contained in zip(case.geometry.views, case.xrays, case.contained, strict=True):
-        again = project(mu, case.grid.index_to_mm, view, threads)
-        ideal = project(true_mu, case.grid.index_to_mm, view, threads)
+        again, ideal = (project(each, case.grid.index_to_mm, view, threads) for each in (mu, true_mu))
         # A ray that misses the body only says that air is air.
         rays = contained & (image > OUTSIDE)
         figures["reprojection"][view.name] = metrics.reprojection_error(image, again, rays)
