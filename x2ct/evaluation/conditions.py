@@ -44,8 +44,8 @@ class Condition:
     # from the geometry that the network knows to the one that the X-rays are taken with
     views: Views = lambda geometry: geometry
     told: bool = True  # whether the network is told that geometry
-    # from line integrals to the picture; integers are display values, not calibrated
-    exposure: Exposure = lambda image, view, rng: image
+    # from line integrals to the picture, one after the other; integers are display values, not calibrated
+    exposures: tuple[Exposure, ...] = ()
 
     def take(self, case: Case, threads: int = 0) -> tuple[XRays, Geometry]:
         """The X-rays of a case under this condition, and the geometry that the network is told; always the same."""
@@ -55,9 +55,11 @@ class Condition:
         stated = taken if self.told else case.geometry
         xrays = {}
         for index, (view, view_stated, image) in enumerate(zip(taken.views, stated.views, images, strict=True)):
-            picture = self.exposure(image, view, np.random.default_rng([0, index]))
+            rng = np.random.default_rng([0, index])
+            for exposure in self.exposures:
+                image = exposure(image, view, rng)
             # Who is not told of a cone beam takes the pixels for those of the view that they are told.
-            xrays[view.name] = XRay.of(picture, view_stated.spacing_mm, source=case.id, view=view.name)
+            xrays[view.name] = XRay.of(image, view_stated.spacing_mm, source=case.id, view=view.name)
         return xrays, stated
 
 
@@ -97,25 +99,14 @@ def scatter(share: float) -> Exposure:
     return exposure
 
 
-def normalised(exponent: float, scale: float) -> Exposure:
-    """Line integrals on another scale, that call themselves calibrated."""
-    return lambda image, view, rng: degradation.gamma(image, exponent, scale)
-
-
-def png() -> Exposure:
+def png(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
     """A display picture of 8 bits."""
-    return lambda image, view, rng: degradation.window_8bit(image)
+    return degradation.window_8bit(image)
 
 
-def together(*exposures: Exposure) -> Exposure:
-    """One after the other."""
-
-    def exposure(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
-        for step in exposures:
-            image = step(image, view, rng)
-        return image
-
-    return exposure
+def bent(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
+    """Line integrals on another scale, that call themselves calibrated."""
+    return degradation.gamma(image, 0.8, 1.1)
 
 
 TRAINING = Condition("training", "the geometry and intensity of training")
@@ -133,17 +124,17 @@ CONDITIONS: tuple[Condition, ...] = (
         shifted(10, ["lateral"]),
         told=False,
     ),
-    Condition("photons-1e6", "noise of 1 000 000 photons a pixel", exposure=noise(1e6)),
-    Condition("photons-1e5", "noise of 100 000 photons a pixel", exposure=noise(1e5)),
-    Condition("scatter-2", "scatter, 2% of the primary", exposure=scatter(0.02)),
-    Condition("scatter-10", "scatter, 10% of the primary", exposure=scatter(0.1)),
-    Condition("gamma", "line integrals bent: power 0.8, top 10% higher, not told", exposure=normalised(0.8, 1.1)),
-    Condition("png", "8-bit pictures, read as any uncalibrated X-ray", exposure=png()),
+    Condition("photons-1e6", "noise of 1 000 000 photons a pixel", exposures=(noise(1e6),)),
+    Condition("photons-1e5", "noise of 100 000 photons a pixel", exposures=(noise(1e5),)),
+    Condition("scatter-2", "scatter, 2% of the primary", exposures=(scatter(0.02),)),
+    Condition("scatter-10", "scatter, 10% of the primary", exposures=(scatter(0.1),)),
+    Condition("gamma", "line integrals bent: power 0.8, top 10% higher, not told", exposures=(bent,)),
+    Condition("png", "8-bit pictures, read as any uncalibrated X-ray", exposures=(png,)),
     Condition(
         "together",
         "cone beams told, scatter 10%, 100 000 photons, 8-bit pictures",
         cone(1500, 1800),
-        exposure=together(scatter(0.1), noise(1e5), png()),
+        exposures=(scatter(0.1), noise(1e5), png),
     ),
 )
 
@@ -164,11 +155,10 @@ def named(names: Sequence[str]) -> tuple[Condition, ...]:
     """
     by_name = {condition.name: condition for condition in CONDITIONS}
     for name in names:
-        if name not in by_name and name != EVERY:
+        if name not in (*by_name, EVERY):
             expected = f"{EVERY}, or some of {', '.join(by_name)}"
             raise InputError.of("--conditions", "name", found=name, expected=expected)
-    chosen = {*(by_name if EVERY in names else names), TRAINING.name}
-    return tuple(condition for condition in CONDITIONS if condition.name in chosen)
+    return tuple(one for name, one in by_name.items() if name in (*names, TRAINING.name) or EVERY in names)
 
 
 def try_all(
