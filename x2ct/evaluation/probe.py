@@ -142,10 +142,11 @@ def summarise(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def as_table(summary: Sequence[Mapping[str, Any]]) -> Table:
     """The summary as a table."""
     columns = "planted", "in", "n", "shown", "of its HU", "CNR", "shown where nothing was planted", "there without it"
-    form = (
-        "{kind}|{method}|{planted}|{shown:.0%}|{share:.0%}|{cnr:.1f}|{elsewhere:.0%} of {elsewhere_sites}|{without:.0%}"
-    )
-    rows = [form.format(**row).replace("nan% of 0", "-").split("|") for row in summary]
+    rows = []
+    for row in summary:
+        elsewhere = "-" if math.isnan(row["elsewhere"]) else f"{row['elsewhere']:.0%} of {row['elsewhere_sites']}"
+        figures = f"{row['shown']:.0%}", f"{row['share']:.0%}", f"{row['cnr']:.1f}", elsewhere, f"{row['without']:.0%}"
+        rows.append((row["kind"], row["method"], row["planted"], *figures))
     return Table("", columns, rows, text=2)
 
 
