@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__
-from x2ct.commands import bench, evaluate, export, images, info, prepare, serve, terminal, train, tune
+from x2ct.commands import bench, export, images, info, serve, terminal, train, tune
 from x2ct.commands.options import Json, Quiet, Reading, expanded
 from x2ct.jobs.options import Model, SampleJob, Threads, setting
 
@@ -185,7 +185,7 @@ for _command in (
     images.xray,
     images.drr,
     images.mesh,
-    prepare.prepare,
+    train.prepare,
     train.train,
     export.export,
     export.build,
@@ -193,7 +193,7 @@ for _command in (
     tune.quantize,
     tune.statistics,
     bench.bench,
-    evaluate.evaluate,
+    bench.evaluate,
     info.info,
 ):
     app.command()(expanded(_command))

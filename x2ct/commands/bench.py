@@ -1,7 +1,8 @@
-"""`x2ct bench`: latency, memory and parity of a model on this machine, in each runtime and precision."""
+"""`x2ct bench` and `x2ct evaluate`: what a model costs on this machine, and what its CTs are worth."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
 from x2ct.errors import InputError
-from x2ct.jobs.options import MODEL, Threads
+from x2ct.jobs.options import MODEL, EvaluateJob, Threads
 
 
 def bench(
@@ -87,3 +88,28 @@ def parse_threshold(text: str) -> float:
     if not 0 <= value <= 10:
         raise InputError.of("--threshold", "value", found=repr(text), expected="a share such as 5% or 0.05")
     return value
+
+
+def evaluate(
+    job: EvaluateJob,
+    card: bool = typer.Option(False, "--card", help="Print the results as Markdown for a model card."),
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Measure a model on CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
+    from x2ct.evaluation import card as cards
+    from x2ct.evaluation import page
+    from x2ct.jobs.evaluate import PAGE, evaluate_files
+
+    reason = page.unavailable()
+    if reason:
+        terminal.note("warning", f"{PAGE} is not written: {reason}", quiet)
+    with terminal.progress("patients", quiet) as display:
+        result = evaluate_files(replace(job, page=not reason), stage=display.stage, progress=display.step)
+    failures = result.table["failures"]
+    for line in [*(f"{one['case']} left out: {one['reason']}" for one in failures), *result.table["warnings"]]:
+        terminal.note("warning", line, quiet)
+    text = cards.card(result.table).rstrip() if card else cards.brief(result.table, result.files[-1])
+    terminal.result(result.plain, text, json, quiet)
+    if failures:
+        raise typer.Exit(1)
