@@ -38,10 +38,9 @@ class Seen(NamedTuple):
 
 
 def xray_file(job: XRayJob) -> dict[str, Any]:
-    """Reads an X-ray as `x2ct sample` would; returns what was read, assumed and done.
+    """Read an X-ray as `x2ct sample` would, and return what was read, assumed and done.
 
-    Raises:
-        X2CTError: any of the family; nothing has been written.
+    Raises X2CTError: any of the family; nothing has been written.
     """
     refuse_beams_beside(job.geometry, job.reading)
     outputs = [path for path in (job.output, job.stages) if path is not None]
@@ -85,7 +84,7 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         "input": {**report.file_record(job.file), "view": name, **xray.facts()},
         "model": {"name": bundle.name, "sha256": bundle.checksum},
         "geometry": Geometry((view,)).to_json(),
-        "stages": [_facts(before, after) for before, after in zip([None, *seen], seen, strict=False)],
+        "stages": [_facts(*pair) for pair in zip([None, *seen], seen, strict=False)],
         "assumptions": [*assumptions, *beam_notes(xray, geometry)],
         "warnings": list(warnings),
         "outputs": written,
@@ -95,13 +94,16 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
 def _facts(before: Seen | None, after: Seen) -> dict[str, Any]:
     """A stage in numbers, and the sentences that it added."""
     values, exposed = after.xray.image, after.xray.exposed
-    known = set(before.xray.notes) if before else set()
+    # The exposed field before and after; the whole picture is no field.
+    masks = (one.xray.exposed for one in (before or after, after))
+    fields = (True if mask is None or mask.all() else mask for mask in masks)
+    known = before.xray.notes if before else ()
     least, low, middle, high, most = (round(float(x), 6) for x in np.percentile(values, (0, 0.5, 50, 99.5, 100)))
     return {
         "name": after.stage.name,
         "does": after.stage.does,
         "shape": list(values.shape),
-        "done": before is None or not _same(before.xray, after.xray),
+        "done": before is None or not (np.array_equal(before.xray.image, values) and np.array_equal(*fields)),
         "min": least,
         "p0.5": low,
         "median": middle,
@@ -112,17 +114,10 @@ def _facts(before: Seen | None, after: Seen) -> dict[str, Any]:
     }
 
 
-def _same(before: XRay, after: XRay) -> bool:
-    """Return whether a stage had nothing to do: neither values nor field changed."""
-    one, other = (True if xray.exposed is None or xray.exposed.all() else xray.exposed for xray in (before, after))
-    return np.array_equal(before.image, after.image) and np.array_equal(one, other)
-
-
 def draw(seen: Sequence[Seen], footer: str) -> Image:
     """Return a page with a panel for each stage: its range, and in red what lies outside of the exposed field."""
     panels = [_panel(number, one) for number, one in enumerate(seen)]
-    rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
-    return page(rows, footer)
+    return page([panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)], footer)
 
 
 def _panel(number: int, seen: Seen) -> Panel:
