@@ -35,28 +35,28 @@ def setting(default: Any, panel: str | None, text: str, *names: str, **settings:
 
 def completer(option: str) -> Callable[[str], list[str]]:
     """Return what completes the values of an option that takes one of a few words."""
-    return lambda incomplete: [word for word in _words(option) if word.startswith(incomplete)]
 
+    def complete(incomplete: str) -> list[str]:
+        from x2ct import _core, bundle
+        from x2ct.io.ct import volume
+        from x2ct.jobs.cohort import ENGINES
+        from x2ct.runtimes import discovery
 
-def _words(option: str) -> Sequence[str]:
-    from x2ct import _core, bundle
-    from x2ct.io.ct import volume
-    from x2ct.jobs.cohort import ENGINES
-    from x2ct.runtimes import discovery
+        words: dict[str, Sequence[str]] = {
+            "model": list(bundle.bundled()),
+            "solver": [solver["name"] for solver in _core.solvers()],
+            "schedule": ["tuned", *_core.schedules()],
+            "device": discovery.DEVICES,
+            "backend": discovery.BACKENDS,
+            "precision": discovery.PRECISIONS,
+            "format": ["auto", *volume.FORMATS],
+            "engine": ENGINES,
+            "consistency": ["off", "last", "every"],
+            "centre": ["lungs", "body", "file"],
+        }
+        return [word for word in words[option] if word.startswith(incomplete)]
 
-    words: dict[str, Callable[[], Sequence[str]]] = {
-        "model": bundle.bundled,
-        "solver": lambda: [solver["name"] for solver in _core.solvers()],
-        "schedule": lambda: ["tuned", *_core.schedules()],
-        "device": lambda: discovery.DEVICES,
-        "backend": lambda: discovery.BACKENDS,
-        "precision": lambda: discovery.PRECISIONS,
-        "format": lambda: ["auto", *volume.FORMATS],
-        "engine": lambda: ENGINES,
-        "consistency": lambda: ["off", "last", "every"],
-        "centre": lambda: ["lungs", "body", "file"],
-    }
-    return words[option]()
+    return complete
 
 
 def parse_option(text: str) -> tuple[str, str]:
