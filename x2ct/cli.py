@@ -45,7 +45,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        terminal.show(f"x2ct {__version__}")
+        typer.echo(f"x2ct {__version__}")
         raise typer.Exit
 
 
@@ -164,8 +164,8 @@ def demo(
 
     with terminal.progress("evaluations", quiet) as display:
         result = run(output, model, threads=threads, stage=display.stage, progress=display.step)
-    columns = list(next(iter(result.figures.values())))
-    lines = ["against the true CT, over the whole volume:", f"{'':14}" + "".join(f"{name:>11}" for name in columns)]
+    lines = ["against the true CT, over the whole volume:"]
+    lines.append(f"{'':14}" + "".join(f"{column:>11}" for column in next(iter(result.figures.values()))))
     for name, row in result.figures.items():
         lines.append(f"{name:14}" + "".join(f"{value:11.3f}" for value in row.values()))
     lines += [

@@ -102,11 +102,9 @@ def _explain(error: BaseException, debug: bool) -> tuple[int, str]:
 
 def _line(text: str) -> None:
     """One line on stderr, whatever the text holds."""
-    try:
+    with suppress(OSError):  # where nobody reads it
         sys.stderr.write(f"x2ct: {' '.join(text.split())}\n")
         sys.stderr.flush()
-    except OSError:
-        pass  # nobody reads it
 
 
 def note(kind: str, text: str, quiet: bool = False) -> None:
@@ -129,26 +127,19 @@ def remarks(report: Mapping[str, Any], quiet: bool = False, see: str = "") -> No
             note(kind, line, quiet)
 
 
-def show(text: str, quiet: bool = False) -> None:
-    """Write a result to stdout."""
-    if not quiet:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-
 def show_json(facts: Mapping[str, Any]) -> None:
     """Write a result to stdout as JSON."""
     from x2ct.io import report
 
-    show(report.to_json(facts).rstrip())
+    typer.echo(report.to_json(facts), nl=False)
 
 
 def result(facts: Mapping[str, Any], text: str, json: bool, quiet: bool = False) -> None:
     """Write a result to stdout: its facts where `json`, else its text."""
     if json:
         show_json(facts)
-    else:
-        show(text, quiet)
+    elif not quiet:
+        typer.echo(text)
 
 
 @contextmanager
