@@ -182,17 +182,20 @@ def try_all(
 def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures]]:
     """The means over patients, by condition and method; of cases that were tried."""
     tried = [case["conditions"] for case in cases if case.get("conditions")]
-    if not tried:
-        return {}
-    return {name: {m: average([t[name][m] for t in tried]) for m in (MEAN, SAMPLE)} for name in tried[0]}
+    names = tried[0] if tried else ()
+    return {name: {m: average([t[name][m] for t in tried]) for m in (MEAN, SAMPLE)} for name in names}
+
+
+def tables(means: Mapping[str, Mapping[str, Figures]]) -> list[tuple[str, Table]]:
+    """Return each method and its table, if conditions were tried."""
+    return [(method, as_table(means, method)) for method in (MEAN, SAMPLE) if means]
 
 
 def as_table(means: Mapping[str, Mapping[str, Figures]], method: str) -> Table:
     """A table: a row a condition, PSNR's cost against training's X-rays last."""
-    what = {condition.name: condition.what for condition in CONDITIONS}
-    table = of_methods({what[name]: methods[method] for name, methods in means.items()}, columns=COLUMNS)
-    psnr_db = {name: at(methods[method], "psnr_db") for name, methods in means.items()}
-    lost = [cell(psnr_db[TRAINING.name] - value, ".2f") for value in psnr_db.values()]
+    figures = {condition.what: means[condition.name][method] for condition in CONDITIONS if condition.name in means}
+    table, best = of_methods(figures, columns=COLUMNS), at(means[TRAINING.name][method], "psnr_db")
+    lost = [cell(best - at(each, "psnr_db"), ".2f") for each in figures.values()]
     rows = [[*row, last] for row, last in zip(table.rows, lost, strict=True)]
     return Table("", ["X-rays", *table.columns[1:], "PSNR lost"], rows, text=1)
 
