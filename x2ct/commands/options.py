@@ -85,8 +85,7 @@ def parse_view(text: str) -> str | float:
 def own_bundle(bundle: str, output: Path | None) -> Path:
     """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own.
 
-    Raises:
-        InputError: no such bundle; or a bundled model, and no output.
+    Raises InputError: no such bundle; or a bundled model, and no output.
     """
     from x2ct.bundle.folder import find
     from x2ct.errors import InputError
@@ -138,8 +137,7 @@ class Reading:
     def by_view(self, views: Sequence[str]) -> "dict[str, ReadOptions]":
         """Return how to read each view's X-ray.
 
-        Raises:
-            InputError: a value for an X-ray that isn't there, or one that can't be.
+        Raises InputError: a value for an X-ray that isn't there, or one that can't be.
         """
         from x2ct.io.xray.readoptions import ReadOptions, by_view
 

@@ -112,8 +112,7 @@ class Landmarks:
     def measure(self, prediction: npt.ArrayLike, stride: int = STRIDE) -> Anatomy:
         """Measure one prediction, HU on the truth's grid.
 
-        Raises:
-            InputError: another shape, a value that is not finite, or a stride below 2.
+        Raises InputError: another shape, a value that is not finite, or a stride below 2.
         """
         hu = pair(self.body, prediction, None)[1]
         if stride < 2:

@@ -48,8 +48,7 @@ class Baselines:
     ) -> Baselines:
         """Resample and project each training patient, and choose the regression's penalty.
 
-        Raises:
-            InputError: fewer than three patients.
+        Raises InputError: fewer than three patients.
         """
         if len(patients) < 3:
             raise InputError.of("baselines", "patients", found=len(patients), expected="at least 3 to train on")

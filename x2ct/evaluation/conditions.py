@@ -150,8 +150,7 @@ COLUMNS: tuple[Column, ...] = (
 def named(names: Sequence[str]) -> tuple[Condition, ...]:
     """The conditions of these names, in the list's order; "every" is all of them; training's is always among them.
 
-    Raises:
-        InputError: a name that is none.
+    Raises InputError: a name that is none.
     """
     by_name = {condition.name: condition for condition in CONDITIONS}
     for name in names:

@@ -47,8 +47,7 @@ def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_
     It is computed on HU from the window's lower end up, because its luminance term takes intensities for non-negative:
     on signed HU it breaks down around 0, in soft tissue.
 
-    Raises:
-        InputError: an axis is shorter than the weights' 11 voxels.
+    Raises InputError: an axis is shorter than the weights' 11 voxels.
     """
     a, b = pair(truth, estimate, window)
     if min(a.shape) < 11:
@@ -120,8 +119,7 @@ def slice_ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = W
 def pair(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window | None) -> tuple[FloatArray, FloatArray]:
     """Both as float32, clipped to the window if there is one.
 
-    Raises:
-        InputError: other shapes, nothing in them, or values that are not finite.
+    Raises InputError: other shapes, nothing in them, or values that are not finite.
     """
     a, b = np.asarray(truth, np.float32), np.asarray(estimate, np.float32)
     if a.shape != b.shape or a.size == 0:

@@ -43,8 +43,7 @@ def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, li
 
     They are HU on the case's grid, air where a file has nothing; affines lead to `frame`, one of `FRAMES`.
 
-    Raises:
-        InputError: none of either for this case, the same one twice, or one that can't be used.
+    Raises InputError: none of either for this case, the same one twice, or one that can't be used.
     """
     alone = [path for path in (folder / f"{case.id}{suffix}" for suffix in NIFTI_SUFFIXES) if path.is_file()]
     several = sorted(p for suffix in NIFTI_SUFFIXES for p in folder.glob(f"{case.id}_[0-9][0-9][0-9]{suffix}"))
@@ -62,8 +61,7 @@ def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, li
 def read(path: Path, case: Case, frame: str = "auto") -> FloatArray:
     """One prediction, HU on the case's grid.
 
-    Raises:
-        InputError: it can't be read, is not HU, or covers less than half of the case's grid.
+    Raises InputError: it can't be read, is not HU, or covers less than half of the case's grid.
     """
     if frame not in FRAMES:
         raise InputError.of("frame", "value", found=frame, expected=" or ".join(FRAMES))

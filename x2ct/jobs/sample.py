@@ -36,8 +36,7 @@ StageProgress = Callable[[str], None]
 def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
     """The model that a job names, or one that is loaded already, on the grid and the device that it asks for.
 
-    Raises:
-        X2CTError: any of the family.
+    Raises X2CTError: any of the family.
     """
     from x2ct.bundle import Bundle
     from x2ct.engine.sampler import Sampler

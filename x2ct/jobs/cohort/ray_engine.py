@@ -129,8 +129,7 @@ class RayEngine:
 
     A worker takes `base.threads` cores, and a GPU where `base.device` is "cuda".
 
-    Raises:
-        InputError: the cluster is too small, the device is one GPU of several, or the model can't be used.
+    Raises InputError: the cluster is too small, the device is one GPU of several, or the model can't be used.
     """
 
     broken: BaseException | None = None  # what keeps every worker from sampling any further study

@@ -202,8 +202,7 @@ def sample_study(name: str, job: SampleJob, mark: str, sampler: Sampler, stopped
 
     Once `stopped` is set, the study is cancelled at its next evaluation.
 
-    Raises:
-        X2CTError: any of the family; the study has no report then.
+    Raises X2CTError: any of the family; the study has no report then.
     """
 
     def go_on(done: int, total: int, sigma: float) -> None:
