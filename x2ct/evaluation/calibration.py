@@ -1,7 +1,7 @@
 """What K samples say about their own error, against what it was.
 
-If truth and samples come from one distribution, the truth's rank among K samples is any of 0 .. K alike, whatever the
-distribution. Coverage and the calibration plot are counted from those ranks; nothing is assumed to be Gaussian.
+If truth and samples come from one distribution, whichever it is, the truth's rank among K samples is any of 0 .. K
+alike. Coverage and the calibration plot are counted from those ranks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """X-rays that are not the ones of training: what each departure costs, one at a time.
 
-Test X-rays that come from the very projector and geometry that trained the network flatter it (the inverse crime). Each
-condition takes them in another way; "told" says whether the network learns of it.
+Test X-rays from the very projector and geometry that trained the network flatter it (the inverse crime). Each condition
+takes them in another way; "told" says whether the network learns of it.
 """
 
 from __future__ import annotations
@@ -148,10 +148,7 @@ COLUMNS: tuple[Column, ...] = (
 
 
 def named(names: Sequence[str]) -> tuple[Condition, ...]:
-    """The conditions of these names, in the list's order; "every" is all of them; training's is always among them.
-
-    Raises InputError: a name that is none.
-    """
+    """Return the conditions of these names ("every": all), in order and with training's. Raises InputError."""
     by_name = {condition.name: condition for condition in CONDITIONS}
     for name in names:
         if name not in (*by_name, EVERY):

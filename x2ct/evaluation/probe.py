@@ -224,10 +224,7 @@ def lungs(case: Case) -> BoolArray | None:
 
 
 def nodules(case: Case, diameter_mm: float) -> list[Nodule]:
-    """At most one in each of four parts of the lungs (right, left; lower, upper): where it is farthest from the wall.
-
-    A part without a place that has `CLEARANCE_MM` of lung around the nodule has none.
-    """
+    """At most one in each quarter of the lungs, farthest from the wall and with `CLEARANCE_MM` of lung around it."""
     least_mm = diameter_mm / 2 + CLEARANCE_MM
     return [Nodule(place, diameter_mm) for place, depth_mm in _depths(case) if depth_mm >= least_mm]
 

@@ -1,4 +1,4 @@
-"""Files in, files out: one function per command, each usable from Python as from the command line.
+"""Files in, files out: one study, its dry run, and a CT's X-rays.
 
 Every output is checked before the long run and moved into place after it: a run that fails or is cancelled leaves no
 new file, and never half of one.
@@ -34,10 +34,7 @@ StageProgress = Callable[[str], None]
 
 
 def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
-    """The model that a job names, or one that is loaded already, on the grid and the device that it asks for.
-
-    Raises X2CTError: any of the family.
-    """
+    """Return the model that a job names, or one that is loaded already, on its grid and device. Raises X2CTError."""
     from x2ct.bundle import Bundle
     from x2ct.engine.sampler import Sampler
     from x2ct.geometry.grid import Grid
@@ -56,16 +53,13 @@ def sample_files(
     stage: StageProgress | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, Any]:
-    """X-ray files to a CT file; returns the report.
+    """Sample X-ray files to a CT file and return the report. Raises X2CTError; nothing has been written then.
 
     Args:
         job: what to do.
-        sampler: what `open_sampler` gave for this job, or for another of the same model and device.
+        sampler: what `open_sampler` returned for this job, or for another of the same model and device.
         stage: called with what is being done now, in a few words.
         progress: called with (evaluations done, of how many, sigma).
-
-    Raises:
-        X2CTError: any of the family; nothing has been written.
     """
     from x2ct.io import report as reports
 
@@ -123,12 +117,8 @@ def sample_files(
 def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dict[str, Any]:
     """Return what `sample_files` would do and take, after two evaluations; nothing is left on the disk.
 
-    Returns:
-        `x2ct.Sampler.dry_run`'s, with the names of the files that would be written in `outputs`, and in `estimate`
-        also `writing_s`, the seconds to write the CTs.
-
-    Raises:
-        X2CTError: any of the family.
+    It is `x2ct.Sampler.dry_run`'s report, with the names of the files that would be written in `outputs`, and in
+    `estimate` also `writing_s`, the seconds to write the CTs. Raises X2CTError.
     """
     import numpy as np
 

@@ -198,11 +198,9 @@ class _Samplers:
 
 
 def sample_study(name: str, job: SampleJob, mark: str, sampler: Sampler, stopped: threading.Event) -> Outcome:
-    """Sample one study and write its files, last its report, which has `mark`, by which `is_done` knows it.
+    """Sample one study and write its files, last its report with `mark`, see `is_done`; without it where this fails.
 
     Once `stopped` is set, the study is cancelled at its next evaluation.
-
-    Raises X2CTError: any of the family; the study has no report then.
     """
 
     def go_on(done: int, total: int, sigma: float) -> None:
