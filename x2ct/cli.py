@@ -8,6 +8,7 @@ the commands that use them, so that `x2ct --help` answers at once and sampling n
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -57,32 +58,29 @@ def x2ct(
     """Turn one or two X-rays into a CT volume."""
 
 
+_cohort = partial(setting, panel="Cohort")
+
+
 @dataclass(frozen=True)
 class Many:
     """The options of a run over many studies, by their names in `x2ct.jobs.cohort.sample_cohort`."""
 
-    manifest: Path | None = setting(
+    manifest: Path | None = _cohort(
         None,
-        "Cohort",
         "Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
         "-o names a folder.",
     )
-    resume: bool = setting(False, "Cohort", "Skip studies that are already done.", "--continue")
-    jobs: int | None = setting(
-        None,
-        "Cohort",
-        "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
-        min=1,
+    resume: bool = _cohort(False, "Skip studies that are already done.", "--continue")
+    jobs: int | None = _cohort(
+        None, "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.", min=1
     )
-    engine: str = setting(
+    engine: str = _cohort(
         "local",
-        "Cohort",
         "Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
         words="engine",
     )
-    ray_address: str = setting(
+    ray_address: str = _cohort(
         "",
-        "Cohort",
         "Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
         metavar="HOST:PORT",
     )

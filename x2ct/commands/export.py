@@ -90,7 +90,7 @@ def build(
     shape: str | None = typer.Option(
         None, metavar="X,Y,Z", help="Number of voxels, or MINIMUM:USUAL:MAXIMUM for a range. Default: the model's."
     ),
-    workspace: Annotated[Any, option(None, "Largest workspace of a kernel, beside its tensors.", **BYTES)] = None,
+    workspace: Annotated[Any, option("Largest workspace of a kernel, beside its tensors.", **BYTES)] = None,
     effort: int = typer.Option(
         3, min=0, max=5, help="Builder optimisation level: higher values compare more kernels and take longer."
     ),

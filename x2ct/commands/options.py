@@ -5,6 +5,7 @@ Those of jobs, and the parsers of their values, are in `x2ct.jobs.options`.
 
 import inspect
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import partial, wraps
 from inspect import Parameter
@@ -71,6 +72,9 @@ def _parameter(field: "Field[Any]") -> Parameter:
         kind, default = list[Any if info.parser else get_args(kind)[0]], None  # type: ignore[misc]
     elif info.parser is not None:
         kind, default = Any, None  # Typer would take a tuple for several words
+    elif kind is bool and info.default is ...:  # a flag, without the --no-... that Typer adds where it has no name
+        info = copy(info)
+        info.default = f"--{field.name.replace('_', '-')}"
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
@@ -106,7 +110,7 @@ def _reading(name: str, metavar: str, text: str) -> Any:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
 
-    return setting((), "Input", text, parser=parsed, metavar=f"[VIEW=]{metavar}")
+    return setting((), text, panel="Input", parser=parsed, metavar=f"[VIEW=]{metavar}")
 
 
 _Values = Sequence[tuple[str | None, Any]]

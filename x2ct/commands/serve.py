@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from x2ct.commands import terminal
 from x2ct.commands.options import Quiet
 from x2ct.jobs.options import BYTES, Model, SampleJob, option
 
+_limit = partial(option, panel="Limits")
 _TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 
 
@@ -25,15 +27,15 @@ def serve(
     token_file: Path | None = typer.Option(
         None, help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."
     ),
-    queue: Annotated[int, option("Limits", "Jobs that may wait.", min=1)] = 8,
-    body: Annotated[Any, option("Limits", "Largest request, such as 64MB.", **BYTES)] = "256MiB",
-    body_timeout: Annotated[float, option("Limits", "Seconds for a request's body to arrive.", metavar="S")] = 60.0,
-    job_timeout: Annotated[float, option("Limits", "Seconds that a job may run.", metavar="S")] = 600.0,
-    keep: Annotated[float, option("Limits", "Seconds until what was not fetched is removed.", metavar="S")] = 600.0,
+    queue: Annotated[int, _limit("Jobs that may wait.", min=1)] = 8,
+    body: Annotated[Any, _limit("Largest request, such as 64MB.", **BYTES)] = "256MiB",
+    body_timeout: Annotated[float, _limit("Seconds for a request's body to arrive.", metavar="S")] = 60.0,
+    job_timeout: Annotated[float, _limit("Seconds that a job may run.", metavar="S")] = 600.0,
+    keep: Annotated[float, _limit("Seconds until what was not fetched is removed.", metavar="S")] = 600.0,
     grace: Annotated[
-        float, option("Limits", "Seconds to finish a job that a client waits for, after SIGTERM.", metavar="S")
+        float, _limit("Seconds to finish a job that a client waits for, after SIGTERM.", metavar="S")
     ] = 30.0,
-    max_samples: Annotated[int, option("Limits", "Samples of one job.", min=1)] = 16,
+    max_samples: Annotated[int, _limit("Samples of one job.", min=1)] = 16,
     template: Annotated[
         SampleJob, "shape", "voxel_mm", "memory", "device", "backend", "precision", "threads"
     ] = _TEMPLATE,

@@ -19,8 +19,8 @@ def prepare(
         ..., help="Folder of CT files and DICOM folders, one for each patient; or an nnU-Net or BIDS dataset."
     ),
     output: Path = typer.Option(..., "--output", "-o", help="Shard folder to write. An interrupted run is continued."),
-    shape: Annotated[Any, option(None, "Voxels of the grid.", **SHAPE)] = "128,128,128",
-    voxel: Annotated[Any, option(None, "Voxel size of the grid: MM, or X,Y,Z in mm.", **VOXEL)] = "2.5",
+    shape: Annotated[Any, option("Voxels of the grid.", **SHAPE)] = "128,128,128",
+    voxel: Annotated[Any, option("Voxel size of the grid: MM, or X,Y,Z in mm.", **VOXEL)] = "2.5",
     validation: list[str] | None = typer.Option(
         None, help="Patient (file name) to keep for validation. May be repeated. Default: one in ten."
     ),

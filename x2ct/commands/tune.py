@@ -27,7 +27,7 @@ def tune(
         None, help="Solver to tune for; it becomes the model's default. Default: the model's own."
     ),
     samples: int = typer.Option(1, min=1, help="Number of random seeds for each patient."),
-    shape: Annotated[Any, option(None, "Number of voxels at the grid's centre to use. Default: all.", **SHAPE)] = None,
+    shape: Annotated[Any, option("Number of voxels at the grid's centre to use. Default: all.", **SHAPE)] = None,
     fine: int = typer.Option(64, help="Number of steps of the reference trajectory."),
     refine: int = typer.Option(
         24, min=0, help="Number of measured runs that refine each list of noise levels. 0: no refinement."
