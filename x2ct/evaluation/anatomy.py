@@ -123,19 +123,14 @@ class Landmarks:
             correlation = _correlation(self.profile, profile)
             gaps = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
             vertebrae = float(np.mean(np.logical_and(gaps[1:], gaps[:-1]))) if len(gaps) > 1 else None
-        share = bones.present(self.ribs, hu)["quarter"]
+        share, bone = bones.present(self.ribs, hu)["quarter"], hu >= BONE_HU
         ribs = None if math.isnan(share) else share
+        distance: float | None = None
+        if self.centreline.any():
+            away = ndimage.distance_transform_edt(~bone, self.spacing_mm)[self.centreline] if bone.any() else math.inf
+            distance = float(np.mean(np.minimum(away, FARTHEST_MM)))
         air = float(np.std(hu[self.air], dtype=np.float64)) if self.air.any() else None
-        return Anatomy(correlation, vertebrae, ribs, self._rib_distance(hu), air, step_ratio(hu, self.body, stride))
-
-    def _rib_distance(self, hu: FloatArray) -> float | None:
-        if not self.centreline.any():
-            return None
-        bone = hu >= BONE_HU
-        if not bone.any():
-            return FARTHEST_MM
-        away = ndimage.distance_transform_edt(~bone, self.spacing_mm)[self.centreline]
-        return float(np.mean(np.minimum(away, FARTHEST_MM)))
+        return Anatomy(correlation, vertebrae, ribs, distance, air, step_ratio(hu, self.body, stride))
 
 
 def anatomy(prediction: npt.ArrayLike, truth: npt.ArrayLike, spacing_mm: Spacing, stride: int = STRIDE) -> Anatomy:

@@ -60,9 +60,7 @@ class Case:
         """The truth's spine, ribs and air, see `x2ct.evaluation.anatomy`."""
         return Landmarks.of(self.truth, self.grid.spacing_mm, body=self.body, pieces=self.bones)
 
-    def project(
-        self, geometry: Geometry, threads: int = 0, hu: npt.NDArray[Any] | None = None
-    ) -> tuple[FloatArray, ...]:
+    def project(self, geometry: Geometry, threads: int = 0, hu: npt.ArrayLike | None = None) -> tuple[FloatArray, ...]:
         """X-rays of the whole CT from other views, or of a changed CT in its place."""
         mu = attenuation(self.hu if hu is None else hu)
         return tuple(project(mu, self.index_to_mm, view, threads) for view in geometry.views)

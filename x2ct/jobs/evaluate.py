@@ -60,7 +60,11 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
     """
     say, step = stage or (lambda _: None), progress or (lambda *_: None)
     check(job)
-    sources = _sources(job)
+    sources = find_cts(job.data)
+    for name in job.cases:
+        if name not in sources:
+            raise InputError.of(job.data, "case", found=name, expected=f"one of {', '.join(sources)}")
+    sources = {name: path for name, path in sources.items() if not job.cases or name in job.cases}
     say("loading")
     run = _Run(job, sources, step)
     say("evaluating")
@@ -224,14 +228,6 @@ class _Run:
         }
         tried = {"conditions": conditions.summarise(self.results), "probe": probe.summarise(self.results)}
         return table.summarise(self.results, facts) | tried
-
-
-def _sources(job: EvaluateJob) -> dict[str, Path]:
-    sources = find_cts(job.data)
-    unknown = [name for name in job.cases if name not in sources]
-    if unknown:
-        raise InputError.of(job.data, "case", found=unknown[0], expected=f"one of {', '.join(sources)}")
-    return {name: path for name, path in sources.items() if not job.cases or name in job.cases}
 
 
 def _geometry(choice: str, model: Model | None) -> Geometry:
