@@ -1,7 +1,4 @@
-"""`x2ct export`: a trained run to a bundle, and a bundle to what a runtime makes of it, each proven.
-
-`x2ct build`: a bundle to TensorRT's engines of it, in this machine's cache.
-"""
+"""`x2ct export`: a run to a bundle, and a bundle to compiled engines, each proven; `x2ct build`: TensorRT's engines."""
 
 from __future__ import annotations
 
@@ -51,11 +48,10 @@ def export(
     json: Json = False,
 ) -> None:
     """Export a trained run to a bundle, or a bundle to a compiled engine. Fails if the results differ."""
+    from x2ct.files.atomic import check_writable
     from x2ct.io import report as reports
 
     if report is not None:
-        from x2ct.files.atomic import check_writable
-
         check_writable(report, (".json",))
     with terminal.extra("train"), terminal.progress("stages", quiet) as display:
         from x2ct.export import formats as making

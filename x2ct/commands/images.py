@@ -1,7 +1,4 @@
-"""Commands that read an image: a CT, of which `x2ct drr` makes X-rays, `mesh` a surface and `view` a page; or an X-ray.
-
-`x2ct xray` brings an X-ray file to line integrals, each stage of the way to be seen.
-"""
+"""Commands that read a CT, to X-rays (`x2ct drr`), a surface (`mesh`) or a page (`view`); or an X-ray (`xray`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Commands that find numbers for a model and store them in its bundle.
-
-`x2ct tune` finds noise levels for few steps, `quantize` ranges for int8, `statistics` what training X-rays look like.
-"""
+"""Commands that find numbers for a model and store them in its bundle: `x2ct tune`, `quantize` and `statistics`."""
 
 from __future__ import annotations
 
