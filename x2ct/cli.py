@@ -90,9 +90,7 @@ class Many:
 @expanded
 def sample(
     *,
-    dry_run: bool = typer.Option(
-        False, "--dry-run", help="Print what would be done and the time it would take. Write nothing."
-    ),
+    dry_run: bool = setting(False, "Print what would be done and the time it would take. Write nothing."),
     job: SampleJob,
     reading: Reading,
     many: Many,
@@ -149,8 +147,9 @@ def _sample_many(many: Many, base: SampleJob, quiet: bool, json: bool) -> None:
 
 
 @app.command()
+@expanded
 def demo(
-    output: Path = typer.Option(Path("demo"), "--output", "-o", help="Folder to write."),
+    output: Path = setting(Path("demo"), "Folder to write.", "--output", "-o"),
     model: Model = "chest",
     threads: Threads = 0,
     quiet: Quiet = False,

@@ -6,18 +6,18 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Json
-from x2ct.jobs.options import MODEL
+from x2ct.jobs.options import MODEL, setting
 
 
 def info(
     bundle: str | None = typer.Argument(None, help=MODEL),
-    table: str | None = typer.Option(
-        None, metavar="SOLVER", help="Print the coefficients of this solver, one line for each evaluation."
+    table: str | None = setting(
+        None, "Print the coefficients of this solver, one line for each evaluation.", metavar="SOLVER"
     ),
-    steps: int | None = typer.Option(None, min=1, help="Number of steps of --table. Default: the model's."),
-    schedule: str | None = typer.Option(None, help="Noise schedule of --table. Default: the model's."),
-    check: bool = typer.Option(False, "--check", help="Run one step on each available backend, device and precision."),
-    device: str = typer.Option("", help="Of --check: this device alone, with each of its kernels: cpu or cuda[:N]."),
+    steps: int | None = setting(None, "Number of steps of --table. Default: the model's.", min=1),
+    schedule: str | None = setting(None, "Noise schedule of --table. Default: the model's."),
+    check: bool = setting(False, "Run one step on each available backend, device and precision."),
+    device: str = setting("", "Of --check: this device alone, with each of its kernels: cpu or cuda[:N]."),
     json: Json = False,
 ) -> None:
     """Print versions, backends, devices, solvers and schedules, the contents of a bundle, or a solver's table."""

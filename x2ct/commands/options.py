@@ -29,7 +29,7 @@ FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the re
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command of which Typer sees each parameter that is a dataclass as options, see `x2ct.jobs.options`.
+    """Return a command of which Typer sees each `setting` as an option, and a dataclass of them as all its options.
 
     Of `Annotated[CLASS, "a", "b"]` it sees only these fields. What the command line does not give is left to the
     defaults of the class, or to the instance that is the parameter's default.
@@ -37,6 +37,10 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     shown: list[Parameter] = []
     groups: dict[str, tuple[Callable[..., Any], list[str]]] = {}
     for one in inspect.signature(command, eval_str=True).parameters.values():
+        if isinstance(one.default, Field):
+            one.default.name, one.default.type = one.name, one.annotation
+            shown.append(_parameter(one.default))
+            continue
         group, *names = get_args(one.annotation) or (one.annotation,)
         if not (isinstance(group, type) and is_dataclass(group)):
             shown.append(one.replace(kind=Parameter.KEYWORD_ONLY))
@@ -71,8 +75,9 @@ def _parameter(field: "Field[Any]") -> Parameter:
     if get_origin(kind) is Sequence:  # an option that may be repeated
         kind, default = list[Any if info.parser else get_args(kind)[0]], None  # type: ignore[misc]
     elif info.parser is not None:
-        kind, default = Any, None  # Typer would take a tuple for several words
-    elif kind is bool and info.default is ...:  # a flag, without the --no-... that Typer adds where it has no name
+        # Typer would take a tuple for several words; a default in words is parsed, and shown.
+        kind, default = Any, default if isinstance(default, str) else None
+    elif field.default is False and info.default is ...:  # a flag, without the --no-... that Typer gives it
         info = copy(info)
         info.default = f"--{field.name.replace('_', '-')}"
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])

@@ -5,37 +5,34 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
-from x2ct.jobs.options import SHAPE, VOXEL, Centre, Device, KeepCouch, Threads, option
+from x2ct.jobs.options import SHAPE, VOXEL, Centre, Device, KeepCouch, Threads, setting
 
 
 def prepare(
     cts: Path = typer.Argument(
         ..., help="Folder of CT files and DICOM folders, one for each patient; or an nnU-Net or BIDS dataset."
     ),
-    output: Path = typer.Option(..., "--output", "-o", help="Shard folder to write. An interrupted run is continued."),
-    shape: Annotated[Any, option("Voxels of the grid.", **SHAPE)] = "128,128,128",
-    voxel: Annotated[Any, option("Voxel size of the grid: MM, or X,Y,Z in mm.", **VOXEL)] = "2.5",
-    validation: list[str] | None = typer.Option(
-        None, help="Patient (file name) to keep for validation. May be repeated. Default: one in ten."
+    output: Path = setting(..., "Shard folder to write. An interrupted run is continued.", "--output", "-o"),
+    shape: Any = setting("128,128,128", "Voxels of the grid.", **SHAPE),
+    voxel: Any = setting("2.5", "Voxel size of the grid: MM, or X,Y,Z in mm.", **VOXEL),
+    validation: list[str] | None = setting(
+        None, "Patient (file name) to keep for validation. May be repeated. Default: one in ten."
     ),
-    patients: Path | None = typer.Option(
+    patients: Path | None = setting(
         None,
-        help="CSV file with columns id, split (train, validation, leave-out), region, reason; or BIDS' "
-        "participants.tsv.",
+        "CSV file with columns id, split (train, validation, leave-out), region, reason; or BIDS' participants.tsv.",
     ),
     centre: Centre = "lungs",
     keep_couch: KeepCouch = False,
-    preview: bool = typer.Option(
-        False, "--preview", help="Write a contact sheet of each patient, ID.png, and overviews."
-    ),
-    shapes: bool = typer.Option(
-        False, "--shapes", help="Register the training patients to one another, so that training can mix their shapes."
+    preview: bool = setting(False, "Write a contact sheet of each patient, ID.png, and overviews."),
+    shapes: bool = setting(
+        False, "Register the training patients to one another, so that training can mix their shapes."
     ),
     quiet: Quiet = False,
     json: Json = False,
@@ -71,22 +68,22 @@ def prepare(
 
 def train(
     shards: Path = typer.Argument(..., help="Shard folder of `x2ct prepare`."),
-    output: Path = typer.Option(..., "--output", "-o", help="Run folder: configuration, checkpoint, logs, pictures."),
-    resume: bool = typer.Option(False, "--resume", help="Continue from the run's checkpoint."),
-    config: Path | None = typer.Option(
-        None, help="Configuration of a new run: a JSON file or another run. Default: that of --init, if given."
+    output: Path = setting(..., "Run folder: configuration, checkpoint, logs, pictures.", "--output", "-o"),
+    resume: bool = setting(False, "Continue from the run's checkpoint."),
+    config: Path | None = setting(
+        None, "Configuration of a new run: a JSON file or another run. Default: that of --init, if given."
     ),
-    init: str | None = typer.Option(
-        None, help="Weights to start a new run from: a run, a bundle, or the name of a model that comes with x2ct."
+    init: str | None = setting(
+        None, "Weights to start a new run from: a run, a bundle, or the name of a model that comes with x2ct."
     ),
-    name: str | None = typer.Option(None, help="Name of the model."),
-    steps: int | None = typer.Option(None, min=1, help="Number of optimiser steps of the whole run."),
-    seed: int | None = typer.Option(None, min=0, help="Random seed of a new run."),
-    minutes: float | None = typer.Option(
+    name: str | None = setting(None, "Name of the model."),
+    steps: int | None = setting(None, "Number of optimiser steps of the whole run.", min=1),
+    seed: int | None = setting(None, "Random seed of a new run.", min=0),
+    minutes: float | None = setting(
         None,
-        min=0,
-        help="Minutes of training of the whole run. The learning rate reaches 0 after these or after --steps, "
+        "Minutes of training of the whole run. The learning rate reaches 0 after these or after --steps, "
         "whichever comes first.",
+        min=0,
     ),
     device: Device = "auto",
     threads: Threads = 0,

@@ -1,7 +1,7 @@
 """The jobs of `x2ct sample`, `xray` and `evaluate`, each option declared once: a field, and how the help shows it.
 
-A field that is a `setting`, or `Annotated` with an option of Typer, is an option of the command, which
-`x2ct.commands.options.expanded` makes of it. Nothing heavy is imported, so that `x2ct --help` answers at once.
+A field or a command's parameter whose default is a `setting`, or which is `Annotated` with an option of Typer, is an
+option of the command, see `x2ct.commands.options.expanded`. Nothing heavy is imported: `x2ct --help` answers at once.
 """
 # Without `from __future__ import annotations`: Typer needs the types of the fields.
 
@@ -29,7 +29,10 @@ def option(text: str, *names: str, words: str = "", panel: str | None = None, **
 
 
 def setting(default: Any, text: str, *names: str, **settings: Any) -> Any:
-    """Return a job's field that is an `option`, and must be given where `default` is an ellipsis."""
+    """Return the default of a job's field, or of a command's parameter, that makes it an `option`.
+
+    It must be given where `default` is an ellipsis. Without `names` it is named after the field; a False is a flag.
+    """
     default = MISSING if default is ... else default
     return field(default=default, metadata={"option": option(text, *names, **settings)})
 
