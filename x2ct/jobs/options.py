@@ -228,8 +228,7 @@ class SampleJob:
     @property
     def inputs(self) -> dict[str, Path]:
         """The X-ray files by view."""
-        views = {"ap": self.ap, "pa": self.pa, "lateral": self.lateral}
-        return {name: path for name, path in views.items() if path is not None}
+        return {name: path for name in ("ap", "pa", "lateral") if (path := getattr(self, name)) is not None}
 
     @property
     def outputs(self) -> tuple[Path, ...]:
