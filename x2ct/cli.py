@@ -189,6 +189,7 @@ for _command in (
     tune.tune,
     tune.quantize,
     tune.statistics,
+    tune.calibrate,
     bench.bench,
     bench.evaluate,
     info.info,

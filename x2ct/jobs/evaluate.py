@@ -183,7 +183,8 @@ class _Run:
             methods |= base.predict(case.xrays)
         now("scoring")
         stride = model.stride if model else anatomy.STRIDE
-        result = protocol.evaluate(case, methods, samples, self.window, job.threads, stride)
+        scale = model.deviation_scale if model else 1.0
+        result = protocol.evaluate(case, methods, samples, self.window, job.threads, stride, scale)
         if self.predictions is not None:
             judged = methods | ({"mean of its samples": protocol.mean_of(samples)} if samples else {})
             lines = (predictions.misplaced(case, name, volume) for name, volume in judged.items())
