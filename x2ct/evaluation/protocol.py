@@ -39,7 +39,7 @@ def score(
     threads: int = 0,
     stride: int = STRIDE,
 ) -> Figures:
-    """Every figure of one estimate (HU on the case's grid).
+    """Return every figure of one estimate (HU on the case's grid).
 
     `reprojection` is against the given X-rays and counts the rays that the grid contains (`rays` is their share of
     those that meet the body); `reprojection_grid` is against the truth's own grid and counts every ray that meets it.
@@ -73,13 +73,12 @@ def evaluate(
     stride: int = STRIDE,
     deviation_scale: float = 1.0,
 ) -> dict[str, Any]:
-    """One case's part of the table.
+    """Return one case's part of the table.
 
     Args:
         case: the test patient.
         predictions: volumes by the name of what made them, HU on the case's grid.
-        samples: two or more samples of the model. They add "single sample" (the figures of each, averaged), "mean of K
-            samples", and the samples' calibration.
+        samples: two or more add "single sample" (the figures of each, averaged), "mean of K samples", and calibration.
         window: the HU window.
         threads: for re-projection.
         stride: side, in voxels, of the network's cells, for the step ratio of `x2ct.evaluation.anatomy`.

@@ -155,16 +155,10 @@ def drr_files(
 ) -> Drr:
     """Project a CT file to X-ray files, placed as `x2ct prepare` and `x2ct evaluate` place it.
 
-    Args:
-        ct: what `Volume.load` reads.
-        folder: where the files go; made if it is not there. Files of the same names are replaced.
-        geometry: "parallel", "cone", or a geometry file.
-        views: see `x2ct.render.drr.geometry_of`.
-        centre: see `x2ct.data.PrepareOptions`.
-        keep_couch: see `x2ct.data.PrepareOptions`.
-        mu_water: attenuation of water per mm.
-        threads: 0 takes every processor.
-        progress: called with the views done and the views in all.
+    The folder is made if it is not there; files of the same names are replaced. For `geometry` ("parallel", "cone" or a
+    geometry file) and `views` see `x2ct.render.drr.geometry_of`, for `centre` and `keep_couch`
+    `x2ct.data.PrepareOptions`; `mu_water` is the attenuation of water per mm; 0 threads are every processor.
+    `progress` is called with the views done and the views in all.
 
     Raises:
         InputError: a CT, a geometry or a folder that can't be used, or a view that misses the CT.

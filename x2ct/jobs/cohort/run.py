@@ -69,22 +69,15 @@ def sample_cohort(
     ray_address: str = "",
     progress: Callable[[int, int, str], object] | None = None,
 ) -> Cohort:
-    """Sample every study of a manifest, one model load for each of `jobs` workers.
+    """Sample every study of a manifest (see `read_manifest`) with the settings of `base`, which has no X-rays.
 
-    Args:
-        manifest: see `read_manifest`.
-        base: the settings of all studies; its `output` is the folder to write ID.nii.gz (or as `format` says) and
-            ID.json, the report, of each study, and summary.csv. It has no X-rays of its own.
-        resume: leave out what is there already, from the same inputs with the same settings.
-        jobs: studies at a time; with more than one, each worker compiles the model for itself. By default 1, and with
-            Ray what `x2ct.jobs.cohort.ray_engine` says.
-        engine: "local", threads of this process; or "ray", workers on a Ray cluster, which write the same files.
-        ray_address: of a running cluster, HOST:PORT; by default `RAY_ADDRESS`, else one is started on this machine.
-        progress: called with (studies finished, of how many, the latest one's id).
+    The folder `base.output` gets ID.nii.gz (or as `format` says) and ID.json, the report, of each study, and
+    summary.csv. `resume`, `jobs`, `engine` and `ray_address` are what the help of `x2ct sample` says; each of several
+    workers compiles the model for itself. `progress` is called with (studies finished, of how many, the latest id).
 
     Raises:
-        InputError: the manifest, the settings, the folder or the cluster can't be used. What a study alone makes fail
-            is told in its `Outcome`.
+        InputError: the manifest, the settings, the folder or the cluster can't be used. A study that can't is one of
+            the outcomes.
         MissingRuntimeError: the extra `ray` is not installed.
         X2CTError: the model can't be loaded, or the summary can't be written.
         Cancelled: cancelled; what is finished stays, and `resume` goes on from there.
