@@ -102,10 +102,8 @@ def check(job: EvaluateJob) -> None:
         hint = "two runs, two tables"
         raise InputError.of("evaluate", "what to judge", found="a bundle and --predictions", expected="one", hint=hint)
     if job.bundle is None and (job.conditions or job.probe):
-        option, hint = (
-            "--conditions" if job.conditions else "--probe",
-            "predictions made elsewhere saw other X-rays already",
-        )
+        option = "--conditions" if job.conditions else "--probe"
+        hint = "predictions made elsewhere saw other X-rays already"
         raise InputError.of(option, "options", found="no bundle", expected="a bundle to run again", hint=hint)
     if job.bundle is not None and (job.shape or job.voxel_mm):
         raise InputError.of("--shape, --voxel", "options", found="a bundle", expected="its own grid")
