@@ -37,18 +37,17 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     shown: list[Parameter] = []
     groups: dict[str, tuple[Callable[..., Any], list[str]]] = {}
     for one in inspect.signature(command, eval_str=True).parameters.values():
+        group, *names = get_args(one.annotation) or (one.annotation,)
         if isinstance(one.default, Field):
             one.default.name, one.default.type = one.name, one.annotation
             shown.append(_parameter(one.default))
-            continue
-        group, *names = get_args(one.annotation) or (one.annotation,)
-        if not (isinstance(group, type) and is_dataclass(group)):
+        elif isinstance(group, type) and is_dataclass(group):
+            options = [_parameter(each) for each in fields(group) if _info(each) and (each.name in names or not names)]
+            make = group if one.default is Parameter.empty else partial(replace, one.default)
+            groups[one.name] = make, [option.name for option in options]
+            shown += options
+        else:
             shown.append(one.replace(kind=Parameter.KEYWORD_ONLY))
-            continue
-        options = [_parameter(each) for each in fields(group) if _info(each) and (each.name in names or not names)]
-        make = group if one.default is Parameter.empty else partial(replace, one.default)
-        groups[one.name] = make, [option.name for option in options]
-        shown += options
 
     @wraps(command)
     def run(**values: Any) -> None:
@@ -92,10 +91,7 @@ def parse_view(text: str) -> str | float:
 
 
 def own_bundle(bundle: str, output: Path | None) -> Path:
-    """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own.
-
-    Raises InputError: no such bundle; or a bundled model, and no output.
-    """
+    """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own."""
     from x2ct.bundle.folder import find
     from x2ct.errors import InputError
 
@@ -144,10 +140,7 @@ class Reading:
     )
 
     def by_view(self, views: Sequence[str]) -> "dict[str, ReadOptions]":
-        """Return how to read each view's X-ray.
-
-        Raises InputError: a value for an X-ray that isn't there, or one that can't be.
-        """
+        """Return how to read each view's X-ray. Raises InputError: a value that can't be, or for none of the views."""
         from x2ct.io.xray.readoptions import ReadOptions, by_view
 
         return {view: ReadOptions(**options) for view, options in by_view(views, vars(self)).items()}
