@@ -27,7 +27,7 @@ def about(bundle: str | None = None) -> dict[str, Any]:
     runtimes = {name: find_runtime(name) for name in BACKENDS if name != "auto"}
     backends = [dict(one) for one in _core.backends({name: str(one.folder or "") for name, one in runtimes.items()})]
     for backend in backends:
-        reason = runtimes[backend["name"]].reason
+        reason = runtimes[str(backend["name"])].reason
         if backend["built"] and reason:
             backend.update(available=False, reason=reason)
     facts: dict[str, Any] = {

@@ -135,7 +135,7 @@ class _Run:
         self.job, self.options = job, PrepareOptions(job.centre, keep_couch=job.keep_couch)
         self.model: Model | None = None
         if job.bundle is not None:
-            choice = {"device": job.device, "backend": job.backend, "precision": job.precision}
+            choice: dict[str, Any] = {"device": job.device, "backend": job.backend, "precision": job.precision}
             self.model = Model(Sampler(job.bundle, threads=job.threads, **choice), job.steps)
         shards = ShardSet.open(job.baselines) if job.baselines is not None else None
         default = shards.grid if shards else Grid()

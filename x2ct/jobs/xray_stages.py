@@ -88,14 +88,14 @@ def _facts(before: XRay | None, stage: Stage, xray: XRay) -> dict[str, Any]:
     """A stage in numbers, and the sentences that it added."""
     values, exposed = xray.image, xray.exposed
     # The exposed field before and after; the whole picture is no field.
-    fields = (True if mask is None or mask.all() else mask for mask in ((before or xray).exposed, exposed))
+    old, new = (True if mask is None or mask.all() else mask for mask in ((before or xray).exposed, exposed))
     known = before.notes if before else ()
     least, low, middle, high, most = (round(float(x), 6) for x in np.percentile(values, (0, 0.5, 50, 99.5, 100)))
     return {
         "name": stage.name,
         "does": stage.does,
         "shape": list(values.shape),
-        "done": before is None or not (np.array_equal(before.image, values) and np.array_equal(*fields)),
+        "done": before is None or not (np.array_equal(before.image, values) and np.array_equal(old, new)),
         "min": least,
         "p0.5": low,
         "median": middle,

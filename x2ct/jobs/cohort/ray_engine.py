@@ -248,7 +248,8 @@ def placement(nodes: Sequence[Mapping[str, float]], jobs: int | None, threads: i
 
 def _absolute(job: SampleJob) -> SampleJob:
     """The job with the paths of its files from the root: a worker has another current directory."""
-    return replace(job, **{name: path.absolute() for name, path in vars(job).items() if isinstance(path, Path)})
+    files: dict[str, Any] = {name: path.absolute() for name, path in vars(job).items() if isinstance(path, Path)}
+    return replace(job, **files)
 
 
 def _version(bundle: Bundle) -> str:
