@@ -237,5 +237,4 @@ def _geometry(choice: str, model: Model | None) -> Geometry:
 
 
 def _refuse_training_patient(path: Path) -> NoReturn:
-    line = InputError.of(path, "test patient", found="one of the training patients", expected="another patient")
-    raise _NotATestPatient(str(line))
+    raise _NotATestPatient.of(path, "test patient", found="one of the training patients", expected="another patient")
