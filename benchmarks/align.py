@@ -29,9 +29,9 @@ from x2ct.io.report import markdown_table
 
 MOVES_MM = 0.0, 10.0, -25.0
 TOLD = {
-    "the model's own": (lambda geometry: geometry, lambda image, view, rng: image),
-    "cone beams, SOD 1500 and SDD 1800 mm": (cone(1500, 1800), lambda image, view, rng: image),
-    "the model's own, 8-bit pictures": (lambda geometry: geometry, png()),
+    "the model's own": (lambda geometry: geometry, ()),
+    "cone beams, SOD 1500 and SDD 1800 mm": (cone(1500, 1800), ()),
+    "the model's own, 8-bit pictures": (lambda geometry: geometry, (png,)),
 }
 
 
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _row(sampler: x2ct.Sampler, case: Case, name: str, move_mm: float, threads: int) -> Row:
-    views, exposure = TOLD[name]
+    views, exposures = TOLD[name]
     geometry = views(case.geometry)
-    taken = Condition(name, name, lambda _: shifted(move_mm, ["lateral"])(geometry), exposure=exposure)
+    taken = Condition(name, name, lambda _: shifted(move_mm, ["lateral"])(geometry), exposures=exposures)
     xrays, _ = taken.take(case, threads)
     ordered = [xrays[view.name] for view in geometry.views]
     height = heights(np.stack([x.image for x in ordered]), np.stack([view.matrix for view in geometry.views]))
