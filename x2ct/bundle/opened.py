@@ -1,26 +1,24 @@
-"""An opened bundle."""
+"""An opened bundle, and bundles that are written: new ones, or one with what was found for it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
 from x2ct import _core
 from x2ct.bundle.folder import DEFAULT, bundled, check_target, find
-from x2ct.bundle.intensity import Intensity
-from x2ct.bundle.manifest import MANIFEST, Diffusion, File, Manifest, Network, Networks, Patch, XRaySpec
-from x2ct.files.atomic import write_beside
+from x2ct.bundle.manifest import MANIFEST, File, Manifest, Network
+from x2ct.files.atomic import check_writable, write_beside
 from x2ct.files.text import Json
-from x2ct.geometry import Geometry
-from x2ct.geometry.grid import Grid
+from x2ct.io.report import write_json
 
 
 @dataclass(frozen=True)
@@ -52,22 +50,12 @@ class Bundle(Manifest):
         folder = find(model)
         text, checksum = _core.open_bundle(os.fsencode(folder))
         content = msgspec.json.decode(text)
-        kinds: dict[str, Any] = {
-            "grid": Grid,
-            "intensity": Intensity,
-            "xray": XRaySpec,
-            "geometry": Geometry,
-            "diffusion": Diffusion,
-            "patch": Patch,
-            "networks": Networks,
-            "files": dict[str, File],
-        }
-        for name, kind in kinds.items():
-            content[name] = msgspec.convert(
-                content[name], kind, str_keys=True, dec_hook=lambda _, value: np.asarray(value)
-            )
-        del content["schema"]
-        return cls(version=content.pop("x2ct"), path=folder, checksum=checksum, **content)
+        fields = {**content, "version": content["x2ct"], "path": folder, "checksum": checksum}
+
+        def unknown_to_msgspec(kind: Any, value: Any) -> Any:
+            return value if kind is Path else np.asarray(value)
+
+        return msgspec.convert(fields, cls, str_keys=True, dec_hook=unknown_to_msgspec)
 
     @classmethod
     def write(cls, target: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
@@ -106,9 +94,10 @@ class Bundle(Manifest):
         """The path of a network's graph."""
         return self.path / network.file
 
-    def contents(self) -> dict[str, bytes]:
-        """Each listed file's bytes by name, as `write` takes them."""
-        return {name: (self.path / name).read_bytes() for name in self.files}
+    def save_as(self, target: str | os.PathLike[str], **changes: Any) -> Bundle:
+        """Write a copy with other values of some fields; see `write`, which raises the errors."""
+        files = {name: (self.path / name).read_bytes() for name in self.files}
+        return Bundle.write(target, replace(self, **changes), files)
 
     @property
     def argument(self) -> str:
@@ -152,3 +141,45 @@ class Bundle(Manifest):
             },
             **{name: plain[name] for name in ("parity", "provenance")},
         }
+
+
+class Finding(Protocol):
+    """What was found for a model: it changes some fields of the model's bundle, and is reported as JSON."""
+
+    def changes(self, bundle: Bundle) -> Mapping[str, Any]:
+        """Return the bundle's fields that change, by name."""
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return plain data for a report."""
+
+
+F = TypeVar("F", bound=Finding)
+
+
+def improve(
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    find_for: Callable[[Bundle], F],
+    report: str | os.PathLike[str] | None = None,
+) -> F:
+    """Open a bundle, find something for it, and write the bundle with it and a report, if asked for.
+
+    Args:
+        model: see `Bundle.load`.
+        output: the bundle to write, which may be the same one.
+        find_for: called with the opened bundle; its errors pass through, and nothing is written.
+        report: a .json file.
+
+    Raises:
+        InputError: the bundle can't be opened, or an output can't be written, which is checked first.
+        X2CTError: the write failed on the way (disk full).
+    """
+    check_target(Path(output))
+    if report is not None:
+        check_writable(report, (".json",))
+    bundle = Bundle.load(model)
+    finding = find_for(bundle)
+    bundle.save_as(output, **finding.changes(bundle))
+    if report is not None:
+        write_json(finding.to_json(), report)
+    return finding

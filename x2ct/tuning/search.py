@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,10 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from x2ct import _core
-from x2ct.bundle import Bundle, check_target
+from x2ct.bundle import Bundle
 from x2ct.data.shards import Patient, ShardSet
 from x2ct.engine.sampler import SampleOptions, Sampler
 from x2ct.errors import InputError
-from x2ct.files.atomic import check_writable
 from x2ct.geometry.grid import Grid
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
@@ -70,6 +67,18 @@ class Tuned:
     shape: tuple[int, int, int]
     reference_steps: int
     rows: tuple[Row, ...]
+
+    def changes(self, bundle: Bundle) -> dict[str, Any]:
+        """Return what the bundle stores: the lists that are better, and their solver.
+
+        Other numbers of steps keep their levels, where these are for the same solver.
+        """
+        schedules = dict(bundle.diffusion.schedules) if self.solver == bundle.diffusion.solver else {}
+        for row in self.rows:
+            schedules.pop(row.steps, None)
+            if row.better:
+                schedules[row.steps] = row.sigmas
+        return {"diffusion": replace(bundle.diffusion, solver=self.solver, schedules=schedules)}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a report."""
@@ -136,31 +145,6 @@ def tune(
     return Tuned(solver, schedule, names, samples, studies.shape, fine, tuple(row(steps) for steps in counts))
 
 
-def tune_files(
-    bundle: str | os.PathLike[str],
-    shards: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    report: str | os.PathLike[str] | None = None,
-    counts: Sequence[int] | None = None,
-    **options: Any,
-) -> Tuned:
-    """Open, `tune`, and write the bundle with what was found; and a report, if asked for.
-
-    Raises:
-        InputError: as `tune`; the bundle or shards can't be opened, or an output can't be written. Nothing is written.
-    """
-    check_target(Path(output))
-    if report is not None:
-        check_writable(report, (".json",))
-    opened = Bundle.load(bundle)
-    tuned = tune(opened, ShardSet.open(shards), counts=counts or COUNTS, **options)
-    store(tuned, opened, output)
-    if report is not None:
-        reports.write_json(tuned.to_json(), report)
-    return tuned
-
-
 def markdown(tuned: Tuned) -> str:
     """Return the errors as a table."""
     rows = []
@@ -170,23 +154,6 @@ def markdown(tuned: Tuned) -> str:
     title = f"{tuned.solver}, RMS difference in % of the HU window from {tuned.reference_steps} steps"
     columns = "steps", "tuned", tuned.schedule, "stored", "tuned sigmas"
     return "\n".join([title, "", *reports.markdown_table(columns, rows)])
-
-
-def store(tuned: Tuned, bundle: Bundle, output: str | os.PathLike[str]) -> Bundle:
-    """Write the bundle with the tuned levels and their solver, whole or not at all.
-
-    Other numbers of steps keep their levels, where these are for the same solver.
-
-    Raises:
-        InputError: the output can't be written.
-    """
-    schedules = dict(bundle.diffusion.schedules) if tuned.solver == bundle.diffusion.solver else {}
-    for row in tuned.rows:
-        schedules.pop(row.steps, None)
-        if row.better:
-            schedules[row.steps] = row.sigmas
-    diffusion = replace(bundle.diffusion, solver=tuned.solver, schedules=schedules)
-    return Bundle.write(output, replace(bundle, diffusion=diffusion), bundle.contents())
 
 
 class Studies:

@@ -10,17 +10,15 @@ left out of: with few patients, X-rays of a new one lie farther out than those o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from skimage.measure import block_reduce
 
-from x2ct.bundle import Bundle, check_target
+from x2ct.bundle import Bundle
 from x2ct.data.shards import AIR_HU, Patient, ShardSet
 from x2ct.engine.conditioning import SLOT_OF, study_of
 from x2ct.engine.plausibility import (
@@ -53,7 +51,6 @@ Say = Callable[[str], None]
 
 COARSER = 4
 COMPONENTS = 12
-STUDIES = 9
 FOLDS = 5
 FEWEST_PATIENTS = 5
 BODY_MM = 5.0
@@ -75,46 +72,46 @@ _FLOOR = 0.01  # of a ratio's logarithm: its least standard deviation
 
 
 @dataclass(frozen=True)
-class Found:
+class Statistics:
     """The numbers for model.json, and of which patients and how many studies of each they are."""
 
     numbers: dict[str, tuple[float, ...]]
     patients: tuple[str, ...]
     studies: int
 
+    def changes(self, bundle: Bundle) -> dict[str, Any]:
+        """Return what the bundle stores."""
+        return {"xray_statistics": self.numbers}
 
-def statistics_files(
-    bundle: str | os.PathLike[str],
-    shards: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    region: str = "chest",
-    studies: int = STUDIES,
-    say: Say = lambda _: None,
-) -> Found:
-    """Find statistics on the shards' training patients of a region, and write the bundle with them.
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a report."""
+        return {"patients": list(self.patients), "studies": self.studies, "numbers": self.numbers}
+
+
+def statistics(bundle: Bundle, shards: ShardSet, region: str, studies: int, say: Say) -> Statistics:
+    """Find statistics of a bundle's X-rays on the shards' training patients of a region.
+
+    `studies` are taken of each patient; `say` is called with one line before each. Patients of other regions show what
+    the model is not for.
 
     Raises:
-        InputError: a bundle or shards that can't be read, too few patients, or an output that can't be written.
+        InputError: patients that can't be read, or too few.
     """
-    check_target(Path(output))
-    opened, everyone = Bundle.load(bundle), ShardSet.open(shards).select("train")
-    patients = tuple(patient for patient in everyone if patient.region == region)
-    if len(patients) < FEWEST_PATIENTS:
+    patients = shards.select("train")
+    own = [patient for patient in patients if patient.region == region]
+    if len(own) < FEWEST_PATIENTS:
         expected = f"{FEWEST_PATIENTS} or more"
-        raise InputError.of(shards, f"training patients of the {region}", found=len(patients), expected=expected)
-    others = tuple(patient for patient in everyone if patient.region != region)
+        raise InputError.of(shards.path, f"training patients of the {region}", found=len(own), expected=expected)
 
     def groups(patients: Sequence[Patient]) -> list[tuple[tuple[Seen, ...], ...]]:
         seen = []
         for number, patient in enumerate(patients):
             say(f"patient {number + 1} of {len(patients)}")
-            seen.append(tuple(pairs(opened, patient, studies, np.random.default_rng([0, number]))))
+            seen.append(tuple(pairs(bundle, patient, studies, np.random.default_rng([0, number]))))
         return seen
 
-    statistics = Found(fit(groups(patients), groups(others)), tuple(patient.id for patient in patients), studies)
-    Bundle.write(output, replace(opened, xray_statistics=statistics.numbers), opened.contents())
-    return statistics
+    numbers = fit(groups(own), groups([patient for patient in patients if patient.region != region]))
+    return Statistics(numbers, tuple(patient.id for patient in own), studies)
 
 
 # ---------------------------------------------------------------------------------------------- studies
