@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,15 +20,14 @@ from x2ct.files.atomic import check_writable, write_beside
 from x2ct.files.text import Json
 from x2ct.io.report import write_json
 
+AnyPath: TypeAlias = str | os.PathLike[str]
+
 
 @dataclass(frozen=True)
 class Bundle(Manifest):
     """An opened bundle: a manifest whose files have been checked.
 
-    Attributes:
-        path: the folder.
-        checksum: SHA-256 of model.json, which holds those of the other files: it identifies the model.
-        files: size and SHA-256 of each file.
+    The checksum is the SHA-256 of model.json, which holds those of the other files: it identifies the model.
     """
 
     path: Path
@@ -36,12 +35,10 @@ class Bundle(Manifest):
     files: Mapping[str, File]
 
     @classmethod
-    def load(cls, model: str | os.PathLike[str] = DEFAULT) -> Bundle:
-        """Open a bundle and check the whole of it.
+    def load(cls, model: AnyPath = DEFAULT) -> Bundle:
+        """Open a bundle, by its folder or a bundled model's name ("chest"), and check the whole of it.
 
-        Args:
-            model: a folder, or the name of a bundled model ("chest"). A text without separators is a folder only if it
-                ends in .x2ct.
+        A text without separators is a folder only if it ends in .x2ct.
 
         Raises:
             InputError: not a bundle, of an unknown schema version, damaged, or inconsistent; the text names file and
@@ -58,15 +55,11 @@ class Bundle(Manifest):
         return msgspec.convert(fields, cls, str_keys=True, dec_hook=unknown_to_msgspec)
 
     @classmethod
-    def write(cls, target: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
-        """Write a bundle: built beside the target, checked by opening it, then renamed into place.
+    def write(cls, target: AnyPath, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+        """Write a bundle of each graph's file by name: built beside the target, opened to check it, then renamed.
 
-        A bundle that is already there is replaced whole, or left as it is when anything fails.
-
-        Args:
-            target: the folder, by custom NAME.x2ct.
-            manifest: everything but the checksums.
-            files: content of each graph's file, by name.
+        A bundle that is already there is replaced whole, or left as it is when anything fails. The target is a folder,
+        by custom NAME.x2ct.
 
         Raises:
             InputError: the target's folder can't be written, or it is something else than a bundle; or the manifest
@@ -75,10 +68,8 @@ class Bundle(Manifest):
         """
         target = Path(target)
         check_target(target)
-        listed: dict[str, Json] = {
-            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
-        }
-        content = manifest.to_json() | {"files": listed}
+        listed = {name: {"sha256": hashlib.sha256(one).hexdigest(), "bytes": len(one)} for name, one in files.items()}
+        content = {**manifest.to_json(), "files": listed}
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
         def write(part: Path) -> None:
@@ -94,7 +85,7 @@ class Bundle(Manifest):
         """The path of a network's graph."""
         return self.path / network.file
 
-    def save_as(self, target: str | os.PathLike[str], **changes: Any) -> Bundle:
+    def save_as(self, target: AnyPath, **changes: Any) -> Bundle:
         """Write a copy with other values of some fields; see `write`, which raises the errors."""
         files = {name: (self.path / name).read_bytes() for name in self.files}
         return Bundle.write(target, replace(self, **changes), files)
@@ -112,6 +103,7 @@ class Bundle(Manifest):
     def summary(self) -> dict[str, Json]:
         """What `x2ct info` shows, as plain data: short, in reading order, complete enough to tell two bundles apart."""
         plain: dict[str, Any] = self.to_json()
+        ranges, tuned = self.networks.denoiser.int8, sorted(self.diffusion.schedules)
         return {
             "name": self.name,
             "path": str(self.path),
@@ -126,11 +118,11 @@ class Bundle(Manifest):
             "sampling": {
                 **{name: plain["diffusion"][name] for name in ("solver", "schedule", "steps")},
                 "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
-                "tuned_for_steps": ", ".join(map(str, sorted(self.diffusion.schedules))) or "none",
+                "tuned_for_steps": ", ".join(map(str, tuned)) or "none",
             },
             "patch": {name: plain["patch"][name] for name in ("sizes", "stride")},
             "receptive_radius": self.networks.denoiser.receptive_radius,
-            "int8": f"{len(self.networks.denoiser.int8)} convolutions" if self.networks.denoiser.int8 else "none",
+            "int8": f"{len(ranges)} convolutions" if ranges else "none",
             "networks": {
                 name: {
                     "bytes": self.files[network.file].bytes,
@@ -144,31 +136,20 @@ class Bundle(Manifest):
 
 
 class Finding(Protocol):
-    """What was found for a model: it changes some fields of the model's bundle, and is reported as JSON."""
+    """What was found for a model: fields of its bundle that change, and plain data for a report."""
 
-    def changes(self, bundle: Bundle) -> Mapping[str, Any]:
-        """Return the bundle's fields that change, by name."""
+    def changes(self, bundle: Bundle) -> Mapping[str, Any]: ...  # noqa: D102
 
-    def to_json(self) -> Mapping[str, Any]:
-        """Return plain data for a report."""
+    def to_json(self) -> Mapping[str, Any]: ...  # noqa: D102
 
 
 F = TypeVar("F", bound=Finding)
 
 
-def improve(
-    model: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    find_for: Callable[[Bundle], F],
-    report: str | os.PathLike[str] | None = None,
-) -> F:
-    """Open a bundle, find something for it, and write the bundle with it and a report, if asked for.
+def improve(model: AnyPath, output: AnyPath, find_for: Callable[[Bundle], F], report: AnyPath | None = None) -> F:
+    """Open a bundle, find something for it, and write the bundle with it, and a report (.json) if asked for.
 
-    Args:
-        model: see `Bundle.load`.
-        output: the bundle to write, which may be the same one.
-        find_for: called with the opened bundle; its errors pass through, and nothing is written.
-        report: a .json file.
+    Errors of `find_for` pass through. `output` may be the bundle itself, which is replaced whole.
 
     Raises:
         InputError: the bundle can't be opened, or an output can't be written, which is checked first.

@@ -9,13 +9,10 @@ modules may be imported here, and are imported where they are used.
 """
 
 from x2ct.export.inverse import StartingPoint, load_bundle_model, starting_point
-from x2ct.export.parity import Row
-from x2ct.export.run import ExportReport, ModelSpec, export_model, export_run
+from x2ct.export.run import ExportReport, export_model, export_run
 
 __all__ = [
     "ExportReport",
-    "ModelSpec",
-    "Row",
     "StartingPoint",
     "export_model",
     "export_run",

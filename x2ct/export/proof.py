@@ -37,10 +37,10 @@ VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}
 
 @dataclass(frozen=True)
 class Proof:
-    """One line of the table: a bundle's files ("onnx", "torchscript", "aoti" or "tensorrt") in a runtime.
+    """One line of the table: a bundle's files in a runtime.
 
     Attributes:
-        artefact: the files.
+        artefact: the files: "onnx", "torchscript", "aoti" or "tensorrt".
         runtime: with its version.
         precision: as read back from the compiled model.
         network_error: of the denoiser, the largest of `errors`, by patch and sigma; None where none was tried.
@@ -172,21 +172,20 @@ def reference_of(bundle: Bundle) -> Reference:
         OnnxModule(onnx.load(bundle.file_of(network))).eval().evaluate for _, network in bundle.networks.items()
     )
     rng = np.random.default_rng(20_260_102)
-    views, valid = parity.xrays(bundle, rng), np.ones((1, len(bundle.geometry.views)), np.float32)
-    lifted = {**encode({"views": views, "valid": valid}), "P": parity.projections(bundle), "valid": valid}
+    views = parity.xrays(bundle, rng)
+    conditions = parity.conditioner(bundle, views, encode, lift)
     sigmas = np.geomspace(bundle.diffusion.sigma_min, bundle.diffusion.sigma_max, SIGMAS).astype(np.float32)
     inputs, denoised = {"views": views}, {}
     for shape, coords in parity.patches(bundle):
-        name = " x ".join(map(str, shape))
-        conditions = lift({**lifted, "coords": coords})
+        name, condition = " x ".join(map(str, shape)), conditions(coords)
         clean = parity.smooth_volume(shape, rng)
         noise = rng.standard_normal(clean.shape, np.float32)
-        patch = {"x": clean, "noise": noise, "sigmas": sigmas, **conditions}
+        patch = {"x": clean, "noise": noise, "sigmas": sigmas, **condition}
         inputs |= {f"{name}/{key}": value for key, value in patch.items()}
-        noisy = ({"x": clean + sigma * noise, "sigma": np.array([sigma]), **conditions} for sigma in sigmas)
+        noisy = ({"x": clean + sigma * noise, "sigma": np.array([sigma]), **condition} for sigma in sigmas)
         denoised[name] = np.concatenate([denoise(one)["denoised"] for one in noisy])
-    conditions = lift({**lifted, "coords": bundle.grid.coordinates()[None]})
-    volume, _ = parity.sampled(bundle, denoise, conditions, bundle.grid.shape)
+    whole = conditions(bundle.grid.coordinates()[None])
+    volume, _ = parity.sampled(bundle, denoise, whole, bundle.grid.shape)
     return Reference(inputs, denoised, volume)
 
 
@@ -194,11 +193,12 @@ def _row(
     bundle: Bundle, artefact: str, trial: Trial, reference: Reference, result: Mapping[str, Any], cache: Path
 ) -> Proof:
     facts = result["facts"]
-    sigmas = next(value for name, value in reference.inputs.items() if name.endswith("/sigmas"))
     errors = tuple(
         (patch, float(sigma), parity.relative_error(array, expected))
         for patch, arrays in (reference.denoised if trial.device == "cpu" else {}).items()
-        for sigma, array, expected in zip(sigmas, result["denoised"][patch], arrays, strict=True)
+        for sigma, array, expected in zip(
+            reference.inputs[f"{patch}/sigmas"], result["denoised"][patch], arrays, strict=True
+        )
     )
     choice = Choice(trial.device, trial.backend, trial.precision, "", trial.provider)
     _, files = engines.find(bundle, bundle.grid, choice, cache)

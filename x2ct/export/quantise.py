@@ -27,8 +27,8 @@ from x2ct.data.shards import Patient, ShardSet
 from x2ct.engine.conditioning import conditions
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
+from x2ct.export.onnxgraph import folded, showing
 from x2ct.export.parity import sampled
-from x2ct.export.precision import folded
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
 from x2ct.runtimes.discovery import backend_status, find_runtime
@@ -163,9 +163,7 @@ def _observed(
     inputs = convolutions(model)
     if not inputs:
         raise InputError.of(bundle.path, "denoiser", found="no 3^3 convolution", expected="one or more")
-    for tensor in sorted(set(inputs.values())):
-        model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
-    onnx.save(model, file)
+    onnx.save(showing(model, sorted(set(inputs.values()))), file)
     runtime = str(find_runtime(BACKEND).folder or "")
     encoder, lift, denoiser = (
         _core.Network(str(path), precision="f32", threads=threads, runtime_dir=runtime)

@@ -119,13 +119,20 @@ def tune(
     """
     counts = sorted(set(counts))
     solver, schedule = solver or bundle.diffusion.solver, bundle.diffusion.schedule
-    costs = _check(bundle, counts, solver, fine, shape)
+    _check(bundle, counts, solver, fine, shape)
     patients = shards.select("validation")
     if not patients:
         raise InputError.of(shards.path, "people", found="none set aside for validation", expected="at least one")
     moves = {n: refine if 0 < _RUNS_A_LEVEL * (n - 2) <= refine else 0 for n in counts}
-    evaluations = fine + sum((2 + moves[n]) * cost for n, cost in costs.items())
-    count = _counter(progress, len(patients) * samples * evaluations)
+    total, done = fine, itertools.count(1)
+    for n in counts:
+        plan = _core.sampling_plan(bundle.diffusion, SampleOptions(steps=n, solver=solver))
+        total += (2 + moves[n]) * plan.evaluations
+    total *= len(patients) * samples  # which may be off by a few
+
+    def count(_: int, __: int, sigma: float) -> None:
+        if progress is not None:
+            progress(min(next(done), total), total, sigma)
 
     levels = _core.schedule("log-snr", fine, bundle.diffusion.sigma_min, bundle.diffusion.sigma_max)
     studies = Studies(bundle, shape, patients, samples, levels, threads, count)
@@ -145,6 +152,21 @@ def tune(
     return Tuned(solver, schedule, names, samples, studies.shape, fine, tuple(row(steps) for steps in counts))
 
 
+def _check(bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None) -> None:
+    names = [info["name"] for info in _core.solvers() if not info["stochastic"]]
+    if solver not in names:
+        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(names))
+    stride, grid = bundle.patch.stride, bundle.grid.shape
+    if shape is not None and any(n < 1 or n % stride or n > whole for n, whole in zip(shape, grid, strict=True)):
+        expected = f"multiples of {stride}, at most {list(grid)}"
+        raise InputError.of("--shape", "voxels", found=list(shape), expected=expected)
+    if not 8 <= fine <= 512:
+        raise InputError.of("--fine", "value", found=fine, expected="8 to 512")
+    for count in counts:
+        if not 1 <= count <= fine // 2:
+            raise InputError.of("--steps", "value", found=count, expected=f"1 to {fine // 2}, half of the fine steps")
+
+
 def markdown(tuned: Tuned) -> str:
     """Return the errors as a table."""
     rows = []
@@ -160,7 +182,8 @@ class Studies:
     """Patients and `samples` noise seeds each, with the converged solution: a fine trajectory on `levels`.
 
     The X-rays are the bundle's own views, projected from the whole CT; the voxels sampled are `shape` at the grid's
-    centre, or all. `progress` is called after each evaluation, of these runs and of all that follow.
+    centre, or all. `progress` is called after each evaluation. `products` are all trajectories' inner products, added
+    up, as `Trajectory` takes them.
     """
 
     def __init__(
@@ -184,7 +207,6 @@ class Studies:
         self._seeds = range(samples)
         products, self._ends = zip(*(self._fine(seed, levels) for seed in self._each()), strict=True)
         self.products: Matrix = np.sum(products, axis=0)
-        """All trajectories' inner products, added up; see `_fine`."""
 
     def __len__(self) -> int:
         return len(self._xrays) * len(self._seeds)
@@ -196,7 +218,7 @@ class Studies:
             yield from self._seeds
 
     def _fine(self, seed: int, levels: Sequence[float]) -> tuple[Matrix, FloatArray]:
-        """Sample with a level after the other; return what `Trajectory` takes as products, and the end in HU.
+        """Sample with a level after the other; return the trajectory's inner products, and its end in HU.
 
         Each D is kept on some of the voxels; the states follow from them, as in the core's loop.
         """
@@ -247,35 +269,3 @@ def moved(sigmas: Sigmas, error: Callable[[Sigmas], float], runs: int) -> tuple[
         minimize(measured, start, method="Nelder-Mead", options={"maxfev": runs, "initial_simplex": simplex})
     best = min(tried, key=lambda levels: tried[levels])
     return tried[best], best
-
-
-def _check(
-    bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None
-) -> dict[int, int]:
-    """Return the evaluations of a run with each count. Raises InputError where one can't be run."""
-    names = [info["name"] for info in _core.solvers() if not info["stochastic"]]
-    if solver not in names:
-        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(names))
-    stride, grid = bundle.patch.stride, bundle.grid.shape
-    if shape is not None and any(n < 1 or n % stride or n > whole for n, whole in zip(shape, grid, strict=True)):
-        raise InputError.of(
-            "--shape", "voxels", found=list(shape), expected=f"multiples of {stride}, at most {list(grid)}"
-        )
-    if not 8 <= fine <= 512:
-        raise InputError.of("--fine", "value", found=fine, expected="8 to 512")
-    for count in counts:
-        if not 1 <= count <= fine // 2:
-            raise InputError.of("--steps", "value", found=count, expected=f"1 to {fine // 2}, half of the fine steps")
-    options = {n: SampleOptions(steps=n, solver=solver) for n in counts}
-    return {n: _core.sampling_plan(bundle.diffusion, one).evaluations for n, one in options.items()}
-
-
-def _counter(progress: Progress | None, total: int) -> Progress:
-    """Return what counts evaluations over several runs; `total` may be off by a few."""
-    done = itertools.count(1)
-
-    def count(_: int, __: int, sigma: float) -> None:
-        if progress is not None:
-            progress(min(next(done), total), total, sigma)
-
-    return count
