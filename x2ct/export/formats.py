@@ -58,10 +58,10 @@ class Exported:
     def to_json(self) -> dict[str, Json]:
         """The report as plain data."""
         return {
-            **(self.parity.to_json() if self.parity else {}),
             "path": str(self.bundle.path),
             "checksum": self.bundle.checksum,
             "bytes": self.bundle.size_bytes,
+            **(self.parity.to_json() if self.parity else {}),
             "proof": [row.to_json() for row in self.proofs],
             "engines": [engine.to_json() for engine in self.engines],
             **({"folder": str(self.folder)} if self.folder else {}),
@@ -83,7 +83,7 @@ def export(
 
     Args:
         source: a folder that `x2ct train` wrote, or a bundle's folder or a bundled model's name.
-        output: the bundle to write, for a run; the folder to write, for a format of `FOLDERS`; else None.
+        output: the bundle to write, of a run; the folder to write, for a format of `FOLDERS`; else None.
         formats: of `FORMATS`. A run's bundle is always made, as all others are made of it; one of `FOLDERS` is made
             alone, of a bundle.
         run: of a run alone.

@@ -54,7 +54,7 @@ def trace(case: Case, module: nn.Module, *, batch: bool = False, fixed: Collecti
         fixed: tensors none of whose axes is free.
 
     Raises:
-        X2CTError: the module can't be expressed, or the graph fails ONNX's checker or shape inference.
+        X2CTError: the module can't be expressed, or ONNX's checker or shape inference refuses the graph.
     """
 
     def shape_of(name: str, extents: tuple[int, ...]) -> tuple[int | str, ...]:

@@ -2,9 +2,9 @@
 
 An exported graph holds each weight once, but moved: transposed, laid out for cells, scaled by constants of its
 neighbours, its channel of ones turned into a bias (`tidy.py`). All of this is linear in the weight, so the map is read
-off instead of written down a second time: the same network is traced with made-up weights whose ratios tell, for every
-number in the graph, which weight it is, which entry of it, and by what factor. The stored numbers go back the same way,
-and the result has to agree with the stored graphs in ONNX Runtime.
+off: the same network is traced with made-up weights whose ratios tell, for every number in the graph, which weight it
+is, which entry of it, and by what factor. The stored numbers go back that way, and the result has to agree with the
+stored graphs in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -45,10 +45,7 @@ DIGIT = 1024
 
 
 def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
-    """Return a bundle's network in PyTorch: folded, in evaluation mode, with the weights that the bundle stores.
-
-    Args:
-        model: an opened bundle, its folder, or the name of a bundled model.
+    """Return the network of a bundle (opened, or see `Bundle.load`) in PyTorch: folded, in evaluation mode.
 
     Raises:
         InputError: the bundle can't be read, does not say how its network was configured, or its graphs are not those
@@ -97,13 +94,12 @@ class StartingPoint:
 
 
 def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
-    """Return a run's averaged weights, or a bundle's, and their configuration, which names a bundle as its parent.
+    """Return the averaged weights of a run's folder, or a bundle's (see `Bundle.load`), and their configuration.
 
-    Args:
-        source: a run's folder, a bundle's, or the name of a bundled model.
+    The configuration names a bundle as its parent.
 
     Raises:
-        InputError: it is none of these, or its network is not one of this version.
+        InputError: the source is neither, or its network is not one of this version.
         MissingRuntimeError: for a bundle, onnx or ONNX Runtime is not installed.
     """
     from x2ct.training.config import CONFIG_FILE, TrainConfig

@@ -15,7 +15,7 @@ Array = npt.NDArray[np.generic]
 FLOAT = onnx.TensorProto.FLOAT
 
 
-class Graph:
+class LinkedGraph:
     """A model's graph with the links that edits follow; valid until the first change of a node.
 
     `types` has the inferred type of each tensor but the initialisers, `weights` the initialisers, `producer` and

@@ -35,12 +35,8 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 def heun(denoise: Denoise, noise: Tensor, sigmas: list[float]) -> tuple[Tensor, list[float]]:
     """Return a sample, and the clock after each evaluation, by Algorithm 1 of Karras et al. 2022 with sigma(t) = t.
 
-    There are two evaluations a step, and one in the last.
-
-    Args:
-        denoise: x [N, 1, X, Y, Z] and sigma [N] to the denoised x.
-        noise: standard normal, of x's shape.
-        sigmas: falling, ending in 0.
+    `denoise` takes x [N, 1, X, Y, Z] and sigma [N], twice a step and once in the last; `noise` is standard normal, of
+    x's shape; `sigmas` fall to 0.
     """
     x, ends = noise * sigmas[0], list[float]()
     for sigma, after in pairwise(sigmas):

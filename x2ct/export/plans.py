@@ -82,8 +82,7 @@ def build_plans(
     Raises:
         InputError: volumes that the model can't take.
         MissingRuntimeError: TensorRT, a GPU or a package is missing.
-        MemoryLimitError: out of memory on the GPU.
-        X2CTError: the builder failed, or the typed graph is past its bounds.
+        X2CTError: the builder failed (MemoryLimitError: on memory), or the typed graph is past its bounds.
     """
     typed, plans = builds(bundle, options, cache, say=say, step=step)
     engines = dict(typed.engines)

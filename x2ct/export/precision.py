@@ -3,11 +3,8 @@
 The canonical graph computes in float32. Here its inside, from what the first convolution reads to what the last one
 makes, is typed bfloat16 (opset 22, whose Conv takes it) or float16; preconditioning, the noise level's embedding,
 inputs and outputs stay in float32. Each weight is stored in the type; a Cast stands at each tensor that enters and at
-each that leaves, and nowhere else. "tf32" is the float32 graph: a GPU's matrix units round their inputs, the graph
-doesn't know of it.
-
-Bundles store large weights as float16 with a Cast to float32 behind each (`to_f16`, undone by `onnxgraph.folded`): half
-the size, and the graph computes in float32.
+each that leaves, and nowhere else. "tf32" is the float32 graph, whose inputs a GPU's matrix units round. Bundles store
+large weights as float16 with a Cast to float32 behind each (`to_f16`, undone by `onnxgraph.folded`): half the size.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ import onnx
 
 from x2ct.bundle import OPSET
 from x2ct.errors import InputError, X2CTError
-from x2ct.export.onnxgraph import FLOAT, Graph, drop_unused, folded, inferred_types
+from x2ct.export.onnxgraph import FLOAT, LinkedGraph, drop_unused, folded, inferred_types
 
 PRECISIONS = ("f32", "tf32", "bf16", "f16")
 BF16_OPSET = 22
@@ -50,10 +47,8 @@ class Typed:
 def to_f16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose large float32 initialisers are rounded to float16 and cast back at run time.
 
-    Runtimes fold the casts when they compile, so they cost nothing per evaluation.
-
-    Raises:
-        X2CTError: a weight lies outside float16's range.
+    Runtimes fold the casts when they compile, so they cost nothing per evaluation. Raises X2CTError where a weight lies
+    outside float16's range.
     """
     small = copy.deepcopy(model)
     casts = []
@@ -80,10 +75,10 @@ def typed(model: onnx.ModelProto, precision: str) -> Typed:
         raise InputError.of("export", "precision", found=precision, expected=" or ".join(PRECISIONS))
     plain, inside = folded(model), tuple[str, ...]()
     if precision in ("bf16", "f16"):
-        links = _Links(plain)
+        links = _FloatGraph(plain)
         computed = _inside(links)
         entering = {name for node in links.nodes if _makes(node, computed) for name in links.data(node)} - computed
-        inside = tuple(entering | computed)
+        inside = tuple(sorted(entering | computed))
         _retype(links, computed, precision)
     if precision == "bf16":
         plain = onnx.version_converter.convert_version(plain, BF16_OPSET)
@@ -104,7 +99,7 @@ def first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-class _Links(Graph):
+class _FloatGraph(LinkedGraph):
     """A graph with its links, and which of its tensors are float32."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -132,7 +127,7 @@ def _makes(node: onnx.NodeProto, tensors: set[str]) -> bool:
     return not tensors.isdisjoint(node.output)
 
 
-def _inside(links: _Links) -> set[str]:
+def _inside(links: _FloatGraph) -> set[str]:
     """Return what is computed between the first and the last convolutions: whatever lies on a way from one to another.
 
     No way leads out and in again, so that no cast is undone by a later one.
@@ -158,7 +153,7 @@ def _inside(links: _Links) -> set[str]:
     return inside
 
 
-def _retype(links: _Links, inside: set[str], precision: str) -> None:
+def _retype(links: _FloatGraph, inside: set[str], precision: str) -> None:
     """Types the inside in place: weights stored in it, one Cast for each tensor in and one for each out."""
     graph, wide = links.proto, FLOAT
     narrow = onnx.TensorProto.BFLOAT16 if precision == "bf16" else onnx.TensorProto.FLOAT16

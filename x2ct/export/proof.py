@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -120,8 +119,7 @@ def trials(
         if status["available"] and find_runtime(backend).folder:
             pairs += [("onnx", Trial(backend, name)) for name in ("f32", "bf16") if name in status["precisions"]["cpu"]]
     pairs += [(kind, Trial(TORCH, torch[0], kind, torch[1])) for kind in formats if kind in SUFFIXES]
-    if TENSORRT in formats:
-        pairs.append((TENSORRT, Trial(TENSORRT, plan[0], device=plan[1])))
+    pairs += [(TENSORRT, Trial(TENSORRT, plan[0], device=plan[1]))] if TENSORRT in formats else []
     return pairs
 
 
@@ -144,10 +142,33 @@ def prove(
     rows = []
     for number, (artefact, trial) in enumerate(tried):
         say(f"proving {artefact} in {trial}")
-        on_cpu = trial.device == "cpu"
-        inputs = {name: value for name, value in reference.inputs.items() if on_cpu or "/" not in name}
+        denoised = reference.denoised if trial.device == "cpu" else {}
+        inputs = {name: value for name, value in reference.inputs.items() if denoised or "/" not in name}
         result = attempt(trial, bundle.path, inputs, folder / str(number), cache)
-        rows.append(_row(bundle, artefact, trial, reference, result, cache))
+        facts = result["facts"]
+        errors = tuple(
+            (patch, float(sigma), parity.relative_error(array, wanted))
+            for patch, arrays in denoised.items()
+            for sigma, array, wanted in zip(inputs[f"{patch}/sigmas"], result["denoised"][patch], arrays, strict=True)
+        )
+        choice = Choice(trial.device, trial.backend, trial.precision, "", trial.provider)
+        _, files = engines.find(bundle, bundle.grid, choice, cache)
+        mae_hu, decibel = parity.volume_difference(bundle, result["volume"], reference.volume)
+        row = Proof(
+            artefact=artefact,
+            runtime=f"{trial.backend} {facts['runtime']}",
+            precision=facts["precision"],
+            network_error=float(np.max([error for _, _, error in errors])) if errors else None,
+            errors=errors,
+            mae_hu=mae_hu,
+            psnr_db=None if math.isinf(decibel) else decibel,
+            bytes=sum(Path(file).stat().st_size for file in files.values()) or bundle.size_bytes,
+            load_s=facts["load_s"],
+            ms_per_evaluation=facts["ms_per_evaluation"],
+            network_bound=NETWORK_BOUND[trial.precision] if errors else None,
+            volume_bound_hu=VOLUME_BOUND_HU[trial.precision],
+        )
+        rows.append(row)
     return tuple(rows)
 
 
@@ -187,33 +208,3 @@ def reference_of(bundle: Bundle) -> Reference:
     whole = conditions(bundle.grid.coordinates()[None])
     volume, _ = parity.sampled(bundle, denoise, whole, bundle.grid.shape)
     return Reference(inputs, denoised, volume)
-
-
-def _row(
-    bundle: Bundle, artefact: str, trial: Trial, reference: Reference, result: Mapping[str, Any], cache: Path
-) -> Proof:
-    facts = result["facts"]
-    errors = tuple(
-        (patch, float(sigma), parity.relative_error(array, expected))
-        for patch, arrays in (reference.denoised if trial.device == "cpu" else {}).items()
-        for sigma, array, expected in zip(
-            reference.inputs[f"{patch}/sigmas"], result["denoised"][patch], arrays, strict=True
-        )
-    )
-    choice = Choice(trial.device, trial.backend, trial.precision, "", trial.provider)
-    _, files = engines.find(bundle, bundle.grid, choice, cache)
-    mae_hu, decibel = parity.volume_difference(bundle, result["volume"], reference.volume)
-    return Proof(
-        artefact=artefact,
-        runtime=f"{trial.backend} {facts['runtime']}",
-        precision=facts["precision"],
-        network_error=float(np.max([error for _, _, error in errors])) if errors else None,
-        errors=errors,
-        mae_hu=mae_hu,
-        psnr_db=None if math.isinf(decibel) else decibel,
-        bytes=sum(Path(file).stat().st_size for file in files.values()) or bundle.size_bytes,
-        load_s=facts["load_s"],
-        ms_per_evaluation=facts["ms_per_evaluation"],
-        network_bound=NETWORK_BOUND[trial.precision] if errors else None,
-        volume_bound_hu=VOLUME_BOUND_HU[trial.precision],
-    )

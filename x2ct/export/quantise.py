@@ -1,11 +1,10 @@
 """`x2ct quantize`: between what values lies what the denoiser's convolutions are given, for computing them in 8 bits.
 
-Only the 3^3 convolutions, where the work is, compute in 8 bits; everything around them, the noise level's arithmetic
-above all, stays as it is. Weights are rounded when the network is loaded. What has to be known beforehand is a range
-for each convolution's input: it is found on the states that runs on training patients pass through, as the one with the
-least mean squared error of rounding, and stored in the bundle (`networks.denoiser.int8`), a few numbers in all. Then
-the validation patients' volumes are sampled in f32 and in 8 bits from the same noise; ranges with which they differ too
-much are not stored.
+Only the 3^3 convolutions, where the work is, compute in 8 bits. Weights are rounded when the network is loaded. What
+has to be known beforehand is a range for each convolution's input: it is found on the states that runs on training
+patients pass through, as the one with the least mean squared error of rounding, and stored in the bundle
+(`networks.denoiser.int8`). Then the validation patients' volumes are sampled in f32 and in 8 bits from the same noise;
+ranges with which they differ too much are not stored.
 """
 
 from __future__ import annotations
@@ -103,13 +102,8 @@ def quantise(
 ) -> Quantised:
     """Find ranges on training patients, and judge them on validation patients.
 
-    Args:
-        bundle: the model.
-        shards: the patients.
-        patches: how many runs the ranges are found on.
-        side: of each, in voxels.
-        threads: of the runtime.
-        say: called with one line before each stage.
+    The ranges are found in so many runs on `patches` of `side` voxels along each axis; `say` is called with one line
+    before each stage.
 
     Raises:
         InputError: shards without training or validation patients, or a network without such convolutions.

@@ -40,14 +40,8 @@ class ExportReport:
     nodes: Mapping[str, Mapping[str, int]]
 
     def to_json(self) -> dict[str, Json]:
-        """The report as plain data."""
-        return {
-            "path": str(self.bundle.path),
-            "checksum": self.bundle.checksum,
-            "bytes": self.bundle.size_bytes,
-            "nodes": {graph: dict(counts) for graph, counts in self.nodes.items()},
-            "parity": dict(self.bundle.parity),
-        }
+        """Plain data for a report: the nodes and the parity."""
+        return {"nodes": {graph: dict(one) for graph, one in self.nodes.items()}, "parity": dict(self.bundle.parity)}
 
 
 def export_run(
@@ -61,17 +55,12 @@ def export_run(
     provenance: Mapping[str, Json] | None = None,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Turn a training run into a bundle.
+    """Turn a training run into a bundle; see `export_model` for output, dtype, progress and errors.
 
-    Args:
-        run_dir: a folder that `x2ct train` wrote; an InputError if it can't be read.
-        output: see `export_model`, as for dtype, progress and all other errors.
-        name: the model's name; by default the run's, or the output's where the run has its parent's.
-        dtype: how large weights are stored.
-        ema: relative width of the weights' average to export; by default the run's first.
-        best: export the average with the lowest validation loss instead of the last one.
-        provenance: of data, compute, date and figures, beside the training's configuration.
-        progress: called with one line before each stage.
+    `run_dir` is a folder that `x2ct train` wrote; InputError if it can't be read. The model's name is by default the
+    run's, or the output's where the run has its parent's. `ema` is the relative width of the weights' average to
+    export, by default the run's first; `best` exports the average with the lowest validation loss instead of the last
+    one. `provenance` is of data, compute, date and figures, beside the training's configuration.
     """
     check_target(Path(output))
     parity.require_packages(*PACKAGES)
@@ -152,15 +141,10 @@ def export_model(
 
 
 def trace_networks(model: X2CTModel, references: Sequence[Case], spec: Description) -> tuple[Graph, Graph, Graph]:
-    """Return encoder, lift and denoiser as ONNX graphs, with float32 weights and stamped with what they are.
+    """Return a folded model's encoder, lift and denoiser as ONNX graphs, in float32, stamped with what they are.
 
-    Args:
-        model: folded, in evaluation mode.
-        references: from `parity.cases`; the uneven patch, by which axes can't be confused, is the example to trace.
-        spec: the model's name goes into the files.
-
-    Raises:
-        X2CTError: a network can't be expressed, or the denoiser has nodes that it should not.
+    Of `references`, from `parity.cases`, those on the uneven patch, by which axes can't be confused, are traced. Raises
+    X2CTError where a network can't be expressed, or the denoiser has nodes that it should not.
     """
     import onnx
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from x2ct.export.onnxgraph import Array, Graph, drop_unused, inferred_types
+from x2ct.export.onnxgraph import Array, LinkedGraph, drop_unused, inferred_types
 
 _LINEAR = {"Conv", "ConvTranspose", "MatMul"}
 """Nodes that a scale can move into."""
@@ -21,7 +21,7 @@ def tidy(model: onnx.ModelProto) -> None:
     types = inferred_types(model)  # once: no rewrite changes the type or the number of axes of a tensor that stays
     rewrites = (_drop_cast, _merge_unsqueezes, _scale_into_next, _scale_into_previous, _ones_to_bias)
     while True:
-        graph = Graph(model.graph, types)
+        graph = LinkedGraph(model.graph, types)
         if not any(rewrite(graph, node) for rewrite in rewrites for node in graph.nodes):
             return
         drop_unused(model.graph)
@@ -46,7 +46,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
             node.input[place] = renamed.get(name, name)
 
 
-def _drop_cast(graph: Graph, node: onnx.NodeProto) -> bool:
+def _drop_cast(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """A Cast to the type that its input has, and Identity."""
     declared = graph.types.get(node.input[0]) if node.op_type == "Cast" else None
     same = declared is not None and declared.elem_type == node.attribute[0].i
@@ -56,7 +56,7 @@ def _drop_cast(graph: Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _merge_unsqueezes(graph: Graph, node: onnx.NodeProto) -> bool:
+def _merge_unsqueezes(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """Unsqueezes in a row by ascending axes become one."""
     before = graph.producer.get(node.input[0]) if node.op_type == "Unsqueeze" else None
     if before is None or before.op_type != "Unsqueeze" or len(graph.consumers[before.output[0]]) != 1:
@@ -70,7 +70,7 @@ def _merge_unsqueezes(graph: Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _factor(graph: Graph, node: onnx.NodeProto) -> tuple[str, float] | None:
+def _factor(graph: LinkedGraph, node: onnx.NodeProto) -> tuple[str, float] | None:
     """(input, factor) where a node multiplies by one number."""
     if node.op_type != "Mul":
         return None
@@ -83,19 +83,19 @@ def _factor(graph: Graph, node: onnx.NodeProto) -> tuple[str, float] | None:
     return None
 
 
-def _own_weight(graph: Graph, node: onnx.NodeProto) -> Array | None:
+def _own_weight(graph: LinkedGraph, node: onnx.NodeProto) -> Array | None:
     """The weight of a linear node, if no other node shares it."""
     return graph.array(node.input[1]) if node.op_type in _LINEAR and graph.is_own(node.input[1]) else None
 
 
-def _scale(graph: Graph, name: str, factor: float) -> None:
+def _scale(graph: LinkedGraph, name: str, factor: float) -> None:
     """Multiply an initialiser by a number."""
     values = graph.array(name)
     assert values is not None
     graph.put(name, (values.astype(np.float64) * factor).astype(np.float32))
 
 
-def _scale_into_next(graph: Graph, node: onnx.NodeProto) -> bool:
+def _scale_into_next(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """linear(factor x) = (factor linear)(x), where all that reads the product is linear."""
     scale, readers = _factor(graph, node), graph.consumers[node.output[0]]
     if scale is None or node.output[0] in graph.results or not readers:
@@ -108,7 +108,7 @@ def _scale_into_next(graph: Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _scale_into_previous(graph: Graph, node: onnx.NodeProto) -> bool:
+def _scale_into_previous(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """factor linear(x) = (factor linear)(x), where nothing else reads linear(x)."""
     scale = _factor(graph, node)
     linear = graph.producer.get(scale[0]) if scale is not None else None
@@ -124,7 +124,7 @@ def _scale_into_previous(graph: Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _ones_to_bias(graph: Graph, node: onnx.NodeProto) -> bool:
+def _ones_to_bias(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """A convolution without padding over a channel of ones has a bias."""
     joined = graph.producer.get(node.input[0]) if node.op_type == "Conv" else None
     weight = _own_weight(graph, node)
@@ -149,7 +149,7 @@ def _ones_to_bias(graph: Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _uniform_value(graph: Graph, name: str) -> float | None:
+def _uniform_value(graph: LinkedGraph, name: str) -> float | None:
     """The one value of a tensor of one channel that has only one."""
     values = graph.array(name)
     if values is not None:
