@@ -138,9 +138,11 @@ class Bundle(Manifest):
 class Finding(Protocol):
     """What was found for a model: fields of its bundle that change, and plain data for a report."""
 
-    def changes(self, bundle: Bundle) -> Mapping[str, Any]: ...  # noqa: D102
+    def changes(self, bundle: Bundle) -> Mapping[str, Any]:
+        """Return the fields by name."""
 
-    def to_json(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the report."""
 
 
 F = TypeVar("F", bound=Finding)
