@@ -83,7 +83,7 @@ def export(
 
     Args:
         source: a folder that `x2ct train` wrote, or a bundle's folder or a bundled model's name.
-        output: the bundle to write, of a run; the folder to write, for a format of `FOLDERS`; else None.
+        output: the bundle to write, for a run; the folder to write, for a format of `FOLDERS`; else None.
         formats: of `FORMATS`. A run's bundle is always made, as all others are made of it; one of `FOLDERS` is made
             alone, of a bundle.
         run: of a run alone.

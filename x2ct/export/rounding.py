@@ -52,7 +52,7 @@ class Rounding:
     typed: Typed
     peaks: Mapping[str, float] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
-    volume: Mapping[str, Any] | None = None
+    volume: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Return what is kept of it."""
@@ -62,7 +62,7 @@ class Rounding:
             "measure": "RMS of the difference to float32 over the RMS of float32's output; of the volume in HU",
             "largest": {"tensor": largest[0], "magnitude": largest[1], "allowed": F16_SHARE * F16_LARGEST},
             "rows": [row.to_json() for row in self.rows],
-            "volume": self.volume and dict(self.volume),
+            "volume": self.volume,
         }
 
 
