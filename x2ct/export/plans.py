@@ -17,10 +17,9 @@ from pathlib import Path
 from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.files.text import Json
-from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, unchanged
+from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, Say, unchanged
 from x2ct.runtimes.cache.engines import TENSORRT, Machine, Volumes, plan_recipe, typed_recipe
 
-Say = Callable[[str], None]
 Step = Callable[[int, int, str], None]
 
 PROOF = "x2ct.rounding"

@@ -65,11 +65,8 @@ def to_f16(model: onnx.ModelProto) -> onnx.ModelProto:
 def typed(model: onnx.ModelProto, precision: str) -> Typed:
     """Return a float32 graph at opset 18 in a precision of `PRECISIONS`; the given one is not changed.
 
-    Weights stored as float16 with a Cast behind each are folded first.
-
-    Raises:
-        InputError: another precision.
-        X2CTError: a weight that the type can't hold, or a graph that ONNX's checker doesn't take.
+    Weights stored as float16 with a Cast behind each are folded first. Raises InputError for another precision,
+    X2CTError for a weight that the type can't hold, or a graph that ONNX's checker doesn't take.
     """
     if precision not in PRECISIONS:
         raise InputError.of("export", "precision", found=precision, expected=" or ".join(PRECISIONS))

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from x2ct import _core
@@ -27,12 +26,11 @@ from x2ct.engine.conditioning import conditions
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.export.onnxgraph import folded, showing
-from x2ct.export.parity import sampled
+from x2ct.export.parity import Array, sampled
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
 from x2ct.runtimes.discovery import backend_status, find_runtime
 
-Array = npt.NDArray[np.float32]
 Range = tuple[float, float]
 Say = Callable[[str], None]
 

@@ -171,7 +171,8 @@ def spec_of(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> D
     diffusion = Diffusion(network.sigma_data, own.sigma_min, own.sigma_max, own.schedule, own.solver, own.steps)
     if (parent.get("sigma_data"), parent.get("sigma_max")) == (diffusion.sigma_data, diffusion.sigma_max):
         tuned = {int(count): tuple(sigmas) for count, sigmas in parent.get("schedules", {}).items()}
-        diffusion = Diffusion(**{**parent, "schedules": tuned})
+        # The factors are the parent's weights'.
+        diffusion = Diffusion(**{**parent, "schedules": tuned, "deviation_scale": {}})
     x, y, z = config.grid.shape
     sizes = tuple((min(side, x), min(side, y), min(side, z)) for side in config.patch.sizes)
     return Description(

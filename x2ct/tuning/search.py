@@ -71,14 +71,14 @@ class Tuned:
     def changes(self, bundle: Bundle) -> dict[str, Any]:
         """Return what the bundle stores: the lists that are better, and their solver.
 
-        Other numbers of steps keep their levels, where these are for the same solver.
+        Other numbers of steps keep their levels and factors, where these are for the same solver.
         """
-        schedules = dict(bundle.diffusion.schedules) if self.solver == bundle.diffusion.solver else {}
-        for row in self.rows:
-            schedules.pop(row.steps, None)
-            if row.better:
-                schedules[row.steps] = row.sigmas
-        return {"diffusion": replace(bundle.diffusion, solver=self.solver, schedules=schedules)}
+        own, counts = bundle.diffusion, {row.steps for row in self.rows}
+        same = self.solver == own.solver
+        kept = {steps: sigmas for steps, sigmas in own.schedules.items() if same and steps not in counts}
+        scales = {steps: scale for steps, scale in own.deviation_scale.items() if same and steps not in counts}
+        schedules = kept | {row.steps: row.sigmas for row in self.rows if row.better}
+        return {"diffusion": replace(own, solver=self.solver, schedules=schedules, deviation_scale=scales)}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a report."""
@@ -101,21 +101,12 @@ def tune(
 ) -> Tuned:
     """Find noise levels on the shards' validation patients, and measure what they are worth there.
 
-    Args:
-        bundle: the model, whose first and last levels stay.
-        shards: patients; those of the training set are never used.
-        counts: how many levels, one list for each.
-        solver: to find them for; by default the bundle's.
-        samples: noise seeds a patient.
-        fine: steps of the reference trajectory.
-        refine: runs (of each patient and seed) to move a list's levels by what is measured; lists of more than
-            `refine` / 4 movable levels stay as they were found.
-        shape: sample only so many voxels at the grid's centre, multiples of the model's stride; by default all.
-        threads: of the runtime; 0 leaves it to the runtime.
-        progress: called with (evaluations done, of how many, sigma); an exception from it ends the run.
-
-    Raises:
-        InputError: nobody to validate on, or an argument that can't be used.
+    A list of levels is found for each of `counts`, between the bundle's first and last, for `solver` (by default the
+    bundle's), from a reference trajectory of `fine` steps of each patient and of `samples` noise seeds, on `shape`
+    voxels at the grid's centre (multiples of the model's stride; by default all). So many as `refine` runs of each then
+    move the levels by what is measured; lists of more than `refine` / 4 movable levels stay as they were found.
+    `threads` are the runtime's, 0 its own choice. `progress` is called with (evaluations done, of how many, sigma); an
+    exception from it ends the run. Raises InputError: nobody to validate on, or an argument that can't be used.
     """
     counts = sorted(set(counts))
     solver, schedule = solver or bundle.diffusion.solver, bundle.diffusion.schedule
