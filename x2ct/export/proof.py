@@ -147,9 +147,9 @@ def prove(
         result = attempt(trial, bundle.path, inputs, folder / str(number), cache)
         facts = result["facts"]
         errors = tuple(
-            (patch, float(sigma), parity.relative_error(array, wanted))
+            (patch, float(sigma), parity.relative_error(array, expected))
             for patch, arrays in denoised.items()
-            for sigma, array, wanted in zip(inputs[f"{patch}/sigmas"], result["denoised"][patch], arrays, strict=True)
+            for sigma, array, expected in zip(inputs[f"{patch}/sigmas"], result["denoised"][patch], arrays, strict=True)
         )
         choice = Choice(trial.device, trial.backend, trial.precision, "", trial.provider)
         _, files = engines.find(bundle, bundle.grid, choice, cache)
