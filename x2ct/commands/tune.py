@@ -39,26 +39,21 @@ def tune(
     json: Json = False,
 ) -> None:
     """Tune noise levels for few steps, and store them in the bundle as its default for that number of steps."""
-    from x2ct.tuning import markdown
-    from x2ct.tuning import tune_files as run
+    from x2ct import tuning
+    from x2ct.bundle import improve
+    from x2ct.data.shards import ShardSet
 
     with terminal.progress("evaluations", quiet) as display:
         display.stage("tuning")
-        result = run(
+        options: dict[str, Any] = {"solver": solver, "samples": samples, "fine": fine, "refine": refine, "shape": shape}
+        options |= {"counts": steps or tuning.COUNTS, "threads": threads, "progress": display.step}
+        result = improve(
             bundle,
-            shards,
             own_bundle(bundle, output),
-            report=report,
-            counts=steps,
-            solver=solver,
-            samples=samples,
-            fine=fine,
-            refine=refine,
-            shape=shape,
-            threads=threads,
-            progress=display.step,
+            lambda opened: tuning.tune(opened, ShardSet.open(shards), **options),
+            report,
         )
-    terminal.result(result.to_json(), markdown(result), json, quiet)
+    terminal.result(result.to_json(), tuning.markdown(result), json, quiet)
 
 
 def quantize(
@@ -79,17 +74,16 @@ def quantize(
 ) -> None:
     """Calibrate a model's denoiser for int8, and store the ranges in the bundle."""
     with terminal.extra("train"), terminal.progress("steps", quiet) as display:
-        from x2ct.export.quantise import markdown, quantise_files
+        from x2ct.bundle import improve
+        from x2ct.data.shards import ShardSet
+        from x2ct.export.quantise import markdown, quantise
 
-        result = quantise_files(
+        options: dict[str, Any] = {"patches": patches, "side": side, "threads": threads, "say": display.stage}
+        result = improve(
             bundle,
-            shards,
             own_bundle(bundle, output),
-            report=report,
-            patches=patches,
-            side=side,
-            threads=threads,
-            say=display.stage,
+            lambda opened: quantise(opened, ShardSet.open(shards), **options),
+            report,
         )
     terminal.result(result.to_json(), markdown(result), json, quiet)
 
@@ -104,14 +98,19 @@ def statistics(
     json: Json = False,
 ) -> None:
     """Find what a model's X-rays look like, so that `sample` knows others, and store it in the model."""
-    from x2ct.tuning.xraystatistics import statistics_files
+    from x2ct.bundle import improve
+    from x2ct.data.shards import ShardSet
+    from x2ct.tuning.xraystatistics import statistics as find
 
     with terminal.progress("patients", quiet) as display:
-        result = statistics_files(bundle, shards, output or bundle, region=region, studies=studies, say=display.stage)
+        result = improve(
+            bundle,
+            output or bundle,
+            lambda opened: find(opened, ShardSet.open(shards), region, studies, display.stage),
+        )
     count = sum(map(len, result.numbers.values()))
     text = f"{count} numbers from {result.studies} studies of {len(result.patients)} patients"
-    facts = {"patients": list(result.patients), "studies": result.studies, "numbers": result.numbers}
-    terminal.result(facts, text, json, quiet)
+    terminal.result(result.to_json(), text, json, quiet)
 
 
 def calibrate(
@@ -130,18 +129,17 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Find the factor that brings the samples' standard deviation up to their error, and store it in the bundle."""
+    from x2ct.bundle import improve
+    from x2ct.data.shards import ShardSet
     from x2ct.tuning import deviation
 
     with terminal.progress("evaluations", quiet) as display:
         display.stage("sampling")
-        result = deviation.calibrate_files(
+        options: dict[str, Any] = {"samples": samples, "threads": threads, "progress": display.step}
+        result = improve(
             bundle,
-            shards,
             own_bundle(bundle, output),
-            report=report,
-            counts=steps,
-            samples=samples,
-            threads=threads,
-            progress=display.step,
+            lambda opened: deviation.calibrate(opened, ShardSet.open(shards), counts=steps, **options),
+            report,
         )
-    terminal.result(result, deviation.markdown(result), json, quiet)
+    terminal.result(result.to_json(), deviation.markdown(result), json, quiet)

@@ -97,7 +97,7 @@ def case_of(
     mu = attenuation(hu)
     x, y, z = np.meshgrid(*map(np.arange, hu.shape), indexing="ij", sparse=True)
     inside = np.ones(hu.shape, np.bool_)
-    for row, side in zip(matrix[:3], grid.half_extent_mm, strict=True):
+    for row, side in zip(matrix[:3], grid.size_mm, strict=True):
         inside &= np.abs(row[0] * x + row[1] * y + row[2] * z + row[3]) <= side / 2
     outside = np.where(inside, np.float32(0), mu)
     return Case(
