@@ -127,9 +127,9 @@ def _sample_many(many: Many, base: SampleJob, quiet: bool, json: bool) -> None:
     """Sample a manifest's studies; exits with 1 if any failed."""
     from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
 
-    if base.inputs or base.geometry or base.preview or base.report:
+    if base.inputs or base.geometry or base.pictures or base.report:
         raise typer.BadParameter(
-            "with --manifest, the X-rays and geometries stand in it, each study has a report, and there is no preview."
+            "with --manifest, the X-rays and geometries stand in it, each study has a report, and no picture is drawn."
         )
     with terminal.progress("studies", quiet) as display:
         display.stage("sampling")

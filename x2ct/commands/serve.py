@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Quiet
-from x2ct.jobs.options import BYTES, Model, SampleJob, setting
+from x2ct.jobs.options import Limits, Model, SampleJob, setting
 
-_limit = partial(setting, panel="Limits")
 _TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 
 
 def serve(
+    limits: Limits,
     model: Model = "chest",
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every network of this machine."),
     port: int = setting(8000, "Port to listen on; 0 takes a free one.", min=0, max=65535),
@@ -27,13 +26,6 @@ def serve(
     token_file: Path | None = setting(
         None, "File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."
     ),
-    queue: int = _limit(8, "Jobs that may wait.", min=1),
-    body: Any = setting("256MiB", "Largest request, such as 64MB.", panel="Limits", **BYTES),
-    body_timeout: float = _limit(60.0, "Seconds for a request's body to arrive.", metavar="S"),
-    job_timeout: float = _limit(600.0, "Seconds that a job may run.", metavar="S"),
-    keep: float = _limit(600.0, "Seconds until what was not fetched is removed.", metavar="S"),
-    grace: float = _limit(30.0, "Seconds to finish a job that a client waits for, after SIGTERM.", metavar="S"),
-    max_samples: int = _limit(16, "Samples of one job.", min=1),
     template: Annotated[
         SampleJob, "shape", "voxel_mm", "memory", "device", "backend", "precision", "threads"
     ] = _TEMPLATE,
@@ -41,13 +33,10 @@ def serve(
 ) -> None:
     """Serve the sampler over HTTP, and a page to use it with, until Ctrl-C or SIGTERM."""
     with terminal.extra("serve"):
-        from x2ct.serve.jobs import Limits
         from x2ct.serve.server import Service, read_token, run
 
-    limits = Limits(queue, body, body_timeout, job_timeout, keep, grace, max_samples)
-    service = Service(
-        replace(template, model=model), host, port, tuple(allow_host or ()), read_token(token_file), limits
-    )
+    token, allowed = read_token(token_file), tuple(allow_host or ())
+    service = Service(replace(template, model=model), host, port, allowed, token, limits)
     if not (service.local or service.token):
         terminal.note(
             "warning", f"{host} can be reached from other machines, and no token is asked for: see --token-file"

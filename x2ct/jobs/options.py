@@ -1,4 +1,4 @@
-"""The jobs of `x2ct sample`, `xray` and `evaluate`, each option declared once: a field, and how the help shows it.
+"""The jobs of `x2ct sample`, `xray`, `evaluate` and `serve`; each option is declared once: a field, and its help.
 
 A field or a command's parameter whose default is a `setting`, or which is `Annotated` with an option of Typer, is an
 option of the command, see `x2ct.commands.options.expanded`. Nothing heavy is imported: `x2ct --help` answers at once.
@@ -37,8 +37,8 @@ def setting(default: Any, text: str, *names: str, **settings: Any) -> Any:
     return field(default=default, metadata={"option": option(text, *names, **settings)})
 
 
-_input, _output, _sampling, _runtime = (
-    partial(setting, panel=panel) for panel in ("Input", "Output", "Sampling", "Runtime")
+_input, _output, _sampling, _runtime, _limit = (
+    partial(setting, panel=panel) for panel in ("Input", "Output", "Sampling", "Runtime", "Limits")
 )
 _runtime_option = partial(option, panel="Runtime")
 
@@ -111,7 +111,7 @@ def parse_bytes(text: str) -> int:
     from x2ct.runtimes import discovery
 
     try:
-        return discovery.parse_bytes(text)
+        return discovery.parse_bytes(str(text))  # of a default it is bytes already
     except InputError as error:  # names --memory, whichever option this is
         raise typer.BadParameter(f"found {text!r}, expected {error.parts['expected']}") from None
 
@@ -166,6 +166,9 @@ class SampleJob:
     preview: Path | None = _output(None, "Write a picture of the CT to this .png file.")
     preview_every: int | None = _output(
         None, "Rewrite --preview after every N network evaluations.", min=1, metavar="N"
+    )
+    unexplained: Path | None = _output(
+        None, "Write what each X-ray shows beyond the CT, as a map with places marked, to this .png file."
     )
     report: Path | None = _output(None, "Write inputs, settings, timings and checksums to this .json file.")
     seed: int = _sampling(0, "Random seed. The same inputs and seed produce the same file.", min=0)
@@ -234,7 +237,12 @@ class SampleJob:
     def outputs(self) -> tuple[Path, ...]:
         """The files to write, the CT first."""
         more = (*self.each, self.spread) if self.samples > 1 else ()
-        return (self.output, *more, *(path for path in (self.preview, self.report) if path is not None))
+        return (self.output, *more, *self.pictures, *((self.report,) if self.report else ()))
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        """The .png files to write."""
+        return tuple(path for path in (self.preview, self.unexplained) if path is not None)
 
     @property
     def options(self) -> "SampleOptions":
@@ -341,3 +349,25 @@ class EvaluateJob:
     precision: Precision = "auto"
     threads: Threads = 0
     page: bool = True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much `x2ct serve` takes on; InputError where a limit is not positive."""
+
+    queue: int = _limit(8, "Jobs that may wait.", "--queue", min=1)
+    body_bytes: int = _limit(256 * 2**20, "Largest request, such as 64MB.", "--body", show_default="256MiB", **BYTES)
+    body_s: float = _limit(60.0, "Seconds for a request's body to arrive.", "--body-timeout", metavar="S")
+    job_s: float = _limit(600.0, "Seconds that a job may run.", "--job-timeout", metavar="S")
+    keep_s: float = _limit(600.0, "Seconds until what was not fetched is removed.", "--keep", metavar="S")
+    grace_s: float = _limit(
+        30.0, "Seconds to finish a job that a client waits for, after SIGTERM.", "--grace", metavar="S"
+    )
+    samples: int = _limit(16, "Samples of one job.", "--max-samples", min=1)
+
+    def __post_init__(self) -> None:
+        from x2ct.errors import InputError
+
+        for one in fields(self):
+            if not (value := getattr(self, one.name)) > 0:
+                raise InputError.of(one.metadata["option"].param_decls[0], "value", found=value, expected="more than 0")

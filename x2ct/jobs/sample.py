@@ -97,10 +97,13 @@ def sample_files(
         _save_ct(job, result.volume, place(job.output), model, geometry)
         if result.spread is not None:
             _save_ct(job, result.spread, place(job.spread), model, geometry)
-        if job.preview:
+        if job.pictures:
             from x2ct.render import preview
 
-            preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals, spread=result.spread)
+            if job.preview:
+                preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals, spread=result.spread)
+            if job.unexplained:
+                preview.save_unexplained(place(job.unexplained), result.residuals, xrays)
         report = result.report
         report["inputs"] = [entry | reports.file_record(job.inputs[entry["view"]]) for entry in report["inputs"]]
         if job.geometry:
@@ -241,7 +244,7 @@ def check_job(job: SampleJob) -> None:
         from x2ct.io.ct.dicomexport import read_headers
 
         read_headers(tuple(job.inputs.values()))
-    if job.preview:
-        check_writable(job.preview, (".png",))
+    for picture in job.pictures:
+        check_writable(picture, (".png",))
     if job.report:
         check_writable(job.report, (".json",))

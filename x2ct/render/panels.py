@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,37 @@ def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Ima
         y += height + _GAP
     draw.text((_GAP, y), footer, fill=_INK, font=font)
     return page
+
+
+def circles(picture: Image.Image, areas: Sequence[tuple[float, float, float]], sides_mm: Sequence[float]) -> None:
+    """Draw circles that are as large as areas onto a picture, numbered from 1.
+
+    Args:
+        picture: is drawn on.
+        areas: of each the centre, in mm down and across from the picture's middle, and its size in mm^2.
+        sides_mm: height and width of the picture.
+    """
+    from PIL import ImageDraw
+
+    draw, font = ImageDraw.Draw(picture), _font(12)
+    down_px, across_px = picture.height / sides_mm[0], picture.width / sides_mm[1]
+    for number, (down, across, size) in enumerate(areas, 1):
+        x, y = picture.width / 2 + across * across_px, picture.height / 2 + down * down_px
+        radius = math.sqrt(size / math.pi) * down_px + 3  # outside of what is marked
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_MARK)
+        draw.text((x + radius + 2, y), f"{number}", anchor="lm", fill=_MARK, font=font)
+
+
+def _fitting(text: str, width: int, font: Any) -> str:
+    while len(text) > 4 and font.getlength(text) > width:
+        text = text[:-2].rstrip(" .") + "."
+    return text
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
 
 
 def png(picture: Image.Image) -> bytes:

@@ -22,7 +22,7 @@ from x2ct.files import atomic
 from x2ct.geometry import MU_WATER_PER_MM
 from x2ct.io.ct.volume import Volume
 from x2ct.io.xray.radiograph import XRay
-from x2ct.render.panels import Panel, Window, page, png, window
+from x2ct.render.panels import Panel, Window, circles, page, png, window
 
 if TYPE_CHECKING:
     from x2ct.engine.residual import Residual
@@ -71,6 +71,33 @@ def preview(
         rows.append(scale.slices(spread.hu, "standard deviation", spread_window(spread.hu)))
     colours = "; X-ray less CT: red where the X-ray shows more, blue where less, grey where unknown" if maps else ""
     return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION + colours, heading)
+
+
+def unexplained(residuals: Sequence[Residual], xrays: Mapping[str, XRay], *, panel_px: int = 400) -> Image.Image:
+    """Each X-ray beside the map of what it shows beyond the CT, one view a row.
+
+    Args:
+        residuals: of a run, drawn as by `preview`; the areas are numbered as in `Residual.areas`.
+        xrays: by view name.
+        panel_px: the height of a picture, in pixels.
+
+    Returns:
+        An RGB picture.
+    """
+    pictures = dict(zip(xrays, xray_panels(xrays, panel_px), strict=True))
+    maps = _residual_panels(residuals, panel_px)
+    rows = [[pictures[one.view], drawn] for one, drawn in zip(residuals, maps, strict=True)]
+    return page(rows, "red: the X-ray shows more than the CT, blue: less, grey: unknown; circles: unexplained areas")
+
+
+def save_unexplained(path: str | PathLike[str], residuals: Sequence[Residual], xrays: Mapping[str, XRay]) -> Path:
+    """Write `unexplained` as a PNG.
+
+    Raises:
+        InputError: a path that doesn't end with .png or can't be written.
+        X2CTError: the write failed on the way.
+    """
+    return atomic.write_atomically(atomic.check_writable(path, SUFFIXES), png(unexplained(residuals, xrays)))
 
 
 def comparison(
@@ -213,13 +240,15 @@ def xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
 
 
 def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
-    """The signed maps as pictures of the encoder's detector, with the rays that are not judged in grey."""
+    """The signed maps as pictures of the encoder's detector, their areas circled and numbered, unknown rays in grey."""
     panels = []
     for residual in residuals:
         water = residual.difference / MU_WATER_PER_MM
         finite = np.isfinite(water)
         pixels = np.where(finite[..., None], diverging(np.where(finite, water, 0), RESIDUAL_MM), _UNKNOWN)
         picture = _picture(pixels.astype(np.uint8), residual.pitch_mm, height, "BOX")
+        sides_mm = [count * pitch for count, pitch in zip(water.shape, residual.pitch_mm, strict=True)]
+        circles(picture, [(area.down_mm, area.across_mm, area.area_mm2) for area in residual.areas], sides_mm)
         title = f"X-ray less CT, {residual.view}, -{RESIDUAL_MM:g} to {RESIDUAL_MM:g} mm of water"
         panels.append(Panel(picture, title, _VIEW_ENDS.get(residual.view, "")))
     return panels

@@ -32,7 +32,7 @@ SUMMARY_FILE = "summary.csv"
 _BIDS_VIEWS = {"ap": "ap", "pa": "pa", "lateral": "lateral", "lat": "lateral", "ll": "lateral"}
 _ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz")
 _CT_ENDINGS = {"nrrd": ".nrrd", "mha": ".mha", "dicom": ""}  # by format; of others .nii.gz
-_NOT_SETTINGS = ("output", "report", "preview", "model", *FILES)
+_NOT_SETTINGS = ("output", "report", "preview", "unexplained", "model", *FILES)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
