@@ -50,38 +50,31 @@ class DetectorImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A patient's X-rays as the core takes them, in their order, and a line for each thing that was assumed.
+    """A patient's X-rays as the networks take them: the inputs of encoder and lift, float32 and C-contiguous.
 
     Attributes:
+        images: each X-ray on the encoder's picture, in their order.
+        views: [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray.
+        valid: [1, V]; 1 where there is an X-ray.
+        matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
+        measured: `images` as data consistency and residuals take them.
+        assumptions: a line for each thing that was assumed.
         warnings: what makes the result less trustworthy, one line each, the worst first.
     """
 
     images: tuple[DetectorImage, ...]
-    assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """The inputs of encoder and lift, float32 and C-contiguous, for code that evaluates them outside of the pipeline.
-
-    Attributes:
-        views: [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray.
-        valid: [1, V]; 1 where there is an X-ray.
-        matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
-        measured: each X-ray on the encoder's picture, with what of it a detector measured.
-    """
-
     views: FloatArray
     valid: FloatArray
     matrices: FloatArray
     measured: tuple[_core.MeasuredView, ...]
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def study_of(
     bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
 ) -> Study:
-    """Bring X-rays onto their detectors.
+    """Bring X-rays onto the encoder's picture.
 
     Args:
         bundle: says the views that are taken when no geometry is given, and what X-rays look like.
@@ -94,6 +87,8 @@ def study_of(
             round, a view that the geometry lacks, or a size or spacing that contradicts it; or `align`, and there is
             one X-ray alone, or the two have nothing in common.
     """
+    from x2ct import _core
+
     _check_study(xrays)
     images: list[DetectorImage] = []
     assumptions: list[str] = []
@@ -119,7 +114,18 @@ def study_of(
     if len(xrays) == 1 and len(bundle.geometry.views) > 1:
         line = f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data"
         ranked.append((_ONE_VIEW, line))
-    return Study(tuple(images), tuple(assumptions), by_consequence(ranked))
+    own_matrices = [view.matrix for view in bundle.geometry.views]
+    picture = bundle.xray.shape, bundle.xray.spacing_mm
+    views, valid, matrices, measured = _core.conditions(own_matrices, *picture, images)
+    on_picture = tuple(
+        image._replace(
+            image=np.asarray(pixels, np.float32),
+            matrix=np.asarray(matrix, np.float64),
+            measured=np.asarray(seen, np.float32),
+        )
+        for image, (_, matrix, pixels, seen, _) in zip(images, measured, strict=True)
+    )
+    return Study(on_picture, views, valid, matrices, tuple(measured), tuple(assumptions), by_consequence(ranked))
 
 
 def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]:
@@ -135,22 +141,6 @@ def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]
         f"(correlation {height.correlation:.2f}); taken into account"
     )
     return [frontal, lateral._replace(matrix=raised(lateral.matrix, height.offset_mm))], line
-
-
-def conditions(
-    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
-) -> Conditions:
-    """Bring X-rays onto the encoder's picture, as the pipeline does; takes and raises what `study_of` does."""
-    return conditions_of(bundle, study_of(bundle, xrays, geometry, align=align))
-
-
-def conditions_of(bundle: Bundle, study: Study) -> Conditions:
-    """Bring X-rays that lie on their detectors onto the encoder's picture, as the pipeline does."""
-    from x2ct import _core
-
-    own = [view.matrix for view in bundle.geometry.views]
-    views, valid, matrices, measured = _core.conditions(own, bundle.xray.shape, bundle.xray.spacing_mm, study.images)
-    return Conditions(views, valid, matrices, tuple(measured))
 
 
 def _check_study(xrays: Mapping[str, object]) -> None:

@@ -38,7 +38,7 @@ import numpy.typing as npt
 
 from x2ct.bundle import Bundle
 from x2ct.engine.align import at_heights, correlation
-from x2ct.engine.conditioning import SLOT_OF, Study, conditions_of, study_of, trained_on
+from x2ct.engine.conditioning import Study, study_of, trained_on
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray.radiograph import XRay, resample
@@ -101,18 +101,17 @@ class Seen:
 
 def seen_by(bundle: Bundle, study: Study) -> tuple[Seen, ...]:
     """Return X-rays as the network of a bundle sees them."""
-    pitch_mm = bundle.xray.spacing_mm
     return tuple(
         Seen(
-            name,
-            SLOT_OF[name],
-            np.asarray(image, np.float32),
-            np.asarray(measured, np.bool_),
-            np.asarray(matrix, np.float64),
-            pitch_mm,
-            calibrated,
+            one.name,
+            one.slot,
+            one.image,
+            np.asarray(one.measured, np.bool_),
+            one.matrix,
+            bundle.xray.spacing_mm,
+            one.calibrated,
         )
-        for name, matrix, image, measured, calibrated in conditions_of(bundle, study).measured
+        for one in study.images
     )
 
 
@@ -197,7 +196,7 @@ def judge(
 
 
 def judge_study(bundle: Bundle, study: Study) -> Judgement:
-    """Compare X-rays that lie on their detectors, as `judge`."""
+    """Compare the X-rays of a study, as `judge`."""
     seen, statistics = seen_by(bundle, study), bundle.xray_statistics
     region = " and ".join(trained_on(bundle)[:1]) or "anatomy that the model knows"
     scores, missing = list[Score](), list[str]()

@@ -25,7 +25,7 @@ from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.bundle.folder import check_target
 from x2ct.data.shards import Patient, ShardSet
-from x2ct.engine.conditioning import conditions
+from x2ct.engine.conditioning import study_of
 from x2ct.engine.sampler import Result, Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.export.parity import sampled
@@ -127,7 +127,7 @@ def _observed(
         say(f"patch {number + 1} of {patches}")
         patient = training[number % len(training)]
         if patient.id not in studies:  # what the lift is given of a patient, whatever the patch
-            ready = conditions(
+            ready = study_of(
                 bundle, calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
             )
             features = encoder({"views": ready.views, "valid": ready.valid})["features"]
