@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import _core
 from x2ct._core import SLOT_OF as SLOT_OF
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray.radiograph import XRay
-
-if TYPE_CHECKING:
-    from x2ct import _core
 
 FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
@@ -87,8 +85,6 @@ def study_of(
             round, a view that the geometry lacks, or a size or spacing that contradicts it; or `align`, and there is
             one X-ray alone, or the two have nothing in common.
     """
-    from x2ct import _core
-
     _check_study(xrays)
     images: list[DetectorImage] = []
     assumptions: list[str] = []
