@@ -78,7 +78,7 @@ def study_of(
         bundle: says the views that are taken when no geometry is given, and what X-rays look like.
         xrays: by view name: "ap" or "pa", and "lateral"; at least one.
         geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
-        align: bring the lateral X-ray to the height of the frontal one (`x2ct.engine.align`).
+        align: find from the images how the two views lie to each other (`x2ct.engine.align`).
 
     Raises:
         InputError: no X-ray, both "ap" and "pa", a frontal X-ray that says that it is a lateral one, or the other way
@@ -125,18 +125,25 @@ def study_of(
 
 
 def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]:
-    """Return X-rays with the lateral one at the height of the frontal one, and a line that says by how much."""
-    from x2ct.engine.align import heights, raised
+    """Return X-rays with matrices that agree with each other, and a line that says what was changed."""
+    from x2ct.engine.align import align
 
     if len(images) != 2:
         raise InputError.of("--align", "X-rays", found=f"{len(images)}", expected="a frontal and a lateral one")
-    frontal, lateral = sorted(images, key=lambda image: image.slot)
-    height = heights([frontal.image, lateral.image], [frontal.matrix, lateral.matrix])
+    pair = frontal, lateral = sorted(images, key=lambda image: image.slot)
+    calibrated = all(one.calibrated for one in pair)
+    found = align([one.image for one in pair], [one.matrix for one in pair], calibrated)
+    height_mm, size, turn_deg = found.lateral
+    rest = "size and turn as told, for want of agreement"
+    if found.whole:
+        rest = f"{size:.3f} times as large, turned by {turn_deg:+.1f} degrees and {frontal.name} by "
+        rest += f"{found.frontal.turn_deg:+.1f}"
     line = (
-        f"{lateral.name}: shows the patient {height.offset_mm:+.1f} mm higher than {frontal.name}, by the mass of rows "
-        f"(correlation {height.correlation:.2f}); taken into account"
+        f"{lateral.name}: shows the patient {height_mm:+.1f} mm higher than {frontal.name}, {rest}, by the mass of "
+        f"slices (correlation {found.correlation:.3f}); taken into account"
     )
-    return [frontal, lateral._replace(matrix=raised(lateral.matrix, height.offset_mm))], line
+    poses = found.frontal, found.lateral
+    return [one._replace(matrix=pose.matrix(one.matrix)) for one, pose in zip(pair, poses, strict=True)], line
 
 
 def _check_study(xrays: Mapping[str, object]) -> None:

@@ -187,7 +187,7 @@ def judge(
         bundle: the model; without `xray_statistics` only masses are compared.
         xrays: by view name: "ap" or "pa", and "lateral"; at least one.
         geometry: where the X-rays were taken from; None for the model's own views.
-        align: bring the lateral X-ray to the height of the frontal one first, see `x2ct.engine.align`.
+        align: find first how the two views lie to each other, see `x2ct.engine.align`.
 
     Raises:
         InputError: as `x2ct.engine.conditioning.study_of`.

@@ -232,7 +232,7 @@ class SampleJob:
     align: bool = setting(
         False,
         "Sampling",
-        "Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it.",
+        "Find how much higher and larger the patient is in the lateral X-ray than in the frontal one, and each turn.",
         "--align",
     )
     strict: bool = setting(False, None, _STRICT, "--strict")
