@@ -177,8 +177,8 @@ def markdown(rows: Sequence[Row]) -> str:
     )
     lines = markdown_table(columns, determined, text=2)
     if open_:
-        columns = "error", columns[2], *columns[5:8], "PSNR against the CT as projected", "PSNR without the error"
-        lines += ["", "Errors that two images do not determine:", "", *markdown_table(columns, open_, text=1)]
+        shown = "error", columns[2], *columns[5:8], "PSNR against the CT as projected", "PSNR without the error"
+        lines += ["", "Errors that two images do not determine:", "", *markdown_table(shown, open_, text=1)]
     return "\n".join([*lines, ""])
 
 

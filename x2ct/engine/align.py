@@ -68,7 +68,6 @@ class Pose(NamedTuple):
 
     def matrix(self, told: FloatArray) -> Array:
         """Return the matrix (3, 4), patient mm to pixels, of such a picture, from that of a view."""
-        told = np.asarray(told, np.float64)
         axis = _axis(told)
         axis = axis if np.cross(told[0, :3], told[1, :3]) @ axis > 0 else -axis
         x, y, z = axis
@@ -181,7 +180,7 @@ class _Pair:
                 scores = np.stack([_unit(window) for window in windows[first : first + 2 * reach + 1]]) @ frontals.T
                 shift, frontal = np.unravel_index(int(scores.argmax()), scores.shape)
                 height = (float(shift) - reach) * STEP_MM * float(size)
-                tries.append((float(scores.max()), (height, float(np.log(size)), turns_deg[frontal], turn)))
+                tries.append((float(scores.max()), (height, float(np.log(size)), turns_deg[int(frontal)], turn)))
         return max(tries)[1]
 
     def _difference(self, frontal: Pose, lateral: Pose) -> Array:
@@ -231,8 +230,8 @@ class _Pair:
         ]
 
 
-def _axis(matrix: Array) -> Array:
-    return View("", matrix, (1, 1), (1.0, 1.0)).axis
+def _axis(matrix: FloatArray) -> Array:
+    return View("", np.asarray(matrix, np.float64), (1, 1), (1.0, 1.0)).axis
 
 
 def _source(matrix: Array) -> Array:
@@ -251,23 +250,3 @@ def _ends(image: FloatArray, matrix: FloatArray) -> tuple[float, float]:
     (a, b), (c, d) = np.asarray(matrix, np.float64)[1:, 2:]
     first, last = ((v * d - b) / (a - v * c) for v in (0.0, image.shape[0] - 1.0))
     return first, last
-
-
-def at_heights(values: FloatArray, matrix: FloatArray, z: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return what rows hold where they show the heights `z` (mm) on the patient's axis; NaN beyond the detector.
-
-    Args:
-        values: one a row; NaN where it is not known, and between such a row and the next.
-        matrix: (3, 4), patient mm to pixels.
-        z: any number of heights, in mm.
-    """
-    (a, b), (c, d) = np.asarray(matrix, np.float64)[1:, 2:]
-    rows = (a * z + b) / (c * z + d)
-    return np.asarray(np.interp(rows, np.arange(len(values)), values, left=np.nan, right=np.nan), np.float64)
-
-
-def correlation(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Return the correlation of two profiles, -1 to 1; 0 where one of them is flat."""
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale else 0.0

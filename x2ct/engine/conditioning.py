@@ -93,9 +93,9 @@ def study_of(
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
         view = view_of(name, bundle.geometry.views[slot], xray, geometry)
-        image, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=exact)
-        measured = xray.field_on(view, exact=exact)
-        images.append(DetectorImage(name, slot, image, view.matrix, measured, xray.calibrated))
+        pixels, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=exact)
+        field = xray.field_on(view, exact=exact)
+        images.append(DetectorImage(name, slot, pixels, view.matrix, field, xray.calibrated))
         assumptions += [f"{name}: {line}" for line in (*assumed, *beam_notes(xray, geometry))]
         ranked += doubts(name, xray, bundle)
     own = [name for name, xray in xrays.items() if not xray.beam]
@@ -111,15 +111,14 @@ def study_of(
         line = f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data"
         ranked.append((_ONE_VIEW, line))
     own_matrices = [view.matrix for view in bundle.geometry.views]
-    picture = bundle.xray.shape, bundle.xray.spacing_mm
-    views, valid, matrices, measured = _core.conditions(own_matrices, *picture, images)
+    views, valid, matrices, measured = _core.conditions(own_matrices, bundle.xray.shape, bundle.xray.spacing_mm, images)
     on_picture = tuple(
         image._replace(
-            image=np.asarray(pixels, np.float32),
+            image=np.asarray(picture, np.float32),
             matrix=np.asarray(matrix, np.float64),
-            measured=np.asarray(seen, np.float32),
+            measured=np.asarray(share, np.float32),
         )
-        for image, (_, matrix, pixels, seen, _) in zip(images, measured, strict=True)
+        for image, (_, matrix, picture, share, _) in zip(images, measured, strict=True)
     )
     return Study(on_picture, views, valid, matrices, tuple(measured), tuple(assumptions), by_consequence(ranked))
 

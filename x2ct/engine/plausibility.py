@@ -37,7 +37,6 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.bundle import Bundle
-from x2ct.engine.align import at_heights, correlation
 from x2ct.engine.conditioning import Study, study_of, trained_on
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
@@ -346,7 +345,7 @@ def masses(seen: Seen) -> Array | None:
     sums = _rows(seen)
     if sums is None:
         return None
-    rows = at_heights(np.arange(len(sums), dtype=np.float64), seen.matrix, HEIGHTS_MM)
+    rows = _at_heights(np.arange(len(sums), dtype=np.float64), seen.matrix, HEIGHTS_MM)
     near, far = (max(1, round(reach / seen.pitch_mm[0])) for reach in (_MEAN_MM, _END_MM))
     found = np.full(len(HEIGHTS_MM), np.nan)
     for index, row in enumerate(np.rint(np.nan_to_num(rows, nan=-far)).astype(int)):
@@ -367,7 +366,7 @@ def profile(seen: Seen) -> Array | None:
     sums = _rows(seen)
     if sums is None:
         return None
-    mass = at_heights(sums, seen.matrix, _PROFILE_MM)
+    mass = _at_heights(sums, seen.matrix, _PROFILE_MM)
     inside = np.isfinite(mass)
     inside[inside] = mass[inside] > 0.3 * np.median(mass[inside]) if inside.any() else False
     step = _PROFILE_MM[1] - _PROFILE_MM[0]
@@ -396,8 +395,22 @@ def likeness(first: Seen, second: Seen) -> float | None:
         moved[max(shift, 0) : len(other) + min(shift, 0)] = other[max(-shift, 0) : len(other) - max(shift, 0)]
         known = np.isfinite(one) & np.isfinite(moved)
         if known.sum() * step >= _LEAST_PROFILE_MM:
-            found.append(correlation(one[known], moved[known]))
+            found.append(_correlation(one[known], moved[known]))
     return max(found, default=None)
+
+
+def _at_heights(values: Array, matrix: Array, z: Array) -> Array:
+    """Return what rows hold where they show heights on the patient's axis; NaN beyond the detector and beside NaN."""
+    (a, b), (c, d) = matrix[1:, 2:]
+    rows = (a * z + b) / (c * z + d)
+    return np.asarray(np.interp(rows, np.arange(len(values)), values, left=np.nan, right=np.nan), np.float64)
+
+
+def _correlation(a: Array, b: Array) -> float:
+    """Return the correlation of two profiles, -1 to 1; 0 where one of them is flat."""
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale else 0.0
 
 
 def _rows(seen: Seen) -> Array | None:
