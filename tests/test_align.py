@@ -53,7 +53,7 @@ def _pair(body, frontal: Pose, lateral: Pose, cone: bool = False):
 )
 def test_views_show_the_same_mass_in_each_plane_through_both_sources(body, frontal, lateral, cone) -> None:
     found = align(*_pair(body, frontal, lateral, cone))
-    assert found.correlation > 0.999
+    assert found.correlation > 0.9998
     assert found.lateral.height_mm == pytest.approx(lateral.height_mm, abs=0.5)
     assert found.lateral.size == pytest.approx(lateral.size, abs=0.005)
     assert found.lateral.turn_deg == pytest.approx(lateral.turn_deg, abs=0.4)
