@@ -6,7 +6,7 @@
 
 SHARDS is what `x2ct prepare` wrote, CTS the folder of the test patients' CTs. Each command writes its own results; one
 that fails stops no other, and the exit code is then 1. `make benchmarks` makes the tables from them. A new model is
-tuned first (`x2ct tune`), for its noise levels are part of what is measured.
+tuned and calibrated first (`x2ct tune`, `x2ct calibrate`), for both are part of what is measured.
 """
 
 from __future__ import annotations

@@ -192,6 +192,7 @@ for _command in (
     tune.tune,
     tune.quantize,
     tune.statistics,
+    tune.calibrate,
     bench.bench,
     evaluate.evaluate,
     info.info,

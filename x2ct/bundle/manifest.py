@@ -47,6 +47,8 @@ class Diffusion:
 
     `schedules` are the noise levels that `x2ct tune` found, by their number: sigma_max first, sigma_min last. They go
     before `schedule` where the number of steps is theirs.
+    `deviation_scale` is what `x2ct calibrate` found for the model's own solver and noise levels: by the number of
+    steps, the factor that brings the samples' standard deviation up to the error of validation patients.
     """
 
     sigma_data: float
@@ -56,6 +58,7 @@ class Diffusion:
     solver: str
     steps: int
     schedules: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    deviation_scale: Mapping[int, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
         """Return the field `diffusion`; without tuned schedules it is as in bundles from before there were any."""

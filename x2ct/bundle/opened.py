@@ -138,6 +138,7 @@ class Bundle(Manifest):
                 **{name: plain["diffusion"][name] for name in ("solver", "schedule", "steps")},
                 "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
                 "tuned_for_steps": ", ".join(map(str, sorted(self.diffusion.schedules))) or "none",
+                "deviation_scale": plain["diffusion"].get("deviation_scale", {}),
             },
             "patch": {name: plain["patch"][name] for name in ("sizes", "stride")},
             "receptive_radius": self.networks.denoiser.receptive_radius,

@@ -1,6 +1,7 @@
 """Commands that find numbers for a model and store them in its bundle.
 
-`x2ct tune` finds noise levels for few steps, `quantize` ranges for int8, `statistics` what training X-rays look like.
+`x2ct tune` finds noise levels for few steps, `quantize` ranges for int8, `statistics` what training X-rays look like,
+`calibrate` what the samples' standard deviation is worth.
 """
 
 from __future__ import annotations
@@ -114,3 +115,36 @@ def statistics(
     text = f"{count} numbers from {result.studies} studies of {len(result.patients)} patients"
     facts = {"patients": list(result.patients), "studies": result.studies, "numbers": result.numbers}
     terminal.result(facts, text, json, quiet)
+
+
+def calibrate(
+    bundle: str = typer.Argument(
+        ..., help="Bundle folder, in which the factors are stored; or a model that comes with x2ct, with -o."
+    ),
+    shards: Path = typer.Argument(..., help="Shard folder of `x2ct prepare`. Its validation patients are used."),
+    samples: int = typer.Option(8, min=4, help="Number of samples of each patient."),
+    steps: list[int] | None = typer.Option(
+        None, min=1, help="Number of steps to find a factor for. May be repeated. Default: the model's own."
+    ),
+    output: OtherBundle = None,
+    report: FoundReport = None,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Find the factor that brings the samples' standard deviation up to their error, and store it in the bundle."""
+    from x2ct.tuning import deviation
+
+    with terminal.progress("evaluations", quiet) as display:
+        display.stage("sampling")
+        result = deviation.calibrate_files(
+            bundle,
+            shards,
+            own_bundle(bundle, output),
+            report=report,
+            counts=steps,
+            samples=samples,
+            threads=threads,
+            progress=display.step,
+        )
+    terminal.result(result, deviation.markdown(result), json, quiet)

@@ -83,7 +83,8 @@ class Result:
 
     Attributes:
         volume: the synthesised CT, in HU, RAS+, its origin at the grid's centre; of several samples their mean.
-        spread: the voxel-wise standard deviation of several samples, in HU; None of one.
+        spread: the voxel-wise standard deviation of several samples, in HU, times the report's "deviation_scale", see
+            `x2ct.tuning.deviation`; None of one.
         report: the written record (see `x2ct.io.report`), ready for JSON.
         residuals: each X-ray less the projection of the CT as it was before any data-consistency step.
     """
@@ -471,6 +472,7 @@ def plan_facts(plan: _core.SamplingPlan, options: SampleOptions) -> dict[str, An
         "evaluations": plan.table.evaluations,
         "sigmas": plan.sigmas,
         "churn": options.churn,
+        "deviation_scale": plan.deviation_scale,
     }
 
 

@@ -27,6 +27,7 @@ class Model:
         self.geometry: Geometry = sampler.bundle.geometry
         self.window: Window = sampler.bundle.intensity.window_hu
         self.stride: int = _stride(sampler.bundle)
+        self.deviation_scale = 1.0  # of the latest sample's settings
         self.choice: dict[str, str | int] = {
             "device": sampler.choice.device,
             "backend": sampler.choice.backend,
@@ -49,6 +50,7 @@ class Model:
     def _volume(self, seed: int, mean: bool) -> FloatArray:
         result = self._sampler.run(seed=seed, mean=mean, steps=None if mean else self._steps)
         self.choice["precision"] = result.report["precision"]["denoiser"]
+        self.deviation_scale = result.report["deviation_scale"]
         return result.volume.hu
 
 

@@ -73,6 +73,7 @@ def evaluate(
     window: metrics.Window = metrics.WINDOW_HU,
     threads: int = 0,
     stride: int = STRIDE,
+    deviation_scale: float = 1.0,
 ) -> dict[str, Any]:
     """One case's part of the table.
 
@@ -84,6 +85,7 @@ def evaluate(
         window: the HU window.
         threads: for re-projection.
         stride: side, in voxels, of the network's cells, for the step ratio of `x2ct.evaluation.anatomy`.
+        deviation_scale: what the samples' standard deviation is multiplied by in a run of the model.
     """
     methods = {name: score(case, volume, window, threads, stride) for name, volume in predictions.items()}
     result: dict[str, Any] = {"id": case.id, "region": case.region, "bone_pieces": int(case.bones.max())}
@@ -91,7 +93,7 @@ def evaluate(
         methods["single sample"] = average([score(case, sample, window, threads, stride) for sample in samples])
     if len(samples) > 1:
         methods[f"mean of {len(samples)} samples"] = score(case, mean_of(samples), window, threads, stride)
-        result["calibration"] = calibration(case.truth, samples, case.body, window)
+        result["calibration"] = calibration(case.truth, samples, case.body, window, deviation_scale)
     result["methods"] = methods
     return result
 

@@ -153,7 +153,8 @@ class _Judge:
             methods |= self.baselines.predict(case.xrays)
         now("scoring")
         stride = self.model.stride if self.model else anatomy.STRIDE
-        result = protocol.evaluate(case, methods, samples, self.window, threads, stride)
+        scale = self.model.deviation_scale if self.model else 1.0
+        result = protocol.evaluate(case, methods, samples, self.window, threads, stride, scale)
         if self.predictions is not None:
             judged = methods | ({"mean of its samples": protocol.mean_of(samples)} if samples else {})
             lines = (predictions.misplaced(case, name, volume) for name, volume in judged.items())

@@ -222,7 +222,7 @@ def _diffusion(config: TrainConfig) -> Diffusion:
     if not parent or (parent["sigma_data"], parent["sigma_max"]) != (trained.sigma_data, trained.sigma_max):
         return trained
     tuned = {int(count): tuple(sigmas) for count, sigmas in parent.get("schedules", {}).items()}
-    return Diffusion(**{**parent, "schedules": tuned})
+    return Diffusion(**{**parent, "schedules": tuned, "deviation_scale": {}})  # the factors are the parent's weights'
 
 
 def _now() -> str:

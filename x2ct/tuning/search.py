@@ -185,7 +185,10 @@ def store(tuned: Tuned, bundle: Bundle, output: str | os.PathLike[str]) -> Bundl
         schedules.pop(row.steps, None)
         if row.better:
             schedules[row.steps] = row.sigmas
-    diffusion = replace(bundle.diffusion, solver=tuned.solver, schedules=schedules)
+    scales = dict(bundle.diffusion.deviation_scale) if tuned.solver == bundle.diffusion.solver else {}
+    for row in tuned.rows:  # found for the levels before
+        scales.pop(row.steps, None)
+    diffusion = replace(bundle.diffusion, solver=tuned.solver, schedules=schedules, deviation_scale=scales)
     return Bundle.write(output, replace(bundle, diffusion=diffusion), bundle.contents())
 
 
