@@ -123,7 +123,9 @@ def _row(sampler: x2ct.Sampler, case: Case, views: str, name: str, threads: int)
         for number, (view, image) in enumerate(zip(told.views, images, strict=True))
     }
     both = [xrays[view.name] for view in told.views]
-    found = align([one.image for one in both], [view.matrix for view in told.views], all(x.calibrated for x in both))
+    alignment = align(
+        [one.image for one in both], [view.matrix for view in told.views], all(x.calibrated for x in both)
+    )
     window = sampler.bundle.intensity.window_hu
     results = [sampler.run(**xrays, geometry=told, mean=True, force=True, align=aligned) for aligned in (False, True)]
     there = case.truth if error.patient is None else resample_array(case.hu, patient @ case.index_to_mm, case.grid)
@@ -132,10 +134,10 @@ def _row(sampler: x2ct.Sampler, case: Case, views: str, name: str, threads: int)
         "case": case.id,
         "views": views,
         "error": name,
-        "found": [*found.lateral, found.frontal.turn_deg],
+        "found": [*alignment.lateral, alignment.frontal.turn_deg],
         "expected": [*error.poses[1], error.poses[0].turn_deg],
-        "correlation": found.correlation,
-        "whole": found.whole,
+        "correlation": alignment.correlation,
+        "whole": alignment.whole,
         "rms_mm": rms,
         "psnr_told": psnr(case.truth, results[0].volume.hu, window),
         "psnr_aligned": psnr(case.truth, results[1].volume.hu, window),

@@ -52,12 +52,12 @@ def _pair(body, frontal: Pose, lateral: Pose, cone: bool = False):
     ids=["as told", "lower", "turned and smaller", "larger"],
 )
 def test_views_show_the_same_mass_in_each_plane_through_both_sources(body, frontal, lateral, cone) -> None:
-    found = align(*_pair(body, frontal, lateral, cone))
-    assert found.correlation > 0.9998
-    assert found.lateral.height_mm == pytest.approx(lateral.height_mm, abs=0.5)
-    assert found.lateral.size == pytest.approx(lateral.size, abs=0.005)
-    assert found.lateral.turn_deg == pytest.approx(lateral.turn_deg, abs=0.4)
-    assert found.frontal == Pose(turn_deg=pytest.approx(frontal.turn_deg, abs=0.4))
+    alignment = align(*_pair(body, frontal, lateral, cone))
+    assert alignment.correlation > 0.9998
+    assert alignment.lateral.height_mm == pytest.approx(lateral.height_mm, abs=0.5)
+    assert alignment.lateral.size == pytest.approx(lateral.size, abs=0.005)
+    assert alignment.lateral.turn_deg == pytest.approx(lateral.turn_deg, abs=0.4)
+    assert alignment.frontal == Pose(turn_deg=pytest.approx(frontal.turn_deg, abs=0.4))
 
 
 def test_a_factor_and_an_offset_of_each_image_change_nothing(body) -> None:
@@ -65,10 +65,10 @@ def test_a_factor_and_an_offset_of_each_image_change_nothing(body) -> None:
     bent = [
         np.where(image > 0.05, a * image + b, 0) for image, a, b in zip(images, (3.0, 0.7), (1.0, -0.3), strict=True)
     ]
-    found = align(bent, matrices, calibrated=False)
-    assert found.lateral.height_mm == pytest.approx(12.0, abs=1) and found.whole
-    assert found.lateral.size == pytest.approx(1.05, abs=0.01)
-    assert found.frontal.turn_deg == pytest.approx(2.0, abs=0.7)
+    alignment = align(bent, matrices, calibrated=False)
+    assert alignment.lateral.height_mm == pytest.approx(12.0, abs=1) and alignment.whole
+    assert alignment.lateral.size == pytest.approx(1.05, abs=0.01)
+    assert alignment.frontal.turn_deg == pytest.approx(2.0, abs=0.7)
 
 
 def test_a_pose_moves_scales_and_turns_the_picture() -> None:

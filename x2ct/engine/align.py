@@ -40,7 +40,7 @@ FINE_MM, COARSE_MM = 2.0, 40.0
 """The profiles are band-passed: differences of Gaussians with these standard deviations. Noise is finer; what a
 collimator cuts off, scatter and arms, which one view lacks, are coarser."""
 LEAST_CORRELATION = 0.8
-"""Pairs of one chest have 0.96 or more, in cone beams and as display values too (benchmarks/align.py)."""
+"""A pair of one chest has more, in cone beams and as display values too (benchmarks/align.py)."""
 TELLING_CORRELATION, TELLING_SHARE = 0.97, 0.6
 """Sizes and turns are found where they bring the correlation to at least this, and what it lacks of 1 to at most this
 share of what it lacks without them: else scatter and tone bend the profiles more than they do."""
@@ -163,8 +163,8 @@ class _Pair:
             return np.stack([difference(numbers + step) - difference(numbers - step) for step in steps], axis=1)
 
         start = np.array(self._coarse(sizes, turns_deg))[: len(scale)] * scale
-        found = optimize.least_squares(difference, start, slopes, max_nfev=20, xtol=1e-3, ftol=1e-4)
-        return Alignment(*poses(found.x), float(np.sqrt(max(0.0, 1 - 2 * found.cost))), whole)
+        solution = optimize.least_squares(difference, start, slopes, max_nfev=20, xtol=1e-3, ftol=1e-4)
+        return Alignment(*poses(solution.x), float(np.sqrt(max(0.0, 1 - 2 * solution.cost))), whole)
 
     def _coarse(self, sizes: npt.NDArray[np.float64], turns_deg: Sequence[float]) -> tuple[float, float, float, float]:
         """Return height in mm, logarithm of the size and turns in degrees, frontal and lateral, of those to try."""

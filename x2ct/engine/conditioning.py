@@ -131,17 +131,17 @@ def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]
         raise InputError.of("--align", "X-rays", found=f"{len(images)}", expected="a frontal and a lateral one")
     pair = frontal, lateral = sorted(images, key=lambda image: image.slot)
     calibrated = all(one.calibrated for one in pair)
-    found = align([one.image for one in pair], [one.matrix for one in pair], calibrated)
-    height_mm, size, turn_deg = found.lateral
+    alignment = align([one.image for one in pair], [one.matrix for one in pair], calibrated)
+    height_mm, size, turn_deg = alignment.lateral
     rest = "size and turn as told, for want of agreement"
-    if found.whole:
+    if alignment.whole:
         rest = f"{size:.3f} times as large, turned by {turn_deg:+.1f} degrees and {frontal.name} by "
-        rest += f"{found.frontal.turn_deg:+.1f}"
+        rest += f"{alignment.frontal.turn_deg:+.1f}"
     line = (
         f"{lateral.name}: shows the patient {height_mm:+.1f} mm higher than {frontal.name}, {rest}, by the mass of "
-        f"slices (correlation {found.correlation:.3f}); taken into account"
+        f"slices (correlation {alignment.correlation:.3f}); taken into account"
     )
-    poses = found.frontal, found.lateral
+    poses = alignment.frontal, alignment.lateral
     return [one._replace(matrix=pose.matrix(one.matrix)) for one, pose in zip(pair, poses, strict=True)], line
 
 

@@ -347,13 +347,13 @@ def masses(seen: Seen) -> Array | None:
         return None
     rows = _at_heights(np.arange(len(sums), dtype=np.float64), seen.matrix, HEIGHTS_MM)
     near, far = (max(1, round(reach / seen.pitch_mm[0])) for reach in (_MEAN_MM, _END_MM))
-    found = np.full(len(HEIGHTS_MM), np.nan)
+    whole = np.full(len(HEIGHTS_MM), np.nan)
     for index, row in enumerate(np.rint(np.nan_to_num(rows, nan=-far)).astype(int)):
         around = sums[max(row - far, 0) : row + far + 1]
         mass = sums[max(row - near, 0) : row + near + 1].mean() if 0 <= row < len(sums) else np.nan
         if len(around) == 2 * far + 1 and around.min() > mass / 2:  # not with NaN
-            found[index] = mass
-    return found
+            whole[index] = mass
+    return whole
 
 
 def profile(seen: Seen) -> Array | None:
@@ -389,14 +389,14 @@ def likeness(first: Seen, second: Seen) -> float | None:
     if one is None or other is None:
         return None
     step = _PROFILE_MM[1] - _PROFILE_MM[0]
-    most, found = round(_MOST_APART_MM / step), list[float]()
+    most, correlations = round(_MOST_APART_MM / step), list[float]()
     for shift in range(-most, most + 1):
         moved = np.full_like(other, np.nan)
         moved[max(shift, 0) : len(other) + min(shift, 0)] = other[max(-shift, 0) : len(other) - max(shift, 0)]
         known = np.isfinite(one) & np.isfinite(moved)
         if known.sum() * step >= _LEAST_PROFILE_MM:
-            found.append(_correlation(one[known], moved[known]))
-    return max(found, default=None)
+            correlations.append(_correlation(one[known], moved[known]))
+    return max(correlations, default=None)
 
 
 def _at_heights(values: Array, matrix: Array, z: Array) -> Array:
