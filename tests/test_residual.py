@@ -17,7 +17,7 @@ from tests import tiny_bundle
 from tests.tiny_body import images
 from x2ct.bundle import Bundle
 from x2ct.cli import app
-from x2ct.engine.conditioning import conditions
+from x2ct.engine.conditioning import study_of
 from x2ct.engine.residual import Rays, Reprojection, Residual, unexplained, warnings
 from x2ct.geometry import MU_WATER_PER_MM, Geometry, attenuation, project
 from x2ct.io.xray.degradation import poisson_noise
@@ -54,7 +54,7 @@ def compared(
     """The residuals of a CT without data consistency."""
     pitch = bundle.xray.spacing_mm if geometry is None else None
     xrays = {name: x2ct.XRay.of(picture, pitch) for name, picture in pictures.items()}
-    views = conditions(bundle, xrays, geometry).measured
+    views = study_of(bundle, xrays, geometry).measured
     before, after = Reprojection(Rays(views, bundle, bundle.grid, 1)).finish(attenuation(hu))
     assert after is None
     return before

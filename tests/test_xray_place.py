@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from benchmarks import input_files as files
 from tests.xray_files import SHOWN, TRUTH, on_detector, says
 from x2ct.bundle import Bundle
-from x2ct.engine.conditioning import conditions, study_of
+from x2ct.engine.conditioning import study_of
 from x2ct.errors import InputError
 from x2ct.geometry import View
 from x2ct.io.xray import exposure
@@ -86,7 +86,7 @@ def a_ball(view: View, radius_mm: float = 60.0) -> np.ndarray:
 
 def width_mm(tiny: Bundle, xray: XRay, name: str = "ap") -> float:
     """How wide the ball is at the isocentre, by where its middle row crosses half of its chord of 0.866 radii."""
-    ready = conditions(tiny, {name: xray})
+    ready = study_of(tiny, {name: xray})
     slot = 1 if name == "lateral" else 0
     image, matrix = ready.views[0, slot, 0], ready.matrices[0, slot]
     row = image[image.shape[0] // 2 - 1 : image.shape[0] // 2 + 1].mean(axis=0)
@@ -157,7 +157,7 @@ def test_distances_by_hand_are_those_of_the_file(tmp_path: Path, tiny: Bundle) -
     Image.fromarray(files.display(a_ball(view), 16)).save(tmp_path / "a.png")
     xray = XRay.load(tmp_path / "a.png", options=ReadOptions(PITCH, sod=SOD, sdd=SDD))
     assert width_mm(tiny, xray) == pytest.approx(BALL_MM, rel=0.02)
-    ready = conditions(tiny, {"ap": xray})
+    ready = study_of(tiny, {"ap": xray})
     source = -np.linalg.solve(ready.matrices[0, 0, :, :3], ready.matrices[0, 0, :, 3])
     np.testing.assert_allclose(source, [0, SOD, 0], atol=0.1)
 
@@ -204,7 +204,7 @@ def test_the_positioners_angles_place_the_receptor(
     name = "lateral" if abs(primary) > 45 else "pa"
     xray = XRay.load(files.dicom(tmp_path / "a.dcm", SHOWN, **tags))
     assert xray.view == name
-    ready = conditions(tiny, {name: xray})
+    ready = study_of(tiny, {name: xray})
     matrix = ready.matrices[0, int(name == "lateral")].astype(np.float64)
     source = -np.linalg.solve(matrix[:, :3], matrix[:, 3])
     left = np.array([-1.0, 0.0, 0.0])
@@ -217,8 +217,8 @@ def test_the_positioners_angles_place_the_receptor(
 def test_a_frontal_view_is_not_taken_for_a_lateral(tmp_path: Path, tiny: Bundle) -> None:
     lateral = XRay.load(files.dicom(tmp_path / "a.dcm", SHOWN, ViewPosition="LL"))
     with pytest.raises(InputError, match="calls itself lateral, expected a frontal X-ray; give it as --lateral"):
-        conditions(tiny, {"ap": lateral})
-    assert conditions(tiny, {"lateral": lateral}).valid.tolist() == [[0.0, 1.0]]
+        study_of(tiny, {"ap": lateral})
+    assert study_of(tiny, {"lateral": lateral}).valid.tolist() == [[0.0, 1.0]]
     pa = XRay.load(files.dicom(tmp_path / "b.dcm", SHOWN, ViewPosition="PA"))
     assert any("calls itself pa" in line for line in study_of(tiny, {"ap": pa}).warnings)
 

@@ -207,7 +207,7 @@ class Sampler:
             pa: the frontal X-ray, taken with the source behind the patient, in place of `ap`.
             lateral: the lateral X-ray. Any one view is enough.
             geometry: where the X-rays were taken from; by default the model's own views.
-            align: bring the lateral X-ray to the height of the frontal one, see `x2ct.engine.align`.
+            align: find from the images how the two views lie to each other, see `x2ct.engine.align`.
             force: take also X-rays that `x2ct.engine.plausibility` refuses.
 
         Raises:

@@ -223,7 +223,8 @@ class SampleJob:
     trust: bool = _runtime(False, "Run compiled engines, which contain code, even if they were made elsewhere.")
     threads: Threads = 0
     align: bool = _sampling(
-        False, "Find how much higher the patient is in the lateral X-ray than in the frontal one, and correct it."
+        False,
+        "Find how much higher and larger the patient is in the lateral X-ray than in the frontal one, and each turn.",
     )
     strict: bool = setting(False, _STRICT)
     force: bool = setting(False, "Sample X-rays that do not look like those of training, with a warning.")
