@@ -116,10 +116,16 @@ machine() {
     "$python" -c 'import platform, sys; print("Python", sys.version.split()[0], platform.libc_ver())
 import torch; print("torch", torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")'
 }
+# By importing each: one that is there may lack what it needs itself.
 packages() {
     "$python" - "$@" <<'PYTHON'
-import importlib.util, sys
-missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name.partition("=")[0]) is None]
+import importlib, sys
+missing = []
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name.partition("=")[0])
+    except ImportError as error:
+        missing.append(f"{name} ({error})")
 print("missing: " + ", ".join(missing) if missing else "none is missing")
 sys.exit(bool(missing))
 PYTHON
@@ -184,7 +190,7 @@ if [ -f "$carry/onnxruntime.tar.xz" ]; then
 fi
 run machine 15 machine
 # shellcheck disable=SC2086 # words
-run packages 10 packages $modules $wheels
+run packages 20 packages $modules $wheels
 if [ "$call" = train ]; then
     run build 90 build _core
     run train 3600 train
