@@ -116,14 +116,14 @@ machine() {
     "$python" -c 'import platform, sys; print("Python", sys.version.split()[0], platform.libc_ver())
 import torch; print("torch", torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")'
 }
-# By importing each: one that is there may lack what it needs itself.
+# By importing each, as one that is there may lack what it needs itself; but for the one that is only headers.
 packages() {
     "$python" - "$@" <<'PYTHON'
-import importlib, sys
+import importlib, importlib.util, sys
 missing = []
-for name in sys.argv[1:]:
+for name in (text.partition("=")[0] for text in sys.argv[1:]):
     try:
-        importlib.import_module(name.partition("=")[0])
+        (importlib.util.find_spec if name == "nlohmann_json" else importlib.import_module)(name) or missing.append(name)
     except ImportError as error:
         missing.append(f"{name} ({error})")
 print("missing: " + ", ".join(missing) if missing else "none is missing")
