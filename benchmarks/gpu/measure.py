@@ -28,10 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works 
 import numpy as np
 
 import x2ct
-from x2ct.errors import InputError, MissingRuntimeError
+from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.geometry.grid import Grid
 from x2ct.io.report import markdown_table
 from x2ct.jobs.options import parse_shape
+from x2ct.runtimes.discovery import choose_device
 
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
 SHAPES = ("128,128,128", "256,256,160")
@@ -58,6 +59,11 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", default=SHAPES, help="X,Y,Z")
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
+    try:
+        choose_device(args.device)  # before the CPU's volume, which takes long
+    except X2CTError as error:
+        print(f"measure.py: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     table = {"device": args.device, "devices": device_names(), "rounds": args.rounds, "rows": rows, "missing": missing}
