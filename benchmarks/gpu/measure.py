@@ -7,10 +7,10 @@
 One row a grid, backend and precision, each beside its parity: the mean absolute difference from the CPU's volume of the
 same seed, in HU. Times of the denoiser and of our kernels are by the GPU's own clock, a sample's and a pull's
 (consistency after every evaluation, in runs of their own) by the host's; a sample's of the same X-rays as before, and
-of others, both without the residual, which the host computes and which is a column of its own. What torch runs
-(torch/torchscript, torch/aoti), and the graph that bf16 and f16 take, are made here (and not proven: the row's parity
-is). With --no-graphs nothing is recorded as a CUDA graph. A row that can't be had is listed with the reason. Medians
-over the rounds, after three that warm up; written after each row.
+of others, both without the residual. It and the judging of other X-rays are the host's, and columns of their own. What
+torch runs (torch/torchscript, torch/aoti), and the graph that bf16 and f16 take, are made here (and not proven: the
+row's parity is). With --no-graphs nothing is recorded as a CUDA graph. A row that can't be had is listed with the
+reason. Medians over the rounds, after three that warm up; written after each row.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works 
 import numpy as np
 
 import x2ct
+from x2ct.engine.conditioning import study_of
+from x2ct.engine.plausibility import judge_study
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.geometry.grid import Grid
 from x2ct.io.report import markdown_table
@@ -173,6 +175,11 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
         result = sampler.run(**given, seed=seed, **options)
         fresh.append(time.perf_counter() - started)
         assert not result.report["condition_reused"]
+    bundle, prepared = x2ct.Bundle.load(args.bundle), []
+    for _ in range(args.rounds):
+        given, started = xrays(), time.perf_counter()
+        judge_study(bundle, study_of(bundle, given))
+        prepared.append(time.perf_counter() - started)
     residual_s = sampler.run(**xrays(), seed=0, steps=EVALUATIONS).report["timings"]["residual_s"]
 
     def milliseconds(key: str) -> float:
@@ -193,6 +200,7 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
         "loop_max_ms": round(1e3 * max(one["loop_s"] for one in times), 3),
         "end_to_end_ms": round(1e3 * statistics.median(ends), 3),
         "fresh_end_to_end_ms": round(1e3 * statistics.median(fresh), 3),
+        "judging_ms": round(1e3 * statistics.median(prepared), 3),
         "residual_ms": round(1e3 * residual_s, 1),
         **with_consistency(sampler, args.rounds),
         "kernel_share": round(milliseconds("kernel_s") / (milliseconds("kernel_s") + EVALUATIONS * evaluation), 5)
@@ -227,7 +235,8 @@ def markdown(table: dict[str, Any]) -> str:
         "",
     ]
     columns = ["runtime", "precision", "grid", "ms per evaluation", "loop ms", "min to max", "end to end ms"]
-    columns += ["other X-rays", "residual", "own kernels", "longest gap us", "with consistency, ms", "ms a pull"]
+    columns += ["other X-rays", "judging them", "residual", "own kernels", "longest gap us"]
+    columns += ["with consistency, ms", "ms a pull"]
     cells = []
     for row in table["rows"]:
         share = "" if row["kernel_share"] is None else f"{row['kernel_share']:.2%}"
@@ -237,7 +246,8 @@ def markdown(table: dict[str, Any]) -> str:
         times = f"{row['per_evaluation_ms']:.2f}", f"{row['loop_ms']:.2f}", spread, f"{row['end_to_end_ms']:.2f}"
         apart = f"{row['mean_abs_difference_hu']:.4f}", f"{row['max_abs_difference_hu']:.2f}"
         facts = row["runtime"], row["precision"], row["shape"], *times, f"{row['fresh_end_to_end_ms']:.2f}"
-        cells.append((*facts, f"{row['residual_ms']:.0f}", share, gap, *pulled, *apart))
+        on_host = f"{row['judging_ms']:.2f}", f"{row['residual_ms']:.0f}"
+        cells.append((*facts, *on_host, share, gap, *pulled, *apart))
     lines += markdown_table([*columns, "mean HU apart", "max"], cells)
     wanted = ", ".join(
         f"{shape} in {fresh:g} ms with other X-rays, {loop:g} ms in the loop"

@@ -50,6 +50,8 @@ void only_what_is_replayed_on_the_callers_stream_is_recorded() {
             const Target target = decide(options);
             CHECK(target.records == (is_replayed && on != nullptr));
             CHECK(target.options.contains("enable_cuda_graph") == target.records);
+            options.provider_options = {{"enable_cuda_graph", "1"}};
+            CHECK(decide(options).records == target.records && decide(options).options == target.options);
             options.provider_options = {{"enable_cuda_graph", "0"}};
             CHECK(!decide(options).records);
         }
