@@ -161,7 +161,7 @@ def test_a_benchmark_has_every_figure_and_all_its_samples(made: Path) -> None:
 
 
 def test_a_run_is_timed_without_its_residual(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """End to end is encoder, lift and loop; on a GPU what the host then projects would take longer than these."""
+    """End to end is encoder, lift and loop; what the host would then project is no part of these."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("projected")

@@ -255,7 +255,7 @@ class Sampler:
             cancel: its `cancel()`, from any thread, ends the run before the next evaluation.
             force: as of `set_xrays`, for the X-rays of this run.
             residual: compare the CT with its X-rays (`x2ct.engine.residual`), for the report and its warnings. The host
-                projects the CT for it, which on a GPU takes longer than the sampling.
+                projects the CT for it, which takes many times what a GPU is to take for the CT.
             settings: fields of `SampleOptions` by name, in place of those of `options`: `run(ap=xray, seed=3)`.
 
         Raises:
