@@ -13,9 +13,9 @@
 # of them, and of a training its averages and train.log, renewed as it goes: six files at most, of 16 MiB at most. The
 # exit code is 1 where a stage failed or was left out.
 #
-# Needs Python with PyTorch and $modules, a C++ compiler, CMake and ninja; nvcc where bin/ is of other sources. What
-# comes along, in CARRY (.gpu unless set), each where it is there:
-#   wheels/*.whl         $wheels, which the machine's Python lacks
+# Needs Python with PyTorch and what `modules` below names, a C++ compiler, CMake and ninja; nvcc where bin/ is of other
+# sources. What comes along, in CARRY (.gpu unless set), each where it is there:
+#   wheels/*.whl         what `wheels` names and the machine's Python lacks
 #   bin/                 the CUDA device, ONNX Runtime's backend and gpu_laws, compiled from these sources
 #   onnxruntime.tar.xz   ONNX Runtime with its CUDA provider, and its headers: benchmarks/gpu/pack_onnxruntime.py
 #   patients.tar         patients to train on: benchmarks/gpu/pack.py
