@@ -16,8 +16,14 @@ using x2ct::onnxruntime::placement;
 using x2ct::onnxruntime::precisions_of;
 using x2ct::onnxruntime::Target;
 
+NetworkOptions options_on(const std::string& device, const std::string& precision = "f32") {
+    NetworkOptions options;
+    options.device = device, options.precision = precision;
+    return options;
+}
+
 Target on_gpu(const std::string& precision, const x2ct::onnxruntime::Options& asked = {}) {
-    NetworkOptions options{"denoiser.onnx", "cuda:1", precision};
+    NetworkOptions options = options_on("cuda:1", precision);
     options.provider_options = asked;
     return decide(options);
 }
@@ -45,7 +51,7 @@ void only_what_is_replayed_on_the_callers_stream_is_recorded() {
     int stream = 0;
     for (const bool is_replayed : {false, true}) {
         for (void* const on : {static_cast<void*>(nullptr), static_cast<void*>(&stream)}) {
-            NetworkOptions options{"denoiser.onnx", "cuda", "f32"};
+            NetworkOptions options = options_on("cuda");
             options.replayed = is_replayed, options.stream = on;
             const Target target = decide(options);
             CHECK(target.records == (is_replayed && on != nullptr));
@@ -62,7 +68,7 @@ void what_device_and_precision_say_no_option_says() {
     for (const char* key : {"device_id", "user_compute_stream", "use_tf32"}) {
         CHECK_THROWS(x2ct::InputError, on_gpu("f32", {{key, "1"}}));
     }
-    NetworkOptions options{"denoiser.onnx", "cpu", "f32"};
+    NetworkOptions options = options_on("cpu");
     options.provider = "cuda";
     CHECK_THROWS(x2ct::InputError, decide(options));
     options.provider = "", options.provider_options = {{"cudnn_conv_algo_search", "DEFAULT"}};
