@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import resource
 import signal
@@ -34,7 +35,16 @@ from x2ct.training import TrainConfig, checkpoint, load_run, train
 from x2ct.training.checkpoint import BEST_FILE, CHECKPOINT_FILE, State, new_state, read_progress, starting_weights
 from x2ct.training.config import DiffusionConfig, PatchConfig
 from x2ct.training.loop import step_of_tensors, train_step
-from x2ct.training.loss import Draw, Patches, draw_loss, draw_patches, draw_sigmas, edm_weight, squared_error
+from x2ct.training.loss import (
+    Draw,
+    Patches,
+    detail_error,
+    draw_loss,
+    draw_patches,
+    draw_sigmas,
+    edm_weight,
+    squared_error,
+)
 from x2ct.training.monitor import WorkMeter
 from x2ct.training.runs import initialise, training_geometry
 from x2ct.training.studies import StudyPool
@@ -74,6 +84,34 @@ def test_edm_weight_makes_the_loss_of_an_untrained_network_one() -> None:
 def test_bone_weighs_more() -> None:
     truth = torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1, 1)
     assert squared_error(truth + 1, truth, TINY).tolist() == [1.0, 1.0 + TINY.optim.bone_weight]
+
+
+def test_detail_is_what_changes_from_rib_to_rib() -> None:
+    """Half the mean square of e(z + 10 mm) - e(z) is 2 sin^2(pi 10 / wavelength) times a wave's own mean square."""
+    z, pitch = torch.arange(96) * 2.5, (2.5, 2.5, 2.5)
+
+    def of(wavelength_mm: float) -> float:
+        wave = torch.sin(2 * math.pi * z / wavelength_mm).expand(1, 1, 8, 8, -1)
+        return float(detail_error(wave, pitch) / wave.square().mean())
+
+    assert of(20.0) == pytest.approx(2 / 3, rel=0.01)
+    assert of(10.0) == pytest.approx(0, abs=1e-6)
+    assert of(120.0) == pytest.approx(2 / 3 * math.sin(math.pi / 12) ** 2, rel=0.1)
+    noise = torch.randn((2, 1, 64, 64, 64), generator=torch.Generator().manual_seed(0))
+    assert detail_error(noise, pitch).tolist() == pytest.approx([1, 1], rel=0.02)
+
+
+def test_the_posterior_mean_minimises_the_loss_of_detail_but_not_that_of_bone() -> None:
+    """Of two truths that are as likely as each other: the gradient at their mean, over both."""
+    truths = torch.randn((2, 1, 8, 8, 8), generator=torch.Generator().manual_seed(0))
+    for bone, detail in ((0.0, 4.0), (2.0, 0.0)):
+        config = dataclasses.replace(
+            TINY, optim=dataclasses.replace(TINY.optim, bone_weight=bone, detail_weight=detail)
+        )
+        mean = truths.mean(0, keepdim=True).requires_grad_()
+        squared_error(mean.expand_as(truths), truths, config).mean().backward()
+        assert mean.grad is not None
+        assert bool(mean.grad.abs().max() < 1e-8) is (bone == 0)
 
 
 def test_patches_lie_on_the_stride_inside_the_grid() -> None:

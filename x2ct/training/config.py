@@ -82,6 +82,7 @@ class OptimConfig:
     keep: int = 0
     bone_weight: float = 2.0  # extra weight of bone voxels in the loss
     bone_hu: float = 150.0  # what counts as bone there
+    detail_weight: float = 0.0  # weight of what changes within 10 mm, such as ribs and discs; see `loss.detail_error`
     # Leave encoder and lift as they are and train the denoiser alone, which makes a step cheaper; for the end of a run,
     # when samples are what lags behind.
     denoiser_only: bool = False
