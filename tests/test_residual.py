@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 import x2ct
 from tests import tiny_bundle
 from tests.tiny_body import images
+from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.cli import app
-from x2ct.engine.conditioning import conditions
+from x2ct.engine.conditioning import study_of
 from x2ct.engine.residual import Rays, Reprojection, Residual, unexplained, warnings
 from x2ct.geometry import MU_WATER_PER_MM, Geometry, attenuation, project
 from x2ct.io.xray.degradation import poisson_noise
@@ -54,7 +55,7 @@ def compared(
     """The residuals of a CT without data consistency."""
     pitch = bundle.xray.spacing_mm if geometry is None else None
     xrays = {name: x2ct.XRay.of(picture, pitch) for name, picture in pictures.items()}
-    views = conditions(bundle, xrays, geometry).measured
+    views = study_of(bundle, xrays, geometry).measured
     before, after = Reprojection(Rays(views, bundle, bundle.grid, 1)).finish(attenuation(hu))
     assert after is None
     return before
@@ -191,6 +192,24 @@ def test_a_run_reports_it_before_and_after_data_consistency(
         judged = np.isfinite(residual.difference)
         np.testing.assert_allclose(residual.difference[judged], again[judged], atol=1e-4)
     assert off.report["timings"]["residual_s"] > 0
+
+
+def test_a_ct_alone_is_not_projected(
+    sampler: x2ct.Sampler, tiny_xrays: dict[str, x2ct.XRay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's work that grows with the volume, which a GPU would wait for, is done where its result is wanted."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("projected")
+
+    wanted = sampler.run(**tiny_xrays, steps=2)
+    for name in ("project", "rays_within"):
+        monkeypatch.setattr(_core, name, refuse)
+    assert sampler.sample(**tiny_xrays, steps=2).hu.tobytes() == wanted.volume.hu.tobytes()
+    plain = sampler.run(**tiny_xrays, steps=2, residual=False)
+    assert plain.report["residual"] == [] and plain.residuals == ()
+    with pytest.raises(AssertionError, match="projected"):
+        sampler.sample(**tiny_xrays, steps=2, strict=True, force=True)
 
 
 def test_one_view_alone_can_not_be_judged(sampler: x2ct.Sampler, tiny_xrays: dict[str, x2ct.XRay]) -> None:

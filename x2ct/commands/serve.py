@@ -10,7 +10,7 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Quiet
-from x2ct.jobs.options import Limits, Model, SampleJob
+from x2ct.jobs.options import Limits, Model, SampleJob, setting
 
 _TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 
@@ -18,13 +18,13 @@ _TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 def serve(
     limits: Limits,
     model: Model = "chest",
-    host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 is every network of this machine."),
-    port: int = typer.Option(8000, min=0, max=65535, help="Port to listen on; 0 takes a free one."),
-    allow_host: list[str] | None = typer.Option(
-        None, metavar="NAME", help="A further name of this server, as a proxy passes it on; may be repeated."
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every network of this machine."),
+    port: int = setting(8000, "Port to listen on; 0 takes a free one.", min=0, max=65535),
+    allow_host: list[str] | None = setting(
+        None, "A further name of this server, as a proxy passes it on; may be repeated.", metavar="NAME"
     ),
-    token_file: Path | None = typer.Option(
-        None, help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."
+    token_file: Path | None = setting(
+        None, "File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."
     ),
     template: Annotated[
         SampleJob, "shape", "voxel_mm", "memory", "device", "backend", "precision", "threads"

@@ -295,9 +295,9 @@ def _check(job: Job) -> None:
     assert job.sample is not None
     check_job(job.sample)
     if job.dicom:
-        from x2ct.io.ct.dicomexport import Origin
+        from x2ct.io.ct.dicomexport import read_headers
 
-        Origin(tuple(job.sample.inputs.values())).headers()
+        read_headers(tuple(job.sample.inputs.values()))
 
 
 async def _awaited(queue: Jobs, job: Job, request: Request) -> Response:

@@ -321,8 +321,7 @@ def _shutdown() -> Problem:
 
 def _series(job: SampleJob, model: str) -> Path:
     """Write the CT as a DICOM series in a ZIP file."""
-    from x2ct.io.ct.dicomexport import Origin
-    from x2ct.io.ct.volume import Volume
+    from x2ct.io.ct.volume import Origin, Volume
 
     folder, target = job.output.with_name("series"), job.output.with_name(SERIES)
     origin = Origin(tuple(job.inputs.values()), model)
