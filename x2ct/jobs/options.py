@@ -34,7 +34,7 @@ def setting(default: Any, text: str, *names: str, **settings: Any) -> Any:
     It must be given where `default` is an ellipsis. Without `names` it is named after the field; a False is a flag.
     """
     default = MISSING if default is ... else default
-    return field(default=default, metadata={"option": option(text, *names, **settings)})
+    return field(default=default, metadata={"option": option(text, *names, **settings), "names": names})
 
 
 _input, _output, _sampling, _runtime, _limit = (
@@ -371,4 +371,4 @@ class Limits:
 
         for one in fields(self):
             if not (value := getattr(self, one.name)) > 0:
-                raise InputError.of(one.metadata["option"].param_decls[0], "value", found=value, expected="more than 0")
+                raise InputError.of(one.metadata["names"][0], "value", found=value, expected="more than 0")
