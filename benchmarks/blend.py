@@ -42,7 +42,7 @@ def main() -> int:
         said = f"benchmarks/blend.py: {args.share:g} of these weights, {1 - args.share:g} of {base.checksum}"
         spec = spec_of(second.config, args.name or tuned.name, {**tuned.provenance, "blend": said})
         # Solver and noise levels were chosen for the first, and the weights have not gone far.
-        spec = dataclasses.replace(spec, diffusion=base.diffusion)
+        spec = dataclasses.replace(spec, diffusion=dataclasses.replace(base.diffusion, deviation_scale={}))
         report = export_model(blended(first, second, args.share), spec, args.output)
     except X2CTError as error:
         print(f"blend: error: {error}", file=sys.stderr)

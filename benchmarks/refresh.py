@@ -6,7 +6,7 @@
 
 SHARDS is what `x2ct prepare` wrote, CTS the folder of the test patients' CTs. Each command writes its own results; one
 that fails stops no other, and the exit code is then 1. `make benchmarks` makes the tables from them. A new model is
-tuned first (`x2ct tune`), for its noise levels are part of what is measured.
+tuned and calibrated first (`x2ct tune`, `x2ct calibrate`), for both are part of what is measured.
 """
 
 from __future__ import annotations
@@ -155,15 +155,15 @@ MEASUREMENTS = (
     ),
     Measurement(
         "masses",
-        "how much of a 40 mm mass that both X-rays show comes back in the CT",
+        "how much of a 40 mm mass that both X-rays show comes back in the CT, and what binds",
         (f"python benchmarks/masses.py chest CTS -o {RESULTS}/masses-chest",),
         15,
     ),
     Measurement(
         "align",
-        "what `--align` recovers where the two X-rays show the patient at different heights",
+        "what `--align` recovers where the two X-rays show the patient at another height, in another size, or turned",
         (f"python benchmarks/align.py chest CTS -o {RESULTS}/align-chest",),
-        5,
+        10,
     ),
     Measurement(
         "serve",

@@ -32,6 +32,7 @@ def test_calibrated_samples_cover_what_they_should(count: int) -> None:
     assert found["rmse_hu"] == pytest.approx(50 * math.sqrt(1 + 1 / count), rel=0.01)
     assert found["coverage_expected"] == pytest.approx(min(0.8, (count - 1) / (count + 1)))
     assert found["coverage"] == pytest.approx(found["coverage_expected"], abs=0.01)
+    assert found["interval_coverage"] == pytest.approx(0.8, abs=0.01)
     assert found["ranks"] == pytest.approx([1 / (count + 1)] * (count + 1), abs=0.008)
     for expected, observed in reliability(found["ranks"]):
         assert observed == pytest.approx(expected, abs=0.012)
@@ -41,6 +42,9 @@ def test_samples_that_are_too_sure_show_it() -> None:
     truth, samples = ensemble(9, spread=20.0)
     found = calibration.calibration(truth, samples, ALL)
     assert found["coverage"] < 0.5
+    assert found["interval_coverage"] < 0.5
+    corrected = calibration.calibration(truth, samples, ALL, deviation_scale=2.5 * math.sqrt(1 + 1 / 9) / 1.05)
+    assert corrected["coverage"] == found["coverage"], "the samples are what they are"
     assert found["ranks"][0] > 0.2 and found["ranks"][-1] > 0.2  # a U
     honest = calibration.calibration(*ensemble(9), ALL)
     assert found["crps_hu"] > honest["crps_hu"]

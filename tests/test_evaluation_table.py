@@ -90,6 +90,7 @@ def test_a_cell_cannot_break_its_table() -> None:
 def evaluation(*names: str) -> dict:
     """A whole evaluation's JSON data, its samples calibrated."""
     calibration = {"std_hu": 90.0, "rmse_hu": 99.0, "correlation": 0.4, "crps_hu": 40.0, "coverage": 0.7}
+    calibration |= {"deviation_scale": 1.2, "interval_coverage": 0.8}
     calibration |= {"coverage_expected": 0.6, "ranks": [0.3, 0.2, 0.1, 0.1, 0.3]}
     facts = {"predictions": "theirs", "grid": {"shape": [4, 4, 4], "spacing_mm": [1, 1, 1]}, "window_hu": [-1000, 600]}
     facts |= {"model": None, "geometry": {"views": [{"name": "ap"}]}, "baselines": None, "failures": []}

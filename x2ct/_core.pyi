@@ -523,6 +523,10 @@ class SamplingPlan:
         """ "tuned", the name of one of `schedules`, "explicit", or "posterior mean"."""
 
     @property
+    def deviation_scale(self) -> float:
+        """What several samples' standard deviation is multiplied by, see `Diffusion.deviation_scale`; else 1."""
+
+    @property
     def sigmas(self) -> list[float]:
         """The noise levels, falling, in the network's unit; the final 0 is not among them."""
 

@@ -124,11 +124,15 @@ void read_intensity(Fields fields, Bundle& bundle) {
     if (!rises(map.x)) fields.fail("x", shown(Json(map.x)), "strictly increasing knots");
 }
 
+int steps_of(const Fields& fields, const std::string& key) {
+    if (!is_count(key)) fields.fail(key, shown(key), "numbers of steps, 1 to 999, as keys");
+    return std::stoi(key);
+}
+
 void read_schedules(Fields fields, Bundle::Diffusion& diffusion) {
     const double low = diffusion.sigma_min, high = diffusion.sigma_max;
     for (const std::string& key : fields.keys()) {
-        if (!is_count(key)) fields.fail(key, shown(key), "numbers of steps, 1 to 999, as keys");
-        const int count = std::stoi(key);
+        const int count = steps_of(fields, key);
         const auto sigmas = fields.numbers(key, count, count, low, high);
         const bool falls = std::ranges::adjacent_find(sigmas, std::less_equal<>()) == sigmas.end();
         if (!falls || sigmas.front() != high || (count > 1 && sigmas.back() != low)) {
@@ -151,6 +155,12 @@ void read_diffusion(Fields fields, Bundle& bundle) {
         fields.fail("sigma_max", text_of(found.sigma_max), "more than sigma_min, " + text_of(found.sigma_min));
     }
     if (fields.has("schedules")) read_schedules(fields.section("schedules"), found);
+    if (fields.has("deviation_scale")) {
+        Fields scales = fields.section("deviation_scale");
+        for (const std::string& key : scales.keys()) {
+            found.deviation_scale[steps_of(scales, key)] = scales.number(key, 0.01, 100);
+        }
+    }
     fields.close();
 }
 
@@ -357,6 +367,7 @@ OpenedBundle read_manifest(const std::string& source, std::string_view text) {
     fields.close();
     content["geometry"] = json_of(bundle.views);
     content["diffusion"].emplace("schedules", Json::object());
+    content["diffusion"].emplace("deviation_scale", Json::object());
     for (const char* name : {"encoder", "lift", "denoiser"}) {
         content["networks"][name].emplace("receptive_radius", nullptr);
         content["networks"][name].emplace("int8", Json::object());

@@ -142,7 +142,7 @@ void Pipeline::run(const SampleOptions& options, float* volume) {
         if (options.each) options.each(sample, one);  // which may be the owner of the memory, and its last
     }
     if (plan.samples > 1) {
-        ensemble.finish();
+        ensemble.finish(static_cast<float>(plan.deviation_scale));
     } else if (options.deviation != nullptr) {
         std::fill_n(options.deviation, count, 0.0F);
     }

@@ -35,11 +35,11 @@ void Ensemble::add(const float* volume) {
     });
 }
 
-void Ensemble::finish() {
+void Ensemble::finish(float scale) {
     if (squares_ == nullptr) return;
     const auto number = static_cast<float>(std::max(1, samples_ - 1));
     parallel_for(count_, kGrain, 1, threads_, [&](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i) squares_[i] = std::sqrt(squares_[i] / number);
+        for (std::int64_t i = begin; i < end; ++i) squares_[i] = scale * std::sqrt(squares_[i] / number);
     });
 }
 

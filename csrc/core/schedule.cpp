@@ -216,6 +216,13 @@ SamplingPlan sampling_plan(const Bundle::Diffusion& usual, const SampleOptions& 
     }
     plan.corrected = pulled_after(options.consistency, plan.table.evaluations());
     if (plan.gamma == 0) plan.corrected.clear();
+    const bool usual_solver = options.solver.empty() || options.solver == usual.solver;
+    const bool usual_levels = plan.schedule == kTuned || (options.schedule.empty() && options.sigmas.empty());
+    const auto scale = usual.deviation_scale.find(options.steps.value_or(usual.steps));
+    if (scale != usual.deviation_scale.end() && usual_solver && usual_levels && !options.mean && options.churn == 0 &&
+        plan.corrected.empty()) {
+        plan.deviation_scale = scale->second;
+    }
     return plan;
 }
 

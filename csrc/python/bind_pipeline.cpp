@@ -109,6 +109,9 @@ SamplingPlan plan_of(const py::object& diffusion, const py::object& options) {
     for (const auto& [steps, sigmas] : py::dict(diffusion.attr("schedules"))) {
         usual.schedules[steps.cast<int>()] = sigmas.cast<std::vector<double>>();
     }
+    for (const auto& [steps, scale] : py::dict(diffusion.attr("deviation_scale"))) {
+        usual.deviation_scale[steps.cast<int>()] = scale.cast<double>();
+    }
     return checked_plan(usual, options_of(options));
 }
 
@@ -301,6 +304,7 @@ void bind_options(py::module_& module) {
         .def_readonly("sigmas", &SamplingPlan::sigmas)
         .def_readonly("corrected", &SamplingPlan::corrected)
         .def_readonly("gamma", &SamplingPlan::gamma)
+        .def_readonly("deviation_scale", &SamplingPlan::deviation_scale)
         .def_property_readonly("evaluations", &SamplingPlan::evaluations);
     module.def("sampling_plan", &plan_of, "diffusion"_a, "options"_a,
                "Checks options and plans a run; an option that is None is what the bundle says.");

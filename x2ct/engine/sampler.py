@@ -83,7 +83,8 @@ class Result:
 
     Attributes:
         volume: the synthesised CT, in HU, RAS+, its origin at the grid's centre; of several samples their mean.
-        spread: the voxel-wise standard deviation of several samples, in HU; None of one.
+        spread: the voxel-wise standard deviation of several samples, in HU, times the report's "deviation_scale", see
+            `x2ct.tuning.deviation`; None of one.
         report: the written record (see `x2ct.io.report`), ready for JSON.
         residuals: each X-ray less the projection of the CT as it was before any data-consistency step.
     """
@@ -206,7 +207,7 @@ class Sampler:
             pa: the frontal X-ray, taken with the source behind the patient, in place of `ap`.
             lateral: the lateral X-ray. Any one view is enough.
             geometry: where the X-rays were taken from; by default the model's own views.
-            align: bring the lateral X-ray to the height of the frontal one, see `x2ct.engine.align`.
+            align: find from the images how the two views lie to each other, see `x2ct.engine.align`.
             force: take also X-rays that `x2ct.engine.plausibility` refuses.
 
         Raises:
@@ -474,6 +475,7 @@ def plan_facts(plan: _core.SamplingPlan, options: SampleOptions) -> dict[str, An
         "evaluations": plan.table.evaluations,
         "sigmas": plan.sigmas,
         "churn": options.churn,
+        "deviation_scale": plan.deviation_scale,
     }
 
 

@@ -77,6 +77,8 @@ struct Bundle {
         std::string schedule, solver;
         int steps = 0;
         std::map<int, std::vector<double>> schedules;  ///< tuned noise levels by their number
+        /// What several samples' standard deviation is multiplied by, by the number of steps.
+        std::map<int, double> deviation_scale;
     } diffusion;
     struct Patch {
         std::vector<std::array<std::int64_t, 3>> sizes;

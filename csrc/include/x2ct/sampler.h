@@ -27,8 +27,8 @@ class Ensemble {
 
     void add(const float* volume);
 
-    /// After the last: `squares` become the samples' standard deviation (divided by n - 1; zeros for one).
-    void finish();
+    /// After the last: `squares` become `scale` times the samples' standard deviation (by n - 1; zeros for one).
+    void finish(float scale = 1);
 
     int samples() const { return samples_; }
 

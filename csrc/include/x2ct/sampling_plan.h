@@ -48,7 +48,8 @@ struct SampleOptions {
     /// Called after each sample with data consistency: attenuation per mm of D before its first step, voxels() of them,
     /// good during the call.
     std::function<void(int sample, std::span<const float> mu)> uncorrected = {};
-    float* deviation = nullptr;  ///< the samples' standard deviation, voxels() of them; null: not wanted
+    /// The samples' standard deviation times `SamplingPlan::deviation_scale`, voxels() of them; null: not wanted.
+    float* deviation = nullptr;
 };
 
 /// The noise levels that a run visits, and the table that takes it there.
@@ -59,6 +60,9 @@ struct SamplingPlan {
     std::vector<int> corrected;  ///< after which evaluations, from 1, data consistency is applied
     double gamma = 0;            ///< its strength
     int samples = 1;
+    /// The bundle's for these steps, where solver and noise levels are the bundle's own, without churn and data
+    /// consistency; else 1.
+    double deviation_scale = 1;
 
     int evaluations() const { return samples * table.evaluations(); }  ///< of all samples
 };

@@ -174,7 +174,8 @@ typedef struct x2ct_run_options {
     double gamma;            /* how strongly; init sets the usual strength */
     int32_t samples;         /* from number `sample` on; several give their mean. Progress is of all together */
     x2ct_each each;
-    float* deviation;     /* the samples' standard deviation in HU, as many floats as the volume; NULL: not wanted */
+    float* deviation;     /* the samples' standard deviation in HU, times the model's deviation_scale where it has one
+                             for these settings; as many floats as the volume; NULL: not wanted */
     double churn;         /* noise that "heun" adds again on the way, S_churn of Karras et al. 2022; 0: none */
     const double* sigmas; /* falling noise levels in place of a schedule, the final 0 left out; NULL: none. Copied */
     size_t sigma_count;
