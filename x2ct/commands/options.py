@@ -67,18 +67,19 @@ def _info(field: "Field[Any]") -> Any:
 
 def _parameter(field: "Field[Any]") -> Parameter:
     """Return a dataclass's field as Typer takes it."""
-    info, kind = _info(field), field.type
+    info, kind = copy(_info(field)), field.type
     if get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     default = Parameter.empty if field.default is MISSING else field.default
+    if isinstance(info.show_default, str):
+        default, info.show_default = info.show_default, True
     if get_origin(kind) is Sequence:  # an option that may be repeated
         kind, default = list[Any if info.parser else get_args(kind)[0]], None  # type: ignore[misc]
     elif info.parser is not None:
         # Typer would take a tuple for several words; a default in words is parsed, and shown.
         kind, default = Any, default if isinstance(default, str) else None
-    elif field.default is False and info.default is ...:  # a flag, without the --no-... that Typer gives it
-        info = copy(info)
-        info.default = f"--{field.name.replace('_', '-')}"
+    elif field.default is False and not info.param_decls:  # a flag, without the --no-... that Typer gives it
+        info.param_decls = (f"--{field.name.replace('_', '-')}",)
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 

@@ -16,7 +16,6 @@ _TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 
 
 def serve(
-    limits: Limits,
     model: Model = "chest",
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every network of this machine."),
     port: int = setting(8000, "Port to listen on; 0 takes a free one.", min=0, max=65535),
@@ -26,6 +25,8 @@ def serve(
     token_file: Path | None = setting(
         None, "File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."
     ),
+    *,
+    limits: Limits,
     template: Annotated[
         SampleJob, "shape", "voxel_mm", "memory", "device", "backend", "precision", "threads"
     ] = _TEMPLATE,

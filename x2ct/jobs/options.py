@@ -25,7 +25,7 @@ def option(text: str, *names: str, words: str = "", panel: str | None = None, **
     """Return an option of this help text, which the help lists under `panel`; `settings` are those of typer.Option."""
     if words:
         settings["autocompletion"] = completer(words)
-    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+    return typer.Option(..., *names, help=text, rich_help_panel=panel, **settings)
 
 
 def setting(default: Any, text: str, *names: str, **settings: Any) -> Any:
