@@ -155,15 +155,15 @@ MEASUREMENTS = (
     ),
     Measurement(
         "masses",
-        "how much of a 40 mm mass that both X-rays show comes back in the CT",
+        "how much of a 40 mm mass that both X-rays show comes back in the CT, and what binds",
         (f"python benchmarks/masses.py chest CTS -o {RESULTS}/masses-chest",),
         15,
     ),
     Measurement(
         "align",
-        "what `--align` recovers where the two X-rays show the patient at different heights",
+        "what `--align` recovers where the two X-rays show the patient at another height, in another size, or turned",
         (f"python benchmarks/align.py chest CTS -o {RESULTS}/align-chest",),
-        5,
+        10,
     ),
     Measurement(
         "serve",

@@ -1,4 +1,4 @@
-"""The height of a patient in two views: found from the mass of their rows, whatever the shift and the intensity."""
+"""How two views of a patient lie to each other: found from the mass of their slices, whatever the intensity."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import pytest
 
 from tests import tiny_body
 from x2ct.bundle import Bundle
-from x2ct.engine.align import heights, raised
+from x2ct.engine.align import Pose, align
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View, attenuation, project
 from x2ct.io.xray.radiograph import XRay
 
 SHAPE, PITCH = (240, 160), (1.5, 1.5)
+TOLD = Pose()
 
 
 @pytest.fixture(scope="module")
@@ -30,47 +31,77 @@ def body() -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(mu, 0).astype(np.float32), index_to_mm
 
 
-def _pair(body, higher_mm: float, cone: bool = False):
-    mu, index_to_mm = body
+def seen(view: View, pose: Pose) -> View:
+    return View(view.name, pose.matrix(view.matrix), view.shape, view.spacing_mm)
+
+
+def _pair(body, frontal: Pose, lateral: Pose, cone: bool = False):
+    """X-rays of views that are as the poses say, and the matrices of views that are not."""
     if cone:
-        views = [View.cone(n, a, sod_mm=1500, sdd_mm=1800, shape=SHAPE) for n, a in (("ap", 0), ("lateral", 90))]
+        views = [View.cone(n, a, sod_mm=900, sdd_mm=1100, shape=SHAPE) for n, a in (("ap", 0), ("lateral", 90))]
     else:
         views = [View.parallel(n, a, shape=SHAPE, spacing_mm=PITCH) for n, a in (("ap", 0), ("lateral", 90))]
-    moved = index_to_mm.copy()
-    moved[2, 3] += higher_mm
-    images = np.stack([project(mu, index_to_mm, views[0]), project(mu, moved, views[1])])
-    return images, np.stack([view.matrix for view in views])
+    images = [project(*body, seen(view, pose)) for view, pose in zip(views, (frontal, lateral), strict=True)]
+    return images, [view.matrix for view in views]
 
 
-@pytest.mark.parametrize("higher_mm", [0.0, 7.3, -22.0])
-def test_parallel_views_show_the_same_mass_at_each_height(body, higher_mm) -> None:
-    found = heights(*_pair(body, higher_mm))
-    assert found.offset_mm == pytest.approx(higher_mm, abs=0.5) and found.correlation > 0.99
+@pytest.mark.parametrize("cone", [False, True], ids=["parallel", "cone"])
+@pytest.mark.parametrize(
+    ("frontal", "lateral"),
+    [(TOLD, TOLD), (TOLD, Pose(-22.0)), (Pose(turn_deg=3), Pose(7.3, 0.95, -2)), (Pose(turn_deg=-1), Pose(0, 1.08))],
+    ids=["as told", "lower", "turned and smaller", "larger"],
+)
+def test_views_show_the_same_mass_in_each_plane_through_both_sources(body, frontal, lateral, cone) -> None:
+    alignment = align(*_pair(body, frontal, lateral, cone))
+    assert alignment.correlation > 0.9998
+    assert alignment.lateral.height_mm == pytest.approx(lateral.height_mm, abs=0.5)
+    assert alignment.lateral.size == pytest.approx(lateral.size, abs=0.005)
+    assert alignment.lateral.turn_deg == pytest.approx(lateral.turn_deg, abs=0.4)
+    assert alignment.frontal == Pose(turn_deg=pytest.approx(frontal.turn_deg, abs=0.4))
 
 
-def test_the_offset_survives_a_monotonic_map_of_intensities_and_a_cone_beam(body) -> None:
-    images, matrices = _pair(body, 12.0)
-    assert heights(3.0 * images**0.8, matrices).offset_mm == pytest.approx(12.0, abs=0.5)
-    assert heights(*_pair(body, 12.0, cone=True)).offset_mm == pytest.approx(12.0, abs=1.5)
+def test_a_factor_and_an_offset_of_each_image_change_nothing(body) -> None:
+    images, matrices = _pair(body, Pose(turn_deg=2), Pose(12.0, 1.05))
+    bent = [
+        np.where(image > 0.05, a * image + b, 0) for image, a, b in zip(images, (3.0, 0.7), (1.0, -0.3), strict=True)
+    ]
+    alignment = align(bent, matrices, calibrated=False)
+    assert alignment.lateral.height_mm == pytest.approx(12.0, abs=1) and alignment.whole
+    assert alignment.lateral.size == pytest.approx(1.05, abs=0.01)
+    assert alignment.frontal.turn_deg == pytest.approx(2.0, abs=0.7)
 
 
-def test_a_raised_view_sees_a_higher_patient_where_the_view_sees_the_patient() -> None:
-    view = View.cone("lateral", 90, sod_mm=1500, sdd_mm=1800, shape=SHAPE)
+def test_a_pose_moves_scales_and_turns_the_picture() -> None:
+    """Height and size are those of the patient; a turn is clockwise in the picture, whichever side the source is on."""
     point = np.array([20.0, -30.0, 40.0, 1.0])
-    higher = raised(view.matrix, 10.0) @ point
-    assert np.allclose(higher, view.matrix @ (point + [0, 0, 10.0, 0]))
-    images = np.zeros((2, *SHAPE))
-    images[:, 60:180, 40:120] = 1
-    images[1, 90:110] *= 3
+    for name, make in (("ap", View.cone), ("pa", View.cone), ("lateral", View.parallel)):
+        view = make(name, shape=SHAPE)
+        assert np.allclose(
+            Pose(10.0, 1.1).matrix(view.matrix) @ point, view.matrix @ (point * [1.1, 1.1, 1.1, 1] + [0, 0, 10, 0])
+        )
+        (middle, _), _ = seen(view, Pose(turn_deg=5)).to_pixels([0.0, 0.0, 0.0])
+        (head, _), _ = seen(view, Pose(turn_deg=5)).to_pixels([0.0, 0.0, 100.0])
+        assert head > middle + 3  # to the picture's right
+    near = View.cone("ap", sod_mm=1500 / 1.2, sdd_mm=1800, shape=SHAPE, spacing_mm=(1.5, 1.5))
+    far = View.cone("ap", sod_mm=1500, sdd_mm=1800, shape=SHAPE, spacing_mm=(1.5, 1.5))
+    assert np.allclose(seen(far, Pose(size=1.2)).to_pixels(point[:3])[0], near.to_pixels(point[:3])[0])
+
+
+def test_pictures_that_have_nothing_in_common_are_refused(body) -> None:
+    images, matrices = _pair(body, TOLD, TOLD)
     with pytest.raises(InputError, match="--align: X-rays: found profiles"):
-        heights(np.stack([images[0], np.random.default_rng(0).random(SHAPE)]), np.stack([view.matrix] * 2))
+        align([images[0], np.random.default_rng(0).random(SHAPE)], matrices)
+    with pytest.raises(InputError, match="--align: detectors: found 89 mm of height"):
+        align(
+            [image[60:-60] for image in images], [np.array([[1, 0, 0], [0, 1, -60], [0, 0, 1]]) @ m for m in matrices]
+        )
 
 
-def test_a_run_brings_the_lateral_x_ray_to_the_height_of_the_frontal_one(tiny: Bundle) -> None:
-    """The same CT as from X-rays whose geometry says how much higher the patient is."""
+def test_a_run_brings_the_x_rays_to_agree(tiny: Bundle) -> None:
+    """The same CT as from X-rays whose geometry says how the patient lies in them."""
     told = tiny.geometry
     frontal, lateral = told.views
-    moved = View(lateral.name, raised(lateral.matrix, 20.0), lateral.shape, lateral.spacing_mm)
+    moved = seen(lateral, Pose(20.0))
     mu = attenuation(tiny_body.body())
     pair = {v.name: XRay.of(project(mu, tiny_body.GRID.index_to_mm, v), v.spacing_mm) for v in (frontal, moved)}
     sampler = Sampler(tiny, precision="f32", threads=1)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import agreement, flops, roofline, scaling
+from benchmarks import agreement, align, flops, masses, roofline, scaling
 from tests import tiny_bundle
 from x2ct import _core
 from x2ct.benchmark.cases import Case
 from x2ct.benchmark.fleet import Effort
 from x2ct.bundle import Bundle
+from x2ct.engine.residual import Residual
 from x2ct.errors import InputError
 from x2ct.runtimes.discovery import choose
 
@@ -200,3 +201,40 @@ def test_the_scripts_measure_a_bundle_and_print_what_they_measured(tmp_path: Pat
     assert len(table.rows) == len(found["rows"]) and lines[0] == "the converged solution"
     points = scaling._axis("steps", [])
     assert points["fitted"] == [] and points["exponents"]["loop_s"] is None
+
+
+# ------------------------------------------------------------------------------------------------ masses, alignment
+
+
+def test_what_binds_a_mass_is_its_mean_over_its_disc() -> None:
+    """A disc of 20 mm of water has that mean at its middle, half of it at its edge, and nothing where none is known."""
+    rows, columns = np.indices((90, 80))
+    disc = (np.hypot((rows - 40) * 1.0, (columns - 30) * 2.0) <= 20).astype(np.float32) * 20 * 0.02
+    known = np.where(rows < 80, disc, np.nan).astype(np.float32)
+    means = masses.of_size(known, Residual("ap", known, (1.0, 2.0), 1.0, None, ()), 40)
+    assert means[40, 30] == pytest.approx(20, abs=0.1) and means[60, 30] == pytest.approx(8, abs=1)
+    assert np.isnan(means[85, 30]) and abs(means[5, 75]) < 1e-6
+    clean = {"case": "a", "setting": "sample", "views": ["ap"], "error_mm": [[4.0, 26.0]]}
+    ball = {"case": "a", "setting": "sample", "added_mm": [27.0], "lacking_mm": [15.0]}
+    assert masses.binding([clean, ball]) == [("a", "ap", "sample", "27 to 27", "15 to 15", "4, 26")]
+
+
+def test_what_alignment_recovers_is_a_share_of_what_the_error_cost() -> None:
+    row = {
+        "case": "a",
+        "views": align.OWN,
+        "correlation": 1.0,
+        "whole": True,
+        "rms_mm": [10.0, 12.0],
+        "psnr_there": 24.0,
+    }
+    told = {"error": align.AS_TOLD, "found": [0, 1, 0, 0], "expected": [0, 1, 0, 0], "psnr_told": 24.0}
+    higher = {"error": "lateral 10 mm higher", "found": [9.5, 1, 0, 1.5], "expected": [10, 1, 0, 0], "psnr_told": 23.0}
+    both = {"error": "both 10 mm higher", "found": [0, 1, 0, 0], "expected": [0, 1, 0, 0], "psnr_told": 21.0}
+    ends = zip((told, higher, both), (24.0, 23.9, 21.0), strict=True)
+    table = align.markdown([row | one | {"psnr_aligned": psnr} for one, psnr in ends])
+    assert (
+        "| lateral 10 mm higher | 0.5 mm, 0.0%, 0.0 and 1.5 | 1 of 1 | 1.000 | 10.0 and 12.0 | 23.00 | 23.90 | 90% |"
+        in table
+    )
+    assert "| both 10 mm higher | 0.0 mm, 0.0%, 0.0 and 0.0 | 10.0 and 12.0 | 21.00 | 21.00 | 24.00 | 24.00 |" in table

@@ -15,7 +15,7 @@ from tests import commandline
 from tests.paper_solvers import BY_NAME, Array
 from x2ct import _core
 from x2ct.bundle import bundled
-from x2ct.engine.conditioning import conditions
+from x2ct.engine.conditioning import study_of
 from x2ct.evaluation.metrics import psnr
 from x2ct.runtimes.discovery import choose
 
@@ -52,7 +52,7 @@ def test_it_fits_the_package_and_says_where_it_comes_from(name: str) -> None:
 def denoise(bundle: x2ct.Bundle, xrays: dict[str, x2ct.XRay]) -> Callable[[npt.NDArray[np.floating], float], Array]:
     """The bundled denoiser on a cube in the middle of the demo patient, conditioned once."""
     shape = (1, 1, CUBE, CUBE, CUBE)
-    ready = conditions(bundle, xrays)
+    ready = study_of(bundle, xrays)
     part = (slice(40, 40 + CUBE),) * 3
     choice = choose("cpu", "openvino", "f32")
 

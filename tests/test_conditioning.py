@@ -10,7 +10,7 @@ import pytest
 from tests import tiny_bundle
 from x2ct import _core
 from x2ct.bundle import Bundle
-from x2ct.engine.conditioning import DetectorImage, conditions, study_of
+from x2ct.engine.conditioning import DetectorImage, study_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.geometry.grid import Grid
@@ -79,7 +79,7 @@ def test_picture_on_the_encoders_own_grid_is_left_alone(tiny: Bundle) -> None:
 
 def test_missing_view_is_invalid_and_harmless(tiny: Bundle) -> None:
     xrays = {"lateral": XRay.of(picture_of(tiny.geometry.views[1], POINTS_MM[1]))}
-    ready = conditions(tiny, xrays)
+    ready = study_of(tiny, xrays)
     assert ready.valid.tolist() == [[0.0, 1.0]]
     assert not ready.views[0, 0].any()
     assert ready.views[0, 1].any()
@@ -90,7 +90,7 @@ def test_missing_view_is_invalid_and_harmless(tiny: Bundle) -> None:
 
 def test_pa_equals_ap_with_parallel_rays(tiny: Bundle) -> None:
     xray = XRay.of(picture_of(tiny.geometry.views[0], POINTS_MM[2]))
-    ap, pa = conditions(tiny, {"ap": xray}), conditions(tiny, {"pa": xray})
+    ap, pa = study_of(tiny, {"ap": xray}), study_of(tiny, {"pa": xray})
     np.testing.assert_array_equal(ap.views, pa.views)
     np.testing.assert_array_equal(ap.matrices, pa.matrices)
 
@@ -101,7 +101,7 @@ def test_pa_with_a_cone_is_seen_from_behind(tmp_path: Path) -> None:
     tiny = tiny_bundle.write(tmp_path / "cone.x2ct", usual)
     behind = View.cone("pa", sod_mm=1000.0, sdd_mm=1200.0, **detector)
     xray = XRay.of(picture_of(behind, POINTS_MM[1]))
-    ready = conditions(tiny, {"pa": xray})
+    ready = study_of(tiny, {"pa": xray})
     u_w, v_w, w = ready.matrices[0, 0] @ [*POINTS_MM[1], 1.0]
     np.testing.assert_allclose([u_w / w, v_w / w], behind.to_pixels(POINTS_MM[1])[0], atol=1e-3)
 
@@ -120,7 +120,7 @@ def test_coordinates_are_voxel_centres_about_the_origin() -> None:
 def test_geometry_views_are_found_by_name(tiny: Bundle) -> None:
     geometry = Geometry((View.parallel("pa", shape=(50, 50), spacing_mm=(9.0, 9.0)), VIEWS["cone"]))
     frontal = XRay.of(picture_of(geometry.view("pa"), POINTS_MM[1]))
-    by_either_name = [conditions(tiny, {name: frontal}, geometry) for name in ("ap", "pa")]
+    by_either_name = [study_of(tiny, {name: frontal}, geometry) for name in ("ap", "pa")]
     np.testing.assert_array_equal(by_either_name[0].matrices, by_either_name[1].matrices)
 
 
@@ -128,17 +128,17 @@ def test_geometry_that_contradicts_is_refused(tiny: Bundle) -> None:
     xray = XRay.of(np.random.default_rng(0).random((50, 40), np.float32))
     cone_ap = Geometry((View.cone("ap", shape=(50, 40)),))
     with pytest.raises(InputError, match="one named lateral"):
-        conditions(tiny, {"lateral": xray}, cone_ap)
+        study_of(tiny, {"lateral": xray}, cone_ap)
     with pytest.raises(InputError, match="one named pa"):
-        conditions(tiny, {"pa": xray}, cone_ap)  # a cone's two sides differ
+        study_of(tiny, {"pa": xray}, cone_ap)  # a cone's two sides differ
     with pytest.raises(InputError, match="size"):
-        conditions(tiny, {"ap": xray}, Geometry((View.cone("ap", shape=(40, 50)),)))
+        study_of(tiny, {"ap": xray}, Geometry((View.cone("ap", shape=(40, 50)),)))
 
 
 def test_a_path_or_an_array_in_place_of_an_xray_says_how(tiny: Bundle) -> None:
     for thing in ("ap.png", np.zeros((4, 4))):
         with pytest.raises(InputError, match=r"XRay\.load reads a file"):
-            conditions(tiny, {"ap": thing})  # type: ignore[dict-item]
+            study_of(tiny, {"ap": thing})  # type: ignore[dict-item]
 
 
 def test_values_that_no_reader_has_checked_are_refused_by_the_core(tiny: Bundle) -> None:
@@ -146,14 +146,14 @@ def test_values_that_no_reader_has_checked_are_refused_by_the_core(tiny: Bundle)
     for value in (np.nan, np.inf, 200.0):
         image[3, 4] = value
         with pytest.raises(InputError, match="ap: values"):
-            conditions(tiny, {"ap": XRay(image, calibrated=True)}, tiny.geometry)
+            study_of(tiny, {"ap": XRay(image, calibrated=True)}, tiny.geometry)
 
 
 def test_padding_is_not_measured(tiny: Bundle) -> None:
     """What the detector did not see is air to the networks, and no measurement to data consistency."""
     shown = np.random.default_rng(0).uniform(1, 6, (SHAPE[0] - 16, SHAPE[1] - 24)).astype(np.float32)
     small = XRay.of(shown, SPACING_MM)
-    [(name, matrix, image, seen, calibrated)] = conditions(tiny, {"ap": small}).measured
+    [(name, matrix, image, seen, calibrated)] = study_of(tiny, {"ap": small}).measured
     assert (name, calibrated) == ("ap", True)
     np.testing.assert_allclose(matrix, tiny.geometry.views[0].matrix)
     assert np.asarray(seen)[8:-8, 12:-12].all() and np.asarray(seen).sum() == 48 * 40
@@ -164,4 +164,19 @@ def test_padding_is_not_measured(tiny: Bundle) -> None:
 def test_views_that_make_no_study_are_refused(tiny: Bundle, names: tuple[str, ...], said: str) -> None:
     xray = XRay.of(np.random.default_rng(0).random((50, 40), np.float32))
     with pytest.raises(InputError, match=said):
-        conditions(tiny, dict.fromkeys(names, xray))
+        study_of(tiny, dict.fromkeys(names, xray))
+
+
+def test_x_rays_on_the_encoders_picture_stay_as_they_are(tiny: Bundle) -> None:
+    """The pipeline is handed what was judged: bringing it onto the picture once more changes no bit."""
+    cone = Geometry.cone(("ap", "lateral"), sod_mm=900, sdd_mm=1100, shape=(70, 50), spacing_mm=(3.7, 3.7))
+    rng = np.random.default_rng(0)
+    xrays = {v.name: XRay.of(rng.random(v.shape, np.float32), v.spacing_mm) for v in cone.views}
+    study = study_of(tiny, xrays, cone)
+    own = [view.matrix for view in tiny.geometry.views]
+    views, valid, matrices, measured = _core.conditions(own, tiny.xray.shape, tiny.xray.spacing_mm, study.images)
+    for again, first in ((views, study.views), (valid, study.valid), (matrices, study.matrices)):
+        np.testing.assert_array_equal(again, first)
+    for (*_, seen, _), (*_, first, _) in zip(measured, study.measured, strict=True):
+        np.testing.assert_array_equal(seen, first)
+        assert not np.asarray(first).all()

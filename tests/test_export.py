@@ -24,8 +24,8 @@ from x2ct.export.parity import F16_WEIGHTS_TOLERANCE, F32_TOLERANCE, relative_er
 from x2ct.export.precision import to_f16  # noqa: E402
 from x2ct.export.tidy import tidy  # noqa: E402
 from x2ct.training import TrainConfig, checkpoint, load_run  # noqa: E402
+from x2ct.training.checkpoint import new_state  # noqa: E402
 from x2ct.training.config import PatchConfig  # noqa: E402
-from x2ct.training.loop import new_state  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -361,7 +361,7 @@ def test_a_run_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         for parameter in state.model.parameters():
             parameter.add_(torch.ones(()))  # the averages stay as they were
-        for value in state.averages[1].state().values():
+        for value in state.averages[1].shadow.values():
             value.add_(0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0)))
     checkpoint.save(state, tmp_path / "run")
     said: list[str] = []

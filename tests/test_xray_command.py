@@ -16,7 +16,7 @@ import x2ct
 from benchmarks import input_files as files
 from tests.commandline import run
 from x2ct.bundle import Bundle
-from x2ct.engine.conditioning import conditions, study_of
+from x2ct.engine.conditioning import study_of
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray.radiograph import ReadOptions, XRay
@@ -54,8 +54,8 @@ def test_what_it_writes_is_what_sample_reads_from_the_file(
     geometry = Geometry.load(tmp_path / "geometry.json")
     name = done["input"]["view"]
     bundle = Bundle.load(tiny_path)
-    straight = conditions(bundle, {name: XRay.load(path)})
-    around = conditions(bundle, {name: XRay.load(tmp_path / "x.npy")}, geometry)
+    straight = study_of(bundle, {name: XRay.load(path)})
+    around = study_of(bundle, {name: XRay.load(tmp_path / "x.npy")}, geometry)
     np.testing.assert_array_equal(around.views, straight.views)
     np.testing.assert_allclose(around.matrices, straight.matrices, rtol=1e-5, atol=1e-4)
     assert around.valid.tolist() == straight.valid.tolist()

@@ -10,19 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from x2ct import _core
 from x2ct._core import SLOT_OF as SLOT_OF
 from x2ct.bundle import Bundle
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray.radiograph import XRay
-
-if TYPE_CHECKING:
-    from x2ct import _core
 
 FloatArray = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
@@ -50,44 +48,37 @@ class DetectorImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Study:
-    """A patient's X-rays as the core takes them, in their order, and a line for each thing that was assumed.
+    """A patient's X-rays as the networks take them: the inputs of encoder and lift, float32 and C-contiguous.
 
     Attributes:
+        images: each X-ray on the encoder's picture, in their order.
+        views: [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray.
+        valid: [1, V]; 1 where there is an X-ray.
+        matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
+        measured: `images` as data consistency and residuals take them.
+        assumptions: a line for each thing that was assumed.
         warnings: what makes the result less trustworthy, one line each, the worst first.
     """
 
     images: tuple[DetectorImage, ...]
-    assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """The inputs of encoder and lift, float32 and C-contiguous, for code that evaluates them outside of the pipeline.
-
-    Attributes:
-        views: [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray.
-        valid: [1, V]; 1 where there is an X-ray.
-        matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
-        measured: each X-ray on the encoder's picture, with what of it a detector measured.
-    """
-
     views: FloatArray
     valid: FloatArray
     matrices: FloatArray
     measured: tuple[_core.MeasuredView, ...]
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def study_of(
     bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
 ) -> Study:
-    """Bring X-rays onto their detectors.
+    """Bring X-rays onto the encoder's picture.
 
     Args:
         bundle: says the views that are taken when no geometry is given, and what X-rays look like.
         xrays: by view name: "ap" or "pa", and "lateral"; at least one.
         geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
-        align: bring the lateral X-ray to the height of the frontal one (`x2ct.engine.align`).
+        align: find from the images how the two views lie to each other (`x2ct.engine.align`).
 
     Raises:
         InputError: no X-ray, both "ap" and "pa", a frontal X-ray that says that it is a lateral one, or the other way
@@ -102,9 +93,9 @@ def study_of(
     for name, xray in xrays.items():
         slot = SLOT_OF[name]
         view = view_of(name, bundle.geometry.views[slot], xray, geometry)
-        image, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=exact)
-        measured = xray.field_on(view, exact=exact)
-        images.append(DetectorImage(name, slot, image, view.matrix, measured, xray.calibrated))
+        pixels, assumed = xray.to_detector(view, bundle.xray.reference_p99[slot], exact=exact)
+        field = xray.field_on(view, exact=exact)
+        images.append(DetectorImage(name, slot, pixels, view.matrix, field, xray.calibrated))
         assumptions += [f"{name}: {line}" for line in (*assumed, *beam_notes(xray, geometry))]
         ranked += doubts(name, xray, bundle)
     own = [name for name, xray in xrays.items() if not xray.beam]
@@ -119,38 +110,39 @@ def study_of(
     if len(xrays) == 1 and len(bundle.geometry.views) > 1:
         line = f"one view only ({next(iter(xrays))}): depth along its rays is guessed from training data"
         ranked.append((_ONE_VIEW, line))
-    return Study(tuple(images), tuple(assumptions), by_consequence(ranked))
+    own_matrices = [view.matrix for view in bundle.geometry.views]
+    views, valid, matrices, measured = _core.conditions(own_matrices, bundle.xray.shape, bundle.xray.spacing_mm, images)
+    on_picture = tuple(
+        image._replace(
+            image=np.asarray(picture, np.float32),
+            matrix=np.asarray(matrix, np.float64),
+            measured=np.asarray(share, np.float32),
+        )
+        for image, (_, matrix, picture, share, _) in zip(images, measured, strict=True)
+    )
+    return Study(on_picture, views, valid, matrices, tuple(measured), tuple(assumptions), by_consequence(ranked))
 
 
 def _aligned(images: Sequence[DetectorImage]) -> tuple[list[DetectorImage], str]:
-    """Return X-rays with the lateral one at the height of the frontal one, and a line that says by how much."""
-    from x2ct.engine.align import heights, raised
+    """Return X-rays with matrices that agree with each other, and a line that says what was changed."""
+    from x2ct.engine.align import align
 
     if len(images) != 2:
         raise InputError.of("--align", "X-rays", found=f"{len(images)}", expected="a frontal and a lateral one")
-    frontal, lateral = sorted(images, key=lambda image: image.slot)
-    height = heights([frontal.image, lateral.image], [frontal.matrix, lateral.matrix])
+    pair = frontal, lateral = sorted(images, key=lambda image: image.slot)
+    calibrated = all(one.calibrated for one in pair)
+    alignment = align([one.image for one in pair], [one.matrix for one in pair], calibrated)
+    height_mm, size, turn_deg = alignment.lateral
+    rest = "size and turn as told, for want of agreement"
+    if alignment.whole:
+        rest = f"{size:.3f} times as large, turned by {turn_deg:+.1f} degrees and {frontal.name} by "
+        rest += f"{alignment.frontal.turn_deg:+.1f}"
     line = (
-        f"{lateral.name}: shows the patient {height.offset_mm:+.1f} mm higher than {frontal.name}, by the mass of rows "
-        f"(correlation {height.correlation:.2f}); taken into account"
+        f"{lateral.name}: shows the patient {height_mm:+.1f} mm higher than {frontal.name}, {rest}, by the mass of "
+        f"slices (correlation {alignment.correlation:.3f}); taken into account"
     )
-    return [frontal, lateral._replace(matrix=raised(lateral.matrix, height.offset_mm))], line
-
-
-def conditions(
-    bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
-) -> Conditions:
-    """Bring X-rays onto the encoder's picture, as the pipeline does; takes and raises what `study_of` does."""
-    return conditions_of(bundle, study_of(bundle, xrays, geometry, align=align))
-
-
-def conditions_of(bundle: Bundle, study: Study) -> Conditions:
-    """Bring X-rays that lie on their detectors onto the encoder's picture, as the pipeline does."""
-    from x2ct import _core
-
-    own = [view.matrix for view in bundle.geometry.views]
-    views, valid, matrices, measured = _core.conditions(own, bundle.xray.shape, bundle.xray.spacing_mm, study.images)
-    return Conditions(views, valid, matrices, tuple(measured))
+    poses = alignment.frontal, alignment.lateral
+    return [one._replace(matrix=pose.matrix(one.matrix)) for one, pose in zip(pair, poses, strict=True)], line
 
 
 def _check_study(xrays: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from x2ct import _core
 from x2ct.bundle import Bundle
-from x2ct.engine.conditioning import conditions
+from x2ct.engine.conditioning import study_of
 from x2ct.engine.sampler import SampleOptions
 from x2ct.io.xray.radiograph import XRay
 
@@ -49,7 +49,7 @@ def sample(
         InputError: no X-ray, one that can't be used, or an option that can't be had.
     """
     plan = _core.sampling_plan(bundle.diffusion, SampleOptions(seed=seed, steps=steps, solver=solver, mean=mean))
-    ready = conditions(bundle, xrays, bundle.geometry)
+    ready = study_of(bundle, xrays, bundle.geometry)
     features = evaluate("encoder", {"views": ready.views, "valid": ready.valid})
     where = {"P": ready.matrices, "coords": bundle.grid.coordinates()[None], "valid": ready.valid}
     condition = evaluate("lift", {**features, **where})

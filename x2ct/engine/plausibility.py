@@ -37,8 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.bundle import Bundle
-from x2ct.engine.align import at_heights, correlation
-from x2ct.engine.conditioning import SLOT_OF, Study, conditions_of, study_of, trained_on
+from x2ct.engine.conditioning import Study, study_of, trained_on
 from x2ct.errors import InputError
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray.radiograph import XRay, resample
@@ -101,18 +100,17 @@ class Seen:
 
 def seen_by(bundle: Bundle, study: Study) -> tuple[Seen, ...]:
     """Return X-rays as the network of a bundle sees them."""
-    pitch_mm = bundle.xray.spacing_mm
     return tuple(
         Seen(
-            name,
-            SLOT_OF[name],
-            np.asarray(image, np.float32),
-            np.asarray(measured, np.bool_),
-            np.asarray(matrix, np.float64),
-            pitch_mm,
-            calibrated,
+            one.name,
+            one.slot,
+            one.image,
+            np.asarray(one.measured, np.bool_),
+            one.matrix,
+            bundle.xray.spacing_mm,
+            one.calibrated,
         )
-        for name, matrix, image, measured, calibrated in conditions_of(bundle, study).measured
+        for one in study.images
     )
 
 
@@ -188,7 +186,7 @@ def judge(
         bundle: the model; without `xray_statistics` only masses are compared.
         xrays: by view name: "ap" or "pa", and "lateral"; at least one.
         geometry: where the X-rays were taken from; None for the model's own views.
-        align: bring the lateral X-ray to the height of the frontal one first, see `x2ct.engine.align`.
+        align: find first how the two views lie to each other, see `x2ct.engine.align`.
 
     Raises:
         InputError: as `x2ct.engine.conditioning.study_of`.
@@ -197,7 +195,7 @@ def judge(
 
 
 def judge_study(bundle: Bundle, study: Study) -> Judgement:
-    """Compare X-rays that lie on their detectors, as `judge`."""
+    """Compare the X-rays of a study, as `judge`."""
     seen, statistics = seen_by(bundle, study), bundle.xray_statistics
     region = " and ".join(trained_on(bundle)[:1]) or "anatomy that the model knows"
     scores, missing = list[Score](), list[str]()
@@ -347,15 +345,15 @@ def masses(seen: Seen) -> Array | None:
     sums = _rows(seen)
     if sums is None:
         return None
-    rows = at_heights(np.arange(len(sums), dtype=np.float64), seen.matrix, HEIGHTS_MM)
+    rows = _at_heights(np.arange(len(sums), dtype=np.float64), seen.matrix, HEIGHTS_MM)
     near, far = (max(1, round(reach / seen.pitch_mm[0])) for reach in (_MEAN_MM, _END_MM))
-    found = np.full(len(HEIGHTS_MM), np.nan)
+    whole = np.full(len(HEIGHTS_MM), np.nan)
     for index, row in enumerate(np.rint(np.nan_to_num(rows, nan=-far)).astype(int)):
         around = sums[max(row - far, 0) : row + far + 1]
         mass = sums[max(row - near, 0) : row + near + 1].mean() if 0 <= row < len(sums) else np.nan
         if len(around) == 2 * far + 1 and around.min() > mass / 2:  # not with NaN
-            found[index] = mass
-    return found
+            whole[index] = mass
+    return whole
 
 
 def profile(seen: Seen) -> Array | None:
@@ -368,7 +366,7 @@ def profile(seen: Seen) -> Array | None:
     sums = _rows(seen)
     if sums is None:
         return None
-    mass = at_heights(sums, seen.matrix, _PROFILE_MM)
+    mass = _at_heights(sums, seen.matrix, _PROFILE_MM)
     inside = np.isfinite(mass)
     inside[inside] = mass[inside] > 0.3 * np.median(mass[inside]) if inside.any() else False
     step = _PROFILE_MM[1] - _PROFILE_MM[0]
@@ -391,14 +389,28 @@ def likeness(first: Seen, second: Seen) -> float | None:
     if one is None or other is None:
         return None
     step = _PROFILE_MM[1] - _PROFILE_MM[0]
-    most, found = round(_MOST_APART_MM / step), list[float]()
+    most, correlations = round(_MOST_APART_MM / step), list[float]()
     for shift in range(-most, most + 1):
         moved = np.full_like(other, np.nan)
         moved[max(shift, 0) : len(other) + min(shift, 0)] = other[max(-shift, 0) : len(other) - max(shift, 0)]
         known = np.isfinite(one) & np.isfinite(moved)
         if known.sum() * step >= _LEAST_PROFILE_MM:
-            found.append(correlation(one[known], moved[known]))
-    return max(found, default=None)
+            correlations.append(_correlation(one[known], moved[known]))
+    return max(correlations, default=None)
+
+
+def _at_heights(values: Array, matrix: Array, z: Array) -> Array:
+    """Return what rows hold where they show heights on the patient's axis; NaN beyond the detector and beside NaN."""
+    (a, b), (c, d) = matrix[1:, 2:]
+    rows = (a * z + b) / (c * z + d)
+    return np.asarray(np.interp(rows, np.arange(len(values)), values, left=np.nan, right=np.nan), np.float64)
+
+
+def _correlation(a: Array, b: Array) -> float:
+    """Return the correlation of two profiles, -1 to 1; 0 where one of them is flat."""
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale else 0.0
 
 
 def _rows(seen: Seen) -> Array | None:

@@ -102,8 +102,8 @@ def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
         InputError: the source is neither, or its network is not one of this version.
         MissingRuntimeError: for a bundle, onnx or ONNX Runtime is not installed.
     """
+    from x2ct.training.checkpoint import starting_weights
     from x2ct.training.config import CONFIG_FILE, TrainConfig
-    from x2ct.training.runs import starting_weights
 
     if (Path(source) / CONFIG_FILE).is_file():
         return StartingPoint(TrainConfig.load(Path(source)), starting_weights(Path(source)))

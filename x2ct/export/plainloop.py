@@ -20,7 +20,7 @@ from torch import Tensor
 from x2ct import _core
 from x2ct.benchmark.cases import PLAIN, Case
 from x2ct.benchmark.worker import TRANSFERS, Run, Subject, serve
-from x2ct.engine.conditioning import conditions
+from x2ct.engine.conditioning import study_of
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.export.inverse import load_bundle_model
 from x2ct.geometry.grid import Grid
@@ -116,7 +116,7 @@ class PlainLoop(Subject):
 
     def _condition(self) -> tuple[Tensor, Tensor]:
         """Encoder and lift, in f32 as in the core's sampler."""
-        ready = conditions(self._bundle, self._xrays)
+        ready = study_of(self._bundle, self._xrays)
         coords = self._grid.coordinates()[None]
         parts = (torch.from_numpy(np.array(part)) for part in (ready.views, ready.valid, ready.matrices, coords))
         with torch.autocast("cpu", enabled=False):

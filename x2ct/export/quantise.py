@@ -22,7 +22,7 @@ import onnx
 from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.data.shards import Patient, ShardSet
-from x2ct.engine.conditioning import conditions
+from x2ct.engine.conditioning import study_of
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.export.onnxgraph import folded, showing
@@ -175,7 +175,7 @@ def _observed(
         """Return what the lift is given of a patient, whatever the patch."""
         patient = training[number]
         xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
-        ready = conditions(bundle, xrays)
+        ready = study_of(bundle, xrays)
         features = encoder({"views": ready.views, "valid": ready.valid})
         return {**features, "P": ready.matrices, "valid": ready.valid}
 
