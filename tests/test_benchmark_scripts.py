@@ -67,6 +67,20 @@ def test_the_lab_times_every_convolution_of_the_denoiser() -> None:
     assert sum(conv.flop * times for conv, times in found.items()) == wanted
 
 
+def test_what_the_labs_deadline_leaves_no_time_for_is_listed(tmp_path: Path) -> None:
+    """The page is written all the same, and nothing is begun."""
+    from benchmarks.gpu import latency_lab
+
+    args = SimpleNamespace(bundle="chest", device="cpu", precision="f32", rounds=1, output=tmp_path / "lab")
+    args.modes = latency_lab.MODES
+    lab = latency_lab.Lab(args, 0.0)  # type: ignore[arg-type]
+    lab.matrix_rate = lambda: 1e12  # type: ignore[method-assign]
+    lab.measure([(8, 8, 8)])
+    assert set(lab.result["missing"].values()) == {"the deadline was too near"}
+    assert {f"{mode} 8 x 8 x 8" for mode in latency_lab.MODES} < set(lab.result["missing"])
+    assert "Missing: eager 8 x 8 x 8: the deadline was too near" in (tmp_path / "lab.md").read_text()
+
+
 def test_gaps_are_where_no_kernel_runs() -> None:
     from benchmarks.gpu.latency_lab import gaps_of, longest
 

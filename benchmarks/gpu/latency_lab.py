@@ -118,25 +118,30 @@ class Lab:
         for shape in shapes:
             for layout in LAYOUTS:
                 for conv, count in convolutions[shape].items():
-                    with self._noting(f"{conv} {layout}", 1.0):
+                    with self._noting(f"{conv} {layout}"):
+                        self._require(1.0)
                         self.result["convolutions"].append(self.convolution(shape, conv, count, layout))
         for mode in self.args.modes:
             for shape in shapes:
                 flop = sum(conv.flop * count for conv, count in convolutions[shape].items())
-                with self._noting(f"{mode} {_text(shape)}", COMPILING_S if mode == "compiled" else 2.0):
+                with self._noting(f"{mode} {_text(shape)}"):
+                    self._require(COMPILING_S if mode == "compiled" else 2.0)
                     self.loops(shape, mode, flop)
 
     @contextlib.contextmanager
-    def _noting(self, what: str, seconds: float) -> Iterator[None]:
-        """Note what fails, or is not begun as fewer seconds are left, and write the result so far."""
+    def _noting(self, what: str) -> Iterator[None]:
+        """Note what fails, and write the result so far."""
         try:
-            if self.deadline - time.monotonic() < seconds:
-                raise TimeoutError("the deadline was too near")
             yield
         except Exception as error:  # whatever it is, the other measurements go on
             text = str(error).strip().splitlines()
             self.result["missing"][what] = text[0] if text else type(error).__name__
         write(self.result, self.args.output)
+
+    def _require(self, seconds: float) -> None:
+        """Raise TimeoutError where fewer seconds are left."""
+        if self.deadline - time.monotonic() < seconds:
+            raise TimeoutError("the deadline was too near")
 
     # ------------------------------------------------------------------------------------------ the pieces
 
