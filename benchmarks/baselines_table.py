@@ -18,10 +18,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 from x2ct.errors import X2CTError
-from x2ct.evaluation.job import EvaluateJob
-from x2ct.evaluation.run import evaluate_files
 from x2ct.files import atomic
 from x2ct.io import report
+from x2ct.jobs.evaluate import EvaluateJob, evaluate_files
 from x2ct.model import X2CTModel
 from x2ct.training import TrainConfig
 from x2ct.training.checkpoint import read_progress

@@ -3,7 +3,7 @@
     python benchmarks/masses.py chest cts/test/ -o benchmarks/results/masses-chest
 
 Each CT of the folder is projected from the model's own views as it is, and with one solid ball (50 HU) in a lung at a
-time: `x2ct.evaluation.plants` puts it where the lung is deepest, in its right and left, lower and upper parts, as far
+time: `x2ct.evaluation.probe` puts it where the lung is deepest, in its right and left, lower and upper parts, as far
 as it fits. The CT from the X-rays with the ball is compared with the CT from those without, of the same seed: the share
 is the mean change of HU in the ball's voxels over that of the truth. PSNR and bone Dice of the CTs without a ball say
 what a setting costs elsewhere.
@@ -27,8 +27,7 @@ from benchmarks.cases import Row, measure, parser
 from x2ct.engine.residual import Residual
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import bone_dice, psnr
-from x2ct.evaluation.plants import nodules
-from x2ct.evaluation.probe import LEAST_CHANGE_HU, SHOWN
+from x2ct.evaluation.probe import LEAST_CHANGE_HU, SHOWN, nodules
 from x2ct.geometry import MU_WATER_PER_MM
 from x2ct.io.report import markdown_table
 from x2ct.render.drr import calibrated

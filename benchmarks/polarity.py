@@ -29,7 +29,7 @@ from PIL import Image
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.io import report
-from x2ct.io.xray.polarity import DECIDES, contrast
+from x2ct.io.xray.exposure import DECIDES, contrast
 from x2ct.io.xray.radiograph import ReadOptions, XRay
 
 if __package__:

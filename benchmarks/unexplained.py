@@ -31,7 +31,7 @@ import x2ct
 from benchmarks.cases import Row, measure, parser
 from x2ct.engine.residual import WARNS_MM, Area
 from x2ct.evaluation.case import Case
-from x2ct.evaluation.plants import deepest, lungs
+from x2ct.evaluation.probe import deepest, lungs
 from x2ct.geometry import MU_WATER_PER_MM, Image, attenuation, project
 from x2ct.io.report import markdown_table
 from x2ct.render.drr import calibrated

@@ -81,7 +81,9 @@ class Page:
 
     def screenshot(self, path: Path, whole: bool = False) -> Path:
         """Write what is seen, or the whole page, as a PNG."""
-        taken = self._call("Page.captureScreenshot", captureBeyondViewport=whole)
+        size = self._call("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"clip": {**size, "scale": 1}, "captureBeyondViewport": True} if whole else {}
+        taken = self._call("Page.captureScreenshot", **clip)
         path.write_bytes(base64.b64decode(taken["data"]))
         return path
 

@@ -32,8 +32,8 @@ def ctrl_c_is_heard() -> None:
 @pytest.fixture(autouse=True)
 def small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
     """A training run measures the machine's matrix rate, which takes longer than what a test trains."""
-    if (speed := sys.modules.get("x2ct.training.speed")) is not None:
-        monkeypatch.setattr(speed, "SIDE", 128)
+    if (monitor := sys.modules.get("x2ct.training.monitor")) is not None:
+        monkeypatch.setattr(monitor, "SIDE", 128)
 
 
 @pytest.fixture(scope="session")

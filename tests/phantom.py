@@ -58,7 +58,7 @@ class _Canvas:
         x, y, z = (np.arange(n) * affine[a, a] + affine[a, 3] for a, n in enumerate(grid.shape))
         self.points: Points = (x[:, None, None], y[None, :, None], z[None, None, :])
         self.hu = np.full(grid.shape, AIR)
-        self.half = grid.half_extent_mm
+        self.half = tuple(side / 2 for side in grid.size_mm)
         self.softness = max(grid.spacing_mm)
 
     def add(self, distance: Distance, hu: float) -> None:

@@ -20,9 +20,8 @@ from x2ct.model import ModelConfig, X2CTModel
 from x2ct.model.config import EVERYWHERE
 from x2ct.training import TrainConfig, train
 from x2ct.training.config import PatchConfig
-from x2ct.training.patches import draw_patches, size_probabilities
+from x2ct.training.loss import draw_patches, size_probabilities, sliced
 from x2ct.training.runs import training_geometry
-from x2ct.training.validate import study_tensors
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "ancestor.json"
 CONFIG = {
@@ -78,7 +77,7 @@ def test_pixels_are_repeated_along_their_rays(shards: Path, views: int) -> None:
     model = X2CTModel(config.model)
     coords = torch.from_numpy(GRID.coordinates())[None]
     with torch.no_grad():
-        condition, sketch = model.condition(*study_tensors([study], torch.device("cpu")), coords)
+        condition, sketch = model.condition(*study.inputs(torch.device("cpu")), coords)
     assert condition.shape == (1, views + 1, *GRID.shape)
     assert sketch.shape == (1, 1, *GRID.shape) and not sketch.any()
     torch.testing.assert_close(condition[0, 0], condition[0, 0, :, :1].expand(GRID.shape), atol=1e-4, rtol=0)
@@ -95,15 +94,15 @@ def test_slabs_have_all_of_x_and_y_and_their_own_heights() -> None:
     for seed in range(40):
         config = PatchConfig((16, 32, 64), (0.3, 0.3, 0.4), 3 * 32 * 24 * 16, shape="slab")
         patches = draw_patches(grid, config, 8, np.random.default_rng(seed))
-        height = patches[0].shape[2]
+        height = patches.sides[2]
         sizes.add(height)
-        assert len(patches) == max(1, 48 // height)
-        for patch in patches:
-            assert patch.shape == (32, 24, height) and patch.origin[:2] == (0, 0) and patch.origin[2] % 8 == 0
-            cut = coords[(slice(None), *patch.slices)]
+        assert patches.sides == (32, 24, height) and len(patches.origins) == max(1, 48 // height)
+        slabs = sliced(torch.from_numpy(coords)[None], *patches)
+        for (x, y, z), slab in zip(patches.origins.tolist(), slabs, strict=True):
+            assert (x, y) == (0, 0) and z % 8 == 0
             # Patient mm / 100 of the slab's own slices, whatever its size.
-            wanted = (patch.origin[2] + np.arange(height) - 31.5) * 0.1
-            np.testing.assert_allclose(cut[2, 0, 0], wanted, atol=1e-6)
+            wanted = (z + np.arange(height) - 31.5) * 0.1
+            np.testing.assert_allclose(slab[2, 0, 0], wanted, atol=1e-6)
     assert sizes == {16, 32, 64}
 
 
@@ -115,7 +114,7 @@ def test_the_progressive_schedule_goes_through_the_sizes_by_their_shares() -> No
     assert all(sum(row) == 1 and max(row) == 1 for row in now)
     assert [sum(row[k] for row in now) for k in range(3)] == [200, 300, 500]
     assert now == sorted(now, reverse=True)  # small ones first
-    drawn = [draw_patches(GRID, progressive, 8, rng(), share)[0].shape[0] for share in (0.0, 0.4, 0.99)]
+    drawn = [draw_patches(GRID, progressive, 8, rng(), share).sides[0] for share in (0.0, 0.4, 0.99)]
     assert drawn == [16, 32, 32]  # 64 is the whole of a grid of 32
 
 

@@ -27,7 +27,7 @@ from x2ct.benchmark.cases import EDM, KEYS, PLAIN, Case, cases_of, labels
 from x2ct.benchmark.document import compare
 from x2ct.benchmark.fleet import Effort, Row, Worker, measure
 from x2ct.benchmark.stats import Summary, ratio
-from x2ct.benchmark.worker import TRANSFERS
+from x2ct.benchmark.worker import TRANSFERS, Subject
 from x2ct.cli import app
 from x2ct.commands.bench import parse_threshold
 from x2ct.errors import InputError, MemoryLimitError
@@ -158,6 +158,20 @@ def test_a_benchmark_has_every_figure_and_all_its_samples(made: Path) -> None:
         assert 0 < row["memory"]["base_bytes"] < row["memory"]["peak_bytes"]
         assert row["facts"]["transfers"].startswith("none")
     assert read["environment"]["versions"]["openvino"] == ours[0]["facts"]["runtime"]
+
+
+def test_a_run_is_timed_without_its_residual(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End to end is encoder, lift and loop; what the host would then project is no part of these."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("projected")
+
+    for name in ("project", "rays_within"):
+        monkeypatch.setattr(_core, name, refuse)
+    subject = Subject(str(tiny_path), Case(steps=2, threads=1))
+    subject.load()
+    subject.build()
+    assert subject.run(0).facts["evaluations"] == 2
 
 
 def test_the_plain_loop_is_a_row_even_where_it_can_not_run(made: Path) -> None:
@@ -375,10 +389,9 @@ def test_the_plain_loop_takes_the_steps_of_the_cores_heun() -> None:
     """Two programs of one algorithm, on a network that is no straight line."""
     import torch
 
-    from x2ct.export.plainloop import edm_sigmas, heun
+    from x2ct.export.plainloop import heun
 
-    sigmas = edm_sigmas(5, 0.2, 20.0)
-    np.testing.assert_allclose(sigmas[:-1], _core.schedule("edm", 5, 0.2, 20.0), rtol=1e-6)
+    sigmas = [*_core.schedule("edm", 5, 0.2, 20.0), 0.0]
 
     def denoise(x: Any, sigma: Any) -> Any:
         return 0.5 * np.tanh(np.asarray(x)) / (1 + np.asarray(sigma).reshape(-1)[0])

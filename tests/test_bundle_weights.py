@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 from tests.tiny_model import CONFIG, SPEC, random_model  # noqa: E402
 from x2ct.bundle import Bundle  # noqa: E402
 from x2ct.errors import InputError  # noqa: E402
-from x2ct.export import ExportReport, export_model, load_bundle_model, run  # noqa: E402
+from x2ct.export import ExportReport, export_model, load_bundle_model, parity  # noqa: E402
 from x2ct.export.parity import cases, measure, open_onnxruntime  # noqa: E402
 from x2ct.model import ModelConfig, X2CTModel  # noqa: E402
 from x2ct.training import TrainConfig  # noqa: E402
@@ -59,7 +59,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, exported: tuple[ExportRepor
 def loaded(bundle: Bundle) -> X2CTModel:
     """Read where OpenVINO is not installed, as on a GPU machine that trains on from a bundle."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "find_spec", lambda name: None if name == "openvino" else find_spec(name))
+        patch.setattr(parity, "find_spec", lambda name: None if name == "openvino" else find_spec(name))
         patch.setitem(sys.modules, "openvino", None)
         return load_bundle_model(bundle)
 

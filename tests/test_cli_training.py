@@ -58,7 +58,7 @@ def test_the_whole_way_by_commands(folder: Path) -> None:
     made = Bundle.load(folder / "t.x2ct")
     tuned = replace(made.diffusion, solver="unipc-2", steps=2, schedules={2: (made.diffusion.sigma_max, 0.5)})
     tuned = replace(tuned, sigma_min=0.5)
-    Bundle.write(folder / "t.x2ct", replace(made, diffusion=tuned), made.contents())
+    made.save_as(folder / "t.x2ct", diffusion=tuned)
     facts = json.loads(run("info", folder / "t.x2ct", "--json").stdout)
     assert facts["bundle"]["name"] == "thorax"
     assert facts["bundle"]["provenance"]["data"] == "phantoms"

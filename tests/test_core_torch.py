@@ -22,7 +22,7 @@ from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.runtimes.cache.cache import Cache
-from x2ct.runtimes.cache.engines import find_torch, torch_recipe
+from x2ct.runtimes.cache.engines import Store, find_torch, torch_recipe
 from x2ct.runtimes.discovery import choose, find_runtime
 
 torch = pytest.importorskip("torch")
@@ -213,7 +213,7 @@ def test_engines_from_a_folder_run_only_if_they_are_trusted(
 ) -> None:
     copies = str(cache / "copies")
     monkeypatch.setenv("X2CT_CACHE", str(cache))  # where they were built, too
-    kind, files = find_torch(tiny, folder=copies, trust=True)
+    kind, files = find_torch(tiny, Store(copies, trust=True))
     assert (kind, len(files)) == ("torchscript", 3)
     options: dict[str, Any] = {"backend": "torch", "compiled": copies, "threads": 1}
     with pytest.raises(InputError, match=r"a file outside this user's cache, expected --trust with it"):
@@ -506,4 +506,4 @@ def test_an_artefact_for_a_gpu_is_made_where_there_is_one(tiny: Bundle, tmp_path
     with pytest.raises(InputError, match="--device: options: found nothing of torch's"):
         formats.export(str(tiny.path), None, ("onnx",), device="cuda")
     with pytest.raises(MissingRuntimeError, match="device cuda"):
-        find_torch(tiny, "aoti", device="cuda:0", cache=tmp_path)
+        find_torch(tiny, Store(cache=tmp_path), "aoti", device="cuda:0")

@@ -64,7 +64,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "graph", graph)
 
 
-def recorded(trainer: Trainer, tapes: list[Tape]) -> Callable[..., Tensor]:
+def recorded(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, tapes: list[Tape]) -> Callable[..., Tensor]:
     """The trainer's step, recorded: the stand-in knows the call, and does not count what recording computes."""
     recording = False
 
@@ -82,14 +82,15 @@ def recorded(trainer: Trainer, tapes: list[Tape]) -> Callable[..., Tensor]:
             return trainer.loss
         return trainer.step(*inputs)
 
-    return captured(step, graph=make)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", make)
+    return captured(step)
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_each_call_is_one_step_whether_recorded_or_not() -> None:
+def test_each_call_is_one_step_whether_recorded_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two shapes in turn, one graph each, a learning rate that changes: the weights are those of plain steps."""
     plain, other, tapes = Trainer(), Trainer(), list[Tape]()
-    run = recorded(other, tapes)
+    run = recorded(monkeypatch, other, tapes)
     for turn in range(14):
         x = torch.randn(2 + 3 * (turn % 2), 4, generator=torch.Generator().manual_seed(turn))
         share = torch.tensor(1 - turn / 20)
@@ -100,14 +101,17 @@ def test_each_call_is_one_step_whether_recorded_or_not() -> None:
     assert all(torch.equal(value, other.average.shadow[name]) for name, value in plain.average.shadow.items())
 
 
-def test_a_step_that_can_not_be_recorded_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_can_not_be_recorded_runs_as_it_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One warning of one line, and no step is lost or taken twice."""
 
     def refuse() -> Any:
         raise RuntimeError("capture refused\nat length")
 
     plain, other = Trainer(), Trainer()
-    run = captured(other.step, graph=refuse)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", refuse)
+    run = captured(other.step)
     with caplog.at_level(logging.WARNING):
         for turn in range(8):
             x, share = torch.full((2, 4), float(turn)), torch.ones(())

@@ -423,13 +423,13 @@ def test_of_a_bids_dataset_the_cts_are_found_and_a_patient_stays_in_one_split(tm
         )
     # Where the hash would choose nobody or everybody, one patient is moved, with all sessions.
     for start in (set(), set(sessions)):
-        settled = _settle(start, sessions, sessions, explicit=False)
+        settled = _settle(start, sessions, sessions)
         moved = settled ^ start
         assert len(moved) == 3 and len({name.partition("_")[0] for name in moved}) == 1
     with pytest.raises(InputError, match="validation: found some CTs of sub-3, expected all CTs of a patient, or none"):
         prepare(tmp_path, tmp_path / "out", validation=["sub-3_ses-1", "sub-4_ses-0", "sub-4_ses-1", "sub-4_ses-2"])
     assert not (tmp_path / "out").exists()
-    assert _settle(set(), sessions[:3], sessions[:3], explicit=False) == set()  # one patient alone is trained on
+    assert _settle(set(), sessions[:3], sessions[:3]) == set()  # one patient alone is trained on
 
 
 def test_participants_of_bids_are_a_patient_table(tmp_path: Path) -> None:
@@ -573,9 +573,9 @@ def test_a_sheet_shows_slices_bones_and_the_x_rays_of_training(
         seen.extend(xray.image for xray in xrays.values())
         return original(xrays, height)
 
-    original = preview._xray_panels
+    original = preview.xray_panels
     monkeypatch.setattr(preview, "page", page)
-    monkeypatch.setattr(preview, "_xray_panels", xray_panels)
+    monkeypatch.setattr(preview, "xray_panels", xray_panels)
     assert sheets.sheet(patient, LIMB).startswith(b"\x89PNG")
     ((titles, heading),) = drawn
     assert titles == [["coronal", "sagittal", "axial", "X-ray"], ["bone (MIP)"] * 3 + ["X-ray"]]

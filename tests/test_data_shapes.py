@@ -10,7 +10,7 @@ import pytest
 
 from tests import phantom
 from tests.tiny_run import GRID
-from x2ct.data.augment import AugmentConfig, augmented_study, draw_plan
+from x2ct.data.augment import AugmentConfig, body_of, draw_plan, render
 from x2ct.data.prepare import prepare
 from x2ct.data.shapes import FILE, NODES, REGISTERED, Shapes, registered
 from x2ct.data.shards import ShardSet
@@ -59,8 +59,8 @@ def test_a_chest_takes_on_another_s_shape_and_keeps_its_own_at_part_zero(shaped_
     def study(patient: int, part: float) -> np.ndarray:
         forced = Towards(shapes.ids, shapes.displacement_mm)
         config = dataclasses.replace(STILL, shape=part)
-        made = augmented_study(train[patient], GRID, VIEWS, config, np.random.default_rng(0), TOPS, shapes=forced)
-        return np.clip(made.hu.numpy(), -1000, 400)
+        plan = draw_plan(train[patient], GRID, VIEWS, config, np.random.default_rng(0), TOPS, forced)
+        return np.clip(render(body_of(train[patient]), plan).hu.numpy(), -1000, 400)
 
     own, other = study(0, 0.0), study(1, 0.0)
     away = [float(np.square(study(0, part) - other).mean()) for part in (0.0, 0.5, 1.0)]

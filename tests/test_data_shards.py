@@ -63,7 +63,7 @@ def test_what_is_written_is_read(folder: Path) -> None:
     assert patient.spacing_mm == pytest.approx((4, 4, 4))
     patient.verify()
     assert np.allclose(resample(patient, GRID), hu)
-    assert resample(patient, ((8, 8, 8), (10.0, 10.0, 10.0))).shape == (8, 8, 8)
+    assert resample(patient, Grid((8, 8, 8), (10.0, 10.0, 10.0))).shape == (8, 8, 8)
 
 
 @pytest.mark.parametrize(

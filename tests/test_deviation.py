@@ -21,7 +21,7 @@ from x2ct.engine.sampler import SampleOptions
 from x2ct.evaluation.calibration import half_width
 from x2ct.io.xray.radiograph import XRay
 from x2ct.render.drr import calibrated_views
-from x2ct.tuning.search import Row, Tuned, store
+from x2ct.tuning.search import Row, Tuned
 
 XRAY = XRay.of(np.linspace(1, 5, 64 * 64, dtype=np.float32).reshape(tiny_bundle.DETECTOR))
 
@@ -92,9 +92,10 @@ def test_other_noise_levels_have_another_factor(tmp_path: Path) -> None:
     bundle = scaled(tmp_path, {3: 1.75, 4: 1.25}, solver="euler")
     row = Row(3, (20.0, 0.7, 0.03), 1.0, 2.0, 1.0)
     tuned = Tuned("euler", "log-snr", ("a",), 1, bundle.grid.shape, 64, (row,))
-    assert store(tuned, bundle, tmp_path / "tuned.x2ct").diffusion.deviation_scale == {4: 1.25}
+    changed = bundle.save_as(tmp_path / "tuned.x2ct", **tuned.changes(bundle))
+    assert changed.diffusion.deviation_scale == {4: 1.25}
     other = replace(tuned, solver="heun")
-    assert store(other, bundle, tmp_path / "other.x2ct").diffusion.deviation_scale == {}
+    assert other.changes(bundle)["diffusion"].deviation_scale == {}
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,22 @@ def test_info_says_why() -> None:
     rows = dict(dict(sections(about()))["Devices"])
     assert rows["cpu"] == "usable"
     assert rows["cuda"].startswith("missing: ")
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("name", ["measure", "latency_lab"])
+def test_a_gpus_measurements_end_at_once_without_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line with exit code 3, before anything is computed on the CPU for comparison."""
+    pytest.importorskip("torch")
+    script = importlib.import_module(f"benchmarks.gpu.{name}")
+    monkeypatch.setattr(sys, "argv", [name, "chest", "-o", str(tmp_path / "made")])
+    with pytest.raises(SystemExit) as caught:
+        script.main()
+    [line] = capsys.readouterr().err.splitlines()
+    assert (caught.value.code, line[: line.index("device cuda")]) == (3, f"{name}.py: error: ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_backend_that_runs_on_cpus_is_refused_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

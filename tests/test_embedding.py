@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,15 @@ import numpy as np
 import pytest
 
 import x2ct
-from tests import tiny_bundle
+from tests import tiny_body, tiny_bundle
 from tests.bundle_faults import edit, put
 from tests.commandline import run
 from tests.processes import run_outside
+from x2ct import _core
 from x2ct.bundle import Bundle
+from x2ct.engine.residual import Rays
 from x2ct.errors import InputError, MemoryLimitError
-from x2ct.geometry import Geometry, View
+from x2ct.geometry import Geometry, View, attenuation
 from x2ct.geometry.grid import Grid
 from x2ct.runtimes.discovery import find_runtime
 
@@ -282,6 +286,10 @@ class SamplerOptions(ctypes.Structure):
     )
 
 
+class Pull(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_double) for name in ("rays", "scale", "offset", "rms_before", "rms_after"))
+
+
 class CXRay(ctypes.Structure):
     _fields_ = (
         ("slot", ctypes.c_int32),
@@ -335,16 +343,26 @@ class InC:
                 (ctypes.c_double * 3)(*options["grid"].spacing_mm),
             )
         fields.memory, fields.halo = options.get("memory", 0), options.get("halo", -1)
+        fields.trust = options.get("trust", 0)
+        for name in ("backend", "runtime_dir", "engines"):
+            if name in options:
+                setattr(fields, name, str(options[name]).encode())
         self.shape = options["grid"].shape if "grid" in options else tiny_bundle.GRID
         self.handle = ctypes.c_void_p()
         self.check(library.x2ct_sampler_open(ctypes.byref(fields), ctypes.byref(self.handle)))
 
-    def check(self, status: int) -> None:
-        assert status == 0, self.library.x2ct_last_error()
+    def check(self, status: int, expect: int = 0) -> None:
+        assert status == expect, self.library.x2ct_last_error()
 
-    def run(self, images: list[np.ndarray], **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    def run(
+        self, images: list[np.ndarray], uncalibrated: bool = False, expect: int = 0, **options: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Run, and return the volume and the deviation; `expect` is the status that the run must have."""
         xrays = (CXRay * len(images))(
-            *(CXRay(slot, *image.shape, image.ctypes.data, None, 0, None) for slot, image in enumerate(images))
+            *(
+                CXRay(slot, *image.shape, image.ctypes.data, None, uncalibrated, None)
+                for slot, image in enumerate(images)
+            )
         )
         self.check(self.library.x2ct_sampler_set_xrays(self.handle, xrays, ctypes.c_size_t(len(images))))
         fields = RunOptions()
@@ -361,8 +379,11 @@ class InC:
         fields.deviation = deviation.ctypes.data
         count = ctypes.c_size_t(volume.size)
         out = ctypes.c_void_p(volume.ctypes.data)
-        self.check(self.library.x2ct_sampler_run(self.handle, ctypes.byref(fields), out, count))
+        self.check(self.library.x2ct_sampler_run(self.handle, ctypes.byref(fields), out, count), expect)
         return volume, deviation
+
+    def close(self) -> None:
+        self.library.x2ct_sampler_close(self.handle)
 
 
 CELLS: dict[str, dict[str, Any]] = {
@@ -416,6 +437,123 @@ def test_both_faces_give_the_same_bits(
             np.testing.assert_array_equal(volume, wanted.volume.hu, err_msg=name)
             spread = np.zeros_like(volume) if wanted.spread is None else wanted.spread.hu
             np.testing.assert_array_equal(deviation, spread, err_msg=name)
+
+
+# ---------------------------------------------------------------------------------------------- what x2ct.h promises
+
+NAMED = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p)
+PROGRESS = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_double)
+
+
+def test_the_lists_give_the_reason_that_opening_gives(library: ctypes.CDLL, tree: Path, tmp_path: Path) -> None:
+    named = list[tuple[str, str]]()
+    keep = NAMED(lambda user, name, reason: named.append((name.decode(), reason.decode())))
+    for libraries in (tree / "lib" / "x2ct", tmp_path):
+        place = os.fsencode(libraries)
+        named.clear()
+        assert library.x2ct_list_backends(place, keep, None) == 0
+        assert {name for name, _ in named} == {"openvino", "onnxruntime", "tensorrt", "torch"}
+        for name, reason in named:
+            status = library.x2ct_check_backend(name.encode(), place, None)
+            assert (status, library.x2ct_last_error().decode()) == (3 if reason else 0, reason), name
+        assert dict(named)["tensorrt"], "which is not here, and that nothing before has opened"
+        named.clear()
+        assert library.x2ct_list_devices(place, keep, None) == 0
+        assert named[0] == ("cpu", "")
+        assert all(reason or name.startswith("cuda:") for name, reason in named[1:])
+
+
+def test_it_prints_nothing_whatever_happens(
+    library: ctypes.CDLL, folder: Path, framed: list[np.ndarray], capfd: pytest.CaptureFixture[str]
+) -> None:
+    sampler = InC(library, folder)
+    sampler.run(framed, steps=2, samples=2, consistency="last")
+    sampler.run(framed, expect=2, solver="magic")
+    sampler.run(framed, expect=130, progress=ctypes.cast(PROGRESS(lambda *now: 1), ctypes.c_void_p))
+    sampler.close()
+    assert library.x2ct_list_backends(None, NAMED(lambda *one: None), None) == 0
+    assert library.x2ct_check_backend(b"tensorrt", os.fsencode(folder), None) == 3
+    (folder / "lift.onnx").write_bytes(b"damaged")
+    assert library.x2ct_check_bundle(os.fsencode(folder)) == 2
+    assert b"lift.onnx" in library.x2ct_last_error()
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_samplers_in_threads_give_what_each_gives_alone_and_one_token_ends_them_all(
+    library: ctypes.CDLL, tiny_path: Path, framed: list[np.ndarray]
+) -> None:
+    samplers = [InC(library, tiny_path) for _ in range(2)]
+    alone = [samplers[0].run(framed, seed=seed, steps=4)[0] for seed in (1, 2)]
+    library.x2ct_cancel_create.restype = ctypes.c_void_p
+    token = ctypes.c_void_p(library.x2ct_cancel_create())
+    begun = [threading.Event() for _ in samplers]
+
+    def use(number: int) -> tuple[np.ndarray, bytes]:
+        volume, _ = samplers[number].run(framed, seed=number + 1, steps=4)
+        tell = PROGRESS(lambda *now: begun[number].set() or 0)
+        options = {"progress": ctypes.cast(tell, ctypes.c_void_p), "cancel": token, "steps": 1000}
+        samplers[number].run(framed, expect=130, **options)
+        return volume, library.x2ct_last_error()
+
+    assert library.x2ct_check_bundle(b"nowhere") == 2
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(use, number) for number in range(2)]
+        assert all(event.wait(300) for event in begun)
+        library.x2ct_cancel_now(token)
+        for done, wanted in zip(running, alone, strict=True):
+            volume, error = done.result()
+            np.testing.assert_array_equal(volume, wanted)
+            assert error == b"cancelled"
+    assert b"nowhere" in library.x2ct_last_error(), "each thread has its own"
+    samplers[0].run(framed, expect=130, cancel=token)  # a later run ends at once
+    library.x2ct_cancel_free(token)
+    for sampler in samplers:
+        sampler.close()
+
+
+def test_the_pull_of_a_picture_tells_its_scale_and_offset(library: ctypes.CDLL, tiny_path: Path) -> None:
+    """Those of the least squares fit of the X-ray to the projection of what was pulled, over the rays that count."""
+    pictures = [0.6 * image for image in tiny_body.images().values()]
+    sampler, bundle = InC(library, tiny_path), Bundle.load(tiny_path)
+    denoised, _ = sampler.run(pictures, uncalibrated=True, mean=1)
+    sampler.run(pictures, uncalibrated=True, mean=1, consistency="last")
+    whole = [np.ones(tiny_bundle.DETECTOR, np.float32)] * 2
+    views = [
+        (view.name, view.matrix, *images, False)
+        for view, *images in zip(bundle.geometry.views, pictures, whole, strict=True)
+    ]
+    rays = Rays(views, bundle, bundle.grid, 1)
+    within = _core.rays_within(bundle.grid.shape, bundle.grid.index_to_mm, views, 1)
+    lengths, projections = rays.project(np.ones(bundle.grid.shape)), rays.project(attenuation(denoised))
+    for slot, picture in enumerate(pictures):
+        counts = np.asarray(within[slot], bool) & (lengths[slot] > 0)
+        expected = np.polyfit(projections[slot][counts], picture[counts], 1)
+        pull = Pull()
+        sampler.check(library.x2ct_sampler_pull(sampler.handle, slot, ctypes.byref(pull)))
+        assert (pull.scale, pull.offset) == pytest.approx(expected, rel=0.05)  # along the voxels' columns, not pixels
+        assert 0 < pull.rms_after < pull.rms_before and 0.5 < pull.rays <= 1
+    sampler.close()
+
+
+def test_compiled_engines_give_what_the_bundle_gives(
+    library: ctypes.CDLL, tiny: Bundle, framed: list[np.ndarray], tmp_path: Path
+) -> None:
+    torchfiles = pytest.importorskip(
+        "x2ct.export.torchfiles", reason="needs the extra train: pip install 'x2ct[train]'"
+    )
+    if not next(one for one in _core.backends() if one["name"] == "torch")["built"]:
+        pytest.skip("built without PyTorch")
+    for network in (tiny.networks.encoder, tiny.networks.lift, tiny.networks.denoiser):
+        torchfiles.build(tiny, network, "torchscript", tmp_path / f"{Path(network.file).stem}.pt")
+    assert tiny.path is not None
+    place = find_runtime("torch").folder
+    sampler = InC(library, tiny.path, backend="torch", runtime_dir=place, engines=tmp_path, trust=1)
+    volume, _ = sampler.run(framed, seed=3, steps=3)
+    sampler.close()
+    xrays = dict(zip(("ap", "lateral"), map(x2ct.XRay.of, framed), strict=True))
+    wanted = x2ct.Sampler(tiny, precision="f32", threads=1).sample(**xrays, seed=3, steps=3, force=True)
+    assert np.abs(volume - wanted.hu).max() < 0.1  # HU, of OpenVINO's
 
 
 # ---------------------------------------------------------------------------------------------- the same refusals

@@ -16,11 +16,10 @@ from tests import commandline, phantom, tiny_bundle
 from x2ct.data.prepare import prepare
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import MissingRuntimeError
-from x2ct.evaluation.job import FILES, PAGE, EvaluateJob
 from x2ct.evaluation.model import Model
-from x2ct.evaluation.run import evaluate_files
 from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume
+from x2ct.jobs.evaluate import FILES, PAGE, EvaluateJob, evaluate_files
 
 SOURCE = Grid((44, 40, 36), (9.0, 9.0, 9.0))
 GRID = Grid(tiny_bundle.GRID, tiny_bundle.SPACING_MM)
@@ -55,7 +54,7 @@ def test_a_bundle_meets_the_baselines(folder: Path) -> None:
     done = run(folder / "tiny.x2ct", "--data", folder / "test", "-o", out, *options)
     assert done.exit_code == 0, done.stderr
     found = report(out)
-    assert found["baselines"]["people"] == ["patient0", "patient1", "patient2"]  # not the one for validation
+    assert found["baselines"]["patients"] == ["patient0", "patient1", "patient2"]  # not the one for validation
     assert [case["id"] for case in found["cases"]] == ["patient4", "patient5"]
     for case in found["cases"]:
         assert sorted(case["methods"]) == sorted(METHODS)

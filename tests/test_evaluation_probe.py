@@ -9,9 +9,9 @@ import pytest
 from scipy import ndimage
 
 from tests import phantom
-from x2ct.evaluation import plants, probe
+from x2ct.evaluation import probe
 from x2ct.evaluation.case import Case, case_of
-from x2ct.evaluation.plants import Gap, Nodule
+from x2ct.evaluation.probe import Gap, Nodule
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
 
@@ -27,10 +27,10 @@ def case() -> Case:
 
 @pytest.mark.parametrize("diameter", [10.0, 20.0, 30.0])
 def test_a_nodule_is_a_solid_ball_inside_the_lung(case: Case, diameter: float) -> None:
-    found = plants.nodules(case, diameter)
+    found = probe.nodules(case, diameter)
     assert 2 <= len(found) <= 4
-    assert [n.centre.tolist() for n in plants.nodules(case, diameter)] == [n.centre.tolist() for n in found]
-    lungs = plants.lungs(case)
+    assert [n.centre.tolist() for n in probe.nodules(case, diameter)] == [n.centre.tolist() for n in found]
+    lungs = probe.lungs(case)
     assert lungs is not None
     for nodule in found:
         changed = nodule.put(case.truth, GRID.index_to_mm)
@@ -39,7 +39,7 @@ def test_a_nodule_is_a_solid_ball_inside_the_lung(case: Case, diameter: float) -
         touched = rise > 1
         assert lungs[touched].all()
         middle = tuple(np.rint(np.linalg.inv(GRID.index_to_mm)[:3] @ [*nodule.centre, 1]).astype(int))
-        assert changed[middle] == pytest.approx(plants.NODULE_HU)
+        assert changed[middle] == pytest.approx(probe.NODULE_HU)
         finer = Grid((81, 81, 81), (1.0, 1.0, 1.0))
         at_origin = Nodule(np.zeros(3), diameter).put(np.full(finer.shape, -850.0), finer.index_to_mm)
         volume = float((at_origin + 850).sum()) / 900
@@ -47,12 +47,12 @@ def test_a_nodule_is_a_solid_ball_inside_the_lung(case: Case, diameter: float) -
 
 
 def test_a_nodule_keeps_its_distance_from_the_wall_or_is_not_planted(case: Case) -> None:
-    mask = np.pad(plants.lungs(case), 1)
+    mask = np.pad(probe.lungs(case), 1)
     depth = ndimage.distance_transform_edt(mask, GRID.spacing_mm).max()
-    largest = 2 * (depth - plants.CLEARANCE_MM)
-    assert len(plants.nodules(case, largest - 0.1)) >= 1
-    assert plants.nodules(case, largest + 0.1) == []
-    assert plants.CLEARANCE_MM == 5.0
+    largest = 2 * (depth - probe.CLEARANCE_MM)
+    assert len(probe.nodules(case, largest - 0.1)) >= 1
+    assert probe.nodules(case, largest + 0.1) == []
+    assert probe.CLEARANCE_MM == 5.0
 
 
 def test_a_gap_takes_10_mm_out_of_a_rod_and_nothing_else() -> None:
@@ -70,7 +70,7 @@ def test_a_gap_takes_10_mm_out_of_a_rod_and_nothing_else() -> None:
 
 
 def test_gaps_are_put_across_rods_of_bone(case: Case) -> None:
-    found = plants.gaps(case, 10.0)
+    found = probe.gaps(case, 10.0)
     assert 1 <= len(found) <= 4
     for gap in found:
         assert np.linalg.norm(gap.axis) == pytest.approx(1.0)
@@ -79,7 +79,7 @@ def test_gaps_are_put_across_rods_of_bone(case: Case) -> None:
 
 
 def test_only_the_change_is_projected_and_that_is_enough(case: Case) -> None:
-    for finding in (plants.nodules(case, 20.0)[0], plants.gaps(case, 10.0)[0]):
+    for finding in (probe.nodules(case, 20.0)[0], probe.gaps(case, 10.0)[0]):
         quick = probe._with(case, finding, 1)
         whole = case.project(GEOMETRY, 1, finding.put(case.hu, case.index_to_mm))
         for a, b, plain in zip(quick, whole, case.xrays, strict=True):
@@ -87,7 +87,7 @@ def test_only_the_change_is_projected_and_that_is_enough(case: Case) -> None:
             assert np.abs(b - plain).max() > 0.02
 
 
-Known = list[tuple[np.ndarray, plants.Finding]]
+Known = list[tuple[np.ndarray, probe.Finding]]
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_half_of_a_finding_is_what_counts(case: Case, known: Known, share: float
 
 
 def test_who_always_draws_a_nodule_is_found_out(case: Case, known: Known) -> None:
-    always = plants.nodules(case, 20.0)[0]
+    always = probe.nodules(case, 20.0)[0]
     rows = {(row["kind"], row["method"]): row for row in summary(case, Seer(case, known, 0.0, always))}
     row = rows["nodule of 20 mm", "mean estimate"]
     assert row["shown"] == 0.0  # it was there before
@@ -155,7 +155,7 @@ def test_who_always_draws_a_nodule_is_found_out(case: Case, known: Known) -> Non
 def test_a_body_without_lungs_has_no_nodules() -> None:
     hu = phantom.limb(SOURCE, 0)
     limb = case_of("limb", hu, SOURCE.index_to_mm, GRID, GEOMETRY, threads=1)
-    assert plants.nodules(limb, 10.0) == []
+    assert probe.nodules(limb, 10.0) == []
 
 
 def test_the_table_counts_what_it_says() -> None:

@@ -24,8 +24,8 @@ from x2ct.export.parity import F16_WEIGHTS_TOLERANCE, F32_TOLERANCE, relative_er
 from x2ct.export.precision import to_f16  # noqa: E402
 from x2ct.export.tidy import tidy  # noqa: E402
 from x2ct.training import TrainConfig, checkpoint, load_run  # noqa: E402
+from x2ct.training.checkpoint import new_state  # noqa: E402
 from x2ct.training.config import PatchConfig  # noqa: E402
-from x2ct.training.loop import new_state  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +80,7 @@ def test_the_table_is_in_the_bundle(report: ExportReport) -> None:
     assert bundle.parity["weights"] == "f16"
     assert json.loads(json.dumps(report.to_json()))["parity"] == dict(bundle.parity)
     assert bundle.networks.denoiser.receptive_radius == CONFIG.receptive_radius
-    assert bundle.networks.lift.receptive_radius == 7
+    assert bundle.networks.lift.receptive_radius == CONFIG.lift_radius
     assert bundle.provenance == SPEC.provenance
 
 
@@ -169,8 +169,8 @@ def test_a_denoiser_that_would_pay_at_each_step_is_refused() -> None:
         def forward(self, x):  # type: ignore[no-untyped-def]
             return x * torch.arange(x.shape[2], dtype=torch.float32).reshape(1, 1, -1, 1, 1)
 
-    x = torch.ones(1, 1, 8, 12, 16)
-    graph = graphs.trace("denoiser", Wasteful(), {"x": x}, {"y": Wasteful()(x)}, batch=True, patch=(8, 12, 16))
+    x = np.ones((1, 1, 8, 12, 16), np.float32)
+    graph = graphs.trace(parity.Case("denoiser", {"x": x}, {"y": x}, patch=x.shape[2:]), Wasteful(), batch=True)
     with pytest.raises(X2CTError, match="at every step"):
         graphs.check_nodes(graph)
 
@@ -261,10 +261,10 @@ def test_padded_ones_are_not_a_bias() -> None:
 
 def test_f16_storage_rounds_to_nearest_and_halves_the_file() -> None:
     model = random_model().fold()
-    x, sigma = torch.zeros(1, 1, 8, 16, 24), torch.ones(1)
-    conditions = {"c0": torch.zeros(1, 8, 2, 4, 6), "c1": torch.zeros(1, 1, 8, 16, 24)}
-    inputs = {"x": x, "sigma": sigma, **conditions}
-    graph = graphs.trace("denoiser", model.denoiser, inputs, {"denoised": x}, batch=True, patch=(8, 16, 24))
+    x, c0 = np.zeros((1, 1, 8, 16, 24), np.float32), np.zeros((1, 8, 2, 4, 6), np.float32)
+    inputs = {"x": x, "sigma": np.ones(1, np.float32), "c0": c0, "c1": x}
+    case = parity.Case("denoiser", inputs, {"denoised": x}, patch=(8, 16, 24))
+    graph = graphs.trace(case, model.denoiser, batch=True)
     small = to_f16(graph.model)
     exact = {t.name: numpy_helper.to_array(t) for t in graph.model.graph.initializer}
     stored = {t.name: numpy_helper.to_array(t) for t in small.graph.initializer}
@@ -317,7 +317,7 @@ def test_a_sabotaged_graph_is_refused(
 def test_tolerances_bind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, traced: tuple[graphs.Graph, ...]) -> None:
     """Rounding that the f16 tolerance does not allow is refused too, after f32 has passed."""
     monkeypatch.setattr(run, "trace_networks", lambda *_: traced)
-    monkeypatch.setattr(run, "F16_WEIGHTS_TOLERANCE", 1e-6)
+    monkeypatch.setattr(parity, "F16_WEIGHTS_TOLERANCE", 1e-6)
     with pytest.raises(X2CTError, match="f16 weights"):
         export_model(random_model(), SPEC, tmp_path / "bad.x2ct")
     assert not list(tmp_path.iterdir())
@@ -330,7 +330,7 @@ def test_errors_of_another_shape_are_infinite() -> None:
 
 
 def test_wrong_use_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "cases", lambda *_: pytest.fail("the export started"))
+    monkeypatch.setattr(parity, "cases", lambda *_: pytest.fail("the export started"))
     (tmp_path / "notes").write_text("precious")
     with pytest.raises(InputError, match="dtype"):
         export_model(random_model(), SPEC, tmp_path / "new.x2ct", dtype="int8")
@@ -361,7 +361,7 @@ def test_a_run_becomes_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with torch.no_grad():
         for parameter in state.model.parameters():
             parameter.add_(torch.ones(()))  # the averages stay as they were
-        for value in state.averages[1].state().values():
+        for value in state.averages[1].shadow.values():
             value.add_(0.3 * torch.randn(value.shape, generator=torch.Generator().manual_seed(0)))
     checkpoint.save(state, tmp_path / "run")
     said: list[str] = []

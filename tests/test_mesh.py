@@ -14,8 +14,7 @@ from scipy.spatial.transform import Rotation
 from tests import refusals
 from tests.commandline import run
 from x2ct.evaluation.metrics import BONE_HU
-from x2ct.io.ct.volume import Volume
-from x2ct.io.ct.voxels import SYNTHETIC
+from x2ct.io.ct.volume import SYNTHETIC, Volume
 from x2ct.render import mesh
 
 CHEST = Path(__file__).parent / "data" / "chest_4mm.nii.gz"

@@ -261,9 +261,7 @@ def test_two_patients_are_apart_in_mass_and_profile(model: Bundle, picture: Any)
 def test_statistics_go_into_a_bundle_and_come_out_of_it(model: Bundle, tmp_path: Path) -> None:
     plain = tiny_bundle.write(tmp_path / "plain.x2ct")
     assert "xray_statistics" not in json.loads((plain.path / "model.json").read_text())
-    written = Bundle.write(
-        tmp_path / "with.x2ct", replace(plain, xray_statistics=model.xray_statistics), plain.contents()
-    )
+    written = plain.save_as(tmp_path / "with.x2ct", xray_statistics=model.xray_statistics)
     assert written.xray_statistics == {name: list(numbers) for name, numbers in model.xray_statistics.items()}
     edit(written.path, put("xray_statistics/ap.mean", [1.0, "a"]))
     with pytest.raises(InputError, match=r"xray_statistics\.ap\.mean"):

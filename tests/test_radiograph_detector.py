@@ -11,7 +11,8 @@ from tests.radiographs import P99, VIEW, some_picture
 from x2ct.errors import InputError
 from x2ct.geometry import View
 from x2ct.io.xray import exposure
-from x2ct.io.xray.radiograph import ASSUMED_SIDE_MM, XRay, resample
+from x2ct.io.xray.exposure import ASSUMED_SIDE_MM
+from x2ct.io.xray.radiograph import XRay, resample
 
 # ---------------------------------------------------------------------------------------------- onto the detector
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import x2ct
 from tests import tiny_bundle
 from tests.tiny_body import images
+from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.cli import app
 from x2ct.engine.conditioning import study_of
@@ -193,6 +194,24 @@ def test_a_run_reports_it_before_and_after_data_consistency(
     assert off.report["timings"]["residual_s"] > 0
 
 
+def test_a_ct_alone_is_not_projected(
+    sampler: x2ct.Sampler, tiny_xrays: dict[str, x2ct.XRay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's work that grows with the volume, which a GPU would wait for, is done where its result is wanted."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("projected")
+
+    wanted = sampler.run(**tiny_xrays, steps=2)
+    for name in ("project", "rays_within"):
+        monkeypatch.setattr(_core, name, refuse)
+    assert sampler.sample(**tiny_xrays, steps=2).hu.tobytes() == wanted.volume.hu.tobytes()
+    plain = sampler.run(**tiny_xrays, steps=2, residual=False)
+    assert plain.report["residual"] == [] and plain.residuals == ()
+    with pytest.raises(AssertionError, match="projected"):
+        sampler.sample(**tiny_xrays, steps=2, strict=True, force=True)
+
+
 def test_one_view_alone_can_not_be_judged(sampler: x2ct.Sampler, tiny_xrays: dict[str, x2ct.XRay]) -> None:
     (entry,) = sampler.run(ap=tiny_xrays["ap"], steps=2).report["residual"]
     assert entry["rays"] < 0.01 and entry["before"] is None
@@ -210,14 +229,37 @@ def test_the_preview_shows_what_is_missing_in_red(chest: Bundle) -> None:
     assert np.count_nonzero(blue > 150) == 0
 
 
+def test_the_map_circles_what_is_missing_where_it_is(chest: Bundle) -> None:
+    """The circle around a missing ball is about the ball's shadow, as large as its area, beside the X-ray."""
+    pictures = xrays_of(body(chest, 50, 1000), chest, chest.geometry)
+    residuals = compared(body(chest), pictures, chest)
+    xrays = {name: x2ct.XRay.of(image, chest.xray.spacing_mm) for name, image in pictures.items()}
+    page = np.asarray(preview.unexplained(residuals, xrays, panel_px=256)).astype(int)
+    red = (page[..., 0] - page[..., 2] > 150) & (page[..., 1] < 150)
+    yellow = (page == (255, 214, 80)).all(-1)
+    for row, residual in enumerate(residuals):
+        (area,) = residual.areas
+        band = slice(row * page.shape[0] // 2, (row + 1) * page.shape[0] // 2)
+        half = page.shape[1] // 2
+        shadow = np.argwhere(red[band, half:])
+        circle = np.argwhere(yellow[band, half:])
+        distances = np.linalg.norm(circle - shadow.mean(axis=0), axis=1)
+        radius = math.sqrt(area.area_mm2 / math.pi) / chest.xray.spacing_mm[0] * 256 / residual.difference.shape[0] + 3
+        near = distances[distances < 1.5 * radius]
+        assert near.size > 4 * radius and np.median(near) == pytest.approx(radius, rel=0.15)
+        assert not red[band, :half].any(), "the X-ray stands beside it"
+
+
 def test_the_command_line_writes_report_and_picture(tiny: Bundle, tmp_path: Path) -> None:
     for name, image in images().items():
         np.save(tmp_path / f"{name}.npy", image)
     given = ["--ap", f"{tmp_path}/ap.npy", "--lateral", f"{tmp_path}/lateral.npy", "-m", str(tiny.path)]
     wanted = ["-o", f"{tmp_path}/ct.nii.gz", "--report", f"{tmp_path}/r.json", "--preview", f"{tmp_path}/p.png"]
+    wanted += ["--unexplained", f"{tmp_path}/u.png"]
     done = CliRunner().invoke(app, ["sample", *given, *wanted, "--threads", "1"])
     assert done.exit_code == 0, done.output
     entries = json.loads((tmp_path / "r.json").read_text())["residual"]
     assert [entry["view"] for entry in entries] == ["ap", "lateral"]
     for entry in entries:
         assert entry["before"]["rms"] / MU_WATER_PER_MM == pytest.approx(entry["before"]["rms_mm_water"], abs=1e-2)
+    assert (tmp_path / "u.png").read_bytes().startswith(b"\x89PNG")

@@ -34,9 +34,10 @@ from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError, X2CTError
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray.readoptions import ReadOptions
+from x2ct.jobs.options import Limits
 from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
 from x2ct.serve.app import create_app
-from x2ct.serve.jobs import PREFIX, Limits
+from x2ct.serve.jobs import PREFIX
 from x2ct.serve.server import Service, deployment, read_token
 
 TOKEN = "a token of 24 characters"
@@ -142,6 +143,7 @@ def test_a_job_is_watched_and_its_files_go_as_they_are_fetched(
         "volume_std.nii.gz",
         "report.json",
         "preview.png",
+        "unexplained.png",
     }
     assert set(state["files"]) - {"bone.stl"} == expected
     assert set(files_in(folder)) == set(state["files"]), "the X-rays are gone with the run"
@@ -164,7 +166,7 @@ def test_all_files_come_in_one_answer_with_a_dicom_series(client: Callable[..., 
     )
     assert answer.status_code == 200, answer.text
     archive = zipfile.ZipFile(io.BytesIO(answer.content))
-    assert set(archive.namelist()) == {"volume.nii.gz", "volume.zip", "report.json", "preview.png"}
+    assert set(archive.namelist()) == {"volume.nii.gz", "volume.zip", "report.json", "preview.png", "unexplained.png"}
     series = zipfile.ZipFile(io.BytesIO(archive.read("volume.zip")))
     first = pydicom.dcmread(io.BytesIO(series.read(series.namelist()[0])))
     assert (first.Modality, len(series.namelist())) == ("CT", 32)
@@ -362,9 +364,12 @@ def test_what_nobody_fetches_goes_after_a_while(
     assert files_in(folder) == []
 
 
-@pytest.mark.parametrize("name", ["queue", "body_bytes", "job_s", "keep_s"])
-def test_a_limit_is_positive(name: str) -> None:
-    with pytest.raises(InputError, match="more than 0"):
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("queue", "--queue"), ("body_bytes", "--body"), ("job_s", "--job-timeout"), ("samples", "--max-samples")],
+)
+def test_a_limit_is_positive_and_named_as_its_option(name: str, option: str) -> None:
+    with pytest.raises(InputError, match=f"^{option}: value: found 0, expected more than 0"):
         Limits(**{name: 0})
 
 
@@ -390,6 +395,8 @@ def test_the_page_asks_for_nothing_from_elsewhere(client: Callable[..., TestClie
         assert server.get(f"/{asset}").status_code == 200
     own = page.text + "".join(server.get(f"/{asset}").text for asset in assets if "niivue" not in asset)
     assert not re.search(r"https?://|@import|url\(|\beval\(|innerHTML", own)
+    again = {"If-None-Match": server.get("/page/niivue.js").headers["etag"]}
+    assert server.get("/page/niivue.js", headers=again).status_code == 304, "2 MB that did not change"
     assert server.get("/page/nothing.js").status_code == 404
     assert server.get("/page/..%2Fapp.py").status_code == 404
 

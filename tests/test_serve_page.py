@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import re
 from pathlib import Path
@@ -66,13 +67,14 @@ def test_two_files_become_a_ct_to_look_at(tiny_path: Path, tmp_path: Path, width
         assert page.evaluate("document.querySelector('#viewer-problem').textContent") == ""
         assert files_in(own) == [], "the server has nothing any more"
         names = page.evaluate("[...document.querySelectorAll('#downloads a')].map((one) => one.download)")
-        assert {"volume.nii.gz", "volume_std.nii.gz", "report.json", "preview.png"} <= set(names)
+        assert {"volume.nii.gz", "volume_std.nii.gz", "report.json", "preview.png", "unexplained.png"} <= set(names)
         ct = nibabel.Nifti1Image.from_bytes(gzip.decompress(downloaded(page, "volume.nii.gz")))
         hu = np.asarray(ct.dataobj)
         the_crosshair_moves_and_tells_the_hu(page, hu, ct.affine)
         the_projection_is_the_brightest_voxel(page, hu)
+        the_map_marks_what_is_unexplained(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
-        shot = page.screenshot(tmp_path / "page.png")
+        shot = page.screenshot(tmp_path / "page.png", whole=True)
         assert np.asarray(Image.open(shot).convert("L")).std() > 5
         assert page.errors == []
 
@@ -89,6 +91,19 @@ def the_crosshair_moves_and_tells_the_hu(page: Page, hu: np.ndarray, affine: np.
         assert said == hu[tuple(index)]
         places.append(index)
     assert list(places[1] - places[0]) == [1, 0, 0], "to the left is to the patient's right"
+
+
+def the_map_marks_what_is_unexplained(page: Page) -> None:
+    """The areas of the list have their circles on the map, which is the answer's file."""
+    report = json.loads(downloaded(page, "report.json"))
+    listed = page.evaluate("[...document.querySelectorAll('#unexplained li')].map((one) => one.textContent)")
+    areas = [(entry["view"], len(entry["before"]["unexplained"])) for entry in report["residual"]]
+    expected = [f"{view} {number + 1}:" for view, count in areas for number in range(count)]
+    assert expected and [text.split(" the")[0] for text in listed] == expected
+    size = page.evaluate("[document.querySelector('#map')].map((one) => [one.naturalWidth, one.naturalHeight])[0]")
+    picture = Image.open(io.BytesIO(downloaded(page, "unexplained.png")))
+    assert tuple(size) == picture.size
+    assert (np.asarray(picture) == (255, 214, 80)).all(-1).any()
 
 
 def the_projection_is_the_brightest_voxel(page: Page, hu: np.ndarray) -> None:

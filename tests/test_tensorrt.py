@@ -22,7 +22,7 @@ from x2ct.bundle import Bundle
 from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.runtimes.cache import engines
 from x2ct.runtimes.cache.cache import Cache, Recipe, copy_to
-from x2ct.runtimes.cache.engines import Machine, Volumes, find_plans, inputs_for, plan_recipe
+from x2ct.runtimes.cache.engines import Machine, Store, Volumes, find_plans, inputs_for, plan_recipe
 from x2ct.runtimes.discovery import Choice
 
 ROOT = Path(__file__).parents[1]
@@ -236,7 +236,7 @@ def keep(cache: Cache, bundle: Bundle, volumes: str, precision: str, **changes: 
 
 
 def look(cache: Cache, bundle: Bundle, precision: str, *volume: int, **options: Any) -> tuple[str, dict[str, Path]]:
-    chosen, found = find_plans(bundle, precision, volume, HERE, cache=cache.root, **options)  # type: ignore[arg-type]
+    chosen, found = find_plans(bundle, Store(cache=cache.root, **options), precision, volume, HERE)  # type: ignore[arg-type]
     return chosen, dict(found)
 
 

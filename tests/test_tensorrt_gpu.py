@@ -18,7 +18,7 @@ from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.errors import Cancelled, InputError, MissingRuntimeError
 from x2ct.runtimes.cache.cache import Cache
-from x2ct.runtimes.cache.engines import PRECISIONS, TENSORRT, Machine, Volumes, find_plans, inputs_for
+from x2ct.runtimes.cache.engines import PRECISIONS, TENSORRT, Machine, Store, Volumes, find_plans, inputs_for
 from x2ct.runtimes.discovery import find_runtime
 
 pytestmark = pytest.mark.gpu
@@ -49,7 +49,7 @@ def test_a_plan_is_built_once_and_says_what_it_is(tiny: Bundle, cache: Cache, pr
     assert {name for name in done.engines if name.endswith(".plan")} == {"encoder.plan", "lift.plan", "denoiser.plan"}
     assert not any(one.built for one in build_plans(tiny, options, cache).engines.values())
     machine = Machine.here()
-    _, found = find_plans(tiny, precision, (24, 32, 16), machine, cache=cache.root)
+    _, found = find_plans(tiny, Store(cache=cache.root), precision, (24, 32, 16), machine)
     path = str(found["denoiser.onnx"])
     shapes = inputs_for(tiny.networks.denoiser, (24, 32, 16))
     network = _core.Network(path, backend=TENSORRT, device="cuda", shapes=shapes, runtime_dir=PLACE)
@@ -66,7 +66,7 @@ def test_a_plan_is_built_once_and_says_what_it_is(tiny: Bundle, cache: Cache, pr
 
 def test_a_plan_that_is_cut_short_is_a_line(tiny: Bundle, cache: Cache, tmp_path: Path) -> None:
     build_plans(tiny, PlanOptions("f32", effort=0), cache)
-    _, found = find_plans(tiny, "f32", tiny.grid.shape, Machine.here(), cache=cache.root)
+    _, found = find_plans(tiny, Store(cache=cache.root), "f32", tiny.grid.shape, Machine.here())
     cut = tmp_path / "cut.plan"
     cut.write_bytes(found["denoiser.onnx"].read_bytes()[:-100])
     with pytest.raises(Exception, match="reading the plan") as caught:
@@ -133,7 +133,7 @@ def test_export_proves_the_plans_that_it_writes(
         "lift.plan",
         "denoiser.plan",
     }
-    assert find_plans(tiny, precision, tiny.grid.shape, Machine.here())[0] == precision
+    assert find_plans(tiny, Store(), precision, tiny.grid.shape, Machine.here())[0] == precision
     monkeypatch.setenv("X2CT_CACHE", str(tmp_path / "elsewhere"))
     copies: dict[str, Any] = {"backend": TENSORRT, "device": "cuda", "compiled": tmp_path / "copies"}
     ap = x2ct.XRay.load(Path(x2ct.__file__).parent / "models" / "demo" / "ap.npy")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import typer
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from x2ct import errors
 from x2ct.commands import terminal
 from x2ct.commands.options import expanded
-from x2ct.jobs.options import SampleJob
+from x2ct.jobs.options import SHAPE, SampleJob, setting
 
 ENDS = {
     "done": (None, 0),
@@ -179,3 +180,22 @@ def test_an_option_that_is_not_given_leaves_its_field_as_it_is() -> None:
     assert CliRunner().invoke(app, given).exit_code == 0
     assert CliRunner().invoke(app, ["--preview", "ct.png"]).exit_code == 2  # a field that the command does not take
     assert [replace(_BASE, shape=(8, 8, 16), provider_options=[("a", "1"), ("b", "2")], seed=3)] == _JOBS
+
+
+_GIVEN: list[tuple[bool, Any, Sequence[str] | None]] = []
+
+
+def _settings(
+    loud: bool = setting(False, "A flag."),
+    size: Any = setting("2,2,2", "Parsed from the default in words.", **SHAPE),
+    names: Sequence[str] = setting((), "May be repeated.", "--name"),
+) -> None:
+    _GIVEN.append((loud, size, names))
+
+
+def test_a_parameter_that_is_a_setting_is_an_option_and_a_flag_has_no_opposite() -> None:
+    app = typer.Typer()
+    app.command()(expanded(_settings))
+    assert CliRunner().invoke(app, ["--loud", "--name", "a", "--name", "b"]).exit_code == 0
+    assert CliRunner().invoke(app, ["--no-loud"]).exit_code == 2
+    assert _GIVEN == [(True, (2, 2, 2), ["a", "b"])]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,43 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.tiny_run import CONFIG, GRID
 from x2ct.data import ShardSet
-from x2ct.data.augment import AugmentConfig, Study, augmented_study, draw_plan, interpolated, plain_study
+from x2ct.data.augment import AugmentConfig, Study, body_of, draw_plan, interpolated, plain_study, render
 from x2ct.data.imaging import NONE
+from x2ct.data.shards import Patient
 from x2ct.errors import InputError, X2CTError
 from x2ct.model import X2CTModel
 from x2ct.model.ema import PowerEMA, posthoc_shares, power_gamma
 from x2ct.training import TrainConfig, checkpoint, load_run, train
-from x2ct.training.checkpoint import BEST_FILE, CHECKPOINT_FILE, read_progress
+from x2ct.training.checkpoint import BEST_FILE, CHECKPOINT_FILE, State, new_state, read_progress, starting_weights
 from x2ct.training.config import DiffusionConfig, PatchConfig
-from x2ct.training.loop import Draw, RecordedStep, new_state, study_loss, train_step
-from x2ct.training.loss import bone_weights, draw_sigmas, edm_weight
-from x2ct.training.patches import Patch, draw_patches
-from x2ct.training.runs import initialise, starting_weights, training_geometry
-from x2ct.training.speed import WorkMeter
+from x2ct.training.loop import step_of_tensors, train_step
+from x2ct.training.loss import (
+    Draw,
+    Patches,
+    detail_error,
+    draw_loss,
+    draw_patches,
+    draw_sigmas,
+    edm_weight,
+    squared_error,
+)
+from x2ct.training.monitor import WorkMeter
+from x2ct.training.runs import initialise, training_geometry
 from x2ct.training.studies import StudyPool
-from x2ct.training.validate import study_tensors
 
-TINY = TrainConfig.from_json(CONFIG)
 TOPS = (6.0, 8.0)
+TINY = dataclasses.replace(TrainConfig.from_json(CONFIG), grid=GRID)
+WHOLE = Patches(torch.tensor([[0, 0, 0]]), (32, 32, 32))
+TWO = Patches(torch.tensor([[0, 0, 0], [16, 8, 0]]), (16, 16, 16))
+
+
+def study_of(patient: Patient, config: AugmentConfig, seed: int = 0) -> Study:
+    plan = draw_plan(patient, GRID, training_geometry(TINY), config, np.random.default_rng(seed), TOPS)
+    return render(body_of(patient), plan)
+
+
+def loss_of(state: State, study: Study, patches: Patches, seed: int = 0) -> torch.Tensor:
+    return draw_loss(state, Draw.of(state, study, patches, torch.Generator().manual_seed(seed)))
 
 
 def test_sigmas_are_log_normal_but_for_the_mean_share() -> None:
@@ -62,7 +82,36 @@ def test_edm_weight_makes_the_loss_of_an_untrained_network_one() -> None:
 
 
 def test_bone_weighs_more() -> None:
-    assert bone_weights(torch.tensor([-1.0, 0.5]), 0.0, 2.0).tolist() == [1.0, 3.0]
+    truth = torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1, 1)
+    assert squared_error(truth + 1, truth, TINY).tolist() == [1.0, 1.0 + TINY.optim.bone_weight]
+
+
+def test_detail_is_what_changes_from_rib_to_rib() -> None:
+    """Half the mean square of e(z + 10 mm) - e(z) is 2 sin^2(pi 10 / wavelength) times a wave's own mean square."""
+    z, pitch = torch.arange(96) * 2.5, (2.5, 2.5, 2.5)
+
+    def of(wavelength_mm: float) -> float:
+        wave = torch.sin(2 * math.pi * z / wavelength_mm).expand(1, 1, 8, 8, -1)
+        return float(detail_error(wave, pitch) / wave.square().mean())
+
+    assert of(20.0) == pytest.approx(2 / 3, rel=0.01)
+    assert of(10.0) == pytest.approx(0, abs=1e-6)
+    assert of(120.0) == pytest.approx(2 / 3 * math.sin(math.pi / 12) ** 2, rel=0.1)
+    noise = torch.randn((2, 1, 64, 64, 64), generator=torch.Generator().manual_seed(0))
+    assert detail_error(noise, pitch).tolist() == pytest.approx([1, 1], rel=0.02)
+
+
+def test_the_posterior_mean_minimises_the_loss_of_detail_but_not_that_of_bone() -> None:
+    """Of two truths that are as likely as each other: the gradient at their mean, over both."""
+    truths = torch.randn((2, 1, 8, 8, 8), generator=torch.Generator().manual_seed(0))
+    for bone, detail in ((0.0, 4.0), (2.0, 0.0)):
+        config = dataclasses.replace(
+            TINY, optim=dataclasses.replace(TINY.optim, bone_weight=bone, detail_weight=detail)
+        )
+        mean = truths.mean(0, keepdim=True).requires_grad_()
+        squared_error(mean.expand_as(truths), truths, config).mean().backward()
+        assert mean.grad is not None
+        assert bool(mean.grad.abs().max() < 1e-8) is (bone == 0)
 
 
 def test_patches_lie_on_the_stride_inside_the_grid() -> None:
@@ -70,11 +119,12 @@ def test_patches_lie_on_the_stride_inside_the_grid() -> None:
     config = PatchConfig((8, 16, 64), (0.4, 0.4, 0.2), 16384)
     sizes = set()
     for _ in range(200):
-        for patch in draw_patches(GRID, config, 4, rng):
+        patches = draw_patches(GRID, config, 4, rng)
+        for origin in patches.origins.tolist():
             assert all(
-                o % 4 == 0 and 0 <= o <= n - s for o, s, n in zip(patch.origin, patch.shape, GRID.shape, strict=True)
+                o % 4 == 0 and 0 <= o <= n - s for o, s, n in zip(origin, patches.sides, GRID.shape, strict=True)
             )
-            sizes.add(patch.shape[0])
+        sizes.add(patches.sides[0])
     assert sizes == {8, 16, 32}  # 64 means the whole of a 32^3 grid
 
 
@@ -90,9 +140,7 @@ def test_without_augmentation_a_study_is_the_patient(shards: Path) -> None:
         margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=0, density=0, crop=0, cone=0,
         view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0), radiograph=NONE,
     )  # fmt: skip
-    geometry = training_geometry(TINY)
-    study = augmented_study(patient, GRID, geometry, nothing, np.random.default_rng(0), TOPS)
-    plain = plain_study(patient, GRID, geometry)
+    study, plain = study_of(patient, nothing), plain_study(patient, GRID, training_geometry(TINY))
     assert (study.hu - plain.hu).abs().max() < 0.1
     assert (study.views - plain.views).abs().max() < 1e-3
     assert torch.equal(study.projections, plain.projections)
@@ -100,12 +148,7 @@ def test_without_augmentation_a_study_is_the_patient(shards: Path) -> None:
 
 def test_studies_depend_on_their_generator_alone(shards: Path) -> None:
     patient = ShardSet.open(shards).patients[0]
-    geometry = training_geometry(TINY)
-
-    def drawn(seed: int) -> Study:
-        return augmented_study(patient, GRID, geometry, TINY.augment, np.random.default_rng(seed), TOPS)
-
-    a, b, c = drawn(1), drawn(1), drawn(2)
+    a, b, c = (study_of(patient, TINY.augment, seed) for seed in (1, 1, 2))
     assert torch.equal(a.views, b.views) and torch.equal(a.hu, b.hu)
     assert not torch.equal(a.hu, c.hu)
 
@@ -117,9 +160,7 @@ def test_a_flipped_body_has_flipped_x_rays(shards: Path) -> None:
         TINY.augment, margin_mm=(0, 0, 0), rotation_deg=0, scale=0, shift_mm=0, warp_mm=0, flip=1, density=0, crop=0,
         cone=0, view_deg=0, unknown_deg=0, noise=0, uncalibrated=0, drop=(0, 0), radiograph=NONE,
     )  # fmt: skip
-    geometry = training_geometry(TINY)
-    study = augmented_study(patient, GRID, geometry, config, np.random.default_rng(0), TOPS)
-    plain = plain_study(patient, GRID, geometry)
+    study, plain = study_of(patient, config), plain_study(patient, GRID, training_geometry(TINY))
     assert (study.hu - plain.hu.flip(0)).abs().max() < 0.1
     assert (study.views[0] - plain.views[0].flip(1)).abs().max() < 1e-2
 
@@ -146,11 +187,8 @@ def test_studies_made_on_demand_are_those_made_ahead(shards: Path) -> None:
     """On a GPU nothing is made ahead; what a step draws does not depend on it."""
 
     def drawn(workers: int) -> list[Study]:
-        pool = StudyPool(
-            ShardSet.open(shards).patients, GRID, training_geometry(TINY), TINY.augment, TOPS,
-            size=3, refresh=2, seed=5, workers=workers,
-        )  # fmt: skip
-        with pool:
+        config = dataclasses.replace(TINY, display_p99=TOPS, pool=3, refresh=2, seed=5, workers=workers)
+        with StudyPool(ShardSet.open(shards).patients, config) as pool:
             return [pool.draw(step)[0] for step in (0, 1, 4, 5, 6)]
 
     for ahead, demanded in zip(drawn(2), drawn(0), strict=True):
@@ -162,9 +200,7 @@ def one_loss(shards: Path, device: str) -> tuple[X2CTModel, torch.Tensor]:
     shard_set = ShardSet.open(shards)
     study = plain_study(shard_set.select("train")[0], GRID, training_geometry(TINY))
     state = new_state(TINY, torch.device(device))
-    coords = torch.from_numpy(GRID.coordinates()).to(device)
-    patches = [Patch((0, 0, 0), (16, 16, 16)), Patch((16, 8, 0), (16, 16, 16))]
-    loss = study_loss(state.model, study, patches, TINY, coords, torch.Generator().manual_seed(0))
+    loss = loss_of(state, study, TWO)
     loss.backward()  # type: ignore[no-untyped-call]
     return state.model, loss
 
@@ -182,9 +218,7 @@ def test_the_sketch_learns_from_its_own_loss_alone(shards: Path) -> None:
     study = plain_study(shard_set.select("train")[0], GRID, training_geometry(TINY))
     config = dataclasses.replace(TINY, optim=dataclasses.replace(TINY.optim, sketch_weight=0.0))
     state = new_state(config, torch.device("cpu"))
-    coords = torch.from_numpy(GRID.coordinates())
-    loss = study_loss(state.model, study, [Patch((0, 0, 0), (32, 32, 32))], config, coords, torch.Generator())
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss_of(state, study, WHOLE).backward()  # type: ignore[no-untyped-call]
     assert float(state.model.lift.sketcher.weight.grad.abs().max()) == 0.0  # type: ignore[union-attr]
     assert float(state.model.lift.out.weight.grad.abs().max()) > 0.0  # type: ignore[union-attr]
 
@@ -431,12 +465,12 @@ def test_an_average_made_afterwards_is_the_one_made_in_training() -> None:
         with torch.no_grad():
             model.weight.add_(torch.randn(model.weight.shape, generator=generator))  # a random walk
         for average in averages:
-            average.update(model, step)
+            average.move(model, average.weight(step))
         if step % 50 == 0:
-            kept += [(step, average.relative_width, average.state()["weight"].clone()) for average in averages[:2]]
+            kept += [(step, average.relative_width, average.shadow["weight"].clone()) for average in averages[:2]]
     shares = posthoc_shares([(step, width) for step, width, _ in kept], steps, wanted)
     made = sum(share * value.double() for share, (_, _, value) in zip(shares, kept, strict=True))
-    true = averages[2].state()["weight"].double()
+    true = averages[2].shadow["weight"].double()
     away = [float((value.double() - true).norm() / true.norm()) for value in (made, kept[-1][2])]
     assert away[0] < 0.005 < 0.1 < away[1]
     # Of all shares, those by brute force come hardly nearer to the profile.
@@ -476,38 +510,27 @@ def test_one_step_of_either_optimiser_moves_every_weight(shards: Path, muon: flo
     config = dataclasses.replace(TINY, optim=dataclasses.replace(TINY.optim, muon=muon))
     state = new_state(config, torch.device("cpu"))
     study = plain_study(ShardSet.open(shards).select("train")[0], GRID, training_geometry(TINY))
-    coords = torch.from_numpy(GRID.coordinates())
     before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
     for seed in range(2):  # gains that start at 0 keep what lies behind them still for a step
-        generator = torch.Generator().manual_seed(seed)
-        study_loss(state.model, study, [Patch((0, 0, 0), (32, 32, 32))], config, coords, generator).backward()  # type: ignore[no-untyped-call]
+        loss_of(state, study, WHOLE, seed).backward()  # type: ignore[no-untyped-call]
         state.optimizer.step(1.0)
     assert all(not torch.equal(value, before[name]) for name, value in state.model.named_parameters())
     kinds = {name.split(".")[0] for name in state.optimizer.state()}
     assert kinds == ({"step", "exp_avg", "exp_avg_sq"} | ({"momentum_buffer"} if muon else set()))
 
 
-def as_it_is(step: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """In place of a CUDA graph."""
-    return step
-
-
 @pytest.mark.parametrize("muon", [0.0, 0.02])
 def test_the_step_that_a_gpu_records_is_the_step(shards: Path, muon: float) -> None:
     """Two patch sizes, two draws a step, a rate that changes: weights and averages to rounding."""
     optim = dataclasses.replace(TINY.optim, muon=muon, accumulate=2)
-    config = dataclasses.replace(TINY, optim=optim, steps=4)
-    device, coords = torch.device("cpu"), torch.from_numpy(GRID.coordinates())
+    config = dataclasses.replace(TINY, display_p99=TOPS, optim=optim, steps=4, seed=5, workers=0)
+    device = torch.device("cpu")
     states, losses = [new_state(config, device) for _ in range(2)], []
     for state in states:
-        recorded = RecordedStep(state, coords, as_it_is) if state is states[1] else None
-        pool = StudyPool(
-            ShardSet.open(shards).patients, GRID, training_geometry(config), config.augment, TOPS,
-            size=2, refresh=2, seed=5, workers=0,
-        )  # fmt: skip
-        with pool:
+        take = partial(step_of_tensors, state) if state is states[1] else None  # in place of a CUDA graph
+        with StudyPool(ShardSet.open(shards).patients, config) as pool:
             meter = WorkMeter(device, torch.float32)
-            losses.append([train_step(state, pool, GRID, coords, meter, recorded) for _ in range(3)])
+            losses.append([train_step(state, pool, meter, take) for _ in range(3)])
     plain, other = states
     assert plain.step == other.step == 3
     np.testing.assert_allclose(*losses, rtol=1e-4)
@@ -531,13 +554,11 @@ def test_a_recorded_step_asks_the_host_for_nothing(shards: Path, monkeypatch: py
     """But for AdamW, which counts its steps on the host where there is no GPU."""
     state = new_state(TINY, torch.device("cpu"))
     study = plain_study(ShardSet.open(shards).select("train")[0], GRID, training_geometry(TINY))
-    patches = [Patch((0, 0, 0), (16, 16, 16)), Patch((16, 8, 0), (16, 16, 16))]
-    draw = Draw.of(study, patches, TINY, torch.device("cpu"), torch.Generator().manual_seed(0))
+    draw = Draw.of(state, study, TWO, torch.Generator().manual_seed(0))
     monkeypatch.setattr(state.optimizer, "step", lambda share: None)
-    step = RecordedStep(state, torch.from_numpy(GRID.coordinates()), as_it_is)
     numbers = torch.full((1 + len(state.averages),), 0.5)
     with OffTheHost():
-        loss = step._step(numbers, *draw)
+        loss = step_of_tensors(state, numbers, *draw)
     assert float(loss) > 0
 
 
@@ -546,9 +567,7 @@ def test_the_denoiser_can_be_trained_alone(shards: Path) -> None:
     state = new_state(config, torch.device("cpu"))
     study = plain_study(ShardSet.open(shards).select("train")[0], GRID, training_geometry(TINY))
     before = {name: value.detach().clone() for name, value in state.model.named_parameters()}
-    coords = torch.from_numpy(GRID.coordinates())
-    patches = [Patch((0, 0, 0), (32, 32, 32))]
-    study_loss(state.model, study, patches, config, coords, torch.Generator().manual_seed(0)).backward()  # type: ignore[no-untyped-call]
+    loss_of(state, study, WHOLE).backward()  # type: ignore[no-untyped-call]
     state.optimizer.step(1.0)
     moved = {
         name.split(".")[0] for name, value in state.model.named_parameters() if not torch.equal(value, before[name])
@@ -559,11 +578,10 @@ def test_the_denoiser_can_be_trained_alone(shards: Path) -> None:
 def test_training_and_inference_sample_the_same_places(shards: Path) -> None:
     """Under autocast, points were projected in bfloat16: image features came from up to 3.7 pixels beside."""
     study = plain_study(ShardSet.open(shards).select("train")[0], GRID, training_geometry(TINY))
-    model = new_state(TINY, torch.device("cpu")).model
-    coords = torch.from_numpy(GRID.coordinates())[None]
-    tensors = study_tensors([study], torch.device("cpu"))
-    plain = model.condition(*tensors, coords)
+    state = new_state(TINY, torch.device("cpu"))
+    inputs = *study.inputs(torch.device("cpu")), state.coords[None]
+    plain = state.model.condition(*inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = model.condition(*tensors, coords)
+        mixed = state.model.condition(*inputs)
     for a, b in zip(plain, mixed, strict=True):
         assert float((a - b.float()).abs().mean() / a.abs().mean()) < 0.01

@@ -22,7 +22,7 @@ from x2ct.data import ShardSet
 from x2ct.errors import InputError
 from x2ct.training import TrainConfig, load_run, ranks, train
 from x2ct.training.checkpoint import CHECKPOINT_FILE
-from x2ct.training.runs import open_run, training_geometry
+from x2ct.training.runs import open_run
 from x2ct.training.studies import StudyPool
 
 STOP = 3
@@ -35,10 +35,10 @@ PROGRAM = """
 import dataclasses, json, os, shutil, signal, sys, torch
 from pathlib import Path
 from x2ct.errors import X2CTError
-from x2ct.training import TrainConfig, speed, train
+from x2ct.training import TrainConfig, monitor, train
 from x2ct.training.optimizer import Optimizer
 from x2ct.training.ranks import joined
-speed.SIDE = 128
+monitor.SIDE = 128
 torch.set_num_threads(1)
 shards, folder = Path(sys.argv[1]), Path(sys.argv[2])
 config = TrainConfig.load(folder / "config.json")
@@ -220,13 +220,8 @@ def test_each_rank_has_a_gpu_of_its_own_or_there_is_one_line(monkeypatch: pytest
 
 def test_draws_of_different_pools_make_different_studies(shards: Path) -> None:
     """So ranks share the making of studies; the draws of one pool are those without the other."""
-    both, one = (
-        StudyPool(
-            ShardSet.open(shards).select("train"), GRID, training_geometry(TINY), TINY.augment, (6.0, 8.0),
-            size=2, refresh=1, seed=3, workers=0, pools=2,
-        )
-        for _ in range(2)
-    )  # fmt: skip
+    config = dataclasses.replace(TINY, grid=GRID, display_p99=(6.0, 8.0), pool=2, refresh=1, seed=3, workers=0, pools=2)
+    both, one = (StudyPool(ShardSet.open(shards).select("train"), config) for _ in range(2))
     for draw in (0, 2, 4):
         study, other = both.draw(draw)[0], both.draw(draw + 1)[0]
         assert not torch.equal(study.hu, other.hu) and torch.equal(study.hu, one.draw(draw)[0].hu)

@@ -15,8 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from tests import refusals
 from x2ct.errors import InputError, X2CTError
-from x2ct.io.ct.volume import LOWEST_HU, Volume, check_writable, plausible_hu, to_ras
-from x2ct.io.ct.voxels import MAX_VOXELS, SYNTHETIC
+from x2ct.io.ct.volume import LOWEST_HU, MAX_VOXELS, SYNTHETIC, Volume, check_writable, plausible_hu, to_ras
 
 CHEST = Path(__file__).parent / "data" / "chest_4mm.nii.gz"
 SHAPE = (5, 6, 7)

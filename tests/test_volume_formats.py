@@ -14,8 +14,7 @@ from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 from scipy.spatial.transform import Rotation
 
 from x2ct.errors import InputError
-from x2ct.io.ct.dicomexport import Origin
-from x2ct.io.ct.volume import Volume
+from x2ct.io.ct.volume import Origin, Volume
 
 SPACING_MM = (2.0, 2.5, 3.0)
 FORMATS = {"nifti": "ct.nii.gz", "nrrd": "ct.nrrd", "mha": "ct.mha", "dicom": "ct"}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from pydicom.dataset import Dataset
 
 from benchmarks import input_files as files
@@ -17,29 +16,29 @@ from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import study_of
 from x2ct.errors import InputError
 from x2ct.geometry import View
+from x2ct.io.xray import exposure
 from x2ct.io.xray.radiograph import ReadOptions, XRay
-from x2ct.io.xray.turn import Turn
+from x2ct.io.xray.readoptions import TURNS
 
 # ---------------------------------------------------------------------------------------------- how it lies
 
-TURNS = [Turn(transpose, down, across) for transpose, down, across in product((False, True), (1, -1), (1, -1))]
 
-
-def orientation_of(turn: Turn, frontal: bool = True) -> list[str]:
-    """PatientOrientation (along a row, down a column) of an upright picture after this turn."""
-    right, down = ("L" if frontal else "P"), "F"
+def lying(path: Path, turn: int, frontal: bool = True) -> Path:
+    """A DICOM file of an upright picture after a turn: PatientOrientation says along a row, then down a column."""
+    order = TURNS[turn]
+    right, foot = ("L" if frontal else "P"), "F"
     opposite = {"L": "R", "P": "A", "F": "H"}
-    along, below = (down, right) if turn.transpose else (right, down)
-    return [along if turn.across == 1 else opposite[along], below if turn.down == 1 else opposite[below]]
+    along, below = (foot, right) if turn > 4 else (right, foot)
+    orientation = [along if order[1] == 1 else opposite[along], below if order[0] == 1 else opposite[below]]
+    picture = (SHOWN[:200].T if turn > 4 else SHOWN[:200])[:: order[0], :: order[1]]
+    spacing = [0.9, 0.8] if turn > 4 else [0.8, 0.9]
+    return files.dicom(path, np.ascontiguousarray(picture), PatientOrientation=orientation, PixelSpacing=spacing)
 
 
-@pytest.mark.parametrize("turn", TURNS, ids=str)
+@pytest.mark.parametrize("turn", TURNS)
 @pytest.mark.parametrize("frontal", [True, False])
-def test_however_it_lies_it_is_set_upright(tmp_path: Path, turn: Turn, frontal: bool) -> None:
-    lying = turn.of(SHOWN[:200])
-    spacing = list(turn.spacing((0.8, 0.9)) or ())
-    tags = {"PatientOrientation": orientation_of(turn, frontal), "PixelSpacing": spacing}
-    xray = XRay.load(files.dicom(tmp_path / "a.dcm", lying, **tags))
+def test_however_it_lies_it_is_set_upright(tmp_path: Path, turn: int, frontal: bool) -> None:
+    xray = XRay.load(lying(tmp_path / "a.dcm", turn, frontal))
     assert np.array_equal(xray.image, SHOWN[:200])
     assert xray.spacing_mm == (0.8, 0.9)
 
@@ -52,24 +51,18 @@ def test_what_the_user_turns_is_the_picture_that_the_file_set_upright(
     expected = np.rot90(SHOWN[:200], -rotate // 90)
     expected = {None: expected, "horizontal": expected[:, ::-1], "vertical": expected[::-1]}[flip]
     for turn in TURNS:
-        tags = {"PatientOrientation": orientation_of(turn), "PixelSpacing": list(turn.spacing((0.8, 0.9)) or ())}
-        path = files.dicom(tmp_path / "a.dcm", turn.of(SHOWN[:200]), **tags)
-        xray = XRay.load(path, options=ReadOptions(rotate=rotate, flip=flip))
+        xray = XRay.load(lying(tmp_path / "a.dcm", turn), options=ReadOptions(rotate=rotate, flip=flip))
         assert np.array_equal(xray.image, expected)
         assert xray.spacing_mm == ((0.9, 0.8) if rotate in (90, 270) else (0.8, 0.9))
 
 
-def test_a_turn_and_the_turn_back_are_nothing() -> None:
-    picture = SHOWN[:200]
-    for degrees, back in ((90, 270), (180, 180), (270, 90)):
-        assert np.array_equal(Turn.rotation(back).of(Turn.rotation(degrees).of(picture)), picture)
-    for code in range(1, 9):
-        turned = Image.fromarray(picture)
-        exif = turned.getexif()
-        exif[0x0112] = code
-        from PIL import ImageOps
-
-        assert np.array_equal(Turn.exif(code).of(picture), np.asarray(ImageOps.exif_transpose(turned)))
+def test_a_turn_is_what_its_number_means_as_exif_orientation() -> None:
+    picture = SHOWN[:200].astype(np.float32)
+    for code in TURNS:
+        image = Image.fromarray(picture)
+        image.getexif()[0x0112] = code
+        turned = exposure.upright(XRay(picture, calibrated=True, turns=(code,))).image
+        assert np.array_equal(turned, np.asarray(ImageOps.exif_transpose(image)))
 
 
 # ---------------------------------------------------------------------------------------------- how large it is

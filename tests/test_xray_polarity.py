@@ -19,7 +19,7 @@ from tests.radiographs import CHEST
 from tests.xray_files import P99, SHOWN, TRUTH, VIEW, close, on_detector
 from x2ct.geometry import Geometry, View
 from x2ct.io.xray import exposure
-from x2ct.io.xray.polarity import DECIDES, contrast
+from x2ct.io.xray.exposure import DECIDES, contrast
 from x2ct.io.xray.radiograph import ReadOptions, XRay
 from x2ct.io.xray.readers import read
 from x2ct.render import drr

@@ -6,9 +6,8 @@ import json
 
 import torch
 
-from x2ct.bundle import Diffusion, Grid, Patch, XRaySpec
+from x2ct.bundle import Description, Diffusion, Grid, Patch, XRaySpec
 from x2ct.bundle.intensity import Intensity
-from x2ct.export import ModelSpec
 from x2ct.geometry import Geometry
 from x2ct.model import ModelConfig, X2CTModel
 from x2ct.training import TrainConfig
@@ -22,7 +21,7 @@ CONFIG = ModelConfig(
     blocks=(1, 1),
     embedding=8,
 )
-SPEC = ModelSpec(
+SPEC = Description(
     name="tiny",
     grid=Grid((32, 32, 32), (10.0, 10.0, 10.0)),
     intensity=Intensity(),
@@ -30,8 +29,6 @@ SPEC = ModelSpec(
     geometry=Geometry.parallel(("ap", "lateral"), shape=(64, 64), spacing_mm=(6.0, 6.0)),
     diffusion=Diffusion(CONFIG.sigma_data, 0.03, 20.0, "log-snr", "dpmpp-2m", 6),
     patch=Patch(((16, 16, 16), (32, 32, 32)), (0.75, 0.25), CONFIG.stride),
-    receptive_radius=CONFIG.receptive_radius,
-    lift_radius=7,
     provenance={
         "data": "none: random weights",
         "training": json.loads(json.dumps(TrainConfig(model=CONFIG).to_json())),

@@ -8,6 +8,7 @@ the commands that use them, so that `x2ct --help` answers at once and sampling n
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from x2ct import __version__
-from x2ct.commands import bench, evaluate, export, images, info, prepare, serve, terminal, train, tune
+from x2ct.commands import bench, export, images, info, serve, terminal, train, tune
 from x2ct.commands.options import Json, Quiet, Reading, expanded
 from x2ct.jobs.options import Model, SampleJob, Threads, setting
 
@@ -45,7 +46,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        terminal.show(f"x2ct {__version__}")
+        typer.echo(f"x2ct {__version__}")
         raise typer.Exit
 
 
@@ -57,32 +58,29 @@ def x2ct(
     """Turn one or two X-rays into a CT volume."""
 
 
+_cohort = partial(setting, panel="Cohort")
+
+
 @dataclass(frozen=True)
 class Many:
     """The options of a run over many studies, by their names in `x2ct.jobs.cohort.sample_cohort`."""
 
-    manifest: Path | None = setting(
+    manifest: Path | None = _cohort(
         None,
-        "Cohort",
         "Studies: a CSV or TSV file with columns id, ap, pa, lateral ..., or a BIDS or nnU-Net dataset. "
         "-o names a folder.",
     )
-    resume: bool = setting(False, "Cohort", "Skip studies that are already done.", "--continue")
-    jobs: int | None = setting(
-        None,
-        "Cohort",
-        "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.",
-        min=1,
+    resume: bool = _cohort(False, "Skip studies that are already done.", "--continue")
+    jobs: int | None = _cohort(
+        None, "Number of studies to run at the same time. Default: 1, or with Ray one for each GPU or machine.", min=1
     )
-    engine: str = setting(
+    engine: str = _cohort(
         "local",
-        "Cohort",
         "Where studies run: local (this process) or ray (a Ray cluster that shares the folders).",
         words="engine",
     )
-    ray_address: str = setting(
+    ray_address: str = _cohort(
         "",
-        "Cohort",
         "Ray cluster to use. Default: RAY_ADDRESS; without it a cluster is started on this machine.",
         metavar="HOST:PORT",
     )
@@ -92,9 +90,7 @@ class Many:
 @expanded
 def sample(
     *,
-    dry_run: bool = typer.Option(
-        False, "--dry-run", help="Print what would be done and the time it would take. Write nothing."
-    ),
+    dry_run: bool = setting(False, "Print what would be done and the time it would take. Write nothing."),
     job: SampleJob,
     reading: Reading,
     many: Many,
@@ -131,9 +127,9 @@ def _sample_many(many: Many, base: SampleJob, quiet: bool, json: bool) -> None:
     """Sample a manifest's studies; exits with 1 if any failed."""
     from x2ct.jobs.cohort import SUMMARY_FILE, sample_cohort
 
-    if base.inputs or base.geometry or base.preview or base.report:
+    if base.inputs or base.geometry or base.pictures or base.report:
         raise typer.BadParameter(
-            "with --manifest, the X-rays and geometries stand in it, each study has a report, and there is no preview."
+            "with --manifest, the X-rays and geometries stand in it, each study has a report, and no picture is drawn."
         )
     with terminal.progress("studies", quiet) as display:
         display.stage("sampling")
@@ -151,8 +147,9 @@ def _sample_many(many: Many, base: SampleJob, quiet: bool, json: bool) -> None:
 
 
 @app.command()
+@expanded
 def demo(
-    output: Path = typer.Option(Path("demo"), "--output", "-o", help="Folder to write."),
+    output: Path = setting(Path("demo"), "Folder to write.", "--output", "-o"),
     model: Model = "chest",
     threads: Threads = 0,
     quiet: Quiet = False,
@@ -164,8 +161,8 @@ def demo(
 
     with terminal.progress("evaluations", quiet) as display:
         result = run(output, model, threads=threads, stage=display.stage, progress=display.step)
-    columns = list(next(iter(result.figures.values())))
-    lines = ["against the true CT, over the whole volume:", f"{'':14}" + "".join(f"{name:>11}" for name in columns)]
+    lines = ["against the true CT, over the whole volume:"]
+    lines.append(f"{'':14}" + "".join(f"{column:>11}" for column in next(iter(result.figures.values()))))
     for name, row in result.figures.items():
         lines.append(f"{name:14}" + "".join(f"{value:11.3f}" for value in row.values()))
     lines += [
@@ -185,7 +182,7 @@ for _command in (
     images.xray,
     images.drr,
     images.mesh,
-    prepare.prepare,
+    train.prepare,
     train.train,
     export.export,
     export.build,
@@ -194,7 +191,7 @@ for _command in (
     tune.statistics,
     tune.calibrate,
     bench.bench,
-    evaluate.evaluate,
+    bench.evaluate,
     info.info,
 ):
     app.command()(expanded(_command))

@@ -6,13 +6,15 @@
 ENV is an environment with what a GPU machine has, and without what it lacks (openvino, nibabel, pydicom, SimpleITK,
 gdcm, nlohmann-json, msgspec, platformdirs). The measuring is run to its end. The training, made smaller, is killed with
 all of its processes as soon as it has taken steps, what it left outside is made a run of, and the same call goes on to
-its own end. Sizes, stages and times are printed and written as Markdown. Needs `unshare`, and root or user namespaces.
+its own end. Sizes, stages and times are printed and written as Markdown, a section a call; a call that isn't tried
+again keeps its own. Needs `unshare`, and root or user namespaces.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import shutil
@@ -60,22 +62,30 @@ def main() -> int:
     if packages.returncode != 0:  # a call that then fails says nothing of the machine
         print(f"dry_run: {args.python}: packages are missing:\n{packages.stdout}", file=sys.stderr)
         return 2
-    lines = ["# Both calls for a GPU machine, tried without one", ""]
-    lines += [
-        f"By `benchmarks/gpu/dry_run.py` on {time.strftime('%Y-%m-%d')}, {platform.machine()}, no GPU, no network."
-    ]
+    sections = tried_before(args.output)
     broken: list[str] = []
     with tempfile.TemporaryDirectory(prefix="x2ct-dry-") as folder:
         for name in args.calls:
+            load = f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+            lines = [f"On {time.strftime('%Y-%m-%d')}, {platform.machine()}, {load} before it began.", ""]
             trial = Trial(args, name, Path(folder) / name)
-            lines += ["", f"## {name}", "", *trial.carried()]
-            lines += trial.measure() if name == "measure" else trial.train()
+            lines += [*trial.carried(), *(trial.measure() if name == "measure" else trial.train()), ""]
+            lines += [f"Broken: {line}" for line in trial.broken] or ["Every promise was kept."]
+            sections[name] = "\n".join(lines)
             broken += trial.broken
-    lines += ["", *(f"Broken: {line}" for line in broken), "" if broken else "Every promise was kept."]
+    lines = ["# Both calls for a GPU machine, tried without one", ""]
+    lines += ["By `benchmarks/gpu/dry_run.py`: no GPU, no network, the stages' limits made longer."]
+    lines += [f"\n## {name}\n\n{sections[name]}" for name in CARRIED if name in sections]
     text = "\n".join(lines).rstrip() + "\n"
     atomic.write_atomically(args.output, text.encode())
     print(text)
     return 1 if broken else 0
+
+
+def tried_before(page: Path) -> dict[str, str]:
+    """Return the sections of a page by their calls: one stays until its call is tried again."""
+    text = page.read_text() if page.is_file() else ""
+    return {name: body.strip() for name, body in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)}
 
 
 class Trial:

@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 
 from x2ct.bundle import Bundle, Network
+from x2ct.errors import MissingRuntimeError
 from x2ct.export.precision import typed
 from x2ct.export.torchgraph import OnnxModule
 from x2ct.io.report import markdown_table
@@ -68,6 +69,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=55.0, help="until the deadline")
     args = parser.parse_args()
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        print(f"latency_lab.py: error: device {args.device}: PyTorch {torch.__version__} finds no GPU", file=sys.stderr)
+        sys.exit(MissingRuntimeError.exit_code)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     lab = Lab(args, time.monotonic() + args.seconds)
     with torch.inference_mode():

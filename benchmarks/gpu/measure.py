@@ -7,9 +7,10 @@
 One row a grid, backend and precision, each beside its parity: the mean absolute difference from the CPU's volume of the
 same seed, in HU. Times of the denoiser and of our kernels are by the GPU's own clock, a sample's and a pull's
 (consistency after every evaluation, in runs of their own) by the host's; a sample's of the same X-rays as before, and
-of others. What torch runs (torch/torchscript, torch/aoti), and the graph that bf16 and f16 take, are made here (and not
-proven: the row's parity is). With --no-graphs nothing is recorded as a CUDA graph. A row that can't be had is listed
-with the reason. Medians over the rounds, after three that warm up; written after each row.
+of others, both without the residual. It and the judging of other X-rays are the host's, and columns of their own. What
+torch runs (torch/torchscript, torch/aoti), and the graph that bf16 and f16 take, are made here (and not proven: the
+row's parity is). With --no-graphs nothing is recorded as a CUDA graph. A row that can't be had is listed with the
+reason. Medians over the rounds, after three that warm up; written after each row.
 """
 
 from __future__ import annotations
@@ -27,15 +28,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))  # works 
 import numpy as np
 
 import x2ct
+from x2ct.engine.conditioning import study_of
+from x2ct.engine.plausibility import judge_study
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.geometry.grid import Grid
 from x2ct.io.report import markdown_table
 from x2ct.jobs.options import parse_shape
+from x2ct.runtimes.discovery import choose_device
 
 DEMO = Path(x2ct.__file__).resolve().parent / "models" / "demo"
 SHAPES = ("128,128,128", "256,256,160")
 EVALUATIONS = 6
 WARM_UP = 3
+PULLED = 5
+"""Rounds with consistency, at most: before each of them the host finds which rays count."""
 TARGET_MS = {"128 x 128 x 128": (10.0, 5.0), "256 x 256 x 160": (50.0, 15.0)}
 """Target times of 6 evaluations on an H200, in bf16 or f16: end to end with fresh X-rays, and in the loop."""
 GAP_US, KERNEL_SHARE = 20.0, 0.02
@@ -55,6 +61,11 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", default=SHAPES, help="X,Y,Z")
     parser.add_argument("--rounds", type=int, default=20)
     args = parser.parse_args()
+    try:
+        choose_device(args.device)  # before the CPU's volume, which takes long
+    except X2CTError as error:
+        print(f"measure.py: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     table = {"device": args.device, "devices": device_names(), "rounds": args.rounds, "rows": rows, "missing": missing}
@@ -68,8 +79,8 @@ def main() -> None:
                 try:
                     wanted = reference(args.bundle, grid) if wanted is None else wanted
                     rows.append(measure(args, grid, backend, precision, wanted))
-                except (X2CTError, ImportError) as error:
-                    missing[f"{backend} {precision} {shape}"] = str(error)
+                except Exception as error:  # whatever it is, PyTorch's too: the other rows go on
+                    missing[f"{backend} {precision} {shape}"] = str(error).strip().partition("\n")[0] or repr(error)
                 args.output.with_suffix(".json").write_text(json.dumps(table, indent=1) + "\n")
                 args.output.with_suffix(".md").write_text(markdown(table))
     print(markdown(table))
@@ -146,23 +157,30 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
         precision=precision,
         grid=grid,
     )
+    options: dict[str, Any] = {"steps": EVALUATIONS, "residual": False}
     sampler.set_xrays(**xrays())
-    first = sampler.run(seed=0, steps=EVALUATIONS)
+    first = sampler.run(seed=0, **options)
     away = np.abs(first.volume.hu - wanted)
     for seed in range(WARM_UP):
-        sampler.run(seed=seed, steps=EVALUATIONS)
+        sampler.run(seed=seed, **options)
     times, ends = [], []
     for seed in range(args.rounds):
         started = time.perf_counter()
-        times.append(sampler.run(seed=seed, steps=EVALUATIONS).report["timings"])
+        times.append(sampler.run(seed=seed, **options).report["timings"])
         ends.append(time.perf_counter() - started)
     fresh = []
     for seed in range(args.rounds):
         given = xrays()
         started = time.perf_counter()
-        result = sampler.run(**given, seed=seed, steps=EVALUATIONS)
+        result = sampler.run(**given, seed=seed, **options)
         fresh.append(time.perf_counter() - started)
         assert not result.report["condition_reused"]
+    bundle, prepared = x2ct.Bundle.load(args.bundle), []
+    for _ in range(args.rounds):
+        given, started = xrays(), time.perf_counter()
+        judge_study(bundle, study_of(bundle, given))
+        prepared.append(time.perf_counter() - started)
+    residual_s = sampler.run(**xrays(), seed=0, steps=EVALUATIONS).report["timings"]["residual_s"]
 
     def milliseconds(key: str) -> float:
         return 1e3 * statistics.median(one[key] for one in times)
@@ -182,6 +200,8 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
         "loop_max_ms": round(1e3 * max(one["loop_s"] for one in times), 3),
         "end_to_end_ms": round(1e3 * statistics.median(ends), 3),
         "fresh_end_to_end_ms": round(1e3 * statistics.median(fresh), 3),
+        "judging_ms": round(1e3 * statistics.median(prepared), 3),
+        "residual_ms": round(1e3 * residual_s, 1),
         **with_consistency(sampler, args.rounds),
         "kernel_share": round(milliseconds("kernel_s") / (milliseconds("kernel_s") + EVALUATIONS * evaluation), 5)
         if has_clock
@@ -197,9 +217,9 @@ def with_consistency(sampler: x2ct.Sampler, rounds: int) -> dict[str, Any]:
     """What pulling D after every evaluation takes; the reason where a grid is too small for a ray to count."""
     try:
         times = [
-            sampler.run(**xrays(), seed=seed, steps=EVALUATIONS, consistency="every").report["timings"]
-            for seed in range(rounds)
-        ]
+            sampler.run(**xrays(), seed=seed, steps=EVALUATIONS, consistency="every", residual=False).report["timings"]
+            for seed in range(1 + min(rounds, PULLED))
+        ][1:]  # the first one allocates
     except InputError as error:
         return {"pulled_loop_ms": None, "pull_ms": None, "not_pulled": str(error)}
     loop, pull = (1e3 * statistics.median(one[key] for one in times) for key in ("loop_s", "consistency_s"))
@@ -215,7 +235,8 @@ def markdown(table: dict[str, Any]) -> str:
         "",
     ]
     columns = ["runtime", "precision", "grid", "ms per evaluation", "loop ms", "min to max", "end to end ms"]
-    columns += ["other X-rays", "own kernels", "longest gap us", "with consistency, ms", "ms a pull"]
+    columns += ["other X-rays", "judging them", "residual", "own kernels", "longest gap us"]
+    columns += ["with consistency, ms", "ms a pull"]
     cells = []
     for row in table["rows"]:
         share = "" if row["kernel_share"] is None else f"{row['kernel_share']:.2%}"
@@ -225,7 +246,8 @@ def markdown(table: dict[str, Any]) -> str:
         times = f"{row['per_evaluation_ms']:.2f}", f"{row['loop_ms']:.2f}", spread, f"{row['end_to_end_ms']:.2f}"
         apart = f"{row['mean_abs_difference_hu']:.4f}", f"{row['max_abs_difference_hu']:.2f}"
         facts = row["runtime"], row["precision"], row["shape"], *times, f"{row['fresh_end_to_end_ms']:.2f}"
-        cells.append((*facts, share, gap, *pulled, *apart))
+        on_host = f"{row['judging_ms']:.2f}", f"{row['residual_ms']:.0f}"
+        cells.append((*facts, *on_host, share, gap, *pulled, *apart))
     lines += markdown_table([*columns, "mean HU apart", "max"], cells)
     wanted = ", ".join(
         f"{shape} in {fresh:g} ms with other X-rays, {loop:g} ms in the loop"

@@ -13,9 +13,9 @@
 # of them, and of a training its averages and train.log, renewed as it goes: six files at most, of 16 MiB at most. The
 # exit code is 1 where a stage failed or was left out.
 #
-# Needs Python with PyTorch and $modules, a C++ compiler, CMake and ninja; nvcc where bin/ is of other sources. What
-# comes along, in CARRY (.gpu unless set), each where it is there:
-#   wheels/*.whl         $wheels, which the machine's Python lacks
+# Needs Python with PyTorch and what `modules` below names, a C++ compiler, CMake and ninja; nvcc where bin/ is of other
+# sources. What comes along, in CARRY (.gpu unless set), each where it is there:
+#   wheels/*.whl         what `wheels` names and the machine's Python lacks
 #   bin/                 the CUDA device, ONNX Runtime's backend and gpu_laws, compiled from these sources
 #   onnxruntime.tar.xz   ONNX Runtime with its CUDA provider, and its headers: benchmarks/gpu/pack_onnxruntime.py
 #   patients.tar         patients to train on: benchmarks/gpu/pack.py
@@ -116,10 +116,16 @@ machine() {
     "$python" -c 'import platform, sys; print("Python", sys.version.split()[0], platform.libc_ver())
 import torch; print("torch", torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")'
 }
+# By importing each, as one that is there may lack what it needs itself; but for the one that is only headers.
 packages() {
     "$python" - "$@" <<'PYTHON'
-import importlib.util, sys
-missing = [name for name in sys.argv[1:] if importlib.util.find_spec(name.partition("=")[0]) is None]
+import importlib, importlib.util, sys
+missing = []
+for name in (text.partition("=")[0] for text in sys.argv[1:]):
+    try:
+        (importlib.util.find_spec if name == "nlohmann_json" else importlib.import_module)(name) or missing.append(name)
+    except ImportError as error:
+        missing.append(f"{name} ({error})")
 print("missing: " + ", ".join(missing) if missing else "none is missing")
 sys.exit(bool(missing))
 PYTHON
@@ -184,7 +190,7 @@ if [ -f "$carry/onnxruntime.tar.xz" ]; then
 fi
 run machine 15 machine
 # shellcheck disable=SC2086 # words
-run packages 10 packages $modules $wheels
+run packages 20 packages $modules $wheels
 if [ "$call" = train ]; then
     run build 90 build _core
     run train 3600 train

@@ -155,11 +155,12 @@ BackendStatus status_of(const Recipe& recipe, const BackendPlace& place) {
     status.built = is_built(recipe, place.library_dir);
     if (status.built) status.version = recipe.wanted;
     try {
-        const Backend& backend = open_backend(recipe.name, place);
-        status.version = backend.version();
-        status.devices = backend.devices();
-        for (const auto& device : status.devices) status.precisions[device] = backend.precisions(device);
-        status.missing_devices = backend.missing_devices();
+        // A pointer, for to GCC 14 a reference may be to the place's name.
+        const Backend* const backend = &open_backend(recipe.name, place);
+        status.version = backend->version();
+        status.devices = backend->devices();
+        for (const auto& device : status.devices) status.precisions[device] = backend->precisions(device);
+        status.missing_devices = backend->missing_devices();
         status.available = true;
     } catch (const std::exception& error) {
         status.reason = error.what();

@@ -175,10 +175,18 @@ void what_a_pull_takes_moves_no_registers() {
     CHECK(rig.network->places == places);
 }
 
-// No coordinates go to the GPU, and no features come from it.
+template <typename Work>
+int launches() {
+    return machine().ray_kernels[x2ct::RayKernel::Work{Work{}}.index()];
+}
+
+// No coordinates go to the GPU, where they are made once, and no features come from it; what comes is HU.
 void another_study_brings_its_x_rays_and_nothing_else_to_the_gpu() {
+    using x2ct::kernels::Coordinates, x2ct::kernels::ToHu;
+    machine().ray_kernels.clear();
     Study study(gpu());
     study.show(1), study.run(), study.show(2), study.run();
+    CHECK(launches<Coordinates>() == 1 && launches<ToHu>() == 2);
     const auto before = machine();
     study.show(3);
     CHECK(machine().downloads == before.downloads);
@@ -189,6 +197,7 @@ void another_study_brings_its_x_rays_and_nothing_else_to_the_gpu() {
     const auto shown = machine();
     const std::size_t voxels = study.run().size();
     CHECK(machine().downloaded - shown.downloaded == voxels * sizeof(float));
+    CHECK(launches<Coordinates>() == 1 && launches<ToHu>() == 3);
 }
 
 // Of the emulated runtime itself: what the real one does not allow, it does not allow either.

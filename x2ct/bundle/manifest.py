@@ -46,7 +46,7 @@ class Diffusion:
     """The noise level's range and the data's standard deviation, in x; what to sample with by default.
 
     `schedules` are the noise levels that `x2ct tune` found, by their number: sigma_max first, sigma_min last. They go
-    before `schedule` where the number of steps is theirs.
+    before `schedule` where the number of steps is theirs; bundles from before there were any have no such field.
     `deviation_scale` is what `x2ct calibrate` found for the model's own solver and noise levels: by the number of
     steps, the factor that brings the samples' standard deviation up to the error of validation patients.
     """
@@ -59,10 +59,6 @@ class Diffusion:
     steps: int
     schedules: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     deviation_scale: Mapping[int, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the field `diffusion`; without tuned schedules it is as in bundles from before there were any."""
-        return _plain(self)
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class Networks:
 
     def items(self) -> tuple[tuple[str, Network], ...]:
         """Names and graphs, in the order in which they run."""
-        return ("encoder", self.encoder), ("lift", self.lift), ("denoiser", self.denoiser)
+        return tuple(vars(self).items())
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class File:
 
 @dataclass(frozen=True)
 class Description:
-    """What a bundle says of a model, whatever its graphs are: see docs/bundle.md."""
+    """What a bundle says of a model, whatever its graphs are."""
 
     name: str
     grid: Grid
@@ -122,7 +118,7 @@ class Description:
     geometry: Geometry
     diffusion: Diffusion
     patch: Patch
-    provenance: Mapping[str, Json]
+    provenance: Mapping[str, Any]
     xray_statistics: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
 
@@ -133,15 +129,7 @@ class Manifest(Description):
     version: str
     created: str
     networks: Networks
-    parity: Mapping[str, Json]
-
-    @staticmethod
-    def of(
-        described: Description, *, version: str, created: str, networks: Networks, parity: Mapping[str, Json]
-    ) -> Manifest:
-        """The manifest of a model that is described already."""
-        description = {entry.name: getattr(described, entry.name) for entry in dataclasses.fields(Description)}
-        return Manifest(**description, version=version, created=created, networks=networks, parity=parity)
+    parity: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Json]:
         """The content of model.json without `files`."""

@@ -1,36 +1,33 @@
-"""An opened bundle."""
+"""An opened bundle, and bundles that are written: new ones, or one with what was found for it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
 
 from x2ct import _core
 from x2ct.bundle.folder import DEFAULT, bundled, check_target, find
-from x2ct.bundle.intensity import Intensity
-from x2ct.bundle.manifest import MANIFEST, Diffusion, File, Manifest, Network, Networks, Patch, XRaySpec
-from x2ct.files.atomic import write_beside
+from x2ct.bundle.manifest import MANIFEST, File, Manifest, Network
+from x2ct.files.atomic import check_writable, write_beside
 from x2ct.files.text import Json
-from x2ct.geometry import Geometry
-from x2ct.geometry.grid import Grid
+from x2ct.io.report import write_json
+
+AnyPath: TypeAlias = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Bundle(Manifest):
     """An opened bundle: a manifest whose files have been checked.
 
-    Attributes:
-        path: the folder.
-        checksum: SHA-256 of model.json, which holds those of the other files: it identifies the model.
-        files: size and SHA-256 of each file.
+    The checksum is the SHA-256 of model.json, which holds those of the other files: it identifies the model.
     """
 
     path: Path
@@ -38,12 +35,10 @@ class Bundle(Manifest):
     files: Mapping[str, File]
 
     @classmethod
-    def load(cls, model: str | os.PathLike[str] = DEFAULT) -> Bundle:
-        """Open a bundle and check the whole of it.
+    def load(cls, model: AnyPath = DEFAULT) -> Bundle:
+        """Open a bundle, by its folder or a bundled model's name ("chest"), and check the whole of it.
 
-        Args:
-            model: a folder, or the name of a bundled model ("chest"). A text without separators is a folder only if it
-                ends in .x2ct.
+        A text without separators is a folder only if it ends in .x2ct.
 
         Raises:
             InputError: not a bundle, of an unknown schema version, damaged, or inconsistent; the text names file and
@@ -52,33 +47,19 @@ class Bundle(Manifest):
         folder = find(model)
         text, checksum = _core.open_bundle(os.fsencode(folder))
         content = msgspec.json.decode(text)
-        kinds: dict[str, Any] = {
-            "grid": Grid,
-            "intensity": Intensity,
-            "xray": XRaySpec,
-            "geometry": Geometry,
-            "diffusion": Diffusion,
-            "patch": Patch,
-            "networks": Networks,
-            "files": dict[str, File],
-        }
-        for name, kind in kinds.items():
-            content[name] = msgspec.convert(
-                content[name], kind, str_keys=True, dec_hook=lambda _, value: np.asarray(value)
-            )
-        del content["schema"]
-        return cls(version=content.pop("x2ct"), path=folder, checksum=checksum, **content)
+        fields = {**content, "version": content["x2ct"], "path": folder, "checksum": checksum}
+
+        def unknown_to_msgspec(kind: Any, value: Any) -> Any:
+            return value if kind is Path else np.asarray(value)
+
+        return msgspec.convert(fields, cls, str_keys=True, dec_hook=unknown_to_msgspec)
 
     @classmethod
-    def write(cls, target: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
-        """Write a bundle: built beside the target, checked by opening it, then renamed into place.
+    def write(cls, target: AnyPath, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+        """Write a bundle of each graph's file by name: built beside the target, opened to check it, then renamed.
 
-        A bundle that is already there is replaced whole, or left as it is when anything fails.
-
-        Args:
-            target: the folder, by custom NAME.x2ct.
-            manifest: everything but the checksums.
-            files: content of each graph's file, by name.
+        A bundle that is already there is replaced whole, or left as it is when anything fails. The target is a folder,
+        by custom NAME.x2ct.
 
         Raises:
             InputError: the target's folder can't be written, or it is something else than a bundle; or the manifest
@@ -87,10 +68,8 @@ class Bundle(Manifest):
         """
         target = Path(target)
         check_target(target)
-        listed: dict[str, Json] = {
-            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
-        }
-        content = manifest.to_json() | {"files": listed}
+        listed = {name: {"sha256": hashlib.sha256(one).hexdigest(), "bytes": len(one)} for name, one in files.items()}
+        content = {**manifest.to_json(), "files": listed}
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
         def write(part: Path) -> None:
@@ -106,9 +85,10 @@ class Bundle(Manifest):
         """The path of a network's graph."""
         return self.path / network.file
 
-    def contents(self) -> dict[str, bytes]:
-        """Each listed file's bytes by name, as `write` takes them."""
-        return {name: (self.path / name).read_bytes() for name in self.files}
+    def save_as(self, target: AnyPath, **changes: Any) -> Bundle:
+        """Write a copy with other values of some fields; see `write`, which raises the errors."""
+        files = {name: (self.path / name).read_bytes() for name in self.files}
+        return Bundle.write(target, replace(self, **changes), files)
 
     @property
     def argument(self) -> str:
@@ -123,6 +103,7 @@ class Bundle(Manifest):
     def summary(self) -> dict[str, Json]:
         """What `x2ct info` shows, as plain data: short, in reading order, complete enough to tell two bundles apart."""
         plain: dict[str, Any] = self.to_json()
+        ranges, tuned = self.networks.denoiser.int8, sorted(self.diffusion.schedules)
         return {
             "name": self.name,
             "path": str(self.path),
@@ -137,12 +118,12 @@ class Bundle(Manifest):
             "sampling": {
                 **{name: plain["diffusion"][name] for name in ("solver", "schedule", "steps")},
                 "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
-                "tuned_for_steps": ", ".join(map(str, sorted(self.diffusion.schedules))) or "none",
+                "tuned_for_steps": ", ".join(map(str, tuned)) or "none",
                 "deviation_scale": plain["diffusion"].get("deviation_scale", {}),
             },
             "patch": {name: plain["patch"][name] for name in ("sizes", "stride")},
             "receptive_radius": self.networks.denoiser.receptive_radius,
-            "int8": f"{len(self.networks.denoiser.int8)} convolutions" if self.networks.denoiser.int8 else "none",
+            "int8": f"{len(ranges)} convolutions" if ranges else "none",
             "networks": {
                 name: {
                     "bytes": self.files[network.file].bytes,
@@ -153,3 +134,36 @@ class Bundle(Manifest):
             },
             **{name: plain[name] for name in ("parity", "provenance")},
         }
+
+
+class Finding(Protocol):
+    """What was found for a model: fields of its bundle that change, and plain data for a report."""
+
+    def changes(self, bundle: Bundle) -> Mapping[str, Any]:
+        """Return the fields by name."""
+
+    def to_json(self) -> Mapping[str, Any]:
+        """Return the report."""
+
+
+F = TypeVar("F", bound=Finding)
+
+
+def improve(model: AnyPath, output: AnyPath, find_for: Callable[[Bundle], F], report: AnyPath | None = None) -> F:
+    """Open a bundle, find something for it, and write the bundle with it, and a report (.json) if asked for.
+
+    Errors of `find_for` pass through. `output` may be the bundle itself, which is replaced whole.
+
+    Raises:
+        InputError: the bundle can't be opened, or an output can't be written, which is checked first.
+        X2CTError: the write failed on the way (disk full).
+    """
+    check_target(Path(output))
+    if report is not None:
+        check_writable(report, (".json",))
+    bundle = Bundle.load(model)
+    finding = find_for(bundle)
+    bundle.save_as(output, **finding.changes(bundle))
+    if report is not None:
+        write_json(finding.to_json(), report)
+    return finding

@@ -1,7 +1,8 @@
-"""`x2ct bench`: latency, memory and parity of a model on this machine, in each runtime and precision."""
+"""`x2ct bench` and `x2ct evaluate`: what a model costs on this machine, and what its CTs are worth."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -9,38 +10,34 @@ import typer
 from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
 from x2ct.errors import InputError
-from x2ct.jobs.options import MODEL, Threads
+from x2ct.jobs.options import MODEL, EvaluateJob, Threads, setting
 
 
 def bench(
     bundle: str = typer.Argument("chest", help=MODEL),
-    output: Path | None = typer.Option(
-        None, "--output", "-o", metavar="NAME", help="Write the figures to NAME.json and the tables to NAME.md."
+    output: Path | None = setting(
+        None, "Write the figures to NAME.json and the tables to NAME.md.", "--output", "-o", metavar="NAME"
     ),
-    sweep: list[str] | None = typer.Option(
+    sweep: list[str] | None = setting(
         None,
-        metavar="KEY=V1,V2",
-        help="Measure all combinations of values for backend, precision, device, provider, grid, steps, solver, "
+        "Measure all combinations of values for backend, precision, device, provider, grid, steps, solver, "
         "schedule, batch, threads, tiles or halo. May be repeated. Default: each available backend and precision.",
+        metavar="KEY=V1,V2",
     ),
-    device: str = typer.Option("", help="Device of all rows: cpu or cuda[:N]. Short for --sweep device=."),
-    runs: int = typer.Option(10, "--runs", "-n", min=1, help="Number of timed runs of each row."),
-    warmup: int = typer.Option(1, min=0, help="Number of untimed runs of each row after the first."),
-    cold: int = typer.Option(3, min=1, help="Number of new processes of each row whose start is timed."),
-    plain_runs: int = typer.Option(2, min=1, help="Number of timed runs of the plain PyTorch loop."),
-    pytorch: bool = typer.Option(True, help="Also measure a plain PyTorch loop."),
-    apart: bool = typer.Option(
-        False,
-        "--apart",
-        help="Measure rows one after another instead of in turns. For rows that do not fit in memory together.",
+    device: str = setting("", "Device of all rows: cpu or cuda[:N]. Short for --sweep device=."),
+    runs: int = setting(10, "Number of timed runs of each row.", "--runs", "-n", min=1),
+    warmup: int = setting(1, "Number of untimed runs of each row after the first.", min=0),
+    cold: int = setting(3, "Number of new processes of each row whose start is timed.", min=1),
+    plain_runs: int = setting(2, "Number of timed runs of the plain PyTorch loop.", min=1),
+    pytorch: bool = setting(True, "Also measure a plain PyTorch loop."),
+    apart: bool = setting(
+        False, "Measure rows one after another instead of in turns. For rows that do not fit in memory together."
     ),
-    compare: Path | None = typer.Option(
-        None, metavar="OLD.json", help="Compare with an older result. Exit code 1 if a row is slower."
+    compare: Path | None = setting(
+        None, "Compare with an older result. Exit code 1 if a row is slower.", metavar="OLD.json"
     ),
-    threshold: str = typer.Option("5%", help="Slowdown that counts as slower, for example 5% or 0.05."),
-    reuse: Path | None = typer.Option(
-        None, metavar="NEW.json", help="Read the figures from this file instead of measuring."
-    ),
+    threshold: str = setting("5%", "Slowdown that counts as slower, for example 5% or 0.05."),
+    reuse: Path | None = setting(None, "Read the figures from this file instead of measuring.", metavar="NEW.json"),
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
@@ -87,3 +84,28 @@ def parse_threshold(text: str) -> float:
     if not 0 <= value <= 10:
         raise InputError.of("--threshold", "value", found=repr(text), expected="a share such as 5% or 0.05")
     return value
+
+
+def evaluate(
+    job: EvaluateJob,
+    card: bool = setting(False, "Print the results as Markdown for a model card."),
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Measure a model on CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
+    from x2ct.evaluation import card as cards
+    from x2ct.evaluation import page
+    from x2ct.jobs.evaluate import PAGE, evaluate_files
+
+    reason = page.unavailable()
+    if reason:
+        terminal.note("warning", f"{PAGE} is not written: {reason}", quiet)
+    with terminal.progress("patients", quiet) as display:
+        result = evaluate_files(replace(job, page=not reason), stage=display.stage, progress=display.step)
+    failures = result.table["failures"]
+    for line in [*(f"{one['case']} left out: {one['reason']}" for one in failures), *result.table["warnings"]]:
+        terminal.note("warning", line, quiet)
+    text = cards.card(result.table).rstrip() if card else cards.brief(result.table, result.files[-1])
+    terminal.result(result.plain, text, json, quiet)
+    if failures:
+        raise typer.Exit(1)

@@ -1,61 +1,52 @@
-"""`x2ct export`: a trained run to a bundle, and a bundle to what a runtime makes of it, each proven.
-
-`x2ct build`: a bundle to TensorRT's engines of it, in this machine's cache.
-"""
+"""`x2ct export`: a run to a bundle, and a bundle to compiled engines, each proven; `x2ct build`: TensorRT's engines."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
 
 import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
-from x2ct.jobs.options import BYTES, MODEL, option
+from x2ct.jobs.options import BYTES, MODEL, setting
 
 PROOF = ("file", "runtime", "precision", "denoiser", "volume HU", "PSNR dB", "MB", "load s", "ms/evaluation", "")
 
 
 def export(
     source: str = typer.Argument(..., help="Run folder of `x2ct train`, or a bundle.", metavar="RUN|BUNDLE"),
-    output: Path | None = typer.Option(
-        None, "--output", "-o", help="Bundle to write from a run, NAME.x2ct, or folder for triton or monai."
+    output: Path | None = setting(
+        None, "Bundle to write from a run, NAME.x2ct, or folder for triton or monai.", "--output", "-o"
     ),
-    formats: list[str] | None = typer.Option(
+    formats: list[str] | None = setting(
         None,
-        "--format",
-        help="onnx (the bundle), torchscript, aoti or tensorrt (compiled engines, written to the cache); may be "
+        "onnx (the bundle), torchscript, aoti or tensorrt (compiled engines, written to the cache); may be "
         "repeated. Or triton, monai: a folder for that framework, written to --output.",
+        "--format",
     ),
-    compiled: Path | None = typer.Option(None, metavar="FOLDER", help="Write compiled engines to this folder too."),
-    precision: str | None = typer.Option(
+    compiled: Path | None = setting(None, "Write compiled engines to this folder too.", metavar="FOLDER"),
+    precision: str | None = setting(
         None,
-        help="Precision of the denoiser in compiled engines: bf16, f16, tf32 or f32. Default: bf16 for tensorrt, "
+        "Precision of the denoiser in compiled engines: bf16, f16, tf32 or f32. Default: bf16 for tensorrt, "
         "f32 for torch.",
     ),
-    device: str = typer.Option("cpu", help="Device of torchscript and aoti engines: cpu or cuda[:N]."),
-    name: str | None = typer.Option(None, help="Name of the model. Default: the run's."),
-    weights: str = typer.Option("f16", help="Data type of the stored weights: f16 or f32."),
-    ema: float | None = typer.Option(
-        None, help="Relative width of the weight average (EMA) to export. Default: the first of the run."
+    device: str = setting("cpu", "Device of torchscript and aoti engines: cpu or cuda[:N]."),
+    name: str | None = setting(None, "Name of the model. Default: the run's."),
+    weights: str = setting("f16", "Data type of the stored weights: f16 or f32."),
+    ema: float | None = setting(
+        None, "Relative width of the weight average (EMA) to export. Default: the first of the run."
     ),
-    best: bool = typer.Option(
-        False, "--best", help="Export the average with the lowest validation loss instead of the last one."
-    ),
-    provenance: Path | None = typer.Option(
-        None, help="JSON file to store in the bundle: data, compute, date, figures."
-    ),
-    report: Path | None = typer.Option(None, help="Write the parity check in full to this .json file."),
+    best: bool = setting(False, "Export the average with the lowest validation loss instead of the last one."),
+    provenance: Path | None = setting(None, "JSON file to store in the bundle: data, compute, date, figures."),
+    report: Path | None = setting(None, "Write the parity check in full to this .json file."),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Export a trained run to a bundle, or a bundle to a compiled engine. Fails if the results differ."""
+    from x2ct.files.atomic import check_writable
     from x2ct.io import report as reports
 
     if report is not None:
-        from x2ct.files.atomic import check_writable
-
         check_writable(report, (".json",))
     with terminal.extra("train"), terminal.progress("stages", quiet) as display:
         from x2ct.export import formats as making
@@ -84,21 +75,19 @@ def export(
 
 def build(
     bundle: str = typer.Argument(..., help=MODEL),
-    backend: str = typer.Option("tensorrt", help="Runtime: tensorrt."),
-    graph: bool = typer.Option(False, "--graph", help="Write only the denoiser's typed ONNX graph. Needs no GPU."),
-    precision: str = typer.Option("bf16", help="Precision of the denoiser: bf16, f16, tf32 or f32."),
-    shape: str | None = typer.Option(
-        None, metavar="X,Y,Z", help="Number of voxels, or MINIMUM:USUAL:MAXIMUM for a range. Default: the model's."
+    backend: str = setting("tensorrt", "Runtime: tensorrt."),
+    graph: bool = setting(False, "Write only the denoiser's typed ONNX graph. Needs no GPU."),
+    precision: str = setting("bf16", "Precision of the denoiser: bf16, f16, tf32 or f32."),
+    shape: str | None = setting(
+        None, "Number of voxels, or MINIMUM:USUAL:MAXIMUM for a range. Default: the model's.", metavar="X,Y,Z"
     ),
-    workspace: Annotated[Any, option(None, "Largest workspace of a kernel, beside its tensors.", **BYTES)] = None,
-    effort: int = typer.Option(
-        3, min=0, max=5, help="Builder optimisation level: higher values compare more kernels and take longer."
+    workspace: int | None = setting(None, "Largest workspace of a kernel, beside its tensors.", **BYTES),
+    effort: int = setting(
+        3, "Builder optimisation level: higher values compare more kernels and take longer.", min=0, max=5
     ),
-    device: str = typer.Option("cuda", help="Device: cuda[:N]."),
-    cache: Path | None = typer.Option(
-        None, help="Cache folder of compiled engines. Default: $X2CT_CACHE, or x2ct/ in ~/.cache."
-    ),
-    output: Path | None = typer.Option(None, "--output", "-o", help="Write copies to this folder too."),
+    device: str = setting("cuda", "Device: cuda[:N]."),
+    cache: Path | None = setting(None, "Cache folder of compiled engines. Default: $X2CT_CACHE, or x2ct/ in ~/.cache."),
+    output: Path | None = setting(None, "Write copies to this folder too.", "--output", "-o"),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:

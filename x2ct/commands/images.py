@@ -1,31 +1,29 @@
-"""Commands that read an image: a CT, of which `x2ct drr` makes X-rays, `mesh` a surface and `view` a page; or an X-ray.
-
-`x2ct xray` brings an X-ray file to line integrals, each stage of the way to be seen.
-"""
+"""Commands that read a CT, to X-rays (`x2ct drr`), a surface (`mesh`) or a page (`view`); or an X-ray (`xray`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import CT, Centre, Json, KeepCouch, Quiet, Reading, parse_view
-from x2ct.jobs.options import Threads, XRayJob
+from x2ct.commands.options import CT, Json, Quiet, Reading, parse_view
+from x2ct.jobs.options import Centre, KeepCouch, Threads, XRayJob, setting
 
 
 def drr(
     ct: CT,
-    output: Path = typer.Option(..., "--output", "-o", help="Folder to write: PNG, .npy and geometry.json."),
-    geometry: str = typer.Option("parallel", help="Geometry: parallel, cone, or a geometry file."),
-    view: list[Any] | None = typer.Option(
-        None, parser=parse_view, metavar="VIEW", help="View: ap, pa, lateral, or an angle in degrees. May be repeated."
+    output: Path = setting(..., "Folder to write: PNG, .npy and geometry.json.", "--output", "-o"),
+    geometry: str = setting("parallel", "Geometry: parallel, cone, or a geometry file."),
+    view: Sequence[str | float] = setting(
+        (), "View: ap, pa, lateral, or an angle in degrees. May be repeated.", parser=parse_view, metavar="VIEW"
     ),
     centre: Centre = "lungs",
     keep_couch: KeepCouch = False,
-    mu_water: float = typer.Option(0.02, help="Attenuation of water per mm. 0.02 corresponds to 70 keV."),
+    mu_water: float = setting(0.02, "Attenuation of water per mm. 0.02 corresponds to 70 keV."),
     threads: Threads = 0,
     quiet: Quiet = False,
     json: Json = False,
@@ -55,14 +53,14 @@ def drr(
 
 def mesh(
     ct: CT,
-    output: Path = typer.Option(..., "--output", "-o", help="Mesh file to write: .stl (binary), .ply or .obj."),
-    hu: float = typer.Option(200.0, help="Threshold in HU. The surface encloses voxels at or above it."),
-    smooth: float = typer.Option(
-        0.0, metavar="MM", help="Standard deviation in mm of a Gaussian filter applied before. 0: none."
+    output: Path = setting(..., "Mesh file to write: .stl (binary), .ply or .obj.", "--output", "-o"),
+    hu: float = setting(200.0, "Threshold in HU. The surface encloses voxels at or above it."),
+    smooth: float = setting(
+        0.0, "Standard deviation in mm of a Gaussian filter applied before. 0: none.", metavar="MM"
     ),
-    keep_largest: bool = typer.Option(False, "--keep-largest", help="Keep only the largest piece."),
-    min_volume: float = typer.Option(0.0, metavar="MM3", help="Drop pieces smaller than this volume in cubic mm."),
-    coordinates: str = typer.Option("lps", help="Axes, in mm: lps (DICOM, meshes of 3D Slicer) or ras (NIfTI)."),
+    keep_largest: bool = setting(False, "Keep only the largest piece."),
+    min_volume: float = setting(0.0, "Drop pieces smaller than this volume in cubic mm.", metavar="MM3"),
+    coordinates: str = setting("lps", "Axes, in mm: lps (DICOM, meshes of 3D Slicer) or ras (NIfTI)."),
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -86,12 +84,12 @@ def mesh(
 
 def view(
     ct: CT,
-    output: Path | None = typer.Option(None, "--output", "-o", help="HTML page to write. Default: beside the CT."),
-    ap: Path | None = typer.Option(None, help="Frontal X-ray to show beside the CT."),
-    pa: Path | None = typer.Option(None, help="Frontal X-ray, source behind the patient."),
-    lateral: Path | None = typer.Option(None, help="Lateral X-ray to show beside the CT."),
-    beside: list[Path] | None = typer.Option(
-        None, help="Volume to show below, plane by plane, such as the true CT or NAME_std. May be repeated."
+    output: Path | None = setting(None, "HTML page to write. Default: beside the CT.", "--output", "-o"),
+    ap: Path | None = setting(None, "Frontal X-ray to show beside the CT."),
+    pa: Path | None = setting(None, "Frontal X-ray, source behind the patient."),
+    lateral: Path | None = setting(None, "Lateral X-ray to show beside the CT."),
+    beside: list[Path] | None = setting(
+        None, "Volume to show below, plane by plane, such as the true CT or NAME_std. May be repeated."
     ),
     *,
     reading: Annotated[Reading, "invert", "values"],

@@ -22,10 +22,14 @@ def about(bundle: str | None = None) -> dict[str, Any]:
 
     Nothing heavy is imported, and whatever is missing is a line of the answer, never an exception.
 
-    Raises:
-        InputError: the bundle can't be opened.
+    Raises InputError: the bundle can't be opened.
     """
-    backends = _backends()
+    runtimes = {name: find_runtime(name) for name in BACKENDS if name != "auto"}
+    backends = [dict(one) for one in _core.backends({name: str(one.folder or "") for name, one in runtimes.items()})]
+    for backend in backends:
+        reason = runtimes[str(backend["name"])].reason
+        if backend["built"] and reason:
+            backend.update(available=False, reason=reason)
     facts: dict[str, Any] = {
         "versions": report.versions(),
         "core": "ready",
@@ -42,17 +46,6 @@ def about(bundle: str | None = None) -> dict[str, Any]:
     return facts if bundle is None else facts | {"bundle": Bundle.load(bundle).summary()}
 
 
-def _backends() -> list[dict[str, Any]]:
-    """Return what the core says of each backend; where its runtime is not installed, what to install."""
-    runtimes = [find_runtime(name) for name in BACKENDS if name != "auto"]
-    rows = [dict(backend) for backend in _core.backends({one.name: str(one.folder or "") for one in runtimes})]
-    for backend in rows:
-        [runtime] = (one for one in runtimes if one.name == backend["name"])
-        if backend["built"] and runtime.reason:
-            backend.update(available=False, reason=runtime.reason)
-    return rows
-
-
 def abilities(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return whether each backend, device and precision can be used, and if not why, and what to install."""
     rows = []
@@ -66,7 +59,7 @@ def abilities(backends: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 if not reason and precision not in native:
                     reason = f"{backend['name']} computes in {' or '.join(native)} on this {device}"
                 one = {"backend": backend["name"], "device": device, "precision": precision}
-                rows.append({**one, "usable": not reason, "reason": reason})
+                rows.append(one | {"usable": not reason, "reason": reason})
     return rows
 
 
@@ -86,12 +79,10 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
         [(name, version or f"missing: pip install 'x2ct[{extra}]'") for name, version in facts[part].items()]
         for part, extra in (("training", "train"), ("report", "report"))
     )
+    backends = [line for backend in facts["backends"] for line in _backend(backend, facts)]
     return [
         ("Versions", list(facts["versions"].items())),
-        (
-            "Backends",
-            [("core", facts["core"]), *(line for backend in facts["backends"] for line in _backend(backend, facts))],
-        ),
+        ("Backends", [("core", facts["core"]), *backends]),
         ("Devices", [(device["name"], _device(device)) for device in facts["devices"]]),
         ("Solvers", [(solver["name"], _solver(solver)) for solver in facts["solvers"]]),
         ("Schedules", [(name, "") for name in facts["schedules"]]),
@@ -104,12 +95,9 @@ def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
 def solver_table(
     solver: str, bundle: str | None = None, steps: int | None = None, schedule: str | None = None
 ) -> dict[str, Any]:
-    """Return the table of coefficients that a run of `x2ct sample` with these options would walk.
+    """Return the coefficients of `x2ct sample` with these options, as `text`, and as `rows` of `columns`.
 
-    It is there in words (`text`), and as coefficients: `rows` of `columns`.
-
-    Raises:
-        InputError: the bundle can't be opened, or there is no such solver, schedule or number of steps.
+    Raises InputError: the bundle can't be opened, or there is no such solver, schedule or number of steps.
     """
     from x2ct.engine.sampler import SampleOptions, plan_facts
 
@@ -127,17 +115,15 @@ def solver_table(
 
 
 def _solver(solver: dict[str, Any]) -> str:
-    kind = " in distribution" if solver["stochastic"] else ""
-    volumes = solver["registers"]
+    kind, volumes = " in distribution" if solver["stochastic"] else "", solver["registers"]
     return f"order {solver['order']}{kind}; keeps {len(volumes)} volumes: {' '.join(volumes)}"
 
 
 def _backend(backend: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, str]]:
     """A line for each device: what it computes in and what not, or why it can't be used."""
-    name = backend["name"]
+    name, lines = backend["name"], []
     if not backend["available"]:
         return [(name, f"missing: {backend['reason']}")]
-    lines = []
     for device in _DEVICES[name]:
         here = [one for one in facts["abilities"] if (one["backend"], one["device"]) == (name, device)]
         usable, not_usable = ([one["precision"] for one in here if one["usable"] is wanted] for wanted in (True, False))

@@ -5,6 +5,7 @@ Those of jobs, and the parsers of their values, are in `x2ct.jobs.options`.
 
 import inspect
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import partial, wraps
 from inspect import Parameter
@@ -13,20 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from x2ct.jobs.options import option, setting
+from x2ct.jobs.options import setting
 
 if TYPE_CHECKING:
     from x2ct.io.xray.readoptions import ReadOptions, ViewValue
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
-Centre = Annotated[
-    str,
-    option(
-        None, "Origin of patient mm: centre of the lungs (of the body without lungs), body, or file.", words="centre"
-    ),
-]
-KeepCouch = Annotated[bool, typer.Option("--keep-couch", help="Keep couch, clothes and tubes. Default: removed.")]
 CT = Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")]
 OtherBundle = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write a new bundle here instead of changing this one.")
@@ -35,7 +29,7 @@ FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the re
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command of which Typer sees each parameter that is a dataclass as options, see `x2ct.jobs.options`.
+    """Return a command of which Typer sees each `setting` as an option, and a dataclass of them as all its options.
 
     Of `Annotated[CLASS, "a", "b"]` it sees only these fields. What the command line does not give is left to the
     defaults of the class, or to the instance that is the parameter's default.
@@ -44,13 +38,16 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, tuple[Callable[..., Any], list[str]]] = {}
     for one in inspect.signature(command, eval_str=True).parameters.values():
         group, *names = get_args(one.annotation) or (one.annotation,)
-        if not (isinstance(group, type) and is_dataclass(group)):
+        if isinstance(one.default, Field):
+            one.default.name, one.default.type = one.name, one.annotation
+            shown.append(_parameter(one.default))
+        elif isinstance(group, type) and is_dataclass(group):
+            options = [_parameter(each) for each in fields(group) if _info(each) and (each.name in names or not names)]
+            make = group if one.default is Parameter.empty else partial(replace, one.default)
+            groups[one.name] = make, [option.name for option in options]
+            shown += options
+        else:
             shown.append(one.replace(kind=Parameter.KEYWORD_ONLY))
-            continue
-        options = [_parameter(each) for each in fields(group) if _info(each) and (each.name in names or not names)]
-        make = group if one.default is Parameter.empty else partial(replace, one.default)
-        groups[one.name] = make, [option.name for option in options]
-        shown += options
 
     @wraps(command)
     def run(**values: Any) -> None:
@@ -77,7 +74,11 @@ def _parameter(field: "Field[Any]") -> Parameter:
     if get_origin(kind) is Sequence:  # an option that may be repeated
         kind, default = list[Any if info.parser else get_args(kind)[0]], None  # type: ignore[misc]
     elif info.parser is not None:
-        kind = Any  # Typer would take a tuple for several words
+        # Typer would take a tuple for several words; a default in words is parsed, and shown.
+        kind, default = Any, default if isinstance(default, str) else None
+    elif field.default is False and info.default is ...:  # a flag, without the --no-... that Typer gives it
+        info = copy(info)
+        info.default = f"--{field.name.replace('_', '-')}"
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
@@ -90,11 +91,7 @@ def parse_view(text: str) -> str | float:
 
 
 def own_bundle(bundle: str, output: Path | None) -> Path:
-    """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own.
-
-    Raises:
-        InputError: no such bundle; or a bundled model, and no output.
-    """
+    """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own."""
     from x2ct.bundle.folder import find
     from x2ct.errors import InputError
 
@@ -114,7 +111,7 @@ def _reading(name: str, metavar: str, text: str) -> Any:
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
 
-    return setting((), "Input", text, parser=parsed, metavar=f"[VIEW=]{metavar}")
+    return setting((), text, panel="Input", parser=parsed, metavar=f"[VIEW=]{metavar}")
 
 
 _Values = Sequence[tuple[str | None, Any]]
@@ -143,11 +140,7 @@ class Reading:
     )
 
     def by_view(self, views: Sequence[str]) -> "dict[str, ReadOptions]":
-        """Return how to read each view's X-ray.
-
-        Raises:
-            InputError: a value for an X-ray that isn't there, or one that can't be.
-        """
+        """Return how to read each view's X-ray. Raises InputError: a value that can't be, or for none of the views."""
         from x2ct.io.xray.readoptions import ReadOptions, by_view
 
         return {view: ReadOptions(**options) for view, options in by_view(views, vars(self)).items()}

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Quiet
-from x2ct.jobs.options import BYTES, Model, SampleJob, option
+from x2ct.jobs.options import Limits, Model, SampleJob, setting
 
 _TEMPLATE = SampleJob(output=Path("volume.nii.gz"))
 
 
 def serve(
+    limits: Limits,
     model: Model = "chest",
-    host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 is every network of this machine."),
-    port: int = typer.Option(8000, min=0, max=65535, help="Port to listen on; 0 takes a free one."),
-    allow_host: list[str] | None = typer.Option(
-        None, metavar="NAME", help="A further name of this server, as a proxy passes it on; may be repeated."
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every network of this machine."),
+    port: int = setting(8000, "Port to listen on; 0 takes a free one.", min=0, max=65535),
+    allow_host: list[str] | None = setting(
+        None, "A further name of this server, as a proxy passes it on; may be repeated.", metavar="NAME"
     ),
-    token_file: Path | None = typer.Option(
-        None, help="File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."
+    token_file: Path | None = setting(
+        None, "File with the token that clients must send. Default: the variable X2CT_TOKEN, or none."
     ),
-    queue: Annotated[int, option("Limits", "Jobs that may wait.", min=1)] = 8,
-    body: Annotated[Any, option("Limits", "Largest request, such as 64MB.", **BYTES)] = "256MiB",
-    body_timeout: Annotated[float, option("Limits", "Seconds for a request's body to arrive.", metavar="S")] = 60.0,
-    job_timeout: Annotated[float, option("Limits", "Seconds that a job may run.", metavar="S")] = 600.0,
-    keep: Annotated[float, option("Limits", "Seconds until what was not fetched is removed.", metavar="S")] = 600.0,
-    grace: Annotated[
-        float, option("Limits", "Seconds to finish a job that a client waits for, after SIGTERM.", metavar="S")
-    ] = 30.0,
-    max_samples: Annotated[int, option("Limits", "Samples of one job.", min=1)] = 16,
     template: Annotated[
         SampleJob, "shape", "voxel_mm", "memory", "device", "backend", "precision", "threads"
     ] = _TEMPLATE,
@@ -41,13 +33,10 @@ def serve(
 ) -> None:
     """Serve the sampler over HTTP, and a page to use it with, until Ctrl-C or SIGTERM."""
     with terminal.extra("serve"):
-        from x2ct.serve.jobs import Limits
         from x2ct.serve.server import Service, read_token, run
 
-    limits = Limits(queue, body, body_timeout, job_timeout, keep, grace, max_samples)
-    service = Service(
-        replace(template, model=model), host, port, tuple(allow_host or ()), read_token(token_file), limits
-    )
+    token, allowed = read_token(token_file), tuple(allow_host or ())
+    service = Service(replace(template, model=model), host, port, allowed, token, limits)
     if not (service.local or service.token):
         terminal.note(
             "warning", f"{host} can be reached from other machines, and no token is asked for: see --token-file"

@@ -1,6 +1,6 @@
 """What the command line shows while it works and when it fails: progress on stderr, one line per error, exit codes.
 
-Only `x2ct.cli` uses this. Results go to stdout, everything else to stderr. Rich is imported when something is drawn.
+Results go to stdout, everything else to stderr. Rich is imported when something is drawn.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import signal
 import sys
 import time
 import traceback
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from statistics import median
 from types import FrameType
@@ -58,67 +58,53 @@ class Terminated(BaseException):
 
 
 def exit_code_of(command: Callable[[], object], debug: bool = False) -> int:
-    """Run a command line and return its exit code; whatever ends it is one line on stderr.
+    """Run a command line, which returns None or an exit code, and return its exit code.
 
-    Args:
-        command: runs it, and returns None or an exit code.
-        debug: whether an error's traceback is shown too.
+    Whatever ends it is one line on stderr, with `debug` after its traceback.
     """
-    _hush_readers()
+    for package in ("tifffile", "pydicom"):  # what they log of a damaged file would stand beside x2ct's one line on it
+        logging.getLogger(package).addHandler(logging.NullHandler())
     with _sigterm_raises():
         try:
             code = command()
         except (Exception, KeyboardInterrupt, Terminated) as error:
             if debug:
                 traceback.print_exception(error)
-            return _explain(error, debug)
+            status, line = _explain(error, debug)
+            if line:
+                _line(line)
+            return status
     if code == 130:  # Typer has turned Ctrl-C into its exit code
         _line("cancelled")
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: BaseException, debug: bool) -> int:
-    """Say in one line what went wrong, and return its exit code."""
+def _explain(error: BaseException, debug: bool) -> tuple[int, str]:
+    """Return the exit code of what ended a command, and a line on it; "" where another process reports it."""
     if isinstance(error, Terminated):
-        _line("terminated")
-        return 143
+        return 143, "terminated"
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        _line("cancelled")
-        return 130
+        return 130, "cancelled"
     if isinstance(error, X2CTError):
-        if not isinstance(error, ReportedElsewhere):
-            _line(f"error: {error}")
-        return error.exit_code
+        return error.exit_code, "" if isinstance(error, ReportedElsewhere) else f"error: {error}"
     if isinstance(error, MemoryError):
-        _line(f"error: out of memory{f' ({error})' if str(error) else ''}")
-        return MemoryLimitError.exit_code
-    usage = getattr(error, "format_message", None)
-    if usage is not None:
+        return MemoryLimitError.exit_code, f"error: out of memory{f' ({error})' if str(error) else ''}"
+    if usage := getattr(error, "format_message", None):
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "x2ct"
-        _line(f"error: {usage().rstrip('.')}; try '{where} --help'")
-        return 2
+        return 2, f"error: {usage().rstrip('.')}; try '{where} --help'"
     if isinstance(error, ImportError) and "_core" in str(error):
-        _line(f"error: the compiled core can't be loaded: {error}; build it with 'pip install .' or 'make build'")
-        return MissingRuntimeError.exit_code
+        text = f"the compiled core can't be loaded: {error}; build it with 'pip install .' or 'make build'"
+        return MissingRuntimeError.exit_code, f"error: {text}"
     hint = "" if debug else "; run 'x2ct --debug ...' for the traceback"
-    _line(f"error: unexpected {type(error).__name__}: {error}{hint}")
-    return 1
-
-
-def _hush_readers() -> None:
-    """What these log of a damaged file would stand on stderr beside the one line that x2ct has for it."""
-    for package in ("tifffile", "pydicom"):
-        logging.getLogger(package).addHandler(logging.NullHandler())
+    return 1, f"error: unexpected {type(error).__name__}: {error}{hint}"
 
 
 def _line(text: str) -> None:
     """One line on stderr, whatever the text holds."""
-    try:
+    with suppress(OSError):  # where nobody reads it
         sys.stderr.write(f"x2ct: {' '.join(text.split())}\n")
         sys.stderr.flush()
-    except OSError:
-        pass  # nobody reads it
 
 
 def note(kind: str, text: str, quiet: bool = False) -> None:
@@ -128,12 +114,9 @@ def note(kind: str, text: str, quiet: bool = False) -> None:
 
 
 def remarks(report: Mapping[str, Any], quiet: bool = False, see: str = "") -> None:
-    """Write what a report warns of, by consequence, then what was assumed, then its notice.
+    """Write a report's warnings, by consequence, its assumptions, and its notice where it has one.
 
-    Args:
-        report: has `warnings` and `assumptions`, and may have a `notice`.
-        quiet: write nothing.
-        see: where all assumptions can be read; several are then one line.
+    Where `see` says how to read all assumptions, several are one line.
     """
     assumed = report["assumptions"]
     if see and len(assumed) > 1:
@@ -144,26 +127,19 @@ def remarks(report: Mapping[str, Any], quiet: bool = False, see: str = "") -> No
             note(kind, line, quiet)
 
 
-def show(text: str, quiet: bool = False) -> None:
-    """Write a result to stdout."""
-    if not quiet:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-
 def show_json(facts: Mapping[str, Any]) -> None:
     """Write a result to stdout as JSON."""
     from x2ct.io import report
 
-    show(report.to_json(facts).rstrip())
+    typer.echo(report.to_json(facts), nl=False)
 
 
 def result(facts: Mapping[str, Any], text: str, json: bool, quiet: bool = False) -> None:
     """Write a result to stdout: its facts where `json`, else its text."""
     if json:
         show_json(facts)
-    else:
-        show(text, quiet)
+    elif not quiet:
+        typer.echo(text)
 
 
 @contextmanager
@@ -185,15 +161,14 @@ def _sigterm_raises() -> Iterator[None]:
     def terminate(_: int, __: FrameType | None) -> NoReturn:
         raise Terminated
 
-    try:
-        before = signal.signal(signal.SIGTERM, terminate)
-    except ValueError:
-        yield
-        return
+    before = signal.getsignal(signal.SIGTERM)
+    with suppress(ValueError):
+        signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -226,12 +201,9 @@ class Pace:
         self._seconds: deque[float] = deque(maxlen=101)
 
     def at(self, done: int, total: int, moment: float) -> float | None:
-        """Return the seconds of a step, None before the second one.
+        """Return the seconds of a step, None before the second one, at a moment in seconds of a monotonic clock.
 
-        Args:
-            done: steps that are done at this moment; fewer than before, or another total, begin anew.
-            total: of how many.
-            moment: in seconds, of any clock that only goes forward.
+        Fewer steps done than before, or another total, begin anew.
         """
         if total != self._total or done < self._done:
             self._seconds.clear()
@@ -249,29 +221,33 @@ class Display:
 
     def __init__(self, unit: str, bar: Progress | None, quiet: bool) -> None:
         self._unit, self._bar, self._quiet = unit, bar, quiet
-        self._task = bar.add_task("starting", total=None, state="") if bar else None
-        self._stage, self._said, self._last = "", time.monotonic(), ""
-        self._paces: dict[str, Pace] = {}
+        self._stage, self._shown, self._last = "", time.monotonic(), ""
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
+        if bar is not None:
+            bar.add_task("starting", total=None, state="")
 
     def stage(self, text: str) -> None:
-        """Say what is being done now."""
-        if text == self._stage:
-            return
-        self._stage = text
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=text)
+        """Show what is being done now."""
+        if text != self._stage:
+            self._stage = text
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], description=text)
 
     def step(self, done: int, total: int, detail: object = "") -> None:
-        """Say how far it is."""
-        seconds = self._paces.setdefault(self._stage, Pace()).at(done, total, time.monotonic())
-        state = _state(done, total, seconds, self._unit)
-        if self._bar is not None and self._task is not None:
-            if done == 0 or self._bar.tasks[0].total != total:
-                self._bar.reset(self._task, total=total)
-            shown = detail if isinstance(detail, str) else ""
-            self._bar.update(self._task, completed=done, description=f"{self._stage} {shown}".strip(), state=state)
-        elif not self._quiet and time.monotonic() - self._said > _QUIET_LINE_S and state != self._last:
-            self._said, self._last = time.monotonic(), state
+        """Show how far it is: "3/6  0.41 s/evaluation  0:00:01 left", as far as it is known."""
+        seconds, state = self._paces[self._stage].at(done, total, time.monotonic()), f"{done}/{total}"
+        if seconds:
+            one = _ONE.get(self._unit, self._unit.removesuffix("s"))
+            state += f"  {1 / seconds:.1f} {self._unit}/s" if seconds <= 1 else f"  {seconds:.2f} s/{one}"
+            state += f"  {timedelta(seconds=round(seconds * (total - done)))} left"
+        if self._bar is not None:
+            [task] = self._bar.tasks
+            if done == 0 or task.total != total:
+                self._bar.reset(task.id, total=total)
+            text = f"{self._stage} {detail if isinstance(detail, str) else ''}".strip()
+            self._bar.update(task.id, completed=done, description=text, state=state)
+        elif not self._quiet and time.monotonic() - self._shown > _QUIET_LINE_S and state != self._last:
+            self._shown, self._last = time.monotonic(), state
             _line(f"{self._stage}: {state}")
 
 
@@ -288,16 +264,6 @@ def progress(unit: str, quiet: bool) -> Iterator[Display]:
     columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), state]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield Display(unit, bar, quiet)
-
-
-def _state(done: int, total: int, seconds: float | None, unit: str) -> str:
-    """How far, how fast, how long: "3/6  0.41 s/evaluation  0:00:01 left", as far as it is known."""
-    parts = [f"{done}/{total}"]
-    if seconds:
-        one = _ONE.get(unit, unit.removesuffix("s"))
-        parts.append(f"{1 / seconds:.1f} {unit}/s" if seconds <= 1 else f"{seconds:.2f} s/{one}")
-        parts.append(f"{timedelta(seconds=round(seconds * (total - done)))} left")
-    return "  ".join(parts)
 
 
 def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
@@ -327,8 +293,8 @@ def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     grid = Table(show_header=False, box=None, pad_edge=False)
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
-    for name, value in rows:
-        grid.add_row(name, value)
+    for row in rows:
+        grid.add_row(*row)
     console = Console(markup=False, highlight=False)
     console.print(title, style="bold")
     console.print(grid)

@@ -1,4 +1,4 @@
-"""`x2ct train`: shards to a trained run."""
+"""`x2ct prepare` and `x2ct train`: CTs to training shards, and shards to a trained run."""
 
 from __future__ import annotations
 
@@ -11,27 +11,79 @@ import typer
 
 from x2ct.commands import terminal
 from x2ct.commands.options import Json, Quiet
-from x2ct.jobs.options import Device, Threads
+from x2ct.jobs.options import SHAPE, VOXEL, Centre, Device, KeepCouch, Threads, setting
+
+
+def prepare(
+    cts: Path = typer.Argument(
+        ..., help="Folder of CT files and DICOM folders, one for each patient; or an nnU-Net or BIDS dataset."
+    ),
+    output: Path = setting(..., "Shard folder to write. An interrupted run is continued.", "--output", "-o"),
+    shape: Any = setting("128,128,128", "Voxels of the grid.", **SHAPE),
+    voxel: Any = setting("2.5", "Voxel size of the grid: MM, or X,Y,Z in mm.", **VOXEL),
+    validation: list[str] | None = setting(
+        None, "Patient (file name) to keep for validation. May be repeated. Default: one in ten."
+    ),
+    patients: Path | None = setting(
+        None,
+        "CSV file with columns id, split (train, validation, leave-out), region, reason; or BIDS' participants.tsv.",
+    ),
+    centre: Centre = "lungs",
+    keep_couch: KeepCouch = False,
+    preview: bool = setting(False, "Write a contact sheet of each patient, ID.png, and overviews."),
+    shapes: bool = setting(
+        False, "Register the training patients to one another, so that training can mix their shapes."
+    ),
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Make training shards from CTs. A CT that can't be used is reported and skipped; the exit code is then 1."""
+    with terminal.extra("train"), terminal.progress("patients", quiet) as display:
+        from x2ct.data.prepare import PrepareOptions
+        from x2ct.data.prepare import prepare as run
+        from x2ct.geometry.grid import Grid
+
+        display.stage("preparing")
+        result = run(
+            cts,
+            output,
+            grid=Grid(shape, voxel),
+            options=PrepareOptions(centre, keep_couch=keep_couch),
+            validation=validation,
+            patients=patients,
+            preview=preview,
+            shapes=shapes,
+            progress=display.step,
+        )
+    for source, reason in result.failures:
+        terminal.note("warning", f"{source} left out: {reason}", quiet)
+    for name, reason in result.left_out:
+        terminal.note("note", f"{name} left out: {reason}", quiet)
+    text = f"{output}: {len(result.patients)} patients ({len(result.kept)} from before)"
+    text += f", for validation: {', '.join(result.validation) or 'none'}"
+    terminal.result(vars(result), text, json, quiet)
+    if result.failures:
+        raise typer.Exit(1)
 
 
 def train(
     shards: Path = typer.Argument(..., help="Shard folder of `x2ct prepare`."),
-    output: Path = typer.Option(..., "--output", "-o", help="Run folder: configuration, checkpoint, logs, pictures."),
-    resume: bool = typer.Option(False, "--resume", help="Continue from the run's checkpoint."),
-    config: Path | None = typer.Option(
-        None, help="Configuration of a new run: a JSON file or another run. Default: that of --init, if given."
+    output: Path = setting(..., "Run folder: configuration, checkpoint, logs, pictures.", "--output", "-o"),
+    resume: bool = setting(False, "Continue from the run's checkpoint."),
+    config: Path | None = setting(
+        None, "Configuration of a new run: a JSON file or another run. Default: that of --init, if given."
     ),
-    init: str | None = typer.Option(
-        None, help="Weights to start a new run from: a run, a bundle, or the name of a model that comes with x2ct."
+    init: str | None = setting(
+        None, "Weights to start a new run from: a run, a bundle, or the name of a model that comes with x2ct."
     ),
-    name: str | None = typer.Option(None, help="Name of the model."),
-    steps: int | None = typer.Option(None, min=1, help="Number of optimiser steps of the whole run."),
-    seed: int | None = typer.Option(None, min=0, help="Random seed of a new run."),
-    minutes: float | None = typer.Option(
+    name: str | None = setting(None, "Name of the model."),
+    steps: int | None = setting(None, "Number of optimiser steps of the whole run.", min=1),
+    seed: int | None = setting(None, "Random seed of a new run.", min=0),
+    minutes: float | None = setting(
         None,
-        min=0,
-        help="Minutes of training of the whole run. The learning rate reaches 0 after these or after --steps, "
+        "Minutes of training of the whole run. The learning rate reaches 0 after these or after --steps, "
         "whichever comes first.",
+        min=0,
     ),
     device: Device = "auto",
     threads: Threads = 0,
@@ -104,6 +156,6 @@ def _check_paths(shards: Path, config: Path | None, init: str | None) -> None:
     from x2ct.errors import InputError
 
     ShardSet.open(shards)
-    for option, path in (("--config", config), ("--init", None if init in bundled() else init)):
+    for name, path in (("--config", config), ("--init", None if init in bundled() else init)):
         if path is not None and not Path(path).exists():
-            raise InputError.of(option, "path", found=f"nothing at {path}", expected="a file or a folder")
+            raise InputError.of(name, "path", found=f"nothing at {path}", expected="a file or a folder")

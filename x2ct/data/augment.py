@@ -24,10 +24,9 @@ from x2ct.data.projection import attenuation, ray_sums
 from x2ct.data.shapes import Shapes, at_mm
 from x2ct.data.shards import AIR_HU, Patient, resample
 from x2ct.geometry import Geometry, View
-from x2ct.geometry.grid import Grid, centred_affine, rotation
+from x2ct.geometry.grid import Grid, rotation
 
 FloatArray = npt.NDArray[np.float32]
-AffineArray = npt.NDArray[np.float64]
 
 LESION_HU = ((0.0, 80.0), (0.0, 80.0), (0.0, 80.0), (200.0, 900.0), (-1000.0, -700.0))
 """Ranges that a lesion's HU are drawn from, one of them each time: masses, calcifications, cavities."""
@@ -40,68 +39,46 @@ _NODES = 6  # of the coarse warp along each axis; the fine one has nodes in betw
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How far a study may differ from the patient it was made of.
+    """How far a study may differ from the patient it was made of."""
 
-    Attributes:
-        margin_mm: how much larger than the grid the projected box is, on each side, by axis.
-        rotation_deg: largest rotation about each axis.
-        scale: largest relative change of size (in the logarithm), and half of it again by axis.
-        shift_mm: largest shift along each axis.
-        warp_mm: standard deviation of a random displacement at nodes a fifth of the box apart, about 90 mm, before they
-            are smoothed, which leaves about half of it; 10 to 15 for strong variation.
-        fine_warp_mm: the same for a finer displacement beside it, at nodes half as far apart; 2 to 4 where it is used.
-        shape: largest part of another training patient's shape that a chest takes on, 1 for all of it; needs
-            `x2ct prepare --shapes`. 0 for none.
-        flip: probability of exchanging left and right.
-        density: largest relative change of bone and lung density.
-        lesions: largest number of synthetic masses, calcifications and cavities put into the body.
-        lesion_mm: smallest and largest radius of one; drawn evenly in the logarithm.
-        crop: probability of a field of view that cuts the body.
-        cone: probability of a cone beam instead of the bundle's own geometry.
-        view_deg: largest error of a view's angle, known to the network.
-        unknown_deg: largest error of a view's angle that the network is not told.
-        noise: largest relative standard deviation of white noise on the line integrals.
-        uncalibrated: probability that a view's line integrals are scaled and bent, by another tube voltage or detector.
-        radiograph: the detector's physics, and display pictures.
-        drop: probability of each view slot to be missing (never all of them).
-    """
-
-    margin_mm: tuple[float, float, float] = (60.0, 20.0, 60.0)
-    rotation_deg: float = 6.0
-    scale: float = 0.12
-    shift_mm: float = 15.0
+    margin_mm: tuple[float, float, float] = (60.0, 20.0, 60.0)  # of the projected box, on each side of the grid
+    rotation_deg: float = 6.0  # largest about each axis
+    scale: float = 0.12  # largest relative change of size (in the logarithm), and half of it again by axis
+    shift_mm: float = 15.0  # largest along each axis
+    # Standard deviation of a random displacement at nodes a fifth of the box apart, about 90 mm, before they are
+    # smoothed, which leaves about half of it; 10 to 15 for strong variation.
     warp_mm: float = 5.0
-    fine_warp_mm: float = 0.0
+    fine_warp_mm: float = 0.0  # the same for a finer one beside it, at nodes half as far apart; 2 to 4 where it is used
+    # Largest part of another training patient's shape that a chest takes on, 1 for all of it; needs
+    # `x2ct prepare --shapes`.
     shape: float = 0.0
-    flip: float = 0.5
-    density: float = 0.1
-    lesions: int = 0
-    lesion_mm: tuple[float, float] = (4.0, 25.0)
-    crop: float = 0.25
-    cone: float = 0.35
-    view_deg: float = 4.0
-    unknown_deg: float = 1.0
-    noise: float = 0.02
-    uncalibrated: float = 0.3
-    radiograph: RadiographConfig = field(default_factory=RadiographConfig)
-    drop: tuple[float, ...] = (0.08, 0.15)
+    flip: float = 0.5  # probability of exchanging left and right
+    density: float = 0.1  # largest relative change of bone and lung density
+    lesions: int = 0  # largest number of synthetic masses, calcifications and cavities put into the body
+    lesion_mm: tuple[float, float] = (4.0, 25.0)  # smallest and largest radius; drawn evenly in the logarithm
+    crop: float = 0.25  # probability of a field of view that cuts the body
+    cone: float = 0.35  # probability of a cone beam instead of the bundle's own geometry
+    view_deg: float = 4.0  # largest error of a view's angle, known to the network
+    unknown_deg: float = 1.0  # largest error of a view's angle that the network is not told
+    noise: float = 0.02  # largest relative standard deviation of white noise on the line integrals
+    uncalibrated: float = 0.3  # probability that line integrals are scaled and bent, by another voltage or detector
+    radiograph: RadiographConfig = field(default_factory=RadiographConfig)  # detector's physics, and display pictures
+    drop: tuple[float, ...] = (0.08, 0.15)  # probability of each view slot to be missing (never all of them)
 
 
 @dataclass(frozen=True)
 class Study:
-    """A volume with its X-rays, all on one device.
+    """A volume with its X-rays, all on one device."""
 
-    Attributes:
-        hu: the grid, float32 HU [X, Y, Z].
-        views: line integrals, float32 [V, H, W]; zero where a view is missing.
-        valid: float32 [V].
-        projections: patient mm to pixels, float32 [V, 3, 4].
-    """
+    hu: Tensor  # the grid, float32 HU [X, Y, Z]
+    views: Tensor  # line integrals, float32 [V, H, W]; zero where a view is missing
+    valid: Tensor  # float32 [V]
+    projections: Tensor  # patient mm to pixels, float32 [V, 3, 4]
 
-    hu: Tensor
-    views: Tensor
-    valid: Tensor
-    projections: Tensor
+    def inputs(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Return views [1, V, 1, H, W], valid [1, V] and P [1, V, 3, 4] as the networks take them."""
+        views, valid, projections = self.views[None, :, None], self.valid[None], self.projections[None]
+        return views.to(device), valid.to(device), projections.to(device)
 
 
 @dataclass(frozen=True)
@@ -115,105 +92,47 @@ class Lesion:
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """One X-ray of a planned study.
+    """One X-ray of a planned study."""
 
-    Attributes:
-        taken: the view as it is taken.
-        stated: the view as the network is told that it is.
-        spacing_mm: pixel pitch for the detector's physics.
-        reference_p99: what a display picture's 99th percentile is scaled to.
-        physics: the detector's physics, or None for none.
-        display: a display picture's looks, or None for line integrals.
-        tone: exponent and scale of another calibration, or None.
-        noise: standard deviation of white noise, relative to the largest value.
-        seed: of the noise on the pixels.
-    """
-
-    taken: View
-    stated: View
-    spacing_mm: tuple[float, float]
-    reference_p99: float
+    taken: View  # as it is taken
+    stated: View  # as the network is told that it is
+    spacing_mm: tuple[float, float]  # pixel pitch for the detector's physics
+    reference_p99: float  # what a display picture's 99th percentile is scaled to
     physics: Physics | None
     display: Display | None
-    tone: tuple[float, float] | None
-    noise: float
-    seed: int
+    tone: tuple[float, float] | None  # exponent and scale of another calibration
+    noise: float  # standard deviation of white noise, relative to the largest value
+    seed: int  # of the noise on the pixels
 
 
 @dataclass(frozen=True, eq=False)
 class StudyPlan:
-    """All that is random about a study, but for the noise on the pixels.
+    """All that is random about a study, but for the noise on the pixels."""
 
-    Attributes:
-        grid: the study's voxels.
-        margin: voxels by which the projected box is larger than the grid, on each side, by axis.
-        positions: float32 [3, N, N, N], (z, y, x) of the body from -1 to 1 between its outer faces, at N nodes along
-            each axis of the box, the first and the last in the middle of its outer voxels; linear in between.
-        density: HU that `_DENSITY_HU` are changed to.
-        lesions: put into the body.
-        slices: first and last + 1 of the box's axial slices that the scan has, or None for all.
-        circle_mm: radius of the scan circle, or None.
-        views: the X-rays.
-        valid: for each of them, whether it is given.
-    """
-
-    grid: Grid
-    margin: tuple[int, int, int]
+    grid: Grid  # the study's voxels
+    box: Grid  # the voxels that are resampled and projected: the grid's and as many more on either side
+    # float32 [3, N, N, N], (z, y, x) of the body from -1 to 1 between its outer faces, at N nodes along each axis of
+    # the box, the first and the last in the middle of its outer voxels; linear in between.
     positions: FloatArray
-    density: tuple[float, ...]
+    density: tuple[float, ...]  # HU that `_DENSITY_HU` are changed to
     lesions: tuple[Lesion, ...]
-    slices: tuple[int, int] | None
-    circle_mm: float | None
+    slices: tuple[int, int] | None  # first and last + 1 of the box's axial slices that the scan has; None for all
+    circle_mm: float | None  # radius of the scan circle
     views: tuple[ViewPlan, ...]
-    valid: tuple[bool, ...]
-
-    @property
-    def box(self) -> Grid:
-        """The voxels that are resampled and projected."""
-        x, y, z = (n + 2 * m for n, m in zip(self.grid.shape, self.margin, strict=True))
-        return Grid((x, y, z), self.grid.spacing_mm)
+    valid: tuple[bool, ...]  # which of them are given
 
 
-def plain_study(patient: Patient, grid: Grid, geometry: Geometry, device: str | torch.device = "cpu") -> Study:
-    """The patient as they are: the grid resampled, the X-rays projected from the whole CT at its own resolution."""
-    mu = attenuation(body_of(patient, device).float())
+def plain_study(patient: Patient, grid: Grid, geometry: Geometry) -> Study:
+    """Return the patient as they are, on a CPU: X-rays are projected from the whole CT at its own resolution."""
+    mu = attenuation(body_of(patient).float())
     views = torch.stack([ray_sums(mu, patient.index_to_mm, view) for view in geometry.views])
-    hu = torch.from_numpy(resample(patient, grid)).to(device)
-    return Study(hu, views, views.new_ones(len(views)), _matrices(geometry.views, device))
-
-
-def augmented_study(
-    patient: Patient,
-    grid: Grid,
-    geometry: Geometry,
-    config: AugmentConfig,
-    rng: np.random.Generator,
-    display_p99: Sequence[float],
-    body: Tensor | None = None,
-    shapes: Shapes | None = None,
-) -> Study:
-    """A random study of the patient; the same generator state gives the same study.
-
-    Args:
-        patient: whose CT.
-        grid: the voxels.
-        geometry: the bundle's own views.
-        config: how far it may differ.
-        rng: where the chances come from.
-        display_p99: per view, what the sampler scales a display picture's 99th percentile to.
-        body: `body_of(patient, device)`, where that is kept; on its device the study is made.
-        shapes: of the training patients, for `config.shape`.
-    """
-    plan = draw_plan(patient, grid, geometry, config, rng, display_p99, shapes)
-    return render(body_of(patient) if body is None else body, plan)
+    hu = torch.from_numpy(resample(patient, grid))
+    return Study(hu, views, views.new_ones(len(views)), _matrices(geometry.views, mu.device))
 
 
 def body_of(patient: Patient, device: str | torch.device = "cpu") -> Tensor:
-    """The whole body on a device, int16 HU [x, y, z]."""
+    """Return the whole body on a device, int16 HU [x, y, z]."""
     return torch.from_numpy(np.array(patient.hu())).to(device)
-
-
-# ---------------------------------------------------------------------------------------------- on the host
 
 
 def draw_plan(
@@ -225,51 +144,46 @@ def draw_plan(
     display_p99: Sequence[float],
     shapes: Shapes | None = None,
 ) -> StudyPlan:
-    """All random choices of a study; the arguments are those of `augmented_study`."""
-    spacing = np.asarray(grid.spacing_mm)
-    x, y, z = (int(m) for m in np.round(np.asarray(config.margin_mm) / spacing))
-    shape = np.asarray(grid.shape) + 2 * np.asarray((x, y, z))
-    positions = _draw_positions(patient, shape, spacing, config, rng, shapes)
+    """Draw all random choices of a study of a patient; the same generator state gives the same plan.
+
+    `geometry` has the bundle's own views, and `display_p99`, for each of them, what the sampler scales a display
+    picture's 99th percentile to. `shapes` are those of the training patients, for `config.shape`.
+    """
+    margin = np.round(np.asarray(config.margin_mm) / grid.spacing_mm).astype(int)
+    x, y, z = (grid.shape + 2 * margin).tolist()
+    box = Grid((x, y, z), grid.spacing_mm)
+    positions = _draw_positions(patient, box, config, rng, shapes)
     bone, lung = 1 + rng.uniform(-1, 1, 2) * config.density
     density = (-1000.0, -1000.0 + 150.0 * lung, -400.0, 150.0, 150.0 + 2850.0 * bone)
-    lesions = _draw_lesions(shape, config, rng)
+    lesions = _draw_lesions(box, config, rng)
     slices = circle = None
     if rng.random() < config.crop:
         if rng.random() < 0.5:
-            half = rng.uniform(110, 160) / spacing[2]
-            slices = int(max(0, shape[2] / 2 - half)), int(min(shape[2], shape[2] / 2 + half))
+            half = rng.uniform(110, 160) / grid.spacing_mm[2]
+            slices = int(max(0, z / 2 - half)), int(min(z, z / 2 + half))
         else:
             circle = rng.uniform(140, 190)
-    cone = rng.random() < config.cone
-    sdd = rng.uniform(1000, 2000)
-    sod = sdd - rng.uniform(180, 420)
+    cone, sdd = rng.random() < config.cone, rng.uniform(1000, 2000)
+    beam = cone, sdd - rng.uniform(180, 420), sdd
     views = tuple(
-        _draw_view(view, reference, cone, sod, sdd, config, rng)
+        _draw_view(view, reference, beam, config, rng)
         for view, reference in zip(geometry.views, display_p99, strict=True)
     )
     valid = rng.random(len(views)) >= np.asarray(config.drop)
     valid[0] |= not valid.any()
-    return StudyPlan(
-        grid, (x, y, z), positions, density, lesions, slices, circle, views, tuple(bool(given) for given in valid)
-    )
+    return StudyPlan(grid, box, positions, density, lesions, slices, circle, views, tuple(valid.tolist()))
 
 
 def _draw_positions(
-    patient: Patient,
-    shape: npt.NDArray[np.int64],
-    spacing: AffineArray,
-    config: AugmentConfig,
-    rng: np.random.Generator,
-    shapes: Shapes | None,
+    patient: Patient, box: Grid, config: AugmentConfig, rng: np.random.Generator, shapes: Shapes | None
 ) -> FloatArray:
     """Where the box's nodes lie in the body: a random pose, a smooth random displacement, part of another's shape."""
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * config.rotation_deg)
     scales = np.exp(rng.uniform(-1, 1) * config.scale + rng.uniform(-0.5, 0.5, 3) * config.scale)
     if rng.random() < config.flip:
         scales[0] = -scales[0]
-    pose = np.eye(4)
-    pose[:3, :3] = rotation(angles) @ np.diag(1 / scales)
-    pose[:3, 3] = rng.uniform(-1, 1, 3) * config.shift_mm
+    turn = rotation(angles) @ np.diag(1 / scales)
+    shift = rng.uniform(-1, 1, 3) * config.shift_mm
     # body mm -> body voxel -> grid_sample's [-1, 1] between the outer faces
     body_shape = np.asarray(patient.shape)
     to_unit = np.diag([*(2 / body_shape), 1.0])
@@ -281,10 +195,10 @@ def _draw_positions(
         displacement = functional.interpolate(
             torch.from_numpy(displacement)[None], size=towards.shape[1:], mode="trilinear", align_corners=True
         )[0].numpy()
-    to_mm = centred_affine(shape.tolist(), spacing.tolist())
-    steps = [np.linspace(0, n - 1, displacement.shape[1]) for n in shape]
+    to_mm = box.index_to_mm
+    steps = [np.linspace(0, n - 1, displacement.shape[1]) for n in box.shape]
     index = np.stack(np.meshgrid(*steps, indexing="ij")).reshape(3, -1)
-    mm = pose[:3, :3] @ (to_mm[:3, :3] @ index + to_mm[:3, 3:]) + pose[:3, 3:]
+    mm = turn @ (to_mm[:3, :3] @ index + to_mm[:3, 3:]) + shift[:, None]
     if towards is not None:
         mm = mm + at_mm(towards, mm)
     mm = mm + displacement.reshape(3, -1)
@@ -292,7 +206,7 @@ def _draw_positions(
     return np.ascontiguousarray(unit[::-1].reshape(displacement.shape), np.float32)  # grid_sample's order is z, y, x
 
 
-def _draw_displacement(config: AugmentConfig, rng: np.random.Generator) -> AffineArray:
+def _draw_displacement(config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Displacement in mm at nodes, float64 [3, N, N, N]: the coarse warp, and the fine one where there is any."""
     if not config.warp_mm and not config.fine_warp_mm:
         return np.zeros((3, 2, 2, 2))
@@ -309,27 +223,22 @@ def _draw_displacement(config: AugmentConfig, rng: np.random.Generator) -> Affin
     return np.asarray(field[0].numpy(), np.float64)
 
 
-def _draw_lesions(shape: npt.NDArray[np.int64], config: AugmentConfig, rng: np.random.Generator) -> tuple[Lesion, ...]:
+def _draw_lesions(box: Grid, config: AugmentConfig, rng: np.random.Generator) -> tuple[Lesion, ...]:
     """Up to `config.lesions` of them, anywhere but near the box's border."""
     lesions = []
     for _ in range(int(rng.integers(config.lesions + 1))):
         radii = np.exp(rng.uniform(*np.log(config.lesion_mm)) + rng.uniform(-0.3, 0.3, 3))
         value = rng.uniform(*LESION_HU[int(rng.integers(len(LESION_HU)))])
-        centre = rng.uniform(0.15, 0.85, 3) * shape
+        centre = rng.uniform(0.15, 0.85, 3) * box.shape
         lesions.append(Lesion(tuple(centre.tolist()), tuple(radii.tolist()), value))
     return tuple(lesions)
 
 
 def _draw_view(
-    view: View,
-    reference_p99: float,
-    cone: bool,
-    sod: float,
-    sdd: float,
-    config: AugmentConfig,
-    rng: np.random.Generator,
+    view: View, reference_p99: float, beam: tuple[bool, float, float], config: AugmentConfig, rng: np.random.Generator
 ) -> ViewPlan:
-    """The view's place, and what happens to its X-ray."""
+    """The view's place, and what happens to its X-ray; of the beam, whether it is a cone, and its SOD and SDD."""
+    cone, sod, sdd = beam
     angle = view.angle_deg + rng.uniform(-1, 1) * config.view_deg
     error = rng.uniform(-1, 1) * config.unknown_deg
     name = view.name
@@ -354,24 +263,17 @@ def _draw_view(
     return ViewPlan(at(angle + error), at(angle), view.spacing_mm, reference_p99, physics, display, tone, noise, seed)
 
 
-# ---------------------------------------------------------------------------------------------- on the device
-
-
 @torch.no_grad()
 def render(body: Tensor, plan: StudyPlan) -> Study:
-    """The planned study, on the body's device.
-
-    Args:
-        body: int16 HU [x, y, z]; outside is air.
-        plan: drawn for this body.
-    """
+    """Return the study that was planned for a body, int16 HU [x, y, z], on the body's device; outside is air."""
     box = _posed(body, plan)
     mu, affine = attenuation(box), plan.box.index_to_mm
     views = [
         _pictured(ray_sums(mu, affine, view.taken), view) if given else mu.new_zeros(view.taken.shape)
         for view, given in zip(plan.views, plan.valid, strict=True)
     ]
-    cut = tuple(slice(m, m + n) for m, n in zip(plan.margin, plan.grid.shape, strict=True))
+    inside = zip(plan.box.shape, plan.grid.shape, strict=True)
+    cut = tuple(slice((all_ - n) // 2, (all_ + n) // 2) for all_, n in inside)
     valid = torch.tensor(plan.valid, dtype=torch.float32, device=body.device)
     stated = _matrices([view.stated for view in plan.views], body.device)
     return Study(box[cut].contiguous(), torch.stack(views), valid, stated)
@@ -456,6 +358,6 @@ def _pictured(image: Tensor, view: ViewPlan) -> Tensor:
     return image.clamp(min=0)
 
 
-def _matrices(views: Sequence[View], device: str | torch.device) -> Tensor:
+def _matrices(views: Sequence[View], device: torch.device) -> Tensor:
     """Patient mm to pixels, float32 [V, 3, 4]."""
     return torch.from_numpy(np.stack([view.matrix for view in views]).astype(np.float32)).to(device)

@@ -34,51 +34,33 @@ LUNG_LITRES = 1.0
 
 @dataclass(frozen=True)
 class Body:
-    """One patient, ready to be projected and resampled.
+    """One patient, ready to be projected and resampled."""
 
-    Attributes:
-        hu: int16 HU (x, y, z) in [-1000, 3000]; everything but the body is -1000, unless the couch was kept.
-        index_to_mm: 4x4 float64, voxel index -> patient mm of the grid, whose origin is the anatomy's centre.
-        region: "chest" if lungs were found, else "other".
-        lungs_mm: (2, 3) bounding box of the lungs in patient mm, or None.
-        body_mm: (2, 3) bounding box of the body in patient mm.
-        bone_share: share of the body's voxels above `BONE_HU`.
-        origin: 4x4 float64, patient mm -> the source's world mm (a translation).
-    """
-
-    hu: npt.NDArray[np.int16]
-    index_to_mm: FloatArray
-    region: str
-    lungs_mm: FloatArray | None
-    body_mm: FloatArray
-    bone_share: float
-    origin: FloatArray
+    hu: npt.NDArray[np.int16]  # (x, y, z), in [-1000, 3000]; -1000 beside the body, unless the couch was kept
+    index_to_mm: FloatArray  # 4x4, voxel index -> patient mm of the grid, whose origin is the anatomy's centre
+    region: str  # "chest" if lungs were found, else "other"
+    lungs_mm: FloatArray | None  # (2, 3) bounding box of the lungs in patient mm
+    body_mm: FloatArray  # (2, 3) bounding box of the body in patient mm
+    bone_share: float  # share of the body's voxels above `BONE_HU`
+    origin: FloatArray  # 4x4, patient mm -> the source's world mm (a translation)
 
 
 def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> BoolArray:
-    """The body in a CT, with its lungs, airways and bowel gas inside, without the table.
+    """Return the body in a CT, with its lungs, airways and bowel gas inside, without the table.
 
     Threshold; an opening with a disc in each slice, which cuts the table's thin shells off; the largest connected
     piece; grown back to the tissue that the opening shaved off, and to the lungs where their wall is as thin as a
     shell; then the holes of each slice filled.
 
-    Args:
-        hu: HU (x, y, z), z along the body.
-        spacing_mm: voxel pitch.
-
-    Returns:
-        bool, the shape of `hu`; empty if there is no tissue thick enough to be a body.
+    The mask has the shape of `hu`, (x, y, z) with z along the body; it is empty without tissue as thick as a body.
     """
     tissue = np.asarray(hu) > TISSUE_HU
     core = np.stack([_erode(tissue[:, :, k], spacing_mm, OPENING_MM) for k in range(tissue.shape[2])], axis=2)
-    labels, count = ndimage.label(core)
-    if count == 0:
-        return np.zeros(tissue.shape, np.bool_)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
+    labels, sizes = _pieces(core)
+    body, missing = np.zeros(tissue.shape, np.bool_), np.zeros(tissue.shape, np.bool_)
+    if not sizes.any():
+        return body
     core = labels == int(np.argmax(sizes))
-    body = np.empty(tissue.shape, np.bool_)
-    missing = np.zeros(tissue.shape, np.bool_)
     for k in range(tissue.shape[2]):
         # A pixel more than was eroded: the skin's own blurred edge belongs to the body.
         grown = tissue[:, :, k] & _dilate(core[:, :, k], spacing_mm, OPENING_MM + max(spacing_mm[:2]))
@@ -100,11 +82,7 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
     They end with the first and the last slice that holds `SMALLEST_LUNG_MM2` of them, so that the windpipe above the
     lungs, of which a scan holds more or less, does not count.
     """
-    labels, count = ndimage.label(body & (np.asarray(hu) < TISSUE_HU))
-    if count == 0:
-        return None
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
+    labels, sizes = _pieces(body & (np.asarray(hu) < TISSUE_HU))
     litres = sizes * float(np.prod(spacing_mm)) * 1e-6
     lungs = np.zeros(body.shape, np.bool_)
     for label in np.argsort(litres)[::-1][:2]:
@@ -123,18 +101,13 @@ def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, fl
 def extract_body(
     hu: npt.NDArray[Any], affine: npt.ArrayLike, centre: str = "lungs", keep_couch: bool = False
 ) -> Body | None:
-    """A CT's patient, centred for the grid; None if no body is found.
+    """Return a CT's patient, centred for the grid; None if no body is found.
 
     The grid's axes are the world's (RAS+), so that an oblique or sheared scan keeps its true shape. x and y: the
     median over the slices of the middle of the body's extent, which an arm or a cut edge in a few slices does not
     move. z: the middle of the lungs (`centre` "lungs", where there are some), else of the body. With `centre` "file"
-    the middle of the volume is the centre; where the couch is kept too, no body is needed.
-
-    Args:
-        hu: HU (x, y, z), RAS+ order.
-        affine: 4x4, voxel index -> world mm, RAS+.
-        centre: "lungs", "body" or "file".
-        keep_couch: leave in what is not the body: couch, clothes, tubes.
+    the middle of the volume is the centre; where the couch is kept too, no body is needed. `affine` is 4x4, voxel index
+    -> world mm.
     """
     matrix = np.asarray(affine, np.float64)
     x, y, z = (float(s) for s in np.linalg.norm(matrix[:3, :3], axis=0))
@@ -171,8 +144,7 @@ def coarsen(
 ) -> tuple[npt.NDArray[np.float32], FloatArray]:
     """Bring the axes that are finer than `finest_mm` there (smoothed as in `resample_array`); leave the others alone.
 
-    Returns:
-        float32 HU and its affine. The outer faces of the volume stay where they were.
+    Returns float32 HU and its affine. The outer faces of the volume stay where they were.
     """
     matrix = np.array(affine, np.float64)
     volume = np.asarray(hu, np.float32)
@@ -191,6 +163,14 @@ def coarsen(
         matrix[:3, 3] += matrix[:3, axis] * first
         matrix[:3, axis] *= ratio
     return volume, matrix
+
+
+def _pieces(mask: BoolArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """The connected pieces' labels by voxel, and their voxels by label; of what is beside them, label 0, none."""
+    labels, _ = ndimage.label(mask)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels, sizes
 
 
 def _lost_lungs(

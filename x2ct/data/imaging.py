@@ -9,7 +9,7 @@ What happens to an X-ray is drawn on the host (`draw_physics`, `draw_display`) a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -22,38 +22,22 @@ from x2ct.io.xray import degradation, exposure
 
 @dataclass(frozen=True)
 class RadiographConfig:
-    """How far a training X-ray may be from the exact line integrals.
+    """How far a training X-ray may be from the exact line integrals."""
 
-    Attributes:
-        physics: probability that scatter, glare, blur and photon noise act, each up to its strength.
-        scatter: largest scattered over primary intensity, that nobody corrected for.
-        glare: largest share of the light that strays in the detector.
-        spread_mm: standard deviation of the spread of both.
-        blur_mm: largest standard deviation of focal spot and detector.
-        photons: dose levels: fewest and most photons per pixel where nothing attenuates, drawn evenly in the logarithm;
-            0 for no noise.
-        display: probability that the X-ray becomes a display picture and is read as one, uncalibrated.
-        gamma: largest |ln exponent| of a display picture's tone curve.
-        clip: largest share, in per cent, that a display window cuts off at either end.
-        eight_bit: probability that a display picture has 256 grey levels and not 65536.
-        collimate: probability of collimator blades on a display picture.
-        blade: largest share of the picture that one blade covers.
-        marker: probability of a lead letter on a display picture.
-    """
-
-    physics: float = 0.5
-    scatter: float = 0.1
-    glare: float = 0.03
-    spread_mm: float = 40.0
-    blur_mm: float = 1.0
+    physics: float = 0.5  # probability that scatter, glare, blur and photon noise act, each up to its strength
+    scatter: float = 0.1  # largest scattered over primary intensity, that nobody corrected for
+    glare: float = 0.03  # largest share of the light that strays in the detector
+    spread_mm: float = 40.0  # standard deviation of the spread of both
+    blur_mm: float = 1.0  # largest standard deviation of focal spot and detector
+    # Fewest and most photons per pixel where nothing attenuates, drawn evenly in the logarithm; 0 for no noise.
     photons: tuple[float, float] = (1e4, 1e6)
-    display: float = 0.35
-    gamma: float = 0.3
-    clip: float = 1.5
-    eight_bit: float = 0.5
-    collimate: float = 0.3
-    blade: float = 0.12
-    marker: float = 0.3
+    display: float = 0.35  # probability that it becomes a display picture and is read as one, uncalibrated
+    gamma: float = 0.3  # largest |ln exponent| of a display picture's tone curve
+    clip: float = 1.5  # largest share, in per cent, that a display window cuts off at either end
+    eight_bit: float = 0.5  # probability that a display picture has 256 grey levels and not 65536
+    collimate: float = 0.3  # probability of collimator blades on a display picture
+    blade: float = 0.12  # largest share of the picture that one blade covers
+    marker: float = 0.3  # probability of a lead letter on a display picture
 
 
 NONE = RadiographConfig(physics=0.0, display=0.0)
@@ -62,15 +46,7 @@ NONE = RadiographConfig(physics=0.0, display=0.0)
 
 @dataclass(frozen=True)
 class Physics:
-    """The strengths of one X-ray's detector physics; 0 leaves an effect out.
-
-    Attributes:
-        scatter: scattered over primary intensity.
-        glare: share of the light that strays.
-        spread_mm: standard deviation of the spread of both.
-        blur_mm: standard deviation of focal spot and detector.
-        photons: per pixel where nothing attenuates.
-    """
+    """The strengths of one X-ray's detector physics, see `RadiographConfig`; 0 leaves an effect out."""
 
     scatter: float
     glare: float
@@ -81,83 +57,56 @@ class Physics:
 
 @dataclass(frozen=True)
 class Marker:
-    """A lead letter: the row and column of its middle, its height in pixels, its text, and its line integral."""
+    """A lead letter."""
 
-    centre: tuple[float, float]
-    height: int
+    centre: tuple[float, float]  # row and column
+    height: int  # pixels
     letter: str
     line_integral: float
 
 
 @dataclass(frozen=True)
 class Display:
-    """How one X-ray becomes a display picture.
+    """How one X-ray becomes a display picture."""
 
-    Attributes:
-        gamma: exponent of the tone curve.
-        clip: per cent of the pixels that the window cuts off at the lower and at the upper end.
-        blades: rows at the top and bottom, columns at the left and right under collimator blades; None for no blades.
-        levels: the highest grey level, 255 or 65535.
-        marker: a lead letter, if any.
-    """
-
-    gamma: float
-    clip: tuple[float, float]
-    blades: tuple[int, int, int, int] | None
-    levels: int
+    gamma: float  # exponent of the tone curve
+    clip: tuple[float, float]  # per cent of the pixels that the window cuts off at the lower and at the upper end
+    blades: tuple[int, int, int, int] | None  # rows at the top and bottom, columns at the left and right under blades
+    levels: int  # the highest grey level, 255 or 65535
     marker: Marker | None
 
 
 def draw_physics(config: RadiographConfig, rng: np.random.Generator) -> Physics:
-    """Strengths up to the configuration's; doses evenly in the logarithm."""
-    shares = rng.random(4)
+    """Draw strengths up to the configuration's; doses evenly in the logarithm."""
+    scatter, glare, blur, dose = rng.random(4)
     low, high = config.photons
-    dose = math.exp(math.log(low) + shares[3] * math.log(high / low)) if low else 0.0
-    return Physics(
-        config.scatter * shares[0], config.glare * shares[1], config.spread_mm, config.blur_mm * shares[2], dose
-    )
+    photons = math.exp(math.log(low) + dose * math.log(high / low)) if low else 0.0
+    return Physics(config.scatter * scatter, config.glare * glare, config.spread_mm, config.blur_mm * blur, photons)
 
 
 def draw_display(config: RadiographConfig, shape: tuple[int, int], rng: np.random.Generator) -> Display:
-    """A display picture's looks, for an image of (rows, columns)."""
-    marker = _draw_marker(shape, rng) if rng.random() < config.marker else None
+    """Draw a display picture's looks, for an image of (rows, columns)."""
+    marker = blades = None
+    if rng.random() < config.marker:  # towards a corner, where radiographers put it
+        shares = rng.uniform(0.05, 0.25, 2)
+        row, column = (n * (share if rng.random() < 0.5 else 1 - share) for n, share in zip(shape, shares, strict=True))
+        height = int(rng.uniform(0.03, 0.07) * shape[0])
+        marker = Marker((row, column), height, str(rng.choice(("R", "L", "PA", "AP"))), rng.uniform(2.0, 6.0))
     gamma = math.exp(rng.uniform(-1, 1) * config.gamma)
     low, high = rng.uniform(0, 1, 2) * config.clip
-    blades = _draw_blades(shape, config.blade, rng) if rng.random() < config.collimate else None
-    levels = 255 if rng.random() < config.eight_bit else 65535
-    return Display(gamma, (low, high), blades, levels, marker)
-
-
-def _draw_blades(shape: tuple[int, int], blade: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """None to four blades."""
-    sides = np.repeat(shape, 2)
-    closed = rng.random(4) < 0.5
-    top, bottom, left, right = (int(n) for n in rng.uniform(0.02, max(blade, 0.02), 4) * sides * closed)
-    return top, bottom, left, right
-
-
-def _draw_marker(shape: tuple[int, int], rng: np.random.Generator) -> Marker:
-    """A lead letter towards a corner, where radiographers put it."""
-    rows, columns = shape
-    row, column = rng.uniform(0.05, 0.25, 2)
-    centre = rows * (row if rng.random() < 0.5 else 1 - row), columns * (column if rng.random() < 0.5 else 1 - column)
-    height = int(rng.uniform(0.03, 0.07) * rows)
-    return Marker(centre, height, str(rng.choice(("R", "L", "PA", "AP"))), rng.uniform(2.0, 6.0))
-
-
-# ---------------------------------------------------------------------------------------------- on the device
+    if rng.random() < config.collimate:  # none to four blades
+        closed = rng.random(4) < 0.5
+        covered = rng.uniform(0.02, max(config.blade, 0.02), 4) * np.repeat(shape, 2) * closed
+        top, bottom, left, right = (int(n) for n in covered)
+        blades = top, bottom, left, right
+    return Display(gamma, (low, high), blades, 255 if rng.random() < config.eight_bit else 65535, marker)
 
 
 def detected(image: Tensor, spacing_mm: tuple[float, float], physics: Physics, generator: torch.Generator) -> Tensor:
-    """Scatter, veiling glare, blur and photon noise, in the order in which they happen; still line integrals.
+    """Return line integrals, float32 [rows, columns], after scatter, veiling glare, blur and photon noise.
 
-    The same physics as `x2ct.io.xray.degradation`'s functions of these names.
-
-    Args:
-        image: line integrals, float32 [rows, columns].
-        spacing_mm: pixel pitch (rows, columns).
-        physics: strengths.
-        generator: of the photon noise, on the image's device.
+    In this order, as `x2ct.io.xray.degradation`'s functions of these names. `spacing_mm` is the pixel pitch (rows,
+    columns), `generator` that of the photon noise, on the image's device.
     """
     intensity = (-image).exp()
     if physics.scatter:
@@ -191,16 +140,14 @@ def displayed(image: Tensor, reference_p99: float, display: Display) -> Tensor:
 
 def display_picture(image: Tensor, display: Display) -> Tensor:
     """Line integrals with letter, tone curve, window and blades as whole grey levels, dense bright, float32."""
+    empty = np.zeros(image.shape, np.float32)
     if display.marker is not None:
-        mark = display.marker
-        lead = degradation.marker(
-            np.zeros(image.shape, np.float32), mark.centre, mark.height, mark.letter, mark.line_integral
-        )
+        lead = degradation.marker(empty, *astuple(display.marker))
         image = image + torch.from_numpy(lead).to(image.device)
     image = toned(image, display.gamma)
     low, high = _percentile(image, display.clip[0]), _percentile(image, 100 - display.clip[1])
     if display.blades is not None:  # after the window was set: it is set on what is exposed
-        blades = degradation.collimate(np.zeros(image.shape, np.float32), display.blades)
+        blades = degradation.collimate(empty, display.blades)
         image = image + torch.from_numpy(blades).to(image.device)
     unit = ((image - low) / (high - low).clamp(min=1e-6)).clamp_(0, 1)
     return unit.mul_(display.levels).round_()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from x2ct.data.shards import REGIONS, SPLITS
 from x2ct.errors import InputError
-from x2ct.files.text import is_tsv, read_table
+from x2ct.files.text import read_table
 
 LEAVE_OUT = "leave-out"
 COLUMNS = ("id", "split", "region", "reason", "source", "licence")
@@ -22,48 +22,36 @@ COLUMNS = ("id", "split", "region", "reason", "source", "licence")
 
 @dataclass(frozen=True)
 class Mark:
-    """How one patient is used.
+    """How one patient is used."""
 
-    Attributes:
-        split: "train", "validation" or "leave-out"; empty leaves the choice to `prepare`.
-        region: "chest" or "other"; empty keeps the region that `prepare` finds.
-        reason: why the patient is left out, or any other remark.
-    """
-
-    split: str = ""
-    region: str = ""
-    reason: str = ""
+    split: str = ""  # "train", "validation" or "leave-out"; empty leaves the choice to `prepare`
+    region: str = ""  # "chest" or "other"; empty keeps the region that `prepare` finds
+    reason: str = ""  # why the patient is left out, or any other remark
 
 
 def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[str, Mark]:
-    """Read a patient table.
+    """Return the marks by id of the patients that a table names; `ids` are those of all that are there.
 
-    Args:
-        path: a CSV in UTF-8 whose first line names its columns, see `COLUMNS`; or BIDS' participants.tsv.
-        ids: of the patients that are there.
-
-    Returns:
-        The marks by id. Patients that the table does not name have none.
+    The table is a CSV in UTF-8 whose first line names its columns, see `COLUMNS`; or BIDS' participants.tsv.
 
     Raises:
         InputError: no such file, no table, an unknown column, a split or region that does not exist, an id that is
             unknown or there twice, or a patient left out without a reason.
     """
     source = Path(path)
-    bids = is_tsv(source)
+    bids = source.suffix.lower() == ".tsv"  # as BIDS' participants.tsv is
     key = "participant_id" if bids else "id"
     columns, table = read_table(source, None if bids else COLUMNS)
     if key not in columns:
         raise InputError.of(source, "columns", found=", ".join(columns) or "none", expected=f"{key}, and split")
-    marks: dict[str, Mark] = {}
-    names: set[str] = set()
+    marks, names = dict[str, Mark](), set[str]()
     for number, row in enumerate(table, 2):
         where, name = f"{source}: line {number}", row[key]
         if name in names:
             raise InputError.of(where, key, found=f"{name} again", expected="one line for each patient")
         names.add(name)
-        split, region, reason = (row.get(field, "") for field in ("split", "region", "reason"))
-        mark = Mark(*("" if bids and text == "n/a" else text for text in (split, region, reason)))
+        texts = (row.get(field, "") for field in ("split", "region", "reason"))
+        mark = Mark(*("" if bids and text == "n/a" else text for text in texts))
         cts = [each for each in ids if each == name or (bids and each.startswith(f"{name}_"))]
         if bids and not cts and mark == Mark():
             continue  # a participant without a CT, of whom nothing is asked
@@ -85,7 +73,7 @@ def named_for_validation(marks: Mapping[str, Mark], validation: Iterable[str] | 
         InputError: the caller names a patient whom the table trains on or leaves out.
     """
     for name in validation or ():
-        split = marks[name].split if name in marks else ""
+        split = marks[name].split
         if split not in ("", "validation"):
             expected = f"a patient whom the patient table does not mark {split}"
             raise InputError.of("prepare", "validation", found=name, expected=expected)

@@ -33,19 +33,14 @@ CENTRES = ("lungs", "body", "file")
 class PrepareOptions:
     """How a CT becomes a shard; part of the index, so that a change makes the shard again.
 
-    Attributes:
-        centre: what the grid is centred on: along the body its "lungs" (where there are some) or the whole "body", and
-            across it the body; or the "file", the middle of its voxels.
-        finest_mm: axes finer than this are brought there.
-        keep_couch: leave in what is not the body: couch, clothes, tubes.
-
-    Raises:
-        InputError: an unknown centre, or a spacing that is not positive.
+    Raises InputError for an unknown centre, or a spacing that is not positive.
     """
 
+    # What the grid is centred on: along the body its "lungs" (where there are some) or the whole "body", and across it
+    # the body; or the "file", the middle of its voxels.
     centre: str = "lungs"
-    finest_mm: float = 1.25
-    keep_couch: bool = False
+    finest_mm: float = 1.25  # axes finer than this are brought there
+    keep_couch: bool = False  # leave in what is not the body: couch, clothes, tubes
 
     def __post_init__(self) -> None:
         if self.centre not in CENTRES:
@@ -56,21 +51,13 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What a run did.
+    """What a run did."""
 
-    Attributes:
-        patients: ids in the index, sorted.
-        kept: those of them that an earlier run had already made.
-        failures: (source, one line that says what is wrong) of each CT that could not be used.
-        validation: ids of the validation split.
-        left_out: (id, reason) of each patient whom the patient table leaves out.
-    """
-
-    patients: tuple[str, ...]
-    kept: tuple[str, ...]
-    failures: tuple[tuple[str, str], ...]
-    validation: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
+    patients: tuple[str, ...]  # ids in the index, sorted
+    kept: tuple[str, ...]  # those of them that an earlier run had already made
+    failures: tuple[tuple[str, str], ...]  # (source, one line on what is wrong) of each CT that could not be used
+    validation: tuple[str, ...]  # ids of the validation split
+    left_out: tuple[tuple[str, str], ...] = ()  # (id, reason) of each patient whom the patient table leaves out
 
 
 def prepare(
@@ -112,13 +99,14 @@ def prepare(
             can't be written.
     """
     root, folder = Path(source), Path(shards)
-    grid, options = grid or Grid(), options or PrepareOptions()
+    grid, options, progress = grid or Grid(), options or PrepareOptions(), progress or (lambda *_: None)
     sources = find_cts(root)
-    unknown = sorted(set(validation or ()) - sources.keys())
-    if unknown:
+    if unknown := sorted(set(validation or ()) - sources.keys()):
         expected = f"ids among {', '.join(sources)}"
         raise InputError.of("prepare", "validation", found=", ".join(unknown), expected=expected)
-    marks = read_patients(patients, sources.keys()) if patients is not None else {}
+    marks = dict.fromkeys(sources, Mark())
+    if patients is not None:
+        marks |= read_patients(patients, sources.keys())
     named = named_for_validation(marks, validation)
     left_out = [(name, mark.reason) for name, mark in marks.items() if mark.split == LEAVE_OUT]
     for name, _ in left_out:
@@ -126,27 +114,23 @@ def prepare(
     if split := {_patient(n) for n in named or ()} & {_patient(n) for n in sources.keys() - (named or set(sources))}:
         found, expected = f"some CTs of {', '.join(sorted(split))}", "all CTs of a patient, or none"
         raise InputError.of("prepare", "validation", found=found, expected=expected)
-    _make_folder(folder)
-    entries = _finished(folder)
-    for name, _ in left_out:
-        entries.pop(name, None)
+    atomic.check_writable(folder / INDEX)
+    before = read_index(folder).patients if (folder / INDEX).exists() else []
+    entries = {str(entry["id"]): entry for entry in before if entry.get("id", "") not in ("", *dict(left_out))}
     done: dict[str, dict[str, Any]] = {}
     kept: list[str] = []
     failures: list[tuple[str, str]] = []
-    open_to_choice = [name for name in sources if not (name in marks and marks[name].split)]
+    open_to_choice = [name for name in sources if not marks[name].split]
     chosen = set(choose_validation(open_to_choice, validation_share)) if named is None else named
     for count, (name, path) in enumerate(sources.items()):
-        if progress is not None:
-            progress(count, len(sources), name)
+        progress(count, len(sources), name)
         try:
-            state = _state(path, options)
-            entry = entries.get(name)
-            if entry is not None and entry.get("made_from") == state and _is_whole(folder, entry):
+            state, entry = _state(path, options), entries.get(name, {})
+            if entry.get("made_from") == state and _is_whole(folder, entry):
                 kept.append(name)
             else:
                 entry = _write(folder, name, path, options, state)
-            mark = marks.get(name, Mark())
-            entry = {**entry, "region": mark.region or entry["found_region"]}
+            entry = {**entry, "region": marks[name].region or entry["found_region"]}
             if preview:
                 entry["sheet"] = _write_sheet(folder, entry, grid)
         except X2CTError as error:
@@ -158,19 +142,17 @@ def prepare(
     if not done:
         first = f", first: {failures[0][1]}" if failures else ""
         raise InputError.of(root, "CTs", found=f"none usable of {len(sources)}{first}", expected="at least one CT")
-    candidates = sorted(done.keys() & set(open_to_choice))
-    chosen = _settle(chosen & done.keys(), candidates, sorted(done), explicit=named is not None)
+    chosen &= done.keys()
+    if named is None:
+        chosen = _settle(chosen, sorted(done.keys() & set(open_to_choice)), sorted(done))
     for name, entry in done.items():
         entry["split"] = "validation" if name in chosen else "train"
     write_index(folder, grid, list(done.values()), left_out)
     if preview:
-        write_overviews(
-            folder, [(f"{name}: {entry['region']}", folder / f"{name}.png") for name, entry in done.items()]
-        )
+        write_overviews(folder, [(f"{name}: {row['region']}", folder / f"{name}.png") for name, row in done.items()])
     if shapes:
         write_shapes(folder, ShardSet.open(folder).select("train"), progress)
-    if progress is not None:
-        progress(len(sources), len(sources), "")
+    progress(len(sources), len(sources), "")
     return PrepareResult(tuple(sorted(done)), tuple(kept), tuple(failures), tuple(sorted(chosen)), tuple(left_out))
 
 
@@ -235,9 +217,8 @@ def _layout(root: Path) -> tuple[list[Path], re.Pattern[str] | None]:
     channels = read_json(description).get("channel_names") if description.is_file() else {"0": "CT"}
     cts = [key for key, name in channels.items() if name == "CT"] if isinstance(channels, dict) else []
     if len(cts) != 1 or not cts[0].isdecimal():
-        raise InputError.of(
-            description, "channel_names", found=channels, expected="a channel's number with the name CT"
-        )
+        expected = "a channel's number with the name CT"
+        raise InputError.of(description, "channel_names", found=channels, expected=expected)
     return [images], re.compile(rf"(.+)_{int(cts[0]):04d}(\..+)")
 
 
@@ -249,10 +230,8 @@ def choose_validation(names: Iterable[str], share: float) -> tuple[str, ...]:
     return tuple(name for name in names if _fraction(name) < share)
 
 
-def _settle(chosen: set[str], candidates: list[str], names: list[str], *, explicit: bool) -> set[str]:
+def _settle(chosen: set[str], candidates: list[str], names: list[str]) -> set[str]:
     # Few patients: the hash may choose none or all of them. One is set aside, and one is left to train on.
-    if explicit:
-        return chosen
     fractions = {name: _fraction(name) for name in names}
     if not chosen and candidates and len(set(fractions.values())) > 1:
         least = min(fractions[name] for name in candidates)
@@ -273,26 +252,22 @@ def _patient(name: str) -> str:
 
 
 def _identifier(text: str, is_folder: bool) -> str:
-    lower = text.lower()
     if not is_folder:
-        suffix = max((s for s in SUFFIXES if lower.endswith(s)), key=len, default="")
-        text = text[: len(text) - len(suffix)] if suffix else text
+        suffix = max((s for s in SUFFIXES if text.lower().endswith(s)), key=len, default="")
+        text = text[: len(text) - len(suffix)]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip("._-") or "ct"
 
 
 def _walk(root: Path) -> Iterable[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        here = Path(folder)
         dicom = False
-        for name in sorted(names):
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(SUFFIXES):
-                yield here / name
-            elif not dicom and _is_dicom(here / name):
+        for path in sorted(Path(folder) / name for name in names if not name.startswith(".")):
+            if path.name.lower().endswith(SUFFIXES):
+                yield path
+            elif not dicom and _is_dicom(path):
                 dicom = True
-                yield here
+                yield path.parent
 
 
 def _is_dicom(path: Path) -> bool:
@@ -351,20 +326,6 @@ def _write_sheet(folder: Path, entry: dict[str, Any], grid: Grid) -> str:
     if entry.get("sheet") != key or not target.is_file():
         atomic.write_atomically(target, sheet(patient, grid))
     return key
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError.of(folder, "output", found=error.strerror, expected="a folder that can be written") from None
-    atomic.check_writable(folder / INDEX)
-
-
-def _finished(folder: Path) -> dict[str, dict[str, Any]]:
-    if not (folder / INDEX).exists():
-        return {}
-    return {str(entry["id"]): entry for entry in read_index(folder).patients if "id" in entry}
 
 
 def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from x2ct.errors import InputError
-from x2ct.geometry import View
-from x2ct.geometry.lineintegrals import MU_WATER_PER_MM
+from x2ct.geometry import MU_WATER_PER_MM, View
 
 SAMPLES_AT_ONCE = 2**21
 """Samples that are held in memory at a time (24 bytes each)."""
@@ -35,24 +34,20 @@ def ray_sums(mu: Tensor, index_to_mm: npt.ArrayLike, view: View) -> Tensor:
     Args:
         mu: attenuation per mm, not negative, float32 [X, Y, Z]; outside of the volume is air.
         index_to_mm: (4, 4), voxel index to patient mm.
-        view: which rays; a cone beam's source lies outside of the volume.
+        view: which rays; InputError where a cone beam's source is not outside of the volume.
 
     Returns:
         float32 [rows, columns] on the device of `mu`, dimensionless.
-
-    Raises:
-        InputError: the volume reaches behind the source.
     """
     affine = np.asarray(index_to_mm, np.float64)
     origin, direction = _rays(view, affine, tuple(mu.shape))
-    rows, cols = view.shape
-    corners = np.asarray([(u, v, 1.0) for u in (0, cols - 1) for v in (0, rows - 1)]) @ direction.T
+    corners = np.asarray([(u, v, 1.0) for u in (0, view.shape[1] - 1) for v in (0, view.shape[0] - 1)]) @ direction.T
     axes = np.abs(corners).argmax(1)
     v, u = (torch.arange(n, dtype=torch.float64, device=mu.device) for n in view.shape)
     pixels = torch.stack([*torch.meshgrid(u, v, indexing="xy"), torch.ones(view.shape).to(u)], -1).reshape(-1, 3)
     matrices = (torch.from_numpy(matrix.T).to(mu.device) for matrix in (origin, direction))
     start, along = (pixels @ matrix for matrix in matrices)
-    image = mu.new_zeros(rows * cols)
+    image = mu.new_zeros(len(start))
     first = axes[0]
     if (axes == first).all() and abs(np.sign(corners[:, first]).sum()) == len(corners):
         # Directions are affine in the pixel: what holds at the corners holds for all between.
@@ -62,7 +57,7 @@ def ray_sums(mu: Tensor, index_to_mm: npt.ArrayLike, view: View) -> Tensor:
         for axis in range(3):
             chosen = torch.nonzero(nearest == axis)[:, 0]
             image[chosen] = _sum_slices(mu, affine, start[chosen], along[chosen], axis)
-    return image.reshape(rows, cols)
+    return image.reshape(view.shape)
 
 
 def _rays(
@@ -80,8 +75,8 @@ def _rays(
     ends = np.stack(np.meshgrid(*[(0, n - 1) for n in shape]), -1).reshape(-1, 3)
     nearest = float((ends @ square[2] + offset[2]).min())
     if nearest <= 0:
-        expected = "a source outside of the volume"
-        raise InputError.of(f"view {view.name}", "matrix", found=f"w = {nearest:g} in the volume", expected=expected)
+        found, expected = f"w = {nearest:g} in the volume", "a source outside of the volume"
+        raise InputError.of(f"view {view.name}", "matrix", found=found, expected=expected)
     direction = np.asarray(np.linalg.inv(square), np.float64)
     origin = np.zeros((3, 3))
     origin[:, 2] = -direction @ offset

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from x2ct.data.shards import AIR_HU, Patient, resample
+from x2ct.data.shards import Patient, resample
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.geometry.grid import Grid
@@ -25,7 +26,7 @@ METHOD = 1
 
 REGISTERED = Grid((80, 80, 80), (5.0, 5.0, 5.0))
 NODES = Grid((20, 20, 20), (20.0, 20.0, 20.0))
-HU = (-1000.0, 400.0)
+HU = (-1000.0, 400.0)  # from air to bone
 LEVELS = ((4, 60), (2, 40), (1, 20))
 """Factor by which a level is coarser than `REGISTERED`, and its iterations."""
 
@@ -40,15 +41,11 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Shapes:
-    """Displacements of some patients.
-
-    Attributes:
-        ids: whose.
-        displacement_mm: float32 [P, 3, 20, 20, 20], at the voxels of `NODES`: where the reference has its point x,
-            patient p has the same anatomy at x + displacement_mm[p](x).
-    """
+    """Displacements of some patients."""
 
     ids: tuple[str, ...]
+    # float32 [P, 3, 20, 20, 20], at the voxels of `NODES`: where the reference has its point x, patient p has the same
+    # anatomy at x + displacement_mm[p](x).
     displacement_mm: FloatArray
 
     @classmethod
@@ -62,20 +59,19 @@ class Shapes:
         hint = "make it with x2ct prepare --shapes"
         try:
             with np.load(path, allow_pickle=False) as file:
-                shapes = cls(tuple(str(name) for name in file["ids"]), np.asarray(file["displacement_mm"], np.float32))
+                shapes = cls(tuple(file["ids"].tolist()), np.asarray(file["displacement_mm"], np.float32))
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise InputError.of(path, "file", found=error, expected="displacements", hint=hint) from None
-        if shapes.displacement_mm.shape != (len(shapes.ids), 3, *NODES.shape):
-            expected = (len(shapes.ids), 3, *NODES.shape)
+        expected = (len(shapes.ids), 3, *NODES.shape)
+        if shapes.displacement_mm.shape != expected:
             raise InputError.of(path, "shape", found=shapes.displacement_mm.shape, expected=expected, hint=hint)
         return shapes
 
     def between(self, patient: str, other: str, part: float) -> FloatArray:
         """Return how far a patient's points lie from where they are in a shape part of the way to another's.
 
-        Returns:
-            Displacement in mm at the voxels of `NODES`, float32 [3, 20, 20, 20]: to first order, what lies at y in that
-            shape lies at y + displacement(y) in the patient.
+        In mm at the voxels of `NODES`, float32 [3, 20, 20, 20]: to first order, what lies at y in that shape lies at
+        y + displacement(y) in the patient.
         """
         own, others = (self.displacement_mm[self.ids.index(name)] for name in (patient, other))
         return np.asarray(part * (own - others), np.float32)
@@ -88,8 +84,6 @@ class Shapes:
 
 def at_mm(displacement: FloatArray, points_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return displacements [3, ...] at the voxels of `NODES` at other points [3, N] in mm: linear, constant beyond."""
-    from scipy import ndimage
-
     to_index = np.linalg.inv(NODES.index_to_mm)
     index = to_index[:3, :3] @ points_mm + to_index[:3, 3:]
     return np.stack(
@@ -97,50 +91,48 @@ def at_mm(displacement: FloatArray, points_mm: npt.NDArray[np.float64]) -> npt.N
     )
 
 
-def write_shapes(folder: Path, patients: Sequence[Patient], progress: Progress | None = None) -> bool:
-    """Register the chests among some patients to the most average one, and write `FILE`; False where it was there.
-
-    Args:
-        folder: the shards.
-        patients: training patients only.
-        progress: called before each.
+def write_shapes(folder: Path, patients: Sequence[Patient], progress: Progress = lambda *_: None) -> None:
+    """Register the chests among some training patients to the most average one, and write `FILE` unless it is there.
 
     Raises:
         InputError: fewer than two chests.
     """
     chests = [patient for patient in patients if patient.region == "chest"]
     if len(chests) < 2:
-        raise InputError.of(
-            folder, "chests", found=len(chests), expected="at least 2 training patients of the region chest"
-        )
+        expected = "at least 2 training patients of the region chest"
+        raise InputError.of(folder, "chests", found=len(chests), expected=expected)
     made_of = json.dumps([METHOD, [[patient.id, patient.sha256] for patient in chests]])
     path = folder / FILE
     if path.is_file():
         with np.load(path, allow_pickle=False) as file:
             if str(file.get("made_of")) == made_of:
-                return False
-    pictures = [_picture(patient) for patient in chests]
+                return
+    low, high = HU
+    pictures = [(np.clip(resample(patient, REGISTERED), low, high) - low) / (high - low) for patient in chests]
     average = np.mean(pictures, axis=0)
     reference = min(pictures, key=lambda picture: float(np.square(picture - average).sum()))
     fields = []
     for number, (patient, picture) in enumerate(zip(chests, pictures, strict=True)):
-        if progress is not None:
-            progress(number, len(chests), f"shape of {patient.id}")
+        progress(number, len(chests), f"shape of {patient.id}")
         fields.append(registered(reference, picture))
-    content = {"ids": np.array([p.id for p in chests]), "displacement_mm": np.stack(fields), "made_of": made_of}
-    atomic.write_beside(path, lambda part: _save(part, content))
-    return True
+    content: dict[str, Any] = {
+        "ids": np.array([p.id for p in chests]),
+        "displacement_mm": np.stack(fields),
+        "made_of": made_of,
+    }
+
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # a name without .npz stays as it is
+            np.savez_compressed(file, **content)
+
+    atomic.write_beside(path, write)
 
 
 def registered(reference: FloatArray, moved: FloatArray) -> FloatArray:
     """Return the displacement that brings a volume onto a reference: SimpleITK's symmetric demons, coarse to fine.
 
-    Args:
-        reference: float32 [80, 80, 80] on `REGISTERED`, 0 for air to 1 for bone.
-        moved: the same of another patient.
-
-    Returns:
-        float32 [3, 20, 20, 20] in mm at the voxels of `NODES`; moved(x + displacement(x)) is like reference(x).
+    Both are float32 [80, 80, 80] on `REGISTERED`, 0 for air to 1 for bone. The displacement is float32 [3, 20, 20, 20]
+    in mm at the voxels of `NODES`; moved(x + displacement(x)) is like reference(x).
     """
     import SimpleITK
 
@@ -159,11 +151,6 @@ def registered(reference: FloatArray, moved: FloatArray) -> FloatArray:
     return np.ascontiguousarray(SimpleITK.GetArrayFromImage(field).transpose(3, 2, 1, 0), np.float32)
 
 
-def _picture(patient: Patient) -> FloatArray:
-    low, high = HU
-    return np.asarray((np.clip(resample(patient, REGISTERED), low, high) - AIR_HU) / (high - low), np.float32)
-
-
 def _image(volume: FloatArray, grid: Grid) -> Any:
     import SimpleITK
 
@@ -176,8 +163,3 @@ def _place(image: Any, grid: Grid) -> None:
     """Give an image the grid's patient mm; only differences count, so that ITK's LPS need not be told from RAS."""
     image.SetSpacing(list(grid.spacing_mm))
     image.SetOrigin(grid.index_to_mm[:3, 3].tolist())
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    with path.open("wb") as file:  # a name without .npz stays as it is
-        np.savez_compressed(file, **content)

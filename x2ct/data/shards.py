@@ -39,53 +39,36 @@ _Row = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient's CT in a shard folder.
+    """One patient's CT in a shard folder."""
 
-    Attributes:
-        id: the patient's name in this folder (never a patient identifier).
-        split: "train" or "validation".
-        file: the `.npy` with int16 HU (x, y, z), RAS+; table and padding are -1000.
-        shape: voxels along x, y, z.
-        index_to_mm: 4x4 float64, voxel index -> patient mm of the grid (origin at the grid's centre).
-        region: "chest" if both or one lung of plausible size were found, else "other".
-        lungs_mm: the lungs' bounding box in patient mm, ((x, y, z) low, (x, y, z) high), or None.
-        body_mm: the body's bounding box in patient mm, likewise.
-        sha256: checksum of `file`.
-        details: the whole index entry, with the share of bone, the source and the options that it was made with.
-    """
-
-    id: str
-    split: str
-    file: Path
+    id: str  # the patient's name in this folder (never a patient identifier)
+    split: str  # "train" or "validation"
+    file: Path  # the `.npy` with int16 HU (x, y, z), RAS+; table and padding are -1000
     shape: tuple[int, int, int]
-    index_to_mm: FloatArray
-    region: str
-    lungs_mm: FloatArray | None
-    body_mm: FloatArray | None
-    sha256: str
-    details: Mapping[str, Any]
+    index_to_mm: FloatArray  # 4x4, voxel index -> patient mm of the grid (origin at the grid's centre)
+    region: str  # "chest" if both or one lung of plausible size were found, else "other"
+    lungs_mm: FloatArray | None  # the lungs' bounding box in patient mm, ((x, y, z) low, (x, y, z) high)
+    body_mm: FloatArray | None  # the body's
+    sha256: str  # checksum of `file`
+    details: Mapping[str, Any]  # the whole index entry, with the source and the options that it was made with
 
     def hu(self) -> npt.NDArray[np.int16]:
-        """The whole body, int16 HU (x, y, z), as a read-only memory map.
+        """Return the whole body, int16 HU (x, y, z), as a read-only memory map.
 
         Raises:
             InputError: the file is missing, or its shape or type contradicts the index.
         """
         try:
-            volume = np.load(self.file, mmap_mode="r", allow_pickle=False)
+            volume: npt.NDArray[np.int16] = np.load(self.file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError.of(self.file, "shard", found=error, expected="an int16 .npy array") from None
         if volume.dtype != np.int16 or volume.shape != self.shape:
             found = f"{volume.dtype} {volume.shape}"
             raise InputError.of(self.file, "shard", found=found, expected=f"int16 {self.shape} as the index says")
-        return volume  # type: ignore[no-any-return]
+        return volume
 
     def verify(self) -> None:
-        """Compare the file with the index's checksum.
-
-        Raises:
-            InputError: the file is missing or has changed since `prepare` wrote it.
-        """
+        """Raise InputError where the file is missing or has changed since `prepare` wrote it."""
         found = sha256(self.file)
         if found != self.sha256:
             raise InputError.of(self.file, "sha256", found=found, expected=self.sha256, hint="prepare it again")
@@ -140,33 +123,21 @@ class ShardSet:
         return tuple(p for p in self.patients if p.split == split and region in (None, p.region))
 
 
-def resample(
-    patient: Patient, grid: Grid | tuple[tuple[int, int, int], tuple[float, float, float]] | None = None
-) -> VolumeArray:
-    """A patient's CT on a grid, float32 HU (X, Y, Z); see `resample_array`. `grid` may be (shape, spacing_mm)."""
-    chosen = grid if isinstance(grid, Grid) else Grid() if grid is None else Grid(*grid)
-    return resample_array(patient.hu(), patient.index_to_mm, chosen)
+def resample(patient: Patient, grid: Grid) -> VolumeArray:
+    """Return a patient's CT on a grid, float32 HU (X, Y, Z); see `resample_array`."""
+    return resample_array(patient.hu(), patient.index_to_mm, grid)
 
 
 def resample_array(hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike, grid: Grid) -> VolumeArray:
-    """A volume on a grid: trilinear, smoothed first along the axes that the grid samples more coarsely.
+    """Return a volume, HU (x, y, z), on a grid: float32 HU; outside the volume is air, -1000.
 
-    The smoothing is a Gaussian with the variance by which the grid voxel's box exceeds the source voxel's,
-    (w^2 - s^2) / 12, so that a coarse voxel is close to the mean over what it covers and an equal or finer grid is
-    left sharp.
-
-    Args:
-        hu: HU (x, y, z).
-        index_to_mm: 4x4, voxel index -> patient mm of the grid.
-        grid: where to sample.
-
-    Returns:
-        float32 HU of the grid's shape; outside the volume is air, -1000.
+    Trilinear, smoothed first along the axes that the grid samples more coarsely, by a Gaussian with the variance by
+    which the grid voxel's box exceeds the source voxel's, (w^2 - s^2) / 12, so that a coarse voxel is close to the mean
+    over what it covers and an equal or finer grid is left sharp. `index_to_mm` is 4x4, voxel index -> patient mm.
     """
     mm_to_index = np.linalg.inv(np.asarray(index_to_mm, np.float64))
     step = mm_to_index @ grid.index_to_mm
-    # How far one grid step reaches along each source axis, in source voxels.
-    width = np.linalg.norm(step[:3, :3], axis=1)
+    width = np.linalg.norm(step[:3, :3], axis=1)  # of one grid step along each source axis, in source voxels
     sigma = np.sqrt(np.maximum(width**2 - 1.0, 0.0) / 12.0)
     volume = np.asarray(hu, np.float32)
     if np.any(sigma > 0.1):
@@ -186,11 +157,7 @@ class Index(msgspec.Struct, frozen=True):
 
 
 def read_index(folder: Path) -> Index:
-    """Return a folder's index.
-
-    Raises:
-        InputError: missing, not JSON, of another schema, or without grid and patients.
-    """
+    """Return a folder's index. Raises InputError: missing, no JSON, another schema, or without grid and patients."""
     path = folder / INDEX
     try:
         data = path.read_bytes()
@@ -208,14 +175,7 @@ def read_index(folder: Path) -> Index:
 def write_index(
     folder: Path, grid: Grid, patients: list[dict[str, Any]], left_out: Iterable[tuple[str, str]] = ()
 ) -> None:
-    """Write the index whole or not at all: beside, then over the old one.
-
-    Args:
-        folder: the shards.
-        grid: the one that the index suggests to trainers.
-        patients: their entries.
-        left_out: (id, reason) of the patients that a patient table leaves out.
-    """
+    """Write a folder's index whole or not at all; `left_out` has (id, reason) of patients left out by a table."""
     text = json.dumps(
         {
             "schema": SCHEMA,
@@ -229,11 +189,7 @@ def write_index(
 
 
 def patient_of(folder: Path, entry: dict[str, Any]) -> Patient:
-    """Read one entry of a folder's index.
-
-    Raises:
-        InputError: a field is missing or of the wrong kind, or the shard is missing.
-    """
+    """Read one entry of a folder's index. Raises InputError: a field or the shard is missing, or of the wrong kind."""
     source = folder / INDEX
     facts = convert(source, entry, _Entry)
     if not (folder / facts.file).is_file():
@@ -243,15 +199,6 @@ def patient_of(folder: Path, entry: dict[str, Any]) -> Patient:
     if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine)) < 1e-9:
         expected = "an invertible 4x4 matrix"
         raise InputError.of(source, f"{facts.id}.index_to_mm", found=affine.tolist(), expected=expected)
-    return Patient(
-        id=facts.id,
-        split=facts.split,
-        file=folder / facts.file,
-        shape=facts.shape,
-        index_to_mm=affine,
-        region=facts.region,
-        lungs_mm=None if facts.lungs_mm is None else np.asarray(facts.lungs_mm, np.float64),
-        body_mm=None if facts.body_mm is None else np.asarray(facts.body_mm, np.float64),
-        sha256=facts.sha256,
-        details=entry,
-    )
+    lungs, body = (None if box is None else np.asarray(box, np.float64) for box in (facts.lungs_mm, facts.body_mm))
+    arrays = {"index_to_mm": affine, "lungs_mm": lungs, "body_mm": body}
+    return Patient(**msgspec.structs.asdict(facts) | arrays | {"file": folder / facts.file, "details": entry})

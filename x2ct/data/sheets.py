@@ -24,16 +24,16 @@ _OVERVIEW = "_overview"  # no patient's id begins with an underscore
 
 def heading(patient: Patient, grid: Grid) -> str:
     """Return the line above a patient's sheet: id, region, lungs found, voxels, body and grid."""
-    bone = patient.details.get("bone_share")
+    lungs, body, bone = patient.lungs_mm, patient.body_mm, patient.details.get("bone_share")
     parts = [
         f"{patient.id}: {patient.region}",
-        "no lungs" if patient.lungs_mm is None else f"lungs {_size(patient.lungs_mm[1] - patient.lungs_mm[0])} mm",
+        "no lungs" if lungs is None else f"lungs {_size(lungs[1] - lungs[0])} mm",
         f"{_size(patient.shape)} voxels of {_size(patient.spacing_mm)} mm",
-        "" if patient.body_mm is None else f"body {_size(patient.body_mm[1] - patient.body_mm[0])} mm",
+        "" if body is None else f"body {_size(body[1] - body[0])} mm",
         "" if bone is None else f"bone {bone:.1%}",
         f"grid {_size(grid.shape)} of {_size(grid.spacing_mm)} mm",
     ]
-    return ", ".join(part for part in parts if part)
+    return ", ".join(filter(None, parts))
 
 
 def key_of(patient: Patient, grid: Grid) -> str:
@@ -43,14 +43,7 @@ def key_of(patient: Patient, grid: Grid) -> str:
 
 
 def sheet(patient: Patient, grid: Grid) -> bytes:
-    """Draw a patient's contact sheet: the grid's centre slices, its bones, and both X-rays of the training geometry.
-
-    Args:
-        patient: the patient.
-        grid: the voxels that the slices and the bone projections show. The X-rays see the whole CT.
-
-    Returns:
-        A PNG.
+    """Return a patient's contact sheet as a PNG: the grid's centre slices and bones, and X-rays of the whole CT.
 
     Raises:
         InputError: the shard is missing, or contradicts the index.
@@ -60,15 +53,10 @@ def sheet(patient: Patient, grid: Grid) -> bytes:
     return png(preview(volume, xrays, synthetic=False, heading=heading(patient, grid)))
 
 
-def write_overviews(folder: Path, sheets: Sequence[tuple[str, Path]]) -> tuple[Path, ...]:
+def write_overviews(folder: Path, sheets: Sequence[tuple[str, Path]]) -> None:
     """Write `_overview1.png` and so on, each of up to 24 sheets made small, in place of those of an earlier run.
 
-    Args:
-        folder: where they go.
-        sheets: (title, PNG) of each patient.
-
-    Raises:
-        X2CTError: a write failed.
+    `sheets` are the title and the PNG of each patient. Raises X2CTError where a write fails.
     """
     from PIL import Image
 
@@ -84,7 +72,6 @@ def write_overviews(folder: Path, sheets: Sequence[tuple[str, Path]]) -> tuple[P
         written.append(atomic.write_atomically(target, png(page(rows, f"{len(sheets)} patients"))))
     for stale in set(folder.glob(f"{_OVERVIEW}*.png")) - set(written):
         stale.unlink(missing_ok=True)
-    return tuple(written)
 
 
 def _size(sides: Sequence[float]) -> str:

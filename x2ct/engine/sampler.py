@@ -234,6 +234,7 @@ class Sampler:
         preview_every: int = 1,
         cancel: CancelToken | None = None,
         force: bool = False,
+        residual: bool = True,
         **settings: Any,
     ) -> Result:
         """Return one CT volume and its report. The same inputs and options give the same bytes.
@@ -254,6 +255,8 @@ class Sampler:
             preview_every: 1 or more.
             cancel: its `cancel()`, from any thread, ends the run before the next evaluation.
             force: as of `set_xrays`, for the X-rays of this run.
+            residual: compare the CT with its X-rays (`x2ct.engine.residual`), for the report and its warnings. The host
+                projects the CT for it, which takes many times what a GPU is to take for the CT.
             settings: fields of `SampleOptions` by name, in place of those of `options`: `run(ap=xray, seed=3)`.
 
         Raises:
@@ -266,7 +269,7 @@ class Sampler:
         with self._lock, _memory_limit("sampling"):
             patient = _Patient(_named(ap, pa, lateral), geometry, align, force)
             encoded, pipeline = self._ready(patient, options, strict)
-            reprojection = None if options.raw else self._reprojection(encoded, pipeline)
+            reprojection = self._reprojection(encoded, pipeline) if residual and not options.raw else None
             hu, deviation, plan = pipeline.run(
                 options,
                 progress=progress,
@@ -306,9 +309,9 @@ class Sampler:
             facts["timings"] |= _rounded(longest)
         return Result(volume, facts, spread, before)
 
-    def sample(self, **arguments: Any) -> Volume:
-        """One CT volume; takes what `run` takes, which also returns the report."""
-        return self.run(**arguments).volume
+    def sample(self, *, strict: bool = False, **arguments: Any) -> Volume:
+        """Return one CT volume; takes what `run` takes. Without a report its residual is left out, unless `strict`."""
+        return self.run(strict=strict, **{"residual": strict} | arguments).volume
 
     def dry_run(
         self,

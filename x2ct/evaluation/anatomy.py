@@ -55,17 +55,15 @@ class Anatomy:
 
     Attributes:
         spine_correlation: Pearson correlation of the two HU profiles along the truth's spine, band-passed to
-            wavelengths of `BAND_MM`. 1 is perfect, 0 the figure of a prediction without any profile.
-        vertebrae: share of the truth's vertebral bodies both of whose disc gaps the prediction has within 4 mm. 1 is
-            perfect, 0 the worst.
-        rib_pieces: share of the truth's rib pieces of which the prediction has a quarter of the voxels as bone. 1 is
-            perfect, 0 the worst.
+            wavelengths of `BAND_MM`: from 0 (a prediction without any profile) to 1.
+        vertebrae: share, 0 to 1, of the truth's vertebral bodies both of whose disc gaps are found within 4 mm.
+        rib_pieces: share, 0 to 1, of the truth's rib pieces with a quarter of their voxels as bone.
         rib_distance_mm: mean distance from the ribs' centrelines to the nearest bone of the prediction, each at most
-            `FARTHEST_MM`. 0 is perfect, 20 the figure of a prediction without bone.
+            `FARTHEST_MM`: from 0 to 20 (a prediction without bone).
         air_std_hu: standard deviation in the air more than 10 mm from the truth's body, in slices that have a body. 0
             is best, a scanner's noise is the truth's own figure.
         step_ratio: mean absolute HU step between neighbours in the body across the borders of the network's cells,
-            over the mean of all other steps. 1 is no checker pattern; also 1 for a prediction without any step.
+            over the mean of all other steps; 1 without a checker pattern, or without any step.
     """
 
     spine_correlation: float | None
@@ -76,7 +74,7 @@ class Anatomy:
     step_ratio: float | None
 
     def figures(self) -> dict[str, float]:
-        """The figures for the tables, where what is undefined is NaN (null in JSON) and left out of means."""
+        """Return the figures for the tables; NaN (null in JSON) is left out of means."""
         return {name: math.nan if value is None else value for name, value in asdict(self).items()}
 
 
@@ -98,14 +96,7 @@ class Landmarks:
     def of(
         truth: npt.ArrayLike, spacing_mm: Spacing, *, body: BoolArray | None = None, pieces: bones.Labels | None = None
     ) -> Landmarks:
-        """Find the landmarks of a CT.
-
-        Args:
-            truth: HU [X, Y, Z], RAS+.
-            spacing_mm: voxel pitch.
-            body: bool [X, Y, Z], see `x2ct.data.body.body_mask`, where it is known already.
-            pieces: int32 [X, Y, Z], see `bones.pieces`, where they are known already.
-        """
+        """Find the landmarks of a CT: HU [X, Y, Z], RAS+; `body_mask` and `bones.pieces` of it where known already."""
         hu = np.asarray(truth, np.float32)
         body = body_mask(hu, spacing_mm) if body is None else body
         axis = spine_axis(hu, body, spacing_mm)
@@ -121,43 +112,29 @@ class Landmarks:
     def measure(self, prediction: npt.ArrayLike, stride: int = STRIDE) -> Anatomy:
         """Measure one prediction, HU on the truth's grid.
 
-        Raises:
-            InputError: another shape, a value that is not finite, or a stride below 2.
+        Raises InputError: another shape, a value that is not finite, or a stride below 2.
         """
         hu = pair(self.body, prediction, None)[1]
         if stride < 2:
             raise InputError.of("anatomy", "stride", found=stride, expected="2 voxels or more")
-        correlation = share = None
+        correlation = vertebrae = None
         if len(self.axis):
             profile = band_passed(_profile(hu, self.axis, self.spacing_mm))
             correlation = _correlation(self.profile, profile)
             gaps = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
-            share = float(np.mean(np.logical_and(gaps[1:], gaps[:-1]))) if len(gaps) > 1 else None
-        there = bones.present(self.ribs, hu)["quarter"]
+            vertebrae = float(np.mean(np.logical_and(gaps[1:], gaps[:-1]))) if len(gaps) > 1 else None
+        share, bone = bones.present(self.ribs, hu)["quarter"], hu >= BONE_HU
+        ribs = None if math.isnan(share) else share
+        distance: float | None = None
+        if self.centreline.any():
+            away = ndimage.distance_transform_edt(~bone, self.spacing_mm)[self.centreline] if bone.any() else math.inf
+            distance = float(np.mean(np.minimum(away, FARTHEST_MM)))
         air = float(np.std(hu[self.air], dtype=np.float64)) if self.air.any() else None
-        return Anatomy(
-            spine_correlation=correlation,
-            vertebrae=share,
-            rib_pieces=None if math.isnan(there) else there,
-            rib_distance_mm=self._rib_distance(hu),
-            air_std_hu=air,
-            step_ratio=step_ratio(hu, self.body, stride),
-        )
-
-    def _rib_distance(self, hu: FloatArray) -> float | None:
-        if not self.centreline.any():
-            return None
-        bone = hu >= BONE_HU
-        if not bone.any():
-            return FARTHEST_MM
-        away = ndimage.distance_transform_edt(~bone, self.spacing_mm)[self.centreline]
-        return float(np.mean(np.minimum(away, FARTHEST_MM)))
+        return Anatomy(correlation, vertebrae, ribs, distance, air, step_ratio(hu, self.body, stride))
 
 
 def anatomy(prediction: npt.ArrayLike, truth: npt.ArrayLike, spacing_mm: Spacing, stride: int = STRIDE) -> Anatomy:
-    """Measure a prediction against the truth in one call.
-
-    `Landmarks.of(truth, ...).measure(prediction)` does the same and saves time where a truth has several predictions.
+    """Measure one prediction; `Landmarks.of(truth, ...)` saves time where a truth has several.
 
     Args:
         prediction: HU [X, Y, Z], RAS+.
@@ -180,10 +157,9 @@ def spine_axis(hu: FloatArray, body: BoolArray, spacing_mm: Spacing) -> Points:
     no more than half, since contrast in heart and aorta is as bright. The axis is the path of the largest sum of scores
     from slice to slice (Viterbi), smoothed along z, over the longest run of slices with bone around it.
     """
-    none = np.zeros((0, 3))
     filled = np.flatnonzero(body.any(axis=(0, 1)))
     if not len(filled):
-        return none
+        return np.zeros((0, 3))
     first, last = int(filled[0]), int(filled[-1]) + 1
     dx, dy, dz = spacing_mm
     bone = np.clip((hu[:, :, first:last] - 50) / 200, 0, 1) * body[:, :, first:last]
@@ -200,10 +176,10 @@ def spine_axis(hu: FloatArray, body: BoolArray, spacing_mm: Spacing) -> Points:
     score = np.minimum(thick, 0.5) + 1.5 * np.maximum.reduce(canal) - _unlikely(body[:, :, first:last], spacing_mm)
     path = _best_path(score)
     rows = np.arange(len(path))
-    there = thick[path[:, 0], path[:, 1], rows] >= 0.25
-    run = _longest_run(there)
+    runs = ndimage.find_objects(ndimage.label(thick[path[:, 0], path[:, 1], rows] >= 0.25)[0])
+    run = max((run for (run,) in runs), key=lambda run: run.stop - run.start, default=slice(0, 0))
     if (run.stop - run.start) * dz < SHORTEST_SPINE_MM:
-        return none
+        return np.zeros((0, 3))
     points = np.column_stack([path[run], rows[run] + first]).astype(np.float64)
     points[:, :2] = ndimage.gaussian_filter1d(points[:, :2], 12 / dz, axis=0, mode="nearest")
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0) * spacing_mm, axis=1))])
@@ -265,10 +241,9 @@ def disc_gaps(profile: Points) -> npt.NDArray[np.intp]:
 def rib_pieces(
     hu: FloatArray, body: BoolArray, axis: Points, spacing_mm: Spacing, pieces: bones.Labels
 ) -> bones.Labels:
-    """The ribs by pieces: int32 [X, Y, Z], 1, 2, ... and 0 elsewhere.
+    """Return the pieces of bone, int32 [X, Y, Z], 1, 2, ... and 0 elsewhere, as far as they lie in the chest wall.
 
-    What of the pieces of bone lies in the chest wall: near the lungs, not deep inside of their convex hull, and beside
-    the column of spine and sternum.
+    That is near the lungs, not deep inside of their convex hull, and beside the column of spine and sternum.
     """
     lungs = lung_mask(hu, body, spacing_mm)
     if lungs is None or not len(axis):
@@ -292,10 +267,9 @@ def step_ratio(hu: FloatArray, body: BoolArray, stride: int = STRIDE) -> float |
         steps = np.abs(np.diff(np.moveaxis(hu, axis, 0), axis=0))
         mask = np.moveaxis(body, axis, 0)
         inside = mask[1:] & mask[:-1]
-        border.append(steps[stride - 1 :: stride][inside[stride - 1 :: stride]])
-        inner = np.ones(len(steps), np.bool_)
-        inner[stride - 1 :: stride] = False
-        other.append(steps[inner][inside[inner]])
+        at_border = np.arange(len(steps)) % stride == stride - 1
+        border.append(steps[at_border][inside[at_border]])
+        other.append(steps[~at_border][inside[~at_border]])
     across, within = np.concatenate(border), np.concatenate(other)
     if not len(across) or not len(within):
         return None
@@ -332,25 +306,14 @@ def _best_path(score: FloatArray) -> npt.NDArray[np.intp]:
     for k in range(score.shape[2] - 1, -1, -1):
         path[k] = x, y
         if k:
-            low = max(int(x) - 1, 0), max(int(y) - 1, 0)
-            near = total[low[0] : x + 2, low[1] : y + 2, k - 1]
-            offset = np.array(low) - path[k] + 1
-            step = near + cost[offset[0] :, offset[1] :][: near.shape[0], : near.shape[1]]
-            i, j = np.unravel_index(int(np.argmax(step)), near.shape)
-            x, y = low[0] + i, low[1] + j
+            near = np.pad(total[:, :, k - 1], 1, constant_values=-np.inf)[x : x + 3, y : y + 3]
+            i, j = np.unravel_index(int(np.argmax(near + cost)), cost.shape)
+            x, y = x + i - 1, y + j - 1
     return path
 
 
-def _longest_run(mask: BoolArray) -> slice:
-    runs: list[slice] = [run for (run,) in ndimage.find_objects(ndimage.label(mask)[0])]
-    return max(runs, key=lambda run: run.stop - run.start, default=slice(0, 0))
-
-
 def _profile(hu: FloatArray, axis: Points, spacing_mm: Spacing) -> Points:
-    """Mean HU in a disc about each point of the axis and normal to it: float64 [N].
-
-    Clipped to -200 to 800, so that neither an implant nor air outweighs the vertebrae.
-    """
+    """Return the mean HU, clipped so that no implant or air outweighs the rest, of a disc normal to each point [N]."""
     if not len(axis):
         return np.zeros(0)
     spacing = np.asarray(spacing_mm)
@@ -369,10 +332,7 @@ def _profile(hu: FloatArray, axis: Points, spacing_mm: Spacing) -> Points:
 
 
 def _has_gap(truth: Points, profile: Points, gap: int) -> bool:
-    """Whether a piece of the truth's profile about a gap fits the other profile best no more than 4 mm away.
-
-    The fit is the correlation, which and the amplitude must be large enough too.
-    """
+    """Return whether the truth's profile about a gap correlates best, and well, with the other's within 4 mm."""
     half, reach = round(AROUND_GAP_MM / STEP_MM), round(GAP_SEARCH_MM / STEP_MM)
     a, b = np.pad(truth, half, mode="edge"), np.pad(profile, half + reach, mode="edge")
     piece = a[gap : gap + 2 * half + 1]

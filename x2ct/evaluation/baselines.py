@@ -1,7 +1,6 @@
-"""What can be had without a network: the mean volume, the nearest patient, a voxel-wise linear regression.
+"""Estimates without a network, fitted on training patients at the grid's resolution.
 
-All three are fitted on training patients at the grid's resolution, on X-rays projected from their whole CT in the same
-geometry as the test's.
+Their X-rays are projected from their whole CT in the same geometry as the test's.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from x2ct.evaluation.metrics import WINDOW_HU, FloatArray, Window
 from x2ct.geometry import Geometry, View, attenuation, project
 from x2ct.geometry.grid import Grid
 
-MEAN, NEAREST, LINEAR = NAMES = ("mean volume", "nearest patient", "linear regression")
+NAMES = ("mean volume", "nearest patient", "linear regression")
 
 PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 """Tikhonov weights to choose from, per patient and relative to the mean variance of the back-projected views."""
@@ -49,13 +48,11 @@ class Baselines:
     ) -> Baselines:
         """Resample and project each training patient, and choose the regression's penalty.
 
-        Raises:
-            InputError: fewer than three patients.
+        Raises InputError: fewer than three patients.
         """
         if len(patients) < 3:
-            raise InputError.of("baselines", "people", found=len(patients), expected="at least 3 to train on")
-        volumes = np.empty((len(patients), *grid.shape), np.float32)
-        images = []
+            raise InputError.of("baselines", "patients", found=len(patients), expected="at least 3 to train on")
+        volumes, images = np.empty((len(patients), *grid.shape), np.float32), []
         for index, patient in enumerate(patients):
             if progress is not None:
                 progress(index, len(patients), patient.id)
@@ -69,20 +66,21 @@ class Baselines:
         return cls(ids, volumes, xrays, geometry, grid, window, penalty)
 
     def predict(self, xrays: Sequence[FloatArray]) -> dict[str, FloatArray]:
-        """Each baseline's volume for a case's X-rays, by its name."""
-        return {MEAN: self.mean(), NEAREST: self.nearest(xrays), LINEAR: self.linear(xrays)}
+        """Return each baseline's volume for a case's X-rays, by its name."""
+        return dict(zip(NAMES, (self.mean(), self.nearest(xrays), self.linear(xrays)), strict=True))
 
     def mean(self) -> FloatArray:
         """The mean training volume, float32 HU (X, Y, Z)."""
         return np.asarray(self.volumes.mean(axis=0), np.float32)
 
     def nearest(self, xrays: Sequence[FloatArray]) -> FloatArray:
-        """The volume of the training patient whose X-rays are closest in the root mean square sense."""
-        return np.asarray(self.volumes[self._nearest(xrays)])
+        """Return the volume of the training patient whose X-rays are closest in the root mean square sense."""
+        return np.asarray(self.volumes[self.ids.index(self.nearest_id(xrays))])
 
     def nearest_id(self, xrays: Sequence[FloatArray]) -> str:
-        """Who that is."""
-        return self.ids[self._nearest(xrays)]
+        """Return which patient that is."""
+        distance = np.mean((self.xrays - self._flat(xrays)) ** 2, axis=1, dtype=np.float64)
+        return self.ids[int(np.argmin(distance))]
 
     def includes(self, xrays: Sequence[FloatArray]) -> bool:
         """Whether a training patient has these very X-rays: then the test would be on training data."""
@@ -93,12 +91,7 @@ class Baselines:
         train = _features(self.xrays, self.geometry, self.grid)
         test = _features(self._flat(xrays)[None], self.geometry, self.grid)[0]
         scale = _scale(train)
-        volume = _predict(self.volumes, train / scale, test / scale, self.penalty)
-        return np.clip(volume, *self.window).astype(np.float32)
-
-    def _nearest(self, xrays: Sequence[FloatArray]) -> int:
-        distance = np.mean((self.xrays - self._flat(xrays)) ** 2, axis=1, dtype=np.float64)
-        return int(np.argmin(distance))
+        return np.clip(_predict(self.volumes, train / scale, test / scale, self.penalty), *self.window)
 
     def _flat(self, xrays: Sequence[FloatArray]) -> FloatArray:
         shapes = [view.shape for view in self.geometry.views]
@@ -121,10 +114,8 @@ def back_projected(image: FloatArray, view: View, grid: Grid) -> FloatArray:
 def _features(xrays: FloatArray, geometry: Geometry, grid: Grid) -> FloatArray:
     """(patients, views, X, Y, Z)."""
     ends = np.cumsum([view.shape[0] * view.shape[1] for view in geometry.views])[:-1]
-    patients = []
-    for row in xrays:
-        images = [part.reshape(view.shape) for part, view in zip(np.split(row, ends), geometry.views, strict=True)]
-        patients.append([back_projected(image, view, grid) for image, view in zip(images, geometry.views, strict=True)])
+    rows = (zip(np.split(row, ends), geometry.views, strict=True) for row in xrays)
+    patients = [[back_projected(part.reshape(view.shape), view, grid) for part, view in row] for row in rows]
     return np.asarray(patients, np.float32)
 
 
@@ -146,13 +137,12 @@ def _predict(volumes: FloatArray, train: FloatArray, test: FloatArray, penalty: 
 
 def _best_penalty(volumes: FloatArray, features: FloatArray) -> float:
     """Return the penalty with the least squared error on patients left out one at a time, at every other voxel."""
-    sparse, thin = volumes[:, ::2, ::2, ::2], features[:, :, ::2, ::2, ::2]
-    scaled = thin / _scale(features)
+    sparse, scaled = volumes[:, ::2, ::2, ::2], features[:, :, ::2, ::2, ::2] / _scale(features)
 
     def error(penalty: float) -> float:
         total = 0.0
         for out in range(len(volumes)):
-            keep = [k for k in range(len(volumes)) if k != out]
+            keep = np.arange(len(volumes)) != out
             guess = _predict(sparse[keep], scaled[keep], scaled[out], penalty)
             total += float(np.mean((guess - sparse[out]) ** 2, dtype=np.float64))
         return total

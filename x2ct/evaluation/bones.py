@@ -45,38 +45,31 @@ def pieces(truth: npt.NDArray[np.float32], spacing_mm: Spacing) -> Labels:
 
 
 def present(labels: Labels, estimate: npt.ArrayLike) -> dict[str, float]:
-    """Of the truth's pieces of bone, the share that the estimate has at all, and the share it has a quarter of.
+    """Return the shares of the truth's pieces of bone of which the estimate has "any" voxel, and a "quarter" of them.
 
-    "any" asks for a single voxel of 200 HU within the piece, which grain gives too; "quarter" for a quarter of its
-    voxels. NaN without a piece.
+    Grain gives a single voxel too. NaN without a piece.
     """
     bone = np.asarray(estimate, np.float32) >= BONE_HU
-    count = int(labels.max())
-    if count == 0:
+    sizes = np.bincount(labels.ravel())[1:]
+    if not len(sizes):
         return {"any": math.nan, "quarter": math.nan}
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    hit = np.bincount(labels[bone].ravel(), minlength=count + 1)[1:]
+    hit = np.bincount(labels[bone], minlength=len(sizes) + 1)[1:]
     return {"any": float(np.mean(hit > 0)), "quarter": float(np.mean(hit >= QUARTER * sizes))}
 
 
 def surface_distance_95(truth: npt.ArrayLike, estimate: npt.ArrayLike, spacing_mm: Spacing) -> float:
-    """The 95% Hausdorff distance of the two bones' surfaces in mm.
+    """Return the 95% Hausdorff distance of the two bones' surfaces in mm; NaN where one has no bone.
 
     Surface voxels are those of the bone that have a face to what is none (the array's border is no face). For each of
-    one, the distance to the nearest of the other; the larger of the two directions' 95th percentiles. NaN where one has
-    no bone.
+    one, the distance to the nearest of the other; the larger of the two directions' 95th percentiles.
     """
     a, b = pair(truth, estimate, None)
-    first, second = _surface(a >= BONE_HU), _surface(b >= BONE_HU)
+    first, second = (bone & ~ndimage.binary_erosion(bone, border_value=1) for bone in (a >= BONE_HU, b >= BONE_HU))
     if not first.any() or not second.any():
         return math.nan
-    to_second = ndimage.distance_transform_edt(~second, spacing_mm)[first]
-    to_first = ndimage.distance_transform_edt(~first, spacing_mm)[second]
-    return max(float(np.percentile(to_second, 95)), float(np.percentile(to_first, 95)))
-
-
-def _surface(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    return np.asarray(mask & ~ndimage.binary_erosion(mask, border_value=1))
+    ways = (first, second), (second, first)
+    distances = (ndimage.distance_transform_edt(~other, spacing_mm)[one] for one, other in ways)
+    return max(float(np.percentile(distance, 95)) for distance in distances)
 
 
 def renumbered(labels: Labels, least: float) -> Labels:

@@ -1,10 +1,8 @@
 """What K samples say about their own error, against what it was.
 
-If truth and samples come from one distribution, the truth's rank among K samples is any of 0 .. K alike, whatever the
-distribution. Coverage and the calibration plot are counted from those ranks; nothing is assumed to be Gaussian.
-
-The standard deviation that a run reports is the samples' times the model's factor (`x2ct.tuning.deviation`); what it
-is worth is told by the interval that a Gaussian would have.
+If truth and samples come from one distribution, whichever it is, the truth's rank among K samples is any of 0 .. K
+alike. Coverage and the calibration plot are counted from those ranks. The standard deviation that a run reports is the
+samples' times the model's factor (`x2ct.tuning.deviation`), and is judged by the interval that a Gaussian would have.
 """
 
 from __future__ import annotations
@@ -30,16 +28,16 @@ def calibration(
     window: Window = WINDOW_HU,
     deviation_scale: float = 1.0,
 ) -> dict[str, Any]:
-    """The samples' spread and what it is worth, inside the body.
+    """Return the samples' spread and what it is worth, inside the body.
 
     Returns:
         "std_hu": root mean square of the samples' standard deviation (n - 1). "rmse_hu": of the samples' mean against
         the truth; for calibrated samples it is sqrt(1 + 1/K) std_hu. "correlation": Pearson's, over voxels, of the
         standard deviation with the absolute error of the mean. "crps_hu": see `crps`. "coverage": the share of the
-        truth within the samples' central 80% interval, see `central_interval`; "coverage_expected": what calibrated
-        samples give. "interval_coverage": the share of the truth within the 80% interval of the mean and
-        `deviation_scale` times the standard deviation, see `half_width`; 0.8 if that is calibrated.
-        "ranks": shares of voxels whose truth has the rank 0 .. K, a flat list if calibrated.
+        truth within the samples' `central_interval`; "coverage_expected": that of calibrated samples.
+        "interval_coverage": the share of the truth within the 80% interval of the mean and `deviation_scale` times the
+        standard deviation, see `half_width`; 0.8 if that is calibrated. "ranks": shares of voxels whose truth has the
+        rank 0 .. K, a flat list if calibrated.
 
     Raises:
         InputError: fewer than two samples, or other shapes.
@@ -84,7 +82,7 @@ def crps(ordered: FloatArray, truth: FloatArray) -> npt.NDArray[np.float64]:
 
 
 def central_interval(ordered: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The central 80% interval of (K, ...) samples in rising order: where the k-th, at k / (K + 1), reach 10 and 90%.
+    """Return the central 80% interval of (K, ...) samples in rising order, the k-th of which is at k / (K + 1).
 
     Fewer than 9 samples do not reach so far: then it is from the lowest to the highest.
     """
@@ -123,9 +121,8 @@ def ranks(ordered: FloatArray, truth: FloatArray) -> list[float]:
 def reliability(shares: Sequence[float]) -> list[tuple[float, float]]:
     """From ranks: (expected, observed) coverage of the intervals between the k-th lowest and k-th highest sample."""
     count = len(shares) - 1
-    return [
-        ((count + 1 - 2 * k) / (count + 1), float(sum(shares[k : count + 1 - k]))) for k in range(1, count // 2 + 1)
-    ]
+    steps = range(1, count // 2 + 1)
+    return [((count + 1 - 2 * k) / (count + 1), float(sum(shares[k : count + 1 - k]))) for k in steps]
 
 
 def _pearson(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:

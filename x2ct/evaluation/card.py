@@ -34,10 +34,9 @@ PLANTED = (
 
 
 def report(evaluation: Mapping[str, Any]) -> str:
-    """Everything, in one Markdown page."""
-    return "\n".join(
-        ["# Evaluation", "", *who(evaluation), "", READING, "", ANATOMY, "", *_extra(evaluation), markdown(evaluation)]
-    )
+    """Return everything, in one Markdown page."""
+    head = ["# Evaluation", "", *who(evaluation), "", READING, "", ANATOMY, "", *_extra(evaluation)]
+    return "\n".join([*head, markdown(evaluation)])
 
 
 def markdown(evaluation: Mapping[str, Any]) -> str:
@@ -61,9 +60,7 @@ def card(evaluation: Mapping[str, Any]) -> str:
     return "\n".join([*who(evaluation), "", READING, "", *blocks, *_extra(evaluation)]).rstrip() + "\n"
 
 
-def _blocks(
-    evaluation: Mapping[str, Any], heading: str, tables: Callable[[Any, Mapping[str, Any] | None], list[str]]
-) -> list[str]:
+def _blocks(evaluation: Mapping[str, Any], heading: str, tables: Callable[[Any, Any], list[str]]) -> list[str]:
     """The mean over cases with its intervals, where there are several, and each case with its samples' calibration."""
     cases, lines = evaluation["cases"], list[str]()
     if len(cases) > 1:
@@ -90,7 +87,7 @@ def calibration(figures: Mapping[str, Any]) -> str:
 
 def brief(evaluation: Mapping[str, Any], page: PathLike[str]) -> str:
     """A few lines for a terminal: PSNR and bone Dice of each method, and where the rest is."""
-    scores = evaluation["mean"] or {}
+    scores = evaluation["mean"]
     width = max(map(len, scores), default=0)
     patients = f"patients: {len(evaluation['cases'])}"
     lines = [f"{patients:{width}}  PSNR dB   SSIM  bone Dice"]
@@ -108,19 +105,15 @@ def worse(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name in judged if rivals else []:
         lost = []
         for key, title, form in _CARD:
-            sign = -1 if key in _LOWER_IS_BETTER else 1
-            best = max(rivals, key=lambda rival: _order(sign * table.at(methods[rival], key)))
-            mine, theirs = table.at(methods[name], key), table.at(methods[best], key)
-            if _order(sign * theirs) > _order(sign * mine):
-                lost.append(f"{title} {table.cell(mine, form)} to {table.cell(theirs, form)} ({best})")
-        told = "; ".join(lost) if lost else "in none of these figures"
-        lines.append(f"- Where the {name} is worse than a baseline: {told}.")
+            value = {method: table.at(methods[method], key) for method in (name, *rivals)}
+            sign = -1 if key in _LOWER_IS_BETTER else 1  # what is undefined is worse than anything
+            order = {method: -math.inf if math.isnan(one) else sign * one for method, one in value.items()}
+            best = max(rivals, key=order.__getitem__)
+            if order[best] > order[name]:
+                lost.append(f"{title} {table.cell(value[name], form)} to {table.cell(value[best], form)} ({best})")
+        text = "; ".join(lost) or "in none of these figures"
+        lines.append(f"- Where the {name} is worse than a baseline: {text}.")
     return [*lines, ""] if lines else []
-
-
-def _order(value: float) -> float:
-    """What is undefined is worse than anything."""
-    return -math.inf if math.isnan(value) else value
 
 
 def who(evaluation: Mapping[str, Any]) -> list[str]:
@@ -135,7 +128,7 @@ def who(evaluation: Mapping[str, Any]) -> list[str]:
     low, high = evaluation["window_hu"]
     lines = [f"{judged.rstrip()}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
     if evaluation["baselines"]:
-        lines += [f"Baselines of {len(evaluation['baselines']['people'])} training patients."]
+        lines += [f"Baselines of {len(evaluation['baselines']['patients'])} training patients."]
     lines += [f"Warning: {line}." for line in evaluation.get("warnings", ())]
     lines += [f"Left out: {failure['case']} ({failure['reason']})." for failure in evaluation["failures"]]
     return lines
@@ -144,13 +137,11 @@ def who(evaluation: Mapping[str, Any]) -> list[str]:
 def _extra(evaluation: Mapping[str, Any]) -> list[str]:
     """Conditions and probe, where they were tried."""
     lines: list[str] = []
-    if evaluation["conditions"]:
-        tried = sum(1 for case in evaluation["cases"] if case.get("conditions"))
-        for method in (conditions.MEAN, conditions.SAMPLE):
-            patients = "one patient" if tried == 1 else f"mean of {tried} patients"
-            lines += [f"**X-rays that training did not see: {method}, {patients}**", ""]
-            lines += [*conditions.as_table(evaluation["conditions"], method).markdown(), ""]
+    tried = sum(1 for case in evaluation["cases"] if case.get("conditions"))
+    patients = "one patient" if tried == 1 else f"mean of {tried} patients"
+    for method, costs in conditions.tables(evaluation["conditions"]):
+        lines += [f"**X-rays that training did not see: {method}, {patients}**", "", *costs.markdown(), ""]
     if evaluation["probe"]:
-        planted = probe.as_table(evaluation["probe"]).markdown()
-        lines += ["**Findings planted into the CTs before projection**", "", *planted, "", PLANTED, ""]
+        rows = probe.as_table(evaluation["probe"]).markdown()
+        lines += ["**Findings planted into the CTs before projection**", "", *rows, "", PLANTED, ""]
     return lines

@@ -60,9 +60,7 @@ class Case:
         """The truth's spine, ribs and air, see `x2ct.evaluation.anatomy`."""
         return Landmarks.of(self.truth, self.grid.spacing_mm, body=self.body, pieces=self.bones)
 
-    def project(
-        self, geometry: Geometry, threads: int = 0, hu: npt.NDArray[Any] | None = None
-    ) -> tuple[FloatArray, ...]:
+    def project(self, geometry: Geometry, threads: int = 0, hu: npt.ArrayLike | None = None) -> tuple[FloatArray, ...]:
         """X-rays of the whole CT from other views, or of a changed CT in its place."""
         mu = attenuation(self.hu if hu is None else hu)
         return tuple(project(mu, self.index_to_mm, view, threads) for view in geometry.views)
@@ -76,23 +74,10 @@ def make_case(
     options: PrepareOptions | None = None,
     threads: int = 0,
 ) -> Case:
-    """A test patient from a CT file or DICOM folder.
-
-    Raises:
-        InputError: it can't be read, or holds no body.
-    """
-    patient = read_body(path, options)
-    name = next(iter(find_cts(Path(path))))
-    return case_of(
-        name,
-        patient.hu,
-        patient.index_to_mm,
-        grid,
-        geometry,
-        to_world=patient.origin,
-        region=patient.region,
-        threads=threads,
-    )
+    """Return the test patient of a CT file or DICOM folder. Raises InputError: it can't be read, or holds no body."""
+    one = read_body(path, options)
+    name, place = next(iter(find_cts(Path(path)))), (one.index_to_mm, grid, geometry)
+    return case_of(name, one.hu, *place, to_world=one.origin, region=one.region, threads=threads)
 
 
 def case_of(
@@ -110,7 +95,11 @@ def case_of(
     matrix = np.asarray(index_to_mm, np.float64)
     truth = resample_array(hu, matrix, grid)
     mu = attenuation(hu)
-    outside = np.where(_in_grid(hu.shape, matrix, grid), np.float32(0), mu)
+    x, y, z = np.meshgrid(*map(np.arange, hu.shape), indexing="ij", sparse=True)
+    inside = np.ones(hu.shape, np.bool_)
+    for row, side in zip(matrix[:3], grid.size_mm, strict=True):
+        inside &= np.abs(row[0] * x + row[1] * y + row[2] * z + row[3]) <= side / 2
+    outside = np.where(inside, np.float32(0), mu)
     return Case(
         id=name,
         hu=hu,
@@ -124,11 +113,3 @@ def case_of(
         contained=tuple(project(outside, matrix, view, threads) <= OUTSIDE for view in geometry.views),
         region=region,
     )
-
-
-def _in_grid(shape: tuple[int, ...], index_to_mm: Matrix, grid: Grid) -> BoolArray:
-    x, y, z = np.meshgrid(*map(np.arange, shape), indexing="ij", sparse=True)
-    inside = np.ones(shape, np.bool_)
-    for row, half in zip(index_to_mm[:3], grid.half_extent_mm, strict=True):
-        inside &= np.abs(row[0] * x + row[1] * y + row[2] * z + row[3]) <= half
-    return inside

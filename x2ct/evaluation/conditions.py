@@ -1,7 +1,7 @@
 """X-rays that are not the ones of training: what each departure costs, one at a time.
 
-Test X-rays that come from the very projector and geometry that trained the network flatter it (the inverse crime). Each
-condition takes them in another way; "told" says whether the network learns of it.
+Test X-rays from the very projector and geometry that trained the network flatter it (the inverse crime). Each condition
+takes them in another way; "told" says whether the network learns of it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Condition:
     # from the geometry that the network knows to the one that the X-rays are taken with
     views: Views = lambda geometry: geometry
     told: bool = True  # whether the network is told that geometry
-    # from line integrals to the picture; integers are display values, not calibrated
-    exposure: Exposure = lambda image, view, rng: image
+    # from line integrals to the picture, one after the other; integers are display values, not calibrated
+    exposures: tuple[Exposure, ...] = ()
 
     def take(self, case: Case, threads: int = 0) -> tuple[XRays, Geometry]:
         """The X-rays of a case under this condition, and the geometry that the network is told; always the same."""
@@ -55,9 +55,11 @@ class Condition:
         stated = taken if self.told else case.geometry
         xrays = {}
         for index, (view, view_stated, image) in enumerate(zip(taken.views, stated.views, images, strict=True)):
-            picture = self.exposure(image, view, np.random.default_rng([0, index]))
+            rng = np.random.default_rng([0, index])
+            for exposure in self.exposures:
+                image = exposure(image, view, rng)
             # Who is not told of a cone beam takes the pixels for those of the view that they are told.
-            xrays[view.name] = XRay.of(picture, view_stated.spacing_mm, source=case.id, view=view.name)
+            xrays[view.name] = XRay.of(image, view_stated.spacing_mm, source=case.id, view=view.name)
         return xrays, stated
 
 
@@ -97,25 +99,14 @@ def scatter(share: float) -> Exposure:
     return exposure
 
 
-def normalised(exponent: float, scale: float) -> Exposure:
-    """Line integrals on another scale, that call themselves calibrated."""
-    return lambda image, view, rng: degradation.gamma(image, exponent, scale)
-
-
-def png() -> Exposure:
+def png(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
     """A display picture of 8 bits."""
-    return lambda image, view, rng: degradation.window_8bit(image)
+    return degradation.window_8bit(image)
 
 
-def together(*exposures: Exposure) -> Exposure:
-    """One after the other."""
-
-    def exposure(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
-        for step in exposures:
-            image = step(image, view, rng)
-        return image
-
-    return exposure
+def bent(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
+    """Line integrals on another scale, that call themselves calibrated."""
+    return degradation.gamma(image, 0.8, 1.1)
 
 
 TRAINING = Condition("training", "the geometry and intensity of training")
@@ -133,17 +124,17 @@ CONDITIONS: tuple[Condition, ...] = (
         shifted(10, ["lateral"]),
         told=False,
     ),
-    Condition("photons-1e6", "noise of 1 000 000 photons a pixel", exposure=noise(1e6)),
-    Condition("photons-1e5", "noise of 100 000 photons a pixel", exposure=noise(1e5)),
-    Condition("scatter-2", "scatter, 2% of the primary", exposure=scatter(0.02)),
-    Condition("scatter-10", "scatter, 10% of the primary", exposure=scatter(0.1)),
-    Condition("gamma", "line integrals bent: power 0.8, top 10% higher, not told", exposure=normalised(0.8, 1.1)),
-    Condition("png", "8-bit pictures, read as any uncalibrated X-ray", exposure=png()),
+    Condition("photons-1e6", "noise of 1 000 000 photons a pixel", exposures=(noise(1e6),)),
+    Condition("photons-1e5", "noise of 100 000 photons a pixel", exposures=(noise(1e5),)),
+    Condition("scatter-2", "scatter, 2% of the primary", exposures=(scatter(0.02),)),
+    Condition("scatter-10", "scatter, 10% of the primary", exposures=(scatter(0.1),)),
+    Condition("gamma", "line integrals bent: power 0.8, top 10% higher, not told", exposures=(bent,)),
+    Condition("png", "8-bit pictures, read as any uncalibrated X-ray", exposures=(png,)),
     Condition(
         "together",
         "cone beams told, scatter 10%, 100 000 photons, 8-bit pictures",
         cone(1500, 1800),
-        exposure=together(scatter(0.1), noise(1e5), png()),
+        exposures=(scatter(0.1), noise(1e5), png),
     ),
 )
 
@@ -157,18 +148,13 @@ COLUMNS: tuple[Column, ...] = (
 
 
 def named(names: Sequence[str]) -> tuple[Condition, ...]:
-    """The conditions of these names, in the list's order; "every" is all of them; training's is always among them.
-
-    Raises:
-        InputError: a name that is none.
-    """
+    """Return the conditions of these names ("every": all), in order and with training's. Raises InputError."""
     by_name = {condition.name: condition for condition in CONDITIONS}
     for name in names:
-        if name not in by_name and name != EVERY:
+        if name not in (*by_name, EVERY):
             expected = f"{EVERY}, or some of {', '.join(by_name)}"
             raise InputError.of("--conditions", "name", found=name, expected=expected)
-    chosen = {*(by_name if EVERY in names else names), TRAINING.name}
-    return tuple(condition for condition in CONDITIONS if condition.name in chosen)
+    return tuple(one for name, one in by_name.items() if name in (*names, TRAINING.name) or EVERY in names)
 
 
 def try_all(
@@ -192,17 +178,20 @@ def try_all(
 def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures]]:
     """The means over patients, by condition and method; of cases that were tried."""
     tried = [case["conditions"] for case in cases if case.get("conditions")]
-    if not tried:
-        return {}
-    return {name: {m: average([t[name][m] for t in tried]) for m in (MEAN, SAMPLE)} for name in tried[0]}
+    names = tried[0] if tried else ()
+    return {name: {m: average([t[name][m] for t in tried]) for m in (MEAN, SAMPLE)} for name in names}
+
+
+def tables(means: Mapping[str, Mapping[str, Figures]]) -> list[tuple[str, Table]]:
+    """Return each method and its table, if conditions were tried."""
+    return [(method, as_table(means, method)) for method in (MEAN, SAMPLE) if means]
 
 
 def as_table(means: Mapping[str, Mapping[str, Figures]], method: str) -> Table:
     """A table: a row a condition, PSNR's cost against training's X-rays last."""
-    what = {condition.name: condition.what for condition in CONDITIONS}
-    table = of_methods({what[name]: methods[method] for name, methods in means.items()}, columns=COLUMNS)
-    psnr_db = {name: at(methods[method], "psnr_db") for name, methods in means.items()}
-    lost = [cell(psnr_db[TRAINING.name] - value, ".2f") for value in psnr_db.values()]
+    figures = {condition.what: means[condition.name][method] for condition in CONDITIONS if condition.name in means}
+    table, best = of_methods(figures, columns=COLUMNS), at(means[TRAINING.name][method], "psnr_db")
+    lost = [cell(best - at(each, "psnr_db"), ".2f") for each in figures.values()]
     rows = [[*row, last] for row, last in zip(table.rows, lost, strict=True)]
     return Table("", ["X-rays", *table.columns[1:], "PSNR lost"], rows, text=1)
 

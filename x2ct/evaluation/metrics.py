@@ -5,7 +5,7 @@ same figure whatever else is in the picture.
 
 `slice_psnr` and `slice_ssim` are for old tables to be read beside ours, and for nothing else: with a peak of 4095 on
 values that span 2500, averaged over the slices of all three axes (Ying et al. 2019, X2CT-GAN, and those who compare
-with it), of which those of nothing but air count as perfect. The same error gives a PSNR some 4 to 11 dB higher.
+with it), those of air counting as perfect. The same error gives a PSNR some 4 to 11 dB higher.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ BANDS_HU: dict[str, Window] = {"lung": (-math.inf, -500.0), "soft": (-200.0, BON
 
 
 def psnr(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_HU) -> float:
-    """Peak signal-to-noise ratio in dB: 10 log10(width^2 / MSE) over all voxels, both clipped to the window.
-
-    Infinite for a perfect estimate.
-    """
+    """PSNR in dB: 10 log10(width^2 / MSE) over all voxels, both clipped to the window; infinite for no error."""
     a, b = pair(truth, estimate, window)
     error = float(np.mean((a - b) ** 2, dtype=np.float64))
     return math.inf if error == 0 else 10 * math.log10((window[1] - window[0]) ** 2 / error)
@@ -47,14 +44,12 @@ def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_
     It is computed on HU from the window's lower end up, because its luminance term takes intensities for non-negative:
     on signed HU it breaks down around 0, in soft tissue.
 
-    Raises:
-        InputError: an axis is shorter than the weights' 11 voxels.
+    Raises InputError: an axis is shorter than the weights' 11 voxels.
     """
     a, b = pair(truth, estimate, window)
     if min(a.shape) < 11:
         raise InputError.of("ssim", "shape", found=a.shape, expected="at least 11 voxels along each axis")
-    width = window[1] - window[0]
-    a, b = a - np.float32(window[0]), b - np.float32(window[0])
+    width, a, b = window[1] - window[0], a - np.float32(window[0]), b - np.float32(window[0])
     options = {"data_range": width, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     return float(structural_similarity(a, b, **options))  # type: ignore[no-untyped-call]
 
@@ -62,18 +57,14 @@ def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_
 def mae_hu(
     truth: npt.ArrayLike, estimate: npt.ArrayLike, body: BoolArray | None = None, window: Window = WINDOW_HU
 ) -> dict[str, float]:
-    """Mean absolute error in HU: "all" voxels, the "body", and its tissue bands (see `BANDS_HU`).
-
-    A band without a voxel is NaN, and so are the body and its bands where no body mask is given.
-    """
+    """Mean absolute error in HU: "all" voxels, the "body", and its `BANDS_HU`; NaN without a voxel or a body mask."""
     a, b = pair(truth, estimate, window)
     error = np.abs(a - b)
     inside = np.zeros(a.shape, np.bool_) if body is None else body
     bands = {"all": np.ones(a.shape, np.bool_), "body": inside}
     bands |= {name: inside & (a >= low) & (a < high) for name, (low, high) in BANDS_HU.items()}
-    return {
-        name: float(np.mean(error[mask], dtype=np.float64)) if mask.any() else math.nan for name, mask in bands.items()
-    }
+    errors = {name: error[mask] for name, mask in bands.items()}
+    return {name: float(np.mean(part, dtype=np.float64)) if part.size else math.nan for name, part in errors.items()}
 
 
 def bone_dice(truth: npt.ArrayLike, estimate: npt.ArrayLike, threshold_hu: float = BONE_HU) -> float:
@@ -105,10 +96,7 @@ def slice_psnr(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = W
 
 
 def slice_ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_HU) -> float:
-    """SSIM in 2D with a data range of 4095 and flat 7 x 7 windows: the mean over all slices of the three axes.
-
-    NaN where an axis is shorter than the window.
-    """
+    """SSIM in 2D, data range 4095, flat 7 x 7 windows: mean over all slices of three axes; NaN where one is short."""
     a, b = (volume.astype(np.float64) - window[0] for volume in pair(truth, estimate, window))  # not negative
     if min(a.shape) < SIDE:
         return math.nan
@@ -120,11 +108,7 @@ def slice_ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = W
 
 
 def pair(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window | None) -> tuple[FloatArray, FloatArray]:
-    """Both as float32, clipped to the window if there is one.
-
-    Raises:
-        InputError: other shapes, nothing in them, or values that are not finite.
-    """
+    """Return both as float32, clipped to the window if there is one. Raises InputError: other shapes, not finite."""
     a, b = np.asarray(truth, np.float32), np.asarray(estimate, np.float32)
     if a.shape != b.shape or a.size == 0:
         raise InputError.of("estimate", "shape", found=b.shape, expected=f"the truth's, {a.shape}")

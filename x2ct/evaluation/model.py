@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from x2ct.bundle import Bundle
 from x2ct.engine.sampler import Sampler
 from x2ct.evaluation.anatomy import STRIDE
 from x2ct.evaluation.metrics import FloatArray, Window
 from x2ct.geometry import Geometry
-from x2ct.geometry.grid import Grid
 from x2ct.io.xray.radiograph import XRay
 
 XRays = Mapping[str, XRay]
@@ -21,18 +19,14 @@ class Model:
 
     def __init__(self, sampler: Sampler, steps: int | None = None) -> None:
         self._sampler, self._steps = sampler, steps or sampler.bundle.diffusion.steps
-        self.name: str = sampler.bundle.name
-        self.checksum: str = sampler.bundle.checksum
-        self.grid: Grid = sampler.bundle.grid
-        self.geometry: Geometry = sampler.bundle.geometry
-        self.window: Window = sampler.bundle.intensity.window_hu
-        self.stride: int = _stride(sampler.bundle)
+        bundle, choice = sampler.bundle, sampler.choice
+        self.name, self.checksum, self.grid, self.geometry = bundle.name, bundle.checksum, bundle.grid, bundle.geometry
+        self.window: Window = bundle.intensity.window_hu
         self.deviation_scale = 1.0  # of the latest sample's settings
-        self.choice: dict[str, str | int] = {
-            "device": sampler.choice.device,
-            "backend": sampler.choice.backend,
-            "steps": self._steps,
-        }
+        self.choice: dict[str, str | int] = {"device": choice.device, "backend": choice.backend, "steps": self._steps}
+        # The side, in voxels, of the cells that the denoiser is conditioned on: 4 for a condition of "X/4".
+        extents = (str(extent).partition("/")[2] for tensor in bundle.networks.lift.outputs for extent in tensor.shape)
+        self.stride = min((int(side) for side in extents if side), default=STRIDE)
 
     def set_xrays(self, xrays: XRays, geometry: Geometry | None) -> None:
         """Set what the volumes that follow are made from."""
@@ -52,9 +46,3 @@ class Model:
         self.choice["precision"] = result.report["precision"]["denoiser"]
         self.deviation_scale = result.report["deviation_scale"]
         return result.volume.hu
-
-
-def _stride(bundle: Bundle) -> int:
-    """Side, in voxels, of the cells that the denoiser is conditioned on: 4 for a condition of "X/4"; 4 if unknown."""
-    extents = [str(extent) for tensor in bundle.networks.lift.outputs for extent in tensor.shape]
-    return min((int(extent.split("/")[1]) for extent in extents if "/" in extent), default=STRIDE)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import resources, util
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,14 +44,13 @@ def unavailable() -> str:
     return f"{' and '.join(packages)} not installed: pip install 'x2ct[report]'" if packages else ""
 
 
-@dataclass(frozen=True)
-class Shown:
+class Shown(NamedTuple):
     """One case's pictures."""
 
     id: str  # the case's
-    rows: tuple[tuple[str, Panels], ...]  # (name, panels) from the truth down
+    rows: Sequence[tuple[str, Panels]]  # (name, panels) from the truth down
     subject: str  # the volume that the worst slices are from
-    worst: tuple[Panels, ...]  # the worst slices' panels
+    worst: Sequence[Panels]  # the worst slices' panels
 
 
 def show(case: Case, methods: Mapping[str, FloatArray], samples: Sequence[FloatArray], hu_window: Window) -> Shown:
@@ -74,7 +72,7 @@ def show(case: Case, methods: Mapping[str, FloatArray], samples: Sequence[FloatA
     if len(samples) > 1:
         deviation = np.std(np.stack(samples), axis=0, ddof=1, dtype=np.float32)
         rows.append(("standard deviation", _slices(deviation, spacing, lambda plane: window(plane, DEVIATION))))
-    return Shown(case.id, tuple(rows), subject, tuple(_worst(case, clipped)))
+    return Shown(case.id, rows, subject, _worst(case, clipped))
 
 
 def html(found: Mapping[str, Any], shown: Sequence[Shown]) -> str:
@@ -89,19 +87,14 @@ def html(found: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     by_id = {case["id"]: case for case in found["cases"]}
     calibrated = {name: case["calibration"] for name, case in by_id.items() if case.get("calibration")}
     ranks = {name: figures["ranks"] for name, figures in calibrated.items() if figures["ranks"]}
+    text = resources.files("x2ct").joinpath("pages/evaluation.html").read_text(encoding="utf-8")
     settings: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined}
-    template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **settings).from_string(
-        resources.files("x2ct").joinpath("pages/evaluation.html").read_text(encoding="utf-8")
-    )
+    template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **settings).from_string(text)
     return template.render(
         about=[NOTICE, *card.who(found), card.READING, card.ANATOMY],
         mean=figures_of(found["mean"], found["interval"]) if len(by_id) > 1 else None,
         plot=calibration_plot(ranks) if ranks else "",
-        conditions=[
-            (method, conditions.as_table(found["conditions"], method))
-            for method in (conditions.MEAN, conditions.SAMPLE)
-            if found["conditions"]
-        ],
+        conditions=conditions.tables(found["conditions"]),
         probe=probe.as_table(found["probe"]) if found["probe"] else None,
         planted=card.PLANTED,
         cases=[
@@ -118,10 +111,8 @@ def html(found: Mapping[str, Any], shown: Sequence[Shown]) -> str:
 def calibration_plot(ranks: Mapping[str, Sequence[float]]) -> str:
     """Draw how well samples know their error, as an SVG element; equal ranks give equal bytes.
 
-    Args:
-        ranks: by case, the shares of voxels whose truth has the rank 0 .. K among K samples. Left, the coverage
-            expected of intervals between samples against the observed one, on the diagonal where samples are
-            calibrated; right, the ranks themselves, all alike then.
+    `ranks` has by case the shares of voxels whose truth has the rank 0 .. K among K samples. Left, the coverage
+    expected of intervals between samples against the observed one; right, the ranks, all alike if calibrated.
     """
     import matplotlib
     from matplotlib.figure import Figure

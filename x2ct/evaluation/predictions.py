@@ -14,8 +14,7 @@ from x2ct.data.shards import resample_array
 from x2ct.errors import InputError
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.metrics import FloatArray
-from x2ct.io.ct.nifti import SUFFIXES as NIFTI_SUFFIXES
-from x2ct.io.ct.volume import Volume
+from x2ct.io.ct.volume import FORMATS, Volume
 
 FRAMES = ("auto", "patient", "world")
 """What predictions' affines lead to. "patient" mm have their origin in the middle of the case's grid, "world" mm are
@@ -28,33 +27,25 @@ _COARSE_MM = 5.0
 
 
 def find(folder: str | PathLike[str]) -> Path:
-    """The folder of predictions.
-
-    Raises:
-        InputError: it is no folder, or holds no NIfTI file.
-    """
+    """Return the folder of predictions. Raises InputError: it is no folder, or holds no NIfTI file."""
     place = Path(folder)
     if not place.is_dir():
         raise InputError.of(place, "predictions", found="no such folder", expected="a folder of NIfTI files")
-    if not any(path.name.lower().endswith(NIFTI_SUFFIXES) for path in place.iterdir()):
+    if not any(path.name.lower().endswith(FORMATS["nifti"]) for path in place.iterdir()):
         expected = "files named by case, such as CASE.nii.gz"
         raise InputError.of(place, "predictions", found="no NIfTI file", expected=expected)
     return place
 
 
 def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, list[FloatArray]]:
-    """A case's prediction CASE.nii.gz, and its samples CASE_000.nii.gz, CASE_001.nii.gz, ...; either or both.
+    """Return a case's prediction CASE.nii.gz, or None, and its samples CASE_000.nii.gz, CASE_001.nii.gz and so on.
 
-    Their affines lead to `frame`, one of `FRAMES`.
+    They are HU on the case's grid, air where a file has nothing; affines lead to `frame`, one of `FRAMES`.
 
-    Returns:
-        HU on the case's grid, air where the file has nothing; None where there is no CASE.nii.gz.
-
-    Raises:
-        InputError: none of either for this case, the same one twice, or one that can't be used.
+    Raises InputError: none of either for this case, the same one twice, or one that can't be used.
     """
-    alone = [path for path in (folder / f"{case.id}{suffix}" for suffix in NIFTI_SUFFIXES) if path.is_file()]
-    several = sorted(p for suffix in NIFTI_SUFFIXES for p in folder.glob(f"{case.id}_[0-9][0-9][0-9]{suffix}"))
+    alone = [path for path in (folder / f"{case.id}{suffix}" for suffix in FORMATS["nifti"]) if path.is_file()]
+    several = sorted(p for suffix in FORMATS["nifti"] for p in folder.glob(f"{case.id}_[0-9][0-9][0-9]{suffix}"))
     names = [path.name.partition(".nii")[0] for path in (*alone, *several)]
     what = f"predictions of {case.id}"
     if len(set(names)) < len(names):
@@ -69,35 +60,29 @@ def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, li
 def read(path: Path, case: Case, frame: str = "auto") -> FloatArray:
     """One prediction, HU on the case's grid.
 
-    Raises:
-        InputError: it can't be read, is not HU, or covers less than half of the case's grid.
+    Raises InputError: it can't be read, is not HU, or covers less than half of the case's grid.
     """
     if frame not in FRAMES:
         raise InputError.of("frame", "value", found=frame, expected=" or ".join(FRAMES))
     volume = Volume.load(path)
     tried = {"patient": volume.affine, "world": np.linalg.inv(case.to_world) @ volume.affine}
     shares = {name: _covered(volume.shape, affine, case) for name, affine in tried.items()}
-    taken = max(shares, key=lambda name: shares[name]) if frame == "auto" else frame
+    other = max(shares, key=lambda name: shares[name])
+    taken = other if frame == "auto" else frame
     index_to_mm = tried[taken]
     if shares[taken] < LEAST_COVERED:
-        other = max(shares, key=lambda name: shares[name])
-        raise InputError.of(
-            path,
-            "affine",
-            found=f"{shares[taken]:.0%} of the case's grid",
-            expected=f"at least {LEAST_COVERED:.0%} in {taken} mm",
-            hint=f"are its affines in {other} mm? --frame {other}" if other != taken else "",
-        )
+        found, expected = f"{shares[taken]:.0%} of the case's grid", f"at least {LEAST_COVERED:.0%} in {taken} mm"
+        hint = f"are its affines in {other} mm? --frame {other}" if other != taken else ""
+        raise InputError.of(path, "affine", found=found, expected=expected, hint=hint)
     if volume.shape == case.grid.shape and np.allclose(index_to_mm, case.grid.index_to_mm, atol=1e-3):
         return volume.hu
     return resample_array(volume.hu, index_to_mm, case.grid)
 
 
 def misplacement(case: Case, estimate: npt.ArrayLike) -> tuple[float, float, float]:
-    """The shift along x, y and z, in mm, that the estimate (HU on the case's grid) has against the truth.
+    """Return the shift along x, y and z, in mm, that the estimate (HU on the case's grid) has against the truth.
 
-    Where the cross-correlation of the two, on voxels of about 5 mm and by what is denser than air, is highest; to about
-    a voxel. A grid that shows the body's middle alone has little to tell it by.
+    There the cross-correlation of the two, on voxels of about 5 mm and of what is denser than air, is highest.
     """
     grid = case.grid
     steps = [min(n, max(1, round(_COARSE_MM / mm))) for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)]

@@ -22,7 +22,6 @@ Figures = dict[str, Any]
 
 def volume_figures(case: Case, estimate: npt.ArrayLike, window: metrics.Window = metrics.WINDOW_HU) -> Figures:
     """The figures that need nothing but the two volumes (HU on the case's grid)."""
-    estimate = np.asarray(estimate, np.float32)
     return {
         "psnr_db": metrics.psnr(case.truth, estimate, window),
         "ssim": metrics.ssim(case.truth, estimate, window),
@@ -40,7 +39,7 @@ def score(
     threads: int = 0,
     stride: int = STRIDE,
 ) -> Figures:
-    """Every figure of one estimate (HU on the case's grid).
+    """Return every figure of one estimate (HU on the case's grid).
 
     `reprojection` is against the given X-rays and counts the rays that the grid contains (`rays` is their share of
     those that meet the body); `reprojection_grid` is against the truth's own grid and counts every ray that meets it.
@@ -49,10 +48,9 @@ def score(
     estimate = np.asarray(estimate, np.float32)
     figures = volume_figures(case, estimate, window)
     figures |= {"reprojection": {}, "reprojection_grid": {}, "rays": {}}
-    mu, true_mu = attenuation(np.clip(estimate, *window)), attenuation(np.clip(case.truth, *window))
+    mu, true_mu = (attenuation(np.clip(hu, *window)) for hu in (estimate, case.truth))
     for view, image, contained in zip(case.geometry.views, case.xrays, case.contained, strict=True):
-        again = project(mu, case.grid.index_to_mm, view, threads)
-        ideal = project(true_mu, case.grid.index_to_mm, view, threads)
+        again, ideal = (project(each, case.grid.index_to_mm, view, threads) for each in (mu, true_mu))
         # A ray that misses the body only says that air is air.
         rays = contained & (image > OUTSIDE)
         figures["reprojection"][view.name] = metrics.reprojection_error(image, again, rays)
@@ -75,13 +73,12 @@ def evaluate(
     stride: int = STRIDE,
     deviation_scale: float = 1.0,
 ) -> dict[str, Any]:
-    """One case's part of the table.
+    """Return one case's part of the table.
 
     Args:
         case: the test patient.
         predictions: volumes by the name of what made them, HU on the case's grid.
-        samples: two or more samples of the model. They add "single sample" (the figures of each, averaged), "mean of K
-            samples", and the samples' calibration.
+        samples: two or more add "single sample" (the figures of each, averaged), "mean of K samples", and calibration.
         window: the HU window.
         threads: for re-projection.
         stride: side, in voxels, of the network's cells, for the step ratio of `x2ct.evaluation.anatomy`.

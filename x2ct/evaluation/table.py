@@ -49,23 +49,22 @@ LEGACY: tuple[Column, ...] = (
 
 
 def summarise(results: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The whole table as JSON data: per case; and of each method that all cases have, the mean and its interval."""
-    shared = [name for name in results[0]["methods"] if all(name in r["methods"] for r in results)] if results else []
+    """Return the whole table as JSON data: per case; and of each method that all cases have, the mean and interval."""
+    shared = [name for name in results[0]["methods"] if all(name in r["methods"] for r in results)]
     by_method = {name: [r["methods"][name] for r in results] for name in shared}
     return {
         "schema": SCHEMA,
-        **dict(facts or {}),
-        "cases": [dict(r) for r in results],
+        **(facts or {}),
+        "cases": list(results),
         "mean": {name: average(scores) for name, scores in by_method.items()},
         "interval": {name: interval(scores) for name, scores in by_method.items()},
     }
 
 
 def interval(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """For each figure the 95% bootstrap interval of its mean over patients (percentiles; Efron 1979).
+    """Return for each figure the 95% bootstrap interval of its mean over patients (percentiles; Efron 1979).
 
-    The same patients give the same interval. Figures with fewer than two patients are None. With few patients
-    it is too narrow: it knows no one but them.
+    The same patients give the same interval; fewer than two give None. With few patients it is too narrow.
     """
 
     def edges(values: list[float]) -> list[float] | None:
@@ -83,12 +82,9 @@ def of_methods(
     intervals: Mapping[str, Mapping[str, Any]] | None = None,
     columns: Sequence[Column] | None = None,
 ) -> Table:
-    """Return a row for each method; with intervals, PSNR's and Dice's stand behind their figure.
+    """Return a row for each method, by name; with intervals, PSNR's and Dice's stand behind their figure.
 
-    Args:
-        methods: figures by the method's name.
-        intervals: see `interval`, by the method's name.
-        columns: by default all, with one of re-projection for each view.
+    The columns are by default all, with one of re-projection for each view.
     """
     if columns is None:
         views = next(iter(methods.values()))["reprojection_grid"] if methods else ()
@@ -126,11 +122,10 @@ def to_csv(table: Mapping[str, Any]) -> str:
 
 
 def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested figures by dotted names."""
+    """Return nested figures by dotted names."""
     named: dict[str, Any] = {}
     for key, value in figures.items():
-        name = f"{prefix}{key}"
-        named |= flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        named |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return named
 
 

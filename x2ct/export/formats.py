@@ -16,7 +16,7 @@ from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.files.atomic import check_new_folder, write_beside
 from x2ct.files.text import Json
-from x2ct.runtimes.cache.cache import Cache, Engine, Recipe, copy_to
+from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, copy_to
 from x2ct.runtimes.cache.engines import PRECISIONS, SUFFIXES, TENSORRT, TORCH, Machine
 from x2ct.runtimes.discovery import backend_status, choose
 
@@ -58,10 +58,10 @@ class Exported:
     def to_json(self) -> dict[str, Json]:
         """The report as plain data."""
         return {
-            **(self.parity.to_json() if self.parity else {}),
             "path": str(self.bundle.path),
             "checksum": self.bundle.checksum,
             "bytes": self.bundle.size_bytes,
+            **(self.parity.to_json() if self.parity else {}),
             "proof": [row.to_json() for row in self.proofs],
             "engines": [engine.to_json() for engine in self.engines],
             **({"folder": str(self.folder)} if self.folder else {}),
@@ -100,7 +100,7 @@ def export(
     say = progress or (lambda line: None)
     options = run or RunOptions()
     kinds = _kinds(formats, folder, precision, device)
-    planned = plans.PlanOptions(precision) if precision else plans.PlanOptions()
+    planned = plans.PlanOptions(precision or plans.PlanOptions.precision)
     scripted = precision or "f32", choose(device, TORCH).device if set(kinds) & set(SUFFIXES) else "cpu"
     framework = next((name for name in formats if name in FOLDERS), None)
     target = _target(source, output, kinds, options, framework)
@@ -110,8 +110,12 @@ def export(
         if target is not None:
             parity = export_run(source, scratch / target.name, **vars(options), progress=progress)
         bundle = parity.bundle if parity is not None else Bundle.load(source)
-        staged = Cache(scratch / "cache")
-        made = list(_make(bundle, kinds, planned, scripted, staged, say))
+        staged, made = Cache(scratch / "cache"), list[tuple[Recipe, Engine]]()
+        for recipe, build in _builds(bundle, kinds, planned, scripted, say):
+            there = Cache().find(recipe)
+            if there is None:
+                say(f"making {recipe.file}")
+            made.append((recipe, staged.obtain(recipe, _copier(there) if there else build)))
         say("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
         trials = proof.trials(["onnx", *kinds], plan=(planned.precision, planned.device), torch=scripted)
@@ -119,8 +123,8 @@ def export(
         proof.require(rows)
         say("writing")
         if target is not None:
-            bundle = Bundle.write(target, bundle, bundle.contents())
-        kept = tuple(Cache().obtain(one, partial(shutil.copyfile, engine.path)) for one, engine in made)
+            bundle = bundle.save_as(target)
+        kept = tuple(Cache().obtain(recipe, _copier(engine)) for recipe, engine in made)
         for engine in kept if folder is not None else ():
             copy_to(engine, Path(folder or "") / engine.path.name)
         if framework is not None and output is not None:
@@ -167,49 +171,42 @@ def _target(
 ) -> Path | None:
     """Return the bundle to write; None where the source is one. Raises where options do not go together."""
     is_bundle = source.endswith(SUFFIX) or source in bundled() or (Path(source) / MANIFEST).exists()
-    if framework is not None:
-        if not is_bundle or options != RunOptions():
-            found = "options of a run" if is_bundle else "a run"
-            raise InputError.of(source, "source", found=found, expected=f"a bundle alone, for --format {framework}")
-        if output is None:
-            raise InputError.of("--output", "option", found="none", expected=f"the folder to write for {framework}")
-        check_new_folder(output)
-        return None
-    if is_bundle:
-        if output is not None or options != RunOptions():
+    of_run = options != RunOptions()
+    if framework is not None and (of_run or not is_bundle):
+        found, expected = "options of a run" if is_bundle else "a run", f"a bundle alone, for --format {framework}"
+        raise InputError.of(source, "source", found=found, expected=expected)
+    if is_bundle and framework is None:
+        if output is not None or of_run:
             found = "--output" if output is not None else "options of a run"
             raise InputError.of(source, "source", found=f"a bundle, and {found}", expected="a bundle alone, or a run")
         if not kinds:
             raise InputError.of("--format", "name", found="onnx alone", expected=f"{_OTHERS}, from a bundle")
         return None
     if output is None:
-        raise InputError.of("--output", "option", found="none", expected=f"the bundle to write: NAME{SUFFIX}")
+        expected = f"the folder to write for {framework}" if framework else f"the bundle to write: NAME{SUFFIX}"
+        raise InputError.of("--output", "option", found="none", expected=expected)
+    if framework is not None:
+        check_new_folder(output)
+        return None
     check_target(output)
     if not Path(source).is_dir():
         raise InputError.of(source, "source", found="nothing there", expected="the folder of a run, or a bundle")
     return output
 
 
-def _make(
-    bundle: Bundle,
-    kinds: Sequence[str],
-    planned: plans.PlanOptions,
-    scripted: tuple[str, str],
-    staged: Cache,
-    say: Progress,
-) -> Iterator[tuple[Recipe, Engine]]:
-    """Yield each engine in a cache of the export's own: copied from the user's if it is there, else built."""
+def _builds(
+    bundle: Bundle, kinds: Sequence[str], planned: plans.PlanOptions, scripted: tuple[str, str], say: Progress
+) -> Iterator[tuple[Recipe, Build]]:
+    """Yield each engine's recipe and what builds it; `scripted` are the precision and the device of torch's."""
     from x2ct.export import torchfiles
 
     precision, device = scripted
     for kind in kinds:
-        for one, build in (
-            plans.builds(bundle, planned, Cache(), say=say)[1]
-            if kind == TENSORRT
-            else torchfiles.builds(bundle, kind, device, precision)
-        ):
-            if there := Cache().find(one):
-                yield one, staged.obtain(one, partial(shutil.copyfile, there.path))
-            else:
-                say(f"making {one.file}")
-                yield one, staged.obtain(one, build)
+        if kind == TENSORRT:
+            yield from plans.builds(bundle, planned, Cache(), say=say)[1]
+        else:
+            yield from torchfiles.builds(bundle, kind, device, precision)
+
+
+def _copier(engine: Engine) -> Build:
+    return partial(shutil.copyfile, engine.path)

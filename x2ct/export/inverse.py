@@ -2,9 +2,9 @@
 
 An exported graph holds each weight once, but moved: transposed, laid out for cells, scaled by constants of its
 neighbours, its channel of ones turned into a bias (`tidy.py`). All of this is linear in the weight, so the map is read
-off instead of written down a second time: the same network is traced with made-up weights whose ratios tell, for every
-number in the graph, which weight it is, which entry of it, and by what factor. The stored numbers go back the same way,
-and the result has to agree with the stored graphs in ONNX Runtime.
+off: the same network is traced with made-up weights whose ratios tell, for every number in the graph, which weight it
+is, which entry of it, and by what factor. The stored numbers go back that way, and the result has to agree with the
+stored graphs in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.bundle import Bundle, Description, Patch
+from x2ct.bundle import Bundle, Patch
 from x2ct.errors import InputError
-from x2ct.export.parity import F32_TOLERANCE, cases, measure, open_onnxruntime
-from x2ct.export.run import ModelSpec, require_packages, trace_networks
+from x2ct.export.parity import F32_TOLERANCE, cases, measure, open_onnxruntime, require_packages
+from x2ct.export.run import trace_networks
 from x2ct.files.text import Json
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from x2ct.training import TrainConfig
 
 Array = npt.NDArray[np.float32]
-Place = tuple[int, int]
-"""Who reads a stored tensor: the number of the node, and the place among its inputs."""
+Stored = Mapping[tuple[int, int], npt.NDArray[Any]]
+"""Stored tensors by who reads them: the number of the node, and the place among its inputs."""
 
 CONSTANT_TOLERANCE = 1e-3
 """By how much a number that is no weight may differ, relative to the largest beside it: float16's rounding."""
@@ -45,17 +45,14 @@ DIGIT = 1024
 
 
 def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
-    """Return a bundle's network in PyTorch: folded, in evaluation mode, with the weights that the bundle stores.
-
-    Args:
-        model: an opened bundle, its folder, or the name of a bundled model.
+    """Return the network of a bundle (opened, or see `Bundle.load`) in PyTorch: folded, in evaluation mode.
 
     Raises:
         InputError: the bundle can't be read, does not say how its network was configured, or its graphs are not those
             that this version makes of that configuration.
         MissingRuntimeError: PyTorch, onnx or ONNX Runtime is not installed.
     """
-    require_packages(("torch", "onnx", "onnxruntime"))
+    require_packages("torch", "onnx", "onnxruntime")
     import onnx
     import torch
 
@@ -63,17 +60,19 @@ def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
 
     bundle = model if isinstance(model, Bundle) else Bundle.load(model)
     network = X2CTModel(training_config(bundle).model).fold()
-    spec = _spec(bundle)
+    # Small patches show a wrong weight as well as large ones do.
+    small = Patch(((2 * bundle.patch.stride,) * 3,), (1.0,), bundle.patch.stride)
+    spec = dataclasses.replace(bundle, patch=small)
     examples = tuple(cases(network, spec))
     probes = _Probes(network)
     traced = [trace_networks(probes.network(kind), examples, spec) for kind in _KINDS]
     weights: dict[str, Array] = {}
-    for number, (name, described) in enumerate(bundle.networks.items()):
-        source, stored = f"{bundle.path}: {name}", _Graph(onnx.load(bundle.file_of(described)))
-        probed = [_Graph(graphs[number].model) for graphs in traced]
-        if stored.signature != probed[0].signature:
+    for (name, described), *graphs in zip(bundle.networks.items(), *traced, strict=True):
+        source, (nodes, stored) = f"{bundle.path}: {name}", _read(onnx.load(bundle.file_of(described)))
+        probed = [_read(graph.model) for graph in graphs]
+        if nodes != probed[0][0]:
             raise _foreign(source, "another graph")
-        weights |= probes.weights(source, stored, probed)
+        weights |= probes.weights(source, stored, [tensors for _, tensors in probed])
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if name not in weights:
@@ -95,17 +94,16 @@ class StartingPoint:
 
 
 def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
-    """Return a run's averaged weights, or a bundle's, and their configuration, which names a bundle as its parent.
+    """Return the averaged weights of a run's folder, or a bundle's (see `Bundle.load`), and their configuration.
 
-    Args:
-        source: a run's folder, a bundle's, or the name of a bundled model.
+    The configuration names a bundle as its parent.
 
     Raises:
-        InputError: it is none of these, or its network is not one of this version.
+        InputError: the source is neither, or its network is not one of this version.
         MissingRuntimeError: for a bundle, onnx or ONNX Runtime is not installed.
     """
+    from x2ct.training.checkpoint import starting_weights
     from x2ct.training.config import CONFIG_FILE, TrainConfig
-    from x2ct.training.runs import starting_weights
 
     if (Path(source) / CONFIG_FILE).is_file():
         return StartingPoint(TrainConfig.load(Path(source)), starting_weights(Path(source)))
@@ -113,7 +111,7 @@ def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
     parent: dict[str, Json] = {
         "name": bundle.name,
         "sha256": bundle.checksum,
-        "diffusion": bundle.diffusion.to_json(),
+        "diffusion": bundle.to_json()["diffusion"],
         **{key: bundle.provenance[key] for key in ("data", "parent") if key in bundle.provenance},
     }
     config = dataclasses.replace(training_config(bundle), name=bundle.name, parent=parent)
@@ -131,19 +129,17 @@ def training_config(bundle: Bundle) -> TrainConfig:
     return TrainConfig.from_json(dict(training), f"{bundle.path}: provenance.training")
 
 
-class _Graph:
-    """What is compared of a graph: its nodes, and the stored tensors by who reads them."""
+def _read(model: onnx.ModelProto) -> tuple[Any, Stored]:
+    """Return what two graphs of one network have in common, and the stored tensors by who reads them."""
+    import onnx
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        import onnx
+    from x2ct.export.onnxgraph import folded
 
-        from x2ct.export.precision import folded
-
-        graph = folded(model).graph
-        arrays = {tensor.name: np.asarray(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
-        reads = [((n, place), name) for n, node in enumerate(graph.node) for place, name in enumerate(node.input)]
-        self.stored: dict[Place, npt.NDArray[Any]] = {at: arrays[name] for at, name in reads if name in arrays}
-        self.signature = [node.op_type for node in graph.node], {at: one.shape for at, one in self.stored.items()}
+    graph = folded(model).graph
+    arrays = {tensor.name: np.asarray(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    reads = [((n, place), name) for n, node in enumerate(graph.node) for place, name in enumerate(node.input)]
+    stored = {at: arrays[name] for at, name in reads if name in arrays}
+    return ([node.op_type for node in graph.node], {at: one.shape for at, one in stored.items()}), stored
 
 
 _KINDS = ("plain", "number", "high", "low")
@@ -170,11 +166,11 @@ class _Probes:
                 parameter.copy_(torch.from_numpy(self._plain[name] * np.asarray(factors[kind])))
         return probe
 
-    def weights(self, source: str, stored: _Graph, traced: Sequence[_Graph]) -> dict[str, Array]:
-        """Return the weights that a stored graph holds, by name."""
+    def weights(self, source: str, stored: Stored, traced: Sequence[Stored]) -> dict[str, Array]:
+        """Return the weights that a graph's stored tensors hold, by name; `traced` are those of each probe."""
         names, weights = list(self._plain), dict[str, Array]()
-        for place, values in stored.stored.items():
-            plain, number, high, low = (graph.stored[place].astype(np.float64) for graph in traced)
+        for place, values in stored.items():
+            plain, number, high, low = (probe[place].astype(np.float64) for probe in traced)
             if np.array_equal(plain, number):
                 scale = np.abs(plain).max(initial=1e-30)
                 if np.abs(values - plain).max(initial=0.0) > CONSTANT_TOLERANCE * scale:
@@ -205,14 +201,6 @@ class _Probes:
         spread = np.sqrt(np.maximum((whole - squares) / count - mean**2, 0.0)) if count % 2 == 0 else 0 * mean
         signs = np.where(np.arange(count) % 2, -1.0, 1.0)
         target[:, -1] = (mean[:, None] + spread[:, None] * signs).reshape(target[:, -1].shape)
-
-
-def _spec(bundle: Bundle) -> ModelSpec:
-    """Return what tracing and comparing need; small patches show a wrong weight as well as large ones do."""
-    described = {field.name: getattr(bundle, field.name) for field in dataclasses.fields(Description)}
-    patch = Patch(((2 * bundle.patch.stride,) * 3,), (1.0,), bundle.patch.stride)
-    radii = bundle.networks.denoiser.receptive_radius or 0, bundle.networks.lift.receptive_radius
-    return ModelSpec(**{**described, "patch": patch}, receptive_radius=radii[0], lift_radius=radii[1])
 
 
 def _foreign(source: str | os.PathLike[str], found: str) -> InputError:

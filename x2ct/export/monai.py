@@ -36,14 +36,9 @@ MONAI = "1.6.1"
 class XRaysToCT(nn.Module):
     """X-rays to a CT by a whole sampling run, as a MONAI bundle's network.
 
-    Args:
-        models: the folder `models` of a MONAI bundle that `x2ct export` wrote. Loading TorchScript runs its code: open
-            bundles of makers whom you trust.
-        seed: 0 to 2**64 - 1.
-        steps: number of noise levels; by default the bundle's.
-
-    Raises:
-        InputError: the bundle in it is damaged.
+    `models` is that folder of a MONAI bundle that `x2ct export` wrote. Loading TorchScript runs its code: open bundles
+    of makers whom you trust. The seed is 0 to 2**64 - 1; `steps` are noise levels, by default the bundle's. Raises
+    InputError where the bundle in the folder is damaged.
     """
 
     def __init__(self, models: str | PathLike[str], seed: int = 0, steps: int | None = None) -> None:
@@ -56,9 +51,7 @@ class XRaysToCT(nn.Module):
         """Return float32 HU [1, 1, X, Y, Z] of one patient's line integrals [1, V, H, W].
 
         A channel is the picture of the bundle's own view of that number; one of zeros is a view without an X-ray.
-
-        Raises:
-            InputError: no X-ray, or one that can't be used.
+        Raises InputError where there is no X-ray, or one that can't be used.
         """
         pictures = zip(self.bundle.geometry.views, image[0].detach().cpu().numpy(), strict=True)
         xrays = {view.name: XRay(picture, True, source=view.name) for view, picture in pictures if picture.any()}
@@ -76,8 +69,7 @@ class XRaysToCT(nn.Module):
     def run(self, files: Mapping[str, str], output: str | PathLike[str], device: str = "cpu") -> Path:
         """Read X-rays, .npy files of line integrals [H, W] by view name, sample on PyTorch's device, and write the CT.
 
-        Raises:
-            InputError: a file or an X-ray that can't be used.
+        Raises InputError where a file or an X-ray can't be used.
         """
         views = self.bundle.geometry.views
         given = {name: XRay.load(path).image for name, path in files.items()}
@@ -89,9 +81,7 @@ class XRaysToCT(nn.Module):
 def write(bundle: Bundle, target: Path, engines: Sequence[Path]) -> None:
     """Write a MONAI bundle with the TorchScript files of encoder, lift and denoiser to a folder that is not there yet.
 
-    Raises:
-        InputError: the bundle's views are of several shapes, which one tensor can't hold.
-        OSError: the folder can't be written.
+    Raises InputError where the bundle's views are of several shapes, which one tensor can't hold; OSError as it writes.
     """
     models, configs = target / "models", target / "configs"
     models.mkdir(parents=True)

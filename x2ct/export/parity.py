@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,6 @@ from x2ct.evaluation.metrics import psnr
 from x2ct.files.text import Json
 
 if TYPE_CHECKING:
-    import torch
-
     from x2ct.bundle import Bundle, Description
     from x2ct.model import X2CTModel
 
@@ -88,9 +87,8 @@ class Row:
 def cases(model: X2CTModel, spec: Description) -> Iterator[Case]:
     """Yield inputs like those of a study, drawn with a fixed seed, with PyTorch's outputs.
 
-    Encoder and lift with both views and with the frontal one alone; lift and denoiser on two patches, one of three
-    different sides; the denoiser at the lowest, the geometric middle and the highest sigma, and once with two samples
-    of different sigma.
+    Encoder and lift with both views and with the frontal one alone; lift and denoiser on the two of `patches`; the
+    denoiser at the lowest, the geometric middle and the highest sigma, and once with two samples of different sigma.
     """
     import torch
 
@@ -100,36 +98,30 @@ def cases(model: X2CTModel, spec: Description) -> Iterator[Case]:
     sigmas = (low, float(np.sqrt(low * high)), high)
     both, frontal = np.ones((1, slots), np.float32), np.eye(1, slots, dtype=np.float32)
 
-    def torched(module: torch.nn.Module, inputs: Mapping[str, Array], names: Iterable[str]) -> dict[str, Array]:
+    def case(graph: str, inputs: Mapping[str, Array], names: tuple[str, ...], **facts: Any) -> Case:
         with torch.no_grad():
-            outputs = module(*(torch.from_numpy(value) for value in inputs.values()))
+            outputs = model.get_submodule(graph)(*(torch.from_numpy(value) for value in inputs.values()))
         outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
-        return {name: value.numpy() for name, value in zip(names, outputs, strict=True)}
+        arrays = {name: value.numpy() for name, value in zip(names, outputs, strict=True)}
+        return Case(graph, inputs, arrays, **facts)
 
     for (patch, coords), valid in zip(patches(spec), (both, frontal), strict=True):
-        inputs = {"views": study * valid[:, :, None, None, None], "valid": valid}
-        features = torched(model.encoder, inputs, ("features",))
-        yield Case("encoder", inputs, features)
-
-        inputs = {**features, "P": projections(spec), "coords": coords, "valid": valid}
-        conditions = torched(model.lift, inputs, ("c0", "c1"))
-        yield Case("lift", inputs, conditions, patch=patch)
-
+        encoded = case("encoder", {"views": study * valid[:, :, None, None, None], "valid": valid}, ("features",))
+        where = {"P": projections(spec), "coords": coords, "valid": valid}
+        lifted = case("lift", {**encoded.outputs, **where}, ("c0", "c1"), patch=patch)
+        yield from (encoded, lifted)
         clean = smooth_volume(patch, rng)
         for sigma in sigmas:
             noisy = clean + np.float32(sigma) * rng.standard_normal(clean.shape, np.float32)
-            inputs = {"x": noisy, "sigma": np.array([sigma], np.float32), **conditions}
-            yield Case("denoiser", inputs, torched(model.denoiser, inputs, ("denoised",)), sigma=sigma, patch=patch)
+            inputs = {"x": noisy, "sigma": np.array([sigma], np.float32), **lifted.outputs}
+            yield case("denoiser", inputs, ("denoised",), sigma=sigma, patch=patch)
     two = {name: np.concatenate([value, value]) for name, value in inputs.items()}
     two["sigma"] = np.array(sigmas[:2], np.float32)
-    yield Case("denoiser", two, torched(model.denoiser, two, ("denoised",)), sigma=sigmas[1], patch=patch)
+    yield case("denoiser", two, ("denoised",), sigma=sigmas[1], patch=patch)
 
 
 def patches(spec: Description) -> Iterator[tuple[Shape, Array]]:
-    """Yield two patches' sizes and coordinates [1, 3, X, Y, Z].
-
-    The first is the one most trained on, bounded, in the grid's middle; the second has three different sides.
-    """
+    """Yield sizes and coordinates [1, 3, X, Y, Z] of two patches: most trained on (bounded), and of uneven sides."""
     stride, grid, whole = spec.patch.stride, spec.grid.shape, spec.grid.coordinates()[None]
     largest = max(stride, LARGEST_PATCH // stride * stride)
     often = spec.patch.sizes[int(np.argmax(spec.patch.probabilities))]
@@ -147,14 +139,9 @@ def measure(
     tolerance: float,
     runtimes: Iterable[Runtime] | None = None,
 ) -> tuple[Row, ...]:
-    """Run every case in each runtime.
+    """Run every case in each runtime, by default `open_onnxruntime()` and `open_openvino()`.
 
-    Args:
-        graphs: the ONNX files' content, by graph.
-        references: from `cases`.
-        weights: how the graphs store their weights, or their precision, for the table.
-        tolerance: the largest error.
-        runtimes: by default `open_onnxruntime()` and `open_openvino()`, which raise MissingRuntimeError.
+    `graphs` are the ONNX files' content; `weights` is how they store their weights, or their precision, for the table.
     """
     rows = []
     for runtime, load in (open_onnxruntime(), open_openvino()) if runtimes is None else runtimes:
@@ -172,9 +159,8 @@ def require(rows: Iterable[Row]) -> None:
     failed = sorted((row for row in rows if not row.passed), key=lambda row: -np.nan_to_num(row.error, nan=np.inf))
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        raise X2CTError(
-            f"parity failed, nothing written: {failed[0]}, at most {failed[0].tolerance:g} is allowed{more}"
-        )
+        allowed = f"at most {failed[0].tolerance:g} is allowed"
+        raise X2CTError(f"parity failed, nothing written: {failed[0]}, {allowed}{more}")
 
 
 def relative_error(array: Array, expected: Array) -> float:
@@ -208,10 +194,8 @@ def volume_difference(bundle: Bundle, x: Array, expected: Array) -> tuple[float,
 
 def open_onnxruntime() -> Runtime:
     """Return ONNX Runtime on the CPU, in float32. Raises MissingRuntimeError where it is not installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingRuntimeError("export needs ONNX Runtime to prove parity: pip install 'x2ct[train]'") from None
+    require_packages("onnxruntime")
+    import onnxruntime
 
     def load(data: bytes) -> Evaluate:
         options = onnxruntime.SessionOptions()
@@ -225,19 +209,36 @@ def open_onnxruntime() -> Runtime:
 
 def open_openvino() -> Runtime:
     """Return OpenVINO on the CPU, in float32. Raises MissingRuntimeError where it is not installed."""
-    try:
-        import openvino  # type: ignore[import-untyped]
-    except ImportError:
-        raise MissingRuntimeError("export needs OpenVINO to prove parity: pip install x2ct") from None
+    require_packages("openvino")
+    import openvino  # type: ignore[import-untyped]
+
     core = openvino.Core()
-    # By itself OpenVINO computes in bfloat16 where the processor can.
-    f32: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    f32 = {"INFERENCE_PRECISION_HINT": "f32"}  # by itself it computes in bfloat16 where the processor can
 
     def load(data: bytes) -> Evaluate:
         compiled = core.compile_model(core.read_model(data, b""), "CPU", f32)
         return lambda inputs: {port.get_any_name(): np.array(one) for port, one in compiled(dict(inputs)).items()}
 
     return f"openvino {openvino.__version__.partition('-')[0]}", load
+
+
+def require_packages(*packages: str) -> None:
+    """Raise MissingRuntimeError where one of the packages is not installed."""
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingRuntimeError(f"export needs {package}, which is not installed: pip install 'x2ct[train]'")
+
+
+def conditioner(
+    spec: Description, views: Array, encode: Evaluate, lift: Evaluate
+) -> Callable[[Array], Mapping[str, Array]]:
+    """Return what evaluates encoder and lift on X-rays [1, V, 1, H, W]: from coordinates [1, 3, X, Y, Z] to conditions.
+
+    The encoder is evaluated once, here.
+    """
+    valid = np.ones(views.shape[:2], np.float32)
+    inputs = {**encode({"views": views, "valid": valid}), "P": projections(spec), "valid": valid}
+    return lambda coords: lift({**inputs, "coords": coords})
 
 
 def projections(spec: Description) -> Array:

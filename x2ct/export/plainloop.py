@@ -1,7 +1,7 @@
 """The sampling loop as it is usually written: PyTorch, eager or compiled, EDM's deterministic Heun.
 
 It stands here to be measured: `x2ct bench` runs it in a process of its own (`python -m` this) as one row among the
-others. The loop is Algorithm 1 of Karras et al. 2022 with their defaults (18 steps, rho 7: 35 evaluations) on the
+others. The loop is Algorithm 1 of Karras et al. 2022 with their defaults (18 steps of rho 7, 35 evaluations) on the
 bundle's network, started from the same noise as the core's sampler. The network is folded to plain convolutions first,
 and nothing else is done to it.
 """
@@ -25,7 +25,6 @@ from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.export.inverse import load_bundle_model
 from x2ct.geometry.grid import Grid
 
-RHO = 7.0
 STEPS = 18
 
 _DTYPES = {"auto": None, "f32": None, "bf16": torch.bfloat16}
@@ -33,22 +32,11 @@ _DTYPES = {"auto": None, "f32": None, "bf16": torch.bfloat16}
 Denoise = Callable[[Tensor, Tensor], Tensor]
 
 
-def edm_sigmas(steps: int, sigma_min: float, sigma_max: float) -> list[float]:
-    """Noise levels, falling, with the final 0 (Karras et al. 2022, equation 5)."""
-    last = max(1, steps - 1)
-    low, high = sigma_min ** (1 / RHO), sigma_max ** (1 / RHO)
-    return [(high + i / last * (low - high)) ** RHO for i in range(steps)] + [0.0]
-
-
 def heun(denoise: Denoise, noise: Tensor, sigmas: list[float]) -> tuple[Tensor, list[float]]:
     """Return a sample, and the clock after each evaluation, by Algorithm 1 of Karras et al. 2022 with sigma(t) = t.
 
-    There are two evaluations a step, and one in the last.
-
-    Args:
-        denoise: x [N, 1, X, Y, Z] and sigma [N] to the denoised x.
-        noise: standard normal, of x's shape.
-        sigmas: falling, ending in 0.
+    `denoise` takes x [N, 1, X, Y, Z] and sigma [N], twice a step and once in the last; `noise` is standard normal, of
+    x's shape; `sigmas` fall to 0.
     """
     x, ends = noise * sigmas[0], list[float]()
     for sigma, after in pairwise(sigmas):
@@ -86,7 +74,8 @@ class PlainLoop(Subject):
         spacing = self._bundle.grid.spacing_mm
         self._grid = Grid(self._case.grid, spacing) if self._case.grid else self._bundle.grid
         diffusion = self._bundle.diffusion
-        self._sigmas = edm_sigmas(self._case.steps or STEPS, diffusion.sigma_min, diffusion.sigma_max)
+        steps = self._case.steps or STEPS
+        self._sigmas = [*_core.schedule("edm", steps, diffusion.sigma_min, diffusion.sigma_max), 0.0]
 
     def build(self) -> None:
         """Compile, where that was asked for, by evaluating once; nothing in eager mode."""

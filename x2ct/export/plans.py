@@ -11,16 +11,15 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.files.text import Json
-from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, unchanged
+from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, Say, unchanged
 from x2ct.runtimes.cache.engines import TENSORRT, Machine, Volumes, plan_recipe, typed_recipe
 
-Say = Callable[[str], None]
 Step = Callable[[int, int, str], None]
 
 PROOF = "x2ct.rounding"
@@ -47,14 +46,11 @@ class Built:
     """Each compiled engine, by its file name, and what was measured on the typed graph."""
 
     engines: Mapping[str, Engine]
-    rounding: Mapping[str, Json] = field(default_factory=dict)
+    rounding: Mapping[str, Json]
 
     def to_json(self) -> dict[str, Json]:
         """As plain data."""
-        return {
-            "engines": {name: engine.to_json() for name, engine in self.engines.items()},
-            "rounding": dict(self.rounding),
-        }
+        return {"engines": {name: one.to_json() for name, one in self.engines.items()}, "rounding": dict(self.rounding)}
 
 
 def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = None) -> Built:
@@ -85,26 +81,23 @@ def build_plans(
     Raises:
         InputError: volumes that the model can't take.
         MissingRuntimeError: TensorRT, a GPU or a package is missing.
-        MemoryLimitError: out of memory on the GPU.
-        X2CTError: the builder failed, or the typed graph is past its bounds.
+        X2CTError: the builder failed (MemoryLimitError: on memory), or the typed graph is past its bounds.
     """
     typed, plans = builds(bundle, options, cache, say=say, step=step)
     engines = dict(typed.engines)
     for plan, build in plans:
         if say is not None:
             say(f"building {plan.file} in {plan.precision}")
-        engine = cache.obtain(plan, build, say)
-        engines[engine.path.name] = engine
+        engines[plan.file] = cache.obtain(plan, build, say)
     return Built(engines, typed.rounding)
 
 
 def builds(
     bundle: Bundle, options: PlanOptions, cache: Cache, *, say: Say | None = None, step: Step | None = None
 ) -> tuple[Built, list[tuple[Recipe, Build]]]:
-    """Return the typed graph, and what is left to do for `build_plans`: each plan's recipe and what builds it.
+    """Return the typed graph, and for each plan of `build_plans` its recipe and what builds it.
 
-    The typed graph and the kernels' timings lie in `cache`, wherever the plans go. Arguments and errors are those of
-    `build_plans`.
+    The typed graph and the kernels' timings lie in `cache`, wherever the plans go.
     """
     shape = bundle.grid.shape
     volumes = options.volumes or Volumes(shape, shape, shape)
@@ -113,10 +106,11 @@ def builds(
     typed = typed_graph(bundle, options.precision, cache, say)
     [denoiser] = (one.path for one in typed.engines.values())
     plans = []
+    flags = {"workspace": str(options.workspace), "effort": str(options.effort)}
     for name, network in bundle.networks.items():
-        precision = options.precision if name == "denoiser" else "f32"
-        source = denoiser if name == "denoiser" else bundle.file_of(network)
-        flags = {"workspace": str(options.workspace), "effort": str(options.effort)}
+        precision, source = "f32", bundle.file_of(network)
+        if name == "denoiser":
+            precision, source = options.precision, denoiser
         plan = plan_recipe(bundle, network, precision, volumes, machine, flags)
         build = _builder(source, plan, options, machine, cache, step)
         plans.append((plan, unchanged(build, _checksums(bundle))))
@@ -140,27 +134,25 @@ def _builder(
         return not ended.is_set()
 
     def build(target: Path) -> None:
-        _core.build_plan(
-            str(source),
-            str(target),
-            {name: (shapes[0], shapes[1], shapes[2]) for name, shapes in plan.profile.items()},
-            backend=TENSORRT,
-            device=options.device,
-            precision=plan.precision,
-            workspace_bytes=options.workspace,
-            effort=options.effort,
-            timing_cache=str(cache.folder / TENSORRT / f"timings-{timings}.bin"),
-            progress=report,
-            runtime_dir=machine.runtime_dir,
-        )
-
-    def interruptible(target: Path) -> None:
         with ThreadPoolExecutor(1) as thread:
-            work = thread.submit(build, target)
+            work = thread.submit(
+                _core.build_plan,
+                str(source),
+                str(target),
+                {name: (shapes[0], shapes[1], shapes[2]) for name, shapes in plan.profile.items()},
+                backend=TENSORRT,
+                device=options.device,
+                precision=plan.precision,
+                workspace_bytes=options.workspace,
+                effort=options.effort,
+                timing_cache=str(cache.folder / TENSORRT / f"timings-{timings}.bin"),
+                progress=report,
+                runtime_dir=machine.runtime_dir,
+            )
             try:
                 work.result()
             except BaseException:
                 ended.set()
                 raise
 
-    return interruptible
+    return build

@@ -3,16 +3,13 @@
 The canonical graph computes in float32. Here its inside, from what the first convolution reads to what the last one
 makes, is typed bfloat16 (opset 22, whose Conv takes it) or float16; preconditioning, the noise level's embedding,
 inputs and outputs stay in float32. Each weight is stored in the type; a Cast stands at each tensor that enters and at
-each that leaves, and nowhere else. "tf32" is the float32 graph: a GPU's matrix units round their inputs, the graph
-doesn't know of it.
-
-Bundles store large weights as float16 with a Cast to float32 behind each (`to_f16`, undone by `folded`): half the size,
-and the graph computes in float32.
+each that leaves, and nowhere else. "tf32" is the float32 graph, whose inputs a GPU's matrix units round. Bundles store
+large weights as float16 with a Cast to float32 behind each (`to_f16`, undone by `onnxgraph.folded`): half the size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +17,7 @@ import onnx
 
 from x2ct.bundle import OPSET
 from x2ct.errors import InputError, X2CTError
-from x2ct.export.tidy import Graph
+from x2ct.export.onnxgraph import FLOAT, LinkedGraph, drop_unused, folded, inferred_types
 
 PRECISIONS = ("f32", "tf32", "bf16", "f16")
 BF16_OPSET = 22
@@ -50,55 +47,35 @@ class Typed:
 def to_f16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy whose large float32 initialisers are rounded to float16 and cast back at run time.
 
-    Runtimes fold the casts when they compile, so they cost nothing per evaluation.
-
-    Raises:
-        X2CTError: a weight lies outside float16's range.
+    Runtimes fold the casts when they compile, so they cost nothing per evaluation. Raises X2CTError where a weight lies
+    outside float16's range.
     """
-    small = _copy(model)
+    small = copy.deepcopy(model)
     casts = []
     for weight in small.graph.initializer:
-        if weight.data_type == onnx.TensorProto.FLOAT and np.prod(weight.dims) >= LEAST_ELEMENTS:
+        if weight.data_type == FLOAT and np.prod(weight.dims) >= LEAST_ELEMENTS:
             name = weight.name
             weight.CopyFrom(_rounded(weight, f"{name}.f16", onnx.TensorProto.FLOAT16))
-            casts.append(_cast(f"{name}.f16", name, onnx.TensorProto.FLOAT, f"{name}.cast"))
+            casts.append(_cast(f"{name}.f16", name, FLOAT, f"{name}.cast"))
     _set_nodes(small.graph, [*casts, *small.graph.node])
     onnx.checker.check_model(small, full_check=True)
     return small
 
 
-def folded(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose weights are float32: what `to_f16` did, undone but for the rounding."""
-    plain = _copy(model)
-    weights = {tensor.name: tensor for tensor in plain.graph.initializer}
-    for node in list(plain.graph.node):
-        stored = weights.get(node.input[0]) if node.op_type == "Cast" else None
-        if stored is not None and node.attribute[0].i == onnx.TensorProto.FLOAT:
-            values = onnx.numpy_helper.to_array(stored).astype(np.float32)
-            plain.graph.initializer.add().CopyFrom(onnx.numpy_helper.from_array(values, node.output[0]))
-            plain.graph.node.remove(node)
-    _drop_unread(plain.graph)
-    del plain.graph.value_info[:]
-    return plain
-
-
 def typed(model: onnx.ModelProto, precision: str) -> Typed:
     """Return a float32 graph at opset 18 in a precision of `PRECISIONS`; the given one is not changed.
 
-    Weights stored as float16 with a Cast behind each are folded first.
-
-    Raises:
-        InputError: another precision.
-        X2CTError: a weight that the type can't hold, or a graph that ONNX's checker doesn't take.
+    Weights stored as float16 with a Cast behind each are folded first. Raises InputError for another precision,
+    X2CTError for a weight that the type can't hold, or a graph that ONNX's checker doesn't take.
     """
     if precision not in PRECISIONS:
         raise InputError.of("export", "precision", found=precision, expected=" or ".join(PRECISIONS))
     plain, inside = folded(model), tuple[str, ...]()
     if precision in ("bf16", "f16"):
-        links = _Links(plain)
+        links = _FloatGraph(plain)
         computed = _inside(links)
         entering = {name for node in links.nodes if _makes(node, computed) for name in links.data(node)} - computed
-        inside = tuple(entering | computed)
+        inside = tuple(sorted(entering | computed))
         _retype(links, computed, precision)
     if precision == "bf16":
         plain = onnx.version_converter.convert_version(plain, BF16_OPSET)
@@ -108,7 +85,7 @@ def typed(model: onnx.ModelProto, precision: str) -> Typed:
         onnx.checker.check_model(plain, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise X2CTError(f"{precision}: the graph can't be typed: {first_line(error)}") from error
-    properties: Mapping[str, str] = {entry.key: entry.value for entry in plain.metadata_props}
+    properties = {entry.key: entry.value for entry in plain.metadata_props}
     onnx.helper.set_model_props(plain, {**properties, "x2ct.precision": precision})
     assert precision == "bf16" or plain.opset_import[0].version == OPSET
     return Typed(precision, plain, inside)
@@ -119,15 +96,13 @@ def first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-class _Links(Graph):
+class _FloatGraph(LinkedGraph):
     """A graph with its links, and which of its tensors are float32."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-        infos = [*inferred.value_info, *inferred.input, *inferred.output]
-        super().__init__(model.graph, {info.name: info.type.tensor_type for info in infos})
-        self.floats = {name for name, one in self.types.items() if one.elem_type == onnx.TensorProto.FLOAT}
-        self.floats |= {name for name, one in self.weights.items() if one.data_type == onnx.TensorProto.FLOAT}
+        super().__init__(model.graph, inferred_types(model))
+        self.floats = {name for name, one in self.types.items() if one.elem_type == FLOAT}
+        self.floats |= {name for name, one in self.weights.items() if one.data_type == FLOAT}
 
     def data(self, node: onnx.NodeProto) -> list[str]:
         """Return the float inputs of a node that are no weights."""
@@ -149,7 +124,7 @@ def _makes(node: onnx.NodeProto, tensors: set[str]) -> bool:
     return not tensors.isdisjoint(node.output)
 
 
-def _inside(links: _Links) -> set[str]:
+def _inside(links: _FloatGraph) -> set[str]:
     """Return what is computed between the first and the last convolutions: whatever lies on a way from one to another.
 
     No way leads out and in again, so that no cast is undone by a later one.
@@ -175,9 +150,9 @@ def _inside(links: _Links) -> set[str]:
     return inside
 
 
-def _retype(links: _Links, inside: set[str], precision: str) -> None:
+def _retype(links: _FloatGraph, inside: set[str], precision: str) -> None:
     """Types the inside in place: weights stored in it, one Cast for each tensor in and one for each out."""
-    graph, wide = links.proto, onnx.TensorProto.FLOAT
+    graph, wide = links.proto, FLOAT
     narrow = onnx.TensorProto.BFLOAT16 if precision == "bf16" else onnx.TensorProto.FLOAT16
     names: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
@@ -200,7 +175,7 @@ def _retype(links: _Links, inside: set[str], precision: str) -> None:
                 node.output[place] = f"{name}.{precision}"
                 nodes.append(_cast(node.output[place], name, wide))
     _set_nodes(graph, nodes)
-    _drop_unread(graph)
+    drop_unused(graph)
 
 
 def _rounded(weight: onnx.TensorProto, name: str, narrow: int) -> onnx.TensorProto:
@@ -217,18 +192,6 @@ def _cast(source: str, target: str, to: int, name: str = "") -> onnx.NodeProto:
     return onnx.helper.make_node("Cast", [source], [target], name or target, to=to)
 
 
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
-
-
 def _set_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-        graph.initializer.remove(tensor)

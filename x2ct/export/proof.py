@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -37,10 +36,10 @@ VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}
 
 @dataclass(frozen=True)
 class Proof:
-    """One line of the table: a bundle's files ("onnx", "torchscript", "aoti" or "tensorrt") in a runtime.
+    """One line of the table: a bundle's files in a runtime.
 
     Attributes:
-        artefact: the files.
+        artefact: the files: "onnx", "torchscript", "aoti" or "tensorrt".
         runtime: with its version.
         precision: as read back from the compiled model.
         network_error: of the denoiser, the largest of `errors`, by patch and sigma; None where none was tried.
@@ -120,8 +119,7 @@ def trials(
         if status["available"] and find_runtime(backend).folder:
             pairs += [("onnx", Trial(backend, name)) for name in ("f32", "bf16") if name in status["precisions"]["cpu"]]
     pairs += [(kind, Trial(TORCH, torch[0], kind, torch[1])) for kind in formats if kind in SUFFIXES]
-    if TENSORRT in formats:
-        pairs.append((TENSORRT, Trial(TENSORRT, plan[0], device=plan[1])))
+    pairs += [(TENSORRT, Trial(TENSORRT, plan[0], device=plan[1]))] if TENSORRT in formats else []
     return pairs
 
 
@@ -144,10 +142,33 @@ def prove(
     rows = []
     for number, (artefact, trial) in enumerate(tried):
         say(f"proving {artefact} in {trial}")
-        on_cpu = trial.device == "cpu"
-        inputs = {name: value for name, value in reference.inputs.items() if on_cpu or "/" not in name}
+        denoised = reference.denoised if trial.device == "cpu" else {}
+        inputs = {name: value for name, value in reference.inputs.items() if denoised or "/" not in name}
         result = attempt(trial, bundle.path, inputs, folder / str(number), cache)
-        rows.append(_row(bundle, artefact, trial, reference, result, cache))
+        facts = result["facts"]
+        errors = tuple(
+            (patch, float(sigma), parity.relative_error(array, expected))
+            for patch, arrays in denoised.items()
+            for sigma, array, expected in zip(inputs[f"{patch}/sigmas"], result["denoised"][patch], arrays, strict=True)
+        )
+        choice = Choice(trial.device, trial.backend, trial.precision, "", trial.provider)
+        _, files = engines.find(bundle, bundle.grid, choice, cache)
+        mae_hu, decibel = parity.volume_difference(bundle, result["volume"], reference.volume)
+        row = Proof(
+            artefact=artefact,
+            runtime=f"{trial.backend} {facts['runtime']}",
+            precision=facts["precision"],
+            network_error=float(np.max([error for _, _, error in errors])) if errors else None,
+            errors=errors,
+            mae_hu=mae_hu,
+            psnr_db=None if math.isinf(decibel) else decibel,
+            bytes=sum(Path(file).stat().st_size for file in files.values()) or bundle.size_bytes,
+            load_s=facts["load_s"],
+            ms_per_evaluation=facts["ms_per_evaluation"],
+            network_bound=NETWORK_BOUND[trial.precision] if errors else None,
+            volume_bound_hu=VOLUME_BOUND_HU[trial.precision],
+        )
+        rows.append(row)
     return tuple(rows)
 
 
@@ -172,48 +193,18 @@ def reference_of(bundle: Bundle) -> Reference:
         OnnxModule(onnx.load(bundle.file_of(network))).eval().evaluate for _, network in bundle.networks.items()
     )
     rng = np.random.default_rng(20_260_102)
-    views, valid = parity.xrays(bundle, rng), np.ones((1, len(bundle.geometry.views)), np.float32)
-    lifted = {**encode({"views": views, "valid": valid}), "P": parity.projections(bundle), "valid": valid}
+    views = parity.xrays(bundle, rng)
+    conditions = parity.conditioner(bundle, views, encode, lift)
     sigmas = np.geomspace(bundle.diffusion.sigma_min, bundle.diffusion.sigma_max, SIGMAS).astype(np.float32)
     inputs, denoised = {"views": views}, {}
     for shape, coords in parity.patches(bundle):
-        name = " x ".join(map(str, shape))
-        conditions = lift({**lifted, "coords": coords})
+        name, condition = " x ".join(map(str, shape)), conditions(coords)
         clean = parity.smooth_volume(shape, rng)
         noise = rng.standard_normal(clean.shape, np.float32)
-        patch = {"x": clean, "noise": noise, "sigmas": sigmas, **conditions}
+        patch = {"x": clean, "noise": noise, "sigmas": sigmas, **condition}
         inputs |= {f"{name}/{key}": value for key, value in patch.items()}
-        noisy = ({"x": clean + sigma * noise, "sigma": np.array([sigma]), **conditions} for sigma in sigmas)
+        noisy = ({"x": clean + sigma * noise, "sigma": np.array([sigma]), **condition} for sigma in sigmas)
         denoised[name] = np.concatenate([denoise(one)["denoised"] for one in noisy])
-    conditions = lift({**lifted, "coords": bundle.grid.coordinates()[None]})
-    volume, _ = parity.sampled(bundle, denoise, conditions, bundle.grid.shape)
+    whole = conditions(bundle.grid.coordinates()[None])
+    volume, _ = parity.sampled(bundle, denoise, whole, bundle.grid.shape)
     return Reference(inputs, denoised, volume)
-
-
-def _row(
-    bundle: Bundle, artefact: str, trial: Trial, reference: Reference, result: Mapping[str, Any], cache: Path
-) -> Proof:
-    facts = result["facts"]
-    sigmas = next(value for name, value in reference.inputs.items() if name.endswith("/sigmas"))
-    errors = tuple(
-        (patch, float(sigma), parity.relative_error(array, expected))
-        for patch, arrays in (reference.denoised if trial.device == "cpu" else {}).items()
-        for sigma, array, expected in zip(sigmas, result["denoised"][patch], arrays, strict=True)
-    )
-    choice = Choice(trial.device, trial.backend, trial.precision, "", trial.provider)
-    _, files = engines.find(bundle, bundle.grid, choice, cache)
-    mae_hu, decibel = parity.volume_difference(bundle, result["volume"], reference.volume)
-    return Proof(
-        artefact=artefact,
-        runtime=f"{trial.backend} {facts['runtime']}",
-        precision=facts["precision"],
-        network_error=float(np.max([error for _, _, error in errors])) if errors else None,
-        errors=errors,
-        mae_hu=mae_hu,
-        psnr_db=None if math.isinf(decibel) else decibel,
-        bytes=sum(Path(file).stat().st_size for file in files.values()) or bundle.size_bytes,
-        load_s=facts["load_s"],
-        ms_per_evaluation=facts["ms_per_evaluation"],
-        network_bound=NETWORK_BOUND[trial.precision] if errors else None,
-        volume_bound_hu=VOLUME_BOUND_HU[trial.precision],
-    )

@@ -1,41 +1,36 @@
 """`x2ct quantize`: between what values lies what the denoiser's convolutions are given, for computing them in 8 bits.
 
-Only the 3^3 convolutions, where the work is, compute in 8 bits; everything around them, the noise level's arithmetic
-above all, stays as it is. Weights are rounded when the network is loaded. What has to be known beforehand is a range
-for each convolution's input: it is found on the states that runs on training patients pass through, as the one with the
-least mean squared error of rounding, and stored in the bundle (`networks.denoiser.int8`), a few numbers in all. Then
-the validation patients' volumes are sampled in f32 and in 8 bits from the same noise; ranges with which they differ too
-much are not stored.
+Only the 3^3 convolutions, where the work is, compute in 8 bits. Weights are rounded when the network is loaded. What
+has to be known beforehand is a range for each convolution's input: it is found on the states that runs on training
+patients pass through, as the one with the least mean squared error of rounding, and stored in the bundle
+(`networks.denoiser.int8`). Then the validation patients' volumes are sampled in f32 and in 8 bits from the same noise;
+ranges with which they differ too much are not stored.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from x2ct import _core
 from x2ct.bundle import Bundle
-from x2ct.bundle.folder import check_target
 from x2ct.data.shards import Patient, ShardSet
 from x2ct.engine.conditioning import study_of
-from x2ct.engine.sampler import Result, Sampler
+from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
-from x2ct.export.parity import sampled
-from x2ct.export.precision import folded
-from x2ct.files.atomic import check_writable
+from x2ct.export.onnxgraph import folded, showing
+from x2ct.export.parity import Array, sampled
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
 from x2ct.runtimes.discovery import backend_status, find_runtime
 
-Array = npt.NDArray[np.float32]
 Range = tuple[float, float]
 Say = Callable[[str], None]
 
@@ -63,10 +58,13 @@ class Quantised:
     judged_on: tuple[str, ...]
     rows: Mapping[str, Mapping[str, float]]
 
+    def changes(self, bundle: Bundle) -> dict[str, Any]:
+        """Return what the bundle stores."""
+        return {"networks": replace(bundle.networks, denoiser=replace(bundle.networks.denoiser, int8=self.ranges))}
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for a report."""
-        ranges = {name: list(ends) for name, ends in self.ranges.items()}
-        return {**vars(self), "ranges": ranges, "versions": reports.versions()}
+        return {**vars(self), "versions": reports.versions()}
 
 
 def best_range(values: Array) -> Range:
@@ -91,77 +89,19 @@ def convolutions(model: onnx.ModelProto) -> dict[str, str]:
     return {node.name: node.input[0] for node in graph.node if node.op_type == "Conv" and node.input[1] in kernels}
 
 
-def _observed(
-    bundle: Bundle, training: Sequence[Patient], patches: int, side: int, threads: int, folder: Path, say: Say
-) -> tuple[dict[str, Range], int]:
-    """Return the best range of what each convolution is given in runs in f32 on patches, and how many states it saw.
-
-    The denoiser's graph is put into the folder, with the convolutions' inputs among its outputs.
-    """
-    networks, stride, grid = bundle.networks, bundle.patch.stride, bundle.grid
-    model = onnx.load(bundle.file_of(networks.denoiser))
-    inputs = convolutions(model)
-    if not inputs:
-        raise InputError.of(bundle.path, "denoiser", found="no 3^3 convolution", expected="one or more")
-    for name in sorted(set(inputs.values())):
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    onnx.save(model, folder / "watched.onnx")
-    runtime = str(find_runtime(BACKEND).folder or "")
-    encoder, lift, denoiser = (
-        _core.Network(str(path), precision="f32", threads=threads, runtime_dir=runtime)
-        for path in (bundle.file_of(networks.encoder), bundle.file_of(networks.lift), folder / "watched.onnx")
-    )
-    seen: dict[str, list[Array]] = {name: [] for name in inputs}
-    studies: dict[str, dict[str, Array]] = {}
-    x, y, z = shape = tuple(min(side, whole) for whole in grid.shape)
-    rng = np.random.default_rng(0)
-
-    def watched(given: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = denoiser({**given, "x": given["x"].copy()})
-        for name, tensor in inputs.items():
-            values = outputs[tensor].ravel()
-            seen[name].append(values[:: max(1, values.size // _KEPT)].copy())
-        return outputs
-
-    for number in range(patches):
-        say(f"patch {number + 1} of {patches}")
-        patient = training[number % len(training)]
-        if patient.id not in studies:  # what the lift is given of a patient, whatever the patch
-            ready = study_of(
-                bundle, calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
-            )
-            features = encoder({"views": ready.views, "valid": ready.valid})["features"]
-            studies[patient.id] = {"features": features, "P": ready.matrices, "valid": ready.valid}
-        i, j, k = (
-            int(rng.integers(0, (whole - own) // stride + 1)) * stride
-            for whole, own in zip(grid.shape, shape, strict=True)
-        )
-        coords = np.ascontiguousarray(grid.coordinates()[None, :, i : i + x, j : j + y, k : k + z], np.float32)
-        sampled(bundle, watched, lift({**studies[patient.id], "coords": coords}), (x, y, z), number)
-    states = max(len(values) for values in seen.values())
-    return {name: best_range(np.concatenate(values)) for name, values in seen.items()}, states
-
-
 def quantise(
     bundle: Bundle,
     shards: ShardSet,
-    folder: Path,
     *,
     patches: int = 24,
     side: int = 48,
     threads: int = 0,
     say: Say = lambda line: None,
-) -> tuple[Bundle, Quantised]:
-    """Find ranges on training patients, judge them on validation patients, and put the bundle with them into `folder`.
+) -> Quantised:
+    """Find ranges on training patients, and judge them on validation patients.
 
-    Args:
-        bundle: the model.
-        shards: the patients.
-        folder: an empty one.
-        patches: how many runs the ranges are found on.
-        side: of each, in voxels.
-        threads: of the runtime.
-        say: called with one line before each stage.
+    The ranges are found in so many runs on `patches` of `side` voxels along each axis; `say` is called with one line
+    before each stage.
 
     Raises:
         InputError: shards without training or validation patients, or a network without such convolutions.
@@ -176,43 +116,104 @@ def quantise(
     # Values range otherwise in an abdomen than in a chest: the training patients of the regions that are judged.
     judged = {patient.region for patient in validation}
     training = tuple(patient for patient in training if patient.region in judged) or training
-    ranges, states = _observed(bundle, training, patches, side, threads, folder, say)
-    denoiser = replace(bundle.networks.denoiser, int8=ranges)
-    manifest = replace(bundle, networks=replace(bundle.networks, denoiser=denoiser))
-    quantised = Bundle.write(folder / f"{bundle.name}.x2ct", manifest, bundle.contents())
-    rows = _judged(quantised, validation, threads, say)
+    calibrated_on, judged_on = (tuple(one.id for one in patients) for patients in (training[:patches], validation))
+    with tempfile.TemporaryDirectory(prefix="x2ct-quantize-") as name:
+        values = _observed(bundle, training, patches, side, threads, Path(name) / "watched.onnx", say)
+        ranges = {name: best_range(np.concatenate(parts)) for name, parts in values.items()}
+        states = max(map(len, values.values()))
+        found = Quantised(ranges, states, calibrated_on, judged_on, {})
+        quantised = bundle.save_as(Path(name) / f"{bundle.name}.x2ct", **found.changes(bundle))
+        rows = _judged(quantised, validation, threads, say)
     if not rows["int8"]["mae_hu"] <= BOUND_HU:  # NaN is not
         raise X2CTError(
             f"model {bundle.name} in 8 bits: volumes differ from f32 by {rows['int8']['mae_hu']:.3g} HU on average, "
             f"expected at most {BOUND_HU:g}; nothing was stored"
         )
-    calibrated_on, judged_on = (tuple(one.id for one in patients) for patients in (training[:patches], validation))
-    return quantised, Quantised(ranges, states, calibrated_on, judged_on, rows)
+    return replace(found, rows=rows)
 
 
-def quantise_files(
-    bundle: str | os.PathLike[str],
-    shards: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    report: str | os.PathLike[str] | None = None,
-    **options: Any,
-) -> Quantised:
-    """Open, `quantise`, and write the bundle with what was found, whole or not at all; and a report, if asked for.
+def _check_processor() -> None:
+    status = backend_status(BACKEND)
+    if not status["available"]:
+        raise MissingRuntimeError(f"backend {BACKEND}: {status['reason']}")
+    if "int8" not in status["precisions"]["cpu"]:
+        raise MissingRuntimeError(
+            "precision int8: this processor has no instructions that multiply 8-bit numbers into 32 (VNNI), without "
+            "which it can't be tried"
+        )
 
-    Raises:
-        X2CTError: (any of the family) as `quantise`; an input can't be opened, or an output can't be written.
+
+def _observed(
+    bundle: Bundle, training: Sequence[Patient], patches: int, side: int, threads: int, file: Path, say: Say
+) -> dict[str, list[Array]]:
+    """Return some values of what each convolution is given in runs in f32 on patches, one array for each state.
+
+    `file` becomes the denoiser's graph with the convolutions' inputs among its outputs.
     """
-    check_target(Path(output))
-    if report is not None:
-        check_writable(report, (".json",))
-    opened = Bundle.load(bundle)
-    with tempfile.TemporaryDirectory(prefix="x2ct-quantize-") as folder:
-        quantised, result = quantise(opened, ShardSet.open(shards), Path(folder), **options)
-        Bundle.write(output, quantised, quantised.contents())
-    if report is not None:
-        reports.write_json(result.to_json(), report)
-    return result
+    networks, stride, grid = bundle.networks, bundle.patch.stride, bundle.grid
+    model = onnx.load(bundle.file_of(networks.denoiser))
+    inputs = convolutions(model)
+    if not inputs:
+        raise InputError.of(bundle.path, "denoiser", found="no 3^3 convolution", expected="one or more")
+    onnx.save(showing(model, sorted(set(inputs.values()))), file)
+    runtime = str(find_runtime(BACKEND).folder or "")
+    encoder, lift, denoiser = (
+        _core.Network(str(path), precision="f32", threads=threads, runtime_dir=runtime)
+        for path in (bundle.file_of(networks.encoder), bundle.file_of(networks.lift), file)
+    )
+    seen: dict[str, list[Array]] = {name: [] for name in inputs}
+
+    def watched(state: Mapping[str, Array]) -> dict[str, Array]:
+        outputs = denoiser({**state, "x": state["x"].copy()})
+        for name, tensor in inputs.items():
+            values = outputs[tensor].ravel()
+            seen[name].append(values[:: max(1, values.size // _KEPT)].copy())
+        return outputs
+
+    @cache
+    def lifted(number: int) -> dict[str, Array]:
+        """Return what the lift is given of a patient, whatever the patch."""
+        patient = training[number]
+        xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
+        ready = study_of(bundle, xrays)
+        features = encoder({"views": ready.views, "valid": ready.valid})
+        return {**features, "P": ready.matrices, "valid": ready.valid}
+
+    x, y, z = (min(side, whole) for whole in grid.shape)
+    rng = np.random.default_rng(0)
+    for number in range(patches):
+        say(f"patch {number + 1} of {patches}")
+        i, j, k = (
+            int(rng.integers(0, (whole - own) // stride + 1)) * stride
+            for whole, own in zip(grid.shape, (x, y, z), strict=True)
+        )
+        coords = np.ascontiguousarray(grid.coordinates()[None, :, i : i + x, j : j + y, k : k + z])
+        condition = lift({**lifted(number % len(training)), "coords": coords})
+        sampled(bundle, watched, condition, (x, y, z), number)
+    return seen
+
+
+def _judged(bundle: Bundle, patients: Sequence[Patient], threads: int, say: Say) -> dict[str, dict[str, float]]:
+    """Return, by precision, the means over patients; f32, what "auto" is, and 8 bits."""
+    samplers = [Sampler(bundle, precision=name, threads=threads) for name in ("f32", "auto", "int8")]
+    rows_by_name: dict[str, list[tuple[float, ...]]] = {}
+    for patient in patients:
+        xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
+        arguments: dict[str, Any] = {**xrays, "seed": 0, "force": True}
+        reference: Array | None = None
+        for sampler in samplers:
+            result = sampler.run(**arguments)
+            reference = result.volume.hu if reference is None else reference
+            name = result.report["precision"]["denoiser"]
+            say(f"{patient.id} in {name}")
+            away = np.abs(result.volume.hu - reference)
+            rms = float(np.sqrt(np.mean(np.square(away), dtype=np.float64)))
+            seconds = result.report["timings"]["per_evaluation_s"]
+            rows_by_name.setdefault(name, []).append((float(np.mean(away, dtype=np.float64)), rms, seconds))
+    columns = ("mae_hu", "rms_hu", "per_evaluation_s")
+    return {
+        name: dict(zip(columns, map(float, np.mean(rows, axis=0)), strict=True)) for name, rows in rows_by_name.items()
+    }
 
 
 def markdown(result: Quantised) -> str:
@@ -228,37 +229,3 @@ def markdown(result: Quantised) -> str:
     ]
     columns = "denoiser", "mean HU from f32", "RMS", "ms an evaluation"
     return "\n".join(lines + reports.markdown_table(columns, rows, text=1))
-
-
-def _check_processor() -> None:
-    status = backend_status(BACKEND)
-    if not status["available"]:
-        raise MissingRuntimeError(f"backend {BACKEND}: {status['reason']}")
-    if "int8" not in status["precisions"]["cpu"]:
-        raise MissingRuntimeError(
-            "precision int8: this processor has no instructions that multiply 8-bit numbers into 32 (VNNI), without "
-            "which it can't be tried"
-        )
-
-
-def _judged(bundle: Bundle, patients: Sequence[Patient], threads: int, tell: Say) -> dict[str, dict[str, float]]:
-    """Return, by precision, the means over patients; f32, what "auto" is, and 8 bits."""
-    samplers = [Sampler(bundle, precision=name, threads=threads) for name in ("f32", "auto", "int8")]
-    rows_by_name: dict[str, list[tuple[float, float, float]]] = {}
-    for patient in patients:
-        xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
-        arguments: dict[str, Any] = {**xrays, "seed": 0, "force": True}
-        reference: Result | None = None
-        for sampler in samplers:
-            result = sampler.run(**arguments)
-            reference = reference or result
-            name = result.report["precision"]["denoiser"]
-            tell(f"{patient.id} in {name}")
-            away = np.abs(result.volume.hu - reference.volume.hu)
-            rms = float(np.sqrt(np.mean(np.square(away), dtype=np.float64)))
-            seconds = result.report["timings"]["per_evaluation_s"]
-            rows_by_name.setdefault(name, []).append((float(np.mean(away, dtype=np.float64)), rms, seconds))
-    columns = ("mae_hu", "rms_hu", "per_evaluation_s")
-    return {
-        name: dict(zip(columns, map(float, np.mean(rows, axis=0)), strict=True)) for name, rows in rows_by_name.items()
-    }

@@ -10,7 +10,7 @@ node (`torchgraph.py`); the runtimes prove that they take the graph, and their e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from torch import Tensor
 from x2ct.bundle import Bundle
 from x2ct.errors import X2CTError
 from x2ct.export import parity
-from x2ct.export.parity import Case, Evaluate, Row, Runtime, open_onnxruntime
+from x2ct.export.onnxgraph import showing
+from x2ct.export.parity import Case, Evaluate, Row, Runtime, open_onnxruntime, open_openvino
 from x2ct.export.precision import Typed, typed
 from x2ct.export.torchgraph import OPERATORS, OnnxModule, Operator
 from x2ct.files.text import Json
@@ -39,39 +40,29 @@ VOLUME_TOLERANCE_HU = {"bf16": 2.5, "f16": 0.5}
 
 
 @dataclass(frozen=True)
-class VolumeRow:
-    """A run's volume [X, Y, Z] beside float32's, from the same noise; PSNR's peak is the width of the HU window."""
-
-    shape: tuple[int, int, int]
-    steps: int
-    mae_hu: float
-    psnr_db: float
-    tolerance_hu: float
-
-
-@dataclass(frozen=True)
 class Rounding:
     """A typed denoiser and what was measured on it.
 
     `peaks` are the largest magnitudes of the tensors inside, by name, the largest first; `rows` are of one evaluation,
-    by how it was run, sigma and patch. There is no volume for f32 and tf32, whose rounding is not in the graph.
+    by how it was run, sigma and patch. `volume` is a run's beside float32's, from the same noise: its voxels, steps,
+    mean absolute difference and bound in HU, and PSNR, whose peak is the width of the HU window. There is none for f32
+    and tf32, whose rounding is not in the graph.
     """
 
     typed: Typed
-    peaks: Mapping[str, float]
-    rows: tuple[Row, ...]
-    volume: VolumeRow | None
+    peaks: Mapping[str, float] = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
+    volume: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Return what is kept of it."""
         largest = next(iter(self.peaks.items()), ("", 0.0))
-        volume = None if self.volume is None else {**vars(self.volume), "shape": list(self.volume.shape)}
         return {
             "precision": self.typed.precision,
             "measure": "RMS of the difference to float32 over the RMS of float32's output; of the volume in HU",
             "largest": {"tensor": largest[0], "magnitude": largest[1], "allowed": F16_SHARE * F16_LARGEST},
             "rows": [row.to_json() for row in self.rows],
-            "volume": volume,
+            "volume": self.volume,
         }
 
 
@@ -87,7 +78,7 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
     canonical = onnx.load(bundle.file_of(bundle.networks.denoiser))
     graph = typed(canonical, precision)
     if not graph.inside:
-        return Rounding(graph, {}, (), None)
+        return Rounding(graph)
     plain = typed(canonical, "f32").model
     tell("evaluating float32 over the range of sigma")
     references = tuple(_cases(bundle, plain))
@@ -99,30 +90,26 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
             "float16 holds; use bf16"
         )
     tell(f"measuring parity of {precision}")
-    data, tolerance = graph.model.SerializeToString(), TOLERANCES[precision]
     runtimes: list[Runtime] = [("each node rounded", lambda data: rounded(onnx.load_from_string(data)))]
     if precision != "bf16":  # in which ONNX Runtime has no Conv
         runtimes.append(open_onnxruntime())
-    runtimes.append(parity.open_openvino())
-    rows = parity.measure({"denoiser": data}, references, precision, tolerance, runtimes)
+    runtimes.append(open_openvino())
+    data = {"denoiser": graph.model.SerializeToString()}
+    rows = parity.measure(data, references, precision, TOLERANCES[precision], runtimes)
     parity.require(rows)
     tell(f"sampling a volume in {precision}")
     volume = _volume(bundle, plain, graph, references[0])
-    if not volume.mae_hu <= volume.tolerance_hu:
+    if not volume["mae_hu"] <= volume["tolerance_hu"]:
         raise X2CTError(
-            f"parity failed, nothing written: the volume in {precision} is {volume.mae_hu:.3g} HU from float32's on "
-            f"average, at most {volume.tolerance_hu:g} is allowed"
+            f"parity failed, nothing written: the volume in {precision} is {volume['mae_hu']:.3g} HU from float32's on "
+            f"average, at most {volume['tolerance_hu']:g} is allowed"
         )
     return Rounding(graph, peaks, rows, volume)
 
 
 def scan(model: onnx.ModelProto, names: Iterable[str], cases: Iterable[Case]) -> dict[str, float]:
     """Return the largest magnitude of each named tensor of a float32 graph over the cases, the largest first."""
-    wide = onnx.ModelProto()
-    wide.CopyFrom(model)
-    shown = {info.name for info in [*wide.graph.input, *wide.graph.output]}
-    wide.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in shown)
-    run = open_onnxruntime()[1](wide.SerializeToString())
+    run = open_onnxruntime()[1](showing(model, names).SerializeToString())
     peaks: dict[str, float] = {}
     for case in cases:
         tensors = {**case.inputs, **run(case.inputs)}
@@ -149,13 +136,11 @@ def _cases(bundle: Bundle, denoiser: onnx.ModelProto) -> Iterable[Case]:
     encode, lift = (load(bundle.file_of(one).read_bytes()) for one in (bundle.networks.encoder, bundle.networks.lift))
     run = load(denoiser.SerializeToString())
     rng = np.random.default_rng(20_260_201)
-    views, valid = parity.xrays(bundle, rng), np.ones((1, len(bundle.geometry.views)), np.float32)
-    features = encode({"views": views, "valid": valid})
+    conditions = parity.conditioner(bundle, parity.xrays(bundle, rng), encode, lift)
     low, high = bundle.diffusion.sigma_min, bundle.diffusion.sigma_max
     for patch, coords in parity.patches(bundle):
-        conditions = lift({**features, "P": parity.projections(bundle), "coords": coords, "valid": valid})
         noise = rng.standard_normal((1, 1, *patch), np.float32)
-        first = {"x": np.float32(high) * noise, "sigma": np.array([high], np.float32), **conditions}
+        first = {"x": np.float32(high) * noise, "sigma": np.array([high], np.float32), **conditions(coords)}
         mean = run(first)["denoised"]
         for sigma in np.geomspace(low, high, SIGMAS):
             noise = rng.standard_normal(mean.shape, np.float32)
@@ -163,11 +148,12 @@ def _cases(bundle: Bundle, denoiser: onnx.ModelProto) -> Iterable[Case]:
             yield Case("denoiser", inputs, run(inputs), sigma=float(sigma), patch=patch)
 
 
-def _volume(bundle: Bundle, plain: onnx.ModelProto, graph: Typed, case: Case) -> VolumeRow:
+def _volume(bundle: Bundle, plain: onnx.ModelProto, graph: Typed, case: Case) -> dict[str, Any]:
     """Compare two runs of the model's own sampling on a case's patch, from one noise."""
     assert case.patch is not None
     conditions = {name: value for name, value in case.inputs.items() if name not in ("x", "sigma")}
     exact, narrow = open_onnxruntime()[1](plain.SerializeToString()), rounded(graph.model)
     (expected, steps), (x, _) = (parity.sampled(bundle, run, conditions, case.patch) for run in (exact, narrow))
     mae_hu, psnr_db = parity.volume_difference(bundle, x, expected)
-    return VolumeRow(case.patch, steps, mae_hu, psnr_db, VOLUME_TOLERANCE_HU[graph.precision])
+    facts = {"shape": list(case.patch), "steps": steps, "mae_hu": mae_hu, "psnr_db": psnr_db}
+    return {**facts, "tolerance_hu": VOLUME_TOLERANCE_HU[graph.precision]}

@@ -6,94 +6,25 @@ the rewritten graph.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
-
 import numpy as np
-import numpy.typing as npt
 import onnx
+
+from x2ct.export.onnxgraph import Array, LinkedGraph, drop_unused, inferred_types
 
 _LINEAR = {"Conv", "ConvTranspose", "MatMul"}
 """Nodes that a scale can move into."""
-
-Array = npt.NDArray[np.generic]
 
 
 def tidy(model: onnx.ModelProto) -> None:
     """Rewrite a freshly traced model in place; names and shapes of its inputs and outputs stay."""
     _constants_to_initializers(model.graph)
-    # Inferred once: no rewrite changes the type or the number of axes of a tensor that stays.
-    typed = onnx.shape_inference.infer_shapes(model).graph
-    types = {info.name: info.type.tensor_type for info in [*typed.value_info, *typed.input]}
-    while Graph(model.graph, types).rewrite_one():
-        _drop_unused(model.graph)
-
-
-class Graph:
-    """A model's graph with the links that rewrites follow; valid until the first change."""
-
-    def __init__(self, graph: onnx.GraphProto, types: Mapping[str, onnx.TypeProto.Tensor]) -> None:
-        self.proto = graph
-        self.nodes = list(graph.node)
-        self.types = types
-        self.weights = {tensor.name: tensor for tensor in graph.initializer}
-        self.producer = {name: node for node in self.nodes for name in node.output}
-        self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-        for node in self.nodes:
-            for name in node.input:
-                self.consumers[name].append(node)
-        self.results = {info.name for info in graph.output}
-
-    def rewrite_one(self) -> bool:
-        """Apply the first rewrite that fits a node; False if none does."""
-        rewrites = (_drop_cast, _merge_unsqueezes, _scale_into_next, _scale_into_previous, _ones_to_bias)
-        return any(rewrite(self, node) for rewrite in rewrites for node in self.nodes)
-
-    def array(self, name: str) -> Array | None:
-        """An initialiser's values, None for other tensors."""
-        tensor = self.weights.get(name)
-        return None if tensor is None else np.asarray(onnx.numpy_helper.to_array(tensor))
-
-    def put(self, name: str, values: Array) -> None:
-        """Set an initialiser, which is added if there is none of that name."""
-        tensor = self.weights.get(name)
-        (self.proto.initializer.add() if tensor is None else tensor).CopyFrom(
-            onnx.numpy_helper.from_array(values, name)
-        )
-
-    def bypass(self, node: onnx.NodeProto, source: str) -> None:
-        """Let the consumers of a node's only output read `source` instead."""
-        for consumer in self.consumers[node.output[0]]:
-            for place, name in enumerate(consumer.input):
-                if name == node.output[0]:
-                    consumer.input[place] = source
-        self.proto.node.remove(node)
-
-    def scaled(self, node: onnx.NodeProto) -> tuple[str, float] | None:
-        """(input, factor) where a node multiplies by one number."""
-        if node.op_type != "Mul":
-            return None
-        for source, factor in (node.input, reversed(node.input)):
-            values = self.array(factor)
-            if values is None or values.size != 1 or values.dtype != np.float32 or source in self.weights:
-                continue
-            if source in self.types and len(self.types[source].shape.dim) >= values.ndim:
-                return source, float(values.reshape(()))
-        return None
-
-    def scale(self, name: str, factor: float) -> None:
-        """Multiply an initialiser by a number."""
-        values = self.array(name)
-        assert values is not None
-        self.put(name, (values.astype(np.float64) * factor).astype(np.float32))
-
-    def is_own(self, name: str) -> bool:
-        """Return whether a tensor is an initialiser that one node alone reads."""
-        return name in self.weights and len(self.consumers[name]) == 1
-
-    def own_weight(self, node: onnx.NodeProto) -> Array | None:
-        """The weight of a linear node, if no other node shares it."""
-        return self.array(node.input[1]) if node.op_type in _LINEAR and self.is_own(node.input[1]) else None
+    types = inferred_types(model)  # once: no rewrite changes the type or the number of axes of a tensor that stays
+    rewrites = (_drop_cast, _merge_unsqueezes, _scale_into_next, _scale_into_previous, _ones_to_bias)
+    while True:
+        graph = LinkedGraph(model.graph, types)
+        if not any(rewrite(graph, node) for rewrite in rewrites for node in graph.nodes):
+            return
+        drop_unused(model.graph)
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
@@ -115,7 +46,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
             node.input[place] = renamed.get(name, name)
 
 
-def _drop_cast(graph: Graph, node: onnx.NodeProto) -> bool:
+def _drop_cast(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """A Cast to the type that its input has, and Identity."""
     declared = graph.types.get(node.input[0]) if node.op_type == "Cast" else None
     same = declared is not None and declared.elem_type == node.attribute[0].i
@@ -125,7 +56,7 @@ def _drop_cast(graph: Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _merge_unsqueezes(graph: Graph, node: onnx.NodeProto) -> bool:
+def _merge_unsqueezes(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """Unsqueezes in a row by ascending axes become one."""
     before = graph.producer.get(node.input[0]) if node.op_type == "Unsqueeze" else None
     if before is None or before.op_type != "Unsqueeze" or len(graph.consumers[before.output[0]]) != 1:
@@ -139,39 +70,64 @@ def _merge_unsqueezes(graph: Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _scale_into_next(graph: Graph, node: onnx.NodeProto) -> bool:
+def _factor(graph: LinkedGraph, node: onnx.NodeProto) -> tuple[str, float] | None:
+    """(input, factor) where a node multiplies by one number."""
+    if node.op_type != "Mul":
+        return None
+    for source, factor in (node.input, reversed(node.input)):
+        values = graph.array(factor)
+        if values is None or values.size != 1 or values.dtype != np.float32 or source in graph.weights:
+            continue
+        if source in graph.types and len(graph.types[source].shape.dim) >= values.ndim:
+            return source, float(values.reshape(()))
+    return None
+
+
+def _own_weight(graph: LinkedGraph, node: onnx.NodeProto) -> Array | None:
+    """The weight of a linear node, if no other node shares it."""
+    return graph.array(node.input[1]) if node.op_type in _LINEAR and graph.is_own(node.input[1]) else None
+
+
+def _scale(graph: LinkedGraph, name: str, factor: float) -> None:
+    """Multiply an initialiser by a number."""
+    values = graph.array(name)
+    assert values is not None
+    graph.put(name, (values.astype(np.float64) * factor).astype(np.float32))
+
+
+def _scale_into_next(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """linear(factor x) = (factor linear)(x), where all that reads the product is linear."""
-    scale, readers = graph.scaled(node), graph.consumers[node.output[0]]
+    scale, readers = _factor(graph, node), graph.consumers[node.output[0]]
     if scale is None or node.output[0] in graph.results or not readers:
         return False
-    if any(graph.own_weight(one) is None or list(one.input).index(node.output[0]) != 0 for one in readers):
+    if any(_own_weight(graph, one) is None or list(one.input).index(node.output[0]) != 0 for one in readers):
         return False
     for reader in readers:
-        graph.scale(reader.input[1], scale[1])
+        _scale(graph, reader.input[1], scale[1])
     graph.bypass(node, scale[0])
     return True
 
 
-def _scale_into_previous(graph: Graph, node: onnx.NodeProto) -> bool:
+def _scale_into_previous(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """factor linear(x) = (factor linear)(x), where nothing else reads linear(x)."""
-    scale = graph.scaled(node)
+    scale = _factor(graph, node)
     linear = graph.producer.get(scale[0]) if scale is not None else None
-    if scale is None or linear is None or graph.own_weight(linear) is None or node.output[0] in graph.results:
+    if scale is None or linear is None or _own_weight(graph, linear) is None or node.output[0] in graph.results:
         return False
     source, factor = scale
     biases = [name for name in linear.input[2:] if name]
     if len(graph.consumers[source]) != 1 or source in graph.results or not all(map(graph.is_own, biases)):
         return False
     for name in [linear.input[1], *biases]:
-        graph.scale(name, factor)
+        _scale(graph, name, factor)
     graph.bypass(node, source)
     return True
 
 
-def _ones_to_bias(graph: Graph, node: onnx.NodeProto) -> bool:
+def _ones_to_bias(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
     """A convolution without padding over a channel of ones has a bias."""
     joined = graph.producer.get(node.input[0]) if node.op_type == "Conv" else None
-    weight = graph.own_weight(node)
+    weight = _own_weight(graph, node)
     if joined is None or joined.op_type != "Concat" or weight is None or len(graph.consumers[joined.output[0]]) != 1:
         return False
     attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -193,7 +149,7 @@ def _ones_to_bias(graph: Graph, node: onnx.NodeProto) -> bool:
     return True
 
 
-def _uniform_value(graph: Graph, name: str) -> float | None:
+def _uniform_value(graph: LinkedGraph, name: str) -> float | None:
     """The one value of a tensor of one channel that has only one."""
     values = graph.array(name)
     if values is not None:
@@ -203,17 +159,3 @@ def _uniform_value(graph: Graph, name: str) -> float | None:
     if node is None or node.op_type != "ConstantOfShape":
         return None
     return float(onnx.numpy_helper.to_array(node.attribute[0].t).reshape(())) if node.attribute else 0.0
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Nodes and initialisers that nothing reads any more."""
-    results = {info.name for info in graph.output}
-    while True:
-        read = results | {name for node in graph.node for name in node.input}
-        unused = [node for node in graph.node if not read.intersection(node.output)]
-        if not unused:
-            break
-        for node in unused:
-            graph.node.remove(node)
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-        graph.initializer.remove(tensor)

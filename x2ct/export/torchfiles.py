@@ -28,7 +28,6 @@ from x2ct.export.torchgraph import OnnxModule
 from x2ct.runtimes.cache.cache import Build, Recipe, unchanged
 from x2ct.runtimes.cache.engines import DESCRIPTION_SCHEMA, inputs_for, torch_recipe
 
-PATCH_AXES = ("X", "Y", "Z")
 MOST_VOXELS = 4096
 """Along an axis: what AOTInductor is told, for its index arithmetic."""
 
@@ -44,10 +43,9 @@ def builds(bundle: Bundle, kind: str, device: str = "cpu", precision: str = "f32
 def build(
     bundle: Bundle, network: Network, kind: str, target: Path, device: str = "cpu", precision: str = "f32"
 ) -> None:
-    """Write one of a bundle's graphs as a compiled engine, "torchscript" or "aoti".
+    """Write one of a bundle's graphs as a compiled engine: "aoti" for the very device, "torchscript" for all.
 
-    A package is compiled for the very device; TorchScript made on one runs on all. In "bf16" or "f16" the graph's
-    inside is typed first.
+    In "bf16" or "f16" the graph's inside is typed first.
 
     Raises:
         MissingRuntimeError: there is no C++ compiler for AOTInductor, or no such device.
@@ -57,41 +55,38 @@ def build(
         raise MissingRuntimeError(f"device {device}: PyTorch {torch.__version__} finds no GPU here; use the CPU")
     model = onnx.load(bundle.file_of(network))
     module = OnnxModule(model if precision == "f32" else typed(model, precision).model).eval().to(device)
-    write = {"torchscript": _torchscript, "aoti": _aoti}[kind]
-    write(module, bundle, network, target, device)
+    # One of each input, on a patch of three different sides, so that its axes can't be confused.
+    stride = bundle.patch.stride
+    shapes = inputs_for(network, (4 * stride, 5 * stride, 6 * stride))
+    example = tuple(torch.ones(shape, device=device) for shape in shapes.values())
+    description = _description(bundle, network, device, free_batch=kind == "torchscript")
+    with _quiet(), torch.no_grad():
+        if kind == "aoti":
+            _aoti(module, example, _free_axes(network.inputs, stride), description, network.file, target)
+        else:
+            traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+            frozen = torch.jit.freeze(traced.eval())
+            torch.jit.save(frozen, str(target), _extra_files={"x2ct.json": description.encode()})
 
 
-def _torchscript(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
-    example = _example(network, bundle.patch.stride, device)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # its deprecation, and sizes that the tracer follows as numbers
-        traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
-        frozen = torch.jit.freeze(traced.eval())
-        description = _description(bundle, network, device, free_batch=True)
-        torch.jit.save(frozen, str(target), _extra_files={"x2ct.json": description.encode()})
-
-
-def _aoti(module: OnnxModule, bundle: Bundle, network: Network, target: Path, device: str) -> None:
+def _aoti(
+    module: OnnxModule, example: tuple[torch.Tensor, ...], axes: Any, description: str, source: str, target: Path
+) -> None:
     import torch._inductor
 
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         raise MissingRuntimeError("format aoti: AOTInductor needs a C++ compiler: apt-get install g++")
-    stride = bundle.patch.stride
-    example = _example(network, stride, device)
     # dynamic_threads: as many as are set when it runs; otherwise as many as there were when it was compiled. Freezing
     # (weights packed for oneDNN) stays off: with free axes it gave another volume, as a direct comparison showed.
-    options: dict[str, Any] = {
-        "cpp.dynamic_threads": True,
-        "aot_inductor.metadata": {"x2ct": _description(bundle, network, device, free_batch=False)},
-    }
-    with _quiet(), tempfile.TemporaryDirectory(prefix="x2ct-aoti-") as scratch, torch.no_grad():
+    options: dict[str, Any] = {"cpp.dynamic_threads": True, "aot_inductor.metadata": {"x2ct": description}}
+    with tempfile.TemporaryDirectory(prefix="x2ct-aoti-") as scratch:
         try:
-            exported = torch.export.export(module, example, dynamic_shapes=(_free_axes(network.inputs, stride),))
+            exported = torch.export.export(module, example, dynamic_shapes=(axes,))
             package = torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(Path(scratch) / "made.pt2"), inductor_configs=options
             )
         except Exception as error:  # whatever PyTorch's compiler raises, which is of no one family
-            raise X2CTError(f"{network.file}: AOTInductor failed: {first_line(error)}") from error
+            raise X2CTError(f"{source}: AOTInductor failed: {first_line(error)}") from error
         shutil.copyfile(package, target)
 
 
@@ -115,17 +110,11 @@ def _description(bundle: Bundle, network: Network, device: str, *, free_batch: b
     return json.dumps(description)
 
 
-def _example(network: Network, stride: int, device: str) -> tuple[torch.Tensor, ...]:
-    """One of each input, on a patch of three different sides, so that its axes can't be confused."""
-    shapes = inputs_for(network, (4 * stride, 5 * stride, 6 * stride))
-    return tuple(torch.ones(shape, device=device) for shape in shapes.values())
-
-
 def _free_axes(tensors: tuple[Tensor, ...], stride: int) -> tuple[dict[int, Any] | None, ...]:
     """Return the spatial axes as multiples of the stride; a batch is one sample, as the sampler evaluates it."""
     from torch.export import Dim
 
-    strides = {name: Dim(f"{name.lower()}_strides", min=2, max=MOST_VOXELS // stride) for name in PATCH_AXES}
+    strides = {name: Dim(f"{name.lower()}_strides", min=2, max=MOST_VOXELS // stride) for name in "XYZ"}
     free = []
     for tensor in tensors:
         axes: dict[int, Any] = {}
@@ -140,7 +129,7 @@ def _free_axes(tensors: tuple[Tensor, ...], stride: int) -> tuple[dict[int, Any]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """PyTorch's compiler warns and logs about itself."""
+    """PyTorch warns of TorchScript's deprecation and of sizes that its tracer follows as numbers; its compiler logs."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """A bundle's ONNX graph as a PyTorch module, node by node: what TorchScript and AOTInductor engines are made from.
 
-The bundle is the only source, so that an artefact can be made of any model whose training run is not at hand. The
-operators are those of `export/graphs.py` and of ONNX's opset 18 in the sense that these graphs use them in; another one
-is refused by name. Shape arithmetic stays in Python numbers, which both tracers follow, so that free axes stay free.
+The bundle is the only source: the training run need not be at hand. The operators are those of ONNX's opset 18 in the
+sense that the graphs of `export/graphs.py` use them in; another one is refused by name. Shape arithmetic stays in
+Python numbers, which both tracers follow, so that free axes stay free.
 """
 
 from __future__ import annotations
@@ -33,15 +33,11 @@ Operator = Callable[..., Value]
 
 
 class OnnxModule(nn.Module):
-    """Evaluates an ONNX graph; its float initialisers are buffers, its whole numbers plain ones.
+    """Evaluates an ONNX graph with float32 inputs and outputs; `operators` stand in for those of `OPERATORS`.
 
-    Args:
-        model: an ONNX graph with float32 inputs and outputs. Weights stored in float16 with a Cast behind them become
-            float32 once, here; a graph whose inside is typed (`precision.typed`) computes in its type.
-        operators: in place of those of `OPERATORS`.
-
-    Raises:
-        X2CTError: an operator, or a use of one, that is not known here.
+    Float initialisers are buffers, whole numbers plain ones. Weights stored in float16 with a Cast behind them become
+    float32 once, here; a graph whose inside is typed (`precision.typed`) computes in its type. Raises X2CTError for an
+    operator, or a use of one, that is not known here.
     """
 
     def __init__(self, model: onnx.ModelProto, operators: Mapping[str, Operator] | None = None) -> None:
@@ -49,13 +45,16 @@ class OnnxModule(nn.Module):
         graph, known = model.graph, {**OPERATORS, **(operators or {})}
         self.inputs = [port.name for port in graph.input]
         self.outputs = [port.name for port in graph.output]
-        self._channels_last = {port.name for port in graph.input if _is_wide(port)}
+        sizes = {port.name: port.type.tensor_type.shape.dim for port in graph.input}
+        self._channels_last = {
+            name for name, dims in sizes.items() if len(dims) == 5 and dims[1].dim_value >= FEWEST_CHANNELS
+        }
         self._numbers: dict[str, Value] = {}
         self._weights: dict[str, str] = {}
         self._steps: list[tuple[Operator, list[str], list[str], dict[str, Any]]] = []
         stored = {initializer.name: _tensor(initializer) for initializer in graph.initializer}
         for node in graph.node:
-            attributes = {item.name: _attribute(onnx.helper.get_attribute_value(item)) for item in node.attribute}
+            attributes = {item.name: _attribute(item) for item in node.attribute}
             inputs = list(node.input)
             if node.op_type == "Constant":
                 stored[node.output[0]] = attributes["value"]
@@ -100,14 +99,9 @@ class OnnxModule(nn.Module):
         return {name: value.numpy() for name, value in zip(self.outputs, outputs, strict=True)}
 
 
-def _is_wide(port: onnx.ValueInfoProto) -> bool:
-    """Return whether an input is what convolutions over volumes read."""
-    sizes = port.type.tensor_type.shape.dim
-    return len(sizes) == 5 and int(sizes[1].dim_value) >= FEWEST_CHANNELS
-
-
-def _attribute(value: Any) -> Any:
+def _attribute(item: onnx.AttributeProto) -> Any:
     """Return an attribute as Python or PyTorch has it."""
+    value = onnx.helper.get_attribute_value(item)
     if isinstance(value, onnx.TensorProto):
         return _tensor(value)
     return value.decode() if isinstance(value, bytes) else value
@@ -124,20 +118,17 @@ def _refuse(what: str) -> X2CTError:
     return X2CTError(f"{what}: found a use of the operator that is not known here")
 
 
-# ------------------------------------------------------------------------------------------------ operators
-
-
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, **how: Any) -> Tensor:
-    pads = how.get("pads", [0] * 2 * (x.ndim - 2))
-    half = len(pads) // 2
-    if pads[:half] != pads[half:]:
-        x = functional.pad(x, [pads[side + axis] for axis in reversed(range(half)) for side in (0, half)])
-        pads = [0] * half
-    conv = functional.conv3d if x.ndim == 5 else functional.conv2d
-    strides, dilations = (how.get(name, [1] * half) for name in ("strides", "dilations"))
-    if x.ndim == 5 and max(weight.shape[2:]) > 1:  # in the layout of the weights; what is in it already is not copied
+    axes = x.ndim - 2
+    pads = how.get("pads", [0] * 2 * axes)
+    if pads[:axes] != pads[axes:]:
+        x = functional.pad(x, [pads[side + axis] for axis in reversed(range(axes)) for side in (0, axes)])
+        pads = [0] * axes
+    strides, dilations = (how.get(name, [1] * axes) for name in ("strides", "dilations"))
+    if axes == 3 and max(weight.shape[2:]) > 1:  # in the layout of the weights; what is in it already is not copied
         x = x.contiguous(memory_format=torch.channels_last_3d)
-    return conv(x, weight, bias, strides, pads[:half], dilations, how.get("group", 1))
+    conv = functional.conv3d if axes == 3 else functional.conv2d
+    return conv(x, weight, bias, strides, pads[:axes], dilations, how.get("group", 1))
 
 
 def _conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None = None, **how: Any) -> Tensor:
@@ -148,13 +139,12 @@ def _conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None = None, **how
 
 
 def _average_pool(x: Tensor, **how: Any) -> Tensor:
-    kernel = how["kernel_shape"]
-    pads = how.get("pads", [0] * 2 * len(kernel))
-    if pads[: len(kernel)] != pads[len(kernel) :] or how.get("ceil_mode", 0):
+    axes = x.ndim - 2
+    pads = how.get("pads", [0] * 2 * axes)
+    if pads[:axes] != pads[axes:] or how.get("ceil_mode", 0):
         raise _refuse("AveragePool")
-    pool = functional.avg_pool3d if x.ndim == 5 else functional.avg_pool2d
-    counted = bool(how.get("count_include_pad", 0))
-    return pool(x, kernel, how["strides"], pads[: len(kernel)], count_include_pad=counted)
+    pool, counted = functional.avg_pool3d if axes == 3 else functional.avg_pool2d, how.get("count_include_pad", 0)
+    return pool(x, how["kernel_shape"], how["strides"], pads[:axes], count_include_pad=bool(counted))
 
 
 def _resize(x: Tensor, _: object, scales: list[float] | None, sizes: object = None, **how: Any) -> Tensor:
@@ -165,9 +155,8 @@ def _resize(x: Tensor, _: object, scales: list[float] | None, sizes: object = No
 
 
 def _grid_sample(x: Tensor, grid: Tensor, **how: Any) -> Tensor:
-    return functional.grid_sample(
-        x, grid, how.get("mode", "bilinear"), how.get("padding_mode", "zeros"), bool(how.get("align_corners", 0))
-    )
+    mode, padding = how.get("mode", "bilinear"), how.get("padding_mode", "zeros")
+    return functional.grid_sample(x, grid, mode, padding, bool(how.get("align_corners", 0)))
 
 
 def _reshape(x: Tensor, shape: Sequence[Any], allowzero: int = 0) -> Tensor:
@@ -212,10 +201,6 @@ def _unsqueeze(x: Value, axes: list[int]) -> Value:
     return x
 
 
-def _split(x: Tensor, sizes: list[int] | None = None, axis: int = 0, num_outputs: int = 0) -> Sequence[Tensor]:
-    return torch.split(x, sizes, axis) if sizes is not None else x.chunk(num_outputs, axis)
-
-
 def _reduce(function: Callable[..., Tensor]) -> Operator:
     def reduce(x: Tensor, axes: list[int] | None = None, keepdims: int = 1, **_: object) -> Tensor:
         return function(x, list(range(x.ndim)) if axes is None else axes, bool(keepdims))
@@ -238,10 +223,10 @@ def _arithmetic(of_tensors: Operator, of_numbers: Operator | None = None) -> Ope
 
 
 def _cast(x: Value, to: int, **_: object) -> Value:
-    floats, int_type = {1: torch.float32, 10: torch.float16, 16: torch.bfloat16}, 7
+    floats = {1: torch.float32, 10: torch.float16, 16: torch.bfloat16}
     if to in floats and isinstance(x, Tensor):
         return x.to(floats[to])
-    if to == int_type and not isinstance(x, Tensor):
+    if to == onnx.TensorProto.INT64 and not isinstance(x, Tensor):
         return x
     raise _refuse("Cast")
 
@@ -278,7 +263,9 @@ OPERATORS: dict[str, Operator] = {
     "Sigmoid": torch.sigmoid,
     "Sin": torch.sin,
     "Slice": _slice,
-    "Split": _split,
+    "Split": lambda x, sizes=None, axis=0, num_outputs=0: (
+        x.chunk(num_outputs, axis) if sizes is None else torch.split(x, sizes, axis)
+    ),
     "Sqrt": torch.sqrt,
     "Squeeze": lambda x, axes: x.squeeze(tuple(axes)),
     "Sub": _arithmetic(operator.sub),

@@ -1,9 +1,8 @@
 """A bundle as a model repository of NVIDIA's Triton Inference Server.
 
 Four models: NAME_encoder, NAME_lift and NAME_denoiser are the bundle's ONNX graphs, run by Triton's onnxruntime
-backend; NAME is the sampling loop, a copy of `tritonmodel.py` for its python backend, which calls the three. The names
-hold the bundle's, so that one server can serve several bundles. The bundle itself lies beside the loop: it has the
-noise levels, the views and the map to HU, and its graphs once more, because a bundle is opened whole or not at all.
+backend; NAME is the sampling loop, a copy of `tritonmodel.py` for its python backend, which calls the three. The bundle
+itself lies beside the loop, whole: it has the noise levels, the views and the map to HU.
 """
 
 from __future__ import annotations

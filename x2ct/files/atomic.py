@@ -15,11 +15,10 @@ from x2ct.errors import InputError, X2CTError
 
 
 def check_writable(path: str | PathLike[str], suffixes: tuple[str, ...] = ()) -> Path:
-    """Return `path`, unless it is known before a long run that it can't be written.
+    """Return `path`, unless it is known before a long run that it can't be written; nothing is changed or left behind.
 
-    Nothing is left behind, and a file that is there is not touched; folders that are missing are made when the file is
-    written. Raises InputError: an ending that is none of `suffixes` (any will do where empty), a read-only folder, a
-    file in place of one, or a folder under that name.
+    Folders that are missing are made when the file is written. Raises InputError: an ending that is none of `suffixes`
+    (any will do where empty), a read-only folder, a file in place of one, or a folder under that name.
     """
     target = Path(path)
     if suffixes and not target.name.lower().endswith(suffixes):
@@ -55,11 +54,7 @@ def check_new_folder(path: str | PathLike[str]) -> Path:
 
 
 def write_atomically(path: str | PathLike[str], content: bytes | Iterable[bytes]) -> Path:
-    """Writes `content`, or its parts as they come, beside `path`, flushes it to the disk, and moves it to its name.
-
-    Raises:
-        X2CTError: the write failed (disk full, folder gone); what was at `path` before is still there, whole.
-    """
+    """Write `content`, or its parts as they come, whole or not at all: see `write_beside`."""
 
     def write(part: Path) -> None:
         with part.open("xb") as stream:
@@ -83,7 +78,8 @@ def write_beside(path: str | PathLike[str], write: Callable[[Path], object], *, 
         write(part)
         for file in sorted(part.rglob("*")) if part.is_dir() else [part]:
             if file.is_file():
-                flush(file)
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())  # waits until its bytes are on the disk
         if replace and target.is_dir():
             old = part.with_name(f"{part.name}.old")
             target.rename(old)
@@ -121,10 +117,9 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
 def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
     """Write several files so that all of them appear, or none.
 
-    Yields a function from each output to the path to write it to, in a hidden folder beside it. When the block ends
-    well they are moved into place; when it raises, for whatever reason, the hidden folders go with what is in them, and
-    so do the folders that were made for the outputs. Raises X2CTError: a folder can't be made, or a file can't be
-    moved.
+    Yields a function from each output to the path to write it to, in a hidden folder beside it. At the end of the block
+    they are moved into place; where it raises, the hidden folders go, and so do the folders made for the outputs.
+    Raises X2CTError: a folder can't be made, or a file can't be moved.
     """
     folders: dict[Path, Path] = {}
     made: list[Path] = []
@@ -154,12 +149,6 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
         for folder in sorted(made, key=lambda folder: -len(folder.parts)):
             with suppress(OSError):
                 folder.rmdir()
-
-
-def flush(file: Path) -> None:
-    """Wait until a file's bytes are on the disk. Raises OSError."""
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _beside(target: Path) -> Path:

@@ -1,15 +1,15 @@
 """JSON and CSV files that may be wrong: read in one call, refused in one line that names the file and the field.
 
-`damaged` is that line for a file of another kind, which a library could not read.
+`readable` does so for a file of another kind, which a library reads.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -21,14 +21,6 @@ from x2ct.errors import InputError
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 Kind = TypeVar("Kind")
-
-_SHOWN = 60  # characters of a value that a message repeats
-
-
-def shown(value: object) -> str:
-    """Return a value as a message repeats it: JSON in one short line."""
-    text = json.dumps(value, default=str)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def decode_json(source: str | PathLike[str], data: bytes | str, kind: type[Kind]) -> Kind:
@@ -59,13 +51,17 @@ def reason(error: Exception, source: str | PathLike[str] = "") -> str:
     return lines[-1].replace(str(source), "").strip(" :")[:160] if source else lines[-1][:160]
 
 
-def damaged(
-    source: Path, error: Exception, expected: str = "a whole file", hint: str = "was the copy cut short?"
-) -> InputError:
-    """Return the error for a file that claims to be of a kind and that a library can't read as such."""
-    empty = source.exists() and source.stat().st_size == 0
-    found = "an empty file" if empty else f"what can't be read ({reason(error, source)})"
-    return InputError.of(source, "file", found=found, expected=expected, hint=hint)
+@contextmanager
+def readable(source: Path, expected: str = "a whole file", hint: str = "was the copy cut short?") -> Iterator[None]:
+    """Raise InputError where a library can't read a file within: it raises many kinds of errors on damaged data."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        empty = source.exists() and source.stat().st_size == 0
+        found = "an empty file" if empty else f"what can't be read ({reason(error, source)})"
+        raise InputError.of(source, "file", found=found, expected=expected, hint=hint) from error
 
 
 def _unfit(source: str | PathLike[str], error: msgspec.ValidationError) -> InputError:
@@ -110,8 +106,3 @@ def read_table(source: Path, known: Sequence[str] | None = None) -> tuple[tuple[
             where = f"{source}: line {number}"
             raise InputError.of(where, "columns", found="another number than the first line's", expected="one for each")
     return columns, [{str(name): str(text).strip() for name, text in row.items()} for row in rows]
-
-
-def is_tsv(source: Path) -> bool:
-    """Return whether a table's name says that tabs are between its columns, as in BIDS' participants.tsv."""
-    return source.suffix.lower() == ".tsv"

@@ -7,7 +7,6 @@ matrices of angles and distances (csrc/core/view.cpp) and reads the files (geome
 """
 
 from x2ct._core import ANGLES_DEG
-from x2ct.geometry.lineintegrals import MU_WATER_PER_MM, Image, attenuation, backproject, project
-from x2ct.geometry.view import Geometry, View
+from x2ct.geometry.view import MU_WATER_PER_MM, Geometry, Image, View, attenuation, backproject, project
 
 __all__ = ["ANGLES_DEG", "MU_WATER_PER_MM", "Geometry", "Image", "View", "attenuation", "backproject", "project"]

@@ -10,9 +10,6 @@ import numpy.typing as npt
 
 from x2ct.errors import InputError
 
-COORDINATE_UNIT_MM = 100.0
-"""The networks take patient mm divided by this."""
-
 
 def centred_affine(shape: Sequence[int], spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
     """The 4x4 affine from a grid's voxel index to patient mm: the origin at index (N - 1) / 2."""
@@ -57,20 +54,12 @@ class Grid:
         return x, y, z
 
     @property
-    def half_extent_mm(self) -> tuple[float, float, float]:
-        """Half of `size_mm`."""
-        x, y, z = self.size_mm
-        return x / 2, y / 2, z / 2
-
-    @property
     def index_to_mm(self) -> npt.NDArray[np.float64]:
         """4x4, voxel index -> patient mm."""
         return centred_affine(self.shape, self.spacing_mm)
 
     def coordinates(self) -> npt.NDArray[np.float32]:
-        """What the lift reads: each voxel centre in patient mm / 100, float32 [3, X, Y, Z], C-contiguous."""
-        axes = [
-            (np.arange(n) - (n - 1) / 2) * s / COORDINATE_UNIT_MM
-            for n, s in zip(self.shape, self.spacing_mm, strict=True)
-        ]
+        """Return what the lift reads: each voxel's centre in patient mm / 100, float32 [3, X, Y, Z], C-contiguous."""
+        sides = zip(self.shape, self.spacing_mm, strict=True)
+        axes = [(np.arange(n) - (n - 1) / 2) * s / 100 for n, s in sides]
         return np.ascontiguousarray(np.stack(np.meshgrid(*axes, indexing="ij")), np.float32)

@@ -1,4 +1,4 @@
-"""One X-ray's geometry, the views of one study, and the geometry file that holds them (docs/geometry.md)."""
+"""One X-ray's geometry, the views of one study in a geometry file (docs/geometry.md), and line integrals along rays."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from x2ct.files import atomic
 from x2ct.files.text import Json
 
 FloatArray = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
 Vector = tuple[float, float, float]
 
 DEFAULT_SHAPE = (352, 352)
@@ -26,26 +27,22 @@ DEFAULT_SPACING_MM = 1.25  # at the isocentre
 DEFAULT_SOD_MM = 1500.0
 DEFAULT_SDD_MM = 1800.0
 
+MU_WATER_PER_MM = _core.MU_WATER_PER_MM
+"""The linear attenuation of water at about 70 keV."""
+
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One X-ray's geometry.
+    """One X-ray's geometry: the (3, 4) float64 matrix from patient mm to (u w, v w, w), and the detector.
 
-    Attributes:
-        name: "ap", "pa", "lateral", or any other word.
-        matrix: (3, 4) float64, patient mm to (u w, v w, w); made read-only. Any positive scale of it means the same
-            view; `cone` makes w = 1 at the isocentre.
-        shape: detector rows and columns.
-        spacing_mm: row and column pitch on the detector.
-
-    Raises:
-        InputError: a matrix from which no rays can be had, or a detector without size.
+    Any positive scale of the matrix means the same view; `cone` makes w = 1 at the isocentre. Raises InputError: a
+    matrix from which no rays can be had, or a detector without size.
     """
 
-    name: str
-    matrix: FloatArray
-    shape: tuple[int, int]
-    spacing_mm: tuple[float, float]
+    name: str  # "ap", "pa", "lateral", or any other word
+    matrix: FloatArray  # made read-only
+    shape: tuple[int, int]  # detector rows and columns
+    spacing_mm: tuple[float, float]  # row and column pitch on the detector
 
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, np.float64)
@@ -78,19 +75,13 @@ class View:
         spacing_mm: tuple[float, float] = (DEFAULT_SPACING_MM, DEFAULT_SPACING_MM),
         isocentre_mm: Vector = (0.0, 0.0, 0.0),
     ) -> View:
-        """A parallel beam from any angle about z.
+        """Return a parallel beam from any angle about z.
 
-        Args:
-            name: the view's name; "ap", "pa" and "lateral" know their angle.
-            angle_deg: of the source about z: 0 in front of the patient (AP), 90 at the patient's right (lateral), 180
-                behind (PA).
-            tilt_deg: of the source out of the axial plane, towards the head.
-            shape: detector rows and columns.
-            spacing_mm: row and column pitch.
-            isocentre_mm: the point in patient mm that is seen at the detector's middle.
-
-        Raises:
-            InputError: no angle for a name that has none, or a detector without size.
+        `angle_deg` is the source's: 0 in front of the patient (AP), 90 at the patient's right (lateral), 180 behind
+        (PA); "ap", "pa" and "lateral" have these by their name. `tilt_deg` turns it out of the axial plane, towards the
+        head. `shape` is the detector's rows and columns, `spacing_mm` their pitch, and `isocentre_mm` the point in
+        patient mm that is seen at its middle. Raises InputError: no angle for a name that has none, or a detector
+        without size.
         """
         return cls(*_core.parallel_view(name, angle_deg, tilt_deg, shape, spacing_mm, isocentre_mm))
 
@@ -107,25 +98,16 @@ class View:
         spacing_mm: tuple[float, float] | None = None,
         isocentre_mm: Vector = (0.0, 0.0, 0.0),
     ) -> View:
-        """A cone beam on a flat detector that faces the source, from any angle about z.
+        """Return a cone beam on a flat detector that faces the source; arguments are as for `parallel`.
 
-        Args:
-            name: the view's name, as for `parallel`.
-            angle_deg: of the source about z, as for `parallel`.
-            tilt_deg: of the source out of the axial plane, towards the head.
-            sod_mm: from the source to the isocentre.
-            sdd_mm: from the source to the detector; sdd / sod is the magnification of what lies at the isocentre.
-            spacing_mm: row and column pitch on the detector; unless given, 1.25 mm at the isocentre.
-            shape: detector rows and columns.
-            isocentre_mm: the point in patient mm that the source turns about and that is seen at the detector's middle.
-
-        Raises:
-            InputError: no angle for a name that has none, distances that can't be, or a detector without size.
+        The source turns about the isocentre, `sod_mm` from it and `sdd_mm` from the detector: what lies there is
+        magnified by sdd / sod. The pixels' pitch is 1.25 mm at the isocentre unless given. Raises InputError, also for
+        distances that can't be.
         """
         return cls(*_core.cone_view(name, angle_deg, tilt_deg, sod_mm, sdd_mm, shape, spacing_mm, isocentre_mm))
 
     def with_detector(self, shape: tuple[int, int], spacing_mm: tuple[float, float]) -> View:
-        """The same source and detector plane, its middle at the same place, with other pixels."""
+        """Return the view of the same source and detector plane, whose middle stays, with other pixels."""
         scale = np.asarray(self.spacing_mm) / np.asarray(spacing_mm)
         old, new = (np.asarray(self.shape) - 1) / 2, (np.asarray(shape) - 1) / 2
         pixels = np.array(
@@ -173,24 +155,18 @@ class View:
         return math.degrees(math.atan2(x, y))
 
     def to_pixels(self, points_mm: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Where points are seen.
+        """Return the (..., 2) column u and row v at which (..., 3) patient mm are seen, and (...) w.
 
-        Args:
-            points_mm: (..., 3) patient mm.
-
-        Returns:
-            (..., 2) the column u and the row v, and (...) w, which is positive for what lies in front of the source.
+        w is positive for what lies in front of the source.
         """
         points = np.asarray(points_mm, np.float64)
         seen = points @ self.matrix[:, :3].T + self.matrix[:, 3]
         return seen[..., :2] / seen[..., 2:], seen[..., 2]
 
     def to_json(self, *, readable: bool = False) -> dict[str, Json]:
-        """The view as one object of a geometry file.
+        """Return the view as one object of a geometry file.
 
-        Args:
-            readable: describe it by beam, distances and angle where that gives exactly its matrix, which is not written
-                then.
+        A `readable` one has beam, distances and angle in place of the matrix, where they give exactly that.
         """
         words = self._words() if readable else None
         return {
@@ -208,26 +184,26 @@ class View:
         """
         matrix, shape, spacing_mm = self.matrix, self.shape, self.spacing_mm
         depth = float(np.linalg.norm(matrix[2, :3]))
-        beam: dict[str, Json] = {"beam": "cone" if depth else "parallel"}
+        make: Any = View.cone if depth else View.parallel
+        lengths: dict[str, float] = {}
         if depth:
             to_source, sod = -matrix[2, :3] / depth, 1 / depth
             across = matrix[0, :3] - (matrix[0, :3] @ to_source) * to_source
-            beam |= {"sod_mm": _short(sod), "sdd_mm": _short(float(np.linalg.norm(across)) * spacing_mm[1] * sod)}
+            lengths = {"sod_mm": _short(sod), "sdd_mm": _short(float(np.linalg.norm(across)) * spacing_mm[1] * sod)}
             isocentre = -np.linalg.solve(matrix[:, :3], matrix[:, 3]) - sod * to_source
         else:
             to_source = np.cross(matrix[0, :3], matrix[1, :3]) * spacing_mm[0] * spacing_mm[1]
             middle = (np.array(shape[::-1]) - 1) / 2
             isocentre = np.linalg.pinv(matrix[:2, :3]) @ (middle - matrix[:2, 3])
         point = [_short(float(mm)) for mm in isocentre]
-        lengths = {key: beam[key] for key in ("sod_mm", "sdd_mm") if key in beam}
-        make: Any = View.cone if depth else View.parallel
         usual = _core.ANGLES_DEG.get(self.name)
         for side in (1, -1):  # a parallel beam's source may stand on either
             x, y, z = side * to_source
             tilt = _short(math.degrees(math.asin(min(1.0, max(-1.0, z)))))
             for angle in (usual, _short(math.degrees(math.atan2(x, y)))):
-                words: dict[str, Any] = beam | ({} if usual == angle else {"angle_deg": angle})
-                words |= ({"tilt_deg": tilt} if tilt else {}) | ({"isocentre_mm": point} if any(point) else {})
+                words: dict[str, Any] = {"beam": "cone" if depth else "parallel", **lengths}
+                words |= ({} if angle == usual else {"angle_deg": angle}) | ({"tilt_deg": tilt} if tilt else {})
+                words |= {"isocentre_mm": point} if any(point) else {}
                 detector = {"shape": shape, "spacing_mm": spacing_mm, "isocentre_mm": point}
                 with suppress(InputError):  # no such distances, or no angle
                     if np.array_equal(make(self.name, angle, tilt_deg=tilt, **lengths, **detector).matrix, matrix):
@@ -237,15 +213,10 @@ class View:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The views of one study, each under its own name.
+    """The views of one study, each under its own name; InputError for no view, or two of the same name.
 
-    Attributes:
-        views: one or more.
-        origin_world_mm: where the origin of patient mm lies in the world mm (RAS+) of the CT that the X-rays were
-            projected from; None where there is no such CT. The axes of patient mm and of world mm are parallel.
-
-    Raises:
-        InputError: no view, or two of the same name.
+    `origin_world_mm` is where the origin of patient mm lies in the world mm (RAS+) of the CT that the X-rays were
+    projected from; None where there is no such CT. The axes of patient mm and of world mm are parallel.
     """
 
     views: tuple[View, ...]
@@ -259,32 +230,14 @@ class Geometry:
             raise InputError.of("geometry", "views", found=", ".join(names), expected="a name of its own for each view")
 
     @classmethod
-    def parallel(
-        cls,
-        views: Sequence[str | float] = ("ap", "lateral"),
-        *,
-        shape: tuple[int, int] = DEFAULT_SHAPE,
-        spacing_mm: tuple[float, float] = (DEFAULT_SPACING_MM, DEFAULT_SPACING_MM),
-        isocentre_mm: Vector = (0.0, 0.0, 0.0),
-    ) -> Geometry:
-        """Parallel beams: view names ("ap", "pa", "lateral") or angles in degrees; see `View.parallel` for the rest."""
-        detector: dict[str, Any] = {"shape": shape, "spacing_mm": spacing_mm, "isocentre_mm": isocentre_mm}
-        return cls(tuple(View.parallel(*_named(view), **detector) for view in views))
+    def parallel(cls, views: Sequence[str | float] = ("ap", "lateral"), **options: Any) -> Geometry:
+        """Return parallel beams by name ("ap", "pa", "lateral") or angle in degrees; `options` of `View.parallel`."""
+        return cls(tuple(View.parallel(*_named(view), **options) for view in views))
 
     @classmethod
-    def cone(
-        cls,
-        views: Sequence[str | float] = ("ap", "lateral"),
-        *,
-        sod_mm: float = DEFAULT_SOD_MM,
-        sdd_mm: float = DEFAULT_SDD_MM,
-        shape: tuple[int, int] = DEFAULT_SHAPE,
-        spacing_mm: tuple[float, float] | None = None,
-        isocentre_mm: Vector = (0.0, 0.0, 0.0),
-    ) -> Geometry:
-        """Cone beams: view names ("ap", "pa", "lateral") or angles in degrees; see `View.cone` for the rest."""
-        detector: dict[str, Any] = {"shape": shape, "spacing_mm": spacing_mm, "isocentre_mm": isocentre_mm}
-        return cls(tuple(View.cone(*_named(view), sod_mm=sod_mm, sdd_mm=sdd_mm, **detector) for view in views))
+    def cone(cls, views: Sequence[str | float] = ("ap", "lateral"), **options: Any) -> Geometry:
+        """Return cone beams by name ("ap", "pa", "lateral") or angle in degrees; `options` of `View.cone`."""
+        return cls(tuple(View.cone(*_named(view), **options) for view in views))
 
     def view(self, name: str) -> View:
         """Return the view of that name; raises InputError where there is none."""
@@ -301,29 +254,26 @@ class Geometry:
         return matrix
 
     def to_json(self, *, readable: bool = False) -> dict[str, Json]:
-        """The geometry as a geometry file's object; see `View.to_json`."""
+        """Return the geometry as a geometry file's object; see `View.to_json`."""
         placed: dict[str, Json] = {"origin_world_mm": list(self.origin_world_mm)} if self.origin_world_mm else {}
         views: list[Json] = [view.to_json(readable=readable) for view in self.views]
         return {"schema": _core.GEOMETRY_SCHEMA, **placed, "views": views}
 
     @classmethod
     def from_json(cls, data: Json, source: str | os.PathLike[str] = "geometry") -> Geometry:
-        """Return the geometry that a geometry file's object describes, as parsed; `source` is how messages name it.
+        """Return the geometry of a geometry file's object, as parsed; `source` is how messages name it.
 
-        Raises:
-            InputError: a field is missing, unknown or wrong; the text names the file and the field.
+        Raises InputError where a field is missing, unknown or wrong; it names the file and the field.
         """
-        views, origin = _core.read_geometry(str(source), json.dumps(data))
-        return cls(tuple(View(*view) for view in views), None if origin is None else (origin[0], origin[1], origin[2]))
+        return cls._read(*_core.read_geometry(str(source), json.dumps(data)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Geometry:
-        """Read a geometry file.
+        """Read a geometry file; raises InputError as `from_json` does, and where it is no file or not JSON."""
+        return cls._read(*_core.load_geometry(os.fsencode(path)))
 
-        Raises:
-            InputError: not a file, not JSON, or a field is missing, unknown or wrong; it names the file and the field.
-        """
-        views, origin = _core.load_geometry(os.fsencode(path))
+    @classmethod
+    def _read(cls, views: Sequence[_core.ViewFields], origin: Sequence[float] | None) -> Geometry:
         return cls(tuple(View(*view) for view in views), None if origin is None else (origin[0], origin[1], origin[2]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -342,3 +292,37 @@ def _named(view: str | float) -> tuple[str, float | None]:
     except ValueError:
         return str(view), None
     return f"angle{angle:g}", angle
+
+
+def attenuation(hu: npt.ArrayLike, mu_water: float = MU_WATER_PER_MM) -> Image:
+    """HU of any shape to linear attenuation per mm, float32: mu_water max(0, 1 + HU / 1000)."""
+    mu = np.array(hu, np.float32)
+    mu *= np.float32(mu_water / 1000)
+    mu += np.float32(mu_water)
+    return np.maximum(mu, np.float32(0), out=mu)
+
+
+def project(mu: npt.ArrayLike, index_to_mm: npt.ArrayLike, view: View, threads: int = 0) -> Image:
+    """Return line integrals through a volume by Joseph's method (IEEE Trans. Med. Imaging 1(3), 1982).
+
+    `mu` is (x, y, z) attenuation per mm, what lies outside of it is air; `index_to_mm` the (4, 4) from voxel index to
+    patient mm, any affine that can be inverted. The result is (rows, columns) float32, dimensionless; 0 threads take
+    every processor, and it does not depend on them. Raises InputError: shapes that don't fit, or an affine that can't
+    be inverted.
+    """
+    rows, cols = view.shape
+    return _core.project(mu, index_to_mm, view.matrix, rows, cols, threads)
+
+
+def backproject(
+    image: npt.ArrayLike, shape: tuple[int, int, int], index_to_mm: npt.ArrayLike, view: View, threads: int = 0
+) -> Image:
+    """Spread an image along its rays into (x, y, z) float32 of `shape`: the exact transpose of `project`.
+
+    For any volume a and image b, sum(project(a) * b) = sum(a * backproject(b)). Arguments are as for `project`. Raises
+    InputError: shapes that don't fit, or an affine that can't be inverted.
+    """
+    found = np.shape(image)
+    if found != view.shape:
+        raise InputError.of(f"view {view.name}", "image shape", found=found, expected=view.shape)
+    return _core.backproject(image, shape, index_to_mm, view.matrix, threads)

@@ -12,36 +12,30 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
+from pydicom import Dataset, uid
+from pydicom.encaps import get_frame
+from pydicom.pixels.decoders.base import Decoder, DecodeRunner, get_decoder
 
 from x2ct.errors import InputError
 from x2ct.files.text import reason
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-    from pydicom.pixels.decoders.base import Decoder, DecodeRunner
+_JPEG_LS = (uid.JPEGLSLossless, uid.JPEGLSNearLossless)
+_OF_GDCM = (uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1, *_JPEG_LS)
+_PLUGIN = dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEG2000, uid.JPEG2000Lossless), "pillow")
+_PLUGIN |= dict.fromkeys(_OF_GDCM, "gdcm") | {uid.RLELossless: "pydicom"}
 
-_JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
-SYNTAXES = ("1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70", *_JPEG_LS)
-"""JPEG Extended (12 bit), JPEG Lossless (any process, and process 14 SV1), JPEG-LS lossless and near-lossless."""
-
-DECODER_DEPENDENCIES = dict.fromkeys(SYNTAXES, ("python-gdcm",))
+DECODER_DEPENDENCIES = dict.fromkeys(_OF_GDCM, ("python-gdcm",))
 """Read by pydicom, of a plugin."""
 
 _CHILD = Path(__file__).with_name("gdcm_child.py")
 _SECONDS = 90.0  # more than the child's own limit, which counts the processor's time alone
 _HARMLESS = "Unsupported JPEG data precision"  # from the 8-bit libjpeg, before GDCM turns to the 12-bit one
-_PLUGIN = {
-    "1.2.840.10008.1.2.4.50": "pillow",
-    **dict.fromkeys(SYNTAXES, "gdcm"),
-    "1.2.840.10008.1.2.4.90": "pillow",
-    "1.2.840.10008.1.2.4.91": "pillow",
-    "1.2.840.10008.1.2.5": "pydicom",
-}
 _SUPPORTED = "uncompressed, deflated, RLE, JPEG, JPEG Lossless, JPEG-LS or JPEG 2000"
 
 
@@ -51,8 +45,6 @@ def frame_values(source: Path, dataset: Dataset, index: int = 0) -> npt.NDArray[
     `index` counts from 0; the dataset's Rows and Columns must be of a size that may be decoded. Raises InputError, with
     `source` as the file: a transfer syntax that can't be decoded, or damaged data.
     """
-    from pydicom.encaps import get_frame
-
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     decoder = _decoder(source, syntax)
     try:
@@ -63,7 +55,7 @@ def frame_values(source: Path, dataset: Dataset, index: int = 0) -> npt.NDArray[
                 pixels = f"{own[1]} x {own[0]} pixels"
                 expected = f"{dataset.Columns} x {dataset.Rows} as the header says"
                 raise InputError.of(source, "compressed data", found=pixels, expected=expected)
-        return decoder.as_array(dataset, index=index, raw=True, decoding_plugin=_PLUGIN.get(str(syntax), ""))[0]
+        return decoder.as_array(dataset, index=index, raw=True, decoding_plugin=_PLUGIN.get(syntax, ""))[0]
     except (InputError, MemoryError):
         raise
     except Exception as error:  # decoders raise many kinds on damaged or unknown data
@@ -73,20 +65,15 @@ def frame_values(source: Path, dataset: Dataset, index: int = 0) -> npt.NDArray[
 
 
 def _decoder(source: Path, syntax: Any) -> Decoder:
-    from pydicom.pixels.decoders.base import Decoder, get_decoder
-
-    try:
-        if str(syntax) in SYNTAXES:
+    with suppress(Exception):  # pydicom raises several kinds where it knows nothing of a syntax
+        if syntax in _OF_GDCM:
             decoder = Decoder(syntax)
             decoder.add_plugin("gdcm", (__name__, decode.__name__))
         else:
             decoder = get_decoder(syntax)
-    except Exception as error:
-        found = getattr(syntax, "name", syntax) or "none"
-        raise InputError.of(source, "transfer syntax", found=found, expected=_SUPPORTED) from error
-    if not decoder.is_available or (syntax.is_encapsulated and str(syntax) not in _PLUGIN):
-        raise InputError.of(source, "transfer syntax", found=syntax.name, expected=_SUPPORTED)
-    return decoder
+        if decoder.is_available and (syntax in _PLUGIN or not syntax.is_encapsulated):
+            return decoder
+    raise InputError.of(source, "transfer syntax", found=getattr(syntax, "name", syntax) or "none", expected=_SUPPORTED)
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:
@@ -106,9 +93,9 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def is_available(uid: str) -> bool:
-    """Return whether frames of this transfer syntax can be decoded; pydicom calls this of a plugin."""
-    return uid in SYNTAXES and find_spec("gdcm") is not None
+def is_available(syntax: str) -> bool:
+    """Return whether frames of a transfer syntax can be decoded; pydicom calls this of a plugin."""
+    return syntax in _OF_GDCM and find_spec("gdcm") is not None
 
 
 def decode(src: bytes, runner: DecodeRunner) -> bytes:
@@ -122,19 +109,9 @@ def decode(src: bytes, runner: DecodeRunner) -> bytes:
         runner.set_option("planar_configuration", 0)
         stored = runner.get_option("jls_precision", stored)
         runner.set_option("bits_allocated", 8 if stored <= 8 else 16)
-    picture = {
-        "syntax": str(runner.transfer_syntax),
-        "rows": runner.rows,
-        "columns": runner.columns,
-        "samples": runner.samples_per_pixel,
-        "planar": runner.planar_configuration if runner.samples_per_pixel > 1 else 0,
-        "photometric": str(runner.photometric_interpretation),
-        "allocated": runner.bits_allocated,
-        "stored": stored,
-        "signed": runner.pixel_representation,
-    }
+    picture = {name: value for name, value in runner.options.items() if isinstance(value, int | str)}
     # Isolated: neither the user's environment nor the current folder decides what is imported.
-    command = [sys.executable, "-I", str(_CHILD), json.dumps(picture)]
+    command = [sys.executable, "-I", str(_CHILD), json.dumps(picture | {"bits_stored": stored})]
     try:
         process = subprocess.run(command, input=src, capture_output=True, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -17,7 +17,10 @@ MAX_BYTES = 8 << 30
 
 
 def decoded(frame: bytes, picture: dict[str, Any]) -> bytes:
-    """The frame's pixels. Raises what GDCM raises, and ValueError where it gives none."""
+    """Return a frame's pixels, `picture` being pydicom's options of its decoder.
+
+    Raises what GDCM raises, and ValueError where it gives none.
+    """
     import gdcm
 
     gdcm.Trace.ErrorOff()
@@ -32,26 +35,22 @@ def decoded(frame: bytes, picture: dict[str, Any]) -> bytes:
     image.SetNumberOfDimensions(2)
     image.SetDimensions((picture["columns"], picture["rows"], 1))
     image.SetDataElement(element)
-    kind = gdcm.PhotometricInterpretation.GetPIType(picture["photometric"])
+    kind = gdcm.PhotometricInterpretation.GetPIType(picture["photometric_interpretation"])
     image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
-    if picture["samples"] > 1:
-        image.SetPlanarConfiguration(picture["planar"])
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(picture["syntax"])))
-    bits = picture["stored"]
-    image.SetPixelFormat(gdcm.PixelFormat(picture["samples"], picture["allocated"], bits, bits - 1, picture["signed"]))
+    samples, bits = picture["samples_per_pixel"], picture["bits_stored"]
+    if samples > 1:
+        image.SetPlanarConfiguration(picture["planar_configuration"])
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(picture["transfer_syntax_uid"])))
+    signed = picture["pixel_representation"]
+    image.SetPixelFormat(gdcm.PixelFormat(samples, picture["bits_allocated"], bits, bits - 1, signed))
     pixels = image.GetBuffer()  # GDCM's char* comes as a str
     if pixels is None:
         raise ValueError("damaged data, no picture")
     return bytes(pixels.encode("utf-8", "surrogateescape"))
 
 
-def main() -> None:
-    """Decode what comes on stdin."""
+if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_SECONDS, MAX_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_BYTES, MAX_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.stdout.buffer.write(decoded(sys.stdin.buffer.read(), json.loads(sys.argv[1])))
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import sys
+import resource
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
@@ -38,17 +38,12 @@ def versions(*further: str) -> dict[str, str]:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident size that this process has had, in bytes; 0 where the system doesn't tell."""
+    """Return the largest resident size that this process has had, in bytes."""
     with suppress(OSError, ValueError, StopIteration):
         # getrusage's figure starts from the process that started this one, however large; this one does not.
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def sha256(path: str | PathLike[str]) -> str:

@@ -1,4 +1,4 @@
-"""The main job on the bundled pair of X-rays, beside the true CT that they were projected from: `x2ct demo`.
+"""`x2ct demo`: the main job on the bundled pair of X-rays, beside the true CT that they were projected from.
 
 The X-rays are written as the files that `x2ct drr` would write, so that there is something to try every command on.
 """
@@ -41,15 +41,8 @@ def demo(
 ) -> Demo:
     """Write the bundled X-rays, a sample, the posterior mean, the true CT, pictures and a page to a folder.
 
-    Args:
-        folder: made if need be; files of the same names are replaced.
-        model: a bundle's folder, or a bundled model's name.
-        threads: of the runtime; 0 leaves it to the runtime.
-        stage: called with what is being done, in a few words.
-        progress: called with (evaluations done, of how many, sigma).
-
-    Raises:
-        X2CTError: any of the family.
+    The folder is made if need be; files of the same names are replaced. For the rest see `SampleJob` and
+    `sample_files`. Raises X2CTError: any of the family.
     """
     geometry = Geometry.load(PAIR / drr.GEOMETRY_FILE)
     target = drr.check_folder(folder, geometry)

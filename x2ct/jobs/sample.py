@@ -1,4 +1,4 @@
-"""Files in, files out: one function per command, each usable from Python as from the command line.
+"""Files in, files out: one study, its dry run, and a CT's X-rays.
 
 Every output is checked before the long run and moved into place after it: a run that fails or is cancelled leaves no
 new file, and never half of one.
@@ -10,23 +10,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from x2ct.errors import InputError
 from x2ct.files.atomic import check_outputs, check_writable, staged
-from x2ct.geometry.lineintegrals import MU_WATER_PER_MM
+from x2ct.geometry import MU_WATER_PER_MM
 from x2ct.io.xray.readoptions import refuse_beams_beside
 from x2ct.jobs.options import SampleJob as SampleJob
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from x2ct.bundle import Bundle
-    from x2ct.engine.sampler import Preview, Result, Sampler
+    from x2ct.engine.sampler import Preview, Sampler
     from x2ct.geometry import Geometry
     from x2ct.io.ct.volume import Volume
     from x2ct.io.xray.radiograph import XRay
@@ -37,11 +34,7 @@ StageProgress = Callable[[str], None]
 
 
 def open_sampler(job: SampleJob, bundle: Bundle | None = None) -> Sampler:
-    """The model that a job names, or one that is loaded already, on the grid and the device that it asks for.
-
-    Raises:
-        X2CTError: any of the family.
-    """
+    """Return the model that a job names, or one that is loaded already, on its grid and device. Raises X2CTError."""
     from x2ct.bundle import Bundle
     from x2ct.engine.sampler import Sampler
     from x2ct.geometry.grid import Grid
@@ -60,22 +53,21 @@ def sample_files(
     stage: StageProgress | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> dict[str, Any]:
-    """X-ray files to a CT file; returns the report.
+    """Sample X-ray files to a CT file and return the report. Raises X2CTError; nothing has been written then.
 
     Args:
         job: what to do.
-        sampler: what `open_sampler` gave for this job, or for another of the same model and device.
+        sampler: what `open_sampler` returned for this job, or for another of the same model and device.
         stage: called with what is being done now, in a few words.
         progress: called with (evaluations done, of how many, sigma).
-
-    Raises:
-        X2CTError: any of the family; nothing has been written.
     """
+    from x2ct.io import report as reports
+
     say = stage or (lambda _: None)
     xrays, geometry = _inputs(job, say)
     say("loading the model")
     sampler = sampler or open_sampler(job)
-    write = _Writer(job, f"{sampler.bundle.name} {sampler.bundle.checksum}", geometry)
+    model = f"{sampler.bundle.name} {sampler.bundle.checksum}"
 
     def first_steps(done: int, total: int, sigma: float) -> None:
         say("sampling")
@@ -87,7 +79,7 @@ def sample_files(
 
         def keep(sample: int, ct: Volume) -> None:
             say("writing")
-            write.ct(ct, place(job.each[sample]))
+            _save_ct(job, ct, place(job.each[sample]), model, geometry)
 
         result = sampler.run(
             job.options,
@@ -102,19 +94,39 @@ def sample_files(
             preview_every=job.preview_every or 1,
         )
         say("writing")
-        return write.rest(result, xrays, place)
+        _save_ct(job, result.volume, place(job.output), model, geometry)
+        if result.spread is not None:
+            _save_ct(job, result.spread, place(job.spread), model, geometry)
+        if job.pictures:
+            from x2ct.render import preview
+
+            if job.preview:
+                preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals, spread=result.spread)
+            if job.unexplained:
+                preview.save_unexplained(place(job.unexplained), result.residuals, xrays)
+        report = result.report
+        report["inputs"] = [entry | reports.file_record(job.inputs[entry["view"]]) for entry in report["inputs"]]
+        if job.geometry:
+            report["geometry"] = reports.file_record(job.geometry)
+        if geometry is not None and geometry.origin_world_mm is not None:
+            report["grid"]["origin_world_mm"] = list(geometry.origin_world_mm)
+        report["outputs"] = [reports.file_record(place(path)) for path in job.outputs if path != job.report]
+        report["peak_memory_bytes"] = reports.peak_memory_bytes()
+        if job.report:
+            reports.write_json(report, place(job.report))
+        return report
 
 
 def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dict[str, Any]:
-    """What `sample_files` would do and take: all but the rest of the evaluations, and nothing is left on the disk.
+    """Return what `sample_files` would do and take, after two evaluations; nothing is left on the disk.
 
-    Returns:
-        `x2ct.Sampler.dry_run`'s, with the names of the files that would be written in `outputs`, and in `estimate`
-        also `writing_s`, the seconds to write the CTs.
-
-    Raises:
-        X2CTError: any of the family.
+    It is `x2ct.Sampler.dry_run`'s report, with the names of the files that would be written in `outputs`, and in
+    `estimate` also `writing_s`, the seconds to write the CTs. Raises X2CTError.
     """
+    import numpy as np
+
+    from x2ct.io.ct.volume import Volume
+
     say = stage or (lambda _: None)
     xrays, geometry = _inputs(job, say)
     say("loading the model")
@@ -123,21 +135,13 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
     report = sampler.dry_run(
         job.options, **xrays, geometry=geometry, strict=job.strict, align=job.align, force=job.force
     )
-    report["estimate"]["writing_s"] = round(_writing_s(job, sampler.grid.index_to_mm, sampler.grid.shape), 6)
-    return {**report, "outputs": [{"file": path.name} for path in job.outputs]}
-
-
-def _writing_s(job: SampleJob, affine: npt.NDArray[np.float64], shape: tuple[int, int, int]) -> float:
-    """Return the seconds that a job's CTs take to write, by one of noise in a temporary folder."""
-    import numpy as np
-
-    from x2ct.io.ct.volume import Volume
-
-    noise = np.random.default_rng(0).standard_normal(shape, np.float32) * np.float32(30)
-    started = time.perf_counter()
+    noise = np.random.default_rng(0).standard_normal(sampler.grid.shape, np.float32) * np.float32(30)
+    started = time.perf_counter()  # how long one CT of noise takes to write
     with tempfile.TemporaryDirectory(prefix="x2ct-") as folder:
-        _Writer(job, "", None).ct(Volume(noise, affine, synthetic=True), Path(folder) / job.output.name)
-    return (time.perf_counter() - started) * (job.samples + 2 if job.samples > 1 else 1)
+        _save_ct(job, Volume(noise, sampler.grid.index_to_mm, synthetic=True), Path(folder) / job.output.name)
+    seconds = (time.perf_counter() - started) * (job.samples + 2 if job.samples > 1 else 1)
+    report["estimate"]["writing_s"] = round(seconds, 6)
+    return {**report, "outputs": [{"file": path.name} for path in job.outputs]}
 
 
 def drr_files(
@@ -154,16 +158,10 @@ def drr_files(
 ) -> Drr:
     """Project a CT file to X-ray files, placed as `x2ct prepare` and `x2ct evaluate` place it.
 
-    Args:
-        ct: what `Volume.load` reads.
-        folder: where the files go; made if it is not there. Files of the same names are replaced.
-        geometry: "parallel", "cone", or a geometry file.
-        views: see `x2ct.render.drr.geometry_of`.
-        centre: see `x2ct.data.PrepareOptions`.
-        keep_couch: see `x2ct.data.PrepareOptions`.
-        mu_water: attenuation of water per mm.
-        threads: 0 takes every processor.
-        progress: called with the views done and the views in all.
+    The folder is made if it is not there; files of the same names are replaced. For `geometry` ("parallel", "cone" or a
+    geometry file) and `views` see `x2ct.render.drr.geometry_of`, for `centre` and `keep_couch`
+    `x2ct.data.PrepareOptions`; `mu_water` is the attenuation of water per mm; 0 threads are every processor.
+    `progress` is called with the views done and the views in all.
 
     Raises:
         InputError: a CT, a geometry or a folder that can't be used, or a view that misses the CT.
@@ -194,48 +192,18 @@ def _inputs(job: SampleJob, say: StageProgress) -> tuple[dict[str, Any], Geometr
     return xrays, Geometry.load(job.geometry) if job.geometry else None
 
 
-@dataclass(frozen=True)
-class _Writer:
-    """A job's files, once there is something to write."""
+def _save_ct(job: SampleJob, ct: Volume, path: Path, model: str = "", geometry: Geometry | None = None) -> None:
+    """Write a CT; with a geometry, over the CT that the X-rays were projected from."""
+    from x2ct.io.ct.volume import Origin
 
-    job: SampleJob
-    model: str
-    geometry: Geometry | None
-
-    def ct(self, ct: Volume, path: Path) -> None:
-        from x2ct.io.ct.dicomexport import Origin
-
-        if self.geometry is not None:  # over the CT that the X-rays were projected from
-            ct = replace(ct, affine=self.geometry.to_world @ ct.affine)
-        ct.save(path, synthetic=True, kind=self.job.format, origin=Origin(tuple(self.job.inputs.values()), self.model))
-
-    def rest(self, result: Result, xrays: Mapping[str, XRay], place: Callable[[Path], Path]) -> dict[str, Any]:
-        """All but the single samples, to where `place` says; returns the report with the files in it."""
-        from x2ct.io import report as reports
-
-        job, report = self.job, result.report
-        report["inputs"] = [entry | reports.file_record(job.inputs[entry["view"]]) for entry in report["inputs"]]
-        if job.geometry:
-            report["geometry"] = reports.file_record(job.geometry)
-        if self.geometry is not None and self.geometry.origin_world_mm is not None:
-            report["grid"]["origin_world_mm"] = list(self.geometry.origin_world_mm)
-        self.ct(result.volume, place(job.output))
-        if result.spread is not None:
-            self.ct(result.spread, place(job.spread))
-        if job.preview:
-            from x2ct.render import preview
-
-            preview.save(place(job.preview), result.volume, xrays, residuals=result.residuals, spread=result.spread)
-        report["outputs"] = [reports.file_record(place(path)) for path in job.outputs if path != job.report]
-        report["peak_memory_bytes"] = reports.peak_memory_bytes()
-        if job.report:
-            reports.write_json(report, place(job.report))
-        return report
+    if geometry is not None:
+        ct = replace(ct, affine=geometry.to_world @ ct.affine)
+    ct.save(path, synthetic=True, kind=job.format, origin=Origin(tuple(job.inputs.values()), model))
 
 
 @contextmanager
 def _live_picture(job: SampleJob, xrays: Mapping[str, XRay]) -> Iterator[Preview | None]:
-    """What draws the CT as it is by then to the preview's name, whole each time; a run that fails takes it along."""
+    """Yield what draws the CT so far to the preview's name, whole each time; a run that fails takes it along."""
     if job.preview is None or job.preview_every is None:
         yield None
         return
@@ -273,10 +241,10 @@ def check_job(job: SampleJob) -> None:
             raise InputError.of(path, "file", found="nothing there", expected="a file that can be read")
     check_outputs(job.outputs, files)
     if volume.check_writable(job.output, job.format) == "dicom":
-        from x2ct.io.ct.dicomexport import Origin
+        from x2ct.io.ct.dicomexport import read_headers
 
-        Origin(tuple(job.inputs.values())).headers()
-    if job.preview:
-        check_writable(job.preview, (".png",))
+        read_headers(tuple(job.inputs.values()))
+    for picture in job.pictures:
+        check_writable(picture, (".png",))
     if job.report:
         check_writable(job.report, (".json",))

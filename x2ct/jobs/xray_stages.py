@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,18 +30,10 @@ _PANEL_PX = 300
 _COLUMNS = 4
 
 
-class Seen(NamedTuple):
-    """One stage and the X-ray after it."""
-
-    stage: Stage
-    xray: XRay
-
-
 def xray_file(job: XRayJob) -> dict[str, Any]:
-    """Reads an X-ray as `x2ct sample` would; returns what was read, assumed and done.
+    """Read an X-ray as `x2ct sample` would, and return what was read, assumed and done.
 
-    Raises:
-        X2CTError: any of the family; nothing has been written.
+    Raises X2CTError: any of the family; nothing has been written.
     """
     refuse_beams_beside(job.geometry, job.reading)
     outputs = [path for path in (job.output, job.stages) if path is not None]
@@ -50,10 +42,10 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         check_writable(job.output, SUFFIXES)
     if job.stages:
         check_writable(job.stages, (".png",))
-    seen: list[Seen] = []
+    seen: list[tuple[Stage, XRay]] = []
 
     def watch(stage: Stage, xray: XRay) -> None:
-        seen.append(Seen(stage, xray))
+        seen.append((stage, xray))
 
     geometry = Geometry.load(job.geometry) if job.geometry else None
     if job.view is None and len({job.reading.get(view) for view in SLOT_OF}) > 1:
@@ -85,61 +77,56 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         "input": {**report.file_record(job.file), "view": name, **xray.facts()},
         "model": {"name": bundle.name, "sha256": bundle.checksum},
         "geometry": Geometry((view,)).to_json(),
-        "stages": [_facts(before, after) for before, after in zip([None, *seen], seen, strict=False)],
+        "stages": [_facts(before, *one) for before, one in zip([None, *(x for _, x in seen)], seen, strict=False)],
         "assumptions": [*assumptions, *beam_notes(xray, geometry)],
         "warnings": list(warnings),
         "outputs": written,
     }
 
 
-def _facts(before: Seen | None, after: Seen) -> dict[str, Any]:
+def _facts(before: XRay | None, stage: Stage, xray: XRay) -> dict[str, Any]:
     """A stage in numbers, and the sentences that it added."""
-    values, exposed = after.xray.image, after.xray.exposed
-    known = set(before.xray.notes) if before else set()
+    values, exposed = xray.image, xray.exposed
+    # The exposed field before and after; the whole picture is no field.
+    old, new = (True if mask is None or mask.all() else mask for mask in ((before or xray).exposed, exposed))
+    known = before.notes if before else ()
     least, low, middle, high, most = (round(float(x), 6) for x in np.percentile(values, (0, 0.5, 50, 99.5, 100)))
     return {
-        "name": after.stage.name,
-        "does": after.stage.does,
+        "name": stage.name,
+        "does": stage.does,
         "shape": list(values.shape),
-        "done": before is None or not _same(before.xray, after.xray),
+        "done": before is None or not (np.array_equal(before.image, values) and np.array_equal(old, new)),
         "min": least,
         "p0.5": low,
         "median": middle,
         "p99.5": high,
         "max": most,
         "exposed": 1.0 if exposed is None else round(float(exposed.mean()), 6),
-        "notes": [note for note in after.xray.notes if note not in known],
+        "notes": [note for note in xray.notes if note not in known],
     }
 
 
-def _same(before: XRay, after: XRay) -> bool:
-    """Return whether a stage had nothing to do: neither values nor field changed."""
-    one, other = (True if xray.exposed is None or xray.exposed.all() else xray.exposed for xray in (before, after))
-    return np.array_equal(before.image, after.image) and np.array_equal(one, other)
-
-
-def draw(seen: Sequence[Seen], footer: str) -> Image:
+def draw(seen: Sequence[tuple[Stage, XRay]], footer: str) -> Image:
     """Return a page with a panel for each stage: its range, and in red what lies outside of the exposed field."""
-    panels = [_panel(number, one) for number, one in enumerate(seen)]
-    rows = [panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)]
-    return page(rows, footer)
+    panels = [_panel(f"{number} {stage.name}", xray) for number, (stage, xray) in enumerate(seen)]
+    return page([panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)], footer)
 
 
-def _panel(number: int, seen: Seen) -> Panel:
+def _panel(name: str, xray: XRay) -> Panel:
     from PIL import Image as images
 
-    values, exposed = seen.xray.image, seen.xray.exposed
+    values, exposed = xray.image, xray.exposed
     shown = values if exposed is None else values[exposed]
     low, high = (float(x) for x in np.percentile(shown, (0.5, 99.5)))
     grey = window(values, (low, high if high > low else low + 1))
     pixels: npt.NDArray[Any] = np.repeat(grey[..., None], 3, axis=2)
     if exposed is not None:
         pixels[~exposed] = (pixels[~exposed] * np.asarray(HIDDEN) + 60 * np.asarray(HIDDEN)).astype(np.uint8)
-    row, column = seen.xray.spacing_mm or (1.0, 1.0)
+    row, column = xray.spacing_mm or (1.0, 1.0)
     sides = (values.shape[0] * row, values.shape[1] * column)
     size = [max(1, round(_PANEL_PX * side / max(sides))) for side in sides]
     picture = images.fromarray(pixels).resize((size[1], size[0]), images.Resampling.BOX)
-    return Panel(picture, f"{number} {seen.stage.name}: {low:.4g} to {high:.4g} (0.5% to 99.5%)")
+    return Panel(picture, f"{name}: {low:.4g} to {high:.4g} (0.5% to 99.5%)")
 
 
 def summary(done: Mapping[str, Any]) -> str:

@@ -10,97 +10,88 @@ EVERYWHERE = 4096
 """The radius, in voxels, of a network whose norms tie each voxel to all of the patch: further than any grid reaches."""
 
 
+Rule = tuple[bool, str, object, object]
+"""Whether it is kept; and the field, what was found there and what was expected."""
+
+
+def choice(field: str, value: str, *names: str) -> Rule:
+    """Return the rule that a value is one of `names`."""
+    return value in names, field, value, " or ".join(names)
+
+
+def require_all(source: str, *rules: Rule) -> None:
+    """Raise InputError for the first rule that is not kept; `source` is the configuration."""
+    for kept, field, found, expected in rules:
+        if not kept:
+            raise InputError.of(source, field, found=found, expected=expected)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
-    """Widths and depths of the three networks.
+    """Widths and depths of the three networks. Raises InputError where the numbers do not describe a network."""
 
-    Attributes:
-        kind: "cells" for this project's network, "slabs" for the field's ancestor (see `x2ct.model.slabs`), a baseline
-            that works on voxels (stem 1) and on pixels, and has no use for the encoder's, the lift's and norm's fields.
-        views: number of view slots V (slot 0 frontal, slot 1 lateral).
-        detector: rows and columns of the encoder's input images; multiples of the encoder's coarsest stride.
-        encoder_stem: side, in pixels, of the cells that the encoder works on.
-        encoder_channels: channels of the 2D encoder at strides encoder_stem, 2 encoder_stem, ...
-        encoder_features: channels of the encoder's output, at stride encoder_stem; 0 for encoder_channels[0]. Each
-            position describes its surroundings in the image, so that a stride-4 cell of the volume sees the detail
-            that its one sample stands for.
-        features: how the X-rays reach the volume: "encoded" samples the 2D encoder's output, "pixels" samples
-            the X-rays themselves (the repeated pixels of earlier work, kept as a baseline).
-        fuse: whether products of the views' features join their weighted sum in the lift: what both views show at a
-            place, and not what either does.
-        stem: side, in voxels, of the cells that the 3D networks work on; a power of 2.
-        lift_channels: channels of the lift's 3D U-Net at strides stem, 2 stem, 4 stem, ...
-        lift_blocks: its residual blocks at each resolution on the way down.
-        lift_blocks_up: its residual blocks on the way up at each resolution but the coarsest; () for as many as on the
-            way down.
-        channels: channels of the 3D denoiser at strides stem, 2 stem, 4 stem, ...
-        blocks: its residual blocks at each resolution on the way down.
-        blocks_up: its residual blocks on the way up, as for the lift.
-        expand: 0 for residual blocks of two 3^3 convolutions; a factor for blocks of one 3^3 convolution and a
-            pointwise network with that many times the channels between (27 times less work a weight).
-        overlap: whether the layer that turns cells into voxels also reads the neighbouring cells, against steps at the
-            cells' borders.
-        gated: whether the denoiser also says, voxel by voxel, how much of its input the output keeps. Cells of 64
-            voxels leave few channels to carry noise out again voxel by voxel; a gate drops it.
-        embedding: number of Fourier features of the noise level.
-        norm: "mp" for magnitude-preserving weights that fold into plain convolutions, "group" for GroupNorm.
-        sigma_data: standard deviation of the data in the network's unit x.
-        sigma_max: noise level that the sampler starts from.
-        reference_p99: a line integral near the top of the training X-rays, used to scale the encoder's input.
-
-    Raises:
-        InputError: the numbers do not describe a network.
-    """
-
+    # "cells" for this project's network; "slabs" for the baseline of `x2ct.model.slabs`, which works on voxels (stem 1)
+    # and on pixels, and has no use for the encoder's, the lift's and norm's fields.
     kind: str = "cells"
-    views: int = 2
-    detector: tuple[int, int] = (352, 352)
-    encoder_stem: int = 4
-    encoder_channels: tuple[int, ...] = (64, 64, 64, 80)
+    views: int = 2  # view slots V: slot 0 frontal, slot 1 lateral
+    detector: tuple[int, int] = (352, 352)  # rows and columns; multiples of the encoder's coarsest stride
+    encoder_stem: int = 4  # side, in pixels, of the cells that the encoder works on
+    encoder_channels: tuple[int, ...] = (64, 64, 64, 80)  # at strides encoder_stem, 2 encoder_stem, ...
+    # Channels of the encoder's output, at stride encoder_stem; 0 for encoder_channels[0]. Each position describes its
+    # surroundings in the image, so that a stride-4 cell of the volume sees the detail that its one sample stands for.
     encoder_features: int = 0
-    features: str = "encoded"
+    features: str = "encoded"  # the lift samples the encoder's output, or "pixels": the X-rays themselves (a baseline)
+    # Whether products of the views' features join their weighted sum in the lift: what both views show at a place, and
+    # not what either does.
     fuse: bool = False
-    stem: int = 4
-    lift_channels: tuple[int, ...] = (64, 96)
-    lift_blocks: tuple[int, ...] = (1, 1)
-    lift_blocks_up: tuple[int, ...] = ()
-    channels: tuple[int, ...] = (96, 128)
-    blocks: tuple[int, ...] = (1, 1)
+    stem: int = 4  # side, in voxels, of the cells that the 3D networks work on; a power of 2
+    lift_channels: tuple[int, ...] = (64, 96)  # of the lift's 3D U-Net at strides stem, 2 stem, 4 stem, ...
+    lift_blocks: tuple[int, ...] = (1, 1)  # its residual blocks at each resolution on the way down
+    lift_blocks_up: tuple[int, ...] = ()  # on the way up, at each but the coarsest; () for as many as on the way down
+    channels: tuple[int, ...] = (96, 128)  # of the 3D denoiser at strides stem, 2 stem, 4 stem, ...
+    blocks: tuple[int, ...] = (1, 1)  # its residual blocks, as for the lift
     blocks_up: tuple[int, ...] = ()
+    # 0 for residual blocks of two 3^3 convolutions; a factor for blocks of one 3^3 convolution and a pointwise network
+    # with that many times the channels between (27 times less work a weight).
     expand: int = 0
-    overlap: bool = False
+    overlap: bool = False  # whether what turns cells into voxels reads the neighbouring cells, against steps at borders
+    # Whether the denoiser also says, voxel by voxel, how much of its input the output keeps. Cells of 64 voxels leave
+    # few channels to carry noise out again voxel by voxel; a gate drops it.
     gated: bool = False
-    embedding: int = 32
-    norm: str = "mp"
-    sigma_data: float = 0.5
-    sigma_max: float = 20.0
-    reference_p99: float = 6.0
+    embedding: int = 32  # Fourier features of the noise level
+    norm: str = "mp"  # magnitude-preserving weights that fold into plain convolutions; "group" for GroupNorm
+    sigma_data: float = 0.5  # standard deviation of the data in the network's unit x
+    sigma_max: float = 20.0  # noise level that the sampler starts from
+    reference_p99: float = 6.0  # a line integral near the top of the training X-rays, which scales the encoder's input
 
     def __post_init__(self) -> None:
-        for widths, counts in (("channels", "blocks"), ("lift_channels", "lift_blocks")):
-            pair = getattr(self, widths), getattr(self, counts)
-            if not pair[0] or len(pair[0]) != len(pair[1]):
-                raise InputError.of(
-                    "model config", f"{widths} and {counts}", found=pair, expected="one number of blocks a width"
-                )
-            up = getattr(self, f"{counts}_up")
-            if up and len(up) != len(pair[0]) - 1:
-                expected = f"{len(pair[0]) - 1} numbers, one for each width but the last"
-                raise InputError.of("model config", f"{counts}_up", found=up, expected=expected)
-        if self.stem < 1 or self.stem & (self.stem - 1):
-            raise InputError.of("model config", "stem", found=self.stem, expected="a power of 2")
-        if self.kind not in ("cells", "slabs"):
-            raise InputError.of("model config", "kind", found=self.kind, expected="cells or slabs")
-        if self.kind == "slabs" and (self.stem, self.features) != (1, "pixels"):
-            found = f"stem {self.stem} and {self.features} features"
-            raise InputError.of("model config", "kind", found=found, expected="stem 1 and pixels for slabs")
-        if self.features not in ("encoded", "pixels"):
-            raise InputError.of("model config", "features", found=self.features, expected="encoded or pixels")
-        if self.norm not in ("mp", "group"):
-            raise InputError.of("model config", "norm", found=self.norm, expected="mp or group")
+        inputs = self.stem, self.features
         multiple = self.encoder_stem * 2 ** (len(self.encoder_channels) - 1)
-        if any(side % multiple for side in self.detector):
-            raise InputError.of("model config", "detector", found=self.detector, expected=f"multiples of {multiple}")
+        require_all(
+            "model config",
+            *self._block_rules("channels", "blocks"),
+            *self._block_rules("lift_channels", "lift_blocks"),
+            (self.stem > 0 and not self.stem & (self.stem - 1), "stem", self.stem, "a power of 2"),
+            choice("kind", self.kind, "cells", "slabs"),
+            (
+                self.kind != "slabs" or inputs == (1, "pixels"),
+                "stem and features",
+                inputs,
+                "stem 1 and pixels for slabs",
+            ),
+            choice("features", self.features, "encoded", "pixels"),
+            choice("norm", self.norm, "mp", "group"),
+            (not any(side % multiple for side in self.detector), "detector", self.detector, f"multiples of {multiple}"),
+        )
+
+    def _block_rules(self, widths: str, counts: str) -> tuple[Rule, Rule]:
+        pair, up = (getattr(self, widths), getattr(self, counts)), getattr(self, f"{counts}_up")
+        above = len(pair[0]) - 1
+        fits = above >= 0 and len(pair[0]) == len(pair[1])
+        return (
+            (fits, f"{widths} and {counts}", pair, "one number of blocks a width"),
+            (len(up) in (0, above), f"{counts}_up", up, f"{above} numbers, one for each width but the last"),
+        )
 
     @property
     def stride(self) -> int:

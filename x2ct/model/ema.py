@@ -28,13 +28,9 @@ def posthoc_shares(kept: Sequence[tuple[int, float]], step: int, relative_width:
     The wanted profile, p(t; T, gamma) = (gamma + 1) t^gamma / T^(gamma + 1) for 0 <= t <= T, is projected onto those of
     the kept averages by least squares; the inner products have a closed form (their appendix C.3).
 
-    Args:
-        kept: step and relative width of each average that was kept.
-        step: the last step of the average that is wanted.
-        relative_width: its relative width, above 0 and below `MAX_WIDTH`.
-
-    Returns:
-        float64 [len(kept)], in their order; the sum is 1.
+    `kept` are the step and the relative width of each kept average; `step` is the last one of the wanted average and
+    `relative_width` its width, above 0 and below `MAX_WIDTH`. The shares are float64, in the order of `kept`; their sum
+    is 1.
     """
     end = np.array([t for t, _ in kept], dtype=np.float64) / step
     gamma = np.array([power_gamma(width) for _, width in kept])
@@ -53,9 +49,7 @@ def posthoc_shares(kept: Sequence[tuple[int, float]], step: int, relative_width:
 class PowerEMA:
     """An average of a model's parameters whose memory grows with the training.
 
-    Args:
-        model: the model whose parameters are averaged.
-        relative_width: the profile's relative standard deviation, above 0 and below `MAX_WIDTH`.
+    `relative_width` is the profile's relative standard deviation, above 0 and below `MAX_WIDTH`.
     """
 
     def __init__(self, model: nn.Module, relative_width: float) -> None:
@@ -63,13 +57,8 @@ class PowerEMA:
         self.gamma = power_gamma(relative_width)
         self.shadow = {name: value.detach().clone() for name, value in model.named_parameters()}
 
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Take in the parameters after step `step` (1 for the first): beta = (1 - 1/step)^(gamma + 1)."""
-        self.move(model, self.weight(step))
-
     def weight(self, step: int) -> float:
-        """Return the share that the parameters after step `step` have in the average, 1 - beta."""
+        """Return the share of the parameters after step `step` (1 for the first): 1 - (1 - 1/step)^(gamma + 1)."""
         return 1 - math.pow(1 - 1 / step, self.gamma + 1)
 
     @torch.no_grad()
@@ -77,18 +66,3 @@ class PowerEMA:
         """Move the average towards the parameters by `weight`, a number or a tensor without axes."""
         for name, value in model.named_parameters():
             self.shadow[name].lerp_(value.detach(), weight)
-
-    @torch.no_grad()
-    def copy_to(self, model: nn.Module) -> None:
-        """Give the averaged parameters to a model of the same shape."""
-        for name, value in model.named_parameters():
-            value.copy_(self.shadow[name])
-
-    def state(self) -> dict[str, Tensor]:
-        """The averaged parameters by name (references, not copies)."""
-        return self.shadow
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Take averaged parameters that `state` gave."""
-        for name, value in self.shadow.items():
-            value.copy_(state[name])

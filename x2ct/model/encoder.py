@@ -32,9 +32,11 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.out_channels = 1  # of the features of one view
         if config.features == "pixels":
             return
         widths = config.encoder_channels
+        self.out_channels = config.encoder_features or widths[0]
         # The image, its fine detail, the slot, and a constant in place of biases.
         self.stem = MPConv(4, widths[0], (config.encoder_stem,) * 2, stride=config.encoder_stem)
         self.enter = nn.ModuleList(Block(width, 2) for width in widths)
@@ -42,13 +44,6 @@ class Encoder(nn.Module):
         self.up = nn.ModuleList(Up2D(b, a) for a, b in zip(widths, widths[1:], strict=False))
         self.leave = nn.ModuleList(Block(width, 2) for width in widths[:-1])
         self.out = MPConv(widths[0], self.out_channels, (3, 3) if config.encoder_features else (1, 1))
-
-    @property
-    def out_channels(self) -> int:
-        """Channels of the features of one view."""
-        if self.config.features == "pixels":
-            return 1
-        return self.config.encoder_features or self.config.encoder_channels[0]
 
     def forward(self, views: Tensor, valid: Tensor) -> Tensor:
         """Features of each view.

@@ -7,8 +7,9 @@ needs a norm at inference: `fold()` turns every convolution into a plain one.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from torch.nn import functional
 
 SILU_GAIN = 1 / 0.596
 """1 / the root mean square of SiLU on a standard normal (their equation 81)."""
+
+RESIDUAL_SHARE = 0.3
+"""The weight of a block's residual branch in its magnitude-preserving sum."""
 
 
 def unit_norm(weight: Tensor) -> Tensor:
@@ -40,6 +44,14 @@ def modulate(x: Tensor, scale: Tensor) -> Tensor:
     return x * (scale + 1).to(x.dtype)[(...,) + (None,) * (x.ndim - 2)]
 
 
+def fold_cells(x: Tensor, side: int) -> Tensor:
+    """Lay voxels [N, C, side X, side Y, side Z] out as cells [N, C side^3, X, Y, Z]."""
+    n, inputs, *size = x.shape
+    split = [part for extent in size for part in (extent // side, side)]
+    cells = x.reshape(n, inputs, *split).permute(0, 2, 4, 6, 1, 3, 5, 7)
+    return cells.reshape(n, *split[::2], inputs * side**3).permute(0, 4, 1, 2, 3)
+
+
 def unfold_cells(cells: Tensor, side: int, outputs: int) -> Tensor:
     """Lay cells [N, side^3 outputs, X, Y, Z] out as voxels [N, outputs, side X, side Y, side Z]."""
     n, _, *size = cells.shape
@@ -50,12 +62,10 @@ def unfold_cells(cells: Tensor, side: int, outputs: int) -> Tensor:
 class MPConv(nn.Module):
     """A convolution without bias whose output has unit variance when its input has (their section 2.3).
 
-    Works in one, two and three dimensions, and as the transpose of a convolution over non-overlapping cells.
-
     Args:
         inputs: channels in.
         outputs: channels out.
-        kernel: the kernel's sides; () for a linear layer.
+        kernel: the kernel's sides in two or three dimensions; () for a linear layer.
         stride: 1, or the kernel's side for a convolution over non-overlapping cells.
         transposed: the transpose of such a convolution, in three dimensions: a cell for each input.
         gain: a learned scale that starts at this value; None for a fixed scale of 1.
@@ -72,16 +82,13 @@ class MPConv(nn.Module):
         gain: float | None = None,
     ) -> None:
         super().__init__()
-        self.stride = stride
-        self.transposed = transposed
+        self.stride, self.transposed, self.folded = stride, transposed, False
         self.padding = 0 if stride > 1 else kernel[0] // 2 if kernel else 0
         self.weight = nn.Parameter(torch.randn(outputs, inputs, *kernel))
         self.gain = None if gain is None else nn.Parameter(torch.tensor(gain))
         self.has_gain = gain is not None
-        self.folded = False
         # Every output of a transposed block sees one cell of the input, so only the channels count.
-        fan_in = inputs if transposed else inputs * math.prod(kernel)
-        self.scale = 1 / math.sqrt(fan_in)
+        self.scale = 1 / math.sqrt(inputs if transposed else inputs * math.prod(kernel))
 
     def effective_weight(self) -> Tensor:
         """The weight of the plain convolution that this layer is."""
@@ -95,27 +102,14 @@ class MPConv(nn.Module):
         dims = weight.ndim - 2
         if dims == 0:
             return functional.linear(x, weight)
-        if self.transposed:
-            return self._unfold_cells(x, weight)
-        if dims == 3 and self.stride > 2:
-            return self._fold_cells(x, weight)
+        if self.transposed:  # a 1^3 convolution to a cell's voxels: matrix units run it where they have no transpose
+            outputs, inputs, k = weight.shape[:3]
+            cells = functional.conv3d(x, weight.permute(2, 3, 4, 0, 1).reshape(-1, inputs, 1, 1, 1))
+            return unfold_cells(cells, k, outputs)
+        if dims == 3 and self.stride > 2:  # a 1^3 convolution too: matrix units are idle where few channels come in
+            return functional.conv3d(fold_cells(x, self.stride), weight.reshape(len(weight), -1, 1, 1, 1))
         conv = functional.conv2d if dims == 2 else functional.conv3d
         return conv(x, weight, stride=self.stride, padding=self.padding)
-
-    def _fold_cells(self, x: Tensor, weight: Tensor) -> Tensor:
-        """A cell's voxels as channels, and a 1^3 convolution: matrix units are idle where few channels come in."""
-        n, inputs, *size = x.shape
-        k = self.stride
-        split = [part for side in size for part in (side // k, k)]
-        cells = x.reshape(n, inputs, *split).permute(0, 2, 4, 6, 1, 3, 5, 7)
-        cells = cells.reshape(n, *split[::2], inputs * k**3).permute(0, 4, 1, 2, 3)
-        return functional.conv3d(cells, weight.reshape(len(weight), -1, 1, 1, 1))
-
-    def _unfold_cells(self, x: Tensor, weight: Tensor) -> Tensor:
-        """A 1^3 convolution to a cell's voxels, laid out: matrix units run it where they have no transpose."""
-        outputs, inputs, k = weight.shape[:3]
-        cells = functional.conv3d(x, weight.permute(2, 3, 4, 0, 1).reshape(-1, inputs, 1, 1, 1))
-        return unfold_cells(cells, k, outputs)
 
     @torch.no_grad()
     def normalize(self) -> None:
@@ -148,11 +142,7 @@ class ToVoxels(MPConv):
     The part that reads the 26 neighbours has a gain of its own that starts at 0: it mends steps at the cells' borders
     without slowing down what a cell learns about itself. Both are one convolution.
 
-    Args:
-        inputs: channels of the cells.
-        side: voxels along a cell's edge.
-        overlap: whether the neighbouring cells are read.
-        gain: what the cell's own part is scaled by at the start.
+    `side` is the voxels along a cell's edge, and `gain` what the cell's own part is scaled by at the start.
     """
 
     def __init__(self, inputs: int, side: int, *, overlap: bool, gain: float = 1.0) -> None:
@@ -164,11 +154,7 @@ class ToVoxels(MPConv):
     def effective_weight(self) -> Tensor:
         if self.folded:
             return self.weight
-        own, around = self._parts(self.weight.float())
-        weight = unit_norm(own[None])[0] * (self.scale * cast(Tensor, self.gain))
-        if around is None or self.around is None:
-            return weight
-        return functional.pad(weight, (1,) * 6) + unit_norm(around[None])[0] * (self.scale * self.around)
+        return self._mixed(self.weight.float(), self.scale, cast(Tensor, self.gain), self.around)
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, inputs, X, Y, Z] to [N, 1, side X, side Y, side Z]."""
@@ -178,13 +164,8 @@ class ToVoxels(MPConv):
     @torch.no_grad()
     def normalize(self) -> None:
         """Bring both parts back to unit norm."""
-        if self.folded:
-            return
-        own, around = self._parts(self.weight)
-        weight = unit_norm(own[None])[0]
-        if around is not None:
-            weight = functional.pad(weight, (1,) * 6) + unit_norm(around[None])[0]
-        self.weight.copy_(weight)
+        if not self.folded:
+            self.weight.copy_(self._mixed(self.weight, 1.0, 1.0, 1.0))
 
     def fold(self) -> None:
         super().fold()
@@ -199,6 +180,14 @@ class ToVoxels(MPConv):
         weight = functional.pad(own / gain, (1,) * 6) + around / other.clamp(min=1e-12)
         return {"weight": weight, "gain": gain, "around": other}
 
+    def _mixed(self, weight: Tensor, scale: float, own_gain: Tensor | float, gain: Tensor | float | None) -> Tensor:
+        """Both parts at unit norm, times a scale and a gain of each."""
+        own, around = self._parts(weight)
+        mixed = unit_norm(own[None])[0] * (scale * own_gain)
+        if around is None or gain is None:
+            return mixed
+        return functional.pad(mixed, (1,) * 6) + unit_norm(around[None])[0] * (scale * gain)
+
     def _parts(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
         """The centre of the kernel [outputs, inputs, 1, 1, 1], and the kernel without it."""
         if weight.shape[-1] == 1:
@@ -207,15 +196,9 @@ class ToVoxels(MPConv):
         return own, weight - functional.pad(own, (1,) * 6)
 
 
-class GroupNormed(nn.Module):
-    """GroupNorm before the activation: the field's habit, here to be compared with."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(min(8, channels // 4), channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.norm(x))
+def group_norm(channels: int) -> nn.GroupNorm:
+    """The field's norm, here to be compared with."""
+    return nn.GroupNorm(min(8, channels // 4), channels)
 
 
 class Block(nn.Module):
@@ -226,67 +209,43 @@ class Block(nn.Module):
         dims: 2 or 3.
         expand: 0 for two 3^dims convolutions; else the second is a pointwise network with `expand` times the channels.
         embedding: length of the noise embedding; 0 for a block that does not see the noise level.
-        norm: "mp" or "group".
-        share: weight of the residual branch in the magnitude-preserving sum.
+        norm: "mp", or "group" for GroupNorm before each activation.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        dims: int,
-        *,
-        expand: int = 0,
-        embedding: int = 0,
-        norm: str = "mp",
-        share: float = 0.3,
-    ) -> None:
+    def __init__(self, channels: int, dims: int, *, expand: int = 0, embedding: int = 0, norm: str = "mp") -> None:
         super().__init__()
         kernel, point = (3,) * dims, (1,) * dims
-        self.share = share
-        self.before = GroupNormed(channels) if norm == "group" else nn.Identity()
-        self.between = GroupNormed(channels) if norm == "group" else nn.Identity()
+        self.before, self.between = (
+            nn.Sequential(OrderedDict(norm=group_norm(channels))) if norm == "group" else nn.Identity()
+            for _ in range(2)
+        )
         self.first = MPConv(channels, channels, kernel)
         self.widen = MPConv(channels, expand * channels, point) if expand else None
         self.second = MPConv(expand * channels if expand else channels, channels, point if expand else kernel)
         self.modulation = MPConv(embedding, channels, (), gain=0.3) if embedding else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        h = self.first(mp_silu(self.before(x)))
-        h = self.between(h)
+        h = self.between(self.first(mp_silu(self.before(x))))
         if self.modulation is not None and embedding is not None:
             h = modulate(h, self.modulation(embedding))
         if self.widen is not None:
             h = self.widen(mp_silu(h))
-        return mp_sum(x, self.second(mp_silu(h)), self.share)
+        return mp_sum(x, self.second(mp_silu(h)), RESIDUAL_SHARE)
 
 
 class UNet(nn.Module):
     """Residual 3^3 blocks at each resolution on the way down and, but for the coarsest, on the way up; added skips.
 
-    Args:
-        widths: channels at each resolution, each half as fine as the one before.
-        counts: residual blocks of each resolution on the way down.
-        up: residual blocks on the way up, of each resolution but the coarsest; () for as many as on the way down.
-        expand: see `Block`.
-        embedding: length of the noise embedding; 0 for a network that does not see the noise level.
-        norm: "mp" or "group".
+    Each resolution is half as fine as the one before. `widths` are their channels, `counts` the blocks on the way down,
+    `up` those on the way up, () for as many; `block` is what `Block` takes by name.
     """
 
-    def __init__(
-        self,
-        widths: Sequence[int],
-        counts: Sequence[int],
-        up: Sequence[int] = (),
-        *,
-        expand: int = 0,
-        embedding: int = 0,
-        norm: str = "mp",
-    ) -> None:
+    def __init__(self, widths: Sequence[int], counts: Sequence[int], up: Sequence[int] = (), **block: Any) -> None:
         super().__init__()
 
         def stages(numbers: Sequence[int]) -> nn.ModuleList:
             return nn.ModuleList(
-                nn.ModuleList(Block(width, 3, expand=expand, embedding=embedding, norm=norm) for _ in range(count))
+                nn.ModuleList(Block(width, 3, **block) for _ in range(count))
                 for width, count in zip(widths, numbers, strict=False)
             )
 

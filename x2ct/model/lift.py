@@ -73,18 +73,17 @@ class Lift(nn.Module):
         for wavelength in WAVELENGTHS:
             phase = cells * (2 * math.pi / wavelength)
             parts += [phase.sin(), phase.cos()]
-        parts += [cells, torch.ones_like(cells[:, :1])]
-        joined = torch.cat(parts, 1).contiguous(memory_format=torch.channels_last_3d)
-        x = self.enter(mp_silu(self.mix(joined)))
+        joined = torch.cat([*parts, cells, torch.ones_like(cells[:, :1])], 1)
+        x = joined.contiguous(memory_format=torch.channels_last_3d)
+        x = self.enter(mp_silu(self.mix(x)))
         if self.fused is not None:
-            seen_by_all = math.prod(factor(view) for factor, view in zip(self.factors, views, strict=True))
-            x = x + self.fused(seen_by_all)
+            x = x + self.fused(math.prod(factor(view) for factor, view in zip(self.factors, views, strict=True)))
         x = mp_silu(self.net(x))
         return self.out(x), self.sketcher(x)
 
 
 def sample_view(features: Tensor, projection: Tensor, points: Tensor, detector: Tensor) -> tuple[Tensor, Tensor]:
-    """Bilinear samples of one view's features where points are seen, and 1 where they fall on the detector.
+    """Bilinear samples [N, C, x, y, z] of one view's features where points are seen, and 1 where they are, [N, 1, ...].
 
     Always in float32, also under autocast: bfloat16 has 8 bits for a pixel's position, and a detector has 352 pixels.
 
@@ -93,28 +92,16 @@ def sample_view(features: Tensor, projection: Tensor, points: Tensor, detector: 
         projection: [N, 3, 4], patient mm to pixels of the detector.
         points: [N, 4, x, y, z], homogeneous patient mm.
         detector: [1, 2, 1] float32, columns and rows, on the points' device: a CUDA graph can't copy it from the host.
-
-    Returns:
-        [N, C, x, y, z] and [N, 1, x, y, z].
     """
     device = points.device.type
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-        return _sample_view(features.float(), projection.float(), points.float(), detector.float())
-
-
-def _sample_view(features: Tensor, projection: Tensor, points: Tensor, detector: Tensor) -> tuple[Tensor, Tensor]:
-    projected = torch.matmul(projection, points.flatten(2))
-    pixels = projected[:, :2] / projected[:, 2:]
-    # Pixel centres are integers; grid_sample's -1 and 1 are the image's outer edges (align_corners=False).
-    grid = (pixels + 0.5) * (2.0 / detector) - 1.0
-    seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
-    # GridSample is two-dimensional at opset 18: the points become one row of an image.
-    sampled = functional.grid_sample(
-        features,
-        grid.transpose(1, 2).unsqueeze(1),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )
+        features, projection, points, detector = (x.float() for x in (features, projection, points, detector))
+        projected = torch.matmul(projection, points.flatten(2))
+        # Pixel centres are integers; grid_sample's -1 and 1 are the image's outer edges (align_corners=False).
+        grid = (projected[:, :2] / projected[:, 2:] + 0.5) * (2.0 / detector) - 1.0
+        seen = (grid.abs().amax(1, keepdim=True) <= 1.0).float()
+        # GridSample is two-dimensional at opset 18: the points become one row of an image.
+        row = grid.transpose(1, 2).unsqueeze(1)
+        sampled = functional.grid_sample(features, row, "bilinear", "border", align_corners=False)
     size = points.shape[2:]
     return sampled.reshape(-1, features.shape[1], *size), seen.reshape(-1, 1, *size)

@@ -23,12 +23,9 @@ class X2CTModel(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
-        self.lift: Lift | RayLift
-        self.denoiser: Denoiser | SlabDenoiser
-        if config.kind == "slabs":
-            self.lift, self.denoiser = RayLift(config), SlabDenoiser(config)
-        else:
-            self.lift, self.denoiser = Lift(config, self.encoder.out_channels), Denoiser(config)
+        slabs = config.kind == "slabs"
+        self.lift: Lift | RayLift = RayLift(config) if slabs else Lift(config, self.encoder.out_channels)
+        self.denoiser: Denoiser | SlabDenoiser = SlabDenoiser(config) if slabs else Denoiser(config)
 
     def normalize(self) -> None:
         """Forced weight normalisation of every layer; call after each optimiser step."""

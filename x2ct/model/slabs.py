@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from x2ct.model.config import ModelConfig
 from x2ct.model.denoiser import NoiseEmbedding
+from x2ct.model.layers import group_norm
 from x2ct.model.lift import detector_pixels, sample_view
 
 
@@ -48,7 +49,7 @@ class SlabBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
         super().__init__()
-        self.before, self.between = _norm(inputs), _norm(outputs)
+        self.before, self.between = group_norm(inputs), group_norm(outputs)
         self.first = nn.Conv3d(inputs, outputs, 3, padding=1)
         self.second = nn.Conv3d(outputs, outputs, 3, padding=1)
         self.modulation = nn.Linear(embedding, 2 * outputs)
@@ -76,7 +77,7 @@ class SlabUNet(nn.Module):
         pairs = list(zip(widths, widths[1:], strict=False))
         self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in pairs)
         self.up = nn.ModuleList(nn.ConvTranspose3d(b, a, 2, stride=2) for a, b in pairs)
-        self.leave = nn.Sequential(_norm(widths[0]), nn.SiLU(), nn.Conv3d(widths[0], 1, 3, padding=1))
+        self.leave = nn.Sequential(group_norm(widths[0]), nn.SiLU(), nn.Conv3d(widths[0], 1, 3, padding=1))
         nn.init.zeros_(self.leave[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -115,7 +116,3 @@ class SlabDenoiser(nn.Module):
         output = self.core(torch.cat([rest * total.rsqrt(), condition], 1), self.embed(sigma)).float()
         denoised: Tensor = sketch + (self.sigma_data**2 / total) * rest + s * self.sigma_data * total.rsqrt() * output
         return denoised
-
-
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(8, channels // 4), channels)

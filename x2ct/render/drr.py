@@ -15,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image as images
+from PIL.PngImagePlugin import PngInfo
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.geometry import MU_WATER_PER_MM, Geometry, Image, attenuation, project
 from x2ct.io.xray.radiograph import XRay
+from x2ct.io.xray.readers import DENSE_BRIGHT, DENSE_KEY
 
 GEOMETRY_FILE = "geometry.json"
 WHITE_PERCENTILE = 99.9  # of the line integrals: above it lies metal, which may be as white as it likes
@@ -38,20 +41,14 @@ class Drr:
 
 
 def geometry_of(geometry: str | os.PathLike[str], views: Sequence[str | float] | None = None) -> Geometry:
-    """The geometry that a word or a file stands for.
+    """Return the geometry that "parallel" or "cone" (the defaults of `Geometry`) or a geometry file stands for.
 
-    Args:
-        geometry: "parallel" or "cone" for the defaults of `Geometry`, or a geometry file.
-        views: names (ap, pa, lateral) or angles in degrees, by default ap and lateral; of a file, the names of the
-            views to take, by default all.
-
-    Raises:
-        InputError: neither of the words nor a geometry file, or a view that it does not have.
+    `views` are names (ap, pa, lateral) or angles in degrees, by default ap and lateral; of a file, the names of those
+    to take, by default all. Raises InputError: another word, no geometry file, or a view that it does not have.
     """
-    if geometry == "parallel":
-        return Geometry.parallel(views or ("ap", "lateral"))
-    if geometry == "cone":
-        return Geometry.cone(views or ("ap", "lateral"))
+    if geometry in ("parallel", "cone"):
+        beam = Geometry.parallel if geometry == "parallel" else Geometry.cone
+        return beam(views or ("ap", "lateral"))
     if isinstance(geometry, str) and not Path(geometry).suffix and not Path(geometry).exists():
         raise InputError.of("geometry", "kind", found=geometry, expected="parallel, cone, or a geometry file")
     loaded = Geometry.load(geometry)
@@ -67,21 +64,12 @@ def radiographs(
     threads: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Image]:
-    """Line integrals through a CT, by view name.
+    """Return line integrals through a CT, (rows, columns) float32, dimensionless, by view name.
 
-    Args:
-        hu: (x, y, z) HU.
-        index_to_mm: 4x4, voxel index to patient mm.
-        geometry: the views.
-        mu_water: attenuation of water per mm.
-        threads: 0 takes every processor; the result does not depend on it.
-        progress: called with the views done and the views in all.
-
-    Returns:
-        (rows, columns) float32, dimensionless.
-
-    Raises:
-        InputError: a view in which nothing of the CT is seen, or a mu_water that is not positive.
+    `hu` is (x, y, z) HU, `index_to_mm` 4x4 from voxel index to patient mm, `mu_water` the attenuation of water per mm.
+    The result does not depend on `threads`, of which 0 takes every processor; `progress` is called with the views done
+    and the views in all. Raises InputError: a view in which nothing of the CT is seen, or a mu_water that is not
+    positive.
     """
     if not 0 < mu_water < 10:
         raise InputError.of("mu_water", "attenuation per mm", found=mu_water, expected="above 0 and below 10")
@@ -134,11 +122,10 @@ def calibrated_views(
 
 
 def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
-    """Says, before a long run, that X-rays can't be written to a folder; an absent one may be made later.
+    """Return a folder, absent or not, unless it is known before a long run that X-rays can't be written to it.
 
-    Raises:
-        InputError: a file, a place that can't be written, or a folder that holds X-rays of views that `geometry` lacks:
-            its geometry.json would no longer name them.
+    Raises InputError: a file, a place that can't be written, or a folder with X-rays of views that `geometry` lacks:
+    its geometry.json would no longer name them.
     """
     target = Path(folder)
     if target.exists() and not target.is_dir():
@@ -154,11 +141,7 @@ def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
 
 
 def save(folder: str | os.PathLike[str], images: Mapping[str, Image], geometry: Geometry) -> tuple[Path, ...]:
-    """Write each view's .npy and .png, then geometry.json; each file is moved into place whole.
-
-    Raises:
-        X2CTError: a write failed.
-    """
+    """Write each view's .npy and .png, then geometry.json, each whole or not at all; raises X2CTError."""
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -166,7 +149,9 @@ def save(folder: str | os.PathLike[str], images: Mapping[str, Image], geometry: 
         raise InputError.of(target, "output", found=error.strerror, expected="a folder that can be written") from error
     written = []
     for name, image in images.items():
-        files = {".npy": _npy(image), ".png": _png(display(image), geometry.view(name).spacing_mm)}
+        array = io.BytesIO()
+        np.save(array, np.ascontiguousarray(image, np.float32), allow_pickle=False)
+        files = {".npy": array.getvalue(), ".png": _png(display(image), geometry.view(name).spacing_mm)}
         written += [atomic.write_atomically(target / f"{name}{suffix}", data) for suffix, data in files.items()]
     geometry.save(target / GEOMETRY_FILE)
     return (*written, target / GEOMETRY_FILE)
@@ -178,20 +163,9 @@ def display(image: Image) -> npt.NDArray[np.uint16]:
     return np.asarray(np.rint(np.clip(image / white, 0, 1) * 65535), np.uint16)
 
 
-def _npy(image: Image) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(image, np.float32), allow_pickle=False)
-    return stream.getvalue()
-
-
 def _png(picture: npt.NDArray[np.uint16], spacing_mm: tuple[float, float]) -> bytes:
-    import PIL.Image
-    from PIL.PngImagePlugin import PngInfo
-
-    from x2ct.io.xray.readers import DENSE_BRIGHT, DENSE_KEY
-
     stream, info = io.BytesIO(), PngInfo()
     info.add_text(DENSE_KEY, DENSE_BRIGHT)
     row, column = spacing_mm
-    PIL.Image.fromarray(picture).save(stream, "PNG", pnginfo=info, dpi=(25.4 / column, 25.4 / row))
+    images.fromarray(picture).save(stream, "PNG", pnginfo=info, dpi=(25.4 / column, 25.4 / row))
     return stream.getvalue()

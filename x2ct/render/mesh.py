@@ -1,8 +1,7 @@
 """The surface of a CT at a HU threshold, as a triangle mesh in STL, PLY or OBJ files.
 
-Coordinates are mm in the CT's own world, LPS unless RAS is chosen: x grows to the patient's left, y to the back, z to
-the head. LPS is what DICOM counts in and what 3D Slicer takes a mesh file to be in. NIfTI and x2ct's own volumes count
-in RAS, which is LPS with x and y negated. Each file says which in a comment ("SPACE=LPS") that 3D Slicer reads.
+Coordinates are mm in the CT's own world, LPS (as DICOM and 3D Slicer count) unless RAS (as NIfTI and x2ct's volumes) is
+chosen; a comment in each file says which ("SPACE=LPS"), which 3D Slicer reads.
 
 The surface is that of Lewiner et al., "Efficient implementation of Marching Cubes' cases with topological guarantees"
 (Journal of Graphics Tools 8(2), 2003), by scikit-image. It is closed, also where it meets the border of the CT, and
@@ -26,8 +25,7 @@ from skimage.measure import marching_cubes
 from x2ct.bundle.intensity import BONE_HU
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct.volume import Volume
-from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC
+from x2ct.io.ct.volume import LPS_TO_RAS, SYNTHETIC, Volume
 from x2ct.io.report import file_record
 
 SUFFIXES = (".stl", ".ply", ".obj")
@@ -52,7 +50,7 @@ class Mesh:
 
     @property
     def area_mm2(self) -> float:
-        """The surface's area."""
+        """Return the surface's area."""
         return float(np.linalg.norm(self._normals(), axis=1).sum() / 2)
 
     @property
@@ -76,21 +74,14 @@ def surface(
     min_volume_mm3: float = 0.0,
     coordinates: str = "lps",
 ) -> Mesh:
-    """Return the surface that encloses all voxels of at least `hu`.
+    """Return the surface that encloses all voxels of at least `hu`, closed at the outer faces of border voxels.
 
-    Where it meets the border of the CT it is closed at the border voxels' outer faces.
+    With `smooth_mm`, the HU are blurred by a Gaussian of that standard deviation first; what is thinner vanishes.
+    `keep_largest` leaves out all pieces but the one with the most voxels, `min_volume_mm3` those whose voxels have less
+    volume; voxels that touch, be it at a corner, are of one piece. `coordinates` is one of `COORDINATES`.
 
-    Args:
-        volume: the CT.
-        hu: the threshold in HU.
-        smooth_mm: the standard deviation of a Gaussian that the HU are blurred with first; what is thinner vanishes.
-        keep_largest: leave out all pieces but the one with the most voxels. Voxels that touch, be it at a corner, are
-            of one piece.
-        min_volume_mm3: leave out smaller pieces, by the volume of their voxels.
-        coordinates: one of `COORDINATES`.
-
-    Raises:
-        InputError: no voxel is on one side of the threshold, no piece is large enough, or an argument is out of range.
+    Raises InputError: no voxel is on one side of the threshold, no piece is large enough, or an argument is out of
+    range.
     """
     if coordinates not in COORDINATES:
         raise InputError.unknown("--coordinates", "value", found=coordinates, known=COORDINATES)
@@ -110,45 +101,29 @@ def surface(
 
 
 def save(path: str | PathLike[str], mesh: Mesh) -> Path:
-    """Write a mesh, whole or not at all. The same mesh gives the same bytes.
+    """Write a mesh in the format of the path's ending, whole or not at all. The same mesh gives the same bytes.
 
     STL is binary and has each triangle's corners and normal; binary PLY and OBJ have vertices and triangles. Each keeps
-    the vertices to the bit.
-
-    Args:
-        path: ends with one of `SUFFIXES`, which is the format.
-        mesh: what to write.
-
-    Raises:
-        InputError: another ending, or a place that can't be written.
-        X2CTError: the write failed on the way.
+    the vertices to the bit. Raises InputError for an ending that is none of `SUFFIXES` or a place that can't be
+    written, and X2CTError where the write fails on the way.
     """
     target = atomic.check_writable(path, SUFFIXES)
     return atomic.write_atomically(target, _FORMATS[target.suffix.lower()](mesh))
 
 
 def mesh_files(
-    ct: str | PathLike[str],
-    path: str | PathLike[str],
-    hu: float = BONE_HU,
-    *,
-    smooth_mm: float = 0.0,
-    keep_largest: bool = False,
-    min_volume_mm3: float = 0.0,
-    coordinates: str = "lps",
+    ct: str | PathLike[str], path: str | PathLike[str], hu: float = BONE_HU, **options: Any
 ) -> dict[str, Any]:
-    """Read a CT, write its surface (see `surface` and `save`), and return the report.
+    """Read a CT, write its surface with the `options` of `surface`, and return the report.
 
-    Raises:
-        X2CTError: any of the family; nothing has been written.
+    Raises X2CTError, any of the family; nothing has been written then.
     """
     target, volume = atomic.check_writable(path, SUFFIXES), Volume.load(ct)
-    options: dict[str, Any] = {"keep_largest": keep_largest, "min_volume_mm3": min_volume_mm3}
-    mesh = surface(volume, hu, smooth_mm=smooth_mm, coordinates=coordinates, **options)
+    mesh = surface(volume, hu, **options)
     save(target, mesh)
     return {
         "hu": hu,
-        "coordinates": coordinates,
+        "coordinates": mesh.coordinates,
         "vertices": len(mesh.vertices),
         "triangles": len(mesh.triangles),
         "area_mm2": mesh.area_mm2,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from PIL import Image, ImageDraw, ImageFont
 
 Window = tuple[float, float]
 
@@ -26,7 +25,7 @@ _MARK = (255, 214, 80)
 class Panel:
     """A picture (RGB), its title, and the two letters at its left and right edge, where it has them."""
 
-    image: Image
+    image: Image.Image
     title: str
     ends: str = ""
 
@@ -37,31 +36,28 @@ def window(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
 
 
-def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Image:
-    """Draw panels in columns as wide as their widest, each with its title and the letters at its sides.
+def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Image.Image:
+    """Draw rows of panels, from the top, in columns as wide as their widest.
 
-    Args:
-        rows: of panels, from the top.
-        footer: one line below them.
-        heading: one line above them; none takes no room.
+    `footer` is one line below them, `heading` one above, which takes no room where there is none.
     """
-    from PIL import Image as images
-    from PIL import ImageDraw
-
     columns = max(len(row) for row in rows)
     widths = [max((row[i].image.width for row in rows if i < len(row)), default=0) for i in range(columns)]
     heights = [max(panel.image.height for panel in row) + _TITLE for row in rows]
-    font, small = _font(13), _font(12)
+    font, small = ImageFont.load_default(13), ImageFont.load_default(12)
     width = max(sum(widths) + _GAP * (columns + 1), *(2 * _GAP + round(font.getlength(t)) for t in (footer, heading)))
     above = _TITLE + _GAP if heading else 0
-    page = images.new("RGB", (width, above + sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
+    page = Image.new("RGB", (width, above + sum(heights) + _GAP * len(rows) + _TITLE + _GAP))
     draw = ImageDraw.Draw(page)
     draw.text((_GAP, _GAP // 2), heading, fill=_INK, font=font)
     y = above + _GAP // 2
     for row, height in zip(rows, heights, strict=True):
         x = _GAP
         for panel, column in zip(row, widths, strict=False):
-            draw.text((x, y + 2), _fitting(panel.title, column, small), fill=_GREY, font=small)
+            title = panel.title
+            while len(title) > 4 and small.getlength(title) > column:
+                title = title[:-2].rstrip(" .") + "."
+            draw.text((x, y + 2), title, fill=_GREY, font=small)
             left, top = x + (column - panel.image.width) // 2, y + _TITLE + (height - _TITLE - panel.image.height) // 2
             page.paste(panel.image, (left, top))
             if panel.ends:
@@ -73,6 +69,25 @@ def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Ima
         y += height + _GAP
     draw.text((_GAP, y), footer, fill=_INK, font=font)
     return page
+
+
+def circles(picture: Image.Image, areas: Sequence[tuple[float, float, float]], sides_mm: Sequence[float]) -> None:
+    """Draw circles that are as large as areas onto a picture, numbered from 1.
+
+    Args:
+        picture: is drawn on.
+        areas: of each the centre, in mm down and across from the picture's middle, and its size in mm^2.
+        sides_mm: height and width of the picture.
+    """
+    from PIL import ImageDraw
+
+    draw, font = ImageDraw.Draw(picture), _font(12)
+    down_px, across_px = picture.height / sides_mm[0], picture.width / sides_mm[1]
+    for number, (down, across, size) in enumerate(areas, 1):
+        x, y = picture.width / 2 + across * across_px, picture.height / 2 + down * down_px
+        radius = math.sqrt(size / math.pi) * down_px + 3  # outside of what is marked
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_MARK)
+        draw.text((x + radius + 2, y), f"{number}", anchor="lm", fill=_MARK, font=font)
 
 
 def _fitting(text: str, width: int, font: Any) -> str:
@@ -87,7 +102,7 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def png(picture: Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
     """A picture's PNG file."""
     stream = io.BytesIO()
     picture.save(stream, "PNG")

@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.geometry import MU_WATER_PER_MM
-from x2ct.render.panels import Panel, Window, page, png, window
+from x2ct.io.ct.volume import Volume
+from x2ct.io.xray.radiograph import XRay
+from x2ct.render.panels import Panel, Window, circles, page, png, window
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from x2ct.engine.residual import Residual
-    from x2ct.io.ct.volume import Volume
-    from x2ct.io.xray.radiograph import XRay
 
 HuArray = npt.NDArray[np.floating[Any]]
 
@@ -43,7 +42,6 @@ SUFFIXES = (".png",)
 _ENDS = {"coronal": "RL", "sagittal": "AP", "axial": "RL"}
 _VIEW_ENDS = {"ap": "RL", "pa": "RL", "lateral": "AP"}
 _ACROSS = {"coronal": 1, "sagittal": 0, "axial": 2}  # the axis that a plane's slices and projections run along
-_XRAY = "X-ray, "
 
 
 def preview(
@@ -55,26 +53,18 @@ def preview(
     heading: str = "",
     residuals: Sequence[Residual] = (),
     spread: Volume | None = None,
-) -> Image:
-    """Centre slices above, bone (maximum intensity) below, the X-rays beside them, and what they show beyond the CT.
+) -> Image.Image:
+    """Draw centre slices above, bone (maximum intensity) below, and beside them the X-rays and what these show beyond.
 
-    Args:
-        volume: the CT.
-        xrays: by view name.
-        synthetic: whether the picture says that this is no scan of a patient.
-        panel_px: the longest side of the volume, in pixels.
-        heading: one line above the panels.
-        residuals: of a run, see `x2ct.engine.residual`: red where an X-ray shows more attenuation than the CT, blue
-            where less, grey where the CT's grid does not hold a ray.
-        spread: the standard deviation of several samples, whose slices go below.
-
-    Returns:
-        An RGB picture.
+    `xrays` are by view name; of `residuals` (`x2ct.engine.residual`), red is where an X-ray shows more attenuation than
+    the CT, blue where less, grey where the CT's grid does not hold a ray; `spread` is the standard deviation of several
+    samples, whose slices go below. `synthetic` is whether the picture says that this is no scan of a patient,
+    `panel_px` the longest side of the volume in pixels, `heading` a line above the panels.
     """
     scale = _Scale(volume.shape, volume.spacing_mm, panel_px)
     slices, bone = scale.slices(volume.hu), [scale.bone(volume.hu, plane) for plane in PLANES]
     height = slices[0].image.height
-    pictures = _xray_panels(xrays or {}, height)
+    pictures = xray_panels(xrays or {}, height)
     maps = _residual_panels(residuals, height)
     rows = [[*slices, *pictures[:1], *maps[:1]], [*bone, *pictures[1:2], *maps[1:2]]]
     if spread is not None:
@@ -83,13 +73,39 @@ def preview(
     return page(rows, (f"{WARNING}; " if synthetic else "") + CONVENTION + colours, heading)
 
 
-def comparison(
-    truth: Volume, synthesis: Volume, xrays: Mapping[str, XRay] | None = None, *, panel_px: int = 300
-) -> Image:
-    """Truth, synthesis and their difference in rows; three planes and the bone in columns; the X-rays at the right.
+def unexplained(residuals: Sequence[Residual], xrays: Mapping[str, XRay], *, panel_px: int = 400) -> Image.Image:
+    """Each X-ray beside the map of what it shows beyond the CT, one view a row.
+
+    Args:
+        residuals: of a run, drawn as by `preview`; the areas are numbered as in `Residual.areas`.
+        xrays: by view name.
+        panel_px: the height of a picture, in pixels.
+
+    Returns:
+        An RGB picture.
+    """
+    pictures = dict(zip(xrays, xray_panels(xrays, panel_px), strict=True))
+    maps = _residual_panels(residuals, panel_px)
+    rows = [[pictures[one.view], drawn] for one, drawn in zip(residuals, maps, strict=True)]
+    return page(rows, "red: the X-ray shows more than the CT, blue: less, grey: unknown; circles: unexplained areas")
+
+
+def save_unexplained(path: str | PathLike[str], residuals: Sequence[Residual], xrays: Mapping[str, XRay]) -> Path:
+    """Write `unexplained` as a PNG.
 
     Raises:
-        InputError: the volumes' grids differ.
+        InputError: a path that doesn't end with .png or can't be written.
+        X2CTError: the write failed on the way.
+    """
+    return atomic.write_atomically(atomic.check_writable(path, SUFFIXES), png(unexplained(residuals, xrays)))
+
+
+def comparison(
+    truth: Volume, synthesis: Volume, xrays: Mapping[str, XRay] | None = None, *, panel_px: int = 300
+) -> Image.Image:
+    """Draw truth, synthesis and difference in rows; three planes and the bone in columns; the X-rays at the right.
+
+    Raises InputError where the volumes' grids differ.
     """
     if truth.shape != synthesis.shape or not np.allclose(truth.spacing_mm, synthesis.spacing_mm, rtol=1e-3):
         found = f"{synthesis.shape} voxels of {synthesis.spacing_mm} mm"
@@ -98,7 +114,7 @@ def comparison(
     scale = _Scale(truth.shape, truth.spacing_mm, panel_px)
     rows = [scale.row(truth.hu, "truth"), scale.row(synthesis.hu, "synthesis")]
     rows.append(scale.differences(truth.hu, synthesis.hu))
-    for row, picture in zip(rows, _xray_panels(xrays or {}, rows[0][0].image.height), strict=False):
+    for row, picture in zip(rows, xray_panels(xrays or {}, rows[0][0].image.height), strict=False):
         row.append(picture)
     return page(rows, f"{WARNING}; {CONVENTION}; difference: red where the synthesis is higher, blue where lower")
 
@@ -111,16 +127,11 @@ def training_progress(
     names: tuple[str, str] = ("truth", "denoised"),
     further: Mapping[str, HuArray] | None = None,
     panel_px: int = 200,
-) -> Image:
-    """Truth above what the network makes of it, for a glance while it trains: centre slices and bone.
+) -> Image.Image:
+    """Draw centre slices and bone of the truth above what the network makes of it, for a glance while it trains.
 
-    Args:
-        truth: HU (x, y, z), RAS+.
-        denoised: the same shape.
-        spacing_mm: of both.
-        names: of the two rows.
-        further: more rows by name, below them, of the same shape.
-        panel_px: the longest side of the volume, in pixels.
+    Volumes are HU (x, y, z), RAS+, of one shape; `names` are those of the first two rows, `further` has more rows by
+    name, and `panel_px` is the longest side in pixels. Raises InputError where a shape differs.
     """
     volumes = [*zip(names, (truth, denoised), strict=True), *(further or {}).items()]
     for _, hu in volumes:
@@ -136,47 +147,36 @@ def save(
     xrays: Mapping[str, XRay] | None = None,
     *,
     truth: Volume | None = None,
-    synthetic: bool = True,
-    residuals: Sequence[Residual] = (),
-    spread: Volume | None = None,
+    **further: Any,
 ) -> Path:
-    """Writes `preview`, or with a truth `comparison`, as a PNG.
+    """Write `preview` (`further` are its arguments), or with a truth `comparison`, as a PNG.
 
-    Raises:
-        InputError: a path that doesn't end with .png or can't be written; grids that differ.
-        X2CTError: the write failed on the way.
+    Raises InputError for a path that doesn't end with .png or can't be written, or grids that differ, and X2CTError
+    where the write fails on the way.
     """
     target = atomic.check_writable(path, SUFFIXES)
-    if truth is not None:
-        picture = comparison(truth, volume, xrays)
-    else:
-        picture = preview(volume, xrays, synthetic=synthetic, residuals=residuals, spread=spread)
+    picture = preview(volume, xrays, **further) if truth is None else comparison(truth, volume, xrays)
     return atomic.write_atomically(target, png(picture))
 
 
 def plane_of(hu: HuArray, plane: str) -> HuArray:
-    """The centre slice of a RAS+ volume as it is looked at: (rows, columns), see the module's convention.
-
-    Args:
-        hu: (x, y, z).
-        plane: "coronal", "sagittal" or "axial".
-    """
+    """Return the centre slice of (x, y, z) HU in a plane of `PLANES` as (rows, columns), as it is looked at."""
     axis = _ACROSS[plane]
     return facing(np.take(hu, hu.shape[axis] // 2, axis))
 
 
 def facing(slab: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(first, second) axes in RAS+ order, turned so that the second runs up and the first to the left."""
+    """Turn (first, second) axes in RAS+ order so that the second runs up and the first to the left."""
     return slab.T[::-1, ::-1]
 
 
 def is_spread(hu: HuArray) -> bool:
-    """Whether a volume is a standard deviation, in which nothing is negative, and not a CT, which has air."""
+    """Return whether a volume is a standard deviation, in which nothing is negative, and not a CT, which has air."""
     return float(hu.min()) >= 0
 
 
 def spread_window(hu: HuArray) -> Window:
-    """The window of a standard deviation: from 0 to the 99.5th percentile, rounded up to 10 HU."""
+    """Return the window of a standard deviation: from 0 to the 99.5th percentile, rounded up to 10 HU."""
     return 0.0, max(10.0, float(np.ceil(np.percentile(hu, 99.5) / 10) * 10))
 
 
@@ -190,12 +190,10 @@ class _Scale:
 
     def panel(self, pixels: npt.NDArray[np.uint8], plane: str, title: str, limits: Window | None = None) -> Panel:
         """Return pixels of a plane as a panel; the window's limits stand behind the title of the first plane."""
-        from PIL import Image as images
-
         sides = [size * step for size, step in zip(self.shape, self.spacing_mm, strict=True)]
         scale = self.panel_px / max(sides)
         width, height = (max(1, round(side * scale)) for axis, side in enumerate(sides) if axis != _ACROSS[plane])
-        picture = images.fromarray(np.ascontiguousarray(pixels)).resize((width, height), images.Resampling.BICUBIC)
+        picture = Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), Image.Resampling.BICUBIC)
         text = f", {limits[0]:g} to {limits[1]:g} HU" if limits and plane == PLANES[0] else ""
         return Panel(picture.convert("RGB"), title + text, _ENDS[plane])
 
@@ -230,38 +228,34 @@ def diverging(error: npt.NDArray[Any], most: float = DIFFERENCE[1]) -> npt.NDArr
     return np.asarray(np.rint(colour.clip(0, 1) * 255), np.uint8)
 
 
-def xray_pictures(xrays: Mapping[str, XRay], height_px: int = 340) -> dict[str, Image]:
-    """The X-rays in grey between their 0.5th and 99.5th percentile, `height_px` high, in their own aspect."""
-    return {panel.title.removeprefix(_XRAY): panel.image for panel in _xray_panels(xrays, height_px)}
-
-
-def _xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
+def xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
+    """Return X-rays, `height` pixels high in their own aspect, in grey between their 0.5th and 99.5th percentile."""
     panels = []
     for name, xray in xrays.items():
         low, high = np.percentile(xray.image, (0.5, 99.5))
         pixels = window(xray.image, (float(low), float(high) if high > low else float(low) + 1))
         picture = _picture(pixels, xray.spacing_mm or (1.0, 1.0), height, "LANCZOS")
-        panels.append(Panel(picture, f"{_XRAY}{name}", _VIEW_ENDS.get(name, "")))
+        panels.append(Panel(picture, f"X-ray, {name}", _VIEW_ENDS.get(name, "")))
     return panels
 
 
 def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
-    """The signed maps as pictures of the encoder's detector, with the rays that are not judged in grey."""
+    """The signed maps as pictures of the encoder's detector, their areas circled and numbered, unknown rays in grey."""
     panels = []
     for residual in residuals:
         water = residual.difference / MU_WATER_PER_MM
         finite = np.isfinite(water)
         pixels = np.where(finite[..., None], diverging(np.where(finite, water, 0), RESIDUAL_MM), _UNKNOWN)
         picture = _picture(pixels.astype(np.uint8), residual.pitch_mm, height, "BOX")
+        sides_mm = [count * pitch for count, pitch in zip(water.shape, residual.pitch_mm, strict=True)]
+        circles(picture, [(area.down_mm, area.across_mm, area.area_mm2) for area in residual.areas], sides_mm)
         title = f"X-ray less CT, {residual.view}, -{RESIDUAL_MM:g} to {RESIDUAL_MM:g} mm of water"
         panels.append(Panel(picture, title, _VIEW_ENDS.get(residual.view, "")))
     return panels
 
 
-def _picture(pixels: npt.NDArray[np.uint8], pitch_mm: tuple[float, float], height: int, resampling: str) -> Image:
+def _picture(pixels: npt.NDArray[np.uint8], pitch_mm: tuple[float, float], height: int, resampling: str) -> Image.Image:
     """Pixels of a detector in their own aspect, no wider than twice their height."""
-    from PIL import Image as images
-
     rows, columns = pixels.shape[:2]
     width = min(2 * height, max(1, round(height * columns * pitch_mm[1] / (rows * pitch_mm[0]))))
-    return images.fromarray(pixels).resize((width, height), images.Resampling[resampling]).convert("RGB")
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling[resampling]).convert("RGB")

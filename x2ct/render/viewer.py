@@ -10,19 +10,16 @@ from dataclasses import replace
 from importlib import resources
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from x2ct.files import atomic
-from x2ct.io.ct.voxels import int16_hu
+from x2ct.io.ct.volume import AIR_HU, Volume, int16_hu, stem_and_ending
+from x2ct.io.xray.radiograph import ReadOptions, XRay
 from x2ct.render import panels, preview
-
-if TYPE_CHECKING:
-    from x2ct.io.ct.volume import Volume
-    from x2ct.io.xray.radiograph import XRay
-    from x2ct.io.xray.readoptions import ReadOptions
 
 SUFFIXES = (".html",)
 WINDOWS: dict[str, tuple[float, float]] = {
@@ -32,6 +29,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "bone": (400, 1800),
 }
 """Window centre and width in HU, by name; the first is what the page opens with."""
+XRAY_PX = 340  # the height of an X-ray
 LARGEST_SIDE = 256
 """A page holds at most so many voxels along a side; larger volumes are averaged over blocks, and the page says so."""
 
@@ -44,19 +42,11 @@ def save(
     name: str = "",
     beside: Mapping[str, Volume] | None = None,
 ) -> Path:
-    """Writes the page, whole or not at all. It loads nothing from anywhere.
+    """Write a volume, a CT or a standard deviation in HU, as a page that loads nothing from anywhere.
 
-    Args:
-        path: ends with .html.
-        volume: the CT, or a standard deviation in HU, which has a window of its own.
-        xrays: by view name.
-        name: the page's title; by default the file's name.
-        beside: further volumes by name, each in a row of planes of its own, resampled to `volume`'s grid by their
-            affines.
-
-    Raises:
-        InputError: a path that doesn't end with .html or can't be written.
-        X2CTError: the write failed on the way.
+    `xrays` are by view name; `name` is the page's title, by default the file's name; each volume of `beside` gets a row
+    of its own, resampled to `volume`'s grid by their affines. Raises InputError for a path that doesn't end with .html
+    or can't be written, and X2CTError where the write fails on the way.
     """
     target = atomic.check_writable(path, SUFFIXES)
     title = name or target.stem
@@ -71,8 +61,8 @@ def save(
         "spacing_mm": spacing,
         "volumes": [{"name": row, **_volume_facts(each)} for row, each in shown.items()],
         "xrays": [
-            {"name": view, "png": "data:image/png;base64," + _text(panels.png(picture))}
-            for view, picture in preview.xray_pictures(xrays or {}).items()
+            {"name": view, "png": "data:image/png;base64," + _text(panels.png(panel.image))}
+            for view, panel in zip(xrays or {}, preview.xray_panels(xrays or {}, XRAY_PX), strict=True)
         ],
     }
     page = resources.files("x2ct").joinpath("pages/view.html").read_text(encoding="utf-8")
@@ -87,14 +77,10 @@ def view_files(
     reading: Mapping[str, ReadOptions] | None = None,
     beside: Sequence[Path] = (),
 ) -> Path:
-    """A CT, further volumes and X-ray files, read by `reading`, to a page, by default beside the CT.
+    """Write a CT, further volumes and X-ray files, read by `reading`, to a page, by default beside the CT.
 
-    Raises:
-        X2CTError: any of the family; nothing has been written.
+    Raises X2CTError, any of the family; nothing has been written then.
     """
-    from x2ct.io.ct.volume import Volume, stem_and_ending
-    from x2ct.io.xray.radiograph import XRay
-
     source = Path(ct)
     name = stem_and_ending(source.name)[0]
     target = atomic.check_writable(page or source.with_name(f"{name}.html"), SUFFIXES)
@@ -120,10 +106,6 @@ def _onto(volume: Volume, other: Volume) -> Volume:
     """Another volume on the first one's grid, by their affines; air, or no deviation, where it has nothing."""
     if other.shape == volume.shape and np.allclose(other.affine, volume.affine, atol=1e-3):
         return other
-    from scipy import ndimage
-
-    from x2ct.io.ct.volume import AIR_HU
-
     step = np.linalg.inv(other.affine) @ volume.affine
     beyond = 0.0 if preview.is_spread(other.hu) else AIR_HU
     hu = ndimage.affine_transform(

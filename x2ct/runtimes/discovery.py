@@ -117,7 +117,6 @@ def choose(
         InputError: a name that no version of x2ct knows.
         MissingRuntimeError: a device or runtime that is known and not here.
     """
-    _check_name(device)
     for option, name, known in (("--backend", backend, BACKENDS), ("--precision", precision, PRECISIONS)):
         if name not in known:
             raise InputError.unknown(option, "name", found=name, known=known, expected=", ".join(known))
@@ -145,20 +144,15 @@ def choose_device(device: str) -> str:
         InputError: a name that no version of x2ct knows.
         MissingRuntimeError: there is no such device here.
     """
-    _check_name(device)
     kind, _, index = device.partition(":")
+    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
+        raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
     if kind != "cuda":
         return "cpu"
     names = gpu_names()
     if int(index or 0) >= len(names):
         raise MissingRuntimeError(f"device cuda:{index}: found {len(names)} of them, cuda:0 being the first")
     return f"cuda:{int(index or 0)}"
-
-
-def _check_name(device: str) -> None:
-    kind, _, index = device.partition(":")
-    if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
-        raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")
 
 
 def gpu_names() -> list[str]:

@@ -7,7 +7,6 @@ import base64
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -16,28 +15,36 @@ import numpy as np
 import prometheus_client as prometheus
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.staticfiles import StaticFiles
 
 from x2ct import __version__
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import X2CTError
 from x2ct.io import report
+from x2ct.jobs.options import Limits
 from x2ct.jobs.sample import SampleJob, check_job
 from x2ct.render.viewer import WINDOWS
 from x2ct.serve import form, jobs
-from x2ct.serve.jobs import DONE, PREVIEW, RUNNING, SERIES, VOLUME, Job, Jobs, Limits
+from x2ct.serve.jobs import DONE, PREVIEW, RUNNING, SERIES, VOLUME, Job, Jobs
 from x2ct.serve.problem import Problem
 
-ASSETS = {"app.js": "text/javascript", "style.css": "text/css", "niivue.js": "text/javascript"}
+PAGE = Path(__file__).with_name("page")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+SAFE = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 XRAY_PX = 512
 _BEARER = HTTPBearer(auto_error=False, description="Where the server was started with a token.")
 NO_STORE = {"Cache-Control": "no-store"}
@@ -288,9 +295,9 @@ def _check(job: Job) -> None:
     assert job.sample is not None
     check_job(job.sample)
     if job.dicom:
-        from x2ct.io.ct.dicomexport import Origin
+        from x2ct.io.ct.dicomexport import read_headers
 
-        Origin(tuple(job.sample.inputs.values())).headers()
+        read_headers(tuple(job.sample.inputs.values()))
 
 
 async def _awaited(queue: Jobs, job: Job, request: Request) -> Response:
@@ -364,20 +371,17 @@ def _add_health(app: FastAPI, queue: Jobs) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    folder = resources.files("x2ct.serve").joinpath("page")
-    safe = {
-        "Content-Security-Policy": POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",
-    }
-
     @app.get("/", include_in_schema=False)
     def index() -> Response:
-        return Response(folder.joinpath("index.html").read_bytes(), media_type="text/html", headers=safe)
+        return FileResponse(PAGE / "index.html", headers=SAFE)
 
-    @app.get("/page/{name}", include_in_schema=False)
-    def asset(name: str) -> Response:
-        if name not in ASSETS:
-            raise HTTPException(404, "Not Found")
-        return Response(folder.joinpath(name).read_bytes(), media_type=ASSETS[name], headers=safe)
+    app.mount("/page", _Assets(directory=PAGE))
+
+
+class _Assets(StaticFiles):
+    """The files of the page, which a browser has again only where they changed."""
+
+    def file_response(self, *arguments: Any, **settings: Any) -> Response:
+        answer = super().file_response(*arguments, **settings)
+        answer.headers.update(SAFE)
+        return answer

@@ -21,8 +21,8 @@ from starlette.requests import Request
 
 from x2ct.errors import InputError
 from x2ct.io.xray.readoptions import ReadOptions
-from x2ct.jobs.options import SampleJob, XRayJob
-from x2ct.serve.jobs import PREVIEW, REPORT, VOLUME, Job, Limits
+from x2ct.jobs.options import Limits, SampleJob, XRayJob
+from x2ct.serve.jobs import PREVIEW, REPORT, UNEXPLAINED, VOLUME, Job
 from x2ct.serve.problem import Problem
 
 VIEWS = ("ap", "pa", "lateral")
@@ -198,6 +198,7 @@ def sample_job(job: Job, posted: Posted, template: SampleJob, limits: Limits) ->
         output=job.folder / VOLUME,
         report=job.folder / REPORT,
         preview=job.folder / PREVIEW,
+        unexplained=job.folder / UNEXPLAINED,
         reading=posted.reading,
         **files,
         **options,

@@ -21,32 +21,16 @@ from typing import Any
 
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import Cancelled, InputError, X2CTError
+from x2ct.jobs.options import Limits
 from x2ct.jobs.sample import SampleJob, sample_files
 from x2ct.serve.problem import Problem
 
 log = logging.getLogger(__name__)
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
-VOLUME, REPORT, PREVIEW, SURFACE, SERIES = "volume.nii.gz", "report.json", "preview.png", "bone.stl", "volume.zip"
+VOLUME, REPORT, PREVIEW, UNEXPLAINED = "volume.nii.gz", "report.json", "preview.png", "unexplained.png"
+SURFACE, SERIES = "bone.stl", "volume.zip"
 PREFIX = "x2ct-serve-"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much a server takes on; InputError where a limit is not positive."""
-
-    queue: int = 8  # jobs that wait for the one that runs
-    body_bytes: int = 256 * 2**20  # of a request
-    body_s: float = 60.0  # that a request's body may take to arrive
-    job_s: float = 600.0  # that a job may run
-    keep_s: float = 600.0  # that what was not fetched is kept
-    grace_s: float = 30.0  # that a running job which a client waits for gets to finish after SIGTERM
-    samples: int = 16  # of one job
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise InputError.of(f"--{name.replace('_', '-')}", "value", found=value, expected="more than 0")
 
 
 @dataclass(eq=False)
@@ -337,8 +321,7 @@ def _shutdown() -> Problem:
 
 def _series(job: SampleJob, model: str) -> Path:
     """Write the CT as a DICOM series in a ZIP file."""
-    from x2ct.io.ct.dicomexport import Origin
-    from x2ct.io.ct.volume import Volume
+    from x2ct.io.ct.volume import Origin, Volume
 
     folder, target = job.output.with_name("series"), job.output.with_name(SERIES)
     origin = Origin(tuple(job.inputs.values()), model)

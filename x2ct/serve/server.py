@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from x2ct.errors import InputError, MissingRuntimeError
+from x2ct.jobs.options import Limits
 from x2ct.jobs.sample import SampleJob, open_sampler
 from x2ct.serve.app import create_app
-from x2ct.serve.jobs import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

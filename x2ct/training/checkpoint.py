@@ -25,30 +25,35 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 BEST_FILE = "best.safetensors"
 AVERAGES_FOLDER = "averages"
 
+Content = tuple[dict[str, Tensor], dict[str, str]]
+"""Tensors by name and metadata, as a safetensors file has them."""
+
 
 @dataclass
 class State:
-    """What a run is between two steps; the random numbers depend on the step alone.
-
-    Attributes:
-        config: the run's configuration.
-        model: the weights.
-        optimizer: their moments.
-        averages: of the weights.
-        step: steps done.
-        seconds: training time so far.
-        progress: share of the run that is done, which sets the learning rate; drawn once a step.
-        best_loss: lowest validation loss so far; `BEST_FILE` has the average that reached it.
-    """
+    """What a run is between two steps; the random numbers depend on the step alone."""
 
     config: TrainConfig
     model: X2CTModel
     optimizer: Optimizer
     averages: list[PowerEMA]
-    step: int = 0
-    seconds: float = 0.0
-    progress: float = 0.0
-    best_loss: float = math.inf
+    coords: Tensor  # the grid's, [3, X, Y, Z], on the device of all that is trained
+    step: int = 0  # steps done
+    seconds: float = 0.0  # training time so far
+    progress: float = 0.0  # share of the run that is done, which sets the learning rate; drawn once a step
+    best_loss: float = math.inf  # lowest validation loss so far; `BEST_FILE` has the average that reached it
+
+
+def new_state(config: TrainConfig, device: torch.device) -> State:
+    """Return a freshly initialised run; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(config.seed)  # type: ignore[attr-defined]
+        model = X2CTModel(config.model)
+    model.normalize()
+    model.to(device)
+    averages = [PowerEMA(model, width) for width in config.optim.ema]
+    coords = torch.from_numpy(config.grid.coordinates()).to(device)
+    return State(config, model, Optimizer(model, config.optim), averages, coords)
 
 
 def save(state: State, folder: Path) -> None:
@@ -57,19 +62,14 @@ def save(state: State, folder: Path) -> None:
     Raises:
         X2CTError: the write failed, such as on a full disk; the checkpoint that was there is still there, whole.
     """
-    _write(folder / CHECKPOINT_FILE, *content_of(state))
+    _write(folder / CHECKPOINT_FILE, content_of(state))
 
 
-def content_of(state: State) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return all that a checkpoint has: tensors on the CPU by name, and the metadata."""
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in state.model.named_parameters():
-        tensors[f"model.{name}"] = parameter.detach()
+def content_of(state: State) -> Content:
+    """Return all that a checkpoint has, on the CPU."""
+    tensors: dict[str, Tensor] = {f"model.{name}": value.detach() for name, value in state.model.named_parameters()}
     tensors |= {f"optimizer.{name}": moment for name, moment in state.optimizer.state().items()}
-    for average in state.averages:
-        for name, value in average.state().items():
-            tensors[f"ema{average.relative_width:g}.{name}"] = value
-    return {name: value.contiguous().cpu() for name, value in tensors.items()}, _metadata(state)
+    return _content(state, tensors | _averages(state))
 
 
 def weights_checksum(state: State) -> str:
@@ -81,45 +81,40 @@ def weights_checksum(state: State) -> str:
 
 
 def save_best(state: State, folder: Path) -> None:
-    """Write the first average alone, beside the checkpoint: the best so far by its validation loss.
-
-    Raises:
-        X2CTError: see `save`.
-    """
-    average = state.averages[0]
-    prefix = f"ema{average.relative_width:g}."
-    tensors = {f"{prefix}{name}": value.contiguous().cpu() for name, value in average.state().items()}
-    _write(folder / BEST_FILE, tensors, _metadata(state))
+    """Write the first average alone, the best so far by its validation loss, beside the checkpoint; as `save` does."""
+    _write(folder / BEST_FILE, _content(state, _averages(state, 1)))
 
 
 def keep_averages(state: State, folder: Path) -> None:
-    """Write all averages as f16 under `AVERAGES_FOLDER`: what `load_run` makes averages of other widths of.
-
-    Raises:
-        X2CTError: see `save`.
-    """
-    (folder / AVERAGES_FOLDER).mkdir(exist_ok=True)
-    tensors = {
-        f"ema{average.relative_width:g}.{name}": value.half().contiguous().cpu()
-        for average in state.averages
-        for name, value in average.state().items()
-    }
-    _write(folder / AVERAGES_FOLDER / f"{state.step:08d}.safetensors", tensors, _metadata(state))
+    """Write all averages as f16, of which `load_run` makes averages of other widths; as `save` does."""
+    halves = {name: value.half() for name, value in _averages(state).items()}
+    _write(folder / AVERAGES_FOLDER / f"{state.step:08d}.safetensors", _content(state, halves))
 
 
-def _metadata(state: State) -> dict[str, str]:
-    return {
+def _averages(state: State, count: int | None = None) -> dict[str, Tensor]:
+    shadows = {_prefix(average.relative_width): average.shadow for average in state.averages[:count]}
+    return {f"{prefix}{name}": value for prefix, shadow in shadows.items() for name, value in shadow.items()}
+
+
+def _prefix(width: float) -> str:
+    """What the names of an average's weights begin with."""
+    return f"ema{width:g}."
+
+
+def _content(state: State, tensors: dict[str, Tensor]) -> Content:
+    metadata = {
         "step": str(state.step),
         "seconds": repr(state.seconds),
         "best_loss": repr(state.best_loss),
         "config": json.dumps(state.config.to_json()),
     }
+    return {name: value.contiguous().cpu() for name, value in tensors.items()}, metadata
 
 
-def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def _write(path: Path, content: Content) -> None:
     def write(part: Path) -> None:
         try:
-            save_file(tensors, part, metadata)
+            save_file(content[0], part, content[1])
         except SafetensorError as error:  # what the system says of a write is in its text alone
             raise OSError(str(error).rpartition("I/O error: ")[2]) from error
 
@@ -127,28 +122,20 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> 
 
 
 def restore(state: State, folder: Path) -> None:
-    """Load the whole state into freshly built objects of the same configuration.
-
-    Raises:
-        InputError: the checkpoint is missing, damaged, or of another network.
-    """
-    take(state, *_read(folder / CHECKPOINT_FILE), folder)
-    for path in _kept_averages(folder):
+    """Load the whole state. Raises InputError: the checkpoint is missing, damaged, or of another network."""
+    take(state, _read(folder / CHECKPOINT_FILE), folder)
+    for path in (folder / AVERAGES_FOLDER).glob("*.safetensors"):
         if int(path.stem) > state.step:  # of steps that are about to be taken again
             path.unlink()
 
 
-def take(state: State, tensors: dict[str, Tensor], metadata: dict[str, str], folder: Path) -> None:
-    """Load what `content_of` returned; `folder` is named in errors.
-
-    Raises:
-        InputError: it is of another network.
-    """
+def take(state: State, content: Content, folder: Path) -> None:
+    """Load what `content_of` returned; as `restore` does, whose errors name the folder."""
+    tensors, metadata = content
     _copy(tensors, "model.", dict(state.model.named_parameters()), folder)
     for average in state.averages:
-        _copy(tensors, f"ema{average.relative_width:g}.", average.state(), folder)
-    prefix = "optimizer."
-    state.optimizer.load({n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)})
+        _copy(tensors, _prefix(average.relative_width), average.shadow, folder)
+    state.optimizer.load(_under("optimizer.", tensors))
     state.step = int(metadata["step"])
     state.seconds = float(metadata["seconds"])
     state.progress = state.config.progress(state.step, state.seconds)
@@ -174,20 +161,27 @@ def load_run(
     config = TrainConfig.load(folder)
     tensors, metadata = _read(folder / (BEST_FILE if best else CHECKPOINT_FILE))
     width = config.optim.ema[0] if ema is None else ema
-    prefix = "model." if raw else f"ema{width:g}."
     if not raw and not best and width not in config.optim.ema:
         tensors = _posthoc_average(folder, config.optim.ema, int(metadata["step"]), width)
     model = X2CTModel(config.model)
-    _copy(tensors, prefix, dict(model.named_parameters()), folder)
+    _copy(tensors, "model." if raw else _prefix(width), dict(model.named_parameters()), folder)
     return config, model.eval()
 
 
-def _kept_averages(folder: Path) -> list[Path]:
-    return sorted((folder / AVERAGES_FOLDER).glob("*.safetensors"))
+def starting_weights(run: Path) -> dict[str, Tensor]:
+    """Return a run's averaged weights by name, for `runs.initialise`. Raises InputError: no readable run is there."""
+    width = TrainConfig.load(run).optim.ema[0]
+    return _under(_prefix(width), _read(run / CHECKPOINT_FILE)[0])
+
+
+def read_progress(folder: str | Path) -> tuple[int, float]:
+    """Return the steps done and the seconds spent. Raises InputError: no readable checkpoint is in the folder."""
+    _, metadata = _read(Path(folder) / CHECKPOINT_FILE)
+    return int(metadata["step"]), float(metadata["seconds"])
 
 
 def _posthoc_average(folder: Path, widths: Sequence[float], step: int, width: float) -> dict[str, Tensor]:
-    paths = _kept_averages(folder)
+    paths = sorted((folder / AVERAGES_FOLDER).glob("*.safetensors"))
     if not paths or not 0 < width < MAX_WIDTH:
         expected = ", ".join(f"{w:g}" for w in widths)
         if paths:
@@ -196,39 +190,16 @@ def _posthoc_average(folder: Path, widths: Sequence[float], step: int, width: fl
         raise InputError.of(folder, "ema", found=width, expected=expected, hint=hint)
     shares = posthoc_shares([(int(path.stem), w) for path in paths for w in widths], step, width)
     total: dict[str, Tensor] = {}
-    for number, path in enumerate(paths):
+    for path, row in zip(paths, shares.reshape(len(paths), -1), strict=True):
         tensors, _ = _read(path)
-        for place, w in enumerate(widths):
-            share, prefix = float(shares[number * len(widths) + place]), f"ema{w:g}."
-            for name, value in tensors.items():
-                if name.startswith(prefix):
-                    key = f"ema{width:g}.{name.removeprefix(prefix)}"
-                    total[key] = total.get(key, torch.zeros(())) + share * value.float()
+        for w, share in zip(widths, row, strict=True):
+            for name, value in _under(_prefix(w), tensors).items():
+                key = f"{_prefix(width)}{name}"
+                total[key] = total.get(key, torch.zeros(())) + float(share) * value.float()
     return total
 
 
-def averaged_weights(folder: Path, width: float) -> dict[str, Tensor]:
-    """The averaged weights by name, of whatever network the run has.
-
-    Raises:
-        InputError: there is no readable checkpoint in the folder.
-    """
-    tensors, _ = _read(folder / CHECKPOINT_FILE)
-    prefix = f"ema{width:g}."
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def read_progress(folder: str | Path) -> tuple[int, float]:
-    """Steps done and seconds spent, as the run's checkpoint says.
-
-    Raises:
-        InputError: there is no readable checkpoint in the folder.
-    """
-    _, metadata = _read(Path(folder) / CHECKPOINT_FILE)
-    return int(metadata["step"]), float(metadata["seconds"])
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path) -> Content:
     if not path.is_file():
         raise InputError.of(path, "file", found="nothing", expected="a checkpoint of x2ct train")
     try:
@@ -238,17 +209,16 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise InputError.of(path, "file", found=error, expected="a whole safetensors file") from error
 
 
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 @torch.no_grad()
 def _copy(tensors: dict[str, Tensor], prefix: str, targets: dict[str, Tensor], folder: Path) -> None:
     for name, target in targets.items():
         source = tensors.get(prefix + name)
         if source is None or source.shape != target.shape:
-            found = "nothing" if source is None else tuple(source.shape)
-            raise InputError.of(
-                folder / CHECKPOINT_FILE,
-                prefix + name,
-                found=found,
-                expected=tuple(target.shape),
-                hint="another network?",
-            )
+            found, expected = "nothing" if source is None else tuple(source.shape), tuple(target.shape)
+            where, field = folder / CHECKPOINT_FILE, prefix + name
+            raise InputError.of(where, field, found=found, expected=expected, hint="another network?")
         target.copy_(source)

@@ -19,111 +19,74 @@ from x2ct.files.atomic import write_atomically
 from x2ct.files.text import decode_json
 from x2ct.geometry.grid import Grid
 from x2ct.model import ModelConfig
+from x2ct.model.config import choice, require_all
 
 CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """EDM's training distribution and the sampler's defaults (Karras et al. 2022, section 5).
+    """EDM's training distribution and the sampler's defaults (Karras et al. 2022, section 5)."""
 
-    Attributes:
-        sigma_min: lowest noise level of the sampler, in the network's unit.
-        sigma_max: highest noise level; at it, the denoised volume is the posterior mean.
-        mean_share: share of patches trained at sigma_max itself.
-        log_mean: mean of ln sigma for the others.
-        log_std: standard deviation of ln sigma for the others.
-        schedule: the sampler's default noise schedule: with the solver, the best untuned of benchmarks/solvers.py.
-        solver: the sampler's default solver.
-        steps: the sampler's default number of evaluations.
-    """
-
-    sigma_min: float = 0.03
-    sigma_max: float = 20.0
-    mean_share: float = 0.2
-    log_mean: float = -0.2
+    sigma_min: float = 0.03  # lowest noise level of the sampler, in the network's unit
+    sigma_max: float = 20.0  # the highest; at it, the denoised volume is the posterior mean
+    mean_share: float = 0.2  # share of patches trained at sigma_max itself
+    log_mean: float = -0.2  # mean of ln sigma for the others
     log_std: float = 1.6
-    schedule: str = "log-snr"
+    schedule: str = "log-snr"  # the sampler's: with the solver, the best untuned of benchmarks/solvers.py
     solver: str = "unipc-2"
-    steps: int = 6
+    steps: int = 6  # evaluations of the sampler
 
 
 @dataclass(frozen=True)
 class PatchConfig:
-    """Patch Diffusion's size schedule (Wang et al. 2023, section 3.2), in three dimensions.
+    """Patch Diffusion's size schedule (Wang et al. 2023, section 3.2), in three dimensions."""
 
-    Attributes:
-        sizes: in voxels, multiples of the network's stride; sizes beyond the grid mean the whole volume.
-        probabilities: how often each size is drawn.
-        voxels: voxels per step that a draw is filled up to with patches of its size (at least one patch).
-        shape: "cube", of which a size is the side, or "slab", of which it is the extent along z, the axis that frontal
-            and lateral views share; along x and y a slab has all of the grid.
-        schedule: "stochastic" draws sizes all the time; "progressive" goes through the sizes as they are listed, each
-            for its probability's share of the run.
-    """
-
-    sizes: tuple[int, ...] = (32, 64, 128)
-    probabilities: tuple[float, ...] = (0.1, 0.88, 0.02)
-    voxels: int = 2 * 64**3
+    sizes: tuple[int, ...] = (32, 64, 128)  # voxels, multiples of the network's stride; beyond the grid: all of it
+    probabilities: tuple[float, ...] = (0.1, 0.88, 0.02)  # how often each size is drawn
+    voxels: int = 2 * 64**3  # of a draw, filled up with patches of its size (at least one patch)
+    # "cube", of which a size is the side, or "slab", of which it is the extent along z, the axis that frontal and
+    # lateral views share; along x and y a slab has all of the grid.
     shape: str = "cube"
+    # "stochastic" draws sizes all the time; "progressive" goes through the sizes as they are listed, each for its
+    # probability's share of the run.
     schedule: str = "stochastic"
 
     def __post_init__(self) -> None:
-        if len(self.sizes) != len(self.probabilities) or abs(sum(self.probabilities) - 1) > 1e-6:
-            raise InputError.of(
-                "train config",
-                "patch",
-                found=(self.sizes, self.probabilities),
-                expected="one probability per size, sum 1",
-            )
-        if self.shape not in ("cube", "slab"):
-            raise InputError.of("train config", "patch shape", found=self.shape, expected="cube or slab")
-        if self.schedule not in ("stochastic", "progressive"):
-            expected = "stochastic or progressive"
-            raise InputError.of("train config", "patch schedule", found=self.schedule, expected=expected)
+        fits = len(self.sizes) == len(self.probabilities) and abs(sum(self.probabilities) - 1) <= 1e-6
+        require_all(
+            "train config",
+            (fits, "patch", (self.sizes, self.probabilities), "one probability per size, sum 1"),
+            choice("patch shape", self.shape, "cube", "slab"),
+            choice("patch schedule", self.schedule, "stochastic", "progressive"),
+        )
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The optimiser, its schedule, and the averages of the weights.
+    """The optimiser, its schedule, and the averages of the weights."""
 
-    Attributes:
-        rate: AdamW's learning rate after warm-up (weights are kept at unit norm, so it is a relative step).
-        muon: Muon's learning rate for the hidden layers' matrices; 0 leaves them to AdamW.
-        muon_momentum: Muon's momentum.
-        warmup: steps of linear warm-up.
-        flat: steps after which the rate decays as the inverse square root.
-        cooldown: share of the run, at its end, over which the rate falls to zero linearly.
-        betas: AdamW's betas.
-        weight_decay: AdamW's decay; unit-norm weights need none.
-        clip: largest gradient norm.
-        accumulate: studies per optimiser step, of all ranks together; the number of ranks divides it.
-        ema: relative widths of the power-function averages; the first is the one that is exported.
-        keep: how often the averages are kept over the run, so that averages of other widths can be made of them
-            afterwards (`x2ct export --ema WIDTH`); 0 for never. Each time takes four bytes a weight with two widths.
-        bone_weight: extra weight of bone voxels in the loss.
-        bone_hu: what counts as bone in the loss.
-        denoiser_only: leave encoder and lift as they are and train the denoiser alone, which makes a step cheaper; for
-            the end of a run, when samples are what lags behind.
-        sketch_weight: weight of the whole volume as the condition alone tells it (see `Denoiser.sketch`).
-    """
-
-    rate: float = 0.005
-    muon: float = 0.0
+    rate: float = 0.005  # AdamW's, after warm-up (weights are kept at unit norm, so it is a relative step)
+    muon: float = 0.0  # Muon's learning rate for the hidden layers' matrices; 0 leaves them to AdamW
     muon_momentum: float = 0.95
-    warmup: int = 100
-    flat: int = 2000
-    cooldown: float = 0.3
-    betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    accumulate: int = 1
-    ema: tuple[float, ...] = (0.05, 0.1)
+    warmup: int = 100  # steps of linear warm-up
+    flat: int = 2000  # steps after which the rate decays as the inverse square root
+    cooldown: float = 0.3  # share of the run, at its end, over which the rate falls to zero linearly
+    betas: tuple[float, float] = (0.9, 0.99)  # AdamW's
+    weight_decay: float = 0.0  # AdamW's; unit-norm weights need none
+    clip: float = 1.0  # largest gradient norm
+    accumulate: int = 1  # studies per optimiser step, of all ranks together; the number of ranks divides it
+    ema: tuple[float, ...] = (0.05, 0.1)  # relative widths of the power-function averages; the first is exported
+    # How often the averages are kept over the run, so that averages of other widths can be made of them afterwards
+    # (`x2ct export --ema WIDTH`); 0 for never. Each time takes four bytes a weight with two widths.
     keep: int = 0
-    bone_weight: float = 2.0
-    bone_hu: float = 150.0
+    bone_weight: float = 2.0  # extra weight of bone voxels in the loss
+    bone_hu: float = 150.0  # what counts as bone there
+    detail_weight: float = 0.0  # weight of what changes within 10 mm, such as ribs and discs; see `loss.detail_error`
+    # Leave encoder and lift as they are and train the denoiser alone, which makes a step cheaper; for the end of a run,
+    # when samples are what lags behind.
     denoiser_only: bool = False
-    sketch_weight: float = 1.0
+    sketch_weight: float = 1.0  # weight of the coarse prediction's loss, over the whole volume
 
     def share(self, step: int, progress: float) -> float:
         """Return the share of the learning rates at a step and at a progress of the run from 0 to 1.
@@ -137,79 +100,55 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that a run depends on, but for the shards.
-
-    Attributes:
-        name: the model's name.
-        steps: optimiser steps of the whole run; 0 for no limit other than `minutes`.
-        minutes: minutes of training of the whole run, over all of its parts; 0 for no limit other than `steps`. The
-            learning rate, its cooldown and the patch sizes follow whichever limit is nearer (`progress`).
-        seed: of everything random in the run.
-        grid: the voxels that the model fills; a new run takes its shards'.
-        display_p99: per view, the median over the training patients of their X-ray's 99th percentile (a line integral),
-            to which the sampler scales display images; measured by `train`.
-        model: the network.
-        intensity: the map between HU and x.
-        diffusion: noise levels and sampler defaults.
-        patch: patch sizes.
-        optim: optimiser, schedule and averages.
-        augment: how studies vary.
-        detector_spacing_mm: pixel pitch of the encoder's input images (rows, columns).
-        regions: which patients of the shards are used, by region; empty for all.
-        turns: how often a round of all training patients takes each patient of each of `regions`; () for once.
-        pool: studies kept at hand, of which each step draws one.
-        refresh: draws from a pool after which its oldest study is replaced.
-        pools: the studies of a step are drawn from so many pools in turn; a rank makes those of its own turns alone.
-        workers: threads that make studies ahead; more do not change what is drawn.
-        autocast: bf16 autocast.
-        checkpoint_every: steps between checkpoints.
-        checkpoint_minutes: a checkpoint is also written so many minutes after the last; 0 for none by the clock.
-        validate_every: steps between validations.
-        parent: the bundle that the weights came from, as `x2ct.export.starting_point` describes it; {} for none.
-    """
+    """All that a run depends on, but for the shards."""
 
     name: str = "model"
-    steps: int = 5000
+    steps: int = 5000  # optimiser steps of the whole run; 0 for no limit other than `minutes`
+    # Minutes of training of the whole run, over all of its parts; 0 for no limit other than `steps`. The learning rate,
+    # its cooldown and the patch sizes follow whichever limit is nearer (`progress`).
     minutes: float = 0.0
-    seed: int = 0
-    grid: Grid = field(default_factory=Grid)
+    seed: int = 0  # of everything random in the run
+    grid: Grid = field(default_factory=Grid)  # the voxels that the model fills; a new run takes its shards'
+    # Per view, the median over the training patients of their X-ray's 99th percentile (a line integral), to which the
+    # sampler scales display images; measured by `train`.
     display_p99: tuple[float, ...] = ()
     model: ModelConfig = field(default_factory=ModelConfig)
-    intensity: Intensity = field(default_factory=Intensity)
+    intensity: Intensity = field(default_factory=Intensity)  # the map between HU and x
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     patch: PatchConfig = field(default_factory=PatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    detector_spacing_mm: tuple[float, float] = (1.25, 1.25)
-    regions: tuple[str, ...] = ("chest",)
-    turns: tuple[int, ...] = ()
-    pool: int = 8
-    refresh: int = 4
-    pools: int = 1
-    workers: int = 1
-    autocast: bool = True
-    checkpoint_every: int = 250
-    checkpoint_minutes: float = 0.0
-    validate_every: int = 500
-    parent: dict[str, Any] = field(default_factory=dict, hash=False)
+    detector_spacing_mm: tuple[float, float] = (1.25, 1.25)  # pitch of the encoder's input images (rows, columns)
+    regions: tuple[str, ...] = ("chest",)  # which patients of the shards are used; empty for all
+    turns: tuple[int, ...] = ()  # how often a round of all training patients takes each of a region's; () for once
+    pool: int = 8  # studies kept at hand, of which each step draws one
+    refresh: int = 4  # draws from a pool after which its oldest study is replaced
+    pools: int = 1  # the studies of a step are drawn from so many in turn; a rank makes those of its own turns alone
+    workers: int = 1  # threads that make studies ahead; more do not change what is drawn
+    autocast: bool = True  # bf16
+    checkpoint_every: int = 250  # steps
+    checkpoint_minutes: float = 0.0  # a checkpoint is also written so many minutes after the last; 0 for none
+    validate_every: int = 500  # steps
+    parent: dict[str, Any] = field(default_factory=dict, hash=False)  # see `x2ct.export.starting_point`; {} for none
 
     def __post_init__(self) -> None:
-        if self.steps <= 0 and self.minutes <= 0:
-            found = f"{self.steps} and {self.minutes:g}"
-            raise InputError.of("train config", "steps and minutes", found=found, expected="at least one above 0")
-        if self.turns and (len(self.turns) != len(self.regions) or min(self.turns) < 1):
-            found = f"{self.turns} for {self.regions}"
-            raise InputError.of("train config", "turns", found=found, expected="one number from 1 on for each region")
-        if self.optim.accumulate < 1 or self.pools < 1:
-            found = f"{self.optim.accumulate} and {self.pools}"
-            raise InputError.of("train config", "optim.accumulate and pools", found=found, expected="both from 1 on")
-        if self.model.sigma_max != self.diffusion.sigma_max:
-            found = f"{self.model.sigma_max:g} and {self.diffusion.sigma_max:g}"
-            raise InputError.of("train config", "sigma_max of model and diffusion", found=found, expected="one value")
-        if any(size % self.model.stride for size in self.patch.sizes):
-            raise InputError.of(
-                "train config", "patch sizes", found=self.patch.sizes, expected=f"multiples of {self.model.stride}"
-            )
+        both = self.optim.accumulate, self.pools
+        sigmas = self.model.sigma_max, self.diffusion.sigma_max
+        stride, sizes, turns = self.model.stride, self.patch.sizes, (self.turns, self.regions)
+        fit = not self.turns or (len(self.turns) == len(self.regions) and min(self.turns) > 0)
+        require_all(
+            "train config",
+            (
+                max(self.steps, self.minutes) > 0,
+                "steps and minutes",
+                (self.steps, self.minutes),
+                "at least one above 0",
+            ),
+            (fit, "turns and regions", turns, "one number from 1 on for each region"),
+            (min(both) > 0, "optim.accumulate and pools", both, "both from 1 on"),
+            (sigmas[0] == sigmas[1], "sigma_max of model and diffusion", sigmas, "one value"),
+            (not any(size % stride for size in sizes), "patch sizes", sizes, f"multiples of {stride}"),
+        )
 
     def progress(self, step: int, seconds: float) -> float:
         """Return the share of the run that is done after `step` steps and `seconds` of training, 0 to 1."""

@@ -1,20 +1,24 @@
-"""What a run leaves to look at: lines in the log, TensorBoard scalars, preview pictures, a JSON line a validation."""
+"""What a run leaves to look at: lines in the log, TensorBoard scalars, preview pictures, a JSON line a validation.
+
+And how fast it computes: the operations of a step, counted once, against the device's own matrix rate.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from x2ct.files import atomic
 from x2ct.render import panels, preview
 from x2ct.training.checkpoint import State
-from x2ct.training.speed import WorkMeter
 from x2ct.training.validate import Validation
 
 if TYPE_CHECKING:
@@ -26,14 +30,49 @@ HISTORY_FILE = "validation.jsonl"
 LINE_S = 60.0
 """Seconds between two lines about the training loss."""
 
+SIDE, ROUNDS = 2048, 5
+"""Side of the matrices whose product measures the device's matrix rate, and how often it is measured."""
+
+
+class WorkMeter:
+    """Counts the floating-point operations of training passes, which are of matrices of one data type on a device.
+
+    Counting is done on a forward pass of its own, because it changes which kernels PyTorch takes, and once for each
+    number of voxels; a backward pass costs twice the forward one.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        self._flop: dict[int, int] = {}
+        self._rate: float | None = None
+        self.total_flop = 0
+
+    def add(self, voxels: int, forward: Callable[[], object]) -> None:
+        """Add a forward and a backward pass over `voxels` voxels to `total_flop`; `forward` computes the first."""
+        if voxels not in self._flop:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                forward()
+            self._flop[voxels] = 3 * counter.get_total_flops()
+        self.total_flop += self._flop[voxels]
+
+    def matrix_rate(self) -> float:
+        """Return the device's rate for a product of two square matrices, FLOP/s; the best of a few, measured once."""
+        if self._rate is None:
+            a = torch.ones(SIDE, SIDE, dtype=self._dtype, device=self._device)
+            times = []
+            for _ in range(ROUNDS):
+                start = time.perf_counter()
+                product = a @ a
+                float(product[0, 0])  # waits for the device
+                times.append(time.perf_counter() - start)
+            self._rate = 2 * SIDE**3 / min(times)
+        return self._rate
+
 
 class Monitor:
     """Writes a run's lines, scalars and pictures; a context manager that closes its files.
 
-    Args:
-        run_dir: the run's folder.
-        step: steps of the run so far; what the folder says of later ones is from a part that was lost, and goes.
-        meter: where the step's operations are counted.
+    What the run's folder says of steps after `step` is from a part that was lost, and goes.
     """
 
     def __init__(self, run_dir: Path, step: int, meter: WorkMeter) -> None:
@@ -73,38 +112,27 @@ class Monitor:
         self._losses.clear()
         self._begun, self._flop = time.monotonic(), self._meter.total_flop
 
-    def validation(self, state: State, result: Validation, watched: Validation, truth: npt.NDArray[np.float32]) -> None:
+    def validation(self, state: State, result: Validation, watched: Validation) -> None:
         """Write a validation: a line, scalars, a picture of truth and posterior mean, a row in validation.jsonl.
 
-        Args:
-            state: the run.
-            result: figures on the validation patients.
-            watched: figures on training patients, without augmentation.
-            truth: float32 HU [X, Y, Z] of the first validation patient.
+        `watched` is the result of training patients, without augmentation.
         """
-        row = {
-            "step": state.step,
-            "seconds": round(state.seconds, 1),
-            **{name: getattr(result, name) for name in Validation.FIGURES},
-            "train": {name: getattr(watched, name) for name in Validation.FIGURES},
-        }
+        figures, step = result.figures, state.step
+        row = {"step": step, "seconds": round(state.seconds, 1), **figures, "train": watched.figures}
         with (self._folder / HISTORY_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         for name in ("loss", "mean_psnr", "mean_bone_dice", "low_bone_dice"):
-            self._scalar(f"validation/{name}", getattr(result, name), state.step)
-        picture = preview.training_progress(
-            truth,
-            result.mean_hu,
-            state.config.grid.spacing_mm,
-            names=("truth", "posterior mean"),
-            further={"denoised": result.low_hu},
-        )
-        atomic.write_atomically(self._folder / f"preview_{state.step:06d}.png", panels.png(picture))
+            self._scalar(f"validation/{name}", figures[name], step)
+        names, further = ("truth", "posterior mean"), {"denoised": result.low_hu}
+        spacing = state.config.grid.spacing_mm
+        picture = preview.training_progress(result.truth_hu, result.mean_hu, spacing, names=names, further=further)
+        atomic.write_atomically(self._folder / f"preview_{step:06d}.png", panels.png(picture))
         if self._writer is not None:
-            self._writer.add_image("preview", np.asarray(picture.convert("RGB")), state.step, dataformats="HWC")
+            self._writer.add_image("preview", np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        both = (each.figures[name] for name in ("loss", "mean_psnr") for each in (result, watched))
         log.info(
             "validation at step %d: loss %.4f (training patients %.4f), mean estimate %.2f dB (%.2f), bone Dice %.3f",
-            *(state.step, result.loss, watched.loss, result.mean_psnr, watched.mean_psnr, result.mean_bone_dice),
+            *(step, *both, figures["mean_bone_dice"]),
         )
 
     def _scalar(self, name: str, value: float, step: int) -> None:

@@ -24,42 +24,30 @@ class Optimizer:
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's update by the nearest
     orthogonal one. A convolution's weight is the matrix [outputs, inputs * taps]; Muon works on a view of it. Its rate
     is scaled to the root mean square of AdamW's updates (Liu et al. 2025, "Muon is Scalable for LLM Training").
-
-    Args:
-        model: the model whose parameters are trained.
-        config: rates, betas, and whether Muon is used.
     """
 
     def __init__(self, model: X2CTModel, config: OptimConfig) -> None:
         self._names = {parameter: name for name, parameter in model.named_parameters()}
         hidden = _hidden_weights(model) if config.muon else []
-        taken = {id(weight) for weight in hidden}
-        rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
         self._matrices = {weight: weight.detach().view(len(weight), -1) for weight in hidden}
-        self._adamw = torch.optim.AdamW(
-            rest,
-            lr=config.rate,
-            betas=config.betas,
-            eps=1e-8,
-            weight_decay=config.weight_decay,
-            capturable=rest[0].is_cuda,
+        rest = [parameter for parameter in self._names if parameter not in self._matrices]
+        adamw = torch.optim.AdamW(
+            rest, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay, capturable=rest[0].is_cuda
         )
-        self._muon = None
+        self._optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adamw, config.rate)]
         if hidden:
-            self._muon = torch.optim.Muon(
+            muon = torch.optim.Muon(
                 list(self._matrices.values()),
-                lr=config.muon,
                 momentum=config.muon_momentum,
                 weight_decay=0.0,
                 adjust_lr_fn="match_rms_adamw",
             )
-        self._config = config
+            self._optimizers.append((muon, config.muon))
 
     def step(self, share: float | Tensor) -> None:
         """Take one step with the gradients at hand, at `share` of the configured rates, and drop the gradients.
 
-        Args:
-            share: from 0 to 1; a tensor without axes where the step is recorded, and the share another at each replay.
+        The share, from 0 to 1, is a tensor without axes where the step is recorded, and another at each replay.
         """
         if isinstance(share, Tensor):
             with scaled_by(share, list(self._names)):
@@ -70,23 +58,20 @@ class Optimizer:
             parameter.grad = None
 
     def _step(self, share: float) -> None:
-        for group in self._adamw.param_groups:
-            group["lr"] = share * self._config.rate
-        self._adamw.step()
-        if self._muon is not None:
-            for group in self._muon.param_groups:
-                group["lr"] = share * self._config.muon
-            for weight, matrix in self._matrices.items():
-                matrix.grad = None if weight.grad is None else weight.grad.reshape(matrix.shape)
-            self._muon.step()  # type: ignore[no-untyped-call]
+        for weight, matrix in self._matrices.items():
+            matrix.grad = None if weight.grad is None else weight.grad.reshape(matrix.shape)
+        for optimizer, rate in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = share * rate
+            optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
-        """The moments, each named "key.parameter" (references, not copies)."""
-        moments = {}
-        for parameter, name in self._names.items():
-            for key, value in self._state_of(parameter).items():
-                moments[f"{key}.{name}"] = value
-        return moments
+        """Return the moments, each named "key.parameter" (references, not copies)."""
+        return {
+            f"{key}.{name}": value
+            for parameter, name in self._names.items()
+            for key, value in self._state_of(parameter).items()
+        }
 
     def load(self, moments: dict[str, Tensor]) -> None:
         """Take moments that `state` returned; parameters without any start anew."""
@@ -100,10 +85,9 @@ class Optimizer:
                     state[key] = value if key == "step" and not parameter.is_cuda else value.to(parameter.device)
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
-        matrix = self._matrices.get(parameter)
-        if matrix is not None and self._muon is not None:
-            return cast(dict[str, Tensor], self._muon.state[matrix])
-        return cast(dict[str, Tensor], self._adamw.state[parameter])
+        hidden = parameter in self._matrices
+        optimizer, _ = self._optimizers[hidden]
+        return cast(dict[str, Tensor], optimizer.state[self._matrices[parameter] if hidden else parameter])
 
 
 def _hidden_weights(model: X2CTModel) -> list[Tensor]:

@@ -33,16 +33,11 @@ class Ranks:
     """The processes of a training, seen from one of them; by default there is this one alone, and nothing is exchanged.
 
     All ranks call the same methods in the same order. Each method raises X2CTError if another rank is gone.
-
-    Attributes:
-        index: this process's rank, from 0; rank 0 writes files.
-        count: number of ranks.
-        device: where this rank computes: "auto", "cpu" or "cuda[:N]".
     """
 
-    index: int = 0
+    index: int = 0  # this process's rank; rank 0 writes files
     count: int = 1
-    device: str = "auto"
+    device: str = "auto"  # where this rank computes: "auto", "cpu" or "cuda[:N]"
 
     @property
     def first(self) -> bool:
@@ -52,8 +47,7 @@ class Ranks:
     def each(self, make: Callable[[], T]) -> T:
         """Run `make` on every rank and return its own result; an X2CTError on any rank ends all of them.
 
-        Raises:
-            X2CTError: on rank 0, with the rank that failed; `ReportedElsewhere` on the others.
+        Rank 0 raises it, with the rank that failed; the others raise `ReportedElsewhere`.
         """
         if self.count == 1:
             return make()
@@ -66,11 +60,7 @@ class Ranks:
         return cast(T, result)
 
     def same(self, make: Callable[[], T]) -> T:
-        """Run `make` on rank 0 alone and return its result on every rank; the others wait.
-
-        Raises:
-            X2CTError: as `make` raised it on rank 0; `ReportedElsewhere` on the others.
-        """
+        """Run `make` on rank 0 alone, while the others wait, and return its result on all; errors are as in `each`."""
         if self.count == 1:
             return make()
         outcome = list(_attempt(make)) if self.first else [None, None]
@@ -81,11 +71,7 @@ class Ranks:
         return cast(T, result)
 
     def require_equal(self, source: str, values: Callable[[], Mapping[str, object]], hint: str) -> None:
-        """Require that all ranks have the values that rank 0 has.
-
-        Raises:
-            InputError: on rank 0, naming the rank and the field that differs; `ReportedElsewhere` on the others.
-        """
+        """Raise InputError, as `each` does, where a rank has another value of a field than rank 0."""
         if self.count == 1:
             return
         own = values()
@@ -146,10 +132,8 @@ class Ranks:
 def joined(device: str) -> Iterator[Ranks]:
     """Join the ranks that torchrun started, for the length of a block; without torchrun there is one rank.
 
-    Each rank takes the GPU of its number on the machine. Gradients are summed by NCCL on GPUs and by Gloo on CPUs.
-
-    Args:
-        device: "auto", "cpu" or "cuda"; with one rank also "cuda:N".
+    Each rank takes the GPU of its number on the machine. Gradients are summed by NCCL on GPUs and by Gloo on CPUs. The
+    device is "auto", "cpu" or "cuda"; with one rank also "cuda:N".
 
     Raises:
         InputError: the environment is incomplete, or there are more ranks than GPUs on a machine.

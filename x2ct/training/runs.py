@@ -28,34 +28,32 @@ def open_run(
     config: TrainConfig | None,
     shards: ShardSet,
     resume: bool,
-    *,
-    steps: int | None = None,
-    minutes: float | None = None,
+    limits: Mapping[str, Any] | None = None,
     ranks: int = 1,
 ) -> TrainConfig:
     """Return the configuration of a new run, saved in its folder, or that of the run to go on with.
 
-    Args:
-        run_dir: the run's folder.
-        config: of a new run; of a resumed one its own, or None.
-        shards: what is trained on.
-        resume: whether the run goes on.
-        steps: steps of the whole run, if they are to be others than the configuration's.
-        minutes: minutes of the whole run, if they are to be others than the configuration's.
-        ranks: number of processes that share its studies, which a new run has at least one a step for.
+    A resumed run has its own, given or not. `limits` are steps and minutes of the whole run, where they are to be
+    others than the configuration's; `ranks` processes share the studies of a step, of which a new run has as many.
 
     Raises:
         InputError: a new run where there is one, none where one is to go on, or one that these shards or this
             configuration do not belong to. Only the numbers of steps, minutes and ranks may change on the way; the
             last has to divide the studies of a step.
     """
-    limits: dict[str, Any] = {k: v for k, v in (("steps", steps), ("minutes", minutes)) if v is not None}
+    limits = limits or {}
     if not resume:
         # Without its first checkpoint, a run was killed while it was made, and may be made again.
         if (run_dir / checkpoint.CHECKPOINT_FILE).exists():
             hint = "use --resume, or choose another folder"
             raise InputError.of(run_dir, "run", found="a run", expected="an empty or new folder", hint=hint)
-        chosen = _shared_out(measured(dataclasses.replace(config or TrainConfig(), **limits), shards), ranks)
+        chosen = measured(dataclasses.replace(config or TrainConfig(), **limits), shards)
+        # At least one study a step, and one pool of studies, for each rank.
+        optim = dataclasses.replace(chosen.optim, accumulate=max(chosen.optim.accumulate, ranks))
+        chosen = dataclasses.replace(chosen, optim=optim, pools=max(chosen.pools, ranks))
+        _require_shares(chosen, ranks)
+        if ranks > 1:
+            log.info("%d ranks take %d studies a step (optim.accumulate)", ranks, optim.accumulate)
         run_dir.mkdir(parents=True, exist_ok=True)
         chosen.save(run_dir)
         return chosen
@@ -78,17 +76,6 @@ def open_run(
     return chosen
 
 
-def _shared_out(config: TrainConfig, ranks: int) -> TrainConfig:
-    """Return a new run's configuration with at least one study a step, and one pool of studies, for each rank."""
-    studies = max(config.optim.accumulate, ranks)
-    optim = dataclasses.replace(config.optim, accumulate=studies)
-    config = dataclasses.replace(config, optim=optim, pools=max(config.pools, ranks))
-    _require_shares(config, ranks)
-    if ranks > 1:
-        log.info("%d ranks take %d studies a step (optim.accumulate)", ranks, studies)
-    return config
-
-
 def _require_shares(config: TrainConfig, ranks: int) -> None:
     if config.optim.accumulate % ranks:
         expected = f"a divisor of {config.optim.accumulate}, the studies of a step (optim.accumulate)"
@@ -106,18 +93,9 @@ def measured(config: TrainConfig, shards: ShardSet) -> TrainConfig:
     return dataclasses.replace(config, display_p99=tuple(round(float(top), 3) for top in tops))
 
 
-def starting_weights(run: Path) -> dict[str, Tensor]:
-    """Another run's averaged weights by name, for `initialise`.
-
-    Raises:
-        InputError: there is no readable run in the folder.
-    """
-    return checkpoint.averaged_weights(run, TrainConfig.load(run).optim.ema[0])
-
-
 @torch.no_grad()
 def initialise(state: State, weights: Mapping[str, Tensor]) -> None:
-    """Start from other weights, a run's or a bundle's: those of the same name and shape; the others stay as they are.
+    """Start from those of a run's or a bundle's weights that have the name and the shape of own ones.
 
     Raises:
         InputError: none of them fit.
@@ -134,17 +112,11 @@ def initialise(state: State, weights: Mapping[str, Tensor]) -> None:
 
 
 def patients_of(shards: ShardSet, config: TrainConfig, split: str) -> tuple[Patient, ...]:
-    """The patients of a split whose region the configuration asks for.
-
-    Raises:
-        InputError: there is nobody to train on.
-    """
+    """Return the patients of a split in the configuration's regions. Raises InputError: nobody is to be trained on."""
     patients = tuple(p for p in shards.select(split) if not config.regions or p.region in config.regions)
     if split == "train" and not patients:
-        found = f"none of region {' or '.join(config.regions)}"
-        raise InputError.of(
-            "shards", "patients to train on", found=found, expected="at least one", hint="see index.json"
-        )
+        found, field = f"none of region {' or '.join(config.regions)}", "patients to train on"
+        raise InputError.of("shards", field, found=found, expected="at least one", hint="see index.json")
     return patients
 
 

@@ -6,6 +6,6 @@ converged solution. That list and the bundle's schedule are compared, and only l
 `search` is the whole of `x2ct tune`.
 """
 
-from x2ct.tuning.search import COUNTS, FINE, REFINE, Row, Tuned, markdown, store, tune, tune_files
+from x2ct.tuning.search import COUNTS, FINE, REFINE, Row, Tuned, markdown, tune
 
-__all__ = ["COUNTS", "FINE", "REFINE", "Row", "Tuned", "markdown", "store", "tune", "tune_files"]
+__all__ = ["COUNTS", "FINE", "REFINE", "Row", "Tuned", "markdown", "tune"]

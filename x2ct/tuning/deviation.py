@@ -6,23 +6,21 @@ The factor corrects the standard deviation that a run reports, not the samples.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from x2ct.bundle import Bundle, check_target
+from x2ct.bundle import Bundle
 from x2ct.data.body import body_mask
 from x2ct.data.shards import ShardSet, resample
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import InputError
 from x2ct.evaluation.calibration import INTERVAL, half_width
-from x2ct.files.atomic import check_writable
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
+from x2ct.tuning.search import Progress
 
 SAMPLES = 8
 LEAST, MOST = 0.01, 100.0
@@ -39,18 +37,34 @@ class Scale:
     after: float
 
 
-def calibrate_files(
-    bundle: str | os.PathLike[str],
-    shards: str | os.PathLike[str],
-    output: str | os.PathLike[str],
+@dataclass(frozen=True)
+class Calibrated:
+    """The factors that were found on so many samples of each validation patient."""
+
+    patients: tuple[str, ...]
+    samples: int
+    rows: tuple[Scale, ...]
+
+    def changes(self, bundle: Bundle) -> dict[str, Any]:
+        """Return what the bundle stores; other numbers of steps keep their factors."""
+        scales = {**bundle.diffusion.deviation_scale, **{row.steps: row.scale for row in self.rows}}
+        return {"diffusion": replace(bundle.diffusion, deviation_scale=scales)}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a report."""
+        return {**vars(self), "rows": [vars(row) for row in self.rows], "versions": reports.versions()}
+
+
+def calibrate(
+    bundle: Bundle,
+    shards: ShardSet,
     *,
-    report: str | os.PathLike[str] | None = None,
     counts: Sequence[int] | None = None,
     samples: int = SAMPLES,
     threads: int = 0,
-    progress: Callable[[int, int, float], None] | None = None,
-) -> dict[str, Any]:
-    """Find the factor on the shards' validation patients, for the model's own solver, and write the bundle with it.
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Find the factor on the shards' validation patients, for the model's own solver.
 
     The interval is that of a further draw from a Gaussian of which `samples` are known, mean +- t sqrt(1 + 1/K) s,
     over the voxels of all bodies together; its factor is the one with which it holds 80% of the truth.
@@ -58,38 +72,30 @@ def calibrate_files(
     Args:
         bundle: the model.
         shards: patients; those of the training set are never used.
-        output: the bundle to write.
-        report: a JSON file to write the result to.
         counts: numbers of steps, one factor for each; by default the model's own.
         samples: noise seeds a patient, 4 or more.
         threads: of the runtime; 0 leaves it to the runtime.
         progress: called with (evaluations done, of how many, sigma); an exception from it ends the run.
 
-    Returns:
-        The result as plain data: "patients", "samples", "rows" with the fields of `Scale`, "versions".
-
     Raises:
-        InputError: nobody to validate on, an argument or file that can't be used, or samples that do not differ.
+        InputError: nobody to validate on, an argument that can't be used, or samples that do not differ.
     """
-    check_target(Path(output))
-    if report is not None:
-        check_writable(report, (".json",))
     if samples < 4:
         raise InputError.of("--samples", "value", found=samples, expected="4 or more")
-    opened, patients = Bundle.load(bundle), ShardSet.open(shards).select("validation")
+    patients = shards.select("validation")
     if not patients:
-        raise InputError.of(shards, "validation patients", found="none", expected="at least one")
-    sampler = Sampler(opened, threads=threads)
-    counts = sorted(set(counts or [opened.diffusion.steps]))
+        raise InputError.of(shards.path, "validation patients", found="none", expected="at least one")
+    sampler = Sampler(bundle, threads=threads)
+    counts = sorted(set(counts or [bundle.diffusion.steps]))
     ratios: dict[int, list[Any]] = {steps: [] for steps in counts}
-    low, high = opened.intensity.window_hu
-    runs = len(patients) * len(counts)
-    done = 0
+    low, high = bundle.intensity.window_hu
+    runs, done = len(patients) * len(counts), 0
     for patient in patients:
-        truth = resample(patient, opened.grid)
-        body = body_mask(truth, opened.grid.spacing_mm)
-        hu, affine = patient.hu(), patient.index_to_mm
-        xrays: dict[str, Any] = calibrated_views(hu, affine, opened.geometry, patient.id, threads)
+        truth = resample(patient, bundle.grid)
+        body = body_mask(truth, bundle.grid.spacing_mm)
+        xrays: dict[str, Any] = calibrated_views(
+            patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads
+        )
         sampler.set_xrays(**xrays, force=True)
         for steps in counts:
 
@@ -104,27 +110,14 @@ def calibrate_files(
             error = np.abs(result.volume.hu - np.clip(truth, low, high))[body]
             ratios[steps].append(error / np.maximum(deviation, 1e-3))
             done += 1
-    rows = [_scale(steps, np.concatenate(found), samples, opened) for steps, found in ratios.items()]
-    scales = dict(opened.diffusion.deviation_scale) | {row.steps: row.scale for row in rows}
-    diffusion = replace(opened.diffusion, deviation_scale=scales)
-    Bundle.write(output, replace(opened, diffusion=diffusion), opened.contents())
-    found = {
-        "patients": [patient.id for patient in patients],
-        "samples": samples,
-        "rows": [vars(row) for row in rows],
-        "versions": reports.versions(),
-    }
-    if report is not None:
-        reports.write_json(found, report)
-    return found
+    rows = tuple(_scale(steps, np.concatenate(parts), samples, bundle) for steps, parts in ratios.items())
+    return Calibrated(tuple(patient.id for patient in patients), samples, rows)
 
 
-def markdown(found: dict[str, Any]) -> str:
+def markdown(found: Calibrated) -> str:
     """Return the factors as a table."""
-    rows = [
-        (row["steps"], f"{row['scale']:.3f}", f"{row['before']:.0%}", f"{row['after']:.0%}") for row in found["rows"]
-    ]
-    title = f"{found['samples']} samples of {len(found['patients'])} validation patients; the 80% interval holds:"
+    rows = [(row.steps, f"{row.scale:.3f}", f"{row.before:.0%}", f"{row.after:.0%}") for row in found.rows]
+    title = f"{found.samples} samples of {len(found.patients)} validation patients; the 80% interval holds:"
     return "\n".join([title, "", *reports.markdown_table(("steps", "factor", "without it", "with it"), rows)])
 
 
@@ -132,8 +125,7 @@ def _scale(steps: int, ratios: Any, samples: int, bundle: Bundle) -> Scale:
     width = half_width(samples)
     scale = round(float(np.quantile(ratios, INTERVAL)) / width, 3)
     if not LEAST <= scale <= MOST:
-        raise InputError.of(
-            bundle.argument, f"factor for {steps} steps", found=scale, expected=f"{LEAST:g} to {MOST:g}"
-        )
+        expected = f"{LEAST:g} to {MOST:g}"
+        raise InputError.of(bundle.argument, f"factor for {steps} steps", found=scale, expected=expected)
     before, after = (float(np.mean(ratios <= factor * width)) for factor in (1.0, scale))
     return Scale(steps, scale, before, after)

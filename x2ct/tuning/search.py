@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,10 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from x2ct import _core
-from x2ct.bundle import Bundle, check_target
+from x2ct.bundle import Bundle
 from x2ct.data.shards import Patient, ShardSet
 from x2ct.engine.sampler import SampleOptions, Sampler
 from x2ct.errors import InputError
-from x2ct.files.atomic import check_writable
 from x2ct.geometry.grid import Grid
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
@@ -71,6 +68,18 @@ class Tuned:
     reference_steps: int
     rows: tuple[Row, ...]
 
+    def changes(self, bundle: Bundle) -> dict[str, Any]:
+        """Return what the bundle stores: the lists that are better, and their solver.
+
+        Other numbers of steps keep their levels and factors, where these are for the same solver.
+        """
+        own, counts = bundle.diffusion, {row.steps for row in self.rows}
+        same = self.solver == own.solver
+        kept = {steps: sigmas for steps, sigmas in own.schedules.items() if same and steps not in counts}
+        scales = {steps: scale for steps, scale in own.deviation_scale.items() if same and steps not in counts}
+        schedules = kept | {row.steps: row.sigmas for row in self.rows if row.better}
+        return {"diffusion": replace(own, solver=self.solver, schedules=schedules, deviation_scale=scales)}
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for a report."""
         rows = [{**vars(row), "stored": row.better} for row in self.rows]
@@ -92,31 +101,29 @@ def tune(
 ) -> Tuned:
     """Find noise levels on the shards' validation patients, and measure what they are worth there.
 
-    Args:
-        bundle: the model, whose first and last levels stay.
-        shards: patients; those of the training set are never used.
-        counts: how many levels, one list for each.
-        solver: to find them for; by default the bundle's.
-        samples: noise seeds a patient.
-        fine: steps of the reference trajectory.
-        refine: runs (of each patient and seed) to move a list's levels by what is measured; lists of more than
-            `refine` / 4 movable levels stay as they were found.
-        shape: sample only so many voxels at the grid's centre, multiples of the model's stride; by default all.
-        threads: of the runtime; 0 leaves it to the runtime.
-        progress: called with (evaluations done, of how many, sigma); an exception from it ends the run.
-
-    Raises:
-        InputError: nobody to validate on, or an argument that can't be used.
+    A list of levels is found for each of `counts`, between the bundle's first and last, for `solver` (by default the
+    bundle's), from a reference trajectory of `fine` steps of each patient and of `samples` noise seeds, on `shape`
+    voxels at the grid's centre (multiples of the model's stride; by default all). So many as `refine` runs of each then
+    move the levels by what is measured; lists of more than `refine` / 4 movable levels stay as they were found.
+    `threads` are the runtime's, 0 its own choice. `progress` is called with (evaluations done, of how many, sigma); an
+    exception from it ends the run. Raises InputError: nobody to validate on, or an argument that can't be used.
     """
     counts = sorted(set(counts))
     solver, schedule = solver or bundle.diffusion.solver, bundle.diffusion.schedule
-    costs = _check(bundle, counts, solver, fine, shape)
+    _check(bundle, counts, solver, fine, shape)
     patients = shards.select("validation")
     if not patients:
         raise InputError.of(shards.path, "people", found="none set aside for validation", expected="at least one")
     moves = {n: refine if 0 < _RUNS_A_LEVEL * (n - 2) <= refine else 0 for n in counts}
-    evaluations = fine + sum((2 + moves[n]) * cost for n, cost in costs.items())
-    count = _counter(progress, len(patients) * samples * evaluations)
+    total, done = fine, itertools.count(1)
+    for n in counts:
+        plan = _core.sampling_plan(bundle.diffusion, SampleOptions(steps=n, solver=solver))
+        total += (2 + moves[n]) * plan.evaluations
+    total *= len(patients) * samples  # which may be off by a few
+
+    def count(_: int, __: int, sigma: float) -> None:
+        if progress is not None:
+            progress(min(next(done), total), total, sigma)
 
     levels = _core.schedule("log-snr", fine, bundle.diffusion.sigma_min, bundle.diffusion.sigma_max)
     studies = Studies(bundle, shape, patients, samples, levels, threads, count)
@@ -136,29 +143,19 @@ def tune(
     return Tuned(solver, schedule, names, samples, studies.shape, fine, tuple(row(steps) for steps in counts))
 
 
-def tune_files(
-    bundle: str | os.PathLike[str],
-    shards: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    report: str | os.PathLike[str] | None = None,
-    counts: Sequence[int] | None = None,
-    **options: Any,
-) -> Tuned:
-    """Open, `tune`, and write the bundle with what was found; and a report, if asked for.
-
-    Raises:
-        InputError: as `tune`; the bundle or shards can't be opened, or an output can't be written. Nothing is written.
-    """
-    check_target(Path(output))
-    if report is not None:
-        check_writable(report, (".json",))
-    opened = Bundle.load(bundle)
-    tuned = tune(opened, ShardSet.open(shards), counts=counts or COUNTS, **options)
-    store(tuned, opened, output)
-    if report is not None:
-        reports.write_json(tuned.to_json(), report)
-    return tuned
+def _check(bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None) -> None:
+    names = [info["name"] for info in _core.solvers() if not info["stochastic"]]
+    if solver not in names:
+        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(names))
+    stride, grid = bundle.patch.stride, bundle.grid.shape
+    if shape is not None and any(n < 1 or n % stride or n > whole for n, whole in zip(shape, grid, strict=True)):
+        expected = f"multiples of {stride}, at most {list(grid)}"
+        raise InputError.of("--shape", "voxels", found=list(shape), expected=expected)
+    if not 8 <= fine <= 512:
+        raise InputError.of("--fine", "value", found=fine, expected="8 to 512")
+    for count in counts:
+        if not 1 <= count <= fine // 2:
+            raise InputError.of("--steps", "value", found=count, expected=f"1 to {fine // 2}, half of the fine steps")
 
 
 def markdown(tuned: Tuned) -> str:
@@ -172,31 +169,12 @@ def markdown(tuned: Tuned) -> str:
     return "\n".join([title, "", *reports.markdown_table(columns, rows)])
 
 
-def store(tuned: Tuned, bundle: Bundle, output: str | os.PathLike[str]) -> Bundle:
-    """Write the bundle with the tuned levels and their solver, whole or not at all.
-
-    Other numbers of steps keep their levels, where these are for the same solver.
-
-    Raises:
-        InputError: the output can't be written.
-    """
-    schedules = dict(bundle.diffusion.schedules) if tuned.solver == bundle.diffusion.solver else {}
-    for row in tuned.rows:
-        schedules.pop(row.steps, None)
-        if row.better:
-            schedules[row.steps] = row.sigmas
-    scales = dict(bundle.diffusion.deviation_scale) if tuned.solver == bundle.diffusion.solver else {}
-    for row in tuned.rows:  # found for the levels before
-        scales.pop(row.steps, None)
-    diffusion = replace(bundle.diffusion, solver=tuned.solver, schedules=schedules, deviation_scale=scales)
-    return Bundle.write(output, replace(bundle, diffusion=diffusion), bundle.contents())
-
-
 class Studies:
     """Patients and `samples` noise seeds each, with the converged solution: a fine trajectory on `levels`.
 
     The X-rays are the bundle's own views, projected from the whole CT; the voxels sampled are `shape` at the grid's
-    centre, or all. `progress` is called after each evaluation, of these runs and of all that follow.
+    centre, or all. `progress` is called after each evaluation. `products` are all trajectories' inner products, added
+    up, as `Trajectory` takes them.
     """
 
     def __init__(
@@ -220,7 +198,6 @@ class Studies:
         self._seeds = range(samples)
         products, self._ends = zip(*(self._fine(seed, levels) for seed in self._each()), strict=True)
         self.products: Matrix = np.sum(products, axis=0)
-        """All trajectories' inner products, added up; see `_fine`."""
 
     def __len__(self) -> int:
         return len(self._xrays) * len(self._seeds)
@@ -232,7 +209,7 @@ class Studies:
             yield from self._seeds
 
     def _fine(self, seed: int, levels: Sequence[float]) -> tuple[Matrix, FloatArray]:
-        """Sample with a level after the other; return what `Trajectory` takes as products, and the end in HU.
+        """Sample with a level after the other; return the trajectory's inner products, and its end in HU.
 
         Each D is kept on some of the voxels; the states follow from them, as in the core's loop.
         """
@@ -283,35 +260,3 @@ def moved(sigmas: Sigmas, error: Callable[[Sigmas], float], runs: int) -> tuple[
         minimize(measured, start, method="Nelder-Mead", options={"maxfev": runs, "initial_simplex": simplex})
     best = min(tried, key=lambda levels: tried[levels])
     return tried[best], best
-
-
-def _check(
-    bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None
-) -> dict[int, int]:
-    """Return the evaluations of a run with each count. Raises InputError where one can't be run."""
-    names = [info["name"] for info in _core.solvers() if not info["stochastic"]]
-    if solver not in names:
-        raise InputError.of("--solver", "name", found=repr(solver), expected=" or ".join(names))
-    stride, grid = bundle.patch.stride, bundle.grid.shape
-    if shape is not None and any(n < 1 or n % stride or n > whole for n, whole in zip(shape, grid, strict=True)):
-        raise InputError.of(
-            "--shape", "voxels", found=list(shape), expected=f"multiples of {stride}, at most {list(grid)}"
-        )
-    if not 8 <= fine <= 512:
-        raise InputError.of("--fine", "value", found=fine, expected="8 to 512")
-    for count in counts:
-        if not 1 <= count <= fine // 2:
-            raise InputError.of("--steps", "value", found=count, expected=f"1 to {fine // 2}, half of the fine steps")
-    options = {n: SampleOptions(steps=n, solver=solver) for n in counts}
-    return {n: _core.sampling_plan(bundle.diffusion, one).evaluations for n, one in options.items()}
-
-
-def _counter(progress: Progress | None, total: int) -> Progress:
-    """Return what counts evaluations over several runs; `total` may be off by a few."""
-    done = itertools.count(1)
-
-    def count(_: int, __: int, sigma: float) -> None:
-        if progress is not None:
-            progress(min(next(done), total), total, sigma)
-
-    return count

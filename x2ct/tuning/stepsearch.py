@@ -27,11 +27,9 @@ Way = tuple[int, ...]  # positions in the levels, rising from the first to the l
 
 
 class Trajectory:
-    """What a fine trajectory knows about coarse ones.
+    """What a fine trajectory on falling noise levels says of coarse ones.
 
-    Args:
-        levels: its noise levels, falling.
-        products: inner products (means over the voxels) of x_0, x_1, ... and then D_0, D_1, ..., [2 levels, 2 levels].
+    `products` are inner products (means over the voxels) of x_0, x_1, ... and then D_0, D_1, ..., [2 levels, 2 levels].
     """
 
     def __init__(self, levels: Sequence[float], products: Matrix) -> None:

@@ -10,17 +10,15 @@ left out of: with few patients, X-rays of a new one lie farther out than those o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from skimage.measure import block_reduce
 
-from x2ct.bundle import Bundle, check_target
+from x2ct.bundle import Bundle
 from x2ct.data.shards import AIR_HU, Patient, ShardSet
 from x2ct.engine.conditioning import SLOT_OF, study_of
 from x2ct.engine.plausibility import (
@@ -48,12 +46,13 @@ from x2ct.io.xray import degradation
 from x2ct.io.xray.radiograph import XRay
 
 Array = npt.NDArray[np.float64]
+Groups = Sequence[Sequence[tuple[Seen, ...]]]
+"""Of each patient, its studies, each with its views."""
 Image = npt.NDArray[np.float32]
 Say = Callable[[str], None]
 
 COARSER = 4
 COMPONENTS = 12
-STUDIES = 9
 FOLDS = 5
 FEWEST_PATIENTS = 5
 BODY_MM = 5.0
@@ -75,61 +74,58 @@ _FLOOR = 0.01  # of a ratio's logarithm: its least standard deviation
 
 
 @dataclass(frozen=True)
-class Found:
+class Statistics:
     """The numbers for model.json, and of which patients and how many studies of each they are."""
 
     numbers: dict[str, tuple[float, ...]]
     patients: tuple[str, ...]
     studies: int
 
+    def changes(self, bundle: Bundle) -> dict[str, Any]:
+        """Return what the bundle stores."""
+        return {"xray_statistics": self.numbers}
 
-def statistics_files(
-    bundle: str | os.PathLike[str],
-    shards: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    region: str = "chest",
-    studies: int = STUDIES,
-    say: Say = lambda _: None,
-) -> Found:
-    """Find statistics on the shards' training patients of a region, and write the bundle with them.
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a report."""
+        return {"patients": list(self.patients), "studies": self.studies, "numbers": self.numbers}
+
+
+def statistics(bundle: Bundle, shards: ShardSet, region: str, studies: int, say: Say) -> Statistics:
+    """Find statistics of a bundle's X-rays on the shards' training patients of a region.
+
+    `studies` are taken of each patient; `say` is called with one line before each. Patients of other regions show what
+    the model is not for.
 
     Raises:
-        InputError: a bundle or shards that can't be read, too few patients, or an output that can't be written.
+        InputError: patients that can't be read, or too few.
     """
-    check_target(Path(output))
-    opened, everyone = Bundle.load(bundle), ShardSet.open(shards).select("train")
-    patients = tuple(patient for patient in everyone if patient.region == region)
-    if len(patients) < FEWEST_PATIENTS:
+    patients = shards.select("train")
+    own = [patient for patient in patients if patient.region == region]
+    if len(own) < FEWEST_PATIENTS:
         expected = f"{FEWEST_PATIENTS} or more"
-        raise InputError.of(shards, f"training patients of the {region}", found=len(patients), expected=expected)
-    others = tuple(patient for patient in everyone if patient.region != region)
+        raise InputError.of(shards.path, f"training patients of the {region}", found=len(own), expected=expected)
 
-    def groups(patients: Sequence[Patient]) -> list[tuple[tuple[Seen, ...], ...]]:
+    def groups(patients: Sequence[Patient]) -> Groups:
         seen = []
         for number, patient in enumerate(patients):
             say(f"patient {number + 1} of {len(patients)}")
-            seen.append(tuple(pairs(opened, patient, studies, np.random.default_rng([0, number]))))
+            seen.append(tuple(pairs(bundle, patient, studies, np.random.default_rng([0, number]))))
         return seen
 
-    statistics = Found(fit(groups(patients), groups(others)), tuple(patient.id for patient in patients), studies)
-    Bundle.write(output, replace(opened, xray_statistics=statistics.numbers), opened.contents())
-    return statistics
-
-
-# ---------------------------------------------------------------------------------------------- studies
+    numbers = fit(groups(own), groups([patient for patient in patients if patient.region != region]))
+    return Statistics(numbers, tuple(patient.id for patient in own), studies)
 
 
 def pairs(bundle: Bundle, patient: Patient, count: int, rng: np.random.Generator) -> Iterator[tuple[Seen, ...]]:
     """Yield random studies of a patient, each view as the network sees it, on a coarser detector."""
-    rows, columns = (size // COARSER for size in bundle.xray.shape)
-    times = bundle.xray.shape[0] / rows, bundle.xray.shape[1] / columns
+    height, width = bundle.xray.shape
+    shape = rows, columns = height // COARSER, width // COARSER
 
     def coarser(spacing_mm: tuple[float, float]) -> tuple[float, float]:
-        return spacing_mm[0] * times[0], spacing_mm[1] * times[1]
+        return spacing_mm[0] * (height / rows), spacing_mm[1] * (width / columns)
 
-    views = (view.with_detector((rows, columns), coarser(view.spacing_mm)) for view in bundle.geometry.views)
-    pictures = replace(bundle.xray, shape=(rows, columns), spacing_mm=coarser(bundle.xray.spacing_mm))
+    views = (view.with_detector(shape, coarser(view.spacing_mm)) for view in bundle.geometry.views)
+    pictures = replace(bundle.xray, shape=shape, spacing_mm=coarser(bundle.xray.spacing_mm))
     coarse = replace(bundle, geometry=Geometry(tuple(views)), xray=pictures)
     hu, index_to_mm = coarse_body(patient.hu(), patient.index_to_mm)
     mu = attenuation(hu)
@@ -157,7 +153,7 @@ def coarse_body(hu: npt.NDArray[Any], index_to_mm: Array) -> tuple[npt.NDArray[n
     return means, affine
 
 
-def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[tuple[View, ...], Geometry]:
+def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[list[View], Geometry]:
     """The views as they are taken, and as the network is told that they are."""
     cone = rng.random() < _CONE
     sdd = rng.uniform(1000, 2000)
@@ -165,17 +161,17 @@ def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[tuple[View, 
     taken, stated = [], []
     for view in bundle.geometry.views:
         error = rng.uniform(-1, 1) * ANGLE_DEG
-        if not cone:
-            stated.append(view)
+        if cone:
+            pitch = view.spacing_mm[0] * (sdd / sod), view.spacing_mm[1] * (sdd / sod)
+            place: dict[str, Any] = {"sod_mm": sod, "sdd_mm": sdd, "shape": view.shape, "spacing_mm": pitch}
+            stated.append(View.cone(view.name, view.angle_deg, **place))
+            taken.append(View.cone(view.name, view.angle_deg + error, **place))
+        else:
             turn = np.eye(4)
             turn[:3, :3] = rotation(np.deg2rad([0, 0, error]))
+            stated.append(view)
             taken.append(View(view.name, view.matrix @ turn, view.shape, view.spacing_mm))
-            continue
-        larger = sdd / sod
-        pitch = view.spacing_mm[0] * larger, view.spacing_mm[1] * larger
-        for views, angle in ((stated, view.angle_deg), (taken, view.angle_deg + error)):
-            views.append(View.cone(view.name, angle, sod_mm=sod, sdd_mm=sdd, shape=view.shape, spacing_mm=pitch))
-    return tuple(taken), Geometry(tuple(stated))
+    return taken, Geometry(tuple(stated))
 
 
 def _drawn_pose(rng: np.random.Generator) -> Array:
@@ -217,17 +213,10 @@ def _drawn_machine(rng: np.random.Generator) -> Callable[[Image, View, bool], np
     return picture
 
 
-# ---------------------------------------------------------------------------------------------- statistics
-
-
-def fit(
-    groups: Sequence[Sequence[tuple[Seen, ...]]], others: Sequence[Sequence[tuple[Seen, ...]]] = ()
-) -> dict[str, tuple[float, ...]]:
+def fit(groups: Groups, others: Groups = ()) -> dict[str, tuple[float, ...]]:
     """Return the numbers for model.json.
 
-    Args:
-        groups: of each patient, its studies.
-        others: of each patient of another part of the body; none, and that reading is never found.
+    `others` are of another part of the body; where there are none, that reading is never found.
     """
     numbers: dict[str, Array] = {"patients": np.array([len(groups)]), "studies": np.array([sum(map(len, groups))])}
     names = [seen.name for seen in groups[0][0]]
@@ -248,7 +237,7 @@ def fit(
     return {key: tuple(float(f"{number:.{DIGITS}g}") for number in np.ravel(value)) for key, value in numbers.items()}
 
 
-def _pictures(groups: Sequence[Sequence[tuple[Seen, ...]]], slot: int, pose: Pose = AS_IT_IS) -> list[Array]:
+def _pictures(groups: Groups, slot: int, pose: Pose = AS_IT_IS) -> list[Array]:
     """Reduced pictures of a slot, one array of [studies, pixels] a patient."""
     return [np.stack([reduced(reread(study[slot], pose)).ravel() for study in group]) for group in groups]
 
@@ -256,10 +245,7 @@ def _pictures(groups: Sequence[Sequence[tuple[Seen, ...]]], slot: int, pose: Pos
 def _of_view(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], sizes: Sequence[Array]) -> dict[str, Array]:
     """Statistics of one view's pictures, and what studies reach that were held out.
 
-    Args:
-        own: one array of [studies, pixels] a patient.
-        apart: what `POSES` show of the same patients, and other parts of the body of others, likewise; may be empty.
-        sizes: one array of [studies, 2] a patient.
+    Of each patient, `own` and `apart` (what `POSES` show, or nothing) are [studies, pixels], `sizes` [studies, 2].
     """
     figures = list[Array]()
     for out, rest in _folds(len(own)):
@@ -279,14 +265,13 @@ def _of_view(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], sizes:
     }
 
 
-def _folds(patients: int) -> Iterator[tuple[list[int], list[int]]]:
+def _folds(patients: int) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
     """Patients to judge, and the others, of whom the statistics to judge them by are made."""
     for fold in range(FOLDS):
-        out = list(range(fold, patients, FOLDS))
-        yield out, [patient for patient in range(patients) if patient not in out]
+        yield range(fold, patients, FOLDS), [patient for patient in range(patients) if patient % FOLDS != fold]
 
 
-def _joined(values: Sequence[Array], which: Sequence[int] | range) -> Array:
+def _joined(values: Sequence[Array], which: Sequence[int]) -> Array:
     return np.concatenate([values[k] for k in which])
 
 
@@ -295,7 +280,7 @@ def _spread(values: Array) -> Array:
     return np.stack([values.mean(axis=0), values.std(axis=0)])
 
 
-def _discriminants(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], which: Sequence[int] | range) -> Array:
+def _discriminants(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], which: Sequence[int]) -> Array:
     """Fisher's linear discriminants of a view from each of `POSES`, [poses, pixels + 1]: 1 at its mean, -1 at theirs.
 
     Where there are no pictures of a pose, the row is a constant 1.
@@ -320,7 +305,7 @@ def _of_sides(groups: Sequence[Sequence[Seen]]) -> tuple[Array, Array, float]:
     template = np.mean([sides(seen, template)[0] for group in groups for seen in group], axis=0)
     odd = [np.stack([sides(seen, template)[1] for seen in group]) for group in groups]
 
-    def weights(which: Sequence[int] | range) -> Array:
+    def weights(which: Sequence[int]) -> Array:
         samples = _joined(odd, which)
         mean, covariance = samples.mean(axis=0), np.cov(samples, rowvar=False)
         covariance[np.diag_indices_from(covariance)] += RIDGE * covariance.trace() / len(covariance) + 1e-12
@@ -331,7 +316,7 @@ def _of_sides(groups: Sequence[Sequence[Seen]]) -> tuple[Array, Array, float]:
     return template, weights(range(len(odd))), max(float(np.quantile(readings, RAREST)) / WARNS, _LEAST)
 
 
-def _of_pairs(groups: Sequence[Sequence[tuple[Seen, ...]]], calibrated: bool) -> dict[str, Array]:
+def _of_pairs(groups: Groups, calibrated: bool) -> dict[str, Array]:
     """Statistics of pairs of views that are calibrated or are not, and what studies reach that were held out."""
     pairs = [[study for study in group if all(seen.calibrated for seen in study) == calibrated] for group in groups]
     ratios = [[(study, ratio) for study in some if (ratio := mass_ratio(*study)) is not None] for some in pairs]

@@ -2,9 +2,9 @@
 //
 // A stream is a list of work that has been put off: nothing of it happens before somebody waits, so that a test sees
 // what reads too early and what waits without need. Recording puts work into a graph instead, and is spoilt by what may
-// not be done meanwhile: allocating, freeing, waiting, asking. An error is remembered until cudaGetLastError is asked.
-// Memory is the host's, filled with NaN; small pieces of a size come at falling addresses, as a driver may hand them
-// out. One thread only.
+// not be done meanwhile: allocating, freeing, waiting, asking; and takes the host so long that the GPU idles, which its
+// clock shows. An error is remembered until cudaGetLastError is asked. Memory is the host's, filled with NaN; small
+// pieces of a size come at falling addresses, as a driver may hand them out. One thread only.
 #pragma once
 
 #include <algorithm>
@@ -49,6 +49,8 @@ namespace emulated {
 
 using Work = std::function<void()>;
 
+constexpr double kRecording = 1000;  // of the clock, of which a piece of work takes 1
+
 struct Event {
     bool timed = true;
     std::int64_t asked = 0, done = 0;  // how often its record was queued, and happened
@@ -73,6 +75,7 @@ struct Machine {
     int allocations = 0, pins = 0, frees = 0, waits = 0, launches = 0, graphs = 0, replays = 0, uploads = 0,
         downloads = 0;
     std::size_t uploaded = 0, downloaded = 0;  // bytes
+    std::map<std::size_t, int> ray_kernels;    // launches, by the kind of their work
     double clock = 0;
     cudaError_t last_error = cudaSuccess;
 };
@@ -287,6 +290,7 @@ inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCapture
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     *graph = std::exchange(stream->recording, nullptr);
+    emulated::put(stream, [] { emulated::machine().clock += emulated::kRecording; });
     if (!stream->spoilt) return cudaSuccess;
     delete std::exchange(*graph, nullptr);
     return emulated::said(cudaErrorStreamCaptureInvalidated);

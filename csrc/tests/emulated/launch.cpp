@@ -24,6 +24,7 @@ void launch(const TableRow& work, std::int64_t count, cudaStream_t stream) { lau
 void launch(const OneRow& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
 void launch(const Box& work, std::int64_t count, cudaStream_t stream) { launch_each(work, count, stream); }
 void launch(const RayKernel& kernel, cudaStream_t stream) {
+    ++emulated::machine().ray_kernels[kernel.work.index()];
     std::visit([stream]<typename Work>(const Work& work) { launch_each(OneElement<Work>{work}, work.count(), stream); },
                kernel.work);
 }

@@ -9,22 +9,24 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.sr.codedict import codes
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import DSfloat
 
+from x2ct import __version__
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct.voxels import LPS_TO_RAS, int16_hu
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-FloatArray = npt.NDArray[np.float64]
+from x2ct.io.ct.volume import LPS_TO_RAS, FloatArray, Origin, int16_hu
 
 DERIVATION = "Synthetic CT, estimated from X-ray images by a generative model. No scan of a patient, not for diagnosis"
 
@@ -35,31 +37,17 @@ _OPTIONAL = ("SpecificCharacterSet", "IssuerOfPatientID", "StudyInstanceUID")  #
 _SHEAR = 1e-4
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What a synthesised series comes from."""
-
-    xrays: tuple[Path, ...] = ()  # of those that are DICOM, patient and study are copied, and images referred to
-    model: str = ""  # its name and checksum
-
-    def headers(self) -> list[Dataset]:
-        """The headers of the X-rays that are DICOM.
-
-        Raises:
-            InputError: they are of two patients.
-        """
-        import pydicom
-        from pydicom.errors import InvalidDicomError
-
-        headers: list[Dataset] = []
-        for path in self.xrays:
-            with suppress(InvalidDicomError, OSError):
-                headers.append(pydicom.dcmread(path, stop_before_pixels=True))
-        patients = {(str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))) for header in headers}
-        if len(patients) > 1:
-            names = " and ".join(path.name for path in self.xrays)
-            raise InputError.of(names, "PatientID", found="two patients", expected="X-rays of one patient")
-        return headers
+def read_headers(xrays: Sequence[Path]) -> list[Dataset]:
+    """Return the headers of those X-rays that are DICOM; raises InputError where they are of two patients."""
+    headers: list[Dataset] = []
+    for path in xrays:
+        with suppress(InvalidDicomError, OSError):
+            headers.append(pydicom.dcmread(path, stop_before_pixels=True))
+    patients = {(str(header.get("PatientID", "")), str(header.get("IssuerOfPatientID", ""))) for header in headers}
+    if len(patients) > 1:
+        names = " and ".join(path.name for path in xrays)
+        raise InputError.of(names, "PatientID", found="two patients", expected="X-rays of one patient")
+    return headers
 
 
 def write_series(
@@ -76,10 +64,6 @@ def write_series(
     marks the series as synthetic, and None is for a CT that is no synthesis. Raises InputError where the folder can't
     be made, the affine has shear or the X-rays are of two patients, and X2CTError where the write fails on the way.
     """
-    from pydicom import Dataset
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
-
     folder = atomic.check_new_folder(target)
     pixels, matrix = _image_order(int16_hu(hu), affine)
     common, seed = _common(pixels, matrix, description, origin)
@@ -88,7 +72,7 @@ def write_series(
         part.mkdir()
         for index, image in enumerate(pixels):
             one = Dataset(common)
-            one.SOPInstanceUID = _uid(seed, f"slice {index}")
+            one.SOPInstanceUID = generate_uid(entropy_srcs=[seed, f"slice {index}"])
             one.InstanceNumber = index + 1
             one.ImagePositionPatient = _decimals(*(matrix @ [0, 0, index, 1])[:3])
             one.PixelData = image.astype("<i2").tobytes()
@@ -113,12 +97,7 @@ def _common(
     pixels: npt.NDArray[np.int16], matrix: FloatArray, description: str, origin: Origin | None
 ) -> tuple[Dataset, str]:
     """What all slices say, and what their UIDs are derived from."""
-    from pydicom import Dataset
-    from pydicom.uid import CTImageStorage
-
-    from x2ct import __version__
-
-    headers = origin.headers() if origin else []
+    headers = read_headers(origin.xrays) if origin else []
     first = headers[0] if headers else Dataset()
     identity = hashlib.sha256(pixels.tobytes() + matrix.tobytes())
     sources = [str(header.get("SOPInstanceUID", "")) for header in headers]
@@ -132,9 +111,9 @@ def _common(
             header[name] = first[name]
         elif name not in _OPTIONAL:
             setattr(header, name, None)
-    header.StudyInstanceUID = first.get("StudyInstanceUID") or _uid(seed, "study")
-    header.SeriesInstanceUID = _uid(seed, "series")
-    header.FrameOfReferenceUID = _uid(seed, "frame of reference")
+    header.StudyInstanceUID = first.get("StudyInstanceUID") or generate_uid(entropy_srcs=[seed, "study"])
+    header.SeriesInstanceUID = generate_uid(entropy_srcs=[seed, "series"])
+    header.FrameOfReferenceUID = generate_uid(entropy_srcs=[seed, "frame of reference"])
     header.SeriesNumber, header.AcquisitionNumber = None, None
     header.PositionReferenceIndicator, header.PatientPosition = "", "HFS"
     header.Modality, header.Manufacturer, header.ManufacturerModelName = "CT", "x2ct", "x2ct"
@@ -157,26 +136,20 @@ def _common(
 
 
 def _mark_synthetic(header: Dataset, origin: Origin, xrays: Sequence[Dataset]) -> None:
-    from pydicom import Dataset
-    from pydicom.sr.codedict import codes
-
     header.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
     header.SyntheticData = "YES"
     header.DerivationDescription = f"{DERIVATION}. Model {origin.model}" if origin.model else DERIVATION
     header.ImageComments = "Synthetic. Research only. Not for diagnosis."
-    references = []
+    sources = []
     for xray in xrays:
         if "SOPClassUID" in xray and "SOPInstanceUID" in xray:
-            reference = Dataset()
-            reference.ReferencedSOPClassUID = xray.SOPClassUID
-            reference.ReferencedSOPInstanceUID = xray.SOPInstanceUID
-            references.append(reference)
-    if references:
-        header.SourceImageSequence = references
-    code = Dataset()
-    code.CodeValue, code.CodingSchemeDesignator = codes.DCM.ProcessingEquipment.value, "DCM"
-    code.CodeMeaning = codes.DCM.ProcessingEquipment.meaning
-    equipment = Dataset()
+            source = Dataset()
+            source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = xray.SOPClassUID, xray.SOPInstanceUID
+            sources.append(source)
+    if sources:
+        header.SourceImageSequence = sources
+    purpose, code, equipment = codes.DCM.ProcessingEquipment, Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = purpose.value, "DCM", purpose.meaning
     equipment.PurposeOfReferenceCodeSequence = [code]
     equipment.Manufacturer, equipment.ManufacturerModelName = "x2ct", "x2ct"
     equipment.SoftwareVersions = header.SoftwareVersions
@@ -186,12 +159,4 @@ def _mark_synthetic(header: Dataset, origin: Origin, xrays: Sequence[Dataset]) -
 
 def _decimals(*values: float) -> list[Any]:
     """Numbers in at most 16 characters, as a decimal string has them; 1e-10 mm is the least that is told."""
-    from pydicom.valuerep import DSfloat
-
     return [DSfloat(round(float(value), 10), auto_format=True) for value in values]
-
-
-def _uid(seed: str, what: str) -> str:
-    from pydicom.uid import generate_uid
-
-    return generate_uid(entropy_srcs=[seed, what])

@@ -6,54 +6,40 @@ Error lines and notes name files, series numbers and geometry, never what identi
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
+from pydicom import Dataset
+from pydicom.pixels.processing import apply_rescale
 
 from x2ct.errors import InputError
-from x2ct.files.text import damaged
-from x2ct.io.ct.voxels import LPS_TO_RAS, Stored
+from x2ct.files.text import readable
+from x2ct.io.ct.volume import LPS_TO_RAS, FloatArray, Stored
 from x2ct.io.dicom_frames import frame_values
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
-FloatArray = npt.NDArray[np.float64]
 
 MAX_FILES = 20_000
 POSITION_MM = 0.11  # positions are often written with one decimal
 SPACING_SHARE = 0.05  # of the median gap, that a gap may differ from it
 
-_HEADER_TAGS = [
-    "SeriesInstanceUID",
-    "SeriesNumber",
-    "Modality",
-    "ImageType",
-    "NumberOfFrames",
-    "SamplesPerPixel",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "ImageOrientationPatient",
-    "ImagePositionPatient",
-    "SyntheticData",
-]
+_PLACE = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}  # and how many numbers each has
+_HEADER_TAGS = ["SeriesInstanceUID", "SeriesNumber", "Modality", "ImageType", "NumberOfFrames", "SamplesPerPixel"]
+_HEADER_TAGS += ["Rows", "Columns", "SyntheticData", *_PLACE]
 
 
-@dataclass(frozen=True)
-class _Slice:
+class _Slice(NamedTuple):
     path: Path
-    series: str
-    number: str
-    rows: int
-    columns: int
+    header: Dataset
     spacing: tuple[float, ...]
     orientation: tuple[float, ...]
     position: tuple[float, ...]
-    synthetic: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return int(self.header.Rows), int(self.header.Columns)
 
 
 def read_series(folder: Path) -> Stored:
@@ -67,7 +53,7 @@ def read_series(folder: Path) -> Stored:
     _check_alike(folder, slices)
     slices, step = _in_order(folder, slices)
     first = slices[0]
-    hu = np.empty((first.columns, first.rows, len(slices)), np.float32)
+    hu = np.empty((*first.shape[::-1], len(slices)), np.float32)
     for index, item in enumerate(slices):
         hu[:, :, index] = _pixels(item).T
     row_cosine, column_cosine = np.reshape(first.orientation, (2, 3))
@@ -83,12 +69,11 @@ def read_series(folder: Path) -> Stored:
     tilt = np.degrees(np.arccos(min(1.0, abs(float(step @ normal)) / float(np.linalg.norm(step)))))
     if tilt > 0.5:
         notes.append(f"Slices are stacked at {tilt:.1f} degrees to their normal (gantry tilt); the affine keeps it.")
-    return Stored(hu, LPS_TO_RAS @ affine, tuple(notes), first.synthetic)
+    return Stored(hu, LPS_TO_RAS @ affine, tuple(notes), str(first.header.get("SyntheticData", "")) == "YES")
 
 
 def _scan(folder: Path) -> tuple[list[_Slice], int]:
-    import pydicom
-
+    """Return the slices in a folder, and how many files are none."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if len(files) > MAX_FILES:
         raise InputError.of(folder, "folder", found=f"{len(files)} files", expected=f"at most {MAX_FILES}")
@@ -105,12 +90,8 @@ def _scan(folder: Path) -> tuple[list[_Slice], int]:
             skipped += 1
             refused = modality if modality != "CT" else refused
             continue
-        try:
+        with readable(path):
             slices.append(_slice(path, header))
-        except InputError:
-            raise
-        except Exception as error:  # pydicom converts an element when it is first touched
-            raise damaged(path, error) from error
     if not slices:
         found = f"{len(files)} files, none a CT slice" + (f" (but Modality {refused})" if refused else "")
         raise InputError.of(folder, "folder", found=found, expected="the slices of one CT series")
@@ -118,20 +99,11 @@ def _scan(folder: Path) -> tuple[list[_Slice], int]:
 
 
 def _slice(path: Path, header: Dataset) -> _Slice:
+    list(header)  # each element is converted here, and not where it is first used
     for name in ("NumberOfFrames", "SamplesPerPixel"):
         if (header.get(name) or 1) != 1:
             raise InputError.of(path, name, found=header.get(name), expected="1: one grey slice a file")
-    return _Slice(
-        path,
-        str(header.get("SeriesInstanceUID", "")),
-        str(header.get("SeriesNumber", "")),
-        int(header.Rows),
-        int(header.Columns),
-        _numbers(path, header, "PixelSpacing", 2),
-        _numbers(path, header, "ImageOrientationPatient", 6),
-        _numbers(path, header, "ImagePositionPatient", 3),
-        str(header.get("SyntheticData", "")) == "YES",
-    )
+    return _Slice(path, header, *(_numbers(path, header, name, count) for name, count in _PLACE.items()))
 
 
 def _numbers(path: Path, header: Dataset, name: str, count: int) -> tuple[float, ...]:
@@ -148,11 +120,12 @@ def _check_alike(folder: Path, slices: list[_Slice]) -> None:
     """Raise InputError where slices are not one series of one shape, spacing and orientation."""
     series: dict[str, list[_Slice]] = defaultdict(list)
     for item in slices:
-        series[item.series].append(item)
+        series[str(item.header.get("SeriesInstanceUID", ""))].append(item)
     if len(series) > 1:
         listed = "; ".join(
-            f"series {items[0].number or '?'} ({len(items)} slices, {items[0].path.relative_to(folder)} ...)"
-            for items in list(series.values())[:6]
+            f"series {one[0].header.get('SeriesNumber', '?')} "
+            f"({len(one)} slices, {one[0].path.relative_to(folder)} ...)"
+            for one in list(series.values())[:6]
         )
         more = f"; and {len(series) - 6} more" if len(series) > 6 else ""
         hint = "put one series in a folder of its own"
@@ -164,8 +137,9 @@ def _check_alike(folder: Path, slices: list[_Slice]) -> None:
     if not np.allclose(cosines @ cosines.T, np.eye(2), atol=1e-3):
         raise InputError.of(first.path, field, found=first.orientation, expected="two orthogonal unit vectors")
     for item in slices[1:]:
-        if (item.rows, item.columns) != (first.rows, first.columns):
-            found, expected = f"{item.columns} x {item.rows}", f"{first.columns} x {first.rows} as in {first.path.name}"
+        if item.shape != first.shape:
+            found, expected = (f"{columns} x {rows}" for rows, columns in (item.shape, first.shape))
+            expected += f" as in {first.path.name}"
             raise InputError.of(item.path, "Columns x Rows", found=found, expected=expected)
         if not np.allclose(item.spacing, first.spacing, rtol=1e-3):
             raise InputError.of(item.path, "PixelSpacing", found=item.spacing, expected=first.spacing)
@@ -199,19 +173,12 @@ def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], FloatAr
 
 def _pixels(item: _Slice) -> npt.NDArray[np.float32]:
     """One slice's HU, (rows, columns); the pixel padding value becomes air."""
-    import pydicom
-    from pydicom.pixels.processing import apply_rescale
-
-    try:
+    with readable(item.path):
         dataset = pydicom.dcmread(item.path)
         stored = frame_values(item.path, dataset)
         hu = np.asarray(apply_rescale(stored, dataset), np.float32)
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # parsing damaged data raises many kinds; each such file is bad input
-        raise damaged(item.path, error) from error
-    if hu.shape != (item.rows, item.columns):
-        raise InputError.of(item.path, "pixel data", found=hu.shape, expected=(item.rows, item.columns))
+    if hu.shape != item.shape:
+        raise InputError.of(item.path, "pixel data", found=hu.shape, expected=item.shape)
     padding = dataset.get("PixelPaddingValue")
     if padding is not None:
         hu[stored == padding] = -1024.0

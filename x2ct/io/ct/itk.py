@@ -12,15 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
 
-from x2ct.errors import InputError, MissingRuntimeError, X2CTError
+from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
-from x2ct.files.text import damaged
-from x2ct.io.ct.voxels import LPS_TO_RAS, SYNTHETIC, Stored, check_shape, int16_hu
-
-FloatArray = npt.NDArray[np.float64]
-
-SUFFIXES = (".nrrd", ".mha", ".mhd")  # of which an .mhd is not written: it is two files, which can't appear at once
+from x2ct.files.text import reason
+from x2ct.io.ct.volume import LPS_TO_RAS, SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
 
 _HEADER_BYTES = 1 << 16  # of usual files, well below 4 KiB
 _META_LINE = re.compile(rb"[A-Za-z][\w.\-\[\]]*\s*=[^\0]*")
@@ -29,19 +26,15 @@ _ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
 
 
 def read_itk(source: Path) -> Stored:
-    """Read a CT. Raises InputError, and MissingRuntimeError without SimpleITK."""
-    sitk = _simpleitk(source)
+    """Read a CT. Raises InputError, and what SimpleITK raises on damage."""
     check_header(source)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(source))
-    try:
-        reader.ReadImageInformation()
-        if reader.GetNumberOfComponents() != 1:
-            raise InputError.of(source, "channels", found=reader.GetNumberOfComponents(), expected=1)
-        check_shape(source, tuple(reader.GetSize()))
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise damaged(source, error) from error
+    reader.ReadImageInformation()
+    if reader.GetNumberOfComponents() != 1:
+        raise InputError.of(source, "channels", found=reader.GetNumberOfComponents(), expected=1)
+    check_shape(source, tuple(reader.GetSize()))
+    image = reader.Execute()
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
@@ -53,10 +46,9 @@ def read_itk(source: Path) -> Stored:
 def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str, target: Path) -> Path:
     """Write (x, y, z) HU as int16 into an .nrrd or .mha, whole or not at all; `affine` is 4x4 from index to RAS+ mm.
 
-    `description` goes into an NRRD's header; ITK keeps no text in a MetaImage. Raises MissingRuntimeError without
-    SimpleITK, and X2CTError where the write fails on the way.
+    `description` goes into an NRRD's header; ITK keeps no text in a MetaImage. Raises X2CTError where the write fails
+    on the way.
     """
-    sitk = _simpleitk(target)
     image: Any = sitk.GetImageFromArray(int16_hu(hu).transpose(2, 1, 0))
     world = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(world[:3, :3], axis=0)
@@ -70,38 +62,21 @@ def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str,
         try:
             sitk.WriteImage(image, str(part), True)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            raise X2CTError(f"{target}: output: not written: {reason}") from error
+            raise X2CTError(f"{target}: output: not written: {reason(error)}") from error
 
     return atomic.write_beside(target, write)
 
 
-def _simpleitk(path: Path) -> Any:
-    """SimpleITK, which ships no usable types."""
-    try:
-        import SimpleITK
-    except ImportError as error:
-        raise MissingRuntimeError(f"{path}: {path.suffix} needs SimpleITK; pip install SimpleITK") from error
-    return SimpleITK
-
-
 def check_header(source: Path) -> None:
     """Raise InputError at a header that no writer of CTs writes: other than three axes, or voxels in other files."""
-    try:
-        with source.open("rb") as stream:
-            start = stream.read(_HEADER_BYTES)
-    except OSError as error:
-        raise damaged(source, error) from error
-    if source.suffix.lower() != ".nrrd":
-        _check_meta(source, start)
+    with source.open("rb") as stream:
+        start = stream.read(_HEADER_BYTES)
+    if source.suffix.lower() == ".nrrd":
+        for line in re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].splitlines():
+            if _ELSEWHERE.match(line):
+                found = line[:60].decode("ascii", "backslashreplace")
+                raise InputError.of(source, "header", found=found, expected="the voxels in the same file")
         return
-    for line in re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0].splitlines():
-        if _ELSEWHERE.match(line):
-            found = line[:60].decode("ascii", "backslashreplace")
-            raise InputError.of(source, "header", found=found, expected="the voxels in the same file")
-
-
-def _check_meta(source: Path, start: bytes) -> None:
     fields: dict[bytes, bytes] = {}
     for line in start.splitlines():
         key, _, value = line.partition(b"=")

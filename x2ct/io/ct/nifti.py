@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.files.text import damaged
-from x2ct.io.ct.voxels import SYNTHETIC, Stored, check_shape, int16_hu
-
-if TYPE_CHECKING:
-    pass
-
-FloatArray = npt.NDArray[np.float64]
-
-SUFFIXES = (".nii", ".nii.gz")
+from x2ct.io.ct.volume import SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
 
 _OFFSET = 352  # the header, and four bytes that say that no extension follows
 _SLAB = 16  # slices that are written at a time
@@ -29,37 +23,22 @@ _TRAILING_BYTES = 1 << 20  # what may follow the voxels; more is not read
 
 
 def read_nifti(source: Path) -> Stored:
-    """The values, scaled as the header says. Raises InputError."""
-    import gzip
-    import zlib
-
-    import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    damage = (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, OverflowError)
-    try:
-        image = nib.load(source)
-    except damage as error:
-        raise damaged(source, error) from error
+    """Read a CT, its values scaled as the header says. Raises InputError, and what nibabel raises on damage."""
+    image = nib.load(source)
     if not isinstance(image, nib.Nifti1Image):
         raise InputError.of(source, "file", found=type(image).__name__, expected="a NIfTI")
-    dtype = image.get_data_dtype()
+    dtype, shape = image.get_data_dtype(), image.shape
     if dtype.kind not in "iuf":
         raise InputError.of(source, "data type", found=dtype, expected="real numbers")
-    shape = image.shape
-    if len(shape) > 3 and set(shape[3:]) == {1}:
+    if set(shape[3:]) == {1}:
         shape = shape[:3]
     check_shape(source, shape)
-    try:
-        if source.name.lower().endswith(".gz"):
-            size = math.prod(map(int, shape)) * dtype.itemsize
-            offset = min(int(image.header.get_data_offset()), _TRAILING_BYTES)
-            with gzip.open(source) as stream:  # to its end, where its checksum is
-                image = type(image).from_stream(io.BytesIO(stream.read(offset + size + _TRAILING_BYTES)))
-        values = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)
-    except damage as error:
-        raise damaged(source, error) from error
+    if source.name.lower().endswith(".gz"):
+        size = math.prod(map(int, shape)) * dtype.itemsize
+        offset = min(int(image.header.get_data_offset()), _TRAILING_BYTES)
+        with gzip.open(source) as stream:  # to its end, where its checksum is
+            image = type(image).from_stream(io.BytesIO(stream.read(offset + size + _TRAILING_BYTES)))
+    values = image.get_fdata(caching="unchanged", dtype=np.float32).reshape(shape)
     header, affine, notes = image.header, np.array(image.affine, np.float64), []
     if not int(header["sform_code"]) and not int(header["qform_code"]):
         notes.append("The header has neither sform nor qform: the patient's left was taken where x indices grow.")
@@ -82,8 +61,6 @@ def write_nifti(hu: npt.NDArray[np.float32], affine: FloatArray, description: st
 
 def _slabs(hu: npt.NDArray[np.float32], affine: FloatArray, description: str) -> Iterator[bytes]:
     """The file, slab by slab: a large volume is never there a second time."""
-    import nibabel as nib
-
     header = nib.Nifti1Header()
     header.set_data_dtype(np.int16)
     header.set_data_shape(hu.shape)
@@ -99,10 +76,7 @@ def _slabs(hu: npt.NDArray[np.float32], affine: FloatArray, description: str) ->
 
 
 def _gzip(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Gzip without a time or a name in it, or the same volume would differ in its bytes from one second to the next."""
-    import zlib
-
-    packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)  # gzip, without a time or a name in it
     for part in parts:
         yield packer.compress(part)
     yield packer.flush()

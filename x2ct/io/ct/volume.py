@@ -6,58 +6,71 @@ the patient's right, front and head. An oblique affine keeps its rotation; only 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.io.ct import itk, nifti
-from x2ct.io.ct.voxels import SYNTHETIC, check_affine, check_shape
-
-if TYPE_CHECKING:
-    from x2ct.io.ct.dicomexport import Origin
+from x2ct.files.text import readable
 
 FloatArray = npt.NDArray[np.float64]
 
-SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
-"""What can be read; a DICOM series is a folder."""
-FORMATS = {"nifti": nifti.SUFFIXES, "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
+FORMATS = {"nifti": (".nii", ".nii.gz"), "nrrd": (".nrrd",), "mha": (".mha",), "dicom": ()}
 """What can be written, and the endings of its files; a DICOM series is a folder."""
+_WRITTEN = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+SUFFIXES = (*_WRITTEN, ".mhd")
+"""What can be read; an .mhd is not written: it is two files, which can't appear at once."""
+
+MAX_VOXELS = 1_000_000_000  # 4 GB of float32; checked in the header, before anything is decoded
+SPACING_MM = (0.01, 50.0)
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM and ITK count world mm towards the patient's left and back, NIfTI and x2ct towards right and front."""
+
+SYNTHETIC = "synthetic CT by x2ct, not for diagnosis"
+"""What a file says that is no scan of a patient; a reader knows it again by this."""
 
 AIR_HU = -1000.0
 LOWEST_HU = -1024.0  # what 12-bit scanners store as air; anything below is padding
 HIGHEST_HU = 32767.0
 
 
+class Stored(NamedTuple):
+    """A CT as a file holds it."""
+
+    values: npt.NDArray[Any]  # (i, j, k) in the file's order of axes
+    affine: FloatArray  # 4x4 from that index to RAS+ mm
+    notes: tuple[str, ...] = ()  # what was assumed on reading
+    synthetic: bool = False  # whether the file says that it is no scan of a patient
+
+
+class Origin(NamedTuple):
+    """What a synthetic CT was made of, as a DICOM series says it."""
+
+    xrays: tuple[Path, ...] = ()  # of those that are DICOM, patient and study are copied, and images referred to
+    model: str = ""  # its name and checksum
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """A CT volume.
+    """A CT volume: float32 HU indexed (x, y, z), closest to RAS+, and the 4x4 from voxel index to world mm (RAS+).
 
-    Attributes:
-        hu: float32 HU, indexed (x, y, z), closest to RAS+.
-        affine: 4x4 float64, voxel index -> world mm (RAS+).
-        source: the file or folder that it was read from, or what made it.
-        original_orientation: the axis codes before the array was turned ("LPS"); "RAS" where nothing was turned.
-        description: free text; the first 79 characters go into a NIfTI's `descrip`.
-        notes: what was assumed or changed on reading, one sentence each.
-        synthetic: whether it is known to be no scan of a patient; files that it is written to say so.
-
-    Raises:
-        InputError: an array that is not 3-D, or an affine that is not a finite, invertible 4x4.
+    Raises InputError: an array that is not 3-D, or an affine that is not a finite, invertible 4x4.
     """
 
     hu: npt.NDArray[np.float32]
     affine: FloatArray
-    source: str = "array"
-    original_orientation: str = "RAS"
-    description: str = ""
-    notes: tuple[str, ...] = ()
-    synthetic: bool = False
+    source: str = "array"  # the file or folder that it was read from, or what made it
+    original_orientation: str = "RAS"  # the axis codes ("LPS") before the array was turned, where it was
+    description: str = ""  # free text; the first 79 characters go into a NIfTI's `descrip`
+    notes: tuple[str, ...] = ()  # what was assumed or changed on reading, one sentence each
+    synthetic: bool = False  # whether it is known to be no scan of a patient; files that it is written to say so
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hu", np.asarray(self.hu, np.float32))
@@ -79,31 +92,33 @@ class Volume:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Volume:
-        """Reads a CT and turns it to RAS+.
+        """Read a CT and turn it to RAS+: NIfTI (.nii, .nii.gz), .nrrd, .mha, .mhd, or a folder of one DICOM series.
 
-        Args:
-            path: a NIfTI file (.nii, .nii.gz), a folder that holds one DICOM series, or an .nrrd, .mha or .mhd file.
-
-        Raises:
-            InputError: the file is missing, damaged, of another kind, not 3-D, past MAX_VOXELS, or not HU.
-            MissingRuntimeError: SimpleITK is needed for the format and not installed.
+        Raises InputError: the file is missing, damaged, of another kind, not 3-D, past MAX_VOXELS, or not HU.
         """
         source = Path(path)
         name = source.name.lower()
+        read: Callable[[Path], Stored]
         if source.is_dir():
-            from x2ct.io.ct.dicomseries import read_series
+            from x2ct.io.ct import dicomseries
 
-            stored = read_series(source)
+            read = dicomseries.read_series
         elif not source.exists():
             raise InputError.of(source, "file", found="no such file or folder", expected="a CT")
-        elif name.endswith(nifti.SUFFIXES):
-            stored = nifti.read_nifti(source)
-        elif name.endswith(itk.SUFFIXES):
-            stored = itk.read_itk(source)
+        elif name.endswith(FORMATS["nifti"]):
+            from x2ct.io.ct import nifti
+
+            read = nifti.read_nifti
+        elif name.endswith(SUFFIXES):
+            from x2ct.io.ct import itk
+
+            read = itk.read_itk
         else:
             hint = "a DICOM series is given as its folder" if name.endswith((".dcm", ".ima")) else ""
             expected = ", ".join(SUFFIXES) + " or a DICOM folder"
             raise InputError.of(source, "format", found=source.suffix or "no ending", expected=expected, hint=hint)
+        with readable(source):
+            stored = read(source)
         check_shape(source, stored.values.shape)
         check_affine(source, stored.affine)
         hu, more = plausible_hu(stored.values, source)
@@ -113,28 +128,25 @@ class Volume:
     def save(
         self, path: str | PathLike[str], *, synthetic: bool = False, kind: str = "auto", origin: Origin | None = None
     ) -> Path:
-        """Writes int16 HU with their place in the world, whole or not at all. The same volume gives the same bytes.
+        """Write int16 HU with their place in the world, whole or not at all. The same volume gives the same bytes.
 
-        Args:
-            path: ends as its kind of file does (see `FORMATS`); for a DICOM series, a new folder.
-            synthetic: the file must say that this is no scan of a patient, though the volume does not know.
-            kind: one of `FORMATS`, or "auto" for what the ending says.
-            origin: of a synthetic DICOM series, what it was made of.
-
-        Raises:
-            InputError: a wrong ending, or a place that can't be written (see `check_writable`).
-            MissingRuntimeError: SimpleITK is needed for the format and not installed.
-            X2CTError: the write failed on the way, as on a full disk.
+        `kind` is one of `FORMATS`, or "auto" for what the path's ending says. With `synthetic`, the file says that it
+        is no scan of a patient, though the volume does not know; a DICOM series also says of what `origin`. Raises
+        InputError as `check_writable` does, and X2CTError where the write fails on the way, as on a full disk.
         """
         kind, synthetic = check_writable(path, kind), synthetic or self.synthetic
         text = "; ".join(part for part in (SYNTHETIC if synthetic else "", self.description) if part)
         if kind == "nifti":
+            from x2ct.io.ct import nifti
+
             return nifti.write_nifti(self.hu, self.affine, text, Path(path))
         if kind != "dicom":
+            from x2ct.io.ct import itk
+
             return itk.write_itk(self.hu, self.affine, text, Path(path))
         from x2ct.io.ct import dicomexport
 
-        made_of = origin or (dicomexport.Origin() if synthetic else None)
+        made_of = origin or (Origin() if synthetic else None)
         return dicomexport.write_series(self.hu, self.affine, path, description=text, origin=made_of)
 
 
@@ -149,23 +161,50 @@ def check_writable(path: str | PathLike[str], kind: str = "auto") -> str:
     if kind == "dicom":
         atomic.check_new_folder(path)
         return kind
-    endings = FORMATS[kind] if kind != "auto" else tuple(suffix for those in FORMATS.values() for suffix in those)
-    name = atomic.check_writable(path, endings).name.lower()
+    name = atomic.check_writable(path, FORMATS.get(kind, _WRITTEN)).name.lower()
     return next(kind for kind, endings in FORMATS.items() if endings and name.endswith(endings))
 
 
 def stem_and_ending(name: str) -> tuple[str, str]:
-    """A file's name before and from the ending that says its format: "ct.nii.gz" is "ct" and ".nii.gz"."""
-    endings = [suffix for those in FORMATS.values() for suffix in those if name.lower().endswith(suffix)]
-    ending = max((len(suffix) for suffix in endings), default=0)
-    return name[: len(name) - ending], name[len(name) - ending :]
+    """Return a file's name before and from the ending that says its format: "ct.nii.gz" is "ct" and ".nii.gz"."""
+    before = len(name) - max((len(suffix) for suffix in _WRITTEN if name.lower().endswith(suffix)), default=0)
+    return name[:before], name[before:]
+
+
+def check_shape(source: str | PathLike[str], shape: tuple[int, ...]) -> None:
+    """Three axes, and no more than MAX_VOXELS. Raises InputError."""
+    if len(shape) != 3 or min(shape) < 2:
+        found = " x ".join(map(str, shape)) or "a single number"
+        raise InputError.of(source, "shape", found=found, expected="three axes of 2 or more voxels")
+    voxels = math.prod(map(int, shape))  # of Python's own numbers: a header's may be past 64 bits
+    if voxels > MAX_VOXELS:
+        raise InputError.of(source, "size", found=f"{voxels} voxels", expected=f"at most {MAX_VOXELS}")
+
+
+def check_affine(source: str | PathLike[str], affine: FloatArray) -> None:
+    """A 4x4 to mm with plausible voxel sizes and three independent axes. Raises InputError."""
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
+        raise InputError.of(source, "affine", found=affine.tolist(), expected="a finite 4x4 with last row 0 0 0 1")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    lowest, highest = SPACING_MM
+    if spacing.min() < lowest or spacing.max() > highest:
+        found = " x ".join(f"{length:g}" for length in spacing) + " mm"
+        raise InputError.of(source, "voxel size", found=found, expected=f"{lowest:g} to {highest:g} mm")
+    if abs(np.linalg.det(affine[:3, :3] / spacing)) < 0.1:
+        raise InputError.of(source, "affine", found="axes that lie in a plane", expected="three independent axes")
+
+
+def int16_hu(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
+    """HU as files hold them: rounded to whole numbers, clipped to what int16 can hold."""
+    limits = np.iinfo(np.int16)
+    return np.clip(np.rint(hu), limits.min, limits.max).astype(np.int16)
 
 
 def to_ras(values: npt.NDArray[np.float32], affine: FloatArray) -> tuple[npt.NDArray[np.float32], FloatArray, str]:
-    """Permute and flip axes so that they are closest to RAS+; a rotation that is left stays in the affine.
+    """Permute and flip the axes of (i, j, k) values so that they are closest to RAS+; `affine` is 4x4 to RAS+ mm.
 
-    Takes (i, j, k) values and their 4x4 from index to RAS+ mm; returns (x, y, z) values (C-contiguous), their affine,
-    and the original axis codes, such as "LPS".
+    Returns (x, y, z) values (C-contiguous), their affine, with the rotation that is left, and the original axis codes,
+    such as "LPS".
     """
     from nibabel import orientations
 

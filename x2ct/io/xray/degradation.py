@@ -31,15 +31,13 @@ def poisson_noise(image: FloatImage, photons: float, rng: np.random.Generator) -
 
 
 def scatter(image: FloatImage, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
-    """Add scatter that nobody corrects for: `share` of the primary intensity, spread by a Gaussian.
+    """Add scatter that nobody corrects for: `share` of the primary intensity (InputError if negative), blurred.
 
-    `share` is scattered over primary intensity, averaged over the picture: 0.02 behind a good grid, 0.1 and far more
-    without one; InputError if negative. `blur_px` is the Gaussian's standard deviation in pixels, (row, column) or one
-    number: some 50 mm in the body.
+    Averaged over the picture that is 0.02 behind a good grid, 0.1 and far more without one. `blur_px` is a Gaussian's
+    standard deviation in pixels, (row, column) or one number: some 50 mm in the body.
     """
     _check("scatter share", share, -1e-9, math.inf)
-    primary = _intensity(image)
-    return _integral(primary + share * _smooth(primary, blur_px))
+    return _spread(image, 1, share, blur_px)
 
 
 def veiling_glare(image: FloatImage, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
@@ -48,13 +46,12 @@ def veiling_glare(image: FloatImage, share: float, blur_px: float | tuple[float,
     Unlike scatter it adds no intensity: a wide tail of the point spread, a Gaussian of `blur_px` pixels.
     """
     _check("glare share", share, -1e-9, 1)
-    direct = _intensity(image)
-    return _integral((1 - share) * direct + share * _smooth(direct, blur_px))
+    return _spread(image, 1 - share, share, blur_px)
 
 
 def blur(image: FloatImage, sigma_px: float | tuple[float, float]) -> FloatImage:
     """The focal spot's and the detector's unsharpness: a Gaussian on the intensity, standard deviation in pixels."""
-    return _integral(_smooth(_intensity(image), sigma_px))
+    return _spread(image, 0, 1, sigma_px)
 
 
 def gamma(image: FloatImage, exponent: float, scale: float = 1.0) -> FloatImage:
@@ -115,11 +112,10 @@ def marker(
     return np.asarray(image + np.float32(line_integral) * lead, np.float32)
 
 
-def _intensity(image: FloatImage) -> npt.NDArray[np.float64]:
-    return np.exp(-np.asarray(image, np.float64))
-
-
-def _integral(intensity: npt.NDArray[np.float64]) -> FloatImage:
+def _spread(image: FloatImage, direct: float, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
+    """Return line integrals of `direct` times the intensity and `share` times a Gaussian blur of it."""
+    intensity = np.exp(-np.asarray(image, np.float64))
+    intensity = direct * intensity + share * _smooth(intensity, blur_px)
     return np.asarray(-np.log(np.maximum(intensity, DARKEST)), np.float32)
 
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw
+from pydicom import Dataset
 
 from x2ct.errors import InputError
-from x2ct.io.xray.beam import DISTANCE_MM, MAGNIFICATION, TILT_DEG, Beam
 from x2ct.io.xray.exposure import BoolImage
-from x2ct.io.xray.turn import Turn
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
+from x2ct.io.xray.readoptions import DISTANCE_MM, MAGNIFICATION, TILT_DEG, TURNS, Beam
 
 SPACING_MM = (0.02, 5.0)
 SIDE_MM = (20.0, 1500.0)
@@ -60,14 +58,12 @@ class Header:
         return next((dataset[key].value for dataset in self._sets if key in dataset), None)
 
 
-def place(
-    header: Header, shape: tuple[int, int], notes: list[str]
-) -> tuple[Pair | None, Beam, str | None, tuple[Turn, ...]]:
-    """Return the spacing, beam, view and turns that the header of a picture of (rows, columns) states; append notes.
+def place(header: Header, shape: tuple[int, int], notes: list[str]) -> tuple[Pair | None, Beam, str | None, int]:
+    """Return the spacing, beam, view and turn that the header of a picture of (rows, columns) states; append notes.
 
     The (row, column) spacing is of the picture as stored: on the detector where the beam has its distances, else as if
-    in the patient; None where there is none that can be used. The view is "ap", "pa" or "lateral"; the turns set the
-    picture upright.
+    in the patient; None where there is none that can be used. The view is "ap", "pa" or "lateral"; the turn (`TURNS`)
+    sets the picture upright.
     """
     view, angle, tilt = _looking(header, notes)
     sdd = _within(header, "DistanceSourceToDetector", DISTANCE_MM, "mm", notes)
@@ -80,7 +76,7 @@ def place(
     except InputError:
         notes.append(f"Distances of {sdd:g} mm to detector and {sod:g} mm to patient can't be, and were ignored.")
         beam = Beam(None, None, angle, tilt)
-    return _spacing(header, shape, beam.magnification, factor, notes), beam, view, _turns(header, notes)
+    return _spacing(header, shape, beam.magnification, factor, notes), beam, view, _turn(header, notes)
 
 
 def _looking(header: Header, notes: list[str]) -> tuple[str | None, float | None, float]:
@@ -178,28 +174,27 @@ def _of_cassette(header: Header, shape: tuple[int, int], notes: list[str]) -> Pa
 
 # ---------------------------------------------------------------------------------------------- how it lies
 
-# What a row must run towards, by view: column 0 is the patient's right in a frontal picture, the front in a lateral.
-_ROW_TOWARDS = {"L": 1, "R": -1, "P": 1, "A": -1}
-_COLUMN_TOWARDS = {"F": 1, "H": -1}
+# The turn that sets a picture upright, by where its rows, and then its columns, run: left, right, foot or head.
+# A lateral's column 0 is at the front, so that the back (P) stands for the left there, and the front (A) for the right.
+_LYING = {"LF": 1, "RF": 2, "RH": 3, "LH": 4, "FL": 5, "FR": 6, "HR": 7, "HL": 8}
+_LATERAL = str.maketrans("PA", "LR")
 
 
-def _turns(header: Header, notes: list[str]) -> tuple[Turn, ...]:
+def _turn(header: Header, notes: list[str]) -> int:
     """What brings the head to row 0 and the patient's right, or front, to column 0, by PatientOrientation."""
-    codes = [str(code)[:1].upper() for code in (header.get("PatientOrientation") or [])]
-    lying = len(codes) == 2 and codes[0] in _COLUMN_TOWARDS and codes[1] in _ROW_TOWARDS
-    if lying:
-        codes = codes[::-1]
-        notes.append("PatientOrientation says that the picture lies on its side: it was turned.")
-    elif len(codes) != 2 or codes[0] not in _ROW_TOWARDS or codes[1] not in _COLUMN_TOWARDS:
+    codes = "".join(str(code)[:1].upper() for code in header.get("PatientOrientation") or [])
+    turn = _LYING.get(codes.translate(_LATERAL))
+    if turn is None:
         notes.append("PatientOrientation is missing: head up and patient's right at column 0 were assumed.")
-        return ()
-    across, down = _ROW_TOWARDS[codes[0]], _COLUMN_TOWARDS[codes[1]]
+        return 1
+    down, across = TURNS[turn]
+    if turn > 4:
+        notes.append("PatientOrientation says that the picture lies on its side: it was turned.")
     if across < 0:
         notes.append("PatientOrientation says that the picture is mirrored: left and right were swapped.")
     if down < 0:
         notes.append("PatientOrientation says that the head is below: top and bottom were swapped.")
-    turn = Turn(lying, down, across)
-    return (turn,) if turn else ()
+    return turn
 
 
 def exposed(dataset: Dataset, shape: tuple[int, int], notes: list[str]) -> BoolImage | None:
@@ -233,8 +228,6 @@ def _inside(dataset: Dataset, kind: str, form: str, shape: tuple[int, int]) -> B
             rows, columns = np.ogrid[1 : shape[0] + 1, 1 : shape[1] + 1]
             return np.asarray((rows - circle[0]) ** 2 + (columns - circle[1]) ** 2 <= circle[2] ** 2)
     elif form == "POLYGONAL":
-        from PIL import Image, ImageDraw
-
         values = _numbers(dataset.get(f"VerticesOfThePolygonal{kind}") or [])
         if 6 <= len(values) <= 2 * _MOST_VERTICES and len(values) % 2 == 0:
             canvas = Image.fromarray(inside.astype(np.uint8))

@@ -8,24 +8,24 @@ patient.
 
 from __future__ import annotations
 
-import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
+from pydicom import Dataset, uid
+from pydicom.filereader import _read_file_meta_info as read_meta
+from pydicom.filereader import read_preamble
+from pydicom.pixels.processing import apply_modality_lut
 
 from x2ct.errors import InputError
 from x2ct.io.dicom_frames import frame_values
 from x2ct.io.xray.dicomplace import Header, exposed, meaning, place
-from x2ct.io.xray.exposure import BoolImage
-from x2ct.io.xray.polarity import ASSUMED, DISPUTED, TAGGED, UNTOLD
+from x2ct.io.xray.exposure import ASSUMED, DISPUTED, TAGGED, UNTOLD, BoolImage
 from x2ct.io.xray.radiograph import XRay
-from x2ct.io.xray.readers import check_frame, check_size, grey, lacks_preamble, unreadable
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
+from x2ct.io.xray.readers import check_frame, check_size, grey
 
 RADIOGRAPHS = ("CR", "DX", "XA", "RF", "RG")
 UNSURE = ("", "OT", "MG", "PX", "IO")  # may hold an X-ray, or one of what no model here knows
@@ -38,30 +38,13 @@ BITS_STORED = (8, 16)
 
 
 def read_dicom(source: Path, frame: int | None = None) -> XRay:
-    """Read a CR, DX, XA or RF object; `frame` is which picture of several, from 1.
+    """Read a CR, DX, XA or RF object, with or without a preamble; `frame` is which picture of several, from 1.
 
-    Raises InputError: no DICOM, no image, a slice modality, several frames without a choice, colour, damage, a transfer
-    syntax that can't be decoded, or past MAX_PIXELS.
+    Raises InputError: no image, a slice modality, several frames without a choice, colour, damaged pixels, a transfer
+    syntax that can't be decoded, or past MAX_PIXELS; and whatever pydicom raises on damage, as it converts an element
+    when it is first touched.
     """
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's, on what a file does not keep to
-            return _xray(source, _opened(source), frame)
-    except InvalidDicomError as error:
-        hint = "it begins with neither a preamble nor a dataset, whatever its name says"
-        raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint) from error
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:
-        # Parsing damaged data raises many kinds, and pydicom converts an element only when it is first touched.
-        raise unreadable(source, error) from error
-
-
-def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
-    from pydicom.pixels.processing import apply_modality_lut
-
+    dataset = _opened(source)
     kind = _kind(source, dataset)
     stored = grey(_decoded(source, dataset, frame), source)
     header = Header(dataset, (frame or 1) - 1)
@@ -83,7 +66,7 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
         shown = ~hidden if shown is None else shown & ~hidden
     if shown is not None and not shown.any():
         raise InputError.of(source, "shutters and padding", found="no pixel left", expected="an exposed field")
-    spacing, beam, view, turns = place(header, shape, notes)
+    spacing, beam, view, turn = place(header, shape, notes)
     part = str(header.get("BodyPartExamined") or "").strip().upper()
     signed = int(dataset.get("PixelRepresentation") or 0)
     return XRay(
@@ -103,7 +86,7 @@ def _xray(source: Path, dataset: Dataset, frame: int | None) -> XRay:
         white_is_high=white_is_high,
         linear=relationship == "LIN",
         highest=2 ** (int(dataset.BitsStored) - signed) - 1 if relationship == "LIN" else None,
-        turns=turns,
+        turns=(turn,),
     )
 
 
@@ -194,17 +177,11 @@ _INTENSITY = {
 
 
 def _opened(source: Path) -> Dataset:
-    """Return the dataset of a file with or without a preamble."""
-    import pydicom
-    from pydicom import uid
-
     size = source.stat().st_size
     if size > MAX_FILE_BYTES:
         raise InputError.of(source, "size", found=f"{size} bytes", expected=f"at most {MAX_FILE_BYTES >> 30} GiB")
-    with source.open("rb") as stream:
-        bare = lacks_preamble(stream.read(8))
-    _refuse_deflate_bomb(source, bare)
-    dataset = pydicom.dcmread(source, force=bare)
+    _refuse_deflate_bomb(source)
+    dataset = pydicom.dcmread(source, force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
@@ -212,15 +189,11 @@ def _opened(source: Path) -> Dataset:
     return dataset
 
 
-def _refuse_deflate_bomb(source: Path, bare: bool) -> None:
+def _refuse_deflate_bomb(source: Path) -> None:
     """Measure a deflated dataset, which whoever reads it inflates as a whole; raises InputError."""
-    from pydicom.filereader import _read_file_meta_info as read_meta
-    from pydicom.filereader import read_preamble
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
     with source.open("rb") as stream:
-        read_preamble(stream, force=bare)
-        if str(read_meta(stream).get("TransferSyntaxUID", "")) != DeflatedExplicitVRLittleEndian:
+        read_preamble(stream, force=True)
+        if str(read_meta(stream).get("TransferSyntaxUID", "")) != uid.DeflatedExplicitVRLittleEndian:
             return
         inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while chunk := inflate.unconsumed_tail or stream.read(1 << 20):

@@ -6,26 +6,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from x2ct._core import LINE_INTEGRALS
 from x2ct.errors import InputError
-from x2ct.io.xray import exposure, polarity
-from x2ct.io.xray.beam import UNKNOWN, Beam
-from x2ct.io.xray.exposure import BoolImage, FloatImage, Stage, Watch, resample
-from x2ct.io.xray.polarity import STATED, UNTOLD
-from x2ct.io.xray.readoptions import ReadOptions, Spacing, checked_spacing
-from x2ct.io.xray.turn import Turn
+from x2ct.geometry import View
+from x2ct.io.xray import exposure
+from x2ct.io.xray.exposure import STATED, UNTOLD, BoolImage, FloatImage, Stage, Watch, resample
+from x2ct.io.xray.readoptions import UNKNOWN, Beam, ReadOptions, Spacing, checked_spacing
 
-if TYPE_CHECKING:
-    from x2ct.geometry import View
+__all__ = ["FloatImage", "ReadOptions", "XRay", "resample"]
 
-__all__ = ["ASSUMED_SIDE_MM", "FloatImage", "ReadOptions", "XRay", "resample"]
-
-ASSUMED_SIDE_MM = 430.0  # the longer side of the usual cassettes and flat panels, 35 x 43 cm and 43 x 43 cm
 LEAST_PIXELS = 128  # along each side of a radiograph: 3.4 mm a pixel on the largest cassette
 COARSEST_MM = 5.0
 SCALE_FACTOR = 3.0  # by which the 99th percentile of line integrals may differ from the model's reference
@@ -33,51 +27,37 @@ SCALE_FACTOR = 3.0  # by which the 99th percentile of line integrals may differ 
 
 @dataclass(frozen=True, eq=False)
 class XRay:
-    """An X-ray: its pixels, how large they are, where it was taken from, and what its values are.
+    """An X-ray: (rows, columns) float32, how large its pixels are, where it was taken from, and what its values are.
 
-    A reader makes one of a file, its values as stored. `load` and `of` take it through the stages that file and user
-    decide; after that the last six fields have nothing more to say.
+    Row 0 is at the head, column 0 at the patient's right, in a lateral at the front. Values are line integrals where
+    calibrated, else they grow with attenuation, in any unit and offset. The spacing is that on the detector where
+    `beam` has its distances, else as if in the patient.
 
-    Attributes:
-        image: (rows, columns) float32; row 0 at the head; column 0 at the patient's right, in a lateral at the front.
-            Line integrals where calibrated, else values that grow with attenuation, in any unit and offset.
-        calibrated: whether the image holds line integrals of attenuation (dimensionless).
-        spacing_mm: (row, column) pixel spacing, or None where it is unknown: on the detector where `beam` has its
-            distances, else as if in the patient.
-        source: where it came from.
-        notes: what was assumed or done, one sentence each.
-        view: "ap", "pa" or "lateral", where the file says so.
-        exposed: (rows, columns), False where file or stages say that no X-rays were measured: shutters and padding.
-            None: everywhere True.
-        beam: where it was taken from, as far as file or user say.
-        body_part: what the file says that it shows, such as "CHEST".
-        kind: what the file is, in a few words.
-        warnings: what makes it less trustworthy, one sentence each.
-
-    Raises:
-        InputError: not 2-D, or another shape of `exposed`. Values are checked by `load`, by `of` and by the core.
+    A reader makes one of a file, its values as stored; `load` and `of` take it through the stages that file and user
+    decide; after that the last six fields have nothing more to say. Raises InputError for an image that is not 2-D, or
+    another shape of `exposed`; values are checked by `load`, by `of` and by the core.
     """
 
     image: FloatImage
-    calibrated: bool
-    spacing_mm: tuple[float, float] | None = None
-    source: str = "array"
-    notes: tuple[str, ...] = ()
-    view: str | None = None
-    exposed: BoolImage | None = None
-    beam: Beam = UNKNOWN
-    body_part: str | None = None
-    kind: str = "array"
-    warnings: tuple[str, ...] = ()
+    calibrated: bool  # whether the image holds line integrals of attenuation (dimensionless)
+    spacing_mm: tuple[float, float] | None = None  # (row, column); None where it is unknown
+    source: str = "array"  # where it came from
+    notes: tuple[str, ...] = ()  # what was assumed or done, one sentence each
+    view: str | None = None  # "ap", "pa" or "lateral", where the file says so
+    exposed: BoolImage | None = None  # False under shutters and padding, as far as file or stages say; None: all True
+    beam: Beam = UNKNOWN  # where it was taken from, as far as file or user say
+    body_part: str | None = None  # what the file says that it shows, such as "CHEST"
+    kind: str = "array"  # what the file is, in a few words
+    warnings: tuple[str, ...] = ()  # what makes it less trustworthy, one sentence each
 
-    # How far it is known what the values mean, a word of `x2ct.io.xray.polarity`. Of line integrals that are not STATED
+    # How far it is known what the values mean, a word of `x2ct.io.xray.exposure`. Of line integrals that are not STATED
     # to be such, by caller or user, `to_detector` compares the size with the model's.
     polarity: str = STATED
     dense_is_high: bool = True  # whether a higher value means more attenuation
     white_is_high: bool = True  # whether viewers show a higher value brighter
     linear: bool = False  # whether the values are linear in X-ray intensity, so that a log is due
     highest: int | None = None  # that can be stored, where linear values fall with intensity; None: their largest
-    turns: tuple[Turn, ...] = ()  # what sets the picture upright, in this order
+    turns: tuple[int, ...] = ()  # of `readoptions.TURNS`, what sets the picture upright, in this order
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image", np.ascontiguousarray(self.image, np.float32))
@@ -100,19 +80,15 @@ class XRay:
         options: ReadOptions | None = None,
         watch: Watch | None = None,
     ) -> XRay:
-        """Read a radiograph. What kind of file it is, its first bytes say, not its name.
+        """Read a PNG, JPEG, TIFF, .npy, NIfTI of one slice or DICOM; which it is, its first bytes say, not its name.
 
-        Args:
-            path: PNG, JPEG or TIFF (8 or 16 bit: display values; float TIFF: line integrals), .npy (float: line
-                integrals; integer: display values), NIfTI of one slice, or DICOM.
-            spacing: pixel spacing in mm, one number or (row, column); overrides what the file says.
-            options: that and more of how to read it.
-            watch: sees the X-ray after each stage of `exposure.loading_stages`, and as stored before them.
+        Floats are line integrals, 8 and 16 bit integers display values. `spacing` is the pixel spacing in mm, one
+        number or (row, column), and goes before the file's; `options` are that and more of how to read it; `watch` sees
+        the X-ray after each stage of `exposure.loading_stages`.
 
-        Raises:
-            InputError: a missing, damaged, constant, colour, over-large or very coarse picture, one of several without
-                a choice of frame, or what can't be an X-ray; NaN; not a 2-D array; an option that the file contradicts;
-                a picture of which nothing tells which side is dense (`x2ct.io.xray.polarity`).
+        Raises InputError: a missing, damaged, constant, colour, over-large or very coarse picture, one of several
+        without a choice of frame, or what can't be an X-ray; NaN; not a 2-D array; an option that the file contradicts;
+        a picture of which nothing tells which side is dense (`x2ct.io.xray.exposure`).
         """
         from x2ct.io.xray.readers import read
 
@@ -134,7 +110,7 @@ class XRay:
     def of(
         cls, array: npt.NDArray[Any], spacing: Spacing | None = None, *, source: str = "array", view: str | None = None
     ) -> XRay:
-        """An X-ray from a 2-D array: floats are line integrals, integers display values with dense = bright."""
+        """Return an X-ray from a 2-D array: floats are line integrals, integers display values with dense = bright."""
         from x2ct.io.xray.readers import from_array
 
         stored = replace(from_array(np.asarray(array), source), view=view, polarity=STATED)
@@ -142,9 +118,7 @@ class XRay:
 
     def _loaded(self, options: ReadOptions, watch: Watch | None = None) -> XRay:
         """Return this X-ray, which is as stored, after what file and user decide."""
-        if watch is not None:
-            watch(STORED, self)
-        stages = exposure.loading_stages(partial(polarity.settled, invert=options.invert))
+        stages = exposure.loading_stages(options.invert)
         xray = exposure.run(stages, replace(self, turns=(*self.turns, *options.turns)), watch)
         beam, notes = _combined(self.source, xray.beam, options.beam)
         _check_values(xray)
@@ -157,48 +131,33 @@ class XRay:
     def to_detector(
         self, view: View, reference_p99: float, *, exact: bool = False, watch: Watch | None = None
     ) -> tuple[FloatImage, tuple[str, ...]]:
-        """Return line integrals on a detector: centred, antialiased, the aspect kept, air (0) around the picture.
+        """Return line integrals on a view's detector, (rows, columns) float32, and every assumption as a sentence.
 
-        Args:
-            view: its shape (rows, columns) and spacing_mm are the detector.
-            reference_p99: the bundle's reference for X-rays that are not calibrated (see `x2ct.io.xray.exposure`).
-            exact: the view is this image's own (the user's geometry): its pixels are the detector's, nothing
-                is resampled, and sizes that contradict each other are an error.
-            watch: sees the X-ray after each stage.
-
-        Returns:
-            (rows, columns) float32 line integrals, and every assumption as a sentence.
-
-        Raises:
-            InputError: `exact`, and the shape or the known spacing is not the view's; a float file whose 99th
-                percentile is far from the reference, unless `values` of its options says what it is.
+        The picture is centred and antialiased, its aspect kept, with air (0) around it. Where `exact`, the view is this
+        image's own (the user's geometry), its pixels are the detector's, and nothing is resampled. `reference_p99` is
+        the bundle's for X-rays that are not calibrated (see `x2ct.io.xray.exposure`), and `watch` sees the X-ray after
+        each stage. Raises InputError: `exact`, and the shape or the known spacing is not the view's; a float file whose
+        99th percentile is far from the reference, unless `values` of its options says what it is.
         """
         if exact:
             self._check_against(view)
         if self.calibrated and self.polarity != STATED:
             _check_scale(self.source, self.image, reference_p99)
         stages = () if self.calibrated else exposure.intensity_stages(reference_p99)
-        xray = exposure.run(stages, self, watch)
         if not exact:
-            spacing, notes = self._spacing_on(view)
-            xray = replace(xray, spacing_mm=spacing, notes=(*xray.notes, *notes))
             does = f"{view.shape[1]} x {view.shape[0]} pixels of the view"
-            xray = exposure.run((Stage("detector", does, partial(exposure.detector, view=view)),), xray, watch)
+            stages += (Stage("detector", does, partial(exposure.detector, view=view)),)
+        xray = exposure.run(stages, self, watch)
         return xray.image, xray.notes
 
     def field_on(self, view: View, *, exact: bool = False) -> FloatImage:
-        """Return the share of each detector pixel that was measured: 0 where `to_detector` has to take air instead.
+        """Return the share (0 to 1) of each detector pixel that was measured, (rows, columns) float32.
 
-        Args:
-            view: as for `to_detector`.
-            exact: as for `to_detector`.
-
-        Returns:
-            (rows, columns) float32, 0 to 1.
+        It is 0 where `to_detector`, with the same `view` and `exact`, has to take air instead.
         """
         xray = self if self.calibrated else exposure.field(self)
         share = np.asarray(xray.inside, np.float32)
-        return share if exact else resample(share, self._spacing_on(view)[0], view.shape, view.spacing_mm)
+        return share if exact else resample(share, exposure.spacing_on(self, view)[0], view.shape, view.spacing_mm)
 
     def facts(self) -> dict[str, Any]:
         """Return what was read, as plain data for a report; nothing that identifies a patient."""
@@ -220,27 +179,6 @@ class XRay:
         if self.spacing_mm is not None and not np.allclose(self.spacing_mm, view.spacing_mm, rtol=0.02):
             expected = f"{view.spacing_mm} as the geometry's view '{view.name}' says"
             raise InputError.of(self.source, "pixel spacing in mm", found=self.spacing_mm, expected=expected)
-
-    def _spacing_on(self, view: View) -> tuple[tuple[float, float], tuple[str, ...]]:
-        """Return the spacing to resample from, and a note that says where it comes from unless the file gave it."""
-        if self.spacing_mm is not None:
-            return self.spacing_mm, ()
-        if not self.calibrated:
-            step = ASSUMED_SIDE_MM / max(self.image.shape)
-            assumed = f"{ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side ({step:.3g} mm a pixel)"
-            return (step, step), (f"Without a pixel spacing, {assumed}.",)
-        row, column = (view.shape[axis] * view.spacing_mm[axis] / self.image.shape[axis] for axis in (0, 1))
-        why, taken = "Without a pixel spacing", "to be the detector, pixel for pixel"
-        if tuple(view.shape) != self.image.shape:
-            side = ""
-            if abs(row / column - 1) > 0.01:
-                row = column = min(row, column)
-                why, side = f"{why}, and with another aspect than the detector's", " along one side"
-            taken = f"to fill the detector{side} ({row:.3g} mm a pixel)"
-        return (row, column), (f"{why}, the array was taken {taken}.",)
-
-
-STORED = Stage("stored", "as the file has it, after its modality LUT", lambda xray: xray)
 
 
 def _check_detail(stored: XRay, spacing: tuple[float, float] | None) -> None:

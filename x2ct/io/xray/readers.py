@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from x2ct.errors import InputError
-from x2ct.files.text import damaged
-from x2ct.io.xray.polarity import TAGGED, UNTOLD
+from x2ct.files.text import readable
+from x2ct.io.xray.exposure import TAGGED, UNTOLD
 from x2ct.io.xray.radiograph import XRay
-from x2ct.io.xray.turn import Turn
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 8
+_MILLIONS = f"at most {MAX_PIXELS // 1_000_000} million"
 _NIFTI_REST = 2 << 20  # bytes of header, extensions and rest that are read beside the pixels
 
 KINDS = "PNG, JPEG, TIFF, .npy, NIfTI or DICOM"
@@ -49,14 +50,11 @@ DENSE_KEY, DENSE_BRIGHT = "Dense tissue", "bright"
 LOSSY = "JPEG stores 8 bits and loses some of them: the detector's values are not in it."
 
 
-unreadable = partial(damaged, expected="a whole picture", hint="")
-
-
 def check_size(source: str | Path, rows: int, columns: int) -> None:
     """Raise InputError where a picture is too small to be an X-ray or has more than MAX_PIXELS."""
     found = f"{columns} x {rows} pixels"
     if rows * columns > MAX_PIXELS:
-        raise InputError.of(source, "size", found=found, expected=f"at most {MAX_PIXELS // 1_000_000} million")
+        raise InputError.of(source, "size", found=found, expected=_MILLIONS)
     if min(rows, columns) < MIN_SIDE:
         raise InputError.of(source, "size", found=found, expected=f"{MIN_SIDE} or more along each side")
 
@@ -99,31 +97,27 @@ def check_frame(source: str | Path, field: str, frames: int, frame: int | None) 
 def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
     """Read an 8- or 16-bit PNG or a grey JPEG, as `kind` says: display values, not calibrated.
 
-    Raises InputError: damaged, animated, colour, bilevel, from a camera, or past MAX_PIXELS.
+    Raises InputError: animated, colour, bilevel, from a camera, or past MAX_PIXELS.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit speaks below
-        try:
-            with Image.open(source, formats=[kind]) as image:
-                check_size(source, image.height, image.width)
-                if getattr(image, "n_frames", 1) != 1:
-                    raise InputError.of(source, "frames", found="an animation", expected="one picture")
-                check_frame(source, "frames", 1, frame)
-                tags = image.getexif()
-                place = tags.get_ifd(_GPS)
-                turns, notes = _turns(source, tags.get(_ORIENTATION), tags.get_ifd(_EXIF), bool(place))
-                if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
-                    raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
-                values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
-                tagged = image.info.get(DENSE_KEY) == DENSE_BRIGHT
-                across, down = image.info.get("dpi", (0, 0)) if tagged else (0, 0)
-        except Image.DecompressionBombError as error:
-            expected = f"at most {MAX_PIXELS // 1_000_000} million pixels"
-            raise InputError.of(source, "size", found="a picture past every limit", expected=expected) from error
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
-            raise unreadable(source, error) from error
+    try:
+        image = Image.open(source, formats=[kind])
+    except Image.DecompressionBombError as error:
+        expected = f"{_MILLIONS} pixels"
+        raise InputError.of(source, "size", found="a picture past every limit", expected=expected) from error
+    with image:
+        check_size(source, image.height, image.width)
+        if getattr(image, "n_frames", 1) != 1:
+            raise InputError.of(source, "frames", found="an animation", expected="one picture")
+        check_frame(source, "frames", 1, frame)
+        tags = image.getexif()
+        turns, notes = _turns(source, {**tags, _EXIF: tags.get_ifd(_EXIF), _GPS: tags.get_ifd(_GPS)})
+        if image.mode not in ("L", "LA", "I;16", "I", "RGB", "RGBA", "P"):
+            raise InputError.of(source, "mode", found=image.mode, expected="8- or 16-bit grey")
+        values = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+        tagged = image.info.get(DENSE_KEY) == DENSE_BRIGHT
+        across, down = image.info.get("dpi", (0, 0)) if tagged else (0, 0)
     return replace(
         from_array(grey(values, source), source),
         # Of other pictures the resolution is that of a screen or printer.
@@ -138,41 +132,29 @@ def read_pillow(source: Path, frame: int | None, kind: str) -> XRay:
 def read_tiff(source: Path, frame: int | None) -> XRay:
     """Read a TIFF's only page, or page `frame`: 8- and 16-bit values are for display, float ones are line integrals.
 
-    Raises InputError: damaged, several pages and no frame, colour, from a camera, another kind of number, or past
-    MAX_PIXELS.
+    Raises InputError: several pages and no frame, colour, from a camera, another kind of number, or past MAX_PIXELS.
     """
     import tifffile
 
-    try:
-        with tifffile.TiffFile(source) as tiff:
-            page = tiff.pages[check_frame(source, "pages", len(tiff.pages), frame)]
-            page = page if isinstance(page, tifffile.TiffPage) else page.aspage()
-            white_is_high = _shows_high_white(page, source)
-            tags = {tag: page.tags[tag].value for tag in (_ORIENTATION, _EXIF, _GPS) if tag in page.tags}
-            turns, notes = _turns(source, tags.get(_ORIENTATION), tags.get(_EXIF), _GPS in tags)
-            values = _tiff_values(page, source)
-    except InputError:
-        raise
-    except Exception as error:  # its decoders raise many kinds on damaged data, and none of them is our failure
-        raise unreadable(source, error) from error
+    with tifffile.TiffFile(source) as tiff:
+        page = tiff.pages[check_frame(source, "pages", len(tiff.pages), frame)]
+        page = page if isinstance(page, tifffile.TiffPage) else page.aspage()
+        check_size(source, int(page.imagelength), int(page.imagewidth))
+        photometric = str(getattr(page.photometric, "name", page.photometric))
+        if photometric not in ("MINISBLACK", "MINISWHITE", "RGB"):
+            raise InputError.of(source, "photometric interpretation", found=photometric, expected="grey")
+        if page.dtype is None or not (page.dtype.kind == "f" or (page.dtype.kind == "u" and page.dtype.itemsize <= 2)):
+            raise InputError.of(source, "data type", found=page.dtype, expected="8- or 16-bit unsigned, or float")
+        if int(page.imagedepth) != 1 or int(page.samplesperpixel) > 4:
+            found = f"{page.imagedepth} x {page.samplesperpixel}"
+            raise InputError.of(source, "depth x channels", found=found, expected="one grey picture")
+        tags = {tag: page.tags[tag].value for tag in (_ORIENTATION, _EXIF, _GPS) if tag in page.tags}
+        turns, notes = _turns(source, tags)
+        values = _tiff_values(page, source)
     xray = from_array(values if values.dtype.kind == "f" else grey(values, source), source)
+    white_is_high = photometric != "MINISWHITE"
     xray = replace(xray, notes=notes, kind=f"TIFF, {values.dtype}", turns=turns)
     return replace(xray, dense_is_high=white_is_high, white_is_high=white_is_high)
-
-
-def _shows_high_white(page: TiffPage, source: Path) -> bool:
-    """Return whether viewers show high values white; raises InputError where decoding makes no sense."""
-    check_size(source, int(page.imagelength), int(page.imagewidth))
-    name = str(getattr(page.photometric, "name", page.photometric))
-    if name not in ("MINISBLACK", "MINISWHITE", "RGB"):
-        raise InputError.of(source, "photometric interpretation", found=name, expected="grey")
-    kind = page.dtype
-    if kind is None or not (kind.kind == "f" or (kind.kind == "u" and kind.itemsize <= 2)):
-        raise InputError.of(source, "data type", found=kind, expected="8- or 16-bit unsigned, or float")
-    if int(page.imagedepth) != 1 or int(page.samplesperpixel) > 4:
-        found = f"{page.imagedepth} x {page.samplesperpixel}"
-        raise InputError.of(source, "depth x channels", found=found, expected="one grey picture")
-    return name != "MINISWHITE"
 
 
 def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
@@ -195,14 +177,10 @@ def _tiff_values(page: TiffPage, source: Path) -> npt.NDArray[Any]:
 def read_npy(source: Path, frame: int | None) -> XRay:
     """Read a 2-D .npy: floats are line integrals, integers display values.
 
-    Raises InputError: damaged, objects (never unpickled), another kind of number, not 2-D, or past MAX_PIXELS.
+    Raises InputError: objects (never unpickled), another kind of number, not 2-D, or past MAX_PIXELS.
     """
     check_frame(source, "arrays", 1, frame)
-    try:
-        values = np.load(source, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # NumPy parses the header as Python, and damage there raises many kinds
-        raise unreadable(source, error) from error
-    return from_array(values, source)
+    return from_array(np.load(source, mmap_mode="r", allow_pickle=False), source)
 
 
 def read_nifti(source: Path, frame: int | None) -> XRay:
@@ -211,34 +189,26 @@ def read_nifti(source: Path, frame: int | None) -> XRay:
     Where one axis of the slice runs along the patient, the affine says how the picture lies. Otherwise axes are taken
     as ITK and nnU-Net write pictures: the first is the columns, the second the rows from the top.
 
-    Raises InputError: damaged, more than one slice, colour, another kind of number, or past MAX_PIXELS.
+    Raises InputError: more than one slice, colour, another kind of number, or past MAX_PIXELS.
     """
-    import gzip
-    import zlib
-
     import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
 
+    header = nib.load(source)
+    if not isinstance(header, nib.Nifti1Image):
+        raise InputError.of(source, "file", found=type(header).__name__, expected="a NIfTI of one slice")
+    axes = [axis for axis, size in enumerate(header.shape) if size > 1]
+    if len(axes) != 2 or max(axes) > 2:
+        found, hint = " x ".join(map(str, header.shape)), "`x2ct drr` makes X-rays of a CT"
+        raise InputError.of(source, "shape", found=found, expected="one slice", hint=hint)
+    check_frame(source, "slices", 1, frame)
+    check_size(source, header.shape[axes[1]], header.shape[axes[0]])
+    stored = header.get_data_dtype()
+    most = math.prod(map(int, header.shape)) * stored.itemsize + _NIFTI_REST
     zipped = source.name.lower().endswith(".gz")
-    try:
-        header = nib.load(source)
-        if not isinstance(header, nib.Nifti1Image):
-            raise InputError.of(source, "file", found=type(header).__name__, expected="a NIfTI of one slice")
-        axes = [axis for axis, size in enumerate(header.shape) if size > 1]
-        if len(axes) != 2 or max(axes) > 2:
-            found, hint = " x ".join(map(str, header.shape)), "`x2ct drr` makes X-rays of a CT"
-            raise InputError.of(source, "shape", found=found, expected="one slice", hint=hint)
-        check_frame(source, "slices", 1, frame)
-        check_size(source, header.shape[axes[1]], header.shape[axes[0]])
-        stored = header.get_data_dtype()
-        most = math.prod(map(int, header.shape)) * stored.itemsize + _NIFTI_REST
-        with gzip.open(source) if zipped else source.open("rb") as stream:  # to the end, where the checksum of a .gz is
-            image = type(header).from_stream(io.BytesIO(stream.read(most)))
-        values = np.asanyarray(image.dataobj).reshape([header.shape[axis] for axis in axes])
-        codes = [str(nib.aff2axcodes(image.affine)[axis]) for axis in axes]
-    except (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError) as error:
-        raise unreadable(source, error) from error
+    with gzip.open(source) if zipped else source.open("rb") as stream:  # to the end, where the checksum of a .gz is
+        image = type(header).from_stream(io.BytesIO(stream.read(most)))
+    values = np.asanyarray(image.dataobj).reshape([header.shape[axis] for axis in axes])
+    codes = [str(nib.aff2axcodes(image.affine)[axis]) for axis in axes]
     unit = {1: 1000.0, 2: 1.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7)
     pitch = [float(image.header.get_zooms()[axis]) * (unit or math.nan) for axis in axes]
     placed = bool(image.header["sform_code"] or image.header["qform_code"])
@@ -272,27 +242,26 @@ def from_array(values: npt.NDArray[Any], source: str | Path) -> XRay:
     return XRay(image, calibrated, source=str(source), notes=notes, kind=kind, polarity=UNTOLD)
 
 
-def _turns(source: Path, orientation: Any, exif: Any, placed: bool) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
-    """Return the turn that an Orientation tag asks for, if any, and the notes on it.
+def _turns(source: Path, tags: Mapping[int, Any]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the turn that a picture's Orientation tag asks for, if any, and the notes on it.
 
-    Raises InputError: a camera has written its own tags (`exif`, by number or name), or its place.
+    Raises InputError: a camera has written its own tags (of the EXIF's, by number or name), or its place.
     """
-    camera = [words for words, tags in _CAMERA.items() if isinstance(exif, dict) and not tags.isdisjoint(exif)]
-    if camera or placed:
+    exif, orientation = tags.get(_EXIF), tags.get(_ORIENTATION)
+    camera = [words for words, own in _CAMERA.items() if isinstance(exif, dict) and not own.isdisjoint(exif)]
+    if camera or tags.get(_GPS):
         found = f"a camera's {', '.join(camera) or 'place on the globe'}"
         hint = "a photo of a film or of a screen has lost the X-ray's values"
         raise InputError.of(source, "EXIF", found=found, expected="an X-ray", hint=hint)
-    turn = Turn.exif(orientation if isinstance(orientation, int) else 1)
-    return ((turn,), (UPRIGHT, "Its Orientation tag asks for a turn, which was made.")) if turn else ((), (UPRIGHT,))
+    if not isinstance(orientation, int) or orientation not in range(2, 9):
+        return (), (UPRIGHT,)
+    return (orientation,), (UPRIGHT, "Its Orientation tag asks for a turn, which was made.")
 
 
 _MAGIC: dict[bytes, Callable[[Path, int | None], XRay]] = {
     b"\x89PNG": partial(read_pillow, kind="PNG"),
     b"\xff\xd8\xff": partial(read_pillow, kind="JPEG"),
-    b"II*\x00": read_tiff,
-    b"MM\x00*": read_tiff,
-    b"II+\x00": read_tiff,
-    b"MM\x00+": read_tiff,
+    **dict.fromkeys((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"), read_tiff),
     b"\x93NUM": read_npy,
 }
 
@@ -300,33 +269,39 @@ _MAGIC: dict[bytes, Callable[[Path, int | None], XRay]] = {
 def read(source: Path, frame: int | None) -> XRay:
     """Read an X-ray's file, picture `frame` of several (the first is 1): what kind it is, its first bytes say.
 
-    Raises InputError: no file, none of these kinds, or what its reader refuses.
+    Raises InputError: no file, none of these kinds, damaged, or what its reader refuses.
     """
     if source.is_dir():
         hint = "an X-ray is one file"
         raise InputError.of(source, "file", found="a folder", expected=f"a {KINDS} file", hint=hint)
     if not source.exists():
         raise InputError.of(source, "file", found="no such file", expected=f"an X-ray ({KINDS})")
-    try:
-        with source.open("rb") as stream:
-            head = stream.read(132)
-    except OSError as error:
-        raise unreadable(source, error) from error
+    # The warnings are the libraries', on what a file does not keep to.
+    with readable(source, "a whole picture", hint=""), warnings.catch_warnings(action="ignore"):
+        return _reader(source)(source, frame)
+
+
+def _reader(source: Path) -> Callable[[Path, int | None], XRay]:
+    with source.open("rb") as stream:
+        head = stream.read(132)
     if not head:
         raise InputError.of(source, "file", found="an empty file", expected=f"an X-ray ({KINDS})")
     if source.name.lower().endswith((".nii", ".nii.gz")):
-        return read_nifti(source, frame)
-    if head[128:132] == b"DICM" or source.suffix.lower() in (".dcm", ".dicom") or lacks_preamble(head):
+        return read_nifti
+    if head[128:132] == b"DICM" or _lacks_preamble(head):
         from x2ct.io.xray.dicomxray import read_dicom
 
-        return read_dicom(source, frame)
+        return read_dicom
+    if source.suffix.lower() in (".dcm", ".dicom"):
+        hint = "it begins with neither a preamble nor a dataset, whatever its name says"
+        raise InputError.of(source, "file", found="no DICOM file", expected="a DICOM radiograph", hint=hint)
     reader = next((reader for magic, reader in _MAGIC.items() if head.startswith(magic)), None)
     if reader is None:
         raise InputError.of(source, "format", found="another kind of file", expected=KINDS)
-    return reader(source, frame)
+    return reader
 
 
-def lacks_preamble(head: bytes) -> bool:
+def _lacks_preamble(head: bytes) -> bool:
     """Return whether a file's first bytes are those of a bare dataset, as scanners and old archives write them.
 
     Such a file begins with an element of group 2 or 8, explicit in either byte order or implicit little endian, where

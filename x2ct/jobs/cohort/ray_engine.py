@@ -1,10 +1,9 @@
 """A cohort on a Ray cluster: actors that hold a model each, on a GPU or a number of cores, one study at a time each.
 
 This process reads the manifest, leaves out what is finished and keeps the summary; a study goes to whichever worker is
-idle, so that no more studies are under way than there are workers. A worker writes a study's files as `--engine local`
-would, whole and the report last, into the folder that all machines share. The worker that is lost (killed, out of
-memory, its machine gone) is replaced and its study begun again, up to `RETRIES` times; a report that the lost worker
-had written already is taken for what it is, and nothing is sampled twice.
+idle, which writes its files as `--engine local` would, into the folder that all machines share. A worker that is lost
+(killed, out of memory, its machine gone) is replaced and its study begun again, up to `RETRIES` times, unless its
+report is there.
 
 Neither this process nor a cluster that it starts reports usage, and that cluster listens on this machine alone. Ray has
 no access control of its own: whoever reaches a cluster may run code on it.
@@ -38,19 +37,14 @@ if TYPE_CHECKING:
 RETRIES = 3
 """How often a study is begun again after its worker was lost."""
 
-_FILES = ("output", "report", "geometry", "ap", "pa", "lateral")
-
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """Connect to a cluster, or start one on this machine, for the length of a block.
+    """Connect to a cluster for the length of a block: at HOST:PORT, else at `RAY_ADDRESS`, else one started here.
 
-    Args:
-        address: HOST:PORT; by default `RAY_ADDRESS`, else a cluster is started here and ended with the block. Where
-            this process has called `ray.init` already, that cluster is used and goes on.
+    Where this process has called `ray.init` already, that cluster is used and goes on.
 
-    Raises:
-        MissingRuntimeError: Ray is not installed, or there is no such cluster.
+    Raises MissingRuntimeError: Ray is not installed, or there is no such cluster.
     """
     address = address or os.environ.get("RAY_ADDRESS", "") or "local"
     # Before Ray is imported, and for the processes that it starts.
@@ -95,12 +89,7 @@ class Worker:
         self._sampler: Sampler | None = None
 
     def open(self) -> None:
-        """Load and compile the model.
-
-        Raises:
-            InputError: the folder is not that of the process that wrote the summary, or x2ct or the model is another.
-            X2CTError: the model can't be had here.
-        """
+        """Load and compile the model, and see that the folder is the one with the summary, and x2ct the version."""
         from x2ct.bundle import Bundle
 
         base, here = self._base, socket.gethostname()
@@ -128,14 +117,14 @@ class Worker:
 
 
 class RayEngine:
-    """Workers on the cluster that this process is connected to; see `x2ct.jobs.cohort.run.Engine`.
+    """Workers on the cluster that this process is connected to, as many as `placement` says and no more than studies.
 
-    There are as many as `placement` says, and no more than studies. A worker takes `base.threads` cores, and a GPU
-    where `base.device` is "cuda".
+    A worker takes `base.threads` cores, and a GPU where `base.device` is "cuda".
 
-    Raises:
-        InputError: the cluster is too small, the device is one GPU of several, or the model can't be used.
+    Raises InputError: the cluster is too small, the device is one GPU of several, or the model can't be used.
     """
+
+    broken: BaseException | None = None  # what keeps every worker from sampling any further study
 
     def __init__(self, base: SampleJob, jobs: int | None, studies: int) -> None:
         import ray
@@ -148,16 +137,13 @@ class RayEngine:
             raise InputError.of("--device", "name", found=base.device, expected=gpu, hint="Ray chooses the GPUs")
         bundle = Bundle.load(base.model)
         self.model, self._expected = bundle.checksum, _version(bundle)
-        self.broken: BaseException | None = None
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         workers, threads = placement(nodes, jobs, base.threads, gpu == "cuda")
         self.count = min(workers, studies)
         own_model = find(base.model) == Path(base.model)
+        model, compiled = (str(Path(name).absolute()) if name else "" for name in (base.model, base.compiled))
         self._base = replace(
-            _absolute(base),
-            model=str(Path(base.model).absolute()) if own_model else base.model,
-            compiled=str(Path(base.compiled).absolute()) if base.compiled else "",
-            threads=threads,
+            _absolute(base), model=model if own_model else base.model, compiled=compiled, threads=threads
         )
         self._ray = ray
         # Two at a time, so that a worker that samples can be stopped.
@@ -169,11 +155,7 @@ class RayEngine:
         self._stopped = False
 
     def open(self) -> None:
-        """Start all workers and wait for the first: what is wrong with the model or its runtime is wrong for all.
-
-        Raises:
-            X2CTError: a worker can't be started, or can't load the model.
-        """
+        """Start all workers and wait for the first: what is wrong with the model or its runtime is wrong for all."""
         for _ in range(self.count):
             self._start()
         worker, error = self._idle.get()
@@ -220,8 +202,8 @@ class RayEngine:
 
     def close(self) -> None:
         """End the workers."""
-        for worker in tuple(self._workers):
-            self._kill(worker)
+        while self._workers:
+            self._kill(self._workers[0])
 
     def _start(self) -> None:
         """Start a worker, which is idle once it is open; where it waits for a machine, others go on."""
@@ -236,16 +218,13 @@ class RayEngine:
 
 
 def placement(nodes: Sequence[Mapping[str, float]], jobs: int | None, threads: int, gpu: bool) -> tuple[int, int]:
-    """Return how many workers a cluster gets, and with how many cores each.
+    """Return how many workers a cluster gets, and with how many cores each. Raises InputError: it has not so many.
 
     Args:
         nodes: the resources of each machine by Ray's names, "CPU" and "GPU".
         jobs: workers; None for as many as there are GPUs, or cores for with so many threads each, or machines.
         threads: cores of each; 0 for the most with which there are that many workers, and for one beside a GPU.
         gpu: whether each takes a GPU too.
-
-    Raises:
-        InputError: there are not so many cores or GPUs.
     """
     cores = [int(node.get("CPU", 0)) for node in nodes]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
@@ -269,8 +248,8 @@ def placement(nodes: Sequence[Mapping[str, float]], jobs: int | None, threads: i
 
 def _absolute(job: SampleJob) -> SampleJob:
     """The job with the paths of its files from the root: a worker has another current directory."""
-    paths = {name: getattr(job, name) for name in _FILES}
-    return replace(job, **{name: path.absolute() for name, path in paths.items() if path is not None})
+    files: dict[str, Any] = {name: path.absolute() for name, path in vars(job).items() if isinstance(path, Path)}
+    return replace(job, **files)
 
 
 def _version(bundle: Bundle) -> str:

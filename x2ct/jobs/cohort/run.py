@@ -7,13 +7,13 @@ import io
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from x2ct.errors import Cancelled, InputError, X2CTError
 from x2ct.files import atomic
@@ -23,8 +23,7 @@ from x2ct.jobs.sample import SampleJob, open_sampler, sample_files
 
 if TYPE_CHECKING:
     from x2ct.engine.sampler import Sampler
-
-Progress = Callable[[int, int, str], object]
+    from x2ct.jobs.cohort.ray_engine import RayEngine
 
 ENGINES = ("local", "ray")
 """Where a cohort may be sampled."""
@@ -43,30 +42,12 @@ class Outcome:
     retries: int = 0  # how often its worker was lost and another one began it again
 
 
-class Engine(Protocol):
-    """Where studies are sampled, several at a time."""
-
-    count: int  # studies at a time
-    model: str  # the model's checksum
-    broken: BaseException | None  # what keeps it from sampling any further study; None while it works
-
-    def sample(self, name: str, job: SampleJob, mark: str) -> Outcome:
-        """Sample a study and write its files, the report with `mark` last; called by `count` threads at a time.
-
-        Raises:
-            X2CTError: the study failed; or the engine broke, and then it is `broken`.
-        """
-
-    def stop(self) -> None:
-        """Cancel the studies that are being sampled, whose threads then get `Cancelled`."""
-
-
 @dataclass(frozen=True)
 class Cohort:
     """What a run over a manifest did."""
 
     folder: Path
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Outcome, ...]  # in the manifest's order
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -86,24 +67,17 @@ def sample_cohort(
     jobs: int | None = None,
     engine: str = "local",
     ray_address: str = "",
-    progress: Progress | None = None,
+    progress: Callable[[int, int, str], object] | None = None,
 ) -> Cohort:
-    """Sample every study of a manifest, one model load for each of `jobs` workers.
+    """Sample every study of a manifest (see `read_manifest`) with the settings of `base`, which has no X-rays.
 
-    Args:
-        manifest: see `read_manifest`.
-        base: the settings of all studies; its `output` is the folder to write ID.nii.gz (or as `format` says) and
-            ID.json, the report, of each study, and summary.csv. It has no X-rays of its own.
-        resume: leave out what is there already, from the same inputs with the same settings.
-        jobs: studies at a time; with more than one, each worker compiles the model for itself. By default 1, and with
-            Ray what `x2ct.jobs.cohort.ray_engine` says.
-        engine: "local", threads of this process; or "ray", workers on a Ray cluster, which write the same files.
-        ray_address: of a running cluster, HOST:PORT; by default `RAY_ADDRESS`, else one is started on this machine.
-        progress: called with (studies finished, of how many, the latest one's id).
+    The folder `base.output` gets ID.nii.gz (or as `format` says) and ID.json, the report, of each study, and
+    summary.csv. `resume`, `jobs`, `engine` and `ray_address` are what the help of `x2ct sample` says; each of several
+    workers compiles the model for itself. `progress` is called with (studies finished, of how many, the latest id).
 
     Raises:
-        InputError: the manifest, the settings, the folder or the cluster can't be used. What a study alone makes fail
-            is told in its `Outcome`.
+        InputError: the manifest, the settings, the folder or the cluster can't be used. A study that can't is one of
+            the outcomes.
         MissingRuntimeError: the extra `ray` is not installed.
         X2CTError: the model can't be loaded, or the summary can't be written.
         Cancelled: cancelled; what is finished stays, and `resume` goes on from there.
@@ -117,27 +91,55 @@ def sample_cohort(
         raise InputError.of("--ray-address", "options", found=f"--engine {engine}", expected="--engine ray")
     planned = {study.id: job_of(base, study) for study in studies}
     atomic.check_outputs([path for job in planned.values() for path in job.outputs], ())
-    with _started(engine, ray_address, base, planned, jobs, resume) as workers:
-        run = _Run(base.output, planned, workers, resume, progress)
-        with ThreadPoolExecutor(workers.count) as pool:
-            running = [pool.submit(run.work, name) for name in planned]
-            try:
-                wait(running, return_when=FIRST_EXCEPTION)
-                for one in running:
-                    if one.done():
-                        one.result()
-            finally:
-                run.stopped.set()
-                workers.stop()
-                for one in running:
-                    one.cancel()
-    return Cohort(base.output, run.outcomes())
+    outcomes: dict[str, Outcome | None] = dict.fromkeys(planned)  # in the manifest's order
+    stopped, lock = threading.Event(), threading.Lock()
+
+    def work(name: str) -> None:
+        """Sample a study, unless it is done or the run was stopped."""
+        if stopped.is_set():
+            return
+        job = planned[name]
+        try:
+            mark = fingerprint(workers.model, job)
+            if resume and is_done(job, mark):
+                outcome = Outcome(name, "kept", 0, 0.0, job.output.name)
+            else:
+                outcome = workers.sample(name, job, mark)
+        except Cancelled:
+            raise
+        except X2CTError as error:
+            if error is workers.broken:
+                raise
+            outcome = Outcome(name, "failed", error.exit_code, 0.0, job.output.name, str(error))
+        with lock:
+            outcomes[name] = outcome
+            # After each study: a run that is killed leaves what it knew.
+            finished = _write_summary(base.output, outcomes.values())
+            if progress is not None:
+                progress(len(finished), len(planned), name)
+
+    with (
+        _started(engine, ray_address, base, planned, jobs, resume) as workers,
+        ThreadPoolExecutor(workers.count) as pool,
+    ):
+        running = [pool.submit(work, name) for name in planned]
+        try:
+            wait(running, return_when=FIRST_EXCEPTION)
+            for one in running:
+                if one.done():
+                    one.result()
+        finally:
+            stopped.set()
+            workers.stop()
+            for one in running:
+                one.cancel()
+    return Cohort(base.output, tuple(filter(None, outcomes.values())))
 
 
 @contextmanager
 def _started(
     name: str, address: str, base: SampleJob, planned: dict[str, SampleJob], jobs: int | None, resume: bool
-) -> Iterator[Engine]:
+) -> Iterator[_Samplers | RayEngine]:
     """Check the folder and start an engine, the cluster first: both are a matter of the whole run."""
     if name == "local":
         check_folder(base.output, planned, resume)
@@ -154,74 +156,34 @@ def _started(
             yield workers
 
 
-class _Run:
-    """The studies of one run, each worked at by one thread, and what became of them."""
-
-    def __init__(
-        self, folder: Path, planned: dict[str, SampleJob], engine: Engine, resume: bool, progress: Progress | None
-    ) -> None:
-        self.stopped = threading.Event()
-        self._folder, self._planned, self._engine = folder, planned, engine
-        self._resume, self._progress = resume, progress
-        self._outcomes: dict[str, Outcome] = {}
-        self._lock = threading.Lock()
-
-    def work(self, name: str) -> None:
-        """Sample a study, unless it is done or the run was stopped."""
-        if self.stopped.is_set():
-            return
-        job = self._planned[name]
-        try:
-            mark = fingerprint(self._engine.model, job)
-            if self._resume and is_done(job, mark):
-                outcome = Outcome(name, "kept", 0, 0.0, job.output.name)
-            else:
-                outcome = self._engine.sample(name, job, mark)
-        except Cancelled:
-            raise
-        except X2CTError as error:
-            if error is self._engine.broken:
-                raise
-            outcome = Outcome(name, "failed", error.exit_code, 0.0, job.output.name, str(error))
-        with self._lock:
-            self._outcomes[name] = outcome
-            # After each study: a run that is killed leaves what it knew.
-            _write_summary(self._folder, self.outcomes())
-            if self._progress is not None:
-                self._progress(len(self._outcomes), len(self._planned), name)
-
-    def outcomes(self) -> tuple[Outcome, ...]:
-        """What is known so far, in the manifest's order."""
-        return tuple(self._outcomes[name] for name in self._planned if name in self._outcomes)
-
-
 class _Samplers:
-    """Samplers for a number of workers, each made when it is first needed and used by one study at a time."""
+    """Samplers for `count` threads of this process, each made when it is first needed and used by one at a time."""
+
+    broken = None  # nothing keeps a thread from sampling a further study
 
     def __init__(self, base: SampleJob, count: int) -> None:
         from x2ct.bundle import Bundle
 
         self.count = count
-        self.broken: BaseException | None = None
         self._stopped = threading.Event()
         self._bundle = Bundle.load(base.model)
         self.model = self._bundle.checksum
         threads = base.threads or (max(1, (os.cpu_count() or 1) // count) if count > 1 else 0)
         self._base = replace(base, threads=threads)
-        self._made: queue.SimpleQueue[Sampler | None] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[Sampler | None] = queue.SimpleQueue()
         first = open_sampler(self._base, self._bundle)
         first.compile()  # what is wrong with the model or its runtime is wrong for all studies
         for sampler in [first] + [None] * (count - 1):
-            self._made.put(sampler)
+            self._free.put(sampler)
 
     def sample(self, name: str, job: SampleJob, mark: str) -> Outcome:
         """Sample a study with a sampler that no other thread uses."""
-        sampler = self._made.get()
+        sampler = self._free.get()
         try:
             sampler = sampler or open_sampler(self._base, self._bundle)
             return sample_study(name, job, mark, sampler, self._stopped)
         finally:
-            self._made.put(sampler)
+            self._free.put(sampler)
 
     def stop(self) -> None:
         """Cancel what is being sampled at its next evaluation."""
@@ -229,12 +191,9 @@ class _Samplers:
 
 
 def sample_study(name: str, job: SampleJob, mark: str, sampler: Sampler, stopped: threading.Event) -> Outcome:
-    """Sample one study and write its files, last its report, which has `mark`, by which `is_done` knows it.
+    """Sample one study and write its files, last its report with `mark`, see `is_done`; without it where this fails.
 
     Once `stopped` is set, the study is cancelled at its next evaluation.
-
-    Raises:
-        X2CTError: any of the family; the study has no report then.
     """
 
     def go_on(done: int, total: int, sigma: float) -> None:
@@ -248,10 +207,11 @@ def sample_study(name: str, job: SampleJob, mark: str, sampler: Sampler, stopped
     return Outcome(name, "done", 0, float(facts["timings"]["total_s"]), job.output.name)
 
 
-def _write_summary(folder: Path, outcomes: tuple[Outcome, ...]) -> None:
-    text = io.StringIO()
+def _write_summary(folder: Path, outcomes: Iterable[Outcome | None]) -> list[Outcome]:
+    """Write the studies that are finished, and return them."""
+    finished, text = list(filter(None, outcomes)), io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Outcome)], lineterminator="\n")
     writer.writeheader()
-    for outcome in outcomes:
-        writer.writerow(asdict(outcome) | {"seconds": f"{outcome.seconds:.3f}"})
+    writer.writerows(asdict(outcome) | {"seconds": f"{outcome.seconds:.3f}"} for outcome in finished)
     atomic.write_atomically(folder / SUMMARY_FILE, text.getvalue().encode())
+    return finished

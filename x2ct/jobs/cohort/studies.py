@@ -14,6 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from x2ct import __version__
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.files.text import read_table
@@ -21,19 +22,17 @@ from x2ct.io import report
 from x2ct.io.xray.readoptions import PARSERS, VIEWS, ReadOptions, ViewValue, by_view, parse_value
 from x2ct.jobs.sample import SampleJob
 
-COLUMNS = ("id", "ap", "pa", "lateral", "geometry", "seed", *PARSERS)
-"""What a manifest may have; `id` and at least one view it must have."""
-FILES = ("ap", "pa", "lateral", "geometry")
-"""Those of them that name files."""
+FILES = (*VIEWS, "geometry")
+COLUMNS = ("id", *FILES, "seed", *PARSERS)
+"""What a manifest may have, files first; `id` and at least one view it must have."""
 MAX_STUDIES = 100_000
-SUMMARY = "summary"
-"""The name that no study may have: a run's own table has it."""
-SUMMARY_FILE = f"{SUMMARY}.csv"
+SUMMARY_FILE = "summary.csv"
+"""A run's own table, whose name no study may have."""
 
 _BIDS_VIEWS = {"ap": "ap", "pa": "pa", "lateral": "lateral", "lat": "lateral", "ll": "lateral"}
 _ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz")
 _CT_ENDINGS = {"nrrd": ".nrrd", "mha": ".mha", "dicom": ""}  # by format; of others .nii.gz
-_NOT_SETTINGS = ("output", "report", "preview", "model", *FILES)
+_NOT_SETTINGS = ("output", "report", "preview", "unexplained", "model", *FILES)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -131,21 +130,21 @@ def _bids(source: Path) -> list[dict[str, str]]:
     return list(rows.values())
 
 
-def _study(where: str, folder: Path, told: dict[str, str]) -> Study:
-    name = told["id"]
-    if not _ID.fullmatch(name) or name.lower() == SUMMARY:
-        expected = f"letters, digits, '.', '_' and '-', and not {SUMMARY}: it names files"
+def _study(where: str, folder: Path, row: dict[str, str]) -> Study:
+    name = row["id"]
+    if not _ID.fullmatch(name) or f"{name.lower()}.csv" == SUMMARY_FILE:
+        expected = "letters, digits, '.', '_' and '-', and not summary: it names files"
         raise InputError.of(where, "id", found=repr(name[:120]), expected=expected)
-    inputs = {key: folder / told[key] for key in FILES if told.get(key)}
+    inputs = {key: folder / row[key] for key in FILES if row.get(key)}
     if not inputs.keys() & set(VIEWS):
         raise InputError.of(where, "X-rays", found="none", expected="ap or pa, lateral, or a frontal view and lateral")
-    seed = told.get("seed", "")
+    seed = row.get("seed", "")
     if seed and not (seed.isdecimal() and int(seed) < 2**64):
         raise InputError.of(where, "seed", found=repr(seed[:40]), expected="0 to 2^64 - 1")
     values: dict[str, list[ViewValue]] = {}
     for option in PARSERS:
         try:
-            values[option] = [parse_value(option, part) for part in told.get(option, "").split()]
+            values[option] = [parse_value(option, part) for part in row.get(option, "").split()]
         except ValueError as error:
             raise InputError(f"{where}: {option}: {error}") from None
     try:
@@ -172,11 +171,7 @@ def job_of(base: SampleJob, study: Study) -> SampleJob:
 
 
 def check_folder(folder: Path, planned: Mapping[str, SampleJob], resume: bool) -> None:
-    """Make the folder, if need be, and see that the jobs may write into it.
-
-    Raises:
-        InputError: it can't be written, or has some of the files and nobody said to go on.
-    """
+    """Make the folder. Raises InputError: it can't be written, or has files of the jobs and nobody said to go on."""
     if not folder.exists():
         atomic.check_writable(folder)
         folder.mkdir()
@@ -190,30 +185,26 @@ def check_folder(folder: Path, planned: Mapping[str, SampleJob], resume: bool) -
 
 
 def clear(job: SampleJob) -> None:
-    """Takes away a DICOM series that an interrupted or other run left under a study's name; files are replaced."""
+    """Remove a DICOM series that an interrupted or other run left under a study's name; files are replaced."""
     for path in job.outputs:
         if path.is_dir() and all(file.suffix == ".dcm" for file in path.iterdir()):
             shutil.rmtree(path)
 
 
 def fingerprint(model: str, job: SampleJob) -> str:
-    """What a study's files depend on: settings, inputs, x2ct's version and the model."""
-    from x2ct import __version__
-
+    """Return a checksum of what a study's files depend on: settings, inputs, x2ct's version and the model."""
     settings = {name: value for name, value in vars(job).items() if name not in _NOT_SETTINGS}
-    told = [__version__, model, repr(sorted(settings.items()))]
-    for name, path in sorted({**job.inputs, **({"geometry": job.geometry} if job.geometry else {})}.items()):
-        told.append(f"{name} {report.sha256(path)}")
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()
+    inputs = {name: path for name in sorted(FILES) if (path := getattr(job, name))}
+    files = [f"{name} {report.sha256(path)}" for name, path in inputs.items()]
+    lines = [__version__, model, repr(sorted(settings.items())), *files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def is_done(job: SampleJob, mark: str) -> bool:
-    """Whether an earlier run finished this job: its report, which is written last, says so, and its files are whole."""
+    """Return whether the report, which is written last, has the mark of this job, and its files are whole."""
     assert job.report is not None
-    if not job.report.exists():
+    facts = report.read_json(job.report) if job.report.exists() else {}
+    if facts.get("study", {}).get("fingerprint") != mark:
         return False
-    told = report.read_json(job.report)
-    if told.get("study", {}).get("fingerprint") != mark:
-        return False
-    there = [path for path in job.outputs if path != job.report]
-    return all(path.exists() for path in there) and [report.file_record(path) for path in there] == told.get("outputs")
+    files = [path for path in job.outputs if path != job.report]
+    return all(path.exists() for path in files) and [*map(report.file_record, files)] == facts.get("outputs")

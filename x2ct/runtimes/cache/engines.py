@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from x2ct import __version__, _core
@@ -44,6 +44,24 @@ _ABILITIES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile")
 Shape = tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class Store:
+    """Where engines are looked for: in a folder that was brought along, or in the cache, by default the user's."""
+
+    folder: str = ""
+    trust: bool = False
+    cache: Path | None = None
+
+    def get(self, recipe: Recipe, free: tuple[str, ...] = ()) -> Engine | None:
+        """Return the engine of a recipe; in a folder it may differ from it in the fields `free`. Raises as `find`."""
+        if self.folder:
+            return open_copy(self.folder, recipe, trust=self.trust, free=free)
+        return Cache(self.cache).find(recipe)
+
+    def __str__(self) -> str:
+        return f"in {self.folder}" if self.folder else "in this machine's cache"
+
+
 def find(bundle: Bundle, grid: Grid, choice: Choice, cache: Path | None = None) -> tuple[str, dict[str, str]]:
     """Return the kind of the compiled engines, and each one's path by the file name of the graph that it replaces.
 
@@ -61,15 +79,15 @@ def find(bundle: Bundle, grid: Grid, choice: Choice, cache: Path | None = None) 
         InputError: an engine in the folder is of another model, damaged, or foreign and not trusted.
         MissingRuntimeError: there is none; the text says what makes it.
     """
-    device, precision, folder, trust = choice.device, choice.precision, choice.compiled, choice.trust
-    typed = TYPED[device.partition(":")[0]]
+    device, precision, store = choice.device, choice.precision, Store(choice.compiled, choice.trust, cache)
     if choice.backend == TORCH:
-        kind, files = find_torch(bundle, choice.provider, folder, trust, cache, device, precision)
+        kind, files = find_torch(bundle, store, choice.provider, device, precision)
     elif choice.backend == TENSORRT:
-        kind, machine = TENSORRT, Machine.here(device)
-        _, files = find_plans(bundle, precision, grid.shape, machine, folder=folder, trust=trust, cache=cache)
-    elif choice.backend == "onnxruntime" and choice.provider != "tensorrt" and precision in typed:
-        kind, files = "typed", {bundle.networks.denoiser.file: _find_typed(bundle, precision, folder, cache)}
+        kind, (_, files) = TENSORRT, find_plans(bundle, store, precision, grid.shape, Machine.here(device))
+    elif (
+        choice.backend == "onnxruntime" and choice.provider != TENSORRT and precision in TYPED[device.partition(":")[0]]
+    ):
+        kind, files = "typed", {bundle.networks.denoiser.file: _find_typed(bundle, store, precision)}
     else:
         return "", {}
     return kind, {file: str(path) for file, path in files.items()}
@@ -89,10 +107,6 @@ def inputs_for(network: Network, volume: Shape) -> dict[str, tuple[int, ...]]:
         return axis if isinstance(axis, int) else sizes[letter] // int(factor or 1)
 
     return {tensor.name: tuple(size(axis) for axis in tensor.shape) for tensor in network.inputs}
-
-
-def _place(folder: str) -> str:
-    return f"in {folder}" if folder else "in this machine's cache"
 
 
 # ------------------------------------------------------------------------------------------------ TensorRT's plans
@@ -168,28 +182,19 @@ def plan_recipe(
 
 
 def find_plans(
-    bundle: Bundle,
-    precision: str,
-    volume: Shape,
-    machine: Machine,
-    *,
-    folder: str = "",
-    trust: bool = False,
-    cache: Path | None = None,
+    bundle: Bundle, store: Store, precision: str, volume: Shape, machine: Machine
 ) -> tuple[str, dict[str, Path]]:
     """Return the denoiser's precision, and the plans that fit a volume (X, Y, Z) by the graphs' file names.
 
     The precision "auto" is the first in `PRECISIONS` that there is a plan for, or, of a folder that `x2ct build -o`
     wrote, its own. Raises as `find`.
     """
-    kept = Cache(cache)
-    for candidate in PRECISIONS if precision == "auto" and not folder else (precision,):
+    for candidate in PRECISIONS if precision == "auto" and not store.folder else (precision,):
         plans = {}
         for name, network in bundle.networks.items():
             own_precision = candidate if name == "denoiser" else "f32"
             needed = plan_recipe(bundle, network, own_precision, Volumes(volume, volume, volume), machine, {})
-            plan = _in_folder(folder, needed, trust) if folder else _in_cache(kept, needed)
-            if plan is not None:
+            if (plan := _plan(store, needed)) is not None:
                 plans[network.file] = plan
         if len(plans) == len(bundle.networks.items()):
             denoiser = plans[bundle.networks.denoiser.file]
@@ -197,40 +202,34 @@ def find_plans(
     size = ",".join(str(side) for side in volume)
     raise MissingRuntimeError(
         f"backend {TENSORRT}: no plans of model {bundle.name} in {precision} for {size} voxels on {machine.device} "
-        f"{_place(folder)}; build them: x2ct build {bundle.argument} --shape {size}"
+        f"{store}; build them: x2ct build {bundle.argument} --shape {size}"
         f"{'' if precision == 'auto' else f' --precision {precision}'}"
     )
 
 
-def _in_cache(cache: Cache, needed: Recipe) -> Engine | None:
+def _plan(store: Store, needed: Recipe) -> Engine | None:
     """Return the plan with the narrowest range that holds the shapes: its kernels were chosen for the closest ones."""
 
     def width(plan: Recipe) -> int:
         ranges = plan.profile.values()
         return sum(b - a for least, *_, largest in ranges for a, b in zip(least, largest, strict=True))
 
-    fits = [one for one in cache.similar(needed) if _covers(one, needed)]
-    return next((plan for one in sorted(fits, key=width) if (plan := cache.find(one))), None)
-
-
-def _in_folder(folder: str, needed: Recipe, trust: bool) -> Engine | None:
-    free = ("profile", "flags", *(("precision",) if needed.precision == "auto" else ()))
-    plan = open_copy(folder, needed, trust=trust, free=free)
-    return plan if plan is not None and _covers(plan.note.recipe, needed) else None
+    if store.folder:
+        plan = store.get(needed, ("profile", "flags", *(("precision",) if needed.precision == "auto" else ())))
+        return plan if plan is not None and _covers(plan.note.recipe, needed) else None
+    fits = [one for one in Cache(store.cache).similar(needed) if _covers(one, needed)]
+    return next((plan for one in sorted(fits, key=width) if (plan := store.get(one))), None)
 
 
 def _covers(plan: Recipe, needed: Recipe) -> bool:
     """Return whether the plan's range of shapes, of each input, holds the shape that is needed."""
-
-    def within(name: str) -> bool:
-        [shape, *_] = needed.profile[name]
+    for name, (shape, *_) in needed.profile.items():
         ranges = plan.profile.get(name, ())
         if len(ranges) != 3 or any(len(one) != len(shape) for one in ranges):
             return False
-        least, _, largest = ranges
-        return all(a <= size <= b for a, size, b in zip(least, shape, largest, strict=True))
-
-    return all(within(name) for name in needed.profile)
+        if not all(least <= size <= most for least, _, most, size in zip(*ranges, shape, strict=True)):
+            return False
+    return True
 
 
 # ------------------------------------------------------------------------------------------------ typed graphs
@@ -248,14 +247,13 @@ def typed_recipe(bundle: Bundle, precision: str) -> Recipe:
     )
 
 
-def _find_typed(bundle: Bundle, precision: str, folder: str, cache: Path | None) -> Path:
+def _find_typed(bundle: Bundle, store: Store, precision: str) -> Path:
     """Return the denoiser's graph in a precision. A folder needs no trust: the graph is ONNX, and executes nothing."""
-    needed = typed_recipe(bundle, precision)
-    engine = open_copy(folder, needed, trust=True) if folder else Cache(cache).find(needed)
+    engine = replace(store, trust=True).get(typed_recipe(bundle, precision))
     if engine is not None:
         return engine.path
     raise MissingRuntimeError(
-        f"precision {precision}: found no graph of model {bundle.name} in it {_place(folder)}; make it: "
+        f"precision {precision}: found no graph of model {bundle.name} in it {store}; make it: "
         f"x2ct build {bundle.argument} --graph --precision {precision}"
     )
 
@@ -291,31 +289,20 @@ def torch_recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu
 
 
 def find_torch(
-    bundle: Bundle,
-    kind: str = "",
-    folder: str = "",
-    trust: bool = False,
-    cache: Path | None = None,
-    device: str = "cpu",
-    precision: str = "f32",
+    bundle: Bundle, store: Store, kind: str = "", device: str = "cpu", precision: str = "f32"
 ) -> tuple[str, dict[str, Path]]:
     """Return the kind of torch's engines, and the three by the graphs' file names.
 
-    The kind "" is the first in `SUFFIXES` that is there; the precisions "auto" and "tf32" are f32's; the folder is one
-    that `x2ct export --compiled` wrote. Raises as `find`.
+    The kind "" is the first in `SUFFIXES` that is there; the precisions "auto" and "tf32" are f32's. Raises as `find`.
     """
-    kept = Cache(cache)
+    networks = [network for _, network in bundle.networks.items()]
     for candidate in (kind,) if kind else tuple(SUFFIXES):
-        files = {}
-        for _, network in bundle.networks.items():
-            needed = torch_recipe(bundle, network, candidate, device, precision)
-            engine = open_copy(folder, needed, trust=trust) if folder else kept.find(needed)
-            if engine is not None:
-                files[network.file] = engine.path
-        if len(files) == len(bundle.networks.items()):
+        engines = [store.get(torch_recipe(bundle, network, candidate, device, precision)) for network in networks]
+        files = {network.file: one.path for network, one in zip(networks, engines, strict=True) if one is not None}
+        if len(files) == len(networks):
             return candidate, files
     raise MissingRuntimeError(
-        f"backend torch: no compiled engine ({kind or 'torchscript or aoti'}) of model {bundle.name} {_place(folder)}; "
+        f"backend torch: no compiled engine ({kind or 'torchscript or aoti'}) of model {bundle.name} {store}; "
         f"make it: x2ct export {bundle.argument} --format {kind or 'torchscript'}"
         f"{f' --precision {precision}' if precision in TORCH_TYPED else ''}"
         f"{f' --device {device}' if device != 'cpu' else ''}"

@@ -255,6 +255,7 @@ async function collect(state) {
   showDownloads(files, state.files);
   fill("warnings", report.warnings);
   fill("unexplained", report.residual.flatMap(areas));
+  put(byId("map"), files["unexplained.png"]);
   put(byId("picture"), files["preview.png"]);
   byId("report").textContent = JSON.stringify(report, null, 2);
   byId("result").hidden = false;
@@ -263,10 +264,10 @@ async function collect(state) {
   document.body.dataset.state = "shown";
 }
 
-const areas = ({ view, before }) => (before ? before.unexplained : []).map((area) => {
+const areas = ({ view, before }) => (before ? before.unexplained : []).map((area, index) => {
   const across = `${Math.abs(area.across_mm).toFixed(0)} mm ${area.across_mm < 0 ? "left" : "right"}`;
   const down = `${Math.abs(area.down_mm).toFixed(0)} mm ${area.down_mm < 0 ? "above" : "below"}`;
-  return `${view}: the X-ray shows ${area.excess_mm.toFixed(0)} mm of water more than the CT explains, over ` +
+  return `${view} ${index + 1}: the CT lacks ${area.excess_mm.toFixed(0)} mm of water, compared with the surroundings, over ` +
     `${(area.area_mm2 / 100).toFixed(1)} cm², ${across} and ${down} the middle of the picture`;
 });
 
@@ -276,7 +277,7 @@ function fill(id, lines) {
 
 const TITLES = {
   "volume.nii.gz": "CT (NIfTI)", "volume_std.nii.gz": "standard deviation", "report.json": "report",
-  "preview.png": "picture", "bone.stl": "bones (STL)", "volume.zip": "CT (DICOM)",
+  "preview.png": "picture", "unexplained.png": "unexplained attenuation", "bone.stl": "bones (STL)", "volume.zip": "CT (DICOM)",
 };
 function showDownloads(files, names) {
   for (const link of byId("downloads").children) URL.revokeObjectURL(link.href);
