@@ -74,7 +74,8 @@ def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Ite
                 added.append(of_size(images[view] - case.xrays[view], residual, options.diameter)[place].item())
                 with_ball = of_size(residual.difference, residual, options.diameter)
                 lacking.append((with_ball - error)[place].item())
-            yield row | {"added_mm": added, "lacking_mm": lacking}
+            seen = {"added_mm": added, "lacking_mm": lacking}  # nothing where the ball's ray is not judged
+            yield row | {key: [mm if np.isfinite(mm) else None for mm in values] for key, values in seen.items()}
 
 
 def of_size(
@@ -128,7 +129,10 @@ def binding(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         for view, name in enumerate(clean["views"]):
             spans = [
                 f"{min(values):.0f} to {max(values):.0f}" if values else "-"
-                for values in ([ball[key][view] for ball in balls] for key in ("added_mm", "lacking_mm"))
+                for values in (
+                    [ball[key][view] for ball in balls if ball[key][view] is not None]
+                    for key in ("added_mm", "lacking_mm")
+                )
             ]
             error = ", ".join(f"{value:.0f}" for value in clean["error_mm"][view])
             lines.append((clean["case"], name, clean["setting"], *spans, error))

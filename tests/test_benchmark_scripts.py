@@ -228,9 +228,10 @@ def test_what_binds_a_mass_is_its_mean_over_its_disc() -> None:
     means = masses.of_size(known, Residual("ap", known, (1.0, 2.0), 1.0, None, ()), 40)
     assert means[40, 30] == pytest.approx(20, abs=0.1) and means[60, 30] == pytest.approx(8, abs=1)
     assert np.isnan(means[85, 30]) and abs(means[5, 75]) < 1e-6
-    clean = {"case": "a", "setting": "sample", "views": ["ap"], "error_mm": [[4.0, 26.0]]}
-    ball = {"case": "a", "setting": "sample", "added_mm": [27.0], "lacking_mm": [15.0]}
-    assert masses.binding([clean, ball]) == [("a", "ap", "sample", "27 to 27", "15 to 15", "4, 26")]
+    clean = {"case": "a", "setting": "sample", "views": ["ap", "lateral"], "error_mm": [[4.0, 26.0], [3.0, 9.0]]}
+    ball = {"case": "a", "setting": "sample", "added_mm": [27.0, None], "lacking_mm": [15.0, None]}
+    lines = [("a", "ap", "sample", "27 to 27", "15 to 15", "4, 26"), ("a", "lateral", "sample", "-", "-", "3, 9")]
+    assert masses.binding([clean, ball]) == lines
 
 
 def test_what_alignment_recovers_is_a_share_of_what_the_error_cost() -> None:
