@@ -50,8 +50,7 @@ def parts(results: Path = RESULTS) -> dict[str, str]:
         "floors": _floors(chests, test["cases"]),
         "worse": _worse(test["cases"]),
         "coverage": _coverage(test["cases"] + validation["cases"]),
-        "drift": f"The mean estimate of {len(train['cases'])} training chests has {_mean_psnr(train):.2f} dB, "
-        f"that of the validation patients {_mean_psnr(validation):.2f}.",
+        "drift": _drift(train["cases"], validation["cases"], chests),
         "inserted": _inserted(test["probe"]),
         "conditions": _conditions(test),
         "curve": _curve(results / "chest-validation.jsonl"),
@@ -175,9 +174,27 @@ def _worse(cases: Sequence[Case]) -> str:
     return f"Where the mean estimate is worse than a baseline: {where}."
 
 
-def _mean_psnr(evaluation: dict[str, Any]) -> float:
-    values = [case["methods"][ESTIMATES[0]]["psnr_db"] for case in evaluation["cases"]]
-    return float(sum(values) / len(values))
+def _drift(train: Sequence[Case], validation: Sequence[Case], test: Sequence[Case]) -> str:
+    """Return what the mean estimate is worth of patients that the model knows, and of others."""
+    figures: dict[str, tuple[Callable[[dict[str, Any]], float], str]] = {
+        "PSNR dB": (lambda f: f["psnr_db"], ".2f"),
+        "bone Dice": (lambda f: f["bone_dice"], ".3f"),
+        "spine correlation": (lambda f: f["anatomy"]["spine_correlation"], ".2f"),
+        "rib pieces": (lambda f: f["anatomy"]["rib_pieces"], ".0%"),
+        "air std HU": (lambda f: f["anatomy"]["air_std_hu"], ".0f"),
+        "step ratio": (lambda f: f["anatomy"]["step_ratio"], ".2f"),
+    }
+
+    def mean(cases: Sequence[Case], of: Callable[[dict[str, Any]], float]) -> float:
+        values = [of(case["methods"][ESTIMATES[0]]) for case in cases]
+        return sum(values) / len(values)
+
+    groups = {"training": train, "validation": validation, "test": test}
+    rows = [
+        (f"{len(cases)} chests of {name}", *(format(mean(cases, of), form) for of, form in figures.values()))
+        for name, cases in groups.items()
+    ]
+    return "\n".join(markdown_table(("mean estimate", *figures), rows))
 
 
 def _inserted(rows: Sequence[dict[str, Any]]) -> str:
