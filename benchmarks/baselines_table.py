@@ -45,7 +45,7 @@ def main() -> int:
     except X2CTError as error:
         print(f"baselines_table: error: {error}", file=sys.stderr)
         return error.exit_code
-    table = {"people": patients, "rows": rows}
+    table = {"patients": patients, "rows": rows}
     atomic.write_atomically(asked.output.with_suffix(".json"), report.to_json(table).encode())
     atomic.write_atomically(asked.output.with_suffix(".md"), markdown(table).encode())
     print(markdown(table))
@@ -86,7 +86,7 @@ def judged(job: EvaluateJob) -> dict[str, Any]:
 def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
-        f"Means over {', '.join(table['people'])}; X-rays in the training geometry (parallel) and as cone beams, told. "
+        f"Means over {', '.join(table['patients'])}; X-rays in the training geometry (parallel) and as cone beams, told. "
         "Steps are what fitted into the same time. The ancestor's voxels are of twice the size.",
         "",
     ]

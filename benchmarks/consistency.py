@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         case = case_of(patient.id, np.asarray(patient.hu()), patient.index_to_mm, grid, geometry)
         add("validation", study(sampler, case, settings, options.seeds))
     if not table["rows"]:
-        raise InputError.of(options.shards, "people", found="none for validation", expected="at least one")
+        raise InputError.of(options.shards, "patients", found="none for validation", expected="at least one")
     best = chosen(table["rows"])
     table["chosen"] = {"when": best[0], "gamma": best[1]}
     cone = Geometry.cone([view.name for view in geometry.views], shape=geometry.views[0].shape)

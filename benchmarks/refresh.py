@@ -190,6 +190,15 @@ MEASUREMENTS = (
         3,
     ),
     Measurement(
+        "deviation",
+        "how far the samples' standard deviation falls short of their error, on the validation patients",
+        (
+            "x2ct calibrate x2ct/models/chest.x2ct SHARDS --steps 6 --steps 3 -o build/chest-calibrated.x2ct "
+            f"--threads 2 --report {RESULTS}/deviation.json",
+        ),
+        3,
+    ),
+    Measurement(
         "batch",
         "what it would gain to evaluate two or four samples at once",
         (f"python benchmarks/batch.py chest --threads 2 -o {RESULTS}/batch",),

@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     benchmark = Benchmark(bundle, tuple(options.shape) if options.shape else None, options.reference, options.threads)
     patients = ShardSet.open(options.shards).select("validation")
     if not patients:
-        raise InputError.of(options.shards, "people", found="none for validation", expected="at least one")
+        raise InputError.of(options.shards, "patients", found="none for validation", expected="at least one")
     validation = {patient.id: benchmark.xrays(patient.id, patient.hu(), patient.index_to_mm) for patient in patients}
     solvers = {info["name"]: info for info in _core.solvers() if not info["stochastic"]}
     schedules = options.schedule or [*_core.schedules(), *(["tuned"] if bundle.diffusion.schedules else [])]
@@ -130,7 +130,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "shape": list(benchmark.bundle.grid.shape),
         "evaluations": options.evaluations,
         "reference": {"solver": REFERENCE, "check": CHECK, "evaluations": options.reference},
-        "validation": {"people": list(validation), "check": check, "errors": _plain(errors)},
+        "validation": {"patients": list(validation), "check": check, "errors": _plain(errors)},
     }
     solver, schedule = best(errors)
     found["best"] = {"solver": solver, "schedule": schedule}
@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         compared = list(dict.fromkeys([(solver, s) for s in (schedule, "tuned", "log-snr") if s in schedules]))
         test = dict(_test_patients(benchmark, options.test, options.case))
         errors, check = benchmark.errors(test, compared, options.evaluations)
-        found["test"] = {"people": list(test), "check": check, "errors": _plain(errors)}
+        found["test"] = {"patients": list(test), "check": check, "errors": _plain(errors)}
     found["seconds"] = time.perf_counter() - started
     return found
 
@@ -167,7 +167,7 @@ def markdown(found: dict[str, Any]) -> str:
         part = found[split]
         lines += [
             "",
-            f"{split}: {', '.join(part['people'])}; {CHECK} with {fine} evaluations: {part['check']:.3f}%",
+            f"{split}: {', '.join(part['patients'])}; {CHECK} with {fine} evaluations: {part['check']:.3f}%",
             "",
         ]
         rows = []

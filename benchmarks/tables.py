@@ -60,7 +60,7 @@ def _evaluation(found: dict[str, Any], path: Path) -> str:
 
 def _tune(found: dict[str, Any], path: Path) -> str:
     lines = [
-        f"{found['solver']}, {' x '.join(map(str, found['shape']))} voxels, {', '.join(found['people'])}; RMS "
+        f"{found['solver']}, {' x '.join(map(str, found['shape']))} voxels, {', '.join(found['patients'])}; RMS "
         f"difference from {found['reference_steps']} steps in % of the HU window.",
         "",
     ]
@@ -76,6 +76,13 @@ def _int8(found: dict[str, Any], path: Path) -> str:
     from x2ct.export.quantise import Quantised, markdown
 
     return markdown(Quantised(**{field.name: found[field.name] for field in fields(Quantised)}))
+
+
+def _deviation(found: dict[str, Any], path: Path) -> str:
+    from x2ct.tuning.deviation import Calibrated, Scale, markdown
+
+    rows = tuple(Scale(**row) for row in found["rows"])
+    return markdown(Calibrated(tuple(found["patients"]), found["samples"], rows))
 
 
 def _soak(found: dict[str, Any], path: Path) -> str:
@@ -113,6 +120,7 @@ SECTIONS = (
     Section("Consistency", "consistency*/consistency.json", _by_script("consistency")),
     Section("Designs", "designs*.json", _by_script("designs")),
     Section("8 bits", "int8*.json", _int8),
+    Section("The standard deviation", "deviation*.json", _deviation),
     Section("Soak", "soak*.json", _soak),
 )
 OTHERS = "As their own commands printed them"

@@ -112,7 +112,7 @@ def quantise(
     training, validation = shards.select("train"), shards.select("validation")
     for patients, split in ((training, "training"), (validation, "validation")):
         if not patients:
-            raise InputError.of(shards.path, "people", found=f"none for {split}", expected="one or more")
+            raise InputError.of(shards.path, "patients", found=f"none for {split}", expected="one or more")
     # Values range otherwise in an abdomen than in a chest: the training patients of the regions that are judged.
     judged = {patient.region for patient in validation}
     training = tuple(patient for patient in training if patient.region in judged) or training

@@ -113,7 +113,7 @@ def tune(
     _check(bundle, counts, solver, fine, shape)
     patients = shards.select("validation")
     if not patients:
-        raise InputError.of(shards.path, "people", found="none set aside for validation", expected="at least one")
+        raise InputError.of(shards.path, "patients", found="none set aside for validation", expected="at least one")
     moves = {n: refine if 0 < _RUNS_A_LEVEL * (n - 2) <= refine else 0 for n in counts}
     total, done = fine, itertools.count(1)
     for n in counts:
