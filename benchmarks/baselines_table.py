@@ -86,8 +86,8 @@ def judged(job: EvaluateJob) -> dict[str, Any]:
 def markdown(table: dict[str, Any]) -> str:
     """The table as Markdown."""
     lines = [
-        f"Means over {', '.join(table['patients'])}; X-rays in the training geometry (parallel) and as cone beams, told. "
-        "Steps are what fitted into the same time. The ancestor's voxels are of twice the size.",
+        f"Means over {', '.join(table['patients'])}; X-rays in the training geometry (parallel) and as cone beams, "
+        "told. Steps are what fitted into the same time. The ancestor's voxels are of twice the size.",
         "",
     ]
     measures = "PSNR dB", "SSIM", "MAE HU body", "bone Dice", "bones touched"

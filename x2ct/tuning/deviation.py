@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.data.body import body_mask
 from x2ct.data.shards import ShardSet, resample
-from x2ct.engine.sampler import Sampler
+from x2ct.engine.sampler import SampleOptions, Sampler
 from x2ct.errors import InputError
 from x2ct.evaluation.calibration import INTERVAL, half_width
 from x2ct.io import report as reports
 from x2ct.render.drr import calibrated_views
-from x2ct.tuning.search import Progress
+from x2ct.tuning.search import Progress, counter
 
 SAMPLES = 8
 LEAST, MOST = 0.01, 100.0
@@ -89,7 +90,9 @@ def calibrate(
     counts = sorted(set(counts or [bundle.diffusion.steps]))
     ratios: dict[int, list[Any]] = {steps: [] for steps in counts}
     low, high = bundle.intensity.window_hu
-    runs, done = len(patients) * len(counts), 0
+    asked = [SampleOptions(steps=steps, samples=samples) for steps in counts]
+    evaluations = sum(_core.sampling_plan(bundle.diffusion, options).evaluations for options in asked)
+    count = counter(progress, len(patients) * evaluations)
     for patient in patients:
         truth = resample(patient, bundle.grid)
         body = body_mask(truth, bundle.grid.spacing_mm)
@@ -97,19 +100,13 @@ def calibrate(
             patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads
         )
         sampler.set_xrays(**xrays, force=True)
-        for steps in counts:
-
-            def now(one: int, of: int, sigma: float, before: int = done) -> None:
-                if progress is not None:
-                    progress(before * of + one, runs * of, sigma)
-
-            result = sampler.run(steps=steps, samples=samples, progress=now)
+        for steps, options in zip(counts, asked, strict=True):
+            result = sampler.run(options, progress=count)
             if result.spread is None:
                 raise AssertionError("several samples have a standard deviation")
             deviation = result.spread.hu[body] / result.report["deviation_scale"]
             error = np.abs(result.volume.hu - np.clip(truth, low, high))[body]
             ratios[steps].append(error / np.maximum(deviation, 1e-3))
-            done += 1
     rows = tuple(_scale(steps, np.concatenate(parts), samples, bundle) for steps, parts in ratios.items())
     return Calibrated(tuple(patient.id for patient in patients), samples, rows)
 
