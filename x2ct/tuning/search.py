@@ -115,16 +115,11 @@ def tune(
     if not patients:
         raise InputError.of(shards.path, "patients", found="none set aside for validation", expected="at least one")
     moves = {n: refine if 0 < _RUNS_A_LEVEL * (n - 2) <= refine else 0 for n in counts}
-    total, done = fine, itertools.count(1)
+    total = fine
     for n in counts:
         plan = _core.sampling_plan(bundle.diffusion, SampleOptions(steps=n, solver=solver))
         total += (2 + moves[n]) * plan.evaluations
-    total *= len(patients) * samples  # which may be off by a few
-
-    def count(_: int, __: int, sigma: float) -> None:
-        if progress is not None:
-            progress(min(next(done), total), total, sigma)
-
+    count = counter(progress, len(patients) * samples * total)
     levels = _core.schedule("log-snr", fine, bundle.diffusion.sigma_min, bundle.diffusion.sigma_max)
     studies = Studies(bundle, shape, patients, samples, levels, threads, count)
     trajectory = Trajectory(levels, studies.products)
@@ -141,6 +136,17 @@ def tune(
 
     names = tuple(patient.id for patient in patients)
     return Tuned(solver, schedule, names, samples, studies.shape, fine, tuple(row(steps) for steps in counts))
+
+
+def counter(progress: Progress | None, total: int) -> Progress:
+    """Return what counts evaluations over several runs; `total` may be off by a few."""
+    done = itertools.count(1)
+
+    def count(_: int, __: int, sigma: float) -> None:
+        if progress is not None:
+            progress(min(next(done), total), total, sigma)
+
+    return count
 
 
 def _check(bundle: Bundle, counts: Sequence[int], solver: str, fine: int, shape: tuple[int, int, int] | None) -> None:
