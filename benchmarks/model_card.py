@@ -49,7 +49,7 @@ def parts(results: Path = RESULTS) -> dict[str, str]:
         "anatomy": _anatomy(test["cases"]),
         "floors": _floors(chests, test["cases"]),
         "worse": _worse(test["cases"]),
-        "coverage": _coverage(test["cases"] + validation["cases"]),
+        "coverage": _intervals(test["cases"] + validation["cases"]),
         "drift": _drift(train["cases"], validation["cases"], chests),
         "inserted": _inserted(test["probe"]),
         "conditions": _conditions(test),
@@ -101,6 +101,7 @@ def _steps(*evaluations: dict[str, Any]) -> str:
         for what, of in (
             (ESTIMATES[1], lambda case: _cell(case["methods"][ESTIMATES[1]])),
             ("coverage", lambda case: f"{case['calibration']['coverage']:.0%}"),
+            ("interval", lambda case: f"{case['calibration']['interval_coverage']:.0%}"),
         )
     ]
     cases = evaluations[0]["cases"]
@@ -149,6 +150,12 @@ def _floors(chests: Sequence[Case], cases: Sequence[Case]) -> str:
         ("coverage of the reported standard deviation's 80% interval", "72 to 86%", _coverage(cases, "interval_")),
     ]
     return "\n".join(markdown_table(("floor (three test chests)", "required", "reached"), rows))
+
+
+def _intervals(cases: Sequence[Case]) -> str:
+    named = {"the samples' central 78%": "coverage", "80% by the reported standard deviation": "interval_coverage"}
+    rows = [(name, *(f"{case['calibration'][key]:.0%}" for case in cases)) for name, key in named.items()]
+    return "\n".join(markdown_table(("interval", *(SHORT[case["id"]] for case in cases)), rows))
 
 
 def _coverage(cases: Sequence[Case], of: str = "") -> str:

@@ -90,8 +90,8 @@ def calibrate(
     counts = sorted(set(counts or [bundle.diffusion.steps]))
     ratios: dict[int, list[Any]] = {steps: [] for steps in counts}
     low, high = bundle.intensity.window_hu
-    asked = [SampleOptions(steps=steps, samples=samples) for steps in counts]
-    evaluations = sum(_core.sampling_plan(bundle.diffusion, options).evaluations for options in asked)
+    runs = [SampleOptions(steps=steps, samples=samples) for steps in counts]
+    evaluations = sum(_core.sampling_plan(bundle.diffusion, options).evaluations for options in runs)
     count = counter(progress, len(patients) * evaluations)
     for patient in patients:
         truth = resample(patient, bundle.grid)
@@ -100,7 +100,7 @@ def calibrate(
             patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads
         )
         sampler.set_xrays(**xrays, force=True)
-        for steps, options in zip(counts, asked, strict=True):
+        for steps, options in zip(counts, runs, strict=True):
             result = sampler.run(options, progress=count)
             if result.spread is None:
                 raise AssertionError("several samples have a standard deviation")
