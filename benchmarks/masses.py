@@ -58,7 +58,7 @@ def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Ite
     for name, run in clean.items():
         row = {"case": case.id, "setting": name, "psnr": psnr(case.truth, run.volume.hu, window)}
         row |= {"dice": bone_dice(case.truth, run.volume.hu), "views": [view.name for view in case.geometry.views]}
-        yield row | {"error_mm": [np.nanpercentile(np.abs(error), (50, 95)).tolist() for error in errors[name]]}
+        yield row | {"error_mm": [_middle_and_high(np.abs(error)) for error in errors[name]]}
     for ball in nodules(case, options.diameter):
         change = ball.put(case.truth, case.grid.index_to_mm) - case.truth
         where = np.abs(change) >= LEAST_CHANGE_HU
@@ -102,6 +102,12 @@ def _run(
     return sampler.run(**calibrated(case.geometry, images, case.id), geometry=case.geometry, force=True, **settings)
 
 
+def _middle_and_high(values: npt.NDArray[np.float64]) -> list[float] | None:
+    """Return the median and the 95% quantile of what is known; None where nothing is."""
+    known = values[~np.isnan(values)]
+    return np.percentile(known, (50, 95)).tolist() if known.size else None
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """Return one line for each setting."""
     lines = []
@@ -134,8 +140,9 @@ def binding(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                     for key in ("added_mm", "lacking_mm")
                 )
             ]
-            error = ", ".join(f"{value:.0f}" for value in clean["error_mm"][view])
-            lines.append((clean["case"], name, clean["setting"], *spans, error))
+            error = clean["error_mm"][view]
+            cell = "-" if error is None else ", ".join(f"{value:.0f}" for value in error)
+            lines.append((clean["case"], name, clean["setting"], *spans, cell))
     return lines
 
 

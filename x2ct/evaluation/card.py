@@ -76,12 +76,17 @@ def calibration(figures: Mapping[str, Any]) -> str:
     """The samples' calibration in a sentence."""
     if math.isnan(figures["std_hu"]):
         return "No body in the truth: nothing to calibrate on."
+    interval = ""
+    if "interval_coverage" in figures:  # an evaluation of before there was a factor has none
+        interval = (
+            f" The 80% interval of the standard deviation that a run reports, {figures['deviation_scale']:.2f} times "
+            f"the samples', covers {figures['interval_coverage']:.0%}."
+        )
     return (
         f"Samples, in the body: standard deviation {figures['std_hu']:.0f} HU, error of their mean "
         f"{figures['rmse_hu']:.0f} HU, correlation of the two {table.cell(figures['correlation'], '.2f')}; CRPS "
         f"{figures['crps_hu']:.0f} HU; their central interval covers {figures['coverage']:.0%} of the truth "
-        f"({figures['coverage_expected']:.0%} if calibrated). The 80% interval of the standard deviation that a run "
-        f"reports, {figures['deviation_scale']:.2f} times the samples', covers {figures['interval_coverage']:.0%}."
+        f"({figures['coverage_expected']:.0%} if calibrated).{interval}"
     )
 
 
