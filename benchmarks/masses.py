@@ -104,8 +104,8 @@ def _run(
 
 def _middle_and_high(values: npt.NDArray[np.float64]) -> list[float] | None:
     """Return the median and the 95% quantile of what is known; None where nothing is."""
-    known = values[~np.isnan(values)]
-    return np.percentile(known, (50, 95)).tolist() if known.size else None
+    judged = values[~np.isnan(values)]
+    return np.percentile(judged, (50, 95)).tolist() if judged.size else None
 
 
 def markdown(rows: Sequence[Row]) -> str:
