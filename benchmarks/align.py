@@ -151,7 +151,10 @@ def markdown(rows: Sequence[Row]) -> str:
         told, aligned, there = (
             float(np.mean([row[key] for row in mine])) for key in ("psnr_told", "psnr_aligned", "psnr_there")
         )
-        rms = " and ".join(f"{value:.1f}" for value in np.mean([row["rms_mm"] for row in mine], axis=0))
+        by_view = (
+            [one for one in values if one is not None] for values in zip(*(row["rms_mm"] for row in mine), strict=True)
+        )
+        rms = " and ".join(f"{np.mean(judged):.1f}" if judged else "-" for judged in by_view)
         lost = float(np.mean(usual)) - told if usual and name != AS_TOLD else 0.0
         off = np.abs(np.array([row["found"] for row in mine]) - [row["expected"] for row in mine]).max(axis=0)
         worst = f"{off[0]:.1f} mm, {off[1]:.1%}, {off[2]:.1f} and {off[3]:.1f}"
