@@ -146,6 +146,12 @@ def best(row: Row, ball: Row) -> float:
     return excess
 
 
+def _by_view(values: Sequence[Sequence[float | None]]) -> str:
+    """Return the mean of each view where it could be judged."""
+    views = ([value for value in view if value is not None] for view in zip(*values, strict=True))
+    return ", ".join(f"{np.mean(judged):.1f}" if judged else "-" for judged in views)
+
+
 def markdown(rows: Sequence[Row], thresholds: Sequence[float]) -> str:
     """Sensitivity by ball against false alarms per study, one row a threshold."""
     clean = [row for row in rows if "ball" not in row]
@@ -178,8 +184,7 @@ def markdown(rows: Sequence[Row], thresholds: Sequence[float]) -> str:
     highest = max((a["excess_mm"] for row in clean for view in row["areas"] for a in view), default=0.0)
     shares = [row["share_of_loop"] for row in rows]
     patients = len({row["case"] for row in rows})
-    mean = ", ".join(f"{value:.1f}" for value in np.mean([row["mean_mm"] for row in clean], axis=0)) if clean else ""
-    rms = ", ".join(f"{value:.1f}" for value in np.mean([row["rms_mm"] for row in clean], axis=0)) if clean else ""
+    mean, rms = (_by_view([row[key] for row in clean]) for key in ("mean_mm", "rms_mm"))
     lines = [
         *markdown_table(columns, table, text=0),
         "",
