@@ -28,7 +28,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from benchmarks.cases import Row, measure, parser
+from benchmarks.cases import Row, means_by_view, measure, parser
 from x2ct.data.shards import resample_array
 from x2ct.engine.align import Pose, align
 from x2ct.evaluation.case import Case
@@ -151,10 +151,7 @@ def markdown(rows: Sequence[Row]) -> str:
         told, aligned, there = (
             float(np.mean([row[key] for row in mine])) for key in ("psnr_told", "psnr_aligned", "psnr_there")
         )
-        by_view = (
-            [one for one in values if one is not None] for values in zip(*(row["rms_mm"] for row in mine), strict=True)
-        )
-        rms = " and ".join(f"{np.mean(judged):.1f}" if judged else "-" for judged in by_view)
+        rms = " and ".join(means_by_view(row["rms_mm"] for row in mine))
         lost = float(np.mean(usual)) - told if usual and name != AS_TOLD else 0.0
         off = np.abs(np.array([row["found"] for row in mine]) - [row["expected"] for row in mine]).max(axis=0)
         worst = f"{off[0]:.1f} mm, {off[1]:.1%}, {off[2]:.1f} and {off[3]:.1f}"

@@ -70,3 +70,9 @@ def measure(
         return error.exit_code
     print(markdown(rows))
     return 0
+
+
+def means_by_view(values: Iterable[Sequence[float | None]]) -> list[str]:
+    """Return the mean of each view over rows in which it could be judged, with one decimal; "-" where in none."""
+    views = ([value for value in view if value is not None] for view in zip(*values, strict=True))
+    return [f"{sum(judged) / len(judged):.1f}" if judged else "-" for judged in views]

@@ -28,7 +28,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 import x2ct
-from benchmarks.cases import Row, measure, parser
+from benchmarks.cases import Row, means_by_view, measure, parser
 from x2ct.engine.residual import WARNS_MM, Area
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.probe import deepest, lungs
@@ -146,12 +146,6 @@ def best(row: Row, ball: Row) -> float:
     return excess
 
 
-def _by_view(values: Sequence[Sequence[float | None]]) -> str:
-    """Return the mean of each view where it could be judged."""
-    views = ([value for value in view if value is not None] for view in zip(*values, strict=True))
-    return ", ".join(f"{np.mean(judged):.1f}" if judged else "-" for judged in views)
-
-
 def markdown(rows: Sequence[Row], thresholds: Sequence[float]) -> str:
     """Sensitivity by ball against false alarms per study, one row a threshold."""
     clean = [row for row in rows if "ball" not in row]
@@ -184,7 +178,7 @@ def markdown(rows: Sequence[Row], thresholds: Sequence[float]) -> str:
     highest = max((a["excess_mm"] for row in clean for view in row["areas"] for a in view), default=0.0)
     shares = [row["share_of_loop"] for row in rows]
     patients = len({row["case"] for row in rows})
-    mean, rms = (_by_view([row[key] for row in clean]) for key in ("mean_mm", "rms_mm"))
+    mean, rms = (", ".join(means_by_view(row[key] for row in clean)) for key in ("mean_mm", "rms_mm"))
     lines = [
         *markdown_table(columns, table, text=0),
         "",

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +43,12 @@ def tune(
 ) -> None:
     """Tune noise levels for few steps, and store them in the bundle as its default for that number of steps."""
     from x2ct import tuning
-    from x2ct.bundle import improve
-    from x2ct.data.shards import ShardSet
 
     with terminal.progress("evaluations", quiet) as display:
         display.stage("tuning")
         options: dict[str, Any] = {"solver": solver, "samples": samples, "fine": fine, "refine": refine, "shape": shape}
         options |= {"counts": steps or tuning.COUNTS, "threads": threads, "progress": display.step}
-        result = improve(
-            bundle,
-            own_bundle(bundle, output),
-            lambda opened: tuning.tune(opened, ShardSet.open(shards), **options),
-            report,
-        )
+        result = _stored(bundle, shards, output, report, partial(tuning.tune, **options))
     terminal.result(result.to_json(), tuning.markdown(result), json, quiet)
 
 
@@ -75,17 +70,10 @@ def quantize(
 ) -> None:
     """Calibrate a model's denoiser for int8, and store the ranges in the bundle."""
     with terminal.extra("train"), terminal.progress("steps", quiet) as display:
-        from x2ct.bundle import improve
-        from x2ct.data.shards import ShardSet
         from x2ct.export.quantise import markdown, quantise
 
         options: dict[str, Any] = {"patches": patches, "side": side, "threads": threads, "say": display.stage}
-        result = improve(
-            bundle,
-            own_bundle(bundle, output),
-            lambda opened: quantise(opened, ShardSet.open(shards), **options),
-            report,
-        )
+        result = _stored(bundle, shards, output, report, partial(quantise, **options))
     terminal.result(result.to_json(), markdown(result), json, quiet)
 
 
@@ -130,17 +118,18 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Find the factor that brings the samples' standard deviation up to their error, and store it in the bundle."""
-    from x2ct.bundle import improve
-    from x2ct.data.shards import ShardSet
     from x2ct.tuning import deviation
 
     with terminal.progress("evaluations", quiet) as display:
         display.stage("sampling")
-        options: dict[str, Any] = {"samples": samples, "threads": threads, "progress": display.step}
-        result = improve(
-            bundle,
-            own_bundle(bundle, output),
-            lambda opened: deviation.calibrate(opened, ShardSet.open(shards), counts=steps, **options),
-            report,
-        )
+        options: dict[str, Any] = {"counts": steps, "samples": samples, "threads": threads, "progress": display.step}
+        result = _stored(bundle, shards, output, report, partial(deviation.calibrate, **options))
     terminal.result(result.to_json(), deviation.markdown(result), json, quiet)
+
+
+def _stored(bundle: str, shards: Path, output: Path | None, report: Path | None, find: Callable[..., Any]) -> Any:
+    """Find something for a bundle on shards, and store it in the bundle, or in another one, and in a report."""
+    from x2ct.bundle import improve
+    from x2ct.data.shards import ShardSet
+
+    return improve(bundle, own_bundle(bundle, output), lambda opened: find(opened, ShardSet.open(shards)), report)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from x2ct.engine.sampler import Sampler
+from x2ct import _core
+from x2ct.engine.sampler import SampleOptions, Sampler
 from x2ct.evaluation.anatomy import STRIDE
 from x2ct.evaluation.metrics import FloatArray, Window
 from x2ct.geometry import Geometry
@@ -22,7 +23,8 @@ class Model:
         bundle, choice = sampler.bundle, sampler.choice
         self.name, self.checksum, self.grid, self.geometry = bundle.name, bundle.checksum, bundle.grid, bundle.geometry
         self.window: Window = bundle.intensity.window_hu
-        self.deviation_scale = 1.0  # of the latest sample's settings
+        plan = _core.sampling_plan(sampler.bundle.diffusion, SampleOptions(steps=self._steps))
+        self.deviation_scale: float = plan.deviation_scale
         self.choice: dict[str, str | int] = {"device": choice.device, "backend": choice.backend, "steps": self._steps}
         # The side, in voxels, of the cells that the denoiser is conditioned on: 4 for a condition of "X/4".
         extents = (str(extent).partition("/")[2] for tensor in bundle.networks.lift.outputs for extent in tensor.shape)
@@ -44,5 +46,4 @@ class Model:
     def _volume(self, seed: int, mean: bool) -> FloatArray:
         result = self._sampler.run(seed=seed, mean=mean, steps=None if mean else self._steps)
         self.choice["precision"] = result.report["precision"]["denoiser"]
-        self.deviation_scale = result.report["deviation_scale"]
         return result.volume.hu
