@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import re
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -307,6 +311,38 @@ def test_a_metaimage_header_that_no_ct_has_is_refused_before_it_is_parsed(
     bad = tmp_path / "bad.mha"
     bad.write_bytes(META.replace(line, instead).encode() + voxels)
     refused(bad, said)
+
+
+@pytest.mark.parametrize("suffix", ["mha", "mhd"])
+@pytest.mark.parametrize(
+    ("damage", "fragment"),
+    [
+        (lambda stream: stream[: len(stream) // 2], "compressed voxels: found"),
+        (lambda stream: bytes((stream[0], stream[1] ^ 32)) + stream[2:], "a zlib stream"),  # it wants a dictionary
+        (lambda stream: b"x = True\nTransformMatrix", "a zlib stream"),  # a file of this kind kept MetaIO in a loop
+        (lambda stream: zlib.compress(bytes(100)), "found 100 bytes, expected 240"),
+        (lambda stream: zlib.compress(bytes(100_000)), "expected 240"),
+    ],
+)
+def test_a_damaged_stream_of_voxels_is_refused_and_hangs_nothing(
+    tmp_path: Path, suffix: str, damage: Callable[[bytes], bytes], fragment: str
+) -> None:
+    hu = np.random.default_rng(0).integers(-1000, 2000, (4, 5, 6)).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(hu), str(tmp_path / f"ct.{suffix}"), True)
+    assert Volume.load(tmp_path / f"ct.{suffix}").hu.shape == (6, 5, 4)
+    file = tmp_path / ("ct.mha" if suffix == "mha" else "ct.zraw")
+    content = file.read_bytes()
+    start = content.index(b"LOCAL\n") + 6 if suffix == "mha" else 0
+    file.write_bytes(content[:start] + damage(content[start:]))
+    refusals.refused(lambda: Volume.load(tmp_path / f"ct.{suffix}"), str(file), fragment)
+
+
+def test_a_size_of_the_stream_that_cuts_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ct.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6), np.int16)), str(path), True)
+    for size, fragment in ((b"3", "CompressedDataSize: found 3"), (b"-1", "a number of bytes")):
+        path.write_bytes(re.sub(rb"(CompressedDataSize = )\d+", rb"\g<1>" + size, path.read_bytes()))
+        refused(path, fragment)
 
 
 def test_an_nrrd_reads_no_other_file(tmp_path: Path) -> None:

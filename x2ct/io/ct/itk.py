@@ -1,12 +1,15 @@
 """NRRD and MetaImage files of CT volumes, by SimpleITK; their text headers are looked at before ITK parses them.
 
-ITK's parsers believe what they read: a number of axes of many digits keeps MetaIO busy for minutes, and either format
-can name another file, or many, to read the voxels from. What is let through is what writers of CTs write.
+ITK's parsers believe what they read: a number of axes of many digits keeps MetaIO busy for minutes, a damaged stream of
+compressed voxels for ever, and either format can name another file, or many, to read the voxels from. What is let
+through is what writers of CTs write.
 """
 
 from __future__ import annotations
 
+import math
 import re
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -20,6 +23,7 @@ from x2ct.files.text import reason
 from x2ct.io.ct.volume import LPS_TO_RAS, SYNTHETIC, FloatArray, Stored, check_shape, int16_hu
 
 _HEADER_BYTES = 1 << 16  # of usual files, well below 4 KiB
+_PART = 1 << 20  # bytes that are decompressed at a time
 _META_LINE = re.compile(rb"[A-Za-z][\w.\-\[\]]*\s*=[^\0]*")
 _MANY_FILES = re.compile(r"\s*LIST\b|.*%", re.IGNORECASE)
 _ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
@@ -27,13 +31,16 @@ _ELSEWHERE = re.compile(rb"data ?file\s*:", re.IGNORECASE)
 
 def read_itk(source: Path) -> Stored:
     """Read a CT. Raises InputError, and what SimpleITK raises on damage."""
-    check_header(source)
+    compressed = check_header(source)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(source))
     reader.ReadImageInformation()
     if reader.GetNumberOfComponents() != 1:
         raise InputError.of(source, "channels", found=reader.GetNumberOfComponents(), expected=1)
     check_shape(source, tuple(reader.GetSize()))
+    if compressed is not None:
+        voxel = sitk.Image(1, 1, 1, reader.GetPixelID()).GetSizeOfPixelComponent()
+        check_stream(*compressed, expected=math.prod(reader.GetSize()) * voxel)
     image = reader.Execute()
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.asarray(image.GetSpacing())
@@ -67,8 +74,36 @@ def write_itk(hu: npt.NDArray[np.float32], affine: FloatArray, description: str,
     return atomic.write_beside(target, write)
 
 
-def check_header(source: Path) -> None:
-    """Raise InputError at a header that no writer of CTs writes: other than three axes, or voxels in other files."""
+def check_stream(file: Path, start: int, size: int, expected: int) -> None:
+    """Raise InputError unless a zlib or gzip stream of `expected` bytes begins at `start` in a file.
+
+    It may be followed by other bytes, but not be longer than `size`, which the header gives; 0 where it gives none.
+    """
+    held, stream = 0, zlib.decompressobj(zlib.MAX_WBITS + 32)
+    try:
+        with file.open("rb") as opened:
+            opened.seek(start)
+            while not stream.eof and held <= expected:
+                packed = stream.unconsumed_tail or opened.read(_PART)
+                part = stream.decompress(packed, _PART)
+                if not packed and not part:
+                    break
+                held += len(part)
+            taken = opened.tell() - start - len(stream.unused_data)
+    except zlib.error as error:
+        raise InputError.of(file, "compressed voxels", found=str(error), expected="a zlib stream") from error
+    if held != expected or not stream.eof:
+        raise InputError.of(file, "compressed voxels", found=f"{held} bytes", expected=expected)
+    if size and taken > size:
+        raise InputError.of(file, "CompressedDataSize", found=size, expected=taken)
+
+
+def check_header(source: Path) -> tuple[Path, int, int] | None:
+    """Raise InputError at a header that no writer of CTs writes: other than three axes, or voxels in other files.
+
+    Returns what `check_stream` wants to know of a MetaImage's compressed voxels: their file, the byte they start at and
+    their size; None where ITK may read what it finds.
+    """
     with source.open("rb") as stream:
         start = stream.read(_HEADER_BYTES)
     if source.suffix.lower() == ".nrrd":
@@ -76,9 +111,12 @@ def check_header(source: Path) -> None:
             if _ELSEWHERE.match(line):
                 found = line[:60].decode("ascii", "backslashreplace")
                 raise InputError.of(source, "header", found=found, expected="the voxels in the same file")
-        return
+        return None
     fields: dict[bytes, bytes] = {}
-    for line in start.splitlines():
+    end = 0
+    for row in start.split(b"\n"):
+        end += len(row) + 1
+        line = row.rstrip(b"\r")
         key, _, value = line.partition(b"=")
         if not _META_LINE.fullmatch(line) or key.strip() in fields:
             found = f"{line[:40].decode('ascii', 'backslashreplace')!r}"
@@ -92,9 +130,16 @@ def check_header(source: Path) -> None:
     if axes != "3":
         raise InputError.of(source, "NDims", found=axes[:20], expected=3)
     name = fields[b"ElementDataFile"].decode("utf-8", "backslashreplace")
-    if name.upper() == "LOCAL":
-        return
+    local = name.upper() == "LOCAL"
     outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or ".." in Path(name).parts
-    if outside or not name or _MANY_FILES.match(name):
+    if not local and (outside or not name or _MANY_FILES.match(name)):
         expected = "LOCAL or one file beside it"
         raise InputError.of(source, "ElementDataFile", found=name[:60] or "nothing", expected=expected)
+    if fields.get(b"CompressedData", b"False")[:1] not in b"Tt1":
+        return None
+    skipped, size = fields.get(b"HeaderSize", b"0"), fields.get(b"CompressedDataSize", b"0")
+    for field, value, fits in (("HeaderSize", skipped, skipped == b"0"), ("CompressedDataSize", size, size.isdigit())):
+        if not fits:
+            found = value[:20].decode("ascii", "backslashreplace")
+            raise InputError.of(source, field, found=found, expected="0" if value is skipped else "a number of bytes")
+    return source if local else source.with_name(name), end if local else 0, int(size)
