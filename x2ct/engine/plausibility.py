@@ -197,7 +197,7 @@ def judge(
 def judge_study(bundle: Bundle, study: Study) -> Judgement:
     """Compare the X-rays of a study, as `judge`."""
     seen, statistics = seen_by(bundle, study), bundle.xray_statistics
-    region = " and ".join(trained_on(bundle)[:1]) or "anatomy that the model knows"
+    region = " and ".join(trained_on(bundle)) or "anatomy that the model knows"
     scores, missing = list[Score](), list[str]()
     for one in seen:
         usual = bundle.geometry.views[one.slot]
