@@ -11,7 +11,8 @@ namespace x2ct {
 namespace {
 
 int volumes_of(const SamplingPlan& plan, const SampleOptions& options) {
-    return volumes_kept(plan.table, plan.mirrored || plan.samples > 1, static_cast<bool>(options.preview), !plan.corrected.empty());
+    return volumes_kept(plan.table, plan.mirrored || plan.samples > 1, static_cast<bool>(options.preview),
+                        !plan.corrected.empty());
 }
 
 // A sample's progress as that of all samples.

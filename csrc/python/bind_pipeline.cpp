@@ -188,7 +188,8 @@ py::tuple mirrored_conditions(const Floats& views, const Floats& matrices) {
     conditions.matrices.assign(matrices.data(), matrices.data() + matrices.size());
     conditions.valid.resize(conditions.matrices.size() / 12);
     const Conditions made = mirrored(std::move(conditions), views.shape(views.ndim() - 1));
-    return py::make_tuple(array_of<float>(made.views, shape_of(views)), array_of<float>(made.matrices, shape_of(matrices)));
+    return py::make_tuple(array_of<float>(made.views, shape_of(views)),
+                          array_of<float>(made.matrices, shape_of(matrices)));
 }
 
 // Where it is installed, and by when networks are compiled: the GIL is free meanwhile.

@@ -69,4 +69,4 @@ def sample(
     own = volume(ready.views, ready.matrices, 0)
     if not plan.mirrored:
         return own
-    return own + (volume(*_core.mirrored_conditions(ready.views, ready.matrices), 1)[::-1] - own) / 2
+    return own + (volume(*_core.mirrored_conditions(ready.views, ready.matrices), 1)[::-1] - own) * np.float32(0.5)

@@ -63,8 +63,8 @@ struct SamplingPlan {
     /// The bundle's for these steps, where solver and noise levels are the bundle's own, without churn and data
     /// consistency; else 1.
     double deviation_scale = 1;
-    /// Whether the volume is the mean of the patient's and of the mirror image's: the posterior mean of a model that was
-    /// trained on both, without data consistency.
+    /// Whether the volume is the mean of the patient's and of the mirror image's: the posterior mean of a model that
+    /// was trained on both, without data consistency.
     bool mirrored = false;
 
     int evaluations() const { return (mirrored ? 2 : samples) * table.evaluations(); }  ///< of all samples
