@@ -120,6 +120,7 @@ class Bundle(Manifest):
                 "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
                 "tuned_for_steps": ", ".join(map(str, tuned)) or "none",
                 "deviation_scale": plain["diffusion"].get("deviation_scale", {}),
+                "mirror": self.diffusion.mirror,
             },
             "patch": {name: plain["patch"][name] for name in ("sizes", "stride")},
             "receptive_radius": self.networks.denoiser.receptive_radius,

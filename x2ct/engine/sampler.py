@@ -52,7 +52,9 @@ class SampleOptions:
         solver: one of the core's solvers; None for the bundle's.
         schedule: "tuned", one of the core's schedules, or falling noise levels; None for the list that `x2ct tune`
             found for this number of steps, or the bundle's schedule where there is none.
-        mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
+        mean: the posterior mean at the highest noise level, in place of a sample: one evaluation; or, without data
+            consistency and for a model that knows mirror images (`Diffusion.mirror`), the mean of two, of the patient
+            and of the patient's mirror image.
         churn: noise that Heun adds again on the way (S_churn of Karras et al. 2022); 0 for none.
         samples: how many, of the same seed; more than one give their mean and their spread. The first is what one alone
             would be.
@@ -472,7 +474,8 @@ def plan_facts(plan: _core.SamplingPlan, options: SampleOptions) -> dict[str, An
         "solver": plan.table.solver,
         "schedule": plan.schedule,
         "steps": len(plan.sigmas),
-        "evaluations": plan.table.evaluations,
+        "evaluations": plan.evaluations // options.samples,
+        "mirrored": plan.mirrored,
         "sigmas": plan.sigmas,
         "churn": options.churn,
         "deviation_scale": plan.deviation_scale,

@@ -36,7 +36,7 @@ class Model:
         self._sampler.set_xrays(ap=ap, pa=pa, lateral=lateral, geometry=geometry, force=True)
 
     def mean(self) -> FloatArray:
-        """Return the posterior mean, one evaluation."""
+        """Return the posterior mean."""
         return self._volume(0, True)
 
     def sample(self, seed: int) -> FloatArray:

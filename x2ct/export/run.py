@@ -173,6 +173,7 @@ def spec_of(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> D
         tuned = {int(count): tuple(sigmas) for count, sigmas in parent.get("schedules", {}).items()}
         # The factors are the parent's weights'.
         diffusion = Diffusion(**{**parent, "schedules": tuned, "deviation_scale": {}})
+    diffusion = dataclasses.replace(diffusion, mirror=config.augment.flip > 0)
     x, y, z = config.grid.shape
     sizes = tuple((min(side, x), min(side, y), min(side, z)) for side in config.patch.sizes)
     return Description(

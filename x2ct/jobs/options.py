@@ -177,7 +177,9 @@ class SampleJob:
     schedule: str | None = _sampling(
         None, "Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.", words="schedule"
     )
-    mean: bool = _sampling(False, "Return the mean estimate (posterior mean, one evaluation) instead of a sample.")
+    mean: bool = _sampling(
+        False, "Return the mean estimate (posterior mean, one or two evaluations) instead of a sample."
+    )
     consistency: str = _sampling(
         "off",
         "Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
