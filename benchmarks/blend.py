@@ -38,8 +38,9 @@ def main() -> int:
     args = parser.parse_args()
     try:
         first, second = starting_point(args.first), starting_point(args.second)
-        grown = {"blocks_added": (), "lift_blocks_added": ()}
-        networks = [dataclasses.replace(start.config.model, **grown) for start in (first, second)]
+        networks = [
+            dataclasses.replace(start.config.model, blocks_added=(), lift_blocks_added=()) for start in (first, second)
+        ]
         if networks[0] != networks[1] or first.config.intensity != second.config.intensity:
             raise InputError.of(args.second, "network", found="another one", expected=f"that of {args.first}")
         base, tuned = Bundle.load(args.first), Bundle.load(args.second)
