@@ -11,7 +11,6 @@ from x2ct.files import atomic
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume
-from x2ct.render.drr import calibrated_views
 from x2ct.render.panels import Panel, page, png
 from x2ct.render.preview import preview
 
@@ -48,7 +47,7 @@ def sheet(patient: Patient, grid: Grid) -> bytes:
     Raises:
         InputError: the shard is missing, or contradicts the index.
     """
-    xrays = calibrated_views(patient.hu(), patient.index_to_mm, Geometry.parallel(), patient.id)
+    xrays = patient.xrays(Geometry.parallel())
     volume = Volume(resample(patient, grid), grid.index_to_mm)
     return png(preview(volume, xrays, synthetic=False, heading=heading(patient, grid)))
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 from x2ct.data.shards import Patient, resample
 from x2ct.errors import InputError
 from x2ct.evaluation.metrics import WINDOW_HU, FloatArray, Window
-from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.geometry import Geometry, View, attenuation
 from x2ct.geometry.grid import Grid
 
 NAMES = ("mean volume", "nearest patient", "linear regression")
@@ -57,9 +57,8 @@ class Baselines:
             if progress is not None:
                 progress(index, len(patients), patient.id)
             volumes[index] = np.clip(resample(patient, grid), *window)
-            mu = attenuation(patient.hu())
-            views = [project(mu, patient.index_to_mm, view, threads).ravel() for view in geometry.views]
-            images.append(np.concatenate(views))
+            views = geometry.project(attenuation(patient.hu()), patient.index_to_mm, threads)
+            images.append(np.concatenate([image.ravel() for image in views]))
         xrays = np.stack(images).astype(np.float32)
         ids = tuple(patient.id for patient in patients)
         penalty = _best_penalty(volumes, _features(xrays, geometry, grid))

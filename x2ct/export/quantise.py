@@ -28,7 +28,6 @@ from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.export.onnxgraph import folded, showing
 from x2ct.export.parity import Array, sampled
 from x2ct.io import report as reports
-from x2ct.render.drr import calibrated_views
 from x2ct.runtimes.discovery import backend_status, find_runtime
 
 Range = tuple[float, float]
@@ -173,9 +172,7 @@ def _observed(
     @cache
     def lifted(number: int) -> dict[str, Array]:
         """Return what the lift is given of a patient, whatever the patch."""
-        patient = training[number]
-        xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
-        ready = study_of(bundle, xrays)
+        ready = study_of(bundle, training[number].xrays(bundle.geometry, threads))
         features = encoder({"views": ready.views, "valid": ready.valid})
         return {**features, "P": ready.matrices, "valid": ready.valid}
 
@@ -198,11 +195,10 @@ def _judged(bundle: Bundle, patients: Sequence[Patient], threads: int, say: Say)
     samplers = [Sampler(bundle, precision=name, threads=threads) for name in ("f32", "auto", "int8")]
     rows_by_name: dict[str, list[tuple[float, ...]]] = {}
     for patient in patients:
-        xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
-        arguments: dict[str, Any] = {**xrays, "seed": 0, "force": True}
+        xrays = patient.xrays(bundle.geometry, threads)
         reference: Array | None = None
         for sampler in samplers:
-            result = sampler.run(**arguments)
+            result = sampler.run(**xrays, seed=0, force=True)
             reference = result.volume.hu if reference is None else reference
             name = result.report["precision"]["denoiser"]
             say(f"{patient.id} in {name}")

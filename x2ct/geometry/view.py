@@ -246,6 +246,10 @@ class Geometry:
             raise InputError.of("geometry", "view", found=name, expected=" or ".join(views))
         return views[name]
 
+    def project(self, mu: npt.ArrayLike, index_to_mm: npt.ArrayLike, threads: int = 0) -> list[Image]:
+        """Return each view's line integrals through a volume, see `x2ct.geometry.project`."""
+        return [project(mu, index_to_mm, view, threads) for view in self.views]
+
     @property
     def to_world(self) -> FloatArray:
         """4x4, patient mm to world mm; the identity where there is no CT."""

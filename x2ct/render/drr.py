@@ -110,17 +110,6 @@ def calibrated(geometry: Geometry, images: Sequence[Image], source: str) -> dict
     }
 
 
-def calibrated_views(
-    hu: npt.ArrayLike, index_to_mm: npt.ArrayLike, geometry: Geometry, source: str, threads: int = 0
-) -> dict[str, XRay]:
-    """A patient's X-rays, as the network sees a calibrated study: projected from the whole CT, as by `radiographs`.
-
-    `source` is whose they are, as messages name it.
-    """
-    mu = attenuation(hu)
-    return calibrated(geometry, [project(mu, index_to_mm, view, threads) for view in geometry.views], source)
-
-
 def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
     """Return a folder, absent or not, unless it is known before a long run that X-rays can't be written to it.
 

@@ -232,9 +232,7 @@ def xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
     """Return X-rays, `height` pixels high in their own aspect, in grey between their 0.5th and 99.5th percentile."""
     panels = []
     for name, xray in xrays.items():
-        low, high = np.percentile(xray.image, (0.5, 99.5))
-        pixels = window(xray.image, (float(low), float(high) if high > low else float(low) + 1))
-        picture = _picture(pixels, xray.spacing_mm or (1.0, 1.0), height, "LANCZOS")
+        picture = _picture(window(xray.image), xray.spacing_mm or (1.0, 1.0), height, "LANCZOS")
         panels.append(Panel(picture, f"X-ray, {name}", _VIEW_ENDS.get(name, "")))
     return panels
 

@@ -20,7 +20,6 @@ from x2ct.engine.sampler import SampleOptions, Sampler
 from x2ct.errors import InputError
 from x2ct.evaluation.calibration import INTERVAL, half_width
 from x2ct.io import report as reports
-from x2ct.render.drr import calibrated_views
 from x2ct.tuning.search import Progress, counter
 
 SAMPLES = 8
@@ -96,10 +95,7 @@ def calibrate(
     for patient in patients:
         truth = resample(patient, bundle.grid)
         body = body_mask(truth, bundle.grid.spacing_mm)
-        xrays: dict[str, Any] = calibrated_views(
-            patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads
-        )
-        sampler.set_xrays(**xrays, force=True)
+        sampler.set_xrays(**patient.xrays(bundle.geometry, threads), force=True)
         for steps, options in zip(counts, runs, strict=True):
             result = sampler.run(options, progress=count)
             if result.spread is None:

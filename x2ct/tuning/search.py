@@ -18,7 +18,6 @@ from x2ct.engine.sampler import SampleOptions, Sampler
 from x2ct.errors import InputError
 from x2ct.geometry.grid import Grid
 from x2ct.io import report as reports
-from x2ct.render.drr import calibrated_views
 from x2ct.tuning.stepsearch import SOLVER, Matrix, Trajectory, descend, shortest
 
 FloatArray = npt.NDArray[np.float32]
@@ -197,10 +196,7 @@ class Studies:
         self.shape = shape or bundle.grid.shape
         grid = Grid(self.shape, bundle.grid.spacing_mm)
         self._sampler = Sampler(bundle, precision="f32", threads=threads, grid=grid)
-        self._xrays: list[dict[str, Any]] = [
-            calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
-            for patient in patients
-        ]
+        self._xrays = [patient.xrays(bundle.geometry, threads) for patient in patients]
         self._seeds = range(samples)
         products, self._ends = zip(*(self._fine(seed, levels) for seed in self._each()), strict=True)
         self.products: Matrix = np.sum(products, axis=0)
