@@ -37,8 +37,7 @@ _UNREADABLE = "not readable here"
 def environment(threads: int) -> dict[str, Any]:
     """Return what decides a time on this machine; None or "not readable here" where the system does not tell.
 
-    Args:
-        threads: as asked for; 0 leaves the number to the runtime.
+    `threads` are those asked for; 0 leaves the number to the runtime.
     """
     facts = processor_facts()
     flags = facts.get("flags", "").split()

@@ -101,11 +101,7 @@ class Engine:
 
 
 class Cache:
-    """One user's engines.
-
-    Args:
-        root: the folder that holds ENGINES; by default X2CT_CACHE, or x2ct/ in the user's cache folder (XDG).
-    """
+    """One user's engines; `root` holds ENGINES and is by default X2CT_CACHE, or x2ct/ in the user's cache folder."""
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.root = Path(root or os.environ.get("X2CT_CACHE") or user_cache_path("x2ct"))
@@ -137,17 +133,11 @@ class Cache:
         """Return the engine of a recipe, building it first if need be.
 
         Of several processes that need it at once one builds, and the others wait and take what it built. The entry
-        appears whole or not at all; what a killed builder left is removed by the next one.
+        appears whole or not at all; what a killed builder left is removed by the next one. `build` writes the file to
+        the path that it is given; its errors pass through, and nothing is left. `say` is called with one line before
+        waiting for another process, and with the reason why an engine that is there is built again.
 
-        Args:
-            recipe: what is needed.
-            build: writes the file to the path that it is given. Its errors pass through, and nothing is left.
-            say: called with one line before waiting for another process, and with the reason why an engine that is
-                there is built again.
-
-        Raises:
-            InputError: the cache can't be written.
-            X2CTError: the builder wrote nothing, or the disk is full.
+        Raises InputError: the cache can't be written; X2CTError: the builder wrote nothing, or the disk is full.
         """
         entry, lock = self._entry(recipe), FileLock(self._entry(recipe).with_suffix(LOCK))
         tell = say or (lambda _: None)
@@ -213,10 +203,7 @@ def open_copy(
     """Return the engine that `copy_to` wrote into a folder, or None if the folder holds no file of that name.
 
     Without `trust`, by which the user vouches for whoever made it, it is neither opened nor read. In the fields `free`
-    it may differ from the recipe.
-
-    Raises:
-        InputError: there is no such folder, or the engine is not trusted, stale or damaged.
+    it may differ from the recipe. Raises InputError: no such folder, or an engine not trusted, stale or damaged.
     """
     path = Path(folder) / recipe.file
     if not path.parent.is_dir():
