@@ -165,10 +165,7 @@ def measure(
     """Measure all cases of a bundle, a folder or a name; return their rows and the clocks over the run (`clock_facts`).
 
     With `parity`, each row's CT of seed 0 is compared with the f32 reference's of the same task, or with `against`.
-
-    Raises:
-        InputError: a case that the model can't be asked for.
-        X2CTError: not one row could be measured; the first one's error.
+    Raises InputError: a case that the model can't be asked for; or the first row's error where none could be measured.
     """
     rows = [Row(case, label) for case, label in zip(cases, labels(cases), strict=True)]
     before, gpu = clocks(), GpuWatch()

@@ -48,15 +48,9 @@ class Evaluation(NamedTuple):
 def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Progress | None = None) -> Evaluation:
     """Evaluate, and write the report.
 
-    Args:
-        job: what to judge, and on what.
-        stage: called with what is being done now.
-        progress: called with (cases done, of how many, what is being worked on).
-
-    Raises:
-        InputError: an input can't be used, or none of the cases can. A CT or prediction that can't be used while others
-            can is one of the table's `failures`.
-        MissingRuntimeError: a page is to be written, and the extra `report` is not installed.
+    `stage` is called with what is being done now, `progress` with (cases done, of how many, what is being worked on).
+    A CT or prediction that can't be used while others can is one of the table's `failures`. Raises InputError: an input
+    can't be used, or none of the cases can; MissingRuntimeError: the page needs the extra `report`.
     """
     say, step = stage or (lambda _: None), progress or (lambda *_: None)
     check(job)
@@ -89,12 +83,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
 
 
 def check(job: EvaluateJob) -> None:
-    """Raise what can be known to be wrong before anything long, and make the folders.
-
-    Raises:
-        InputError: options that contradict each other, or a place that can't be written.
-        MissingRuntimeError: a package that the page needs is not installed.
-    """
+    """Raise what can be known to be wrong before anything long, and make the folders."""
     if job.bundle is None and job.predictions is None and job.baselines is None:
         expected = "a bundle, --predictions or --baselines"
         raise InputError.of("evaluate", "what to judge", found="nothing", expected=expected)

@@ -55,11 +55,8 @@ def sample_files(
 ) -> dict[str, Any]:
     """Sample X-ray files to a CT file and return the report. Raises X2CTError; nothing has been written then.
 
-    Args:
-        job: what to do.
-        sampler: what `open_sampler` returned for this job, or for another of the same model and device.
-        stage: called with what is being done now, in a few words.
-        progress: called with (evaluations done, of how many, sigma).
+    `sampler` is what `open_sampler` returned for this job, or for another of the same model and device. `stage` is
+    called with what is being done now, in a few words, `progress` with (evaluations done, of how many, sigma).
     """
     from x2ct.io import report as reports
 
@@ -161,11 +158,8 @@ def drr_files(
     The folder is made if it is not there; files of the same names are replaced. For `geometry` ("parallel", "cone" or a
     geometry file) and `views` see `x2ct.render.drr.geometry_of`, for `centre` and `keep_couch`
     `x2ct.data.PrepareOptions`; `mu_water` is the attenuation of water per mm; 0 threads are every processor.
-    `progress` is called with the views done and the views in all.
-
-    Raises:
-        InputError: a CT, a geometry or a folder that can't be used, or a view that misses the CT.
-        X2CTError: the write failed on the way; each file is whole or not there.
+    `progress` is called with the views done and the views in all. Raises InputError: a CT, a geometry or a folder that
+    can't be used, or a view that misses the CT; X2CTError: the write failed; each file is whole or not there.
     """
     from x2ct.data.prepare import PrepareOptions, read_body
     from x2ct.render import drr

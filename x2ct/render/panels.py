@@ -74,12 +74,9 @@ def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Ima
 
 
 def circles(picture: Image.Image, areas: Sequence[tuple[float, float, float]], sides_mm: Sequence[float]) -> None:
-    """Draw circles that are as large as areas onto a picture, numbered from 1.
+    """Draw circles that are as large as areas onto a picture of this height and width, numbered from 1.
 
-    Args:
-        picture: is drawn on.
-        areas: of each the centre, in mm down and across from the picture's middle, and its size in mm^2.
-        sides_mm: height and width of the picture.
+    Of each area there is the centre, in mm down and across from the picture's middle, and its size in mm^2.
     """
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     down_px, across_px = picture.height / sides_mm[0], picture.width / sides_mm[1]

@@ -74,15 +74,9 @@ def preview(
 
 
 def unexplained(residuals: Sequence[Residual], xrays: Mapping[str, XRay], *, panel_px: int = 400) -> Image.Image:
-    """Each X-ray beside the map of what it shows beyond the CT, one view a row.
+    """Draw each X-ray, by view name, beside the map of what it shows beyond the CT, one view a row.
 
-    Args:
-        residuals: of a run, drawn as by `preview`; the areas are numbered as in `Residual.areas`.
-        xrays: by view name.
-        panel_px: the height of a picture, in pixels.
-
-    Returns:
-        An RGB picture.
+    The maps are as in `preview`, their areas numbered as in `Residual.areas`; a picture is `panel_px` high.
     """
     pictures = dict(zip(xrays, xray_panels(xrays, panel_px), strict=True))
     maps = _residual_panels(residuals, panel_px)
@@ -91,12 +85,7 @@ def unexplained(residuals: Sequence[Residual], xrays: Mapping[str, XRay], *, pan
 
 
 def save_unexplained(path: str | PathLike[str], residuals: Sequence[Residual], xrays: Mapping[str, XRay]) -> Path:
-    """Write `unexplained` as a PNG.
-
-    Raises:
-        InputError: a path that doesn't end with .png or can't be written.
-        X2CTError: the write failed on the way.
-    """
+    """Write `unexplained` as a PNG; raises as `save`."""
     return atomic.write_atomically(atomic.check_writable(path, SUFFIXES), png(unexplained(residuals, xrays)))
 
 

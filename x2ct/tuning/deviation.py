@@ -69,16 +69,10 @@ def calibrate(
     The interval is that of a further draw from a Gaussian of which `samples` are known, mean +- t sqrt(1 + 1/K) s,
     over the voxels of all bodies together; its factor is the one with which it holds 80% of the truth.
 
-    Args:
-        bundle: the model.
-        shards: patients; those of the training set are never used.
-        counts: numbers of steps, one factor for each; by default the model's own.
-        samples: noise seeds a patient, 4 or more.
-        threads: of the runtime; 0 leaves it to the runtime.
-        progress: called with (evaluations done, of how many, sigma); an exception from it ends the run.
-
-    Raises:
-        InputError: nobody to validate on, an argument that can't be used, or samples that do not differ.
+    There is a factor for each of `counts`, numbers of steps, by default the model's own; `samples` are the noise seeds
+    of a patient, 4 or more. `threads` are the runtime's, 0 its own choice. `progress` is called with (evaluations done,
+    of how many, sigma); an exception from it ends the run. Raises InputError: nobody to validate on, an argument that
+    can't be used, or samples that do not differ.
     """
     if samples < 4:
         raise InputError.of("--samples", "value", found=samples, expected="4 or more")
