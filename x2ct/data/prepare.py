@@ -159,8 +159,7 @@ def prepare(
 def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = None) -> Body:
     """Read one CT and take the patient out of it, exactly as `prepare` does (`x2ct drr` and the evaluation do too).
 
-    Raises:
-        InputError: it can't be read, is not a CT in HU, or holds no body.
+    Raises InputError: it can't be read, is not a CT in HU, or holds no body.
     """
     options = options or PrepareOptions()
     volume = Volume.load(path)
@@ -178,11 +177,9 @@ def find_cts(root: Path) -> dict[str, Path]:
 
     Of an nnU-Net dataset (a folder with `imagesTr`; or that folder, or `imagesTs`, itself) they are the images alone,
     in the channel that `dataset.json` names CT, and the id is the case's. Of a BIDS dataset (a folder with
-    `participants.tsv`) they are the files `sub-*_ct.*` below `sub-*`, and the id is the name without `_ct`.
-
-    Raises:
-        InputError: the path is missing, holds no CT, or two CTs would have the same id; an nnU-Net dataset that has no
-            CT, or several.
+    `participants.tsv`) they are the files `sub-*_ct.*` below `sub-*`, and the id is the name without `_ct`. Raises
+    InputError: the path is missing, holds no CT, or two CTs would have the same id; an nnU-Net dataset that has no CT,
+    or several.
     """
     if not root.exists():
         raise InputError.of(root, "path", found="nothing there", expected="a folder with CTs, or one CT")

@@ -50,11 +50,7 @@ class Shapes:
 
     @classmethod
     def load(cls, folder: Path) -> Shapes:
-        """Read a shard folder's displacements.
-
-        Raises:
-            InputError: there are none, or the file is damaged.
-        """
+        """Read a shard folder's displacements. Raises InputError: there are none, or the file is damaged."""
         path = folder / FILE
         hint = "make it with x2ct prepare --shapes"
         try:
@@ -94,8 +90,7 @@ def at_mm(displacement: FloatArray, points_mm: npt.NDArray[np.float64]) -> npt.N
 def write_shapes(folder: Path, patients: Sequence[Patient], progress: Progress = lambda *_: None) -> None:
     """Register the chests among some training patients to the most average one, and write `FILE` unless it is there.
 
-    Raises:
-        InputError: fewer than two chests.
+    Raises InputError: fewer than two chests.
     """
     chests = [patient for patient in patients if patient.region == "chest"]
     if len(chests) < 2:

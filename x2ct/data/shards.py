@@ -57,8 +57,7 @@ class Patient:
     def hu(self) -> npt.NDArray[np.int16]:
         """Return the whole body, int16 HU (x, y, z), as a read-only memory map.
 
-        Raises:
-            InputError: the file is missing, or its shape or type contradicts the index.
+        Raises InputError: the file is missing, or its shape or type contradicts the index.
         """
         try:
             volume: npt.NDArray[np.int16] = np.load(self.file, mmap_mode="r", allow_pickle=False)
@@ -113,8 +112,7 @@ class ShardSet:
     def open(cls, path: str | os.PathLike[str]) -> ShardSet:
         """Read and check a folder's index; the volumes stay on disk until asked for.
 
-        Raises:
-            InputError: no index, a schema that this version doesn't know, a field of the wrong kind, or a missing file.
+        Raises InputError: no index, a schema that this version doesn't know, a wrong field, or a missing file.
         """
         folder = Path(path)
         index = read_index(folder)

@@ -42,11 +42,7 @@ def key_of(patient: Patient, grid: Grid) -> str:
 
 
 def sheet(patient: Patient, grid: Grid) -> bytes:
-    """Return a patient's contact sheet as a PNG: the grid's centre slices and bones, and X-rays of the whole CT.
-
-    Raises:
-        InputError: the shard is missing, or contradicts the index.
-    """
+    """Return a patient's contact sheet as a PNG: the grid's centre slices and bones, and X-rays of the whole CT."""
     xrays = patient.xrays(Geometry.parallel())
     volume = Volume(resample(patient, grid), grid.index_to_mm)
     return png(preview(volume, xrays, synthetic=False, heading=heading(patient, grid)))

@@ -76,12 +76,9 @@ def build_plans(
 ) -> Built:
     """Return TensorRT plans of a bundle's networks, from the cache or built here.
 
-    `say` is called with one line before each stage, `step` with (steps done, of how many, the builder's phase).
-
-    Raises:
-        InputError: volumes that the model can't take.
-        MissingRuntimeError: TensorRT, a GPU or a package is missing.
-        X2CTError: the builder failed (MemoryLimitError: on memory), or the typed graph is past its bounds.
+    `say` is called with one line before each stage, `step` with (steps done, of how many, the builder's phase). Raises
+    InputError: volumes that the model can't take; MissingRuntimeError: TensorRT, a GPU or a package is missing;
+    X2CTError: the builder failed (MemoryLimitError: on memory), or the typed graph is past its bounds.
     """
     typed, plans = builds(bundle, options, cache, say=say, step=step)
     engines = dict(typed.engines)

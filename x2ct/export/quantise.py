@@ -100,12 +100,9 @@ def quantise(
     """Find ranges on training patients, and judge them on validation patients.
 
     The ranges are found in so many runs on `patches` of `side` voxels along each axis; `say` is called with one line
-    before each stage.
-
-    Raises:
-        InputError: shards without training or validation patients, or a network without such convolutions.
-        MissingRuntimeError: OpenVINO isn't here, or the processor has no instructions for 8 bits.
-        X2CTError: the validation patients' volumes differ by more than `BOUND_HU`.
+    before each stage. Raises InputError: shards without training or validation patients, or a network without such
+    convolutions; MissingRuntimeError: OpenVINO isn't here, or the processor has no instructions for 8 bits; X2CTError:
+    the validation patients' volumes differ by more than `BOUND_HU`.
     """
     _check_processor()
     training, validation = shards.select("train"), shards.select("validation")

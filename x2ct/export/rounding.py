@@ -69,10 +69,8 @@ class Rounding:
 def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | None = None) -> Rounding:
     """Return a bundle's denoiser in a precision of `PRECISIONS`, if its values fit and its rounding is within bounds.
 
-    Raises:
-        InputError: an unknown precision.
-        MissingRuntimeError: a package of the extra `train` is not installed.
-        X2CTError: a value would overflow float16, or an error is above its bound; the text says which.
+    Raises InputError: an unknown precision; MissingRuntimeError: a package of the extra `train` is not installed;
+    X2CTError: a value would overflow float16, or an error is above its bound; the text says which.
     """
     tell = say or (lambda line: None)
     canonical = onnx.load(bundle.file_of(bundle.networks.denoiser))

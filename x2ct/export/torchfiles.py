@@ -45,11 +45,8 @@ def build(
 ) -> None:
     """Write one of a bundle's graphs as a compiled engine: "aoti" for the very device, "torchscript" for all.
 
-    In "bf16" or "f16" the graph's inside is typed first.
-
-    Raises:
-        MissingRuntimeError: there is no C++ compiler for AOTInductor, or no such device.
-        X2CTError: the graph has an operator that is not known, or PyTorch can't compile it.
+    In "bf16" or "f16" the graph's inside is typed first. Raises MissingRuntimeError: there is no C++ compiler for
+    AOTInductor, or no such device; X2CTError: an operator is not known, or PyTorch can't compile the graph.
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise MissingRuntimeError(f"device {device}: PyTorch {torch.__version__} finds no GPU here; use the CPU")
