@@ -282,7 +282,7 @@ def _state(path: Path, options: PrepareOptions) -> dict[str, Any]:
     try:
         stats = [file.stat() for file in files]
     except OSError as error:
-        raise InputError.of(path, "file", found=error.strerror, expected="a readable CT") from None
+        raise InputError.of(path, "file", found=error, expected="a readable CT") from None
     return {
         "files": len(files),
         "bytes": sum(s.st_size for s in stats),

@@ -14,7 +14,7 @@ from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.export import plans, proof
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
-from x2ct.files.atomic import check_new_folder, write_beside
+from x2ct.files.atomic import check_folder, check_new_folder, write_beside
 from x2ct.files.text import Json
 from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, copy_to
 from x2ct.runtimes.cache.engines import PRECISIONS, SUFFIXES, TENSORRT, TORCH, Machine
@@ -158,11 +158,7 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, d
     if TENSORRT in kinds:
         Machine.here()
     if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            found = (error.strerror or str(error)).lower()
-            raise InputError.of(folder, "engines", found=found, expected="a folder to write to") from None
+        check_folder(folder)
     return kinds
 
 

@@ -83,7 +83,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
 
 
 def check(job: EvaluateJob) -> None:
-    """Raise what can be known to be wrong before anything long, and make the folders."""
+    """Raise what can be known to be wrong before anything long."""
     if job.bundle is None and job.predictions is None and job.baselines is None:
         expected = "a bundle, --predictions or --baselines"
         raise InputError.of("evaluate", "what to judge", found="nothing", expected=expected)
@@ -103,14 +103,8 @@ def check(job: EvaluateJob) -> None:
     conditions.named(job.conditions)
     if job.page and (reason := page.unavailable()):
         raise MissingRuntimeError(f"{PAGE}: {reason}")
-    if job.output.exists() and not job.output.is_dir():
-        raise InputError.of(job.output, "output", found="a file", expected="a folder")
-    try:
-        for folder in (job.output, job.xrays or job.output):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError.of(job.output, "output", found=error.strerror, expected="a folder that can be made") from None
-    atomic.check_writable(job.output / FILES[0])
+    for folder in (job.output, job.xrays or job.output):
+        atomic.check_folder(folder)
 
 
 class _NotATestPatient(InputError):

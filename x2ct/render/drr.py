@@ -116,11 +116,7 @@ def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
     Raises InputError: a file, a place that can't be written, or a folder with X-rays of views that `geometry` lacks:
     its geometry.json would no longer name them.
     """
-    target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise InputError.of(target, "output", found="a file", expected="a folder")
-    # what can't hold a file can't hold a folder
-    atomic.check_writable(target / GEOMETRY_FILE if target.is_dir() else target)
+    target = atomic.check_folder(folder)
     if (target / GEOMETRY_FILE).is_file():
         there, new = ({view.name for view in g.views} for g in (Geometry.load(target / GEOMETRY_FILE), geometry))
         if stale := ", ".join(sorted(there - new)):
@@ -131,12 +127,7 @@ def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
 
 def save(folder: str | os.PathLike[str], images: Mapping[str, Image], geometry: Geometry) -> tuple[Path, ...]:
     """Write each view's .npy and .png, then geometry.json, each whole or not at all; raises X2CTError."""
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError.of(target, "output", found=error.strerror, expected="a folder that can be written") from error
-    written = []
+    target, written = Path(folder), list[Path]()
     for name, image in images.items():
         array = io.BytesIO()
         np.save(array, np.ascontiguousarray(image, np.float32), allow_pickle=False)

@@ -172,11 +172,7 @@ def job_of(base: SampleJob, study: Study) -> SampleJob:
 
 def check_folder(folder: Path, planned: Mapping[str, SampleJob], resume: bool) -> None:
     """Make the folder. Raises InputError: it can't be written, or has files of the jobs and nobody said to go on."""
-    if not folder.exists():
-        atomic.check_writable(folder)
-        folder.mkdir()
-    if not folder.is_dir():
-        raise InputError.of(folder, "output", found="a file", expected="a folder")
+    atomic.check_folder(folder).mkdir(parents=True, exist_ok=True)
     atomic.check_writable(folder / SUMMARY_FILE)
     there = [path for job in planned.values() for path in job.outputs if path.exists()]
     if there and not resume:
