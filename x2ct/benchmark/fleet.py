@@ -21,8 +21,7 @@ from x2ct.benchmark.stats import Summary
 from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError, X2CTError
 from x2ct.runtimes.machine import GpuWatch, clock_facts, clocks
 
-Say = Callable[[str], None]
-"""Is called with a line on what is being done."""
+Say = Callable[[str], None]  # is called with a line on what is being done
 
 _ERRORS = {error.exit_code: error for error in (X2CTError, InputError, MissingRuntimeError, MemoryLimitError)}
 COLD = ("start_s", "load_s", "build_s", "first_run_s")

@@ -13,8 +13,7 @@ from x2ct.files.atomic import check_writable
 from x2ct.io.report import read_json
 
 SUFFIX = ".x2ct"
-DEFAULT = "chest"
-"""The name of the bundled model that is used when none is named."""
+DEFAULT = "chest"  # the name of the bundled model that is used when none is named
 
 _MODELS = Path(__file__).parent.parent / "models"
 

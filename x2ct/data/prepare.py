@@ -23,8 +23,7 @@ from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import SUFFIXES, Volume
 from x2ct.io.report import read_json, sha256
 
-METHOD = 4
-"""Raised when the same source would give another shard, so that old shards are made again."""
+METHOD = 4  # raised when the same source would give another shard, so that old shards are made again
 
 CENTRES = ("lungs", "body", "file")
 

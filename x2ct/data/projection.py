@@ -15,8 +15,7 @@ from torch.nn import functional
 from x2ct.errors import InputError
 from x2ct.geometry import MU_WATER_PER_MM, View
 
-SAMPLES_AT_ONCE = 2**21
-"""Samples that are held in memory at a time (24 bytes each)."""
+SAMPLES_AT_ONCE = 2**21  # samples that are held in memory at a time (24 bytes each)
 
 
 def attenuation(hu: Tensor) -> Tensor:

@@ -21,20 +21,14 @@ from x2ct.files import atomic
 from x2ct.geometry.grid import Grid
 
 FILE = "shapes.npz"
-METHOD = 1
-"""Raised when the same shards would give other displacements."""
+METHOD = 1  # raised when the same shards would give other displacements
 
 REGISTERED = Grid((80, 80, 80), (5.0, 5.0, 5.0))
 NODES = Grid((20, 20, 20), (20.0, 20.0, 20.0))
 HU = (-1000.0, 400.0)  # from air to bone
-LEVELS = ((4, 60), (2, 40), (1, 20))
-"""Factor by which a level is coarser than `REGISTERED`, and its iterations."""
-
-SMOOTHED_MM = 15.0
-"""Standard deviation of the Gaussian that keeps the displacements smooth, on the finest level."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with (patients done, patients in all, what is being worked on)."""
+LEVELS = ((4, 60), (2, 40), (1, 20))  # factor by which a level is coarser than `REGISTERED`, and its iterations
+SMOOTHED_MM = 15.0  # standard deviation of the Gaussian that keeps the displacements smooth, on the finest level
+Progress = Callable[[int, int, str], None]  # called with (patients done, patients in all, what is being worked on)
 
 FloatArray = npt.NDArray[np.float32]
 

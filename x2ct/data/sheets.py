@@ -14,9 +14,7 @@ from x2ct.io.ct.volume import Volume
 from x2ct.render.panels import Panel, page, png
 from x2ct.render.preview import preview
 
-METHOD = 1
-"""Raised when the same shard would give another sheet, so that old sheets are made again."""
-
+METHOD = 1  # raised when the same shard would give another sheet, so that old sheets are made again
 _COLUMNS, _ROWS, _WIDTH_PX = 4, 6, 480  # of an overview
 _OVERVIEW = "_overview"  # no patient's id begins with an underscore
 

@@ -31,16 +31,14 @@ import numpy.typing as npt
 from x2ct.errors import InputError
 from x2ct.geometry import View
 
-REACH_MM = 60.0
-"""The largest difference in height that is looked for."""
+REACH_MM = 60.0  # the largest difference in height that is looked for
 HALF_MM, LEAST_HALF_MM = 100.0, 40.0
 """Half of the height at which profiles are compared: as much as both detectors show for any difference, to these."""
 STEP_MM, ACROSS_MM = 2.0, 5.0  # at which profiles and rays are taken
 FINE_MM, COARSE_MM = 2.0, 40.0
 """The profiles are band-passed: differences of Gaussians with these standard deviations. Noise is finer; what a
 collimator cuts off, scatter and arms, which one view lacks, are coarser."""
-LEAST_CORRELATION = 0.8
-"""A pair of one chest has more, in cone beams and as display values too (benchmarks/align.py)."""
+LEAST_CORRELATION = 0.8  # a pair of one chest has more, in cone beams and as display values too (benchmarks/align.py)
 TELLING_CORRELATION, TELLING_SHARE = 0.998, 0.6
 """Sizes and turns are found where they bring the correlation to at least this, and what it lacks of 1 to at most this
 share of what it lacks without them: exact projections have 0.9995 and more; scatter and tone bend the profiles more

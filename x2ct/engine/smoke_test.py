@@ -22,8 +22,7 @@ from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume
 from x2ct.io.xray.radiograph import XRay
 
-STRIDES = 4
-"""The grid's side, in the model's strides."""
+STRIDES = 4  # the grid's side, in the model's strides
 
 BOUND_HU = {"f32": 0.5, "tf32": 2.0, "bf16": 20.0, "f16": 5.0, "int8": 20.0}
 """Mean absolute difference to f32 of the posterior mean on the small grid."""

@@ -26,8 +26,7 @@ from x2ct.render.panels import data_uri, png, window
 from x2ct.render.preview import BONE, WIDE, diverging
 
 Pixels = npt.NDArray[np.uint8]
-Panels = list[tuple[str, str]]
-"""(caption, PNG as a data URI)."""
+Panels = list[tuple[str, str]]  # (caption, PNG as a data URI)
 
 DEVIATION: Window = (0.0, 400.0)
 APART_MM = 15.0

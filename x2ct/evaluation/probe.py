@@ -37,8 +37,7 @@ GAP_HU = 40.0
 GAP_RADIUS_MM = 12.0
 MARROW_HU = 60.0  # what is denser, within a gap, is taken for bone and becomes `GAP_HU`
 ROD_MM = 15.0  # a rib is looked for in balls of this radius: long one way and thin both others
-_THIN_MM, _LONG_MM = 4.5, 6.5
-"""Standard deviations of a rod's voxels across and along it."""
+_THIN_MM, _LONG_MM = 4.5, 6.5  # standard deviations of a rod's voxels across and along it
 _TRIES = 400
 
 NODULES_MM = (10.0, 20.0, 30.0)

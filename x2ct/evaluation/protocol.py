@@ -16,8 +16,7 @@ from x2ct.evaluation.case import OUTSIDE, Case
 from x2ct.evaluation.metrics import FloatArray
 from x2ct.geometry import attenuation, project
 
-Figures = dict[str, Any]
-"""Numbers by name, some of them by two ("mae_hu" has one a band); JSON data."""
+Figures = dict[str, Any]  # numbers by name, some of them by two ("mae_hu" has one a band); JSON data
 
 
 def volume_figures(case: Case, estimate: npt.ArrayLike, window: metrics.Window = metrics.WINDOW_HU) -> Figures:

@@ -23,8 +23,7 @@ from x2ct.runtimes.discovery import backend_status, choose
 FOLDERS: Mapping[str, tuple[str, ...]] = {"triton": (), "monai": ("torchscript",)}
 """Formats that are a folder for another framework, and the engines that go into it."""
 
-FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT, *FOLDERS)
-"""What can be made; "onnx" is the bundle itself."""
+FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT, *FOLDERS)  # what can be made; "onnx" is the bundle itself
 
 _OTHERS = "torchscript, aoti or tensorrt"
 

@@ -40,8 +40,7 @@ Stored = Mapping[tuple[int, int], npt.NDArray[Any]]
 CONSTANT_TOLERANCE = 1e-3
 """By how much a number that is no weight may differ, relative to the largest beside it: float16's rounding."""
 
-DIGIT = 1024
-"""An entry's index is told in two digits of this base, each exact in float32 after a few roundings."""
+DIGIT = 1024  # an entry's index is told in two digits of this base, each exact in float32 after a few roundings
 
 
 def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:

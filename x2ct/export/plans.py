@@ -22,8 +22,7 @@ from x2ct.runtimes.cache.engines import TENSORRT, Machine, Volumes, plan_recipe,
 
 Step = Callable[[int, int, str], None]
 
-PROOF = "x2ct.rounding"
-"""The entry of a typed graph's metadata that holds what was measured on it, as JSON."""
+PROOF = "x2ct.rounding"  # the entry of a typed graph's metadata that holds what was measured on it, as JSON
 
 
 @dataclass(frozen=True)

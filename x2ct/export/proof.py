@@ -30,8 +30,7 @@ NETWORK_BOUND = {"f32": 1e-3, "f16": 0.01, "bf16": 0.05}
 """RMS of the difference over the RMS of PyTorch's: sums in another order give 1e-7 to 4e-5, bfloat16's 8 bits a few
 times 1e-3, float16's 11 bits an eighth of it; a wrong weight, axis or padding gives more."""
 
-VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}
-"""Mean absolute difference of a whole sample."""
+VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}  # mean absolute difference of a whole sample
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,7 @@ Range = tuple[float, float]
 Say = Callable[[str], None]
 
 BACKEND = "openvino"
-BOUND_HU = 5.0
-"""Mean absolute difference of a whole sample from that in f32, at most: that of every lower precision."""
+BOUND_HU = 5.0  # mean absolute difference of a whole sample from that in f32, at most: that of every lower precision
 
 LEVELS = 256
 _FRACTIONS = np.linspace(0.3, 1.0, 71)  # of the largest value, at which a range may end

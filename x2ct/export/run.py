@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from x2ct.model import X2CTModel
     from x2ct.training import TrainConfig
 
-Progress = Callable[[str], None]
-"""Called with one line before each stage."""
+Progress = Callable[[str], None]  # called with one line before each stage
 
 WEIGHT_TYPES = ("f16", "f32")
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")

@@ -28,8 +28,7 @@ from x2ct.export.torchgraph import OnnxModule
 from x2ct.runtimes.cache.cache import Build, Recipe, unchanged
 from x2ct.runtimes.cache.engines import DESCRIPTION_SCHEMA, inputs_for, torch_recipe
 
-MOST_VOXELS = 4096
-"""Along an axis: what AOTInductor is told, for its index arithmetic."""
+MOST_VOXELS = 4096  # along an axis: what AOTInductor is told, for its index arithmetic
 
 
 def builds(bundle: Bundle, kind: str, device: str = "cpu", precision: str = "f32") -> Iterator[tuple[Recipe, Build]]:

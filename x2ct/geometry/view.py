@@ -27,8 +27,7 @@ DEFAULT_SPACING_MM = 1.25  # at the isocentre
 DEFAULT_SOD_MM = 1500.0
 DEFAULT_SDD_MM = 1800.0
 
-MU_WATER_PER_MM = _core.MU_WATER_PER_MM
-"""The linear attenuation of water at about 70 keV."""
+MU_WATER_PER_MM = _core.MU_WATER_PER_MM  # the linear attenuation of water at about 70 keV
 
 
 @dataclass(frozen=True, eq=False)

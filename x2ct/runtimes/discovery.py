@@ -23,8 +23,7 @@ PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript"
 COMPILED = ("tensorrt", "torch", "onnxruntime")
 """The backends that run what was built of a bundle in place of its ONNX graphs, or of one of them."""
 
-_AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
-"""The backend that "auto" is on a device."""
+_AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}  # the backend that "auto" is on a device
 
 _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),

@@ -57,8 +57,7 @@ def _sample_form() -> type[_Making]:
     return create_model("SampleForm", __base__=_Making, **declared)
 
 
-SampleForm = _sample_form()
-"""What can be said beside the files in a request for a CT."""
+SampleForm = _sample_form()  # what can be said beside the files in a request for a CT
 
 
 def schema(form: type[BaseModel], files: tuple[str, ...]) -> dict[str, Any]:

@@ -23,8 +23,7 @@ from x2ct.io import report as reports
 from x2ct.tuning.search import Progress, counter
 
 SAMPLES = 8
-LEAST, MOST = 0.01, 100.0
-"""What a bundle may hold; see csrc/core/manifest.cpp."""
+LEAST, MOST = 0.01, 100.0  # what a bundle may hold; see csrc/core/manifest.cpp
 
 
 @dataclass(frozen=True)

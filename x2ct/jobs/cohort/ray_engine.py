@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from x2ct.bundle import Bundle
     from x2ct.engine.sampler import Sampler
 
-RETRIES = 3
-"""How often a study is begun again after its worker was lost."""
+RETRIES = 3  # how often a study is begun again after its worker was lost
 
 
 @contextmanager

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from x2ct.engine.sampler import Sampler
     from x2ct.jobs.cohort.ray_engine import RayEngine
 
-ENGINES = ("local", "ray")
-"""Where a cohort may be sampled."""
+ENGINES = ("local", "ray")  # where a cohort may be sampled
 
 
 @dataclass(frozen=True)

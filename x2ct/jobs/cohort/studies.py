@@ -26,8 +26,7 @@ FILES = (*VIEWS, "geometry")
 COLUMNS = ("id", *FILES, "seed", *PARSERS)
 """What a manifest may have, files first; `id` and at least one view it must have."""
 MAX_STUDIES = 100_000
-SUMMARY_FILE = "summary.csv"
-"""A run's own table, whose name no study may have."""
+SUMMARY_FILE = "summary.csv"  # a run's own table, whose name no study may have
 
 _BIDS_VIEWS = {"ap": "ap", "pa": "pa", "lateral": "lateral", "lat": "lateral", "ll": "lateral"}
 _ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz")

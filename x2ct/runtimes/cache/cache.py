@@ -39,8 +39,7 @@ from x2ct.io.report import sha256
 Build = Callable[[Path], object]
 Say = Callable[[str], None]
 
-NOTE = "engine.json"
-"""The note's name in the cache; beside a copy FILE it is FILE.json."""
+NOTE = "engine.json"  # the note's name in the cache; beside a copy FILE it is FILE.json
 LOCK = ".lock"
 """The ending of an entry's lock file, which stays. The kernel releases the lock of a process that ends."""
 

@@ -30,8 +30,7 @@ PRECISIONS = ("bf16", "f16", "tf32", "f32")
 TYPED = {"cuda": ("bf16", "f16"), "cpu": ("f16",)}
 """The types of a graph's inside (`x2ct.export.precision`) that ONNX Runtime has kernels or conversions for."""
 
-TORCH_TYPED = ("bf16", "f16")
-"""The types that torch's denoiser may have inside; tf32 is f32's engine."""
+TORCH_TYPED = ("bf16", "f16")  # the types that torch's denoiser may have inside; tf32 is f32's engine
 
 SUFFIXES = {"aoti": ".pt2", "torchscript": ".pt"}
 """The ending of each kind of torch's files. If no kind is asked for, the first of which there are engines is used."""
