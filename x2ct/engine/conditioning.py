@@ -53,18 +53,14 @@ class Study:
 def study_of(
     bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
 ) -> Study:
-    """Bring X-rays onto the encoder's picture.
+    """Bring X-rays, at least one of "ap" or "pa" and "lateral", onto the encoder's picture.
 
-    Args:
-        bundle: says the views that are taken when no geometry is given, and what X-rays look like.
-        xrays: by view name: "ap" or "pa", and "lateral"; at least one.
-        geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
-        align: find from the images how the two views lie to each other (`x2ct.engine.align`).
+    The geometry, which must have a view of each X-ray's name, is by default the bundle's; with `align` the images say
+    how the two views lie to each other (`x2ct.engine.align`).
 
-    Raises:
-        InputError: no X-ray, both "ap" and "pa", a frontal X-ray that says that it is a lateral one, or the other way
-            round, a view that the geometry lacks, or a size or spacing that contradicts it; or `align`, and there is
-            one X-ray alone, or the two have nothing in common.
+    Raises InputError: no X-ray, both "ap" and "pa", a frontal X-ray that says that it is a lateral one, or the other
+    way round, a view that the geometry lacks, or a size or spacing that contradicts it; or `align`, and there is one
+    X-ray alone, or the two have nothing in common.
     """
     _check_study(xrays)
     images: list[DetectorImage] = []

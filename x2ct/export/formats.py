@@ -80,21 +80,16 @@ def export(
 ) -> Exported:
     """Make what is asked for of a run or a bundle, prove it, and only then write it.
 
-    Args:
-        source: a folder that `x2ct train` wrote, or a bundle's folder or a bundled model's name.
-        output: the bundle to write, for a run; the folder to write, for a format of `FOLDERS`; else None.
-        formats: of `FORMATS`. A run's bundle is always made, as all others are made of it; one of `FOLDERS` is made
-            alone, of a bundle.
-        run: of a run alone.
-        folder: where to put copies of the compiled engines, to take to another machine.
-        precision: of the denoiser in what is made of a bundle; None is bf16 of TensorRT's plan, and f32 of the others.
-        device: "cpu", "cuda" or "cuda:N", that torch's engines are made for and proven on.
-        progress: called with one line before each stage.
+    The source is a folder that `x2ct train` wrote, or a bundle's folder or a bundled model's name; `output` the bundle
+    to write of a run, or the folder to write for a format of `FOLDERS`, which is made alone, of a bundle. A run's
+    bundle is always made, as all other formats are made of it; the options `run` are of a run alone. `folder` gets
+    copies of the compiled engines. `precision` is the denoiser's in what is made of a bundle, by default bf16 in
+    TensorRT's plan and f32 in the others; `device` ("cpu", "cuda" or "cuda:N") is what torch's engines are made for and
+    proven on. `progress` is called with one line before each stage.
 
-    Raises:
-        InputError: the source can't be read, the output can't be written, or an option does not fit the source.
-        MissingRuntimeError: a package, a compiler, TensorRT or its GPU is missing.
-        X2CTError: something can't be made, or computes something else; nothing is written.
+    Raises InputError: the source can't be read, the output can't be written, or an option does not fit the source;
+    MissingRuntimeError: a package, a compiler, TensorRT or its GPU is missing; X2CTError: something can't be made, or
+    computes something else; nothing is written.
     """
     say = progress or (lambda line: None)
     options = run or RunOptions()

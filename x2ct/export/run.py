@@ -85,19 +85,14 @@ def export_model(
     dtype: str = "f16",
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Turn a model into a bundle.
+    """Turn a model, folded or not, into a bundle, by custom NAME.x2ct; one that is there is replaced whole.
 
-    Args:
-        model: the network, folded or not; it is not changed.
-        spec: all that the bundle says beside the graphs.
-        output: the bundle's folder, by custom NAME.x2ct; a bundle that is there is replaced whole.
-        dtype: "f16" or "f32", how large weights are stored; the graphs compute in f32 either way.
-        progress: called with one line before each stage.
+    `spec` is all that the bundle says beside the graphs. Large weights are stored as `dtype`, "f16" or "f32"; the
+    graphs compute in f32 either way. `progress` is called with one line before each stage.
 
-    Raises:
-        InputError: the output can't be written, or dtype is unknown.
-        MissingRuntimeError: onnx, ONNX Runtime or OpenVINO is not installed.
-        X2CTError: a graph can't be made, or computes something else than PyTorch; nothing is written.
+    Raises InputError: the output can't be written, or dtype is unknown; MissingRuntimeError: onnx, ONNX Runtime or
+    OpenVINO is not installed; X2CTError: a graph can't be made, or computes something else than PyTorch; nothing is
+    written.
     """
     if dtype not in WEIGHT_TYPES:
         raise InputError.of("export", "dtype", found=dtype, expected=" or ".join(WEIGHT_TYPES))

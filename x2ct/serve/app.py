@@ -26,6 +26,7 @@ from x2ct import __version__
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import X2CTError
 from x2ct.io import report
+from x2ct.io.xray.readoptions import VIEWS
 from x2ct.jobs.options import Limits
 from x2ct.jobs.sample import SampleJob, check_job
 from x2ct.render.viewer import WINDOWS
@@ -215,7 +216,7 @@ def _v1(queue: Jobs) -> APIRouter:
                     record = await run_in_threadpool(_read, folder, posted, queue.template)
         return JSONResponse(record, headers=NO_STORE)
 
-    files = (*form.VIEWS, "geometry")
+    files = (*VIEWS, "geometry")
     described = form.schema(form.SampleForm, files)
 
     @v1.post("/ct", status_code=202, openapi_extra=described, summary="A CT from one X-ray or two")

@@ -74,12 +74,9 @@ def sample_cohort(
     summary.csv. `resume`, `jobs`, `engine` and `ray_address` are what the help of `x2ct sample` says; each of several
     workers compiles the model for itself. `progress` is called with (studies finished, of how many, the latest id).
 
-    Raises:
-        InputError: the manifest, the settings, the folder or the cluster can't be used. A study that can't is one of
-            the outcomes.
-        MissingRuntimeError: the extra `ray` is not installed.
-        X2CTError: the model can't be loaded, or the summary can't be written.
-        Cancelled: cancelled; what is finished stays, and `resume` goes on from there.
+    A study that can't be used is one of the outcomes. Raises InputError: the manifest, the settings, the folder or the
+    cluster can't be used; MissingRuntimeError: the extra `ray` is not installed; X2CTError: the model can't be loaded,
+    or the summary can't be written; Cancelled: what is finished stays, and `resume` goes on from there.
     """
     studies = read_manifest(manifest)
     if jobs is not None and jobs < 1:

@@ -46,19 +46,17 @@ class Study:
 
 
 def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
-    """Read the studies of a manifest.
+    """Read the studies of a manifest, which is one of three.
 
-    Args:
-        path: one of three. A CSV or TSV file whose first line names its columns; file names are relative to it. BIDS'
-            `participants.tsv`: of each participant, the files `sub-ID_*_vp-VIEW_*` below the folder `sub-ID`, VIEW
-            being ap, pa, lateral, lat or ll; files whose names differ in the view alone are one study, and its id is
-            the name without view and suffix. nnU-Net's `imagesTr` or `imagesTs`: the files `CASE_0000.EXT`, with the
-            views that `channel_names` in the `dataset.json` beside the folder says.
+    A CSV or TSV file whose first line names its columns; file names are relative to it. BIDS' `participants.tsv`: of
+    each participant, the files `sub-ID_*_vp-VIEW_*` below the folder `sub-ID`, VIEW being ap, pa, lateral, lat or ll;
+    files whose names differ in the view alone are one study, and its id is the name without view and suffix. nnU-Net's
+    `imagesTr` or `imagesTs`: the files `CASE_0000.EXT`, with the views that `channel_names` in the `dataset.json`
+    beside the folder says.
 
-    Raises:
-        InputError: no such file, no table, an unknown column, an id that is doubled or no file name, a line without a
-            view, a seed that is no number, or an option that an X-ray cannot have; of the layouts, a participant
-            without X-rays, two files of one view, or a channel that is no view.
+    Raises InputError: no such file, no table, an unknown column, an id that is doubled or no file name, a line without
+    a view, a seed that is no number, or an option that an X-ray cannot have; of the layouts, a participant without
+    X-rays, two files of one view, or a channel that is no view.
     """
     source = Path(path)
     columns: tuple[str, ...] = ("id",)

@@ -45,29 +45,19 @@ LOCK = ".lock"
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """Everything that an engine depends on.
+    """Everything that an engine depends on."""
 
-    Attributes:
-        kind: what builds it ("tensorrt", "torchscript", "aoti"); a plain word.
-        file: its file name.
-        sources: SHA-256 of each file that it is made from.
-        runtime: the runtime's name and whole version, with its build.
-        device: the device's name, and what of it the runtime compiles for, such as "x86_64 avx512f".
-        precision: "f32", "tf32", "bf16" or "f16".
-        profile: by input, the shape that it is for, or the least, the usual and the largest.
-        flags: every option of the builder.
-        schema: grows when the same recipe would give another engine: our graph transformations or what our builders
-            pass to a runtime changed.
-    """
-
-    kind: str
-    file: str
-    sources: tuple[str, ...]
-    runtime: str
-    device: str
-    precision: str
+    kind: str  # what builds it ("tensorrt", "torchscript", "aoti"); a plain word
+    file: str  # its file name
+    sources: tuple[str, ...]  # SHA-256 of each file that it is made from
+    runtime: str  # the runtime's name and whole version, with its build
+    device: str  # the device's name, and what of it the runtime compiles for, such as "x86_64 avx512f"
+    precision: str  # "f32", "tf32", "bf16" or "f16"
+    # By input, the shape that it is for, or the least, the usual and the largest.
     profile: dict[str, tuple[tuple[int, ...], ...]] = {}
-    flags: dict[str, str] = {}
+    flags: dict[str, str] = {}  # every option of the builder
+    # Grows when the same recipe would give another engine: our graph transformations or what our builders pass to a
+    # runtime changed.
     schema: int = 2
 
     @property
