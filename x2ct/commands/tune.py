@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, own_bundle
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet
 from x2ct.jobs.options import SHAPE, Threads, setting
 
 
@@ -128,8 +128,14 @@ def calibrate(
 
 
 def _stored(bundle: str, shards: Path, output: Path | None, report: Path | None, find: Callable[..., Any]) -> Any:
-    """Find something for a bundle on shards, and store it in the bundle, or in another one, and in a report."""
+    """Find something for a bundle on shards; store it in the bundle, if it is one's own, or in another; and report."""
     from x2ct.bundle import improve
+    from x2ct.bundle.folder import find as find_bundle
     from x2ct.data.shards import ShardSet
+    from x2ct.errors import InputError
 
-    return improve(bundle, own_bundle(bundle, output), lambda opened: find(opened, ShardSet.open(shards)), report)
+    folder = find_bundle(bundle)
+    if output is None and folder != Path(bundle):
+        hint = "write another: -o NAME.x2ct"
+        raise InputError.of(bundle, "output", found="a bundled model", expected="a bundle of one's own", hint=hint)
+    return improve(bundle, output or folder, lambda opened: find(opened, ShardSet.open(shards)), report)
