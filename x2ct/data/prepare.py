@@ -70,7 +70,7 @@ def prepare(
     patients: str | os.PathLike[str] | None = None,
     preview: bool = False,
     shapes: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> PrepareResult:
     """Make training shards from a folder of CTs (one file or DICOM folder is one patient).
 
@@ -98,7 +98,7 @@ def prepare(
             can't be written.
     """
     root, folder = Path(source), Path(shards)
-    grid, options, progress = grid or Grid(), options or PrepareOptions(), progress or (lambda *_: None)
+    grid, options = grid or Grid(), options or PrepareOptions()
     sources = find_cts(root)
     if unknown := sorted(set(validation or ()) - sources.keys()):
         expected = f"ids among {', '.join(sources)}"

@@ -44,7 +44,7 @@ class Baselines:
         window: Window = WINDOW_HU,
         *,
         threads: int = 0,
-        progress: Callable[[int, int, str], None] | None = None,
+        progress: Callable[[int, int, str], None] = lambda *_: None,
     ) -> Baselines:
         """Resample and project each training patient, and choose the regression's penalty.
 
@@ -54,8 +54,7 @@ class Baselines:
             raise InputError.of("baselines", "patients", found=len(patients), expected="at least 3 to train on")
         volumes, images = np.empty((len(patients), *grid.shape), np.float32), []
         for index, patient in enumerate(patients):
-            if progress is not None:
-                progress(index, len(patients), patient.id)
+            progress(index, len(patients), patient.id)
             volumes[index] = np.clip(resample(patient, grid), *window)
             views = geometry.project(attenuation(patient.hu()), patient.index_to_mm, threads)
             images.append(np.concatenate([image.ravel() for image in views]))

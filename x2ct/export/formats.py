@@ -76,7 +76,7 @@ def export(
     folder: Path | None = None,
     precision: str | None = None,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> Exported:
     """Make what is asked for of a run or a bundle, prove it, and only then write it.
 
@@ -91,7 +91,6 @@ def export(
     MissingRuntimeError: a package, a compiler, TensorRT or its GPU is missing; X2CTError: something can't be made, or
     computes something else; nothing is written.
     """
-    say = progress or (lambda line: None)
     options = run or RunOptions()
     kinds = _kinds(formats, folder, precision, device)
     planned = plans.PlanOptions(precision or plans.PlanOptions.precision)
@@ -105,17 +104,17 @@ def export(
             parity = export_run(source, scratch / target.name, **vars(options), progress=progress)
         bundle = parity.bundle if parity is not None else Bundle.load(source)
         staged, made = Cache(scratch / "cache"), list[tuple[Recipe, Engine]]()
-        for recipe, build in _builds(bundle, kinds, planned, scripted, say):
+        for recipe, build in _builds(bundle, kinds, planned, scripted, progress):
             there = Cache().find(recipe)
             if there is None:
-                say(f"making {recipe.file}")
+                progress(f"making {recipe.file}")
             made.append((recipe, staged.obtain(recipe, _copier(there) if there else build)))
-        say("evaluating PyTorch in float32")
+        progress("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
         trials = proof.trials(["onnx", *kinds], plan=(planned.precision, planned.device), torch=scripted)
-        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.root, say)
+        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.root, progress)
         proof.require(rows)
-        say("writing")
+        progress("writing")
         if target is not None:
             bundle = bundle.save_as(target)
         kept = tuple(Cache().obtain(recipe, _copier(engine)) for recipe, engine in made)

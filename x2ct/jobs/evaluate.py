@@ -45,27 +45,28 @@ class Evaluation(NamedTuple):
     files: tuple[Path, ...]
 
 
-def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Progress | None = None) -> Evaluation:
+def evaluate_files(
+    job: EvaluateJob, *, stage: Say = lambda _: None, progress: Progress = lambda *_: None
+) -> Evaluation:
     """Evaluate, and write the report.
 
     `stage` is called with what is being done now, `progress` with (cases done, of how many, what is being worked on).
     A CT or prediction that can't be used while others can is one of the table's `failures`. Raises InputError: an input
     can't be used, or none of the cases can; MissingRuntimeError: the page needs the extra `report`.
     """
-    say, step = stage or (lambda _: None), progress or (lambda *_: None)
     check(job)
     sources = find_cts(job.data)
     for name in job.cases:
         if name not in sources:
             raise InputError.of(job.data, "case", found=name, expected=f"one of {', '.join(sources)}")
     sources = {name: path for name, path in sources.items() if not job.cases or name in job.cases}
-    say("loading")
-    run = _Run(job, sources, step)
-    say("evaluating")
+    stage("loading")
+    run = _Run(job, sources, progress)
+    stage("evaluating")
     for index, (name, path) in enumerate(sources.items()):
 
         def now(what: str, index: int = index, name: str = name) -> None:
-            step(index, len(sources), f"{name}: {what}")
+            progress(index, len(sources), f"{name}: {what}")
 
         try:
             run.judge(path, now)
@@ -78,7 +79,7 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
     if not run.results:
         found = f"none usable, first: {run.failures[0]['reason']}"
         raise InputError.of(job.data, "cases", found=found, expected="at least one")
-    step(len(sources), len(sources), "")
+    progress(len(sources), len(sources), "")
     return evaluation
 
 

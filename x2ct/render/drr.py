@@ -62,7 +62,7 @@ def radiographs(
     *,
     mu_water: float = MU_WATER_PER_MM,
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Image]:
     """Return line integrals through a CT, (rows, columns) float32, dimensionless, by view name.
 
@@ -81,8 +81,7 @@ def radiographs(
             hint = "see --centre for where the origin of patient mm lies in the CT"
             raise InputError.of(f"view {view.name}", "rays", found="none that meets the CT", expected="some", hint=hint)
         images[view.name] = image
-        if progress is not None:
-            progress(number + 1, len(geometry.views))
+        progress(number + 1, len(geometry.views))
     return images
 
 

@@ -61,7 +61,7 @@ def calibrate(
     counts: Sequence[int] | None = None,
     samples: int = SAMPLES,
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Calibrated:
     """Find the factor on the shards' validation patients, for the model's own solver.
 

@@ -96,7 +96,7 @@ def tune(
     refine: int = REFINE,
     shape: tuple[int, int, int] | None = None,
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Tuned:
     """Find noise levels on the shards' validation patients, and measure what they are worth there.
 
@@ -137,13 +137,12 @@ def tune(
     return Tuned(solver, schedule, names, samples, studies.shape, fine, tuple(row(steps) for steps in counts))
 
 
-def counter(progress: Progress | None, total: int) -> Progress:
+def counter(progress: Progress, total: int) -> Progress:
     """Return what counts evaluations over several runs; `total` may be off by a few."""
     done = itertools.count(1)
 
     def count(_: int, __: int, sigma: float) -> None:
-        if progress is not None:
-            progress(min(next(done), total), total, sigma)
+        progress(min(next(done), total), total, sigma)
 
     return count
 

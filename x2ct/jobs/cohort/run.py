@@ -66,7 +66,7 @@ def sample_cohort(
     jobs: int | None = None,
     engine: str = "local",
     ray_address: str = "",
-    progress: Callable[[int, int, str], object] | None = None,
+    progress: Callable[[int, int, str], object] = lambda *_: None,
 ) -> Cohort:
     """Sample every study of a manifest (see `read_manifest`) with the settings of `base`, which has no X-rays.
 
@@ -111,8 +111,7 @@ def sample_cohort(
             outcomes[name] = outcome
             # After each study: a run that is killed leaves what it knew.
             finished = _write_summary(base.output, outcomes.values())
-            if progress is not None:
-                progress(len(finished), len(planned), name)
+            progress(len(finished), len(planned), name)
 
     with (
         _started(engine, ray_address, base, planned, jobs, resume) as workers,

@@ -118,7 +118,7 @@ class Cache:
                 continue
         return [one for one in recipes if not _difference(one, recipe, ("profile", "flags"))]
 
-    def obtain(self, recipe: Recipe, build: Build, say: Say | None = None) -> Engine:
+    def obtain(self, recipe: Recipe, build: Build, say: Say = lambda _: None) -> Engine:
         """Return the engine of a recipe, building it first if need be.
 
         Of several processes that need it at once one builds, and the others wait and take what it built. The entry
@@ -129,7 +129,6 @@ class Cache:
         Raises InputError: the cache can't be written; X2CTError: the builder wrote nothing, or the disk is full.
         """
         entry, lock = self._entry(recipe), FileLock(self._entry(recipe).with_suffix(LOCK))
-        tell = say or (lambda _: None)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -139,7 +138,7 @@ class Cache:
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                tell(f"waiting for another process that builds {recipe.file}")
+                say(f"waiting for another process that builds {recipe.file}")
                 lock.acquire()
         except OSError as error:
             found, hint = (error.strerror or str(error)).lower(), "name another one with X2CT_CACHE"
@@ -149,7 +148,7 @@ class Cache:
             return _verified(entry / recipe.file, NOTE, recipe)
         except _UnfitError as reason:
             if entry.exists():
-                tell(f"{entry / recipe.file}: {reason}; building it again")
+                say(f"{entry / recipe.file}: {reason}; building it again")
             write_beside(entry, lambda part: _build(recipe, build, part), replace=True)
             return Engine(entry / recipe.file, _read_note(entry / NOTE), built=True)
         finally:
