@@ -72,30 +72,22 @@ def prepare(
     shapes: bool = False,
     progress: Progress = lambda *_: None,
 ) -> PrepareResult:
-    """Make training shards from a folder of CTs (one file or DICOM folder is one patient).
+    """Make training shards from a folder of CTs, at any depth, or of one CT; a file or DICOM folder is one patient.
 
     Continues an interrupted run: patients whose source and options are unchanged are kept, and the index is written
     after each new one. A CT that can't be used is one entry of `failures`; the others go on.
 
-    Args:
-        source: a folder with NIfTI, NRRD or MetaImage files and DICOM folders, at any depth; or one such CT.
-        shards: the shard folder, made if need be.
-        grid: the grid that the index suggests to trainers (default 128^3 at 2.5 mm).
-        options: see `PrepareOptions`.
-        validation: ids of the patients set aside for validation; default: a stable hash of the id chooses
-            `validation_share` of them, and at least one where there are two or more.
-        validation_share: see `validation`.
-        patients: a patient table, see `x2ct.data.patients`: who is trained on, set aside or left out, and of which
-            region a patient is. Where it or `validation` names anybody for validation, nobody else is chosen.
-        preview: whether each patient gets a contact sheet `ID.png`, and all of them `_overview1.png` and so on. Sheets
-            of an earlier run are kept where they would come out the same.
-        shapes: whether the training patients' chests are registered to one another, for `AugmentConfig.shape`.
-        progress: called before each patient and once at the end.
+    The index suggests `grid` to trainers, by default 128^3 at 2.5 mm. `validation` are the ids of the patients set
+    aside for validation; by default a stable hash of the id chooses `validation_share` of them, and at least one where
+    there are two or more. `patients` is a patient table, see `x2ct.data.patients`: who is trained on, set aside or left
+    out, and of which region a patient is; where it or `validation` names anybody for validation, nobody else is chosen.
+    With `preview`, each patient gets a contact sheet `ID.png`, and all of them `_overview1.png` and so on; sheets of an
+    earlier run are kept where they would come out the same. With `shapes`, the training patients' chests are registered
+    to one another, for `AugmentConfig.shape`. `progress` is called before each patient and once at the end.
 
-    Raises:
-        InputError: nothing to prepare, a validation id that is not there, some of a BIDS patient's sessions for
-            validation and others not, a patient table that can't be used, no two chests to register, or an output that
-            can't be written.
+    Raises InputError: nothing to prepare, a validation id that is not there, some of a BIDS patient's sessions for
+    validation and others not, a patient table that can't be used, no two chests to register, or an output that can't be
+    written.
     """
     root, folder = Path(source), Path(shards)
     grid, options = grid or Grid(), options or PrepareOptions()
