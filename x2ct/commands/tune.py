@@ -87,16 +87,11 @@ def statistics(
     json: Json = False,
 ) -> None:
     """Find what a model's X-rays look like, so that `sample` knows others, and store it in the model."""
-    from x2ct.bundle import improve
-    from x2ct.data.shards import ShardSet
     from x2ct.tuning.xraystatistics import statistics as find
 
     with terminal.progress("patients", quiet) as display:
-        result = improve(
-            bundle,
-            output or bundle,
-            lambda opened: find(opened, ShardSet.open(shards), region, studies, display.stage),
-        )
+        options: dict[str, Any] = {"region": region, "studies": studies, "say": display.stage}
+        result = _stored(bundle, shards, output, None, partial(find, **options))
     count = sum(map(len, result.numbers.values()))
     text = f"{count} numbers from {result.studies} studies of {len(result.patients)} patients"
     terminal.result(result.to_json(), text, json, quiet)
@@ -127,7 +122,7 @@ def calibrate(
     terminal.result(result.to_json(), deviation.markdown(result), json, quiet)
 
 
-def _stored(bundle: str, shards: Path, output: Path | None, report: Path | None, find: Callable[..., Any]) -> Any:
+def _stored(bundle: str | Path, shards: Path, output: Path | None, report: Path | None, find: Callable[..., Any]) -> Any:
     """Find something for a bundle on shards; store it in the bundle, if it is one's own, or in another; and report."""
     from x2ct.bundle import improve
     from x2ct.bundle.folder import find as find_bundle
