@@ -122,7 +122,9 @@ def calibrate(
     terminal.result(result.to_json(), deviation.markdown(result), json, quiet)
 
 
-def _stored(bundle: str | Path, shards: Path, output: Path | None, report: Path | None, find: Callable[..., Any]) -> Any:
+def _stored(
+    bundle: str | Path, shards: Path, output: Path | None, report: Path | None, find: Callable[..., Any]
+) -> Any:
     """Find something for a bundle on shards; store it in the bundle, if it is one's own, or in another; and report."""
     from x2ct.bundle import improve
     from x2ct.bundle.folder import find as find_bundle
