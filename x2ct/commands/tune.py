@@ -42,7 +42,7 @@ def tune(
     json: Json = False,
 ) -> None:
     """Tune noise levels for few steps, and store them in the bundle as its default for that number of steps."""
-    from x2ct import tuning
+    from x2ct.tuning import search as tuning
 
     with terminal.progress("evaluations", quiet) as display:
         display.stage("tuning")

@@ -154,7 +154,7 @@ def drr_files(
 
     The folder is made if it is not there; files of the same names are replaced. For `geometry` ("parallel", "cone" or a
     geometry file) and `views` see `x2ct.render.drr.geometry_of`, for `centre` and `keep_couch`
-    `x2ct.data.PrepareOptions`; `mu_water` is the attenuation of water per mm; 0 threads are every processor.
+    `PrepareOptions`; `mu_water` is the attenuation of water per mm; 0 threads are every processor.
     `progress` is called with the views done and the views in all. Raises InputError: a CT, a geometry or a folder that
     can't be used, or a view that misses the CT; X2CTError: the write failed; each file is whole or not there.
     """
