@@ -83,26 +83,6 @@ def _parameter(field: "Field[Any]") -> Parameter:
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
-def parse_view(text: str) -> str | float:
-    """Return a view's name, or an angle in degrees."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def own_bundle(bundle: str, output: Path | None) -> Path:
-    """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own."""
-    from x2ct.bundle.folder import find
-    from x2ct.errors import InputError
-
-    folder = find(bundle)
-    if output is None and folder != Path(bundle):
-        hint = "write another: -o NAME.x2ct"
-        raise InputError.of(bundle, "output", found="a bundled model", expected="a bundle of one's own", hint=hint)
-    return output or folder
-
-
 def _reading(name: str, metavar: str, text: str) -> Any:
     def parsed(value: str) -> "ViewValue":
         from x2ct.io.xray.readoptions import parse_value

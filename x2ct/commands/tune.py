@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet, own_bundle
+from x2ct.commands.options import FoundReport, Json, OtherBundle, Quiet
 from x2ct.jobs.options import SHAPE, Threads, setting
 
 
@@ -42,7 +42,7 @@ def tune(
     json: Json = False,
 ) -> None:
     """Tune noise levels for few steps, and store them in the bundle as its default for that number of steps."""
-    from x2ct import tuning
+    from x2ct.tuning import search as tuning
 
     with terminal.progress("evaluations", quiet) as display:
         display.stage("tuning")
@@ -87,16 +87,11 @@ def statistics(
     json: Json = False,
 ) -> None:
     """Find what a model's X-rays look like, so that `sample` knows others, and store it in the model."""
-    from x2ct.bundle import improve
-    from x2ct.data.shards import ShardSet
     from x2ct.tuning.xraystatistics import statistics as find
 
     with terminal.progress("patients", quiet) as display:
-        result = improve(
-            bundle,
-            output or bundle,
-            lambda opened: find(opened, ShardSet.open(shards), region, studies, display.stage),
-        )
+        options: dict[str, Any] = {"region": region, "studies": studies, "say": display.stage}
+        result = _stored(bundle, shards, output, None, partial(find, **options))
     count = sum(map(len, result.numbers.values()))
     text = f"{count} numbers from {result.studies} studies of {len(result.patients)} patients"
     terminal.result(result.to_json(), text, json, quiet)
@@ -127,9 +122,17 @@ def calibrate(
     terminal.result(result.to_json(), deviation.markdown(result), json, quiet)
 
 
-def _stored(bundle: str, shards: Path, output: Path | None, report: Path | None, find: Callable[..., Any]) -> Any:
-    """Find something for a bundle on shards, and store it in the bundle, or in another one, and in a report."""
+def _stored(
+    bundle: str | Path, shards: Path, output: Path | None, report: Path | None, find: Callable[..., Any]
+) -> Any:
+    """Find something for a bundle on shards; store it in the bundle, if it is one's own, or in another; and report."""
     from x2ct.bundle import improve
+    from x2ct.bundle.folder import find as find_bundle
     from x2ct.data.shards import ShardSet
+    from x2ct.errors import InputError
 
-    return improve(bundle, own_bundle(bundle, output), lambda opened: find(opened, ShardSet.open(shards)), report)
+    folder = find_bundle(bundle)
+    if output is None and folder != Path(bundle):
+        hint = "write another: -o NAME.x2ct"
+        raise InputError.of(bundle, "output", found="a bundled model", expected="a bundle of one's own", hint=hint)
+    return improve(bundle, output or folder, lambda opened: find(opened, ShardSet.open(shards)), report)
