@@ -79,14 +79,6 @@ def _parameter(field: "Field[Any]") -> Parameter:
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
-def parse_view(text: str) -> str | float:
-    """Return a view's name, or an angle in degrees."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 def _reading(name: str, metavar: str, text: str) -> Any:
     def parsed(value: str) -> "ViewValue":
         from x2ct.io.xray.readoptions import parse_value

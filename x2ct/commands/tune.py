@@ -70,7 +70,7 @@ def tune(
     storing: Storing,
 ) -> None:
     """Tune noise levels for few steps, and store them in the bundle as its default for that number of steps."""
-    from x2ct import tuning
+    from x2ct.tuning import search as tuning
 
     with terminal.progress("evaluations", storing.quiet) as display:
         display.stage("tuning")
@@ -114,9 +114,8 @@ def statistics(
     from x2ct.tuning.xraystatistics import statistics as find
 
     with terminal.progress("patients", storing.quiet) as display:
-        result = storing.store(
-            str(bundle), shards, lambda opened, patients: find(opened, patients, region, studies, display.stage)
-        )
+        options: dict[str, Any] = {"region": region, "studies": studies, "say": display.stage}
+        result = storing.store(str(bundle), shards, partial(find, **options))
     count = sum(map(len, result.numbers.values()))
     text = f"{count} numbers from {result.studies} studies of {len(result.patients)} patients"
     terminal.result(result.to_json(), text, storing.json, storing.quiet)

@@ -61,7 +61,7 @@ def save(
         "spacing_mm": spacing,
         "volumes": [{"name": row, **_volume_facts(each)} for row, each in shown.items()],
         "xrays": [
-            {"name": view, "png": "data:image/png;base64," + _text(panels.png(panel.image))}
+            {"name": view, "png": panels.data_uri(panels.png(panel.image))}
             for view, panel in zip(xrays or {}, preview.xray_panels(xrays or {}, XRAY_PX), strict=True)
         ],
     }
@@ -99,7 +99,7 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
         low, high = preview.spread_window(volume.hu)
         kind, windows = "standard deviation", {"standard deviation": ((low + high) / 2, high - low)}
     voxels = int16_hu(_reduced(volume)[0]).astype("<i2").tobytes()
-    return {"kind": kind, "windows": windows, "voxels": _text(gzip.compress(voxels, 6, mtime=0))}
+    return {"kind": kind, "windows": windows, "voxels": base64.b64encode(gzip.compress(voxels, 6, mtime=0)).decode()}
 
 
 def _onto(volume: Volume, other: Volume) -> Volume:
@@ -123,7 +123,3 @@ def _reduced(volume: Volume) -> tuple[npt.NDArray[np.float32], tuple[float, ...]
     whole = volume.hu[tuple(slice(count * block) for count, block in blocks)]
     shown = whole.reshape([side for pair in blocks for side in pair]).mean(axis=(1, 3, 5))
     return shown, tuple(step * block for step, (_, block) in zip(volume.spacing_mm, blocks, strict=True)), factor
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

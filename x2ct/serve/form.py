@@ -20,12 +20,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from x2ct.errors import InputError
-from x2ct.io.xray.readoptions import ReadOptions
+from x2ct.io.xray.readoptions import VIEWS, ReadOptions
 from x2ct.jobs.options import Limits, SampleJob, XRayJob
 from x2ct.serve.jobs import PREVIEW, REPORT, UNEXPLAINED, VOLUME, Job
 from x2ct.serve.problem import Problem
 
-VIEWS = ("ap", "pa", "lateral")
 CLOSE = {"Connection": "close"}  # what was not read of a body is not the next request
 
 _SAMPLE = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "preview_every", "strict")
@@ -57,8 +56,7 @@ def _sample_form() -> type[_Making]:
     return create_model("SampleForm", __base__=_Making, **declared)
 
 
-SampleForm = _sample_form()
-"""What can be said beside the files in a request for a CT."""
+SampleForm = _sample_form()  # what can be said beside the files in a request for a CT
 
 
 def schema(form: type[BaseModel], files: tuple[str, ...]) -> dict[str, Any]:
