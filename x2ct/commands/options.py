@@ -14,18 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from x2ct.jobs.options import setting
+from x2ct.jobs.options import option, setting
 
 if TYPE_CHECKING:
     from x2ct.io.xray.readoptions import ReadOptions, ViewValue
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+Quiet = Annotated[bool, option("Print only errors.", "--quiet", "-q")]
+Json = Annotated[bool, option("Print the result as one JSON object on stdout.", "--json")]
 CT = Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")]
-OtherBundle = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Write a new bundle here instead of changing this one.")
-]
-FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the results to this .json file.")]
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:

@@ -118,10 +118,6 @@ def _map(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _png(picture: Image.Image) -> str:
-    return "data:image/png;base64," + _text(panels.png(picture))
-
-
 def _volume_facts(volume: Volume) -> dict[str, Any]:
     kind, windows = "CT", WINDOWS
     if preview.is_spread(volume.hu):
