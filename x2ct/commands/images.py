@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import CT, Json, Quiet, Reading, parse_view
+from x2ct.commands.options import CT, Json, Quiet, Reading
 from x2ct.jobs.options import Centre, KeepCouch, Threads, XRayJob, setting
 
 
@@ -18,8 +18,8 @@ def drr(
     ct: CT,
     output: Path = setting(..., "Folder to write: PNG, .npy and geometry.json.", "--output", "-o"),
     geometry: str = setting("parallel", "Geometry: parallel, cone, or a geometry file."),
-    view: Sequence[str | float] = setting(
-        (), "View: ap, pa, lateral, or an angle in degrees. May be repeated.", parser=parse_view, metavar="VIEW"
+    view: Sequence[str] = setting(
+        (), "View: ap, pa, lateral, or an angle in degrees. May be repeated.", metavar="VIEW"
     ),
     centre: Centre = "lungs",
     keep_couch: KeepCouch = False,

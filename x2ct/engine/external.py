@@ -36,17 +36,9 @@ def sample(
 ) -> npt.NDArray[np.float32]:
     """Return one CT on the bundle's own grid: float32 HU (X, Y, Z), as `Sampler.run` gives it from the same arguments.
 
-    Args:
-        bundle: the model.
-        evaluate: the model's networks; an exception in it ends the run.
-        xrays: by view name; each is the picture of the bundle's own view, pixel for pixel.
-        seed: 0 to 2**64 - 1.
-        steps: number of noise levels; by default the bundle's.
-        solver: by default the bundle's.
-        mean: return the posterior mean at sigma_max, by one evaluation, or two (see `SampleOptions.mean`).
-
-    Raises:
-        InputError: no X-ray, one that can't be used, or an option that can't be had.
+    An exception in `evaluate` ends the run. The X-rays, by view name, are the pictures of the bundle's own views, pixel
+    for pixel; for seed, steps, solver and mean see `SampleOptions`. Raises InputError: no X-ray, one that can't be
+    used, or an option that can't be had.
     """
     plan = _core.sampling_plan(bundle.diffusion, SampleOptions(seed=seed, steps=steps, solver=solver, mean=mean))
     ready = study_of(bundle, xrays, bundle.geometry)

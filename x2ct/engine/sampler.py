@@ -81,20 +81,12 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives.
+    """What a run gives; `spread` is that of several samples, see `x2ct.tuning.deviation`, None of one."""
 
-    Attributes:
-        volume: the synthesised CT, in HU, RAS+, its origin at the grid's centre; of several samples their mean.
-        spread: the voxel-wise standard deviation of several samples, in HU, times the report's "deviation_scale", see
-            `x2ct.tuning.deviation`; None of one.
-        report: the written record (see `x2ct.io.report`), ready for JSON.
-        residuals: each X-ray less the projection of the CT as it was before any data-consistency step.
-    """
-
-    volume: Volume
-    report: dict[str, Any]
-    spread: Volume | None = None
-    residuals: tuple[Residual, ...] = ()
+    volume: Volume  # the synthesised CT, in HU, RAS+, its origin at the grid's centre; of several samples their mean
+    report: dict[str, Any]  # the written record (see `x2ct.io.report`), ready for JSON
+    spread: Volume | None = None  # the voxel-wise standard deviation in HU, times the report's "deviation_scale"
+    residuals: tuple[Residual, ...] = ()  # each X-ray less the projection of the CT before any data-consistency step
 
 
 class _Patient(NamedTuple):
@@ -185,9 +177,7 @@ class Sampler:
     def compile(self) -> None:
         """Compile the networks now; otherwise the first run does.
 
-        Raises:
-            MissingRuntimeError: the runtime can't be opened, or refuses the precision.
-            MemoryLimitError: the networks don't fit.
+        Raises MissingRuntimeError: the runtime can't be opened, or refuses the precision; MemoryLimitError.
         """
         with self._lock, _memory_limit("compiling the networks"):
             self._compiled(SampleOptions())
@@ -330,12 +320,9 @@ class Sampler:
     ) -> dict[str, Any]:
         """Return what `run` with the same arguments would do and take, by its first two evaluations.
 
-        Returns:
-            The report as far as it is known before a run, and in `estimate` the seconds of what is left (`seconds`),
-            of one evaluation (`per_evaluation_s`) and `evaluations`, how many there will be.
-
-        Raises:
-            X2CTError: as `run` would.
+        That is the report as far as it is known before a run, and in `estimate` the seconds of what is left
+        (`seconds`), of one evaluation (`per_evaluation_s`) and `evaluations`, how many there will be. Raises X2CTError
+        as `run` would.
         """
         options = replace(options or SampleOptions(), **settings)
         with self._lock, _memory_limit("sampling"):

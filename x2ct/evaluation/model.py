@@ -11,8 +11,7 @@ from x2ct.evaluation.metrics import FloatArray, Window
 from x2ct.geometry import Geometry
 from x2ct.io.xray.radiograph import XRay
 
-XRays = Mapping[str, XRay]
-"""By the name of their view: ap or pa, lateral."""
+XRays = Mapping[str, XRay]  # by the name of their view: ap or pa, lateral
 
 
 class Model:

@@ -59,11 +59,17 @@ def save(
     hu, spacing, reduced = _reduced(volume)
     sides, steps = " x ".join(map(str, volume.shape)), " x ".join(f"{step:.3g}" for step in volume.spacing_mm)
     pictures = [
-        {"caption": f"X-ray, {view}", "png": _png(panel.image)}
+        {"caption": f"X-ray, {view}", "png": panels.data_uri(panels.png(panel.image))}
         for view, panel in zip(xrays or {}, preview.xray_panels(xrays or {}, XRAY_PX), strict=True)
     ]
     if unexplained is not None:
-        pictures.append({"caption": "What each X-ray shows beyond the CT", "png": _png(unexplained), "kind": "map"})
+        pictures.append(
+            {
+                "caption": "What each X-ray shows beyond the CT",
+                "png": panels.data_uri(panels.png(unexplained)),
+                "kind": "map",
+            }
+        )
     facts: dict[str, Any] = {
         "name": title,
         "warning": preview.WARNING if volume.synthetic else "",
@@ -112,17 +118,13 @@ def _map(path: Path) -> Image.Image:
         return image.convert("RGB")
 
 
-def _png(picture: Image.Image) -> str:
-    return "data:image/png;base64," + _text(panels.png(picture))
-
-
 def _volume_facts(volume: Volume) -> dict[str, Any]:
     kind, windows = "CT", WINDOWS
     if preview.is_spread(volume.hu):
         low, high = preview.spread_window(volume.hu)
         kind, windows = "standard deviation", {"standard deviation": ((low + high) / 2, high - low)}
     voxels = int16_hu(_reduced(volume)[0]).astype("<i2").tobytes()
-    return {"kind": kind, "windows": windows, "voxels": _text(gzip.compress(voxels, 6, mtime=0))}
+    return {"kind": kind, "windows": windows, "voxels": base64.b64encode(gzip.compress(voxels, 6, mtime=0)).decode()}
 
 
 def _onto(volume: Volume, other: Volume) -> Volume:
@@ -146,7 +148,3 @@ def _reduced(volume: Volume) -> tuple[npt.NDArray[np.float32], tuple[float, ...]
     whole = volume.hu[tuple(slice(count * block) for count, block in blocks)]
     shown = whole.reshape([side for pair in blocks for side in pair]).mean(axis=(1, 3, 5))
     return shown, tuple(step * block for step, (_, block) in zip(volume.spacing_mm, blocks, strict=True)), factor
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
