@@ -65,8 +65,8 @@ def blended(first: StartingPoint, second: StartingPoint, share: float) -> X2CTMo
     """
     model = X2CTModel(second.config.model)
     for name, value in model.named_parameters():
-        wanted = second.weights[name]
-        value.copy_(torch.lerp(first.weights.get(name, wanted if wanted.ndim else wanted * 0), wanted, share))
+        goal = second.weights[name]
+        value.copy_(torch.lerp(first.weights.get(name, goal if goal.ndim else goal * 0), goal, share))
     model.normalize()
     return model.eval()
 

@@ -107,6 +107,13 @@ def test_subfolders_foreign_files_and_scouts_are_passed_over(tmp_path: Path) -> 
     assert volume.notes == ("2 files in the folder are no slices of the series and were passed over.",)
 
 
+def test_a_series_of_too_many_voxels_is_refused_by_its_headers(tmp_path: Path) -> None:
+    def large(dataset: Dataset, _: int) -> None:
+        dataset.Rows = dataset.Columns = 40_000
+
+    refused(write_series(tmp_path / "ct", hu(), large), "ct", "9600000000 voxels", "at most 1000000000")
+
+
 def test_gantry_tilt_stays_in_the_affine(tmp_path: Path) -> None:
     volume = Volume.load(write_series(tmp_path / "ct", hu(), step=(0, 0.5, 3.0)))
     assert "gantry tilt" in volume.notes[0]

@@ -24,6 +24,7 @@ from x2ct.engine.plausibility import (
     WARNS,
     Gaussian,
     Seen,
+    brightness,
     judge,
     likeness,
     mass_ratio,
@@ -153,6 +154,25 @@ def test_a_reduced_picture_knows_neither_factor_nor_pixels() -> None:
     odd = reduced(np.kron(small, np.ones((5, 5)))[:58, :58])
     assert odd.shape == (SIDE, SIDE)
     np.testing.assert_allclose(reduced(np.ones((88, 35))), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rng: rng.normal(size=(50, 61)),
+        lambda rng: np.maximum(rng.normal(size=(90, 88)), 0),  # air, one value for half of the pixels
+        lambda rng: np.minimum(rng.normal(size=(90, 88)), -0.5),  # saturated
+        lambda rng: np.exp(4 * rng.normal(size=(90, 88))),  # a few pixels outweigh the rest
+        lambda rng: np.full((20, 20), 3.7),
+        lambda rng: rng.normal(size=(2, 3)),
+    ],
+    ids=["noise", "air", "saturated", "skewed", "constant", "few"],
+)
+def test_brightness_is_the_mean_of_the_brightest_tenth_to_the_bit(make: Any, dtype: Any) -> None:
+    picture = make(np.random.default_rng(4)).astype(dtype)
+    values = np.sort(picture.astype(np.float64), axis=None)
+    assert brightness(picture) == max(values[-max(1, values.size // 10) :].mean(), 1e-6)
 
 
 def test_distance_is_mahalanobis_where_all_components_are_kept() -> None:

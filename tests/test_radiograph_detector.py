@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.radiographs import P99, VIEW, some_picture
+from x2ct import _core
 from x2ct.errors import InputError
 from x2ct.geometry import View
 from x2ct.io.xray import exposure
@@ -66,8 +67,11 @@ def test_coarsening_is_antialiased() -> None:
 
 def test_an_array_of_the_detectors_shape_is_the_detector() -> None:
     line = np.random.default_rng(0).uniform(0, 7, VIEW.shape).astype(np.float32)
-    image, notes = XRay.of(line).to_detector(VIEW, P99)
-    assert np.array_equal(image, line)
+    xray = XRay.of(line)
+    image, notes = xray.to_detector(VIEW, P99)
+    assert np.array_equal(image, line) and not np.shares_memory(image, xray.image)
+    filtered = _core.resample(line, VIEW.spacing_mm, VIEW.shape, VIEW.spacing_mm)  # which `resample` need not call
+    assert np.array_equal(filtered, image)
     assert any("pixel for pixel" in note for note in notes)
 
 

@@ -33,6 +33,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from benchmarks.gpu import slim
+from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.io.report import markdown_table
 
@@ -73,18 +74,22 @@ def main() -> int:
             lines += [f"Broken: {line}" for line in trial.broken] or ["Every promise was kept."]
             sections[name] = "\n".join(lines)
             broken += trial.broken
-    lines = ["# Both calls for a GPU machine, tried without one", ""]
-    lines += ["By `benchmarks/gpu/dry_run.py`: no GPU, no network, the stages' limits made longer."]
-    lines += [f"\n## {name}\n\n{sections[name]}" for name in CARRIED if name in sections]
-    text = "\n".join(lines).rstrip() + "\n"
-    atomic.write_atomically(args.output, text.encode())
-    print(text)
+            atomic.write_atomically(args.output, page(sections).encode())
+    print(page(sections))
     return 1 if broken else 0
 
 
-def tried_before(page: Path) -> dict[str, str]:
+def page(sections: dict[str, str]) -> str:
+    """Return the page of the calls' sections."""
+    lines = ["# Both calls for a GPU machine, tried without one", ""]
+    lines += ["By `benchmarks/gpu/dry_run.py`: no GPU, no network, the stages' limits made longer."]
+    lines += [f"\n## {name}\n\n{sections[name]}" for name in CARRIED if name in sections]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def tried_before(path: Path) -> dict[str, str]:
     """Return the sections of a page by their calls: one stays until its call is tried again."""
-    text = page.read_text() if page.is_file() else ""
+    text = path.read_text() if path.is_file() else ""
     return {name: body.strip() for name, body in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.M | re.S)}
 
 
@@ -132,13 +137,18 @@ class Trial:
         return subprocess.Popen(command, cwd=self.tree, env=environment, stdout=subprocess.PIPE, text=True)
 
     def ended(self, process: subprocess.Popen[str], began: float) -> list[str]:
-        """Wait for a call; return its stages, and what it left."""
+        """Wait for a call; return its stages, and what it left. The logs of stages that failed go to stderr."""
         text, _ = process.communicate()
         seconds = time.time() - began
         self.promise(seconds <= self.args.seconds, f"the call took {seconds:.0f} s of {self.args.seconds}")
         self.promise(process.returncode == 0, f"exit code {process.returncode}")
         pattern = r"^([\w-]+): (?:exit code (\d+) after (\d+) s of (\d+): (.*)|left out.*)$"
         rows = [[cell or "" for cell in found.groups()] for found in re.finditer(pattern, text, re.MULTILINE)]
+        failed = {f"results/{row[0]}.log" for row in rows if row[1] != "0"}
+        with tarfile.open(self.out / "results.tar.gz") as archive:
+            for member in (one for one in archive if one.name in failed):
+                log = archive.extractfile(member).read()  # type: ignore[union-attr]
+                print(f"{self.name}: {member.name}:\n{log.decode(errors='replace')[-4000:]}", file=sys.stderr)
         stages = markdown_table(
             ["stage", "exit code", "s", "of", "last line"], [(*row[:4], row[4][:60]) for row in rows]
         )
@@ -170,7 +180,9 @@ class Trial:
         process = self.start(TRAIN=options)
         while self.step() < 2 and process.poll() is None:
             time.sleep(0.1)
-        self.promise(process.poll() is None, "the call ended before it had taken two steps")
+        if process.poll() is not None:
+            self.promise(False, "the call ended before it had taken two steps")
+            return self.ended(process, began)
         process.kill()
         process.communicate()
         killed = time.time() - began
@@ -190,7 +202,11 @@ class Trial:
 
     def joined(self, name: str) -> list[str]:
         """Make a run of what is outside; say what it is."""
-        slim.join(self.out, self.folder / name)
+        try:
+            slim.join(self.out, self.folder / name)
+        except InputError as error:
+            self.promise(False, str(error))
+            return []
         weights = load_file(self.folder / name / slim.AVERAGES[0])
         whole = all(bool(np.isfinite(value).all()) for value in weights.values())
         self.promise(whole and self.step() >= 0, "the average that came home isn't whole")

@@ -91,6 +91,9 @@ def view(
     beside: list[Path] | None = setting(
         None, "Volume to show below, plane by plane, such as the true CT or NAME_std. May be repeated."
     ),
+    unexplained: Path | None = setting(
+        None, "What the X-rays show beyond the CT: the .png file that `x2ct sample --unexplained` wrote."
+    ),
     *,
     reading: Annotated[Reading, "invert", "values"],
     quiet: Quiet = False,
@@ -103,7 +106,7 @@ def view(
     with terminal.progress("stages", quiet) as display:
         display.stage("reading")
         xrays = {name: path for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path is not None}
-        page = view_files(ct, output, xrays, reading.by_view(list(xrays)), beside or ())
+        page = view_files(ct, output, xrays, reading.by_view(list(xrays)), beside or (), unexplained)
     terminal.result({"outputs": [reports.file_record(page)]}, str(page), json, quiet)
 
 

@@ -106,7 +106,7 @@ def statistics(
     bundle: Path = typer.Argument(..., help="A bundle's folder; it gets the statistics that are found."),
     shards: Path = typer.Argument(..., help="A folder that `x2ct prepare` wrote; its training patients are projected."),
     region: str = setting("chest", "The patients' region that the model is for; the others tell what it is not for."),
-    studies: int = setting(9, "Random poses and exposures of each patient.", min=3),
+    studies: int = setting(36, "Random poses and exposures of each patient.", min=3),
     *,
     storing: Annotated[Storing, "output", "quiet", "json"],
 ) -> None:

@@ -204,7 +204,8 @@ def doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
     lines = [(_READING, line) for line in xray.warnings]
     regions = trained_on(bundle)
     if xray.body_part and regions and not any(_shows(xray.body_part, region) for region in regions):
-        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model was trained on {' and '.join(regions)}"))
+        parts = " and ".join(f"the {region}" for region in regions)
+        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model is for {parts}"))
     if xray.view and xray.view != name:
         lines.append((_VIEW_NAME, f"the file calls itself {xray.view}"))
     if not xray.calibrated:
@@ -213,10 +214,10 @@ def doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
 
 
 def trained_on(bundle: Bundle) -> tuple[str, ...]:
-    """The regions of the body that the bundle says it was trained on; empty where it says nothing."""
+    """Return the regions of the body that the bundle names as its own; "other", where it trained too, is no name."""
     training = bundle.provenance.get("training")
     regions = training.get("regions") if isinstance(training, Mapping) else None
-    return tuple(str(region) for region in regions) if isinstance(regions, list) else ()
+    return tuple(str(region) for region in regions if region != "other") if isinstance(regions, list) else ()
 
 
 # BodyPartExamined (DICOM PS3.16, annex L) that show at least a good part of a region; other regions match by name.

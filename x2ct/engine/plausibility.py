@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,22 @@ class Seen:
     matrix: Array
     pitch_mm: tuple[float, float]
     calibrated: bool
+
+    @cached_property
+    def brightness(self) -> float:
+        """Its scale, see `brightness`."""
+        return brightness(self.image)
+
+    @cached_property
+    def row_masses(self) -> Array | None:
+        """The mass of each row, in mm; NaN where it does not show the body whole. None of a tilted view."""
+        corners = np.array([(50, 0, 0, 1), (-50, 0, 0, 1), (0, 50, 0, 1), (0, -50, 0, 1), (0, 0, 0, 1)]) @ self.matrix.T
+        rows = corners[:, 1] / corners[:, 2]
+        if np.abs(rows - rows[-1]).max() * self.pitch_mm[0] > _MOST_TILT_MM:
+            return None
+        image = np.where(self.measured, self.image, 0.0)
+        whole = self.measured.any(axis=1) & (_ends(image, self.measured) < _AIR * self.brightness)
+        return np.asarray(np.where(whole, image.sum(axis=1) * self.pitch_mm[1], np.nan), np.float64)
 
 
 def seen_by(bundle: Bundle, study: Study) -> tuple[Seen, ...]:
@@ -196,8 +213,13 @@ def judge(
 
 def judge_study(bundle: Bundle, study: Study) -> Judgement:
     """Compare the X-rays of a study, as `judge`."""
-    seen, statistics = seen_by(bundle, study), bundle.xray_statistics
-    region = " and ".join(trained_on(bundle)[:1]) or "anatomy that the model knows"
+    return judge_seen(bundle, seen_by(bundle, study))
+
+
+def judge_seen(bundle: Bundle, seen: Sequence[Seen]) -> Judgement:
+    """Compare X-rays as the network sees them, of whatever detector, as `judge`."""
+    statistics = bundle.xray_statistics
+    region = " and ".join(trained_on(bundle)) or "anatomy that the model knows"
     scores, missing = list[Score](), list[str]()
     for one in seen:
         usual = bundle.geometry.views[one.slot]
@@ -226,7 +248,7 @@ def _of_view(seen: Seen, key: str, statistics: Statistics, region: str) -> Itera
     mean, basis, variances, reference = (
         np.asarray(statistics[f"{key}.{name}"], np.float64) for name in ("mean", "basis", "variances", "reference")
     )
-    picture, size = reduced(seen.image).ravel(), silhouette(seen.image, seen.pitch_mm)
+    picture, size = reduced(seen.image).ravel(), silhouette(seen)
     law = Gaussian(mean, basis.reshape(-1, len(mean)), variances[:-1], float(variances[-1]))
     anatomy = float(law.distance(picture)) / reference[0]
     hint = f"is it an X-ray of the {region}, whole and upright, and is its pixel pitch right?"
@@ -286,16 +308,19 @@ def reduced(image: Floats) -> Array:
 
 def brightness(image: Floats) -> float:
     """Return the mean of the brightest tenth of a picture: its scale."""
-    values = np.sort(np.asarray(image, np.float64).ravel())
-    return max(float(values[-max(1, len(values) // 10) :].mean()), 1e-6)
+    values = np.ravel(image)
+    count = max(1, values.size // 10)
+    while (brighter := values[values > values.mean()]).size >= count:  # np.partition is slow where many are equal: air
+        values = brighter
+    return max(float(np.sort(values)[-count:].mean(dtype=np.float64)), 1e-6)
 
 
-def silhouette(image: Floats, pitch_mm: tuple[float, float]) -> Array:
+def silhouette(seen: Seen) -> Array:
     """Return the logarithms of the body's area in mm^2 and of its width in mm, the median over its rows."""
-    body = np.asarray(image) > _BODY * brightness(image)
+    body = seen.image > _BODY * seen.brightness
     rows = body.sum(axis=1)
     width = float(np.median(rows[rows > 0])) if rows.any() else 0.0
-    return np.log(np.maximum([rows.sum() * pitch_mm[0] * pitch_mm[1], width * pitch_mm[1]], 1.0))
+    return np.log(np.maximum([rows.sum() * seen.pitch_mm[0] * seen.pitch_mm[1], width * seen.pitch_mm[1]], 1.0))
 
 
 def sides(seen: Seen, template: Array | None = None) -> tuple[Array, Array]:
@@ -318,23 +343,26 @@ def sides(seen: Seen, template: Array | None = None) -> tuple[Array, Array]:
     picture, (heights, distances) = np.log(np.maximum(image, 0) + _BODY), (a / _SIDES_PIXEL_MM for a in SIDES_MM)
     tries = [(1.0, 0.0)] if template is None else [(s, mm) for s in _STRETCHES for mm in _SHIFTS_MM]
     widths = (1.0,) if template is None else _WIDTHS
-    rows = np.stack([_between((size[0] - 1) / 2 + s * heights + mm / _SIDES_PIXEL_MM, size[0]) for s, mm in tries])
-    columns = np.stack([[_between(middle + sign * w * distances, size[1]) for w in widths] for sign in (1, -1)])
-    right, left = np.moveaxis(np.tensordot(rows @ picture, columns, (2, 3)), 2, 0)  # tries, heights, widths, distances
-    even, odd = (right + left) / 2, (right - left) / 2
+    rows = np.stack([(size[0] - 1) / 2 + s * heights + mm / _SIDES_PIXEL_MM for s, mm in tries])
+    different, which = np.unique(rows, return_inverse=True)  # many tries look at one row
+    columns = _between([[middle + sign * w * distances for w in widths] for sign in (1, -1)], size[1])
+    halves = np.tensordot(_between(different, size[0]) @ picture, columns, (1, 3))  # rows, right or left, widths, dist.
+    right, left = np.moveaxis(halves, 1, 0)
+    which = which.reshape(rows.shape)
+    even = ((right + left) / 2)[which]  # tries, heights, widths, distances
     best: tuple[Any, ...] = (0, 0)
     if template is not None:
         away, form = even - even.mean(axis=(1, 3), keepdims=True), template - template.mean()
         match = np.einsum("ahbw,hw->ab", away, form) / np.sqrt((away**2).sum(axis=(1, 3)) + 1e-12)
         best = np.unravel_index(int(match.argmax()), match.shape)
-    even, odd = even[best[0], :, best[1]], odd[best[0], :, best[1]]
+    odd = ((right - left) / 2)[which[best[0]], best[1]]
     high, wide = (len(axis) // 2 for axis in SIDES_MM)
-    return even, odd.reshape(high, 2, wide, 2).mean(axis=(1, 3)).ravel()
+    return even[best[0], :, best[1]], odd.reshape(high, 2, wide, 2).mean(axis=(1, 3)).ravel()
 
 
-def _between(positions: Array, size: int) -> Array:
-    """Return the matrix that interpolates `size` pixels linearly at positions; the last pixel counts beyond."""
-    return np.asarray(np.maximum(0, 1 - np.abs(np.clip(positions, 0, size - 1)[:, None] - np.arange(size))))
+def _between(positions: npt.ArrayLike, size: int) -> Array:
+    """Return the matrices [..., size] that interpolate pixels linearly at positions; the last pixel counts beyond."""
+    return np.asarray(np.maximum(0, 1 - np.abs(np.clip(positions, 0, size - 1)[..., None] - np.arange(size))))
 
 
 def masses(seen: Seen) -> Array | None:
@@ -342,7 +370,7 @@ def masses(seen: Seen) -> Array | None:
 
     None of a view that does not look across the patient's axis.
     """
-    sums = _rows(seen)
+    sums = seen.row_masses
     if sums is None:
         return None
     rows = _at_heights(np.arange(len(sums), dtype=np.float64), seen.matrix, HEIGHTS_MM)
@@ -363,7 +391,7 @@ def profile(seen: Seen) -> Array | None:
     """
     from scipy import ndimage
 
-    sums = _rows(seen)
+    sums = seen.row_masses
     if sums is None:
         return None
     mass = _at_heights(sums, seen.matrix, _PROFILE_MM)
@@ -411,17 +439,6 @@ def _correlation(a: Array, b: Array) -> float:
     a, b = a - a.mean(), b - b.mean()
     scale = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / scale if scale else 0.0
-
-
-def _rows(seen: Seen) -> Array | None:
-    """Return the mass of each row, in mm; NaN where it does not show the body whole. None of a tilted view."""
-    corners = np.array([(50, 0, 0, 1), (-50, 0, 0, 1), (0, 50, 0, 1), (0, -50, 0, 1), (0, 0, 0, 1)]) @ seen.matrix.T
-    rows = corners[:, 1] / corners[:, 2]
-    if np.abs(rows - rows[-1]).max() * seen.pitch_mm[0] > _MOST_TILT_MM:
-        return None
-    image = np.where(seen.measured, seen.image, 0.0)
-    whole = seen.measured.any(axis=1) & (_ends(image, seen.measured) < _AIR * brightness(seen.image))
-    return np.asarray(np.where(whole, image.sum(axis=1) * seen.pitch_mm[1], np.nan), np.float64)
 
 
 def mass_ratio(first: Seen, second: Seen) -> Array | None:

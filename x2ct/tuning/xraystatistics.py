@@ -222,7 +222,7 @@ def fit(groups: Groups, others: Groups = ()) -> dict[str, tuple[float, ...]]:
     names = [seen.name for seen in groups[0][0]]
     for slot, name in enumerate(names):
         own = _pictures(groups, slot)
-        sizes = [np.stack([silhouette(s[slot].image, s[slot].pitch_mm) for s in group]) for group in groups]
+        sizes = [np.stack([silhouette(s[slot]) for s in group]) for group in groups]
         apart = {pose: _pictures(groups, slot, pose) for pose in POSES}
         apart |= {OTHER_VIEW: _pictures(groups, 1 - slot) if len(names) == 2 else []}
         apart |= {OTHER_PART: _pictures(others, slot)}

@@ -17,7 +17,7 @@ from pydicom.pixels.processing import apply_rescale
 
 from x2ct.errors import InputError
 from x2ct.files.text import readable
-from x2ct.io.ct.volume import LPS_TO_RAS, FloatArray, Stored
+from x2ct.io.ct.volume import LPS_TO_RAS, FloatArray, Stored, check_shape
 from x2ct.io.dicom_frames import frame_values
 
 MAX_FILES = 20_000
@@ -46,14 +46,16 @@ def read_series(folder: Path) -> Stored:
     """Read the one CT series in a folder and its subfolders, as HU indexed (column, row, slice).
 
     Files that are no DICOM images, and scouts, are passed over. Raises InputError: no series or several, a missing or
-    doubled slice, uneven gaps, slices of different shape or orientation, a multi-frame or colour object, another
-    modality than CT, or a slice that can't be decoded.
+    doubled slice, uneven gaps, slices of different shape or orientation, more than MAX_VOXELS, a multi-frame or colour
+    object, another modality than CT, or a slice that can't be decoded.
     """
     slices, skipped = _scan(folder)
     _check_alike(folder, slices)
     slices, step = _in_order(folder, slices)
     first = slices[0]
-    hu = np.empty((*first.shape[::-1], len(slices)), np.float32)
+    shape = (*first.shape[::-1], len(slices))
+    check_shape(folder, shape)
+    hu = np.empty(shape, np.float32)
     for index, item in enumerate(slices):
         hu[:, :, index] = _pixels(item).T
     row_cosine, column_cosine = np.reshape(first.orientation, (2, 3))

@@ -203,7 +203,10 @@ def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target
     interpolation where the target is finer, antialiasing where it is coarser. Constants and ramps, away from the
     borders, come out as they went in.
     """
-    return _core.resample(np.ascontiguousarray(image, np.float32), spacing_mm, shape, target_spacing_mm)
+    image = np.ascontiguousarray(image, np.float32)
+    if (image.shape, *spacing_mm) == (tuple(shape), *target_spacing_mm):
+        return image.copy()  # as the filter gives it, sooner
+    return _core.resample(image, spacing_mm, shape, target_spacing_mm)
 
 
 def settled(xray: XRay, invert: bool | None) -> XRay:
