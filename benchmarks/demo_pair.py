@@ -21,10 +21,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
-from x2ct.data import Grid
 from x2ct.evaluation import make_case
 from x2ct.files import atomic
 from x2ct.geometry import Geometry
+from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume
 from x2ct.jobs.demo import demo
 

@@ -1,13 +1,17 @@
 """Compare network designs at equal training time: size, work, learning curve, milliseconds per evaluation.
 
     python benchmarks/designs.py SHARDS -o benchmarks/results/designs --runs runs/designs --minutes 40
-    python benchmarks/designs.py SHARDS -o benchmarks/results/designs --runs runs/designs --only "fine features"
+    python benchmarks/designs.py SHARDS -o benchmarks/results/designs-grown --runs runs/grown --init chest --minutes 45
 
 Each design trains alone for the same minutes with the recipe of benchmarks/chest.json, and its run stays in RUNS: what
 is there already is not trained again, and an interrupted one goes on. Nothing else may run on the machine meanwhile.
 The learning rate does not cool down here, so that a run's curve can be carried on: a power law a + b steps^-c is fitted
 to the validation loss from the first quarter on, and `loss_x4` is its value at four times the steps. Choices are made
 on the shards' validation patients.
+
+With `--init` the designs are the bundle's network as it is and with more blocks (`ModelConfig.blocks_added`), which
+start from its weights and compute at first what it does. Each goes on for these minutes at half the recipe's rates,
+cooled down to 0, so that what is compared is what a user would get; no curve is carried on.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from scipy.optimize import curve_fit
 from torch.utils.flop_counter import FlopCounterMode
 
 from x2ct.export import export_model
+from x2ct.export.inverse import starting_point
 from x2ct.export.run import spec_of
 from x2ct.io.report import markdown_table
 from x2ct.model import ModelConfig, X2CTModel
@@ -62,6 +67,17 @@ def designs() -> dict[str, ModelConfig]:
     }
 
 
+def grown() -> dict[str, ModelConfig]:
+    """Return the bundled network as it is, and with more blocks."""
+    bundled = RECIPE.model
+    return {
+        "bundled": bundled,
+        "4 blocks more in the lift": dataclasses.replace(bundled, lift_blocks_added=(2, 2)),
+        "2 blocks more in the denoiser": dataclasses.replace(bundled, blocks_added=(1, 1)),
+        "4 coarse blocks more in both": dataclasses.replace(bundled, lift_blocks_added=(0, 2), blocks_added=(0, 2)),
+    }
+
+
 def main() -> None:
     """Print the table and write it as JSON and Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -69,18 +85,23 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="path without suffix")
     parser.add_argument("--runs", type=Path, required=True, help="folder of the training runs")
     parser.add_argument("--minutes", type=float, default=40.0, help="training time of each design")
-    parser.add_argument("--only", nargs="+", choices=list(designs()), help="these alone")
+    parser.add_argument("--init", help="bundle whose weights the designs start from")
+    parser.add_argument("--only", nargs="+", help="these alone, by their names in the table")
     args = parser.parse_args()
+    candidates = designs() if args.init is None else grown()
+    if unknown := set(args.only or ()) - set(candidates):
+        parser.error(f"--only: found {', '.join(sorted(unknown))}, expected some of {', '.join(candidates)}")
     rows = []
-    for name, model in designs().items():
+    for name, model in candidates.items():
         if args.only and name not in args.only:
             continue
         run = args.runs / name.replace(" ", "-").replace(":", "").replace(",", "").replace("^", "")
-        trained(args.shards, run, model, args.minutes)
+        trained(args.shards, run, model, args.minutes, args.init)
         rows.append({"design": name, **facts(model), **figures(run)})
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     table = {
         "minutes": args.minutes,
+        "init": args.init,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "rows": rows,
     }
@@ -90,18 +111,16 @@ def main() -> None:
     print(markdown(table))
 
 
-def trained(shards: Path, run: Path, model: ModelConfig, minutes: float) -> None:
+def trained(shards: Path, run: Path, model: ModelConfig, minutes: float, init: str | None) -> None:
     """Train a design for these minutes, or go on with its run; a finished one ends at once."""
-    config = dataclasses.replace(
-        RECIPE,
-        model=model,
-        steps=0,
-        minutes=minutes,
-        validate_every=50,
-        optim=dataclasses.replace(RECIPE.optim, cooldown=0.0),
-    )
+    rates = RECIPE.optim
+    optim = dataclasses.replace(rates, cooldown=0.0)
+    if init is not None:
+        optim = dataclasses.replace(rates, rate=rates.rate / 2, muon=rates.muon / 2, cooldown=0.85)
+    config = dataclasses.replace(RECIPE, model=model, steps=0, minutes=minutes, validate_every=50, optim=optim)
     resume = (run / CONFIG_FILE).exists()
-    train(shards, run, None if resume else config, resume=resume, minutes=minutes)
+    weights = None if init is None else starting_point(init).weights
+    train(shards, run, None if resume else config, resume=resume, minutes=minutes, init=None if resume else weights)
 
 
 def facts(model: ModelConfig) -> dict[str, Any]:
@@ -134,7 +153,7 @@ def figures(run: Path) -> dict[str, Any]:
         "steps": last["step"],
         "loss": round(last["loss"], 4),
         "loss_train": round(last["train"]["loss"], 4),
-        "loss_x4": carried_on(rows, 4 * last["step"]),
+        "loss_x4": carried_on(rows, 4 * last["step"]) if config.optim.cooldown == 0 else None,
         "mean_psnr": round(last["mean_psnr"], 2),
         "mean_bone_dice": round(last["mean_bone_dice"], 3),
         "ms_128": round(milliseconds),
@@ -180,7 +199,12 @@ def evaluation_ms(path: Path, model: ModelConfig, count: int = 5) -> tuple[float
 def markdown(table: dict[str, Any]) -> str:
     """Return the table as Markdown."""
     keys = list(table["rows"][0])
-    return "\n".join(markdown_table(keys, ([row[key] for key in keys] for row in table["rows"]))) + "\n"
+    return (
+        "\n".join(
+            markdown_table(keys, (["" if row[key] is None else row[key] for key in keys] for row in table["rows"]))
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

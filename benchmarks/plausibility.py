@@ -4,9 +4,11 @@
         --radiographs FOLDER --not-chests ankle.dcm
 
 The validation patients of the first shards (limits were chosen on them) and all patients of the second (reported only)
-are projected from the model's own views under every condition of `x2ct evaluate --conditions`. What is wrong is made of
-the same X-rays, as line integrals and as 8-bit pictures. Patients of `--others` show other parts of the body; so does a
-CT that ends within the lungs. `--parts` measures some of this again and keeps the rest of OUTPUT.json.
+are projected from the model's own views under every condition of `x2ct evaluate --conditions`. These are few and much
+alike, so each is also drawn in `DRAWS` poses, beams and exposures, as `x2ct statistics` draws the training patients.
+What is wrong is made of the same X-rays, as line integrals and as 8-bit pictures. Patients of `--others` show other
+parts of the body; so does a CT that ends within the lungs. `--parts` measures some of this again and keeps the rest of
+OUTPUT.json.
 """
 
 from __future__ import annotations
@@ -15,20 +17,22 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # works in a checkout, installed or not
 
 from x2ct.bundle import Bundle
 from x2ct.data.shards import Patient, ShardSet
-from x2ct.engine.plausibility import REFUSES, WARNS, judge
+from x2ct.engine.plausibility import REFUSES, WARNS, Judgement, judge, judge_seen
 from x2ct.errors import X2CTError
 from x2ct.evaluation.case import Case
 from x2ct.evaluation.conditions import CONDITIONS
@@ -36,9 +40,10 @@ from x2ct.geometry import Geometry, Image, attenuation, project
 from x2ct.io.report import markdown_table
 from x2ct.io.xray.degradation import window_8bit
 from x2ct.io.xray.radiograph import XRay
+from x2ct.tuning.xraystatistics import pairs
 
 Row = dict[str, Any]
-PARTS = ("chests", "others", "noise", "files")
+PARTS = ("chests", "draws", "others", "noise", "files")
 Picture = npt.NDArray[Any]
 SOME = ("training", "cone-near", "photons-1e5", "gamma", "png")
 """Conditions under which other parts of the body are shown."""
@@ -47,6 +52,7 @@ ABDOMEN_MM = (200.0, 250.0, 300.0)
 SHOWN_MM = 100.0
 """How far above and below the middle of the lungs a CT reaches that shows a whole chest."""
 NOISES = 10
+DRAWS, DRAWN = 60, "drawn: pose, beam, exposure"
 MOST_ALARMS, LEAST_FOUND = 0.02, 0.95
 GOOD = ("validation", "test")
 """Groups in which a study under one of the evaluation's conditions should not be warned of."""
@@ -87,10 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> Iterator[Row]:
-    """Yield a row a study; what is done so far is written after each patient."""
+    """Yield a row a study; what is done so far is written now and then."""
     bundle, rows = Bundle.load(options.bundle), list[Row]()
     parts = {
         "chests": _chests(bundle, options),
+        "draws": _draws(bundle, options),
         "others": _others(bundle, options),
         "noise": _noise(bundle),
         "files": chain(
@@ -106,16 +113,19 @@ def run(options: argparse.Namespace) -> Iterator[Row]:
         for row in parts[part]:
             rows.append({"part": part, **row})
             yield rows[-1]
-            options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-            options.output.with_suffix(".md").write_text(markdown(rows, options.bundle))
+            if len(rows) % 50 == 0:
+                _write(rows, options)
+        _write(rows, options)
+
+
+def _write(rows: Sequence[Row], options: argparse.Namespace) -> None:
+    options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+    options.output.with_suffix(".md").write_text(markdown(rows, options.bundle))
 
 
 def _chests(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
-    patients = [("validation", source) for source in ShardSet.open(options.validation).select("validation")]
-    if options.test:
-        patients += [(_group_of(source), source) for source in ShardSet.open(options.test).patients]
     kept: list[tuple[str, Projected]] = []
-    for group, source in patients:
+    for group, source in _patients(options):
         patient = Projected.of(source, bundle.geometry)
         kept.append((group, patient))
         for condition in CONDITIONS:
@@ -135,6 +145,26 @@ def _chests(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
             if one is not other and group == other_group:
                 pair = (one.xrays[0], other.xrays[1])
                 yield from _both(bundle, group, "lateral of another patient", f"{one.id} and {other.id}", pair)
+
+
+def _draws(bundle: Bundle, options: argparse.Namespace) -> Iterator[Row]:
+    """Random studies on the coarser detector of the statistics, of seeds that these don't have."""
+    for group in GOOD:
+        sources = [source for own, source in _patients(options) if own == group]
+        drawn = [list(pairs(bundle, one, DRAWS, np.random.default_rng([1, k]))) for k, one in enumerate(sources)]
+        for (k, one), (j, other), number in product(enumerate(sources), enumerate(sources), range(DRAWS)):
+            study = (drawn[k][number][0], drawn[j][number][1])
+            kind = DRAWN if k == j else f"{DRAWN}, lateral of another patient"
+            case = one.id if k == j else f"{one.id} and {other.id}"
+            yield _judged(judge_seen(bundle, study), group, kind, case)
+        print(time.strftime("%H:%M:%S"), group, "drawn", file=sys.stderr, flush=True)
+
+
+def _patients(options: argparse.Namespace) -> list[tuple[str, Patient]]:
+    patients = [("validation", source) for source in ShardSet.open(options.validation).select("validation")]
+    if options.test:
+        patients += [(_group_of(source), source) for source in ShardSet.open(options.test).patients]
+    return patients
 
 
 def _group_of(source: Patient) -> str:
@@ -210,7 +240,10 @@ def _both(
 def _row(
     bundle: Bundle, group: str, kind: str, case: str, xrays: dict[str, XRay], geometry: Geometry | None = None
 ) -> Row:
-    judgement = judge(bundle, xrays, geometry)
+    return _judged(judge(bundle, xrays, geometry), group, kind, case)
+
+
+def _judged(judgement: Judgement, group: str, kind: str, case: str) -> Row:
     scores = {f"{score.name} {score.view}": round(score.value, 3) for score in judgement.scores}
     return {"group": group, "kind": kind, "case": case, "scores": scores, "not_judged": len(judgement.not_judged)}
 
@@ -243,20 +276,15 @@ def markdown(rows: Sequence[Row], bundle: str) -> str:
 
 def summary(rows: Sequence[Row]) -> list[str]:
     """Return false alarms, and what is found less often than `LEAST_FOUND`."""
-    fine, lines = {condition.name for condition in CONDITIONS}, list[str]()
+    conditions, lines = {condition.name for condition in CONDITIONS}, list[str]()
+    fine = {*conditions, DRAWN}
     for group in GOOD:
         mine = [row for row in rows if row["group"] == group]
-        alarms = [row for row in mine if row["kind"] in fine and _highest(row) > WARNS]
-        studies = sum(row["kind"] in fine for row in mine)
-        if not studies:
+        for what, some in (("right X-rays", conditions), ("right X-rays, drawn", {DRAWN})):
+            if right := [row for row in mine if row["kind"] in some]:
+                lines.append(f"- {group} patients, {what}: {_alarms(right)}")
+        if not any(row["kind"] in fine for row in mine):
             continue
-        named = ", ".join(
-            f"{row['case']} ({row['kind']}, {max(row['scores'], key=row['scores'].get)})" for row in alarms
-        )
-        lines += [
-            f"- {group} patients, right X-rays: {len(alarms)} of {studies} studies warned of "
-            f"({len(alarms) / studies:.1%}, at most {MOST_ALARMS:.0%} wanted){': ' if named else ''}{named}."
-        ]
         kinds = {kind: [row for row in mine if row["kind"] == kind] for kind in dict.fromkeys(r["kind"] for r in mine)}
         found = {k: [_highest(row) > WARNS for row in some] for k, some in kinds.items() if k not in fine}
         less = [f"{k} ({sum(hits)} of {len(hits)})" for k, hits in found.items() if sum(hits) < LEAST_FOUND * len(hits)]
@@ -272,6 +300,19 @@ def summary(rows: Sequence[Row]) -> list[str]:
         count = sum(_highest(row) > WARNS for row in rest)
         lines += [f"- What is no whole chest: {count} of {len(rest)} found{': not ' if missed else ''}{missed}."]
     return lines
+
+
+def _alarms(right: Sequence[Row]) -> str:
+    """Return how many right studies are warned of, and which."""
+    alarms = [row for row in right if _highest(row) > WARNS]
+    low, high = binomtest(len(alarms), len(right)).proportion_ci(method="exact")
+    named = Counter(f"{row['case']} ({row['kind']}, {max(row['scores'], key=row['scores'].get)})" for row in alarms)
+    which = ", ".join(name if count == 1 else f"{name} {count} times" for name, count in named.items())
+    return (
+        f"{len(alarms)} of {len(right)} studies warned of ({len(alarms) / len(right):.1%}, at most {MOST_ALARMS:.0%} "
+        f"wanted; {low:.1%} to {high:.1%} with 95% confidence, were the studies independent)"
+        f"{': ' if which else ''}{which}."
+    )
 
 
 def _highest(row: Row) -> float:

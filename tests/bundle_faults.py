@@ -93,6 +93,7 @@ FIELD_FAULTS: list[tuple[str, object, str]] = [
     ("diffusion/schedules", {"2": [20.0, 0.04]}, "diffusion.schedules.2"),
     ("diffusion/schedules", {"4": [20.0, 1.0, 1.0, 0.03]}, "diffusion.schedules.4"),
     ("diffusion/schedules", {"3": [20.0, "1", 0.03]}, "diffusion.schedules.3"),
+    ("diffusion/mirror", 1, "diffusion.mirror"),
     ("diffusion/deviation_scale", 1.2, "diffusion.deviation_scale"),
     ("diffusion/deviation_scale", {"six": 1.2}, "diffusion.deviation_scale.six"),
     ("diffusion/deviation_scale", {"6": 0.0}, "diffusion.deviation_scale.6"),

@@ -22,7 +22,7 @@ from x2ct.cli import app
 from x2ct.errors import Cancelled, InputError
 from x2ct.io.xray.readoptions import ReadOptions
 from x2ct.jobs.cohort import Outcome, read_manifest, sample_cohort
-from x2ct.jobs.cohort.studies import job_of
+from x2ct.jobs.cohort.studies import check_folder, job_of
 from x2ct.jobs.sample import SampleJob
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +55,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def states(outcomes: tuple[Outcome, ...]) -> dict[str, str]:
     return {outcome.id: outcome.state for outcome in outcomes}
+
+
+def test_the_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b", {}, resume=False)
+    assert (tmp_path / "a" / "b").is_dir()
 
 
 def test_bad_studies_are_told_and_the_others_go_on(folder: Path) -> None:

@@ -20,7 +20,6 @@ from x2ct.data.shards import ShardSet, resample
 from x2ct.engine.sampler import SampleOptions
 from x2ct.evaluation.calibration import half_width
 from x2ct.io.xray.radiograph import XRay
-from x2ct.render.drr import calibrated_views
 from x2ct.tuning.search import Row, Tuned
 
 XRAY = XRay.of(np.linspace(1, 5, 64 * 64, dtype=np.float32).reshape(tiny_bundle.DETECTOR))
@@ -81,8 +80,7 @@ def test_a_bundle_gets_the_factor_with_which_the_interval_holds_four_fifths(tmp_
     for patient in ShardSet.open(shards).select("validation"):
         truth = np.clip(resample(patient, bundle.grid), *bundle.intensity.window_hu)
         body = body_mask(truth, bundle.grid.spacing_mm)
-        xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id)
-        run = sampler.run(**xrays, samples=5, steps=3, force=True)
+        run = sampler.run(**patient.xrays(bundle.geometry), samples=5, steps=3, force=True)
         assert run.spread is not None
         held.append((np.abs(run.volume.hu - truth) <= half_width(5) * run.spread.hu)[body])
     assert np.mean(np.concatenate(held)) == pytest.approx(0.8, abs=0.005)

@@ -264,6 +264,7 @@ BEAMS = (
 OPTIONAL = {
     "diffusion/schedules": {"3": [20.0, 0.7, 0.03]},
     "diffusion/deviation_scale": {"4": 1.25},
+    "diffusion/mirror": True,
     "networks/denoiser/int8": {"/net/Conv": [-1.0, 2.0]},
     "xray_statistics": {"mean": [1.0, 2.0]},
     "parity": {"tolerance": 1e-4},

@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from tests import phantom
 from x2ct.errors import InputError
-from x2ct.evaluation import Landmarks, anatomy, protocol, table
+from x2ct.evaluation import anatomy, protocol, table
+from x2ct.evaluation.anatomy import Landmarks
 from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume
 

@@ -228,6 +228,7 @@ def test_training_patients_are_no_test_patients(folder: Path, tmp_path: Path) ->
         (["{}/tiny.x2ct", "--shape", "8,8,8"], "found a bundle"),
         (["--predictions", "{}/test", "--frame", "moon"], "found moon, expected auto or patient or world"),
         (["--baselines", "{}/nothing"], "nothing"),
+        (["{}/tiny.x2ct", "--xrays", "{}/tiny.x2ct/model.json"], "model.json: output: found a file"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_its_code(folder: Path, tmp_path: Path, arguments: list[str], words: str) -> None:

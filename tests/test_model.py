@@ -90,12 +90,13 @@ def test_folding_changes_nothing_but_the_layers(model: X2CTModel) -> None:
 NEAR = (
     dataclasses.replace(MODEL, blocks=(1, 0), lift_blocks=(1, 0)),
     dataclasses.replace(FINE, blocks=(1, 0), lift_blocks=(1, 0)),
+    dataclasses.replace(FINE, blocks=(0, 0), blocks_up=(), blocks_added=(1, 0), lift_blocks_added=(1, 0)),
 )
 """Networks that look less far than the volumes that can be tried in a moment."""
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("config", NEAR, ids=["plain", "fine"])
+@pytest.mark.parametrize("config", NEAR, ids=["plain", "fine", "grown"])
 def test_the_denoiser_looks_no_further_than_its_receptive_radius(config: ModelConfig) -> None:
     network = lively(config)
     radius = config.receptive_radius
@@ -111,7 +112,7 @@ def test_the_denoiser_looks_no_further_than_its_receptive_radius(config: ModelCo
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("config", NEAR, ids=["plain", "fine"])
+@pytest.mark.parametrize("config", NEAR, ids=["plain", "fine", "grown"])
 def test_a_tile_with_its_halo_equals_the_whole(config: ModelConfig) -> None:
     network = lively(config)
     views, valid, matrices, _ = study()
@@ -252,11 +253,27 @@ def test_power_average_has_the_stated_width() -> None:
         {"stem": 3},
         {"blocks_up": (1, 1)},
         {"lift_blocks_up": (1, 1, 1)},
+        {"blocks_added": (1,)},
+        {"lift_blocks_added": (1, 1, 1)},
     ],
 )
 def test_impossible_networks_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError, match="model config"):
         dataclasses.replace(MODEL, **change)  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_added_blocks_change_nothing_until_they_are_trained() -> None:
+    small, grown = X2CTModel(FINE), X2CTModel(dataclasses.replace(FINE, blocks_added=(1, 1), lift_blocks_added=(0, 1)))
+    missing = grown.load_state_dict(small.state_dict(), strict=False)
+    assert missing.missing_keys and not missing.unexpected_keys
+    x, sigma = torch.randn(1, 1, 32, 32, 32), torch.tensor([0.7])
+    before, after = (network.denoiser(x, sigma, *network.condition(*study())) for network in (small, grown))
+    assert torch.equal(before, after)
+    for name, value in grown.named_parameters():
+        if name in missing.missing_keys and name.endswith("gain"):
+            value.fill_(0.2)
+    assert not torch.allclose(before, grown.denoiser(x, sigma, *grown.condition(*study())), atol=1e-3)
 
 
 @torch.no_grad()

@@ -194,8 +194,9 @@ def test_an_xray_is_read_as_it_would_be_and_turned_on_request(
 @pytest.mark.parametrize(
     ("files", "data", "source", "found"),
     [
-        ({}, {}, "X-rays", "none"),
+        ((), {}, "X-rays", "none"),
         (("ap", "pa"), {}, "X-rays", "both --ap and --pa"),
+        ((), {"ap": "hello"}, "ap", "text"),
         (("ap",), {"seed": "x"}, "seed", "'x'"),
         (("ap",), {"sede": "1"}, "sede", "'sede'"),
         (("ap",), {"samples": "17"}, "samples", "17"),
@@ -221,6 +222,15 @@ def test_a_wrong_request_is_refused_at_once_in_parts(
     assert (answer.status_code, problem["source"], problem["found"]) == (422, source, found)
     assert problem["expected"]
     assert files_in(folder) == []
+
+
+@pytest.mark.parametrize("path", ["ct", "xray"])
+def test_an_option_in_the_address_is_refused_and_not_passed_over(
+    client: Callable[..., TestClient], xrays: dict[str, bytes], path: str
+) -> None:
+    answer = client().post(f"/v1/{path}?steps=1", files={"xray" if path == "xray" else "ap": xrays["ap"]})
+    assert (answer.status_code, answer.json()["source"]) == (422, "steps")
+    assert "-F steps=" in answer.json()["expected"]
 
 
 def test_what_only_the_run_finds_out_is_the_jobs_error_and_names_no_path(

@@ -29,7 +29,8 @@ from x2ct.data.augment import AugmentConfig, Study, body_of, draw_plan, interpol
 from x2ct.data.imaging import NONE
 from x2ct.data.shards import Patient
 from x2ct.errors import InputError, X2CTError
-from x2ct.model import X2CTModel
+from x2ct.geometry.grid import Grid
+from x2ct.model import ModelConfig, X2CTModel
 from x2ct.model.ema import PowerEMA, posthoc_shares, power_gamma
 from x2ct.training import TrainConfig, checkpoint, load_run, train
 from x2ct.training.checkpoint import BEST_FILE, CHECKPOINT_FILE, State, new_state, read_progress, starting_weights
@@ -49,6 +50,7 @@ from x2ct.training.monitor import WorkMeter
 from x2ct.training.runs import initialise, training_geometry
 from x2ct.training.studies import StudyPool
 
+ROOT = Path(__file__).parent.parent
 TOPS = (6.0, 8.0)
 TINY = dataclasses.replace(TrainConfig.from_json(CONFIG), grid=GRID)
 WHOLE = Patches(torch.tensor([[0, 0, 0]]), (32, 32, 32))
@@ -274,6 +276,40 @@ def test_wrong_configurations_are_one_line(change: dict[str, object], said: str)
     with pytest.raises(InputError, match=said) as caught:
         TrainConfig.from_json({**CONFIG, **change})
     assert "\n" not in str(caught.value)
+
+
+SHORT = Grid((16, 64, 64))
+DEEP_LIFT = ModelConfig(lift_channels=(8,) * 5, lift_blocks=(1,) * 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"patch": PatchConfig((16,), (1.0,))}, "patch.sizes: found 16 voxels"),
+        ({"patch": PatchConfig((8,), (1.0,))}, "patch.sizes: found 8 voxels"),  # two cells above the coarsest level
+        ({"patch": PatchConfig((64,), (1.0,), shape="slab"), "grid": SHORT}, "patch.sizes: found 16 voxels"),
+        ({"patch": PatchConfig((64,), (1.0,)), "model": DEEP_LIFT}, "grid: found 128 voxels"),
+    ],
+)
+def test_bf16_gradients_that_a_cpu_computes_wrong_are_refused(change: dict[str, Any], found: str) -> None:
+    """Of two cells along x: PyTorch 2.13 makes the weight gradient of a 3^3 convolution of memory never written to."""
+    config = dataclasses.replace(TrainConfig(), **change)
+    with pytest.raises(InputError, match=f'train config: {found}.* set "autocast" to false') as caught:
+        config.require_exact_gradients("cpu")
+    assert "\n" not in str(caught.value)
+    config.require_exact_gradients("cuda")
+    dataclasses.replace(config, autocast=False).require_exact_gradients("cpu")
+
+
+def test_a_run_of_wrong_gradients_is_refused_before_anything_is_written(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least 24, three cells"):
+        train(shards, tmp_path / "run", dataclasses.replace(TINY, autocast=True), device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("recipe", ["chest.json", "ancestor.json"])
+def test_the_recipes_gradients_are_right_on_a_cpu(recipe: str) -> None:
+    TrainConfig.load(ROOT / "benchmarks" / recipe).require_exact_gradients("cpu")
 
 
 def test_training_lowers_the_loss_and_leaves_what_it_promises(shards: Path, tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ from x2ct.cli import app
 from x2ct.data.shards import ShardSet
 from x2ct.errors import InputError
 from x2ct.io.xray.radiograph import XRay
-from x2ct.tuning import tune
-from x2ct.tuning.search import moved
+from x2ct.tuning.search import moved, tune
 from x2ct.tuning.stepsearch import Trajectory, descend, shortest
 
 Array = npt.NDArray[np.float64]

@@ -18,10 +18,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from x2ct.cli import app
+from x2ct.engine.residual import Residual
 from x2ct.errors import InputError
 from x2ct.io.ct.volume import Volume
 from x2ct.io.xray.radiograph import XRay
-from x2ct.render import viewer
+from x2ct.render import preview, viewer
 
 SHAPE = (20, 16, 24)
 
@@ -47,6 +48,11 @@ def shown(facts: dict[str, object], row: int = 0) -> np.ndarray:
     return np.frombuffer(data, "<i2").reshape(facts["shape"])  # type: ignore[arg-type]
 
 
+def pictures_of(facts: dict[str, object]) -> list[Image.Image]:
+    texts = [picture["png"].partition(",")[2] for picture in facts["pictures"]]  # type: ignore[attr-defined]
+    return [Image.open(io.BytesIO(base64.b64decode(text))) for text in texts]
+
+
 def test_the_page_holds_the_cts_own_hu_and_says_that_it_is_synthetic(tmp_path: Path) -> None:
     volume = phantom()
     facts = facts_of(viewer.save(tmp_path / "ct.html", volume))
@@ -63,9 +69,8 @@ def test_the_page_asks_for_nothing_from_anywhere(tmp_path: Path) -> None:
     text = re.sub(r'(application/json">).*?(</script>)', r"\1\2", text, flags=re.DOTALL)
     assert not re.search(r"https?://|//\w|@import|url\(|<link|<script src|fetch\(|XMLHttp", text)
     assert "default-src 'none'" in text
-    (picture,) = facts["xrays"]  # type: ignore[misc]
-    image = Image.open(io.BytesIO(base64.b64decode(picture["png"].partition(",")[2])))
-    assert image.height == 340
+    (picture,) = pictures_of(facts)
+    assert picture.height == 340
 
 
 def test_a_name_can_not_break_out_of_the_page(tmp_path: Path) -> None:
@@ -115,6 +120,30 @@ def test_the_command_writes_it_beside_the_ct(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     facts = facts_of(tmp_path / "ct.html")
     assert (facts["name"], facts["warning"]) == ("ct", "synthetic, not for diagnosis")
+
+
+def test_the_page_shows_what_the_x_rays_show_beyond_the_ct(tmp_path: Path) -> None:
+    """The map that `sample --unexplained` draws, to the pixel and in its own size."""
+    phantom().save(tmp_path / "ct.nii.gz")
+    image = np.random.default_rng(0).uniform(0, 5, (30, 20)).astype(np.float32)
+    residual = Residual("ap", image - 2, (4.0, 4.0), 1.0, None, ())
+    preview.save_unexplained(tmp_path / "map.png", [residual], {"ap": XRay.of(image)})
+    said = ["view", str(tmp_path / "ct.nii.gz"), "--unexplained", str(tmp_path / "map.png")]
+    result = CliRunner().invoke(app, said)
+    assert result.exit_code == 0, result.output
+    facts = facts_of(tmp_path / "ct.html")
+    (picture,) = pictures_of(facts)
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(Image.open(tmp_path / "map.png")))
+    assert facts["pictures"][0]["caption"] == "What each X-ray shows beyond the CT"  # type: ignore[index]
+    cut = (tmp_path / "map.png").read_bytes()[:900]
+    for change, found in (
+        (lambda: (tmp_path / "map.png").write_bytes(cut), r"found what can't be read \(.*\)"),
+        ((tmp_path / "map.png").unlink, "found no such file"),
+    ):
+        change()
+        result = CliRunner().invoke(app, said)
+        line = rf"x2ct: error: \S*map\.png: file: {found}, expected the \.png .* sample --unexplained wrote.*\n"
+        assert result.exit_code == 2 and re.fullmatch(line, result.stderr), result.stderr
 
 
 def test_the_command_takes_ones_word_on_an_xray(tmp_path: Path) -> None:

@@ -527,6 +527,10 @@ class SamplingPlan:
         """What several samples' standard deviation is multiplied by, see `Diffusion.deviation_scale`; else 1."""
 
     @property
+    def mirrored(self) -> bool:
+        """Whether the volume is the mean of the patient's and of the mirror image's, see `Diffusion.mirror`."""
+
+    @property
     def sigmas(self) -> list[float]:
         """The noise levels, falling, in the network's unit; the final 0 is not among them."""
 
@@ -553,6 +557,10 @@ class _Diffusion(Protocol):
     def steps(self) -> int: ...
     @property
     def schedules(self) -> Mapping[int, Sequence[float]]: ...
+    @property
+    def deviation_scale(self) -> Mapping[int, float]: ...
+    @property
+    def mirror(self) -> bool: ...
 
 def sampling_plan(diffusion: _Diffusion, options: SampleOptions) -> SamplingPlan:
     """Plan what is asked for; what isn't is what the bundle says.
@@ -578,6 +586,13 @@ def conditions(
 
     Raises:
         InputError: no X-ray, two in one slot, or one whose values or geometry can't be.
+    """
+
+def mirrored_conditions(views: npt.ArrayLike, matrices: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """The same [1, V, 1, H, W] and [1, V, 3, 4] of the patient's mirror image, x to -x.
+
+    Where a view's columns follow x the picture is mirrored, as it would be in an X-ray of that image; else it stays,
+    and the matrix alone says so.
     """
 
 class PrecisionInfo(TypedDict):

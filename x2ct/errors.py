@@ -52,14 +52,11 @@ class InputError(X2CTError):
         expected: object,
         hint: str = "",
     ) -> InputError:
-        """One line out of the parts that every complaint about input has.
+        """Return one line of the parts that every complaint about input has.
 
-        Args:
-            source: the file, option or argument that is wrong.
-            field: what about it is wrong ("shape", "pixel spacing", "file").
-            found: what was there; of an OSError its reason alone, as `source` names the file.
-            expected: what can be used.
-            hint: what to do about it.
+        `source` is the file, option or argument that is wrong, `field` what about it is ("shape", "pixel spacing"),
+        `found` what was there (of an OSError its reason alone, as `source` names the file), `expected` what can be
+        used, and `hint` what to do about it.
         """
         value = (found.strerror or found) if isinstance(found, OSError) else found
         line = f"{source}: {field}: found {value}, expected {expected}"
@@ -69,15 +66,7 @@ class InputError(X2CTError):
     def unknown(
         cls, source: str | PathLike[str], field: str, *, found: str, known: Iterable[str], expected: str = ""
     ) -> InputError:
-        """Return the complaint about a name that is none of `known`, with the nearest one.
-
-        Args:
-            source: the file, option or argument that is wrong.
-            field: what about it is wrong.
-            found: the name.
-            known: the names that there are.
-            expected: what can be used; by default the names.
-        """
+        """Return the complaint about a name, `found`, that is none of `known`, with the nearest one; else as `of`."""
         names = list(known)
         near = get_close_matches(found.lower(), names, 1, 0.5)
         hint = f"did you mean '{near[0]}'?" if near else ""

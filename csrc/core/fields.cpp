@@ -195,6 +195,12 @@ double Fields::number(const std::string& key, double low, double high) {
     return as_number(key, raw(key, number_from(low, high)), low, high);
 }
 
+bool Fields::boolean(const std::string& key) {
+    const Json& value = raw(key, "true or false");
+    if (!value.is_boolean()) fail(key, shown(value), "true or false");
+    return value.get<bool>();
+}
+
 const Json& Fields::list(const std::string& key, std::size_t least, std::size_t most) {
     const Json& value = raw(key, list_of(least, most));
     if (!value.is_array() || value.size() < least || value.size() > most) fail(key, shown(value), list_of(least, most));

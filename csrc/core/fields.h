@@ -49,6 +49,7 @@ class Fields {
     std::string text(const std::string& key, const std::string& expected, Accepts accepts = is_line);
     std::int64_t integer(const std::string& key, std::int64_t low, std::int64_t high);
     double number(const std::string& key, double low, double high);
+    bool boolean(const std::string& key);
     std::vector<std::int64_t> integers(const std::string& key, std::size_t count, std::int64_t low, std::int64_t high);
     std::vector<double> numbers(const std::string& key, std::size_t least, std::size_t most, double low, double high);
     const Json& list(const std::string& key, std::size_t least, std::size_t most);

@@ -161,6 +161,7 @@ void read_diffusion(Fields fields, Bundle& bundle) {
             found.deviation_scale[steps_of(scales, key)] = scales.number(key, 0.01, 100);
         }
     }
+    if (fields.has("mirror")) found.mirror = fields.boolean("mirror");
     fields.close();
 }
 
@@ -368,6 +369,7 @@ OpenedBundle read_manifest(const std::string& source, std::string_view text) {
     content["geometry"] = json_of(bundle.views);
     content["diffusion"].emplace("schedules", Json::object());
     content["diffusion"].emplace("deviation_scale", Json::object());
+    content["diffusion"].emplace("mirror", false);
     for (const char* name : {"encoder", "lift", "denoiser"}) {
         content["networks"][name].emplace("receptive_radius", nullptr);
         content["networks"][name].emplace("int8", Json::object());

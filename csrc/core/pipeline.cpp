@@ -11,12 +11,21 @@ namespace x2ct {
 namespace {
 
 int volumes_of(const SamplingPlan& plan, const SampleOptions& options) {
-    return volumes_kept(plan.table, plan.samples > 1, static_cast<bool>(options.preview), !plan.corrected.empty());
+    return volumes_kept(plan.table, plan.mirrored || plan.samples > 1, static_cast<bool>(options.preview),
+                        !plan.corrected.empty());
 }
 
 // A sample's progress as that of all samples.
 Progress of_all(Progress now, int sample, int samples) {
     return {now.step + sample * now.total, samples * now.total, now.sigma};
+}
+
+// Exchanges left and right.
+void reverse_x(float* volume, const std::array<std::int64_t, 3>& shape) {
+    const std::int64_t plane = shape[1] * shape[2];
+    for (std::int64_t x = 0; x < shape[0] / 2; ++x) {
+        std::swap_ranges(volume + x * plane, volume + (x + 1) * plane, volume + (shape[0] - 1 - x) * plane);
+    }
 }
 
 // Ends a dry run.
@@ -48,8 +57,17 @@ void Pipeline::prepare(int volumes) {
     if (volumes_ == volumes || (volumes_ > 0 && !networks_.is_counted())) return;
     volumes_ = 0;  // what follows may fail half-way
     timed(times_.compile_s, [&] { networks_.compile(networks_.plan(volumes)); });
-    if (study_) timed(times_.condition_s, [&] { networks_.condition_on(study_->conditions); });
+    if (study_) condition(false);
     volumes_ = volumes;
+}
+
+// Tells the networks of the X-rays, or of those of the patient's mirror image.
+void Pipeline::condition(bool mirror) {
+    mirrored_ = true;  // they may be left half told
+    timed(times_.condition_s, [&] {
+        networks_.condition_on(mirror ? mirrored(study_->conditions, bundle().xray.columns) : study_->conditions);
+    });
+    mirrored_ = mirror;
 }
 
 void Pipeline::set_xrays(std::span<const XRay> xrays) {
@@ -60,6 +78,7 @@ void Pipeline::set_xrays(std::span<const XRay> xrays) {
     study.views = measured_views(bundle(), xrays, study.conditions);
     if (volumes_ > 0) networks_.condition_on(study.conditions);  // else the next run does
     study_ = std::move(study);
+    mirrored_ = false;
     if (xrays.size() < bundle().views.size()) {
         networks_.log(LogLevel::info, "X-rays: found " + std::to_string(xrays.size()) + " of the model's " +
                                           std::to_string(bundle().views.size()) + " views");
@@ -80,6 +99,7 @@ std::shared_ptr<Consistency> Pipeline::begin(const SampleOptions& options, const
                                       std::to_string(plan.evaluations()) + " evaluations, seed " +
                                       std::to_string(options.seed));
     prepare(volumes_of(plan, options));
+    if (mirrored_) condition(false);
     if (plan.corrected.empty()) return nullptr;
     ConsistencyOptions wanted;
     wanted.gamma = plan.gamma;
@@ -101,13 +121,15 @@ void Pipeline::run(const SampleOptions& options, float* volume) {
     inner.correction = correction;
     inner.result_in = options.raw ? nullptr : &bundle().intensity;
     inner.threads = threads_;
+    const int volumes = plan.mirrored ? 2 : plan.samples;
     int sample = 0;
     if (options.progress) {
-        inner.progress = [&](const Progress& now) { options.progress(of_all(now, sample, plan.samples)); };
+        inner.progress = [&](const Progress& now) { options.progress(of_all(now, sample, volumes)); };
     }
     std::vector<float> shown;
     if (options.preview) {
         inner.preview = [&](const Progress& now, const float* denoised) {
+            if (mirrored_) return;
             const float* handed = denoised;
             if (options.memory || !options.raw) {
                 if (!options.memory) shown.resize(static_cast<std::size_t>(count));
@@ -119,33 +141,33 @@ void Pipeline::run(const SampleOptions& options, float* volume) {
                 }
                 handed = to;
             }
-            options.preview(of_all(now, sample, plan.samples), handed);
+            options.preview(of_all(now, sample, volumes), handed);
         };
     }
-    Ensemble ensemble(volume, options.deviation, count, threads_);
-    for (; sample < plan.samples; ++sample) {
+    Ensemble ensemble(volume, plan.samples > 1 ? options.deviation : nullptr, count, threads_);
+    for (; sample < volumes; ++sample) {
         std::unique_ptr<float[]> own;
         float* one = volume;
         if (plan.samples > 1 && options.each && options.memory) {
             one = options.memory();
-        } else if (plan.samples > 1) {
+        } else if (volumes > 1) {
             own.reset(new float[static_cast<std::size_t>(count)]);  // not touched before the registers are gone
             one = own.get();
         }
+        if (plan.mirrored && sample == 1) condition(true);
         inner.sample = options.sample + static_cast<std::uint32_t>(sample);
         timed(times_.loop_s, [&] { networks_.sampler()->run(plan.table, inner, one); });
         const Timings timings = networks_.sampler()->timings();
         times_.network_s += timings.network_s;
         times_.consistency_s += timings.correction_s;
         if (correction && options.uncorrected) options.uncorrected(sample, correction->uncorrected());
-        if (plan.samples > 1) ensemble.add(one);
-        if (options.each) options.each(sample, one);  // which may be the owner of the memory, and its last
+        if (mirrored_) reverse_x(one, grid().shape);
+        if (volumes > 1) ensemble.add(one);
+        if (options.each && !plan.mirrored) options.each(sample, one);  // may be the owner of the memory, and its last
     }
-    if (plan.samples > 1) {
-        ensemble.finish(static_cast<float>(plan.deviation_scale));
-    } else if (options.deviation != nullptr) {
-        std::fill_n(options.deviation, count, 0.0F);
-    }
+    if (volumes > 1) ensemble.finish(static_cast<float>(plan.deviation_scale));
+    if (plan.samples == 1 && options.deviation != nullptr) std::fill_n(options.deviation, count, 0.0F);
+    if (options.each && plan.mirrored) options.each(0, volume);
     if (correction) {
         corrected_ = {plan.corrected, plan.gamma, correction->is_closed_form(), correction->rounds(),
                       correction->views()};

@@ -223,6 +223,7 @@ SamplingPlan sampling_plan(const Bundle::Diffusion& usual, const SampleOptions& 
         plan.corrected.empty()) {
         plan.deviation_scale = scale->second;
     }
+    plan.mirrored = options.mean && usual.mirror && plan.samples == 1 && plan.corrected.empty();
     return plan;
 }
 

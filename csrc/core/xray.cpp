@@ -90,6 +90,23 @@ Conditions conditions_of(const Bundle& bundle, std::span<const XRay> xrays) {
     return ready;
 }
 
+Conditions mirrored(Conditions conditions, std::int64_t columns) {
+    const std::size_t slots = conditions.valid.size(), pixels = conditions.views.size() / slots;
+    for (std::size_t slot = 0; slot < slots; ++slot) {
+        const std::span p(conditions.matrices.data() + 12 * slot, 12);
+        const float u = p[3] / p[11];  // the column that shows the grid's centre
+        const bool along_x = std::abs(p[0] - u * p[8]) > std::abs(p[1] - u * p[9]);
+        for (const int row : {0, 1, 2}) p[4 * row] = -p[4 * row];
+        if (!along_x) continue;
+        for (int k = 0; k < 4; ++k) p[k] = static_cast<float>(columns - 1) * p[8 + k] - p[k];
+        const auto first = conditions.views.begin() + static_cast<std::ptrdiff_t>(slot * pixels);
+        for (auto row = first; row < first + static_cast<std::ptrdiff_t>(pixels); row += columns) {
+            std::reverse(row, row + columns);
+        }
+    }
+    return conditions;
+}
+
 std::vector<MeasuredView> measured_views(const Bundle& bundle, std::span<const XRay> xrays,
                                          const Conditions& conditions) {
     const std::int64_t rows = bundle.xray.rows, columns = bundle.xray.columns, pixels = rows * columns;

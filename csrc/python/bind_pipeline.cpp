@@ -112,6 +112,7 @@ SamplingPlan plan_of(const py::object& diffusion, const py::object& options) {
     for (const auto& [steps, scale] : py::dict(diffusion.attr("deviation_scale"))) {
         usual.deviation_scale[steps.cast<int>()] = scale.cast<double>();
     }
+    usual.mirror = diffusion.attr("mirror").cast<bool>();
     return checked_plan(usual, options_of(options));
 }
 
@@ -180,6 +181,15 @@ py::tuple conditions(const std::vector<Doubles>& matrices, const std::array<std:
     return py::make_tuple(array_of<float>(made.views, {1, slots, 1, shape[0], shape[1]}),
                           array_of<float>(made.valid, {1, slots}), array_of<float>(made.matrices, {1, slots, 3, 4}),
                           views_of(measured_views(bundle, xrays, made)));
+}
+
+py::tuple mirrored_conditions(const Floats& views, const Floats& matrices) {
+    Conditions conditions{{views.data(), views.data() + views.size()}, {}, {}};
+    conditions.matrices.assign(matrices.data(), matrices.data() + matrices.size());
+    conditions.valid.resize(conditions.matrices.size() / 12);
+    const Conditions made = mirrored(std::move(conditions), views.shape(views.ndim() - 1));
+    return py::make_tuple(array_of<float>(made.views, shape_of(views)),
+                          array_of<float>(made.matrices, shape_of(matrices)));
 }
 
 // Where it is installed, and by when networks are compiled: the GIL is free meanwhile.
@@ -305,11 +315,14 @@ void bind_options(py::module_& module) {
         .def_readonly("corrected", &SamplingPlan::corrected)
         .def_readonly("gamma", &SamplingPlan::gamma)
         .def_readonly("deviation_scale", &SamplingPlan::deviation_scale)
+        .def_readonly("mirrored", &SamplingPlan::mirrored)
         .def_property_readonly("evaluations", &SamplingPlan::evaluations);
     module.def("sampling_plan", &plan_of, "diffusion"_a, "options"_a,
                "Checks options and plans a run; an option that is None is what the bundle says.");
     module.def("conditions", &conditions, "matrices"_a, "shape"_a, "spacing_mm"_a, "xrays"_a,
                "What encoder and lift read of X-rays.");
+    module.def("mirrored_conditions", &mirrored_conditions, "views"_a, "matrices"_a,
+               "The same of the patient's mirror image.");
 }
 
 }  // namespace

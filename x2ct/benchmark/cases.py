@@ -104,14 +104,10 @@ def _parsed(key: str, text: str) -> Any:
 def cases_of(sweeps: Sequence[str], threads: int = 0, plain: bool = True) -> list[Case]:
     """Return all combinations of what is swept; without backends or precisions, of all that are here.
 
-    Args:
-        sweeps: texts KEY=VALUE,VALUE..., each key once.
-        threads: of the runtimes, where they are not swept.
-        plain: add the PyTorch loop, eager and compiled, for each grid and number of threads; it runs on CPUs alone,
-            and is left out where the first device is another.
-
-    Raises:
-        InputError: an unknown key, a key or a value twice, or a value that the key can't have.
+    Sweeps are texts KEY=VALUE,VALUE..., each key once; `threads` are the runtimes' where they are not swept. `plain`
+    adds the PyTorch loop, eager and compiled, for each grid and number of threads; it runs on CPUs alone, and is left
+    out where the first device is another. Raises InputError: an unknown key, a key or a value twice, or a value that
+    the key can't have.
     """
     swept: dict[str, list[Any]] = {}
     for text in sweeps:

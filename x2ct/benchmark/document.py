@@ -111,9 +111,8 @@ def write(document: Document, text: str, name: str | PathLike[str]) -> None:
 def compare(new: Document, old: Document, threshold: float = 0.05) -> Document:
     """Compare rows of the same case, new over old. Raises InputError where there is none.
 
-    Returns:
-        `rows` with a ratio for each time; `regressions` as lines, of those that are slower (`Ratio.slower_than`);
-        `notes` on what makes the two unlike; and in `alone` rows that only one has.
+    The result has `rows` with a ratio for each time; `regressions`, lines on those that are slower
+    (`Ratio.slower_than`); `notes` on what makes the two unlike; and in `alone` rows that only one has.
     """
     after, before = ({json.dumps(row["case"], sort_keys=True): row for row in measured(one)} for one in (new, old))
     rows, regressions = list[Document](), list[str]()

@@ -21,8 +21,7 @@ from x2ct.benchmark.stats import Summary
 from x2ct.errors import InputError, MemoryLimitError, MissingRuntimeError, X2CTError
 from x2ct.runtimes.machine import GpuWatch, clock_facts, clocks
 
-Say = Callable[[str], None]
-"""Is called with a line on what is being done."""
+Say = Callable[[str], None]  # is called with a line on what is being done
 
 _ERRORS = {error.exit_code: error for error in (X2CTError, InputError, MissingRuntimeError, MemoryLimitError)}
 COLD = ("start_s", "load_s", "build_s", "first_run_s")
@@ -165,10 +164,7 @@ def measure(
     """Measure all cases of a bundle, a folder or a name; return their rows and the clocks over the run (`clock_facts`).
 
     With `parity`, each row's CT of seed 0 is compared with the f32 reference's of the same task, or with `against`.
-
-    Raises:
-        InputError: a case that the model can't be asked for.
-        X2CTError: not one row could be measured; the first one's error.
+    Raises InputError: a case that the model can't be asked for; or the first row's error where none could be measured.
     """
     rows = [Row(case, label) for case, label in zip(cases, labels(cases), strict=True)]
     before, gpu = clocks(), GpuWatch()

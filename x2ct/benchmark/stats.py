@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-CV_LIMIT = 0.025
-"""Coefficient of variation above which a row gets a warning."""
+CV_LIMIT = 0.025  # coefficient of variation above which a row gets a warning
 
 
 @dataclass(frozen=True)

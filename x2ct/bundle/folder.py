@@ -13,8 +13,7 @@ from x2ct.files.atomic import check_writable
 from x2ct.io.report import read_json
 
 SUFFIX = ".x2ct"
-DEFAULT = "chest"
-"""The name of the bundled model that is used when none is named."""
+DEFAULT = "chest"  # the name of the bundled model that is used when none is named
 
 _MODELS = Path(__file__).parent.parent / "models"
 
@@ -53,8 +52,7 @@ def check_target(target: Path) -> None:
     try:
         present = {entry.name for entry in target.iterdir()}
     except OSError as error:
-        expected = "a folder that can be written"
-        raise InputError.of(target, "output", found=error.strerror or error, expected=expected) from None
+        raise InputError.of(target, "output", found=error, expected="a folder that can be written") from None
     manifest, listed = target / MANIFEST, set[str]()
     if manifest.is_file() and manifest.stat().st_size <= MAX_MANIFEST_BYTES:
         with suppress(InputError, KeyError, TypeError):  # of a damaged bundle too

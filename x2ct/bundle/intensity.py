@@ -10,8 +10,7 @@ import numpy.typing as npt
 from x2ct import _core
 from x2ct.errors import InputError
 
-BONE_HU = 200.0
-"""Voxels of at least so many HU count as bone."""
+BONE_HU = 200.0  # voxels of at least so many HU count as bone
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class Diffusion:
     `schedules` are the noise levels that `x2ct tune` found, by their number: sigma_max first, sigma_min last. They go
     before `schedule` where the number of steps is theirs; bundles from before there were any have no such field.
     `deviation_scale` is what `x2ct calibrate` found for the model's own solver and noise levels: by the number of
-    steps, the factor that brings the samples' standard deviation up to the error of validation patients.
+    steps, the factor that brings the samples' standard deviation up to the error of validation patients. `mirror`:
+    training showed patients' mirror images too, and the posterior mean is that of the patient's and the mirror image's.
     """
 
     sigma_data: float
@@ -59,6 +60,7 @@ class Diffusion:
     steps: int
     schedules: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     deviation_scale: Mapping[int, float] = field(default_factory=dict)
+    mirror: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,8 @@ class Bundle(Manifest):
     def load(cls, model: AnyPath = DEFAULT) -> Bundle:
         """Open a bundle, by its folder or a bundled model's name ("chest"), and check the whole of it.
 
-        A text without separators is a folder only if it ends in .x2ct.
-
-        Raises:
-            InputError: not a bundle, of an unknown schema version, damaged, or inconsistent; the text names file and
-                field.
+        A text without separators is a folder only if it ends in .x2ct. Raises InputError: not a bundle, of an unknown
+        schema version, damaged, or inconsistent; the text names file and field.
         """
         folder = find(model)
         text, checksum = _core.open_bundle(os.fsencode(folder))
@@ -59,12 +56,8 @@ class Bundle(Manifest):
         """Write a bundle of each graph's file by name: built beside the target, opened to check it, then renamed.
 
         A bundle that is already there is replaced whole, or left as it is when anything fails. The target is a folder,
-        by custom NAME.x2ct.
-
-        Raises:
-            InputError: the target's folder can't be written, or it is something else than a bundle; or the manifest
-                contradicts the files.
-            X2CTError: the write failed on the way (disk full).
+        by custom NAME.x2ct. Raises InputError: the target's folder can't be written, or it is something else than a
+        bundle; or the manifest contradicts the files; X2CTError: the write failed on the way (disk full).
         """
         target = Path(target)
         check_target(target)
@@ -120,6 +113,7 @@ class Bundle(Manifest):
                 "sigma": [self.diffusion.sigma_max, self.diffusion.sigma_min],
                 "tuned_for_steps": ", ".join(map(str, tuned)) or "none",
                 "deviation_scale": plain["diffusion"].get("deviation_scale", {}),
+                "mirror": self.diffusion.mirror,
             },
             "patch": {name: plain["patch"][name] for name in ("sizes", "stride")},
             "receptive_radius": self.networks.denoiser.receptive_radius,
@@ -152,11 +146,8 @@ F = TypeVar("F", bound=Finding)
 def improve(model: AnyPath, output: AnyPath, find_for: Callable[[Bundle], F], report: AnyPath | None = None) -> F:
     """Open a bundle, find something for it, and write the bundle with it, and a report (.json) if asked for.
 
-    Errors of `find_for` pass through. `output` may be the bundle itself, which is replaced whole.
-
-    Raises:
-        InputError: the bundle can't be opened, or an output can't be written, which is checked first.
-        X2CTError: the write failed on the way (disk full).
+    Errors of `find_for` pass through. `output` may be the bundle itself, which is replaced whole. Raises InputError:
+    the bundle can't be opened, or an output can't be written, which is checked first; X2CTError: the write failed.
     """
     check_target(Path(output))
     if report is not None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from x2ct.commands import terminal
-from x2ct.commands.options import CT, Json, Quiet, Reading, parse_view
+from x2ct.commands.options import CT, Json, Quiet, Reading
 from x2ct.jobs.options import Centre, KeepCouch, Threads, XRayJob, setting
 
 
@@ -18,8 +18,8 @@ def drr(
     ct: CT,
     output: Path = setting(..., "Folder to write: PNG, .npy and geometry.json.", "--output", "-o"),
     geometry: str = setting("parallel", "Geometry: parallel, cone, or a geometry file."),
-    view: Sequence[str | float] = setting(
-        (), "View: ap, pa, lateral, or an angle in degrees. May be repeated.", parser=parse_view, metavar="VIEW"
+    view: Sequence[str] = setting(
+        (), "View: ap, pa, lateral, or an angle in degrees. May be repeated.", metavar="VIEW"
     ),
     centre: Centre = "lungs",
     keep_couch: KeepCouch = False,
@@ -91,6 +91,9 @@ def view(
     beside: list[Path] | None = setting(
         None, "Volume to show below, plane by plane, such as the true CT or NAME_std. May be repeated."
     ),
+    unexplained: Path | None = setting(
+        None, "What the X-rays show beyond the CT: the .png file that `x2ct sample --unexplained` wrote."
+    ),
     *,
     reading: Annotated[Reading, "invert", "values"],
     quiet: Quiet = False,
@@ -103,7 +106,7 @@ def view(
     with terminal.progress("stages", quiet) as display:
         display.stage("reading")
         xrays = {name: path for name, path in (("ap", ap), ("pa", pa), ("lateral", lateral)) if path is not None}
-        page = view_files(ct, output, xrays, reading.by_view(list(xrays)), beside or ())
+        page = view_files(ct, output, xrays, reading.by_view(list(xrays)), beside or (), unexplained)
     terminal.result({"outputs": [reports.file_record(page)]}, str(page), json, quiet)
 
 

@@ -14,18 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 import typer
 
-from x2ct.jobs.options import setting
+from x2ct.jobs.options import option, setting
 
 if TYPE_CHECKING:
     from x2ct.io.xray.readoptions import ReadOptions, ViewValue
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+Quiet = Annotated[bool, option("Print only errors.", "--quiet", "-q")]
+Json = Annotated[bool, option("Print the result as one JSON object on stdout.", "--json")]
 CT = Annotated[Path, typer.Argument(help="CT to read: NIfTI, NRRD, MetaImage, or a folder with a DICOM series.")]
-OtherBundle = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Write a new bundle here instead of changing this one.")
-]
-FoundReport = Annotated[Path | None, typer.Option("--report", help="Write the results to this .json file.")]
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
@@ -81,26 +77,6 @@ def _parameter(field: "Field[Any]") -> Parameter:
     elif field.default is False and not info.param_decls:  # a flag, without the --no-... that Typer gives it
         info.param_decls = (f"--{field.name.replace('_', '-')}",)
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
-
-
-def parse_view(text: str) -> str | float:
-    """Return a view's name, or an angle in degrees."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def own_bundle(bundle: str, output: Path | None) -> Path:
-    """Return where a command writes a bundle that it changes: `output`, or the bundle itself if it is one's own."""
-    from x2ct.bundle.folder import find
-    from x2ct.errors import InputError
-
-    folder = find(bundle)
-    if output is None and folder != Path(bundle):
-        hint = "write another: -o NAME.x2ct"
-        raise InputError.of(bundle, "output", found="a bundled model", expected="a bundle of one's own", hint=hint)
-    return output or folder
 
 
 def _reading(name: str, metavar: str, text: str) -> Any:

@@ -13,23 +13,15 @@ from x2ct.data.shards import AIR_HU, FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 
-TISSUE_HU = -500
-"""Between lung (about -800) or foam, and fat (about -100)."""
-
-BONE_HU = 150
-"""Above soft tissue; contrast in vessels and bowel reaches it too."""
-
-OPENING_MM = 6.0
-"""Radius of the opening: table tops, tubes and clothes are thinner than 12 mm, a limb is not."""
-
-SMALLEST_LUNG_MM2 = 1500.0
-"""A slice through a lung is larger; a pocket of air and cloth under a back is smaller."""
+TISSUE_HU = -500  # between lung (about -800) or foam, and fat (about -100)
+BONE_HU = 150  # above soft tissue; contrast in vessels and bowel reaches it too
+OPENING_MM = 6.0  # radius of the opening: table tops, tubes and clothes are thinner than 12 mm, a limb is not
+SMALLEST_LUNG_MM2 = 1500.0  # a slice through a lung is larger; a pocket of air and cloth under a back is smaller
 
 HULL_GROWTH = 0.5
 """A lost lung may widen the body's convex hull by this share of itself; a table's hollow widens it by all of itself."""
 
-LUNG_LITRES = 1.0
-"""Less air than this inside a body is bowel gas or the lungs' bases."""
+LUNG_LITRES = 1.0  # less air than this inside a body is bowel gas or the lungs' bases
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,7 @@ class RadiographConfig:
     marker: float = 0.3  # probability of a lead letter on a display picture
 
 
-NONE = RadiographConfig(physics=0.0, display=0.0)
-"""X-rays stay line integrals."""
+NONE = RadiographConfig(physics=0.0, display=0.0)  # X-rays stay line integrals
 
 
 @dataclass(frozen=True)

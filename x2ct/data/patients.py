@@ -32,11 +32,9 @@ class Mark:
 def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[str, Mark]:
     """Return the marks by id of the patients that a table names; `ids` are those of all that are there.
 
-    The table is a CSV in UTF-8 whose first line names its columns, see `COLUMNS`; or BIDS' participants.tsv.
-
-    Raises:
-        InputError: no such file, no table, an unknown column, a split or region that does not exist, an id that is
-            unknown or there twice, or a patient left out without a reason.
+    The table is a CSV in UTF-8 whose first line names its columns, see `COLUMNS`; or BIDS' participants.tsv. Raises
+    InputError: no such file, no table, an unknown column, a split or region that does not exist, an id that is unknown
+    or there twice, or a patient left out without a reason.
     """
     source = Path(path)
     bids = source.suffix.lower() == ".tsv"  # as BIDS' participants.tsv is
@@ -69,8 +67,7 @@ def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[st
 def named_for_validation(marks: Mapping[str, Mark], validation: Iterable[str] | None) -> set[str] | None:
     """Return the ids that the table or the caller sets aside; None where neither names any.
 
-    Raises:
-        InputError: the caller names a patient whom the table trains on or leaves out.
+    Raises InputError: the caller names a patient whom the table trains on or leaves out.
     """
     for name in validation or ():
         split = marks[name].split

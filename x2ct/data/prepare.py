@@ -23,8 +23,7 @@ from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import SUFFIXES, Volume
 from x2ct.io.report import read_json, sha256
 
-METHOD = 4
-"""Raised when the same source would give another shard, so that old shards are made again."""
+METHOD = 4  # raised when the same source would give another shard, so that old shards are made again
 
 CENTRES = ("lungs", "body", "file")
 
@@ -71,35 +70,27 @@ def prepare(
     patients: str | os.PathLike[str] | None = None,
     preview: bool = False,
     shapes: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> PrepareResult:
-    """Make training shards from a folder of CTs (one file or DICOM folder is one patient).
+    """Make training shards from a folder of CTs, at any depth, or of one CT; a file or DICOM folder is one patient.
 
     Continues an interrupted run: patients whose source and options are unchanged are kept, and the index is written
     after each new one. A CT that can't be used is one entry of `failures`; the others go on.
 
-    Args:
-        source: a folder with NIfTI, NRRD or MetaImage files and DICOM folders, at any depth; or one such CT.
-        shards: the shard folder, made if need be.
-        grid: the grid that the index suggests to trainers (default 128^3 at 2.5 mm).
-        options: see `PrepareOptions`.
-        validation: ids of the patients set aside for validation; default: a stable hash of the id chooses
-            `validation_share` of them, and at least one where there are two or more.
-        validation_share: see `validation`.
-        patients: a patient table, see `x2ct.data.patients`: who is trained on, set aside or left out, and of which
-            region a patient is. Where it or `validation` names anybody for validation, nobody else is chosen.
-        preview: whether each patient gets a contact sheet `ID.png`, and all of them `_overview1.png` and so on. Sheets
-            of an earlier run are kept where they would come out the same.
-        shapes: whether the training patients' chests are registered to one another, for `AugmentConfig.shape`.
-        progress: called before each patient and once at the end.
+    The index suggests `grid` to trainers, by default 128^3 at 2.5 mm. `validation` are the ids of the patients set
+    aside for validation; by default a stable hash of the id chooses `validation_share` of them, and at least one where
+    there are two or more. `patients` is a patient table, see `x2ct.data.patients`: who is trained on, set aside or left
+    out, and of which region a patient is; where it or `validation` names anybody for validation, nobody else is chosen.
+    With `preview`, each patient gets a contact sheet `ID.png`, and all of them `_overview1.png` and so on; sheets of an
+    earlier run are kept where they would come out the same. With `shapes`, the training patients' chests are registered
+    to one another, for `AugmentConfig.shape`. `progress` is called before each patient and once at the end.
 
-    Raises:
-        InputError: nothing to prepare, a validation id that is not there, some of a BIDS patient's sessions for
-            validation and others not, a patient table that can't be used, no two chests to register, or an output that
-            can't be written.
+    Raises InputError: nothing to prepare, a validation id that is not there, some of a BIDS patient's sessions for
+    validation and others not, a patient table that can't be used, no two chests to register, or an output that can't be
+    written.
     """
     root, folder = Path(source), Path(shards)
-    grid, options, progress = grid or Grid(), options or PrepareOptions(), progress or (lambda *_: None)
+    grid, options = grid or Grid(), options or PrepareOptions()
     sources = find_cts(root)
     if unknown := sorted(set(validation or ()) - sources.keys()):
         expected = f"ids among {', '.join(sources)}"
@@ -159,8 +150,7 @@ def prepare(
 def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = None) -> Body:
     """Read one CT and take the patient out of it, exactly as `prepare` does (`x2ct drr` and the evaluation do too).
 
-    Raises:
-        InputError: it can't be read, is not a CT in HU, or holds no body.
+    Raises InputError: it can't be read, is not a CT in HU, or holds no body.
     """
     options = options or PrepareOptions()
     volume = Volume.load(path)
@@ -178,11 +168,9 @@ def find_cts(root: Path) -> dict[str, Path]:
 
     Of an nnU-Net dataset (a folder with `imagesTr`; or that folder, or `imagesTs`, itself) they are the images alone,
     in the channel that `dataset.json` names CT, and the id is the case's. Of a BIDS dataset (a folder with
-    `participants.tsv`) they are the files `sub-*_ct.*` below `sub-*`, and the id is the name without `_ct`.
-
-    Raises:
-        InputError: the path is missing, holds no CT, or two CTs would have the same id; an nnU-Net dataset that has no
-            CT, or several.
+    `participants.tsv`) they are the files `sub-*_ct.*` below `sub-*`, and the id is the name without `_ct`. Raises
+    InputError: the path is missing, holds no CT, or two CTs would have the same id; an nnU-Net dataset that has no CT,
+    or several.
     """
     if not root.exists():
         raise InputError.of(root, "path", found="nothing there", expected="a folder with CTs, or one CT")
@@ -285,7 +273,7 @@ def _state(path: Path, options: PrepareOptions) -> dict[str, Any]:
     try:
         stats = [file.stat() for file in files]
     except OSError as error:
-        raise InputError.of(path, "file", found=error.strerror, expected="a readable CT") from None
+        raise InputError.of(path, "file", found=error, expected="a readable CT") from None
     return {
         "files": len(files),
         "bytes": sum(s.st_size for s in stats),

@@ -15,8 +15,7 @@ from torch.nn import functional
 from x2ct.errors import InputError
 from x2ct.geometry import MU_WATER_PER_MM, View
 
-SAMPLES_AT_ONCE = 2**21
-"""Samples that are held in memory at a time (24 bytes each)."""
+SAMPLES_AT_ONCE = 2**21  # samples that are held in memory at a time (24 bytes each)
 
 
 def attenuation(hu: Tensor) -> Tensor:
@@ -31,13 +30,9 @@ def ray_sums(mu: Tensor, index_to_mm: npt.ArrayLike, view: View) -> Tensor:
     Each ray is sampled where it crosses the slices of the axis that it follows most closely, bilinearly within the
     slice. Differs from `x2ct.geometry.project` by rounding only.
 
-    Args:
-        mu: attenuation per mm, not negative, float32 [X, Y, Z]; outside of the volume is air.
-        index_to_mm: (4, 4), voxel index to patient mm.
-        view: which rays; InputError where a cone beam's source is not outside of the volume.
-
-    Returns:
-        float32 [rows, columns] on the device of `mu`, dimensionless.
+    `mu` is attenuation per mm, not negative, float32 [X, Y, Z]; outside of the volume is air. `index_to_mm` is (4, 4),
+    voxel index to patient mm. The result is float32 [rows, columns] on the device of `mu`, dimensionless. Raises
+    InputError where a cone beam's source is not outside of the volume.
     """
     affine = np.asarray(index_to_mm, np.float64)
     origin, direction = _rays(view, affine, tuple(mu.shape))

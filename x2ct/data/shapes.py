@@ -21,20 +21,14 @@ from x2ct.files import atomic
 from x2ct.geometry.grid import Grid
 
 FILE = "shapes.npz"
-METHOD = 1
-"""Raised when the same shards would give other displacements."""
+METHOD = 1  # raised when the same shards would give other displacements
 
 REGISTERED = Grid((80, 80, 80), (5.0, 5.0, 5.0))
 NODES = Grid((20, 20, 20), (20.0, 20.0, 20.0))
 HU = (-1000.0, 400.0)  # from air to bone
-LEVELS = ((4, 60), (2, 40), (1, 20))
-"""Factor by which a level is coarser than `REGISTERED`, and its iterations."""
-
-SMOOTHED_MM = 15.0
-"""Standard deviation of the Gaussian that keeps the displacements smooth, on the finest level."""
-
-Progress = Callable[[int, int, str], None]
-"""Called with (patients done, patients in all, what is being worked on)."""
+LEVELS = ((4, 60), (2, 40), (1, 20))  # factor by which a level is coarser than `REGISTERED`, and its iterations
+SMOOTHED_MM = 15.0  # standard deviation of the Gaussian that keeps the displacements smooth, on the finest level
+Progress = Callable[[int, int, str], None]  # called with (patients done, patients in all, what is being worked on)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -50,11 +44,7 @@ class Shapes:
 
     @classmethod
     def load(cls, folder: Path) -> Shapes:
-        """Read a shard folder's displacements.
-
-        Raises:
-            InputError: there are none, or the file is damaged.
-        """
+        """Read a shard folder's displacements. Raises InputError: there are none, or the file is damaged."""
         path = folder / FILE
         hint = "make it with x2ct prepare --shapes"
         try:
@@ -94,8 +84,7 @@ def at_mm(displacement: FloatArray, points_mm: npt.NDArray[np.float64]) -> npt.N
 def write_shapes(folder: Path, patients: Sequence[Patient], progress: Progress = lambda *_: None) -> None:
     """Register the chests among some training patients to the most average one, and write `FILE` unless it is there.
 
-    Raises:
-        InputError: fewer than two chests.
+    Raises InputError: fewer than two chests.
     """
     chests = [patient for patient in patients if patient.region == "chest"]
     if len(chests) < 2:

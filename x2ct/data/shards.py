@@ -22,8 +22,10 @@ from scipy import ndimage
 from x2ct.errors import InputError
 from x2ct.files import atomic
 from x2ct.files.text import convert, decode_json
+from x2ct.geometry import Geometry, attenuation
 from x2ct.geometry.grid import Grid
 from x2ct.io.report import sha256
+from x2ct.render.drr import calibrated
 
 SCHEMA = 1
 INDEX = "index.json"
@@ -55,8 +57,7 @@ class Patient:
     def hu(self) -> npt.NDArray[np.int16]:
         """Return the whole body, int16 HU (x, y, z), as a read-only memory map.
 
-        Raises:
-            InputError: the file is missing, or its shape or type contradicts the index.
+        Raises InputError: the file is missing, or its shape or type contradicts the index.
         """
         try:
             volume: npt.NDArray[np.int16] = np.load(self.file, mmap_mode="r", allow_pickle=False)
@@ -66,6 +67,11 @@ class Patient:
             found = f"{volume.dtype} {volume.shape}"
             raise InputError.of(self.file, "shard", found=found, expected=f"int16 {self.shape} as the index says")
         return volume
+
+    def xrays(self, geometry: Geometry, threads: int = 0) -> dict[str, Any]:
+        """Return X-rays by view, as `Sampler.run` takes them: line integrals through the whole CT."""
+        images = geometry.project(attenuation(self.hu()), self.index_to_mm, threads)
+        return calibrated(geometry, images, self.id)
 
     def verify(self) -> None:
         """Raise InputError where the file is missing or has changed since `prepare` wrote it."""
@@ -106,8 +112,7 @@ class ShardSet:
     def open(cls, path: str | os.PathLike[str]) -> ShardSet:
         """Read and check a folder's index; the volumes stay on disk until asked for.
 
-        Raises:
-            InputError: no index, a schema that this version doesn't know, a field of the wrong kind, or a missing file.
+        Raises InputError: no index, a schema that this version doesn't know, a wrong field, or a missing file.
         """
         folder = Path(path)
         index = read_index(folder)

@@ -11,13 +11,10 @@ from x2ct.files import atomic
 from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume
-from x2ct.render.drr import calibrated_views
 from x2ct.render.panels import Panel, page, png
 from x2ct.render.preview import preview
 
-METHOD = 1
-"""Raised when the same shard would give another sheet, so that old sheets are made again."""
-
+METHOD = 1  # raised when the same shard would give another sheet, so that old sheets are made again
 _COLUMNS, _ROWS, _WIDTH_PX = 4, 6, 480  # of an overview
 _OVERVIEW = "_overview"  # no patient's id begins with an underscore
 
@@ -43,12 +40,8 @@ def key_of(patient: Patient, grid: Grid) -> str:
 
 
 def sheet(patient: Patient, grid: Grid) -> bytes:
-    """Return a patient's contact sheet as a PNG: the grid's centre slices and bones, and X-rays of the whole CT.
-
-    Raises:
-        InputError: the shard is missing, or contradicts the index.
-    """
-    xrays = calibrated_views(patient.hu(), patient.index_to_mm, Geometry.parallel(), patient.id)
+    """Return a patient's contact sheet as a PNG: the grid's centre slices and bones, and X-rays of the whole CT."""
+    xrays = patient.xrays(Geometry.parallel())
     volume = Volume(resample(patient, grid), grid.index_to_mm)
     return png(preview(volume, xrays, synthetic=False, heading=heading(patient, grid)))
 

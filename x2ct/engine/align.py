@@ -31,16 +31,14 @@ import numpy.typing as npt
 from x2ct.errors import InputError
 from x2ct.geometry import View
 
-REACH_MM = 60.0
-"""The largest difference in height that is looked for."""
+REACH_MM = 60.0  # the largest difference in height that is looked for
 HALF_MM, LEAST_HALF_MM = 100.0, 40.0
 """Half of the height at which profiles are compared: as much as both detectors show for any difference, to these."""
 STEP_MM, ACROSS_MM = 2.0, 5.0  # at which profiles and rays are taken
 FINE_MM, COARSE_MM = 2.0, 40.0
 """The profiles are band-passed: differences of Gaussians with these standard deviations. Noise is finer; what a
 collimator cuts off, scatter and arms, which one view lacks, are coarser."""
-LEAST_CORRELATION = 0.8
-"""A pair of one chest has more, in cone beams and as display values too (benchmarks/align.py)."""
+LEAST_CORRELATION = 0.8  # a pair of one chest has more, in cone beams and as display values too (benchmarks/align.py)
 TELLING_CORRELATION, TELLING_SHARE = 0.998, 0.6
 """Sizes and turns are found where they bring the correlation to at least this, and what it lacks of 1 to at most this
 share of what it lacks without them: exact projections have 0.9995 and more; scatter and tone bend the profiles more
@@ -56,16 +54,12 @@ Array = npt.NDArray[np.float64]
 class Pose(NamedTuple):
     """How a picture shows the patient, beside what the view's matrix says.
 
-    Attributes:
-        height_mm: how much higher, towards the head.
-        size: how many times as large, about the isocentre. In a cone beam this is a source that is so many times nearer
-            to the isocentre, as far from the detector as before.
-        turn_deg: by how much clockwise in the picture.
+    A size in a cone beam is a source that is so many times nearer to the isocentre, as far from the detector as before.
     """
 
-    height_mm: float = 0.0
-    size: float = 1.0
-    turn_deg: float = 0.0
+    height_mm: float = 0.0  # how much higher, towards the head
+    size: float = 1.0  # how many times as large, about the isocentre
+    turn_deg: float = 0.0  # by how much clockwise in the picture
 
     def matrix(self, told: FloatArray) -> Array:
         """Return the matrix (3, 4), patient mm to pixels, of such a picture, from that of a view."""
@@ -81,32 +75,19 @@ class Pose(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """How the pictures of two views show the patient, and the correlation of their profiles then.
+    """How the pictures of two views show the patient, and the correlation of their profiles then."""
 
-    Attributes:
-        frontal: its turn; height and size are as told.
-        lateral: its turn, and how much higher and larger than in the frontal picture.
-        correlation: -1 to 1.
-        whole: whether sizes and turns were found too; else they are as told.
-    """
-
-    frontal: Pose
-    lateral: Pose
-    correlation: float
-    whole: bool
+    frontal: Pose  # its turn; height and size are as told
+    lateral: Pose  # its turn, and how much higher and larger than in the frontal picture
+    correlation: float  # -1 to 1
+    whole: bool  # whether sizes and turns were found too; else they are as told
 
 
 def align(images: Sequence[FloatArray], matrices: Sequence[FloatArray], calibrated: bool = True) -> Alignment:
-    """Compare a frontal and a lateral X-ray.
+    """Compare a frontal and a lateral X-ray: (rows, columns) line integrals, and (3, 4) from patient mm to pixels.
 
-    Args:
-        images: two of (rows, columns), line integrals; any pixel pitch.
-        matrices: two of (3, 4), patient mm to pixels.
-        calibrated: whether the line integrals are known not only up to a scale and an offset.
-
-    Raises:
-        InputError: the detectors show too little of the patient's axis, or the profiles have nothing in common within
-            `REACH_MM`.
+    `calibrated` says whether the line integrals are known not only up to a scale and an offset. Raises InputError: the
+    detectors show too little of the patient's axis, or the profiles have nothing in common within `REACH_MM`.
     """
     pair = _Pair(images, matrices, calibrated)
     height, whole = pair.fit(np.ones(1), (0.0,)), pair.fit(_SIZES, _TURNS_DEG)

@@ -27,63 +27,40 @@ Matrix = npt.NDArray[np.float64]
 
 
 class DetectorImage(NamedTuple):
-    """One X-ray as the core takes it.
+    """One X-ray as the core takes it."""
 
-    Attributes:
-        name: "ap", "pa" or "lateral".
-        slot: which of the bundle's views it is.
-        image: (rows, columns) float32 line integrals, dimensionless, air 0.
-        matrix: 3x4, patient mm to its pixels.
-        measured: (rows, columns) float32, the share of each pixel that the detector measured, 0 to 1.
-        calibrated: whether the line integrals are known not only up to a scale and an offset.
-    """
-
-    name: str
-    slot: int
-    image: FloatArray
-    matrix: Matrix
-    measured: FloatArray
-    calibrated: bool
+    name: str  # "ap", "pa" or "lateral"
+    slot: int  # which of the bundle's views it is
+    image: FloatArray  # (rows, columns) float32 line integrals, dimensionless, air 0
+    matrix: Matrix  # 3x4, patient mm to its pixels
+    measured: FloatArray  # (rows, columns) float32, the share of each pixel that the detector measured, 0 to 1
+    calibrated: bool  # whether the line integrals are known not only up to a scale and an offset
 
 
 @dataclass(frozen=True)
 class Study:
-    """A patient's X-rays as the networks take them: the inputs of encoder and lift, float32 and C-contiguous.
+    """A patient's X-rays as the networks take them: the inputs of encoder and lift, float32 and C-contiguous."""
 
-    Attributes:
-        images: each X-ray on the encoder's picture, in their order.
-        views: [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray.
-        valid: [1, V]; 1 where there is an X-ray.
-        matrices: [1, V, 3, 4]; patient mm to pixels of `views`.
-        measured: `images` as data consistency and residuals take them.
-        assumptions: a line for each thing that was assumed.
-        warnings: what makes the result less trustworthy, one line each, the worst first.
-    """
-
-    images: tuple[DetectorImage, ...]
-    views: FloatArray
-    valid: FloatArray
-    matrices: FloatArray
-    measured: tuple[_core.MeasuredView, ...]
-    assumptions: tuple[str, ...]
-    warnings: tuple[str, ...]
+    images: tuple[DetectorImage, ...]  # each X-ray on the encoder's picture, in their order
+    views: FloatArray  # [1, V, 1, H, W] line integrals, dimensionless; zeros in a slot without an X-ray
+    valid: FloatArray  # [1, V]; 1 where there is an X-ray
+    matrices: FloatArray  # [1, V, 3, 4]; patient mm to pixels of `views`
+    measured: tuple[_core.MeasuredView, ...]  # `images` as data consistency and residuals take them
+    assumptions: tuple[str, ...]  # a line for each thing that was assumed
+    warnings: tuple[str, ...]  # what makes the result less trustworthy, one line each, the worst first
 
 
 def study_of(
     bundle: Bundle, xrays: Mapping[str, XRay], geometry: Geometry | None = None, *, align: bool = False
 ) -> Study:
-    """Bring X-rays onto the encoder's picture.
+    """Bring X-rays, at least one of "ap" or "pa" and "lateral", onto the encoder's picture.
 
-    Args:
-        bundle: says the views that are taken when no geometry is given, and what X-rays look like.
-        xrays: by view name: "ap" or "pa", and "lateral"; at least one.
-        geometry: where the X-rays were taken from; it must have a view of each X-ray's name.
-        align: find from the images how the two views lie to each other (`x2ct.engine.align`).
+    The geometry, which must have a view of each X-ray's name, is by default the bundle's; with `align` the images say
+    how the two views lie to each other (`x2ct.engine.align`).
 
-    Raises:
-        InputError: no X-ray, both "ap" and "pa", a frontal X-ray that says that it is a lateral one, or the other way
-            round, a view that the geometry lacks, or a size or spacing that contradicts it; or `align`, and there is
-            one X-ray alone, or the two have nothing in common.
+    Raises InputError: no X-ray, both "ap" and "pa", a frontal X-ray that says that it is a lateral one, or the other
+    way round, a view that the geometry lacks, or a size or spacing that contradicts it; or `align`, and there is one
+    X-ray alone, or the two have nothing in common.
     """
     _check_study(xrays)
     images: list[DetectorImage] = []
@@ -176,16 +153,10 @@ def beam_notes(xray: XRay, geometry: Geometry | None) -> list[str]:
 
 
 def view_of(name: str, usual: View, xray: XRay, geometry: Geometry | None = None) -> View:
-    """The view that an X-ray of this name was taken from.
+    """Return the view that an X-ray named "ap", "pa" or "lateral" was taken from.
 
-    Args:
-        name: "ap", "pa" or "lateral".
-        usual: the model's own view of that kind.
-        xray: what its file or its user says of the beam goes before the usual.
-        geometry: what goes before both.
-
-    Raises:
-        InputError: the geometry lacks the view.
+    The geometry's goes before what file or user say of the X-ray's beam, and that before the model's `usual` view.
+    Raises InputError where the geometry lacks the view.
     """
     if geometry is None:
         usual = _from_behind(usual) if name == "pa" else usual
@@ -233,7 +204,8 @@ def doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
     lines = [(_READING, line) for line in xray.warnings]
     regions = trained_on(bundle)
     if xray.body_part and regions and not any(_shows(xray.body_part, region) for region in regions):
-        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model was trained on {' and '.join(regions)}"))
+        known = " and ".join(f"the {region}" for region in regions)
+        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model is for {known}"))
     if xray.view and xray.view != name:
         lines.append((_VIEW_NAME, f"the file calls itself {xray.view}"))
     if not xray.calibrated:
@@ -242,10 +214,10 @@ def doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
 
 
 def trained_on(bundle: Bundle) -> tuple[str, ...]:
-    """The regions of the body that the bundle says it was trained on; empty where it says nothing."""
+    """Return the regions of the body that the bundle names as its own; "other", where it trained too, is no name."""
     training = bundle.provenance.get("training")
     regions = training.get("regions") if isinstance(training, Mapping) else None
-    return tuple(str(region) for region in regions) if isinstance(regions, list) else ()
+    return tuple(str(region) for region in regions if region != "other") if isinstance(regions, list) else ()
 
 
 # BodyPartExamined (DICOM PS3.16, annex L) that show at least a good part of a region; other regions match by name.

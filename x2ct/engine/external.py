@@ -36,27 +36,29 @@ def sample(
 ) -> npt.NDArray[np.float32]:
     """Return one CT on the bundle's own grid: float32 HU (X, Y, Z), as `Sampler.run` gives it from the same arguments.
 
-    Args:
-        bundle: the model.
-        evaluate: the model's networks; an exception in it ends the run.
-        xrays: by view name; each is the picture of the bundle's own view, pixel for pixel.
-        seed: 0 to 2**64 - 1.
-        steps: number of noise levels; by default the bundle's.
-        solver: by default the bundle's.
-        mean: return the posterior mean, by one evaluation at sigma_max.
-
-    Raises:
-        InputError: no X-ray, one that can't be used, or an option that can't be had.
+    An exception in `evaluate` ends the run. The X-rays, by view name, are the pictures of the bundle's own views, pixel
+    for pixel; for seed, steps, solver and mean see `SampleOptions`. Raises InputError: no X-ray, one that can't be
+    used, or an option that can't be had.
     """
     plan = _core.sampling_plan(bundle.diffusion, SampleOptions(seed=seed, steps=steps, solver=solver, mean=mean))
     ready = study_of(bundle, xrays, bundle.geometry)
-    features = evaluate("encoder", {"views": ready.views, "valid": ready.valid})
-    where = {"P": ready.matrices, "coords": bundle.grid.coordinates()[None], "valid": ready.valid}
-    condition = evaluate("lift", {**features, **where})
+    coords = bundle.grid.coordinates()[None]
 
-    def denoise(x: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
-        inputs = {"x": x[None, None], "sigma": np.array([sigma], np.float32), **condition}
-        denoised: npt.NDArray[np.float32] = evaluate("denoiser", inputs)["denoised"][0, 0]
-        return denoised
+    def volume(
+        views: npt.NDArray[np.float32], matrices: npt.NDArray[np.float32], number: int
+    ) -> npt.NDArray[np.float32]:
+        features = evaluate("encoder", {"views": views, "valid": ready.valid})
+        condition = evaluate("lift", {**features, "P": matrices, "coords": coords, "valid": ready.valid})
 
-    return bundle.intensity.to_hu(_core.run(denoise, plan.table, bundle.grid.shape, seed=seed))
+        def denoise(x: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
+            inputs = {"x": x[None, None], "sigma": np.array([sigma], np.float32), **condition}
+            denoised: npt.NDArray[np.float32] = evaluate("denoiser", inputs)["denoised"][0, 0]
+            return denoised
+
+        result = _core.run(denoise, plan.table, bundle.grid.shape, seed=seed, sample=number)
+        return bundle.intensity.to_hu(result)
+
+    own = volume(ready.views, ready.matrices, 0)
+    if not plan.mirrored:
+        return own
+    return own + (volume(*_core.mirrored_conditions(ready.views, ready.matrices), 1)[::-1] - own) * np.float32(0.5)

@@ -34,12 +34,7 @@ INPUTS, OUTPUTS, FACTS = "inputs.npz", "outputs.npz", "facts.json"
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried.
-
-    Attributes:
-        backend, precision, provider, device: see `x2ct.Sampler`.
-        repeats: how many evaluations of the whole grid are timed; the least counts.
-    """
+    """What is tried, see `x2ct.Sampler`; of `repeats` timed runs of the whole grid the fastest counts."""
 
     backend: str
     precision: str = "f32"
@@ -52,22 +47,12 @@ class Trial:
 
 
 def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Path | None = None) -> dict[str, Any]:
-    """Run a trial in a fresh process.
+    """Run a trial in a fresh process, on the model in the folder `bundle`; arrays are exchanged in `folder`.
 
-    Args:
-        trial: what is tried.
-        bundle: the model's folder.
-        inputs: `views` [1, V, 1, H, W], line integrals on the detectors of the bundle's own views; and for each patch
-            K, if any, the denoiser's inputs, named "K/x", "K/c0" ..., with "K/sigmas".
-        folder: where the processes hand each other arrays.
-        cache: of compiled engines; by default the user's.
-
-    Returns:
-        `facts`, what the process said of itself; `volume`, the sample of seed 0 in the network's unit; and
-        `denoised`, by patch, [sigma, X, Y, Z].
-
-    Raises:
-        X2CTError: the runtime failed; the text says how.
+    `inputs` has `views` [1, V, 1, H, W], line integrals on the detectors of the bundle's own views; and for each patch
+    K, if any, the denoiser's inputs, named "K/x", "K/c0" ..., with "K/sigmas". Compiled engines are in `cache`, by
+    default the user's. Returns the `facts` of the process; `volume`, the sample of seed 0 in the network's unit; and
+    `denoised`, by patch, [sigma, X, Y, Z]. Raises X2CTError, which says how the runtime failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / INPUTS, **inputs)  # type: ignore[arg-type]

@@ -213,8 +213,13 @@ def judge(
 
 def judge_study(bundle: Bundle, study: Study) -> Judgement:
     """Compare the X-rays of a study, as `judge`."""
-    seen, statistics = seen_by(bundle, study), bundle.xray_statistics
-    region = " and ".join(trained_on(bundle)[:1]) or "anatomy that the model knows"
+    return judge_seen(bundle, seen_by(bundle, study))
+
+
+def judge_seen(bundle: Bundle, seen: Sequence[Seen]) -> Judgement:
+    """Compare X-rays as the network sees them, of whatever detector, as `judge`."""
+    statistics = bundle.xray_statistics
+    region = " and ".join(trained_on(bundle)) or "anatomy that the model knows"
     scores, missing = list[Score](), list[str]()
     for one in seen:
         usual = bundle.geometry.views[one.slot]

@@ -52,19 +52,12 @@ _APART_MM = 10.0  # between two peaks
 
 @dataclass(frozen=True)
 class Area:
-    """Where an X-ray shows more attenuation than the CT.
+    """Where an X-ray shows more attenuation than the CT."""
 
-    Attributes:
-        across_mm: from the X-ray's middle to the area's centre of mass, along its rows; positive to the right.
-        down_mm: the same along its columns; positive downwards.
-        area_mm2: of the part that has at least half of the excess.
-        excess_mm: the highest excess in it over its surroundings, after smoothing, in mm of water.
-    """
-
-    across_mm: float
-    down_mm: float
-    area_mm2: float
-    excess_mm: float
+    across_mm: float  # from the X-ray's middle to the area's centre of mass, along its rows; positive to the right
+    down_mm: float  # the same along its columns; positive downwards
+    area_mm2: float  # of the part that has at least half of the excess
+    excess_mm: float  # the highest excess in it over its surroundings, after smoothing, in mm of water
 
     @property
     def place(self) -> str:
@@ -75,23 +68,14 @@ class Area:
 
 @dataclass(frozen=True, eq=False)
 class Residual:
-    """One X-ray less the CT's projection.
+    """One X-ray less the CT's projection."""
 
-    Attributes:
-        view: the X-ray's name.
-        difference: (rows, columns) float32, r as a line integral; NaN where a ray is not judged.
-        pitch_mm: row and column pitch of `difference` at the isocentre.
-        rays: the share that is judged of the rays that meet body and grid, 0 to 1.
-        fit: a and b of an X-ray that is not calibrated; None for a calibrated one.
-        areas: of unexplained attenuation, the highest excess first, `MOST_AREAS` at most.
-    """
-
-    view: str
-    difference: FloatArray
-    pitch_mm: tuple[float, float]
-    rays: float
-    fit: tuple[float, float] | None
-    areas: tuple[Area, ...]
+    view: str  # the X-ray's name
+    difference: FloatArray  # (rows, columns) float32, r as a line integral; NaN where a ray is not judged
+    pitch_mm: tuple[float, float]  # row and column pitch of `difference` at the isocentre
+    rays: float  # the share that is judged of the rays that meet body and grid, 0 to 1
+    fit: tuple[float, float] | None  # a and b of an X-ray that is not calibrated; None for a calibrated one
+    areas: tuple[Area, ...]  # of unexplained attenuation, the highest excess first, `MOST_AREAS` at most
 
     def figures(self) -> dict[str, Any] | None:
         """Return the report's figures: root mean square, mean, areas. None where no ray is judged."""
@@ -112,19 +96,11 @@ class Residual:
 
 
 class Rays:
-    """The rays of a patient's X-rays that a CT is judged along, found once for all runs.
+    """The rays of a patient's X-rays that a CT on `grid` is judged along, found once for all runs.
 
-    Attributes:
-        views: the X-rays on the encoder's picture.
-        judged: (rows, columns) of each, the rays that the detector measured and that meet the body within the grid.
-        shares: of each, the share of these among the rays that meet body and grid, 0 to 1.
-        pitch_mm: row and column pitch of the picture at the isocentre.
-
-    Args:
-        views: the X-rays on the encoder's picture.
-        bundle: the model.
-        grid: of the CT.
-        threads: 0 takes every processor; the result does not depend on it.
+    `views` are the X-rays on the encoder's picture, of row and column pitch `pitch_mm` at the isocentre. For each,
+    `judged` (rows, columns) has the rays that the detector measured and that meet the body within the grid, and
+    `shares` their share, 0 to 1, of the rays that meet body and grid. 0 threads take every processor.
     """
 
     def __init__(self, views: Sequence[_core.MeasuredView], bundle: Bundle, grid: Grid, threads: int = 0) -> None:
@@ -154,12 +130,7 @@ class Rays:
 class Reprojection:
     """A patient's X-rays, compared with the CT that one run makes of them.
 
-    Attributes:
-        seconds: what projecting and comparing took so far.
-
-    Args:
-        rays: that the CT is judged along.
-        seconds: that finding them took, if this run had to.
+    `seconds` are what it took so far: finding the rays, if this run had to, projecting and comparing.
     """
 
     def __init__(self, rays: Rays, seconds: float = 0.0) -> None:
@@ -173,14 +144,9 @@ class Reprojection:
         self.seconds += time.perf_counter() - started
 
     def finish(self, mu: npt.ArrayLike) -> tuple[tuple[Residual, ...], tuple[Residual, ...] | None]:
-        """Compare the X-rays with the CT.
+        """Return the residuals before any data-consistency step, and after; None where there was no such step.
 
-        Args:
-            mu: attenuation per mm (X, Y, Z) of the CT that the run returns: of several samples, their mean.
-
-        Returns:
-            The residuals before any data-consistency step, of the samples' mean; and after, None where there was no
-            such step.
+        `mu` is the attenuation per mm (X, Y, Z) of the CT that the run returns: of several samples, their mean.
         """
         started = time.perf_counter()
         last = self._residuals(self._rays.project(mu))
@@ -210,9 +176,7 @@ class Reprojection:
 def unexplained(excess_mm: npt.NDArray[Any], pitch_mm: tuple[float, float]) -> tuple[Area, ...]:
     """Return the areas of unexplained attenuation, see the module; the highest excess first.
 
-    Args:
-        excess_mm: (rows, columns) mm of water that the X-ray shows beyond the CT; NaN where nothing is known.
-        pitch_mm: row and column pitch.
+    `excess_mm` (rows, columns), of this pitch, are the mm of water that the X-ray shows beyond the CT; NaN is unknown.
     """
     from scipy import ndimage
 
@@ -261,12 +225,7 @@ def warnings(before: Sequence[Residual]) -> list[str]:
 
 
 def facts(before: Sequence[Residual], after: Sequence[Residual] | None) -> list[dict[str, Any]]:
-    """Return what a run's report says of each view.
-
-    Args:
-        before: of the CT before any data-consistency step.
-        after: of the CT that is written, where it is another.
-    """
+    """Return what a run's report says of each view, before any data-consistency step and after, where there was one."""
     entries = [{"view": one.view, "rays": round(one.rays, 6), "before": one.figures()} for one in before]
     for entry, one in zip(entries, after or (), strict=False):
         entry["after"] = one.figures()

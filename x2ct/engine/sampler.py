@@ -52,7 +52,9 @@ class SampleOptions:
         solver: one of the core's solvers; None for the bundle's.
         schedule: "tuned", one of the core's schedules, or falling noise levels; None for the list that `x2ct tune`
             found for this number of steps, or the bundle's schedule where there is none.
-        mean: the posterior mean, one evaluation at the highest noise level, in place of a sample.
+        mean: the posterior mean at the highest noise level, in place of a sample: one evaluation; or, without data
+            consistency and for a model that knows mirror images (`Diffusion.mirror`), the mean of two, of the patient
+            and of the patient's mirror image.
         churn: noise that Heun adds again on the way (S_churn of Karras et al. 2022); 0 for none.
         samples: how many, of the same seed; more than one give their mean and their spread. The first is what one alone
             would be.
@@ -79,20 +81,12 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives.
+    """What a run gives; `spread` is that of several samples, see `x2ct.tuning.deviation`, None of one."""
 
-    Attributes:
-        volume: the synthesised CT, in HU, RAS+, its origin at the grid's centre; of several samples their mean.
-        spread: the voxel-wise standard deviation of several samples, in HU, times the report's "deviation_scale", see
-            `x2ct.tuning.deviation`; None of one.
-        report: the written record (see `x2ct.io.report`), ready for JSON.
-        residuals: each X-ray less the projection of the CT as it was before any data-consistency step.
-    """
-
-    volume: Volume
-    report: dict[str, Any]
-    spread: Volume | None = None
-    residuals: tuple[Residual, ...] = ()
+    volume: Volume  # the synthesised CT, in HU, RAS+, its origin at the grid's centre; of several samples their mean
+    report: dict[str, Any]  # the written record (see `x2ct.io.report`), ready for JSON
+    spread: Volume | None = None  # the voxel-wise standard deviation in HU, times the report's "deviation_scale"
+    residuals: tuple[Residual, ...] = ()  # each X-ray less the projection of the CT before any data-consistency step
 
 
 class _Patient(NamedTuple):
@@ -183,9 +177,7 @@ class Sampler:
     def compile(self) -> None:
         """Compile the networks now; otherwise the first run does.
 
-        Raises:
-            MissingRuntimeError: the runtime can't be opened, or refuses the precision.
-            MemoryLimitError: the networks don't fit.
+        Raises MissingRuntimeError: the runtime can't be opened, or refuses the precision; MemoryLimitError.
         """
         with self._lock, _memory_limit("compiling the networks"):
             self._compiled(SampleOptions())
@@ -328,12 +320,9 @@ class Sampler:
     ) -> dict[str, Any]:
         """Return what `run` with the same arguments would do and take, by its first two evaluations.
 
-        Returns:
-            The report as far as it is known before a run, and in `estimate` the seconds of what is left (`seconds`),
-            of one evaluation (`per_evaluation_s`) and `evaluations`, how many there will be.
-
-        Raises:
-            X2CTError: as `run` would.
+        That is the report as far as it is known before a run, and in `estimate` the seconds of what is left
+        (`seconds`), of one evaluation (`per_evaluation_s`) and `evaluations`, how many there will be. Raises X2CTError
+        as `run` would.
         """
         options = replace(options or SampleOptions(), **settings)
         with self._lock, _memory_limit("sampling"):
@@ -472,7 +461,8 @@ def plan_facts(plan: _core.SamplingPlan, options: SampleOptions) -> dict[str, An
         "solver": plan.table.solver,
         "schedule": plan.schedule,
         "steps": len(plan.sigmas),
-        "evaluations": plan.table.evaluations,
+        "evaluations": plan.evaluations // options.samples,
+        "mirrored": plan.mirrored,
         "sigmas": plan.sigmas,
         "churn": options.churn,
         "deviation_scale": plan.deviation_scale,

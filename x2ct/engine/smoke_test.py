@@ -22,8 +22,7 @@ from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume
 from x2ct.io.xray.radiograph import XRay
 
-STRIDES = 4
-"""The grid's side, in the model's strides."""
+STRIDES = 4  # the grid's side, in the model's strides
 
 BOUND_HU = {"f32": 0.5, "tf32": 2.0, "bf16": 20.0, "f16": 5.0, "int8": 20.0}
 """Mean absolute difference to f32 of the posterior mean on the small grid."""
@@ -48,13 +47,9 @@ class Check:
 
 
 def kernels(device: str) -> Iterator[Check]:
-    """Compare a device's kernels with the CPU's, one after the other.
+    """Compare the kernels of a device ("cpu", "cuda" or "cuda:N") with the CPU's, one after the other.
 
-    Args:
-        device: "cpu", "cuda" or "cuda:N".
-
-    Raises:
-        MissingRuntimeError: there is no such device here.
+    Raises MissingRuntimeError where there is no such device.
     """
     started = time.perf_counter()
     for one in _core.check_device(device):
@@ -65,16 +60,10 @@ def kernels(device: str) -> Iterator[Check]:
 
 
 def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: str = "") -> Iterator[Check]:
-    """Try what claims to be usable, one after the other.
+    """Try with a model which of `x2ct.commands.info_facts.abilities` that claim to be usable are, one after the other.
 
-    Args:
-        abilities: of `x2ct.commands.info_facts.abilities`; those that don't claim it are left out.
-        model: the bundle to try it with.
-        device: that is tried, beside a runtime of the CPU in f32 to compare with; all where it is "". Where no such
-            runtime ran, a result that nothing was compared with is "not tried".
-
-    Raises:
-        InputError: the bundle can't be opened.
+    All devices are tried, or only `device`, beside a runtime of the CPU in f32 to compare with. Where no such runtime
+    ran, a result that nothing was compared with is "not tried". Raises InputError where the bundle can't be opened.
     """
     bundle = Bundle.load(model)
     reference: Volume | None = None
@@ -92,23 +81,21 @@ def check(abilities: Sequence[Mapping[str, Any]], model: str = "chest", device: 
         name = one["backend"], one["device"], one["precision"]
         try:
             volume = _mean(bundle, *name)
-        except MissingRuntimeError as error:
+        except (X2CTError, MemoryError) as error:
+            result, text = FAILED, str(error) or type(error).__name__
             # That nobody has made torch's files, a typed graph or int8's ranges is no lie about the runtime.
             made_first = ("make it: x2ct export", "make it: x2ct build", "find them: x2ct quantize")
-            result = UNTRIED if any(command in str(error) for command in made_first) else FAILED
-            yield Check(*name, result, str(error), time.perf_counter() - started)
-            continue
-        except (X2CTError, MemoryError) as error:
-            yield Check(*name, FAILED, str(error) or type(error).__name__, time.perf_counter() - started)
-            continue
-        if reference is None and not can_refer:
-            text = "ran, and no runtime of the CPU in f32 to compare it with: pip install openvino or onnxruntime"
-            yield Check(*name, UNTRIED, text, time.perf_counter() - started)
-            continue
-        reference = reference or volume
-        away = float(np.mean(np.abs(volume.hu - reference.hu), dtype=np.float64))
-        result = PASSED if away <= BOUND_HU[one["precision"]] else FAILED  # NaN is not
-        text = f"{away:.3g} HU from the first" if volume is not reference else "the first"
+            if isinstance(error, MissingRuntimeError) and any(command in text for command in made_first):
+                result = UNTRIED
+        else:
+            reference = volume if reference is None and can_refer else reference
+            if reference is None:
+                result = UNTRIED
+                text = "ran, and no runtime of the CPU in f32 to compare it with: pip install openvino or onnxruntime"
+            else:
+                away = float(np.mean(np.abs(volume.hu - reference.hu), dtype=np.float64))
+                result = PASSED if away <= BOUND_HU[one["precision"]] else FAILED  # NaN is not
+                text = "the first" if volume is reference else f"{away:.3g} HU from the first"
         yield Check(*name, result, text, time.perf_counter() - started)
 
 

@@ -51,26 +51,20 @@ AROUND_BODY_MM = 10.0  # air nearer to the body does not count: a blurred skin i
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The figures of one prediction. None: the truth has no spine, ribs or air to measure at.
+    """The figures of one prediction. None: the truth has no spine, ribs or air to measure at."""
 
-    Attributes:
-        spine_correlation: Pearson correlation of the two HU profiles along the truth's spine, band-passed to
-            wavelengths of `BAND_MM`: from 0 (a prediction without any profile) to 1.
-        vertebrae: share, 0 to 1, of the truth's vertebral bodies both of whose disc gaps are found within 4 mm.
-        rib_pieces: share, 0 to 1, of the truth's rib pieces with a quarter of their voxels as bone.
-        rib_distance_mm: mean distance from the ribs' centrelines to the nearest bone of the prediction, each at most
-            `FARTHEST_MM`: from 0 to 20 (a prediction without bone).
-        air_std_hu: standard deviation in the air more than 10 mm from the truth's body, in slices that have a body. 0
-            is best, a scanner's noise is the truth's own figure.
-        step_ratio: mean absolute HU step between neighbours in the body across the borders of the network's cells,
-            over the mean of all other steps; 1 without a checker pattern, or without any step.
-    """
-
+    # Pearson correlation of the two HU profiles along the truth's spine, band-passed to wavelengths of `BAND_MM`: from
+    # 0 (a prediction without any profile) to 1.
     spine_correlation: float | None
-    vertebrae: float | None
-    rib_pieces: float | None
+    vertebrae: float | None  # share, 0 to 1, of the truth's vertebral bodies both of whose disc gaps are within 4 mm
+    rib_pieces: float | None  # share, 0 to 1, of the truth's rib pieces with a quarter of their voxels as bone
+    # Mean distance from the ribs' centrelines to the nearest bone of the prediction, each at most `FARTHEST_MM`.
     rib_distance_mm: float | None
+    # Standard deviation in the air more than 10 mm from the truth's body, in slices that have a body. 0 is best, a
+    # scanner's noise is the truth's own figure.
     air_std_hu: float | None
+    # Mean absolute HU step between neighbours in the body across the borders of the network's cells, over the mean of
+    # all other steps; 1 without a checker pattern, or without any step.
     step_ratio: float | None
 
     def figures(self) -> dict[str, float]:
@@ -136,14 +130,8 @@ class Landmarks:
 def anatomy(prediction: npt.ArrayLike, truth: npt.ArrayLike, spacing_mm: Spacing, stride: int = STRIDE) -> Anatomy:
     """Measure one prediction; `Landmarks.of(truth, ...)` saves time where a truth has several.
 
-    Args:
-        prediction: HU [X, Y, Z], RAS+.
-        truth: HU [X, Y, Z] on the same grid.
-        spacing_mm: voxel pitch.
-        stride: side, in voxels, of the network's cells, the first of which begins at voxel 0.
-
-    Raises:
-        InputError: shapes differ, a value is not finite, or the stride is below 2.
+    Both are HU [X, Y, Z], RAS+, on one grid; `stride` is the side, in voxels, of the network's cells, the first of
+    which begins at voxel 0. Raises InputError: shapes differ, a value is not finite, or the stride is below 2.
     """
     a, b = pair(truth, prediction, None)
     return Landmarks.of(a, spacing_mm).measure(b, stride)

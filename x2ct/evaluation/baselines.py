@@ -14,7 +14,7 @@ from scipy import ndimage
 from x2ct.data.shards import Patient, resample
 from x2ct.errors import InputError
 from x2ct.evaluation.metrics import WINDOW_HU, FloatArray, Window
-from x2ct.geometry import Geometry, View, attenuation, project
+from x2ct.geometry import Geometry, View, attenuation
 from x2ct.geometry.grid import Grid
 
 NAMES = ("mean volume", "nearest patient", "linear regression")
@@ -44,7 +44,7 @@ class Baselines:
         window: Window = WINDOW_HU,
         *,
         threads: int = 0,
-        progress: Callable[[int, int, str], None] | None = None,
+        progress: Callable[[int, int, str], None] = lambda *_: None,
     ) -> Baselines:
         """Resample and project each training patient, and choose the regression's penalty.
 
@@ -54,12 +54,10 @@ class Baselines:
             raise InputError.of("baselines", "patients", found=len(patients), expected="at least 3 to train on")
         volumes, images = np.empty((len(patients), *grid.shape), np.float32), []
         for index, patient in enumerate(patients):
-            if progress is not None:
-                progress(index, len(patients), patient.id)
+            progress(index, len(patients), patient.id)
             volumes[index] = np.clip(resample(patient, grid), *window)
-            mu = attenuation(patient.hu())
-            views = [project(mu, patient.index_to_mm, view, threads).ravel() for view in geometry.views]
-            images.append(np.concatenate(views))
+            views = geometry.project(attenuation(patient.hu()), patient.index_to_mm, threads)
+            images.append(np.concatenate([image.ravel() for image in views]))
         xrays = np.stack(images).astype(np.float32)
         ids = tuple(patient.id for patient in patients)
         penalty = _best_penalty(volumes, _features(xrays, geometry, grid))

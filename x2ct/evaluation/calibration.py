@@ -30,17 +30,14 @@ def calibration(
 ) -> dict[str, Any]:
     """Return the samples' spread and what it is worth, inside the body.
 
-    Returns:
-        "std_hu": root mean square of the samples' standard deviation (n - 1). "rmse_hu": of the samples' mean against
-        the truth; for calibrated samples it is sqrt(1 + 1/K) std_hu. "correlation": Pearson's, over voxels, of the
-        standard deviation with the absolute error of the mean. "crps_hu": see `crps`. "coverage": the share of the
-        truth within the samples' `central_interval`; "coverage_expected": that of calibrated samples.
-        "interval_coverage": the share of the truth within the 80% interval of the mean and `deviation_scale` times the
-        standard deviation, see `half_width`; 0.8 if that is calibrated. "ranks": shares of voxels whose truth has the
-        rank 0 .. K, a flat list if calibrated.
+    "std_hu": root mean square of the samples' standard deviation (n - 1). "rmse_hu": of the samples' mean against the
+    truth; for calibrated samples it is sqrt(1 + 1/K) std_hu. "correlation": Pearson's, over voxels, of the standard
+    deviation with the absolute error of the mean. "crps_hu": see `crps`. "coverage": the share of the truth within the
+    samples' `central_interval`; "coverage_expected": that of calibrated samples. "interval_coverage": the share of the
+    truth within the 80% interval of the mean and `deviation_scale` times the standard deviation, see `half_width`; 0.8
+    if that is calibrated. "ranks": shares of voxels whose truth has the rank 0 .. K, a flat list if calibrated.
 
-    Raises:
-        InputError: fewer than two samples, or other shapes.
+    Raises InputError: fewer than two samples, or other shapes.
     """
     if len(samples) < 2:
         raise InputError.of("calibration", "samples", found=len(samples), expected="at least 2")

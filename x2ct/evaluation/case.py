@@ -20,7 +20,7 @@ from x2ct.data.shards import resample_array
 from x2ct.evaluation import bones
 from x2ct.evaluation.anatomy import Landmarks
 from x2ct.evaluation.metrics import BoolArray, FloatArray
-from x2ct.geometry import Geometry, attenuation, project
+from x2ct.geometry import Geometry, attenuation
 from x2ct.geometry.grid import Grid
 
 Matrix = npt.NDArray[np.float64]
@@ -62,8 +62,7 @@ class Case:
 
     def project(self, geometry: Geometry, threads: int = 0, hu: npt.ArrayLike | None = None) -> tuple[FloatArray, ...]:
         """X-rays of the whole CT from other views, or of a changed CT in its place."""
-        mu = attenuation(self.hu if hu is None else hu)
-        return tuple(project(mu, self.index_to_mm, view, threads) for view in geometry.views)
+        return tuple(geometry.project(attenuation(self.hu if hu is None else hu), self.index_to_mm, threads))
 
 
 def make_case(
@@ -109,7 +108,7 @@ def case_of(
         body=body_mask(truth, grid.spacing_mm),
         grid=grid,
         geometry=geometry,
-        xrays=tuple(project(mu, matrix, view, threads) for view in geometry.views),
-        contained=tuple(project(outside, matrix, view, threads) <= OUTSIDE for view in geometry.views),
+        xrays=tuple(geometry.project(mu, matrix, threads)),
+        contained=tuple(image <= OUTSIDE for image in geometry.project(outside, matrix, threads)),
         region=region,
     )

@@ -11,8 +11,7 @@ from x2ct.evaluation.metrics import FloatArray, Window
 from x2ct.geometry import Geometry
 from x2ct.io.xray.radiograph import XRay
 
-XRays = Mapping[str, XRay]
-"""By the name of their view: ap or pa, lateral."""
+XRays = Mapping[str, XRay]  # by the name of their view: ap or pa, lateral
 
 
 class Model:
@@ -36,7 +35,7 @@ class Model:
         self._sampler.set_xrays(ap=ap, pa=pa, lateral=lateral, geometry=geometry, force=True)
 
     def mean(self) -> FloatArray:
-        """Return the posterior mean, one evaluation."""
+        """Return the posterior mean."""
         return self._volume(0, True)
 
     def sample(self, seed: int) -> FloatArray:

@@ -7,7 +7,6 @@ head or front is up, as in `x2ct.render.preview`.
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources, util
@@ -23,12 +22,11 @@ from x2ct.evaluation.metrics import FloatArray, Window
 from x2ct.evaluation.protocol import mean_of
 from x2ct.geometry import attenuation
 from x2ct.io.report import NOTICE
-from x2ct.render.panels import png, window
+from x2ct.render.panels import data_uri, png, window
 from x2ct.render.preview import BONE, WIDE, diverging
 
 Pixels = npt.NDArray[np.uint8]
-Panels = list[tuple[str, str]]
-"""(caption, PNG as a data URI)."""
+Panels = list[tuple[str, str]]  # (caption, PNG as a data URI)
 
 DEVIATION: Window = (0.0, 400.0)
 APART_MM = 15.0
@@ -202,4 +200,4 @@ def _uri(plane: Pixels, spacing_mm: Sequence[float], axis: int) -> str:
         finest = min(across, up)
         sides = (picture.width * across, picture.height * up)
         picture = picture.resize([max(1, round(side / finest)) for side in sides])
-    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
+    return data_uri(png(picture))

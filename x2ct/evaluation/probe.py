@@ -37,8 +37,7 @@ GAP_HU = 40.0
 GAP_RADIUS_MM = 12.0
 MARROW_HU = 60.0  # what is denser, within a gap, is taken for bone and becomes `GAP_HU`
 ROD_MM = 15.0  # a rib is looked for in balls of this radius: long one way and thin both others
-_THIN_MM, _LONG_MM = 4.5, 6.5
-"""Standard deviations of a rod's voxels across and along it."""
+_THIN_MM, _LONG_MM = 4.5, 6.5  # standard deviations of a rod's voxels across and along it
 _TRIES = 400
 
 NODULES_MM = (10.0, 20.0, 30.0)
@@ -100,14 +99,12 @@ class _Site:
 def probe(
     case: Case, model: Model, *, seeds: int = 1, threads: int = 0, say: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, Any]]:
-    """Insert each lesion, synthesise, and look.
+    """Insert each lesion, synthesise, and look: return an entry a finding and method (MEAN; SAMPLES, one a seed).
 
-    Returns:
-        One entry a finding and method ("mean estimate"; "samples", one a seed): "kind", "share" (the change shown over
-        the true one), "shown"; "elsewhere": the same question at the other sites of its kind, where nothing was
-        planted; "cnr": the change over the standard deviation of the change in the rest of the body; "without":
-        whether the synthesis without the finding has it already (a nodule: a bright spot where the truth has none; a
-        gap: no bone where the truth has some).
+    "kind"; "share" (the change shown over the true one), "shown"; "elsewhere": the same question at the other sites of
+    its kind, where nothing was planted; "cnr": the change over the standard deviation of the change in the rest of the
+    body; "without": whether the synthesis without the finding has it already (a nodule: a bright spot where the truth
+    has none; a gap: no bone where the truth has some).
     """
     sites = [site for kind in _kinds(case) for site in kind]
     if not sites:

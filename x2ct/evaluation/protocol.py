@@ -16,8 +16,7 @@ from x2ct.evaluation.case import OUTSIDE, Case
 from x2ct.evaluation.metrics import FloatArray
 from x2ct.geometry import attenuation, project
 
-Figures = dict[str, Any]
-"""Numbers by name, some of them by two ("mae_hu" has one a band); JSON data."""
+Figures = dict[str, Any]  # numbers by name, some of them by two ("mae_hu" has one a band); JSON data
 
 
 def volume_figures(case: Case, estimate: npt.ArrayLike, window: metrics.Window = metrics.WINDOW_HU) -> Figures:
@@ -75,14 +74,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return one case's part of the table.
 
-    Args:
-        case: the test patient.
-        predictions: volumes by the name of what made them, HU on the case's grid.
-        samples: two or more add "single sample" (the figures of each, averaged), "mean of K samples", and calibration.
-        window: the HU window.
-        threads: for re-projection.
-        stride: side, in voxels, of the network's cells, for the step ratio of `x2ct.evaluation.anatomy`.
-        deviation_scale: what the samples' standard deviation is multiplied by in a run of the model.
+    Predictions are volumes by the name of what made them, HU on the case's grid. Samples add "single sample" (the
+    figures of each, averaged), and two or more "mean of K samples" and calibration, in which their standard deviation
+    is multiplied by `deviation_scale`, as in a run of the model. For the rest see `score`.
     """
     methods = {name: score(case, volume, window, threads, stride) for name, volume in predictions.items()}
     result: dict[str, Any] = {"id": case.id, "region": case.region, "bone_pieces": int(case.bones.max())}

@@ -17,8 +17,7 @@ from x2ct.io.report import Table
 SCHEMA = 2
 RESAMPLES = 2000
 
-Column = tuple[str, str, str]
-"""Where the figure is, its title, its format."""
+Column = tuple[str, str, str]  # where the figure is, its title, its format
 
 COLUMNS: tuple[Column, ...] = (
     ("psnr_db", "PSNR dB", ".2f"),

@@ -14,7 +14,7 @@ from x2ct.errors import InputError, MissingRuntimeError
 from x2ct.export import plans, proof
 from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
-from x2ct.files.atomic import check_new_folder, write_beside
+from x2ct.files.atomic import check_folder, check_new_folder, write_beside
 from x2ct.files.text import Json
 from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, copy_to
 from x2ct.runtimes.cache.engines import PRECISIONS, SUFFIXES, TENSORRT, TORCH, Machine
@@ -23,8 +23,7 @@ from x2ct.runtimes.discovery import backend_status, choose
 FOLDERS: Mapping[str, tuple[str, ...]] = {"triton": (), "monai": ("torchscript",)}
 """Formats that are a folder for another framework, and the engines that go into it."""
 
-FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT, *FOLDERS)
-"""What can be made; "onnx" is the bundle itself."""
+FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT, *FOLDERS)  # what can be made; "onnx" is the bundle itself
 
 _OTHERS = "torchscript, aoti or tensorrt"
 
@@ -77,27 +76,21 @@ def export(
     folder: Path | None = None,
     precision: str | None = None,
     device: str = "cpu",
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> Exported:
     """Make what is asked for of a run or a bundle, prove it, and only then write it.
 
-    Args:
-        source: a folder that `x2ct train` wrote, or a bundle's folder or a bundled model's name.
-        output: the bundle to write, for a run; the folder to write, for a format of `FOLDERS`; else None.
-        formats: of `FORMATS`. A run's bundle is always made, as all others are made of it; one of `FOLDERS` is made
-            alone, of a bundle.
-        run: of a run alone.
-        folder: where to put copies of the compiled engines, to take to another machine.
-        precision: of the denoiser in what is made of a bundle; None is bf16 of TensorRT's plan, and f32 of the others.
-        device: "cpu", "cuda" or "cuda:N", that torch's engines are made for and proven on.
-        progress: called with one line before each stage.
+    The source is a folder that `x2ct train` wrote, or a bundle's folder or a bundled model's name; `output` the bundle
+    to write of a run, or the folder to write for a format of `FOLDERS`, which is made alone, of a bundle. A run's
+    bundle is always made, as all other formats are made of it; the options `run` are of a run alone. `folder` gets
+    copies of the compiled engines. `precision` is the denoiser's in what is made of a bundle, by default bf16 in
+    TensorRT's plan and f32 in the others; `device` ("cpu", "cuda" or "cuda:N") is what torch's engines are made for and
+    proven on. `progress` is called with one line before each stage.
 
-    Raises:
-        InputError: the source can't be read, the output can't be written, or an option does not fit the source.
-        MissingRuntimeError: a package, a compiler, TensorRT or its GPU is missing.
-        X2CTError: something can't be made, or computes something else; nothing is written.
+    Raises InputError: the source can't be read, the output can't be written, or an option does not fit the source;
+    MissingRuntimeError: a package, a compiler, TensorRT or its GPU is missing; X2CTError: something can't be made, or
+    computes something else; nothing is written.
     """
-    say = progress or (lambda line: None)
     options = run or RunOptions()
     kinds = _kinds(formats, folder, precision, device)
     planned = plans.PlanOptions(precision or plans.PlanOptions.precision)
@@ -111,17 +104,17 @@ def export(
             parity = export_run(source, scratch / target.name, **vars(options), progress=progress)
         bundle = parity.bundle if parity is not None else Bundle.load(source)
         staged, made = Cache(scratch / "cache"), list[tuple[Recipe, Engine]]()
-        for recipe, build in _builds(bundle, kinds, planned, scripted, say):
+        for recipe, build in _builds(bundle, kinds, planned, scripted, progress):
             there = Cache().find(recipe)
             if there is None:
-                say(f"making {recipe.file}")
+                progress(f"making {recipe.file}")
             made.append((recipe, staged.obtain(recipe, _copier(there) if there else build)))
-        say("evaluating PyTorch in float32")
+        progress("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
         trials = proof.trials(["onnx", *kinds], plan=(planned.precision, planned.device), torch=scripted)
-        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.root, say)
+        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.root, progress)
         proof.require(rows)
-        say("writing")
+        progress("writing")
         if target is not None:
             bundle = bundle.save_as(target)
         kept = tuple(Cache().obtain(recipe, _copier(engine)) for recipe, engine in made)
@@ -158,11 +151,7 @@ def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, d
     if TENSORRT in kinds:
         Machine.here()
     if folder is not None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            found = (error.strerror or str(error)).lower()
-            raise InputError.of(folder, "engines", found=found, expected="a folder to write to") from None
+        check_folder(folder)
     return kinds
 
 

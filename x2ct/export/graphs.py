@@ -44,17 +44,12 @@ class Graph:
 
 
 def trace(case: Case, module: nn.Module, *, batch: bool = False, fixed: Collection[str] = ()) -> Graph:
-    """Return a module as an ONNX graph, named as the case's.
+    """Return a module in evaluation mode, called with a case's inputs in their order, as an ONNX graph of its name.
 
-    Args:
-        case: an example. With a patch, whose size must differ along the three axes, the last three axes of 5-axis
-            tensors are left free, named "X" or by their ratio to the patch, "X/2".
-        module: in evaluation mode; called with the case's inputs in their order.
-        batch: leave the first axis of all tensors free.
-        fixed: tensors none of whose axes is free.
-
-    Raises:
-        X2CTError: the module can't be expressed, or ONNX's checker or shape inference refuses the graph.
+    With a patch, whose size must differ along the three axes, the last three axes of 5-axis tensors are left free,
+    named "X" or by their ratio to the patch, "X/2"; with `batch` the first axis of all tensors too. No axis of the
+    tensors in `fixed` is free. Raises X2CTError: the module can't be expressed, or ONNX's checker or shape inference
+    refuses the graph.
     """
 
     def shape_of(name: str, extents: tuple[int, ...]) -> tuple[int | str, ...]:

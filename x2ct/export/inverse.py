@@ -40,17 +40,14 @@ Stored = Mapping[tuple[int, int], npt.NDArray[Any]]
 CONSTANT_TOLERANCE = 1e-3
 """By how much a number that is no weight may differ, relative to the largest beside it: float16's rounding."""
 
-DIGIT = 1024
-"""An entry's index is told in two digits of this base, each exact in float32 after a few roundings."""
+DIGIT = 1024  # an entry's index is told in two digits of this base, each exact in float32 after a few roundings
 
 
 def load_bundle_model(model: str | os.PathLike[str] | Bundle) -> X2CTModel:
     """Return the network of a bundle (opened, or see `Bundle.load`) in PyTorch: folded, in evaluation mode.
 
-    Raises:
-        InputError: the bundle can't be read, does not say how its network was configured, or its graphs are not those
-            that this version makes of that configuration.
-        MissingRuntimeError: PyTorch, onnx or ONNX Runtime is not installed.
+    Raises InputError: the bundle can't be read, does not say how its network was configured, or its graphs are not
+    those that this version makes of that configuration; MissingRuntimeError: a package is not installed.
     """
     require_packages("torch", "onnx", "onnxruntime")
     import onnx
@@ -96,11 +93,8 @@ class StartingPoint:
 def starting_point(source: str | os.PathLike[str]) -> StartingPoint:
     """Return the averaged weights of a run's folder, or a bundle's (see `Bundle.load`), and their configuration.
 
-    The configuration names a bundle as its parent.
-
-    Raises:
-        InputError: the source is neither, or its network is not one of this version.
-        MissingRuntimeError: for a bundle, onnx or ONNX Runtime is not installed.
+    The configuration names a bundle as its parent. Raises InputError: the source is neither, or its network is not one
+    of this version; MissingRuntimeError: for a bundle, onnx or ONNX Runtime is not installed.
     """
     from x2ct.training.checkpoint import starting_weights
     from x2ct.training.config import CONFIG_FILE, TrainConfig

@@ -29,8 +29,7 @@ from x2ct.io.ct.volume import Volume
 from x2ct.io.xray.radiograph import XRay
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-MONAI = "1.6.1"
-"""The release of MONAI whose checks the tests run (`verify_metadata`, `verify_net_in_out`)."""
+MONAI = "1.6.1"  # the release of MONAI whose checks the tests run (`verify_metadata`, `verify_net_in_out`)
 
 
 class XRaysToCT(nn.Module):

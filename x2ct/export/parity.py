@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from x2ct.model import X2CTModel
 
 Array = npt.NDArray[np.float32]
-Evaluate = Callable[[Mapping[str, Array]], dict[str, Array]]
-"""A network: its outputs by name, for its inputs by name."""
+Evaluate = Callable[[Mapping[str, Array]], dict[str, Array]]  # a network: its outputs by name, for its inputs by name
 Shape = tuple[int, int, int]
-Runtime = tuple[str, Callable[[bytes], Evaluate]]
-"""A runtime's name with its version, and what loads a graph into it."""
+Runtime = tuple[str, Callable[[bytes], Evaluate]]  # a runtime's name with its version, and what loads a graph into it
 
 F32_TOLERANCE = 1e-4
 """For float32 weights. The runtimes differ from PyTorch by the order of their sums and by Winograd's transforms, which

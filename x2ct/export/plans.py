@@ -22,8 +22,7 @@ from x2ct.runtimes.cache.engines import TENSORRT, Machine, Volumes, plan_recipe,
 
 Step = Callable[[int, int, str], None]
 
-PROOF = "x2ct.rounding"
-"""The entry of a typed graph's metadata that holds what was measured on it, as JSON."""
+PROOF = "x2ct.rounding"  # the entry of a typed graph's metadata that holds what was measured on it, as JSON
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Built:
         return {"engines": {name: one.to_json() for name, one in self.engines.items()}, "rounding": dict(self.rounding)}
 
 
-def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = None) -> Built:
+def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say = lambda _: None) -> Built:
     """Return the denoiser's graph in a precision, from the cache or made and proven; see `rounding.typed_denoiser`."""
     import onnx
 
@@ -72,28 +71,24 @@ def typed_graph(bundle: Bundle, precision: str, cache: Cache, say: Say | None = 
 
 
 def build_plans(
-    bundle: Bundle, options: PlanOptions, cache: Cache, *, say: Say | None = None, step: Step | None = None
+    bundle: Bundle, options: PlanOptions, cache: Cache, *, say: Say = lambda _: None, step: Step = lambda *_: None
 ) -> Built:
     """Return TensorRT plans of a bundle's networks, from the cache or built here.
 
-    `say` is called with one line before each stage, `step` with (steps done, of how many, the builder's phase).
-
-    Raises:
-        InputError: volumes that the model can't take.
-        MissingRuntimeError: TensorRT, a GPU or a package is missing.
-        X2CTError: the builder failed (MemoryLimitError: on memory), or the typed graph is past its bounds.
+    `say` is called with one line before each stage, `step` with (steps done, of how many, the builder's phase). Raises
+    InputError: volumes that the model can't take; MissingRuntimeError: TensorRT, a GPU or a package is missing;
+    X2CTError: the builder failed (MemoryLimitError: on memory), or the typed graph is past its bounds.
     """
     typed, plans = builds(bundle, options, cache, say=say, step=step)
     engines = dict(typed.engines)
     for plan, build in plans:
-        if say is not None:
-            say(f"building {plan.file} in {plan.precision}")
+        say(f"building {plan.file} in {plan.precision}")
         engines[plan.file] = cache.obtain(plan, build, say)
     return Built(engines, typed.rounding)
 
 
 def builds(
-    bundle: Bundle, options: PlanOptions, cache: Cache, *, say: Say | None = None, step: Step | None = None
+    bundle: Bundle, options: PlanOptions, cache: Cache, *, say: Say = lambda _: None, step: Step = lambda *_: None
 ) -> tuple[Built, list[tuple[Recipe, Build]]]:
     """Return the typed graph, and for each plan of `build_plans` its recipe and what builds it.
 
@@ -122,15 +117,14 @@ def _checksums(bundle: Bundle) -> dict[Path, str]:
 
 
 def _builder(
-    source: Path, plan: Recipe, options: PlanOptions, machine: Machine, cache: Cache, step: Step | None
+    source: Path, plan: Recipe, options: PlanOptions, machine: Machine, cache: Cache, step: Step
 ) -> Callable[[Path], None]:
     ended = threading.Event()
     # One file of kernels' timings for a release of TensorRT and a kind of GPU.
     timings = hashlib.sha256(f"{machine.runtime}, {machine.device}".encode()).hexdigest()[:16]
 
     def report(phase: str, done: int, total: int) -> bool:
-        if step is not None:
-            step(done, total, phase)
+        step(done, total, phase)
         return not ended.is_set()
 
     def build(target: Path) -> None:

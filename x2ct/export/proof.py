@@ -30,35 +30,23 @@ NETWORK_BOUND = {"f32": 1e-3, "f16": 0.01, "bf16": 0.05}
 """RMS of the difference over the RMS of PyTorch's: sums in another order give 1e-7 to 4e-5, bfloat16's 8 bits a few
 times 1e-3, float16's 11 bits an eighth of it; a wrong weight, axis or padding gives more."""
 
-VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}
-"""Mean absolute difference of a whole sample."""
+VOLUME_BOUND_HU = {"f32": 0.5, "tf32": 5.0, "f16": 5.0, "bf16": 5.0}  # mean absolute difference of a whole sample
 
 
 @dataclass(frozen=True)
 class Proof:
-    """One line of the table: a bundle's files in a runtime.
+    """One line of the table: a bundle's files in a runtime."""
 
-    Attributes:
-        artefact: the files: "onnx", "torchscript", "aoti" or "tensorrt".
-        runtime: with its version.
-        precision: as read back from the compiled model.
-        network_error: of the denoiser, the largest of `errors`, by patch and sigma; None where none was tried.
-        mae_hu: mean absolute difference of the final volume.
-        psnr_db: its PSNR, the window's width the peak; None for the very same volume.
-        load_s: from files to a denoiser that is ready, encoder and lift included.
-        ms_per_evaluation: of the whole grid, the least of three runs.
-    """
-
-    artefact: str
-    runtime: str
-    precision: str
-    network_error: float | None
-    errors: tuple[tuple[str, float, float], ...]
-    mae_hu: float
-    psnr_db: float | None
+    artefact: str  # the files: "onnx", "torchscript", "aoti" or "tensorrt"
+    runtime: str  # with its version
+    precision: str  # as read back from the compiled model
+    network_error: float | None  # of the denoiser, the largest of `errors`; None where none was tried
+    errors: tuple[tuple[str, float, float], ...]  # by patch and sigma
+    mae_hu: float  # mean absolute difference of the final volume
+    psnr_db: float | None  # its PSNR, the window's width the peak; None for the very same volume
     bytes: int
-    load_s: float
-    ms_per_evaluation: float
+    load_s: float  # from files to a denoiser that is ready, encoder and lift included
+    ms_per_evaluation: float  # of the whole grid, the least of three runs
     network_bound: float | None
     volume_bound_hu: float
 
@@ -133,11 +121,8 @@ def prove(
 ) -> tuple[Proof, ...]:
     """Try every file in every runtime that is here for it.
 
-    `tried` is from `trials`; processes hand each other arrays in `folder`; the engines are in `cache`.
-
-    Raises:
-        X2CTError: a runtime failed.
-        MissingRuntimeError: a file can't be tried, as its backend is not here.
+    `tried` is from `trials`; processes exchange arrays in `folder`; the engines are in `cache`. Raises X2CTError: a
+    runtime failed, or (MissingRuntimeError) a file's backend is not here.
     """
     rows = []
     for number, (artefact, trial) in enumerate(tried):
@@ -154,7 +139,7 @@ def prove(
         choice = Choice(trial.device, trial.backend, trial.precision, "", trial.provider)
         _, files = engines.find(bundle, bundle.grid, choice, cache)
         mae_hu, decibel = parity.volume_difference(bundle, result["volume"], reference.volume)
-        row = Proof(
+        proof = Proof(
             artefact=artefact,
             runtime=f"{trial.backend} {facts['runtime']}",
             precision=facts["precision"],
@@ -168,7 +153,7 @@ def prove(
             network_bound=NETWORK_BOUND[trial.precision] if errors else None,
             volume_bound_hu=VOLUME_BOUND_HU[trial.precision],
         )
-        rows.append(row)
+        rows.append(proof)
     return tuple(rows)
 
 

@@ -28,15 +28,13 @@ from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.export.onnxgraph import folded, showing
 from x2ct.export.parity import Array, sampled
 from x2ct.io import report as reports
-from x2ct.render.drr import calibrated_views
 from x2ct.runtimes.discovery import backend_status, find_runtime
 
 Range = tuple[float, float]
 Say = Callable[[str], None]
 
 BACKEND = "openvino"
-BOUND_HU = 5.0
-"""Mean absolute difference of a whole sample from that in f32, at most: that of every lower precision."""
+BOUND_HU = 5.0  # mean absolute difference of a whole sample from that in f32, at most: that of every lower precision
 
 LEVELS = 256
 _FRACTIONS = np.linspace(0.3, 1.0, 71)  # of the largest value, at which a range may end
@@ -101,12 +99,9 @@ def quantise(
     """Find ranges on training patients, and judge them on validation patients.
 
     The ranges are found in so many runs on `patches` of `side` voxels along each axis; `say` is called with one line
-    before each stage.
-
-    Raises:
-        InputError: shards without training or validation patients, or a network without such convolutions.
-        MissingRuntimeError: OpenVINO isn't here, or the processor has no instructions for 8 bits.
-        X2CTError: the validation patients' volumes differ by more than `BOUND_HU`.
+    before each stage. Raises InputError: shards without training or validation patients, or a network without such
+    convolutions; MissingRuntimeError: OpenVINO isn't here, or the processor has no instructions for 8 bits; X2CTError:
+    the validation patients' volumes differ by more than `BOUND_HU`.
     """
     _check_processor()
     training, validation = shards.select("train"), shards.select("validation")
@@ -173,9 +168,7 @@ def _observed(
     @cache
     def lifted(number: int) -> dict[str, Array]:
         """Return what the lift is given of a patient, whatever the patch."""
-        patient = training[number]
-        xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
-        ready = study_of(bundle, xrays)
+        ready = study_of(bundle, training[number].xrays(bundle.geometry, threads))
         features = encoder({"views": ready.views, "valid": ready.valid})
         return {**features, "P": ready.matrices, "valid": ready.valid}
 
@@ -198,11 +191,10 @@ def _judged(bundle: Bundle, patients: Sequence[Patient], threads: int, say: Say)
     samplers = [Sampler(bundle, precision=name, threads=threads) for name in ("f32", "auto", "int8")]
     rows_by_name: dict[str, list[tuple[float, ...]]] = {}
     for patient in patients:
-        xrays = calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
-        arguments: dict[str, Any] = {**xrays, "seed": 0, "force": True}
+        xrays = patient.xrays(bundle.geometry, threads)
         reference: Array | None = None
         for sampler in samplers:
-            result = sampler.run(**arguments)
+            result = sampler.run(**xrays, seed=0, force=True)
             reference = result.volume.hu if reference is None else reference
             name = result.report["precision"]["denoiser"]
             say(f"{patient.id} in {name}")

@@ -66,21 +66,18 @@ class Rounding:
         }
 
 
-def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | None = None) -> Rounding:
+def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] = lambda _: None) -> Rounding:
     """Return a bundle's denoiser in a precision of `PRECISIONS`, if its values fit and its rounding is within bounds.
 
-    Raises:
-        InputError: an unknown precision.
-        MissingRuntimeError: a package of the extra `train` is not installed.
-        X2CTError: a value would overflow float16, or an error is above its bound; the text says which.
+    Raises InputError: an unknown precision; MissingRuntimeError: a package of the extra `train` is not installed;
+    X2CTError: a value would overflow float16, or an error is above its bound; the text says which.
     """
-    tell = say or (lambda line: None)
     canonical = onnx.load(bundle.file_of(bundle.networks.denoiser))
     graph = typed(canonical, precision)
     if not graph.inside:
         return Rounding(graph)
     plain = typed(canonical, "f32").model
-    tell("evaluating float32 over the range of sigma")
+    say("evaluating float32 over the range of sigma")
     references = tuple(_cases(bundle, plain))
     peaks = scan(plain, graph.inside, references)
     name, largest = next(iter(peaks.items()))
@@ -89,7 +86,7 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
             f"f16: {name} reaches {largest:.4g}, at most {F16_SHARE * F16_LARGEST:g} is allowed, {F16_SHARE:g} of what "
             "float16 holds; use bf16"
         )
-    tell(f"measuring parity of {precision}")
+    say(f"measuring parity of {precision}")
     runtimes: list[Runtime] = [("each node rounded", lambda data: rounded(onnx.load_from_string(data)))]
     if precision != "bf16":  # in which ONNX Runtime has no Conv
         runtimes.append(open_onnxruntime())
@@ -97,7 +94,7 @@ def typed_denoiser(bundle: Bundle, precision: str, say: Callable[[str], None] | 
     data = {"denoiser": graph.model.SerializeToString()}
     rows = parity.measure(data, references, precision, TOLERANCES[precision], runtimes)
     parity.require(rows)
-    tell(f"sampling a volume in {precision}")
+    say(f"sampling a volume in {precision}")
     volume = _volume(bundle, plain, graph, references[0])
     if not volume["mae_hu"] <= volume["tolerance_hu"]:
         raise X2CTError(

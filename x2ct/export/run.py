@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from x2ct.model import X2CTModel
     from x2ct.training import TrainConfig
 
-Progress = Callable[[str], None]
-"""Called with one line before each stage."""
+Progress = Callable[[str], None]  # called with one line before each stage
 
 WEIGHT_TYPES = ("f16", "f32")
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
@@ -53,7 +52,7 @@ def export_run(
     ema: float | None = None,
     best: bool = False,
     provenance: Mapping[str, Json] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> ExportReport:
     """Turn a training run into a bundle; see `export_model` for output, dtype, progress and errors.
 
@@ -66,8 +65,7 @@ def export_run(
     parity.require_packages(*PACKAGES)
     from x2ct.training import load_run
 
-    say = progress or (lambda _: None)
-    say("reading the run")
+    progress("reading the run")
     config, model = load_run(Path(run_dir), ema=ema, best=best)
     parent = {key: value for key, value in config.parent.items() if key != "diffusion"}
     training = {key: value for key, value in config.to_json().items() if key != "parent"}
@@ -84,21 +82,16 @@ def export_model(
     output: str | os.PathLike[str],
     *,
     dtype: str = "f16",
-    progress: Progress | None = None,
+    progress: Progress = lambda _: None,
 ) -> ExportReport:
-    """Turn a model into a bundle.
+    """Turn a model, folded or not, into a bundle, by custom NAME.x2ct; one that is there is replaced whole.
 
-    Args:
-        model: the network, folded or not; it is not changed.
-        spec: all that the bundle says beside the graphs.
-        output: the bundle's folder, by custom NAME.x2ct; a bundle that is there is replaced whole.
-        dtype: "f16" or "f32", how large weights are stored; the graphs compute in f32 either way.
-        progress: called with one line before each stage.
+    `spec` is all that the bundle says beside the graphs. Large weights are stored as `dtype`, "f16" or "f32"; the
+    graphs compute in f32 either way. `progress` is called with one line before each stage.
 
-    Raises:
-        InputError: the output can't be written, or dtype is unknown.
-        MissingRuntimeError: onnx, ONNX Runtime or OpenVINO is not installed.
-        X2CTError: a graph can't be made, or computes something else than PyTorch; nothing is written.
+    Raises InputError: the output can't be written, or dtype is unknown; MissingRuntimeError: onnx, ONNX Runtime or
+    OpenVINO is not installed; X2CTError: a graph can't be made, or computes something else than PyTorch; nothing is
+    written.
     """
     if dtype not in WEIGHT_TYPES:
         raise InputError.of("export", "dtype", found=dtype, expected=" or ".join(WEIGHT_TYPES))
@@ -106,22 +99,21 @@ def export_model(
     parity.require_packages(*PACKAGES)
     from x2ct.export.precision import to_f16
 
-    say = progress or (lambda _: None)
-    say("evaluating PyTorch in float32")
+    progress("evaluating PyTorch in float32")
     references = tuple(parity.cases(model.eval(), spec))
-    say("tracing three ONNX graphs")
+    progress("tracing three ONNX graphs")
     graphs = trace_networks(copy.deepcopy(model).fold(), references, spec)
     tolerances = {"f32": parity.F32_TOLERANCE, "f16": parity.F16_WEIGHTS_TOLERANCE}
     rows: tuple[Row, ...] = ()
     worst: dict[str, float] = {}
     for weights in ("f32", "f16") if dtype == "f16" else ("f32",):
-        say(f"measuring parity in ONNX Runtime and OpenVINO with {weights} weights")
+        progress(f"measuring parity in ONNX Runtime and OpenVINO with {weights} weights")
         models = {graph.name: graph.model if weights == "f32" else to_f16(graph.model) for graph in graphs}
         files = {name: model.SerializeToString(deterministic=True) for name, model in models.items()}
         measured = parity.measure(files, references, weights, tolerances[weights])
         rows, worst[weights] = rows + measured, max(row.error for row in measured)
         parity.require(measured)
-    say("writing the bundle")
+    progress("writing the bundle")
     encoder, lift, denoiser = (graph.network for graph in graphs)
     networks = Networks(
         encoder,
@@ -173,6 +165,7 @@ def spec_of(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> D
         tuned = {int(count): tuple(sigmas) for count, sigmas in parent.get("schedules", {}).items()}
         # The factors are the parent's weights'.
         diffusion = Diffusion(**{**parent, "schedules": tuned, "deviation_scale": {}})
+    diffusion = dataclasses.replace(diffusion, mirror=config.augment.flip > 0)
     x, y, z = config.grid.shape
     sizes = tuple((min(side, x), min(side, y), min(side, z)) for side in config.patch.sizes)
     return Description(

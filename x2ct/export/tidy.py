@@ -11,8 +11,7 @@ import onnx
 
 from x2ct.export.onnxgraph import Array, LinkedGraph, drop_unused, inferred_types
 
-_LINEAR = {"Conv", "ConvTranspose", "MatMul"}
-"""Nodes that a scale can move into."""
+_LINEAR = {"Conv", "ConvTranspose", "MatMul"}  # nodes that a scale can move into
 
 
 def tidy(model: onnx.ModelProto) -> None:

@@ -28,8 +28,7 @@ from x2ct.export.torchgraph import OnnxModule
 from x2ct.runtimes.cache.cache import Build, Recipe, unchanged
 from x2ct.runtimes.cache.engines import DESCRIPTION_SCHEMA, inputs_for, torch_recipe
 
-MOST_VOXELS = 4096
-"""Along an axis: what AOTInductor is told, for its index arithmetic."""
+MOST_VOXELS = 4096  # along an axis: what AOTInductor is told, for its index arithmetic
 
 
 def builds(bundle: Bundle, kind: str, device: str = "cpu", precision: str = "f32") -> Iterator[tuple[Recipe, Build]]:
@@ -45,11 +44,8 @@ def build(
 ) -> None:
     """Write one of a bundle's graphs as a compiled engine: "aoti" for the very device, "torchscript" for all.
 
-    In "bf16" or "f16" the graph's inside is typed first.
-
-    Raises:
-        MissingRuntimeError: there is no C++ compiler for AOTInductor, or no such device.
-        X2CTError: the graph has an operator that is not known, or PyTorch can't compile it.
+    In "bf16" or "f16" the graph's inside is typed first. Raises MissingRuntimeError: there is no C++ compiler for
+    AOTInductor, or no such device; X2CTError: an operator is not known, or PyTorch can't compile the graph.
     """
     if device != "cpu" and not torch.cuda.is_available():
         raise MissingRuntimeError(f"device {device}: PyTorch {torch.__version__} finds no GPU here; use the CPU")

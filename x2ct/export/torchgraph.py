@@ -20,16 +20,12 @@ from torch.nn import functional
 
 from x2ct.errors import X2CTError
 
-FEWEST_CHANNELS = 16
-"""An input of fewer is laid out as it comes: the layout pays for what convolutions read."""
+FEWEST_CHANNELS = 16  # an input of fewer is laid out as it comes: the layout pays for what convolutions read
 
 Array = npt.NDArray[np.float32]
 
-Value = Any
-"""A float tensor, or, for shapes, a whole number or a list of them."""
-
-Operator = Callable[..., Value]
-"""Takes a node's inputs, None where one is left out, and its attributes by name."""
+Value = Any  # a float tensor, or, for shapes, a whole number or a list of them
+Operator = Callable[..., Value]  # takes a node's inputs, None where one is left out, and its attributes by name
 
 
 class OnnxModule(nn.Module):

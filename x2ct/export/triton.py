@@ -15,11 +15,8 @@ from pathlib import Path
 from x2ct.bundle import MANIFEST, Bundle, Tensor
 
 LOOP = "tritonmodel.py"
-BUNDLE = "bundle.x2ct"
-"""The bundle's folder beside the loop; `tritonmodel.py` has the same name."""
-
-TYPES = {"float32": "TYPE_FP32"}
-"""Triton's name of each type that a bundle's graphs may take and give."""
+BUNDLE = "bundle.x2ct"  # the bundle's folder beside the loop; `tritonmodel.py` has the same name
+TYPES = {"float32": "TYPE_FP32"}  # Triton's name of each type that a bundle's graphs may take and give
 
 Port = tuple[str, str, Sequence[int], bool]
 """Name, Triton's type, extents (-1: free), whether a request may leave it out."""

@@ -18,8 +18,7 @@ from x2ct.engine.external import Arrays, sample
 from x2ct.errors import InputError, X2CTError
 from x2ct.io.xray.radiograph import XRay
 
-BUNDLE = "bundle.x2ct"
-"""The model's bundle, beside this file's copy."""
+BUNDLE = "bundle.x2ct"  # the model's bundle, beside this file's copy
 
 
 class _CancelledError(Exception):

@@ -39,17 +39,23 @@ def check_writable(path: str | PathLike[str], suffixes: tuple[str, ...] = ()) ->
     return target
 
 
-def check_new_folder(path: str | PathLike[str]) -> Path:
-    """Return `path`, unless it is known before a long run that a folder can't be made there.
+def check_folder(path: str | PathLike[str]) -> Path:
+    """Return `path`, unless it is known before a long run that files can't be written to a folder there.
 
-    Raises InputError: a file or a folder with files under that name, or a parent that can't be written.
+    Raises InputError: a file under that name, or a place that can't be written.
     """
     target = Path(path)
     if target.exists() and not target.is_dir():
-        raise InputError.of(target, "output", found="a file", expected="a new folder", hint="name another")
+        raise InputError.of(target, "output", found="a file", expected="a folder", hint="name another")
+    check_writable(target / "file" if target.is_dir() else target)  # what can't hold a file can't hold a folder
+    return target
+
+
+def check_new_folder(path: str | PathLike[str]) -> Path:
+    """Return `path` as `check_folder`, which may be an empty folder; raises InputError also for one with files."""
+    target = check_folder(path)
     if target.is_dir() and any(target.iterdir()):
         raise InputError.of(target, "output", found="a folder with files", expected="a new one", hint="name another")
-    check_writable(target / "file" if target.is_dir() else target)
     return target
 
 

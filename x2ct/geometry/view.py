@@ -27,8 +27,7 @@ DEFAULT_SPACING_MM = 1.25  # at the isocentre
 DEFAULT_SOD_MM = 1500.0
 DEFAULT_SDD_MM = 1800.0
 
-MU_WATER_PER_MM = _core.MU_WATER_PER_MM
-"""The linear attenuation of water at about 70 keV."""
+MU_WATER_PER_MM = _core.MU_WATER_PER_MM  # the linear attenuation of water at about 70 keV
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,6 +244,10 @@ class Geometry:
         if name not in views:
             raise InputError.of("geometry", "view", found=name, expected=" or ".join(views))
         return views[name]
+
+    def project(self, mu: npt.ArrayLike, index_to_mm: npt.ArrayLike, threads: int = 0) -> list[Image]:
+        """Return each view's line integrals through a volume, see `x2ct.geometry.project`."""
+        return [project(mu, index_to_mm, view, threads) for view in self.views]
 
     @property
     def to_world(self) -> FloatArray:

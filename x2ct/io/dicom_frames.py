@@ -30,8 +30,7 @@ _OF_GDCM = (uid.JPEGExtended12Bit, uid.JPEGLossless, uid.JPEGLosslessSV1, *_JPEG
 _PLUGIN = dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEG2000, uid.JPEG2000Lossless), "pillow")
 _PLUGIN |= dict.fromkeys(_OF_GDCM, "gdcm") | {uid.RLELossless: "pydicom"}
 
-DECODER_DEPENDENCIES = dict.fromkeys(_OF_GDCM, ("python-gdcm",))
-"""Read by pydicom, of a plugin."""
+DECODER_DEPENDENCIES = dict.fromkeys(_OF_GDCM, ("python-gdcm",))  # read by pydicom, of a plugin
 
 _CHILD = Path(__file__).with_name("gdcm_child.py")
 _SECONDS = 90.0  # more than the child's own limit, which counts the processor's time alone

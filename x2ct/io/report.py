@@ -52,7 +52,7 @@ def sha256(path: str | PathLike[str]) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError.of(path, "file", found=error.strerror, expected="a readable file") from None
+        raise InputError.of(path, "file", found=error, expected="a readable file") from None
 
 
 def file_record(path: str | PathLike[str]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def read_json(path: str | PathLike[str]) -> dict[str, Any]:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError.of(path, "file", found=error.strerror or error, expected="a JSON object") from error
+        raise InputError.of(path, "file", found=error, expected="a JSON object") from error
     return decode_json(path, data, dict[str, Any])
 
 

@@ -36,8 +36,8 @@ def demo(
     model: str = "chest",
     *,
     threads: int = 0,
-    stage: Callable[[str], None] | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
+    stage: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int, float], None] = lambda *_: None,
 ) -> Demo:
     """Write the bundled X-rays, a sample, the posterior mean, the true CT, pictures and a page to a folder.
 

@@ -45,33 +45,28 @@ class Evaluation(NamedTuple):
     files: tuple[Path, ...]
 
 
-def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Progress | None = None) -> Evaluation:
+def evaluate_files(
+    job: EvaluateJob, *, stage: Say = lambda _: None, progress: Progress = lambda *_: None
+) -> Evaluation:
     """Evaluate, and write the report.
 
-    Args:
-        job: what to judge, and on what.
-        stage: called with what is being done now.
-        progress: called with (cases done, of how many, what is being worked on).
-
-    Raises:
-        InputError: an input can't be used, or none of the cases can. A CT or prediction that can't be used while others
-            can is one of the table's `failures`.
-        MissingRuntimeError: a page is to be written, and the extra `report` is not installed.
+    `stage` is called with what is being done now, `progress` with (cases done, of how many, what is being worked on).
+    A CT or prediction that can't be used while others can is one of the table's `failures`. Raises InputError: an input
+    can't be used, or none of the cases can; MissingRuntimeError: the page needs the extra `report`.
     """
-    say, step = stage or (lambda _: None), progress or (lambda *_: None)
     check(job)
     sources = find_cts(job.data)
     for name in job.cases:
         if name not in sources:
             raise InputError.of(job.data, "case", found=name, expected=f"one of {', '.join(sources)}")
     sources = {name: path for name, path in sources.items() if not job.cases or name in job.cases}
-    say("loading")
-    run = _Run(job, sources, step)
-    say("evaluating")
+    stage("loading")
+    run = _Run(job, sources, progress)
+    stage("evaluating")
     for index, (name, path) in enumerate(sources.items()):
 
         def now(what: str, index: int = index, name: str = name) -> None:
-            step(index, len(sources), f"{name}: {what}")
+            progress(index, len(sources), f"{name}: {what}")
 
         try:
             run.judge(path, now)
@@ -84,17 +79,12 @@ def evaluate_files(job: EvaluateJob, *, stage: Say | None = None, progress: Prog
     if not run.results:
         found = f"none usable, first: {run.failures[0]['reason']}"
         raise InputError.of(job.data, "cases", found=found, expected="at least one")
-    step(len(sources), len(sources), "")
+    progress(len(sources), len(sources), "")
     return evaluation
 
 
 def check(job: EvaluateJob) -> None:
-    """Raise what can be known to be wrong before anything long, and make the folders.
-
-    Raises:
-        InputError: options that contradict each other, or a place that can't be written.
-        MissingRuntimeError: a package that the page needs is not installed.
-    """
+    """Raise what can be known to be wrong before anything long."""
     if job.bundle is None and job.predictions is None and job.baselines is None:
         expected = "a bundle, --predictions or --baselines"
         raise InputError.of("evaluate", "what to judge", found="nothing", expected=expected)
@@ -114,14 +104,8 @@ def check(job: EvaluateJob) -> None:
     conditions.named(job.conditions)
     if job.page and (reason := page.unavailable()):
         raise MissingRuntimeError(f"{PAGE}: {reason}")
-    if job.output.exists() and not job.output.is_dir():
-        raise InputError.of(job.output, "output", found="a file", expected="a folder")
-    try:
-        for folder in (job.output, job.xrays or job.output):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError.of(job.output, "output", found=error.strerror, expected="a folder that can be made") from None
-    atomic.check_writable(job.output / FILES[0])
+    for folder in (job.output, job.xrays or job.output):
+        atomic.check_folder(folder)
 
 
 class _NotATestPatient(InputError):

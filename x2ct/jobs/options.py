@@ -177,7 +177,9 @@ class SampleJob:
     schedule: str | None = _sampling(
         None, "Noise schedule: `tuned`, or a name listed by `x2ct info`. Default: the model's.", words="schedule"
     )
-    mean: bool = _sampling(False, "Return the mean estimate (posterior mean, one evaluation) instead of a sample.")
+    mean: bool = _sampling(
+        False, "Return the mean estimate (posterior mean, one or two evaluations) instead of a sample."
+    )
     consistency: str = _sampling(
         "off",
         "Data consistency: correct the CT towards the X-rays after no evaluation (off), the last one (last), "
@@ -298,7 +300,7 @@ class EvaluateJob:
     Attributes:
         output: the folder for the report, see `x2ct.jobs.evaluate.FILES`.
         predictions, frame: see `x2ct.evaluation.predictions`.
-        centre, keep_couch: see `x2ct.data.PrepareOptions`.
+        centre, keep_couch: see `x2ct.data.prepare.PrepareOptions`.
         samples: of seeds 0 to N - 1.
         conditions, probe: see the modules of `x2ct.evaluation`.
         shape, voxel_mm: without a bundle; by default the shards', or 128^3 at 2.5 mm.

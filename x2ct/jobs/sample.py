@@ -50,35 +50,30 @@ def sample_files(
     job: SampleJob,
     *,
     sampler: Sampler | None = None,
-    stage: StageProgress | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
+    stage: StageProgress = lambda _: None,
+    progress: Callable[[int, int, float], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Sample X-ray files to a CT file and return the report. Raises X2CTError; nothing has been written then.
 
-    Args:
-        job: what to do.
-        sampler: what `open_sampler` returned for this job, or for another of the same model and device.
-        stage: called with what is being done now, in a few words.
-        progress: called with (evaluations done, of how many, sigma).
+    `sampler` is what `open_sampler` returned for this job, or for another of the same model and device. `stage` is
+    called with what is being done now, in a few words, `progress` with (evaluations done, of how many, sigma).
     """
     from x2ct.io import report as reports
 
-    say = stage or (lambda _: None)
-    xrays, geometry = _inputs(job, say)
-    say("loading the model")
+    xrays, geometry = _inputs(job, stage)
+    stage("loading the model")
     sampler = sampler or open_sampler(job)
     model = f"{sampler.bundle.name} {sampler.bundle.checksum}"
 
     def first_steps(done: int, total: int, sigma: float) -> None:
-        say("sampling")
-        if progress is not None:
-            progress(done, total, sigma)
+        stage("sampling")
+        progress(done, total, sigma)
 
-    say("compiling the networks")
+    stage("compiling the networks")
     with staged(job.outputs) as place, _live_picture(job, xrays) as draw:
 
         def keep(sample: int, ct: Volume) -> None:
-            say("writing")
+            stage("writing")
             _save_ct(job, ct, place(job.each[sample]), model, geometry)
 
         result = sampler.run(
@@ -93,7 +88,7 @@ def sample_files(
             preview=draw,
             preview_every=job.preview_every or 1,
         )
-        say("writing")
+        stage("writing")
         _save_ct(job, result.volume, place(job.output), model, geometry)
         if result.spread is not None:
             _save_ct(job, result.spread, place(job.spread), model, geometry)
@@ -117,7 +112,7 @@ def sample_files(
         return report
 
 
-def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dict[str, Any]:
+def rehearse_files(job: SampleJob, *, stage: StageProgress = lambda _: None) -> dict[str, Any]:
     """Return what `sample_files` would do and take, after two evaluations; nothing is left on the disk.
 
     It is `x2ct.Sampler.dry_run`'s report, with the names of the files that would be written in `outputs`, and in
@@ -127,11 +122,10 @@ def rehearse_files(job: SampleJob, *, stage: StageProgress | None = None) -> dic
 
     from x2ct.io.ct.volume import Volume
 
-    say = stage or (lambda _: None)
-    xrays, geometry = _inputs(job, say)
-    say("loading the model")
+    xrays, geometry = _inputs(job, stage)
+    stage("loading the model")
     sampler = open_sampler(job)
-    say("trying two evaluations")
+    stage("trying two evaluations")
     report = sampler.dry_run(
         job.options, **xrays, geometry=geometry, strict=job.strict, align=job.align, force=job.force
     )
@@ -154,18 +148,15 @@ def drr_files(
     keep_couch: bool = False,
     mu_water: float = MU_WATER_PER_MM,
     threads: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Drr:
     """Project a CT file to X-ray files, placed as `x2ct prepare` and `x2ct evaluate` place it.
 
     The folder is made if it is not there; files of the same names are replaced. For `geometry` ("parallel", "cone" or a
     geometry file) and `views` see `x2ct.render.drr.geometry_of`, for `centre` and `keep_couch`
-    `x2ct.data.PrepareOptions`; `mu_water` is the attenuation of water per mm; 0 threads are every processor.
-    `progress` is called with the views done and the views in all.
-
-    Raises:
-        InputError: a CT, a geometry or a folder that can't be used, or a view that misses the CT.
-        X2CTError: the write failed on the way; each file is whole or not there.
+    `PrepareOptions`; `mu_water` is the attenuation of water per mm; 0 threads are every processor.
+    `progress` is called with the views done and the views in all. Raises InputError: a CT, a geometry or a folder that
+    can't be used, or a view that misses the CT; X2CTError: the write failed; each file is whole or not there.
     """
     from x2ct.data.prepare import PrepareOptions, read_body
     from x2ct.render import drr
@@ -181,10 +172,10 @@ def drr_files(
     return drr.Drr(drr.save(target, images, placed), placed, drr.cut_off(placed, images))
 
 
-def _inputs(job: SampleJob, say: StageProgress) -> tuple[dict[str, Any], Geometry | None]:
+def _inputs(job: SampleJob, stage: StageProgress) -> tuple[dict[str, Any], Geometry | None]:
     """Return a job's X-rays by the argument of `x2ct.Sampler.run` that takes each, and where they were taken from."""
     check_job(job)
-    say("reading the X-rays")
+    stage("reading the X-rays")
     from x2ct.geometry import Geometry
     from x2ct.io.xray.radiograph import XRay
 

@@ -118,8 +118,7 @@ def _panel(name: str, xray: XRay) -> Panel:
     values, exposed = xray.image, xray.exposed
     shown = values if exposed is None else values[exposed]
     low, high = (float(x) for x in np.percentile(shown, (0.5, 99.5)))
-    grey = window(values, (low, high if high > low else low + 1))
-    pixels: npt.NDArray[Any] = np.repeat(grey[..., None], 3, axis=2)
+    pixels: npt.NDArray[Any] = np.repeat(window(values, (low, high))[..., None], 3, axis=2)
     if exposed is not None:
         pixels[~exposed] = (pixels[~exposed] * np.asarray(HIDDEN) + 60 * np.asarray(HIDDEN)).astype(np.uint8)
     row, column = xray.spacing_mm or (1.0, 1.0)

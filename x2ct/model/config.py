@@ -48,9 +48,13 @@ class ModelConfig:
     lift_channels: tuple[int, ...] = (64, 96)  # of the lift's 3D U-Net at strides stem, 2 stem, 4 stem, ...
     lift_blocks: tuple[int, ...] = (1, 1)  # its residual blocks at each resolution on the way down
     lift_blocks_up: tuple[int, ...] = ()  # on the way up, at each but the coarsest; () for as many as on the way down
+    # Blocks that a trained network is given later, at each resolution after those on the way up (at the coarsest, the
+    # way down): at first they change nothing. () for none.
+    lift_blocks_added: tuple[int, ...] = ()
     channels: tuple[int, ...] = (96, 128)  # of the 3D denoiser at strides stem, 2 stem, 4 stem, ...
     blocks: tuple[int, ...] = (1, 1)  # its residual blocks, as for the lift
     blocks_up: tuple[int, ...] = ()
+    blocks_added: tuple[int, ...] = ()
     # 0 for residual blocks of two 3^3 convolutions; a factor for blocks of one 3^3 convolution and a pointwise network
     # with that many times the channels between (27 times less work a weight).
     expand: int = 0
@@ -84,13 +88,14 @@ class ModelConfig:
             (not any(side % multiple for side in self.detector), "detector", self.detector, f"multiples of {multiple}"),
         )
 
-    def _block_rules(self, widths: str, counts: str) -> tuple[Rule, Rule]:
+    def _block_rules(self, widths: str, counts: str) -> tuple[Rule, ...]:
         pair, up = (getattr(self, widths), getattr(self, counts)), getattr(self, f"{counts}_up")
-        above = len(pair[0]) - 1
-        fits = above >= 0 and len(pair[0]) == len(pair[1])
+        added, levels = getattr(self, f"{counts}_added"), len(pair[0])
+        fits = 0 < levels == len(pair[1])
         return (
             (fits, f"{widths} and {counts}", pair, "one number of blocks a width"),
-            (len(up) in (0, above), f"{counts}_up", up, f"{above} numbers, one for each width but the last"),
+            (len(up) in (0, levels - 1), f"{counts}_up", up, f"{levels - 1} numbers, one for each width but the last"),
+            (len(added) in (0, levels), f"{counts}_added", added, f"{levels} numbers, one for each width"),
         )
 
     @property
@@ -102,17 +107,17 @@ class ModelConfig:
     @property
     def receptive_radius(self) -> int:
         """How far, in voxels, the denoiser's output looks at its input and its condition."""
-        return EVERYWHERE if self.kind == "slabs" else self._reach(self.blocks, self.blocks_up)
+        return EVERYWHERE if self.kind == "slabs" else self._reach("blocks")
 
     @property
     def lift_radius(self) -> int:
         """How far, in voxels, a voxel's condition or coarse prediction looks at the image features about it."""
-        return 0 if self.kind == "slabs" else self._reach(self.lift_blocks, self.lift_blocks_up)
+        return 0 if self.kind == "slabs" else self._reach("lift_blocks")
 
-    def _reach(self, down: tuple[int, ...], up: tuple[int, ...]) -> int:
+    def _reach(self, counts: str) -> int:
         """Each 3^3 convolution at stride s reaches s voxels further; the coarsest cell's alignment adds to that."""
+        down, up, added = (getattr(self, counts + end) for end in ("", "_up", "_added"))
         strides = [self.stem * 2**level for level in range(len(down))]
-        blocks = [a + b for a, b in zip(down, (*(up or down[:-1]), 0), strict=True)]
-        each = 1 if self.expand else 2
-        convolutions = sum(each * s * n for s, n in zip(strides, blocks, strict=True)) + self.stem * self.overlap
-        return int(convolutions + strides[-1] - 1)
+        blocks = zip(down, (*(up or down[:-1]), 0), added or (0,) * len(down), strict=True)
+        convolutions = sum((1 if self.expand else 2) * s * sum(n) for s, n in zip(strides, blocks, strict=True))
+        return int(convolutions + self.stem * self.overlap + strides[-1] - 1)

@@ -133,7 +133,7 @@ class MPConv(nn.Module):
         if not self.has_gain:
             return {"weight": weight}
         gain = weight.square().mean().sqrt()
-        return {"weight": weight / gain, "gain": gain}
+        return {"weight": weight / gain.clamp(min=1e-12), "gain": gain}
 
 
 class ToVoxels(MPConv):
@@ -210,9 +210,12 @@ class Block(nn.Module):
         expand: 0 for two 3^dims convolutions; else the second is a pointwise network with `expand` times the channels.
         embedding: length of the noise embedding; 0 for a block that does not see the noise level.
         norm: "mp", or "group" for GroupNorm before each activation.
+        added: whether the branch has a gain that starts at 0, so that the block changes nothing at first.
     """
 
-    def __init__(self, channels: int, dims: int, *, expand: int = 0, embedding: int = 0, norm: str = "mp") -> None:
+    def __init__(
+        self, channels: int, dims: int, *, expand: int = 0, embedding: int = 0, norm: str = "mp", added: bool = False
+    ) -> None:
         super().__init__()
         kernel, point = (3,) * dims, (1,) * dims
         self.before, self.between = (
@@ -221,7 +224,12 @@ class Block(nn.Module):
         )
         self.first = MPConv(channels, channels, kernel)
         self.widen = MPConv(channels, expand * channels, point) if expand else None
-        self.second = MPConv(expand * channels if expand else channels, channels, point if expand else kernel)
+        self.second = MPConv(
+            expand * channels if expand else channels,
+            channels,
+            point if expand else kernel,
+            gain=0.0 if added else None,
+        )
         self.modulation = MPConv(embedding, channels, (), gain=0.3) if embedding else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
@@ -230,17 +238,26 @@ class Block(nn.Module):
             h = modulate(h, self.modulation(embedding))
         if self.widen is not None:
             h = self.widen(mp_silu(h))
-        return mp_sum(x, self.second(mp_silu(h)), RESIDUAL_SHARE)
+        branch = self.second(mp_silu(h))
+        return x + branch if self.second.has_gain else mp_sum(x, branch, RESIDUAL_SHARE)
 
 
 class UNet(nn.Module):
     """Residual 3^3 blocks at each resolution on the way down and, but for the coarsest, on the way up; added skips.
 
     Each resolution is half as fine as the one before. `widths` are their channels, `counts` the blocks on the way down,
-    `up` those on the way up, () for as many; `block` is what `Block` takes by name.
+    `up` those on the way up, () for as many; `added` how many more follow there that change nothing at first, () for
+    none; `block` is what `Block` takes by name.
     """
 
-    def __init__(self, widths: Sequence[int], counts: Sequence[int], up: Sequence[int] = (), **block: Any) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        counts: Sequence[int],
+        up: Sequence[int] = (),
+        added: Sequence[int] = (),
+        **block: Any,
+    ) -> None:
         super().__init__()
 
         def stages(numbers: Sequence[int]) -> nn.ModuleList:
@@ -251,6 +268,8 @@ class UNet(nn.Module):
 
         pairs = list(zip(widths, widths[1:], strict=False))
         self.enter, self.leave = stages(counts), stages(up or counts[:-1])
+        for stage, width, count in zip([*self.leave, self.enter[-1]], widths, added, strict=False):
+            stage.extend(Block(width, 3, added=True, **block) for _ in range(count))
         self.down = nn.ModuleList(MPConv(a, b, (2, 2, 2), stride=2) for a, b in pairs)
         self.up = nn.ModuleList(MPConv(b, a, (2, 2, 2), stride=2, transposed=True) for a, b in pairs)
 

@@ -62,7 +62,7 @@ def radiographs(
     *,
     mu_water: float = MU_WATER_PER_MM,
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Image]:
     """Return line integrals through a CT, (rows, columns) float32, dimensionless, by view name.
 
@@ -81,8 +81,7 @@ def radiographs(
             hint = "see --centre for where the origin of patient mm lies in the CT"
             raise InputError.of(f"view {view.name}", "rays", found="none that meets the CT", expected="some", hint=hint)
         images[view.name] = image
-        if progress is not None:
-            progress(number + 1, len(geometry.views))
+        progress(number + 1, len(geometry.views))
     return images
 
 
@@ -110,28 +109,13 @@ def calibrated(geometry: Geometry, images: Sequence[Image], source: str) -> dict
     }
 
 
-def calibrated_views(
-    hu: npt.ArrayLike, index_to_mm: npt.ArrayLike, geometry: Geometry, source: str, threads: int = 0
-) -> dict[str, XRay]:
-    """A patient's X-rays, as the network sees a calibrated study: projected from the whole CT, as by `radiographs`.
-
-    `source` is whose they are, as messages name it.
-    """
-    mu = attenuation(hu)
-    return calibrated(geometry, [project(mu, index_to_mm, view, threads) for view in geometry.views], source)
-
-
 def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
     """Return a folder, absent or not, unless it is known before a long run that X-rays can't be written to it.
 
     Raises InputError: a file, a place that can't be written, or a folder with X-rays of views that `geometry` lacks:
     its geometry.json would no longer name them.
     """
-    target = Path(folder)
-    if target.exists() and not target.is_dir():
-        raise InputError.of(target, "output", found="a file", expected="a folder")
-    # what can't hold a file can't hold a folder
-    atomic.check_writable(target / GEOMETRY_FILE if target.is_dir() else target)
+    target = atomic.check_folder(folder)
     if (target / GEOMETRY_FILE).is_file():
         there, new = ({view.name for view in g.views} for g in (Geometry.load(target / GEOMETRY_FILE), geometry))
         if stale := ", ".join(sorted(there - new)):
@@ -142,12 +126,7 @@ def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
 
 def save(folder: str | os.PathLike[str], images: Mapping[str, Image], geometry: Geometry) -> tuple[Path, ...]:
     """Write each view's .npy and .png, then geometry.json, each whole or not at all; raises X2CTError."""
-    target = Path(folder)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError.of(target, "output", found=error.strerror, expected="a folder that can be written") from error
-    written = []
+    target, written = Path(folder), list[Path]()
     for name, image in images.items():
         array = io.BytesIO()
         np.save(array, np.ascontiguousarray(image, np.float32), allow_pickle=False)

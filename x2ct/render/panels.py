@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Sequence
@@ -30,10 +31,11 @@ class Panel:
     ends: str = ""
 
 
-def window(values: npt.NDArray[Any], window: Window) -> npt.NDArray[np.uint8]:
-    """Values as 8-bit grey: the window's lower end is black, its upper one white."""
-    low, high = window
-    return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255), np.uint8)
+def window(values: npt.NDArray[Any], window: Window | None = None) -> npt.NDArray[np.uint8]:
+    """Values as 8-bit grey: the window's lower end is black, its upper one white; by default 0.5 and 99.5 per cent."""
+    low, high = map(float, np.percentile(values, (0.5, 99.5)) if window is None else window)
+    width = high - low if high > low else 1.0
+    return np.asarray(np.rint(np.clip((values - low) / width, 0, 1) * 255), np.uint8)
 
 
 def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Image.Image:
@@ -72,16 +74,11 @@ def page(rows: Sequence[Sequence[Panel]], footer: str, heading: str = "") -> Ima
 
 
 def circles(picture: Image.Image, areas: Sequence[tuple[float, float, float]], sides_mm: Sequence[float]) -> None:
-    """Draw circles that are as large as areas onto a picture, numbered from 1.
+    """Draw circles that are as large as areas onto a picture of this height and width, numbered from 1.
 
-    Args:
-        picture: is drawn on.
-        areas: of each the centre, in mm down and across from the picture's middle, and its size in mm^2.
-        sides_mm: height and width of the picture.
+    Of each area there is the centre, in mm down and across from the picture's middle, and its size in mm^2.
     """
-    from PIL import ImageDraw
-
-    draw, font = ImageDraw.Draw(picture), _font(12)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     down_px, across_px = picture.height / sides_mm[0], picture.width / sides_mm[1]
     for number, (down, across, size) in enumerate(areas, 1):
         x, y = picture.width / 2 + across * across_px, picture.height / 2 + down * down_px
@@ -90,20 +87,13 @@ def circles(picture: Image.Image, areas: Sequence[tuple[float, float, float]], s
         draw.text((x + radius + 2, y), f"{number}", anchor="lm", fill=_MARK, font=font)
 
 
-def _fitting(text: str, width: int, font: Any) -> str:
-    while len(text) > 4 and font.getlength(text) > width:
-        text = text[:-2].rstrip(" .") + "."
-    return text
-
-
-def _font(size: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size)
-
-
 def png(picture: Image.Image) -> bytes:
     """A picture's PNG file."""
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
+
+
+def data_uri(data: bytes) -> str:
+    """A PNG file as a data URI, for a page that loads nothing."""
+    return "data:image/png;base64," + base64.b64encode(data).decode()

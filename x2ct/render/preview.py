@@ -74,15 +74,9 @@ def preview(
 
 
 def unexplained(residuals: Sequence[Residual], xrays: Mapping[str, XRay], *, panel_px: int = 400) -> Image.Image:
-    """Each X-ray beside the map of what it shows beyond the CT, one view a row.
+    """Draw each X-ray, by view name, beside the map of what it shows beyond the CT, one view a row.
 
-    Args:
-        residuals: of a run, drawn as by `preview`; the areas are numbered as in `Residual.areas`.
-        xrays: by view name.
-        panel_px: the height of a picture, in pixels.
-
-    Returns:
-        An RGB picture.
+    The maps are as in `preview`, their areas numbered as in `Residual.areas`; a picture is `panel_px` high.
     """
     pictures = dict(zip(xrays, xray_panels(xrays, panel_px), strict=True))
     maps = _residual_panels(residuals, panel_px)
@@ -91,12 +85,7 @@ def unexplained(residuals: Sequence[Residual], xrays: Mapping[str, XRay], *, pan
 
 
 def save_unexplained(path: str | PathLike[str], residuals: Sequence[Residual], xrays: Mapping[str, XRay]) -> Path:
-    """Write `unexplained` as a PNG.
-
-    Raises:
-        InputError: a path that doesn't end with .png or can't be written.
-        X2CTError: the write failed on the way.
-    """
+    """Write `unexplained` as a PNG; raises as `save`."""
     return atomic.write_atomically(atomic.check_writable(path, SUFFIXES), png(unexplained(residuals, xrays)))
 
 
@@ -232,9 +221,7 @@ def xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
     """Return X-rays, `height` pixels high in their own aspect, in grey between their 0.5th and 99.5th percentile."""
     panels = []
     for name, xray in xrays.items():
-        low, high = np.percentile(xray.image, (0.5, 99.5))
-        pixels = window(xray.image, (float(low), float(high) if high > low else float(low) + 1))
-        picture = _picture(pixels, xray.spacing_mm or (1.0, 1.0), height, "LANCZOS")
+        picture = _picture(window(xray.image), xray.spacing_mm or (1.0, 1.0), height, "LANCZOS")
         panels.append(Panel(picture, f"X-ray, {name}", _VIEW_ENDS.get(name, "")))
     return panels
 

@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from scipy import ndimage
 
+from x2ct.errors import InputError
 from x2ct.files import atomic
+from x2ct.files.text import readable
 from x2ct.io.ct.volume import AIR_HU, Volume, int16_hu, stem_and_ending
 from x2ct.io.xray.radiograph import ReadOptions, XRay
 from x2ct.render import panels, preview
@@ -41,18 +44,32 @@ def save(
     *,
     name: str = "",
     beside: Mapping[str, Volume] | None = None,
+    unexplained: Image.Image | None = None,
 ) -> Path:
     """Write a volume, a CT or a standard deviation in HU, as a page that loads nothing from anywhere.
 
     `xrays` are by view name; `name` is the page's title, by default the file's name; each volume of `beside` gets a row
-    of its own, resampled to `volume`'s grid by their affines. Raises InputError for a path that doesn't end with .html
-    or can't be written, and X2CTError where the write fails on the way.
+    of its own, resampled to `volume`'s grid by their affines; `unexplained` is the map of `preview.unexplained`. Raises
+    InputError for a path that doesn't end with .html or can't be written, and X2CTError where the write fails on the
+    way.
     """
     target = atomic.check_writable(path, SUFFIXES)
     title = name or target.stem
     shown = {title: volume, **{other: _onto(volume, further) for other, further in (beside or {}).items()}}
     hu, spacing, reduced = _reduced(volume)
     sides, steps = " x ".join(map(str, volume.shape)), " x ".join(f"{step:.3g}" for step in volume.spacing_mm)
+    pictures = [
+        {"caption": f"X-ray, {view}", "png": panels.data_uri(panels.png(panel.image))}
+        for view, panel in zip(xrays or {}, preview.xray_panels(xrays or {}, XRAY_PX), strict=True)
+    ]
+    if unexplained is not None:
+        pictures.append(
+            {
+                "caption": "What each X-ray shows beyond the CT",
+                "png": panels.data_uri(panels.png(unexplained)),
+                "kind": "map",
+            }
+        )
     facts: dict[str, Any] = {
         "name": title,
         "warning": preview.WARNING if volume.synthetic else "",
@@ -60,10 +77,7 @@ def save(
         "shape": hu.shape,
         "spacing_mm": spacing,
         "volumes": [{"name": row, **_volume_facts(each)} for row, each in shown.items()],
-        "xrays": [
-            {"name": view, "png": "data:image/png;base64," + _text(panels.png(panel.image))}
-            for view, panel in zip(xrays or {}, preview.xray_panels(xrays or {}, XRAY_PX), strict=True)
-        ],
+        "pictures": pictures,
     }
     page = resources.files("x2ct").joinpath("pages/view.html").read_text(encoding="utf-8")
     # Within a script element, "</" could end it, and "<!--" hide what follows.
@@ -76,10 +90,12 @@ def view_files(
     xrays: Mapping[str, Path] | None = None,
     reading: Mapping[str, ReadOptions] | None = None,
     beside: Sequence[Path] = (),
+    unexplained: Path | None = None,
 ) -> Path:
     """Write a CT, further volumes and X-ray files, read by `reading`, to a page, by default beside the CT.
 
-    Raises X2CTError, any of the family; nothing has been written then.
+    `unexplained` is the .png file that `x2ct sample --unexplained` wrote. Raises X2CTError, any of the family; nothing
+    has been written then.
     """
     source = Path(ct)
     name = stem_and_ending(source.name)[0]
@@ -90,7 +106,16 @@ def view_files(
         row = stem_and_ending(path.name)[0]
         further[str(path) if row in (name, *further) else row] = Volume.load(path)
     pictures = {view: XRay.load(path, options=(reading or {}).get(view)) for view, path in (xrays or {}).items()}
-    return save(target, volume, pictures, name=name, beside=further)
+    found = None if unexplained is None else _map(unexplained)
+    return save(target, volume, pictures, name=name, beside=further, unexplained=found)
+
+
+def _map(path: Path) -> Image.Image:
+    expected = "the .png file that x2ct sample --unexplained wrote"
+    if not path.exists():
+        raise InputError.of(path, "file", found="no such file", expected=expected)
+    with readable(path, expected), Image.open(path, formats=["PNG"]) as image:
+        return image.convert("RGB")
 
 
 def _volume_facts(volume: Volume) -> dict[str, Any]:
@@ -99,7 +124,7 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
         low, high = preview.spread_window(volume.hu)
         kind, windows = "standard deviation", {"standard deviation": ((low + high) / 2, high - low)}
     voxels = int16_hu(_reduced(volume)[0]).astype("<i2").tobytes()
-    return {"kind": kind, "windows": windows, "voxels": _text(gzip.compress(voxels, 6, mtime=0))}
+    return {"kind": kind, "windows": windows, "voxels": base64.b64encode(gzip.compress(voxels, 6, mtime=0)).decode()}
 
 
 def _onto(volume: Volume, other: Volume) -> Volume:
@@ -123,7 +148,3 @@ def _reduced(volume: Volume) -> tuple[npt.NDArray[np.float32], tuple[float, ...]
     whole = volume.hu[tuple(slice(count * block) for count, block in blocks)]
     shown = whole.reshape([side for pair in blocks for side in pair]).mean(axis=(1, 3, 5))
     return shown, tuple(step * block for step, (_, block) in zip(volume.spacing_mm, blocks, strict=True)), factor
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

@@ -23,8 +23,7 @@ PROVIDERS = {"onnxruntime": ("cpu", "cuda", "tensorrt"), "torch": ("torchscript"
 COMPILED = ("tensorrt", "torch", "onnxruntime")
 """The backends that run what was built of a bundle in place of its ONNX graphs, or of one of them."""
 
-_AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}
-"""The backend that "auto" is on a device."""
+_AUTO = {"cpu": "openvino", "cuda": "onnxruntime"}  # the backend that "auto" is on a device
 
 _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
@@ -76,27 +75,17 @@ def find_runtime(name: str = "openvino") -> Runtime:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run will use, after "auto" has been decided.
+    """What a run will use, after "auto" has been decided."""
 
-    Attributes:
-        device: "cpu" or "cuda:N".
-        backend: one of `BACKENDS`.
-        precision: one of `PRECISIONS`, for the core to grant or refuse.
-        runtime_dir: the runtime's folder, for the core to open.
-        provider: ONNX Runtime's execution provider, or the kind of torch's engines; "" is the backend's own choice.
-        provider_options: handed to the provider as they are; torch has cuda_graph alone, "0" records nothing.
-        compiled: the folder of the bundle's compiled engines; "" is this machine's cache.
-        trust: the user vouches for whoever made the engines in that folder (see `x2ct.runtimes.cache.cache`).
-    """
-
-    device: str
-    backend: str
-    precision: str
-    runtime_dir: str
-    provider: str = ""
+    device: str  # "cpu" or "cuda:N"
+    backend: str  # one of `BACKENDS`
+    precision: str  # one of `PRECISIONS`, for the core to grant or refuse
+    runtime_dir: str  # the runtime's folder, for the core to open
+    provider: str = ""  # ONNX Runtime's execution provider, or the kind of torch's engines; "" leaves it to the backend
+    # Passed to the provider as they are; torch has cuda_graph alone, "0" records nothing.
     provider_options: Mapping[str, str] = field(default_factory=dict)
-    compiled: str = ""
-    trust: bool = False
+    compiled: str = ""  # the folder of the bundle's compiled engines; "" is this machine's cache
+    trust: bool = False  # the user vouches for whoever made the engines in that folder (`x2ct.runtimes.cache.cache`)
 
 
 def choose(
@@ -111,11 +100,8 @@ def choose(
     """Decide what to run on, or say why what was asked for can't be had; nothing falls back silently.
 
     The arguments are the fields of `Choice`. The device "auto" is the CPU, "cuda" its first GPU; the backend "auto" is
-    OpenVINO, and ONNX Runtime on CUDA.
-
-    Raises:
-        InputError: a name that no version of x2ct knows.
-        MissingRuntimeError: a device or runtime that is known and not here.
+    OpenVINO, and ONNX Runtime on CUDA. Raises InputError for a name that no version of x2ct knows, MissingRuntimeError
+    for a device or runtime that is known and not here.
     """
     for option, name, known in (("--backend", backend, BACKENDS), ("--precision", precision, PRECISIONS)):
         if name not in known:
@@ -138,12 +124,7 @@ def choose(
 
 
 def choose_device(device: str) -> str:
-    """Return a device's full name, "cpu" or "cuda:N"; "auto" is the CPU.
-
-    Raises:
-        InputError: a name that no version of x2ct knows.
-        MissingRuntimeError: there is no such device here.
-    """
+    """Return a device's full name, "cpu" or "cuda:N"; "auto" is the CPU. Raises as `choose`."""
     kind, _, index = device.partition(":")
     if kind not in DEVICES or (index and not (kind == "cuda" and index.isdigit())):
         raise InputError.of("--device", "name", found=repr(device), expected="auto, cpu, cuda or cuda:N")

@@ -14,8 +14,7 @@ import psutil
 
 from x2ct.io import report
 
-BUSY_SHARE = 0.1
-"""Share of the processors taken by other processes, above which a row's times are not its own."""
+BUSY_SHARE = 0.1  # share of the processors taken by other processes, above which a row's times are not its own
 
 # The last one's name is that of drivers from 535 on; CUDA 13 needs newer ones.
 _GPU = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "clocks_event_reasons.active")
@@ -37,8 +36,7 @@ _UNREADABLE = "not readable here"
 def environment(threads: int) -> dict[str, Any]:
     """Return what decides a time on this machine; None or "not readable here" where the system does not tell.
 
-    Args:
-        threads: as asked for; 0 leaves the number to the runtime.
+    `threads` are those asked for; 0 leaves the number to the runtime.
     """
     facts = processor_facts()
     flags = facts.get("flags", "").split()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -27,6 +26,7 @@ from x2ct import __version__
 from x2ct.engine.sampler import Sampler
 from x2ct.errors import X2CTError
 from x2ct.io import report
+from x2ct.io.xray.readoptions import VIEWS
 from x2ct.jobs.options import Limits
 from x2ct.jobs.sample import SampleJob, check_job
 from x2ct.render.viewer import WINDOWS
@@ -216,7 +216,7 @@ def _v1(queue: Jobs) -> APIRouter:
                     record = await run_in_threadpool(_read, folder, posted, queue.template)
         return JSONResponse(record, headers=NO_STORE)
 
-    files = (*form.VIEWS, "geometry")
+    files = (*VIEWS, "geometry")
     described = form.schema(form.SampleForm, files)
 
     @v1.post("/ct", status_code=202, openapi_extra=described, summary="A CT from one X-ray or two")
@@ -274,20 +274,16 @@ def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, A
     from PIL import Image
 
     from x2ct.jobs.xray_stages import xray_file
-    from x2ct.render.panels import png, window
+    from x2ct.render.panels import data_uri, png, window
 
     job = form.xray_job(folder, posted, template)
     record = xray_file(job)
     assert job.output is not None and job.stages is not None
     detector = np.load(job.output, allow_pickle=False)
-    low, high = (float(x) for x in np.percentile(detector, (0.5, 99.5)))
-    picture = Image.fromarray(window(detector, (low, high if high > low else low + 1)))
+    picture = Image.fromarray(window(detector))
     picture.thumbnail((XRAY_PX, XRAY_PX))
-    pictures = {"picture": png(picture), "stages_picture": job.stages.read_bytes()}
-    record["outputs"] = []
-    return record | {
-        name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()
-    }
+    pictures = {"picture": data_uri(png(picture)), "stages_picture": data_uri(job.stages.read_bytes())}
+    return record | pictures | {"outputs": []}
 
 
 def _check(job: Job) -> None:

@@ -20,12 +20,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from x2ct.errors import InputError
-from x2ct.io.xray.readoptions import ReadOptions
+from x2ct.io.xray.readoptions import VIEWS, ReadOptions
 from x2ct.jobs.options import Limits, SampleJob, XRayJob
 from x2ct.serve.jobs import PREVIEW, REPORT, UNEXPLAINED, VOLUME, Job
 from x2ct.serve.problem import Problem
 
-VIEWS = ("ap", "pa", "lateral")
 CLOSE = {"Connection": "close"}  # what was not read of a body is not the next request
 
 _SAMPLE = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "preview_every", "strict")
@@ -57,8 +56,7 @@ def _sample_form() -> type[_Making]:
     return create_model("SampleForm", __base__=_Making, **declared)
 
 
-SampleForm = _sample_form()
-"""What can be said beside the files in a request for a CT."""
+SampleForm = _sample_form()  # what can be said beside the files in a request for a CT
 
 
 def schema(form: type[BaseModel], files: tuple[str, ...]) -> dict[str, Any]:
@@ -84,8 +82,11 @@ async def receive(
     """Read a body, and write its files into a folder that is private to the job, each under the name of its field.
 
     `form` and `files` are the fields and files that there may be. Raises Problem: 400, not a form; 408, too slow; 413,
-    too large; 422, a field is wrong. Raises ClientDisconnect where the client is gone.
+    too large; 422, a field is wrong, or in the address. Raises ClientDisconnect where the client is gone.
     """
+    if misplaced := next((name for name in request.query_params if name != "wait"), None):
+        expected = f"a part of the form, as curl's -F {misplaced}=..."
+        raise Problem.of(422, misplaced, "place", found="it in the address", expected=expected, headers=CLOSE)
     try:
         async with asyncio.timeout(limits.body_s):
             data = await _parsed(request, limits)
@@ -137,6 +138,9 @@ async def _sorted(data: FormData, folder: Path, form: type[BaseModel], files: tu
         if name in written or name in texts:
             raise Problem.of(422, name, "form", found="it twice", expected="it once")
         if isinstance(value, str):
+            if name in files:
+                hint = f"curl sends one with -F {name}=@FILE"
+                raise Problem.of(422, name, "part", found="text", expected="a file", hint=hint)
             texts[name] = value
             continue
         if name not in files:
@@ -192,6 +196,10 @@ def sample_job(job: Job, posted: Posted, template: SampleJob, limits: Limits) ->
     job.dicom, job.surface = options.pop("format") == "dicom", options.pop("surface")
     if options["samples"] > limits.samples:
         raise Problem.of(422, "samples", "value", found=options["samples"], expected=f"at most {limits.samples}")
+    if not posted.files.keys() & set(VIEWS):
+        raise Problem.of(
+            422, "X-rays", "files", found="none", expected="ap or pa, lateral, or a frontal one and lateral"
+        )
     files: dict[str, Any] = {name: posted.files.get(name) for name in (*VIEWS, "geometry")}
     job.sample = replace(
         template,

@@ -168,6 +168,6 @@ def _listen(service: Service) -> socket.socket:
         listening.bind(place[4])
         listening.listen(_CONNECTIONS)
     except OSError as error:
-        found, expected = error.strerror or error, "an address of this machine that is free"
-        raise InputError.of(f"{service.host}:{service.port}", "address", found=found, expected=expected) from None
+        where, expected = f"{service.host}:{service.port}", "an address of this machine that is free"
+        raise InputError.of(where, "address", found=error, expected=expected) from None
     return listening

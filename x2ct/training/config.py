@@ -161,6 +161,25 @@ class TrainConfig:
         by_clock = seconds / (60 * self.minutes) if self.minutes > 0 else 0.0
         return min(1.0, max(by_steps, by_clock))
 
+    def require_exact_gradients(self, device: str) -> None:
+        """Raise InputError where PyTorch computes wrong gradients of this configuration on a kind of device.
+
+        In bf16 on a CPU (PyTorch 2.13), the weight gradient of a 3^3 convolution over two cells along the first axis
+        is made of memory that nothing was written to. Three cells at the coarsest level leave no level with two.
+        """
+        if not self.autocast or device != "cpu":
+            return
+        model, grid = self.model, self.grid.shape[0]
+        patch = grid if self.patch.shape == "slab" else min(grid, *self.patch.sizes)
+        parts = [("patch.sizes", patch, model.channels)]
+        parts += [("grid", grid, model.lift_channels)] if model.kind == "cells" else []
+        for name, side, widths in parts:
+            least = 3 * model.stem * 2 ** (len(widths) - 1)
+            if side < least:
+                expected = f"at least {least}, three cells of the coarsest level, for right bf16 gradients on a CPU"
+                hint = 'set "autocast" to false, or train on a GPU'
+                raise InputError.of("train config", name, found=f"{side} voxels along x", expected=expected, hint=hint)
+
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
         return dataclasses.asdict(self)

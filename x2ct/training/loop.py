@@ -107,10 +107,10 @@ def train(
     limits = {"steps": steps, "minutes": minutes}
     _require_equal_calls(ranks, shard_set, config, {"resume": resume, **limits})
     limits = {name: value for name, value in limits.items() if value is not None}
-    config = ranks.same(lambda: open_run(run_dir, config, shard_set, resume, limits, ranks.count))
+    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    config = ranks.same(lambda: open_run(run_dir, config, shard_set, resume, limits, ranks.count, target.type))
     if threads:
         torch.set_num_threads(threads)
-    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if target.type == "cpu":
         _keep_freed_memory()
     patients, held_out = (patients_of(shard_set, config, split) for split in ("train", "validation"))

@@ -30,16 +30,18 @@ def open_run(
     resume: bool,
     limits: Mapping[str, Any] | None = None,
     ranks: int = 1,
+    device: str = "cpu",
 ) -> TrainConfig:
     """Return the configuration of a new run, saved in its folder, or that of the run to go on with.
 
     A resumed run has its own, given or not. `limits` are steps and minutes of the whole run, where they are to be
-    others than the configuration's; `ranks` processes share the studies of a step, of which a new run has as many.
+    others than the configuration's; `ranks` processes share the studies of a step, of which a new run has as many;
+    `device` is the kind of device that they compute on.
 
     Raises:
-        InputError: a new run where there is one, none where one is to go on, or one that these shards or this
-            configuration do not belong to. Only the numbers of steps, minutes and ranks may change on the way; the
-            last has to divide the studies of a step.
+        InputError: a new run where there is one, none where one is to go on, one that these shards or this
+            configuration do not belong to, or one that the device computes wrongly. Only the numbers of steps, minutes
+            and ranks may change on the way; the last has to divide the studies of a step.
     """
     limits = limits or {}
     if not resume:
@@ -47,7 +49,9 @@ def open_run(
         if (run_dir / checkpoint.CHECKPOINT_FILE).exists():
             hint = "use --resume, or choose another folder"
             raise InputError.of(run_dir, "run", found="a run", expected="an empty or new folder", hint=hint)
-        chosen = measured(dataclasses.replace(config or TrainConfig(), **limits), shards)
+        chosen = dataclasses.replace(config or TrainConfig(), grid=shards.grid, **limits)
+        chosen.require_exact_gradients(device)
+        chosen = measured(chosen, shards)
         # At least one study a step, and one pool of studies, for each rank.
         optim = dataclasses.replace(chosen.optim, accumulate=max(chosen.optim.accumulate, ranks))
         chosen = dataclasses.replace(chosen, optim=optim, pools=max(chosen.pools, ranks))
@@ -62,6 +66,7 @@ def open_run(
             hint = "leave out --resume"
             raise InputError.of(run_dir, "run", found=f"no {name}", expected="a run to resume", hint=hint)
     own = TrainConfig.load(run_dir)
+    own.require_exact_gradients(device)
     _require_shares(own, ranks)
     if own.grid != shards.grid:
         expected = f"the run's, {own.grid}"

@@ -5,7 +5,3 @@ where there are runs enough for it, Nelder and Mead's search moves them to where
 converged solution. That list and the bundle's schedule are compared, and only lists that did better are stored.
 `search` is the whole of `x2ct tune`.
 """
-
-from x2ct.tuning.search import COUNTS, FINE, REFINE, Row, Tuned, markdown, tune
-
-__all__ = ["COUNTS", "FINE", "REFINE", "Row", "Tuned", "markdown", "tune"]

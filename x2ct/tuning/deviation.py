@@ -20,12 +20,10 @@ from x2ct.engine.sampler import SampleOptions, Sampler
 from x2ct.errors import InputError
 from x2ct.evaluation.calibration import INTERVAL, half_width
 from x2ct.io import report as reports
-from x2ct.render.drr import calibrated_views
 from x2ct.tuning.search import Progress, counter
 
 SAMPLES = 8
-LEAST, MOST = 0.01, 100.0
-"""What a bundle may hold; see csrc/core/manifest.cpp."""
+LEAST, MOST = 0.01, 100.0  # what a bundle may hold; see csrc/core/manifest.cpp
 
 
 @dataclass(frozen=True)
@@ -63,23 +61,17 @@ def calibrate(
     counts: Sequence[int] | None = None,
     samples: int = SAMPLES,
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Calibrated:
     """Find the factor on the shards' validation patients, for the model's own solver.
 
     The interval is that of a further draw from a Gaussian of which `samples` are known, mean +- t sqrt(1 + 1/K) s,
     over the voxels of all bodies together; its factor is the one with which it holds 80% of the truth.
 
-    Args:
-        bundle: the model.
-        shards: patients; those of the training set are never used.
-        counts: numbers of steps, one factor for each; by default the model's own.
-        samples: noise seeds a patient, 4 or more.
-        threads: of the runtime; 0 leaves it to the runtime.
-        progress: called with (evaluations done, of how many, sigma); an exception from it ends the run.
-
-    Raises:
-        InputError: nobody to validate on, an argument that can't be used, or samples that do not differ.
+    There is a factor for each of `counts`, numbers of steps, by default the model's own; `samples` are the noise seeds
+    of a patient, 4 or more. `threads` are the runtime's, 0 its own choice. `progress` is called with (evaluations done,
+    of how many, sigma); an exception from it ends the run. Raises InputError: nobody to validate on, an argument that
+    can't be used, or samples that do not differ.
     """
     if samples < 4:
         raise InputError.of("--samples", "value", found=samples, expected="4 or more")
@@ -96,10 +88,7 @@ def calibrate(
     for patient in patients:
         truth = resample(patient, bundle.grid)
         body = body_mask(truth, bundle.grid.spacing_mm)
-        xrays: dict[str, Any] = calibrated_views(
-            patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads
-        )
-        sampler.set_xrays(**xrays, force=True)
+        sampler.set_xrays(**patient.xrays(bundle.geometry, threads), force=True)
         for steps, options in zip(counts, runs, strict=True):
             result = sampler.run(options, progress=count)
             if result.spread is None:

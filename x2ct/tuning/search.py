@@ -18,7 +18,6 @@ from x2ct.engine.sampler import SampleOptions, Sampler
 from x2ct.errors import InputError
 from x2ct.geometry.grid import Grid
 from x2ct.io import report as reports
-from x2ct.render.drr import calibrated_views
 from x2ct.tuning.stepsearch import SOLVER, Matrix, Trajectory, descend, shortest
 
 FloatArray = npt.NDArray[np.float32]
@@ -97,7 +96,7 @@ def tune(
     refine: int = REFINE,
     shape: tuple[int, int, int] | None = None,
     threads: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Tuned:
     """Find noise levels on the shards' validation patients, and measure what they are worth there.
 
@@ -138,13 +137,12 @@ def tune(
     return Tuned(solver, schedule, names, samples, studies.shape, fine, tuple(row(steps) for steps in counts))
 
 
-def counter(progress: Progress | None, total: int) -> Progress:
+def counter(progress: Progress, total: int) -> Progress:
     """Return what counts evaluations over several runs; `total` may be off by a few."""
     done = itertools.count(1)
 
     def count(_: int, __: int, sigma: float) -> None:
-        if progress is not None:
-            progress(min(next(done), total), total, sigma)
+        progress(min(next(done), total), total, sigma)
 
     return count
 
@@ -197,10 +195,7 @@ class Studies:
         self.shape = shape or bundle.grid.shape
         grid = Grid(self.shape, bundle.grid.spacing_mm)
         self._sampler = Sampler(bundle, precision="f32", threads=threads, grid=grid)
-        self._xrays: list[dict[str, Any]] = [
-            calibrated_views(patient.hu(), patient.index_to_mm, bundle.geometry, patient.id, threads)
-            for patient in patients
-        ]
+        self._xrays = [patient.xrays(bundle.geometry, threads) for patient in patients]
         self._seeds = range(samples)
         products, self._ends = zip(*(self._fine(seed, levels) for seed in self._each()), strict=True)
         self.products: Matrix = np.sum(products, axis=0)

@@ -79,6 +79,8 @@ struct Bundle {
         std::map<int, std::vector<double>> schedules;  ///< tuned noise levels by their number
         /// What several samples' standard deviation is multiplied by, by the number of steps.
         std::map<int, double> deviation_scale;
+        /// Trained on patients' mirror images too: the posterior mean is that of the patient's and the mirror image's.
+        bool mirror = false;
     } diffusion;
     struct Patch {
         std::vector<std::array<std::int64_t, 3>> sizes;

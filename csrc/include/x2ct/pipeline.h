@@ -96,12 +96,14 @@ class Pipeline {
 
     std::unique_lock<std::mutex> enter();
     void prepare(int volumes);
+    void condition(bool mirrored);
     std::shared_ptr<Consistency> begin(const SampleOptions& options, const SamplingPlan& plan);
 
     Networks networks_;
     int threads_;
     int volumes_ = 0;  // that the networks are compiled for
     std::optional<Study> study_;
+    bool mirrored_ = false;  // whether the networks were last told of the mirror image
     ConsistencyReport corrected_;
     RunTimes times_;
     std::mutex mutex_;

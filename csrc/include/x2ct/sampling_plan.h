@@ -28,7 +28,7 @@ struct SampleOptions {
     std::string schedule;
     std::vector<double> sigmas = {};  ///< falling noise levels in place of a schedule, the final 0 left out; or none
     double churn = 0;                 ///< S_churn of Heun (Karras et al. 2022): noise that it adds again on the way
-    bool mean = false;                ///< the posterior mean, one evaluation: none of the five above
+    bool mean = false;                ///< the posterior mean at sigma_max: none of the five above
     std::function<void(const Progress&)> progress = {};  ///< see RunOptions; of all samples together
     /// The denoised volume after every `preview_every` evaluations, in the unit of the result.
     std::function<void(const Progress&, const float* volume)> preview = {};
@@ -63,8 +63,11 @@ struct SamplingPlan {
     /// The bundle's for these steps, where solver and noise levels are the bundle's own, without churn and data
     /// consistency; else 1.
     double deviation_scale = 1;
+    /// Whether the volume is the mean of the patient's and of the mirror image's: the posterior mean of a model that
+    /// was trained on both, without data consistency.
+    bool mirrored = false;
 
-    int evaluations() const { return samples * table.evaluations(); }  ///< of all samples
+    int evaluations() const { return (mirrored ? 2 : samples) * table.evaluations(); }  ///< of all samples
 };
 
 /// Checks what is asked for and plans it; what isn't asked for is what the bundle says. Throws InputError.

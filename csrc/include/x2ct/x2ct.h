@@ -164,7 +164,7 @@ typedef struct x2ct_run_options {
     const char* solver; /* "euler", "heun", "dpmpp-2m"...; NULL: the model's */
     const char*
         schedule; /* "tuned", "edm", "log-snr"...; NULL: the model's tuned one for the steps, or its usual one */
-    int32_t mean; /* not 0: the posterior mean in one evaluation, in place of a sample */
+    int32_t mean; /* not 0: the posterior mean in one or two evaluations, in place of a sample */
     x2ct_progress progress;
     x2ct_preview preview;
     int32_t preview_every; /* evaluations; 1 or more */

@@ -140,6 +140,6 @@ def check_header(source: Path) -> tuple[Path, int, int] | None:
     skipped, size = fields.get(b"HeaderSize", b"0"), fields.get(b"CompressedDataSize", b"0")
     for field, value, fits in (("HeaderSize", skipped, skipped == b"0"), ("CompressedDataSize", size, size.isdigit())):
         if not fits:
-            found = value[:20].decode("ascii", "backslashreplace")
-            raise InputError.of(source, field, found=found, expected="0" if value is skipped else "a number of bytes")
+            expected = "0" if value is skipped else "a number of bytes"
+            raise InputError.of(source, field, found=value[:20].decode("ascii", "backslashreplace"), expected=expected)
     return source if local else source.with_name(name), end if local else 0, int(size)

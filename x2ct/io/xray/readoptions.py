@@ -18,8 +18,7 @@ SPACING_MM = (0.01, 20.0)
 VALUES = ("display", "integrals")
 VIEWS = ("ap", "pa", "lateral")
 Spacing = float | tuple[float, float]
-ViewValue = tuple[str | None, Any]
-"""A view, or None for every view, and the value of an option for it."""
+ViewValue = tuple[str | None, Any]  # a view, or None for every view, and the value of an option for it
 
 TURNS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 """What TIFF's and EXIF's Orientation asks for: the order of rows and of columns, after a transposition above 4."""
@@ -86,8 +85,7 @@ class Beam:
         return ", ".join(parts) or "parallel beam"
 
 
-UNKNOWN = Beam()
-"""Of which nothing is known: the model's own view is taken."""
+UNKNOWN = Beam()  # of which nothing is known: the model's own view is taken
 
 
 @dataclass(frozen=True)

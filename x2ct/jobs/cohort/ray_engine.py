@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from x2ct.bundle import Bundle
     from x2ct.engine.sampler import Sampler
 
-RETRIES = 3
-"""How often a study is begun again after its worker was lost."""
+RETRIES = 3  # how often a study is begun again after its worker was lost
 
 
 @contextmanager
@@ -220,11 +219,9 @@ class RayEngine:
 def placement(nodes: Sequence[Mapping[str, float]], jobs: int | None, threads: int, gpu: bool) -> tuple[int, int]:
     """Return how many workers a cluster gets, and with how many cores each. Raises InputError: it has not so many.
 
-    Args:
-        nodes: the resources of each machine by Ray's names, "CPU" and "GPU".
-        jobs: workers; None for as many as there are GPUs, or cores for with so many threads each, or machines.
-        threads: cores of each; 0 for the most with which there are that many workers, and for one beside a GPU.
-        gpu: whether each takes a GPU too.
+    `nodes` are the resources of each machine by Ray's names, "CPU" and "GPU". Without `jobs` there are as many workers
+    as GPUs (where each takes one: `gpu`), or as there are cores for with so many threads each, or machines; 0 threads
+    are the most with which there are that many workers, and one beside a GPU.
     """
     cores = [int(node.get("CPU", 0)) for node in nodes]
     gpus = [int(node.get("GPU", 0)) for node in nodes]

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from x2ct.engine.sampler import Sampler
     from x2ct.jobs.cohort.ray_engine import RayEngine
 
-ENGINES = ("local", "ray")
-"""Where a cohort may be sampled."""
+ENGINES = ("local", "ray")  # where a cohort may be sampled
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def sample_cohort(
     jobs: int | None = None,
     engine: str = "local",
     ray_address: str = "",
-    progress: Callable[[int, int, str], object] | None = None,
+    progress: Callable[[int, int, str], object] = lambda *_: None,
 ) -> Cohort:
     """Sample every study of a manifest (see `read_manifest`) with the settings of `base`, which has no X-rays.
 
@@ -75,12 +74,9 @@ def sample_cohort(
     summary.csv. `resume`, `jobs`, `engine` and `ray_address` are what the help of `x2ct sample` says; each of several
     workers compiles the model for itself. `progress` is called with (studies finished, of how many, the latest id).
 
-    Raises:
-        InputError: the manifest, the settings, the folder or the cluster can't be used. A study that can't is one of
-            the outcomes.
-        MissingRuntimeError: the extra `ray` is not installed.
-        X2CTError: the model can't be loaded, or the summary can't be written.
-        Cancelled: cancelled; what is finished stays, and `resume` goes on from there.
+    A study that can't be used is one of the outcomes. Raises InputError: the manifest, the settings, the folder or the
+    cluster can't be used; MissingRuntimeError: the extra `ray` is not installed; X2CTError: the model can't be loaded,
+    or the summary can't be written; Cancelled: what is finished stays, and `resume` goes on from there.
     """
     studies = read_manifest(manifest)
     if jobs is not None and jobs < 1:
@@ -115,8 +111,7 @@ def sample_cohort(
             outcomes[name] = outcome
             # After each study: a run that is killed leaves what it knew.
             finished = _write_summary(base.output, outcomes.values())
-            if progress is not None:
-                progress(len(finished), len(planned), name)
+            progress(len(finished), len(planned), name)
 
     with (
         _started(engine, ray_address, base, planned, jobs, resume) as workers,

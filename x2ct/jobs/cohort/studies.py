@@ -26,8 +26,7 @@ FILES = (*VIEWS, "geometry")
 COLUMNS = ("id", *FILES, "seed", *PARSERS)
 """What a manifest may have, files first; `id` and at least one view it must have."""
 MAX_STUDIES = 100_000
-SUMMARY_FILE = "summary.csv"
-"""A run's own table, whose name no study may have."""
+SUMMARY_FILE = "summary.csv"  # a run's own table, whose name no study may have
 
 _BIDS_VIEWS = {"ap": "ap", "pa": "pa", "lateral": "lateral", "lat": "lateral", "ll": "lateral"}
 _ENDINGS = (".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy", ".nii", ".nii.gz")
@@ -47,19 +46,17 @@ class Study:
 
 
 def read_manifest(path: str | PathLike[str]) -> tuple[Study, ...]:
-    """Read the studies of a manifest.
+    """Read the studies of a manifest, which is one of three.
 
-    Args:
-        path: one of three. A CSV or TSV file whose first line names its columns; file names are relative to it. BIDS'
-            `participants.tsv`: of each participant, the files `sub-ID_*_vp-VIEW_*` below the folder `sub-ID`, VIEW
-            being ap, pa, lateral, lat or ll; files whose names differ in the view alone are one study, and its id is
-            the name without view and suffix. nnU-Net's `imagesTr` or `imagesTs`: the files `CASE_0000.EXT`, with the
-            views that `channel_names` in the `dataset.json` beside the folder says.
+    A CSV or TSV file whose first line names its columns; file names are relative to it. BIDS' `participants.tsv`: of
+    each participant, the files `sub-ID_*_vp-VIEW_*` below the folder `sub-ID`, VIEW being ap, pa, lateral, lat or ll;
+    files whose names differ in the view alone are one study, and its id is the name without view and suffix. nnU-Net's
+    `imagesTr` or `imagesTs`: the files `CASE_0000.EXT`, with the views that `channel_names` in the `dataset.json`
+    beside the folder says.
 
-    Raises:
-        InputError: no such file, no table, an unknown column, an id that is doubled or no file name, a line without a
-            view, a seed that is no number, or an option that an X-ray cannot have; of the layouts, a participant
-            without X-rays, two files of one view, or a channel that is no view.
+    Raises InputError: no such file, no table, an unknown column, an id that is doubled or no file name, a line without
+    a view, a seed that is no number, or an option that an X-ray cannot have; of the layouts, a participant without
+    X-rays, two files of one view, or a channel that is no view.
     """
     source = Path(path)
     columns: tuple[str, ...] = ("id",)
@@ -172,11 +169,7 @@ def job_of(base: SampleJob, study: Study) -> SampleJob:
 
 def check_folder(folder: Path, planned: Mapping[str, SampleJob], resume: bool) -> None:
     """Make the folder. Raises InputError: it can't be written, or has files of the jobs and nobody said to go on."""
-    if not folder.exists():
-        atomic.check_writable(folder)
-        folder.mkdir()
-    if not folder.is_dir():
-        raise InputError.of(folder, "output", found="a file", expected="a folder")
+    atomic.check_folder(folder).mkdir(parents=True, exist_ok=True)
     atomic.check_writable(folder / SUMMARY_FILE)
     there = [path for job in planned.values() for path in job.outputs if path.exists()]
     if there and not resume:

@@ -39,36 +39,25 @@ from x2ct.io.report import sha256
 Build = Callable[[Path], object]
 Say = Callable[[str], None]
 
-NOTE = "engine.json"
-"""The note's name in the cache; beside a copy FILE it is FILE.json."""
+NOTE = "engine.json"  # the note's name in the cache; beside a copy FILE it is FILE.json
 LOCK = ".lock"
 """The ending of an entry's lock file, which stays. The kernel releases the lock of a process that ends."""
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """Everything that an engine depends on.
+    """Everything that an engine depends on."""
 
-    Attributes:
-        kind: what builds it ("tensorrt", "torchscript", "aoti"); a plain word.
-        file: its file name.
-        sources: SHA-256 of each file that it is made from.
-        runtime: the runtime's name and whole version, with its build.
-        device: the device's name, and what of it the runtime compiles for, such as "x86_64 avx512f".
-        precision: "f32", "tf32", "bf16" or "f16".
-        profile: by input, the shape that it is for, or the least, the usual and the largest.
-        flags: every option of the builder.
-        schema: grows when the same recipe would give another engine: our graph transformations or what our builders
-            pass to a runtime changed.
-    """
-
-    kind: str
-    file: str
-    sources: tuple[str, ...]
-    runtime: str
-    device: str
-    precision: str
+    kind: str  # what builds it ("tensorrt", "torchscript", "aoti"); a plain word
+    file: str  # its file name
+    sources: tuple[str, ...]  # SHA-256 of each file that it is made from
+    runtime: str  # the runtime's name and whole version, with its build
+    device: str  # the device's name, and what of it the runtime compiles for, such as "x86_64 avx512f"
+    precision: str  # "f32", "tf32", "bf16" or "f16"
+    # By input, the shape that it is for, or the least, the usual and the largest.
     profile: dict[str, tuple[tuple[int, ...], ...]] = {}
-    flags: dict[str, str] = {}
+    flags: dict[str, str] = {}  # every option of the builder
+    # Grows when the same recipe would give another engine: our graph transformations or what our builders pass to a
+    # runtime changed.
     schema: int = 2
 
     @property
@@ -101,11 +90,7 @@ class Engine:
 
 
 class Cache:
-    """One user's engines.
-
-    Args:
-        root: the folder that holds ENGINES; by default X2CT_CACHE, or x2ct/ in the user's cache folder (XDG).
-    """
+    """One user's engines; `root` holds ENGINES and is by default X2CT_CACHE, or x2ct/ in the user's cache folder."""
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.root = Path(root or os.environ.get("X2CT_CACHE") or user_cache_path("x2ct"))
@@ -133,24 +118,17 @@ class Cache:
                 continue
         return [one for one in recipes if not _difference(one, recipe, ("profile", "flags"))]
 
-    def obtain(self, recipe: Recipe, build: Build, say: Say | None = None) -> Engine:
+    def obtain(self, recipe: Recipe, build: Build, say: Say = lambda _: None) -> Engine:
         """Return the engine of a recipe, building it first if need be.
 
         Of several processes that need it at once one builds, and the others wait and take what it built. The entry
-        appears whole or not at all; what a killed builder left is removed by the next one.
+        appears whole or not at all; what a killed builder left is removed by the next one. `build` writes the file to
+        the path that it is given; its errors pass through, and nothing is left. `say` is called with one line before
+        waiting for another process, and with the reason why an engine that is there is built again.
 
-        Args:
-            recipe: what is needed.
-            build: writes the file to the path that it is given. Its errors pass through, and nothing is left.
-            say: called with one line before waiting for another process, and with the reason why an engine that is
-                there is built again.
-
-        Raises:
-            InputError: the cache can't be written.
-            X2CTError: the builder wrote nothing, or the disk is full.
+        Raises InputError: the cache can't be written; X2CTError: the builder wrote nothing, or the disk is full.
         """
         entry, lock = self._entry(recipe), FileLock(self._entry(recipe).with_suffix(LOCK))
-        tell = say or (lambda _: None)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -160,7 +138,7 @@ class Cache:
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                tell(f"waiting for another process that builds {recipe.file}")
+                say(f"waiting for another process that builds {recipe.file}")
                 lock.acquire()
         except OSError as error:
             found, hint = (error.strerror or str(error)).lower(), "name another one with X2CT_CACHE"
@@ -170,7 +148,7 @@ class Cache:
             return _verified(entry / recipe.file, NOTE, recipe)
         except _UnfitError as reason:
             if entry.exists():
-                tell(f"{entry / recipe.file}: {reason}; building it again")
+                say(f"{entry / recipe.file}: {reason}; building it again")
             write_beside(entry, lambda part: _build(recipe, build, part), replace=True)
             return Engine(entry / recipe.file, _read_note(entry / NOTE), built=True)
         finally:
@@ -213,10 +191,7 @@ def open_copy(
     """Return the engine that `copy_to` wrote into a folder, or None if the folder holds no file of that name.
 
     Without `trust`, by which the user vouches for whoever made it, it is neither opened nor read. In the fields `free`
-    it may differ from the recipe.
-
-    Raises:
-        InputError: there is no such folder, or the engine is not trusted, stale or damaged.
+    it may differ from the recipe. Raises InputError: no such folder, or an engine not trusted, stale or damaged.
     """
     path = Path(folder) / recipe.file
     if not path.parent.is_dir():

@@ -30,8 +30,7 @@ PRECISIONS = ("bf16", "f16", "tf32", "f32")
 TYPED = {"cuda": ("bf16", "f16"), "cpu": ("f16",)}
 """The types of a graph's inside (`x2ct.export.precision`) that ONNX Runtime has kernels or conversions for."""
 
-TORCH_TYPED = ("bf16", "f16")
-"""The types that torch's denoiser may have inside; tf32 is f32's engine."""
+TORCH_TYPED = ("bf16", "f16")  # the types that torch's denoiser may have inside; tf32 is f32's engine
 
 SUFFIXES = {"aoti": ".pt2", "torchscript": ".pt"}
 """The ending of each kind of torch's files. If no kind is asked for, the first of which there are engines is used."""
@@ -65,19 +64,12 @@ class Store:
 def find(bundle: Bundle, grid: Grid, choice: Choice, cache: Path | None = None) -> tuple[str, dict[str, str]]:
     """Return the kind of the compiled engines, and each one's path by the file name of the graph that it replaces.
 
-    Args:
-        bundle: the model.
-        grid: that is filled; plans hold for the grids that they were built for.
-        choice: backend, device, precision, and the folder to look in, if not the cache.
-        cache: the cache's root; by default the user's.
+    That is "" and nothing for backends that open ONNX; else "tensorrt", "torchscript", "aoti" or "typed", with all
+    three graphs' engines, or of "typed" the denoiser's alone. Plans hold for the grids that they were built for. The
+    choice names a folder to look in, or else it is `cache`, the root of a cache, by default the user's.
 
-    Returns:
-        "" and nothing for backends that open ONNX; else "tensorrt", "torchscript", "aoti" or "typed", with all three
-        graphs' engines, or of "typed" the denoiser's alone.
-
-    Raises:
-        InputError: an engine in the folder is of another model, damaged, or foreign and not trusted.
-        MissingRuntimeError: there is none; the text says what makes it.
+    Raises InputError: an engine in the folder is of another model, damaged, or foreign and not trusted;
+    MissingRuntimeError: there is none, and the text says what makes it.
     """
     device, precision, store = choice.device, choice.precision, Store(choice.compiled, choice.trust, cache)
     if choice.backend == TORCH:
@@ -265,10 +257,8 @@ def torch_recipe(bundle: Bundle, network: Network, kind: str, device: str = "cpu
     """Return the recipe of a graph's engine, "torchscript" or "aoti", for torch on a device.
 
     TorchScript is interpreted, and good for any device; a package is compiled for the processor that it is made on, and
-    the GPU. The precision is the denoiser's: encoder and lift are always f32.
-
-    Raises:
-        MissingRuntimeError: PyTorch is not installed, or there is no such GPU.
+    the GPU. The precision is the denoiser's: encoder and lift are always f32. Raises MissingRuntimeError: PyTorch is
+    not installed, or there is no such GPU.
     """
     runtime = find_runtime(TORCH)
     if runtime.folder is None:
