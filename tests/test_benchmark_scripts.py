@@ -81,6 +81,17 @@ def test_what_the_labs_deadline_leaves_no_time_for_is_listed(tmp_path: Path) -> 
     assert "Missing: eager 8 x 8 x 8: the deadline was too near" in (tmp_path / "lab.md").read_text()
 
 
+def test_all_convolutions_together_reach_the_work_over_the_time() -> None:
+    from benchmarks.gpu.latency_lab import together
+
+    one = {"shape": "8 x 8 x 8", "layout": "NDHWC", "count": 3, "us": 10.0, "tflops": 400.0}
+    other = {**one, "count": 1, "us": 30.0, "tflops": 100.0}
+    elsewhere = {**one, "layout": "NCDHW", "count": 1}
+    whole, alone = together([one, other, elsewhere], 500.0)
+    assert (whole["count"], whole["us"], whole["tflops"], whole["share"]) == (4, 60.0, 250.0, 0.5)
+    assert (alone["layout"], alone["tflops"], alone["share"]) == ("NCDHW", 400.0, 0.8)
+
+
 def test_gaps_are_where_no_kernel_runs() -> None:
     from benchmarks.gpu.latency_lab import gaps_of, longest
 

@@ -66,6 +66,16 @@ def loss_of(state: State, study: Study, patches: Patches, seed: int = 0) -> torc
     return draw_loss(state, Draw.of(state, study, patches, torch.Generator().manual_seed(seed)))
 
 
+def test_a_probability_to_drop_each_view_fits_the_views(shards: Path) -> None:
+    alone = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, views=1))
+    patient, geometry = ShardSet.open(shards).select("train")[0], training_geometry(alone)
+    plan = draw_plan(patient, GRID, geometry, alone.augment, np.random.default_rng(0), TOPS[:1])
+    assert render(body_of(patient), plan).valid.tolist() == [1]  # one view is never missing
+    assert TrainConfig.from_json(alone.to_json()) == alone
+    with pytest.raises(InputError, match=r"augment\.drop: found \(0\.1, 0\.1\), expected .* each of 1 views"):
+        dataclasses.replace(alone, augment=AugmentConfig(drop=(0.1, 0.1)))
+
+
 def test_sigmas_are_log_normal_but_for_the_mean_share() -> None:
     config = DiffusionConfig()
     sigmas = draw_sigmas(200_000, config, torch.Generator().manual_seed(0))

@@ -3,10 +3,10 @@
     python benchmarks/gpu/latency_lab.py chest -o results/lab                   # less than a minute on a GPU
     python benchmarks/gpu/latency_lab.py chest -o results/lab --device cpu --shape 32,32,32 --rounds 1
 
-Three tables, for each grid:
+For each grid:
 
 - every shape of convolution in the denoiser, in bf16 through cuDNN, with channels last (NDHWC) and first (NCDHW): the
-  time of one, and its share of the matrix rate that a large product reaches in the same run;
+  time of one, and its share of the matrix rate that a large product reaches in the same run; and all of them together;
 - the loop of six evaluations: each operator launched by itself (eager), as one CUDA graph (captured), and as a CUDA
   graph of what PyTorch's compiler makes of it (compiled), of X-rays that were encoded and lifted before (cached) and of
   others (fresh); how many kernels there are, how long the GPU idles between them, and the longest gap;
@@ -52,6 +52,8 @@ COMPILING_S = 25.0
 """Left until the deadline, below which the compiler is not started."""
 LAYOUTS = {"NDHWC": torch.channels_last_3d, "NCDHW": torch.contiguous_format}
 KERNELS = 12
+TARGET_SHARE = 0.5
+"""Of the matrix rate, that all convolutions together are to reach on an H200 at 256 x 256 x 160."""
 
 Shape = tuple[int, int, int]
 Work = Callable[[], Any]
@@ -100,6 +102,7 @@ class Lab:
             "rounds": args.rounds,
             "evaluations": EVALUATIONS,
             "convolutions": [],
+            "together": [],
             "loops": [],
             "kernels": [],
             "missing": {},
@@ -120,7 +123,9 @@ class Lab:
                 for conv, count in convolutions[shape].items():
                     with self._noting(f"{conv} {layout}"):
                         self._require(1.0)
-                        self.result["convolutions"].append(self.convolution(shape, conv, count, layout))
+                        found = self.result["convolutions"]
+                        found.append(self.convolution(shape, conv, count, layout))
+                        self.result["together"] = together(found, self.result["matrix_tflops"])
         for mode in self.args.modes:
             for shape in shapes:
                 flop = sum(conv.flop * count for conv, count in convolutions[shape].items())
@@ -365,6 +370,21 @@ def longest(kernels: list[tuple[str, float, float]]) -> list[dict[str, Any]]:
     ]
 
 
+def together(convolutions: list[dict[str, Any]], matrix_tflops: float) -> list[dict[str, Any]]:
+    """Return, by grid and layout, how long all convolutions of an evaluation take, and the rate that they reach."""
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in convolutions:
+        kinds.setdefault((one["shape"], one["layout"]), []).append(one)
+    rows = []
+    for (shape, layout), ones in kinds.items():
+        us = sum(one["us"] * one["count"] for one in ones)
+        tflops = sum(one["tflops"] * one["us"] * one["count"] for one in ones) / us
+        row = {"shape": shape, "layout": layout, "count": sum(one["count"] for one in ones), "us": round(us, 1)}
+        share = round(tflops / matrix_tflops, 4) if matrix_tflops else None
+        rows.append({**row, "tflops": round(tflops, 2), "share": share})
+    return rows
+
+
 def _text(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
@@ -397,6 +417,10 @@ def markdown(result: dict[str, Any]) -> str:
     times = {"us": "us", "tflops": "TFLOP/s", "share": "share"}
     conv = {"shape": "grid", "convolution": "convolution", "count": "times", "layout": "layout"}
     lines += table("Convolutions", "convolutions", conv | times)
+    whole = {name: conv[name] for name in ("shape", "layout", "count")}
+    lines += table("All convolutions of an evaluation", "together", whole | times)
+    if result["together"]:
+        lines += [f"Target on an H200 at 256 x 256 x 160: a share of {TARGET_SHARE:.0%}.", ""]
     loop = {
         "shape": "grid",
         "mode": "mode",

@@ -63,7 +63,8 @@ class AugmentConfig:
     noise: float = 0.02  # largest relative standard deviation of white noise on the line integrals
     uncalibrated: float = 0.3  # probability that line integrals are scaled and bent, by another voltage or detector
     radiograph: RadiographConfig = field(default_factory=RadiographConfig)  # detector's physics, and display pictures
-    drop: tuple[float, ...] = (0.08, 0.15)  # probability of each view slot to be missing (never all of them)
+    # Probability of each view slot to be missing (never all of them); as it is, `TrainConfig` fits it to one view too.
+    drop: tuple[float, ...] = (0.08, 0.15)
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,10 @@ class TrainConfig:
         sigmas = self.model.sigma_max, self.diffusion.sigma_max
         stride, sizes, turns = self.model.stride, self.patch.sizes, (self.turns, self.regions)
         fit = not self.turns or (len(self.turns) == len(self.regions) and min(self.turns) > 0)
+        views, drop = self.model.views, self.augment.drop
+        if drop == AugmentConfig.drop:  # the default is of two views
+            drop = drop[:views]
+            object.__setattr__(self, "augment", dataclasses.replace(self.augment, drop=drop))
         require_all(
             "train config",
             (
@@ -148,6 +152,7 @@ class TrainConfig:
             (min(both) > 0, "optim.accumulate and pools", both, "both from 1 on"),
             (sigmas[0] == sigmas[1], "sigma_max of model and diffusion", sigmas, "one value"),
             (not any(size % stride for size in sizes), "patch sizes", sizes, f"multiples of {stride}"),
+            (len(drop) == views, "augment.drop", drop, f"a probability for each of {views} views"),
         )
 
     def progress(self, step: int, seconds: float) -> float:
