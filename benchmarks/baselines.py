@@ -35,9 +35,9 @@ from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts, read_body
 from x2ct.errors import X2CTError
 from x2ct.export import export_run
-from x2ct.geometry import Geometry
+from x2ct.geometry import Geometry, attenuation
 from x2ct.geometry.grid import Grid
-from x2ct.render.drr import calibrated_views
+from x2ct.render.drr import calibrated
 from x2ct.training import TrainConfig, train
 from x2ct.training.config import CONFIG_FILE
 
@@ -143,7 +143,8 @@ def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
     for case, path in find_cts(args.data).items():
         patient = read_body(path)
         for suffix, geometry in {"": own, **({"-cone": cone} if baseline.cone else {})}.items():
-            xrays = calibrated_views(patient.hu, patient.index_to_mm, geometry, case, args.threads)
+            images = geometry.project(attenuation(patient.hu), patient.index_to_mm, args.threads)
+            xrays = calibrated(geometry, images, case)
             for way, options in baseline.ways.items():
                 if suffix and "churn" in options:
                     continue

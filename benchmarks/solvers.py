@@ -32,9 +32,10 @@ from x2ct.data import ShardSet
 from x2ct.data.prepare import find_cts, read_body
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
+from x2ct.geometry import attenuation
 from x2ct.geometry.grid import Grid
 from x2ct.io import report
-from x2ct.render.drr import calibrated_views
+from x2ct.render.drr import calibrated
 
 FloatArray = npt.NDArray[np.float32]
 XRays = dict[str, Any]
@@ -55,7 +56,8 @@ class Benchmark:
 
     def xrays(self, name: str, hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike) -> XRays:
         """The bundle's own views, projected from the whole CT."""
-        return calibrated_views(hu, index_to_mm, self.bundle.geometry, name, self.threads)
+        geometry = self.bundle.geometry
+        return calibrated(geometry, geometry.project(attenuation(hu), index_to_mm, self.threads), name)
 
     def sample(self, xrays: XRays, solver: str, schedule: str, steps: int) -> FloatArray:
         """One sample in HU; seed 0."""
