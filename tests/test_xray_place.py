@@ -12,10 +12,11 @@ from pydicom.dataset import Dataset
 
 from benchmarks import input_files as files
 from tests.xray_files import SHOWN, TRUTH, on_detector, says
+from x2ct import _core
 from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import study_of
 from x2ct.errors import InputError
-from x2ct.geometry import View
+from x2ct.geometry import Geometry, View
 from x2ct.io.xray import exposure
 from x2ct.io.xray.radiograph import ReadOptions, XRay
 from x2ct.io.xray.readoptions import TURNS
@@ -150,6 +151,17 @@ def test_what_is_known_of_magnification_makes_an_object_as_large_as_it_is(
     unknown = files.dicom(tmp_path / "b.dcm", files.display(a_ball(view)), ImagerPixelSpacing=[PITCH] * 2)
     assert width_mm(tiny, XRay.load(unknown)) == pytest.approx(BALL_MM * SDD / SOD, rel=0.02)
     assert says(unknown, "magnification was not taken out")
+
+
+def test_an_xray_is_resampled_onto_the_encoders_picture_once_and_stays_as_it_is(tiny: Bundle) -> None:
+    """What is judged is what the pipeline reads, although the core brings every X-ray onto the picture."""
+    view = View.cone("ap", sod_mm=SOD, sdd_mm=SDD, shape=(300, 300), spacing_mm=(PITCH, PITCH))
+    study = study_of(tiny, {"ap": XRay.of(a_ball(view))}, Geometry((view,)))
+    matrices = [own.matrix for own in tiny.geometry.views]
+    views, _, again, _ = _core.conditions(matrices, tiny.xray.shape, tiny.xray.spacing_mm, study.images)
+    assert study.images[0].image.shape == tuple(tiny.xray.shape)
+    assert np.array_equal(views, study.views) and views.any()
+    assert np.array_equal(again, study.matrices)
 
 
 def test_distances_by_hand_are_those_of_the_file(tmp_path: Path, tiny: Bundle) -> None:

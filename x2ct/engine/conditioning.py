@@ -204,8 +204,8 @@ def doubts(name: str, xray: XRay, bundle: Bundle) -> list[tuple[int, str]]:
     lines = [(_READING, line) for line in xray.warnings]
     regions = trained_on(bundle)
     if xray.body_part and regions and not any(_shows(xray.body_part, region) for region in regions):
-        known = " and ".join(f"the {region}" for region in regions)
-        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model is for {known}"))
+        parts = " and ".join(f"the {region}" for region in regions)
+        lines.append((_BODY_PART, f"the file shows {xray.body_part}; the model is for {parts}"))
     if xray.view and xray.view != name:
         lines.append((_VIEW_NAME, f"the file calls itself {xray.view}"))
     if not xray.calibrated:
