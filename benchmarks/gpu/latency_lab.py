@@ -123,9 +123,9 @@ class Lab:
                 for conv, count in convolutions[shape].items():
                     with self._noting(f"{conv} {layout}"):
                         self._require(1.0)
-                        found = self.result["convolutions"]
-                        found.append(self.convolution(shape, conv, count, layout))
-                        self.result["together"] = together(found, self.result["matrix_tflops"])
+                        rows = self.result["convolutions"]
+                        rows.append(self.convolution(shape, conv, count, layout))
+                        self.result["together"] = together(rows, self.result["matrix_tflops"])
         for mode in self.args.modes:
             for shape in shapes:
                 flop = sum(conv.flop * count for conv, count in convolutions[shape].items())
