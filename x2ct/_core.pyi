@@ -588,11 +588,13 @@ def conditions(
         InputError: no X-ray, two in one slot, or one whose values or geometry can't be.
     """
 
-def mirrored_conditions(views: npt.ArrayLike, matrices: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+def mirrored_conditions(
+    views: npt.ArrayLike, valid: npt.ArrayLike, matrices: npt.ArrayLike
+) -> tuple[FloatArray, FloatArray] | None:
     """The same [1, V, 1, H, W] and [1, V, 3, 4] of the patient's mirror image, x to -x.
 
     Where a view's columns follow x the picture is mirrored, as it would be in an X-ray of that image; else it stays,
-    and the matrix alone says so.
+    and the matrix alone says so. None where such a view is of cone beams, whose source would be on the other side.
     """
 
 class PrecisionInfo(TypedDict):

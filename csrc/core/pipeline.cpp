@@ -108,8 +108,14 @@ std::shared_ptr<Consistency> Pipeline::begin(const SampleOptions& options, const
     return std::make_shared<Consistency>(volume_grid(grid()), attenuation_knots(bundle().intensity), views(), wanted);
 }
 
+SamplingPlan Pipeline::planned(const SampleOptions& options) const {
+    SamplingPlan plan = sampling_plan(bundle().diffusion, options);
+    plan.mirrored = plan.mirrored && study_ && can_be_mirrored(study_->conditions);
+    return plan;
+}
+
 void Pipeline::run(const SampleOptions& options, float* volume) {
-    const SamplingPlan plan = sampling_plan(bundle().diffusion, options);
+    const SamplingPlan plan = planned(options);
     const auto lock = enter();
     const auto correction = begin(options, plan);
     const std::int64_t count = voxels();
@@ -175,7 +181,7 @@ void Pipeline::run(const SampleOptions& options, float* volume) {
 }
 
 DryRun Pipeline::dry_run(const SampleOptions& options) {
-    const SamplingPlan plan = sampling_plan(bundle().diffusion, options);
+    const SamplingPlan plan = planned(options);
     const auto lock = enter();
     DryRun result{plan.evaluations(), 0};
     RunOptions inner;

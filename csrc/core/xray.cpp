@@ -60,6 +60,12 @@ std::vector<std::uint8_t> measured_of(const Bundle& bundle, const XRay& xray) {
     return measured;
 }
 
+// Whether a view's columns follow the patient's x, at the grid's centre.
+bool is_along_x(const float* p) {
+    const float u = p[3] / p[11];
+    return std::abs(p[0] - u * p[8]) > std::abs(p[1] - u * p[9]);
+}
+
 }  // namespace
 
 void check(const Bundle& bundle, std::span<const XRay> xrays) {
@@ -94,8 +100,7 @@ Conditions mirrored(Conditions conditions, std::int64_t columns) {
     const std::size_t slots = conditions.valid.size(), pixels = conditions.views.size() / slots;
     for (std::size_t slot = 0; slot < slots; ++slot) {
         const std::span p(conditions.matrices.data() + 12 * slot, 12);
-        const float u = p[3] / p[11];  // the column that shows the grid's centre
-        const bool along_x = std::abs(p[0] - u * p[8]) > std::abs(p[1] - u * p[9]);
+        const bool along_x = is_along_x(p.data());
         for (const int row : {0, 1, 2}) p[4 * row] = -p[4 * row];
         if (!along_x) continue;
         for (int k = 0; k < 4; ++k) p[k] = static_cast<float>(columns - 1) * p[8 + k] - p[k];
@@ -105,6 +110,15 @@ Conditions mirrored(Conditions conditions, std::int64_t columns) {
         }
     }
     return conditions;
+}
+
+bool can_be_mirrored(const Conditions& conditions) {
+    for (std::size_t slot = 0; slot < conditions.valid.size(); ++slot) {
+        const float* const p = conditions.matrices.data() + 12 * slot;
+        const bool is_parallel = p[8] == 0 && p[9] == 0 && p[10] == 0;
+        if (conditions.valid[slot] > 0 && !is_parallel && !is_along_x(p)) return false;
+    }
+    return true;
 }
 
 std::vector<MeasuredView> measured_views(const Bundle& bundle, std::span<const XRay> xrays,

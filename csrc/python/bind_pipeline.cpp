@@ -183,10 +183,12 @@ py::tuple conditions(const std::vector<Doubles>& matrices, const std::array<std:
                           views_of(measured_views(bundle, xrays, made)));
 }
 
-py::tuple mirrored_conditions(const Floats& views, const Floats& matrices) {
-    Conditions conditions{{views.data(), views.data() + views.size()}, {}, {}};
-    conditions.matrices.assign(matrices.data(), matrices.data() + matrices.size());
-    conditions.valid.resize(conditions.matrices.size() / 12);
+py::object mirrored_conditions(const Floats& views, const Floats& valid, const Floats& matrices) {
+    const auto numbers = [](const Floats& array) {
+        return std::vector<float>(array.data(), array.data() + array.size());
+    };
+    Conditions conditions{numbers(views), numbers(valid), numbers(matrices)};
+    if (!can_be_mirrored(conditions)) return py::none();
     const Conditions made = mirrored(std::move(conditions), views.shape(views.ndim() - 1));
     return py::make_tuple(array_of<float>(made.views, shape_of(views)),
                           array_of<float>(made.matrices, shape_of(matrices)));
@@ -219,7 +221,8 @@ py::tuple run(Pipeline& self, const py::object& asked, const py::object& progres
               int preview_every, const py::object& each, const py::object& uncorrected,
               const std::shared_ptr<CancelToken>& cancel) {
     SampleOptions options = options_of(asked);
-    SamplingPlan plan = checked_plan(self.bundle().diffusion, options);
+    checked_plan(self.bundle().diffusion, options);
+    SamplingPlan plan = self.planned(options);
     const Shape shape = grid_shape(self);
     py::array_t<float> volume = new_array(shape);
     std::map<const float*, py::array_t<float>> handed;  // what callbacks are going to be called with
@@ -269,7 +272,8 @@ py::tuple run(Pipeline& self, const py::object& asked, const py::object& progres
 
 py::tuple dry_run(Pipeline& self, const py::object& asked) {
     SampleOptions options = options_of(asked);
-    SamplingPlan plan = checked_plan(self.bundle().diffusion, options);
+    checked_plan(self.bundle().diffusion, options);
+    SamplingPlan plan = self.planned(options);
     options.pause = hear_signals;
     DryRun found;
     {
@@ -321,8 +325,8 @@ void bind_options(py::module_& module) {
                "Checks options and plans a run; an option that is None is what the bundle says.");
     module.def("conditions", &conditions, "matrices"_a, "shape"_a, "spacing_mm"_a, "xrays"_a,
                "What encoder and lift read of X-rays.");
-    module.def("mirrored_conditions", &mirrored_conditions, "views"_a, "matrices"_a,
-               "The same of the patient's mirror image.");
+    module.def("mirrored_conditions", &mirrored_conditions, "views"_a, "valid"_a, "matrices"_a,
+               "The same of the patient's mirror image; None where training shows no such X-rays.");
 }
 
 }  // namespace

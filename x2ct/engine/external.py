@@ -59,6 +59,5 @@ def sample(
         return bundle.intensity.to_hu(result)
 
     own = volume(ready.views, ready.matrices, 0)
-    if not plan.mirrored:
-        return own
-    return own + (volume(*_core.mirrored_conditions(ready.views, ready.matrices), 1)[::-1] - own) * np.float32(0.5)
+    image = _core.mirrored_conditions(ready.views, ready.valid, ready.matrices) if plan.mirrored else None
+    return own if image is None else own + (volume(*image, 1)[::-1] - own) * np.float32(0.5)

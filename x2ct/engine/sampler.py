@@ -54,7 +54,7 @@ class SampleOptions:
             found for this number of steps, or the bundle's schedule where there is none.
         mean: the posterior mean at the highest noise level, in place of a sample: one evaluation; or, without data
             consistency and for a model that knows mirror images (`Diffusion.mirror`), the mean of two, of the patient
-            and of the patient's mirror image.
+            and of the patient's mirror image. A lateral view of cone beams has none that the model knows.
         churn: noise that Heun adds again on the way (S_churn of Karras et al. 2022); 0 for none.
         samples: how many, of the same seed; more than one give their mean and their spread. The first is what one alone
             would be.

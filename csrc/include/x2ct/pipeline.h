@@ -71,6 +71,9 @@ class Pipeline {
     /// The X-rays as the networks see them, in the order of set_xrays(); none before it.
     const std::vector<MeasuredView>& views() const;
 
+    /// What run() would do: sampling_plan(), without the mirror image where can_be_mirrored() says no of the X-rays.
+    SamplingPlan planned(const SampleOptions& options) const;
+
     /// One volume, or the mean of several, float32 HU [X, Y, Z], z fastest, voxels() of them, patient mm with the
     /// origin at the grid's centre. The same X-rays, options and seed give the same bits. Throws InputError (also
     /// before set_xrays), Cancelled, OutOfMemory, Error, and what a callback throws.

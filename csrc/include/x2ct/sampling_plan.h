@@ -64,7 +64,7 @@ struct SamplingPlan {
     /// consistency; else 1.
     double deviation_scale = 1;
     /// Whether the volume is the mean of the patient's and of the mirror image's: the posterior mean of a model that
-    /// was trained on both, without data consistency.
+    /// was trained on both, without data consistency; the X-rays may rule it out (see Pipeline::planned()).
     bool mirrored = false;
 
     int evaluations() const { return (mirrored ? 2 : samples) * table.evaluations(); }  ///< of all samples

@@ -69,9 +69,13 @@ void check(const Bundle& bundle, std::span<const XRay> xrays);
 /// Brings X-rays that were checked onto the encoder's pictures.
 Conditions conditions_of(const Bundle& bundle, std::span<const XRay> xrays);
 
-/// The same of the patient's mirror image, x to -x. Where a view's columns follow x, the picture is mirrored, as it would
-/// be in an X-ray of that image; else it stays, and the matrix alone says so.
+/// The same of the patient's mirror image, x to -x. Where a view's columns follow x, the picture is mirrored, as it
+/// would be in an X-ray of that image; else it stays, and the matrix alone says so.
 Conditions mirrored(Conditions conditions, std::int64_t columns);
+
+/// Whether training shows X-rays like those of mirrored(): a view whose picture stays is of parallel beams, for the
+/// source of cone beams would be on the patient's other side.
+bool can_be_mirrored(const Conditions& conditions);
 
 /// An X-ray on the encoder's picture.
 struct MeasuredView {
