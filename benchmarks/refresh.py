@@ -207,8 +207,12 @@ MEASUREMENTS = (
     ),
     Measurement(
         "designs",
-        "designs of the network, trained for equal time",
-        (f"python benchmarks/designs.py SHARDS -o {RESULTS}/designs --runs runs/designs --minutes 40",),
+        "designs of the network, trained for equal time; the bundled one with more blocks, trained on",
+        (
+            f"python benchmarks/designs.py SHARDS -o {RESULTS}/designs --runs runs/designs --minutes 40",
+            f"python benchmarks/designs.py SHARDS -o {RESULTS}/designs-grown --runs runs/grown --minutes 45 "
+            "--init chest",
+        ),
         250,
         of_model=False,
     ),

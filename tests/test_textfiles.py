@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.refusals import refused
 from x2ct.errors import InputError
+from x2ct.files import atomic
 from x2ct.files.text import convert, decode_json, read_table
 
 
@@ -69,3 +70,17 @@ def test_a_file_that_is_not_there_is_named_once(tmp_path: Path) -> None:
     with pytest.raises(InputError) as failure:
         read_table(table)
     assert str(failure.value) == f"{table}: file: found No such file or directory, expected a CSV in UTF-8"
+
+
+def test_what_a_killed_writer_left_goes_and_what_others_write_stays(tmp_path: Path) -> None:
+    left = [tmp_path / ".x2ct-11609-0dfb5549-s02.nii.gz", tmp_path / ".x2ct-abc" / "s02.nii.gz"]
+    others = [
+        tmp_path / ".x2ct-7-0dfb5549-a-s02.nii.gz",
+        tmp_path / ".x2ct-def" / "s03.nii.gz",
+        tmp_path / "s02.nii.gz",
+    ]
+    for file in (*left, *others):
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    atomic.remove_parts([tmp_path / "s02.nii.gz", tmp_path / "s02.json"])
+    assert not any(file.exists() for file in left) and all(file.exists() for file in others)

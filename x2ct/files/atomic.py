@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -155,6 +156,17 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
         for folder in sorted(made, key=lambda folder: -len(folder.parts)):
             with suppress(OSError):
                 folder.rmdir()
+
+
+def remove_parts(targets: Iterable[Path]) -> None:
+    """Remove what a killed process left of writing these files: nobody else may be writing them."""
+    for target in targets:
+        own = re.compile(r"\.x2ct-\d+-[0-9a-f]{8}-" + re.escape(target.name[-80:]))
+        for part in target.parent.glob(".x2ct-*"):
+            if own.fullmatch(part.name):
+                part.unlink(missing_ok=True)
+            elif (part / target.name).exists():
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _beside(target: Path) -> Path:

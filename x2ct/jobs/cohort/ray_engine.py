@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from x2ct import __version__
 from x2ct.errors import Cancelled, InputError, MissingRuntimeError, X2CTError
+from x2ct.files import atomic
 from x2ct.io import report
 from x2ct.jobs.cohort.run import Outcome, sample_study
 from x2ct.jobs.cohort.studies import SUMMARY_FILE, is_done
@@ -185,6 +186,7 @@ class RayEngine:
                     raise Cancelled("cancelled") from failure
                 lost = _line(failure)
                 self._kill(worker)
+                atomic.remove_parts(path for path in job.outputs if path.parent.is_dir())
                 self._start()
             else:
                 self._idle.put((worker, None))
