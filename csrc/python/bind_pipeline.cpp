@@ -88,9 +88,10 @@ SampleOptions options_of(const py::object& asked) {
 }
 
 // A run's plan; its errors name options as the command line does.
-SamplingPlan checked_plan(const Bundle::Diffusion& usual, const SampleOptions& options) {
+template <class Plan>
+SamplingPlan checked_plan(const Plan& plan) {
     try {
-        return sampling_plan(usual, options);
+        return plan();
     } catch (const InputError& error) {
         const std::string text = error.what();
         const bool is_option = !text.starts_with("sigmas:") && !text.starts_with("churn:");
@@ -113,7 +114,8 @@ SamplingPlan plan_of(const py::object& diffusion, const py::object& options) {
         usual.deviation_scale[steps.cast<int>()] = scale.cast<double>();
     }
     usual.mirror = diffusion.attr("mirror").cast<bool>();
-    return checked_plan(usual, options_of(options));
+    const SampleOptions asked = options_of(options);
+    return checked_plan([&] { return sampling_plan(usual, asked); });
 }
 
 std::array<double, 12> matrix_of(const std::string& name, const Doubles& array) {
@@ -200,7 +202,7 @@ std::shared_ptr<Pipeline> open(const std::string& folder, const std::string& che
                                const SampleOptions& first) {
     const py::gil_scoped_release release;
     Bundle bundle = reopen_bundle(folder, checksum);
-    checked_plan(bundle.diffusion, first);
+    checked_plan([&] { return sampling_plan(bundle.diffusion, first); });
     Backend& opened = open_backend(backend, {library_dir(), runtime_dir});
     auto device = open_device(options.device, library_dir(), options.threads);
     return released_without_gil(
@@ -221,8 +223,7 @@ py::tuple run(Pipeline& self, const py::object& asked, const py::object& progres
               int preview_every, const py::object& each, const py::object& uncorrected,
               const std::shared_ptr<CancelToken>& cancel) {
     SampleOptions options = options_of(asked);
-    checked_plan(self.bundle().diffusion, options);
-    SamplingPlan plan = self.planned(options);
+    SamplingPlan plan = checked_plan([&] { return self.planned(options); });
     const Shape shape = grid_shape(self);
     py::array_t<float> volume = new_array(shape);
     std::map<const float*, py::array_t<float>> handed;  // what callbacks are going to be called with
@@ -272,8 +273,7 @@ py::tuple run(Pipeline& self, const py::object& asked, const py::object& progres
 
 py::tuple dry_run(Pipeline& self, const py::object& asked) {
     SampleOptions options = options_of(asked);
-    checked_plan(self.bundle().diffusion, options);
-    SamplingPlan plan = self.planned(options);
+    SamplingPlan plan = checked_plan([&] { return self.planned(options); });
     options.pause = hear_signals;
     DryRun found;
     {
