@@ -387,7 +387,7 @@ def test_a_limit_is_positive_and_named_as_its_option(name: str, option: str) -> 
 def test_openapi_lists_the_options_of_the_command(client: Callable[..., TestClient]) -> None:
     described = client().get("/openapi.json").json()
     form = described["paths"]["/v1/ct"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert {"ap", "pa", "lateral", "geometry", "seed", "steps", "solver", "samples"} <= set(form["properties"])
+    assert {"ap", "pa", "lateral", "geometry", "seed", "steps", "solver", "samples", "force"} <= set(form["properties"])
     assert {"/v1/xray", "/v1/ct/{name}", "/v1/ct/{name}/{file}", "/healthz", "/readyz", "/metrics"} <= set(
         described["paths"]
     )

@@ -71,7 +71,8 @@ def test_two_files_become_a_ct_to_look_at(tiny_path: Path, tmp_path: Path, width
         ct = nibabel.Nifti1Image.from_bytes(gzip.decompress(downloaded(page, "volume.nii.gz")))
         hu = np.asarray(ct.dataobj)
         the_crosshair_moves_and_tells_the_hu(page, hu, ct.affine)
-        the_projection_is_the_brightest_voxel(page, hu)
+        deviation = nibabel.Nifti1Image.from_bytes(gzip.decompress(downloaded(page, "volume_std.nii.gz")))
+        the_projection_is_the_brightest_voxel(page, hu, np.asarray(deviation.dataobj))
         the_map_marks_what_is_unexplained(page)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
         shot = page.screenshot(tmp_path / "page.png", whole=True)
@@ -106,17 +107,29 @@ def the_map_marks_what_is_unexplained(page: Page) -> None:
     assert (np.asarray(picture) == (255, 214, 80)).all(-1).any()
 
 
-def the_projection_is_the_brightest_voxel(page: Page, hu: np.ndarray) -> None:
+def the_projection_is_the_brightest_voxel(page: Page, ct: np.ndarray, deviation: np.ndarray) -> None:
+    """Of the CT from 0 to 1200 HU; of another volume, chosen meanwhile, in its own window, and of the CT again."""
     page.click("[data-view=projection]")
     page.until("!document.querySelector('#projections').hidden")
-    shown = page.evaluate(
-        """(() => { const canvas = document.querySelector('#projections canvas');
-        return [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]; })()"""
-    )
-    brightest = hu.max(axis=1).T[::-1, ::-1].astype(np.float64)
-    expected = np.clip(brightest / 1200 * 255, 0, 255)
-    grey = np.asarray(shown).reshape(*brightest.shape, 4)[..., 0]
-    assert np.abs(grey - expected).max() <= 1
+    for name, hu, white in (("", ct, 1200), ("volume_std.nii.gz", deviation, 200), ("volume.nii.gz", ct, 1200)):
+        if name:
+            page.evaluate(
+                f"""(async () => {{ const before = document.querySelector('#projections canvas');
+                const choice = document.querySelector('#volumes');
+                choice.value = {json.dumps(name)};
+                choice.dispatchEvent(new Event('change'));
+                const same = () => document.querySelector('#projections canvas') === before;
+                while (same()) await new Promise(requestAnimationFrame);
+                }})()"""
+            )
+        shown = page.evaluate(
+            """(() => { const canvas = document.querySelector('#projections canvas');
+            return [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]; })()"""
+        )
+        brightest = hu.max(axis=1).T[::-1, ::-1].astype(np.float64)
+        expected = np.clip(brightest / white * 255, 0, 255)
+        grey = np.asarray(shown).reshape(*brightest.shape, 4)[..., 0]
+        assert np.abs(grey - expected).max() <= 1, name
     page.click("[data-view=planes]")
 
 

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.browser import browser
 from x2ct.cli import app
 from x2ct.engine.residual import Residual
 from x2ct.errors import InputError
@@ -120,6 +121,7 @@ def test_the_command_writes_it_beside_the_ct(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     facts = facts_of(tmp_path / "ct.html")
     assert (facts["name"], facts["warning"]) == ("ct", "synthetic, not for diagnosis")
+    assert [picture["ends"] for picture in facts["pictures"]] == ["RL"]  # type: ignore[attr-defined]
 
 
 def test_the_page_shows_what_the_x_rays_show_beyond_the_ct(tmp_path: Path) -> None:
@@ -190,6 +192,22 @@ def test_a_browser_shows_each_plane_the_right_way_round(tmp_path: Path) -> None:
     left, right = np.array_split(coronal, 2, axis=1)
     assert left.mean() > right.mean() + 5, "the patient's right is on the left"
     assert axial.shape[0] < axial.shape[1], "a millimetre is as long along both sides"
+
+
+@pytest.mark.browser
+def test_a_phone_shows_each_plane_as_wide_as_its_window(tmp_path: Path) -> None:
+    """Side by side they would be too small to see anything in, with their captions cut off."""
+    xray = XRay.of(np.random.default_rng(0).uniform(0, 5, (30, 20)).astype(np.float32))
+    drawn = viewer.save(tmp_path / "ct.html", phantom(), {"lateral": xray}, beside={"another": phantom()})
+    with browser(tmp_path / "profile") as page:
+        page.goto(drawn.as_uri(), 390, 844)
+        page.until("document.body.dataset.ready === 'yes'")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+        widths = page.evaluate("[...document.querySelectorAll('#planes canvas')].map((one) => one.clientWidth)")
+        assert len(widths) == 6 and max(widths) > 0.9 * 390 and min(widths) > 200
+        letters = "[...document.querySelectorAll('#xrays .picture span')].map((one) => one.textContent).join('')"
+        assert page.evaluate(letters) == "AP"
+        assert page.errors == []
 
 
 def canvas_box(picture: np.ndarray, sides: list[tuple[int, int]], number: int) -> np.ndarray:

@@ -59,7 +59,7 @@ def save(
     hu, spacing, reduced = _reduced(volume)
     sides, steps = " x ".join(map(str, volume.shape)), " x ".join(f"{step:.3g}" for step in volume.spacing_mm)
     pictures = [
-        {"caption": f"X-ray, {view}", "png": panels.data_uri(panels.png(panel.image))}
+        {"caption": f"X-ray, {view}", "png": panels.data_uri(panels.png(panel.image)), "ends": panel.ends}
         for view, panel in zip(xrays or {}, preview.xray_panels(xrays or {}, XRAY_PX), strict=True)
     ]
     if unexplained is not None:

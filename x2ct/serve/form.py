@@ -27,7 +27,19 @@ from x2ct.serve.problem import Problem
 
 CLOSE = {"Connection": "close"}  # what was not read of a body is not the next request
 
-_SAMPLE = ("seed", "steps", "solver", "schedule", "mean", "consistency", "gamma", "samples", "preview_every", "strict")
+_SAMPLE = (
+    "seed",
+    "steps",
+    "solver",
+    "schedule",
+    "mean",
+    "consistency",
+    "gamma",
+    "samples",
+    "preview_every",
+    "strict",
+    "force",
+)
 _READING = tuple(field.name for field in fields(ReadOptions))
 _OPTIONS = TypeAdapter(ReadOptions)
 _FIELD_BYTES = 64 * 1024

@@ -4,6 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const LIVE_MS = 400;
 const BONE = [0, 1200]; // HU from black to white, of projections
+const DEVIATION = [100, 200]; // centre and width in HU, of standard deviations
 let info = null, token = "", job = "";
 
 // ---------------------------------------------------------------------------------------------- the server
@@ -43,7 +44,7 @@ async function enter() {
   byId("notice").textContent = info.notice;
   byId("samples").max = info.limits.samples;
   for (const name of Object.keys(info.windows_hu)) addPreset(name, info.windows_hu[name]);
-  addPreset("deviation", [100, 200]);
+  addPreset("deviation", DEVIATION);
   document.body.dataset.state = "ready";
 }
 
@@ -189,7 +190,7 @@ function request() {
   for (const [name, id] of [["samples", "samples"], ["seed", "seed"], ["steps", "sampling-steps"], ["consistency", "consistency"]]) {
     form.append(name, byId(id).value);
   }
-  form.append("mean", byId("mean").checked);
+  for (const name of ["mean", "force"]) form.append(name, byId(name).checked);
   form.append("surface", byId("surface").checked);
   form.append("format", byId("dicom").checked ? "dicom" : "nifti");
   form.append("preview_every", 1);
@@ -231,9 +232,13 @@ async function watch() {
     byId("stage").textContent = total ? `${queue}: evaluation ${done} of ${total}` : queue;
     if (state.state !== "queued" && state.state !== "running") return state;
     if (done > drawn && state.state === "running") {
+      const first = drawn === 0;
       drawn = done;
       const picture = await ask(`v1/ct/${job}/preview.png`).then((answer) => answer.blob()).catch(() => null);
-      if (picture) put(byId("live"), picture);
+      if (picture) {
+        put(byId("live"), picture);
+        if (first) byId("live").decode().then(() => byId("progress-section").scrollIntoView({ block: "nearest" })).catch(() => null);
+      }
     }
     await wait(LIVE_MS);
   }
@@ -331,11 +336,14 @@ async function newViewer() {
   return made;
 }
 
+const deviation = () => byId("volumes").value.includes("_std");
+
 async function choose(name) {
   while (viewer.volumes.length) viewer.removeVolume(viewer.volumes[0]);
   await viewer.loadFromArrayBuffer(await volumes[name].arrayBuffer(), name);
-  setWindow(...(name.includes("_std") ? [100, 200] : Object.values(info.windows_hu)[0]));
+  level = deviation() ? DEVIATION : Object.values(info.windows_hu)[0];
   project();
+  look(mode); // a new volume comes with its own opacity, and new projections are empty
 }
 
 /** Show planes, projections or bones. */
@@ -349,7 +357,8 @@ function look(what) {
   viewer.opts.show3Dcrosshair = false;
   viewer.setSliceType(what === "bones" ? viewer.sliceTypeRender : viewer.sliceTypeMultiplanar);
   if (what === "bones") viewer.setRenderAzimuthElevation(160, 10);
-  setWindow(...(what === "projection" ? [(BONE[0] + BONE[1]) / 2, BONE[1] - BONE[0]] : level), what !== "projection");
+  const bone = what === "projection" && !deviation();
+  setWindow(...(bone ? [(BONE[0] + BONE[1]) / 2, BONE[1] - BONE[0]] : level), !bone);
 }
 
 function setWindow(centre, width, keep = true) {
