@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from x2ct.engine.residual import Residual
 from x2ct.errors import InputError
 from x2ct.io.ct.volume import Volume
 from x2ct.io.xray.radiograph import XRay
@@ -132,3 +133,11 @@ def test_only_a_png_is_written(tmp_path: Path) -> None:
         preview.save(tmp_path / "a.jpg", volume)
     assert list(tmp_path.iterdir()) == []
     assert Image.open(io.BytesIO(panels.png(preview.preview(volume)))).format == "PNG"
+
+
+def test_a_map_of_an_xray_that_could_not_be_compared_says_so() -> None:
+    """One that is grey all over would else look as if the CT lacked nothing."""
+    unknown = np.full((12, 10), np.nan, np.float32)
+    for difference, title in ((unknown, "ap: could not be compared"), (np.zeros_like(unknown), "ap, -50 to 50 mm")):
+        (panel,) = preview._residual_panels([Residual("ap", difference, (4.0, 4.0), 0.0, None, ())], 48)
+        assert title in panel.title

@@ -133,6 +133,19 @@ def the_projection_is_the_brightest_voxel(page: Page, ct: np.ndarray, deviation:
     page.click("[data-view=planes]")
 
 
+def test_one_view_is_not_compared_and_the_page_says_so(tiny_path: Path, tmp_path: Path) -> None:
+    """Its map is grey all over, which without a word would look as if nothing were missing."""
+    with serving(tiny_path, tmp_path) as server, browser(tmp_path / "profile") as page:
+        page.goto(str(server.client.base_url), 390, 500)
+        page.until("document.body.dataset.state === 'ready'")
+        page.choose_files("#files", XRAYS[:1])
+        page.until("!document.querySelector('#start').disabled")
+        page.click("#start")
+        page.until("['shown', 'failed'].includes(document.body.dataset.state)")
+        listed = page.evaluate("[...document.querySelectorAll('#unexplained li')].map((one) => one.textContent)")
+        assert len(listed) == 1 and listed[0].startswith("ap: could not be compared"), listed
+
+
 def test_a_token_is_asked_for_on_the_page(tiny_path: Path, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a token of 24 characters")

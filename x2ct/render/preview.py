@@ -236,7 +236,8 @@ def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
         picture = _picture(pixels.astype(np.uint8), residual.pitch_mm, height, "BOX")
         sides_mm = [count * pitch for count, pitch in zip(water.shape, residual.pitch_mm, strict=True)]
         circles(picture, [(area.down_mm, area.across_mm, area.area_mm2) for area in residual.areas], sides_mm)
-        title = f"X-ray less CT, {residual.view}, -{RESIDUAL_MM:g} to {RESIDUAL_MM:g} mm of water"
+        scale = f", -{RESIDUAL_MM:g} to {RESIDUAL_MM:g} mm of water" if finite.any() else ": could not be compared"
+        title = f"X-ray less CT, {residual.view}{scale}"
         panels.append(Panel(picture, title, _VIEW_ENDS.get(residual.view, "")))
     return panels
 

@@ -269,7 +269,8 @@ async function collect(state) {
   document.body.dataset.state = "shown";
 }
 
-const areas = ({ view, before }) => (before ? before.unexplained : []).map((area, index) => {
+const NOT_COMPARED = "could not be compared with the CT: one view alone, too few rays within the CT, or an X-ray that doesn't go with it";
+const areas = ({ view, before }) => !before ? [`${view}: ${NOT_COMPARED}`] : before.unexplained.map((area, index) => {
   const across = `${Math.abs(area.across_mm).toFixed(0)} mm ${area.across_mm < 0 ? "left" : "right"}`;
   const down = `${Math.abs(area.down_mm).toFixed(0)} mm ${area.down_mm < 0 ? "above" : "below"}`;
   return `${view} ${index + 1}: the CT lacks ${area.excess_mm.toFixed(0)} mm of water, compared with the surroundings, over ` +
