@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +191,8 @@ def by_view(views: Sequence[str], values: Mapping[str, Sequence[ViewValue]]) -> 
 
 def checked_spacing(spacing: Spacing) -> tuple[float, float]:
     """Return a pixel pitch as (row, column) in mm; raise InputError unless it is one or two numbers of such size."""
-    pair = (spacing,) * 2 if isinstance(spacing, int | float) else tuple(spacing)
-    if len(pair) != 2 or not all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in pair):
+    pair: tuple[Any, ...] = tuple(spacing) if isinstance(spacing, Iterable) else (spacing, spacing)
+    if len(pair) != 2 or not all(isinstance(mm, Real) and SPACING_MM[0] <= mm <= SPACING_MM[1] for mm in pair):
         expected = f"{SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm, one number or (row, column)"
         raise InputError.of("--spacing", "pixel spacing in mm", found=spacing, expected=expected)
     return float(pair[0]), float(pair[1])
