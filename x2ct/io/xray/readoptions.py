@@ -192,7 +192,7 @@ def by_view(views: Sequence[str], values: Mapping[str, Sequence[ViewValue]]) -> 
 def checked_spacing(spacing: Spacing) -> tuple[float, float]:
     """Return a pixel pitch as (row, column) in mm; raise InputError unless it is one or two numbers of such size."""
     pair: tuple[Any, ...] = tuple(spacing) if isinstance(spacing, Iterable) else (spacing, spacing)
-    if len(pair) != 2 or not all(isinstance(mm, Real) and SPACING_MM[0] <= mm <= SPACING_MM[1] for mm in pair):
+    if len(pair) != 2 or not all(isinstance(mm, Real) and SPACING_MM[0] <= float(mm) <= SPACING_MM[1] for mm in pair):
         expected = f"{SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm, one number or (row, column)"
         raise InputError.of("--spacing", "pixel spacing in mm", found=spacing, expected=expected)
     return float(pair[0]), float(pair[1])
