@@ -122,7 +122,7 @@ class ShardSet:
         return cls(folder, index.grid, patients)
 
     def select(self, split: str, region: str | None = None) -> tuple[Patient, ...]:
-        """The patients of a split ("train" or "validation"), in a region ("chest", "other") if one is named."""
+        """Return the patients of a split ("train", "validation") and, if one is named, a region ("chest", "other")."""
         if split not in SPLITS:
             raise InputError.of("shards", "split", found=split, expected=" or ".join(SPLITS))
         return tuple(p for p in self.patients if p.split == split and region in (None, p.region))

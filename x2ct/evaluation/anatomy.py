@@ -246,9 +246,9 @@ def rib_pieces(
 
 
 def step_ratio(hu: FloatArray, body: BoolArray, stride: int = STRIDE) -> float | None:
-    """The mean absolute step between voxels stride k - 1 and stride k, over that of all other neighbours in the body.
+    """Return the mean absolute HU step at cell borders over that of all other neighbours in the body.
 
-    The three axes' steps are pooled. None where the body has no steps of both kinds.
+    Cells' borders lie between voxels stride k - 1 and stride k. The three axes' steps are pooled. None where the body has no steps of both kinds.
     """
     border, other = [], []
     for axis in range(3):
@@ -268,7 +268,7 @@ def step_ratio(hu: FloatArray, body: BoolArray, stride: int = STRIDE) -> float |
 
 
 def _unlikely(body: BoolArray, spacing_mm: Spacing) -> FloatArray:
-    """Penalty [X, Y, slices]: half at 60 mm from the middle, and at 60 mm from a third of the depth from the back."""
+    """Return a penalty [X, Y, slices]: half at 60 mm from the middle, and from a third of the depth from the back."""
     nx, ny, count = body.shape
     x, y = np.arange(nx) * spacing_mm[0], np.arange(ny) * spacing_mm[1]
     spans = []
@@ -283,7 +283,7 @@ def _unlikely(body: BoolArray, spacing_mm: Spacing) -> FloatArray:
 
 
 def _best_path(score: FloatArray) -> npt.NDArray[np.intp]:
-    """The path [slices, 2] of the largest sum of scores [X, Y, slices], at most a voxel aside from slice to slice."""
+    """Return the path [slices, 2] of the largest sum of scores [X, Y, slices], its steps at most a voxel aside."""
     cost = -0.02 * np.array([[2, 1, 2], [1, 0, 1], [2, 1, 2]], np.float32)
     total = np.empty_like(score)
     total[:, :, 0] = score[:, :, 0]
@@ -339,7 +339,7 @@ def _correlation(a: Points, b: Points) -> float:
 
 
 def _centreline(ribs: BoolArray) -> BoolArray:
-    """The ribs' skeleton (Lee et al. 1994), where it runs in bone: marrow is filled first, and is none."""
+    """Return the ribs' skeleton (Lee et al. 1994) as far as it is bone; marrow is filled before."""
     if not ribs.any():
         return ribs
     whole = ribs | ndimage.binary_closing(ribs, iterations=2)

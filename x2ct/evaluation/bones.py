@@ -29,7 +29,7 @@ QUARTER = 0.25
 
 
 def pieces(truth: npt.NDArray[np.float32], spacing_mm: Spacing) -> Labels:
-    """The bones of a CT by pieces: 0 where there is none, 1, 2, ... on the bone voxels of each."""
+    """Return a CT's bones by pieces: 0 where there is none, 1, 2, ... on the bone voxels of each."""
     bone = np.asarray(truth) >= BONE_HU
     if not bone.any():
         return np.zeros(bone.shape, np.int32)
@@ -73,7 +73,7 @@ def surface_distance_95(truth: npt.ArrayLike, estimate: npt.ArrayLike, spacing_m
 
 
 def renumbered(labels: Labels, least: float) -> Labels:
-    """Without the pieces of fewer voxels, numbered without gaps."""
+    """Return the labels without pieces of fewer voxels than `least`, numbered without gaps."""
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     kept = sizes >= least

@@ -61,7 +61,7 @@ class Case:
         return Landmarks.of(self.truth, self.grid.spacing_mm, body=self.body, pieces=self.bones)
 
     def project(self, geometry: Geometry, threads: int = 0, hu: npt.ArrayLike | None = None) -> tuple[FloatArray, ...]:
-        """X-rays of the whole CT from other views, or of a changed CT in its place."""
+        """Return X-rays of the whole CT, or of a changed CT in its place, from other views."""
         return tuple(geometry.project(attenuation(self.hu if hu is None else hu), self.index_to_mm, threads))
 
 
@@ -90,7 +90,7 @@ def case_of(
     region: str = "other",
     threads: int = 0,
 ) -> Case:
-    """A test patient from HU (x, y, z) without table or padding, at their own resolution, placed in patient mm."""
+    """Return a test patient from HU (x, y, z) without table or padding, at full resolution, in patient mm."""
     matrix = np.asarray(index_to_mm, np.float64)
     truth = resample_array(hu, matrix, grid)
     mu = attenuation(hu)

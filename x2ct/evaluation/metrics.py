@@ -32,14 +32,14 @@ BANDS_HU: dict[str, Window] = {"lung": (-math.inf, -500.0), "soft": (-200.0, BON
 
 
 def psnr(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_HU) -> float:
-    """PSNR in dB: 10 log10(width^2 / MSE) over all voxels, both clipped to the window; infinite for no error."""
+    """Return the PSNR in dB: 10 log10(width^2 / MSE) over all voxels, clipped to the window; inf for no error."""
     a, b = pair(truth, estimate, window)
     error = float(np.mean((a - b) ** 2, dtype=np.float64))
     return math.inf if error == 0 else 10 * math.log10((window[1] - window[0]) ** 2 / error)
 
 
 def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_HU) -> float:
-    """Structural similarity (Wang et al. 2004) in 3D: Gaussian weights of sigma 1.5 voxels, data range = window width.
+    """Return the structural similarity (Wang et al. 2004) in 3D: Gaussian weights of sigma 1.5, range = width.
 
     It is computed on HU from the window's lower end up, because its luminance term takes intensities for non-negative:
     on signed HU it breaks down around 0, in soft tissue.
@@ -57,7 +57,7 @@ def ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_
 def mae_hu(
     truth: npt.ArrayLike, estimate: npt.ArrayLike, body: BoolArray | None = None, window: Window = WINDOW_HU
 ) -> dict[str, float]:
-    """Mean absolute error in HU: "all" voxels, the "body", and its `BANDS_HU`; NaN without a voxel or a body mask."""
+    """Return the mean absolute error in HU of "all", "body" and its `BANDS_HU`; NaN without a voxel or mask."""
     a, b = pair(truth, estimate, window)
     error = np.abs(a - b)
     inside = np.zeros(a.shape, np.bool_) if body is None else body
@@ -68,7 +68,7 @@ def mae_hu(
 
 
 def bone_dice(truth: npt.ArrayLike, estimate: npt.ArrayLike, threshold_hu: float = BONE_HU) -> float:
-    """Dice overlap 2 |A and B| / (|A| + |B|) of what is at least `threshold_hu`; NaN if neither has any."""
+    """Return the Dice overlap 2 |A and B| / (|A| + |B|) of what has `threshold_hu` or more; NaN if neither has."""
     a, b = pair(truth, estimate, None)
     bone, guess = a >= threshold_hu, b >= threshold_hu
     total = int(bone.sum()) + int(guess.sum())
@@ -76,7 +76,7 @@ def bone_dice(truth: npt.ArrayLike, estimate: npt.ArrayLike, threshold_hu: float
 
 
 def reprojection_error(image: npt.ArrayLike, projected: npt.ArrayLike, rays: BoolArray | None = None) -> float:
-    """Root mean square difference of two X-rays in line integrals (dimensionless), over the given rays; NaN if none."""
+    """Return the root mean square difference of two X-rays' line integrals over the given rays; NaN if none."""
     a, b = pair(image, projected, None)
     error = (a - b) ** 2
     counted = error if rays is None else error[rays]
@@ -84,7 +84,7 @@ def reprojection_error(image: npt.ArrayLike, projected: npt.ArrayLike, rays: Boo
 
 
 def slice_psnr(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_HU) -> float:
-    """PSNR with a peak of 4095 in dB: the mean over the slices of an axis, and over the three axes. For old tables."""
+    """Return the PSNR in dB at a peak of 4095: mean over an axis's slices, then over axes. For old tables."""
     a, b = pair(truth, estimate, window)
     squared = (a - b) ** 2
     axes = []
@@ -96,7 +96,7 @@ def slice_psnr(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = W
 
 
 def slice_ssim(truth: npt.ArrayLike, estimate: npt.ArrayLike, window: Window = WINDOW_HU) -> float:
-    """SSIM in 2D, data range 4095, flat 7 x 7 windows: mean over all slices of three axes; NaN where one is short."""
+    """Return the SSIM in 2D, range 4095, flat 7 x 7 windows: mean over all slices; NaN where an axis is short."""
     a, b = (volume.astype(np.float64) - window[0] for volume in pair(truth, estimate, window))  # not negative
     if min(a.shape) < SIDE:
         return math.nan

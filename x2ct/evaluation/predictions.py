@@ -58,7 +58,7 @@ def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, li
 
 
 def read(path: Path, case: Case, frame: str = "auto") -> FloatArray:
-    """One prediction, HU on the case's grid.
+    """Return one prediction, HU on the case's grid.
 
     Raises InputError: it can't be read, is not HU, or covers less than half of the case's grid.
     """
@@ -94,7 +94,7 @@ def misplacement(case: Case, estimate: npt.ArrayLike) -> tuple[float, float, flo
 
 
 def misplaced(case: Case, name: str, estimate: npt.ArrayLike) -> str:
-    """A warning where an estimate is grossly misplaced, "" where it is not."""
+    """Return a warning where an estimate is grossly misplaced, else ""."""
     shift = misplacement(case, estimate)
     if float(np.linalg.norm(shift)) <= GROSS_MM:
         return ""
@@ -107,14 +107,14 @@ def misplaced(case: Case, name: str, estimate: npt.ArrayLike) -> str:
 
 
 def _density(hu: FloatArray, steps: list[int]) -> FloatArray:
-    """Density above air, of water 1, averaged over blocks of voxels, its mean removed."""
+    """Return density above air, of water 1, averaged over blocks of voxels, its mean removed."""
     cut = hu[tuple(slice(0, n - n % step) for n, step in zip(hu.shape, steps, strict=True))]
     blocks = downscale_local_mean(np.clip(cut / 1000 + 1, 0, 2), tuple(steps))  # type: ignore[no-untyped-call]
     return np.asarray(blocks - blocks.mean(), np.float32)
 
 
 def _covered(shape: tuple[int, int, int], index_to_mm: npt.NDArray[np.float64], case: Case) -> float:
-    """The share of the grid's voxel centres, every second of them, within the volume to its voxels' outer faces."""
+    """Return the share of every second voxel centre of the grid that lies within the volume's voxels."""
     to_index = np.linalg.inv(index_to_mm) @ case.grid.index_to_mm
     x, y, z = np.meshgrid(*(np.arange(0, n, 2) for n in case.grid.shape), indexing="ij", sparse=True)
     places = (row[0] * x + row[1] * y + row[2] * z + row[3] for row in to_index[:3])

@@ -109,7 +109,7 @@ def write_beside(path: str | PathLike[str], write: Callable[[Path], object], *, 
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """No output may be an input, or another output. Raises InputError."""
+    """Raise InputError where an output is an input, or another output."""
     read = {path.resolve() for path in inputs}
     written: set[Path] = set()
     for path in outputs:

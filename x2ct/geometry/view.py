@@ -54,7 +54,7 @@ class View:
         object.__setattr__(self, "spacing_mm", spacing_mm)
 
     def __eq__(self, other: object) -> bool:
-        """Same name, detector and numbers."""
+        """Return whether name, detector and numbers are the same."""
         if not isinstance(other, View):
             return NotImplemented
         mine, theirs = (self.name, self.shape, self.spacing_mm), (other.name, other.shape, other.spacing_mm)
@@ -298,7 +298,7 @@ def _named(view: str | float) -> tuple[str, float | None]:
 
 
 def attenuation(hu: npt.ArrayLike, mu_water: float = MU_WATER_PER_MM) -> Image:
-    """HU of any shape to linear attenuation per mm, float32: mu_water max(0, 1 + HU / 1000)."""
+    """Convert HU of any shape to linear attenuation per mm, float32: mu_water max(0, 1 + HU / 1000)."""
     mu = np.array(hu, np.float32)
     mu *= np.float32(mu_water / 1000)
     mu += np.float32(mu_water)

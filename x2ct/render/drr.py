@@ -102,7 +102,7 @@ def cut_off(geometry: Geometry, images: Mapping[str, Image]) -> tuple[str, ...]:
 
 
 def calibrated(geometry: Geometry, images: Sequence[Image], source: str) -> dict[str, XRay]:
-    """Line integrals on a geometry's detectors as X-rays."""
+    """Return line integrals on a geometry's detectors as X-rays."""
     return {
         view.name: XRay(image=image, calibrated=True, spacing_mm=view.spacing_mm, source=source, view=view.name)
         for view, image in zip(geometry.views, images, strict=True)
@@ -137,7 +137,7 @@ def save(folder: str | os.PathLike[str], images: Mapping[str, Image], geometry: 
 
 
 def display(image: Image) -> npt.NDArray[np.uint16]:
-    """Line integrals as display values: air 0, dense bright, linear up to the 99.9th percentile, which is white."""
+    """Return line integrals as display values: air 0, dense bright, linear up to the 99.9th percentile (white)."""
     white = float(np.percentile(image, WHITE_PERCENTILE)) or float(image.max()) or 1.0
     return np.asarray(np.rint(np.clip(image / white, 0, 1) * 65535), np.uint16)
 

@@ -208,7 +208,7 @@ class _Scale:
 
 
 def diverging(error: npt.NDArray[Any], most: float = DIFFERENCE[1]) -> npt.NDArray[np.uint8]:
-    """Black where nothing differs, towards red above and blue below, white-hot at `most` and beyond."""
+    """Colour differences: 0 is black, above it red, below it blue, white-hot at `most` and beyond."""
     level = np.clip(error / most, -1, 1)
     above, below = np.maximum(level, 0), np.maximum(-level, 0)
     red, blue = np.minimum(1, 1.6 * above), np.minimum(1, 1.6 * below)
@@ -227,7 +227,7 @@ def xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
 
 
 def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
-    """The signed maps as pictures of the encoder's detector, their areas circled and numbered, unknown rays in grey."""
+    """Return the signed maps on the encoder's detector, areas circled and numbered, unknown rays in grey."""
     panels = []
     for residual in residuals:
         water = residual.difference / MU_WATER_PER_MM
@@ -242,7 +242,7 @@ def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
 
 
 def _picture(pixels: npt.NDArray[np.uint8], pitch_mm: tuple[float, float], height: int, resampling: str) -> Image.Image:
-    """Pixels of a detector in their own aspect, no wider than twice their height."""
+    """Return pixels of a detector in their own aspect, no wider than twice their height."""
     rows, columns = pixels.shape[:2]
     width = min(2 * height, max(1, round(height * columns * pitch_mm[1] / (rows * pitch_mm[0]))))
     return Image.fromarray(pixels).resize((width, height), Image.Resampling[resampling]).convert("RGB")

@@ -128,7 +128,7 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
 
 
 def _onto(volume: Volume, other: Volume) -> Volume:
-    """Another volume on the first one's grid, by their affines; air, or no deviation, where it has nothing."""
+    """Return another volume on the first one's grid, by their affines; beyond it is air, or no deviation."""
     if other.shape == volume.shape and np.allclose(other.affine, volume.affine, atol=1e-3):
         return other
     step = np.linalg.inv(other.affine) @ volume.affine
@@ -140,7 +140,7 @@ def _onto(volume: Volume, other: Volume) -> Volume:
 
 
 def _reduced(volume: Volume) -> tuple[npt.NDArray[np.float32], tuple[float, ...], int]:
-    """HU, their spacing in mm, and over how many voxels along each side they were averaged."""
+    """Return HU, their spacing in mm, and over how many voxels along each side they were averaged."""
     factor = -(-max(volume.shape) // LARGEST_SIDE)
     if factor == 1:
         return volume.hu, volume.spacing_mm, 1

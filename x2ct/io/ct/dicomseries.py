@@ -151,7 +151,7 @@ def _check_alike(folder: Path, slices: list[_Slice]) -> None:
 
 
 def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], FloatArray]:
-    """Slices by their position along the normal, and the step in LPS mm from one to the next."""
+    """Return the slices by their position along the normal, and the step in LPS mm from one to the next."""
     row_cosine, column_cosine = np.reshape(slices[0].orientation, (2, 3))
     normal = np.cross(row_cosine, column_cosine)
     heights = np.asarray([np.dot(item.position, normal) for item in slices])
@@ -174,7 +174,7 @@ def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], FloatAr
 
 
 def _pixels(item: _Slice) -> npt.NDArray[np.float32]:
-    """One slice's HU, (rows, columns); the pixel padding value becomes air."""
+    """Return one slice's HU, (rows, columns); the pixel padding value becomes air."""
     with readable(item.path):
         dataset = pydicom.dcmread(item.path)
         stored = frame_values(item.path, dataset)

@@ -75,7 +75,7 @@ def run(stages: Sequence[Stage], xray: XRay, watch: Watch | None = None) -> XRay
 
 
 def upright(xray: XRay) -> XRay:
-    """Stage 1: head at row 0; the patient's right, or a lateral's front, at column 0."""
+    """Stage 1: put the head at row 0, and the patient's right, or a lateral's front, at column 0."""
     values, exposed, spacing = xray.image, xray.exposed, xray.spacing_mm
     for turn in xray.turns:
         values = _turned(values, turn)
@@ -91,7 +91,7 @@ def _turned(image: npt.NDArray[Any], turn: int) -> npt.NDArray[Any]:
 
 
 def bright(xray: XRay, invert: bool | None) -> XRay:
-    """Stage 2: what grows is attenuation; or intensity, where `log` comes next."""
+    """Stage 2: make values grow with attenuation, or with intensity, where `log` comes next."""
     xray = settled(xray, invert)
     high = not xray.dense_is_high if xray.linear else xray.dense_is_high
     top = np.float32(xray.image.max() if xray.highest is None else xray.highest)
@@ -100,7 +100,7 @@ def bright(xray: XRay, invert: bool | None) -> XRay:
 
 
 def log(xray: XRay) -> XRay:
-    """Stage 3: -ln of intensity over its 99.9th percentile, for values that rise linearly with X-ray intensity."""
+    """Stage 3: take -ln of intensity over its 99.9th percentile, where values are linear in X-ray intensity."""
     if not xray.linear:
         return xray
     brightest = max(float(np.percentile(xray.image[xray.inside], 99.9)), 1e-6)
@@ -109,7 +109,7 @@ def log(xray: XRay) -> XRay:
 
 
 def loading_stages(invert: bool | None) -> tuple[Stage, ...]:
-    """Stages 0 to 3; see `settled` for `invert`."""
+    """Return stages 0 to 3; see `settled` for `invert`."""
     return (
         Stage("stored", "as the file has it, after its modality LUT", lambda xray: xray),
         Stage("upright", "head up, patient's right (front) at column 0", upright),
@@ -119,7 +119,7 @@ def loading_stages(invert: bool | None) -> tuple[Stage, ...]:
 
 
 def field(xray: XRay) -> XRay:
-    """Stage 4: where the detector was exposed: not under shutters, known or found, and not where padding is."""
+    """Stage 4: find the exposed part of the detector: no shutter, stated or detected, and no padding."""
     rows, columns = exposed_field(xray.image, xray.exposed)
     inside = np.zeros(xray.image.shape, np.bool_)
     inside[rows, columns] = xray.inside[rows, columns]
@@ -133,14 +133,14 @@ def field(xray: XRay) -> XRay:
 
 
 def air(xray: XRay) -> XRay:
-    """Stage 5: a low percentile of the field at 0, and nothing below it or outside of the field."""
+    """Stage 5: shift a low percentile of the field to 0; what lies below it or outside of the field becomes 0."""
     level = np.float32(np.percentile(xray.image[xray.inside], AIR_PERCENTILE))
     values = np.where(xray.inside, np.maximum(xray.image - level, np.float32(0)), np.float32(0))
     return replace(xray, image=values)
 
 
 def scale(xray: XRay, reference_p99: float) -> XRay:
-    """Stage 6: the field's 99th percentile at `reference_p99` (line integral)."""
+    """Stage 6: scale the field's 99th percentile to `reference_p99` (line integral)."""
     seen = xray.image[xray.inside]
     # The maximum, where a few dense pixels lie on a constant ground.
     top = float(np.percentile(seen, REFERENCE_PERCENTILE)) or float(seen.max()) or 1.0
@@ -153,7 +153,7 @@ def scale(xray: XRay, reference_p99: float) -> XRay:
 
 
 def detector(xray: XRay, view: View) -> XRay:
-    """Stage 7: the picture on the view's detector: centred, air around it."""
+    """Stage 7: resample the picture onto the view's detector, centred, with air around it."""
     spacing, assumed = spacing_on(xray, view)
     notes = [*xray.notes, *assumed]
     for axis, name in ((0, "rows"), (1, "columns")):
@@ -168,7 +168,7 @@ def detector(xray: XRay, view: View) -> XRay:
 
 
 def intensity_stages(reference_p99: float) -> tuple[Stage, ...]:
-    """Stages 4 to 6, for pictures that do not hold line integrals."""
+    """Return stages 4 to 6, for pictures that do not hold line integrals."""
     does = f"the field's {REFERENCE_PERCENTILE:g}th percentile is a line integral of {reference_p99:g}"
     return (
         Stage("field", "shutters and padding are outside of the exposed field", field),
@@ -278,7 +278,7 @@ def contrast(values: FloatImage, exposed: BoolImage | None = None) -> float:
 
 
 def _contrasts(values: FloatImage, exposed: BoolImage) -> float:
-    """The sum of the three contrasts of a picture (rows, columns)."""
+    """Return the sum of the three contrasts of a picture (rows, columns)."""
     if min(values.shape) < _GRID:
         return 0.0
     cells = _cells(values)
@@ -300,7 +300,7 @@ def _contrasts(values: FloatImage, exposed: BoolImage) -> float:
 
 
 def _cells(values: FloatImage) -> npt.NDArray[np.float64]:
-    """The means of _GRID x _GRID parts of a picture."""
+    """Return the means of _GRID x _GRID parts of a picture."""
     edges = [np.linspace(0, size, _GRID + 1).astype(int) for size in values.shape]
     sums = np.add.reduceat(values.astype(np.float64), edges[0][:-1], axis=0)
     sums = np.add.reduceat(sums, edges[1][:-1], axis=1)
@@ -347,7 +347,7 @@ def _between(unit: npt.NDArray[Any], size: int, factor: int) -> tuple[int, int]:
 
 
 def _shutter(unit: npt.NDArray[Any]) -> int:
-    """How many lines a shutter covers at the start of the first axis; 0 where there is none."""
+    """Return how many lines a shutter covers at the start of the first axis; 0 where there is none."""
     lines = len(unit)
     reach = max(2, round(0.02 * lines))
     best, best_step, margin = 0, 0.0, max(1, round(_BORDER_MARGIN * lines))
