@@ -100,7 +100,6 @@ def test_a_marker_is_a_letter_of_lead_where_it_was_put(image: np.ndarray) -> Non
         lambda x: degradation.poisson_noise(x, 0.0, np.random.default_rng(0)),
         lambda x: degradation.scatter(x, -0.1, 5.0),
         lambda x: degradation.gamma(x, math.nan),
-        lambda x: degradation.collimate(x, (1, 1, 1, 1), transmission=2.0),
     ],
 )
 def test_what_can_not_be_is_refused(wrong, image: np.ndarray) -> None:

@@ -95,8 +95,8 @@ class Lesion:
 class ViewPlan:
     """One X-ray of a planned study."""
 
-    taken: View  # as it is taken
-    stated: View  # as the network is told that it is
+    actual: View  # that the X-ray is taken from
+    nominal: View  # that the network is given
     spacing_mm: tuple[float, float]  # pixel pitch for the detector's physics
     reference_p99: float  # what a display picture's 99th percentile is scaled to
     physics: Physics | None
@@ -270,14 +270,14 @@ def render(body: Tensor, plan: StudyPlan) -> Study:
     box = _posed(body, plan)
     mu, affine = attenuation(box), plan.box.index_to_mm
     views = [
-        _pictured(ray_sums(mu, affine, view.taken), view) if given else mu.new_zeros(view.taken.shape)
-        for view, given in zip(plan.views, plan.valid, strict=True)
+        _pictured(ray_sums(mu, affine, view.actual), view) if valid_view else mu.new_zeros(view.actual.shape)
+        for view, valid_view in zip(plan.views, plan.valid, strict=True)
     ]
     inside = zip(plan.box.shape, plan.grid.shape, strict=True)
-    cut = tuple(slice((all_ - n) // 2, (all_ + n) // 2) for all_, n in inside)
+    inner = tuple(slice((all_ - n) // 2, (all_ + n) // 2) for all_, n in inside)
     valid = torch.tensor(plan.valid, dtype=torch.float32, device=body.device)
-    stated = _matrices([view.stated for view in plan.views], body.device)
-    return Study(box[cut].contiguous(), torch.stack(views), valid, stated)
+    nominal = _matrices([view.nominal for view in plan.views], body.device)
+    return Study(box[inner].contiguous(), torch.stack(views), valid, nominal)
 
 
 def _posed(body: Tensor, plan: StudyPlan) -> Tensor:

@@ -205,9 +205,7 @@ def _erode(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: f
 
 
 def _dilate(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:
-    if not mask.any():
-        return mask
-    return np.asarray(ndimage.distance_transform_edt(~mask, spacing_mm[:2]) <= radius_mm)
+    return ~_erode(~mask, spacing_mm, radius_mm)
 
 
 def _middle(plane: BoolArray) -> tuple[float, float]:

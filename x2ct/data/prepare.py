@@ -193,8 +193,8 @@ def find_cts(root: Path) -> dict[str, Path]:
             parts = ("".join(case.groups()),)
         name = _identifier("_".join(parts), path.is_dir())
         if name in found:
-            taken = f"{name}, as for {found[name]}"
-            raise InputError.of(path, "id", found=taken, expected="one CT a name", hint="rename one")
+            owner = f"{name}, as for {found[name]}"
+            raise InputError.of(path, "id", found=owner, expected="one CT a name", hint="rename one")
         found[name] = path
     if not found:
         expected = f"files ending in {', '.join(SUFFIXES)}, or DICOM folders"

@@ -50,8 +50,8 @@ def ray_sums(mu: Tensor, index_to_mm: npt.ArrayLike, view: View) -> Tensor:
     else:
         nearest = along.abs().argmax(1)
         for axis in range(3):
-            chosen = torch.nonzero(nearest == axis)[:, 0]
-            image[chosen] = _sum_slices(mu, affine, start[chosen], along[chosen], axis)
+            rays = torch.nonzero(nearest == axis)[:, 0]
+            image[rays] = _sum_slices(mu, affine, start[rays], along[rays], axis)
     return image.reshape(view.shape)
 
 

@@ -105,18 +105,18 @@ def brief(evaluation: Mapping[str, Any], page: PathLike[str]) -> str:
 def worse(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a line for each method that a baseline beats in some figure, with the best baseline; none without any."""
     rivals = [name for name in methods if name in BASELINES]
-    judged = [name for name in methods if name not in BASELINES]
+    candidates = [name for name in methods if name not in BASELINES]
     lines = []
-    for name in judged if rivals else []:
-        lost = []
+    for name in candidates if rivals else []:
+        losses = []
         for key, title, form in _CARD:
             value = {method: table.at(methods[method], key) for method in (name, *rivals)}
             sign = -1 if key in _LOWER_IS_BETTER else 1  # what is undefined is worse than anything
             order = {method: -math.inf if math.isnan(one) else sign * one for method, one in value.items()}
             best = max(rivals, key=order.__getitem__)
             if order[best] > order[name]:
-                lost.append(f"{title} {table.cell(value[name], form)} to {table.cell(value[best], form)} ({best})")
-        text = "; ".join(lost) or "in none of these figures"
+                losses.append(f"{title} {table.cell(value[name], form)} to {table.cell(value[best], form)} ({best})")
+        text = "; ".join(losses) or "in none of these figures"
         lines.append(f"- Where the {name} is worse than a baseline: {text}.")
     return [*lines, ""] if lines else []
 
@@ -125,13 +125,13 @@ def who(evaluation: Mapping[str, Any]) -> list[str]:
     """Return who was judged and on what, in a few lines."""
     model, grid = evaluation["model"], evaluation["grid"]
     shape, pitch = (" x ".join(f"{side:g}" for side in grid[name]) for name in ("shape", "spacing_mm"))
-    judged = f"Predictions in {evaluation['predictions']}" if evaluation["predictions"] else "Baselines"
+    subject = f"Predictions in {evaluation['predictions']}" if evaluation["predictions"] else "Baselines"
     if model:
-        judged = f"Model {model['name']} ({model['sha256'][:12]}), {model['backend']} {model.get('precision', '')}"
-        judged += f", {model['steps']} steps a sample" if "steps" in model else ""
+        subject = f"Model {model['name']} ({model['sha256'][:12]}), {model['backend']} {model.get('precision', '')}"
+        subject += f", {model['steps']} steps a sample" if "steps" in model else ""
     views = ", ".join(view["name"] for view in evaluation["geometry"]["views"])
     low, high = evaluation["window_hu"]
-    lines = [f"{judged.rstrip()}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
+    lines = [f"{subject.rstrip()}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
     if evaluation["baselines"]:
         lines += [f"Baselines of {len(evaluation['baselines']['patients'])} training patients."]
     lines += [f"Warning: {line}." for line in evaluation.get("warnings", ())]
@@ -142,8 +142,8 @@ def who(evaluation: Mapping[str, Any]) -> list[str]:
 def _extra(evaluation: Mapping[str, Any]) -> list[str]:
     """Return the tables of conditions and probe, where they were tried."""
     lines: list[str] = []
-    tried = sum(1 for case in evaluation["cases"] if case.get("conditions"))
-    patients = "one patient" if tried == 1 else f"mean of {tried} patients"
+    count = sum(1 for case in evaluation["cases"] if case.get("conditions"))
+    patients = "one patient" if count == 1 else f"mean of {count} patients"
     for method, costs in conditions.tables(evaluation["conditions"]).items():
         lines += [f"**X-rays that training did not see: {method}, {patients}**", "", *costs.markdown(), ""]
     if evaluation["probe"]:

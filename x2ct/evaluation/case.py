@@ -17,7 +17,7 @@ import numpy.typing as npt
 from x2ct.data.body import body_mask
 from x2ct.data.prepare import PrepareOptions, find_cts, read_body
 from x2ct.data.shards import resample_array
-from x2ct.evaluation import bones
+from x2ct.evaluation import metrics
 from x2ct.evaluation.anatomy import Landmarks
 from x2ct.evaluation.metrics import BoolArray, FloatArray
 from x2ct.geometry import Geometry, attenuation
@@ -51,9 +51,9 @@ class Case:
         return replace(self.geometry, origin_world_mm=(x, y, z))
 
     @cached_property
-    def bones(self) -> bones.Labels:
-        """The truth's bones by pieces, see `x2ct.evaluation.bones`."""
-        return bones.pieces(self.truth, self.grid.spacing_mm)
+    def bones(self) -> metrics.Labels:
+        """The truth's bones by pieces, see `metrics.bone_pieces`."""
+        return metrics.bone_pieces(self.truth, self.grid.spacing_mm)
 
     @cached_property
     def landmarks(self) -> Landmarks:

@@ -49,18 +49,18 @@ class Condition:
 
     def take(self, case: Case, threads: int = 0) -> tuple[XRays, Geometry]:
         """Return a case's X-rays under this condition, and the geometry that the network is told; always the same."""
-        taken = self.views(case.geometry)
+        actual = self.views(case.geometry)
         # The case's own X-rays were projected already.
-        images = case.xrays if taken is case.geometry else case.project(taken, threads)
-        stated = taken if self.told else case.geometry
+        images = case.xrays if actual is case.geometry else case.project(actual, threads)
+        nominal = actual if self.told else case.geometry
         xrays = {}
-        for index, (view, view_stated, image) in enumerate(zip(taken.views, stated.views, images, strict=True)):
+        for index, (view, nominal_view, image) in enumerate(zip(actual.views, nominal.views, images, strict=True)):
             rng = np.random.default_rng([0, index])
             for exposure in self.exposures:
                 image = exposure(image, view, rng)
             # Who is not told of a cone beam takes the pixels for those of the view that they are told.
-            xrays[view.name] = XRay.of(image, view_stated.spacing_mm, source=case.id, view=view.name)
-        return xrays, stated
+            xrays[view.name] = XRay.of(image, nominal_view.spacing_mm, source=case.id, view=view.name)
+        return xrays, nominal
 
 
 def _each(change: Callable[[int, View], View]) -> Views:
@@ -177,9 +177,9 @@ def try_all(
 
 def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures]]:
     """Return the means over the patients that were tried, by condition and method."""
-    tried = [case["conditions"] for case in cases if case.get("conditions")]
-    names = tried[0] if tried else ()
-    return {name: {m: average([t[name][m] for t in tried]) for m in (MEAN, SAMPLE)} for name in names}
+    figures = [case["conditions"] for case in cases if case.get("conditions")]
+    names = figures[0] if figures else ()
+    return {name: {m: average([t[name][m] for t in figures]) for m in (MEAN, SAMPLE)} for name in names}
 
 
 def tables(means: Mapping[str, Mapping[str, Figures]]) -> dict[str, Table]:

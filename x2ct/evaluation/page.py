@@ -83,8 +83,8 @@ def html(evaluation: Mapping[str, Any], shown: Sequence[Shown]) -> str:
         return {"worse": worse, "tables": [table.of_methods(methods, intervals), anatomy]}
 
     by_id = {case["id"]: case for case in evaluation["cases"]}
-    calibrated = {name: case["calibration"] for name, case in by_id.items() if case.get("calibration")}
-    ranks = {name: figures["ranks"] for name, figures in calibrated.items() if figures["ranks"]}
+    calibrations = {name: case["calibration"] for name, case in by_id.items() if case.get("calibration")}
+    ranks = {name: figures["ranks"] for name, figures in calibrations.items() if figures["ranks"]}
     text = resources.files("x2ct").joinpath("pages/evaluation.html").read_text(encoding="utf-8")
     settings: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined}
     template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **settings).from_string(text)
@@ -99,7 +99,7 @@ def html(evaluation: Mapping[str, Any], shown: Sequence[Shown]) -> str:
             {
                 "shown": case,
                 **figures_of(by_id[case.id]["methods"]),
-                "calibration": card.calibration(calibrated[case.id]) if case.id in calibrated else "",
+                "calibration": card.calibration(calibrations[case.id]) if case.id in calibrations else "",
             }
             for case in shown
         ],

@@ -59,8 +59,8 @@ class Nodule:
         """Return the volume with the nodule."""
         changed, box, off, voxel = _around(self.centre, self.diameter_mm / 2 + 5, hu, index_to_mm)
         share = np.clip((self.diameter_mm / 2 - np.linalg.norm(off, axis=-1)) / voxel + 0.5, 0, 1)
-        here = changed[box]
-        changed[box] = np.maximum(here, here + share * (NODULE_HU - here))
+        part = changed[box]
+        changed[box] = np.maximum(part, part + share * (NODULE_HU - part))
         return changed
 
 
@@ -78,8 +78,8 @@ class Gap:
         along = off @ self.axis
         across = np.sqrt(np.maximum(np.sum(off * off, axis=-1) - along**2, 0))
         share = np.clip((self.length_mm / 2 - np.abs(along)) / voxel + 0.5, 0, 1) * (across <= GAP_RADIUS_MM)
-        here = changed[box]
-        changed[box] = np.where(here > MARROW_HU, here + share * (GAP_HU - here), here)
+        part = changed[box]
+        changed[box] = np.where(part > MARROW_HU, part + share * (GAP_HU - part), part)
         return changed
 
 
@@ -117,8 +117,8 @@ def probe(
         after = _syntheses(case, model, _with(case, site.finding, threads), seeds)
         same_kind = (other for other in sites if other.kind == site.kind)
         others = [other for other in same_kind if not (other.where & site.where).any()]
-        for (method, plain), (_, planted) in zip(before, after, strict=True):
-            entries.append({"kind": site.kind, "method": method, **_seen(case, site, others, plain, planted)})
+        for (method, plain), (_, changed) in zip(before, after, strict=True):
+            entries.append({"kind": site.kind, "method": method, **_seen(case, site, others, plain, changed)})
     return entries
 
 
@@ -127,10 +127,10 @@ def summarise(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     entries = [entry for case in cases for entry in case.get("probe") or []]
     rows = []
     for kind, method in dict.fromkeys((e["kind"], e["method"]) for e in entries):
-        own = [e for e in entries if (e["kind"], e["method"]) == (kind, method)]
-        elsewhere = [shown for e in own for shown in e["elsewhere"]]
-        row = {"kind": kind, "method": method, "planted": len(own)}
-        row |= {name: float(np.mean([e[name] for e in own])) for name in ("shown", "share", "cnr", "without")}
+        group = [e for e in entries if (e["kind"], e["method"]) == (kind, method)]
+        elsewhere = [shown for e in group for shown in e["elsewhere"]]
+        row = {"kind": kind, "method": method, "planted": len(group)}
+        row |= {name: float(np.mean([e[name] for e in group])) for name in ("shown", "share", "cnr", "without")}
         row |= {"elsewhere": float(np.mean(elsewhere)) if elsewhere else math.nan, "elsewhere_sites": len(elsewhere)}
         rows.append(row)
     return rows
@@ -180,14 +180,14 @@ def _syntheses(case: Case, model: Model, images: Sequence[FloatArray], seeds: in
     return [(MEAN, model.mean()), *samples]
 
 
-def _seen(case: Case, site: _Site, others: Sequence[_Site], plain: FloatArray, planted: FloatArray) -> dict[str, Any]:
-    change = planted - plain
-    here, rest = float(change[site.where].mean()), change[case.body & ~site.where]
+def _seen(case: Case, site: _Site, others: Sequence[_Site], plain: FloatArray, changed: FloatArray) -> dict[str, Any]:
+    change = changed - plain
+    mean, rest = float(change[site.where].mean()), change[case.body & ~site.where]
     noise = float(rest.std(dtype=np.float64)) if rest.size else 0.0
     return {
-        "share": here / site.change_hu,
-        "shown": here / site.change_hu >= SHOWN,
-        "cnr": abs(here) / noise if noise else math.nan,
+        "share": mean / site.change_hu,
+        "shown": mean / site.change_hu >= SHOWN,
+        "cnr": abs(mean) / noise if noise else math.nan,
         "elsewhere": [bool(change[other.where].mean() / other.change_hu >= SHOWN) for other in others],
         "without": _already(case, site, plain),
     }
@@ -221,7 +221,7 @@ def lungs(case: Case) -> BoolArray | None:
 
 
 def nodules(case: Case, diameter_mm: float) -> list[Nodule]:
-    """Return at most one nodule in each quarter of the lungs, at its deepest place, `CLEARANCE_MM` of lung around it."""
+    """Return at most one nodule in each quarter of the lungs, where it is deepest, `CLEARANCE_MM` of lung around it."""
     least_mm = diameter_mm / 2 + CLEARANCE_MM
     return [Nodule(place, diameter_mm) for place, depth_mm in _depths(case) if depth_mm >= least_mm]
 

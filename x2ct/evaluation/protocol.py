@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.evaluation import bones, metrics
+from x2ct.evaluation import metrics
 from x2ct.evaluation.anatomy import STRIDE
 from x2ct.evaluation.calibration import calibration
 from x2ct.evaluation.case import OUTSIDE, Case
@@ -26,8 +26,8 @@ def volume_figures(case: Case, estimate: npt.ArrayLike, window: metrics.Window =
         "ssim": metrics.ssim(case.truth, estimate, window),
         "mae_hu": metrics.mae_hu(case.truth, estimate, case.body, window),
         "bone_dice": metrics.bone_dice(case.truth, estimate),
-        "bone_surface_95_mm": bones.surface_distance_95(case.truth, estimate, case.grid.spacing_mm),
-        "bone_pieces": bones.present(case.bones, estimate),
+        "bone_surface_95_mm": metrics.bone_surface_95(case.truth, estimate, case.grid.spacing_mm),
+        "bone_pieces": metrics.pieces_present(case.bones, estimate),
     }
 
 

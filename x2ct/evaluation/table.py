@@ -122,10 +122,10 @@ def to_csv(table: Mapping[str, Any]) -> str:
 
 def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested figures by dotted names."""
-    named: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for key, value in figures.items():
-        named |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return named
+        by_name |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return by_name
 
 
 def at(figures: Mapping[str, Any], key: str) -> float:

@@ -159,8 +159,8 @@ class View:
         w is positive for what lies in front of the source.
         """
         points = np.asarray(points_mm, np.float64)
-        seen = points @ self.matrix[:, :3].T + self.matrix[:, 3]
-        return seen[..., :2] / seen[..., 2:], seen[..., 2]
+        homogeneous = points @ self.matrix[:, :3].T + self.matrix[:, 3]
+        return homogeneous[..., :2] / homogeneous[..., 2:], homogeneous[..., 2]
 
     def to_json(self, *, readable: bool = False) -> dict[str, Json]:
         """Return the view as one object of a geometry file.
@@ -258,9 +258,9 @@ class Geometry:
 
     def to_json(self, *, readable: bool = False) -> dict[str, Json]:
         """Return the geometry as a geometry file's object; see `View.to_json`."""
-        placed: dict[str, Json] = {"origin_world_mm": list(self.origin_world_mm)} if self.origin_world_mm else {}
+        origin: dict[str, Json] = {"origin_world_mm": list(self.origin_world_mm)} if self.origin_world_mm else {}
         views: list[Json] = [view.to_json(readable=readable) for view in self.views]
-        return {"schema": _core.GEOMETRY_SCHEMA, **placed, "views": views}
+        return {"schema": _core.GEOMETRY_SCHEMA, **origin, "views": views}
 
     @classmethod
     def from_json(cls, data: Json, source: str | os.PathLike[str] = "geometry") -> Geometry:

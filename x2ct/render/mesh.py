@@ -169,8 +169,8 @@ def _remove_pieces(excess: npt.NDArray[np.float32], volume: Volume, keep_largest
     if sizes.max() < min_volume_mm3:
         found, expected = f"{count}, the largest of {sizes.max():.4g} mm^3", f"one of at least {min_volume_mm3:g} mm^3"
         raise InputError.of(volume.source, "pieces", found=found, expected=expected, hint="choose another --min-volume")
-    kept = np.arange(count) == sizes.argmax() if keep_largest else sizes >= min_volume_mm3
-    excess[np.concatenate([[False], ~kept])[labels]] = -MARGIN_HU
+    large = np.arange(count) == sizes.argmax() if keep_largest else sizes >= min_volume_mm3
+    excess[np.concatenate([[False], ~large])[labels]] = -MARGIN_HU
 
 
 def _bordered(excess: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -80,7 +80,7 @@ def unexplained(residuals: Sequence[Residual], xrays: Mapping[str, XRay], *, pan
     """
     pictures = dict(zip(xrays, xray_panels(xrays, panel_px), strict=True))
     maps = _residual_panels(residuals, panel_px)
-    rows = [[pictures[one.view], drawn] for one, drawn in zip(residuals, maps, strict=True)]
+    rows = [[pictures[one.view], picture] for one, picture in zip(residuals, maps, strict=True)]
     return page(rows, "red: the X-ray shows more than the CT, blue: less, grey: unknown; circles: unexplained areas")
 
 
@@ -115,18 +115,17 @@ def training_progress(
     *,
     names: tuple[str, str] = ("truth", "denoised"),
     further: Mapping[str, HuArray] | None = None,
-    panel_px: int = 200,
 ) -> Image.Image:
     """Draw centre slices and bone of the truth above what the network makes of it, for a glance while it trains.
 
     Volumes are HU (x, y, z), RAS+, of one shape; `names` are those of the first two rows, `further` has more rows by
-    name, and `panel_px` is the longest side in pixels. Raises InputError where a shape differs.
+    name. Raises InputError where a shape differs.
     """
     volumes = [*zip(names, (truth, denoised), strict=True), *(further or {}).items()]
     for _, hu in volumes:
         if hu.shape != truth.shape:
             raise InputError.of("preview", "shape", found=hu.shape, expected=truth.shape)
-    scale = _Scale(truth.shape, spacing_mm, panel_px)
+    scale = _Scale(truth.shape, spacing_mm, 200)
     return page([scale.row(hu, name) for name, hu in volumes], f"{WARNING}; {CONVENTION}")
 
 

@@ -16,6 +16,7 @@ from x2ct.errors import InputError
 
 FloatImage = npt.NDArray[np.float32]
 
+TRANSMISSION = 1e-3  # of a collimator blade
 DARKEST = 1e-6
 """Intensities below this are taken as this: a line integral of 13.8, past what any detector tells from its offset."""
 
@@ -74,23 +75,20 @@ def window_8bit(image: FloatImage, percentiles: tuple[float, float] = (0.5, 99.5
     return np.asarray(np.rint(np.clip((np.asarray(image, np.float64) - low) / width, 0, 1) * 255), np.uint8)
 
 
-def collimate(
-    image: FloatImage, margins_px: tuple[int, int, int, int], *, transmission: float = 1e-3, penumbra_px: float = 1.0
-) -> FloatImage:
-    """Cover the picture's borders with collimator blades, which let a thousandth through.
+def collimate(image: FloatImage, margins_px: tuple[int, int, int, int], *, penumbra_px: float = 1.0) -> FloatImage:
+    """Cover the picture's borders with collimator blades, behind which `TRANSMISSION` of the intensity is left.
 
     `margins_px` are the rows at the top and bottom and the columns at the left and right that are covered,
-    `transmission` the intensity behind a blade over that before it, `penumbra_px` the standard deviation of a Gaussian
-    on the blades' edges. Raises InputError: blades that leave nothing, or a transmission outside of 0 to 1.
+    `penumbra_px` is the standard deviation of a Gaussian on the blades' edges. Raises InputError where blades leave
+    nothing.
     """
-    _check("transmission", transmission, 0, 1)
     rows, cols = image.shape
     top, bottom, left, right = margins_px
     if min(margins_px) < 0 or top + bottom >= rows or left + right >= cols:
         raise InputError.of("collimate", "margins", found=margins_px, expected=f"less than the picture's {image.shape}")
     blades = np.ones(image.shape, np.float64)
     blades[top : rows - bottom, left : cols - right] = 0
-    return np.asarray(image - math.log(transmission) * _smooth(blades, penumbra_px), np.float32)
+    return np.asarray(image - math.log(TRANSMISSION) * _smooth(blades, penumbra_px), np.float32)
 
 
 def marker(

@@ -141,9 +141,9 @@ def air(xray: XRay) -> XRay:
 
 def scale(xray: XRay, reference_p99: float) -> XRay:
     """Stage 6: scale the field's 99th percentile to `reference_p99` (line integral)."""
-    seen = xray.image[xray.inside]
+    field_values = xray.image[xray.inside]
     # The maximum, where a few dense pixels lie on a constant ground.
-    top = float(np.percentile(seen, REFERENCE_PERCENTILE)) or float(seen.max()) or 1.0
+    top = float(np.percentile(field_values, REFERENCE_PERCENTILE)) or float(field_values.max()) or 1.0
     note = (
         f"Not calibrated: its {AIR_PERCENTILE:g}th percentile was taken as air and its {REFERENCE_PERCENTILE:g}th was "
         f"scaled to a line integral of {reference_p99:g}; HU depend on that."
@@ -157,12 +157,12 @@ def detector(xray: XRay, view: View) -> XRay:
     spacing, assumed = spacing_on(xray, view)
     notes = [*xray.notes, *assumed]
     for axis, name in ((0, "rows"), (1, "columns")):
-        covered = xray.image.shape[axis] * spacing[axis]
+        length = xray.image.shape[axis] * spacing[axis]
         extent = view.shape[axis] * view.spacing_mm[axis]
-        if covered > 1.01 * extent:
-            notes.append(f"The {name} span {covered:.0f} mm; the outer {covered - extent:.0f} mm were cut.")
-        elif covered < 0.99 * extent:
-            notes.append(f"The {name} span {covered:.0f} of {extent:.0f} mm; the rest was taken as air.")
+        if length > 1.01 * extent:
+            notes.append(f"The {name} span {length:.0f} mm; the outer {length - extent:.0f} mm were cut.")
+        elif length < 0.99 * extent:
+            notes.append(f"The {name} span {length:.0f} of {extent:.0f} mm; the rest was taken as air.")
     values = resample(xray.image, spacing, view.shape, view.spacing_mm)
     return replace(xray, image=values, exposed=None, spacing_mm=view.spacing_mm, notes=tuple(notes))
 
@@ -186,14 +186,14 @@ def spacing_on(xray: XRay, view: View) -> tuple[Pair, tuple[str, ...]]:
         assumed = f"{ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side ({step:.3g} mm a pixel)"
         return (step, step), (f"Without a pixel spacing, {assumed}.",)
     row, column = (view.shape[axis] * view.spacing_mm[axis] / xray.image.shape[axis] for axis in (0, 1))
-    why, taken = "Without a pixel spacing", "to be the detector, pixel for pixel"
+    why, placement = "Without a pixel spacing", "to be the detector, pixel for pixel"
     if tuple(view.shape) != xray.image.shape:
         side = ""
         if abs(row / column - 1) > 0.01:
             row = column = min(row, column)
             why, side = f"{why}, and with another aspect than the detector's", " along one side"
-        taken = f"to fill the detector{side} ({row:.3g} mm a pixel)"
-    return (row, column), (f"{why}, the array was taken {taken}.",)
+        placement = f"to fill the detector{side} ({row:.3g} mm a pixel)"
+    return (row, column), (f"{why}, the array was taken {placement}.",)
 
 
 def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target_spacing_mm: Pair) -> FloatImage:
@@ -227,19 +227,19 @@ def settled(xray: XRay, invert: bool | None) -> XRay:
         return replace(xray, dense_is_high=high, polarity=STATED, notes=(*xray.notes, note))
     if xray.polarity == STATED:
         return xray
-    shown = contrast(xray.image, xray.exposed)
-    sees = None if abs(shown) < DECIDES else shown > 0
-    told = xray.polarity in (TAGGED, ASSUMED)
-    if sees is None and not told:
+    evidence = contrast(xray.image, xray.exposed)
+    verdict = None if abs(evidence) < DECIDES else evidence > 0
+    has_tag = xray.polarity in (TAGGED, ASSUMED)
+    if verdict is None and not has_tag:
         found = "tags that contradict each other" if xray.polarity == DISPUTED else "no tag that tells it"
         raise _refusal(xray.source, f"{found}, and a picture that does not settle it")
-    if sees in (None, xray.dense_is_high):
+    if verdict in (None, xray.dense_is_high):
         notes = (SHOWN,) if xray.polarity == UNTOLD else ()
         return replace(xray, notes=(*notes, *xray.notes))
     if xray.polarity == TAGGED:
         raise _refusal(xray.source, "a picture that looks like a negative by what its tags say")
-    word = "no" if (sees == xray.white_is_high) == told else "yes"  # of --invert, for the other side to be dense
-    if told:  # Fields of fluoroscopy are often round, with black around them, of which the contrast knows nothing.
+    word = "no" if (verdict == xray.white_is_high) == has_tag else "yes"  # of --invert, for the other side to be dense
+    if has_tag:  # Fields of fluoroscopy are often round, with black around them, of which the contrast knows nothing.
         doubt = f"The picture may be a negative of what was taken; to turn it round, say --invert {word}."
         return replace(xray, warnings=(doubt, *xray.warnings))
     why = "The picture looks like a negative (lungs bright, bone dark), and"
