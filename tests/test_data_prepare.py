@@ -11,9 +11,8 @@ import pytest
 
 from tests import phantom
 from x2ct.data.body import body_mask, coarsen, extract_body, lung_mask
-from x2ct.data.patients import Mark, read_patients
 from x2ct.data.prepare import PrepareOptions, _settle, choose_validation, find_cts, prepare, read_body, sheet
-from x2ct.data.shards import ShardSet, resample
+from x2ct.data.shards import Mark, ShardSet, read_patients, resample
 from x2ct.errors import InputError
 from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume

@@ -8,17 +8,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from x2ct.data import ShardSet, resample
 from x2ct.data.body import Body, coarsen, extract_body
-from x2ct.data.patients import LEAVE_OUT, Mark, named_for_validation, read_patients
 from x2ct.data.shapes import Progress, write_shapes
-from x2ct.data.shards import INDEX, Patient, ShardSet, patient_of, read_index, resample, write_index
+from x2ct.data.shards import INDEX, LEAVE_OUT, Mark, Patient, patient_of, read_index, read_patients, write_index
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
 from x2ct.geometry import Geometry
@@ -87,7 +87,7 @@ def prepare(
 
     The index suggests `grid` to trainers, by default 128^3 at 2.5 mm. `validation` are the ids of the patients set
     aside for validation; by default a stable hash of the id chooses `validation_share` of them, and at least one where
-    there are two or more. `patients` is a patient table, see `x2ct.data.patients`: who is trained on, set aside or left
+    there are two or more. `patients` is a patient table, see `x2ct.data.shards`: who is trained on, set aside or left
     out, and of which region a patient is; where it or `validation` names anybody for validation, nobody else is chosen.
     With `preview`, each patient gets a contact sheet `ID.png`, and all of them `_overview1.png` and so on; sheets of an
     earlier run are kept where they would come out the same. With `shapes`, the training patients' chests are registered
@@ -106,7 +106,7 @@ def prepare(
     marks = dict.fromkeys(sources, Mark())
     if patients is not None:
         marks |= read_patients(patients, sources.keys())
-    named = named_for_validation(marks, validation)
+    named = _validation_ids(marks, validation)
     left_out = [(name, mark.reason) for name, mark in marks.items() if mark.split == LEAVE_OUT]
     for name, _ in left_out:
         del sources[name]
@@ -216,6 +216,20 @@ def _layout(root: Path) -> tuple[list[Path], re.Pattern[str] | None]:
         expected = "a channel's number with the name CT"
         raise InputError.of(description, "channel_names", found=channels, expected=expected)
     return [images], re.compile(rf"(.+)_{int(cts[0]):04d}(\..+)")
+
+
+def _validation_ids(marks: Mapping[str, Mark], validation: Iterable[str] | None) -> set[str] | None:
+    """Return the ids that the table or the caller sets aside; None where neither names any.
+
+    Raises InputError: the caller names a patient whom the table trains on or leaves out.
+    """
+    for name in validation or ():
+        split = marks[name].split
+        if split not in ("", "validation"):
+            expected = f"a patient whom the patient table does not mark {split}"
+            raise InputError.of("prepare", "validation", found=name, expected=expected)
+    marked = {name for name, mark in marks.items() if mark.split == "validation"}
+    return None if validation is None and not marked else marked | set(validation or ())
 
 
 def choose_validation(names: Iterable[str], share: float) -> tuple[str, ...]:
