@@ -182,7 +182,7 @@ def find_cts(root: Path) -> dict[str, Path]:
     """
     if not root.exists():
         raise InputError.of(root, "path", found="nothing there", expected="a folder with CTs, or one CT")
-    found: dict[str, Path] = {}
+    cts: dict[str, Path] = {}
     folders, pattern = _layout(root)
     for path in [root] if root.is_file() else sorted(path for folder in folders for path in _walk(folder)):
         parts = path.relative_to(root).parts or (path.name or path.resolve().name,)
@@ -192,14 +192,14 @@ def find_cts(root: Path) -> dict[str, Path]:
                 continue
             parts = ("".join(case.groups()),)
         name = _identifier("_".join(parts), path.is_dir())
-        if name in found:
-            owner = f"{name}, as for {found[name]}"
+        if name in cts:
+            owner = f"{name}, as for {cts[name]}"
             raise InputError.of(path, "id", found=owner, expected="one CT a name", hint="rename one")
-        found[name] = path
-    if not found:
+        cts[name] = path
+    if not cts:
         expected = f"files ending in {', '.join(SUFFIXES)}, or DICOM folders"
         raise InputError.of(root, "CTs", found="none", expected=expected)
-    return found
+    return cts
 
 
 def _layout(root: Path) -> tuple[list[Path], re.Pattern[str] | None]:

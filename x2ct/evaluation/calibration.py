@@ -44,8 +44,8 @@ def calibration(
     count = len(samples)
     if not body.any():
         names = ("std_hu", "rmse_hu", "correlation", "crps_hu", "coverage", "interval_coverage")
-        known = {"coverage_expected": expected_coverage(count), "deviation_scale": deviation_scale}
-        return {**dict.fromkeys(names, math.nan), **known, "ranks": []}
+        settings = {"coverage_expected": expected_coverage(count), "deviation_scale": deviation_scale}
+        return {**dict.fromkeys(names, math.nan), **settings, "ranks": []}
     stack = np.sort(np.stack([pair(truth, sample, window)[1][body] for sample in samples]), axis=0)
     y = np.clip(np.asarray(truth, np.float32), *window)[body]
     deviation = stack.std(axis=0, ddof=1, dtype=np.float64)

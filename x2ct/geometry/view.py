@@ -57,8 +57,8 @@ class View:
         """Return whether name, detector and numbers are the same."""
         if not isinstance(other, View):
             return NotImplemented
-        mine, theirs = (self.name, self.shape, self.spacing_mm), (other.name, other.shape, other.spacing_mm)
-        return mine == theirs and np.array_equal(self.matrix, other.matrix)
+        alike = all(getattr(self, name) == getattr(other, name) for name in ("name", "shape", "spacing_mm"))
+        return alike and np.array_equal(self.matrix, other.matrix)
 
     def __hash__(self) -> int:
         return hash((self.name, self.shape, self.spacing_mm, self.matrix.tobytes()))
@@ -325,7 +325,6 @@ def backproject(
     For any volume a and image b, sum(project(a) * b) = sum(a * backproject(b)). Arguments are as for `project`. Raises
     InputError: shapes that don't fit, or an affine that can't be inverted.
     """
-    found = np.shape(image)
-    if found != view.shape:
-        raise InputError.of(f"view {view.name}", "image shape", found=found, expected=view.shape)
+    if np.shape(image) != view.shape:
+        raise InputError.of(f"view {view.name}", "image shape", found=np.shape(image), expected=view.shape)
     return _core.backproject(image, shape, index_to_mm, view.matrix, threads)
