@@ -1,4 +1,4 @@
-"""The reported standard deviation: the samples' times the model's factor, which validation patients' errors give."""
+"""What `x2ct calibrate` finds on validation patients: the samples' scale of HU, and the factor of their deviation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 from tests import tiny_bundle
 from x2ct import Sampler, _core
 from x2ct.bundle import Bundle
+from x2ct.bundle.intensity import BONE_HU, Intensity
 from x2ct.cli import app
 from x2ct.data.body import body_mask
 from x2ct.data.shards import ShardSet, resample
 from x2ct.engine.sampler import SampleOptions
 from x2ct.evaluation.calibration import half_width
 from x2ct.io.xray.radiograph import XRay
+from x2ct.tuning.deviation import matched
 from x2ct.tuning.search import Row, Tuned
 
 XRAY = XRay.of(np.linspace(1, 5, 64 * 64, dtype=np.float32).reshape(tiny_bundle.DETECTOR))
@@ -75,6 +77,7 @@ def test_a_bundle_gets_the_factor_with_which_the_interval_holds_four_fifths(tmp_
     bundle = Bundle.load(target)
     assert bundle.diffusion.deviation_scale == {2: 1.25, 3: row["scale"]}
     assert bundle.files == untouched.files
+    assert bundle.intensity.window_hu == untouched.intensity.window_hu and bundle.intensity != untouched.intensity
 
     sampler, held = Sampler(bundle, threads=1), []
     for patient in ShardSet.open(shards).select("validation"):
@@ -84,6 +87,21 @@ def test_a_bundle_gets_the_factor_with_which_the_interval_holds_four_fifths(tmp_
         assert run.spread is not None
         held.append((np.abs(run.volume.hu - truth) <= half_width(5) * run.spread.hu)[body])
     assert np.mean(np.concatenate(held)) == pytest.approx(0.8, abs=0.005)
+
+
+def test_the_calibrated_scale_has_the_distribution_of_true_cts_below_bone() -> None:
+    window = Intensity((-1000.0, -150.0, 600.0, 1500.0), (-1.0, -0.45, 0.6, 1.0))
+    truth = np.random.default_rng(0).normal([-980.0, -750.0, -90.0, 40.0, 350.0], [15, 60, 20, 20, 200], (40_000, 5))
+    truth = np.clip(truth, -1000, 1500).astype(np.float32)
+    # What the network errs by, the more the softer: 60 HU in the lungs, 30 in soft tissue, nothing in bone.
+    sample = truth + np.interp(truth, (-990, -900, -700, 0, 150, 200), (0, 60, 60, 30, 30, 0)).astype(np.float32)
+    scale = matched(window, [sample], [truth])
+    hu = scale.to_hu(window.to_x(sample))
+    assert np.array_equal(hu >= BONE_HU, sample >= BONE_HU)
+    assert np.allclose(hu[sample >= 201], sample[sample >= 201], atol=0.1)
+    soft = sample < 100
+    assert np.abs(hu - truth)[soft].mean() < 5 < np.abs(sample - truth)[soft].mean()
+    assert scale.window_hu == window.window_hu
 
 
 def test_other_noise_levels_have_another_factor(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def statistics(
 
 def calibrate(
     bundle: str = typer.Argument(
-        ..., help="Bundle folder, in which the factors are stored; or a model that comes with x2ct, with -o."
+        ..., help="Bundle folder, in which scale and factors are stored; or a model that comes with x2ct, with -o."
     ),
     shards: Path = typer.Argument(..., help="Shard folder of `x2ct prepare`. Its validation patients are used."),
     samples: int = setting(8, "Number of samples of each patient.", min=4),
@@ -133,7 +133,7 @@ def calibrate(
     *,
     storing: Storing,
 ) -> None:
-    """Find the factor that brings the samples' standard deviation up to their error, and store it in the bundle."""
+    """Store the scale on which samples have the HU of true CTs, and the factor of their standard deviation."""
     from x2ct.tuning import deviation
 
     with terminal.progress("evaluations", storing.quiet) as display:
