@@ -175,18 +175,18 @@ def by_view(views: Sequence[str], values: Mapping[str, Sequence[ViewValue]]) -> 
 
     Raises InputError: a value for a view that isn't there, or two for the same.
     """
-    chosen: dict[str, dict[str, Any]] = {view: {} for view in views}
+    result: dict[str, dict[str, Any]] = {view: {} for view in views}
     for key, pairs in values.items():
         names = [name for name, _ in pairs]
         for name in names:
-            if name is not None and name not in chosen:
+            if name is not None and name not in result:
                 raise InputError.of(f"--{key}", "view", found=name, expected=" or ".join(views) or "an X-ray")
             if names.count(name) > 1:
                 raise InputError.of(f"--{key}", "options", found=f"{name or 'all views'} twice", expected="once")
         for name, value in sorted(pairs, key=lambda pair: pair[0] is not None):
             for view in views if name is None else (name,):
-                chosen[view][key] = value
-    return {view: options for view, options in chosen.items() if options}
+                result[view][key] = value
+    return {view: options for view, options in result.items() if options}
 
 
 def checked_spacing(spacing: Spacing) -> tuple[float, float]:
