@@ -11,9 +11,8 @@ import pytest
 
 from tests import phantom
 from x2ct.data.body import body_mask, coarsen, extract_body, lung_mask
-from x2ct.data.patients import Mark, read_patients
-from x2ct.data.prepare import PrepareOptions, _settle, choose_validation, find_cts, prepare, read_body
-from x2ct.data.shards import ShardSet, resample
+from x2ct.data.prepare import PrepareOptions, _settle, choose_validation, find_cts, prepare, read_body, sheet
+from x2ct.data.shards import Mark, ShardSet, read_patients, resample
 from x2ct.errors import InputError
 from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import Volume
@@ -554,7 +553,6 @@ def test_sheets_are_written_once_and_made_again_when_they_would_change(cts: Path
 def test_a_sheet_shows_slices_bones_and_the_x_rays_of_training(
     cts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from x2ct.data import sheets
     from x2ct.data.augment import plain_study
     from x2ct.render import panels, preview
     from x2ct.training.config import TrainConfig
@@ -576,7 +574,7 @@ def test_a_sheet_shows_slices_bones_and_the_x_rays_of_training(
     original = preview.xray_panels
     monkeypatch.setattr(preview, "page", page)
     monkeypatch.setattr(preview, "xray_panels", xray_panels)
-    assert sheets.sheet(patient, LIMB).startswith(b"\x89PNG")
+    assert sheet(patient, LIMB).startswith(b"\x89PNG")
     ((titles, heading),) = drawn
     assert titles == [["coronal", "sagittal", "axial", "X-ray"], ["bone (MIP)"] * 3 + ["X-ray"]]
     for word in ("b: other", "no lungs", "32 x 32 x 24 voxels of 4 x 4 x 8 mm", "bone "):

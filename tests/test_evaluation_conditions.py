@@ -123,6 +123,6 @@ def test_what_a_condition_costs_is_against_training(tmp_path: Path) -> None:
     ]
     means = conditions.summarise([*cases, {"id": "not tried"}])
     assert means["png"][conditions.MEAN]["psnr_db"] == pytest.approx(21.75)
-    lines = conditions.as_table(means, conditions.MEAN).markdown()
+    lines = conditions.tables(means)[conditions.MEAN].markdown()
     assert lines[2].endswith("| 0.00 |") and lines[3].endswith("| 1.25 |")
     assert conditions.summarise([{"id": "not tried"}]) == {}

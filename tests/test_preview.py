@@ -60,7 +60,7 @@ def test_a_frontal_xray_and_the_coronal_slice_lie_alike() -> None:
 def test_a_millimetre_is_as_long_along_both_sides() -> None:
     hu = np.full((40, 30, 20), -1000.0, np.float32)
     hu[10:30, 5:25, 8:12] = 1000  # 40 x 60 x 40 mm in voxels of 2 x 3 x 10 mm
-    page = np.asarray(preview.training_progress(hu, hu, (2.0, 3.0, 10.0), panel_px=200))
+    page = np.asarray(preview.training_progress(hu, hu, (2.0, 3.0, 10.0)))
     panel = page[24:224, 8 : 8 + 80, 0]  # 80 x 200 mm, a pixel a millimetre
     bright = panel > 128
     bright[90:110, :12] = bright[90:110, -12:] = False  # the letters at the sides

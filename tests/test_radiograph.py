@@ -18,6 +18,7 @@ from tests.radiographs import CHEST, P99, VIEW, refused, save_dicom, some_pictur
 from x2ct.errors import InputError
 from x2ct.io.xray.radiograph import XRay
 from x2ct.io.xray.readers import MAX_PIXELS
+from x2ct.io.xray.readoptions import ReadOptions
 
 # ---------------------------------------------------------------------------------------------- files
 
@@ -142,7 +143,7 @@ def test_tiff_with_separate_planes(tmp_path: Path) -> None:
 def test_given_spacing_wins() -> None:
     assert XRay.load(CHEST, spacing=0.9).spacing_mm == (0.9, 0.9)
     assert XRay.load(CHEST, spacing=(0.9, 0.8)).spacing_mm == (0.9, 0.8)
-    for bad in (0.0, -1.0, float("nan"), 500.0, (1.0, 2.0, 3.0)):
+    for bad in (0.0, -1.0, float("nan"), 500.0, (1.0, 2.0, 3.0), ("a", "b"), ReadOptions(rotate=90)):
         with pytest.raises(InputError, match="pixel spacing"):
             XRay.load(CHEST, spacing=bad)  # type: ignore[arg-type]
 

@@ -95,8 +95,8 @@ class Lesion:
 class ViewPlan:
     """One X-ray of a planned study."""
 
-    taken: View  # as it is taken
-    stated: View  # as the network is told that it is
+    actual: View  # that the X-ray is taken from
+    nominal: View  # that the network is given
     spacing_mm: tuple[float, float]  # pixel pitch for the detector's physics
     reference_p99: float  # what a display picture's 99th percentile is scaled to
     physics: Physics | None
@@ -178,7 +178,7 @@ def draw_plan(
 def _draw_positions(
     patient: Patient, box: Grid, config: AugmentConfig, rng: np.random.Generator, shapes: Shapes | None
 ) -> FloatArray:
-    """Where the box's nodes lie in the body: a random pose, a smooth random displacement, part of another's shape."""
+    """Draw where the box's nodes lie in the body: pose, smooth displacement, part of another patient's shape."""
     angles = np.deg2rad(rng.uniform(-1, 1, 3) * config.rotation_deg)
     scales = np.exp(rng.uniform(-1, 1) * config.scale + rng.uniform(-0.5, 0.5, 3) * config.scale)
     if rng.random() < config.flip:
@@ -208,7 +208,7 @@ def _draw_positions(
 
 
 def _draw_displacement(config: AugmentConfig, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Displacement in mm at nodes, float64 [3, N, N, N]: the coarse warp, and the fine one where there is any."""
+    """Draw displacements in mm at nodes, float64 [3, N, N, N]: the coarse warp and, if configured, the fine one."""
     if not config.warp_mm and not config.fine_warp_mm:
         return np.zeros((3, 2, 2, 2))
 
@@ -225,7 +225,7 @@ def _draw_displacement(config: AugmentConfig, rng: np.random.Generator) -> npt.N
 
 
 def _draw_lesions(box: Grid, config: AugmentConfig, rng: np.random.Generator) -> tuple[Lesion, ...]:
-    """Up to `config.lesions` of them, anywhere but near the box's border."""
+    """Draw up to `config.lesions` lesions, anywhere but near the box's border."""
     lesions = []
     for _ in range(int(rng.integers(config.lesions + 1))):
         radii = np.exp(rng.uniform(*np.log(config.lesion_mm)) + rng.uniform(-0.3, 0.3, 3))
@@ -238,7 +238,7 @@ def _draw_lesions(box: Grid, config: AugmentConfig, rng: np.random.Generator) ->
 def _draw_view(
     view: View, reference_p99: float, beam: tuple[bool, float, float], config: AugmentConfig, rng: np.random.Generator
 ) -> ViewPlan:
-    """The view's place, and what happens to its X-ray; of the beam, whether it is a cone, and its SOD and SDD."""
+    """Draw the view's place and what happens to its X-ray; `beam` is whether it is a cone, its SOD and its SDD."""
     cone, sod, sdd = beam
     angle = view.angle_deg + rng.uniform(-1, 1) * config.view_deg
     error = rng.uniform(-1, 1) * config.unknown_deg
@@ -270,18 +270,18 @@ def render(body: Tensor, plan: StudyPlan) -> Study:
     box = _posed(body, plan)
     mu, affine = attenuation(box), plan.box.index_to_mm
     views = [
-        _pictured(ray_sums(mu, affine, view.taken), view) if given else mu.new_zeros(view.taken.shape)
-        for view, given in zip(plan.views, plan.valid, strict=True)
+        _pictured(ray_sums(mu, affine, view.actual), view) if valid_view else mu.new_zeros(view.actual.shape)
+        for view, valid_view in zip(plan.views, plan.valid, strict=True)
     ]
     inside = zip(plan.box.shape, plan.grid.shape, strict=True)
-    cut = tuple(slice((all_ - n) // 2, (all_ + n) // 2) for all_, n in inside)
+    inner = tuple(slice((all_ - n) // 2, (all_ + n) // 2) for all_, n in inside)
     valid = torch.tensor(plan.valid, dtype=torch.float32, device=body.device)
-    stated = _matrices([view.stated for view in plan.views], body.device)
-    return Study(box[cut].contiguous(), torch.stack(views), valid, stated)
+    nominal = _matrices([view.nominal for view in plan.views], body.device)
+    return Study(box[inner].contiguous(), torch.stack(views), valid, nominal)
 
 
 def _posed(body: Tensor, plan: StudyPlan) -> Tensor:
-    """The body on the box's voxels, float32 HU: posed, warped, its density changed and its field of view cut."""
+    """Return the body on the box's voxels, float32 HU: posed, warped, with changed density and field of view."""
     x, y, z = plan.box.shape
     nodes = torch.from_numpy(plan.positions).to(body.device).movedim(0, 1)
     # Linear along y and z once, then along x from node to node: far cheaper than a trilinear upsampling.
@@ -335,7 +335,7 @@ def _insert(box: Tensor, lesion: Lesion, spacing_mm: tuple[float, float, float])
 
 
 def interpolated(values: Tensor, knots: Sequence[float], results: Sequence[float]) -> Tensor:
-    """`numpy.interp` on a device: piecewise linear between knots, constant beyond them; float32."""
+    """Return `numpy.interp` on a device: piecewise linear between knots, constant beyond them; float32."""
     total = torch.full_like(values, results[0])
     pairs = list(zip(knots, results, strict=True))
     for (low, start), (high, end) in zip(pairs, pairs[1:], strict=False):
@@ -344,7 +344,7 @@ def interpolated(values: Tensor, knots: Sequence[float], results: Sequence[float
 
 
 def _pictured(image: Tensor, view: ViewPlan) -> Tensor:
-    """What becomes of a view's line integrals: physics, display, another calibration, white noise; nothing below 0."""
+    """Return line integrals after physics, display, another calibration and white noise; nothing is below 0."""
     generator = torch.Generator(image.device).manual_seed(view.seed)
     if view.physics is not None:
         image = imaging.detected(image, view.spacing_mm, view.physics, generator)
@@ -360,5 +360,5 @@ def _pictured(image: Tensor, view: ViewPlan) -> Tensor:
 
 
 def _matrices(views: Sequence[View], device: torch.device) -> Tensor:
-    """Patient mm to pixels, float32 [V, 3, 4]."""
+    """Return patient mm to pixels, float32 [V, 3, 4]."""
     return torch.from_numpy(np.stack([view.matrix for view in views]).astype(np.float32)).to(device)

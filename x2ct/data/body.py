@@ -69,7 +69,7 @@ def body_mask(hu: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> B
 
 
 def lung_mask(hu: npt.NDArray[Any], body: BoolArray, spacing_mm: tuple[float, float, float]) -> BoolArray | None:
-    """The one or two largest pieces of lung-like air in the body, or None if they are too small to be lungs.
+    """Return the one or two largest pieces of lung-like air in the body; None if they are too small to be lungs.
 
     They end with the first and the last slice that holds `SMALLEST_LUNG_MM2` of them, so that the windpipe above the
     lungs, of which a scan holds more or less, does not count.
@@ -158,7 +158,7 @@ def coarsen(
 
 
 def _pieces(mask: BoolArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """The connected pieces' labels by voxel, and their voxels by label; of what is beside them, label 0, none."""
+    """Return the connected pieces' labels by voxel, and their sizes in voxels by label; 0 for the background."""
     labels, _ = ndimage.label(mask)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -205,9 +205,7 @@ def _erode(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: f
 
 
 def _dilate(mask: BoolArray, spacing_mm: tuple[float, float, float], radius_mm: float) -> BoolArray:
-    if not mask.any():
-        return mask
-    return np.asarray(ndimage.distance_transform_edt(~mask, spacing_mm[:2]) <= radius_mm)
+    return ~_erode(~mask, spacing_mm, radius_mm)
 
 
 def _middle(plane: BoolArray) -> tuple[float, float]:

@@ -9,7 +9,7 @@ What happens to an X-ray is drawn on the host (`draw_physics`, `draw_display`) a
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -55,16 +55,6 @@ class Physics:
 
 
 @dataclass(frozen=True)
-class Marker:
-    """A lead letter."""
-
-    centre: tuple[float, float]  # row and column
-    height: int  # pixels
-    letter: str
-    line_integral: float
-
-
-@dataclass(frozen=True)
 class Display:
     """How one X-ray becomes a display picture."""
 
@@ -72,7 +62,8 @@ class Display:
     clip: tuple[float, float]  # per cent of the pixels that the window cuts off at the lower and at the upper end
     blades: tuple[int, int, int, int] | None  # rows at the top and bottom, columns at the left and right under blades
     levels: int  # the highest grey level, 255 or 65535
-    marker: Marker | None
+    # arguments of `degradation.marker`: centre (row, column), height in pixels, letter, line integral
+    marker: tuple[tuple[float, float], int, str, float] | None
 
 
 def draw_physics(config: RadiographConfig, rng: np.random.Generator) -> Physics:
@@ -90,7 +81,7 @@ def draw_display(config: RadiographConfig, shape: tuple[int, int], rng: np.rando
         shares = rng.uniform(0.05, 0.25, 2)
         row, column = (n * (share if rng.random() < 0.5 else 1 - share) for n, share in zip(shape, shares, strict=True))
         height = int(rng.uniform(0.03, 0.07) * shape[0])
-        marker = Marker((row, column), height, str(rng.choice(("R", "L", "PA", "AP"))), rng.uniform(2.0, 6.0))
+        marker = (row, column), height, str(rng.choice(("R", "L", "PA", "AP"))), rng.uniform(2.0, 6.0)
     gamma = math.exp(rng.uniform(-1, 1) * config.gamma)
     low, high = rng.uniform(0, 1, 2) * config.clip
     if rng.random() < config.collimate:  # none to four blades
@@ -104,7 +95,7 @@ def draw_display(config: RadiographConfig, shape: tuple[int, int], rng: np.rando
 def detected(image: Tensor, spacing_mm: tuple[float, float], physics: Physics, generator: torch.Generator) -> Tensor:
     """Return line integrals, float32 [rows, columns], after scatter, veiling glare, blur and photon noise.
 
-    In this order, as `x2ct.io.xray.degradation`'s functions of these names. `spacing_mm` is the pixel pitch (rows,
+    In this order, each as in `x2ct.io.xray.degradation`. `spacing_mm` is the pixel pitch (rows,
     columns), `generator` that of the photon noise, on the image's device.
     """
     intensity = (-image).exp()
@@ -122,7 +113,7 @@ def detected(image: Tensor, spacing_mm: tuple[float, float], physics: Physics, g
 
 
 def displayed(image: Tensor, reference_p99: float, display: Display) -> Tensor:
-    """A display picture made of line integrals, and read back as the sampler reads one: not calibrated any more.
+    """Make a display picture of line integrals and read it back as the sampler does: uncalibrated.
 
     The stages field, air and scale of `x2ct.io.xray.exposure`; float32 [rows, columns].
     """
@@ -138,10 +129,10 @@ def displayed(image: Tensor, reference_p99: float, display: Display) -> Tensor:
 
 
 def display_picture(image: Tensor, display: Display) -> Tensor:
-    """Line integrals with letter, tone curve, window and blades as whole grey levels, dense bright, float32."""
+    """Return line integrals with letter, tone curve, window and blades as grey levels, dense bright, float32."""
     empty = np.zeros(image.shape, np.float32)
     if display.marker is not None:
-        lead = degradation.marker(empty, *astuple(display.marker))
+        lead = degradation.marker(empty, *display.marker)
         image = image + torch.from_numpy(lead).to(image.device)
     image = toned(image, display.gamma)
     low, high = _percentile(image, display.clip[0]), _percentile(image, 100 - display.clip[1])
@@ -153,14 +144,14 @@ def display_picture(image: Tensor, display: Display) -> Tensor:
 
 
 def toned(image: Tensor, exponent: float, scale: float = 1.0) -> Tensor:
-    """Another intensity normalisation, as `degradation.gamma`: scale top (image / top)^exponent."""
+    """Normalise the intensity otherwise, as `degradation.gamma`: scale top (image / top)^exponent."""
     positive = image.clamp(min=0)
     top = _percentile(positive, 99).clamp(min=1e-3)
     return (positive / top).pow_(exponent).mul_(top * scale)
 
 
 def _percentile(values: Tensor, per_cent: float) -> Tensor:
-    """The percentile as NumPy interpolates it, a tensor without axes; no copy to the host."""
+    """Return the percentile as NumPy interpolates it, a tensor without axes; no copy to the host."""
     flat = values.flatten()
     rank = per_cent / 100 * (flat.numel() - 1)
     below = int(rank)
@@ -171,7 +162,7 @@ def _percentile(values: Tensor, per_cent: float) -> Tensor:
 
 
 def _smooth(image: Tensor, spacing_mm: tuple[float, float], sigma_mm: float) -> Tensor:
-    """A Gaussian that takes what lies beyond the image as its border, as `degradation` does."""
+    """Return a Gaussian blur that extends the image by its border values, as `degradation` does."""
     down, across = (
         _gaussian(size, round(sigma_mm / pitch, 4)) for size, pitch in zip(image.shape, spacing_mm, strict=True)
     )
@@ -180,7 +171,7 @@ def _smooth(image: Tensor, spacing_mm: tuple[float, float], sigma_mm: float) -> 
 
 @lru_cache(maxsize=16)
 def _gaussian(size: int, sigma_px: float) -> Tensor:
-    """The filter along one axis as a matrix, float32 [size, size]."""
+    """Return the filter along one axis as a matrix, float32 [size, size]."""
     return torch.from_numpy(
         ndimage.gaussian_filter1d(np.eye(size), sigma_px, axis=0, mode="nearest").astype(np.float32)
     )

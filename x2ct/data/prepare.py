@@ -1,29 +1,37 @@
-"""CT files -> training shards: find the CTs of a folder, take the patient out of each, write `ID.npy` and the index."""
+"""CT files -> training shards: find the CTs of a folder, take the patient out of each, write `ID.npy` and the index.
+
+A contact sheet `ID.png` shows a patient as the training sees the patient, an overview many of them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from x2ct.data import ShardSet, resample
 from x2ct.data.body import Body, coarsen, extract_body
-from x2ct.data.patients import LEAVE_OUT, Mark, named_for_validation, read_patients
 from x2ct.data.shapes import Progress, write_shapes
-from x2ct.data.shards import INDEX, ShardSet, patient_of, read_index, write_index
-from x2ct.data.sheets import key_of, sheet, write_overviews
+from x2ct.data.shards import INDEX, LEAVE_OUT, Mark, Patient, patient_of, read_index, read_patients, write_index
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
+from x2ct.geometry import Geometry
 from x2ct.geometry.grid import Grid
 from x2ct.io.ct.volume import SUFFIXES, Volume
 from x2ct.io.report import read_json, sha256
+from x2ct.render import panels
+from x2ct.render import preview as previews
 
 METHOD = 4  # raised when the same source would give another shard, so that old shards are made again
+SHEET_METHOD = 1  # raised when the same shard would give another sheet, so that old sheets are made again
+_COLUMNS, _ROWS, _WIDTH_PX = 4, 6, 480  # of an overview
+_OVERVIEW = "_overview"  # no patient's id begins with an underscore
 
 CENTRES = ("lungs", "body", "file")
 
@@ -79,7 +87,7 @@ def prepare(
 
     The index suggests `grid` to trainers, by default 128^3 at 2.5 mm. `validation` are the ids of the patients set
     aside for validation; by default a stable hash of the id chooses `validation_share` of them, and at least one where
-    there are two or more. `patients` is a patient table, see `x2ct.data.patients`: who is trained on, set aside or left
+    there are two or more. `patients` is a patient table, see `x2ct.data.shards`: who is trained on, set aside or left
     out, and of which region a patient is; where it or `validation` names anybody for validation, nobody else is chosen.
     With `preview`, each patient gets a contact sheet `ID.png`, and all of them `_overview1.png` and so on; sheets of an
     earlier run are kept where they would come out the same. With `shapes`, the training patients' chests are registered
@@ -98,7 +106,7 @@ def prepare(
     marks = dict.fromkeys(sources, Mark())
     if patients is not None:
         marks |= read_patients(patients, sources.keys())
-    named = named_for_validation(marks, validation)
+    named = _validation_ids(marks, validation)
     left_out = [(name, mark.reason) for name, mark in marks.items() if mark.split == LEAVE_OUT]
     for name, _ in left_out:
         del sources[name]
@@ -140,7 +148,7 @@ def prepare(
         entry["split"] = "validation" if name in chosen else "train"
     write_index(folder, grid, list(done.values()), left_out)
     if preview:
-        write_overviews(folder, [(f"{name}: {row['region']}", folder / f"{name}.png") for name, row in done.items()])
+        _write_overviews(folder, [(f"{name}: {row['region']}", folder / f"{name}.png") for name, row in done.items()])
     if shapes:
         write_shapes(folder, ShardSet.open(folder).select("train"), progress)
     progress(len(sources), len(sources), "")
@@ -164,7 +172,7 @@ def read_body(path: str | os.PathLike[str], options: PrepareOptions | None = Non
 
 
 def find_cts(root: Path) -> dict[str, Path]:
-    """The CTs at or below a path: id -> file or DICOM folder, sorted. Ids come from the path below `root`.
+    """Return the CTs at or below a path: id -> file or DICOM folder, sorted. Ids come from the path below `root`.
 
     Of an nnU-Net dataset (a folder with `imagesTr`; or that folder, or `imagesTs`, itself) they are the images alone,
     in the channel that `dataset.json` names CT, and the id is the case's. Of a BIDS dataset (a folder with
@@ -174,7 +182,7 @@ def find_cts(root: Path) -> dict[str, Path]:
     """
     if not root.exists():
         raise InputError.of(root, "path", found="nothing there", expected="a folder with CTs, or one CT")
-    found: dict[str, Path] = {}
+    cts: dict[str, Path] = {}
     folders, pattern = _layout(root)
     for path in [root] if root.is_file() else sorted(path for folder in folders for path in _walk(folder)):
         parts = path.relative_to(root).parts or (path.name or path.resolve().name,)
@@ -184,18 +192,18 @@ def find_cts(root: Path) -> dict[str, Path]:
                 continue
             parts = ("".join(case.groups()),)
         name = _identifier("_".join(parts), path.is_dir())
-        if name in found:
-            taken = f"{name}, as for {found[name]}"
-            raise InputError.of(path, "id", found=taken, expected="one CT a name", hint="rename one")
-        found[name] = path
-    if not found:
+        if name in cts:
+            owner = f"{name}, as for {cts[name]}"
+            raise InputError.of(path, "id", found=owner, expected="one CT a name", hint="rename one")
+        cts[name] = path
+    if not cts:
         expected = f"files ending in {', '.join(SUFFIXES)}, or DICOM folders"
         raise InputError.of(root, "CTs", found="none", expected=expected)
-    return found
+    return cts
 
 
 def _layout(root: Path) -> tuple[list[Path], re.Pattern[str] | None]:
-    """The folders to walk, and of a dataset in a known layout the names that count: their groups joined are the id."""
+    """Return the folders to walk and, for a known layout, the pattern of file names whose groups form the id."""
     if (root / "participants.tsv").is_file():
         return sorted(root.glob("sub-*")), re.compile(r"(sub-[^.]+)_ct(\..+)")
     images = root / "imagesTr" if (root / "imagesTr").is_dir() else root
@@ -210,8 +218,22 @@ def _layout(root: Path) -> tuple[list[Path], re.Pattern[str] | None]:
     return [images], re.compile(rf"(.+)_{int(cts[0]):04d}(\..+)")
 
 
+def _validation_ids(marks: Mapping[str, Mark], validation: Iterable[str] | None) -> set[str] | None:
+    """Return the ids that the table or the caller sets aside; None where neither names any.
+
+    Raises InputError: the caller names a patient whom the table trains on or leaves out.
+    """
+    for name in validation or ():
+        split = marks[name].split
+        if split not in ("", "validation"):
+            expected = f"a patient whom the patient table does not mark {split}"
+            raise InputError.of("prepare", "validation", found=name, expected=expected)
+    marked = {name for name, mark in marks.items() if mark.split == "validation"}
+    return None if validation is None and not marked else marked | set(validation or ())
+
+
 def choose_validation(names: Iterable[str], share: float) -> tuple[str, ...]:
-    """The names whose SHA-256, read as a fraction of its range, lies below `share`: stable when others come or go.
+    """Return the names whose SHA-256, as a fraction, is below `share`: stable when others come or go.
 
     Of a BIDS name the patient's part counts, so that all sessions of a patient are chosen or none is.
     """
@@ -234,7 +256,7 @@ def _fraction(name: str) -> float:
 
 
 def _patient(name: str) -> str:
-    """Whose CT it is: of a BIDS name `sub-ID`, whatever the session; else the name itself."""
+    """Return whose CT it is: `sub-ID` of a BIDS name, whatever the session; else the name itself."""
     patient = re.match(r"sub-[A-Za-z0-9]+(?=_|$)", name)
     return patient[0] if patient else name
 
@@ -310,7 +332,8 @@ def _write(folder: Path, name: str, path: Path, options: PrepareOptions, state: 
 def _write_sheet(folder: Path, entry: dict[str, Any], grid: Grid) -> str:
     """Make a patient's contact sheet unless the one that is there would come out the same; return its key."""
     patient = patient_of(folder, entry)
-    target, key = folder / f"{patient.id}.png", key_of(patient, grid)
+    text = f"{SHEET_METHOD} {patient.sha256} {patient.index_to_mm.tolist()} {_heading(patient, grid)}"
+    target, key = folder / f"{patient.id}.png", hashlib.sha256(text.encode()).hexdigest()
     if entry.get("sheet") != key or not target.is_file():
         atomic.write_atomically(target, sheet(patient, grid))
     return key
@@ -319,3 +342,49 @@ def _write_sheet(folder: Path, entry: dict[str, Any], grid: Grid) -> str:
 def _is_whole(folder: Path, entry: dict[str, Any]) -> bool:
     file = folder / str(entry.get("file"))
     return file.is_file() and file.stat().st_size == entry.get("bytes") and sha256(file) == entry.get("sha256")
+
+
+def sheet(patient: Patient, grid: Grid) -> bytes:
+    """Return a patient's contact sheet as a PNG: the grid's centre slices and bones, and X-rays of the whole CT."""
+    xrays = patient.xrays(Geometry.parallel())
+    volume = Volume(resample(patient, grid), grid.index_to_mm)
+    return panels.png(previews.preview(volume, xrays, synthetic=False, heading=_heading(patient, grid)))
+
+
+def _heading(patient: Patient, grid: Grid) -> str:
+    """Return the line above a patient's sheet: id, region, lungs found, voxels, body and grid."""
+    lungs, body, bone = patient.lungs_mm, patient.body_mm, patient.details.get("bone_share")
+    parts = [
+        f"{patient.id}: {patient.region}",
+        "no lungs" if lungs is None else f"lungs {_size(lungs[1] - lungs[0])} mm",
+        f"{_size(patient.shape)} voxels of {_size(patient.spacing_mm)} mm",
+        "" if body is None else f"body {_size(body[1] - body[0])} mm",
+        "" if bone is None else f"bone {bone:.1%}",
+        f"grid {_size(grid.shape)} of {_size(grid.spacing_mm)} mm",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _size(sides: Sequence[float]) -> str:
+    return " x ".join(f"{round(float(side), 2):g}" for side in sides)
+
+
+def _write_overviews(folder: Path, sheets: Sequence[tuple[str, Path]]) -> None:
+    """Write `_overview1.png` and so on, each of up to 24 sheets made small, in place of those of an earlier run.
+
+    `sheets` are the title and the PNG of each patient. Raises X2CTError where a write fails.
+    """
+    from PIL import Image
+
+    overviews: list[Path] = []
+    for first in range(0, len(sheets), _COLUMNS * _ROWS):
+        pictures = []
+        for title, path in sheets[first : first + _COLUMNS * _ROWS]:
+            with Image.open(path) as picture:
+                size = (_WIDTH_PX, max(1, round(picture.height * _WIDTH_PX / picture.width)))
+                pictures.append(panels.Panel(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), title))
+        rows = [pictures[start : start + _COLUMNS] for start in range(0, len(pictures), _COLUMNS)]
+        target = folder / f"{_OVERVIEW}{len(overviews) + 1}.png"
+        overviews.append(atomic.write_atomically(target, panels.png(panels.page(rows, f"{len(sheets)} patients"))))
+    for stale in set(folder.glob(f"{_OVERVIEW}*.png")) - set(overviews):
+        stale.unlink(missing_ok=True)

@@ -19,13 +19,13 @@ SAMPLES_AT_ONCE = 2**21  # samples that are held in memory at a time (24 bytes e
 
 
 def attenuation(hu: Tensor) -> Tensor:
-    """HU of any shape to linear attenuation per mm: mu_water max(0, 1 + HU / 1000)."""
+    """Convert HU of any shape to linear attenuation per mm: mu_water max(0, 1 + HU / 1000)."""
     return torch.clamp((hu + 1000) * (MU_WATER_PER_MM / 1000), min=0)
 
 
 @torch.no_grad()
 def ray_sums(mu: Tensor, index_to_mm: npt.ArrayLike, view: View) -> Tensor:
-    """Line integrals through a volume by Joseph's method (IEEE Trans. Med. Imaging 1(3), 1982).
+    """Return line integrals through a volume by Joseph's method (IEEE Trans. Med. Imaging 1(3), 1982).
 
     Each ray is sampled where it crosses the slices of the axis that it follows most closely, bilinearly within the
     slice. Differs from `x2ct.geometry.project` by rounding only.
@@ -50,15 +50,15 @@ def ray_sums(mu: Tensor, index_to_mm: npt.ArrayLike, view: View) -> Tensor:
     else:
         nearest = along.abs().argmax(1)
         for axis in range(3):
-            chosen = torch.nonzero(nearest == axis)[:, 0]
-            image[chosen] = _sum_slices(mu, affine, start[chosen], along[chosen], axis)
+            rays = torch.nonzero(nearest == axis)[:, 0]
+            image[rays] = _sum_slices(mu, affine, start[rays], along[rays], axis)
     return image.reshape(view.shape)
 
 
 def _rays(
     view: View, affine: npt.NDArray[np.float64], shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Two 3x3 matrices that take (u, v, 1) to a point of the pixel's ray and to its direction, in voxel indices."""
+    """Return two 3x3 matrices from (u, v, 1) to a point of the pixel's ray and to its direction, in voxel indices."""
     matrix = view.matrix @ affine
     square, offset = matrix[:, :3], matrix[:, 3]
     if view.kind == "parallel":
@@ -79,7 +79,7 @@ def _rays(
 
 
 def _sum_slices(mu: Tensor, affine: npt.NDArray[np.float64], start: Tensor, along: Tensor, axis: int) -> Tensor:
-    """Line integrals [n] along rays start + t along, both float64 [n, 3], sampled at the slices of an axis."""
+    """Return line integrals [n] along rays start + t along, both float64 [n, 3], sampled at an axis's slices."""
     slices = mu.movedim(axis, 0)
     others = [k for k in range(3) if k != axis]
     slope = along / along[:, axis : axis + 1]

@@ -3,13 +3,17 @@
 `index.json` lists the patients; `ID.npy` holds one whole body each, int16 HU (x, y, z), at its own spacing. Each
 patient's `index_to_mm` places the body in the grid's patient mm, so that any grid, pose and X-ray can be computed from
 it later.
+
+A patient table is a CSV that says how each patient of a folder is used, and why one is not. BIDS' `participants.tsv` is
+one too: `participant_id` names the patient, whose CTs are `sub-ID` and `sub-ID_*`, "n/a" is nothing, and columns that
+are not ours, such as `age`, are passed over.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,7 +25,7 @@ from scipy import ndimage
 
 from x2ct.errors import InputError
 from x2ct.files import atomic
-from x2ct.files.text import convert, decode_json
+from x2ct.files.text import convert, decode_json, read_table
 from x2ct.geometry import Geometry, attenuation
 from x2ct.geometry.grid import Grid
 from x2ct.io.report import sha256
@@ -32,6 +36,9 @@ INDEX = "index.json"
 AIR_HU = -1000
 SPLITS = ("train", "validation")
 REGIONS = ("chest", "other")
+LEAVE_OUT = "leave-out"
+COLUMNS = ("id", "split", "region", "reason", "source", "licence")
+"""Of a patient table. `id` is required; `source` and `licence` of the CT are for model cards and not read here."""
 
 FloatArray = npt.NDArray[np.float64]
 VolumeArray = npt.NDArray[np.float32]
@@ -122,7 +129,7 @@ class ShardSet:
         return cls(folder, index.grid, patients)
 
     def select(self, split: str, region: str | None = None) -> tuple[Patient, ...]:
-        """The patients of a split ("train" or "validation"), in a region ("chest", "other") if one is named."""
+        """Return the patients of a split ("train", "validation") and, if one is named, a region ("chest", "other")."""
         if split not in SPLITS:
             raise InputError.of("shards", "split", found=split, expected=" or ".join(SPLITS))
         return tuple(p for p in self.patients if p.split == split and region in (None, p.region))
@@ -207,3 +214,47 @@ def patient_of(folder: Path, entry: dict[str, Any]) -> Patient:
     lungs, body = (None if box is None else np.asarray(box, np.float64) for box in (facts.lungs_mm, facts.body_mm))
     arrays = {"index_to_mm": affine, "lungs_mm": lungs, "body_mm": body}
     return Patient(**msgspec.structs.asdict(facts) | arrays | {"file": folder / facts.file, "details": entry})
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one patient is used."""
+
+    split: str = ""  # "train", "validation" or "leave-out"; empty leaves the choice to `prepare`
+    region: str = ""  # "chest" or "other"; empty keeps the region that `prepare` finds
+    reason: str = ""  # why the patient is left out, or any other remark
+
+
+def read_patients(path: str | os.PathLike[str], ids: Collection[str]) -> dict[str, Mark]:
+    """Return the marks by id of the patients that a table names; `ids` are those of all that are there.
+
+    The table is a CSV in UTF-8 whose first line names its columns, see `COLUMNS`; or BIDS' participants.tsv. Raises
+    InputError: no such file, no table, an unknown column, a split or region that does not exist, an id that is unknown
+    or there twice, or a patient left out without a reason.
+    """
+    source = Path(path)
+    bids = source.suffix.lower() == ".tsv"  # as BIDS' participants.tsv is
+    key = "participant_id" if bids else "id"
+    columns, table = read_table(source, None if bids else COLUMNS)
+    if key not in columns:
+        raise InputError.of(source, "columns", found=", ".join(columns) or "none", expected=f"{key}, and split")
+    marks, names = dict[str, Mark](), set[str]()
+    for number, row in enumerate(table, 2):
+        where, name = f"{source}: line {number}", row[key]
+        if name in names:
+            raise InputError.of(where, key, found=f"{name} again", expected="one line for each patient")
+        names.add(name)
+        texts = (row.get(field, "") for field in ("split", "region", "reason"))
+        mark = Mark(*("" if bids and text == "n/a" else text for text in texts))
+        cts = [each for each in ids if each == name or (bids and each.startswith(f"{name}_"))]
+        if bids and not cts and mark == Mark():
+            continue  # a participant without a CT, of whom nothing is asked
+        if not cts:
+            raise InputError.of(where, key, found=name or "none", expected=f"one of {', '.join(sorted(ids))}")
+        for field, value, allowed in (("split", mark.split, (*SPLITS, LEAVE_OUT)), ("region", mark.region, REGIONS)):
+            if value and value not in allowed:
+                raise InputError.of(where, field, found=value, expected=f"{', '.join(allowed)}, or nothing")
+        if mark.split == LEAVE_OUT and not mark.reason:
+            raise InputError.of(where, "reason", found="none", expected=f"why {name} is left out")
+        marks |= dict.fromkeys(cts, mark)
+    return marks

@@ -17,11 +17,10 @@ from skimage.morphology import convex_hull_image, skeletonize
 
 from x2ct.data.body import body_mask, lung_mask
 from x2ct.errors import InputError
-from x2ct.evaluation import bones
-from x2ct.evaluation.metrics import BONE_HU, BoolArray, FloatArray, pair
+from x2ct.evaluation import metrics
+from x2ct.evaluation.metrics import BONE_HU, BoolArray, FloatArray, Labels, Spacing, pair
 
 Points = npt.NDArray[np.float64]
-Spacing = tuple[float, float, float]
 
 STRIDE = 4  # side, in voxels, of the cells that the bundled networks work on
 SHORTEST_SPINE_MM = 80.0  # a shorter column has too few discs to correlate
@@ -82,21 +81,21 @@ class Landmarks:
     axis: Points
     profile: Points  # float64 [N], the truth's band-passed HU profile along the axis
     gaps: npt.NDArray[np.intp]  # indices into the axis of the disc gaps
-    ribs: bones.Labels  # int32 [X, Y, Z], the rib pieces 1, 2, ... and 0 elsewhere
+    ribs: Labels  # int32 [X, Y, Z], the rib pieces 1, 2, ... and 0 elsewhere
     centreline: BoolArray  # bool [X, Y, Z], of the ribs
     air: BoolArray  # bool [X, Y, Z], the air around the body
 
     @staticmethod
     def of(
-        truth: npt.ArrayLike, spacing_mm: Spacing, *, body: BoolArray | None = None, pieces: bones.Labels | None = None
+        truth: npt.ArrayLike, spacing_mm: Spacing, *, body: BoolArray | None = None, pieces: Labels | None = None
     ) -> Landmarks:
-        """Find the landmarks of a CT: HU [X, Y, Z], RAS+; `body_mask` and `bones.pieces` of it where known already."""
+        """Find the landmarks of a CT: HU [X, Y, Z], RAS+; `body_mask` and `metrics.bone_pieces` where known."""
         hu = np.asarray(truth, np.float32)
         body = body_mask(hu, spacing_mm) if body is None else body
         axis = spine_axis(hu, body, spacing_mm)
         profile = _profile(hu, axis, spacing_mm)
         gaps = disc_gaps(profile)
-        ribs = rib_pieces(hu, body, axis, spacing_mm, bones.pieces(hu, spacing_mm) if pieces is None else pieces)
+        ribs = rib_pieces(hu, body, axis, spacing_mm, metrics.bone_pieces(hu, spacing_mm) if pieces is None else pieces)
         air = np.zeros(hu.shape, np.bool_)
         if body.any():
             air = ndimage.distance_transform_edt(~body, spacing_mm) > AROUND_BODY_MM
@@ -104,7 +103,7 @@ class Landmarks:
         return Landmarks(spacing_mm, body, axis, band_passed(profile), gaps, ribs, _centreline(ribs > 0), air)
 
     def measure(self, prediction: npt.ArrayLike, stride: int = STRIDE) -> Anatomy:
-        """Measure one prediction, HU on the truth's grid.
+        """Measure one prediction, HU on the truth's grid; network cells of `stride` voxels begin at voxel 0.
 
         Raises InputError: another shape, a value that is not finite, or a stride below 2.
         """
@@ -117,7 +116,7 @@ class Landmarks:
             correlation = _correlation(self.profile, profile)
             gaps = [_has_gap(self.profile, profile, gap) for gap in self.gaps]
             vertebrae = float(np.mean(np.logical_and(gaps[1:], gaps[:-1]))) if len(gaps) > 1 else None
-        share, bone = bones.present(self.ribs, hu)["quarter"], hu >= BONE_HU
+        share, bone = metrics.pieces_present(self.ribs, hu)["quarter"], hu >= BONE_HU
         ribs = None if math.isnan(share) else share
         distance: float | None = None
         if self.centreline.any():
@@ -127,14 +126,13 @@ class Landmarks:
         return Anatomy(correlation, vertebrae, ribs, distance, air, step_ratio(hu, self.body, stride))
 
 
-def anatomy(prediction: npt.ArrayLike, truth: npt.ArrayLike, spacing_mm: Spacing, stride: int = STRIDE) -> Anatomy:
+def anatomy(prediction: npt.ArrayLike, truth: npt.ArrayLike, spacing_mm: Spacing) -> Anatomy:
     """Measure one prediction; `Landmarks.of(truth, ...)` saves time where a truth has several.
 
-    Both are HU [X, Y, Z], RAS+, on one grid; `stride` is the side, in voxels, of the network's cells, the first of
-    which begins at voxel 0. Raises InputError: shapes differ, a value is not finite, or the stride is below 2.
+    Both are HU [X, Y, Z], RAS+, on one grid. Raises InputError: shapes differ, or a value is not finite.
     """
     a, b = pair(truth, prediction, None)
-    return Landmarks.of(a, spacing_mm).measure(b, stride)
+    return Landmarks.of(a, spacing_mm).measure(b)
 
 
 def spine_axis(hu: FloatArray, body: BoolArray, spacing_mm: Spacing) -> Points:
@@ -226,9 +224,7 @@ def disc_gaps(profile: Points) -> npt.NDArray[np.intp]:
     return np.array(chain[::-1], np.intp)
 
 
-def rib_pieces(
-    hu: FloatArray, body: BoolArray, axis: Points, spacing_mm: Spacing, pieces: bones.Labels
-) -> bones.Labels:
+def rib_pieces(hu: FloatArray, body: BoolArray, axis: Points, spacing_mm: Spacing, pieces: Labels) -> Labels:
     """Return the pieces of bone, int32 [X, Y, Z], 1, 2, ... and 0 elsewhere, as far as they lie in the chest wall.
 
     That is near the lungs, not deep inside of their convex hull, and beside the column of spine and sternum.
@@ -242,13 +238,14 @@ def rib_pieces(
     for k in np.flatnonzero(lungs.any(axis=(0, 1))):
         hull = convex_hull_image(lungs[:, :, k])  # type: ignore[no-untyped-call]
         wall[:, :, k] &= ndimage.distance_transform_edt(hull, spacing_mm[:2]) <= INSIDE_MM
-    return bones.renumbered(np.where(wall, pieces, 0), bones.SMALLEST_ML * 1000 / float(np.prod(spacing_mm)))
+    return metrics.renumbered(np.where(wall, pieces, 0), metrics.SMALLEST_ML * 1000 / float(np.prod(spacing_mm)))
 
 
 def step_ratio(hu: FloatArray, body: BoolArray, stride: int = STRIDE) -> float | None:
-    """The mean absolute step between voxels stride k - 1 and stride k, over that of all other neighbours in the body.
+    """Return the mean absolute HU step at cell borders over that of all other neighbours in the body.
 
-    The three axes' steps are pooled. None where the body has no steps of both kinds.
+    Cells' borders lie between voxels stride k - 1 and stride k; the three axes' steps are pooled. None where the body
+    has no steps of both kinds.
     """
     border, other = [], []
     for axis in range(3):
@@ -268,7 +265,7 @@ def step_ratio(hu: FloatArray, body: BoolArray, stride: int = STRIDE) -> float |
 
 
 def _unlikely(body: BoolArray, spacing_mm: Spacing) -> FloatArray:
-    """Penalty [X, Y, slices]: half at 60 mm from the middle, and at 60 mm from a third of the depth from the back."""
+    """Return a penalty [X, Y, slices]: half at 60 mm from the middle, and from a third of the depth from the back."""
     nx, ny, count = body.shape
     x, y = np.arange(nx) * spacing_mm[0], np.arange(ny) * spacing_mm[1]
     spans = []
@@ -283,7 +280,7 @@ def _unlikely(body: BoolArray, spacing_mm: Spacing) -> FloatArray:
 
 
 def _best_path(score: FloatArray) -> npt.NDArray[np.intp]:
-    """The path [slices, 2] of the largest sum of scores [X, Y, slices], at most a voxel aside from slice to slice."""
+    """Return the path [slices, 2] of the largest sum of scores [X, Y, slices], its steps at most a voxel aside."""
     cost = -0.02 * np.array([[2, 1, 2], [1, 0, 1], [2, 1, 2]], np.float32)
     total = np.empty_like(score)
     total[:, :, 0] = score[:, :, 0]
@@ -339,7 +336,7 @@ def _correlation(a: Points, b: Points) -> float:
 
 
 def _centreline(ribs: BoolArray) -> BoolArray:
-    """The ribs' skeleton (Lee et al. 1994), where it runs in bone: marrow is filled first, and is none."""
+    """Return the ribs' skeleton (Lee et al. 1994) as far as it is bone; marrow is filled before."""
     if not ribs.any():
         return ribs
     whole = ribs | ndimage.binary_closing(ribs, iterations=2)

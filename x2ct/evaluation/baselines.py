@@ -68,7 +68,7 @@ class Baselines:
         return dict(zip(NAMES, (self.mean(), self.nearest(xrays), self.linear(xrays)), strict=True))
 
     def mean(self) -> FloatArray:
-        """The mean training volume, float32 HU (X, Y, Z)."""
+        """Return the mean training volume, float32 HU (X, Y, Z)."""
         return np.asarray(self.volumes.mean(axis=0), np.float32)
 
     def nearest(self, xrays: Sequence[FloatArray]) -> FloatArray:
@@ -81,11 +81,11 @@ class Baselines:
         return self.ids[int(np.argmin(distance))]
 
     def includes(self, xrays: Sequence[FloatArray]) -> bool:
-        """Whether a training patient has these very X-rays: then the test would be on training data."""
+        """Return whether a training patient has these very X-rays: then the test would be on training data."""
         return bool(np.any(np.all(np.abs(self.xrays - self._flat(xrays)) < 1e-4, axis=1)))
 
     def linear(self, xrays: Sequence[FloatArray]) -> FloatArray:
-        """Per voxel: an intercept and one weight a view on the line integral that the voxel lies on, with Tikhonov."""
+        """Predict each voxel from an intercept and one Tikhonov-penalised weight a view on its line integral."""
         train = _features(self.xrays, self.geometry, self.grid)
         test = _features(self._flat(xrays)[None], self.geometry, self.grid)[0]
         scale = _scale(train)
@@ -99,7 +99,7 @@ class Baselines:
 
 
 def back_projected(image: FloatArray, view: View, grid: Grid) -> FloatArray:
-    """At each voxel the (bilinear) pixel that it is projected on; 0 off the detector. float32 (X, Y, Z)."""
+    """Return at each voxel the (bilinear) pixel it projects onto, 0 off the detector: float32 (X, Y, Z)."""
     affine = grid.index_to_mm
     indices = np.meshgrid(*map(np.arange, grid.shape), indexing="ij", sparse=True)
     x, y, z = (index * affine[a, a] + affine[a, 3] for a, index in enumerate(indices))
@@ -110,7 +110,7 @@ def back_projected(image: FloatArray, view: View, grid: Grid) -> FloatArray:
 
 
 def _features(xrays: FloatArray, geometry: Geometry, grid: Grid) -> FloatArray:
-    """(patients, views, X, Y, Z)."""
+    """Return the back-projected views, (patients, views, X, Y, Z)."""
     ends = np.cumsum([view.shape[0] * view.shape[1] for view in geometry.views])[:-1]
     rows = (zip(np.split(row, ends), geometry.views, strict=True) for row in xrays)
     patients = [[back_projected(part.reshape(view.shape), view, grid) for part, view in row] for row in rows]
@@ -118,12 +118,12 @@ def _features(xrays: FloatArray, geometry: Geometry, grid: Grid) -> FloatArray:
 
 
 def _scale(features: FloatArray) -> float:
-    """The features' spread between patients, so that a penalty means the same for any X-ray unit."""
+    """Return the features' spread between patients, so that a penalty means the same for any X-ray unit."""
     return max(float(np.sqrt(features.var(axis=0).mean(dtype=np.float64))), 1e-6)
 
 
 def _predict(volumes: FloatArray, train: FloatArray, test: FloatArray, penalty: float) -> FloatArray:
-    """Ridge regression at each voxel, the intercept unpenalised; (patients, views, X, Y, Z), those of `train`."""
+    """Fit a ridge regression at each voxel, the intercept unpenalised, to (patients, views, X, Y, Z) `train`."""
     centre, mean = train.mean(axis=0), volumes.mean(axis=0)
     x = train - centre
     moment = np.einsum("pvxyz,pwxyz->xyzvw", x, x, optimize=True)

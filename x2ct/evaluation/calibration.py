@@ -44,8 +44,8 @@ def calibration(
     count = len(samples)
     if not body.any():
         names = ("std_hu", "rmse_hu", "correlation", "crps_hu", "coverage", "interval_coverage")
-        counted = {"coverage_expected": expected_coverage(count), "deviation_scale": deviation_scale}
-        return {**dict.fromkeys(names, math.nan), **counted, "ranks": []}
+        settings = {"coverage_expected": expected_coverage(count), "deviation_scale": deviation_scale}
+        return {**dict.fromkeys(names, math.nan), **settings, "ranks": []}
     stack = np.sort(np.stack([pair(truth, sample, window)[1][body] for sample in samples]), axis=0)
     y = np.clip(np.asarray(truth, np.float32), *window)[body]
     deviation = stack.std(axis=0, ddof=1, dtype=np.float64)
@@ -65,7 +65,7 @@ def calibration(
 
 
 def crps(ordered: FloatArray, truth: FloatArray) -> npt.NDArray[np.float64]:
-    """The continuous ranked probability score of (K, ...) samples in rising order at each voxel of the truth (...).
+    """Return the continuous ranked probability score of (K, ...) samples in rising order at each voxel of (...) truth.
 
     mean |x_i - y| - sum_ij |x_i - x_j| / (2 K (K - 1)), in the samples' unit, lower is better: the estimate from K
     samples that is unbiased for their distribution's score, for any K (Ferro 2014, Q. J. R. Meteorol. Soc. 140).
@@ -88,12 +88,12 @@ def central_interval(ordered: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def expected_coverage(count: int) -> float:
-    """What `central_interval` of K calibrated samples covers: 80%, or (K - 1) / (K + 1) with fewer than 9."""
+    """Return what `central_interval` of K calibrated samples covers: 80%, or (K - 1) / (K + 1) below 9."""
     return min(INTERVAL, (count - 1) / (count + 1))
 
 
 def half_width(count: int) -> float:
-    """Half the width of the 80% interval of one more draw from a Gaussian, in the standard deviations of K draws.
+    """Return half the width of the 80% interval of one more Gaussian draw, in standard deviations of K draws.
 
     t sqrt(1 + 1/K), t the 90% quantile of Student's distribution with K - 1 degrees of freedom.
     """
@@ -101,9 +101,9 @@ def half_width(count: int) -> float:
 
 
 def ranks(ordered: FloatArray, truth: FloatArray) -> list[float]:
-    """The shares of voxels where 0, 1, .. K of the (K, voxels) samples, in rising order, lie below the truth (voxels).
+    """Return the shares of voxels whose truth has the rank 0 .. K among (K, voxels) samples in rising order.
 
-    Equal ones are shared out evenly.
+    Ties are shared out evenly.
     """
     count = len(ordered)
     below, equal = np.sum(ordered < truth, axis=0), np.sum(ordered == truth, axis=0)
@@ -116,7 +116,7 @@ def ranks(ordered: FloatArray, truth: FloatArray) -> list[float]:
 
 
 def reliability(shares: Sequence[float]) -> list[tuple[float, float]]:
-    """From ranks: (expected, observed) coverage of the intervals between the k-th lowest and k-th highest sample."""
+    """Return (expected, observed) coverage of the intervals between the k-th lowest and k-th highest sample."""
     count = len(shares) - 1
     steps = range(1, count // 2 + 1)
     return [((count + 1 - 2 * k) / (count + 1), float(sum(shares[k : count + 1 - k]))) for k in steps]

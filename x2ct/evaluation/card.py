@@ -40,7 +40,7 @@ def report(evaluation: Mapping[str, Any]) -> str:
 
 
 def markdown(evaluation: Mapping[str, Any]) -> str:
-    """The mean over cases first, then one block a case."""
+    """Return the mean over cases, then one block a case."""
 
     def tables(methods: Mapping[str, Any], intervals: Mapping[str, Any] | None) -> list[str]:
         parts = table.of_methods(methods, intervals), table.of_methods(methods, columns=table.ANATOMY)
@@ -50,7 +50,7 @@ def markdown(evaluation: Mapping[str, Any]) -> str:
 
 
 def card(evaluation: Mapping[str, Any]) -> str:
-    """What a model card prints: where it is worse than a baseline, first; means, patients, and what else was tried."""
+    """Return a model card's part: where it is worse than a baseline; means, patients; conditions and probe."""
 
     def tables(methods: Mapping[str, Any], intervals: Mapping[str, Any] | None) -> list[str]:
         remark = ["In brackets: the 95% bootstrap interval over these patients, who are few.", ""] if intervals else []
@@ -61,7 +61,7 @@ def card(evaluation: Mapping[str, Any]) -> str:
 
 
 def _blocks(evaluation: Mapping[str, Any], heading: str, tables: Callable[[Any, Any], list[str]]) -> list[str]:
-    """The mean over cases with its intervals, where there are several, and each case with its samples' calibration."""
+    """Return the mean over cases with intervals, if there are several, and each case with its calibration."""
     cases, lines = evaluation["cases"], list[str]()
     if len(cases) > 1:
         lines += [heading.format(f"Mean of {len(cases)} patients"), ""]
@@ -73,7 +73,7 @@ def _blocks(evaluation: Mapping[str, Any], heading: str, tables: Callable[[Any, 
 
 
 def calibration(figures: Mapping[str, Any]) -> str:
-    """The samples' calibration in a sentence."""
+    """Return the samples' calibration in a sentence."""
     if math.isnan(figures["std_hu"]):
         return "No body in the truth: nothing to calibrate on."
     interval = ""
@@ -91,7 +91,7 @@ def calibration(figures: Mapping[str, Any]) -> str:
 
 
 def brief(evaluation: Mapping[str, Any], page: PathLike[str]) -> str:
-    """A few lines for a terminal: PSNR and bone Dice of each method, and where the rest is."""
+    """Return PSNR, SSIM and bone Dice of each method for a terminal, and where the other figures are."""
     scores = evaluation["mean"]
     width = max(map(len, scores), default=0)
     patients = f"patients: {len(evaluation['cases'])}"
@@ -103,35 +103,35 @@ def brief(evaluation: Mapping[str, Any], page: PathLike[str]) -> str:
 
 
 def worse(methods: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for each method in whose figures a baseline is better, with the best of them; none without baselines."""
+    """Return a line for each method that a baseline beats in some figure, with the best baseline; none without any."""
     rivals = [name for name in methods if name in BASELINES]
-    judged = [name for name in methods if name not in BASELINES]
+    candidates = [name for name in methods if name not in BASELINES]
     lines = []
-    for name in judged if rivals else []:
-        lost = []
+    for name in candidates if rivals else []:
+        losses = []
         for key, title, form in _CARD:
             value = {method: table.at(methods[method], key) for method in (name, *rivals)}
             sign = -1 if key in _LOWER_IS_BETTER else 1  # what is undefined is worse than anything
             order = {method: -math.inf if math.isnan(one) else sign * one for method, one in value.items()}
             best = max(rivals, key=order.__getitem__)
             if order[best] > order[name]:
-                lost.append(f"{title} {table.cell(value[name], form)} to {table.cell(value[best], form)} ({best})")
-        text = "; ".join(lost) or "in none of these figures"
+                losses.append(f"{title} {table.cell(value[name], form)} to {table.cell(value[best], form)} ({best})")
+        text = "; ".join(losses) or "in none of these figures"
         lines.append(f"- Where the {name} is worse than a baseline: {text}.")
     return [*lines, ""] if lines else []
 
 
 def who(evaluation: Mapping[str, Any]) -> list[str]:
-    """Who was judged, on what, in a few lines."""
+    """Return who was judged and on what, in a few lines."""
     model, grid = evaluation["model"], evaluation["grid"]
     shape, pitch = (" x ".join(f"{side:g}" for side in grid[name]) for name in ("shape", "spacing_mm"))
-    judged = f"Predictions in {evaluation['predictions']}" if evaluation["predictions"] else "Baselines"
+    subject = f"Predictions in {evaluation['predictions']}" if evaluation["predictions"] else "Baselines"
     if model:
-        judged = f"Model {model['name']} ({model['sha256'][:12]}), {model['backend']} {model.get('precision', '')}"
-        judged += f", {model['steps']} steps a sample" if "steps" in model else ""
+        subject = f"Model {model['name']} ({model['sha256'][:12]}), {model['backend']} {model.get('precision', '')}"
+        subject += f", {model['steps']} steps a sample" if "steps" in model else ""
     views = ", ".join(view["name"] for view in evaluation["geometry"]["views"])
     low, high = evaluation["window_hu"]
-    lines = [f"{judged.rstrip()}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
+    lines = [f"{subject.rstrip()}; {shape} voxels of {pitch} mm, window {low:g} to {high:g} HU; X-rays: {views}."]
     if evaluation["baselines"]:
         lines += [f"Baselines of {len(evaluation['baselines']['patients'])} training patients."]
     lines += [f"Warning: {line}." for line in evaluation.get("warnings", ())]
@@ -140,11 +140,11 @@ def who(evaluation: Mapping[str, Any]) -> list[str]:
 
 
 def _extra(evaluation: Mapping[str, Any]) -> list[str]:
-    """Conditions and probe, where they were tried."""
+    """Return the tables of conditions and probe, where they were tried."""
     lines: list[str] = []
-    tried = sum(1 for case in evaluation["cases"] if case.get("conditions"))
-    patients = "one patient" if tried == 1 else f"mean of {tried} patients"
-    for method, costs in conditions.tables(evaluation["conditions"]):
+    count = sum(1 for case in evaluation["cases"] if case.get("conditions"))
+    patients = "one patient" if count == 1 else f"mean of {count} patients"
+    for method, costs in conditions.tables(evaluation["conditions"]).items():
         lines += [f"**X-rays that training did not see: {method}, {patients}**", "", *costs.markdown(), ""]
     if evaluation["probe"]:
         rows = probe.as_table(evaluation["probe"]).markdown()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from x2ct.data.body import body_mask
 from x2ct.data.prepare import PrepareOptions, find_cts, read_body
 from x2ct.data.shards import resample_array
-from x2ct.evaluation import bones
+from x2ct.evaluation import metrics
 from x2ct.evaluation.anatomy import Landmarks
 from x2ct.evaluation.metrics import BoolArray, FloatArray
 from x2ct.geometry import Geometry, attenuation
@@ -51,9 +51,9 @@ class Case:
         return replace(self.geometry, origin_world_mm=(x, y, z))
 
     @cached_property
-    def bones(self) -> bones.Labels:
-        """The truth's bones by pieces, see `x2ct.evaluation.bones`."""
-        return bones.pieces(self.truth, self.grid.spacing_mm)
+    def bones(self) -> metrics.Labels:
+        """The truth's bones by pieces, see `metrics.bone_pieces`."""
+        return metrics.bone_pieces(self.truth, self.grid.spacing_mm)
 
     @cached_property
     def landmarks(self) -> Landmarks:
@@ -61,7 +61,7 @@ class Case:
         return Landmarks.of(self.truth, self.grid.spacing_mm, body=self.body, pieces=self.bones)
 
     def project(self, geometry: Geometry, threads: int = 0, hu: npt.ArrayLike | None = None) -> tuple[FloatArray, ...]:
-        """X-rays of the whole CT from other views, or of a changed CT in its place."""
+        """Return X-rays of the whole CT, or of a changed CT in its place, from other views."""
         return tuple(geometry.project(attenuation(self.hu if hu is None else hu), self.index_to_mm, threads))
 
 
@@ -90,7 +90,7 @@ def case_of(
     region: str = "other",
     threads: int = 0,
 ) -> Case:
-    """A test patient from HU (x, y, z) without table or padding, at their own resolution, placed in patient mm."""
+    """Return a test patient from HU (x, y, z) without table or padding, at full resolution, in patient mm."""
     matrix = np.asarray(index_to_mm, np.float64)
     truth = resample_array(hu, matrix, grid)
     mu = attenuation(hu)

@@ -48,19 +48,19 @@ class Condition:
     exposures: tuple[Exposure, ...] = ()
 
     def take(self, case: Case, threads: int = 0) -> tuple[XRays, Geometry]:
-        """The X-rays of a case under this condition, and the geometry that the network is told; always the same."""
-        taken = self.views(case.geometry)
+        """Return a case's X-rays under this condition, and the geometry that the network is told; always the same."""
+        actual = self.views(case.geometry)
         # The case's own X-rays were projected already.
-        images = case.xrays if taken is case.geometry else case.project(taken, threads)
-        stated = taken if self.told else case.geometry
+        images = case.xrays if actual is case.geometry else case.project(actual, threads)
+        nominal = actual if self.told else case.geometry
         xrays = {}
-        for index, (view, view_stated, image) in enumerate(zip(taken.views, stated.views, images, strict=True)):
+        for index, (view, nominal_view, image) in enumerate(zip(actual.views, nominal.views, images, strict=True)):
             rng = np.random.default_rng([0, index])
             for exposure in self.exposures:
                 image = exposure(image, view, rng)
             # Who is not told of a cone beam takes the pixels for those of the view that they are told.
-            xrays[view.name] = XRay.of(image, view_stated.spacing_mm, source=case.id, view=view.name)
-        return xrays, stated
+            xrays[view.name] = XRay.of(image, nominal_view.spacing_mm, source=case.id, view=view.name)
+        return xrays, nominal
 
 
 def _each(change: Callable[[int, View], View]) -> Views:
@@ -69,28 +69,28 @@ def _each(change: Callable[[int, View], View]) -> Views:
 
 
 def cone(sod_mm: float, sdd_mm: float) -> Views:
-    """Cone beams from the same sides, with pixels that measure the same at the isocentre."""
+    """Return cone beams from the same sides, with pixels that measure the same at the isocentre."""
     return _each(lambda _, view: View.cone(view.name, view.angle_deg, sod_mm=sod_mm, sdd_mm=sdd_mm, shape=view.shape))
 
 
 def turned(degrees: float) -> Views:
-    """Each view turned about z, every other one the other way, so that it is no mere turn of the patient."""
+    """Turn each view about z, every other one the other way, so that it is no mere turn of the patient."""
     return _each(lambda index, view: _moved(view, -degrees if index % 2 else degrees))
 
 
 def shifted(towards_head_mm: float, names: Sequence[str] = ()) -> Views:
-    """The patient higher than told, in all views or in the named ones."""
+    """Move the patient towards the head, in all views or in the named ones."""
     shift_mm = (0.0, 0.0, towards_head_mm)
     return _each(lambda _, view: _moved(view, shift_mm=shift_mm) if not names or view.name in names else view)
 
 
 def noise(photons: float) -> Exposure:
-    """Photons a pixel before the body."""
+    """Return an exposure with photon noise, `photons` a pixel before the body."""
     return lambda image, view, rng: degradation.poisson_noise(image, photons, rng)
 
 
 def scatter(share: float) -> Exposure:
-    """Scatter that nobody corrects for."""
+    """Return an exposure with uncorrected scatter."""
 
     def exposure(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
         down, across = view.spacing_mm
@@ -100,12 +100,12 @@ def scatter(share: float) -> Exposure:
 
 
 def png(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
-    """A display picture of 8 bits."""
+    """Return a display picture of 8 bits."""
     return degradation.window_8bit(image)
 
 
 def bent(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
-    """Line integrals on another scale, that call themselves calibrated."""
+    """Return line integrals on another scale, which are still called calibrated."""
     return degradation.gamma(image, 0.8, 1.1)
 
 
@@ -165,7 +165,7 @@ def try_all(
     threads: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, Figures]]:
-    """By condition: the figures of the mean estimate and of the sample of seed 0."""
+    """Return by condition the figures of the mean estimate and of the sample of seed 0."""
     figures = {}
     for condition in conditions:
         say(condition.name)
@@ -176,28 +176,26 @@ def try_all(
 
 
 def summarise(cases: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figures]]:
-    """The means over patients, by condition and method; of cases that were tried."""
-    tried = [case["conditions"] for case in cases if case.get("conditions")]
-    names = tried[0] if tried else ()
-    return {name: {m: average([t[name][m] for t in tried]) for m in (MEAN, SAMPLE)} for name in names}
+    """Return the means over the patients that were tried, by condition and method."""
+    figures = [case["conditions"] for case in cases if case.get("conditions")]
+    names = figures[0] if figures else ()
+    return {name: {m: average([t[name][m] for t in figures]) for m in (MEAN, SAMPLE)} for name in names}
 
 
-def tables(means: Mapping[str, Mapping[str, Figures]]) -> list[tuple[str, Table]]:
-    """Return each method and its table, if conditions were tried."""
-    return [(method, as_table(means, method)) for method in (MEAN, SAMPLE) if means]
-
-
-def as_table(means: Mapping[str, Mapping[str, Figures]], method: str) -> Table:
-    """A table: a row a condition, PSNR's cost against training's X-rays last."""
-    figures = {condition.what: means[condition.name][method] for condition in CONDITIONS if condition.name in means}
-    table, best = of_methods(figures, columns=COLUMNS), at(means[TRAINING.name][method], "psnr_db")
-    lost = [cell(best - at(each, "psnr_db"), ".2f") for each in figures.values()]
-    rows = [[*row, last] for row, last in zip(table.rows, lost, strict=True)]
-    return Table("", ["X-rays", *table.columns[1:], "PSNR lost"], rows, text=1)
+def tables(means: Mapping[str, Mapping[str, Figures]]) -> dict[str, Table]:
+    """Return each method's table, a row a condition, its loss of PSNR last; none where no condition was tried."""
+    by_method = {}
+    for method in (MEAN, SAMPLE) if means else ():
+        figures = {one.what: means[one.name][method] for one in CONDITIONS if one.name in means}
+        table, best = of_methods(figures, columns=COLUMNS), at(means[TRAINING.name][method], "psnr_db")
+        losses = [cell(best - at(each, "psnr_db"), ".2f") for each in figures.values()]
+        rows = [[*row, loss] for row, loss in zip(table.rows, losses, strict=True)]
+        by_method[method] = Table("", ["X-rays", *table.columns[1:], "PSNR lost"], rows, text=1)
+    return by_method
 
 
 def _moved(view: View, degrees: float = 0.0, shift_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> View:
-    """The view of a patient who is turned about z and moved: as if the view were turned and moved the other way."""
+    """Return the view of a patient who is turned about z and moved."""
     angle = math.radians(degrees)
     patient = np.eye(4)
     patient[:2, :2] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]

@@ -73,7 +73,7 @@ def show(case: Case, methods: Mapping[str, FloatArray], samples: Sequence[FloatA
     return Shown(case.id, rows, subject, _worst(case, clipped))
 
 
-def html(found: Mapping[str, Any], shown: Sequence[Shown]) -> str:
+def html(evaluation: Mapping[str, Any], shown: Sequence[Shown]) -> str:
     """Return the page of an evaluation's JSON data and its cases' pictures. Needs the extra `report`."""
     import jinja2
 
@@ -82,24 +82,24 @@ def html(found: Mapping[str, Any], shown: Sequence[Shown]) -> str:
         anatomy = table.of_methods(methods, columns=table.ANATOMY)
         return {"worse": worse, "tables": [table.of_methods(methods, intervals), anatomy]}
 
-    by_id = {case["id"]: case for case in found["cases"]}
-    calibrated = {name: case["calibration"] for name, case in by_id.items() if case.get("calibration")}
-    ranks = {name: figures["ranks"] for name, figures in calibrated.items() if figures["ranks"]}
+    by_id = {case["id"]: case for case in evaluation["cases"]}
+    calibrations = {name: case["calibration"] for name, case in by_id.items() if case.get("calibration")}
+    ranks = {name: figures["ranks"] for name, figures in calibrations.items() if figures["ranks"]}
     text = resources.files("x2ct").joinpath("pages/evaluation.html").read_text(encoding="utf-8")
     settings: dict[str, Any] = {"autoescape": True, "undefined": jinja2.StrictUndefined}
     template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **settings).from_string(text)
     return template.render(
-        about=[NOTICE, *card.who(found), card.READING, card.ANATOMY],
-        mean=figures_of(found["mean"], found["interval"]) if len(by_id) > 1 else None,
+        about=[NOTICE, *card.who(evaluation), card.READING, card.ANATOMY],
+        mean=figures_of(evaluation["mean"], evaluation["interval"]) if len(by_id) > 1 else None,
         plot=calibration_plot(ranks) if ranks else "",
-        conditions=conditions.tables(found["conditions"]),
-        probe=probe.as_table(found["probe"]) if found["probe"] else None,
+        conditions=conditions.tables(evaluation["conditions"]).items(),
+        probe=probe.as_table(evaluation["probe"]) if evaluation["probe"] else None,
         planted=card.PLANTED,
         cases=[
             {
                 "shown": case,
                 **figures_of(by_id[case.id]["methods"]),
-                "calibration": card.calibration(calibrated[case.id]) if case.id in calibrated else "",
+                "calibration": card.calibration(calibrations[case.id]) if case.id in calibrations else "",
             }
             for case in shown
         ],
@@ -149,7 +149,7 @@ def calibration_plot(ranks: Mapping[str, Sequence[float]]) -> str:
 
 
 def _slices(volume: FloatArray, spacing_mm: Sequence[float], draw: Callable[[FloatArray], Pixels]) -> Panels:
-    """The three middle slices."""
+    """Return the three middle slices."""
     return [
         (plane, _uri(draw(np.take(volume, volume.shape[axis] // 2, axis)), spacing_mm, axis))
         for plane, axis in (("axial", 2), ("coronal", 1), ("sagittal", 0))
@@ -157,7 +157,7 @@ def _slices(volume: FloatArray, spacing_mm: Sequence[float], draw: Callable[[Flo
 
 
 def _projections(hu: FloatArray, spacing_mm: Sequence[float]) -> Panels:
-    """Bone (maximum intensity) and X-ray, from the front and the side."""
+    """Return bone (maximum intensity) and X-ray, from the front and the side."""
     mu, sides = attenuation(hu), (("front", 1, 6.0), ("side", 0, 9.0))
     bone = [(f"bone, {side}", _uri(window(hu.max(axis=axis), BONE), spacing_mm, axis)) for side, axis, _ in sides]
     rays = [(side, axis, window(mu.sum(axis=axis) * spacing_mm[axis], (0.0, white))) for side, axis, white in sides]
@@ -165,7 +165,7 @@ def _projections(hu: FloatArray, spacing_mm: Sequence[float]) -> Panels:
 
 
 def _worst(case: Case, estimate: FloatArray) -> list[Panels]:
-    """The axial slices with the largest mean error in the body, apart from each other: truth, synthesis, difference."""
+    """Return the axial slices with the largest mean error in the body, apart from each other."""
     error = np.where(case.body, estimate - case.truth, np.float32(0))
     body = case.body.sum(axis=(0, 1))
     each = np.abs(error).sum(axis=(0, 1), dtype=np.float64) / np.maximum(body, 1)
@@ -191,7 +191,7 @@ def _wide(plane: FloatArray) -> Pixels:
 
 
 def _uri(plane: Pixels, spacing_mm: Sequence[float], axis: int) -> str:
-    """(across, up) or (across, up, colour) grey levels along an axis as they are looked at, as a data URI."""
+    """Return (across, up) or (across, up, colour) grey levels along an axis, as they are looked at, as a data URI."""
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(plane[::-1, ::-1].swapaxes(0, 1)))

@@ -58,21 +58,21 @@ def of_case(folder: Path, case: Case, frame: str) -> tuple[FloatArray | None, li
 
 
 def read(path: Path, case: Case, frame: str = "auto") -> FloatArray:
-    """One prediction, HU on the case's grid.
+    """Return one prediction, HU on the case's grid.
 
     Raises InputError: it can't be read, is not HU, or covers less than half of the case's grid.
     """
     if frame not in FRAMES:
         raise InputError.of("frame", "value", found=frame, expected=" or ".join(FRAMES))
     volume = Volume.load(path)
-    tried = {"patient": volume.affine, "world": np.linalg.inv(case.to_world) @ volume.affine}
-    shares = {name: _covered(volume.shape, affine, case) for name, affine in tried.items()}
+    affines = {"patient": volume.affine, "world": np.linalg.inv(case.to_world) @ volume.affine}
+    shares = {name: _covered(volume.shape, affine, case) for name, affine in affines.items()}
     other = max(shares, key=lambda name: shares[name])
-    taken = other if frame == "auto" else frame
-    index_to_mm = tried[taken]
-    if shares[taken] < LEAST_COVERED:
-        found, expected = f"{shares[taken]:.0%} of the case's grid", f"at least {LEAST_COVERED:.0%} in {taken} mm"
-        hint = f"are its affines in {other} mm? --frame {other}" if other != taken else ""
+    choice = other if frame == "auto" else frame
+    index_to_mm = affines[choice]
+    if shares[choice] < LEAST_COVERED:
+        found, expected = f"{shares[choice]:.0%} of the case's grid", f"at least {LEAST_COVERED:.0%} in {choice} mm"
+        hint = f"are its affines in {other} mm? --frame {other}" if other != choice else ""
         raise InputError.of(path, "affine", found=found, expected=expected, hint=hint)
     if volume.shape == case.grid.shape and np.allclose(index_to_mm, case.grid.index_to_mm, atol=1e-3):
         return volume.hu
@@ -86,15 +86,15 @@ def misplacement(case: Case, estimate: npt.ArrayLike) -> tuple[float, float, flo
     """
     grid = case.grid
     steps = [min(n, max(1, round(_COARSE_MM / mm))) for n, mm in zip(grid.shape, grid.spacing_mm, strict=True)]
-    truth, moved = (_density(np.asarray(hu, np.float32), steps) for hu in (case.truth, estimate))
-    product = signal.correlate(moved, truth, method="fft")
+    truth, estimated = (_density(np.asarray(hu, np.float32), steps) for hu in (case.truth, estimate))
+    product = signal.correlate(estimated, truth, method="fft")
     lags = np.subtract(np.unravel_index(int(np.argmax(product)), product.shape), truth.shape) + 1
     x, y, z = (float(lag) * step * mm for lag, step, mm in zip(lags, steps, grid.spacing_mm, strict=True))
     return x, y, z
 
 
 def misplaced(case: Case, name: str, estimate: npt.ArrayLike) -> str:
-    """A warning where an estimate is grossly misplaced, "" where it is not."""
+    """Return a warning where an estimate is grossly misplaced, else ""."""
     shift = misplacement(case, estimate)
     if float(np.linalg.norm(shift)) <= GROSS_MM:
         return ""
@@ -107,14 +107,14 @@ def misplaced(case: Case, name: str, estimate: npt.ArrayLike) -> str:
 
 
 def _density(hu: FloatArray, steps: list[int]) -> FloatArray:
-    """Density above air, of water 1, averaged over blocks of voxels, its mean removed."""
-    cut = hu[tuple(slice(0, n - n % step) for n, step in zip(hu.shape, steps, strict=True))]
-    blocks = downscale_local_mean(np.clip(cut / 1000 + 1, 0, 2), tuple(steps))  # type: ignore[no-untyped-call]
+    """Return density above air, of water 1, averaged over blocks of voxels, its mean removed."""
+    whole = hu[tuple(slice(0, n - n % step) for n, step in zip(hu.shape, steps, strict=True))]
+    blocks = downscale_local_mean(np.clip(whole / 1000 + 1, 0, 2), tuple(steps))  # type: ignore[no-untyped-call]
     return np.asarray(blocks - blocks.mean(), np.float32)
 
 
 def _covered(shape: tuple[int, int, int], index_to_mm: npt.NDArray[np.float64], case: Case) -> float:
-    """The share of the grid's voxel centres, every second of them, within the volume to its voxels' outer faces."""
+    """Return the share of every second voxel centre of the grid that lies within the volume's voxels."""
     to_index = np.linalg.inv(index_to_mm) @ case.grid.index_to_mm
     x, y, z = np.meshgrid(*(np.arange(0, n, 2) for n in case.grid.shape), indexing="ij", sparse=True)
     places = (row[0] * x + row[1] * y + row[2] * z + row[3] for row in to_index[:3])

@@ -59,8 +59,8 @@ class Nodule:
         """Return the volume with the nodule."""
         changed, box, off, voxel = _around(self.centre, self.diameter_mm / 2 + 5, hu, index_to_mm)
         share = np.clip((self.diameter_mm / 2 - np.linalg.norm(off, axis=-1)) / voxel + 0.5, 0, 1)
-        here = changed[box]
-        changed[box] = np.maximum(here, here + share * (NODULE_HU - here))
+        part = changed[box]
+        changed[box] = np.maximum(part, part + share * (NODULE_HU - part))
         return changed
 
 
@@ -78,8 +78,8 @@ class Gap:
         along = off @ self.axis
         across = np.sqrt(np.maximum(np.sum(off * off, axis=-1) - along**2, 0))
         share = np.clip((self.length_mm / 2 - np.abs(along)) / voxel + 0.5, 0, 1) * (across <= GAP_RADIUS_MM)
-        here = changed[box]
-        changed[box] = np.where(here > MARROW_HU, here + share * (GAP_HU - here), here)
+        part = changed[box]
+        changed[box] = np.where(part > MARROW_HU, part + share * (GAP_HU - part), part)
         return changed
 
 
@@ -117,27 +117,27 @@ def probe(
         after = _syntheses(case, model, _with(case, site.finding, threads), seeds)
         same_kind = (other for other in sites if other.kind == site.kind)
         others = [other for other in same_kind if not (other.where & site.where).any()]
-        for (method, plain), (_, planted) in zip(before, after, strict=True):
-            entries.append({"kind": site.kind, "method": method, **_seen(case, site, others, plain, planted)})
+        for (method, plain), (_, changed) in zip(before, after, strict=True):
+            entries.append({"kind": site.kind, "method": method, **_seen(case, site, others, plain, changed)})
     return entries
 
 
 def summarise(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a kind and method over all cases: counts and shares."""
+    """Return one row a kind and method over all cases: counts and shares."""
     entries = [entry for case in cases for entry in case.get("probe") or []]
     rows = []
     for kind, method in dict.fromkeys((e["kind"], e["method"]) for e in entries):
-        own = [e for e in entries if (e["kind"], e["method"]) == (kind, method)]
-        elsewhere = [shown for e in own for shown in e["elsewhere"]]
-        row = {"kind": kind, "method": method, "planted": len(own)}
-        row |= {name: float(np.mean([e[name] for e in own])) for name in ("shown", "share", "cnr", "without")}
+        group = [e for e in entries if (e["kind"], e["method"]) == (kind, method)]
+        elsewhere = [shown for e in group for shown in e["elsewhere"]]
+        row = {"kind": kind, "method": method, "planted": len(group)}
+        row |= {name: float(np.mean([e[name] for e in group])) for name in ("shown", "share", "cnr", "without")}
         row |= {"elsewhere": float(np.mean(elsewhere)) if elsewhere else math.nan, "elsewhere_sites": len(elsewhere)}
         rows.append(row)
     return rows
 
 
 def as_table(summary: Sequence[Mapping[str, Any]]) -> Table:
-    """The summary as a table."""
+    """Return the summary as a table."""
     columns = "planted", "in", "n", "shown", "of its HU", "CNR", "shown where nothing was planted", "there without it"
     rows = []
     for row in summary:
@@ -161,7 +161,7 @@ def _site(case: Case, kind: str, finding: Finding) -> _Site:
 
 
 def _with(case: Case, finding: Finding, threads: int) -> tuple[FloatArray, ...]:
-    """The case's X-rays with the finding: line integrals are linear, so only the change is projected."""
+    """Return the case's X-rays with the finding: line integrals are linear, so only the change is projected."""
     change = attenuation(finding.put(case.hu, case.index_to_mm)) - attenuation(case.hu)
     box = next(iter(ndimage.find_objects((change != 0).astype(np.int8))), None)
     if box is None:
@@ -180,21 +180,21 @@ def _syntheses(case: Case, model: Model, images: Sequence[FloatArray], seeds: in
     return [(MEAN, model.mean()), *samples]
 
 
-def _seen(case: Case, site: _Site, others: Sequence[_Site], plain: FloatArray, planted: FloatArray) -> dict[str, Any]:
-    change = planted - plain
-    here, rest = float(change[site.where].mean()), change[case.body & ~site.where]
+def _seen(case: Case, site: _Site, others: Sequence[_Site], plain: FloatArray, changed: FloatArray) -> dict[str, Any]:
+    change = changed - plain
+    mean, rest = float(change[site.where].mean()), change[case.body & ~site.where]
     noise = float(rest.std(dtype=np.float64)) if rest.size else 0.0
     return {
-        "share": here / site.change_hu,
-        "shown": here / site.change_hu >= SHOWN,
-        "cnr": abs(here) / noise if noise else math.nan,
+        "share": mean / site.change_hu,
+        "shown": mean / site.change_hu >= SHOWN,
+        "cnr": abs(mean) / noise if noise else math.nan,
         "elsewhere": [bool(change[other.where].mean() / other.change_hu >= SHOWN) for other in others],
         "without": _already(case, site, plain),
     }
 
 
 def _already(case: Case, site: _Site, plain: FloatArray) -> bool:
-    """Whether the synthesis without the finding looks as if it had it, where the truth doesn't."""
+    """Return whether the synthesis without the finding looks as if it had it, where the truth doesn't."""
     if isinstance(site.finding, Gap):
         return bool(np.mean(plain[site.where] >= BONE_HU) < SHOWN * np.mean(case.truth[site.where] >= BONE_HU))
     index_to_mm = case.grid.index_to_mm
@@ -215,13 +215,13 @@ def _already(case: Case, site: _Site, plain: FloatArray) -> bool:
 
 
 def lungs(case: Case) -> BoolArray | None:
-    """The lungs on the case's grid with the vessels in them, or None without any."""
+    """Return the lungs with their vessels on the case's grid; None without lungs."""
     mask = lung_mask(case.truth, case.body, case.grid.spacing_mm)
     return None if mask is None else np.asarray(ndimage.binary_closing(mask, iterations=3))
 
 
 def nodules(case: Case, diameter_mm: float) -> list[Nodule]:
-    """At most one in each quarter of the lungs, farthest from the wall and with `CLEARANCE_MM` of lung around it."""
+    """Return at most one nodule in each quarter of the lungs, where it is deepest, `CLEARANCE_MM` of lung around it."""
     least_mm = diameter_mm / 2 + CLEARANCE_MM
     return [Nodule(place, diameter_mm) for place, depth_mm in _depths(case) if depth_mm >= least_mm]
 
@@ -232,7 +232,7 @@ def deepest(case: Case) -> list[Point]:
 
 
 def _depths(case: Case) -> list[tuple[Point, float]]:
-    """The deepest place of each quarter of the lungs, in patient mm, and how far it is from the wall, in mm."""
+    """Return the deepest place of each quarter of the lungs, in patient mm, and its distance to the wall in mm."""
     mask = lungs(case)
     if mask is None:
         return []
@@ -246,7 +246,7 @@ def _depths(case: Case) -> list[tuple[Point, float]]:
 
 
 def gaps(case: Case, length_mm: float) -> list[Gap]:
-    """At most one in each quarter (right, left; lower, upper) of the bones: where they are most like a lone rod."""
+    """Return at most one gap in each quarter (right, left; lower, upper) of the bones, where they are most rod-like."""
     bone = (case.truth >= BONE_HU) & case.body
     if not bone.any():
         return []
@@ -266,7 +266,7 @@ def gaps(case: Case, length_mm: float) -> list[Gap]:
 
 
 def _rod(points: Point) -> tuple[float, Point, Point] | None:
-    """How much longer than thin, the middle and the axis of points that make a rod; None where they don't."""
+    """Return how much longer than thin a rod of points is, its middle and axis; None where they make none."""
     if len(points) < 12:
         return None
     middle = points.mean(axis=0)
@@ -278,7 +278,7 @@ def _rod(points: Point) -> tuple[float, Point, Point] | None:
 
 
 def _quarters(mask: BoolArray) -> Iterator[BoolArray]:
-    """The mask's left and right, lower and upper parts, halved where its extent is."""
+    """Yield the mask's left and right, lower and upper parts, halved where its extent is."""
     ((x, _, z),) = ndimage.find_objects(mask.astype(np.int8))
     halves = ((slice(0, (one.start + one.stop) // 2), slice((one.start + one.stop) // 2, None)) for one in (x, z))
     for across, along in itertools.product(*halves):
@@ -294,7 +294,7 @@ def _mm(index: npt.NDArray[Any], index_to_mm: Matrix) -> Point:
 def _around(
     centre: Point, reach_mm: float, hu: npt.NDArray[Any], index_to_mm: Matrix
 ) -> tuple[FloatArray, tuple[slice, ...], Point, float]:
-    """A copy of a volume; its part within reach of a point; from there to its voxels, in mm; and its largest pitch."""
+    """Return a copy of a volume; its part near a point; offsets in mm from there to its voxels; its largest pitch."""
     pitch = np.linalg.norm(index_to_mm[:3, :3], axis=0)
     middle = np.linalg.inv(index_to_mm)[:3] @ np.append(centre, 1.0)
     low = np.clip(np.floor(middle - reach_mm / pitch), 0, hu.shape).astype(int)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from x2ct.evaluation import bones, metrics
+from x2ct.evaluation import metrics
 from x2ct.evaluation.anatomy import STRIDE
 from x2ct.evaluation.calibration import calibration
 from x2ct.evaluation.case import OUTSIDE, Case
@@ -20,14 +20,14 @@ Figures = dict[str, Any]  # numbers by name, some of them by two ("mae_hu" has o
 
 
 def volume_figures(case: Case, estimate: npt.ArrayLike, window: metrics.Window = metrics.WINDOW_HU) -> Figures:
-    """The figures that need nothing but the two volumes (HU on the case's grid)."""
+    """Return the figures that need only the two volumes (HU on the case's grid)."""
     return {
         "psnr_db": metrics.psnr(case.truth, estimate, window),
         "ssim": metrics.ssim(case.truth, estimate, window),
         "mae_hu": metrics.mae_hu(case.truth, estimate, case.body, window),
         "bone_dice": metrics.bone_dice(case.truth, estimate),
-        "bone_surface_95_mm": bones.surface_distance_95(case.truth, estimate, case.grid.spacing_mm),
-        "bone_pieces": bones.present(case.bones, estimate),
+        "bone_surface_95_mm": metrics.bone_surface_95(case.truth, estimate, case.grid.spacing_mm),
+        "bone_pieces": metrics.pieces_present(case.bones, estimate),
     }
 
 
@@ -90,17 +90,17 @@ def evaluate(
 
 
 def mean_of(samples: Sequence[FloatArray]) -> FloatArray:
-    """The voxel-wise mean."""
+    """Return the voxel-wise mean."""
     return np.asarray(np.mean(np.stack(samples), axis=0, dtype=np.float64), np.float32)
 
 
 def average(scores: Sequence[Mapping[str, Any]]) -> Figures:
-    """The mean of each figure, over the scores where it is defined."""
+    """Return the mean of each figure over the scores where it is defined."""
     return each_figure(scores, lambda values: float(np.mean(values)) if values else math.nan)
 
 
 def each_figure(scores: Sequence[Mapping[str, Any]], of: Callable[[list[float]], Any]) -> Figures:
-    """By figure, nested as in the scores, what a function makes of its values where they are defined."""
+    """Return by figure, nested as the scores, what a function makes of its defined values."""
     figures: Figures = {}
     for key, first in scores[0].items():
         values = [score[key] for score in scores if key in score]

@@ -99,7 +99,7 @@ def of_methods(
 
 
 def to_csv(table: Mapping[str, Any]) -> str:
-    """Long form, one figure a line: case, method, figure, value; cases "mean", "low" and "high" are over patients."""
+    """Return one figure a line: case, method, figure, value; cases "mean", "low", "high" are over patients."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("case", "method", "figure", "value"))
@@ -122,18 +122,18 @@ def to_csv(table: Mapping[str, Any]) -> str:
 
 def flat(figures: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested figures by dotted names."""
-    named: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for key, value in figures.items():
-        named |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return named
+        by_name |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return by_name
 
 
 def at(figures: Mapping[str, Any], key: str) -> float:
-    """A figure by its dotted name; NaN where there is none."""
+    """Return a figure by its dotted name; NaN where there is none."""
     value = flat(figures).get(key)
     return math.nan if value is None else float(value)
 
 
 def cell(value: float, form: str) -> str:
-    """A figure as text; what is undefined is a dash."""
+    """Return a figure as text; what is undefined is a dash."""
     return "-" if math.isnan(value) else format(value, form)

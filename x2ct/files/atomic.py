@@ -109,7 +109,7 @@ def write_beside(path: str | PathLike[str], write: Callable[[Path], object], *, 
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """No output may be an input, or another output. Raises InputError."""
+    """Raise InputError where an output is an input, or another output."""
     read = {path.resolve() for path in inputs}
     written: set[Path] = set()
     for path in outputs:
@@ -129,20 +129,20 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
     Raises X2CTError: a folder can't be made, or a file can't be moved.
     """
     folders: dict[Path, Path] = {}
-    made: list[Path] = []
+    new_folders: list[Path] = []
 
     def place(output: Path) -> Path:
         return folders[output.parent] / output.name
 
     try:
         for parent in {output.parent for output in outputs}:
-            made += [folder for folder in (parent, *parent.parents) if not folder.exists()]
+            new_folders += [folder for folder in (parent, *parent.parents) if not folder.exists()]
             parent.mkdir(parents=True, exist_ok=True)
             folders[parent] = Path(tempfile.mkdtemp(prefix=".x2ct-", dir=parent))
         yield place
         for output in outputs:
             os.replace(place(output), output)
-        made.clear()
+        new_folders.clear()
     except X2CTError as error:
         text = str(error)  # with the user's names, not the hidden ones
         for parent, folder in folders.items():
@@ -153,7 +153,7 @@ def staged(outputs: Sequence[Path]) -> Iterator[Callable[[Path], Path]]:
     finally:
         for folder in folders.values():
             shutil.rmtree(folder, ignore_errors=True)
-        for folder in sorted(made, key=lambda folder: -len(folder.parts)):
+        for folder in sorted(new_folders, key=lambda folder: -len(folder.parts)):
             with suppress(OSError):
                 folder.rmdir()
 

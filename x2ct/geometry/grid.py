@@ -12,7 +12,7 @@ from x2ct.errors import InputError
 
 
 def centred_affine(shape: Sequence[int], spacing_mm: Sequence[float]) -> npt.NDArray[np.float64]:
-    """The 4x4 affine from a grid's voxel index to patient mm: the origin at index (N - 1) / 2."""
+    """Return the 4x4 affine from a grid's voxel index to patient mm: the origin at index (N - 1) / 2."""
     spacing = np.asarray(spacing_mm, np.float64)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = spacing * (1 - np.asarray(shape, np.float64)) / 2

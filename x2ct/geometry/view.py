@@ -54,11 +54,11 @@ class View:
         object.__setattr__(self, "spacing_mm", spacing_mm)
 
     def __eq__(self, other: object) -> bool:
-        """Same name, detector and numbers."""
+        """Return whether name, detector and numbers are the same."""
         if not isinstance(other, View):
             return NotImplemented
-        mine, theirs = (self.name, self.shape, self.spacing_mm), (other.name, other.shape, other.spacing_mm)
-        return mine == theirs and np.array_equal(self.matrix, other.matrix)
+        alike = all(getattr(self, name) == getattr(other, name) for name in ("name", "shape", "spacing_mm"))
+        return alike and np.array_equal(self.matrix, other.matrix)
 
     def __hash__(self) -> int:
         return hash((self.name, self.shape, self.spacing_mm, self.matrix.tobytes()))
@@ -159,8 +159,8 @@ class View:
         w is positive for what lies in front of the source.
         """
         points = np.asarray(points_mm, np.float64)
-        seen = points @ self.matrix[:, :3].T + self.matrix[:, 3]
-        return seen[..., :2] / seen[..., 2:], seen[..., 2]
+        homogeneous = points @ self.matrix[:, :3].T + self.matrix[:, 3]
+        return homogeneous[..., :2] / homogeneous[..., 2:], homogeneous[..., 2]
 
     def to_json(self, *, readable: bool = False) -> dict[str, Json]:
         """Return the view as one object of a geometry file.
@@ -258,9 +258,9 @@ class Geometry:
 
     def to_json(self, *, readable: bool = False) -> dict[str, Json]:
         """Return the geometry as a geometry file's object; see `View.to_json`."""
-        placed: dict[str, Json] = {"origin_world_mm": list(self.origin_world_mm)} if self.origin_world_mm else {}
+        origin: dict[str, Json] = {"origin_world_mm": list(self.origin_world_mm)} if self.origin_world_mm else {}
         views: list[Json] = [view.to_json(readable=readable) for view in self.views]
-        return {"schema": _core.GEOMETRY_SCHEMA, **placed, "views": views}
+        return {"schema": _core.GEOMETRY_SCHEMA, **origin, "views": views}
 
     @classmethod
     def from_json(cls, data: Json, source: str | os.PathLike[str] = "geometry") -> Geometry:
@@ -298,7 +298,7 @@ def _named(view: str | float) -> tuple[str, float | None]:
 
 
 def attenuation(hu: npt.ArrayLike, mu_water: float = MU_WATER_PER_MM) -> Image:
-    """HU of any shape to linear attenuation per mm, float32: mu_water max(0, 1 + HU / 1000)."""
+    """Convert HU of any shape to linear attenuation per mm, float32: mu_water max(0, 1 + HU / 1000)."""
     mu = np.array(hu, np.float32)
     mu *= np.float32(mu_water / 1000)
     mu += np.float32(mu_water)
@@ -325,7 +325,6 @@ def backproject(
     For any volume a and image b, sum(project(a) * b) = sum(a * backproject(b)). Arguments are as for `project`. Raises
     InputError: shapes that don't fit, or an affine that can't be inverted.
     """
-    found = np.shape(image)
-    if found != view.shape:
-        raise InputError.of(f"view {view.name}", "image shape", found=found, expected=view.shape)
+    if np.shape(image) != view.shape:
+        raise InputError.of(f"view {view.name}", "image shape", found=np.shape(image), expected=view.shape)
     return _core.backproject(image, shape, index_to_mm, view.matrix, threads)

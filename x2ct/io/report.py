@@ -25,7 +25,7 @@ NOTICE = "Research tool, not a medical device: a synthesised CT is an estimate, 
 
 
 def versions(*further: str) -> dict[str, str]:
-    """The versions that decide a result: x2ct, Python, the platform, the packages of inference, and `further` ones."""
+    """Return the versions that decide a result: x2ct, Python, platform, packages of inference, and `further` ones."""
     from x2ct import __version__
 
     installed = {"x2ct": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
@@ -56,7 +56,7 @@ def sha256(path: str | PathLike[str]) -> str:
 
 
 def file_record(path: str | PathLike[str]) -> dict[str, Any]:
-    """A file by its base name, size in bytes and checksum; a folder (a DICOM series) by its files' joint checksum."""
+    """Return a file's base name, size in bytes and SHA-256; of a folder (a DICOM series), its files' joint ones."""
     path = Path(path)
     if not path.is_dir():
         return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -95,7 +95,7 @@ class Table(NamedTuple):
 
 
 def to_json(report: Mapping[str, Any]) -> str:
-    """A report as indented JSON. Non-finite numbers are an error, since JSON has none (ValueError)."""
+    """Return a report as indented JSON. Raises ValueError for non-finite numbers, which JSON lacks."""
     return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -114,7 +114,7 @@ def read_json(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """A sampling run in one line."""
+    """Return a sampling run in one line."""
     output = report["outputs"][0]["file"] if report["outputs"] else "no file"
     shape = " x ".join(map(str, report["grid"]["shape"]))
     spacing = " x ".join(f"{step:g}" for step in report["grid"]["spacing_mm"])
@@ -126,7 +126,7 @@ def summary(report: Mapping[str, Any]) -> str:
 
 
 def intention(facts: Mapping[str, Any]) -> str:
-    """What `x2ct.jobs.sample.rehearse_files` found out, a line each."""
+    """Return the facts of `x2ct.jobs.sample.rehearse_files`, one a line."""
     left, tiles = facts["estimate"], facts["tiles"]
     ready = sum(facts["timings"].values())
     lines = {

@@ -91,18 +91,18 @@ def cut_off(geometry: Geometry, images: Mapping[str, Image]) -> tuple[str, ...]:
     for view in geometry.views:
         image = images[view.name]
         edges = {"upper": image[0], "lower": image[-1], "left": image[:, 0], "right": image[:, -1]}
-        cut = [name for name, values in edges.items() if values.max() > SEEN]
-        if cut:
+        sides = [name for name, values in edges.items() if values.max() > SEEN]
+        if sides:
             height, width = (n * step / view.magnification for n, step in zip(view.shape, view.spacing_mm, strict=True))
             notes.append(
                 f"{view.name}: the detector, which shows {width:.0f} x {height:.0f} mm, cuts the CT off at its "
-                f"{' and '.join(cut)} edge; a geometry file can name a larger one"
+                f"{' and '.join(sides)} edge; a geometry file can name a larger one"
             )
     return tuple(notes)
 
 
 def calibrated(geometry: Geometry, images: Sequence[Image], source: str) -> dict[str, XRay]:
-    """Line integrals on a geometry's detectors as X-rays."""
+    """Return line integrals on a geometry's detectors as X-rays."""
     return {
         view.name: XRay(image=image, calibrated=True, spacing_mm=view.spacing_mm, source=source, view=view.name)
         for view, image in zip(geometry.views, images, strict=True)
@@ -117,8 +117,8 @@ def check_folder(folder: str | os.PathLike[str], geometry: Geometry) -> Path:
     """
     target = atomic.check_folder(folder)
     if (target / GEOMETRY_FILE).is_file():
-        there, new = ({view.name for view in g.views} for g in (Geometry.load(target / GEOMETRY_FILE), geometry))
-        if stale := ", ".join(sorted(there - new)):
+        old, new = ({view.name for view in g.views} for g in (Geometry.load(target / GEOMETRY_FILE), geometry))
+        if stale := ", ".join(sorted(old - new)):
             found = f"a {GEOMETRY_FILE} with other views ({stale})"
             raise InputError.of(target, "output", found=found, expected="a new folder, or the same views")
     return target
@@ -137,7 +137,7 @@ def save(folder: str | os.PathLike[str], images: Mapping[str, Image], geometry: 
 
 
 def display(image: Image) -> npt.NDArray[np.uint16]:
-    """Line integrals as display values: air 0, dense bright, linear up to the 99.9th percentile, which is white."""
+    """Return line integrals as display values: air 0, dense bright, linear up to the 99.9th percentile (white)."""
     white = float(np.percentile(image, WHITE_PERCENTILE)) or float(image.max()) or 1.0
     return np.asarray(np.rint(np.clip(image / white, 0, 1) * 65535), np.uint16)
 

@@ -60,7 +60,7 @@ class Mesh:
         return float(np.einsum("ij,ij->", corners, self._normals()) / 6)
 
     def _normals(self) -> npt.NDArray[np.float64]:
-        """(m, 3): outward, twice as long as each triangle's area."""
+        """Return (m, 3) outward normals, twice as long as each triangle's area."""
         a, b, c = (self.vertices[self.triangles[:, corner]].astype(np.float64) for corner in range(3))
         return np.cross(b - a, c - a)
 
@@ -169,8 +169,8 @@ def _remove_pieces(excess: npt.NDArray[np.float32], volume: Volume, keep_largest
     if sizes.max() < min_volume_mm3:
         found, expected = f"{count}, the largest of {sizes.max():.4g} mm^3", f"one of at least {min_volume_mm3:g} mm^3"
         raise InputError.of(volume.source, "pieces", found=found, expected=expected, hint="choose another --min-volume")
-    kept = np.arange(count) == sizes.argmax() if keep_largest else sizes >= min_volume_mm3
-    excess[np.concatenate([[False], ~kept])[labels]] = -MARGIN_HU
+    large = np.arange(count) == sizes.argmax() if keep_largest else sizes >= min_volume_mm3
+    excess[np.concatenate([[False], ~large])[labels]] = -MARGIN_HU
 
 
 def _bordered(excess: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -187,7 +187,7 @@ def _bordered(excess: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _stl(mesh: Mesh) -> Iterator[bytes]:
-    """Binary STL: 80 bytes of text, the number of triangles, 50 bytes for each."""
+    """Yield a binary STL: 80 bytes of text, the number of triangles, 50 bytes for each."""
     records = np.zeros(len(mesh.triangles), [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
     normals = mesh._normals()
     records["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
@@ -198,7 +198,7 @@ def _stl(mesh: Mesh) -> Iterator[bytes]:
 
 
 def _ply(mesh: Mesh) -> Iterator[bytes]:
-    """PLY 1.0, binary little-endian, float32 vertices and int32 indices."""
+    """Yield a PLY 1.0, binary little-endian, with float32 vertices and int32 indices."""
     faces = np.zeros(len(mesh.triangles), [("corners", "u1"), ("indices", "<i4", 3)])
     faces["corners"], faces["indices"] = 3, mesh.triangles
     header = (
@@ -213,7 +213,7 @@ def _ply(mesh: Mesh) -> Iterator[bytes]:
 
 
 def _obj(mesh: Mesh) -> Iterator[bytes]:
-    """OBJ: a line for each vertex, in as many digits as a float32 has, and for each triangle, counted from 1."""
+    """Yield an OBJ: a line for each vertex, with all digits of a float32, and each triangle, counted from 1."""
     yield f"# {mesh.comment}\n".encode("ascii")
     for line, rows in (("v %.9g %.9g %.9g\n", mesh.vertices), ("f %d %d %d\n", mesh.triangles + 1)):
         for start in range(0, len(rows), 65536):

@@ -32,7 +32,7 @@ class Panel:
 
 
 def window(values: npt.NDArray[Any], window: Window | None = None) -> npt.NDArray[np.uint8]:
-    """Values as 8-bit grey: the window's lower end is black, its upper one white; by default 0.5 and 99.5 per cent."""
+    """Return values as 8-bit grey, black to white over the window, by default the 0.5th to 99.5th percentile."""
     low, high = map(float, np.percentile(values, (0.5, 99.5)) if window is None else window)
     width = high - low if high > low else 1.0
     return np.asarray(np.rint(np.clip((values - low) / width, 0, 1) * 255), np.uint8)
@@ -88,12 +88,12 @@ def circles(picture: Image.Image, areas: Sequence[tuple[float, float, float]], s
 
 
 def png(picture: Image.Image) -> bytes:
-    """A picture's PNG file."""
+    """Return a picture's PNG file."""
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
 
 
 def data_uri(data: bytes) -> str:
-    """A PNG file as a data URI, for a page that loads nothing."""
+    """Return a PNG file as a data URI, for a page that loads nothing."""
     return "data:image/png;base64," + base64.b64encode(data).decode()

@@ -80,7 +80,7 @@ def unexplained(residuals: Sequence[Residual], xrays: Mapping[str, XRay], *, pan
     """
     pictures = dict(zip(xrays, xray_panels(xrays, panel_px), strict=True))
     maps = _residual_panels(residuals, panel_px)
-    rows = [[pictures[one.view], drawn] for one, drawn in zip(residuals, maps, strict=True)]
+    rows = [[pictures[one.view], picture] for one, picture in zip(residuals, maps, strict=True)]
     return page(rows, "red: the X-ray shows more than the CT, blue: less, grey: unknown; circles: unexplained areas")
 
 
@@ -115,18 +115,17 @@ def training_progress(
     *,
     names: tuple[str, str] = ("truth", "denoised"),
     further: Mapping[str, HuArray] | None = None,
-    panel_px: int = 200,
 ) -> Image.Image:
     """Draw centre slices and bone of the truth above what the network makes of it, for a glance while it trains.
 
     Volumes are HU (x, y, z), RAS+, of one shape; `names` are those of the first two rows, `further` has more rows by
-    name, and `panel_px` is the longest side in pixels. Raises InputError where a shape differs.
+    name. Raises InputError where a shape differs.
     """
     volumes = [*zip(names, (truth, denoised), strict=True), *(further or {}).items()]
     for _, hu in volumes:
         if hu.shape != truth.shape:
             raise InputError.of("preview", "shape", found=hu.shape, expected=truth.shape)
-    scale = _Scale(truth.shape, spacing_mm, panel_px)
+    scale = _Scale(truth.shape, spacing_mm, 200)
     return page([scale.row(hu, name) for name, hu in volumes], f"{WARNING}; {CONVENTION}")
 
 
@@ -208,7 +207,7 @@ class _Scale:
 
 
 def diverging(error: npt.NDArray[Any], most: float = DIFFERENCE[1]) -> npt.NDArray[np.uint8]:
-    """Black where nothing differs, towards red above and blue below, white-hot at `most` and beyond."""
+    """Colour differences: 0 is black, above it red, below it blue, white-hot at `most` and beyond."""
     level = np.clip(error / most, -1, 1)
     above, below = np.maximum(level, 0), np.maximum(-level, 0)
     red, blue = np.minimum(1, 1.6 * above), np.minimum(1, 1.6 * below)
@@ -227,7 +226,7 @@ def xray_panels(xrays: Mapping[str, XRay], height: int) -> list[Panel]:
 
 
 def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
-    """The signed maps as pictures of the encoder's detector, their areas circled and numbered, unknown rays in grey."""
+    """Return the signed maps on the encoder's detector, areas circled and numbered, unknown rays in grey."""
     panels = []
     for residual in residuals:
         water = residual.difference / MU_WATER_PER_MM
@@ -243,7 +242,7 @@ def _residual_panels(residuals: Sequence[Residual], height: int) -> list[Panel]:
 
 
 def _picture(pixels: npt.NDArray[np.uint8], pitch_mm: tuple[float, float], height: int, resampling: str) -> Image.Image:
-    """Pixels of a detector in their own aspect, no wider than twice their height."""
+    """Return pixels of a detector in their own aspect, no wider than twice their height."""
     rows, columns = pixels.shape[:2]
     width = min(2 * height, max(1, round(height * columns * pitch_mm[1] / (rows * pitch_mm[0]))))
     return Image.fromarray(pixels).resize((width, height), Image.Resampling[resampling]).convert("RGB")

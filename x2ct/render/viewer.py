@@ -55,8 +55,8 @@ def save(
     """
     target = atomic.check_writable(path, SUFFIXES)
     title = name or target.stem
-    shown = {title: volume, **{other: _onto(volume, further) for other, further in (beside or {}).items()}}
-    hu, spacing, reduced = _reduced(volume)
+    volumes = {title: volume, **{other: _onto(volume, further) for other, further in (beside or {}).items()}}
+    hu, spacing, factor = _reduced(volume)
     sides, steps = " x ".join(map(str, volume.shape)), " x ".join(f"{step:.3g}" for step in volume.spacing_mm)
     pictures = [
         {"caption": f"X-ray, {view}", "png": panels.data_uri(panels.png(panel.image)), "ends": panel.ends}
@@ -73,10 +73,10 @@ def save(
     facts: dict[str, Any] = {
         "name": title,
         "warning": preview.WARNING if volume.synthetic else "",
-        "text": f"{sides} voxels of {steps} mm" + (f"; shown at 1/{reduced} of its resolution" if reduced > 1 else ""),
+        "text": f"{sides} voxels of {steps} mm" + (f"; shown at 1/{factor} of its resolution" if factor > 1 else ""),
         "shape": hu.shape,
         "spacing_mm": spacing,
-        "volumes": [{"name": row, **_volume_facts(each)} for row, each in shown.items()],
+        "volumes": [{"name": row, **_volume_facts(each)} for row, each in volumes.items()],
         "pictures": pictures,
     }
     page = resources.files("x2ct").joinpath("pages/view.html").read_text(encoding="utf-8")
@@ -106,8 +106,8 @@ def view_files(
         row = stem_and_ending(path.name)[0]
         further[str(path) if row in (name, *further) else row] = Volume.load(path)
     pictures = {view: XRay.load(path, options=(reading or {}).get(view)) for view, path in (xrays or {}).items()}
-    found = None if unexplained is None else _map(unexplained)
-    return save(target, volume, pictures, name=name, beside=further, unexplained=found)
+    residual_map = None if unexplained is None else _map(unexplained)
+    return save(target, volume, pictures, name=name, beside=further, unexplained=residual_map)
 
 
 def _map(path: Path) -> Image.Image:
@@ -128,7 +128,7 @@ def _volume_facts(volume: Volume) -> dict[str, Any]:
 
 
 def _onto(volume: Volume, other: Volume) -> Volume:
-    """Another volume on the first one's grid, by their affines; air, or no deviation, where it has nothing."""
+    """Return another volume on the first one's grid, by their affines; beyond it is air, or no deviation."""
     if other.shape == volume.shape and np.allclose(other.affine, volume.affine, atol=1e-3):
         return other
     step = np.linalg.inv(other.affine) @ volume.affine
@@ -140,11 +140,11 @@ def _onto(volume: Volume, other: Volume) -> Volume:
 
 
 def _reduced(volume: Volume) -> tuple[npt.NDArray[np.float32], tuple[float, ...], int]:
-    """HU, their spacing in mm, and over how many voxels along each side they were averaged."""
+    """Return HU, their spacing in mm, and over how many voxels along each side they were averaged."""
     factor = -(-max(volume.shape) // LARGEST_SIDE)
     if factor == 1:
         return volume.hu, volume.spacing_mm, 1
     blocks = [(max(1, size // factor), min(factor, size)) for size in volume.shape]
     whole = volume.hu[tuple(slice(count * block) for count, block in blocks)]
-    shown = whole.reshape([side for pair in blocks for side in pair]).mean(axis=(1, 3, 5))
-    return shown, tuple(step * block for step, (_, block) in zip(volume.spacing_mm, blocks, strict=True)), factor
+    averages = whole.reshape([side for pair in blocks for side in pair]).mean(axis=(1, 3, 5))
+    return averages, tuple(step * block for step, (_, block) in zip(volume.spacing_mm, blocks, strict=True)), factor

@@ -84,7 +84,7 @@ def write_series(
 
 
 def _image_order(values: npt.NDArray[np.int16], affine: FloatArray) -> tuple[npt.NDArray[np.int16], FloatArray]:
-    """The volume as slices of rows and columns that grow towards the back and the left, and its 4x4 to LPS mm."""
+    """Return the volume as slices whose rows and columns grow towards back and left, and their 4x4 to LPS mm."""
     cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if np.abs(cosines.T @ cosines - np.eye(3)).max() > _SHEAR:
         raise InputError.of("volume", "affine", found="axes with shear", expected="orthogonal axes: DICOM has no other")
@@ -96,7 +96,7 @@ def _image_order(values: npt.NDArray[np.int16], affine: FloatArray) -> tuple[npt
 def _common(
     pixels: npt.NDArray[np.int16], matrix: FloatArray, description: str, origin: Origin | None
 ) -> tuple[Dataset, str]:
-    """What all slices say, and what their UIDs are derived from."""
+    """Return the elements that all slices share, and the seed of their UIDs."""
     headers = read_headers(origin.xrays) if origin else []
     first = headers[0] if headers else Dataset()
     identity = hashlib.sha256(pixels.tobytes() + matrix.tobytes())
@@ -158,5 +158,5 @@ def _mark_synthetic(header: Dataset, origin: Origin, xrays: Sequence[Dataset]) -
 
 
 def _decimals(*values: float) -> list[Any]:
-    """Numbers in at most 16 characters, as a decimal string has them; 1e-10 mm is the least that is told."""
+    """Return numbers as decimal strings of at most 16 characters, rounded to 1e-10."""
     return [DSfloat(round(float(value), 10), auto_format=True) for value in values]

@@ -79,7 +79,7 @@ def _scan(folder: Path) -> tuple[list[_Slice], int]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if len(files) > MAX_FILES:
         raise InputError.of(folder, "folder", found=f"{len(files)} files", expected=f"at most {MAX_FILES}")
-    slices, skipped, refused = [], 0, ""
+    slices, skipped, other_modality = [], 0, ""
     for path in files:
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
@@ -90,12 +90,12 @@ def _scan(folder: Path) -> tuple[list[_Slice], int]:
             continue
         if modality != "CT" or scout or not isinstance(rows, int) or not isinstance(columns, int):
             skipped += 1
-            refused = modality if modality != "CT" else refused
+            other_modality = modality if modality != "CT" else other_modality
             continue
         with readable(path):
             slices.append(_slice(path, header))
     if not slices:
-        found = f"{len(files)} files, none a CT slice" + (f" (but Modality {refused})" if refused else "")
+        found = f"{len(files)} files, none a CT slice" + (f" (but Modality {other_modality})" if other_modality else "")
         raise InputError.of(folder, "folder", found=found, expected="the slices of one CT series")
     return slices, skipped
 
@@ -124,14 +124,14 @@ def _check_alike(folder: Path, slices: list[_Slice]) -> None:
     for item in slices:
         series[str(item.header.get("SeriesInstanceUID", ""))].append(item)
     if len(series) > 1:
-        listed = "; ".join(
+        names = "; ".join(
             f"series {one[0].header.get('SeriesNumber', '?')} "
             f"({len(one)} slices, {one[0].path.relative_to(folder)} ...)"
             for one in list(series.values())[:6]
         )
         more = f"; and {len(series) - 6} more" if len(series) > 6 else ""
         hint = "put one series in a folder of its own"
-        raise InputError.of(folder, "folder", found=f"{len(series)} series: {listed}{more}", expected="one", hint=hint)
+        raise InputError.of(folder, "folder", found=f"{len(series)} series: {names}{more}", expected="one", hint=hint)
     if len(slices) < 2:
         raise InputError.of(folder, "folder", found="1 slice", expected="a series of 2 or more")
     first, field = slices[0], "ImageOrientationPatient"
@@ -151,7 +151,7 @@ def _check_alike(folder: Path, slices: list[_Slice]) -> None:
 
 
 def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], FloatArray]:
-    """Slices by their position along the normal, and the step in LPS mm from one to the next."""
+    """Return the slices by their position along the normal, and the step in LPS mm from one to the next."""
     row_cosine, column_cosine = np.reshape(slices[0].orientation, (2, 3))
     normal = np.cross(row_cosine, column_cosine)
     heights = np.asarray([np.dot(item.position, normal) for item in slices])
@@ -174,7 +174,7 @@ def _in_order(folder: Path, slices: list[_Slice]) -> tuple[list[_Slice], FloatAr
 
 
 def _pixels(item: _Slice) -> npt.NDArray[np.float32]:
-    """One slice's HU, (rows, columns); the pixel padding value becomes air."""
+    """Return one slice's HU, (rows, columns); the pixel padding value becomes air."""
     with readable(item.path):
         dataset = pydicom.dcmread(item.path)
         stored = frame_values(item.path, dataset)

@@ -79,23 +79,23 @@ def check_stream(file: Path, start: int, size: int, expected: int) -> None:
 
     It may be followed by other bytes, but not be longer than `size`, which the header gives; 0 where it gives none.
     """
-    held, stream = 0, zlib.decompressobj(zlib.MAX_WBITS + 32)
+    total, stream = 0, zlib.decompressobj(zlib.MAX_WBITS + 32)
     try:
         with file.open("rb") as opened:
             opened.seek(start)
-            while not stream.eof and held <= expected:
+            while not stream.eof and total <= expected:
                 packed = stream.unconsumed_tail or opened.read(_PART)
                 part = stream.decompress(packed, _PART)
                 if not packed and not part:
                     break
-                held += len(part)
-            taken = opened.tell() - start - len(stream.unused_data)
+                total += len(part)
+            length = opened.tell() - start - len(stream.unused_data)
     except zlib.error as error:
         raise InputError.of(file, "compressed voxels", found=str(error), expected="a zlib stream") from error
-    if held != expected or not stream.eof:
-        raise InputError.of(file, "compressed voxels", found=f"{held} bytes", expected=expected)
-    if size and taken > size:
-        raise InputError.of(file, "CompressedDataSize", found=size, expected=taken)
+    if total != expected or not stream.eof:
+        raise InputError.of(file, "compressed voxels", found=f"{total} bytes", expected=expected)
+    if size and length > size:
+        raise InputError.of(file, "CompressedDataSize", found=size, expected=length)
 
 
 def check_header(source: Path) -> tuple[Path, int, int] | None:

@@ -60,7 +60,7 @@ def write_nifti(hu: npt.NDArray[np.float32], affine: FloatArray, description: st
 
 
 def _slabs(hu: npt.NDArray[np.float32], affine: FloatArray, description: str) -> Iterator[bytes]:
-    """The file, slab by slab: a large volume is never there a second time."""
+    """Yield the file slab by slab, so that a large volume is not in memory twice."""
     header = nib.Nifti1Header()
     header.set_data_dtype(np.int16)
     header.set_data_shape(hu.shape)

@@ -172,7 +172,7 @@ def stem_and_ending(name: str) -> tuple[str, str]:
 
 
 def check_shape(source: str | PathLike[str], shape: tuple[int, ...]) -> None:
-    """Three axes, and no more than MAX_VOXELS. Raises InputError."""
+    """Raise InputError unless there are three axes and at most MAX_VOXELS."""
     if len(shape) != 3 or min(shape) < 2:
         found = " x ".join(map(str, shape)) or "a single number"
         raise InputError.of(source, "shape", found=found, expected="three axes of 2 or more voxels")
@@ -182,7 +182,7 @@ def check_shape(source: str | PathLike[str], shape: tuple[int, ...]) -> None:
 
 
 def check_affine(source: str | PathLike[str], affine: FloatArray) -> None:
-    """A 4x4 to mm with plausible voxel sizes and three independent axes. Raises InputError."""
+    """Raise InputError unless a 4x4 to mm has plausible voxel sizes and three independent axes."""
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
         raise InputError.of(source, "affine", found=affine.tolist(), expected="a finite 4x4 with last row 0 0 0 1")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
@@ -195,7 +195,7 @@ def check_affine(source: str | PathLike[str], affine: FloatArray) -> None:
 
 
 def int16_hu(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.int16]:
-    """HU as files hold them: rounded to whole numbers, clipped to what int16 can hold."""
+    """Return HU as files hold them: rounded to whole numbers, clipped to the range of int16."""
     limits = np.iinfo(np.int16)
     return np.clip(np.rint(hu), limits.min, limits.max).astype(np.int16)
 

@@ -80,7 +80,7 @@ def place(header: Header, shape: tuple[int, int], notes: list[str]) -> tuple[Pai
 
 
 def _looking(header: Header, notes: list[str]) -> tuple[str | None, float | None, float]:
-    """The view's name, and the source's angle and tilt where they aren't the view's own."""
+    """Return the view's name, and the source's angle and tilt where they differ from the view's own."""
     coded = _MEANINGS.get(meaning(header.get("ViewCodeSequence")), "")
     position = str(header.get("ViewPosition") or "").strip().upper() or coded
     view = _VIEWS.get(position)
@@ -115,7 +115,7 @@ def _within(header: Header, name: str, limits: tuple[float, float], unit: str, n
 def _spacing(
     header: Header, shape: tuple[int, int], magnification: float | None, factor: float | None, notes: list[str]
 ) -> Pair | None:
-    """The spacing on the detector where the beam's magnification is known, else in the patient."""
+    """Return the spacing on the detector where the beam's magnification is known, else in the patient."""
     spacings = {name: _usable(header, name, shape, notes) for name in _SPACINGS}
     spacing, imager, scanned = spacings.values()
     calibrated = str(header.get("PixelSpacingCalibrationType") or "").upper() in ("GEOMETRY", "FIDUCIAL")
@@ -159,7 +159,7 @@ def _fits(limits: tuple[float, float], *values: float) -> bool:
 
 
 def _of_cassette(header: Header, shape: tuple[int, int], notes: list[str]) -> Pair | None:
-    """The spacing by the size of the cassette that a CR reader has read, where it has the picture's aspect."""
+    """Return the spacing by the size of a CR cassette whose aspect is the picture's, or None."""
     size = str(header.get("CassetteSize") or "").strip().upper()
     match = re.fullmatch(r"(\d{1,3})(CM|IN)X(\d{1,3})(CM|IN)", size)
     if match is None:
@@ -181,7 +181,7 @@ _LATERAL = str.maketrans("PA", "LR")
 
 
 def _turn(header: Header, notes: list[str]) -> int:
-    """What brings the head to row 0 and the patient's right, or front, to column 0, by PatientOrientation."""
+    """Return the turn that puts head and patient's right (or front) at row and column 0, by PatientOrientation."""
     codes = "".join(str(code)[:1].upper() for code in header.get("PatientOrientation") or [])
     turn = _LYING.get(codes.translate(_LATERAL))
     if turn is None:
@@ -198,7 +198,7 @@ def _turn(header: Header, notes: list[str]) -> int:
 
 
 def exposed(dataset: Dataset, shape: tuple[int, int], notes: list[str]) -> BoolImage | None:
-    """(rows, columns), False where a shutter or a collimator hides the picture; None where the file has none."""
+    """Return (rows, columns), False under a shutter or collimator; None where the file states none."""
     inside: BoolImage | None = None
     for kind in ("Shutter", "Collimator"):
         value = dataset.get(f"{kind}Shape") or []
@@ -238,7 +238,7 @@ def _inside(dataset: Dataset, kind: str, form: str, shape: tuple[int, int]) -> B
 
 
 def meaning(sequence: Any) -> str:
-    """The meaning of a code sequence's first item, upper case; coding schemes change, words hardly."""
+    """Return the meaning of a code sequence's first item in upper case; coding schemes change, meanings hardly."""
     return str(sequence[0].get("CodeMeaning") or "").strip().upper() if sequence else ""
 
 

@@ -56,15 +56,15 @@ def read_dicom(source: Path, frame: int | None = None) -> XRay:
     if str(header.get("Modality") or "") in UNSURE:
         doubts.append(f"Modality is {header.get('Modality') or 'missing'}: it was taken for a radiograph.")
     shape = (values.shape[0], values.shape[1])
-    shown = exposed(dataset, shape, notes)
-    hidden = _padding(dataset, stored)
-    if hidden is not None:
+    field = exposed(dataset, shape, notes)
+    padding = _padding(dataset, stored)
+    if padding is not None:
         # Padding becomes what lets most X-rays through: air.
-        kept = values[~hidden]
-        values[hidden] = kept.min() if dense_is_high else kept.max()
-        notes.append(f"{100 * hidden.mean():.2g}% of the pixels are marked as padding and were taken as air.")
-        shown = ~hidden if shown is None else shown & ~hidden
-    if shown is not None and not shown.any():
+        rest = values[~padding]
+        values[padding] = rest.min() if dense_is_high else rest.max()
+        notes.append(f"{100 * padding.mean():.2g}% of the pixels are marked as padding and were taken as air.")
+        field = ~padding if field is None else field & ~padding
+    if field is not None and not field.any():
         raise InputError.of(source, "shutters and padding", found="no pixel left", expected="an exposed field")
     spacing, beam, view, turn = place(header, shape, notes)
     part = str(header.get("BodyPartExamined") or "").strip().upper()
@@ -76,7 +76,7 @@ def read_dicom(source: Path, frame: int | None = None) -> XRay:
         source=str(source),
         notes=tuple(notes),
         view=view,
-        exposed=shown,
+        exposed=field,
         beam=beam,
         body_part=(part or meaning(header.get("AnatomicRegionSequence")))[:16] or None,
         kind=kind,
@@ -120,8 +120,8 @@ def _padding(dataset: Dataset, stored: npt.NDArray[Any]) -> BoolImage | None:
     ends = [int(dataset[name].value) for name in names if name in dataset]
     if limits.min < 0:  # some files write them unsigned beside signed pixels
         ends = [end - (1 << limits.bits) if end > limits.max else end for end in ends]
-    hidden = (stored >= min(ends)) & (stored <= max(ends))
-    return hidden if hidden.any() and not hidden.all() else None
+    padding = (stored >= min(ends)) & (stored <= max(ends))
+    return padding if padding.any() and not padding.all() else None
 
 
 def _meaning(header: Header, relationship: str, falls: bool) -> tuple[bool, str, list[str], list[str]]:

@@ -75,7 +75,7 @@ def run(stages: Sequence[Stage], xray: XRay, watch: Watch | None = None) -> XRay
 
 
 def upright(xray: XRay) -> XRay:
-    """Stage 1: head at row 0; the patient's right, or a lateral's front, at column 0."""
+    """Stage 1: put the head at row 0, and the patient's right, or a lateral's front, at column 0."""
     values, exposed, spacing = xray.image, xray.exposed, xray.spacing_mm
     for turn in xray.turns:
         values = _turned(values, turn)
@@ -91,7 +91,7 @@ def _turned(image: npt.NDArray[Any], turn: int) -> npt.NDArray[Any]:
 
 
 def bright(xray: XRay, invert: bool | None) -> XRay:
-    """Stage 2: what grows is attenuation; or intensity, where `log` comes next."""
+    """Stage 2: make values grow with attenuation, or with intensity, where `log` comes next."""
     xray = settled(xray, invert)
     high = not xray.dense_is_high if xray.linear else xray.dense_is_high
     top = np.float32(xray.image.max() if xray.highest is None else xray.highest)
@@ -100,7 +100,7 @@ def bright(xray: XRay, invert: bool | None) -> XRay:
 
 
 def log(xray: XRay) -> XRay:
-    """Stage 3: -ln of intensity over its 99.9th percentile, for values that rise linearly with X-ray intensity."""
+    """Stage 3: take -ln of intensity over its 99.9th percentile, where values are linear in X-ray intensity."""
     if not xray.linear:
         return xray
     brightest = max(float(np.percentile(xray.image[xray.inside], 99.9)), 1e-6)
@@ -109,7 +109,7 @@ def log(xray: XRay) -> XRay:
 
 
 def loading_stages(invert: bool | None) -> tuple[Stage, ...]:
-    """Stages 0 to 3; see `settled` for `invert`."""
+    """Return stages 0 to 3; see `settled` for `invert`."""
     return (
         Stage("stored", "as the file has it, after its modality LUT", lambda xray: xray),
         Stage("upright", "head up, patient's right (front) at column 0", upright),
@@ -119,7 +119,7 @@ def loading_stages(invert: bool | None) -> tuple[Stage, ...]:
 
 
 def field(xray: XRay) -> XRay:
-    """Stage 4: where the detector was exposed: not under shutters, known or found, and not where padding is."""
+    """Stage 4: find the exposed part of the detector: no shutter, stated or detected, and no padding."""
     rows, columns = exposed_field(xray.image, xray.exposed)
     inside = np.zeros(xray.image.shape, np.bool_)
     inside[rows, columns] = xray.inside[rows, columns]
@@ -133,17 +133,17 @@ def field(xray: XRay) -> XRay:
 
 
 def air(xray: XRay) -> XRay:
-    """Stage 5: a low percentile of the field at 0, and nothing below it or outside of the field."""
+    """Stage 5: shift a low percentile of the field to 0; what lies below it or outside of the field becomes 0."""
     level = np.float32(np.percentile(xray.image[xray.inside], AIR_PERCENTILE))
     values = np.where(xray.inside, np.maximum(xray.image - level, np.float32(0)), np.float32(0))
     return replace(xray, image=values)
 
 
 def scale(xray: XRay, reference_p99: float) -> XRay:
-    """Stage 6: the field's 99th percentile at `reference_p99` (line integral)."""
-    seen = xray.image[xray.inside]
+    """Stage 6: scale the field's 99th percentile to `reference_p99` (line integral)."""
+    field_values = xray.image[xray.inside]
     # The maximum, where a few dense pixels lie on a constant ground.
-    top = float(np.percentile(seen, REFERENCE_PERCENTILE)) or float(seen.max()) or 1.0
+    top = float(np.percentile(field_values, REFERENCE_PERCENTILE)) or float(field_values.max()) or 1.0
     note = (
         f"Not calibrated: its {AIR_PERCENTILE:g}th percentile was taken as air and its {REFERENCE_PERCENTILE:g}th was "
         f"scaled to a line integral of {reference_p99:g}; HU depend on that."
@@ -153,22 +153,22 @@ def scale(xray: XRay, reference_p99: float) -> XRay:
 
 
 def detector(xray: XRay, view: View) -> XRay:
-    """Stage 7: the picture on the view's detector: centred, air around it."""
+    """Stage 7: resample the picture onto the view's detector, centred, with air around it."""
     spacing, assumed = spacing_on(xray, view)
     notes = [*xray.notes, *assumed]
     for axis, name in ((0, "rows"), (1, "columns")):
-        covered = xray.image.shape[axis] * spacing[axis]
+        length = xray.image.shape[axis] * spacing[axis]
         extent = view.shape[axis] * view.spacing_mm[axis]
-        if covered > 1.01 * extent:
-            notes.append(f"The {name} span {covered:.0f} mm; the outer {covered - extent:.0f} mm were cut.")
-        elif covered < 0.99 * extent:
-            notes.append(f"The {name} span {covered:.0f} of {extent:.0f} mm; the rest was taken as air.")
+        if length > 1.01 * extent:
+            notes.append(f"The {name} span {length:.0f} mm; the outer {length - extent:.0f} mm were cut.")
+        elif length < 0.99 * extent:
+            notes.append(f"The {name} span {length:.0f} of {extent:.0f} mm; the rest was taken as air.")
     values = resample(xray.image, spacing, view.shape, view.spacing_mm)
     return replace(xray, image=values, exposed=None, spacing_mm=view.spacing_mm, notes=tuple(notes))
 
 
 def intensity_stages(reference_p99: float) -> tuple[Stage, ...]:
-    """Stages 4 to 6, for pictures that do not hold line integrals."""
+    """Return stages 4 to 6, for pictures that do not hold line integrals."""
     does = f"the field's {REFERENCE_PERCENTILE:g}th percentile is a line integral of {reference_p99:g}"
     return (
         Stage("field", "shutters and padding are outside of the exposed field", field),
@@ -186,14 +186,14 @@ def spacing_on(xray: XRay, view: View) -> tuple[Pair, tuple[str, ...]]:
         assumed = f"{ASSUMED_SIDE_MM:.0f} mm were assumed along the longer side ({step:.3g} mm a pixel)"
         return (step, step), (f"Without a pixel spacing, {assumed}.",)
     row, column = (view.shape[axis] * view.spacing_mm[axis] / xray.image.shape[axis] for axis in (0, 1))
-    why, taken = "Without a pixel spacing", "to be the detector, pixel for pixel"
+    why, placement = "Without a pixel spacing", "to be the detector, pixel for pixel"
     if tuple(view.shape) != xray.image.shape:
         side = ""
         if abs(row / column - 1) > 0.01:
             row = column = min(row, column)
             why, side = f"{why}, and with another aspect than the detector's", " along one side"
-        taken = f"to fill the detector{side} ({row:.3g} mm a pixel)"
-    return (row, column), (f"{why}, the array was taken {taken}.",)
+        placement = f"to fill the detector{side} ({row:.3g} mm a pixel)"
+    return (row, column), (f"{why}, the array was taken {placement}.",)
 
 
 def resample(image: FloatImage, spacing_mm: Pair, shape: tuple[int, int], target_spacing_mm: Pair) -> FloatImage:
@@ -227,19 +227,19 @@ def settled(xray: XRay, invert: bool | None) -> XRay:
         return replace(xray, dense_is_high=high, polarity=STATED, notes=(*xray.notes, note))
     if xray.polarity == STATED:
         return xray
-    shown = contrast(xray.image, xray.exposed)
-    sees = None if abs(shown) < DECIDES else shown > 0
-    told = xray.polarity in (TAGGED, ASSUMED)
-    if sees is None and not told:
+    evidence = contrast(xray.image, xray.exposed)
+    verdict = None if abs(evidence) < DECIDES else evidence > 0
+    has_tag = xray.polarity in (TAGGED, ASSUMED)
+    if verdict is None and not has_tag:
         found = "tags that contradict each other" if xray.polarity == DISPUTED else "no tag that tells it"
         raise _refusal(xray.source, f"{found}, and a picture that does not settle it")
-    if sees in (None, xray.dense_is_high):
+    if verdict in (None, xray.dense_is_high):
         notes = (SHOWN,) if xray.polarity == UNTOLD else ()
         return replace(xray, notes=(*notes, *xray.notes))
     if xray.polarity == TAGGED:
         raise _refusal(xray.source, "a picture that looks like a negative by what its tags say")
-    word = "no" if (sees == xray.white_is_high) == told else "yes"  # of --invert, for the other side to be dense
-    if told:  # Fields of fluoroscopy are often round, with black around them, of which the contrast knows nothing.
+    word = "no" if (verdict == xray.white_is_high) == has_tag else "yes"  # of --invert, for the other side to be dense
+    if has_tag:  # Fields of fluoroscopy are often round, with black around them, of which the contrast knows nothing.
         doubt = f"The picture may be a negative of what was taken; to turn it round, say --invert {word}."
         return replace(xray, warnings=(doubt, *xray.warnings))
     why = "The picture looks like a negative (lungs bright, bone dark), and"
@@ -278,7 +278,7 @@ def contrast(values: FloatImage, exposed: BoolImage | None = None) -> float:
 
 
 def _contrasts(values: FloatImage, exposed: BoolImage) -> float:
-    """The sum of the three contrasts of a picture (rows, columns)."""
+    """Return the sum of the three contrasts of a picture (rows, columns)."""
     if min(values.shape) < _GRID:
         return 0.0
     cells = _cells(values)
@@ -300,7 +300,7 @@ def _contrasts(values: FloatImage, exposed: BoolImage) -> float:
 
 
 def _cells(values: FloatImage) -> npt.NDArray[np.float64]:
-    """The means of _GRID x _GRID parts of a picture."""
+    """Return the means of _GRID x _GRID parts of a picture."""
     edges = [np.linspace(0, size, _GRID + 1).astype(int) for size in values.shape]
     sums = np.add.reduceat(values.astype(np.float64), edges[0][:-1], axis=0)
     sums = np.add.reduceat(sums, edges[1][:-1], axis=1)
@@ -347,7 +347,7 @@ def _between(unit: npt.NDArray[Any], size: int, factor: int) -> tuple[int, int]:
 
 
 def _shutter(unit: npt.NDArray[Any]) -> int:
-    """How many lines a shutter covers at the start of the first axis; 0 where there is none."""
+    """Return how many lines a shutter covers at the start of the first axis; 0 where there is none."""
     lines = len(unit)
     reach = max(2, round(0.02 * lines))
     best, best_step, margin = 0, 0.0, max(1, round(_BORDER_MARGIN * lines))

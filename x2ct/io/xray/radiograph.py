@@ -122,11 +122,11 @@ class XRay:
         xray = exposure.run(stages, replace(self, turns=(*self.turns, *options.turns)), watch)
         beam, notes = _combined(self.source, xray.beam, options.beam)
         _check_values(xray)
-        turned = [f"turned by {options.rotate} degrees clockwise"] if options.rotate else []
-        turned += [f"mirrored ({options.flip})"] if options.flip else []
-        requested = (f"On request, the picture was {' and then '.join(turned)}.",) if turned else ()
+        turns = [f"turned by {options.rotate} degrees clockwise"] if options.rotate else []
+        turns += [f"mirrored ({options.flip})"] if options.flip else []
+        turn_notes = (f"On request, the picture was {' and then '.join(turns)}.",) if turns else ()
         spacing = options.spacing_mm or (xray.spacing_mm and checked_spacing(xray.spacing_mm))
-        return replace(xray, spacing_mm=spacing, beam=beam, notes=(*xray.notes, *requested, *notes))
+        return replace(xray, spacing_mm=spacing, beam=beam, notes=(*xray.notes, *turn_notes, *notes))
 
     def to_detector(
         self, view: View, reference_p99: float, *, exact: bool = False, watch: Watch | None = None

@@ -211,8 +211,8 @@ def read_nifti(source: Path, frame: int | None) -> XRay:
     codes = [str(nib.aff2axcodes(image.affine)[axis]) for axis in axes]
     unit = {1: 1000.0, 2: 1.0, 3: 0.001}.get(int(image.header["xyzt_units"]) & 7)
     pitch = [float(image.header.get_zooms()[axis]) * (unit or math.nan) for axis in axes]
-    placed = bool(image.header["sform_code"] or image.header["qform_code"])
-    if placed and (codes[0] in "SI") != (codes[1] in "SI"):
+    has_affine = bool(image.header["sform_code"] or image.header["qform_code"])
+    if has_affine and (codes[0] in "SI") != (codes[1] in "SI"):
         notes: tuple[str, ...] = (PLACED,)
         for axis, code in enumerate(codes):  # rows begin at the head, columns at the patient's right or front
             values = np.flip(values, axis) if code in "SRA" else values

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -174,24 +175,24 @@ def by_view(views: Sequence[str], values: Mapping[str, Sequence[ViewValue]]) -> 
 
     Raises InputError: a value for a view that isn't there, or two for the same.
     """
-    chosen: dict[str, dict[str, Any]] = {view: {} for view in views}
+    result: dict[str, dict[str, Any]] = {view: {} for view in views}
     for key, pairs in values.items():
         names = [name for name, _ in pairs]
         for name in names:
-            if name is not None and name not in chosen:
+            if name is not None and name not in result:
                 raise InputError.of(f"--{key}", "view", found=name, expected=" or ".join(views) or "an X-ray")
             if names.count(name) > 1:
                 raise InputError.of(f"--{key}", "options", found=f"{name or 'all views'} twice", expected="once")
         for name, value in sorted(pairs, key=lambda pair: pair[0] is not None):
             for view in views if name is None else (name,):
-                chosen[view][key] = value
-    return {view: options for view, options in chosen.items() if options}
+                result[view][key] = value
+    return {view: options for view, options in result.items() if options}
 
 
 def checked_spacing(spacing: Spacing) -> tuple[float, float]:
     """Return a pixel pitch as (row, column) in mm; raise InputError unless it is one or two numbers of such size."""
-    pair = (spacing,) * 2 if isinstance(spacing, int | float) else tuple(spacing)
-    if len(pair) != 2 or not all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in pair):
+    pair: tuple[Any, ...] = tuple(spacing) if isinstance(spacing, Iterable) else (spacing, spacing)
+    if len(pair) != 2 or not all(isinstance(mm, Real) and SPACING_MM[0] <= float(mm) <= SPACING_MM[1] for mm in pair):
         expected = f"{SPACING_MM[0]:g} to {SPACING_MM[1]:g} mm, one number or (row, column)"
         raise InputError.of("--spacing", "pixel spacing in mm", found=spacing, expected=expected)
     return float(pair[0]), float(pair[1])
