@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+import math
 import re
 from pathlib import Path
 
@@ -111,7 +112,9 @@ def the_projection_is_the_brightest_voxel(page: Page, ct: np.ndarray, deviation:
     """Of the CT from 0 to 1200 HU; of another volume, chosen meanwhile, in its own window, and of the CT again."""
     page.click("[data-view=projection]")
     page.until("!document.querySelector('#projections').hidden")
-    for name, hu, white in (("", ct, 1200), ("volume_std.nii.gz", deviation, 200), ("volume.nii.gz", ct, 1200)):
+    high = np.sort(deviation, axis=None)[int(0.995 * (deviation.size - 1))]  # the preview's window of it
+    std = max(10, 10 * math.ceil(high / 10))
+    for name, hu, white in (("", ct, 1200), ("volume_std.nii.gz", deviation, std), ("volume.nii.gz", ct, 1200)):
         if name:
             page.evaluate(
                 f"""(async () => {{ const before = document.querySelector('#projections canvas');

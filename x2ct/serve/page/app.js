@@ -4,7 +4,6 @@
 const byId = (id) => document.getElementById(id);
 const LIVE_MS = 400;
 const BONE = [0, 1200]; // HU from black to white, of projections
-const DEVIATION = [100, 200]; // centre and width in HU, of standard deviations
 let info = null, token = "", job = "";
 
 // ---------------------------------------------------------------------------------------------- the server
@@ -44,7 +43,6 @@ async function enter() {
   byId("notice").textContent = info.notice;
   byId("samples").max = info.limits.samples;
   for (const name of Object.keys(info.windows_hu)) addPreset(name, info.windows_hu[name]);
-  addPreset("deviation", DEVIATION);
   document.body.dataset.state = "ready";
 }
 
@@ -339,10 +337,17 @@ async function newViewer() {
 
 const deviation = () => byId("volumes").value.includes("_std");
 
+/** Centre and width of a standard deviation's window, as the preview has it: to the 99.5th percentile, up to 10 HU more. */
+function deviationWindow({ img, hdr }) {
+  const sorted = Float32Array.from(img).sort(), high = sorted[Math.floor(0.995 * (sorted.length - 1))] * (hdr.scl_slope || 1);
+  const top = Math.max(10, 10 * Math.ceil(high / 10));
+  return [top / 2, top];
+}
+
 async function choose(name) {
   while (viewer.volumes.length) viewer.removeVolume(viewer.volumes[0]);
   await viewer.loadFromArrayBuffer(await volumes[name].arrayBuffer(), name);
-  level = deviation() ? DEVIATION : Object.values(info.windows_hu)[0];
+  level = deviation() ? deviationWindow(viewer.volumes[0]) : Object.values(info.windows_hu)[0];
   project();
   look(mode); // a new volume comes with its own opacity, and new projections are empty
 }
