@@ -29,7 +29,7 @@ import numpy as np
 
 import x2ct
 from x2ct.engine.conditioning import study_of
-from x2ct.engine.plausibility import judge_study
+from x2ct.engine.plausibility import judge_seen, seen_by
 from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.geometry.grid import Grid
 from x2ct.io.report import markdown_table
@@ -178,7 +178,7 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
     bundle, prepared = x2ct.Bundle.load(args.bundle), []
     for _ in range(args.rounds):
         given, started = xrays(), time.perf_counter()
-        judge_study(bundle, study_of(bundle, given))
+        judge_seen(bundle, seen_by(bundle, study_of(bundle, given)))
         prepared.append(time.perf_counter() - started)
     residual_s = sampler.run(**xrays(), seed=0, steps=EVALUATIONS).report["timings"]["residual_s"]
 

@@ -31,7 +31,7 @@ _TIMES = ("end_to_end_s", "condition_s", "loop_s", "compute_s", "evaluation_s")
 
 @dataclass(frozen=True)
 class Effort:
-    """How often things are measured. Raises InputError where a number is too small."""
+    """The numbers of runs that are measured. Raises InputError where a number is too small."""
 
     runs: int = 10  # of each row, after the warm-up
     warmup: int = 1  # of each row after its first run, not counted

@@ -48,7 +48,7 @@ class Run:
 
 
 class Subject:
-    """What a worker measures: the core's sampler in one of its backends, or what a subclass makes of the methods."""
+    """The sampler that a worker measures: the core's in one of its backends; subclasses measure others."""
 
     def __init__(self, bundle: str, case: Case) -> None:
         self._name, self._case = bundle, case

@@ -111,7 +111,7 @@ class File:
 
 @dataclass(frozen=True)
 class Description:
-    """What a bundle says of a model, whatever its graphs are."""
+    """The description of a model, whatever its graphs are."""
 
     name: str
     grid: Grid
@@ -126,7 +126,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Manifest(Description):
-    """What model.json says, but for the checksums: see docs/bundle.md."""
+    """The content of model.json without the checksums: see docs/bundle.md."""
 
     version: str
     created: str

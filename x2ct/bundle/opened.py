@@ -85,7 +85,7 @@ class Bundle(Manifest):
 
     @property
     def argument(self) -> str:
-        """How the command line names it: a model that comes with the package by its name, another by its path."""
+        """The bundle as an argument of the command line: a bundled model's name, or a path."""
         return self.name if self.name in bundled() else str(self.path)
 
     @property
@@ -94,7 +94,7 @@ class Bundle(Manifest):
         return sum(file.bytes for file in self.files.values())
 
     def summary(self) -> dict[str, Json]:
-        """What `x2ct info` shows, as plain data: short, in reading order, complete enough to tell two bundles apart."""
+        """Return the summary of `x2ct info` as plain data, in reading order; it differs where two bundles do."""
         plain: dict[str, Any] = self.to_json()
         ranges, tuned = self.networks.denoiser.int8, sorted(self.diffusion.schedules)
         return {
@@ -131,7 +131,7 @@ class Bundle(Manifest):
 
 
 class Finding(Protocol):
-    """What was found for a model: fields of its bundle that change, and plain data for a report."""
+    """Numbers found for a model: fields of its bundle that change, and plain data for a report."""
 
     def changes(self, bundle: Bundle) -> Mapping[str, Any]:
         """Return the fields by name."""

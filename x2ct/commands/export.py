@@ -103,13 +103,13 @@ def build(
     with terminal.extra("train"), terminal.progress("steps", quiet) as display:
         from x2ct.export import plans
 
-        kept, model = Cache(cache), Bundle.load(bundle)
+        store, model = Cache(cache), Bundle.load(bundle)
         volumes = Volumes.parse(shape) if shape else None
         if graph:
-            result = plans.typed_graph(model, precision, kept, display.stage)
+            result = plans.typed_graph(model, precision, store, display.stage)
         else:
             options = plans.PlanOptions(precision, volumes, workspace or 0, effort, device)
-            result = plans.build_plans(model, options, kept, say=display.stage, step=display.step)
+            result = plans.build_plans(model, options, store, say=display.stage, step=display.step)
         if output is not None:
             for engine in result.engines.values():
                 copy_to(engine, output / engine.path.name)

@@ -11,7 +11,7 @@ from x2ct.io import report
 from x2ct.runtimes.discovery import BACKENDS, PRECISIONS, find_runtime
 
 _DEVICES = {"openvino": ("cpu",), "onnxruntime": ("cpu", "cuda"), "tensorrt": ("cuda",), "torch": ("cpu", "cuda")}
-"""What each backend could drive, were all that it needs here."""
+"""The devices that each backend can drive where its requirements are installed."""
 
 _TRAINING = ("torch", "onnx", "onnxruntime", "safetensors")
 _REPORT = ("jinja2", "matplotlib")
@@ -72,7 +72,7 @@ def _version(package: str) -> str:
 
 
 def sections(facts: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What `about` found, as titled rows of name and text for a patient; the bundle alone when there is one."""
+    """Return the result of `about` as titled rows of name and text; the bundle's alone where one is named."""
     if "bundle" in facts:
         return _bundle_sections(facts["bundle"])
     training, pages = (
@@ -120,7 +120,7 @@ def _solver(solver: dict[str, Any]) -> str:
 
 
 def _backend(backend: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """A line for each device: what it computes in and what not, or why it can't be used."""
+    """Return a line for each device: its precisions, or why it can't be used."""
     name, lines = backend["name"], []
     if not backend["available"]:
         return [(name, f"missing: {backend['reason']}")]
@@ -133,7 +133,7 @@ def _backend(backend: dict[str, Any], facts: dict[str, Any]) -> list[tuple[str, 
 
 
 def _device(device: dict[str, Any]) -> str:
-    """What there is of it, or the reason without the name that stands before it anyway."""
+    """Return what was found of a device, or the reason why it is missing, without its name."""
     if not device["available"]:
         return f"missing: {str(device['reason']).removeprefix('device cuda: ')}"
     return "; ".join(f"{device['name']}:{index} {text}" for index, text in enumerate(device["found"])) or "usable"

@@ -48,8 +48,8 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run(**values: Any) -> None:
         for name, (make, options) in groups.items():
-            given = {option: values.pop(option) for option in options}
-            values[name] = make(**{option: value for option, value in given.items() if value is not None})
+            settings = {option: values.pop(option) for option in options}
+            values[name] = make(**{option: value for option, value in settings.items() if value is not None})
         command(**values)
 
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]

@@ -194,7 +194,7 @@ def log_lines(package: str, quiet: bool) -> Iterator[None]:
 
 
 class Pace:
-    """How long a step takes: the median of the latest ones, for which neither the first nor a pause counts for much."""
+    """The duration of a step: the median of the latest ones, so that the first and pauses count for little."""
 
     def __init__(self) -> None:
         self._done, self._total, self._moment = 0, 0, 0.0
@@ -272,14 +272,14 @@ def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(pad_edge=False, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    rich_table = Table(pad_edge=False, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        drawn.add_column(column, justify="right" if number else "left", overflow="fold")
+        rich_table.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        rich_table.add_row(*row)
     # Where there is no terminal there is no edge to keep to.
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
-    console.print(drawn)
+    console.print(rich_table)
     for note in notes:
         console.print(note, style="dim")
     console.print()
@@ -290,11 +290,11 @@ def table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(show_header=False, box=None, pad_edge=False)
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
+    rich_table = Table(show_header=False, box=None, pad_edge=False)
+    rich_table.add_column(no_wrap=True, style="dim")
+    rich_table.add_column(overflow="fold")
     for row in rows:
-        grid.add_row(*row)
+        rich_table.add_row(*row)
     console = Console(markup=False, highlight=False)
     console.print(title, style="bold")
-    console.print(grid)
+    console.print(rich_table)

@@ -145,7 +145,7 @@ def _check_study(xrays: Mapping[str, object]) -> None:
 
 
 def beam_notes(xray: XRay, geometry: Geometry | None) -> list[str]:
-    """What became of what file or user say of the beam, in a sentence."""
+    """Return a sentence on how the beam that the file or the user describes was used."""
     if not xray.beam:
         return []
     own = f"Its own geometry ({xray.beam}) gave way to the geometry file."
@@ -188,7 +188,7 @@ _BODY_PART, _READING, _VIEW_NAME, _ONE_VIEW, _SCALE = range(5)
 
 
 def refuse_warnings(warnings: Sequence[str]) -> None:
-    """Raise InputError where there is anything to warn of, as `--strict` asks for."""
+    """Raise InputError if there are warnings, as `--strict` requires."""
     if warnings:
         count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
         raise InputError.of("--strict", "warnings", found=f"{count}: {' | '.join(warnings)}", expected="none")

@@ -34,7 +34,7 @@ INPUTS, OUTPUTS, FACTS = "inputs.npz", "outputs.npz", "facts.json"
 
 @dataclass(frozen=True)
 class Trial:
-    """What is tried, see `x2ct.Sampler`; of `repeats` timed runs of the whole grid the fastest counts."""
+    """The runtime to try, see `x2ct.Sampler`; of `repeats` timed runs of the whole grid the fastest counts."""
 
     backend: str
     precision: str = "f32"

@@ -157,7 +157,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What `judge` found.
+    """The result of `judge`.
 
     Attributes:
         scores: by view.
@@ -208,12 +208,7 @@ def judge(
     Raises:
         InputError: as `x2ct.engine.conditioning.study_of`.
     """
-    return judge_study(bundle, study_of(bundle, xrays, geometry, align=align))
-
-
-def judge_study(bundle: Bundle, study: Study) -> Judgement:
-    """Compare the X-rays of a study, as `judge`."""
-    return judge_seen(bundle, seen_by(bundle, study))
+    return judge_seen(bundle, seen_by(bundle, study_of(bundle, xrays, geometry, align=align)))
 
 
 def judge_seen(bundle: Bundle, seen: Sequence[Seen]) -> Judgement:
@@ -474,9 +469,9 @@ class Gaussian:
         """Fit by maximum likelihood to [samples, n]."""
         mean = samples.mean(axis=0)
         values, vectors = np.linalg.eigh(np.cov(samples, rowvar=False))
-        kept = min(components, len(values) - 1)
-        variances, basis = values[::-1][:kept], vectors[:, ::-1][:, :kept].T
-        return cls(mean, basis, variances, float(values[: len(values) - kept].mean()))
+        count = min(components, len(values) - 1)
+        variances, basis = values[::-1][:count], vectors[:, ::-1][:, :count].T
+        return cls(mean, basis, variances, float(values[: len(values) - count].mean()))
 
     def whitened(self, differences: Array) -> Array:
         """Return the inverse covariance times differences from the mean, [..., n]."""
@@ -491,7 +486,7 @@ class Gaussian:
 
 @dataclass(frozen=True, eq=False)
 class MassLaw:
-    """How far the masses of two views of one patient are apart: a Gaussian of the logarithm of their ratio.
+    """The distance of two views' masses from those of one patient: a Gaussian of the logarithm of their ratio.
 
     Attributes:
         mean: by height.

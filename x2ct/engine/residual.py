@@ -83,16 +83,16 @@ class Residual:
         if not values.size:
             return None
         rms, mean = math.sqrt(float(np.mean(values**2))), float(np.mean(values))
-        found: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "rms": round(rms, 6),
             "mean": round(mean, 6),
             "rms_mm_water": round(rms / MU_WATER_PER_MM, 3),
             "mean_mm_water": round(mean / MU_WATER_PER_MM, 3),
         }
         if self.fit is not None:
-            found["fit"] = {"scale": round(self.fit[0], 6), "offset": round(self.fit[1], 6)}
+            figures["fit"] = {"scale": round(self.fit[0], 6), "offset": round(self.fit[1], 6)}
         rounded = [{key: round(value, 2) for key, value in asdict(area).items()} for area in self.areas]
-        return {**found, "unexplained": rounded}
+        return {**figures, "unexplained": rounded}
 
 
 class Rays:
@@ -157,7 +157,7 @@ class Reprojection:
         return (last, None) if first is None else (first, last)
 
     def _residuals(self, projections: Sequence[npt.NDArray[np.floating[Any]]]) -> tuple[Residual, ...]:
-        found = []
+        residuals = []
         rays = self._rays
         parts = zip(rays.views, projections, rays.judged, rays.shares, strict=True)
         for (name, _, image, _, calibrated), projection, judged, share in parts:
@@ -169,8 +169,8 @@ class Reprojection:
                 target = (target - fit[1]) / fit[0] if fit else target
             difference = np.where(judged, target - projection, np.nan).astype(np.float32)
             areas = unexplained(difference / MU_WATER_PER_MM, rays.pitch_mm)
-            found.append(Residual(name, difference, rays.pitch_mm, share, fit, areas))
-        return tuple(found)
+            residuals.append(Residual(name, difference, rays.pitch_mm, share, fit, areas))
+        return tuple(residuals)
 
 
 def unexplained(excess_mm: npt.NDArray[Any], pitch_mm: tuple[float, float]) -> tuple[Area, ...]:
@@ -196,21 +196,21 @@ def unexplained(excess_mm: npt.NDArray[Any], pitch_mm: tuple[float, float]) -> t
     smooth = np.where(depth_mm > EDGE_MM, mean(values, SMOOTHING_MM) - around, -np.inf)
     apart = [2 * int(_APART_MM / pitch) + 1 for pitch in pitch_mm]
     peaks = np.argwhere((smooth >= LEAST_EXCESS_MM) & (smooth == ndimage.maximum_filter(smooth, apart)))
-    taken, found = np.zeros(known.shape, np.bool_), list[Area]()
+    occupied, areas = np.zeros(known.shape, np.bool_), list[Area]()
     middle = (np.asarray(known.shape) - 1) / 2
     for peak in sorted(map(tuple, peaks), key=lambda place: -smooth[place]):
         labels, _ = ndimage.label(smooth >= smooth[peak] / 2)
         here = labels == labels[peak]
         area_mm2 = float(here.sum() * pitch_mm[0] * pitch_mm[1])
-        if area_mm2 < LEAST_AREA_MM2 or (here & taken).any():
+        if area_mm2 < LEAST_AREA_MM2 or (here & occupied).any():
             continue  # too small, or the shoulder of a higher one
-        taken |= here
+        occupied |= here
         places = np.argwhere(here)
         down, across = (np.average(places, axis=0, weights=smooth[here]) - middle) * np.asarray(pitch_mm)
-        found.append(Area(float(across), float(down), area_mm2, float(smooth[peak])))
-        if len(found) == MOST_AREAS:
+        areas.append(Area(float(across), float(down), area_mm2, float(smooth[peak])))
+        if len(areas) == MOST_AREAS:
             break
-    return tuple(found)
+    return tuple(areas)
 
 
 def warnings(before: Sequence[Residual]) -> list[str]:

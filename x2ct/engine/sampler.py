@@ -23,7 +23,7 @@ from x2ct import _core
 from x2ct._core import CancelToken
 from x2ct.bundle import Bundle
 from x2ct.engine.conditioning import Study, refuse_warnings, study_of
-from x2ct.engine.plausibility import Judgement, judge_study
+from x2ct.engine.plausibility import Judgement, judge_seen, seen_by
 from x2ct.engine.residual import Rays, Reprojection, Residual
 from x2ct.engine.residual import facts as residual_facts
 from x2ct.engine.residual import warnings as residual_warnings
@@ -43,7 +43,7 @@ Each = Callable[[int, Volume], None]
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions:
-    """How to sample. The core reads these by name and checks them when networks are compiled and when a run begins.
+    """The sampling options. The core reads them by name and checks them when it compiles networks and begins a run.
 
     Attributes:
         seed: random seed of the noise, 0 to 2**64 - 1.
@@ -81,7 +81,7 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gives; `spread` is that of several samples, see `x2ct.tuning.deviation`, None of one."""
+    """The result of a run. `spread` is None for one sample; for its scale see `x2ct.tuning.deviation`."""
 
     volume: Volume  # the synthesised CT, in HU, RAS+, its origin at the grid's centre; of several samples their mean
     report: dict[str, Any]  # the written record (see `x2ct.io.report`), ready for JSON
@@ -159,8 +159,8 @@ class Sampler:
             raise InputError.of("--threads", "value", found=threads, expected="0 (the runtime decides) or more")
         self._lock = threading.Lock()
         self._threads, self._memory, self._halo = threads, memory, halo
-        self._asked: dict[str, Any] = {"device": device, "backend": backend, "precision": precision, "threads": threads}
-        self._asked |= {"memory": memory, "halo": halo}
+        self._requested: dict[str, Any] = {"device": device, "backend": backend, "precision": precision}
+        self._requested |= {"threads": threads, "memory": memory, "halo": halo}
         self.choice = choose(device, backend, precision, provider, provider_options, str(compiled), trust)
         started = time.perf_counter()
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.load(bundle)
@@ -170,9 +170,9 @@ class Sampler:
         self._engines, self._compile_s = "", 0.0
         self._encoded: _Encoded | None = None
         if self.choice.provider or self.choice.provider_options:
-            self._asked |= {"provider": provider, "provider_options": dict(self.choice.provider_options)}
+            self._requested |= {"provider": provider, "provider_options": dict(self.choice.provider_options)}
         if self.choice.compiled:
-            self._asked |= {"compiled": self.choice.compiled, "trust": trust}
+            self._requested |= {"compiled": self.choice.compiled, "trust": trust}
 
     def compile(self) -> None:
         """Compile the networks now; otherwise the first run does.
@@ -331,8 +331,8 @@ class Sampler:
             estimate, plan = pipeline.dry_run(options)
             facts = self._report(options, plan, encoded, pipeline)
         each, count = estimate["per_evaluation_s"], estimate["evaluations"]
-        left = {"evaluations": count, "per_evaluation_s": round(each, 6), "seconds": round(each * count, 6)}
-        return {**facts, "estimate": left}
+        remaining = {"evaluations": count, "per_evaluation_s": round(each, 6), "seconds": round(each * count, 6)}
+        return {**facts, "estimate": remaining}
 
     def _ready(self, patient: _Patient, options: SampleOptions, strict: bool) -> tuple[_Encoded, _core.Pipeline]:
         """Return the X-rays of a run, encoded, and networks; raise InputError where `strict` and there are warnings."""
@@ -347,7 +347,7 @@ class Sampler:
         """Judge the X-rays and run encoder and lift on them, with networks for runs like `options`."""
         started = time.perf_counter()
         study = study_of(self.bundle, patient.xrays, patient.geometry, align=patient.align)
-        judgement = judge_study(self.bundle, study)
+        judgement = judge_seen(self.bundle, seen_by(self.bundle, study))
         if not patient.force:
             judgement.check()
         if strict:
@@ -398,7 +398,7 @@ class Sampler:
         return Volume(hu, self.grid.index_to_mm, source=f"x2ct {self.bundle.name}", synthetic=True)
 
     def _warnings(self, study: Study, judgement: Judgement) -> list[str]:
-        """What makes the result less trustworthy, by consequence."""
+        """Return the warnings of the report, the worst first."""
         own, models = (" x ".join(f"{step:g}" for step in grid.spacing_mm) for grid in (self.grid, self.bundle.grid))
         grids = [] if own == models else [f"voxels of {own} mm: the model was trained on {models} mm"]
         return [*judgement.warnings, *grids, *study.warnings]
@@ -406,7 +406,7 @@ class Sampler:
     def _report(
         self, options: SampleOptions, plan: _core.SamplingPlan, encoded: _Encoded, pipeline: _core.Pipeline
     ) -> dict[str, Any]:
-        """The record of a run; its first part of `timings`."""
+        """Return the report of a run, with the first part of its `timings`."""
         times, grid = pipeline.times, self.grid
         self._compile_s = times["compile_s"] or self._compile_s
         reused = encoded.reported and not times["condition_s"]
@@ -421,7 +421,7 @@ class Sampler:
             "runtime": pipeline.runtime_version,
             "engines": self._engines,
             "precision": pipeline.precisions,
-            "asked": self._asked,
+            "asked": self._requested,
             "model": {"name": self.bundle.name, "sha256": self.bundle.checksum},
             "inputs": [
                 {"view": name, "file": Path(xray.source).name, **xray.facts()} for name, xray in encoded.xrays.items()
@@ -441,7 +441,7 @@ class Sampler:
         }
 
     def _tiles(self, plan: _core.TilePlan) -> dict[str, Any] | None:
-        """What the report says of the tiles; None where the whole volume is evaluated at once."""
+        """Return the report's entry on tiles; None where the whole volume is evaluated at once."""
         if plan.whole:
             return None
         return {
@@ -455,7 +455,7 @@ class Sampler:
 
 
 def plan_facts(plan: _core.SamplingPlan, options: SampleOptions) -> dict[str, Any]:
-    """What the report says of noise levels and solver."""
+    """Return the report's entries on noise levels and solver."""
     return {
         "mean": options.mean,
         "solver": plan.table.solver,
@@ -472,7 +472,7 @@ def plan_facts(plan: _core.SamplingPlan, options: SampleOptions) -> dict[str, An
 def _consistency_facts(
     options: SampleOptions, applied: _core.ConsistencyInfo, xrays: Mapping[str, XRay]
 ) -> dict[str, Any]:
-    """What the report says of data consistency.
+    """Return the report's entry on data consistency.
 
     For each view: `rays`, the share that counted of the rays that meet body and grid; `rms_before` and `rms_after` of
     the last application, in line integrals; and `fit`, a and b of y = a A(D) + b, where the X-ray was not calibrated.

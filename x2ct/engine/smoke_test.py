@@ -32,7 +32,7 @@ PASSED, FAILED, UNTRIED = "passed", "failed", "not tried"
 
 @dataclass(frozen=True)
 class Check:
-    """What a runtime did; of a device's own work `backend` is "kernel", and `precision` the kind of work."""
+    """The result of one runtime; of a device's own work `backend` is "kernel", and `precision` the kind of work."""
 
     backend: str
     device: str

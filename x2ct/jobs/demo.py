@@ -64,12 +64,12 @@ def demo(
         sample_files(each, sampler=sampler, stage=stage, progress=progress)
     scan = Volume.load(PAIR / "truth.nii.gz")
     truth = Volume(resample_array(scan.hu, scan.affine, sampler.grid), sampler.grid.index_to_mm)
-    made = {"one sample": Volume.load(job.output), "posterior mean": Volume.load(mean.output)}
+    volumes = {"one sample": Volume.load(job.output), "posterior mean": Volume.load(mean.output)}
     xrays = {name: XRay.load(path) for name, path in job.inputs.items()}
-    drawn = (
+    pictures = (
         truth.save(target / "truth.nii.gz"),
-        preview.save(target / "comparison.png", made["one sample"], xrays, truth=truth),
-        viewer.save(target / "ct.html", made["one sample"], xrays, name="ct", beside={"truth": truth}),
+        preview.save(target / "comparison.png", volumes["one sample"], xrays, truth=truth),
+        viewer.save(target / "ct.html", volumes["one sample"], xrays, name="ct", beside={"truth": truth}),
     )
     window = sampler.bundle.intensity.window_hu
     figures = {
@@ -79,6 +79,6 @@ def demo(
             "MAE HU": metrics.mae_hu(truth.hu, volume.hu, window=window)["all"],
             "bone Dice": metrics.bone_dice(truth.hu, volume.hu),
         }
-        for name, volume in made.items()
+        for name, volume in volumes.items()
     }
-    return Demo((*written, *job.outputs, *mean.outputs, *drawn), figures)
+    return Demo((*written, *job.outputs, *mean.outputs, *pictures), figures)

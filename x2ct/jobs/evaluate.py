@@ -84,7 +84,7 @@ def evaluate_files(
 
 
 def check(job: EvaluateJob) -> None:
-    """Raise what can be known to be wrong before anything long."""
+    """Raise X2CTError for wrong options before anything long begins."""
     if job.bundle is None and job.predictions is None and job.baselines is None:
         expected = "a bundle, --predictions or --baselines"
         raise InputError.of("evaluate", "what to judge", found="nothing", expected=expected)
@@ -113,7 +113,7 @@ class _NotATestPatient(InputError):
 
 
 class _Run:
-    """Who is judged, on what grid and with which X-rays; and what came of it so far."""
+    """One evaluation: the methods, their grid and X-rays, and the results so far."""
 
     def __init__(self, job: EvaluateJob, sources: Mapping[str, Path], step: Progress) -> None:
         self.job, self.options = job, PrepareOptions(job.centre, keep_couch=job.keep_couch)
@@ -209,8 +209,8 @@ class _Run:
             "warnings": [line for result in self.results for line in result.get("warnings", [])],
             "failures": self.failures,
         }
-        tried = {"conditions": conditions.summarise(self.results), "probe": probe.summarise(self.results)}
-        return table.summarise(self.results, facts) | tried
+        extras = {"conditions": conditions.summarise(self.results), "probe": probe.summarise(self.results)}
+        return table.summarise(self.results, facts) | extras
 
 
 def _geometry(choice: str, model: Model | None) -> Geometry:

@@ -138,7 +138,7 @@ _STRICT = "Treat warnings as errors: exit with code 2 and write nothing."
 
 @dataclass(frozen=True)
 class SampleJob:
-    """What `x2ct sample` is asked to do. The command's help says what each option is; here is what it leaves open.
+    """The options of `x2ct sample`. The command's help describes each; the attributes below add what it leaves open.
 
     Attributes:
         output: the CT; a folder where `x2ct.jobs.cohort` samples many studies.
@@ -249,7 +249,7 @@ class SampleJob:
 
     @property
     def options(self) -> "SampleOptions":
-        """How to sample."""
+        """The sampler's options."""
         from x2ct.engine.sampler import SampleOptions
 
         names = {one.name for one in fields(SampleOptions)}
@@ -274,7 +274,7 @@ class SampleJob:
 
 @dataclass(frozen=True)
 class XRayJob:
-    """What `x2ct xray` is asked to do: its options, and `reading`, how to read the file, by view."""
+    """The options of `x2ct xray`, and `reading`, how to read the file, by view."""
 
     file: Annotated[Path, typer.Argument(help="X-ray to read: DICOM, PNG, JPEG, TIFF, .npy or NIfTI.")]
     view: str | None = _input(None, "View: ap, pa or lateral. Default: the file's, else ap.")
@@ -295,7 +295,7 @@ class XRayJob:
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """What `x2ct evaluate` is asked to do. The command's help says what each option is; here is what it leaves open.
+    """The options of `x2ct evaluate`. The command's help describes each; the attributes below add what it leaves open.
 
     Attributes:
         output: the folder for the report, see `x2ct.jobs.evaluate.FILES`.

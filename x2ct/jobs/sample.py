@@ -161,13 +161,13 @@ def drr_files(
     from x2ct.data.prepare import PrepareOptions, read_body
     from x2ct.render import drr
 
-    wanted = drr.geometry_of(geometry, views)
-    target = drr.check_folder(folder, wanted)
+    layout = drr.geometry_of(geometry, views)
+    target = drr.check_folder(folder, layout)
     # As fine as `prepare` and `evaluate` keep a CT, or as the pixels need it.
-    pixel_mm = min(round(min(view.spacing_mm) / view.magnification, 6) for view in wanted.views)
+    pixel_mm = min(round(min(view.spacing_mm) / view.magnification, 6) for view in layout.views)
     body = read_body(ct, PrepareOptions(centre, min(PrepareOptions.finest_mm, pixel_mm), keep_couch))
     x, y, z = (float(mm) for mm in body.origin[:3, 3])
-    placed = replace(wanted, origin_world_mm=(x, y, z))
+    placed = replace(layout, origin_world_mm=(x, y, z))
     images = drr.radiographs(body.hu, body.index_to_mm, placed, mu_water=mu_water, threads=threads, progress=progress)
     return drr.Drr(drr.save(target, images, placed), placed, drr.cut_off(placed, images))
 
@@ -216,7 +216,7 @@ def _live_picture(job: SampleJob, xrays: Mapping[str, XRay]) -> Iterator[Preview
 
 
 def check_job(job: SampleJob) -> None:
-    """Raise InputError for what can be known to be wrong before anything heavy is loaded."""
+    """Raise InputError for wrong options and files before anything heavy is loaded."""
     from x2ct.io.ct import volume
 
     if not job.inputs:

@@ -42,10 +42,10 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
         check_writable(job.output, SUFFIXES)
     if job.stages:
         check_writable(job.stages, (".png",))
-    seen: list[tuple[Stage, XRay]] = []
+    history: list[tuple[Stage, XRay]] = []
 
     def watch(stage: Stage, xray: XRay) -> None:
-        seen.append((stage, xray))
+        history.append((stage, xray))
 
     geometry = Geometry.load(job.geometry) if job.geometry else None
     if job.view is None and len({job.reading.get(view) for view in SLOT_OF}) > 1:
@@ -70,14 +70,15 @@ def xray_file(job: XRayJob) -> dict[str, Any]:
 
             tifffile.imwrite(place(job.output), image, photometric="minisblack")
         if job.stages:
-            place(job.stages).write_bytes(png(draw(seen, f"{xray.kind}; {name}; {_told(xray.facts())}")))
+            place(job.stages).write_bytes(png(draw(history, f"{xray.kind}; {name}; {_description(xray.facts())}")))
         written = [report.file_record(place(path)) for path in outputs]
+    images = [image for _, image in history]
     return {
         "schema": report.SCHEMA,
         "input": {**report.file_record(job.file), "view": name, **xray.facts()},
         "model": {"name": bundle.name, "sha256": bundle.checksum},
         "geometry": Geometry((view,)).to_json(),
-        "stages": [_facts(before, *one) for before, one in zip([None, *(x for _, x in seen)], seen, strict=False)],
+        "stages": [_facts(before, *one) for before, one in zip((None, *images), history, strict=False)],
         "assumptions": [*assumptions, *beam_notes(xray, geometry)],
         "warnings": list(warnings),
         "outputs": written,
@@ -106,9 +107,9 @@ def _facts(before: XRay | None, stage: Stage, xray: XRay) -> dict[str, Any]:
     }
 
 
-def draw(seen: Sequence[tuple[Stage, XRay]], footer: str) -> Image:
+def draw(history: Sequence[tuple[Stage, XRay]], footer: str) -> Image:
     """Return a page with a panel for each stage: its range, and in red what lies outside of the exposed field."""
-    panels = [_panel(f"{number} {stage.name}", xray) for number, (stage, xray) in enumerate(seen)]
+    panels = [_panel(f"{number} {stage.name}", xray) for number, (stage, xray) in enumerate(history)]
     return page([panels[start : start + _COLUMNS] for start in range(0, len(panels), _COLUMNS)], footer)
 
 
@@ -129,9 +130,9 @@ def _panel(name: str, xray: XRay) -> Panel:
 
 
 def summary(done: Mapping[str, Any]) -> str:
-    """What was read, in a line, and each stage in another."""
-    given = done["input"]
-    lines = [f"{given['file']}: {given['kind']}; {given['view']}; {_told(given)}"]
+    """Return a line on the X-ray, and one on each stage."""
+    facts = done["input"]
+    lines = [f"{facts['file']}: {facts['kind']}; {facts['view']}; {_description(facts)}"]
     for number, stage in enumerate(done["stages"]):
         rows, columns = stage["shape"]
         extent = f"{columns} x {rows}, {stage['min']:.4g} to {stage['max']:.4g}"
@@ -139,7 +140,7 @@ def summary(done: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _told(facts: Mapping[str, Any]) -> str:
+def _description(facts: Mapping[str, Any]) -> str:
     spacing = facts["spacing_mm"]
     parts = [
         " x ".join(f"{step:.4g}" for step in spacing) + " mm" if spacing else "no pixel spacing",

@@ -29,7 +29,7 @@ _DISTRIBUTIONS = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "tensorrt": ("tensorrt", "tensorrt_cu13_libs", "tensorrt_cu12_libs"),
 }
-"""What pip may have installed a runtime by, where that is not its import name alone."""
+"""The distributions that may have installed a runtime, where that is not its import name alone."""
 
 _PACKAGES = {"tensorrt": "tensorrt_libs"}
 """The package that holds a runtime's libraries, where that is not the one of its name."""
@@ -50,7 +50,7 @@ class Runtime:
 
     @property
     def reason(self) -> str:
-        """Why it can't be used and what to do; "" where it can, as far as a look at the packages tells."""
+        """The reason why the runtime can't be used, and the remedy; "" where its packages are there."""
         # The system may have TensorRT as well as pip: without a package the loader looks, and says what it misses.
         there = self.folder or self.name == "tensorrt"
         return "" if there else f"{self.name} is not installed: pip install {self.distribution}"
@@ -75,7 +75,7 @@ def find_runtime(name: str = "openvino") -> Runtime:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a run will use, after "auto" has been decided."""
+    """The device, backend and precision of a run, after "auto" has been decided."""
 
     device: str  # "cpu" or "cuda:N"
     backend: str  # one of `BACKENDS`

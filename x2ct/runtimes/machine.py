@@ -176,8 +176,8 @@ def device_bytes(device: str) -> int | None:
     """Return the GPU memory that this process holds; None on a CPU, and where it can't be read."""
     if not device.startswith("cuda"):
         return None
-    held = [line.split(",") for line in _nvidia_smi("--query-compute-apps=pid,used_memory") or []]
-    own = [int(used) for pid, used in held if pid.strip() == str(os.getpid()) and used.strip().isdigit()]
+    rows = [line.split(",") for line in _nvidia_smi("--query-compute-apps=pid,used_memory") or []]
+    own = [int(used) for pid, used in rows if pid.strip() == str(os.getpid()) and used.strip().isdigit()]
     return sum(own) << 20 if own else None
 
 

@@ -63,7 +63,7 @@ _ERRORS = {
 
 
 class Metrics:
-    """What /metrics tells, in a registry of its own."""
+    """The figures of /metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = registry = prometheus.CollectorRegistry()
@@ -270,7 +270,7 @@ def _nameless(folder: Path) -> Iterator[None]:
 
 
 def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, Any]:
-    """What `x2ct xray` reports, with pictures of the result and of every stage."""
+    """Return the report of `x2ct xray`, with pictures of the result and of every stage."""
     from PIL import Image
 
     from x2ct.jobs.xray_stages import xray_file
@@ -287,7 +287,7 @@ def _read(folder: Path, posted: form.Posted, template: SampleJob) -> dict[str, A
 
 
 def _check(job: Job) -> None:
-    """Raise X2CTError at once where it can be known that a job can't be done."""
+    """Raise X2CTError for a job whose options or files can't be used, before it is queued."""
     assert job.sample is not None
     check_job(job.sample)
     if job.dicom:
@@ -326,8 +326,8 @@ def _delivered(queue: Jobs, job: Job, name: str) -> Response:
     """A file that goes when it was delivered whole."""
     path = job.files.get(name)
     if path is None or not path.exists():
-        left = " or ".join(job.files)
-        raise Problem.of(410, name, "file", found="none of this name", expected=left, hint="each can be fetched once")
+        names = " or ".join(job.files)
+        raise Problem.of(410, name, "file", found="none of this name", expected=names, hint="each can be fetched once")
 
     return _file(path, lambda: queue.fetched(job, name), lambda: None)
 

@@ -1,4 +1,4 @@
-"""What is posted: X-ray files and options as multipart/form-data, read within limits of size and time.
+"""The body of a request: X-ray files and options as multipart/form-data, read within limits of size and time.
 
 The options are fields of `x2ct.jobs.sample.SampleJob`, by their names there and with their types and defaults. How an
 X-ray is read is one field, `reading`: a JSON object with an object for each view, whose names are those of the command
@@ -52,7 +52,7 @@ class _Reading(BaseModel):
 
 
 class XRayForm(_Reading):
-    """What can be said beside the file in a request to read an X-ray."""
+    """The fields beside the file in a request to read an X-ray."""
 
     view: Literal["ap", "pa", "lateral"] | None = None
 
@@ -169,7 +169,7 @@ async def _sorted(data: FormData, folder: Path, form: type[BaseModel], files: tu
 
 
 def _reading(text: str) -> dict[str, ReadOptions]:
-    """What the field `reading` says of each view."""
+    """Return how to read each view's X-ray, from the field `reading`."""
     expected = "an object with an object by view"
     try:
         data = json.loads(text)

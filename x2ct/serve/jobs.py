@@ -55,7 +55,7 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more will become of it."""
+        """True once the job is done, failed or cancelled."""
         return self.state in (DONE, FAILED, CANCELLED)
 
 
@@ -159,7 +159,7 @@ class Jobs:
 
     def facts(self, job: Job) -> dict[str, Any]:
         """Return a job's state as plain data."""
-        left = None if job.ended is None else max(0.0, self.limits.keep_s - (time.monotonic() - job.ended))
+        remaining_s = None if job.ended is None else max(0.0, self.limits.keep_s - (time.monotonic() - job.ended))
         with self._changed:
             ahead = self._waiting.index(job) + (self._running is not None) if job in self._waiting else 0
         return {
@@ -171,22 +171,22 @@ class Jobs:
             "files": list(job.files),
             "warnings": job.warnings,
             "error": job.problem.body if job.problem else None,
-            "kept_s": None if left is None else round(left, 1),
+            "kept_s": None if remaining_s is None else round(remaining_s, 1),
         }
 
     @property
     def accepting(self) -> bool:
-        """Whether a job would be run."""
+        """True while a new job would be run."""
         return self.ready and not self.draining
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait."""
+        """The number of jobs that wait."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """How many jobs run: 0 or 1."""
+        """The number of jobs that run: 0 or 1."""
         return int(self._running is not None)
 
     def drain(self) -> None:

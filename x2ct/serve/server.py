@@ -35,7 +35,7 @@ _CLOSING_S = 5.0
 
 @dataclass(frozen=True)
 class Service:
-    """What `x2ct serve` is asked to do."""
+    """The options of `x2ct serve`."""
 
     template: SampleJob  # model, device and all other settings of `open_sampler`; a request may change the others
     host: str = "127.0.0.1"
@@ -46,7 +46,7 @@ class Service:
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """True where only this machine can reach the server."""
         try:
             return ip_address(self.host).is_loopback
         except ValueError:
@@ -90,7 +90,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but for raising the signal again at the end."""
+        """Handle signals as uvicorn does, without raising them again at the end."""
         before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -155,7 +155,7 @@ def deployment(service: Service) -> Any:
 
 
 def _silence_libraries() -> None:
-    """What uvicorn and the readers log of a request could name a patient."""
+    """Silence uvicorn and the readers: their logs of a request could name a patient."""
     for name in ("uvicorn", "uvicorn.error", "asyncio", "tifffile", "pydicom"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

@@ -252,12 +252,12 @@ def _absolute(job: SampleJob) -> SampleJob:
 
 
 def _version(bundle: Bundle) -> str:
-    """What all machines must have in common for the same bytes."""
+    """Return the versions that all machines must have in common for the same bytes."""
     return f"x2ct {__version__} and model {bundle.checksum[:16]}"
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What a worker raised, out of Ray's wrapping."""
+    """Return the exception that a worker raised, out of Ray's wrapping."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, BaseException) else error
 

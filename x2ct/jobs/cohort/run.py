@@ -30,7 +30,7 @@ ENGINES = ("local", "ray")  # where a cohort may be sampled
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a study: a line of the summary."""
+    """The outcome of one study: a line of the summary."""
 
     id: str
     state: str  # "done", "kept" (from before) or "failed"
@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Cohort:
-    """What a run over a manifest did."""
+    """The outcomes of a run over a manifest."""
 
     folder: Path
     outcomes: tuple[Outcome, ...]  # in the manifest's order

@@ -24,7 +24,7 @@ from x2ct.jobs.sample import SampleJob
 
 FILES = (*VIEWS, "geometry")
 COLUMNS = ("id", *FILES, "seed", *PARSERS)
-"""What a manifest may have, files first; `id` and at least one view it must have."""
+"""The columns that a manifest may have, files first; `id` and at least one view it must have."""
 MAX_STUDIES = 100_000
 SUMMARY_FILE = "summary.csv"  # a run's own table, whose name no study may have
 
@@ -171,9 +171,9 @@ def check_folder(folder: Path, planned: Mapping[str, SampleJob], resume: bool) -
     """Make the folder. Raises InputError: it can't be written, or has files of the jobs and nobody said to go on."""
     atomic.check_folder(folder).mkdir(parents=True, exist_ok=True)
     atomic.check_writable(folder / SUMMARY_FILE)
-    there = [path for job in planned.values() for path in job.outputs if path.exists()]
-    if there and not resume:
-        found = f"{there[0].name} there already"
+    existing = [path for job in planned.values() for path in job.outputs if path.exists()]
+    if existing and not resume:
+        found = f"{existing[0].name} there already"
         raise InputError.of(folder, "output", found=found, expected="none of the studies", hint="go on with --continue")
 
 

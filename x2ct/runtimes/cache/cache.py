@@ -67,7 +67,7 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """What lies beside an engine and describes it, as JSON: `created` is ISO 8601 in UTC, `seconds` the builder's."""
+    """The description beside an engine, as JSON: `created` is ISO 8601 in UTC, `seconds` the builder's."""
 
     recipe: Recipe
     sha256: str
@@ -85,7 +85,7 @@ class Engine:
     built: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """What reports contain."""
+        """Return the entry in reports."""
         return {**msgspec.to_builtins(self.note), "file": self.path.name, "path": str(self.path), "built": self.built}
 
 

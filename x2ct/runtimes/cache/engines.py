@@ -25,7 +25,7 @@ from x2ct.runtimes.machine import processor_facts
 TENSORRT, TORCH = "tensorrt", "torch"
 
 PRECISIONS = ("bf16", "f16", "tf32", "f32")
-"""Of the denoiser, in the order in which "auto" looks for a plan. Encoder and lift are always f32: they run once."""
+"""The denoiser's precisions, in the order in which "auto" looks for a plan. Encoder and lift always run in f32."""
 
 TYPED = {"cuda": ("bf16", "f16"), "cpu": ("f16",)}
 """The types of a graph's inside (`x2ct.export.precision`) that ONNX Runtime has kernels or conversions for."""
@@ -106,7 +106,7 @@ def inputs_for(network: Network, volume: Shape) -> dict[str, tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Machine:
-    """What of this machine a plan depends on: TensorRT's whole version, the GPU's name and compute capability.
+    """The facts that a plan depends on: TensorRT's whole version, the GPU's name and compute capability.
 
     `runtime_dir` is where the library is; "" where the system's loader finds it.
     """
