@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--calls", nargs="+", default=list(CARRIED), choices=CARRIED)
     parser.add_argument("-o", "--output", type=Path, required=True, help="a Markdown file")
     args = parser.parse_args()
-    packages = subprocess.run([args.python, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    packages = subprocess.run([args.python, "-I", "-m", "pip", "check"], capture_output=True, text=True, check=False)
     if packages.returncode != 0:  # a call that then fails says nothing of the machine
         print(f"dry_run: {args.python}: packages are missing:\n{packages.stdout}", file=sys.stderr)
         return 2
