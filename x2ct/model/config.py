@@ -70,32 +70,36 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         inputs = self.stem, self.features
+        fits_kind = self.kind != "slabs" or inputs == (1, "pixels")
         multiple = self.encoder_stem * 2 ** (len(self.encoder_channels) - 1)
         require_all(
             "model config",
-            *self._block_rules("channels", "blocks"),
-            *self._block_rules("lift_channels", "lift_blocks"),
+            *self._unet_rules(),
+            *self._unet_rules("lift_"),
             (self.stem > 0 and not self.stem & (self.stem - 1), "stem", self.stem, "a power of 2"),
             choice("kind", self.kind, "cells", "slabs"),
-            (
-                self.kind != "slabs" or inputs == (1, "pixels"),
-                "stem and features",
-                inputs,
-                "stem 1 and pixels for slabs",
-            ),
+            (fits_kind, "stem and features", inputs, "stem 1 and pixels for slabs"),
             choice("features", self.features, "encoded", "pixels"),
             choice("norm", self.norm, "mp", "group"),
             (not any(side % multiple for side in self.detector), "detector", self.detector, f"multiples of {multiple}"),
         )
 
-    def _block_rules(self, widths: str, counts: str) -> tuple[Rule, ...]:
-        pair, up = (getattr(self, widths), getattr(self, counts)), getattr(self, f"{counts}_up")
-        added, levels = getattr(self, f"{counts}_added"), len(pair[0])
-        fits = 0 < levels == len(pair[1])
+    def unet(self, part: str = "") -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Return the denoiser's U-Net, or the lift's ("lift_"): channels at each resolution, and the numbers of blocks.
+
+        The numbers are those on the way down, on the way up (one fewer) and of added blocks.
+        """
+        names = ("channels", "blocks", "blocks_up", "blocks_added")
+        widths, down, up, added = (getattr(self, part + name) for name in names)
+        return widths, down, up or down[:-1], added or (0,) * len(widths)
+
+    def _unet_rules(self, part: str = "") -> tuple[Rule, ...]:
+        widths, down, up, added = self.unet(part)
+        levels, both = len(widths), f"{part}channels and {part}blocks"
         return (
-            (fits, f"{widths} and {counts}", pair, "one number of blocks a width"),
-            (len(up) in (0, levels - 1), f"{counts}_up", up, f"{levels - 1} numbers, one for each width but the last"),
-            (len(added) in (0, levels), f"{counts}_added", added, f"{levels} numbers, one for each width"),
+            (0 < levels == len(down), both, (widths, down), "one number of blocks a width"),
+            (len(up) == levels - 1, f"{part}blocks_up", up, f"{levels - 1} numbers, one for each width but the last"),
+            (len(added) == levels, f"{part}blocks_added", added, f"{levels} numbers, one for each width"),
         )
 
     @property
@@ -107,17 +111,17 @@ class ModelConfig:
     @property
     def receptive_radius(self) -> int:
         """How far, in voxels, the denoiser's output looks at its input and its condition."""
-        return EVERYWHERE if self.kind == "slabs" else self._reach("blocks")
+        return EVERYWHERE if self.kind == "slabs" else self._reach()
 
     @property
     def lift_radius(self) -> int:
         """How far, in voxels, a voxel's condition or coarse prediction looks at the image features about it."""
-        return 0 if self.kind == "slabs" else self._reach("lift_blocks")
+        return 0 if self.kind == "slabs" else self._reach("lift_")
 
-    def _reach(self, counts: str) -> int:
+    def _reach(self, part: str = "") -> int:
         """Each 3^3 convolution at stride s reaches s voxels further; the coarsest cell's alignment adds to that."""
-        down, up, added = (getattr(self, counts + end) for end in ("", "_up", "_added"))
-        strides = [self.stem * 2**level for level in range(len(down))]
-        blocks = zip(down, (*(up or down[:-1]), 0), added or (0,) * len(down), strict=True)
+        widths, down, up, added = self.unet(part)
+        strides = [self.stem * 2**level for level in range(len(widths))]
+        blocks = zip(down, (*up, 0), added, strict=True)
         convolutions = sum((1 if self.expand else 2) * s * sum(n) for s, n in zip(strides, blocks, strict=True))
         return int(convolutions + self.stem * self.overlap + strides[-1] - 1)

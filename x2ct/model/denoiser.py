@@ -40,15 +40,7 @@ class Core(nn.Module):
         self.gate_in = MPConv(emb, width, (), gain=0.5)
         self.gate_out = MPConv(emb, width, (), gain=0.5)
         self.stem = MPConv(1, width, cell, stride=config.stem)
-        self.net = UNet(
-            config.channels,
-            config.blocks,
-            config.blocks_up,
-            config.blocks_added,
-            expand=config.expand,
-            embedding=emb,
-            norm=config.norm,
-        )
+        self.net = UNet(config, embedding=emb, norm=config.norm)
         self.out = ToVoxels(width, config.stem, overlap=config.overlap)
         self.gate = ToVoxels(width, config.stem, overlap=False, gain=0.1) if config.gated else None
 

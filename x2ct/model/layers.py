@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from x2ct.model.config import ModelConfig
 
 SILU_GAIN = 1 / 0.596
 """1 / the root mean square of SiLU on a standard normal (their equation 81)."""
@@ -245,31 +248,23 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Residual 3^3 blocks at each resolution on the way down and, but for the coarsest, on the way up; added skips.
 
-    Each resolution is half as fine as the one before. `widths` are their channels, `counts` the blocks on the way down,
-    `up` those on the way up, () for as many; `added` how many more follow there that change nothing at first, () for
-    none; `block` is what `Block` takes by name.
+    Each resolution is half as fine as the one before. `part` is that of `ModelConfig.unet`; `embedding` and `norm` are
+    those of `Block`.
     """
 
-    def __init__(
-        self,
-        widths: Sequence[int],
-        counts: Sequence[int],
-        up: Sequence[int] = (),
-        added: Sequence[int] = (),
-        **block: Any,
-    ) -> None:
+    def __init__(self, config: ModelConfig, part: str = "", *, embedding: int = 0, norm: str = "mp") -> None:
         super().__init__()
+        widths, down, up, added = config.unet(part)
+        block = partial(Block, dims=3, expand=config.expand, embedding=embedding, norm=norm)
 
         def stages(numbers: Sequence[int]) -> nn.ModuleList:
-            return nn.ModuleList(
-                nn.ModuleList(Block(width, 3, **block) for _ in range(count))
-                for width, count in zip(widths, numbers, strict=False)
-            )
+            counts = zip(widths, numbers, strict=False)
+            return nn.ModuleList(nn.ModuleList(block(width) for _ in range(count)) for width, count in counts)
 
+        self.enter, self.leave = stages(down), stages(up)
+        for stage, width, count in zip([*self.leave, self.enter[-1]], widths, added, strict=True):
+            stage.extend(block(width, added=True) for _ in range(count))
         pairs = list(zip(widths, widths[1:], strict=False))
-        self.enter, self.leave = stages(counts), stages(up or counts[:-1])
-        for stage, width, count in zip([*self.leave, self.enter[-1]], widths, added, strict=False):
-            stage.extend(Block(width, 3, added=True, **block) for _ in range(count))
         self.down = nn.ModuleList(MPConv(a, b, (2, 2, 2), stride=2) for a, b in pairs)
         self.up = nn.ModuleList(MPConv(b, a, (2, 2, 2), stride=2, transposed=True) for a, b in pairs)
 

@@ -45,13 +45,7 @@ class Lift(nn.Module):
         )
         # It starts at 0: a network learns from the sum first, and one that was trained without products can go on.
         self.fused = MPConv(hidden, width, (1, 1, 1), gain=0.0) if config.fuse else None
-        self.net = UNet(
-            config.lift_channels,
-            config.lift_blocks,
-            config.lift_blocks_up,
-            config.lift_blocks_added,
-            expand=config.expand,
-        )
+        self.net = UNet(config, "lift_")
         self.out = MPConv(width, config.channels[0], (1, 1, 1))
         self.sketcher = ToVoxels(width, config.stem, overlap=config.overlap)
 
