@@ -77,7 +77,7 @@ def attempt(trial: Trial, bundle: Path, inputs: Arrays, folder: Path, cache: Pat
 
 
 def work(job: str) -> None:
-    """The process's part: read the inputs, run, write what came out."""
+    """Read the inputs, run, and write the results; the part of the other process."""
     task = json.loads(job)
     folder, trial = Path(task["folder"]), Trial(**task["trial"])
     with np.load(folder / INPUTS) as arrays:

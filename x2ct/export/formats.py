@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from x2ct.export.proof import Proof
 from x2ct.export.run import ExportReport, export_run
 from x2ct.files.atomic import check_folder, check_new_folder, write_beside
 from x2ct.files.text import Json
-from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, copy_to
+from x2ct.runtimes.cache.cache import Build, Cache, Engine, Recipe, Say, copy_to
 from x2ct.runtimes.cache.engines import PRECISIONS, SUFFIXES, TENSORRT, TORCH, Machine
 from x2ct.runtimes.discovery import backend_status, choose
 
@@ -26,8 +26,6 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {"triton": (), "monai": ("torchscript",
 FORMATS = ("onnx", *sorted(SUFFIXES, reverse=True), TENSORRT, *FOLDERS)  # what can be made; "onnx" is the bundle itself
 
 _OTHERS = "torchscript, aoti or tensorrt"
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Exported:
     folder: Path | None = None
 
     def to_json(self) -> dict[str, Json]:
-        """The report as plain data."""
+        """Return the report as plain data."""
         return {
             "path": str(self.bundle.path),
             "checksum": self.bundle.checksum,
@@ -76,7 +74,7 @@ def export(
     folder: Path | None = None,
     precision: str | None = None,
     device: str = "cpu",
-    progress: Progress = lambda _: None,
+    progress: Say = lambda _: None,
 ) -> Exported:
     """Make what is asked for of a run or a bundle, prove it, and only then write it.
 
@@ -93,8 +91,8 @@ def export(
     """
     options = run or RunOptions()
     kinds = _kinds(formats, folder, precision, device)
-    planned = plans.PlanOptions(precision or plans.PlanOptions.precision)
-    scripted = precision or "f32", choose(device, TORCH).device if set(kinds) & set(SUFFIXES) else "cpu"
+    plan_options = plans.PlanOptions(precision or plans.PlanOptions.precision)
+    torch_options = precision or "f32", choose(device, TORCH).device if set(kinds) & set(SUFFIXES) else "cpu"
     framework = next((name for name in formats if name in FOLDERS), None)
     target = _target(source, output, kinds, options, framework)
     with tempfile.TemporaryDirectory(prefix="x2ct-export-") as name:
@@ -103,30 +101,30 @@ def export(
         if target is not None:
             parity = export_run(source, scratch / target.name, **vars(options), progress=progress)
         bundle = parity.bundle if parity is not None else Bundle.load(source)
-        staged, made = Cache(scratch / "cache"), list[tuple[Recipe, Engine]]()
-        for recipe, build in _builds(bundle, kinds, planned, scripted, progress):
+        scratch_cache, compiled = Cache(scratch / "cache"), list[tuple[Recipe, Engine]]()
+        for recipe, build in _builds(bundle, kinds, plan_options, torch_options, progress):
             there = Cache().find(recipe)
             if there is None:
                 progress(f"making {recipe.file}")
-            made.append((recipe, staged.obtain(recipe, _copier(there) if there else build)))
+            compiled.append((recipe, scratch_cache.obtain(recipe, _copier(there) if there else build)))
         progress("evaluating PyTorch in float32")
         reference = proof.reference_of(bundle)
-        trials = proof.trials(["onnx", *kinds], plan=(planned.precision, planned.device), torch=scripted)
-        rows = proof.prove(bundle, reference, trials, scratch / "trials", staged.root, progress)
+        trials = proof.trials(["onnx", *kinds], plan=(plan_options.precision, plan_options.device), torch=torch_options)
+        rows = proof.prove(bundle, reference, trials, scratch / "trials", scratch_cache.root, progress)
         proof.require(rows)
         progress("writing")
         if target is not None:
             bundle = bundle.save_as(target)
-        kept = tuple(Cache().obtain(recipe, _copier(engine)) for recipe, engine in made)
-        for engine in kept if folder is not None else ():
+        engines = tuple(Cache().obtain(recipe, _copier(engine)) for recipe, engine in compiled)
+        for engine in engines if folder is not None else ():
             copy_to(engine, Path(folder or "") / engine.path.name)
         if framework is not None and output is not None:
             from x2ct.export import monai, triton
 
-            files = [engine.path for engine in kept]  # in the order of the bundle's networks; Triton takes none
+            files = [engine.path for engine in engines]  # in the order of the bundle's networks; Triton takes none
             write = triton.write if framework == "triton" else partial(monai.write, engines=files)
             write_beside(output, lambda part: write(bundle, part))
-    return Exported(bundle, parity, rows, kept, output if framework else None)
+    return Exported(bundle, parity, rows, engines, output if framework else None)
 
 
 def _kinds(formats: Sequence[str], folder: Path | None, precision: str | None, device: str) -> list[str]:
@@ -162,12 +160,12 @@ def _target(
     is_bundle = source.endswith(SUFFIX) or source in bundled() or (Path(source) / MANIFEST).exists()
     of_run = options != RunOptions()
     if framework is not None and (of_run or not is_bundle):
-        found, expected = "options of a run" if is_bundle else "a run", f"a bundle alone, for --format {framework}"
-        raise InputError.of(source, "source", found=found, expected=expected)
+        other, expected = "options of a run" if is_bundle else "a run", f"a bundle alone, for --format {framework}"
+        raise InputError.of(source, "source", found=other, expected=expected)
     if is_bundle and framework is None:
         if output is not None or of_run:
-            found = "--output" if output is not None else "options of a run"
-            raise InputError.of(source, "source", found=f"a bundle, and {found}", expected="a bundle alone, or a run")
+            other = "--output" if output is not None else "options of a run"
+            raise InputError.of(source, "source", found=f"a bundle, and {other}", expected="a bundle alone, or a run")
         if not kinds:
             raise InputError.of("--format", "name", found="onnx alone", expected=f"{_OTHERS}, from a bundle")
         return None
@@ -184,15 +182,15 @@ def _target(
 
 
 def _builds(
-    bundle: Bundle, kinds: Sequence[str], planned: plans.PlanOptions, scripted: tuple[str, str], say: Progress
+    bundle: Bundle, kinds: Sequence[str], plan_options: plans.PlanOptions, torch_options: tuple[str, str], say: Say
 ) -> Iterator[tuple[Recipe, Build]]:
-    """Yield each engine's recipe and what builds it; `scripted` are the precision and the device of torch's."""
+    """Yield each engine's recipe and what builds it; `torch_options` are the precision and the device of torch's."""
     from x2ct.export import torchfiles
 
-    precision, device = scripted
+    precision, device = torch_options
     for kind in kinds:
         if kind == TENSORRT:
-            yield from plans.builds(bundle, planned, Cache(), say=say)[1]
+            yield from plans.builds(bundle, plan_options, Cache(), say=say)[1]
         else:
             yield from torchfiles.builds(bundle, kind, device, precision)
 

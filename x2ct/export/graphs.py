@@ -39,7 +39,7 @@ class Graph:
 
     @property
     def nodes(self) -> dict[str, int]:
-        """How many nodes of each type, the most frequent first; without those that only tell a Reshape its sizes."""
+        """Return the number of nodes of each type, the most frequent first, without those that only size a Reshape."""
         return dict(Counter(node.op_type for node in computing_nodes(self.model)).most_common())
 
 
@@ -125,7 +125,7 @@ def computing_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 @contextmanager
 def _layout_free() -> Iterator[None]:
-    """ONNX knows no memory layout, so `x.contiguous(memory_format=...)`, which the exporter refuses, is x."""
+    """Export `x.contiguous(memory_format=...)`, which the exporter refuses, as x: ONNX has no memory layouts."""
 
     def unchanged(graph: Any, x: Any, memory_format: Any) -> Any:
         return x

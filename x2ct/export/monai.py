@@ -57,9 +57,9 @@ class XRaysToCT(nn.Module):
         networks = dict(self.bundle.networks.items())
 
         def evaluate(name: str, inputs: Arrays) -> Arrays:
-            given = (torch.from_numpy(inputs[tensor.name]).to(image.device) for tensor in networks[name].inputs)
+            tensors = (torch.from_numpy(inputs[tensor.name]).to(image.device) for tensor in networks[name].inputs)
             with torch.no_grad():
-                results = zip(networks[name].outputs, self.get_submodule(name)(*given), strict=True)
+                results = zip(networks[name].outputs, self.get_submodule(name)(*tensors), strict=True)
             return {tensor.name: value.cpu().numpy() for tensor, value in results}
 
         hu = sample(self.bundle, evaluate, xrays, seed=self.seed, steps=self.steps)
@@ -71,8 +71,8 @@ class XRaysToCT(nn.Module):
         Raises InputError where a file or an X-ray can't be used.
         """
         views = self.bundle.geometry.views
-        given = {name: XRay.load(path).image for name, path in files.items()}
-        image = np.stack([given.get(view.name, np.zeros(view.shape, np.float32)) for view in views])
+        pictures = {name: XRay.load(path).image for name, path in files.items()}
+        image = np.stack([pictures.get(view.name, np.zeros(view.shape, np.float32)) for view in views])
         ct = self.to(device)(torch.from_numpy(image)[None].to(device))
         return Volume(ct[0, 0].cpu().numpy(), self.bundle.grid.index_to_mm, synthetic=True).save(output)
 
@@ -96,8 +96,8 @@ def _metadata(bundle: Bundle) -> dict[str, Json]:
     """Return what `python -m monai.bundle verify_metadata` reads."""
     views = bundle.geometry.views
     if len({view.shape for view in views}) > 1:
-        found = ", ".join(f"{view.name} {view.shape[0]} x {view.shape[1]}" for view in views)
-        raise InputError.of(bundle.path, "views", found=found, expected="one shape, as MONAI's network has one input")
+        shapes = ", ".join(f"{view.name} {view.shape[0]} x {view.shape[1]}" for view in views)
+        raise InputError.of(bundle.path, "views", found=shapes, expected="one shape, as MONAI's network has one input")
 
     def tensor(form: str, channels: list[str], shape: tuple[int, ...], value_range: tuple[float, float]) -> Json:
         return {

@@ -34,7 +34,7 @@ class LinkedGraph:
         self.results = {info.name for info in graph.output}
 
     def array(self, name: str) -> Array | None:
-        """An initialiser's values, None for other tensors."""
+        """Return an initialiser's values, None for other tensors."""
         tensor = self.weights.get(name)
         return None if tensor is None else np.asarray(onnx.numpy_helper.to_array(tensor))
 

@@ -69,7 +69,7 @@ class Row:
 
     @property
     def passed(self) -> bool:
-        """Whether the error is within the tolerance; NaN is not."""
+        """Return whether the error is within the tolerance; NaN is not."""
         return self.error <= self.tolerance
 
     def to_json(self) -> dict[str, Json]:

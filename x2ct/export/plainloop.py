@@ -115,7 +115,7 @@ class PlainLoop(Subject):
         return torch.autocast("cpu", self._autocast or torch.bfloat16, enabled=self._autocast is not None)
 
     def _condition(self) -> tuple[Tensor, Tensor]:
-        """Encoder and lift, in f32 as in the core's sampler."""
+        """Return what encoder and lift compute, in f32 as in the core's sampler."""
         ready = study_of(self._bundle, self._xrays)
         coords = self._grid.coordinates()[None]
         parts = (torch.from_numpy(np.array(part)) for part in (ready.views, ready.valid, ready.matrices, coords))

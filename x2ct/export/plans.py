@@ -48,7 +48,7 @@ class Built:
     rounding: Mapping[str, Json]
 
     def to_json(self) -> dict[str, Json]:
-        """As plain data."""
+        """Return the engines and the measurements as plain data."""
         return {"engines": {name: one.to_json() for name, one in self.engines.items()}, "rounding": dict(self.rounding)}
 
 

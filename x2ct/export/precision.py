@@ -151,7 +151,7 @@ def _inside(links: _FloatGraph) -> set[str]:
 
 
 def _retype(links: _FloatGraph, inside: set[str], precision: str) -> None:
-    """Types the inside in place: weights stored in it, one Cast for each tensor in and one for each out."""
+    """Type the inside in place: store its weights in the type; add a Cast for each tensor in and for each out."""
     graph, wide = links.proto, FLOAT
     narrow = onnx.TensorProto.BFLOAT16 if precision == "bf16" else onnx.TensorProto.FLOAT16
     names: dict[str, str] = {}

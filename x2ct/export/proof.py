@@ -52,12 +52,12 @@ class Proof:
 
     @property
     def passed(self) -> bool:
-        """Whether both errors are within their bounds; NaN is not."""
+        """Return whether both errors are within their bounds; NaN is not."""
         error, bound = self.network_error, self.network_bound
         return (error is None or bound is None or error <= bound) and self.mae_hu <= self.volume_bound_hu
 
     def to_json(self) -> dict[str, Json]:
-        """The row as plain data."""
+        """Return the row as plain data."""
         errors: list[Json] = [{"patch": p, "sigma": s, "error": e} for p, s, e in self.errors]
         return {**vars(self), "errors": errors, "passed": self.passed}
 

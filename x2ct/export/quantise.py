@@ -1,4 +1,4 @@
-"""`x2ct quantize`: between what values lies what the denoiser's convolutions are given, for computing them in 8 bits.
+"""`x2ct quantize`: the ranges of the inputs of the denoiser's convolutions, for computing them in 8 bits.
 
 Only the 3^3 convolutions, where the work is, compute in 8 bits. Weights are rounded when the network is loaded. What
 has to be known beforehand is a range for each convolution's input: it is found on the states that runs on training
@@ -10,7 +10,7 @@ ranges with which they differ too much are not stored.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,10 +28,10 @@ from x2ct.errors import InputError, MissingRuntimeError, X2CTError
 from x2ct.export.onnxgraph import folded, showing
 from x2ct.export.parity import Array, sampled
 from x2ct.io import report as reports
+from x2ct.runtimes.cache.cache import Say
 from x2ct.runtimes.discovery import backend_status, find_runtime
 
 Range = tuple[float, float]
-Say = Callable[[str], None]
 
 BACKEND = "openvino"
 BOUND_HU = 5.0  # mean absolute difference of a whole sample from that in f32, at most: that of every lower precision
@@ -61,7 +61,7 @@ class Quantised:
         return {"networks": replace(bundle.networks, denoiser=replace(bundle.networks.denoiser, int8=self.ranges))}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for a report."""
+        """Return plain data for a report."""
         return {**vars(self), "versions": reports.versions()}
 
 
@@ -73,7 +73,7 @@ def best_range(values: Array) -> Range:
 
 
 def rounded(values: Array, ends: Range) -> Array:
-    """Values in 8 bits, as the backend rounds them: a range in 255 steps, moved so that 0 is one of its values."""
+    """Return values rounded as in the backend: a range in 255 steps, moved so that 0 is one of its values."""
     step = max(ends[1] - ends[0], 1e-30) / (LEVELS - 1)
     zero = round(-ends[0] / step)
     whole = np.clip(np.round(values / step) + zero, 0, LEVELS - 1)
@@ -116,15 +116,15 @@ def quantise(
         values = _observed(bundle, training, patches, side, threads, Path(name) / "watched.onnx", say)
         ranges = {name: best_range(np.concatenate(parts)) for name, parts in values.items()}
         states = max(map(len, values.values()))
-        found = Quantised(ranges, states, calibrated_on, judged_on, {})
-        quantised = bundle.save_as(Path(name) / f"{bundle.name}.x2ct", **found.changes(bundle))
+        result = Quantised(ranges, states, calibrated_on, judged_on, {})
+        quantised = bundle.save_as(Path(name) / f"{bundle.name}.x2ct", **result.changes(bundle))
         rows = _judged(quantised, validation, threads, say)
     if not rows["int8"]["mae_hu"] <= BOUND_HU:  # NaN is not
         raise X2CTError(
             f"model {bundle.name} in 8 bits: volumes differ from f32 by {rows['int8']['mae_hu']:.3g} HU on average, "
             f"expected at most {BOUND_HU:g}; nothing was stored"
         )
-    return replace(found, rows=rows)
+    return replace(result, rows=rows)
 
 
 def _check_processor() -> None:
@@ -209,7 +209,7 @@ def _judged(bundle: Bundle, patients: Sequence[Patient], threads: int, say: Say)
 
 
 def markdown(result: Quantised) -> str:
-    """What 8 bits cost and gain."""
+    """Return the error and the time of an evaluation in 8 bits, beside the others, as a table."""
     lines = [
         f"Ranges of {len(result.ranges)} convolutions from {result.states} states of "
         f"{', '.join(result.calibrated_on)}; judged on {', '.join(result.judged_on)}.",

@@ -1,4 +1,4 @@
-"""What a narrow type does to a denoiser: whether its values fit, and what its rounding costs, measured and bounded.
+"""Checks of a denoiser in a narrow type: its values have to fit, and its rounding errors are measured and bounded.
 
 The values are scanned in float32, with every tensor inside as an output, on inputs over the range of sigma. The
 rounding is that of a strongly typed runtime at its worst: sums of products in float32, as matrix units have them, and
@@ -55,7 +55,7 @@ class Rounding:
     volume: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Json]:
-        """Return what is kept of it."""
+        """Return what the typed graph's metadata stores."""
         largest = next(iter(self.peaks.items()), ("", 0.0))
         return {
             "precision": self.typed.precision,
@@ -128,7 +128,7 @@ def rounded(model: onnx.ModelProto) -> Evaluate:
 
 
 def _cases(bundle: Bundle, denoiser: onnx.ModelProto) -> Iterable[Case]:
-    """Float32 on two patches at five levels of noise about what the network itself makes of something body-like."""
+    """Yield float32 evaluations on two patches, at `SIGMAS` noise levels about the network's own mean estimate."""
     load = open_onnxruntime()[1]
     encode, lift = (load(bundle.file_of(one).read_bytes()) for one in (bundle.networks.encoder, bundle.networks.lift))
     run = load(denoiser.SerializeToString())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +18,12 @@ from x2ct.errors import InputError
 from x2ct.export import parity
 from x2ct.export.parity import Case, Row
 from x2ct.files.text import Json
+from x2ct.runtimes.cache.cache import Say
 
 if TYPE_CHECKING:
     from x2ct.export.graphs import Graph
     from x2ct.model import X2CTModel
     from x2ct.training import TrainConfig
-
-Progress = Callable[[str], None]  # called with one line before each stage
 
 WEIGHT_TYPES = ("f16", "f32")
 PACKAGES = ("torch", "onnx", "onnxruntime", "openvino")
@@ -39,7 +38,7 @@ class ExportReport:
     nodes: Mapping[str, Mapping[str, int]]
 
     def to_json(self) -> dict[str, Json]:
-        """Plain data for a report: the nodes and the parity."""
+        """Return plain data for a report: the nodes and the parity."""
         return {"nodes": {graph: dict(one) for graph, one in self.nodes.items()}, "parity": dict(self.bundle.parity)}
 
 
@@ -52,7 +51,7 @@ def export_run(
     ema: float | None = None,
     best: bool = False,
     provenance: Mapping[str, Json] | None = None,
-    progress: Progress = lambda _: None,
+    progress: Say = lambda _: None,
 ) -> ExportReport:
     """Turn a training run into a bundle; see `export_model` for output, dtype, progress and errors.
 
@@ -82,7 +81,7 @@ def export_model(
     output: str | os.PathLike[str],
     *,
     dtype: str = "f16",
-    progress: Progress = lambda _: None,
+    progress: Say = lambda _: None,
 ) -> ExportReport:
     """Turn a model, folded or not, into a bundle, by custom NAME.x2ct; one that is there is replaced whole.
 
@@ -156,7 +155,7 @@ def trace_networks(model: X2CTModel, references: Sequence[Case], spec: Descripti
 
 
 def spec_of(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> Description:
-    """Return what a bundle says of a model that was trained like this; it is sampled as its parent is, if any."""
+    """Return a bundle's description of a model with this training; it is sampled as its parent is, if any."""
     from x2ct.training.runs import training_geometry
 
     own, network, parent = config.diffusion, config.model, config.parent.get("diffusion", {})
@@ -181,7 +180,7 @@ def spec_of(config: TrainConfig, name: str, provenance: Mapping[str, Json]) -> D
 
 
 def _now() -> str:
-    """The time, or SOURCE_DATE_EPOCH (reproducible-builds.org) where it is set: the same run, the same bytes."""
+    """Return the time, or SOURCE_DATE_EPOCH (reproducible-builds.org) where it is set: the same run, the same bytes."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

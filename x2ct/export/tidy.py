@@ -27,7 +27,7 @@ def tidy(model: onnx.ModelProto) -> None:
 
 
 def _constants_to_initializers(graph: onnx.GraphProto) -> None:
-    """Constant nodes become initialisers, equal ones the same."""
+    """Turn Constant nodes into initialisers, equal ones into one."""
     names: dict[bytes, str] = {}
     renamed: dict[str, str] = {}
     for node in [node for node in graph.node if node.op_type == "Constant"]:
@@ -46,7 +46,7 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
 
 
 def _drop_cast(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
-    """A Cast to the type that its input has, and Identity."""
+    """Remove an Identity, and a Cast to the type that its input has."""
     declared = graph.types.get(node.input[0]) if node.op_type == "Cast" else None
     same = declared is not None and declared.elem_type == node.attribute[0].i
     if not (same or node.op_type == "Identity") or node.output[0] in graph.results:
@@ -56,7 +56,7 @@ def _drop_cast(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
 
 
 def _merge_unsqueezes(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
-    """Unsqueezes in a row by ascending axes become one."""
+    """Merge Unsqueezes in a row by ascending axes."""
     before = graph.producer.get(node.input[0]) if node.op_type == "Unsqueeze" else None
     if before is None or before.op_type != "Unsqueeze" or len(graph.consumers[before.output[0]]) != 1:
         return False
@@ -70,7 +70,7 @@ def _merge_unsqueezes(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
 
 
 def _factor(graph: LinkedGraph, node: onnx.NodeProto) -> tuple[str, float] | None:
-    """(input, factor) where a node multiplies by one number."""
+    """Return (input, factor) where a node multiplies by one number."""
     if node.op_type != "Mul":
         return None
     for source, factor in (node.input, reversed(node.input)):
@@ -83,7 +83,7 @@ def _factor(graph: LinkedGraph, node: onnx.NodeProto) -> tuple[str, float] | Non
 
 
 def _own_weight(graph: LinkedGraph, node: onnx.NodeProto) -> Array | None:
-    """The weight of a linear node, if no other node shares it."""
+    """Return the weight of a linear node, if no other node shares it."""
     return graph.array(node.input[1]) if node.op_type in _LINEAR and graph.is_own(node.input[1]) else None
 
 
@@ -95,7 +95,7 @@ def _scale(graph: LinkedGraph, name: str, factor: float) -> None:
 
 
 def _scale_into_next(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
-    """linear(factor x) = (factor linear)(x), where all that reads the product is linear."""
+    """Move a factor into the linear nodes that read it: linear(factor x) = (factor linear)(x)."""
     scale, readers = _factor(graph, node), graph.consumers[node.output[0]]
     if scale is None or node.output[0] in graph.results or not readers:
         return False
@@ -108,7 +108,7 @@ def _scale_into_next(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
 
 
 def _scale_into_previous(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
-    """factor linear(x) = (factor linear)(x), where nothing else reads linear(x)."""
+    """Move a factor into the linear node before it, if nothing else reads linear(x)."""
     scale = _factor(graph, node)
     linear = graph.producer.get(scale[0]) if scale is not None else None
     if scale is None or linear is None or _own_weight(graph, linear) is None or node.output[0] in graph.results:
@@ -124,7 +124,7 @@ def _scale_into_previous(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
 
 
 def _ones_to_bias(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
-    """A convolution without padding over a channel of ones has a bias."""
+    """Turn a channel of ones before a convolution without padding into a bias."""
     joined = graph.producer.get(node.input[0]) if node.op_type == "Conv" else None
     weight = _own_weight(graph, node)
     if joined is None or joined.op_type != "Concat" or weight is None or len(graph.consumers[joined.output[0]]) != 1:
@@ -149,7 +149,7 @@ def _ones_to_bias(graph: LinkedGraph, node: onnx.NodeProto) -> bool:
 
 
 def _uniform_value(graph: LinkedGraph, name: str) -> float | None:
-    """The one value of a tensor of one channel that has only one."""
+    """Return the value of a tensor of one channel whose values are all equal."""
     values = graph.array(name)
     if values is not None:
         uniform = values.ndim > 1 and values.shape[1] == 1 and bool((values == values.flat[0]).all())

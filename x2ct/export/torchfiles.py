@@ -125,7 +125,7 @@ def _free_axes(tensors: tuple[Tensor, ...], stride: int) -> tuple[dict[int, Any]
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """PyTorch warns of TorchScript's deprecation and of sizes that its tracer follows as numbers; its compiler logs."""
+    """Silence warnings of TorchScript's deprecation and of traced sizes, and the compiler's log."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.ERROR)

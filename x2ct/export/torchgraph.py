@@ -38,7 +38,7 @@ class OnnxModule(nn.Module):
 
     def __init__(self, model: onnx.ModelProto, operators: Mapping[str, Operator] | None = None) -> None:
         super().__init__()
-        graph, known = model.graph, {**OPERATORS, **(operators or {})}
+        graph, operations = model.graph, {**OPERATORS, **(operators or {})}
         self.inputs = [port.name for port in graph.input]
         self.outputs = [port.name for port in graph.output]
         sizes = {port.name: port.type.tensor_type.shape.dim for port in graph.input}
@@ -58,14 +58,14 @@ class OnnxModule(nn.Module):
             if node.op_type == "Cast" and inputs[0] in stored and stored[inputs[0]].is_floating_point():
                 stored[node.output[0]] = _cast(stored[inputs[0]], **attributes)
                 continue
-            if node.op_type not in known:
+            if node.op_type not in operations:
                 raise X2CTError(f"{graph.name}: {node.name}: {node.op_type} is an operator that is not known here")
             if node.op_type == "ConstantOfShape":  # made where the inputs are, of a number
                 inputs.insert(0, self.inputs[0])
                 attributes = {name: float(value) for name, value in attributes.items()}
             if node.op_type == "Resize" and inputs[2] in stored:  # scales are numbers, not values
                 self._numbers[inputs[2]] = stored[inputs[2]].tolist()
-            self._steps.append((known[node.op_type], inputs, list(node.output), attributes))
+            self._steps.append((operations[node.op_type], inputs, list(node.output), attributes))
         read = {name for _, inputs, _, _ in self._steps for name in inputs}.union(self.outputs)
         for name, value in stored.items():
             if value.dtype == torch.int64:

@@ -53,9 +53,9 @@ class TritonPythonModel:
     def _sample(self, request: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         names = [view.name for view in self._bundle.geometry.views]
         tensors = {name: pb_utils.get_input_tensor_by_name(request, name) for name in (*names, "seed", "steps")}
-        given = {name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}
-        xrays = {name: XRay(given[name], calibrated=True, source=name) for name in names if name in given}
-        seed, steps = (int(given[name][0]) if name in given else None for name in ("seed", "steps"))
+        arrays = {name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}
+        xrays = {name: XRay(arrays[name], calibrated=True, source=name) for name in names if name in arrays}
+        seed, steps = (int(arrays[name][0]) if name in arrays else None for name in ("seed", "steps"))
 
         def evaluate(network: str, inputs: Arrays) -> Arrays:
             if request.is_cancelled():

@@ -11,7 +11,7 @@ EVERYWHERE = 4096
 
 
 Rule = tuple[bool, str, object, object]
-"""Whether it is kept; and the field, what was found there and what was expected."""
+"""True if the configuration is valid in this; the field, the value that it has, and the values that it may have."""
 
 
 def choice(field: str, value: str, *names: str) -> Rule:
@@ -20,10 +20,10 @@ def choice(field: str, value: str, *names: str) -> Rule:
 
 
 def require_all(source: str, *rules: Rule) -> None:
-    """Raise InputError for the first rule that is not kept; `source` is the configuration."""
-    for kept, field, found, expected in rules:
-        if not kept:
-            raise InputError.of(source, field, found=found, expected=expected)
+    """Raise InputError for the first rule that does not hold; `source` is the configuration."""
+    for valid, field, value, expected in rules:
+        if not valid:
+            raise InputError.of(source, field, found=value, expected=expected)
 
 
 @dataclass(frozen=True)
@@ -104,22 +104,22 @@ class ModelConfig:
 
     @property
     def stride(self) -> int:
-        """Patch origins and sizes are multiples of this, in voxels."""
+        """Return the number of voxels that patch origins and sizes are multiples of."""
         levels = [len(self.channels)] if self.kind == "slabs" else [len(self.channels), len(self.lift_channels)]
         return int(self.stem * 2 ** (max(levels) - 1))
 
     @property
     def receptive_radius(self) -> int:
-        """How far, in voxels, the denoiser's output looks at its input and its condition."""
+        """Return how far, in voxels, the denoiser's output depends on its input and its condition."""
         return EVERYWHERE if self.kind == "slabs" else self._reach()
 
     @property
     def lift_radius(self) -> int:
-        """How far, in voxels, a voxel's condition or coarse prediction looks at the image features about it."""
+        """Return how far, in voxels, the lift's outputs depend on the image features about a voxel."""
         return 0 if self.kind == "slabs" else self._reach("lift_")
 
     def _reach(self, part: str = "") -> int:
-        """Each 3^3 convolution at stride s reaches s voxels further; the coarsest cell's alignment adds to that."""
+        """Return a U-Net's reach: s voxels for each 3^3 convolution at stride s, and the coarsest cell's alignment."""
         widths, down, up, added = self.unet(part)
         strides = [self.stem * 2**level for level in range(len(widths))]
         blocks = zip(down, (*up, 0), added, strict=True)

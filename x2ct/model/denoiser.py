@@ -24,7 +24,7 @@ class NoiseEmbedding(nn.Module):
         self.mix = MPConv(features, 2 * features, ())
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """[N] float32 to [N, 2 * features] float32."""
+        """Return [N, 2 * features] float32 for noise levels [N] float32."""
         noise = sigma.log() / 4
         waves = torch.cos(noise[:, None] * self.frequencies + self.phases) * math.sqrt(2.0)  # type: ignore[operator]
         return mp_silu(self.mix(waves))
@@ -45,7 +45,7 @@ class Core(nn.Module):
         self.gate = ToVoxels(width, config.stem, overlap=False, gain=0.1) if config.gated else None
 
     def forward(self, x: Tensor, embedding: Tensor, condition: Tensor) -> tuple[Tensor, Tensor | None]:
-        """[N, 1, X, Y, Z] to the output and, where there is one, the gate on the input, both of that shape."""
+        """Return the output for x [N, 1, X, Y, Z] and, if there is one, the gate on the input, both of that shape."""
         h = modulate(self.stem(x), self.gate_in(embedding)).contiguous(memory_format=torch.channels_last_3d)
         h = self.net(mp_sum(h, condition, 0.5), embedding)
         h = mp_silu(modulate(h, self.gate_out(embedding)))
@@ -70,7 +70,7 @@ class Denoiser(nn.Module):
         self.core = Core(config)
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor, sketch: Tensor) -> Tensor:
-        """The denoised volume, for a sampler that starts from sigma_max times pure noise about zero.
+        """Return the denoised volume, for a sampler that starts from sigma_max times pure noise about zero.
 
         At a finite sigma_max that start lacks the volume's own mean, and millions of voxels tell a network so: it takes
         the lack for evidence. Adding (sigma / sigma_max) sketch to x mends it exactly: the start becomes the sketch
@@ -89,7 +89,7 @@ class Denoiser(nn.Module):
         return self.denoise(x + lack * sketch, sigma, condition, sketch)
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor, sketch: Tensor) -> Tensor:
-        """The denoised volume of a true one plus sigma times noise, as training makes them; see `forward`."""
+        """Return the denoised volume of a true one plus sigma times noise, as in training; see `forward`."""
         variance = self.sigma_data**2
         s = sigma.reshape(-1, 1, 1, 1, 1)
         total = s.square() + variance
@@ -101,8 +101,8 @@ class Denoiser(nn.Module):
         sketch = sketch.float()
         rest = x - sketch
         output, gate = self.core(rest * c_in, embedding, condition)
-        kept = c_skip + c_out * c_in * share
+        share_of_rest = c_skip + c_out * c_in * share
         if gate is not None:
-            kept = kept * (1 + gate.float() * (s / (s + GATE_FADES)))
-        denoised: Tensor = sketch + kept * rest + c_out * size.exp() * output.float()
+            share_of_rest = share_of_rest * (1 + gate.float() * (s / (s + GATE_FADES)))
+        denoised: Tensor = sketch + share_of_rest * rest + c_out * size.exp() * output.float()
         return denoised

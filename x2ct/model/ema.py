@@ -14,7 +14,7 @@ MAX_WIDTH = 0.28
 
 
 def power_gamma(relative_width: float) -> float:
-    """The exponent gamma of the profile whose standard deviation is `relative_width` of the training so far.
+    """Return the exponent gamma of the profile with a standard deviation of `relative_width` of the training so far.
 
     Solves sigma_rel = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))) for its one positive root (their equation 123).
     """

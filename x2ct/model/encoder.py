@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         self.out = MPConv(widths[0], self.out_channels, (3, 3) if config.encoder_features else (1, 1))
 
     def forward(self, views: Tensor, valid: Tensor) -> Tensor:
-        """Features of each view.
+        """Return the features of each view.
 
         Args:
             views: line integrals, [N, V, 1, H, W] float32; N is 1 in the bundle.

@@ -26,24 +26,24 @@ RESIDUAL_SHARE = 0.3
 
 
 def unit_norm(weight: Tensor) -> Tensor:
-    """The weight with root mean square 1 per output channel (dimension 0), their equation 47."""
+    """Return the weight with root mean square 1 per output channel (dimension 0), their equation 47."""
     dims = tuple(range(1, weight.ndim))
     return weight / (weight.square().mean(dims, keepdim=True).sqrt() + 1e-4)
 
 
 def mp_silu(x: Tensor) -> Tensor:
-    """SiLU that keeps a standard normal at unit variance."""
+    """Return SiLU of x, scaled so that a standard normal stays at unit variance."""
     return functional.silu(x) * SILU_GAIN
 
 
 def mp_sum(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """A weighted sum that keeps two independent unit-variance inputs at unit variance (their equation 88)."""
+    """Return a weighted sum with unit variance if both inputs have it and are independent (their equation 88)."""
     scale = 1 / math.hypot(1 - share, share)
     return a * ((1 - share) * scale) + b * (share * scale)
 
 
 def modulate(x: Tensor, scale: Tensor) -> Tensor:
-    """x [N, C, ...] times 1 + scale [N, C]."""
+    """Return x [N, C, ...] times 1 + scale [N, C]."""
     return x * (scale + 1).to(x.dtype)[(...,) + (None,) * (x.ndim - 2)]
 
 
@@ -94,7 +94,7 @@ class MPConv(nn.Module):
         self.scale = 1 / math.sqrt(inputs if transposed else inputs * math.prod(kernel))
 
     def effective_weight(self) -> Tensor:
-        """The weight of the plain convolution that this layer is."""
+        """Return the weight of the plain convolution that this layer is."""
         if self.folded:
             return self.weight
         weight = unit_norm(self.weight.float()) * self.scale
@@ -116,7 +116,7 @@ class MPConv(nn.Module):
 
     @torch.no_grad()
     def normalize(self) -> None:
-        """Forced weight normalisation: bring the stored weight back to unit norm after an optimiser's step."""
+        """Bring the stored weight back to unit norm after an optimiser's step: forced weight normalisation."""
         if not self.folded:
             self.weight.copy_(unit_norm(self.weight))
 
@@ -128,7 +128,7 @@ class MPConv(nn.Module):
         self.folded = True
 
     def unfolded(self) -> dict[str, Tensor]:
-        """Weight and gain, by name, with which a layer that trains is this folded one; the inverse of `fold`.
+        """Return weight and gain, by name, with which a layer that trains is this folded one; the inverse of `fold`.
 
         A gain and its weight's sign are known as a product only: the gain is taken as positive.
         """
@@ -160,7 +160,7 @@ class ToVoxels(MPConv):
         return self._mixed(self.weight.float(), self.scale, cast(Tensor, self.gain), self.around)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs, X, Y, Z] to [N, 1, side X, side Y, side Z]."""
+        """Return [N, 1, side X, side Y, side Z] for x [N, inputs, X, Y, Z]."""
         weight = self.effective_weight().to(x.dtype)
         return unfold_cells(functional.conv3d(x, weight, padding=self.padding), self.side, 1)
 
@@ -184,7 +184,7 @@ class ToVoxels(MPConv):
         return {"weight": weight, "gain": gain, "around": other}
 
     def _mixed(self, weight: Tensor, scale: float, own_gain: Tensor | float, gain: Tensor | float | None) -> Tensor:
-        """Both parts at unit norm, times a scale and a gain of each."""
+        """Return the sum of both parts at unit norm, times a scale and a gain of each."""
         own, around = self._parts(weight)
         mixed = unit_norm(own[None])[0] * (scale * own_gain)
         if around is None or gain is None:
@@ -192,7 +192,7 @@ class ToVoxels(MPConv):
         return functional.pad(mixed, (1,) * 6) + unit_norm(around[None])[0] * (scale * gain)
 
     def _parts(self, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The centre of the kernel [outputs, inputs, 1, 1, 1], and the kernel without it."""
+        """Return the centre of the kernel [outputs, inputs, 1, 1, 1], and the kernel without it."""
         if weight.shape[-1] == 1:
             return weight, None
         own = weight[..., 1:2, 1:2, 1:2]
@@ -200,7 +200,7 @@ class ToVoxels(MPConv):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """The field's norm, here to be compared with."""
+    """Return the norm that is usual in the field, for comparison."""
     return nn.GroupNorm(min(8, channels // 4), channels)
 
 
@@ -269,7 +269,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(MPConv(b, a, (2, 2, 2), stride=2, transposed=True) for a, b in pairs)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """[N, widths[0], X, Y, Z] to the same shape; X, Y, Z multiples of 2 ** (len(widths) - 1)."""
+        """Return features in the shape of x [N, widths[0], X, Y, Z]; X, Y, Z: multiples of 2 ** (len(widths) - 1)."""
         skips = []
         for level, blocks in enumerate(self.enter):
             if level:

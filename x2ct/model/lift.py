@@ -50,7 +50,7 @@ class Lift(nn.Module):
         self.sketcher = ToVoxels(width, config.stem, overlap=config.overlap)
 
     def forward(self, features: Tensor, P: Tensor, coords: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The condition of one patch.
+        """Return the condition of one patch.
 
         Args:
             features: [N, V, C, h, w] from the encoder; N is 1 in the bundle.
@@ -83,7 +83,7 @@ class Lift(nn.Module):
 
 
 def sample_view(features: Tensor, projection: Tensor, points: Tensor, detector: Tensor) -> tuple[Tensor, Tensor]:
-    """Bilinear samples [N, C, x, y, z] of one view's features where points are seen, and 1 where they are, [N, 1, ...].
+    """Return bilinear samples [N, C, x, y, z] of one view's features, and a mask [N, 1, ...] of the points in view.
 
     Always in float32, also under autocast: bfloat16 has 8 bits for a pixel's position, and a detector has 352 pixels.
 

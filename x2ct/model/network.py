@@ -28,7 +28,7 @@ class X2CTModel(nn.Module):
         self.denoiser: Denoiser | SlabDenoiser = SlabDenoiser(config) if slabs else Denoiser(config)
 
     def normalize(self) -> None:
-        """Forced weight normalisation of every layer; call after each optimiser step."""
+        """Normalise the weights of every layer; call after each optimiser step."""
         for module in self.modules():
             if isinstance(module, MPConv):
                 module.normalize()
@@ -41,14 +41,14 @@ class X2CTModel(nn.Module):
         return self.eval()
 
     def unfolded(self) -> dict[str, Tensor]:
-        """By name, the parameters with which a model that trains computes what this folded one does."""
-        found = {name: value.detach() for name, value in self.named_parameters()}
+        """Return the parameters, by name, with which a model that trains computes what this folded one does."""
+        parameters = {name: value.detach() for name, value in self.named_parameters()}
         for name, module in self.named_modules():
             if isinstance(module, MPConv):
-                found |= {f"{name}.{key}": value for key, value in module.unfolded().items()}
-        return found
+                parameters |= {f"{name}.{key}": value for key, value in module.unfolded().items()}
+        return parameters
 
     def condition(self, views: Tensor, valid: Tensor, P: Tensor, coords: Tensor) -> tuple[Tensor, Tensor]:
-        """Encoder and lift in one: see their `forward` for shapes and units."""
+        """Run encoder and lift; see their `forward` for shapes and units."""
         condition, sketch = self.lift(self.encoder(views, valid), P, coords, valid)
         return condition, sketch

@@ -1,4 +1,4 @@
-"""The field's ancestor, to be compared with: 3D patch diffusion on slabs, every voxel at full resolution.
+"""A baseline to compare with: 3D patch diffusion on slabs, every voxel at full resolution.
 
 The X-rays are repeated along their rays and join the noisy volume as input channels, with one coordinate along the axis
 that both views share; a U-Net of plain convolutions and GroupNorm sees all of it at each evaluation. Written from the
@@ -29,7 +29,7 @@ class RayLift(nn.Module):
         self.register_buffer("pixels", detector_pixels(config.detector), persistent=False)
 
     def forward(self, features: Tensor, P: Tensor, coords: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """The condition of one patch; arguments as `Lift.forward` has them.
+        """Return the condition of one patch; arguments as `Lift.forward` has them.
 
         Returns:
             condition [N, V + 1, X, Y, Z], and the sketch that all bundles have, [N, 1, X, Y, Z]: zero, so that EDM's
@@ -81,7 +81,7 @@ class SlabUNet(nn.Module):
         nn.init.zeros_(self.leave[-1].weight)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """[N, 1 + V + 1, X, Y, Z] to [N, 1, X, Y, Z]; X, Y, Z multiples of 2 ** (levels - 1)."""
+        """Return [N, 1, X, Y, Z] for x [N, 1 + V + 1, X, Y, Z]; X, Y, Z are multiples of 2 ** (levels - 1)."""
         x, skips = self.enter(x), []
         for level, blocks in enumerate(self.encode):
             x = self.down[level - 1](x) if level else x
@@ -105,11 +105,11 @@ class SlabDenoiser(nn.Module):
         self.core = SlabUNet(config)
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor, sketch: Tensor) -> Tensor:
-        """The denoised volume; arguments as `Denoiser.forward` has them."""
+        """Return the denoised volume; arguments as `Denoiser.forward` has them."""
         return self.denoise(x, sigma, condition, sketch)
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: Tensor, sketch: Tensor) -> Tensor:
-        """The same: about a sketch of zero, the sampler's start lacks nothing."""
+        """Return the same volume as `forward`: about a coarse prediction of zero, the sampler's start lacks nothing."""
         s = sigma.reshape(-1, 1, 1, 1, 1)
         total = s.square() + self.sigma_data**2
         rest = x - sketch

@@ -31,7 +31,7 @@ Content = tuple[dict[str, Tensor], dict[str, str]]
 
 @dataclass
 class State:
-    """What a run is between two steps; the random numbers depend on the step alone."""
+    """The state of a run between two steps; the random numbers depend on the step alone."""
 
     config: TrainConfig
     model: X2CTModel
@@ -97,7 +97,7 @@ def _averages(state: State, count: int | None = None) -> dict[str, Tensor]:
 
 
 def _prefix(width: float) -> str:
-    """What the names of an average's weights begin with."""
+    """Return the prefix of the names of an average's weights."""
     return f"ema{width:g}."
 
 
@@ -218,7 +218,7 @@ def _copy(tensors: dict[str, Tensor], prefix: str, targets: dict[str, Tensor], f
     for name, target in targets.items():
         source = tensors.get(prefix + name)
         if source is None or source.shape != target.shape:
-            found, expected = "nothing" if source is None else tuple(source.shape), tuple(target.shape)
+            shape, expected = "nothing" if source is None else tuple(source.shape), tuple(target.shape)
             where, field = folder / CHECKPOINT_FILE, prefix + name
-            raise InputError.of(where, field, found=found, expected=expected, hint="another network?")
+            raise InputError.of(where, field, found=shape, expected=expected, hint="another network?")
         target.copy_(source)

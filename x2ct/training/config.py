@@ -181,7 +181,7 @@ class TrainConfig:
                 raise InputError.of("train config", name, found=f"{side} voxels along x", expected=expected, hint=hint)
 
     def to_json(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
+        """Return the configuration as plain JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod

@@ -57,8 +57,8 @@ def captured(step: Step) -> Step:
                 line = next(iter(str(error).splitlines()), type(error).__name__)
                 log.warning("the step can't be recorded as a CUDA graph (%s) and runs as it is", line)
                 return _apart(step, inputs)
-        kept, output, graph = recordings[key]
-        for target, value in zip(kept, inputs, strict=True):
+        stored, output, graph = recordings[key]
+        for target, value in zip(stored, inputs, strict=True):
             target.copy_(value, non_blocking=True)
         graph.replay()
         return output
@@ -79,12 +79,12 @@ def _apart(step: Step, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _record(step: Step, inputs: Sequence[Tensor]) -> _Recording:
-    kept = tuple(value.clone() for value in inputs)
+    stored = tuple(value.clone() for value in inputs)
     graph = torch.cuda.CUDAGraph()
     # Other threads may allocate meanwhile: what they do is no part of the recording.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        output = step(*kept)
-    return kept, output, graph
+        output = step(*stored)
+    return stored, output, graph
 
 
 @contextmanager

@@ -52,7 +52,7 @@ WATCHED = 2
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a call of `train` did."""
+    """The result of a call of `train`."""
 
     steps: int  # of the run so far
     finished: bool  # whether the run has reached its steps or its minutes

@@ -62,7 +62,7 @@ def sliced(volume: Tensor, origins: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def draw_sigmas(count: int, config: DiffusionConfig, generator: torch.Generator) -> Tensor:
-    """Noise levels [count] float32: sigma_max with probability mean_share, else log-normal, cut to the range."""
+    """Draw noise levels [count] float32: sigma_max with probability mean_share, else log-normal, cut to the range."""
     normal = torch.randn(count, generator=generator) * config.log_std + config.log_mean
     sigmas = normal.exp().clamp(config.sigma_min / 2, config.sigma_max)
     top = torch.rand(count, generator=generator) < config.mean_share
@@ -75,7 +75,7 @@ def edm_weight(sigma: Level, sigma_data: float) -> Level:
 
 
 class Draw(NamedTuple):
-    """What a loss is computed of, as tensors on the training's device but for the origins."""
+    """The inputs of a loss, as tensors on the training's device but for the origins."""
 
     views: Tensor
     valid: Tensor

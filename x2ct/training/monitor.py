@@ -1,6 +1,6 @@
-"""What a run leaves to look at: lines in the log, TensorBoard scalars, preview pictures, a JSON line a validation.
+"""The record of a run: lines in the log, TensorBoard scalars, preview pictures, a JSON line for each validation.
 
-And how fast it computes: the operations of a step, counted once, against the device's own matrix rate.
+Its speed is recorded too: the operations of a step, counted once, against the device's own matrix rate.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class WorkMeter:
 class Monitor:
     """Writes a run's lines, scalars and pictures; a context manager that closes its files.
 
-    What the run's folder says of steps after `step` is from a part that was lost, and goes.
+    Records of steps after `step` are from a part of the run that was lost, and are removed.
     """
 
     def __init__(self, run_dir: Path, step: int, meter: WorkMeter) -> None:
@@ -83,8 +83,8 @@ class Monitor:
         history = run_dir / HISTORY_FILE
         if history.exists():
             rows = history.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [row for row in rows if json.loads(row)["step"] <= step]
-            atomic.write_atomically(history, "".join(kept).encode())
+            earlier = [row for row in rows if json.loads(row)["step"] <= step]
+            atomic.write_atomically(history, "".join(earlier).encode())
 
     def __enter__(self) -> Monitor:
         return self

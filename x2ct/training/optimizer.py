@@ -91,7 +91,7 @@ class Optimizer:
 
 
 def _hidden_weights(model: X2CTModel) -> list[Tensor]:
-    """The convolutions' weights but for first and last layers."""
+    """Return the convolutions' weights but for first and last layers."""
     return [
         module.weight
         for module in model.modules()

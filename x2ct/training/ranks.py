@@ -120,7 +120,7 @@ class Ranks:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """What PyTorch raises where a rank is gone, as an error that says what to do."""
+        """Turn what PyTorch raises where a rank is gone into an error with the remedy."""
         try:
             yield
         except RuntimeError as error:

@@ -71,8 +71,8 @@ def open_run(
     if own.grid != shards.grid:
         expected = f"the run's, {own.grid}"
         raise InputError.of("shards", "grid", found=shards.grid, expected=expected, hint="prepare them again")
-    wanted = dataclasses.replace(own if config is None else config, **limits)
-    chosen = measured(dataclasses.replace(wanted, display_p99=wanted.display_p99 or own.display_p99), shards)
+    changed = dataclasses.replace(own if config is None else config, **limits)
+    chosen = measured(dataclasses.replace(changed, display_p99=changed.display_p99 or own.display_p99), shards)
     if dataclasses.replace(chosen, steps=own.steps, minutes=own.minutes) != measured(own, shards):
         expected = "the run's own when resuming (steps and minutes may differ)"
         raise InputError.of(run_dir, "config", found="another configuration", expected=expected)
@@ -88,7 +88,7 @@ def _require_shares(config: TrainConfig, ranks: int) -> None:
 
 
 def measured(config: TrainConfig, shards: ShardSet) -> TrainConfig:
-    """The configuration with the shards' grid, and with the usual brightness of the training patients' X-rays."""
+    """Return the configuration with the shards' grid and the usual brightness of the training patients' X-rays."""
     config = dataclasses.replace(config, grid=shards.grid)
     if config.display_p99:
         return config
@@ -117,15 +117,15 @@ def initialise(state: State, weights: Mapping[str, Tensor]) -> None:
 
 
 def patients_of(shards: ShardSet, config: TrainConfig, split: str) -> tuple[Patient, ...]:
-    """Return the patients of a split in the configuration's regions. Raises InputError: nobody is to be trained on."""
+    """Return the patients of a split in the configuration's regions. Raises InputError: no patient to train on."""
     patients = tuple(p for p in shards.select(split) if not config.regions or p.region in config.regions)
     if split == "train" and not patients:
-        found, field = f"none of region {' or '.join(config.regions)}", "patients to train on"
-        raise InputError.of("shards", field, found=found, expected="at least one", hint="see index.json")
+        regions, field = f"none of region {' or '.join(config.regions)}", "patients to train on"
+        raise InputError.of("shards", field, found=regions, expected="at least one", hint="see index.json")
     return patients
 
 
 def training_geometry(config: TrainConfig) -> Geometry:
-    """The bundle's own views: parallel, AP and lateral (or AP alone), on the encoder's detector."""
+    """Return the bundle's own views: parallel, AP and lateral (or AP alone), on the encoder's detector."""
     views = ("ap", "lateral")[: config.model.views]
     return Geometry.parallel(views, shape=config.model.detector, spacing_mm=config.detector_spacing_mm)

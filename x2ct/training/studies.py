@@ -84,7 +84,7 @@ class StudyPool:
     def _make(self, index: int) -> Study:
         config = self._config
         rng = np.random.default_rng([config.seed, 0, index])
-        # Everybody once in a shuffled round, so that short runs see all patients equally.
+        # Each patient once in a shuffled round, so that short runs see all patients equally.
         turn, place = divmod(index, len(self._patients))
         order = np.random.default_rng([config.seed, 2, turn]).permutation(len(self._patients))
         patient = self._patients[int(order[place])]

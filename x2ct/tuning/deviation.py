@@ -50,7 +50,7 @@ class Calibrated:
         return {"diffusion": replace(bundle.diffusion, deviation_scale=scales)}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for a report."""
+        """Return plain data for a report."""
         return {**vars(self), "rows": [vars(row) for row in self.rows], "versions": reports.versions()}
 
 
@@ -70,7 +70,7 @@ def calibrate(
 
     There is a factor for each of `counts`, numbers of steps, by default the model's own; `samples` are the noise seeds
     of a patient, 4 or more. `threads` are the runtime's, 0 its own choice. `progress` is called with (evaluations done,
-    of how many, sigma); an exception from it ends the run. Raises InputError: nobody to validate on, an argument that
+    of how many, sigma); an exception from it ends the run. Raises InputError: no validation patients, an argument that
     can't be used, or samples that do not differ.
     """
     if samples < 4:
@@ -100,10 +100,10 @@ def calibrate(
     return Calibrated(tuple(patient.id for patient in patients), samples, rows)
 
 
-def markdown(found: Calibrated) -> str:
+def markdown(result: Calibrated) -> str:
     """Return the factors as a table."""
-    rows = [(row.steps, f"{row.scale:.3f}", f"{row.before:.0%}", f"{row.after:.0%}") for row in found.rows]
-    title = f"{found.samples} samples of {len(found.patients)} validation patients; the 80% interval holds:"
+    rows = [(row.steps, f"{row.scale:.3f}", f"{row.before:.0%}", f"{row.after:.0%}") for row in result.rows]
+    title = f"{result.samples} samples of {len(result.patients)} validation patients; the 80% interval holds:"
     return "\n".join([title, "", *reports.markdown_table(("steps", "factor", "without it", "with it"), rows)])
 
 

@@ -47,7 +47,7 @@ class Row:
 
     @property
     def better(self) -> bool:
-        """Whether the tuned levels are worth storing."""
+        """Return whether the tuned levels are worth storing."""
         return self.tuned < self.untuned
 
 
@@ -74,13 +74,13 @@ class Tuned:
         """
         own, counts = bundle.diffusion, {row.steps for row in self.rows}
         same = self.solver == own.solver
-        kept = {steps: sigmas for steps, sigmas in own.schedules.items() if same and steps not in counts}
+        others = {steps: sigmas for steps, sigmas in own.schedules.items() if same and steps not in counts}
         scales = {steps: scale for steps, scale in own.deviation_scale.items() if same and steps not in counts}
-        schedules = kept | {row.steps: row.sigmas for row in self.rows if row.better}
+        schedules = others | {row.steps: row.sigmas for row in self.rows if row.better}
         return {"diffusion": replace(own, solver=self.solver, schedules=schedules, deviation_scale=scales)}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for a report."""
+        """Return plain data for a report."""
         rows = [{**vars(row), "stored": row.better} for row in self.rows]
         return {**vars(self), "rows": rows, "versions": reports.versions()}
 
@@ -105,7 +105,7 @@ def tune(
     voxels at the grid's centre (multiples of the model's stride; by default all). So many as `refine` runs of each then
     move the levels by what is measured; lists of more than `refine` / 4 movable levels stay as they were found.
     `threads` are the runtime's, 0 its own choice. `progress` is called with (evaluations done, of how many, sigma); an
-    exception from it ends the run. Raises InputError: nobody to validate on, or an argument that can't be used.
+    exception from it ends the run. Raises InputError: no validation patients, or an argument that can't be used.
     """
     counts = sorted(set(counts))
     solver, schedule = solver or bundle.diffusion.solver, bundle.diffusion.schedule
@@ -139,10 +139,10 @@ def tune(
 
 def counter(progress: Progress, total: int) -> Progress:
     """Return what counts evaluations over several runs; `total` may be off by a few."""
-    done = itertools.count(1)
+    number = itertools.count(1)
 
     def count(_: int, __: int, sigma: float) -> None:
-        progress(min(next(done), total), total, sigma)
+        progress(min(next(number), total), total, sigma)
 
     return count
 

@@ -1,4 +1,4 @@
-"""Which N levels of a fine trajectory to step on: arithmetic on the trajectory, no network.
+"""The choice of N levels of a fine trajectory to step on: arithmetic on the trajectory, no network.
 
 A solver's step is linear in x and D, so that whatever it makes of a trajectory's own x_0, x_1, ... and D_0, D_1, ... is
 weights on these, and its length comes out of their inner products. Two things are made of that:
@@ -27,7 +27,7 @@ Way = tuple[int, ...]  # positions in the levels, rising from the first to the l
 
 
 class Trajectory:
-    """What a fine trajectory on falling noise levels says of coarse ones.
+    """Errors of coarse trajectories, from a fine one on falling noise levels.
 
     `products` are inner products (means over the voxels) of x_0, x_1, ... and then D_0, D_1, ..., [2 levels, 2 levels].
     """
@@ -36,7 +36,7 @@ class Trajectory:
         self.levels, self.products = list(levels), products
 
     def local_error(self, way: Way) -> float:
-        """How far the last step of a way ends from the trajectory, all its levels before being on it; RMS in x."""
+        """Return how far the last step of a way ends from the trajectory, all levels before being on it; RMS in x."""
         table = _core.Table.make(SOLVER, [self.levels[k] for k in way], to_zero=False)
         row = dict(zip(table.columns, map(float, table.rows[-1]), strict=True))
         *before, now, then = way
@@ -46,7 +46,7 @@ class Trajectory:
         return float(np.sqrt(max(0.0, weights @ self.products[np.ix_(which, which)] @ weights)))
 
     def end_error(self, way: Way, solver: str) -> float:
-        """How far a run on these levels ends from D at the last, with D(x + e) = D(x) + e; RMS in x."""
+        """Return how far a run on these levels ends from D at the last, with D(x + e) = D(x) + e; RMS in x."""
         size = len(self.levels)
         basis = np.eye(2 * size)
         table = _core.Table.make(solver, [self.levels[k] for k in way])
@@ -66,14 +66,14 @@ class Trajectory:
         return float(np.sqrt(max(0.0, off @ self.products @ off)))
 
     def nearest(self, sigmas: Sequence[float]) -> Way | None:
-        """The levels closest to these; None where two of them would be the same."""
+        """Return the way of the levels closest to these; None if two of them would be equal."""
         logs = np.log(self.levels)
         way = tuple(int(np.abs(logs - np.log(sigma)).argmin()) for sigma in sigmas)
         return way if all(a < b for a, b in zip(way, way[1:], strict=False)) else None
 
 
 def shortest(trajectory: Trajectory, counts: Sequence[int]) -> dict[int, Way]:
-    """For each count, the way with the least sum of local errors from the first level to the last."""
+    """Return for each count the way with the least sum of local errors from the first level to the last."""
     size = len(trajectory.levels)
     first = np.full((size, size), np.inf)  # of the first step, from level 0 to j
     later = np.full((size, size, size), np.inf)  # of the step from i to j that looks back at h
@@ -98,7 +98,7 @@ def shortest(trajectory: Trajectory, counts: Sequence[int]) -> dict[int, Way]:
 
 
 def descend(trajectory: Trajectory, way: Way, solver: str) -> tuple[float, Way]:
-    """Move levels until no move brings the run's end closer to the trajectory's; the error left, and the way."""
+    """Move levels until no move brings the run's end closer to the trajectory's; return the error and the way."""
     error = trajectory.end_error(way, solver)
     while True:
         for moved in _moves(way):
@@ -111,7 +111,7 @@ def descend(trajectory: Trajectory, way: Way, solver: str) -> tuple[float, Way]:
 
 
 def _moves(way: Way) -> Iterator[Way]:
-    """One level, two neighbours or all but the ends, by a few positions."""
+    """Yield ways with one level, two neighbours or all but the ends moved by a few positions."""
     inner = len(way) - 2
     for by in (8, -8, 4, -4, 2, -2, 1, -1):
         for width in sorted({1, 2, inner}):

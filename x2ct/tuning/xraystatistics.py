@@ -86,7 +86,7 @@ class Statistics:
         return {"xray_statistics": self.numbers}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for a report."""
+        """Return plain data for a report."""
         return {"patients": list(self.patients), "studies": self.studies, "numbers": self.numbers}
 
 
@@ -154,7 +154,7 @@ def coarse_body(hu: npt.NDArray[Any], index_to_mm: Array) -> tuple[npt.NDArray[n
 
 
 def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[list[View], Geometry]:
-    """The views as they are taken, and as the network is told that they are."""
+    """Return the views as they are taken, and as they are stated to the network."""
     cone = rng.random() < _CONE
     sdd = rng.uniform(1000, 2000)
     sod = sdd - rng.uniform(180, 420)
@@ -175,7 +175,7 @@ def _drawn_views(bundle: Bundle, rng: np.random.Generator) -> tuple[list[View], 
 
 
 def _drawn_pose(rng: np.random.Generator) -> Array:
-    """Patient mm of the body to patient mm of the study."""
+    """Return a random map from patient mm of the body to patient mm of the study."""
     pose = np.eye(4)
     size = np.exp(rng.uniform(-1, 1) * SCALE + rng.uniform(-0.5, 0.5, 3) * SCALE)
     pose[:3, :3] = rotation(np.deg2rad(rng.uniform(-1, 1, 3) * ROTATION_DEG)) @ np.diag(size)
@@ -238,12 +238,12 @@ def fit(groups: Groups, others: Groups = ()) -> dict[str, tuple[float, ...]]:
 
 
 def _pictures(groups: Groups, slot: int, pose: Pose = AS_IT_IS) -> list[Array]:
-    """Reduced pictures of a slot, one array of [studies, pixels] a patient."""
+    """Return the reduced pictures of a slot, one array of [studies, pixels] a patient."""
     return [np.stack([reduced(reread(study[slot], pose)).ravel() for study in group]) for group in groups]
 
 
 def _of_view(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], sizes: Sequence[Array]) -> dict[str, Array]:
-    """Statistics of one view's pictures, and what studies reach that were held out.
+    """Return statistics of one view's pictures, and the figures of held-out studies.
 
     Of each patient, `own` and `apart` (what `POSES` show, or nothing) are [studies, pixels], `sizes` [studies, 2].
     """
@@ -266,7 +266,7 @@ def _of_view(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], sizes:
 
 
 def _folds(patients: int) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
-    """Patients to judge, and the others, of whom the statistics to judge them by are made."""
+    """Yield patients to judge, and the others, whose statistics they are judged by."""
     for fold in range(FOLDS):
         yield range(fold, patients, FOLDS), [patient for patient in range(patients) if patient % FOLDS != fold]
 
@@ -276,12 +276,12 @@ def _joined(values: Sequence[Array], which: Sequence[int]) -> Array:
 
 
 def _spread(values: Array) -> Array:
-    """Mean and standard deviation along the first axis, [2, ...]."""
+    """Return mean and standard deviation along the first axis, [2, ...]."""
     return np.stack([values.mean(axis=0), values.std(axis=0)])
 
 
 def _discriminants(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], which: Sequence[int]) -> Array:
-    """Fisher's linear discriminants of a view from each of `POSES`, [poses, pixels + 1]: 1 at its mean, -1 at theirs.
+    """Return linear discriminants (Fisher) of a view from `POSES`, [poses, pixels + 1]: 1 at its mean, -1 at theirs.
 
     Where there are no pictures of a pose, the row is a constant 1.
     """
@@ -300,7 +300,7 @@ def _discriminants(own: Sequence[Array], apart: Mapping[Pose, Sequence[Array]], 
 
 
 def _of_sides(groups: Sequence[Sequence[Seen]]) -> tuple[Array, Array, float]:
-    """Mean even part of frontal pictures, weights of the odd part (1 is their mean), and what held-out ones reach."""
+    """Return the mean even part of frontal pictures, the odd part's weights (mean 1), and a bound of held-out ones."""
     template = np.mean([sides(seen)[0] for group in groups for seen in group], axis=0)
     template = np.mean([sides(seen, template)[0] for group in groups for seen in group], axis=0)
     odd = [np.stack([sides(seen, template)[1] for seen in group]) for group in groups]
@@ -309,15 +309,15 @@ def _of_sides(groups: Sequence[Sequence[Seen]]) -> tuple[Array, Array, float]:
         samples = _joined(odd, which)
         mean, covariance = samples.mean(axis=0), np.cov(samples, rowvar=False)
         covariance[np.diag_indices_from(covariance)] += RIDGE * covariance.trace() / len(covariance) + 1e-12
-        found = np.linalg.solve(covariance, mean)
-        return np.asarray(found / (found @ mean + 1e-12), np.float64)
+        solution = np.linalg.solve(covariance, mean)
+        return np.asarray(solution / (solution @ mean + 1e-12), np.float64)
 
     readings = np.concatenate([1 - _joined(odd, out) @ weights(rest) for out, rest in _folds(len(odd))])
     return template, weights(range(len(odd))), max(float(np.quantile(readings, RAREST)) / WARNS, _LEAST)
 
 
 def _of_pairs(groups: Groups, calibrated: bool) -> dict[str, Array]:
-    """Statistics of pairs of views that are calibrated or are not, and what studies reach that were held out."""
+    """Return statistics of pairs of views, calibrated or not, and the figures of held-out studies."""
     pairs = [[study for study in group if all(seen.calibrated for seen in study) == calibrated] for group in groups]
     ratios = [[(study, ratio) for study in some if (ratio := mass_ratio(*study)) is not None] for some in pairs]
 
@@ -338,7 +338,7 @@ def _of_pairs(groups: Groups, calibrated: bool) -> dict[str, Array]:
 
 
 def _moments(ratios: Array) -> tuple[Array, Array]:
-    """Mean and covariance by height of [studies, heights] with NaN; a height that none shows has a variance of 1."""
+    """Return mean and covariance by height of [studies, heights] with NaN; the variance is 1 where no study has one."""
     finite = np.isfinite(ratios)
     counts = finite.T.astype(np.float64) @ finite
     mean = np.where(finite, ratios, 0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
