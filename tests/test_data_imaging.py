@@ -63,8 +63,7 @@ def test_the_same_seed_gives_the_same_picture(image: FloatImage) -> None:
 def test_the_physics_are_those_that_evaluation_tests_with(image: FloatImage) -> None:
     """One definition in two libraries: evaluation does without PyTorch, training without copies to the host."""
     spread, blur = (40.0 / 2, 40.0 / 2), (1.5 / 2, 1.5 / 2)
-    glare = degradation.spread(degradation.scatter(image, 0.1, spread), 0.97, 0.03, spread)
-    expected = degradation.spread(glare, 0, 1, blur)
+    expected = degradation.blur(degradation.veiling_glare(degradation.scatter(image, 0.1, spread), 0.03, spread), blur)
     physics = Physics(scatter=0.1, glare=0.03, spread_mm=40.0, blur_mm=1.5, photons=0.0)
     seen = imaging.detected(torch.from_numpy(image), PITCH, physics, torch.Generator())
     assert np.abs(seen.numpy() - expected).max() < 2e-5

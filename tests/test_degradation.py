@@ -50,11 +50,11 @@ def test_scatter_adds_its_share_of_the_primary(image: np.ndarray) -> None:
 
 def test_glare_and_blur_only_move_intensity(image: np.ndarray) -> None:
     total = np.exp(-image.astype(np.float64)).sum()
-    for changed in (degradation.spread(image, 0.8, 0.2, 8.0), degradation.spread(image, 0, 1, 1.5)):
+    for changed in (degradation.veiling_glare(image, 0.2, 8.0), degradation.blur(image, 1.5)):
         assert np.exp(-changed.astype(np.float64)).sum() == pytest.approx(total, rel=0.01)
         assert changed.max() < image.max()
     flat = np.full(SHAPE, 3.0, np.float32)
-    assert np.allclose(degradation.spread(flat, 0.5, 0.5, 8.0), flat, atol=1e-5)
+    assert np.allclose(degradation.veiling_glare(flat, 0.5, 8.0), flat, atol=1e-5)
 
 
 def test_gamma_keeps_air_and_order_and_moves_the_top(image: np.ndarray) -> None:
@@ -99,7 +99,9 @@ def test_a_marker_is_a_letter_of_lead_where_it_was_put(image: np.ndarray) -> Non
     [
         lambda x: degradation.poisson_noise(x, 0.0, np.random.default_rng(0)),
         lambda x: degradation.scatter(x, -0.1, 5.0),
+        lambda x: degradation.veiling_glare(x, 1.5, 5.0),
         lambda x: degradation.gamma(x, math.nan),
+        lambda x: degradation.collimate(x, (1, 1, 1, 1), transmission=2.0),
     ],
 )
 def test_what_can_not_be_is_refused(wrong, image: np.ndarray) -> None:

@@ -45,9 +45,9 @@ def distance_by_itk(a: np.ndarray, b: np.ndarray, spacing: tuple[float, float, f
 def test_surface_distance_agrees_with_itk_on_a_real_chest(chest: np.ndarray) -> None:
     noisy = chest + np.random.default_rng(0).normal(0, 60, chest.shape).astype(np.float32)
     for estimate in (noisy, np.roll(chest, 3, axis=0), np.roll(chest, 2, axis=2)):
-        found = metrics.bone_surface_95(chest, estimate, SPACING)
-        assert found == pytest.approx(distance_by_itk(chest >= 200, estimate >= 200, SPACING), rel=1e-4)
-        assert found > 0
+        distance = metrics.bone_surface_95(chest, estimate, SPACING)
+        assert distance == pytest.approx(distance_by_itk(chest >= 200, estimate >= 200, SPACING), rel=1e-4)
+        assert distance > 0
 
 
 def test_what_is_missing_counts_like_what_is_too_much() -> None:

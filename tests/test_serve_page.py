@@ -109,7 +109,7 @@ def the_map_marks_what_is_unexplained(page: Page) -> None:
 
 
 def the_projection_is_the_brightest_voxel(page: Page, ct: np.ndarray, deviation: np.ndarray) -> None:
-    """Of the CT from 0 to 1200 HU; of another volume, chosen meanwhile, in its own window, and of the CT again."""
+    """Show the CT from 0 to 1200 HU, a volume chosen meanwhile in its own window, and the CT again."""
     page.click("[data-view=projection]")
     page.until("!document.querySelector('#projections').hidden")
     high = np.sort(deviation, axis=None)[int(0.995 * (deviation.size - 1))]  # the preview's window of it

@@ -114,8 +114,8 @@ SamplingPlan plan_of(const py::object& diffusion, const py::object& options) {
         usual.deviation_scale[steps.cast<int>()] = scale.cast<double>();
     }
     usual.mirror = diffusion.attr("mirror").cast<bool>();
-    const SampleOptions asked = options_of(options);
-    return checked_plan([&] { return sampling_plan(usual, asked); });
+    const SampleOptions sampling = options_of(options);
+    return checked_plan([&] { return sampling_plan(usual, sampling); });
 }
 
 std::array<double, 12> matrix_of(const std::string& name, const Doubles& array) {

@@ -15,10 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from x2ct.data import ShardSet, resample
 from x2ct.data.body import Body, coarsen, extract_body
 from x2ct.data.shapes import Progress, write_shapes
-from x2ct.data.shards import INDEX, LEAVE_OUT, Mark, Patient, patient_of, read_index, read_patients, write_index
+from x2ct.data.shards import (
+    INDEX,
+    LEAVE_OUT,
+    Mark,
+    Patient,
+    ShardSet,
+    patient_of,
+    read_index,
+    read_patients,
+    resample,
+    write_index,
+)
 from x2ct.errors import InputError, X2CTError
 from x2ct.files import atomic
 from x2ct.geometry import Geometry

@@ -38,7 +38,7 @@ SPLITS = ("train", "validation")
 REGIONS = ("chest", "other")
 LEAVE_OUT = "leave-out"
 COLUMNS = ("id", "split", "region", "reason", "source", "licence")
-"""Of a patient table. `id` is required; `source` and `licence` of the CT are for model cards and not read here."""
+"""The columns of a patient table. `id` is required; `source` and `licence` are for model cards and are not read."""
 
 FloatArray = npt.NDArray[np.float64]
 VolumeArray = npt.NDArray[np.float32]

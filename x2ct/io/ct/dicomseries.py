@@ -95,8 +95,8 @@ def _scan(folder: Path) -> tuple[list[_Slice], int]:
         with readable(path):
             slices.append(_slice(path, header))
     if not slices:
-        found = f"{len(files)} files, none a CT slice" + (f" (but Modality {other_modality})" if other_modality else "")
-        raise InputError.of(folder, "folder", found=found, expected="the slices of one CT series")
+        text = f"{len(files)} files, none a CT slice" + (f" (but Modality {other_modality})" if other_modality else "")
+        raise InputError.of(folder, "folder", found=text, expected="the slices of one CT series")
     return slices, skipped
 
 

@@ -16,7 +16,6 @@ from x2ct.errors import InputError
 
 FloatImage = npt.NDArray[np.float32]
 
-TRANSMISSION = 1e-3  # of a collimator blade
 DARKEST = 1e-6
 """Intensities below this are taken as this: a line integral of 13.8, past what any detector tells from its offset."""
 
@@ -38,18 +37,21 @@ def scatter(image: FloatImage, share: float, blur_px: float | tuple[float, float
     standard deviation in pixels, (row, column) or one number: some 50 mm in the body.
     """
     _check("scatter share", share, -1e-9, math.inf)
-    return spread(image, 1, share, blur_px)
+    return _spread(image, 1, share, blur_px)
 
 
-def spread(image: FloatImage, direct: float, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
-    """Return line integrals of `direct` times the intensity plus `share` times a Gaussian blur of it.
+def veiling_glare(image: FloatImage, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
+    """Let light stray in the detector: `share` (0 to 1, or InputError) of the intensity leaves its pixel.
 
-    1 and s add scatter; 1 - s and s are veiling glare, which adds no intensity; 0 and 1 are the blur of focal spot and
-    detector. `blur_px` is the Gaussian's standard deviation in pixels, (row, column) or one number.
+    Unlike scatter it adds no intensity: a wide tail of the point spread, a Gaussian of `blur_px` pixels.
     """
-    intensity = np.exp(-np.asarray(image, np.float64))
-    intensity = direct * intensity + share * _smooth(intensity, blur_px)
-    return np.asarray(-np.log(np.maximum(intensity, DARKEST)), np.float32)
+    _check("glare share", share, -1e-9, 1)
+    return _spread(image, 1 - share, share, blur_px)
+
+
+def blur(image: FloatImage, sigma_px: float | tuple[float, float]) -> FloatImage:
+    """Blur as focal spot and detector do: a Gaussian on the intensity, standard deviation in pixels."""
+    return _spread(image, 0, 1, sigma_px)
 
 
 def gamma(image: FloatImage, exponent: float, scale: float = 1.0) -> FloatImage:
@@ -75,20 +77,23 @@ def window_8bit(image: FloatImage, percentiles: tuple[float, float] = (0.5, 99.5
     return np.asarray(np.rint(np.clip((np.asarray(image, np.float64) - low) / width, 0, 1) * 255), np.uint8)
 
 
-def collimate(image: FloatImage, margins_px: tuple[int, int, int, int], *, penumbra_px: float = 1.0) -> FloatImage:
-    """Cover the picture's borders with collimator blades, behind which `TRANSMISSION` of the intensity is left.
+def collimate(
+    image: FloatImage, margins_px: tuple[int, int, int, int], *, transmission: float = 1e-3, penumbra_px: float = 1.0
+) -> FloatImage:
+    """Cover the picture's borders with collimator blades, which let a thousandth through.
 
     `margins_px` are the rows at the top and bottom and the columns at the left and right that are covered,
-    `penumbra_px` is the standard deviation of a Gaussian on the blades' edges. Raises InputError where blades leave
-    nothing.
+    `transmission` the intensity behind a blade over that before it, `penumbra_px` the standard deviation of a Gaussian
+    on the blades' edges. Raises InputError: blades that leave nothing, or a transmission outside of 0 to 1.
     """
+    _check("transmission", transmission, 0, 1)
     rows, cols = image.shape
     top, bottom, left, right = margins_px
     if min(margins_px) < 0 or top + bottom >= rows or left + right >= cols:
         raise InputError.of("collimate", "margins", found=margins_px, expected=f"less than the picture's {image.shape}")
     blades = np.ones(image.shape, np.float64)
     blades[top : rows - bottom, left : cols - right] = 0
-    return np.asarray(image - math.log(TRANSMISSION) * _smooth(blades, penumbra_px), np.float32)
+    return np.asarray(image - math.log(transmission) * _smooth(blades, penumbra_px), np.float32)
 
 
 def marker(
@@ -105,6 +110,13 @@ def marker(
     ImageDraw.Draw(picture).text((centre_px[1], centre_px[0]), letter, fill=255, font=font, anchor="mm")
     lead = np.asarray(picture, np.float32) / np.float32(255)
     return np.asarray(image + np.float32(line_integral) * lead, np.float32)
+
+
+def _spread(image: FloatImage, direct: float, share: float, blur_px: float | tuple[float, float]) -> FloatImage:
+    """Return line integrals of `direct` times the intensity and `share` times a Gaussian blur of it."""
+    intensity = np.exp(-np.asarray(image, np.float64))
+    intensity = direct * intensity + share * _smooth(intensity, blur_px)
+    return np.asarray(-np.log(np.maximum(intensity, DARKEST)), np.float32)
 
 
 def _smooth(image: npt.NDArray[np.float64], sigma_px: float | tuple[float, float]) -> npt.NDArray[np.float64]:

@@ -173,8 +173,8 @@ def check_folder(folder: Path, planned: Mapping[str, SampleJob], resume: bool) -
     atomic.check_writable(folder / SUMMARY_FILE)
     existing = [path for job in planned.values() for path in job.outputs if path.exists()]
     if existing and not resume:
-        found = f"{existing[0].name} there already"
-        raise InputError.of(folder, "output", found=found, expected="none of the studies", hint="go on with --continue")
+        file = f"{existing[0].name} there already"
+        raise InputError.of(folder, "output", found=file, expected="none of the studies", hint="go on with --continue")
 
 
 def clear(job: SampleJob) -> None:
