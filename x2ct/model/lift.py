@@ -68,7 +68,7 @@ class Lift(nn.Module):
         for view in range(self.config.views):
             sampled, seen = sample_view(features[:, view], P[:, view], points, self.pixels)
             mask = seen * valid[:, view].reshape(-1, 1, 1, 1, 1)
-            views.append(torch.cat([sampled * mask, mask], 1))
+            views.append(torch.cat([sampled * mask, mask], 1).contiguous(memory_format=torch.channels_last_3d))
         parts = list(views)
         for wavelength in WAVELENGTHS:
             phase = cells * (2 * math.pi / wavelength)

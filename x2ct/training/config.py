@@ -80,8 +80,8 @@ class OptimConfig:
     # How often the averages are kept over the run, so that averages of other widths can be made of them afterwards
     # (`x2ct export --ema WIDTH`); 0 for never. Each time takes four bytes a weight with two widths.
     keep: int = 0
-    bone_weight: float = 2.0  # extra weight of bone voxels in the loss
-    bone_hu: float = 150.0  # what counts as bone there
+    bone_weight: float = 2.0  # extra weight in the loss of voxels that the network itself takes for bone
+    bone_hu: float = 150.0  # what counts as half bone there; see `loss.bone_share`
     detail_weight: float = 0.0  # weight of what changes within 10 mm, such as ribs and discs; see `loss.detail_error`
     # Leave encoder and lift as they are and train the denoiser alone, which makes a step cheaper; for the end of a run,
     # when samples are what lags behind.

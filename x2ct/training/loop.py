@@ -217,15 +217,15 @@ def _finish_on_signal() -> Iterator[list[str]]:
 
 
 def _keep_freed_memory() -> None:
-    """Spare each step the page faults of tensors of up to 32 MB, as it asks for the same ones as the step before.
+    """Spare each step the page faults of its tensors, as it asks for the same ones as the step before.
 
-    By default the C library maps such tensors when made and unmaps them when freed. It holds for the whole process;
-    elsewhere than on Linux with glibc it does nothing.
+    By default the C library maps large tensors when made and unmaps them when freed; here it takes them from its heap
+    and keeps what is freed there. It holds for the whole process; elsewhere than on Linux with glibc it does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-        mallopt(mmap_threshold, 32 * 2**20)  # the most that glibc takes
+        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+        mallopt(mmap_max, 0)
         mallopt(trim_threshold, 2**31 - 1)
 
 

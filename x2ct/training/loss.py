@@ -16,6 +16,7 @@ from x2ct.training.checkpoint import State
 from x2ct.training.config import DiffusionConfig, PatchConfig, TrainConfig
 
 DETAIL_MM = 10.0
+BONE_RAMP_HU = 200.0
 
 Level = TypeVar("Level", Tensor, float)
 
@@ -128,14 +129,23 @@ def draw_loss(state: State, draw: Draw, cut: Cut = sliced) -> Tensor:
 
 
 def squared_error(result: Tensor, truth: Tensor, config: TrainConfig) -> Tensor:
-    """Return the mean squared error of each of N volumes, bone and what changes within 10 mm weighing more; [N]."""
-    bone = truth > float(config.intensity.to_x(config.optim.bone_hu))
-    weight = 1.0 + config.optim.bone_weight * bone.to(truth.dtype)
+    """Return the mean squared error of each of N volumes, bone and what changes within 10 mm weighing more; [N].
+
+    Bone is what the result itself shows as bone, not the truth: a weight that depends on nothing but what the network
+    sees leaves the posterior mean the best result, where one that depends on the truth draws it towards bone.
+    """
     error = result.float() - truth
+    weight = 1.0 + config.optim.bone_weight * bone_share(result.detach().float(), config)
     total = (weight * error.square()).mean((1, 2, 3, 4))
     if config.optim.detail_weight:
         total = total + config.optim.detail_weight * detail_error(error, config.grid.spacing_mm)
     return total
+
+
+def bone_share(x: Tensor, config: TrainConfig) -> Tensor:
+    """Return how far each voxel counts as bone, 0 to 1: linear over `BONE_RAMP_HU` about `bone_hu`."""
+    low, high = (float(config.intensity.to_x(config.optim.bone_hu + side * BONE_RAMP_HU / 2)) for side in (-1, 1))
+    return ((x - low) / (high - low)).clamp(0, 1)
 
 
 def detail_error(error: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:

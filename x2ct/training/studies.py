@@ -99,4 +99,4 @@ def _yield_to_training() -> None:
     """Let the training's threads go first, as each step waits for the slowest (Linux has priorities by thread)."""
     if sys.platform == "linux":
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + 2, 19))
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + 8, 19))
