@@ -223,7 +223,7 @@ def test_training_patients_are_no_test_patients(folder: Path, tmp_path: Path) ->
         (["--predictions", "{}/nothing"], "no such folder"),
         (["--predictions", "{}/test", "--probe"], "--probe: options: found no bundle"),
         (["--predictions", "{}/test", "--conditions", "png"], "--conditions: options: found no bundle"),
-        (["{}/tiny.x2ct", "--conditions", "fog"], "found fog, expected every, or some of training, cone"),
+        (["{}/tiny.x2ct", "--conditions", "fog"], "found fog, expected every, or some of training, frontal-alone"),
         (["{}/tiny.x2ct", "--case", "nobody"], "found nobody, expected one of patient4, patient5"),
         (["{}/tiny.x2ct", "--shape", "8,8,8"], "found a bundle"),
         (["--predictions", "{}/test", "--frame", "moon"], "found moon, expected auto or patient or world"),

@@ -40,6 +40,14 @@ def test_training_s_x_rays_are_the_case_s_own(case: Case) -> None:
     assert all(xray.calibrated for xray in xrays.values())
 
 
+@pytest.mark.parametrize(("name", "index"), [("frontal-alone", 0), ("lateral-alone", 1)])
+def test_one_view_alone_is_one_of_training_s(case: Case, name: str, index: int) -> None:
+    xrays, told = condition(name).take(case, 1)
+    assert list(xrays) == [("ap", "lateral")[index]]
+    assert told.views == (GEOMETRY.views[index],)
+    assert np.array_equal(images(xrays)[0], case.xrays[index])
+
+
 @pytest.mark.parametrize("degrees", [2, 5])
 def test_views_that_are_off_are_views_from_other_angles_to_opposite_sides(degrees: int) -> None:
     ap, lateral = condition(f"off-{degrees}").views(GEOMETRY).views
@@ -89,12 +97,16 @@ def test_every_x_ray_fits_the_views_that_the_network_is_told(case: Case, name: s
         assert xrays[view.name].spacing_mm == pytest.approx(view.spacing_mm)
 
 
-def test_only_display_pictures_are_uncalibrated_and_everything_but_training_differs(case: Case) -> None:
+def test_only_display_pictures_are_uncalibrated_and_all_but_whole_views_of_training_differ(case: Case) -> None:
     for each in CONDITIONS:
         xrays, _ = each.take(case, 1)
         assert {xray.calibrated for xray in xrays.values()} == {each.name not in ("png", "together")}
-        same = all(np.array_equal(a, b) for a, b in zip(images(xrays), case.xrays, strict=True))
-        assert same == (each.name == "training")
+        same = [
+            np.array_equal(xrays[view.name].image, case.xrays[i])
+            for i, view in enumerate(GEOMETRY.views)
+            if view.name in xrays
+        ]
+        assert all(same) == (each.name in ("training", "frontal-alone", "lateral-alone"))
         again, _ = each.take(case, 1)
         assert all(np.array_equal(a, b) for a, b in zip(images(xrays), images(again), strict=True))
 

@@ -84,6 +84,11 @@ def shifted(towards_head_mm: float, names: Sequence[str] = ()) -> Views:
     return _each(lambda _, view: _moved(view, shift_mm=shift_mm) if not names or view.name in names else view)
 
 
+def alone(name: str) -> Views:
+    """Keep the view of that name and no other."""
+    return lambda geometry: Geometry(tuple(view for view in geometry.views if view.name == name))
+
+
 def noise(photons: float) -> Exposure:
     """Return an exposure with photon noise, `photons` a pixel before the body."""
     return lambda image, view, rng: degradation.poisson_noise(image, photons, rng)
@@ -112,6 +117,8 @@ def bent(image: FloatArray, view: View, rng: np.random.Generator) -> Picture:
 TRAINING = Condition("training", "the geometry and intensity of training")
 CONDITIONS: tuple[Condition, ...] = (
     TRAINING,
+    Condition("frontal-alone", "the frontal X-ray alone", alone("ap")),
+    Condition("lateral-alone", "the lateral X-ray alone", alone("lateral")),
     Condition("cone", "cone beams, SOD 1500 and SDD 1800 mm, told", cone(1500, 1800)),
     Condition("cone-near", "cone beams, SOD 850 and SDD 1050 mm, told", cone(850, 1050)),
     Condition("cone-untold", "cone beams, SOD 1500 and SDD 1800 mm, not told", cone(1500, 1800), told=False),

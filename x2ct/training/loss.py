@@ -138,7 +138,7 @@ def squared_error(result: Tensor, truth: Tensor, config: TrainConfig) -> Tensor:
     weight = 1.0 + config.optim.bone_weight * bone_share(result.detach().float(), config)
     total = (weight * error.square()).mean((1, 2, 3, 4))
     if config.optim.detail_weight:
-        total = total + config.optim.detail_weight * detail_error(error, config.grid.spacing_mm)
+        total = total + config.optim.detail_weight * detail_error(error, weight, config.grid.spacing_mm)
     return total
 
 
@@ -148,17 +148,19 @@ def bone_share(x: Tensor, config: TrainConfig) -> Tensor:
     return ((x - low) / (high - low)).clamp(0, 1)
 
 
-def detail_error(error: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:
+def detail_error(error: Tensor, weight: Tensor, spacing_mm: tuple[float, float, float]) -> Tensor:
     """Return half the mean square of an error's differences over `DETAIL_MM` along each axis, averaged over axes; [N].
 
-    White noise has its variance; a wave along an axis has a factor of 2 sin^2(pi d / wavelength) / 3 of its mean
-    square: most at 20 mm, as from vertebra to vertebra or rib to rib, and almost nothing where it is long. It is a
-    quadratic form of the error [N, 1, X, Y, Z], so the posterior mean minimises it too, as it does not with a weight
-    that depends on the truth.
+    Each difference counts as much as the voxels at its ends weigh. With weights of 1, white noise has its variance; a
+    wave along an axis has a factor of 2 sin^2(pi d / wavelength) / 3 of its mean square: most at 20 mm, as from
+    vertebra to vertebra or rib to rib, and almost nothing where it is long. It is a quadratic form of the error
+    [N, 1, X, Y, Z], so the posterior mean minimises it too where weights of that shape do not depend on the truth.
     """
     total = torch.zeros(len(error), device=error.device)
     for axis, pitch in enumerate(spacing_mm, start=2):
         lag = max(1, round(DETAIL_MM / pitch))
-        before, after = (error.narrow(axis, start, error.shape[axis] - lag) for start in (0, lag))
-        total = total + (after - before).square().mean((1, 2, 3, 4)) / 6
+        apart = error.shape[axis] - lag
+        step = error.narrow(axis, lag, apart) - error.narrow(axis, 0, apart)
+        weights = (weight.narrow(axis, lag, apart) + weight.narrow(axis, 0, apart)) / 2
+        total = total + (weights * step.square()).mean((1, 2, 3, 4)) / 6
     return total
