@@ -48,7 +48,7 @@ OWN = next(iter(TOLD))
 
 @dataclass(frozen=True, eq=False)
 class Error:
-    """How the pictures show the patient otherwise than told.
+    """The way in which the pictures show the patient otherwise than stated.
 
     Attributes:
         poses: of the frontal and the lateral picture.

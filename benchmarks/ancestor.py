@@ -83,7 +83,7 @@ def figures(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def flop_of(config: ModelConfig, shape: tuple[int, int, int]) -> int:
-    """Of one evaluation, on tensors without memory."""
+    """Count the FLOP of one evaluation, on tensors without memory."""
     with torch.device("meta"):
         denoiser = X2CTModel(config).denoiser.eval()
         given = inputs(config, shape)
@@ -93,7 +93,7 @@ def flop_of(config: ModelConfig, shape: tuple[int, int, int]) -> int:
 
 
 def seconds_of(config: ModelConfig, shape: tuple[int, int, int], runs: int) -> float:
-    """Of one evaluation in eager PyTorch, f32: the median."""
+    """Return the median seconds of one evaluation in eager PyTorch, f32."""
     denoiser, given = X2CTModel(config).denoiser.eval(), inputs(config, shape)
     with torch.no_grad():
         return median_s(lambda: denoiser(*given), runs)
@@ -106,7 +106,7 @@ def inputs(config: ModelConfig, shape: tuple[int, int, int]) -> tuple[torch.Tens
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     ours, slab, share = found["ours"], found["slab"], found["environment"]["others_share"]
     size, part = (" x ".join(map(str, shape)) for shape in (found["grid"], slab["shape"]))
     facts = ours["facts"]

@@ -66,7 +66,7 @@ class Baseline:
     cone: bool = True
 
     def shards(self, folder: Path) -> ShardSet:
-        """The patients on this baseline's grid."""
+        """Return the patients on this baseline's grid."""
         shards = ShardSet.open(folder)
         x, y, z = (side // self.coarser for side in shards.grid.shape)
         i, j, k = (pitch * self.coarser for pitch in shards.grid.spacing_mm)
@@ -74,7 +74,7 @@ class Baseline:
 
 
 def baselines() -> dict[str, Baseline]:
-    """All of them, by name."""
+    """Return all baselines, by name."""
     own, regression, ancestor = (
         TrainConfig.load(HERE / f"{name}.json") for name in ("chest", "regression", "ancestor")
     )
@@ -117,7 +117,7 @@ def main() -> int:
 
 
 def trained(name: str, baseline: Baseline, args: argparse.Namespace) -> Path:
-    """The baseline's bundle, trained and exported if it is not there."""
+    """Return the baseline's bundle; train and export it if it is not there."""
     bundle: Path = args.output / f"{name}.x2ct"
     if bundle.exists():
         return bundle
@@ -136,7 +136,7 @@ def trained(name: str, baseline: Baseline, args: argparse.Namespace) -> Path:
 
 
 def predict(bundle: Path, baseline: Baseline, args: argparse.Namespace) -> None:
-    """One CT a patient, way and geometry, from X-rays that are projected from the whole CT as `x2ct evaluate` does."""
+    """Predict one CT a patient, way and geometry, from X-rays of the whole CT, projected as `x2ct evaluate` does."""
     sampler = x2ct.Sampler(bundle, threads=args.threads)
     own = sampler.bundle.geometry
     cone = Geometry.cone([view.name for view in own.views], shape=own.views[0].shape)

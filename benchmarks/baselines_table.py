@@ -53,14 +53,14 @@ def main() -> int:
 
 
 def fitted(shards: Path, data: Path, xrays: str) -> tuple[list[str], list[dict[str, Any]]]:
-    """The patients' names; and the baselines that need no training, a row each."""
+    """Return the patients' names, and a row for each baseline that needs no training."""
     found = judged(EvaluateJob(data=data, output=Path(), baselines=shards, geometry=xrays))
     rows = [{"system": name, "xrays": xrays, **figures} for name, figures in found["mean"].items()]
     return sorted(case["id"] for case in found["cases"]), rows
 
 
 def trained(folder: Path, data: Path) -> list[dict[str, Any]]:
-    """A network's predictions, of one way to sample it."""
+    """Return the rows of a network's predictions, sampled in one way."""
     name = folder.name.removesuffix(SUFFIX)
     way = name.removesuffix(f"-{CONE}")
     runs = [run for run in folder.parent.iterdir() if run.is_dir() and way.startswith(run.name)]
@@ -78,13 +78,13 @@ def trained(folder: Path, data: Path) -> list[dict[str, Any]]:
 
 
 def judged(job: EvaluateJob) -> dict[str, Any]:
-    """The table of an evaluation whose report nobody keeps."""
+    """Evaluate into a folder that is not kept; return the table."""
     with tempfile.TemporaryDirectory(prefix="x2ct-baselines-") as name:
         return dict(evaluate_files(dataclasses.replace(job, output=Path(name))).table)
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     lines = [
         f"Means over {', '.join(table['patients'])}; X-rays in the training geometry (parallel) and as cone beams, "
         "told. Steps are what fitted into the same time. The ancestor's voxels are of twice the size.",

@@ -100,7 +100,7 @@ def _rows(
 
 
 def _inputs(bundle: x2ct.Bundle, grid: tuple[int, int, int], batch: int) -> dict[str, np.ndarray]:
-    """Of the first samples of one and the same row; conditions are a sample's own here, as the graph has it."""
+    """Return the inputs of the first samples of one row; conditions are a sample's own here, as the graph has it."""
     sizes = dict(zip("XYZ", grid, strict=True)) | {"N": batch}
     inputs = {}
     for number, tensor in enumerate(bundle.networks.denoiser.inputs):
@@ -113,7 +113,7 @@ def _inputs(bundle: x2ct.Bundle, grid: tuple[int, int, int], batch: int) -> dict
 
 
 def _extent(axis: int | str, sizes: dict[str, int]) -> int:
-    """Of an axis as a bundle declares it: 96, "N", "X/4"."""
+    """Return the length of an axis as a bundle declares it: 96, "N", "X/4"."""
     if isinstance(axis, int):
         return axis
     letter, _, factor = axis.partition("/")
@@ -134,7 +134,7 @@ def _network(bundle: x2ct.Bundle, precision: str, threads: int, inputs: dict[str
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The table and its verdict."""
+    """Return the table and its verdict as Markdown."""
     where, rows = table["environment"], table["rows"]
     gains = [row for row in rows if row["batch"] > 1 and row["of_batch_1"]["high"] < 1 - WORTH]
     verdict = "; ".join(f"{_size(row)} {row['precision']} at batch {row['batch']}" for row in gains) or "nowhere"

@@ -59,7 +59,7 @@ def main() -> int:
 
 @torch.no_grad()
 def blended(first: StartingPoint, second: StartingPoint, share: float) -> X2CTModel:
-    """The network with weights between the two, each row brought back to unit norm.
+    """Return the network with weights between the two, each row brought back to unit norm.
 
     Blocks that only the second has are its own, with their gains as if the first's were 0.
     """

@@ -97,7 +97,7 @@ def study(
     seeds: int,
     geometry: Geometry | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One patient's rows: each kind of X-rays with each setting, figures averaged over seeds."""
+    """Yield one patient's rows: each kind of X-rays with each setting, figures averaged over seeds."""
     for kind, images in (("clean", case.xrays), ("noise, scatter", worsened(case))):
         sampler.set_xrays(**calibrated(case.geometry, images, case.id), geometry=geometry, force=True)
         for when, gamma in settings:
@@ -132,7 +132,7 @@ def figures(sampler: x2ct.Sampler, case: Case, result: x2ct.Result) -> dict[str,
 
 
 def truly_within(case: Case, images: Sequence[FloatArray]) -> dict[str, float]:
-    """Of the rays through the body that count, the share along which all of the patient lies in the grid."""
+    """Return the share of the rays through the body that count along which all of the patient lies in the grid."""
     views: list[_core.MeasuredView] = [
         (view.name, view.matrix, image, np.ones(image.shape, np.bool_), True)
         for view, image in zip(case.geometry.views, images, strict=True)
@@ -146,7 +146,7 @@ def truly_within(case: Case, images: Sequence[FloatArray]) -> dict[str, float]:
 
 
 def worsened(case: Case) -> tuple[FloatArray, ...]:
-    """The X-rays with scatter, 2% of the primary spread by a Gaussian of 50 mm, and photon noise; not corrected for."""
+    """Return the X-rays with photon noise and scatter, 2% of the primary spread by a Gaussian of 50 mm; uncorrected."""
     random = np.random.default_rng(0)
     images = []
     for view, image in zip(case.geometry.views, case.xrays, strict=True):
@@ -157,7 +157,7 @@ def worsened(case: Case) -> tuple[FloatArray, ...]:
 
 
 def chosen(rows: Sequence[dict[str, Any]]) -> Setting:
-    """The setting with the highest PSNR, averaged over patients and kinds of X-rays; it may not be "off"."""
+    """Return the setting with the highest PSNR, averaged over patients and kinds of X-rays; it may not be "off"."""
     scores: dict[Setting, list[float]] = {}
     for row in rows:
         if row["when"] != "off":

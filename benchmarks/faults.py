@@ -60,13 +60,13 @@ class Fault:
     first: tuple[str, ...] = ()
 
     def command(self, out: Path, again: bool = False) -> list[str]:
-        """The command line, with or without what goes on."""
+        """Return the command line, with or without the option that goes on."""
         given = [part.replace("OUT", str(out)) for part in self.arguments]
         return [sys.executable, str(ROOT / "cli.py"), *given, *(self.again if again else self.first)]
 
 
 def visible(folder: Path) -> Content:
-    """What has a final name: hidden files and folders are leftovers of a kill, which nothing can clear.
+    """Return what has a final name: hidden files and folders are leftovers of a kill, which nothing can clear.
 
     TensorBoard's logs are named after time and process, one for each start of a training, and are left out.
     """
@@ -76,7 +76,7 @@ def visible(folder: Path) -> Content:
 
 
 def faults(work: Path) -> dict[str, Fault]:
-    """The commands, on inputs made in `work`."""
+    """Return the commands, on inputs made in `work`."""
     model, ap = work / "tiny.x2ct", work / "ap.npy"
     tiny_bundle.write(model)
     np.save(ap, np.random.default_rng(0).uniform(0, 5, tiny_bundle.DETECTOR).astype(np.float32))
@@ -123,12 +123,12 @@ def faults(work: Path) -> dict[str, Fault]:
 
 
 def run_x2ct(*arguments: str) -> None:
-    """An undisturbed command, which must succeed."""
+    """Run an undisturbed command, which must succeed."""
     subprocess.run([sys.executable, str(ROOT / "cli.py"), *arguments], check=True)
 
 
 def trial(fault: Fault, whole: Content, seconds: float, out: Path) -> str:
-    """One kill and what follows; returns what was lost, or nothing."""
+    """Kill once and go on; return what was lost, or nothing."""
     process = subprocess.Popen(fault.command(out), stderr=subprocess.PIPE)
     time.sleep(seconds)
     process.kill()
@@ -154,7 +154,7 @@ def trial(fault: Fault, whole: Content, seconds: float, out: Path) -> str:
 
 
 def _grows(name: str) -> bool:
-    """Files that a run writes anew as it goes: an index of what is done so far."""
+    """Return whether a run writes this file anew as it goes, such as an index of what is done so far."""
     return name.endswith("index.json")
 
 

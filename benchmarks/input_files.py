@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 
 
 def truth(rows: int = 0) -> npt.NDArray[np.float32]:
-    """The demo's frontal line integrals; or their first rows only."""
+    """Return the demo's frontal line integrals, or their first rows only."""
     image = np.load(DEMO / "ap.npy").astype(np.float32)
     return image[:rows] if rows else image
 
@@ -48,7 +48,7 @@ def intensity(line: Array, bits: int = 16) -> npt.NDArray[np.uint16]:
 
 
 def dicom(path: Path, stored: Array, bits: int = 12, **tags: Any) -> Path:
-    """A DX image of these values; any element by its keyword, None removes it. Frames go first in `stored`."""
+    """Write a DX image of these values; any element by its keyword, None removes it. Frames go first in `stored`."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.name])
@@ -82,7 +82,7 @@ def dicom(path: Path, stored: Array, bits: int = 12, **tags: Any) -> Path:
 
 
 def compressed(path: Path, syntax: str) -> Path:
-    """The file in another transfer syntax, in its place.
+    """Write the file in another transfer syntax, in its place.
 
     Raises:
         ValueError: GDCM can't write it.
@@ -130,7 +130,7 @@ def _lossy_codec(syntax: str) -> Any:
 
 
 def extended(path: Path, **tags: Any) -> Path:
-    """A real 12-bit extended JPEG, a file of pydicom's, called a radiograph: GDCM reads these, and can't write them."""
+    """Write pydicom's real 12-bit extended JPEG, called a radiograph: GDCM reads these, and can't write them."""
     import pydicom
     from pydicom.data import get_testdata_file
 

@@ -63,7 +63,7 @@ class Row:
 
 
 def tried(what: str, path: Path, options: tuple[str, ...] = (), compare: bool = False) -> Row:
-    """Runs `x2ct xray` on a file."""
+    """Run `x2ct xray` on a file."""
     integrals = path.parent / "integrals.npy"
     result = CliRunner().invoke(app, ["xray", str(path), "--json", "-o", str(integrals), *options])
     line = result.stderr.strip().replace(str(path), path.name).replace(str(path.parent), ".")
@@ -81,7 +81,7 @@ def tried(what: str, path: Path, options: tuple[str, ...] = (), compare: bool = 
 
 
 def dx(stored: Any = SHOWN, bits: int = 12, **tags: Any) -> Callable[[Path], Path]:
-    """A DICOM file's maker."""
+    """Return a function that writes this DICOM file."""
     return lambda folder: files.dicom(folder / "a.dcm", stored, bits, **({"PixelSpacing": PITCH_MM} | tags))
 
 
@@ -156,7 +156,7 @@ def truncated(folder: Path) -> Path:
 
 
 def bomb(folder: Path) -> Path:
-    """A PNG of 60000 x 60000 pixels by its header."""
+    """Write a PNG that has 60000 x 60000 pixels by its header."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -254,7 +254,7 @@ def made() -> Iterator[Made]:
 
 
 def refused() -> Iterator[Made]:
-    """Files that are no X-ray, or no longer one."""
+    """Yield files that are no X-ray, or no longer one."""
     yield "a colour picture", picture("a.png", COLOURS), (), False
     yield "a camera's photo", camera, (), False
     yield "a GIF", picture("a.gif", EIGHT), (), False

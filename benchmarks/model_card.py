@@ -34,7 +34,7 @@ Case = dict[str, Any]
 
 
 def parts(results: Path = RESULTS) -> dict[str, str]:
-    """Each part's Markdown, by name."""
+    """Return each part's Markdown, by name."""
     test, fewer, cone, validation, before, train = (
         json.loads((results / f"evaluate-{name}" / "evaluation.json").read_text())
         for name in ("chest", "chest-steps3", "chest-cone", "chest-validation", "before-validation", "chest-train")
@@ -64,7 +64,7 @@ def parts(results: Path = RESULTS) -> dict[str, str]:
 
 
 def filled(text: str, parts: dict[str, str], page: str) -> str:
-    """A page's text with each part between its marks.
+    """Return a page's text with each part between its marks.
 
     Raises:
         ValueError: the page names a part that is not made, or a mark is not closed.

@@ -40,7 +40,7 @@ CONE = {"consistency, every, cone beams": {"consistency": "every"}}
 
 
 def shares(sampler: x2ct.Sampler, study: dict[str, Any], run: Mapping[str, Any], rounds: int) -> dict[str, Any]:
-    """The denoiser's precision, and medians of the shares of the loop and of an evaluation's seconds."""
+    """Return the denoiser's precision, and medians of the shares of the loop and of an evaluation's seconds."""
     sampler.set_xrays(**study)
     reports = [sampler.run(**run, seed=seed).report for seed in range(rounds + 1)][1:]
     timings = [report["timings"] for report in reports]
@@ -55,7 +55,7 @@ def shares(sampler: x2ct.Sampler, study: dict[str, Any], run: Mapping[str, Any],
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     machine = found["environment"]
     grid = " x ".join(map(str, found["grid"]))
     lines = [

@@ -228,7 +228,7 @@ def _files(bundle: Bundle, group: str, places: Sequence[Path]) -> Iterator[Row]:
 def _both(
     bundle: Bundle, group: str, kind: str, case: str, images: Sequence[Image], pitch: tuple[float, float] | None = None
 ) -> Iterator[Row]:
-    """A pair as line integrals, and as 8-bit pictures."""
+    """Yield a pair as line integrals, and as 8-bit pictures."""
     ways: tuple[tuple[str, Callable[[Image], Picture]], ...] = (("", np.ascontiguousarray), (", 8 bits", window_8bit))
     for name, way in ways:
         xrays = {}
@@ -249,7 +249,7 @@ def _judged(judgement: Judgement, group: str, kind: str, case: str) -> Row:
 
 
 def markdown(rows: Sequence[Row], bundle: str) -> str:
-    """A table for each group."""
+    """Return a table for each group as Markdown."""
     lines = [
         f"# Plausibility of X-rays for the model {Path(bundle).stem}",
         "",

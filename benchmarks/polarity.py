@@ -45,7 +45,7 @@ Grey = npt.NDArray[np.uint16]
 
 
 def variants(shown: Grey) -> dict[str, tuple[Grey, dict[str, Any] | str]]:
-    """Pictures by name: values, dense high or low, and DICOM tags or the format that they are written with.
+    """Return pictures by name: values, dense high or low, and DICOM tags or the format that they are written with.
 
     Args:
         shown: a picture with dense tissue high.
@@ -76,7 +76,7 @@ def variants(shown: Grey) -> dict[str, tuple[Grey, dict[str, Any] | str]]:
 
 
 def written(folder: Path, values: Grey, how: dict[str, Any] | str) -> Path:
-    """A file of these values."""
+    """Write a file of these values; return its path."""
     path = folder / f"a.{how if isinstance(how, str) else 'dcm'}"
     if isinstance(how, dict):
         return files.dicom(path, values, **how)
@@ -88,7 +88,7 @@ def written(folder: Path, values: Grey, how: dict[str, Any] | str) -> Path:
 
 
 def judged(path: Path, dense: npt.NDArray[np.float32]) -> str:
-    """How the file came out, beside the same picture with dense tissue high."""
+    """Return how the file came out, beside the same picture with dense tissue high."""
     try:
         xray = XRay.load(path)
     except InputError as error:
@@ -101,7 +101,7 @@ def judged(path: Path, dense: npt.NDArray[np.float32]) -> str:
 
 
 def rows_of(path: Path, negative: bool) -> Iterator[tuple[str, str]]:
-    """Each variant of a file, and how it came out."""
+    """Yield each variant of a file, and how it came out."""
     xray = XRay.load(path, options=ReadOptions(invert=negative))
     yield "as it is", judged(path, xray.image)
     step = -(-max(xray.image.shape) // LONGEST)
@@ -113,7 +113,7 @@ def rows_of(path: Path, negative: bool) -> Iterator[tuple[str, str]]:
 
 
 def found(places: Sequence[Path]) -> list[Path]:
-    """The files that were named, and those of the folders."""
+    """Return the files that were named, and those of the folders."""
     if not places:
         store = importlib.util.find_spec("data_store")
         folders = store.submodule_search_locations if store and store.submodule_search_locations else []
@@ -123,7 +123,7 @@ def found(places: Sequence[Path]) -> list[Path]:
 
 
 def table(results: dict[str, dict[str, list[str]]]) -> list[str]:
-    """A table of each group of files."""
+    """Return a table for each group of files as Markdown."""
     lines = []
     for group, by_variant in results.items():
         count = len(next(iter(by_variant.values())))

@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def corrupted(sampler: x2ct.Sampler, study: Study, config: RadiographConfig, seed: int) -> dict[str, x2ct.XRay]:
-    """The study's X-rays with every strength drawn from the seed: the same for each bundle."""
+    """Return the study's X-rays with every strength drawn from the seed: the same for each bundle."""
     found = {}
     for slot, view in enumerate(sampler.bundle.geometry.views):
         rng = np.random.default_rng([seed, slot])
@@ -89,7 +89,7 @@ def corrupted(sampler: x2ct.Sampler, study: Study, config: RadiographConfig, see
 
 
 def estimate(sampler: x2ct.Sampler, study: Study, xrays: dict[str, x2ct.XRay]) -> dict[str, float]:
-    """Figures of the mean estimate and of one sample."""
+    """Return the figures of the mean estimate and of one sample."""
     found = {}
     for what, mean in (("mean", True), ("sample", False)):
         hu = sampler.sample(**xrays, mean=mean, force=True).hu
@@ -101,7 +101,7 @@ def estimate(sampler: x2ct.Sampler, study: Study, xrays: dict[str, x2ct.XRay]) -
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """One line a condition, the figures of each bundle side by side; means over patients and seeds."""
+    """Return a table as Markdown: a row for each condition, bundles side by side, means over patients and seeds."""
     bundles = list(dict.fromkeys(row["bundle"] for row in rows))
     keys = [("mean_psnr_db", "mean dB", ".2f"), ("sample_psnr_db", "sample dB", ".2f")]
     keys += [("mean_bone_dice", "mean bone Dice", ".3f"), ("sample_bone_dice", "sample bone Dice", ".3f")]

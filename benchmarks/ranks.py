@@ -82,7 +82,7 @@ def measure(folder: Path) -> dict[str, Any]:
     ends = {name: load_file(folder / name / CHECKPOINT_FILE) for name in RUNS}
 
     def apart(name: str, kind: str) -> float:
-        """The largest difference from the first run's tensors of a kind, each over the largest of its numbers."""
+        """Return the largest difference from the first run's tensors of a kind, each over its largest number."""
         tensors = {key: value for key, value in ends["one"].items() if key.startswith(kind)}
         return max(
             float((ends[name][key] - own).abs().max() / own.abs().max().clamp(1e-9)) for key, own in tensors.items()
@@ -98,7 +98,7 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def relative(row: dict[str, float], name: str) -> float:
-    """The difference of a step's loss from that of one process, relative to it."""
+    """Return the difference of a step's loss from that of one process, relative to it."""
     return abs(row[name] - row["one"]) / row["one"]
 
 
@@ -109,7 +109,7 @@ def agree(result: dict[str, Any]) -> bool:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     others = list(result["apart"])
     rows = [
         (row["step"], f"{row['one']:.6f}", *(v for n in others for v in (f"{row[n]:.6f}", f"{relative(row, n):.1e}")))

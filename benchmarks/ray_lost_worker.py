@@ -53,7 +53,7 @@ class Trial:
             self._killers[-1].start()
 
     def result(self, retries: int, alone: dict[str, bytes]) -> tuple[object, ...]:
-        """A row of the table, by COLUMNS."""
+        """Return a row of the table, by COLUMNS."""
         with (self._folder / SUMMARY_FILE).open() as stream:
             lines = [line["id"] for line in csv.DictReader(stream) if line["state"] == "done"]
         files = contents(self._folder)
@@ -71,7 +71,7 @@ def _state(path: Path) -> tuple[int, int]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The CTs of a folder."""
+    """Return the CTs of a folder."""
     return {path.name: path.read_bytes() for path in folder.glob("*.nii.gz")}
 
 

@@ -293,7 +293,7 @@ MEASUREMENTS = (
 
 
 def markdown() -> str:
-    """The README's table of commands."""
+    """Return the README's table of commands."""
     rows = [
         (one.name, one.what, ", then ".join(f"`{command}`" for command in one.commands), one.minutes)
         for one in MEASUREMENTS
@@ -302,7 +302,7 @@ def markdown() -> str:
 
 
 def arguments(command: str, shards: Path, cts: Path) -> list[str]:
-    """The command as a process of this Python, with the folders in their places."""
+    """Return the command as a process of this Python, with the folders in their places."""
     places = {
         "SHARDS": [str(shards)],
         "CTS": [str(cts)],

@@ -88,7 +88,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Size:
-    """How large the chains are; the defaults keep a processor of many cores busy."""
+    """The size of the chains; the defaults keep a processor of many cores busy."""
 
     rows: int = 1024
     width: int = 2048

@@ -106,7 +106,7 @@ def entry(row: Row, first: x2ct.Result, times: list[dict[str, Any]], reference: 
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The table as Markdown."""
+    """Return the table as Markdown."""
     fastest = table["rows"][0]["per_evaluation_s"]
     lines = [
         f"Grid {table['grid']}, {table['solver']}, {table['evaluations']} evaluations, {table['threads']} threads; "

@@ -52,12 +52,12 @@ class Answer:
 
     @property
     def lost(self) -> bool:
-        """Whether the answer is not the one that its kind should get."""
+        """Return whether the answer is not the one that its kind should get."""
         return self.status != {"good": 200, "damaged": 422, "large": 413}[self.kind]
 
 
 def xrays_of(bundle: Bundle) -> dict[str, bytes]:
-    """The demo pair for a bundle that knows what an X-ray looks like, else noise of its views' size; as .npy files."""
+    """Return .npy files: the demo pair for a bundle with X-ray statistics, else noise of its views' size."""
     rng, files = np.random.default_rng(0), {}
     if bundle.xray_statistics is not None:
         demo = find("chest").parent / "demo"
@@ -90,7 +90,7 @@ def ask(client: httpx.Client, number: int, xrays: dict[str, bytes]) -> Answer:
 
 
 def load(arguments: argparse.Namespace, folder: Path) -> tuple[list[Answer], int, float]:
-    """All answers, the server's exit code, and the seconds of the whole."""
+    """Return all answers, the server's exit code, and the seconds of the whole."""
     command = [sys.executable, "-m", "x2ct", "serve", "-m", arguments.bundle, "--port", "0"]
     command += ["--queue", str(arguments.at_a_time), "--body", str(LARGEST_BYTES), "--threads", str(arguments.threads)]
     command += ["--shape", arguments.shape] if arguments.shape else []

@@ -48,11 +48,11 @@ WARM_STEPS = 4
 
 
 class EnoughError(Exception):
-    """What a callback ends a run with."""
+    """A callback raises it to end a run."""
 
 
 def resident_bytes() -> int:
-    """The process's resident memory, as the kernel counts it now."""
+    """Return the process's resident memory, as the kernel counts it now."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -77,7 +77,7 @@ def xrays(sampler: x2ct.Sampler, seed: int) -> dict[str, x2ct.XRay]:
 
 
 def one_run(sampler: x2ct.Sampler, study: dict[str, x2ct.XRay], number: int) -> None:
-    """The run of this number, whatever it is that it does."""
+    """Run the run of this number, of whatever kind."""
     token = x2ct.CancelToken()
     progress: Callable[[int, int, float], None] | None = None
     if number % 13 == 12:
@@ -109,7 +109,7 @@ def soak(sampler: x2ct.Sampler, runs: int) -> list[int]:
 
 
 def _ball(shape: tuple[int, int]) -> np.ndarray:
-    """A small ball of water in air, which every grid contains, as consistency wants it."""
+    """Return an image of a small ball of water in air, which every grid contains, as consistency wants it."""
     rows, columns = (np.arange(size) - (size - 1) / 2 for size in shape)
     inside = np.maximum(0, 100 - rows[:, None] ** 2 - columns[None, :] ** 2)
     return (0.05 * np.sqrt(inside)).astype(np.float32)
@@ -130,7 +130,7 @@ class Mixed:
         self.kinds = {"done": 0, "cancelled": 0, "ended by an exception": 0, "refused": 0}
 
     def warm_up(self) -> None:
-        """Runs of all kinds, after which each sampler has had all the memory that it ever will."""
+        """Run all kinds, after which each sampler has had all the memory that it ever will."""
         for sampler in self.samplers:
             for solver in _core.solvers():
                 sampler.sample(**self.study, solver=solver["name"], steps=WARM_STEPS)
@@ -140,12 +140,12 @@ class Mixed:
         self.known = self.again()
 
     def again(self) -> list[str]:
-        """The same run of each sampler, by the checksum of what it gave."""
+        """Repeat one run of each sampler; return the checksums of the results."""
         volumes = (sampler.sample(**self.study, seed=1).hu for sampler in self.samplers)
         return [hashlib.sha256(hu.tobytes()).hexdigest() for hu in volumes]
 
     def run(self, number: int) -> None:
-        """The run of this number."""
+        """Run the run of this number."""
         chance, study, token = self.chance, dict(self.study), x2ct.CancelToken()
         sampler = self.samplers[int(chance.integers(len(self.samplers)))]
         end, last = chance.choice(["go on", "go on", "cancel", "raise"]), int(chance.integers(1, 4))

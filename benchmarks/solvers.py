@@ -55,18 +55,18 @@ class Benchmark:
         self.fine, self.threads = fine, threads
 
     def xrays(self, name: str, hu: npt.NDArray[Any], index_to_mm: npt.ArrayLike) -> XRays:
-        """The bundle's own views, projected from the whole CT."""
+        """Return the bundle's own views, projected from the whole CT."""
         geometry = self.bundle.geometry
         return calibrated(geometry, geometry.project(attenuation(hu), index_to_mm, self.threads), name)
 
     def sample(self, xrays: XRays, solver: str, schedule: str, steps: int) -> FloatArray:
-        """One sample in HU; seed 0."""
+        """Return one sample in HU; seed 0."""
         return self.sampler.sample(**xrays, force=True, solver=solver, schedule=schedule, steps=steps).hu
 
     def errors(
         self, patients: dict[str, XRays], pairs: Sequence[tuple[str, str]], evaluations: Sequence[int]
     ) -> tuple[Errors, float]:
-        """Errors over all patients of each solver with each schedule; and how far the check ends from the reference."""
+        """Return each solver's errors with each schedule over all patients, and the check's from the reference."""
         squares: dict[tuple[str, str, int], list[float]] = {}
         checks = []
         for name, xrays in patients.items():
@@ -86,7 +86,7 @@ class Benchmark:
         return found, self._percent(checks)
 
     def _steps(self, solver: str, schedule: str, evaluations: int) -> int | None:
-        """How many steps take so many evaluations, or for Heun one less; None where there are none."""
+        """Return how many steps take so many evaluations, or for Heun one less; None where there are none."""
         steps = (evaluations + 1) // 2 if solver == "heun" else evaluations
         return steps if schedule != "tuned" or steps in self.bundle.diffusion.schedules else None
 
@@ -100,7 +100,7 @@ def _mean_square(off: FloatArray) -> float:
 
 
 def best(errors: Errors) -> tuple[str, str]:
-    """The solver and schedule with the least error over the deciding numbers of evaluations."""
+    """Return the solver and schedule with the least error over the deciding numbers of evaluations."""
 
     def mean(pair: tuple[str, str]) -> float:
         counts = [count for count in DECIDING if count in errors[pair]]

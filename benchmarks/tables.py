@@ -40,7 +40,7 @@ class Section:
 
 
 def _bench(made: dict[str, Any], path: Path) -> str:
-    """The tables of `x2ct bench`; a document from before its parts became scripts has those parts' tables too."""
+    """Return the page of `x2ct bench`; a document from before its parts became scripts has those parts' tables too."""
     tables = document.tables_of(made)
     for name, script in (("agreement", agreement), ("roofline", roofline), ("scaling", scaling)):
         tables += script.tables(made[name]) if made.get(name) else []
@@ -48,7 +48,7 @@ def _bench(made: dict[str, Any], path: Path) -> str:
 
 
 def _by_script(name: str) -> Callable[[Any, Path], str]:
-    """The `markdown` of a command in benchmarks/."""
+    """Return the `markdown` of a command in benchmarks/."""
     return lambda found, path: str(importlib.import_module(f"benchmarks.{name}").markdown(found))
 
 
@@ -127,7 +127,7 @@ OTHERS = "As their own commands printed them"
 
 
 def pages() -> dict[Path, tuple[str, str]]:
-    """Each results file's section and page.
+    """Return each results file's section and page.
 
     Raises:
         ValueError: a JSON that no section knows and no page belongs to.
@@ -148,7 +148,7 @@ def pages() -> dict[Path, tuple[str, str]]:
 
 
 def readme(made: dict[Path, tuple[str, str]]) -> str:
-    """The README's tables, section by section; headings are moved below the sections', pictures to where they lie."""
+    """Return the README's tables by section; headings move below the sections', pictures' links to where they lie."""
     lines = []
     for title in (*(section.title for section in SECTIONS), OTHERS):
         mine = {path: page for path, (section, page) in made.items() if section == title}
@@ -164,7 +164,7 @@ def readme(made: dict[Path, tuple[str, str]]) -> str:
 
 
 def speed(bench: Path) -> str:
-    """The few figures that the project's README has."""
+    """Return the few figures that the project's README has."""
     if not bench.is_file():
         return (
             "Not taken yet for this version: `x2ct bench chest -o benchmarks/results/bench`, then `make benchmarks`.\n"

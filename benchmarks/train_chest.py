@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def recipe(args: argparse.Namespace) -> int:
-    """Shards beside the run, the run, the bundle beside the run."""
+    """Make the shards beside the run, the run, and the bundle beside the run; return the exit code."""
     shards = args.cts
     if not (shards / "index.json").is_file():
         shards = args.output.with_name(f"{args.output.name}-shards")
@@ -87,7 +87,7 @@ def recipe(args: argparse.Namespace) -> int:
 
 
 def provenance(run: Path, shards: ShardSet, config: TrainConfig, device: str) -> dict[str, object]:
-    """What the bundle says about its data, compute and date."""
+    """Return what the bundle says about its data, compute and date."""
     steps, seconds = read_progress(run)
     gpu = device != "cpu" and torch.cuda.is_available()
     used = [p for p in shards.patients if not config.regions or p.region in config.regions]

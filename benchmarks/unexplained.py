@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Iterator[Row]:
-    """One patient: the CT as it is, each seed; then with each ball, the first seed."""
+    """Yield one patient's rows: the CT as it is, each seed; then with each ball, the first seed."""
     for seed in range(options.seeds):
         yield {"case": case.id, "seed": seed, **sampled(sampler, case, case.xrays, seed)}
     for site, centre in list(sites(case).items())[: options.sites]:
@@ -73,7 +73,7 @@ def study(sampler: x2ct.Sampler, case: Case, options: argparse.Namespace) -> Ite
 
 
 def sites(case: Case) -> dict[str, npt.NDArray[np.float64]]:
-    """Places of balls, in patient mm, by name; the first are the most telling."""
+    """Return places of balls, in patient mm, by name; the first are the most telling."""
     from scipy import ndimage
 
     first, *others = deepest(case)
@@ -128,7 +128,7 @@ def shadows(
 
 
 def place(case: Case, view: int, centre: npt.NDArray[np.float64], sampler: x2ct.Sampler) -> tuple[float, float]:
-    """Where a view shows a point: mm from the X-ray's middle at the isocentre, to the right and downwards."""
+    """Return where a view shows a point: mm from the X-ray's middle at the isocentre, to the right and downwards."""
     seen = case.geometry.views[view]
     pixels = seen.to_pixels(centre)[0]
     rows, columns = seen.shape
@@ -137,7 +137,7 @@ def place(case: Case, view: int, centre: npt.NDArray[np.float64], sampler: x2ct.
 
 
 def best(row: Row, ball: Row) -> float:
-    """The highest excess of the areas at a ball's place, in mm of water; 0 without one."""
+    """Return the highest excess of the areas at a ball's place, in mm of water; 0 without one."""
     excess = 0.0
     for areas, (across, down) in zip(row["areas"], ball["places_mm"], strict=True):
         for area in (Area(**fields) for fields in areas):

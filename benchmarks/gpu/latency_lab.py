@@ -82,7 +82,7 @@ def main() -> None:
 
 
 class Lab:
-    """What is measured, in the order of its worth; `result` is the JSON."""
+    """The measurements, in the order of their worth; `result` is the JSON."""
 
     def __init__(self, args: argparse.Namespace, deadline: float) -> None:
         self.args, self.deadline = args, deadline

@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def device_names() -> list[str]:
-    """The GPUs here, in words."""
+    """Return the names of the GPUs here."""
     from x2ct import _core
 
     return [name for device in _core.devices() if device["name"] == "cuda" for name in device["found"]]
@@ -126,7 +126,7 @@ def torch_engines(bundle: str, kind: str, device: str, precision: str) -> None:
 
 
 def reference(bundle: str, grid: Grid) -> np.ndarray:
-    """The CPU's volume in f32: ONNX Runtime's, or PyTorch's where that is not here."""
+    """Return the CPU's volume in f32: ONNX Runtime's, or PyTorch's where that is not here."""
     try:
         sampler = x2ct.Sampler(bundle, device="cpu", backend="onnxruntime", precision="f32", grid=grid)
         sampler.compile()
@@ -139,7 +139,7 @@ def reference(bundle: str, grid: Grid) -> np.ndarray:
 
 
 def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, wanted: np.ndarray) -> dict[str, Any]:
-    """Samples of one grid in one precision: the first is compared, the rest are timed."""
+    """Sample one grid in one precision: the first sample is compared, the rest are timed."""
     name, _, provider = backend.partition("/")
     if name == "torch":
         torch_engines(args.bundle, provider or "torchscript", args.device, precision)
@@ -214,7 +214,7 @@ def measure(args: argparse.Namespace, grid: Grid, backend: str, precision: str, 
 
 
 def with_consistency(sampler: x2ct.Sampler, rounds: int) -> dict[str, Any]:
-    """What pulling D after every evaluation takes; the reason where a grid is too small for a ray to count."""
+    """Return the time of data consistency after every evaluation, or the reason where no ray of the grid counts."""
     try:
         times = [
             sampler.run(**xrays(), seed=seed, steps=EVALUATIONS, consistency="every", residual=False).report["timings"]
@@ -227,7 +227,7 @@ def with_consistency(sampler: x2ct.Sampler, rounds: int) -> dict[str, Any]:
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The table as Markdown, with the targets."""
+    """Return the table as Markdown, with the targets."""
     head = "; ".join(table["devices"]) or table["device"]
     lines = [
         f"{head}; {EVALUATIONS} evaluations a sample{'' if table['graphs'] else ', nothing recorded'}; medians of "

@@ -125,7 +125,7 @@ class Entry(NamedTuple):
 
 
 def fat_binaries(data: bytes | bytearray) -> Iterator[list[Entry]]:
-    """The entries of each fat binary in a library."""
+    """Yield the entries of each fat binary in a library."""
     at = data.find(MAGIC)
     while at >= 0:
         _, header, size = struct.unpack_from("<HHQ", data, at + 4)
@@ -147,7 +147,7 @@ def _entries(data: bytes | bytearray, at: int, end: int) -> Iterator[Entry]:
 
 
 def kernels_of(data: bytes | bytearray, capability: int) -> dict[int, list[str] | None]:
-    """The mangled names of the kernels in each fat binary with machine code for a GPU, by where that code begins.
+    """Return the mangled names of the kernels in each fat binary with a GPU's machine code, by where that code begins.
 
     None stands for code that was blanked.
     """
@@ -196,7 +196,7 @@ def blank(data: bytearray, keep: int, wanted: Callable[[list[str]], bool] | None
 
 
 def is_needed(names: Iterable[str]) -> bool:
-    """Whether some of a fat binary's kernels are an operator's, whatever else is in it."""
+    """Return whether some of a fat binary's kernels are an operator's, whatever else is in it."""
     return any(re.search(pattern, name) for name in names for pattern in KERNELS.values() if pattern)
 
 
@@ -220,7 +220,7 @@ def operators() -> set[str]:
 
 
 def download(folder: Path) -> Path:
-    """The newest wheel for the machine's Python."""
+    """Download the newest wheel for the machine's Python; return its path."""
     tags = [f"--platform=manylinux_2_{release}_x86_64" for release in (28, 27)]
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(folder)]
     subprocess.run([*command, "--python-version=3.12", *tags, "onnxruntime-gpu"], check=True)
@@ -229,13 +229,13 @@ def download(folder: Path) -> Path:
 
 
 def compressed(path: Path) -> tarfile.TarFile:
-    """An archive that `tar -xf` reads, with jumps in machine code made the same before compressing."""
+    """Return an archive that `tar -xf` reads, with jumps in machine code made the same before compressing."""
     filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 256 << 20}]
     return tarfile.open(fileobj=lzma.open(path, "wb", filters=filters), mode="w")
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    """A file of these bytes."""
+    """Add a file of these bytes to the archive."""
     entry = tarfile.TarInfo(name)
     entry.size = len(data)
     archive.addfile(entry, io.BytesIO(data))

@@ -154,7 +154,7 @@ def watch(args: argparse.Namespace) -> int:
 
 
 def _attempt(args: argparse.Namespace, options: list[str], copies: Copies, log: int) -> int:
-    """One process that trains; return its exit code."""
+    """Run one process that trains; return its exit code."""
     command = [sys.executable, str(Path(__file__).resolve()), *options, f"--child={args.until - args.last}"]
     environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"} | os.environ
     child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -174,7 +174,7 @@ def _attempt(args: argparse.Namespace, options: list[str], copies: Copies, log: 
 
 
 class Copies:
-    """What comes home, brought up to date.
+    """The files that come home, brought up to date.
 
     Args:
         run: the run's folder.
