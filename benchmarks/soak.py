@@ -77,7 +77,7 @@ def xrays(sampler: x2ct.Sampler, seed: int) -> dict[str, x2ct.XRay]:
 
 
 def one_run(sampler: x2ct.Sampler, study: dict[str, x2ct.XRay], number: int) -> None:
-    """Run the run of this number, of whatever kind."""
+    """Do one run; its number decides its kind."""
     token = x2ct.CancelToken()
     progress: Callable[[int, int, float], None] | None = None
     if number % 13 == 12:
@@ -145,7 +145,7 @@ class Mixed:
         return [hashlib.sha256(hu.tobytes()).hexdigest() for hu in volumes]
 
     def run(self, number: int) -> None:
-        """Run the run of this number."""
+        """Do one run, of a kind drawn by chance."""
         chance, study, token = self.chance, dict(self.study), x2ct.CancelToken()
         sampler = self.samplers[int(chance.integers(len(self.samplers)))]
         end, last = chance.choice(["go on", "go on", "cancel", "raise"]), int(chance.integers(1, 4))
