@@ -8,6 +8,7 @@ left out: weights, moments and averages of these networks fit a GPU many times o
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -144,6 +145,9 @@ def joined(device: str) -> Iterator[Ranks]:
     count = _number("WORLD_SIZE")
     index, local, neighbours = _number("RANK", count), _number("LOCAL_RANK", count), _number("LOCAL_WORLD_SIZE")
     cuda = device != "cpu" and torch.cuda.is_available()
+    # Its functions keep the group of their first import as a default. Imported later (by Muon or FlopCounterMode), they
+    # would keep this one and Gloo's threads beyond `destroy_process_group`, and a process may then abort at its exit.
+    importlib.import_module("torch.distributed.nn")
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=LONGEST_WAIT, rank=index, world_size=count
